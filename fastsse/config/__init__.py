@@ -1,0 +1,39 @@
+"""Configuration: every option once, from flags, environment and file.
+
+`Config` is the whole, validated and frozen; it inherits one group of options for each part of
+the server, and each part asks for its own group only.
+"""
+
+from fastsse.config.catalogue import Option, catalogue, markdown_table
+from fastsse.config.errors import ConfigError, Problem
+from fastsse.config.kinds import is_loopback
+from fastsse.config.load import Loaded, load
+from fastsse.config.options import (
+    HistoryOptions,
+    HttpOptions,
+    ListenOptions,
+    LogOptions,
+    StreamOptions,
+)
+from fastsse.config.rules import LagPolicy, TopicLimits, TopicRule
+from fastsse.config.settings import Config
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "HistoryOptions",
+    "HttpOptions",
+    "LagPolicy",
+    "ListenOptions",
+    "Loaded",
+    "LogOptions",
+    "Option",
+    "Problem",
+    "StreamOptions",
+    "TopicLimits",
+    "TopicRule",
+    "catalogue",
+    "is_loopback",
+    "load",
+    "markdown_table",
+]

@@ -1,0 +1,144 @@
+"""The options as data: what help texts, error messages, `config show` and tables are made of."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
+
+from fastsse.config.kinds import HOSTS, MASK, ORIGINS, Kind
+from fastsse.config.options import GROUPS
+from fastsse.config.rules import TopicRule
+
+ENVIRONMENT_PREFIX = "FASTSSE_"
+_TEXT = Kind("TEXT", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option as its users meet it, all in words.
+
+    `allowed` completes "must be …"; `bounds` is the short form for tables.
+    """
+
+    name: str
+    group: str
+    help: str
+    default: str
+    allowed: str
+    bounds: str
+    repeatable: bool
+    kind: Kind
+
+    @property
+    def flag(self) -> str:
+        """The command line flag: `--max-lag`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: `FASTSSE_MAX_LAG`."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    def show(self, value: Any) -> str:
+        """A valid value as text that the option would read again; secrets masked."""
+        if value is None or value == ():
+            return "none"
+        return self.kind.show(value)
+
+    def show_raw(self, value: object) -> str:
+        """Any value, also a bad one, in one line of bounded length; secrets masked."""
+        if self.kind.secret and value is not None:
+            return MASK
+        text = repr(value) if not isinstance(value, str) else f'"{_printable(value)}"'
+        return text if len(text) <= 80 else text[:77] + "…" + text[-1]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@cache
+def catalogue() -> dict[str, Option]:
+    """Every option by name, in the order of their groups."""
+    return {
+        name: _describe(name, field, group.__doc__ or "")
+        for group in GROUPS
+        for name, field in group.model_fields.items()
+    }
+
+
+@cache
+def rule_catalogue() -> dict[str, Option]:
+    """What a `[[topics]]` rule may hold, by key."""
+    return {name: _describe(name, field, "") for name, field in TopicRule.model_fields.items()}
+
+
+def closest_name(name: str, names: list[str]) -> str | None:
+    """The name that was probably meant, if one is near."""
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.7)
+    return near[0] if near else None
+
+
+def _describe(name: str, field: FieldInfo, group: str) -> Option:
+    metadata = [*field.metadata, *_nested(field.annotation)]
+    choices = next((get_args(item) for item in metadata if get_origin(item) is Literal), ())
+    kind = next((item for item in metadata if isinstance(item, Kind)), _TEXT)
+    if choices:
+        kind = Kind("|".join(choices), _either(choices))
+    default = field.default
+    return Option(
+        name=name,
+        group=group,
+        help=field.description or "",
+        default=_default_text(default, kind),
+        allowed=_allowed(kind, _bounds(kind, metadata)),
+        bounds=_bounds(kind, metadata) or kind.words,
+        repeatable=kind in (HOSTS, ORIGINS),
+        kind=kind,
+    )
+
+
+def _nested(annotation: Any) -> Iterator[Any]:
+    """The annotation and all that is inside it, metadata included."""
+    yield annotation
+    for item in (*getattr(annotation, "__metadata__", ()), *get_args(annotation)):
+        if get_origin(annotation) is not Literal:
+            yield from _nested(item)
+    if isinstance(annotation, FieldInfo):
+        yield from annotation.metadata
+
+
+def _bounds(kind: Kind, metadata: list[Any]) -> str:
+    least = next((item.ge for item in metadata if isinstance(item, Ge)), None)
+    most = next((item.le for item in metadata if isinstance(item, Le)), None)
+    if least is None or most is None:
+        return ""
+    return f"{kind.show(least)} to {kind.show(most)}"
+
+
+def _allowed(kind: Kind, bounds: str) -> str:
+    text = f"{kind.words} from {bounds}" if bounds else kind.words
+    return f"{text}, such as {kind.example}" if kind.example else text
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
+def _default_text(default: Any, kind: Kind) -> str:
+    if default is None or default == ():
+        return "none"
+    return default if isinstance(default, str) else kind.show(default)
+
+
+def markdown_table() -> str:
+    """All options as the README's table: name, default, range and help."""
+    rows = ["| option | default | allowed | what it does |", "| --- | --- | --- | --- |"]
+    for option in catalogue().values():
+        cells = (f"`{option.name}`", f"`{option.default}`", option.bounds, option.help)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,156 @@
+"""The kinds of values an option can have: how each is read, shown and described.
+
+An option's type (`Seconds`, `Bytes`, …) carries its kind as metadata, so that help texts, error
+messages and tables come from the one declaration.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from fastsse.units import format_duration, format_size, parse_duration_s, parse_size_bytes
+
+MASK = "***"
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+# sockaddr_un holds 108 bytes, the closing NUL among them.
+_UNIX_PATH_LIMIT_BYTES = 107
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How an option's value is called in help (`metavar`), described (`words`, then `example`
+    after the bounds) and shown."""
+
+    metavar: str
+    words: str
+    show: Callable[[Any], str] = str
+    example: str = ""
+    secret: bool = False
+
+
+DURATION = Kind("DURATION", "a duration", format_duration, example="250ms, 10s or 1m30s")
+SIZE = Kind("SIZE", "a size", format_size, example="64KB or 1MiB")
+COUNT = Kind("N", "a whole number")
+PATH = Kind("PATH", f"a path of 1 to {_UNIX_PATH_LIMIT_BYTES} bytes")
+HOSTS = Kind("HOST", "one or more IP addresses or host names", ",".join)
+ORIGINS = Kind("ORIGIN", "origins such as https://example.com, or * alone", ",".join)
+SECRET = Kind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
+GLOB = Kind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
+PATTERN = Kind("REGEX", "a regular expression")
+RULES = Kind("JSON", "a list of at most 1000 tables with match and what it changes")
+SWITCH = Kind("", "true or false", lambda value: str(value).lower())
+
+
+def read_count(value: object) -> object:
+    """A whole number from a number or digits; refuses bools, which are ints to Python."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip(), re.ASCII):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("must be a whole number")
+
+
+def read_list(value: object) -> tuple[object, ...]:
+    """Several values: a sequence, a JSON list, or text with commas between them."""
+    if isinstance(value, str):
+        # An IPv6 address may be in brackets too, hence the quote.
+        if re.match(r'\[\s*(?:"|\]$)', value.strip()):
+            return tuple(json.loads(value))
+        return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
+    if isinstance(value, list | tuple):
+        return tuple(part for item in value for part in read_list(item))
+    raise ValueError("must be a list")
+
+
+def read_rules(value: object) -> object:
+    """A list of rules, or the JSON text of one."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def read_choice(value: object) -> object:
+    """One of a Literal's words, whatever its letter case."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def check_hosts(hosts: Iterable[str]) -> tuple[str, ...]:
+    """Hosts without brackets and repeats, in the order given."""
+    return tuple(dict.fromkeys(_check_host(host) for host in hosts))
+
+
+def _check_host(host: str) -> str:
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not _HOST_NAME.fullmatch(bare):
+        ipaddress.ip_address(bare)  # Raises ValueError.
+    return bare
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`: a loopback address, or `localhost`.
+
+    Other names count as public: what they resolve to can change.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
+def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454 §6.2), in lower case."""
+    checked = tuple(dict.fromkeys(_check_origin(origin) for origin in origins))
+    if "*" in checked and len(checked) > 1:
+        raise ValueError("* must stand alone")
+    return checked
+
+
+def _check_origin(origin: str) -> str:
+    if origin == "*":
+        return origin
+    parts = urlsplit(origin)
+    whole = f"{parts.scheme}://{parts.netloc}"
+    _ = parts.port  # Raises ValueError when it is no port.
+    if not parts.scheme or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("must be an origin")
+    if whole.lower() != origin.lower() or not re.fullmatch(r"[\x21-\x7e]+", origin, re.ASCII):
+        raise ValueError("must be an origin without a path")
+    return whole.lower()
+
+
+def check_unix_path(path: str) -> str:
+    """A path that fits the kernel's socket address."""
+    if not path or "\0" in path or len(path.encode()) > _UNIX_PATH_LIMIT_BYTES:
+        raise ValueError("must be a path")
+    return path
+
+
+def check_token(token: SecretStr) -> SecretStr:
+    """A token that can stand in an Authorization header."""
+    if not _TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError("must be visible ASCII")
+    return token
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration_s), DURATION]
+Bytes = Annotated[int, BeforeValidator(parse_size_bytes), SIZE]
+Count = Annotated[int, BeforeValidator(read_count), COUNT]
+Choice = BeforeValidator(read_choice)
+Switch = Annotated[bool, SWITCH]
+Hosts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(read_list),
+    AfterValidator(check_hosts),
+    Field(min_length=1),
+    HOSTS,
+]
+Origins = Annotated[
+    tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_origins), ORIGINS
+]
+UnixPath = Annotated[str, AfterValidator(check_unix_path), PATH]
+Token = Annotated[SecretStr, AfterValidator(check_token), SECRET]

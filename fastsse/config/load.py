@@ -1,0 +1,109 @@
+"""Configuration from flags, environment and file, and where each value came from."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import EnvSettingsSource
+
+from fastsse.config.catalogue import ENVIRONMENT_PREFIX, catalogue, closest_name
+from fastsse.config.errors import DEFAULT, ConfigError, Problem
+from fastsse.config.relations import doubts
+from fastsse.config.settings import Config
+
+CONFIG_VARIABLE = "FASTSSE_CONFIG"
+# Variables of ours that are not options of the server.
+_OTHER_VARIABLES = {"CONFIG", "URL", "TOKEN", "SANITIZE"}
+# Kubernetes gives every container such variables for a Service called `fastsse`.
+_KUBERNETES_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, the origin of each value by option name, and sentences for the log."""
+
+    config: Config
+    origins: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def load(flags: Mapping[str, Any] | None = None, file: str | None = None) -> Loaded:
+    """Read all sources: `flags` (by option name) over environment over `file` over defaults.
+
+    `file` is the TOML file's path, else the variable FASTSSE_CONFIG names it.
+    Raises ConfigError with every problem found; reads files and the environment.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    notes: list[str] = []
+    path, path_origin = _file_named(file)
+    if path is not None:
+        read = _read_file(path, path_origin)
+        values.update(read)
+        origins.update({name: f"{path}: {name}" for name in read})
+    variables = _read_environment(notes)
+    values.update(variables)
+    origins.update({name: ENVIRONMENT_PREFIX + name.upper() for name in variables})
+    values.update(flags or {})
+    origins.update({name: "--" + name.replace("_", "-") for name in flags or {}})
+    return _validated(values, origins, notes)
+
+
+def _validated(values: dict[str, Any], origins: dict[str, str], notes: list[str]) -> Loaded:
+    def origin_of(option: str) -> str:
+        name = re.split(r"[.\[]", option, maxsplit=1)[0]
+        origin = origins.get(name, DEFAULT)
+        # A key inside a rule is found by its whole name in the file.
+        return origin.removesuffix(name) + option if origin.endswith(f": {name}") else origin
+
+    try:
+        config = Config(**values)
+    except ConfigError as error:
+        raise error.with_origins(origin_of) from None
+    return Loaded(
+        config,
+        {name: origins.get(name, DEFAULT) for name in catalogue()},
+        (*notes, *doubts(config)),
+    )
+
+
+def _file_named(flag: str | None) -> tuple[Path | None, str]:
+    if flag is not None:
+        return Path(flag), "--config"
+    named = os.environ.get(CONFIG_VARIABLE)
+    return (Path(named) if named else None), CONFIG_VARIABLE
+
+
+def _read_file(path: Path, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        allowed = f"a TOML file that can be read ({reason})"
+    except UnicodeDecodeError as error:
+        allowed = f"a TOML file in UTF-8 (byte {error.start} is not)"
+    except ValueError as error:
+        allowed = f"a TOML file ({' '.join(str(error).split()).lower()})"
+    raise ConfigError([Problem("config", f'"{path}"', origin, allowed)])
+
+
+def _read_environment(notes: list[str]) -> dict[str, Any]:
+    """The options set as FASTSSE_* variables; what looks like a slip becomes a note."""
+    values = EnvSettingsSource(Config, case_sensitive=False)()
+    for name in ("port", "admin_port"):
+        if _KUBERNETES_ADDRESS.match(str(values.get(name, ""))):
+            del values[name]
+            notes.append(f"{ENVIRONMENT_PREFIX}{name.upper()} holds an address; it is ignored.")
+    for variable in os.environ:
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name == variable or name in _OTHER_VARIABLES or name.lower() in catalogue():
+            continue
+        near = closest_name(name, list(catalogue()))
+        if near:
+            meant = ENVIRONMENT_PREFIX + near.upper()
+            notes.append(f"{variable} is not an option; did you mean {meant}?")
+    return values

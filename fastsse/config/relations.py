@@ -1,0 +1,83 @@
+"""What must hold between options: each pair is right alone and may be wrong together."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from fastsse.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from fastsse.config.settings import Config
+
+# An option's name and what it must be.
+Conflict = tuple[str, str]
+_AT_MOST = ("at most", "at least")
+_BELOW = ("below", "above")
+_LAG = "a client cut for lag resumes from history; or choose lag_policy skip or latest"
+
+
+def conflicts(config: "Config") -> Iterator[Conflict]:
+    """Every relation that `config` breaks."""
+    if config.uds is not None and config.fd is not None:
+        yield "fd", "left out when uds is given"
+    if config.is_public and not (config.publish_token or config.allow_anonymous_publish):
+        yield (
+            "host",
+            "a loopback address while anyone may publish; set publish_token, or "
+            "allow_anonymous_publish if that is meant",
+        )
+    if config.history_total >= config.memory_limit:
+        reason = "history is part of it"
+        yield _blame(config, "history_total", _BELOW, "memory_limit", format_size, reason)
+    if config.max_body > config.memory_limit:
+        reason = "a body is part of it"
+        yield _blame(config, "max_body", _AT_MOST, "memory_limit", format_size, reason)
+    if config.max_lag_time > config.user_timeout:
+        reason = "the kernel gives up on a peer after user_timeout"
+        yield _blame(config, "max_lag_time", _AT_MOST, "user_timeout", format_duration, reason)
+    yield from _lag_conflicts(config)
+
+
+def _lag_conflicts(config: "Config") -> Iterator[Conflict]:
+    """Whoever is disconnected for lag must find in history what it had not been sent.
+
+    A topic that keeps no history at all is taken to be meant so.
+    """
+    if config.lag_policy == "disconnect" and config.history_events:
+        for kept in ("history_bytes", "history_total"):
+            if 0 < getattr(config, kept) < config.max_lag:
+                yield _blame(config, "max_lag", _AT_MOST, kept, format_size, _LAG)
+    for index, rule in enumerate(config.topics):
+        policy = rule.lag_policy or config.lag_policy
+        if policy == "disconnect" and 0 < (rule.history_bytes or 0) < config.max_lag:
+            allowed = f"at least max_lag, which is {format_size(config.max_lag)} ({_LAG})"
+            yield f"topics[{index}].history_bytes", allowed
+
+
+def _blame(
+    config: "Config",
+    smaller: str,
+    words: tuple[str, str],
+    larger: str,
+    show: Callable[[int], str],
+    reason: str,
+) -> Conflict:
+    """Name the option that was given, with the other as its bound; `smaller` if both were."""
+    given = config.model_fields_set
+    if larger in given and smaller not in given:
+        return larger, f"{words[1]} {smaller}, which is {show(getattr(config, smaller))} ({reason})"
+    return smaller, f"{words[0]} {larger}, which is {show(getattr(config, larger))} ({reason})"
+
+
+def doubts(config: "Config") -> Iterator[str]:
+    """What is allowed and probably not meant, a sentence each, for the log."""
+    if config.max_body > config.max_lag:
+        yield (
+            f"max_body ({format_size(config.max_body)}) is above max_lag "
+            f"({format_size(config.max_lag)}): one event of that size puts every client that "
+            "does not take it at once over the limit."
+        )
+    if config.heartbeat > config.user_timeout * 2:
+        yield (
+            f"heartbeat ({format_duration(config.heartbeat)}) is long: idle peers that vanish "
+            "are noticed only after it, and many proxies cut streams idle for 60s."
+        )
