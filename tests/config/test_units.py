@@ -1,5 +1,7 @@
 """Values with units are read exactly, and refused clearly."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def test_duration_is_read_in_seconds(text: object, seconds: float) -> None:
     "text",
     [
         "", " ", "-1s", "-1", "+1s", "1x", "s", "1s1s", "1s2m", "1e3s", "nan", "inf", "1_000s",
-        "1,5s", "١s", "9" * 19 + "s", "1s\n2s", ".5s", "5.s", True, None, [], float("nan"),
+        "1,5s", "\u0661s", "9" * 19 + "s", "1s\n2s", ".5s", "5.s", True, None, [], float("nan"),
         float("inf"), -1, -0.5,
     ],
 )  # fmt: skip
@@ -66,7 +68,7 @@ def test_size_is_read_in_bytes(text: object, size_bytes: int) -> None:
     "text",
     [
         "", "-1", "1K", "1M", "1MiBs", "1.5B", "0.5", "MiB", "nan", "1e400", "9" * 30, True, None,
-        0.5, -1, float("nan"), float("inf"), "1PiB", "1 0KB", "٣KB", "1iB",
+        0.5, -1, float("nan"), float("inf"), "1PiB", "1 0KB", "\u0663KB", "1iB",
     ],
 )  # fmt: skip
 def test_what_is_no_size_is_refused(text: object) -> None:
@@ -86,15 +88,20 @@ def test_duration_text_reads_back_as_the_same_milliseconds(duration_ms: int) -> 
 
 @given(st.text(max_size=20))
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
-    try:
+    with suppress(ValueError):
         assert parse_duration_s(text) >= 0
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (90, "1m30s"), (0.25, "250ms"), (3600, "1h"), (86400 * 8, "8d"), (0.0001, "0.0001")],
+    [
+        (0, "0s"),
+        (90, "1m30s"),
+        (0.25, "250ms"),
+        (3600, "1h"),
+        (86400 * 8, "8d"),
+        (0.0001, "0.0001"),
+    ],
 )
 def test_duration_is_shown_in_the_shortest_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
