@@ -1,0 +1,235 @@
+"""Types and promises of the native core.
+
+Everything here is for the loop thread, except where it says otherwise. Positions are one Python
+int, `(unix_ms << 64) | n`; handles are `slot | generation << 32` and never 0.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias, final
+
+QUEUE_LIMIT: int
+"""Callers refuse publishes and newcomers while `Sender.pending_commands` is above this."""
+EVERY_EVENT: int
+"""The topic number (0) that every publish has; link a `*` channel to it."""
+MAX_CONNECTIONS: int
+POLICY_DISCONNECT: int
+POLICY_SKIP: int
+POLICY_LATEST: int
+REASONS: tuple[str, ...]
+"""Why a stream ended, in the order of the numbers that `Sender.close` takes."""
+REASON_ENDED: int
+
+def build_facts() -> dict[str, str]:
+    """Compiler, Cython and sanitizer that this module was built with."""
+
+def native_bytes_held() -> int:
+    """Bytes that all frames, rings, lists and commands of the process hold. Any thread; O(1)."""
+
+def native_frames_alive() -> int:
+    """Frames of the process that somebody still holds. Any thread; O(1)."""
+
+@final
+class Frame:
+    """One event (or one page of them) encoded once; immutable, shared, freed with its last holder."""
+
+    @property
+    def position(self) -> int:
+        """Place in the order, 0 when it has none."""
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+    @property
+    def events(self) -> int:
+        """Events in it: 1, or a page's number of them, or 0."""
+    @property
+    def body(self) -> bytes:
+        """A copy of the event-stream bytes, blank line included. O(size)."""
+    @property
+    def wire(self) -> bytes:
+        """A copy of what an HTTP/1.1 client gets: `hex CRLF body CRLF`. O(size)."""
+
+def encode(
+    data: str | bytes,
+    *,
+    event: str | bytes | None = None,
+    id: str | bytes | None = None,
+    retry: int | None = None,
+) -> bytes:
+    """Encode one event as event-stream bytes.
+
+    Args:
+        data: Text, or UTF-8 bytes. CR, LF and CRLF each end a line; a client joins them with LF.
+        event: Event type without CR, LF or NUL.
+        id: Event id without CR, LF or NUL.
+        retry: Reconnection time in milliseconds, 0 or more; 0 leaves the field out.
+
+    Returns:
+        The fields event, retry, id, one `data` line for each line of data, and a blank line.
+
+    Raises:
+        ValueError: a field would break the stream, is not UTF-8, or the whole is over 1 GiB.
+        TypeError: a field is neither text nor bytes.
+
+    Any thread. Source: WHATWG HTML, 9.2.5 (the event stream format).
+    """
+
+def encode_frame(
+    data: bytes, event: bytes | None, id: bytes | None, retry_ms: int, position: int
+) -> Frame:
+    """The same as a shared frame, for bytes that are known to be UTF-8.
+
+    Raises:
+        ValueError: CR, LF or NUL in event or id, or over 1 GiB.
+        OverflowError: retry_ms or position is out of range.
+    """
+
+def join_frames(frames: Sequence[Frame], start: int = 0, stop: int | None = None) -> Frame:
+    """One page: the bodies of `frames[start:stop]` one after another, in one chunk. O(bytes).
+
+    Raises:
+        ValueError: no frame, or over 1 GiB.
+    """
+
+def raw_frame(body: bytes) -> Frame:
+    """A frame of ready event-stream bytes (an opening block, a gap), at least one.
+
+    Raises:
+        ValueError: it is empty, which would end a chunked stream.
+    """
+
+def wire_frame(data: bytes) -> Frame:
+    """Bytes that are sent as they are, whatever the coding (a response head), at least one."""
+
+PageNotice: TypeAlias = tuple[Literal["page"], int]
+"""A replaying stream's page went into the socket; it waits for the next."""
+ClosedNotice: TypeAlias = tuple[Literal["closed"], int, int, str, float, int, int]
+"""handle, channel, reason, seconds it lived, events and bytes it was sent."""
+Notice: TypeAlias = PageNotice | ClosedNotice
+
+@final
+class Sender:
+    """The sender thread and all that it owns: connection table, channels, rings, sockets.
+
+    Args:
+        max_connections: Rows of the table, 1 to 2**24. 80 bytes each, touched as they are used.
+        heartbeat_ms: A comment goes to a stream that was idle for 80 to 100 % of this; 0: none.
+        max_lag_bytes: What a blocked connection may lack before its policy acts.
+        max_lag_ms: How old the oldest event that it lacks may be.
+        retry_ms: The farewell's `retry:` when draining lies between this and its double.
+        tick_ms: How often the clock hand moves, 1 to 1000. The table is gone round once a second.
+        write_limit_bytes, refuse_every: Faults for tests: at most so many bytes a send; every
+            n-th send is refused as if the socket were full. 0: none.
+
+    Raises:
+        ValueError: an option is out of bounds.
+        OSError: no descriptors for epoll and the two eventfds.
+
+    Methods are for one thread, the loop's. Those that command raise RuntimeError unless the
+    sender runs. None of them waits for the sender thread, except `stop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        heartbeat_ms: int = 15_000,
+        max_lag_bytes: int = 4 * 1024 * 1024,
+        max_lag_ms: int = 20_000,
+        retry_ms: int = 3_000,
+        tick_ms: int = 50,
+        write_limit_bytes: int = 0,
+        refuse_every: int = 0,
+    ) -> None: ...
+    def start(self) -> None:
+        """Starts the thread, with all signals blocked in it. Once."""
+
+    def stop(self) -> None:
+        """Ends the thread; it closes every socket it owns first. Waits for that. Idempotent."""
+
+    @property
+    def notice_fd(self) -> int:
+        """Readable when `take_notices` has something."""
+
+    def allocate(self) -> int:
+        """A handle for a new connection, or 0 when the table is full. O(1)."""
+
+    def release(self, handle: int) -> None:
+        """Gives an allocated, never attached slot back.
+
+        Raises:
+            ValueError: the handle is stale.
+        """
+
+    @property
+    def free_slot_count(self) -> int: ...
+    def attach(
+        self,
+        handle: int,
+        fd: int,
+        channel: int,
+        chunked: bool,
+        live: bool,
+        first: Iterable[Frame],
+    ) -> None:
+        """Hands a socket over, for ever: the sender closes it.
+
+        `first` is sent before anything else. With `live` the connection joins its channel's ring
+        exactly here in the order of commands; without, it replays: the last frame of `first` is a
+        page, and a `page` notice asks for the next when it is sent.
+
+        Raises:
+            ValueError: a stale handle, or a replay without a page. The fd stays the caller's.
+        """
+
+    def page(self, handle: int, frame: Frame | None, live: bool) -> bool:
+        """The next page of a replaying stream; with `live` the last one (None: nothing was left).
+
+        Returns:
+            False when the stream has ended.
+        """
+
+    def close(self, handle: int, reason: int, farewell: Frame | None) -> bool:
+        """Ends a stream at its next frame boundary: farewell, last chunk, FIN. False when stale."""
+
+    def take_notices(self, limit: int = 1024) -> list[Notice]:
+        """What happened since, at most `limit` rows; `notice_fd` stays readable if more wait.
+
+        A stream's slot is free again once its `closed` notice was taken.
+        """
+
+    def add_channel(self, channel: int, topics: Iterable[int]) -> None:
+        """Makes channel `channel` and links it to distinct topics. Numbers are the caller's, dense."""
+
+    def link(self, topic: int, channel: int) -> None:
+        """Links one more topic, at most once each."""
+
+    def remove_channel(self, channel: int) -> None:
+        """Forgets a channel whose last closed notice was taken; its number may be used again."""
+
+    def remove_topic(self, topic: int) -> None:
+        """Forgets a topic's links and last value; its number may be used again."""
+
+    def publish(self, frame: Frame, topics: tuple[int, ...], policy: int) -> None:
+        """Puts a frame into the ring of every channel linked to one of the topics, once each.
+
+        O(topics) here, whatever the subscribers. `policy` is one of the POLICY_ constants.
+        """
+
+    def drain(self, window_ms: int) -> None:
+        """Ends all streams spread over the window, each told a `retry:` of its own."""
+
+    @property
+    def pending_commands(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int:
+        """What `native_bytes_held` says."""
+
+    def counters(self) -> dict[str, int]:
+        """What the sender thread counted; read without stopping it. Any thread."""
+
+    def latency_buckets(self) -> tuple[list[float], list[int], float]:
+        """Publish accepted to handed to the socket: upper bounds in seconds, counts (one more, for
+        what lies above), and the sum in seconds. Counts are not cumulative. Any thread."""
+
+    def advance_clock(self, ms: int) -> None:
+        """For tests: lets time pass for lag, heartbeats and drain."""

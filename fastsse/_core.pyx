@@ -1,0 +1,512 @@
+# The native face of fastsse: frames, and the sender that owns every handed-over connection.
+# What happens behind it stands in the .pxd rooms beside this file, one concept each; ARCHITECTURE.md
+# has the map. Arguments are checked here, so that the rooms can rely on them.
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport strerror
+
+from fastsse._counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
+from fastsse._frame cimport (
+    FrameData, Text, encode_event, frame_body, frame_drop, frame_keep, frame_of_bytes, frame_wire,
+    frame_wire_bytes, join, text_ends_a_line)
+from fastsse._memory cimport frames_alive, native_bytes
+from fastsse._os cimport (
+    eventfd_read, eventfd_write, monotonic_us, pthread_join, relaxed_add, relaxed_load,
+    thread_start)
+from fastsse._queue cimport (
+    ADD_CHANNEL, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, LATEST, LINK, PAGE, PLAIN, PUBLISH,
+    QUEUE_LIMIT as NATIVE_QUEUE_LIMIT, REMOVE_CHANNEL, REMOVE_TOPIC, SKIP, STOP, WIRE, Command,
+    Node, command_new, command_topics, node_new, queue_pending, queue_push)
+from fastsse._sender cimport sender_main, state_clear, state_init
+from fastsse._state cimport State, read_clock
+from fastsse._table cimport (
+    Conn, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
+
+cdef extern from *:
+    """
+    #if defined(__SANITIZE_ADDRESS__)
+    #define FASTSSE_SANITIZER "address"
+    #elif defined(__SANITIZE_THREAD__)
+    #define FASTSSE_SANITIZER "thread"
+    #else
+    #define FASTSSE_SANITIZER ""
+    #endif
+    """
+    const char* COMPILER "__VERSION__"
+    const char* CYTHON "CYTHON_ABI"
+    const char* SANITIZER "FASTSSE_SANITIZER"
+
+QUEUE_LIMIT = NATIVE_QUEUE_LIMIT
+POLICY_DISCONNECT = DISCONNECT
+POLICY_SKIP = SKIP
+POLICY_LATEST = LATEST
+REASONS = (
+    "client_closed", "reset", "timeout", "client_data", "lagged", "drained", "ended", "stopped")
+REASON_ENDED = REASONS.index("ended")
+EVERY_EVENT = 0
+MAX_CONNECTIONS = 1 << 24
+
+assert len(REASONS) == REASON_COUNT
+
+
+def build_facts():
+    return {
+        "compiler": COMPILER.decode(),
+        "cython": CYTHON.decode().replace("_", "."),
+        "sanitizer": SANITIZER.decode(),
+    }
+
+
+def native_bytes_held():
+    """Bytes that all frames, rings, lists and commands of this process hold now. O(1)."""
+    return relaxed_load(&native_bytes)
+
+
+def native_frames_alive():
+    """Frames of this process that somebody still holds. O(1)."""
+    return relaxed_load(&frames_alive)
+
+
+# ---- frames ------------------------------------------------------------------------------------
+
+@cython.final
+@cython.freelist(256)
+cdef class Frame:
+    cdef FrameData* data
+
+    def __init__(self):
+        raise TypeError("frames are made by encode_frame, join_frames, raw_frame and wire_frame")
+
+    def __dealloc__(self):
+        frame_drop(self.data)
+
+    @property
+    def position(self):
+        return (<object>self.data.position_ms << 64) | self.data.position_n
+
+    @property
+    def size(self):
+        return self.data.body_bytes
+
+    @property
+    def events(self):
+        return self.data.events
+
+    @property
+    def body(self):
+        return PyBytes_FromStringAndSize(frame_body(self.data), self.data.body_bytes)
+
+    @property
+    def wire(self):
+        return PyBytes_FromStringAndSize(frame_wire(self.data), frame_wire_bytes(self.data))
+
+    def __repr__(self):
+        return f"<Frame {self.data.position_ms}-{self.data.position_n} {self.data.body_bytes} B>"
+
+
+cdef Frame own(FrameData* data):
+    """A Python owner for one reference."""
+    cdef Frame frame
+    if data is NULL:
+        raise ValueError("a frame of more than 1 GiB is not allowed")
+    frame = Frame.__new__(Frame)
+    frame.data = data
+    return frame
+
+
+cdef Text text_of(bytes value) noexcept:
+    """The bytes as text; absent for None. Valid while the caller holds `value`."""
+    cdef Text text
+    text.at = PyBytes_AS_STRING(value) if value is not None else NULL
+    text.size = PyBytes_GET_SIZE(value) if value is not None else 0
+    return text
+
+
+def encode_frame(bytes data not None, bytes event, bytes id, uint64_t retry_ms, position):
+    cdef Text event_text = text_of(event)
+    cdef Text id_text = text_of(id)
+    cdef uint64_t position_ms = position >> 64
+    cdef uint64_t position_n = position & <uint64_t>0xFFFFFFFFFFFFFFFF
+    cdef Frame frame
+    if text_ends_a_line(event_text):
+        raise ValueError("event must not hold CR, LF or NUL")
+    if text_ends_a_line(id_text):
+        raise ValueError("id must not hold CR, LF or NUL")
+    frame = own(encode_event(text_of(data), event_text, id_text, retry_ms))
+    frame.data.position_ms = position_ms
+    frame.data.position_n = position_n
+    return frame
+
+
+cdef bytes utf8(value, str field):
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes):
+        (<bytes>value).decode()
+        return value
+    raise TypeError(f"{field} must be str or bytes, not {type(value).__name__}")
+
+
+def encode(data, *, event=None, id=None, retry=None):
+    if retry is not None and (not isinstance(retry, int) or isinstance(retry, bool) or retry < 0):
+        raise ValueError("retry must be a whole number of milliseconds, 0 or more")
+    if data is None:
+        raise TypeError("data must be str or bytes, not NoneType")
+    cdef Frame frame = encode_frame(
+        utf8(data, "data"), utf8(event, "event"), utf8(id, "id"), retry or 0, 0)
+    return frame.body
+
+
+def join_frames(frames, Py_ssize_t start=0, stop=None):
+    cdef Py_ssize_t end = len(frames) if stop is None else stop
+    cdef Py_ssize_t count = end - start
+    cdef FrameData** parts
+    cdef FrameData* page
+    cdef Py_ssize_t index
+    if count <= 0:
+        raise ValueError("a page holds at least one frame")
+    parts = <FrameData**>calloc(count, sizeof(FrameData*))
+    if parts is NULL:
+        raise MemoryError()
+    try:
+        for index in range(count):
+            parts[index] = (<Frame?>frames[start + index]).data
+        page = join(parts, count)
+    finally:
+        free(parts)
+    return own(page)
+
+
+def raw_frame(bytes body not None):
+    if not body:
+        raise ValueError("an empty chunk would end the stream")
+    return own(frame_of_bytes(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), True))
+
+
+def wire_frame(bytes data not None):
+    if not data:
+        raise ValueError("a wire frame holds at least one byte")
+    return own(frame_of_bytes(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), False))
+
+
+# ---- the sender --------------------------------------------------------------------------------
+
+cdef Node* nodes_of(list frames, bint is_page) noexcept:
+    """The frames as a private list with references of its own; NULL for none."""
+    cdef Node* first = NULL
+    cdef Node** at = &first
+    cdef Frame frame
+    for frame in frames:
+        at[0] = node_new(frame_keep(frame.data), PLAIN if frame.data.head_bytes else WIRE)
+        if is_page and frame is frames[-1]:
+            at[0].kind = END_OF_PAGE
+        at = &at[0].next
+    return first
+
+
+@cython.final
+cdef class Sender:
+    cdef State* state
+    cdef uint32_t* generations         # of each slot, as the loop thread knows it
+    cdef uint32_t* free_slots          # slots given back, newest last
+    cdef uint32_t free_count
+    cdef uint32_t fresh                # slots from here on were never given out
+    cdef uint32_t notice_chain         # rest of a taken notice list: slot + 1, 0 for none
+    cdef bint started
+    cdef bint stopped
+
+    def __cinit__(
+            self, *, uint32_t max_connections, uint32_t heartbeat_ms=15_000,
+            uint64_t max_lag_bytes=4 * 1024 * 1024, uint32_t max_lag_ms=20_000,
+            uint32_t retry_ms=3_000, uint32_t tick_ms=50, uint32_t write_limit_bytes=0,
+            uint32_t refuse_every=0):
+        if not 1 <= max_connections <= MAX_CONNECTIONS:
+            raise ValueError(f"max_connections must be 1 to {MAX_CONNECTIONS}")
+        if not 1 <= tick_ms <= 1000:
+            raise ValueError("tick_ms must be 1 to 1000")
+        self.state = <State*>calloc(1, sizeof(State))
+        self.generations = <uint32_t*>calloc(max_connections, sizeof(uint32_t))
+        self.free_slots = <uint32_t*>calloc(max_connections, sizeof(uint32_t))
+        if self.state is NULL or self.generations is NULL or self.free_slots is NULL:
+            raise MemoryError()
+        self.state.options.max_connections = max_connections
+        self.state.options.heartbeat_ds = (heartbeat_ms + 99) // 100
+        self.state.options.max_lag_bytes = max_lag_bytes
+        self.state.options.max_lag_ds = (max_lag_ms + 99) // 100
+        self.state.options.retry_ms = retry_ms
+        self.state.options.tick_ms = tick_ms
+        self.state.options.write_limit_bytes = write_limit_bytes
+        self.state.options.refuse_every = refuse_every
+        if state_init(self.state):
+            raise OSError(errno, strerror(errno).decode())
+
+    def __dealloc__(self):
+        if self.started and not self.stopped:
+            self.end_thread()
+        if self.state is not NULL:
+            state_clear(self.state)
+        free(self.state)
+        free(self.generations)
+        free(self.free_slots)
+
+    cdef void end_thread(self) noexcept:
+        queue_push(&self.state.queue, command_new(STOP, 0))
+        with nogil:
+            pthread_join(self.state.thread, NULL)
+        self.stopped = True
+
+    cdef int check_running(self) except -1:
+        if not self.started or self.stopped:
+            raise RuntimeError("the sender is not running")
+        return 0
+
+    def start(self):
+        if self.started:
+            raise RuntimeError("a sender is started once")
+        self.state.running = True
+        cdef int failed = thread_start(
+            &self.state.thread, sender_main, self.state, b"fastsse-sender")
+        if failed:
+            raise OSError(failed, strerror(failed).decode())
+        self.started = True
+
+    def stop(self):
+        if self.started and not self.stopped:
+            self.end_thread()
+
+    @property
+    def notice_fd(self):
+        return self.state.notices.fd
+
+    # ---- slots
+
+    def allocate(self):
+        cdef uint32_t slot
+        if self.free_count:
+            self.free_count -= 1
+            slot = self.free_slots[self.free_count]
+        elif self.fresh < self.state.options.max_connections:
+            slot = self.fresh
+            self.fresh += 1
+        else:
+            return 0
+        self.generations[slot] += 1
+        if self.generations[slot] == 0:
+            self.generations[slot] = 1
+        return slot | <uint64_t>self.generations[slot] << 32
+
+    cdef bint is_current(self, uint64_t handle) noexcept:
+        cdef uint32_t slot = <uint32_t>handle
+        return slot < self.fresh and self.generations[slot] == <uint32_t>(handle >> 32)
+
+    cdef void give_back(self, uint32_t slot) noexcept:
+        """The generation moves on, so every handle to the slot is stale from here."""
+        self.generations[slot] += 1
+        self.free_slots[self.free_count] = slot
+        self.free_count += 1
+
+    def release(self, uint64_t handle):
+        if not self.is_current(handle):
+            raise ValueError("a stale handle can't be released")
+        self.give_back(<uint32_t>handle)
+
+    @property
+    def free_slot_count(self):
+        return self.state.options.max_connections - self.fresh + self.free_count
+
+    cdef Command* to_slot(self, uint32_t kind, uint64_t handle) noexcept:
+        cdef Command* command = command_new(kind, 0)
+        command.slot = <uint32_t>handle
+        command.generation = <uint32_t>(handle >> 32)
+        command.live = False
+        return command
+
+    def attach(
+            self, uint64_t handle, int fd, uint32_t channel, bint chunked, bint live, first):
+        cdef Node* nodes
+        cdef Command* command
+        self.check_running()
+        if not self.is_current(handle):
+            raise ValueError("a stale handle can't be attached")
+        frames = [<Frame?>frame for frame in first]
+        if not live and (not frames or not (<Frame>frames[-1]).data.head_bytes):
+            raise ValueError("a replaying stream begins with a page")
+        nodes = nodes_of(frames, not live)
+        command = self.to_slot(ATTACH, handle)
+        command.fd = fd
+        command.channel = channel
+        command.chunked = chunked
+        command.live = live
+        command.nodes = nodes
+        queue_push(&self.state.queue, command)
+
+    def page(self, uint64_t handle, Frame frame, bint live):
+        cdef Command* command
+        self.check_running()
+        if frame is None and not live:
+            raise ValueError("only the last page may be empty")
+        if not self.is_current(handle):
+            return False
+        command = self.to_slot(PAGE, handle)
+        command.live = live
+        if frame is not None:
+            command.nodes = node_new(
+                frame_keep(frame.data), PLAIN if live else END_OF_PAGE)
+        queue_push(&self.state.queue, command)
+        return True
+
+    def close(self, uint64_t handle, uint32_t reason, Frame farewell):
+        cdef Command* command
+        self.check_running()
+        if reason >= REASON_COUNT:
+            raise ValueError(f"reason must be below {REASON_COUNT}")
+        if not self.is_current(handle):
+            return False
+        command = self.to_slot(CLOSE, handle)
+        command.reason = reason
+        if farewell is not None:
+            command.frame = frame_keep(farewell.data)
+        queue_push(&self.state.queue, command)
+        return True
+
+    def take_notices(self, uint32_t limit=1024):
+        cdef uint64_t count
+        cdef uint32_t slot
+        cdef Conn* conn
+        cdef list notices = []
+        if self.notice_chain == 0:
+            eventfd_read(self.state.notices.fd, &count)
+            self.notice_chain = notices_take_all(&self.state.notices)
+        while self.notice_chain and limit:
+            slot = self.notice_chain - 1
+            conn = &self.state.conns[slot]
+            self.notice_chain = conn.next_notice
+            self.add_notices(notices, slot, conn, notice_bits(conn))
+            limit -= 1
+        if self.notice_chain:
+            eventfd_write(self.state.notices.fd, 1)
+        return notices
+
+    cdef int add_notices(
+            self, list notices, uint32_t slot, Conn* conn, uint32_t bits) except -1:
+        cdef uint64_t handle = slot | <uint64_t>self.generations[slot] << 32
+        if bits & STREAM_CLOSED:
+            notices.append((
+                "closed", handle, conn.channel, REASONS[conn.reason],
+                (conn.touched_ds - conn.opened_ds) / 10, conn.events_sent, conn.bytes_sent))
+            self.give_back(slot)
+        elif bits & PAGE_SENT:
+            notices.append(("page", handle))
+        return 0
+
+    # ---- topics and channels
+
+    cdef Command* with_topics(self, uint32_t kind, topics) except NULL:
+        """A command with the topic numbers behind it, each checked before anything is made."""
+        cdef tuple numbers = tuple(topics)
+        cdef Command* command
+        cdef Py_ssize_t index
+        for number in numbers:
+            if not 0 <= number < 1 << 28:
+                raise ValueError(f"topic number {number} is out of range")
+        command = command_new(kind, <uint32_t>len(numbers))
+        for index in range(len(numbers)):
+            command_topics(command)[index] = numbers[index]
+        return command
+
+    def add_channel(self, uint32_t channel, topics):
+        self.check_running()
+        cdef Command* command = self.with_topics(ADD_CHANNEL, topics)
+        command.channel = channel
+        queue_push(&self.state.queue, command)
+
+    def link(self, topic, uint32_t channel):
+        self.check_running()
+        cdef Command* command = self.with_topics(LINK, (topic,))
+        command.channel = channel
+        queue_push(&self.state.queue, command)
+
+    def remove_channel(self, uint32_t channel):
+        self.check_running()
+        cdef Command* command = command_new(REMOVE_CHANNEL, 0)
+        command.channel = channel
+        queue_push(&self.state.queue, command)
+
+    def remove_topic(self, topic):
+        self.check_running()
+        queue_push(&self.state.queue, self.with_topics(REMOVE_TOPIC, (topic,)))
+
+    def publish(self, Frame frame not None, tuple topics not None, int policy):
+        cdef Py_ssize_t count = len(topics)
+        cdef Py_ssize_t index
+        cdef uint32_t number
+        cdef Command* command
+        self.check_running()
+        for index in range(count):
+            number = topics[index]
+            if number >= 1 << 28:
+                raise ValueError(f"topic number {number} is out of range")
+        command = command_new(PUBLISH, <uint32_t>count)
+        for index in range(count):
+            command_topics(command)[index] = topics[index]
+        command.frame = frame_keep(frame.data)
+        command.policy = policy
+        command.accepted_us = read_clock(self.state)
+        queue_push(&self.state.queue, command)
+
+    def drain(self, uint32_t window_ms):
+        self.check_running()
+        cdef Command* command = command_new(DRAIN, 0)
+        command.window_ms = window_ms
+        queue_push(&self.state.queue, command)
+
+    # ---- what it knows of itself
+
+    @property
+    def pending_commands(self):
+        return queue_pending(&self.state.queue)
+
+    @property
+    def memory_bytes(self):
+        return relaxed_load(&native_bytes)
+
+    def counters(self):
+        counters = &self.state.counters
+        known = {
+            "connections": relaxed_load(&counters.connections),
+            "connections_total": relaxed_load(&counters.connections_total),
+            "blocked": relaxed_load(&counters.blocked),
+            "deliveries": relaxed_load(&counters.deliveries),
+            "sends": relaxed_load(&counters.sends),
+            "bytes_sent": relaxed_load(&counters.bytes_sent),
+            "heartbeats": relaxed_load(&counters.heartbeats),
+            "would_block": relaxed_load(&counters.would_block),
+            "missed_edges": relaxed_load(&counters.missed_edges),
+            "skipped": relaxed_load(&counters.skipped),
+            "lapped": relaxed_load(&counters.lapped),
+            "lag_bytes": relaxed_load(&counters.lag_bytes),
+            "ring_entries": relaxed_load(&counters.ring_entries),
+            "ring_bytes": relaxed_load(&counters.ring_bytes),
+            "channels": relaxed_load(&counters.channels),
+        }
+        for index, reason in enumerate(REASONS):
+            known["closed_" + reason] = relaxed_load(&counters.closed[index])
+        return known
+
+    def latency_buckets(self):
+        bounds = [BOUNDS_US[index] / 1e6 for index in range(BUCKET_COUNT - 1)]
+        counts = [
+            relaxed_load(&self.state.counters.latency[index]) for index in range(BUCKET_COUNT)]
+        return bounds, counts, relaxed_load(&self.state.counters.latency_sum_us) / 1e6
+
+    # ---- for tests
+
+    def advance_clock(self, uint32_t ms):
+        relaxed_add(&self.state.clock_ahead_us, <int64_t>ms * 1000)
+        eventfd_write(self.state.queue.wake_fd, 1)

@@ -1,0 +1,213 @@
+# Slow clients. Only a BLOCKED connection is judged: one that was not reached yet is the server's
+# debt. Over `max_lag`, in bytes or in seconds, the strictest policy among the events it lacks acts.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport qsort
+
+from fastsse._channel cimport EVERY_EVENT, Channel, Topic, channel_policy
+from fastsse._counters cimport LAGGED, bump
+from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
+from fastsse._memory cimport Numbers, numbers_items
+from fastsse._queue cimport (
+    CUT, DISCONNECT, GAP, LAST_VALUE, SKIP, Node, node_free, node_new)
+from fastsse._ring cimport Entry, Ring, ring_at, ring_bytes_after, ring_find
+from fastsse._state cimport State, now_ds
+from fastsse._sweep cimport conn_channel, end
+from fastsse._table cimport Conn, LIVE, NONE
+
+
+cdef inline Node** node_end(Node** at) noexcept nogil:
+    while at[0] is not NULL:
+        at = &at[0].next
+    return at
+
+
+cdef inline void drop_unsent(Conn* conn, uint8_t kind) noexcept nogil:
+    """Frees the private frames of a kind of which no byte was sent."""
+    cdef Node** at = &conn.private.next if conn.offset else &conn.private
+    while at[0] is not NULL:
+        if at[0].kind == kind:
+            at[0] = node_free(at[0])
+        else:
+            at = &at[0].next
+
+
+# ---- skip --------------------------------------------------------------------------------------
+
+cdef inline FrameData* gap_frame(FrameData* last_got, FrameData* newest) noexcept nogil:
+    """`fastsse.gap` with the id of the place just before the newest event, which follows it."""
+    cdef char body[320]
+    cdef char requested[64]
+    cdef uint64_t ms = newest.position_ms if newest.position_n else newest.position_ms - 1
+    cdef uint64_t n = newest.position_n - 1
+    cdef int size
+    if last_got is NULL:
+        snprintf(requested, sizeof(requested), b"null")
+    else:
+        snprintf(requested, sizeof(requested), b"\"%llu-%llu\"",
+                 <unsigned long long>last_got.position_ms, <unsigned long long>last_got.position_n)
+    size = snprintf(
+        body, sizeof(body),
+        b"event: fastsse.gap\nid: %llu-%llu\n"
+        b"data: {\"reason\":\"lagged\",\"requested\":%s,\"from\":\"%llu-%llu\"}\n\n",
+        <unsigned long long>ms, <unsigned long long>n, requested,
+        <unsigned long long>ms, <unsigned long long>n)
+    return frame_of_bytes(body, size, True)
+
+
+cdef inline FrameData* last_got(Channel* channel, Conn* conn) noexcept nogil:
+    """The newest event the connection has, while the ring still knows it."""
+    cdef uint32_t index = ring_find(&channel.ring, conn.cursor)
+    if index and ring_at(&channel.ring, index - 1).sequence == conn.cursor:
+        return ring_at(&channel.ring, index - 1).frame
+    return NULL
+
+
+cdef inline void skip(State* state, Channel* channel, Conn* conn) noexcept nogil:
+    cdef Ring* ring = &channel.ring
+    cdef Entry* newest = ring_at(ring, ring.count - 1)
+    if newest.sequence <= conn.cursor + 1:
+        return                 # it lacks the newest alone: there is nothing to leave out
+    if conn.cursor >= ring.trimmed_through and ring_find(ring, conn.cursor) == ring.count - 1:
+        return
+    drop_unsent(conn, GAP)
+    drop_unsent(conn, LAST_VALUE)
+    node_end(&conn.private)[0] = node_new(
+        gap_frame(last_got(channel, conn), newest.frame), GAP)
+    conn.cursor = newest.sequence - 1
+    bump(&state.counters.skipped, 1)
+
+
+# ---- latest ------------------------------------------------------------------------------------
+
+cdef inline bint is_linked(Channel* channel, uint32_t topic) noexcept nogil:
+    cdef uint32_t index
+    for index in range(0, channel.links.count, 2):
+        if numbers_items(&channel.links)[index] == topic:
+            return True
+    return False
+
+
+cdef inline int by_sequence(const void* left, const void* right) noexcept nogil:
+    cdef uint64_t a = (<Node**>left)[0].sequence
+    cdef uint64_t b = (<Node**>right)[0].sequence
+    return (a > b) - (a < b)
+
+
+cdef inline Node* last_value_node(Topic* topic, Node* before) noexcept nogil:
+    cdef Node* node = node_new(frame_keep(topic.last), LAST_VALUE)
+    node.sequence = topic.last_sequence
+    node.next = before
+    return node
+
+
+cdef inline Node* newest_of_every_topic(State* state, uint64_t cursor) noexcept nogil:
+    """All last values after `cursor`, oldest first: O(of them), they are kept in order."""
+    cdef Node* nodes = NULL
+    cdef uint32_t number = state.directory.newest
+    cdef Topic* topic
+    while number != NONE and state.directory.topics[number].last_sequence > cursor:
+        topic = &state.directory.topics[number]
+        if nodes is NULL or nodes.sequence != topic.last_sequence:
+            nodes = last_value_node(topic, nodes)
+        number = topic.older
+    return nodes
+
+
+cdef inline Node* insert_in_order(Node* nodes, Node* node) noexcept nogil:
+    """Keeps a short list in order; an event that several topics share goes in once."""
+    cdef Node* first = nodes
+    cdef Node** at = &first
+    while at[0] is not NULL and at[0].sequence < node.sequence:
+        at = &at[0].next
+    if at[0] is not NULL and at[0].sequence == node.sequence:
+        node_free(node)
+        return first
+    node.next = at[0]
+    at[0] = node
+    return first
+
+
+cdef inline Node* newest_of_own_topics(
+        State* state, Channel* channel, uint64_t cursor) noexcept nogil:
+    """The same for a channel's own topics, of which there are a hundred at most."""
+    cdef Node* nodes = NULL
+    cdef Topic* topic
+    cdef uint32_t index
+    for index in range(0, channel.links.count, 2):
+        topic = &state.directory.topics[numbers_items(&channel.links)[index]]
+        if topic.last is not NULL and topic.last_sequence > cursor:
+            nodes = insert_in_order(nodes, last_value_node(topic, NULL))
+    return nodes
+
+
+cdef inline void latest(State* state, Channel* channel, Conn* conn) noexcept nogil:
+    """Puts the newest of each topic in the place of all that the connection lacks. Values that an
+    earlier lag put there and that are unsent still are gathered anew."""
+    cdef uint64_t cursor = conn.cursor
+    cdef Node* nodes
+    if conn.offset and conn.private.kind == LAST_VALUE:
+        cursor = conn.private.sequence
+    drop_unsent(conn, LAST_VALUE)
+    if is_linked(channel, EVERY_EVENT):
+        nodes = newest_of_every_topic(state, cursor)
+    else:
+        nodes = newest_of_own_topics(state, channel, cursor)
+    node_end(&conn.private)[0] = nodes
+    bump(&state.counters.lapped, 1)
+
+
+# ---- judging -----------------------------------------------------------------------------------
+
+cdef inline uint64_t private_bytes(Conn* conn) noexcept nogil:
+    cdef uint64_t total = 0
+    cdef Node* node = conn.private
+    while node is not NULL:
+        total += node.frame.body_bytes
+        node = node.next
+    return total - min(total, conn.offset)
+
+
+cdef inline bint is_ring_part(Node* node) noexcept nogil:
+    return node.kind == CUT or node.kind == GAP or node.kind == LAST_VALUE
+
+
+cdef inline void act(State* state, Channel* channel, Conn* conn) noexcept nogil:
+    cdef bint cut = conn.private is not NULL and conn.private.kind == CUT
+    cdef uint8_t policy = channel_policy(channel, conn.cursor - 1 if cut else conn.cursor)
+    if policy == DISCONNECT:
+        end(state, conn, LAGGED)
+    elif channel.ring.count == 0:
+        return                 # only the frame under way is stuck; TCP_USER_TIMEOUT is its end
+    elif policy == SKIP:
+        skip(state, channel, conn)
+    else:
+        latest(state, channel, conn)
+
+
+cdef inline bint is_over(State* state, Channel* channel, Conn* conn) noexcept nogil:
+    """True when what a LIVE connection lacks is over the bytes or the age that it is given. Age is
+    the oldest missing event's, so a byte now and then does not buy time."""
+    cdef uint32_t index = ring_find(&channel.ring, conn.cursor)
+    cdef uint64_t lag = ring_bytes_after(&channel.ring, conn.cursor) + private_bytes(conn)
+    cdef uint64_t max_age_us = <uint64_t>state.options.max_lag_ds * 100_000
+    if <int64_t>lag > state.lag_seen_bytes:
+        state.lag_seen_bytes = <int64_t>lag
+    return lag > state.options.max_lag_bytes \
+        or conn.cursor < channel.ring.trimmed_through \
+        or (index < channel.ring.count
+            and state.now_us > ring_at(&channel.ring, index).accepted_us + max_age_us)
+
+
+cdef inline void judge(State* state, Conn* conn) noexcept nogil:
+    """For a BLOCKED connection."""
+    cdef bint stuck = now_ds(state) - conn.stalled_ds > state.options.max_lag_ds
+    if conn.state != LIVE:
+        if stuck:
+            end(state, conn, LAGGED)
+        return
+    if stuck and conn.private is not NULL and not is_ring_part(conn.private):
+        end(state, conn, LAGGED)
+    elif is_over(state, conn_channel(state, conn), conn) or stuck:
+        act(state, conn_channel(state, conn), conn)

@@ -1,0 +1,101 @@
+# Everything one sender has: its options, the two queues, the table, the directory, its scratch space.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from fastsse._channel cimport Channel, Directory
+from fastsse._counters cimport Counters
+from fastsse._frame cimport FrameData
+from fastsse._os cimport iovec, monotonic_us, pthread_t, relaxed_load
+from fastsse._queue cimport Queue
+from fastsse._table cimport Conn, Notices
+
+cdef enum:
+    VISIT_FRAMES = 256         # at most so many frames, and about so many bytes, in one visit
+    VISIT_BYTES = 256 * 1024
+    SENDS_PER_TURN = 256       # then the command queue and epoll get a look
+    EVENTS_PER_TURN = 512
+    COMMANDS_PER_TURN = 1024
+
+
+cdef struct Options:           # fixed before the thread starts
+    uint32_t max_connections
+    uint32_t heartbeat_ds      # 0: none
+    uint32_t max_lag_ds
+    uint64_t max_lag_bytes
+    uint32_t retry_ms
+    uint32_t tick_ms
+    # Faults that a test asks for; 0: none.
+    uint32_t write_limit_bytes
+    uint32_t refuse_every
+
+
+# The ring's part of a send, the same for every connection with this cursor and coding.
+cdef struct Span:
+    Channel* channel           # NULL: nothing prepared
+    uint64_t cursor
+    uint8_t flags
+    uint32_t first             # index in the ring
+    uint32_t count
+    size_t bytes
+    uint64_t last_sequence
+    int64_t events
+    uint64_t oldest_us
+    uint64_t newest_us
+    iovec parts[VISIT_FRAMES]
+
+
+cdef struct Drain:
+    uint8_t on
+    uint32_t window_ms
+    uint64_t began_us
+    uint32_t total             # connections when it began
+    uint32_t done
+    uint32_t slot              # where its walk over the table stands
+
+
+cdef struct State:
+    Options options
+    Queue queue
+    Notices notices
+    Counters counters
+    Directory directory
+    Conn* conns
+    uint32_t used_slots        # slots that were ever attached: the table's end for walks
+    int32_t poller
+    pthread_t thread
+    uint8_t running
+    uint64_t began_us
+    uint64_t now_us            # read once a turn, and before latency is counted
+    int64_t clock_ahead_us     # a test's way to let time pass
+    uint64_t sequence          # of the newest publish
+    uint64_t random
+    uint64_t next_tick_us
+    uint32_t clock_hand        # slot that the next slice begins with
+    int64_t lag_seen_bytes     # largest in the round of the clock hand that is under way
+    uint32_t first_ready       # connections that are due a visit of their own
+    uint32_t last_ready
+    Channel* first_work        # channels with something to send, taking turns
+    Channel* last_work
+    uint32_t sends_left        # in this turn
+    uint32_t send_calls        # for `refuse_every`
+    Drain drain
+    FrameData* heartbeat
+    FrameData* last_chunk
+    Span span
+    iovec parts[VISIT_FRAMES]
+
+
+cdef inline uint64_t read_clock(State* state) noexcept nogil:
+    return monotonic_us() + <uint64_t>relaxed_load(&state.clock_ahead_us)
+
+
+cdef inline uint32_t now_ds(State* state) noexcept nogil:
+    return <uint32_t>((state.now_us - state.began_us) // 100_000)
+
+
+cdef inline uint32_t random_below(State* state, uint32_t limit) noexcept nogil:
+    """xorshift64*: for spreading things out, not for secrets."""
+    state.random ^= state.random >> 12
+    state.random ^= state.random << 25
+    state.random ^= state.random >> 27
+    return <uint32_t>(((state.random * 0x2545F4914F6CDD1Du) >> 32) % limit) if limit else 0

@@ -1,0 +1,503 @@
+# Sending. A visit gives one connection all that it lacks: its private frames, then its channel's
+# ring from its cursor to the head, in one system call. The sweep visits a channel's connections
+# round and round, so whoever is reached late gets more at once and the number of calls per
+# delivered event falls by itself under load.
+#
+# Three parts, kept apart: gathering what to send, the system call, and the arithmetic of how far
+# it got.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from fastsse._channel cimport Channel
+from fastsse._counters cimport CLIENT_CLOSED, LAGGED, RESET, bucket_of, bump, count_latency
+from fastsse._frame cimport (
+    FrameData, frame_body, frame_drop, frame_keep, frame_wire, frame_wire_bytes)
+from fastsse._memory cimport numbers_add, numbers_drop_at, numbers_items
+from fastsse._os cimport (
+    EAGAIN, EINTR, EPIPE, close, errno, iovec, prefetch, send_parts, unwatch)
+from fastsse._queue cimport (
+    CUT, DISCONNECT, END_OF_PAGE, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
+from fastsse._ring cimport (
+    Entry, Ring, ring_append, ring_at, ring_drop_first, ring_find)
+from fastsse._state cimport (
+    Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
+from fastsse._table cimport (
+    BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LIVE, NONE, PAGE_SENT, READY, STREAM_CLOSED,
+    SUSPECT, notice_push)
+
+
+cdef inline uint32_t slot_of(State* state, Conn* conn) noexcept nogil:
+    return <uint32_t>(conn - state.conns)
+
+
+cdef inline Channel* conn_channel(State* state, Conn* conn) noexcept nogil:
+    return state.directory.channels[conn.channel]
+
+
+# ---- who is due a visit ------------------------------------------------------------------------
+
+cdef inline void make_ready(State* state, Conn* conn) noexcept nogil:
+    """Puts one connection up for a visit of its own."""
+    cdef uint32_t slot = slot_of(state, conn)
+    if conn.flags & READY:
+        return
+    conn.flags |= READY
+    conn.next_ready = NONE
+    if state.first_ready == NONE:
+        state.first_ready = slot
+    else:
+        state.conns[state.last_ready].next_ready = slot
+    state.last_ready = slot
+
+
+cdef inline Conn* next_ready(State* state) noexcept nogil:
+    cdef Conn* conn
+    if state.first_ready == NONE:
+        return NULL
+    conn = &state.conns[state.first_ready]
+    state.first_ready = conn.next_ready
+    conn.flags &= <uint8_t>~READY
+    return conn
+
+
+cdef inline void queue_work(State* state, Channel* channel) noexcept nogil:
+    if channel.queued:
+        return
+    channel.queued = True
+    channel.next_work = NULL
+    if state.first_work is NULL:
+        state.first_work = channel
+    else:
+        state.last_work.next_work = channel
+    state.last_work = channel
+
+
+cdef inline Channel* next_work(State* state) noexcept nogil:
+    cdef Channel* channel = state.first_work
+    if channel is not NULL:
+        state.first_work = channel.next_work
+        channel.queued = False
+    return channel
+
+
+# ---- rounds: what the slowest unblocked connection still needs ---------------------------------
+
+cdef inline void meet(Channel* channel, Conn* conn) noexcept nogil:
+    """Whoever joins, moves in the list or becomes writable counts in the round under way, so that
+    nothing an unblocked connection lacks is ever trimmed."""
+    if not conn.flags & BLOCKED and conn.cursor < channel.low:
+        channel.low = conn.cursor
+
+
+cdef inline void begin_round(Channel* channel) noexcept nogil:
+    channel.round_left = channel.conns.count
+    channel.low = <uint64_t>-1
+
+
+cdef inline void trim(State* state, Channel* channel, uint64_t through) noexcept nogil:
+    """Drops entries up to `through` that no connection is owed: all of them when nobody is
+    blocked, else those over the bytes and age that a blocked one is given."""
+    cdef Ring* ring = &channel.ring
+    cdef Entry* entry
+    cdef uint64_t oldest_us = state.now_us - <uint64_t>state.options.max_lag_ds * 100_000
+    while ring.count:
+        entry = ring_at(ring, 0)
+        if entry.sequence > through:
+            return
+        if channel.blocked and entry.accepted_us > oldest_us and \
+                ring.appended_bytes - entry.end_bytes < state.options.max_lag_bytes:
+            return
+        bump(&state.counters.ring_entries, -1)
+        bump(&state.counters.ring_bytes, -<int64_t>entry.frame.body_bytes)
+        if state.span.channel is channel:
+            state.span.channel = NULL
+        ring_drop_first(ring)
+
+
+cdef inline void end_round(State* state, Channel* channel) noexcept nogil:
+    trim(state, channel, channel.low)
+    begin_round(channel)
+
+
+cdef inline void append(
+        State* state, Channel* channel, FrameData* frame, uint64_t accepted_us,
+        uint8_t policy) noexcept nogil:
+    """Puts the newest publish into a channel's ring and the channel up for a sweep."""
+    channel.last_sequence = state.sequence
+    if policy == DISCONNECT:
+        channel.last_disconnect = state.sequence
+    elif policy == SKIP:
+        channel.last_skip = state.sequence
+    if channel.conns.count == 0:
+        return
+    if state.span.channel is channel:
+        state.span.channel = NULL
+    ring_append(&channel.ring, frame, state.sequence, accepted_us)
+    bump(&state.counters.ring_entries, 1)
+    bump(&state.counters.ring_bytes, frame.body_bytes)
+    channel.to_visit = channel.conns.count
+    queue_work(state, channel)
+
+
+# ---- joining, leaving, ending ------------------------------------------------------------------
+
+cdef inline void join_channel(State* state, Conn* conn) noexcept nogil:
+    """From here on the ring is the connection's: it gets every event published after this."""
+    cdef Channel* channel = conn_channel(state, conn)
+    conn.cursor = state.sequence
+    conn.state = LIVE
+    conn.index = channel.conns.count
+    numbers_add(&channel.conns, slot_of(state, conn))
+    channel.round_left += 1
+    if conn.flags & BLOCKED:
+        channel.blocked += 1
+    meet(channel, conn)
+
+
+cdef inline void leave_channel(State* state, Conn* conn) noexcept nogil:
+    cdef Channel* channel = conn_channel(state, conn)
+    cdef Conn* moved
+    numbers_drop_at(&channel.conns, conn.index)
+    if conn.index < channel.conns.count:
+        moved = &state.conns[numbers_items(&channel.conns)[conn.index]]
+        moved.index = conn.index
+        meet(channel, moved)
+        if moved.cursor < channel.last_sequence:
+            make_ready(state, moved)
+    if conn.flags & BLOCKED:
+        channel.blocked -= 1
+    if channel.conns.count == 0:
+        channel.blocked = 0
+        trim(state, channel, <uint64_t>-1)
+
+
+cdef inline void set_blocked(State* state, Conn* conn) noexcept nogil:
+    if conn.flags & BLOCKED:
+        return
+    conn.flags |= BLOCKED
+    bump(&state.counters.blocked, 1)
+    if conn.state == LIVE:
+        conn_channel(state, conn).blocked += 1
+
+
+cdef inline void clear_blocked(State* state, Conn* conn) noexcept nogil:
+    if not conn.flags & BLOCKED:
+        return
+    conn.flags &= <uint8_t>~(BLOCKED | SUSPECT)
+    bump(&state.counters.blocked, -1)
+    if conn.state == LIVE:
+        conn_channel(state, conn).blocked -= 1
+        meet(conn_channel(state, conn), conn)
+
+
+cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
+    """Closes the socket and tells the loop. The row stays CLOSED until the notice is taken."""
+    if conn.state == LIVE:
+        leave_channel(state, conn)
+    if conn.flags & BLOCKED:
+        bump(&state.counters.blocked, -1)
+    nodes_free(conn.private)
+    conn.private = NULL
+    # Explicit: for a moment the event loop's copy of this descriptor may still be open, and as
+    # long as one is, closing ours would not take it out of the poller.
+    unwatch(state.poller, conn.fd)
+    close(conn.fd)
+    conn.fd = -1
+    conn.state = CLOSED
+    conn.touched_ds = now_ds(state)    # with opened_ds: how long it lived
+    conn.flags &= READY
+    conn.reason = reason
+    bump(&state.counters.connections, -1)
+    bump(&state.counters.closed[reason], 1)
+    notice_push(&state.notices, state.conns, slot_of(state, conn), STREAM_CLOSED)
+
+
+# ---- gathering ---------------------------------------------------------------------------------
+
+cdef inline iovec wire_part(FrameData* frame, uint8_t whole) noexcept nogil:
+    cdef iovec part
+    part.iov_base = frame_wire(frame) if whole else frame_body(frame)
+    part.iov_len = frame_wire_bytes(frame) if whole else frame.body_bytes
+    return part
+
+
+cdef inline iovec node_part(Conn* conn, Node* node) noexcept nogil:
+    return wire_part(node.frame, node.kind == WIRE or conn.flags & CHUNKED)
+
+
+cdef inline void prepare_span(State* state, Channel* channel, Conn* conn) noexcept nogil:
+    """Fills `state.span` with what the connection lacks of the ring, unless the last one visited
+    lacked the same."""
+    cdef Span* span = &state.span
+    cdef uint8_t coding = conn.flags & CHUNKED
+    cdef Entry* entry
+    if span.channel is channel and span.cursor == conn.cursor and span.flags == coding:
+        return
+    span.channel = channel
+    span.cursor = conn.cursor
+    span.flags = coding
+    span.first = ring_find(&channel.ring, conn.cursor)
+    span.count = 0
+    span.bytes = 0
+    span.events = 0
+    while span.first + span.count < channel.ring.count and span.count < VISIT_FRAMES \
+            and span.bytes < VISIT_BYTES:
+        entry = ring_at(&channel.ring, span.first + span.count)
+        span.parts[span.count] = wire_part(entry.frame, coding)
+        span.bytes += span.parts[span.count].iov_len
+        span.events += entry.frame.events
+        if span.count == 0:
+            span.oldest_us = entry.accepted_us
+        span.newest_us = entry.accepted_us
+        span.last_sequence = entry.sequence
+        span.count += 1
+
+
+cdef inline uint32_t gather(State* state, Conn* conn) noexcept nogil:
+    """Fills `state.parts` with the private list and what fits of the ring; returns how many.
+    Last values move the cursor when they are sent, so the ring waits for the next visit."""
+    cdef Node* node = conn.private
+    cdef Channel* channel
+    cdef uint32_t count = 0
+    cdef uint32_t index
+    cdef bint moves_cursor = False
+    while node is not NULL and count < VISIT_FRAMES:
+        state.parts[count] = node_part(conn, node)
+        if count == 0:
+            state.parts[0].iov_base = <char*>state.parts[0].iov_base + conn.offset
+            state.parts[0].iov_len -= conn.offset
+        moves_cursor = moves_cursor or node.kind == LAST_VALUE
+        count += 1
+        node = node.next
+    if conn.state != LIVE or count == VISIT_FRAMES or moves_cursor:
+        return count
+    channel = conn_channel(state, conn)
+    if conn.cursor >= channel.last_sequence:
+        return count
+    prepare_span(state, channel, conn)
+    for index in range(min(state.span.count, VISIT_FRAMES - count)):
+        state.parts[count] = state.span.parts[index]
+        count += 1
+    return count
+
+
+# ---- the system call ---------------------------------------------------------------------------
+
+cdef inline ssize_t send_now(State* state, Conn* conn, iovec* parts, uint32_t count) noexcept nogil:
+    """Bytes that the kernel took; 0 when it would block; -1 when the connection is gone."""
+    cdef ssize_t sent
+    cdef iovec cut
+    if state.options.refuse_every:
+        state.send_calls += 1
+        if state.send_calls % state.options.refuse_every == 0:
+            return 0
+    if state.options.write_limit_bytes and parts.iov_len > state.options.write_limit_bytes:
+        cut.iov_base = parts.iov_base
+        cut.iov_len = state.options.write_limit_bytes
+        sent = send_parts(conn.fd, &cut, 1)
+    else:
+        sent = send_parts(conn.fd, parts, count)
+    bump(&state.counters.sends, 1)
+    if sent >= 0:
+        return sent
+    return 0 if errno == EAGAIN or errno == EINTR else -1
+
+
+# ---- how far it got ----------------------------------------------------------------------------
+
+cdef inline size_t pop_sent_nodes(State* state, Conn* conn, size_t sent) noexcept nogil:
+    """Takes the private frames that `sent` bytes cover off the list; returns the bytes left over,
+    0 when the list was not sent to its end."""
+    cdef size_t length
+    cdef Node* node
+    while conn.private is not NULL:
+        node = conn.private
+        length = node_part(conn, node).iov_len - conn.offset
+        if sent < length:
+            conn.offset += <uint32_t>sent
+            return 0
+        sent -= length
+        conn.offset = 0
+        conn.events_sent += node.frame.events
+        bump(&state.counters.deliveries, node.frame.events)
+        if node.kind == LAST_VALUE:
+            conn.cursor = node.sequence
+        elif node.kind == END_OF_PAGE:
+            notice_push(&state.notices, state.conns, slot_of(state, conn), PAGE_SENT)
+        conn.private = node_free(node)
+        conn.stalled_ds = now_ds(state)
+    return sent
+
+
+cdef inline void count_entry(State* state, Conn* conn, Entry* entry) noexcept nogil:
+    conn.cursor = entry.sequence
+    conn.events_sent += entry.frame.events
+    bump(&state.counters.deliveries, entry.frame.events)
+    count_latency(&state.counters, state.now_us - entry.accepted_us, 1)
+
+
+cdef inline void take_whole_span(State* state, Conn* conn) noexcept nogil:
+    """The usual case, without a walk when all of it falls into one bucket of the histogram."""
+    cdef Span* span = &state.span
+    cdef uint32_t index
+    cdef uint64_t oldest_us = state.now_us - span.oldest_us
+    if span.count > 1 and bucket_of(oldest_us) != bucket_of(state.now_us - span.newest_us):
+        for index in range(span.count):
+            count_entry(state, conn, ring_at(&span.channel.ring, span.first + index))
+        return
+    conn.cursor = span.last_sequence
+    conn.events_sent += span.events
+    bump(&state.counters.deliveries, span.events)
+    count_latency(
+        &state.counters, oldest_us - (span.newest_us - span.oldest_us) // 2, span.count)
+
+
+cdef inline void take_part_of_span(State* state, Conn* conn, size_t sent) noexcept nogil:
+    """Moves the cursor over the entries sent whole; one that is cut becomes the first private
+    frame, with its own reference, so that the ring may be trimmed under it."""
+    cdef Span* span = &state.span
+    cdef Entry* entry
+    cdef Node* node
+    cdef uint32_t index
+    for index in range(span.count):
+        entry = ring_at(&span.channel.ring, span.first + index)
+        if sent < span.parts[index].iov_len:
+            if sent:
+                node = node_new(frame_keep(entry.frame), CUT)
+                conn.private = node
+                conn.offset = <uint32_t>sent
+                conn.cursor = entry.sequence
+            return
+        sent -= span.parts[index].iov_len
+        count_entry(state, conn, entry)
+
+
+# ---- a visit -----------------------------------------------------------------------------------
+
+cdef inline void finish_if_drained(State* state, Conn* conn) noexcept nogil:
+    if conn.state == DRAINING and conn.private is NULL:
+        end(state, conn, conn.reason)
+
+
+cdef inline bint went_wrong(State* state, Conn* conn, ssize_t sent, size_t wanted) noexcept nogil:
+    """Ends a dead connection (True) and marks one whose socket is full."""
+    if sent < 0:
+        end(state, conn, CLIENT_CLOSED if errno == EPIPE else RESET)
+        return True
+    if sent:
+        conn.touched_ds = now_ds(state)
+        conn.bytes_sent += sent
+        bump(&state.counters.bytes_sent, sent)
+    if <size_t>sent < wanted:
+        bump(&state.counters.would_block, 1)
+        if not conn.flags & BLOCKED:
+            conn.stalled_ds = now_ds(state)
+        set_blocked(state, conn)
+    return False
+
+
+cdef inline void visit_ring(State* state, Channel* channel, Conn* conn) noexcept nogil:
+    """For a LIVE connection with an empty private list that lacks part of the ring."""
+    cdef ssize_t sent
+    prepare_span(state, channel, conn)
+    if state.span.count == 0:  # owed what the ring no longer has: never go on silently
+        end(state, conn, LAGGED)
+        return
+    sent = send_now(state, conn, state.span.parts, state.span.count)
+    state.now_us = read_clock(state)
+    if <size_t>sent == state.span.bytes:
+        conn.bytes_sent += sent
+        conn.touched_ds = now_ds(state)
+        bump(&state.counters.bytes_sent, sent)
+        take_whole_span(state, conn)
+    elif not went_wrong(state, conn, sent, state.span.bytes):
+        take_part_of_span(state, conn, sent)
+
+
+cdef inline size_t parts_bytes(iovec* parts, uint32_t count) noexcept nogil:
+    cdef size_t total = 0
+    cdef uint32_t index
+    for index in range(count):
+        total += parts[index].iov_len
+    return total
+
+
+cdef inline void visit_private(State* state, Conn* conn) noexcept nogil:
+    """For a connection with private frames; what fits of its ring goes along."""
+    cdef uint32_t count
+    cdef size_t wanted
+    cdef size_t left
+    cdef ssize_t sent
+    state.span.channel = NULL
+    count = gather(state, conn)
+    wanted = parts_bytes(state.parts, count)
+    sent = send_now(state, conn, state.parts, count)
+    state.now_us = read_clock(state)
+    if went_wrong(state, conn, sent, wanted):
+        return
+    left = pop_sent_nodes(state, conn, sent)
+    if left and conn.private is NULL:
+        take_part_of_span(state, conn, left)
+    finish_if_drained(state, conn)
+
+
+cdef inline bint lacks_something(State* state, Conn* conn) noexcept nogil:
+    return conn.private is not NULL or (
+        conn.state == LIVE and conn.cursor < conn_channel(state, conn).last_sequence)
+
+
+cdef inline void visit(State* state, Conn* conn) noexcept nogil:
+    """Sends a connection what it lacks, once; makes it ready again if that was not all."""
+    if conn.state == CLOSED or conn.flags & BLOCKED or not lacks_something(state, conn):
+        return
+    if state.sends_left:
+        state.sends_left -= 1
+    if conn.private is not NULL:
+        visit_private(state, conn)
+    else:
+        visit_ring(state, conn_channel(state, conn), conn)
+    if conn.state != CLOSED and not conn.flags & BLOCKED and lacks_something(state, conn):
+        make_ready(state, conn)
+
+
+# ---- the sweep ---------------------------------------------------------------------------------
+
+cdef inline void rest(State* state, Channel* channel) noexcept nogil:
+    """Every connection was looked at since the newest event. Those that were cut short by the
+    limits of a visit stand in the ready list; nothing is trimmed before them."""
+    if state.first_ready == NONE:
+        trim(state, channel, channel.last_sequence)
+        begin_round(channel)
+    # Elsewhere next time: at rest nobody is always first, or always last.
+    channel.hand = (channel.hand + channel.conns.count // 3 + 1) % channel.conns.count
+
+
+cdef inline void sweep(State* state, Channel* channel) noexcept nogil:
+    """Walks on over the channel's connections until all have what is in the ring or this turn's
+    sends are used up; then the channel waits for its next turn."""
+    cdef Conn* conn
+    cdef uint32_t* slots
+    cdef uint32_t looks = 64 * state.sends_left + 64
+    while channel.to_visit and state.sends_left and looks and channel.conns.count:
+        if channel.hand >= channel.conns.count:
+            channel.hand = 0
+        slots = numbers_items(&channel.conns)
+        conn = &state.conns[slots[channel.hand]]
+        if channel.hand + 4 < channel.conns.count:
+            prefetch(&state.conns[slots[channel.hand + 4]])
+        looks -= 1
+        channel.to_visit -= 1
+        visit(state, conn)
+        if conn.state == LIVE:         # else it left, and another stands in its place
+            meet(channel, conn)
+            channel.hand += 1
+        if channel.round_left <= 1:
+            end_round(state, channel)
+        else:
+            channel.round_left -= 1
+    if channel.conns.count == 0:
+        channel.to_visit = 0
+    if channel.to_visit:
+        queue_work(state, channel)
+    elif channel.conns.count:
+        rest(state, channel)
