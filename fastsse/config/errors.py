@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from fastsse.errors import FastsseError
+
 DEFAULT = "default"
 
 
@@ -24,7 +26,7 @@ class Problem:
         return f"{self.option} = {self.value} ({origin}) must be {self.allowed}."
 
 
-class ConfigError(ValueError):
+class ConfigError(FastsseError, ValueError):
     """The configuration can't be used. `str()` is one line about the first problem."""
 
     def __init__(self, problems: Sequence[Problem | str]) -> None:

@@ -62,7 +62,7 @@ def read_list(value: object) -> tuple[object, ...]:
     if isinstance(value, str):
         # An IPv6 address may be in brackets too, hence the quote.
         if re.match(r'\[\s*(?:"|\]$)', value.strip()):
-            return tuple(json.loads(value))
+            return tuple(_read_json(value))
         return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
     if isinstance(value, list | tuple):
         return tuple(part for item in value for part in read_list(item))
@@ -71,7 +71,14 @@ def read_list(value: object) -> tuple[object, ...]:
 
 def read_rules(value: object) -> object:
     """A list of rules, or the JSON text of one."""
-    return json.loads(value) if isinstance(value, str) else value
+    return _read_json(value) if isinstance(value, str) else value
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
 
 
 def read_choice(value: object) -> object:

@@ -1,0 +1,38 @@
+"""What this build is made of and runs on: for `--version`, the logs and `fastsse_build_info`."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+
+from fastsse.version import __version__
+
+UNKNOWN = "unknown"
+
+
+def build_facts() -> dict[str, str]:
+    """Names and versions, in the order to show them. Loads the native core."""
+    return {
+        "version": __version__,
+        **_core_facts(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "uvloop": _installed("uvloop"),
+        "httptools": _installed("httptools"),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _core_facts() -> dict[str, str]:
+    """What the core says of its own build: the running machine may have neither tool."""
+    try:
+        from fastsse import _core
+    except ImportError:
+        return {"cython": "core not built", "compiler": "core not built"}
+    build: Mapping[str, str] = getattr(_core, "BUILD", {})
+    return {name: build.get(name, UNKNOWN) for name in ("cython", "compiler")}
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return UNKNOWN

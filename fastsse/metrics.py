@@ -1,0 +1,230 @@
+"""The server's own counters as Prometheus metrics and as JSON.
+
+Nothing is counted here. Each part keeps its counters where it works and offers them as a callable
+that returns a mapping; they are read when someone scrapes, and once a second for the rates.
+
+A counter's key names the metric. The table below is the one place that pairs them; a key such as
+`closed_lagged` is the label `lagged` of the metric with the prefix `closed_`. Labels come from
+such fixed words only, never from topics or clients, so that their number stays small.
+"""
+
+import math
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+# The classic text format: OpenMetrics forbids a gauge `x` beside a counter `x_total`.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Counters = Callable[[], Mapping[str, int]]
+# Upper bounds in seconds, a count for each (and one more for what is above), sum in seconds.
+Buckets = tuple[Sequence[float], Sequence[int], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A counter's key and the metric it becomes; `label` for a family of keys by prefix."""
+
+    key: str
+    name: str
+    help: str
+    label: str = ""
+
+
+GAUGES = (
+    _Row("connections", "connections", "Streams open now."),
+    _Row("max_connections", "max_connections", "Streams that can be open at once."),
+    _Row("blocked", "blocked_connections", "Streams whose socket takes no more."),
+    _Row("lag_bytes", "lag_bytes", "Bytes that blocked streams have not been sent."),
+    _Row("channels", "channels", "Distinct sets of topics that streams asked for."),
+    _Row("topics", "topics", "Topics with history or subscribers."),
+    _Row("replays", "replays", "Streams that are reading history now."),
+    _Row("history_events", "history_events", "Events in history."),
+    _Row("history_bytes", "history_bytes", "Bytes of events in history."),
+    _Row("ring_bytes", "ring_bytes", "Bytes of the channels' rings."),
+    _Row("memory_bytes", "memory_bytes", "Bytes that memory_limit bounds."),
+)
+COUNTERS = (
+    _Row("connections_total", "connections", "Streams opened."),
+    _Row("closed_", "disconnects", "Streams ended.", "reason"),
+    _Row("turned_away", "turned_away", "Subscribers told to come back later."),
+    _Row("events_published", "events_published", "Events put in order."),
+    _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
+    _Row("deliveries", "deliveries", "Events handed to sockets, one for each stream."),
+    _Row("skipped", "skipped", "Events not sent to lagging streams under skip and latest."),
+    _Row("sends", "sends", "System calls that sent."),
+    _Row("bytes_sent", "bytes_sent", "Bytes handed to streams' sockets."),
+    _Row("heartbeats", "heartbeats", "Heartbeats sent."),
+    _Row("gaps_", "gaps", "Gap events sent.", "reason"),
+    _Row("missed_edges", "missed_edges", "Writable sockets that no event told of; should be 0."),
+)
+LATENCY = ("delivery_latency_seconds", "From publish accepted to handed to the socket.")
+# What `/stats` gives as rates, by metric name.
+RATES = ("connections", "events_published", "deliveries", "sends", "bytes_sent")
+_PREFIX = "fastsse_"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    at_s: float
+    counters: Mapping[str, int]
+    bucket_counts: Sequence[int]
+
+
+class Metrics(Collector):
+    """Reads everybody's counters on demand.
+
+    Arguments: `counters`, callables whose mappings have no key in common; `latency`, the
+    sender's histogram; `build`, label values of `fastsse_build_info`; `now_s`, a monotonic
+    clock. All are called on the loop thread, each in time that does not grow with connections.
+    """
+
+    def __init__(
+        self,
+        counters: Sequence[Counters],
+        latency: Callable[[], Buckets],
+        build: Mapping[str, str],
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counters = tuple(counters)
+        self._latency = latency
+        self._build = dict(build)
+        self._now_s = now_s
+        self._started_s = now_s()
+        self._before = self._now = self._sample()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def counters(self) -> dict[str, int]:
+        """Every counter of every part, read now."""
+        merged: dict[str, int] = {}
+        for read in self._counters:
+            merged.update(read())
+        return merged
+
+    def exposition(self) -> bytes:
+        """The body of `/metrics`, of type CONTENT_TYPE."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric family, in the order of the tables (prometheus_client's interface)."""
+        counters = self.counters()
+        yield from _families(GaugeMetricFamily, GAUGES, counters)
+        yield from _families(CounterMetricFamily, COUNTERS, counters)
+        yield _histogram(self._latency())
+        yield from _process()
+        info = GaugeMetricFamily(_PREFIX + "build_info", "1, with the build as labels.")
+        info.add_sample(info.name, self._build, 1)
+        yield info
+
+    def tick(self) -> None:
+        """Take a sample; the server calls it about once a second."""
+        self._before, self._now = self._now, self._sample()
+
+    def stats(self) -> dict[str, Any]:
+        """What `/stats` answers: counts now, rates and latency between the last two samples."""
+        counters = self.counters()
+        return {
+            "version": self._build.get("version", ""),
+            "uptime_s": round(self._now_s() - self._started_s, 3),
+            **{row.name: counters.get(row.key, 0) for row in GAUGES},
+            "rates_per_s": self._rates(),
+            "latency_s": self._latency_now(),
+            "totals": {row.name: _total(row, counters) for row in COUNTERS},
+        }
+
+    def _sample(self) -> _Sample:
+        return _Sample(self._now_s(), self.counters(), self._latency()[1])
+
+    def _rates(self) -> dict[str, float]:
+        span_s = self._now.at_s - self._before.at_s
+        before, now = self._before.counters, self._now.counters
+        keys = {row.name: row.key for row in COUNTERS if row.name in RATES}
+        return {
+            name: round((now.get(key, 0) - before.get(key, 0)) / span_s, 1) if span_s > 0 else 0.0
+            for name, key in keys.items()
+        }
+
+    def _latency_now(self) -> dict[str, float | None]:
+        """Quantiles between the last two samples, as upper bounds of their buckets."""
+        bounds = self._latency()[0]
+        pairs = zip(self._now.bucket_counts, self._before.bucket_counts, strict=True)
+        counts = [now - before for now, before in pairs]
+        return {
+            name: _quantile(bounds, counts, share)
+            for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))
+        }
+
+
+def _total(row: _Row, counters: Mapping[str, int]) -> int | dict[str, int]:
+    return dict(_labelled(row, counters)) if row.label else counters.get(row.key, 0)
+
+
+def _labelled(row: _Row, counters: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    for key, value in counters.items():
+        if key.startswith(row.key):
+            yield key.removeprefix(row.key), value
+
+
+def _families(
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    rows: Sequence[_Row],
+    counters: Mapping[str, int],
+) -> Iterator[Metric]:
+    for row in rows:
+        metric = family(_PREFIX + row.name, row.help, labels=[row.label] if row.label else None)
+        if row.label:
+            for value, count in _labelled(row, counters):
+                metric.add_metric([value], count)
+        elif row.key in counters:
+            metric.add_metric([], counters[row.key])
+        yield metric
+
+
+def _histogram(buckets: Buckets) -> Metric:
+    bounds, counts, sum_s = buckets
+    cumulative, seen = [], 0
+    for bound, count in zip(bounds, counts, strict=False):
+        seen += count
+        cumulative.append((f"{bound:g}", float(seen)))
+    cumulative.append(("+Inf", float(sum(counts))))
+    name, text = LATENCY
+    return HistogramMetricFamily(_PREFIX + name, text, buckets=cumulative, sum_value=sum_s)
+
+
+def _quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
+    """The bound under which `share` of the counts lie; None without counts or above all."""
+    wanted, seen = sum(counts) * share, 0
+    for bound, count in zip(bounds, counts, strict=False):
+        seen += count
+        if count and seen >= wanted:
+            return bound if math.isfinite(bound) else None
+    return None
+
+
+def _process() -> Iterator[Metric]:
+    """CPU and memory of the process.
+
+    The library's own collector also lists the open descriptors, which takes longer the more
+    streams there are.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    yield CounterMetricFamily("process_cpu_seconds", "CPU time used.", value=cpu_s)
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        resident_bytes = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    yield GaugeMetricFamily(
+        "process_resident_memory_bytes", "Resident memory.", value=resident_bytes
+    )

@@ -1,0 +1,465 @@
+"""A configuration is right, or says in one line what is wrong, and where it came from."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsse.config import Config, ConfigError, HttpOptions, StreamOptions, catalogue, load
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.upper().startswith("FASTSSE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "fastsse.toml"
+
+
+def problem(**options: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Config(**options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def load_problem(**flags: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(flags)
+    return str(caught.value)
+
+
+# --- Defaults and groups
+
+
+def test_documented_defaults_hold() -> None:
+    config = Config()
+    assert (config.host, config.port) == (("127.0.0.1",), 8080)
+    assert (config.history_events, config.history_age) == (1000, 3600)
+    assert (config.history_bytes, config.history_total) == (16 * 2**20, 256 * 2**20)
+    assert (config.retry, config.heartbeat, config.drain) == (3, 15, 10)
+    assert (config.max_lag, config.max_lag_time) == (4 * 2**20, 20)
+    assert (config.max_body, config.memory_limit) == (2**20, 2**30)
+    assert (config.user_timeout, config.notsent_lowat, config.idle_timeout) == (30, 16 * 2**10, 90)
+    assert (config.head_timeout, config.body_timeout) == (10, 30)
+    assert (config.max_head, config.max_headers, config.max_topics) == (16 * 2**10, 100, 100)
+    assert (config.lag_policy, config.cors_origins, config.publish_token) == (
+        "disconnect",
+        (),
+        None,
+    )
+
+
+def test_whole_configuration_is_one_of_each_group() -> None:
+    assert isinstance(Config(), StreamOptions)
+    assert isinstance(Config(), HttpOptions)
+
+
+def test_configuration_is_frozen_and_hashable() -> None:
+    config = Config()
+    with pytest.raises(ValueError, match="frozen"):
+        config.port = 1  # type: ignore[misc]
+    assert hash(config) == hash(Config())
+
+
+def test_arguments_ignore_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTSSE_PORT", "1")
+    assert Config().port == 8080
+
+
+def test_every_option_has_help_and_a_default_that_it_accepts() -> None:
+    for option in catalogue().values():
+        assert option.help.endswith(".")
+        assert option.allowed
+        if option.default != "none":
+            Config(**{option.name: option.default})
+
+
+def test_shown_value_is_read_back_as_the_same() -> None:
+    config = Config(max_lag="1.5MiB", drain="1m30s", host="::1,localhost", cors_origins="http://a")
+    shown = {
+        option.name: option.show(getattr(config, option.name))
+        for option in catalogue().values()
+        if getattr(config, option.name) not in (None, ())
+    }
+    assert Config(**shown) == config
+
+
+# --- Values
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("retry", "1m30s", 90),
+        ("retry", "250ms", 0.25),
+        ("retry", 2, 2),
+        ("max_body", "64KB", 64000),
+        ("max_body", 12, 12),
+        ("port", "0", 0),
+        ("port", " 81 ", 81),
+        ("lag_policy", "SKIP", "skip"),
+        ("host", "[::1]", ("::1",)),
+        ("host", "127.0.0.1, ::1", ("127.0.0.1", "::1")),
+        ("host", '["127.0.0.1", "::1"]', ("127.0.0.1", "::1")),
+        ("host", ["localhost", "127.0.0.1", "localhost"], ("localhost", "127.0.0.1")),
+        ("cors_origins", "https://A.example:8443", ("https://a.example:8443",)),
+        ("cors_origins", "", ()),
+        ("cors_origins", "*", ("*",)),
+        ("allow_anonymous_publish", "yes", True),
+        ("uds", "/tmp/x", "/tmp/x"),
+        ("fd", 3, 3),
+    ],
+)
+def test_value_is_understood(option: str, text: object, value: object) -> None:
+    assert getattr(Config(**{option: text}), option) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("port", True),
+        ("port", 80.5),
+        ("port", "80.0"),
+        ("port", ""),
+        ("port", None),
+        ("port", "9" * 5000),
+        ("fd", -1),
+        ("fd", "3x"),
+        ("admin_port", 70000),
+        ("host", ""),
+        ("host", []),
+        ("host", "a b"),
+        ("host", "127.0.0.1,,::1"),
+        ("host", "http://x"),
+        ("host", "127.0.0.1\nx"),
+        ("host", "[]"),
+        ("host", 5),
+        ("retry", "-1s"),
+        ("retry", math.nan),
+        ("retry", math.inf),
+        ("retry", "1e400"),
+        ("retry", "0s"),
+        ("retry", "2h"),
+        ("retry", True),
+        ("heartbeat", "10 bananas"),
+        ("max_lag", "0"),
+        ("max_lag", "-4MiB"),
+        ("max_lag", "9" * 400),
+        ("max_body", "0.5"),
+        ("max_body", "2GiB"),
+        ("history_events", -1),
+        ("history_age", "100000d"),
+        ("lag_policy", "drop"),
+        ("lag_policy", 3),
+        ("store", "sqlite:x"),
+        ("publish_token", ""),
+        ("publish_token", "two words"),
+        ("publish_token", "é"),
+        ("publish_token", "a\r\nb"),
+        ("publish_token", "x" * 4097),
+        ("allow_anonymous_publish", "maybe"),
+        ("cors_origins", "example.com"),
+        ("cors_origins", "https://example.com/"),
+        ("cors_origins", "https://example.com/path"),
+        ("cors_origins", "https://user@example.com"),
+        ("cors_origins", "https://example.com:port"),
+        ("cors_origins", "https://exa mple.com"),
+        ("cors_origins", "*,https://example.com"),
+        ("cors_origins", "null"),
+        ("uds", ""),
+        ("uds", "a\0b"),
+        ("uds", "a" * 108),
+        ("uds", 5),
+        ("log_level", "loud\n\x1b[31m"),
+        ("access_lines", -1),
+        ("topics", "[{"),
+        ("topics", "{}"),
+        ("topics", [3]),
+        ("topics", [{"match": "*"}] * 1001),
+        ("topics", "[" * 100_000),
+    ],
+)
+def test_bad_value_is_refused_in_one_line(option: str, value: object) -> None:
+    text = problem(**{option: value})
+    assert text.startswith(option)
+    assert text.isprintable()
+    assert " must be " in text
+    assert len(text) < 300
+
+
+@given(
+    st.sampled_from(sorted(catalogue())),
+    st.one_of(st.text(), st.floats(), st.integers(), st.none(), st.lists(st.text()), st.binary()),
+)
+def test_any_value_gives_a_configuration_or_one_line(option: str, value: object) -> None:
+    line = ""
+    try:
+        Config(**{option: value})
+    except ConfigError as error:
+        line = str(error)
+    assert line.isprintable()
+    assert len(line) < 400
+
+
+def test_unknown_option_is_named_with_a_suggestion_and_without_its_value() -> None:
+    text = problem(publish_tokn="s3cret")
+    assert text == "publish_tokn (from an argument) is not an option; did you mean publish_token?"
+
+
+def test_all_problems_are_kept() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(port=-1, retry="x")
+    assert {getattr(problem, "option", "") for problem in caught.value.problems} == {
+        "port",
+        "retry",
+    }
+
+
+def test_secret_is_masked_everywhere() -> None:
+    config = Config(publish_token="s3cret")
+    assert "s3cret" not in repr(config)
+    assert "s3cret" not in str(config.model_dump())
+    assert catalogue()["publish_token"].show(config.publish_token) == "***"
+    assert "s3cret" not in problem(publish_token="s3cret with spaces")
+    assert config.publish_token is not None
+    assert config.publish_token.get_secret_value() == "s3cret"
+
+
+# --- Options together
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "says"),
+    [
+        ({"max_lag": "17MiB"}, "max_lag", "at most history_bytes, which is 16MiB"),
+        ({"history_bytes": "1MiB"}, "history_bytes", "at least max_lag, which is 4MiB"),
+        ({"history_total": "1MiB"}, "history_total", "at least max_lag"),
+        ({"max_lag_time": "31s"}, "max_lag_time", "at most user_timeout, which is 30s"),
+        ({"user_timeout": "10s"}, "user_timeout", "at least max_lag_time, which is 20s"),
+        ({"memory_limit": "256MiB"}, "memory_limit", "above history_total"),
+        ({"history_total": "1GiB"}, "history_total", "below memory_limit"),
+        ({"uds": "x", "fd": 3}, "fd", "left out when uds is given"),
+        ({"host": "0.0.0.0"}, "host", "allow_anonymous_publish"),
+        ({"host": "127.0.0.1,192.0.2.1"}, "host", "publish_token"),
+        ({"host": "example.com"}, "host", "publish_token"),
+        (
+            {"topics": [{"match": "x"}, {"match": "a", "history_bytes": "1KiB"}]},
+            "topics[1].history_bytes",
+            "at least max_lag",
+        ),
+        (
+            {
+                "lag_policy": "skip",
+                "topics": [{"match": "a", "history_bytes": 9, "lag_policy": "disconnect"}],
+            },
+            "topics[0].history_bytes",
+            "at least max_lag",
+        ),
+    ],
+)
+def test_contradiction_names_the_option_that_was_given(
+    options: dict[str, object], named: str, says: str
+) -> None:
+    text = problem(**options)
+    assert text.startswith(f"{named} = ")
+    assert says in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_lag": "17MiB", "lag_policy": "skip"},
+        {"history_events": 0, "history_bytes": "1KiB"},
+        {"history_bytes": 0},
+        {"host": "0.0.0.0", "publish_token": "t"},
+        {"host": "0.0.0.0", "allow_anonymous_publish": True},
+        {"host": "0.0.0.0", "uds": "x"},
+        {"host": "127.9.9.9,::1,localhost"},
+        {"topics": [{"match": "a", "history_bytes": 9, "lag_policy": "latest"}]},
+    ],
+)
+def test_what_fits_together_is_taken(options: dict[str, object]) -> None:
+    Config(**options)
+
+
+def test_public_address_is_recognised() -> None:
+    assert Config(host="0.0.0.0", publish_token="t").is_public
+    assert not Config().is_public
+    assert not Config(host="0.0.0.0", fd=3).is_public
+
+
+# --- Topic rules
+
+
+def test_first_matching_rule_holds_over_the_options() -> None:
+    config = Config(
+        topics=[
+            {"match": "stocks/*", "history_age": "10m", "lag_policy": "latest"},
+            {"match": "*", "history_events": 5},
+        ]
+    )
+    stock = config.limits("stocks/eu/a")
+    assert (stock.events, stock.age_s, stock.lag_policy) == (1000, 600, "latest")
+    other = config.limits("news")
+    assert (other.events, other.age_s, other.bytes) == (5, 3600, 16 * 2**20)
+    assert other.lag_policy is None
+
+
+@pytest.mark.parametrize(
+    ("glob", "topic", "matches"),
+    [
+        ("stocks/*", "stocks/a", True),
+        ("stocks/*", "stocks", False),
+        ("a?c", "abc", True),
+        ("a?c", "aXbc", False),
+        ("[ab]", "b", True),
+        ("*", "any\nthing", True),
+        ("A", "a", False),
+        ("a.c", "abc", False),
+    ],
+)
+def test_rule_matches_as_a_glob(glob: str, topic: str, matches: bool) -> None:
+    assert Config(topics=[{"match": glob}]).topics[0].matches(topic) is matches
+
+
+def test_event_types_must_match_as_a_whole() -> None:
+    limits = Config(topics=[{"match": "*", "event_types": "tick|message"}]).limits("a")
+    assert limits.allows_event_type("tick")
+    assert limits.allows_event_type(None)
+    assert not limits.allows_event_type("ticks")
+    assert Config().limits("a").allows_event_type("anything")
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({}, "topics[0].match = missing"),
+        ({"match": ""}, "topics[0].match"),
+        ({"match": "a", "history_agee": 1}, "did you mean history_age?"),
+        ({"match": "a", "event_types": "("}, "a regular expression (missing )"),
+        ({"match": "a", "history_age": "-1s"}, 'topics[0].history_age = "-1s"'),
+        ({"match": "a", "lag_policy": "no"}, "disconnect, skip or latest"),
+    ],
+)
+def test_bad_rule_names_its_place(rule: dict[str, object], says: str) -> None:
+    assert says in problem(topics=[rule])
+
+
+# --- Sources
+
+
+def test_flags_win_over_environment_over_file_over_defaults(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('port = 1\nretry = "1s"\ndrain = "1s"\n')
+    monkeypatch.setenv("FASTSSE_PORT", "2")
+    monkeypatch.setenv("fastsse_retry", "2s")
+    loaded = load({"port": "3"}, str(file))
+    assert (loaded.config.port, loaded.config.retry, loaded.config.drain) == (3, 2, 1)
+    assert loaded.origins["port"] == "--port"
+    assert loaded.origins["retry"] == "FASTSSE_RETRY"
+    assert loaded.origins["drain"] == f"{file}: drain"
+    assert loaded.origins["heartbeat"] == "default"
+    assert list(loaded.origins) == list(catalogue())
+
+
+def test_file_can_be_named_by_a_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("port = 5\n")
+    monkeypatch.setenv("FASTSSE_CONFIG", str(file))
+    assert load().config.port == 5
+
+
+def test_rules_come_from_tables_in_the_file_and_from_json_elsewhere(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('[[topics]]\nmatch = "a"\nhistory_age = "1m"\n')
+    assert load(file=str(file)).config.topics[0].history_age == 60
+    monkeypatch.setenv("FASTSSE_TOPICS", '[{"match": "b"}]')
+    assert load(file=str(file)).config.topics[0].match == "b"
+    assert load({"topics": '[{"match": "c"}]'}).config.topics[0].match == "c"
+
+
+def test_error_says_which_source_the_value_came_from(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        load_problem(port="x") == 'port = "x" (from --port) must be a whole number from 0 to 65535.'
+    )
+    monkeypatch.setenv("FASTSSE_HEARTBEAT", "-5s")
+    assert load_problem() == (
+        'heartbeat = "-5s" (from FASTSSE_HEARTBEAT) must be a duration from 10ms to 1h, '
+        "such as 250ms, 10s or 1m30s."
+    )
+    monkeypatch.delenv("FASTSSE_HEARTBEAT")
+    file.write_text('hearbeat = "5s"\n')
+    monkeypatch.setenv("FASTSSE_CONFIG", str(file))
+    assert load_problem() == (
+        f"hearbeat (from {file}: hearbeat) is not an option; did you mean heartbeat?"
+    )
+    file.write_text('[[topics]]\nmatch = "a"\nhistory_age = "x"\n')
+    assert f"(from {file}: topics[0].history_age)" in load_problem()
+    file.write_text('max_lag = "17MiB"\n')
+    assert f"max_lag = 17MiB (from {file}: max_lag) must be at most" in load_problem()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"port = ", "invalid value"),
+        (b"a\nb", "line 1"),
+        (b"port = 1\nport = 2\n", "overwrite"),
+        (b"\xff", "UTF-8 (byte 0 is not)"),
+    ],
+)
+def test_broken_file_is_one_clear_line(file: Path, content: bytes, says: str) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(file=str(file))
+    text = str(caught.value)
+    assert text.startswith(f'config = "{file}" (from --config) must be a TOML file')
+    assert says in text
+    assert "\n" not in text
+
+
+def test_absent_and_unreadable_files_are_one_clear_line(tmp_path: Path) -> None:
+    for path, says in ((tmp_path / "none", "no such file"), (tmp_path, "is a directory")):
+        with pytest.raises(ConfigError, match=says):
+            load(file=str(path))
+
+
+def test_sections_in_the_file_are_refused(file: Path) -> None:
+    file.write_text("[server]\nport = 1\n")
+    with pytest.raises(ConfigError, match=r"server .* is not an option"):
+        load(file=str(file))
+
+
+def test_mistyped_variable_is_noted_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTSSE_HEARBEAT", "1s")
+    monkeypatch.setenv("FASTSSE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("FASTSSE_URL", "http://x")
+    assert load().notes == ("FASTSSE_HEARBEAT is not an option; did you mean FASTSSE_HEARTBEAT?",)
+
+
+def test_address_that_kubernetes_puts_in_the_port_variable_is_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FASTSSE_PORT", "tcp://10.96.0.7:8080")
+    loaded = load()
+    assert loaded.config.port == 8080
+    assert loaded.origins["port"] == "default"
+    assert "FASTSSE_PORT" in loaded.notes[0]
+
+
+def test_doubtful_combination_is_noted() -> None:
+    assert "max_body" in load({"max_body": "8MiB"}).notes[0]

@@ -1,0 +1,147 @@
+"""Metrics are read from the parts' own counters, under fixed names and few labels."""
+
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from fastsse.metrics import CONTENT_TYPE, Metrics
+
+SENDER = {
+    "connections": 3,
+    "connections_total": 10,
+    "deliveries": 100,
+    "sends": 50,
+    "bytes_sent": 6400,
+    "blocked": 1,
+    "lag_bytes": 77,
+    "ring_bytes": 5,
+    "missed_edges": 0,
+    "closed_lagged": 2,
+    "closed_reset": 5,
+}
+HUB = {
+    "events_published": 20,
+    "history_bytes": 9,
+    "replays": 1,
+    "turned_away": 4,
+    "refused_memory": 6,
+    "gaps_evicted": 8,
+}
+BOUNDS = [0.001, 0.01, 0.1]
+
+
+class Parts:
+    """Counters and a clock that a test can move."""
+
+    def __init__(self) -> None:
+        self.sender, self.hub, self.now_s = dict(SENDER), dict(HUB), 100.0
+        self.counts = [5, 3, 1, 1]
+        self.metrics = Metrics(
+            [lambda: self.sender, lambda: self.hub],
+            lambda: (BOUNDS, self.counts, 1.5),
+            {"version": "1.2", "python": 'C"Py\n'},
+            lambda: self.now_s,
+        )
+
+    def samples(self) -> dict[str, float]:
+        """Samples by name and labels, as Prometheus reads them."""
+        text = self.metrics.exposition().decode()
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
+                found[f"{sample.name}{{{labels}}}"] = sample.value
+        return found
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fastsse_connections{}", 3),
+        ("fastsse_connections_total{}", 10),
+        ("fastsse_disconnects_total{reason=lagged}", 2),
+        ("fastsse_disconnects_total{reason=reset}", 5),
+        ("fastsse_turned_away_total{}", 4),
+        ("fastsse_events_published_total{}", 20),
+        ("fastsse_deliveries_total{}", 100),
+        ("fastsse_sends_total{}", 50),
+        ("fastsse_bytes_sent_total{}", 6400),
+        ("fastsse_lag_bytes{}", 77),
+        ("fastsse_blocked_connections{}", 1),
+        ("fastsse_history_bytes{}", 9),
+        ("fastsse_ring_bytes{}", 5),
+        ("fastsse_replays{}", 1),
+        ("fastsse_gaps_total{reason=evicted}", 8),
+        ("fastsse_publish_refused_total{reason=memory}", 6),
+        ("fastsse_missed_edges_total{}", 0),
+        ('fastsse_build_info{python=C"Py\n,version=1.2}', 1),
+        ("fastsse_delivery_latency_seconds_bucket{le=0.001}", 5),
+        ("fastsse_delivery_latency_seconds_bucket{le=0.01}", 8),
+        ("fastsse_delivery_latency_seconds_bucket{le=0.1}", 9),
+        ("fastsse_delivery_latency_seconds_bucket{le=+Inf}", 10),
+        ("fastsse_delivery_latency_seconds_count{}", 10),
+        ("fastsse_delivery_latency_seconds_sum{}", 1.5),
+    ],
+)
+def test_metric_is_exported(parts: Parts, name: str, value: float) -> None:
+    assert parts.samples()[name] == value
+
+
+def test_exposition_is_in_the_classic_text_format(parts: Parts) -> None:
+    assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
+    text = parts.metrics.exposition().decode()
+    assert "# TYPE fastsse_connections gauge" in text
+    assert "# TYPE fastsse_connections_total counter" in text
+    assert text.count("# TYPE fastsse_connections ") == 1
+
+
+def test_counters_are_read_at_each_scrape(parts: Parts) -> None:
+    parts.sender["connections"] = 4
+    assert parts.samples()["fastsse_connections{}"] == 4
+
+
+def test_process_figures_are_there(parts: Parts) -> None:
+    samples = parts.samples()
+    assert samples["process_cpu_seconds_total{}"] > 0
+    assert samples["process_resident_memory_bytes{}"] > 1_000_000
+
+
+def test_two_servers_in_one_process_do_not_collide() -> None:
+    assert Parts().samples()
+    assert Parts().samples()
+
+
+def test_rates_are_per_second_between_the_last_two_ticks(parts: Parts) -> None:
+    parts.metrics.tick()
+    parts.now_s += 2
+    parts.hub["events_published"] += 30
+    parts.metrics.tick()
+    parts.hub["events_published"] += 1000
+    stats: dict[str, Any] = parts.metrics.stats()
+    assert stats["rates_per_s"]["events_published"] == 15
+    assert stats["rates_per_s"]["sends"] == 0
+    assert stats["totals"]["events_published"] == 1050
+    assert stats["uptime_s"] == 2
+
+
+def test_latency_is_of_the_last_interval_only(parts: Parts) -> None:
+    parts.counts = [5, 3, 1, 1]
+    parts.metrics.tick()
+    parts.counts = [5, 103, 3, 1]
+    parts.metrics.tick()
+    assert parts.metrics.stats()["latency_s"] == {"p50": 0.01, "p99": 0.1, "p999": 0.1}
+    parts.metrics.tick()
+    assert parts.metrics.stats()["latency_s"] == {"p50": None, "p99": None, "p999": None}
+
+
+def test_rates_before_the_first_tick_are_zero(parts: Parts) -> None:
+    stats = parts.metrics.stats()
+    assert stats["connections"] == 3
+    assert stats["totals"]["disconnects"] == {"lagged": 2, "reset": 5}
+    assert set(stats["rates_per_s"].values()) == {0.0}
