@@ -1,0 +1,80 @@
+"""How many descriptors the process may have, and how many of them streams may take."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+from typing import Final, NamedTuple
+
+from fastsse.config import ConfigError, Problem
+
+__all__ = ["Descriptors", "out_of_descriptors", "raise_soft_limit"]
+
+# A container's limit may be 2**30; nobody means so many streams without saying so.
+STREAMS_UNASKED_MOST: Final = 1_000_000
+RESERVE_LEAST: Final = 256
+# For what opens a descriptor now and then: files, resolvers, other libraries.
+SPARE: Final = 32
+_ARGUMENT: Final = "an argument"
+
+
+class Descriptors(NamedTuple):
+    """`limit` descriptors in all, of which `max_connections` may be streams; the rest is for
+    publishers, probes and files. `others` were open before either."""
+
+    limit: int
+    max_connections: int
+    others: int
+
+    @classmethod
+    def plan(cls, max_connections: int) -> "Descriptors":
+        """What the process's soft limit allows; 0 takes as many streams as that.
+
+        Raises ConfigError when it does not allow `max_connections`.
+        """
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        carried = soft - reserve(soft)
+        if max_connections > carried:
+            allowed = (
+                f"at most {carried} with a limit of {soft} descriptors; raise that "
+                "(ulimit -n, LimitNOFILE=, --ulimit nofile=)"
+            )
+            problem = Problem("max_connections", str(max_connections), _ARGUMENT, allowed)
+            raise ConfigError([problem])
+        streams = max_connections or min(carried, STREAMS_UNASKED_MOST)
+        return cls(min(soft, streams + reserve(soft)), streams, _open_count())
+
+    def grow_table(self) -> None:
+        """Has the kernel make room for all descriptors now: with threads running, each doubling
+        of its table stops the whole process for some 20 ms. Costs 8 bytes each."""
+        with contextlib.suppress(OSError), open(os.devnull) as file:
+            os.close(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, self.limit - 1))
+
+    def requests_most(self, streams: int) -> int:
+        """How many connections may be no streams while there are so many streams."""
+        return self.limit - self.others - SPARE - streams
+
+
+def reserve(limit: int) -> int:
+    """Descriptors that streams leave alone: 1 %, at least 256, at most half."""
+    return min(max(RESERVE_LEAST, limit // 100), limit // 2)
+
+
+def raise_soft_limit(max_connections: int) -> None:
+    """Raises the process's soft limit to the hard one, as far as it can be used."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = (max_connections or STREAMS_UNASKED_MOST) * 102 // 100 + 2 * RESERVE_LEAST
+    target = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if target > soft:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+
+
+def out_of_descriptors(error: OSError) -> bool:
+    """Whether the process or the machine has no descriptor, or no memory for one, left."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def _open_count() -> int:
+    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,271 @@
+"""Listening sockets: made by ourselves, so that their options are inherited by every stream."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fastsse.config import ListenOptions, StreamOptions
+from fastsse.errors import FastsseError
+
+__all__ = ["ListenError", "Listener", "open_sockets", "open_tcp"]
+
+# The kernel caps it at net.core.somaxconn.
+BACKLOG: Final = 65_535
+# Ports tried when any will do, but it must be free on several addresses.
+_PORT_TRIES: Final = 16
+# As uvicorn's users know it: the proxy in front often runs as another user.
+_UNIX_MODE: Final = 0o666
+_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class ListenError(FastsseError):
+    """An address can't be listened on. `str()` is one line saying what to change."""
+
+
+def open_sockets(listen: ListenOptions, streams: StreamOptions) -> list[socket.socket]:
+    """The sockets of the main listener, bound and not yet listening. Raises ListenError."""
+    if listen.fd is not None:
+        return [_adopt(listen.fd, streams)]
+    if listen.uds is not None:
+        return [_open_unix(listen.uds)]
+    return open_tcp(listen.host, listen.port, "port", streams)
+
+
+def open_tcp(
+    hosts: Sequence[str], port: int, option: str, streams: StreamOptions
+) -> list[socket.socket]:
+    """One socket for each address of the hosts, all on the same port; 0 takes a free one.
+
+    `option` is what the port is called in errors. Raises ListenError.
+    """
+    addresses = _resolve(hosts, port)
+    for tries_left in reversed(range(_PORT_TRIES if port == 0 else 1)):
+        opened: list[socket.socket] = []
+        try:
+            chosen = port
+            for family, host, named in addresses:
+                sock = _open_address(family, host, chosen, named and len(addresses) > 1)
+                if sock is not None:
+                    _set_options(sock, streams)
+                    opened.append(sock)
+                    chosen = sock.getsockname()[1]
+            if opened:
+                return opened
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        except OSError as error:
+            for sock in opened:
+                sock.close()
+            if error.errno != errno.EADDRINUSE or not tries_left:
+                raise _explained(error, hosts, port, option) from None
+    raise AssertionError("unreachable")
+
+
+def _resolve(hosts: Sequence[str], port: int) -> list[tuple[int, str, bool]]:
+    """(family, address, whether it came from a name) of every host, each once."""
+    found: dict[tuple[int, str], bool] = {}
+    for host in hosts:
+        try:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            text = f"The host {host} can't be resolved ({error.strerror}). Choose another with"
+            raise ListenError(f"{text} --host.") from None
+        for family, _, _, _, address in infos:
+            found.setdefault((family, str(address[0])), address[0] != host)
+    return [(family, address, named) for (family, address), named in found.items()]
+
+
+def _open_address(family: int, host: str, port: int, may_be_missing: bool) -> socket.socket | None:
+    """A bound socket; None for an address of a name that this machine doesn't have."""
+    sock = None
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # IPv4 has its own socket, so that 0.0.0.0 and :: can stand side by side.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        # Some addresses are taken only when listening begins; say so now.
+        sock.listen(BACKLOG)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        if may_be_missing and error.errno in _NOT_HERE:
+            return None
+        raise
+    return sock
+
+
+def _set_options(sock: socket.socket, streams: StreamOptions) -> None:
+    """Sets what Linux copies from a listener to each socket it accepts."""
+    tcp = socket.IPPROTO_TCP
+    sock.setblocking(False)
+    sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
+    sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, round(streams.user_timeout * 1000))
+    sock.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, streams.notsent_lowat)
+
+
+def _explained(error: OSError, hosts: Sequence[str], port: int, option: str) -> ListenError:
+    flag = "--" + option.replace("_", "-")
+    match error.errno:
+        case errno.EADDRINUSE if port == 0:
+            text = "No port is free."
+        case errno.EADDRINUSE:
+            text = f"Port {port} is in use. Choose another with {flag}."
+        case errno.EACCES | errno.EPERM:
+            text = f"Port {port} needs more rights. Choose one above 1023 with {flag}."
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+            text = f"{' and '.join(hosts)}: not an address of this machine. Choose with --host."
+        case _:
+            text = f"{' and '.join(hosts)} port {port}: {error.strerror}."
+    return ListenError(text)
+
+
+def _open_unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.bind(path)
+        os.chmod(path, _UNIX_MODE)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"{path}: {error.strerror}. Choose another with --uds.") from None
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Removes the socket that a killed server left; raises ListenError for anything else."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ListenError(f"{path}: {error.strerror}. Choose another with --uds.") from None
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"{path} exists and is no socket. Choose another with --uds.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.setblocking(False)
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError:
+            pass  # A full backlog: somebody is there.
+    raise ListenError(f"{path} is in use. Choose another with --uds.")
+
+
+def _adopt(fd: int, streams: StreamOptions) -> socket.socket:
+    """The socket that was inherited as `fd`."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        raise ListenError(f"Descriptor {fd} is no socket. Give the right one with --fd.") from None
+    if sock.type != socket.SOCK_STREAM:
+        sock.detach()
+        raise ListenError(f"Descriptor {fd} is no stream socket. Give the right one with --fd.")
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        _set_options(sock, streams)
+    sock.listen(BACKLOG)
+    return sock
+
+
+class Listener:
+    """Accepts on some sockets for one protocol factory. Loop thread.
+
+    The loop is given duplicates, so that pausing closes none: a connect then waits in the
+    kernel's queue, where closing the last descriptor would reset it.
+    """
+
+    def __init__(
+        self, sockets: Sequence[socket.socket], factory: Callable[[], asyncio.Protocol]
+    ) -> None:
+        self._sockets = tuple(sockets)
+        self._factory = factory
+        self._servers: list[asyncio.AbstractServer] = []
+        self._paused: asyncio.TimerHandle | None = None
+        self._resuming: asyncio.Task[None] | None = None
+        self._unix_files = [
+            (sock.getsockname(), _file_identity(sock.getsockname()))
+            for sock in sockets
+            if sock.family == socket.AF_UNIX and sock.getsockname()
+        ]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`."""
+        return list(map(_address, self._sockets))
+
+    @property
+    def port(self) -> int:
+        """The TCP port, 0 when there is none."""
+        for sock in self._sockets:
+            if sock.family != socket.AF_UNIX:
+                return int(sock.getsockname()[1])
+        return 0
+
+    async def serve(self) -> None:
+        """Begins to accept."""
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            copy = sock.dup()
+            listen = (
+                loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+            )
+            self._servers.append(await listen(self._factory, sock=copy, backlog=BACKLOG))
+
+    def pause(self, duration_s: float) -> None:
+        """Stops accepting for a while; connects wait in the kernel."""
+        if self._servers and self._paused is None:
+            self._close_servers()
+            loop = asyncio.get_running_loop()
+            self._paused = loop.call_later(duration_s, self._resume)
+
+    def close(self) -> None:
+        """Stops accepting for good and removes its files. Idempotent."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._close_servers()
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = ()
+        for path, identity in self._unix_files:
+            if identity is not None and _file_identity(path) == identity:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        self._unix_files = []
+
+    def _resume(self) -> None:
+        self._paused = None
+        self._resuming = asyncio.get_running_loop().create_task(self.serve())
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+
+def _file_identity(path: str | bytes) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _address(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"

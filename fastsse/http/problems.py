@@ -1,0 +1,66 @@
+"""Errors as answers: the one place where an exception becomes a status and a body (RFC 9457)."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import orjson
+
+from fastsse.errors import BadRequest, FastsseError, Refused
+from fastsse.http.responses import NOT_STORED, Response
+
+PROBLEM_JSON = b"Content-Type: application/problem+json\r\n"
+
+
+class Problem(FastsseError):
+    """A request that is answered with an error.
+
+    `status` is the HTTP status, `detail` a sentence for people, `field` the header, query
+    parameter or member that is wrong, `header_lines` whole lines for the response's head,
+    `members` more members for the body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        field: str | None = None,
+        header_lines: bytes = b"",
+        members: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.field = field
+        self.header_lines = header_lines
+        self.members = members or {}
+
+
+def problem_of(error: FastsseError) -> Problem:
+    """Any error of ours as the problem that its client is told."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, BadRequest):
+        return Problem(error.status, f"{error}.", field=error.field)
+    if isinstance(error, Refused):
+        after = b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s))
+        detail = "The event was not taken; the same may be taken later."
+        return Problem(503, detail, header_lines=after, members={"reason": error.reason})
+    return Problem(500, "The server could not do this.")
+
+
+def problem_response(problem: Problem) -> Response:
+    """The answer that tells a problem."""
+    members: dict[str, object] = {
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.field is not None:
+        members["field"] = problem.field
+    members.update(problem.members)
+    return Response.of(
+        problem.status,
+        orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE),
+        PROBLEM_JSON + NOT_STORED + problem.header_lines,
+    )

@@ -1,0 +1,113 @@
+"""A request as its route sees it, and what its target says, decoded strictly."""
+
+import re
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from fastsse.http.problems import Problem
+
+# The method, the target and the minor version. llhttp has checked the characters before; this
+# pins the shape, of which it is lenient: other protocols' names, versions and several spaces.
+REQUEST_LINE = re.compile(rb"(?:\r\n)?([A-Z-]+) ([^ \r\n]+) HTTP/1\.([01])\r\n")
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CACHED_TARGET_BYTES = 512
+_CACHED_TARGETS = 4096
+
+
+class Target:
+    """What stands between method and version: a path, and the query as decoded pairs.
+
+    Targets are shared by all requests that have the same one, so routes keep what they make of
+    it here: `subscription` and `publication` are theirs.
+    """
+
+    __slots__ = ("pairs", "path", "publication", "subscription")
+
+    def __init__(self, path: bytes, pairs: tuple[tuple[str, str], ...]) -> None:
+        self.path = path
+        self.pairs = pairs
+        self.subscription: Any = None
+        self.publication: Any = None
+
+
+class Targets:
+    """Parsed targets by their bytes: at most 4,096 of at most 512 bytes are kept."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Target] = {}
+
+    def parse(self, raw: bytes) -> Target:
+        """The target of a request line. O(1) when it was seen lately. Raises Problem (400)."""
+        target = self._kept.get(raw)
+        if target is None:
+            target = parse_target(raw)
+            if len(raw) <= _CACHED_TARGET_BYTES:
+                if len(self._kept) >= _CACHED_TARGETS:
+                    self._kept.clear()
+                self._kept[raw] = target
+        return target
+
+
+def parse_target(raw: bytes) -> Target:
+    """Reads the origin form, the absolute form and `*` (RFC 9112 §3.2). Raises Problem (400)."""
+    if raw == b"*":
+        return Target(b"*", ())
+    if raw[:1] != b"/":
+        absolute = _ABSOLUTE_FORM.match(raw)
+        if absolute is None:
+            raise Problem(400, "The request target must be a path.", field="target")
+        raw = raw[absolute.end() :]
+        if raw[:1] != b"/":
+            raw = b"/" + raw
+    if b"#" in raw:
+        raise Problem(400, "The request target must not hold a fragment.", field="target")
+    path, _, query = raw.partition(b"?")
+    decoded = decode(path, "target", plus=False).encode() if b"%" in path else path
+    return Target(decoded, tuple(_pairs(query)))
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    pairs = []
+    for part in query.split(b"&"):
+        if part:
+            raw_name, _, raw_value = part.partition(b"=")
+            name = decode(raw_name, "query")
+            pairs.append((name, decode(raw_value, name)))
+    return pairs
+
+
+def decode(raw: bytes, field: str, *, plus: bool = True) -> str:
+    """Percent-decodes; in a query `+` is a space (WHATWG URL §5.1).
+
+    Raises Problem (400) naming `field` for a bad escape and for what is not UTF-8.
+    """
+    if plus:
+        raw = raw.replace(b"+", b" ")
+    if b"%" in raw:
+        if _BAD_ESCAPE.search(raw):
+            raise Problem(400, "% must be followed by two hexadecimal digits.", field=field)
+        raw = unquote_to_bytes(raw)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise Problem(400, "Must be UTF-8.", field=field) from None
+
+
+class Request:
+    """One request whose body, if any, is complete. `headers` holds the few that routes read,
+    by lower-case name, values stripped of nothing."""
+
+    __slots__ = ("body", "chunked", "headers", "method", "target")
+
+    def __init__(
+        self, method: bytes, target: Target, headers: dict[bytes, bytes], chunked: bool
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        #: Whether the client understands chunked coding: HTTP/1.1.
+        self.chunked = chunked
+        self.body: bytes | bytearray = b""

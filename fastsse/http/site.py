@@ -1,0 +1,89 @@
+"""What the connections of one listener share."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.config import HttpOptions
+from fastsse.errors import Refused
+from fastsse.http.cors import Cors
+from fastsse.http.problems import Problem, problem_of
+from fastsse.http.request import Request, Targets
+from fastsse.http.routes import Routes
+from fastsse.http.streams import Streams
+from fastsse.http.upload import Upload
+from fastsse.http.waits import Waits
+from fastsse.log import get_logger
+
+__all__ = ["Site"]
+
+log = get_logger("http")
+# Bodies under way, of all connections of a listener together.
+UPLOADS_BYTES: Final = 256 * 1024 * 1024
+
+
+class Site:
+    """Routes and limits of a listener, and the connections' way to the rest of the server.
+
+    Arguments:
+        options: the HTTP limits.
+        routes: what is served.
+        cors: for which pages of other origins.
+        waits: where connections stand while they wait.
+        streams: opens streams.
+        arrived: called for each new connection, which stands in `waits` then.
+
+    `draining` has every connection closed after its answer.
+    """
+
+    __slots__ = (
+        "arrived",
+        "cors",
+        "draining",
+        "loop",
+        "max_upload_bytes",
+        "options",
+        "routes",
+        "streams",
+        "targets",
+        "upload_bytes",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        options: HttpOptions,
+        routes: Routes,
+        cors: Cors,
+        waits: Waits,
+        streams: Streams,
+        arrived: Callable[[], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.options = options
+        self.routes = routes
+        self.cors = cors
+        self.waits = waits
+        self.streams = streams
+        self.arrived = arrived
+        self.targets = Targets()
+        self.upload_bytes = 0
+        self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
+        self.draining = False
+
+    def count_upload(self, upload: Upload) -> None:
+        """Notes how much of a body is here. Raises Problem (503) when all hold too much."""
+        size_bytes = len(upload.data)
+        self.upload_bytes += size_bytes - upload.counted_bytes
+        upload.counted_bytes = size_bytes
+        if self.upload_bytes > self.max_upload_bytes:
+            raise problem_of(Refused("memory", 1))
+
+    def too_large(self) -> Problem:
+        """The answer to a body over `max_body`."""
+        detail = f"The body may have at most {self.options.max_body} bytes (max_body)."
+        return Problem(413, detail, field="body")
+
+    def failed(self, request: Request) -> None:
+        """Logs the exception under way; the query is left out, it may hold secrets."""
+        log.exception("A request failed.", method=request.method, path=request.target.path)

@@ -1,0 +1,138 @@
+"""Sockets that become streams: the duplicate that the sender gets, and those turned away."""
+
+import fcntl
+import math
+import os
+import random
+from asyncio import BaseTransport, Transport
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.channels import Channels
+from fastsse.errors import TurnedAway
+from fastsse.http.descriptors import out_of_descriptors
+from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
+from fastsse.log import AccessLog
+from fastsse.subscriptions import Subscription
+
+__all__ = ["ComeBack", "Streams", "peer_of"]
+
+_HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
+_RAW: Final = b"Connection: close\r\n"
+
+RETRY_LEAST_S: Final = 5.0
+RETRY_MOST_S: Final = 60.0
+# Up to so many turned away in a second are asked to come back soon; the more there are above it,
+# the longer they are asked to wait.
+CALM_A_S: Final = 200.0
+_HALF_LIFE_S: Final = 10.0
+
+
+class ComeBack:
+    """When to come back, for each one turned away: later the more there are.
+
+    Arguments:
+        time: loop time, s.
+        spread: a random number in [0, 1).
+    """
+
+    def __init__(
+        self, time: Callable[[], float], spread: Callable[[], float] = random.random
+    ) -> None:
+        self._time = time
+        self._spread = spread
+        self._recent = 0.0  # Those of late, each counted half after `_HALF_LIFE_S`.
+        self._at_s = time()
+
+    def retry_ms(self) -> int:
+        """For the next one: 5 s to 7.5 s, with many others up to 40 s to 60 s."""
+        now_s = self._time()
+        self._recent *= 0.5 ** ((now_s - self._at_s) / _HALF_LIFE_S)
+        self._recent += 1
+        self._at_s = now_s
+        # At a steady rate, `_recent` goes towards rate * half life / ln 2.
+        rate_a_s = self._recent * math.log(2) / _HALF_LIFE_S
+        shortest_s = min(RETRY_LEAST_S * max(1.0, rate_a_s / CALM_A_S), RETRY_MOST_S / 1.5)
+        return round(1000 * shortest_s * (1 + self._spread() / 2))
+
+
+class Streams:
+    """Hands sockets to the sender.
+
+    Arguments:
+        channels: takes them.
+        come_back: says when those turned away shall return.
+        access: told of each stream.
+        exhausted: called when the process has no descriptor left.
+        descriptor_limit: descriptors at or above this number are the reserve.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        come_back: ComeBack,
+        *,
+        access: AccessLog,
+        exhausted: Callable[[], None],
+        descriptor_limit: int,
+    ) -> None:
+        self._channels = channels
+        self._come_back = come_back
+        self._access = access
+        self._exhausted = exhausted
+        self._descriptor_limit = descriptor_limit
+        self._heads: dict[tuple[bool, bytes], bytes] = {}
+        #: Subscribers told to come back later.
+        self.turned_away = 0
+
+    def open(
+        self, transport: Transport, subscription: Subscription, chunked: bool, lines: bytes
+    ) -> None:
+        """Gives the sender a duplicate of the socket; the transport is to be aborted then.
+
+        `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few.
+        Raises TurnedAway, and then nothing was changed.
+        """
+        channels = self._channels
+        if not channels.has_room():
+            raise TurnedAway("full")
+        fd = self._duplicate(transport)
+        head = self._heads.get((chunked, lines))
+        if head is None:
+            head = b"".join((_HEAD, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
+            self._heads[chunked, lines] = head
+        try:
+            stream = channels.open(subscription, head, chunked, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._access.opened(stream, peer_of(transport), subscription.selectors)
+
+    def turn_away(self) -> Response:
+        """The answer to a subscriber that can't be taken: a stream that ends, and when to come
+        back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3)."""
+        self.turned_away += 1
+        body = b"retry: %d\n\n" % self._come_back.retry_ms()
+        return Response.of(200, body, EVENT_STREAM)
+
+    def _duplicate(self, transport: Transport) -> int:
+        """A descriptor of our own for the transport's socket."""
+        try:
+            socket = transport.get_extra_info("socket")
+            fd = fcntl.fcntl(socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+        except OSError as error:
+            if out_of_descriptors(error):
+                self._exhausted()
+            raise TurnedAway("full") from None
+        # The kernel gives the lowest number that is free, so a high one means: nearly none left.
+        if fd >= self._descriptor_limit:
+            os.close(fd)
+            raise TurnedAway("full")
+        return fd
+
+
+def peer_of(transport: BaseTransport) -> str:
+    """The other side's address, for logs; `unix` for a Unix socket."""
+    name = transport.get_extra_info("peername")
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
