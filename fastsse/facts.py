@@ -2,11 +2,11 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
 
 from fastsse.version import __version__
 
 UNKNOWN = "unknown"
+NOT_BUILT = "core not built"
 
 
 def build_facts() -> dict[str, str]:
@@ -26,9 +26,11 @@ def _core_facts() -> dict[str, str]:
     try:
         from fastsse import _core
     except ImportError:
-        return {"cython": "core not built", "compiler": "core not built"}
-    build: Mapping[str, str] = getattr(_core, "BUILD", {})
-    return {name: build.get(name, UNKNOWN) for name in ("cython", "compiler")}
+        return {"cython": NOT_BUILT, "compiler": NOT_BUILT}
+    facts = {name: fact for name, fact in _core.build_facts().items() if fact}
+    compiler = facts.get("compiler", UNKNOWN)
+    # GCC's own version text is a bare number, Clang's begins with its name.
+    return {**facts, "compiler": f"GCC {compiler}" if compiler[0].isdigit() else compiler}
 
 
 def _installed(package: str) -> str:

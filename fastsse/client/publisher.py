@@ -1,0 +1,197 @@
+"""Publishing over HTTP, with patience for a server that is busy."""
+
+import asyncio
+import email.utils
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import orjson
+
+from fastsse.client.errors import ClientError, OutcomeUnknown, Refused, Unreachable
+from fastsse.client.http import (
+    LONGEST_WAIT_S,
+    Headers,
+    Params,
+    answer_body,
+    events_url,
+    growing_wait_s,
+    new_client,
+    reason_of,
+    refusal,
+    request_headers,
+)
+
+# "Not now": too many requests, and overload or drain.
+BUSY = (429, 503)
+FIRST_WAIT_S = 0.5
+DEFAULT_PATIENCE_S = 30.0
+_NDJSON = b"application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the server took: how many events, and the ids of the first and the last."""
+
+    count: int
+    first: str
+    last: str
+
+    @property
+    def id(self) -> str:
+        """The id of a single event."""
+        return self.last
+
+
+class Publisher:
+    """Publishes to a server over keep-alive connections.
+
+        async with Publisher("http://127.0.0.1:8080") as publisher:
+            receipt = await publisher.publish("news", "hello")
+
+    A busy server (429, 503) is asked again after its `Retry-After` and a random part more, and
+    one that can't be connected to after growing waits, for `patience_s` all told. A connection
+    that breaks after the request was sent is not tried again: the event would be there twice.
+
+    Arguments: as for `listen`; `patience_s` 0 or more; `now_s`, `sleep` and `rand` for tests.
+    One event loop's thread only; calls may overlap.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        uds: str | None = None,
+        client: httpx.AsyncClient | None = None,
+        patience_s: float = DEFAULT_PATIENCE_S,
+        now_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rand: random.Random | None = None,
+    ) -> None:
+        self._url = httpx.URL(events_url(url))
+        self._headers = request_headers(token, headers)
+        self._owns_client = client is None
+        self._client = new_client(uds) if client is None else client
+        self._patience_s = patience_s
+        self._now_s = now_s
+        self._sleep = sleep
+        self._rand = rand or random.Random()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections. Idempotent."""
+        if self._owns_client:
+            await self._client.aclose()
+
+    async def publish(
+        self,
+        topics: str | Sequence[str],
+        data: str | bytes | Any,
+        *,
+        event: str | None = None,
+        id: str | None = None,
+        retry_ms: int | None = None,
+    ) -> Receipt:
+        """Publish one event to one or several topics.
+
+        Text and bytes (UTF-8) are sent as they are, anything else as JSON.
+        Raises Refused, Unreachable, OutcomeUnknown; TypeError for what JSON can't hold.
+        """
+        body = data if isinstance(data, str | bytes) else orjson.dumps(data)
+        names = [topics] if isinstance(topics, str) else topics
+        params: Params = [("topic", name) for name in names]
+        fields = {"event": event, "id": id, "retry": retry_ms}
+        params += [(name, str(value)) for name, value in fields.items() if value is not None]
+        url = self._url.copy_with(params=self._url.params.merge(params))
+        return await self._post(url, body, b"text/plain; charset=utf-8")
+
+    async def publish_batch(self, events: Iterable[Mapping[str, Any]]) -> Receipt:
+        """Publish events, each `{"topic", "data", "event", "id", "retry"}`, all or none.
+
+        Raises as `publish`; Refused says in `line` which one is wrong, counted from 1.
+        """
+        return await self.publish_ndjson(b"\n".join(map(orjson.dumps, events)))
+
+    async def publish_ndjson(self, lines: bytes) -> Receipt:
+        """Publish a ready batch, an object a line, all or none."""
+        return await self._post(self._url, lines, _NDJSON)
+
+    async def _post(self, url: httpx.URL, body: str | bytes, content_type: bytes) -> Receipt:
+        headers = [*self._headers, (b"Content-Type", content_type)]
+        deadline_s = self._now_s() + self._patience_s
+        failures = 0
+        while True:
+            failures += 1
+            wait_s = growing_wait_s(FIRST_WAIT_S, failures, self._rand)
+            try:
+                return await self._try(url, body, headers)
+            except _Busy as busy:
+                problem: ClientError = busy.refusal
+                if busy.wait_s is not None:
+                    wait_s = busy.wait_s * self._rand.uniform(1, 1.5)
+            except Unreachable as error:
+                problem = error
+            if self._now_s() + wait_s > deadline_s:
+                raise problem
+            await self._sleep(wait_s)
+
+    async def _try(self, url: httpx.URL, body: str | bytes, headers: Headers) -> Receipt:
+        try:
+            async with self._client.stream("POST", url, content=body, headers=headers) as response:
+                answer = await answer_body(response)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreachable(f"{self._url}: {reason_of(error)}.") from None
+        except httpx.RequestError as error:
+            raise OutcomeUnknown(
+                f"{self._url}: {reason_of(error)}; it may be published or not."
+            ) from None
+        if response.status_code == 200:
+            return _receipt(answer)
+        refused = refusal(response, answer)
+        raise _Busy(refused, _told_wait_s(response)) if response.status_code in BUSY else refused
+
+
+class _Busy(Exception):
+    """The server said "not now", and perhaps for how long."""
+
+    def __init__(self, refusal: Refused, wait_s: float | None) -> None:
+        self.refusal = refusal
+        self.wait_s = wait_s
+
+
+def _receipt(answer: bytes) -> Receipt:
+    try:
+        told = orjson.loads(answer)
+        if "id" in told:
+            return Receipt(1, told["id"], told["id"])
+        return Receipt(told["count"], told["first"], told["last"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused(200, "The answer is not that of a fastsse server.") from None
+
+
+def _told_wait_s(response: httpx.Response) -> float | None:
+    """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), within reason."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
+        return min(float(value[:9]), LONGEST_WAIT_S)
+    try:
+        until_s = email.utils.parsedate_to_datetime(value).timestamp()
+    except ValueError:
+        return None
+    return min(max(until_s - time.time(), 0.0), LONGEST_WAIT_S)
