@@ -1,0 +1,1 @@
+"""What users would pick instead, each with its own documented best settings."""
