@@ -144,7 +144,10 @@ class Sender:
         """Starts the thread, with all signals blocked in it. Once."""
 
     def stop(self) -> None:
-        """Ends the thread; it closes every socket it owns first. Waits for that. Idempotent."""
+        """Ends the thread and gives everything back: sockets, descriptors, memory. Waits for it.
+
+        Notices not taken before are gone; counters can still be read. Idempotent.
+        """
 
     @property
     def notice_fd(self) -> int:

@@ -259,6 +259,8 @@ cdef class Sender:
         queue_push(&self.state.queue, command_new(STOP, 0))
         with nogil:
             pthread_join(self.state.thread, NULL)
+        state_clear(self.state)
+        self.notice_chain = 0
         self.stopped = True
 
     cdef int check_running(self) except -1:
@@ -380,6 +382,8 @@ cdef class Sender:
         cdef uint32_t slot
         cdef Conn* conn
         cdef list notices = []
+        if self.stopped:
+            return notices
         if self.notice_chain == 0:
             eventfd_read(self.state.notices.fd, &count)
             self.notice_chain = notices_take_all(&self.state.notices)

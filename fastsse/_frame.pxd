@@ -127,7 +127,7 @@ cdef inline Text lines_next(Lines* lines) noexcept nogil:
         lines.done = True
         return line
     lines.at = stop + 1
-    if stop == lines.carriage_return and lines.at == lines.line_feed:
+    if stop == lines.carriage_return and lines.at == lines.line_feed and lines.at < lines.end:
         lines.at += 1
     if lines.line_feed < lines.at:
         lines.line_feed = find_byte(lines.at, lines.end, c'\n')

@@ -261,7 +261,7 @@ cdef inline void on_event(State* state, epoll_event* event) noexcept nogil:
 
 cdef inline bint has_work(State* state) noexcept nogil:
     return state.first_ready != NONE or state.first_work is not NULL \
-        or not queue_is_empty(&state.queue)
+        or not queue_is_empty(&state.queue) or not state.running
 
 
 cdef inline int sleep_ms(State* state) noexcept nogil:
@@ -454,7 +454,7 @@ cdef inline void close_if_open(int fd) noexcept nogil:
 
 
 cdef inline void state_clear(State* state) noexcept nogil:
-    """Frees everything; the thread has ended or never ran."""
+    """Frees everything but the counters, once; the thread has ended or never ran."""
     cdef Channel* channel
     cdef uint32_t slot
     cdef Command* command
@@ -480,6 +480,8 @@ cdef inline void state_clear(State* state) noexcept nogil:
     frame_drop(state.heartbeat)
     frame_drop(state.last_chunk)
     free(state.conns)
+    state.conns = NULL
     close_if_open(state.poller)
     close_if_open(state.notices.fd)
     close_if_open(state.queue.wake_fd)
+    state.poller = state.notices.fd = state.queue.wake_fd = -1

@@ -149,6 +149,8 @@ cdef inline void join_channel(State* state, Conn* conn) noexcept nogil:
     conn.index = channel.conns.count
     numbers_add(&channel.conns, slot_of(state, conn))
     channel.round_left += 1
+    if channel.to_visit:       # the walk under way has one more place to pass
+        channel.to_visit += 1
     if conn.flags & BLOCKED:
         channel.blocked += 1
     meet(channel, conn)
@@ -400,8 +402,8 @@ cdef inline void visit_ring(State* state, Channel* channel, Conn* conn) noexcept
     """For a LIVE connection with an empty private list that lacks part of the ring."""
     cdef ssize_t sent
     prepare_span(state, channel, conn)
-    if state.span.count == 0:  # owed what the ring no longer has: never go on silently
-        end(state, conn, LAGGED)
+    if conn.cursor < channel.ring.trimmed_through or state.span.count == 0:
+        end(state, conn, LAGGED)   # owed what the ring no longer has: never go on silently
         return
     sent = send_now(state, conn, state.span.parts, state.span.count)
     state.now_us = read_clock(state)
@@ -465,11 +467,13 @@ cdef inline void visit(State* state, Conn* conn) noexcept nogil:
 cdef inline void rest(State* state, Channel* channel) noexcept nogil:
     """Every connection was looked at since the newest event. Those that were cut short by the
     limits of a visit stand in the ready list; nothing is trimmed before them."""
-    if state.first_ready == NONE:
-        trim(state, channel, channel.last_sequence)
-        begin_round(channel)
-    # Elsewhere next time: at rest nobody is always first, or always last.
+    if state.first_ready != NONE:
+        return
+    trim(state, channel, channel.last_sequence)
+    # A round counts places from where it began, so the hand moves only between rounds: elsewhere
+    # next time, so that at rest nobody is always first, or always last.
     channel.hand = (channel.hand + channel.conns.count // 3 + 1) % channel.conns.count
+    begin_round(channel)
 
 
 cdef inline void sweep(State* state, Channel* channel) noexcept nogil:

@@ -1,0 +1,121 @@
+"""The encoder against the standard's parser: what is published is what every client reads."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsse import _core
+from tests.eventstream import parse
+
+line_enders = st.sampled_from(["\r", "\n", "\r\n", "\x00", "\ufeff", "\u2028", "\u0085", "", ":"])
+texts = st.lists(
+    st.one_of(line_enders, st.text(st.characters(exclude_categories=["Cs"])))
+).map("".join)
+field_texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\x00"), min_size=1
+)
+
+
+def joined(data: str) -> str:
+    """What a client makes of it: every line end is one LF."""
+    return data.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@given(data=texts, event=st.none() | field_texts, id=st.none() | field_texts)
+def test_any_data_comes_out_as_exactly_one_event(
+    data: str, event: str | None, id: str | None
+) -> None:
+    events = parse(_core.encode(data, event=event, id=id)).events
+    assert [(e.data, e.type, e.last_event_id) for e in events] == [
+        (joined(data), event or "message", id or "")
+    ]
+
+
+@pytest.mark.parametrize("break_", ["\r", "\n", "\r\n", "\x00"])
+@pytest.mark.parametrize("field", ["event", "id"])
+@pytest.mark.parametrize("shape", ["{}", "a{}b", "a{}", "{}data: x"])
+def test_a_field_that_would_end_its_line_is_refused(field: str, break_: str, shape: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} must not hold CR, LF or NUL"):
+        _core.encode("x", **{field: shape.format(break_)})
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        ("", ["data: "]),
+        ("a", ["data: a"]),
+        ("a\n", ["data: a", "data: "]),
+        ("a\r\nb\rc\nd", ["data: a", "data: b", "data: c", "data: d"]),
+        ("\n\r", ["data: ", "data: ", "data: "]),
+        ("\r\r\n", ["data: ", "data: ", "data: "]),
+        (" a", ["data:  a"]),
+    ],
+)
+def test_cr_lf_and_crlf_each_end_a_line(data: str, lines: list[str]) -> None:
+    assert _core.encode(data) == ("\n".join(lines) + "\n\n").encode()
+
+
+def test_fields_come_in_the_order_event_retry_id_data() -> None:
+    assert (
+        _core.encode("x", event="tick", id="7-1", retry=250)
+        == b"event: tick\nretry: 250\nid: 7-1\ndata: x\n\n"
+    )
+
+
+@pytest.mark.parametrize("data", ["x" * (1 << 20), "\n" * (1 << 20), "\r\n" * (1 << 19)])
+def test_a_mebibyte_of_data_is_one_event(data: str) -> None:
+    # The standard's rules at this size, by replacement: the parser goes character by character.
+    lines = joined(data).split("\n")
+    want = "".join(f"data: {line}\n" for line in lines) + "\n"
+    assert _core.encode(data) == want.encode()
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"\xed\xa0\x80", "\ud800"])
+def test_what_is_not_utf_8_is_refused_in_every_field(value: str | bytes) -> None:
+    for field in ("data", "event", "id"):
+        with pytest.raises(ValueError, match="codec"):
+            _core.encode(**{"data": "x", field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("retry", [-1, True, 1.5, "3"])
+def test_a_retry_that_is_no_whole_number_is_refused(retry: object) -> None:
+    with pytest.raises(ValueError, match="retry"):
+        _core.encode("x", retry=retry)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [None, 1, ["x"], bytearray(b"x")])
+def test_data_of_another_type_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="data must be str or bytes"):
+        _core.encode(value)  # type: ignore[arg-type]
+
+
+def test_a_frame_is_a_chunk_around_its_body() -> None:
+    frame = _core.encode_frame(b"x" * 300, None, None, 0, (5 << 64) | 9)
+    assert frame.wire == b"%x\r\n%s\r\n" % (frame.size, frame.body)
+    assert frame.position == (5 << 64) | 9
+    assert frame.events == 1
+
+
+def test_a_page_is_one_chunk_of_many_bodies_with_the_last_position() -> None:
+    frames = [_core.encode_frame(b"%d" % n, None, None, 0, n) for n in range(5)]
+    page = _core.join_frames(frames, 1, 4)
+    assert page.body == b"".join(frame.body for frame in frames[1:4])
+    assert (page.events, page.position) == (3, 3)
+
+
+@pytest.mark.parametrize("make", [_core.raw_frame, _core.wire_frame])
+def test_an_empty_frame_is_refused_since_it_would_end_the_stream(make: type) -> None:
+    with pytest.raises(ValueError, match="at least one|empty chunk"):
+        make(b"")
+
+
+def test_a_page_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one frame"):
+        _core.join_frames([])
+    with pytest.raises(TypeError):
+        _core.join_frames([b"x"])  # type: ignore[list-item]
+
+
+def test_a_frame_is_not_made_by_hand() -> None:
+    with pytest.raises(TypeError, match="encode_frame"):
+        _core.Frame()
