@@ -1,0 +1,55 @@
+"""The memory backbone: order from the clock, nothing stored beyond the hub's own history."""
+
+from collections.abc import Callable, Sequence
+
+from fastsse.backbone import Deliver, Done, Stretch, Stretched
+from fastsse.errors import Refused
+from fastsse.events import Event
+from fastsse.positions import Clock, position_at
+
+__all__ = ["MemoryBackbone"]
+
+
+class MemoryBackbone:
+    """Gives positions and hands batches on within the call.
+
+    Its order begins at the moment it is made, so an id from before a restart lies before
+    everything that it knows.
+
+    Arguments:
+        now_ms: gives unix milliseconds.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._clock = Clock(now_ms, last=position_at(now_ms()))
+        self._deliver: Deliver | None = None
+
+    @property
+    def head(self) -> int:
+        """The last position in use."""
+        return self._clock.last
+
+    def tail(self, after: int, deliver: Deliver) -> None:
+        """Hands on everything appended from now on; nothing older is stored."""
+        self._deliver = deliver
+
+    def append(self, events: Sequence[Event], done: Done) -> None:
+        """Gives positions in a row, delivers, acknowledges; all within the call."""
+        if self._deliver is None:
+            done(Refused("backbone", retry_after_s=1))
+            return
+        count = len(events)
+        first = self._clock.take(count)
+        positions = range(first, first + count)
+        self._deliver(positions, events)
+        done(positions)
+
+    def read(
+        self, topics: Sequence[str] | None, after: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """Finds nothing: what is kept in memory is the hub's history."""
+        done(Stretch((), (), through=self.head, is_last=True, evicted_through=self.head))
+
+    async def close(self) -> None:
+        """Refuses what is appended from now on."""
+        self._deliver = None

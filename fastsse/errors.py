@@ -1,0 +1,67 @@
+"""What can go wrong, in two families: the caller's fault, and ours or the network's.
+
+`BadRequest` is the caller's: it names the field and becomes a 400 problem. `Refused` and
+`TurnedAway` are ours: nothing was changed and the same request may succeed later.
+"""
+
+from typing import Final
+
+__all__ = [
+    "BadRequest",
+    "FastsseError",
+    "InvalidEvent",
+    "InvalidSubscription",
+    "Refused",
+    "TurnedAway",
+]
+
+
+class FastsseError(Exception):
+    """Everything that this package raises for others to catch."""
+
+
+class BadRequest(FastsseError):
+    """The caller's fault; nothing was changed.
+
+    `field` is the input's name as the caller knows it (`topic`, `id`, …), `detail` one sentence
+    about what is allowed, fit for an answer: it holds nothing that the caller did not send.
+    """
+
+    status: Final = 400
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+        self.detail = detail
+
+
+class InvalidEvent(BadRequest):
+    """An event that can't be published."""
+
+
+class InvalidSubscription(BadRequest):
+    """A subscription that can't be opened."""
+
+
+class Refused(FastsseError):
+    """A publish that was not taken, whole; the same may be taken after `retry_after_s`.
+
+    `reason` is `memory`, `queue`, `draining` or `backbone`. Becomes a 503 with `Retry-After`.
+    """
+
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class TurnedAway(FastsseError):
+    """A subscriber that was not taken; the socket is still its caller's.
+
+    `reason` is `full` or `draining`. Never an error status: that would end an EventSource for
+    good (WHATWG HTML 9.2.3, "fail the connection").
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

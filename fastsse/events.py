@@ -1,0 +1,158 @@
+"""Events: validated once, at the edge, into a type that cannot be wrong.
+
+Whatever the way in (HTTP, the Python interface, a foreign log), an event passes through `Event`.
+What it refuses would break streams: field injection (CR, LF, NUL), ids that no client could send
+back in a header, names that are reserved for the server.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from fastsse.errors import BadRequest, InvalidEvent
+from fastsse.positions import is_position_shaped
+
+__all__ = ["EARLIEST", "Event", "as_header_value", "check_topic"]
+
+TOPIC_MAX_BYTES = 1024
+EVENT_TOPICS_MAX = 100
+EVENT_TYPE_MAX_BYTES = 256
+ID_MAX_BYTES = 256
+# A publisher's `retry` holds for the whole stream; unclamped it would undo the jitter of a drain.
+RETRY_MIN_MS = 1_000
+RETRY_MAX_MS = 60 * 60 * 1_000
+EARLIEST = b"earliest"
+RESERVED_TOPIC_PREFIX = "$"
+RESERVED_EVENT_TYPE_PREFIX = b"fastsse."
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ENDS_A_LINE = re.compile(rb"[\r\n\0]")
+# Header values may hold no others (RFC 9110 5.5), so such an id could never be resumed from.
+_NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_DIGITS = re.compile(r"[0-9]+")
+
+
+class Event:
+    """What a publisher sends. Its attributes are set once and never assigned again.
+
+    Arguments:
+        topics: one topic or 1 to 100 of them; each 1 to 1,024 bytes of UTF-8 without control
+            characters that does not begin with `$`. Repeated ones count once.
+        data: text, or UTF-8 bytes. May hold any line ends.
+        event: the event type, at most 256 bytes without CR, LF or NUL, not beginning with
+            `fastsse.`; None or empty is the default type.
+        id: the publisher's own id, 1 to 256 bytes that fit into a header, neither shaped like a
+            position nor `earliest`; None has the server give the position.
+        retry: milliseconds (an int, or digits), clamped to 1 s … 1 h; None leaves it out.
+        private: only for streams whose grants match.
+
+    Raises InvalidEvent with the field's name. Cost: O(bytes).
+    """
+
+    __slots__ = ("data", "event", "id", "private", "retry_ms", "topics")
+
+    topics: Final[tuple[str, ...]]
+    data: Final[bytes]
+    event: Final[bytes | None]
+    id: Final[bytes | None]
+    retry_ms: Final[int]
+    private: Final[bool]
+
+    def __init__(
+        self,
+        topics: str | Sequence[str],
+        data: str | bytes = b"",
+        event: str | bytes | None = None,
+        id: str | bytes | None = None,
+        retry: int | str | bytes | None = None,
+        private: bool = False,
+    ) -> None:
+        self.topics = (check_topic(topics),) if isinstance(topics, str) else _topics(topics)
+        self.data = data if type(data) is bytes and data.isascii() else _utf8(data, "data")
+        self.event = None if event is None else _event_type(event)
+        self.id = None if id is None else _own_id(id)
+        self.retry_ms = 0 if retry is None else _retry_ms(retry)
+        self.private = private
+
+    def __repr__(self) -> str:
+        return f"Event(topics={self.topics!r}, data=<{len(self.data)} bytes>, id={self.id!r})"
+
+
+def check_topic(topic: str, error: type[BadRequest] = InvalidEvent) -> str:
+    """Returns `topic` when it is a topic's name, else raises `error` about the field `topic`."""
+    # What is ASCII, printable and short is right at once; the rest of the rules is for the rest.
+    if topic.isascii() and topic.isprintable() and 0 < len(topic) <= TOPIC_MAX_BYTES:
+        if topic[0] != RESERVED_TOPIC_PREFIX:
+            return topic
+        raise error("topic", "topics that begin with $ are reserved")
+    if not topic:
+        raise error("topic", "must not be empty")
+    if len(_utf8(topic, "topic", error)) > TOPIC_MAX_BYTES:
+        raise error("topic", f"must be at most {TOPIC_MAX_BYTES} bytes of UTF-8")
+    if _CONTROL.search(topic):
+        raise error("topic", "must not hold control characters")
+    return topic
+
+
+def _topics(topics: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(topics, Sequence) or isinstance(topics, bytes):
+        raise InvalidEvent("topic", "must be text, or a list of texts")
+    if not 0 < len(topics) <= EVENT_TOPICS_MAX:
+        raise InvalidEvent("topic", f"an event needs 1 to {EVENT_TOPICS_MAX} topics")
+    if not all(isinstance(topic, str) for topic in topics):
+        raise InvalidEvent("topic", "must be text, or a list of texts")
+    return tuple(dict.fromkeys(map(check_topic, topics)))
+
+
+def _utf8(value: str | bytes, field: str, error: type[BadRequest] = InvalidEvent) -> bytes:
+    """The value as bytes that are UTF-8 for certain (no lone surrogates)."""
+    try:
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, bytes):
+            value.decode()
+            return value
+    except UnicodeError:
+        raise error(field, "must be UTF-8") from None
+    raise error(field, "must be text")
+
+
+def _event_type(value: str | bytes) -> bytes | None:
+    event = _utf8(value, "event")
+    if len(event) > EVENT_TYPE_MAX_BYTES:
+        raise InvalidEvent("event", f"must be at most {EVENT_TYPE_MAX_BYTES} bytes of UTF-8")
+    if _ENDS_A_LINE.search(event):
+        raise InvalidEvent("event", "must not hold CR, LF or NUL")
+    if event.startswith(RESERVED_EVENT_TYPE_PREFIX):
+        raise InvalidEvent("event", "event types that begin with fastsse. are reserved")
+    return event or None
+
+
+def _own_id(value: str | bytes) -> bytes:
+    own_id = _utf8(value, "id")
+    if len(own_id) > ID_MAX_BYTES:
+        raise InvalidEvent("id", f"must be at most {ID_MAX_BYTES} bytes of UTF-8")
+    if _NOT_IN_A_HEADER.search(own_id):
+        raise InvalidEvent("id", "must not hold CR, LF, NUL or other control characters")
+    came_back = as_header_value(own_id)
+    if not came_back:
+        raise InvalidEvent("id", "must not be empty")
+    if came_back == EARLIEST or is_position_shaped(came_back):
+        raise InvalidEvent("id", "must not be `earliest` or shaped like a position (digits-digits)")
+    return own_id
+
+
+def as_header_value(own_id: bytes) -> bytes:
+    """The id as it comes back in `Last-Event-ID`: without blanks around it (RFC 9110 5.5)."""
+    return own_id.strip(b" \t")
+
+
+def _retry_ms(value: int | str | bytes) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return min(max(value, RETRY_MIN_MS), RETRY_MAX_MS)
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not _DIGITS.fullmatch(text):
+        raise InvalidEvent("retry", "must be digits (milliseconds)")
+    # Python reads only so many digits; more than the limit has are more than the limit.
+    longest = len(str(RETRY_MAX_MS)) + 1
+    return _retry_ms(int(text.lstrip("0")[:longest] or "0"))

@@ -1,0 +1,234 @@
+"""History: the frames kept for resuming, bounded by count, bytes and age for each topic and by
+bytes in total.
+
+An event under several topics is kept by each on its own and counted once in the total. It is
+evicted when the last of them lets it go; the oldest always goes first, so whether a topic still
+keeps an event is a comparison with the topic's `evicted_through`. Loop thread only.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+from typing import NamedTuple
+
+from fastsse._core import Frame
+from fastsse.events import as_header_value
+from fastsse.logs import Log, WholeLog
+from fastsse.positions import position_at
+from fastsse.topics import Topic, Topics
+
+__all__ = ["History", "Page", "Selection"]
+
+PAGE_BYTES = 256 * 1024
+# What a kept event costs beside its bytes (frame header, allocation, position, its places in two
+# logs), a topic beside its events, an own id beside its text. Measured, and counted so that
+# the limits bound memory for small events too.
+EVENT_COST_BYTES = 192
+TOPIC_COST_BYTES = 512
+OWN_ID_COST_BYTES = 320
+# Events that one sweep looks at: a few milliseconds at most.
+SWEEP_EVENTS = 4_000
+
+# The topics that a reader wants; None is every event.
+Selection = Sequence[Topic] | None
+
+position_of = attrgetter("position")
+
+
+class Page(NamedTuple):
+    """A run of events for a reader: everything kept after where it asked, up to `through`."""
+
+    frames: list[Frame]
+    through: int
+    is_last: bool  # Nothing matching lies after it: `through` is the head.
+    evicted_through: int  # Where its topics' memory began when it was read.
+
+
+class History:
+    """The newest events of all topics.
+
+    Arguments:
+        topics: the topics that are alive, and their rules.
+        total_bytes: the bound over all topics; what lies above it goes, the oldest first.
+        start: the place before which nothing is kept: an id from before a restart is there.
+
+    Attributes:
+        head: the position of the newest event.
+        events, bytes: how many are kept, and what they cost, with what is needed to keep them.
+    """
+
+    def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
+        self.head = start
+        self.events = 0
+        self.bytes = 0
+        self._topics = topics
+        self._total_bytes = total_bytes
+        self._evicted_through = start
+        self._whole = WholeLog()
+        self._position_of: dict[bytes, int] = {}
+        self._own_id_at: dict[int, bytes] = {}
+        self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
+
+    def append(self, frame: Frame, topics: tuple[Topic, ...], own_id: bytes | None) -> None:
+        """Keeps the newest event under its topics, as their rules allow, and evicts for it."""
+        self.head = position = frame.position
+        cost_bytes = frame.size + EVENT_COST_BYTES
+        full = False
+        for topic in topics:
+            log = topic.log
+            if log is None:
+                log = self._begin(topic)
+            log.frames.append(frame)
+            log.bytes += cost_bytes
+            rule = topic.rule
+            if log.bytes > rule.bytes or len(log.frames) - log.start > rule.events:
+                full = True
+        self._whole.append(position, frame, topics[0] if len(topics) == 1 else topics)
+        self.events += 1
+        self.bytes += cost_bytes
+        if own_id is not None:
+            self._index(own_id, position)
+        if full:
+            self._trim(topics)
+        while self.bytes > self._total_bytes:
+            self._evict_oldest()
+
+    def sweep(self, now_ms: int, limit: int = SWEEP_EVENTS) -> bool:
+        """Evicts what is too old. Returns True when there is more to do than `limit` events.
+
+        Each event is looked at once for each age that a rule names.
+        """
+        for age_ms in self._aged_through:
+            limit -= self._sweep_age(age_ms, position_at(now_ms - age_ms), limit)
+            if limit <= 0:
+                return True
+        return False
+
+    def page(self, selection: Selection, after: int, limit_bytes: int = PAGE_BYTES) -> Page:
+        """The next events after a place, in order, each once: at most `limit_bytes` of them, but
+        at least one. O(log n + page)."""
+        frames: list[Frame] = []
+        room_bytes = limit_bytes
+        evicted_through = self.evicted_through(selection)
+        for frame in self._after(selection, after):
+            room_bytes -= frame.size
+            if room_bytes < 0 and frames:
+                return Page(frames, frames[-1].position, False, evicted_through)
+            frames.append(frame)
+        return Page(frames, self.head, True, evicted_through)
+
+    def evicted_through(self, selection: Selection) -> int:
+        """The last place of which a reader of these topics may have lost events. O(topics)."""
+        if selection is None:
+            return self._evicted_through
+        return max(topic.evicted_through for topic in selection)
+
+    def before_earliest(self, selection: Selection) -> int:
+        """The place just before the oldest event kept, or the head when none is."""
+        first = next(self._after(selection, 0), None)
+        return self.head if first is None else first.position - 1
+
+    def before_newest(self, selection: Selection, count: int) -> int:
+        """The place just before the newest `count` events kept, or before all when there are
+        fewer, or the head when there is none. O(count)."""
+        oldest = deque(islice(self._newest_first(selection), count), maxlen=1)
+        return oldest[0].position - 1 if oldest else self.head
+
+    def find(self, own_id: bytes) -> int | None:
+        """The position of the event that was published with this id, the earliest if several
+        were; None when none that is kept was."""
+        return self._position_of.get(as_header_value(own_id))
+
+    def _after(self, selection: Selection, position: int) -> Iterator[Frame]:
+        if selection is None:
+            return self._whole.after(position)
+        logs = [log.after(position) for log in _logs(selection)]
+        return logs[0] if len(logs) == 1 else _once(merge(*logs, key=position_of))
+
+    def _newest_first(self, selection: Selection) -> Iterator[Frame]:
+        if selection is None:
+            return self._whole.newest_first()
+        logs = [log.newest_first() for log in _logs(selection)]
+        return logs[0] if len(logs) == 1 else _once(merge(*logs, key=position_of, reverse=True))
+
+    def _begin(self, topic: Topic) -> Log:
+        topic.log = log = Log()
+        self.bytes += TOPIC_COST_BYTES
+        return log
+
+    def _trim(self, topics: tuple[Topic, ...]) -> None:
+        for topic in topics:
+            rule = topic.rule
+            while (log := topic.log) is not None and (
+                len(log.frames) - log.start > rule.events or log.bytes > rule.bytes
+            ):
+                self._evict_first(topic, log)
+
+    def _evict_oldest(self) -> None:
+        """Evicts the oldest event of all from every topic that keeps it."""
+        first = self._whole.first()
+        assert first is not None
+        position, owners = first
+        for topic in owners if isinstance(owners, tuple) else (owners,):
+            if topic.evicted_through < position and topic.log is not None:
+                self._evict_first(topic, topic.log)
+
+    def _sweep_age(self, age_ms: int, through: int, limit: int) -> int:
+        """Evicts the events through a place whose topics keep them for `age_ms`."""
+        aged = self._whole.owned_between(self._aged_through[age_ms], through, limit)
+        for position, owners in aged:
+            self._aged_through[age_ms] = position
+            for topic in owners if isinstance(owners, tuple) else (owners,):
+                if (
+                    topic is not None
+                    and topic.rule.age_ms == age_ms
+                    and topic.evicted_through < position
+                    and topic.log is not None
+                ):
+                    self._evict_first(topic, topic.log)
+        return len(aged)
+
+    def _evict_first(self, topic: Topic, log: Log) -> None:
+        """Has a topic let its oldest event go, and forgets that when no other topic keeps it."""
+        frame = log.drop_first()
+        topic.evicted_through = position = frame.position
+        log.bytes -= frame.size + EVENT_COST_BYTES
+        if log.start == len(log.frames):
+            topic.log = None
+            self.bytes -= TOPIC_COST_BYTES
+            self._topics.may_be_idle(topic)
+        if self._whole.let_go(topic, position):
+            self._forget(position, frame)
+
+    def _forget(self, position: int, frame: Frame) -> None:
+        self.events -= 1
+        self.bytes -= frame.size + EVENT_COST_BYTES
+        if position > self._evicted_through:
+            self._evicted_through = position
+        if self._own_id_at:
+            own_id = self._own_id_at.pop(position, None)
+            if own_id is not None:
+                del self._position_of[own_id]
+                self.bytes -= OWN_ID_COST_BYTES
+
+    def _index(self, own_id: bytes, position: int) -> None:
+        came_back = as_header_value(own_id)
+        if came_back not in self._position_of:
+            self._position_of[came_back] = position
+            self._own_id_at[position] = came_back
+            self.bytes += OWN_ID_COST_BYTES
+
+
+def _logs(topics: Sequence[Topic]) -> list[Log]:
+    return [topic.log for topic in topics if topic.log is not None]
+
+
+def _once(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Leaves out repeats: an event under several of the topics is the same frame in a row."""
+    last = None
+    for frame in frames:
+        if frame is not last:
+            yield frame
+        last = frame

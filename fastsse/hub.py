@@ -1,0 +1,219 @@
+"""The hub: the one place that puts events in order, keeps history, and hands frames on.
+
+A publish is checked whole, given to the backbone, and comes back in order through `_deliver`:
+encoded once, kept, handed to the sender. Only then is it acknowledged. Loop thread only.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Final
+
+from fastsse._core import QUEUE_LIMIT, Frame, Sender, encode_frame
+from fastsse.backbone import Backbone
+from fastsse.channels import Channels
+from fastsse.config import HistoryOptions, StreamOptions
+from fastsse.errors import FastsseError, InvalidEvent, Refused
+from fastsse.events import Event
+from fastsse.history import History
+from fastsse.positions import N_BITS, N_MASK, format_position
+from fastsse.replay import GAP_REASONS
+from fastsse.topics import STRICTEST_FIRST, Rules, Topic, Topics
+
+__all__ = ["Hub", "Published"]
+
+RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
+REFUSALS: Final = (*RETRY_AFTER_S, "backbone")
+# Above this share of the memory limit replays wait, which leaves the rest to publishers.
+REPLAY_MEMORY_SHARE = 0.75
+
+data_of = attrgetter("data")
+
+
+class Published:
+    """What a publish is answered with. Ids are the publishers' own or the positions' text."""
+
+    __slots__ = ("_events", "_positions")
+
+    def __init__(self, positions: Sequence[int], events: Sequence[Event]) -> None:
+        self._positions = positions
+        self._events = events
+
+    @property
+    def count(self) -> int:
+        """How many events were taken."""
+        return len(self._events)
+
+    @property
+    def first(self) -> bytes:
+        """The id of the first event."""
+        return self._events[0].id or format_position(self._positions[0])
+
+    @property
+    def last(self) -> bytes:
+        """The id of the last event."""
+        return self._events[-1].id or format_position(self._positions[-1])
+
+    @property
+    def ids(self) -> list[bytes]:
+        """Every event's id, in order. O(count)."""
+        return [
+            event.id or format_position(position)
+            for position, event in zip(self._positions, self._events, strict=True)
+        ]
+
+
+class Hub:
+    """Orders, keeps, hands on.
+
+    Arguments:
+        sender: the core's, started; the hub's channels are the only ones to command it.
+        backbone: gives the order; the hub goes on from its head.
+        history: limits and topic rules.
+        streams: `retry`, `lag_policy`, `memory_limit`.
+
+    Attributes:
+        channels: opens streams.
+        history: what is kept.
+        topics: those that are alive.
+        events_published: events taken.
+        publishes_refused: publishes refused, by reason.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        backbone: Backbone,
+        history: HistoryOptions,
+        streams: StreamOptions,
+    ) -> None:
+        start = backbone.head
+        self.topics: Final = Topics(Rules(history, streams.lag_policy), start)
+        self.history: Final = History(self.topics, history.history_total, start)
+        self.channels: Final = Channels(
+            sender,
+            self.history,
+            self.topics,
+            retry_ms=round(streams.retry * 1000),
+            replay_memory_bytes=int(streams.memory_limit * REPLAY_MEMORY_SHARE),
+        )
+        self.events_published = 0
+        self.publishes_refused: Counter[str] = Counter()
+        self._sender = sender
+        self._backbone = backbone
+        self._memory_limit_bytes = streams.memory_limit
+        backbone.tail(start, self._deliver)
+
+    def publish(
+        self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
+    ) -> None:
+        """Takes all events or none, in this order, and calls `done` once: with what was published
+        when it is ordered and in history, else with a BadRequest or Refused.
+
+        Within the call for the memory backbone, later for others. O(events); who subscribes does
+        not matter.
+        """
+        error = self._objection(events)
+        if error is not None:
+            done(self._counted(error))
+            return
+
+        def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                done(self._counted(outcome))
+            else:
+                done(Published(outcome, events))
+
+        self._backbone.append(events, acknowledge)
+
+    def drain(self, window_s: float) -> None:
+        """Refuses publishes and newcomers from here on; closes the streams over a time."""
+        self.channels.drain(window_s)
+
+    def sweep(self, now_ms: int) -> bool:
+        """Evicts what is too old and forgets idle topics, a bounded amount of work a call.
+
+        To be called about once a second, and again within milliseconds when it returns True.
+        """
+        is_late = self.history.sweep(now_ms)
+        return self.channels.sweep() or is_late
+
+    def counters(self) -> dict[str, int]:
+        """What this part counts, by the names of the metrics."""
+        counted = {
+            "events_published": self.events_published,
+            "history_events": self.history.events,
+            "history_bytes": self.history.bytes,
+            "memory_bytes": self._sender.memory_bytes,
+            "topics": len(self.topics),
+            "replays": self.channels.replays,
+        }
+        counted.update((f"refused_{why}", self.publishes_refused[why]) for why in REFUSALS)
+        counted.update((f"gaps_{why}", self.channels.gaps[why]) for why in GAP_REASONS)
+        return counted
+
+    def _objection(self, events: Sequence[Event]) -> FastsseError | None:
+        """Why a batch can't be taken now, or at all."""
+        if not events:
+            return InvalidEvent("events", "a batch needs at least one event")
+        if self.channels.draining:
+            return _refused("draining")
+        if self._sender.pending_commands >= QUEUE_LIMIT:
+            return _refused("queue")
+        pending_bytes = sum(map(len, map(data_of, events)))
+        if self._sender.memory_bytes + pending_bytes > self._memory_limit_bytes:
+            return _refused("memory")
+        return self._forbidden_type(events) if self.topics.rules.restrict_types else None
+
+    def _forbidden_type(self, events: Sequence[Event]) -> InvalidEvent | None:
+        for event in events:
+            for name in event.topics:
+                if not self.topics.rule(name).allows(event.event):
+                    return InvalidEvent("event", f"this type is not allowed on topic {name}")
+        return None
+
+    def _counted(self, error: FastsseError) -> FastsseError:
+        if isinstance(error, Refused):
+            self.publishes_refused[error.reason] += 1
+        return error
+
+    def _deliver(self, positions: Sequence[int], events: Sequence[Event]) -> None:
+        """Keeps committed events and hands them on. Encodes all before it changes anything."""
+        frames = _encoded(positions, events)
+        by_name, intern = self.topics.by_name, self.topics.intern
+        keep, hand_on = self.history.append, self.channels.publish
+        for frame, event in zip(frames, events, strict=False):
+            names = event.topics
+            if len(names) == 1:
+                topic = by_name.get(names[0]) or intern(names[0])
+                keep(frame, (topic,), event.id)
+                hand_on(frame, (topic.number,), topic.rule.policy)
+            else:
+                topics = tuple(map(intern, names))
+                keep(frame, topics, event.id)
+                hand_on(frame, tuple(topic.number for topic in topics), _strictest(topics))
+        self.events_published += len(events)
+
+
+def _refused(reason: str) -> Refused:
+    return Refused(reason, RETRY_AFTER_S[reason])
+
+
+def _strictest(topics: Iterable[Topic]) -> int:
+    """The lag policy of an event under several topics."""
+    return min((topic.rule.policy for topic in topics), key=STRICTEST_FIRST.index)
+
+
+def _encoded(positions: Sequence[int], events: Sequence[Event]) -> list[Frame]:
+    """Each event's frame; its `id:` is the publisher's own or the position."""
+    frames = []
+    ms, prefix = -1, b""
+    for position, event in zip(positions, events, strict=False):
+        event_id = event.id
+        if event_id is None:
+            if position >> N_BITS != ms:
+                ms = position >> N_BITS
+                prefix = b"%d-" % ms
+            event_id = prefix + b"%d" % (position & N_MASK)
+        frames.append(encode_frame(event.data, event.event, event_id, event.retry_ms, position))
+    return frames

@@ -1,0 +1,85 @@
+"""Positions: an event's place in the order, strictly increasing, also when the clock jumps.
+
+In memory a position is one int, `(unix_ms << 64) | n`; as text it is `<unix-ms>-<n>`, the shape
+of a Redis stream id. `n` begins at 1 in each millisecond, so that `position - 1` is always a
+place just before that event and after the one before it.
+"""
+
+import re
+from collections.abc import Callable
+
+__all__ = [
+    "Clock",
+    "format_position",
+    "is_position_shaped",
+    "parse_position",
+    "position_at",
+    "position_ms",
+]
+
+N_BITS = 64
+N_MASK = (1 << N_BITS) - 1
+_SHAPE = re.compile(rb"[0-9]+-[0-9]+")
+_CANONICAL = re.compile(rb"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,19})")
+_MS_LIMIT = 1 << 63
+
+
+def position_at(ms: int) -> int:
+    """The place before every event of this unix millisecond."""
+    return ms << N_BITS
+
+
+def position_ms(position: int) -> int:
+    """The unix millisecond of a position."""
+    return position >> N_BITS
+
+
+def format_position(position: int) -> bytes:
+    """`<unix-ms>-<n>` in decimal, without leading zeros."""
+    return b"%d-%d" % (position >> N_BITS, position & N_MASK)
+
+
+def is_position_shaped(text: bytes) -> bool:
+    """True for digits, a hyphen, digits: what no publisher's own id may look like."""
+    return _SHAPE.fullmatch(text) is not None
+
+
+def parse_position(text: str | bytes) -> int | None:
+    """The position that `format_position` would write as `text`, else None.
+
+    Leading zeros, signs, spaces, digits of other scripts and numbers out of range
+    (`ms` < 2**63, `n` < 2**64) are no position.
+    """
+    raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    match = _CANONICAL.fullmatch(raw)
+    if match is None:
+        return None
+    ms, n = int(match[1]), int(match[2])
+    return None if ms >= _MS_LIMIT or n > N_MASK else ms << N_BITS | n
+
+
+class Clock:
+    """Gives out positions in order. One owner; not thread-safe.
+
+    Arguments:
+        now_ms: gives unix milliseconds; it may stand still or jump, either way.
+        last: the last position in use; all that are given out lie above it.
+    """
+
+    __slots__ = ("_now_ms", "last")
+
+    def __init__(self, now_ms: Callable[[], int], last: int = 0) -> None:
+        self._now_ms = now_ms
+        self.last = last
+
+    def next(self) -> int:
+        """One position above all before it."""
+        return self.take(1)
+
+    def take(self, count: int) -> int:
+        """Reserves `count` (>= 1) positions in a row and returns the first."""
+        now = self._now_ms() << N_BITS
+        last = self.last
+        first = (now if now > last else last) + 1
+        self.last = first + count - 1
+        return first

@@ -1,0 +1,98 @@
+"""What a subscriber asks for: which topics, and from where on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from fastsse.errors import InvalidSubscription
+from fastsse.events import EARLIEST, as_header_value, check_topic
+
+__all__ = ["ANY", "HEAD", "Cursor", "Subscription"]
+
+# The selector that every topic matches.
+ANY: Final = "*"
+TOPICS_MAX = 100
+# `last=N` is answered by counting backwards, so it is bounded.
+LAST_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a stream begins.
+
+    - `Cursor("head")`: at what is published next.
+    - `Cursor("after", id)`: after that event (`Last-Event-ID`): a position, a publisher's own id,
+      or `earliest`. Text or raw bytes as they came in; anything is allowed, nothing is head.
+    - `Cursor("earliest")`: at the oldest event kept.
+    - `Cursor("last", n)`: at the n-th newest event kept, 0 <= n <= 10,000.
+    - `Cursor("since", unix_ms)`: at the first event of that millisecond or later.
+
+    Raises InvalidSubscription when a number is out of bounds.
+    """
+
+    kind: Literal["head", "after", "earliest", "last", "since"]
+    value: bytes | str | int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind == "last" and not (
+            isinstance(self.value, int) and 0 <= self.value <= LAST_MAX
+        ):
+            raise InvalidSubscription("last", f"must be a number from 0 to {LAST_MAX}")
+        if self.kind == "since" and not (isinstance(self.value, int) and 0 <= self.value < 1 << 63):
+            raise InvalidSubscription("since", "must be a time after 1970")
+        if self.kind == "after":
+            object.__setattr__(self, "kind", _kind_after(self.value))
+
+    @property
+    def text(self) -> bytes:
+        """The id that a client asks for, as it was published."""
+        return _id_bytes(self.value)
+
+
+def _id_bytes(value: bytes | str | int) -> bytes:
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+    return as_header_value(raw)
+
+
+def _kind_after(value: bytes | str | int) -> Literal["head", "after", "earliest"]:
+    text = _id_bytes(value)
+    if not text:
+        return "head"
+    return "earliest" if text == EARLIEST else "after"
+
+
+HEAD: Final = Cursor("head")
+
+
+class Subscription:
+    """A subscriber's wish, validated; may be shared by all who wish the same.
+
+    Arguments:
+        selectors: topics and `*`; 1 to `topics_max` different ones. `*` makes the others
+            superfluous.
+        cursor: where the stream begins.
+        initial_id: whether the opening block names that place in an `id:` line.
+        topics_max: the bound on selectors.
+
+    Raises InvalidSubscription about `topic`.
+    """
+
+    __slots__ = ("cursor", "initial_id", "selectors")
+
+    selectors: Final[tuple[str, ...]]
+    cursor: Final[Cursor]
+    initial_id: Final[bool]
+
+    def __init__(
+        self,
+        selectors: Iterable[str],
+        cursor: Cursor = HEAD,
+        initial_id: bool = True,
+        topics_max: int = TOPICS_MAX,
+    ) -> None:
+        wanted = {check_topic(selector, InvalidSubscription) for selector in selectors}
+        if not 0 < len(wanted) <= topics_max:
+            raise InvalidSubscription("topic", f"a stream needs 1 to {topics_max} topics")
+        self.selectors = (ANY,) if ANY in wanted else tuple(sorted(wanted))
+        self.cursor = cursor
+        self.initial_id = initial_id

@@ -1,0 +1,161 @@
+"""Topics: names interned to numbers, each with the rule that holds for it.
+
+A topic lives while an event of it is kept or a channel names it. What was evicted from one that
+is forgotten is remembered in a bounded map; above that only `forgotten_through` is known, and
+whoever asks for something older is told a gap.
+"""
+
+from collections.abc import Callable
+
+from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
+from fastsse.config import HistoryOptions, LagPolicy, TopicLimits, TopicRule
+from fastsse.logs import Log
+
+__all__ = ["Rule", "Rules", "Topic", "Topics"]
+
+# Topics whose eviction is remembered after they are forgotten: about 200 bytes each.
+REMEMBERED_MAX = 100_000
+POLICIES: dict[LagPolicy, int] = {
+    "disconnect": POLICY_DISCONNECT,
+    "skip": POLICY_SKIP,
+    "latest": POLICY_LATEST,
+}
+STRICTEST_FIRST = tuple(POLICIES.values())
+
+
+class Rule:
+    """What holds for a topic; shared by all topics that the same `[[topics]]` entry matched."""
+
+    __slots__ = ("age_ms", "bytes", "events", "policy", "types")
+
+    def __init__(self, limits: TopicLimits, lag_policy: LagPolicy) -> None:
+        self.events = limits.events
+        self.age_ms = round(limits.age_s * 1000)
+        self.bytes = limits.bytes
+        self.policy = POLICIES[limits.lag_policy or lag_policy]
+        self.types = limits.event_types
+
+    def allows(self, event: bytes | None) -> bool:
+        """Whether events of this type may be published; one without a type is a `message`."""
+        if self.types is None:
+            return True
+        return self.types.fullmatch((event or b"message").decode()) is not None
+
+
+class Rules:
+    """Which rule holds for which topic: the first whose glob matches, else the options.
+
+    Arguments:
+        options: the history limits and the `[[topics]]` entries.
+        lag_policy: the server's, for rules that name none.
+    """
+
+    def __init__(self, options: HistoryOptions, lag_policy: LagPolicy) -> None:
+        self._options = options
+        self._lag_policy = lag_policy
+        self._rules: dict[TopicRule | None, Rule] = {}
+        ages_s = [options.history_age, *(rule.history_age for rule in options.topics)]
+        self.ages_ms = sorted({round(age_s * 1000) for age_s in ages_s if age_s is not None})
+        self.restrict_types = any(rule.event_types is not None for rule in options.topics)
+
+    def rule(self, topic: str) -> Rule:
+        """The rule for a topic. O(entries)."""
+        entry = next((entry for entry in self._options.topics if entry.matches(topic)), None)
+        rule = self._rules.get(entry)
+        if rule is None:
+            rule = self._rules[entry] = Rule(self._options.limits(topic), self._lag_policy)
+        return rule
+
+
+class Topic:
+    """One topic: its number in the core, its rule, its log while an event of it is kept.
+
+    `evicted_through` is the last place of which it may have lost events, `channels` how many
+    channels name it.
+    """
+
+    __slots__ = ("channels", "evicted_through", "log", "name", "number", "rule")
+
+    def __init__(self, name: str, number: int, rule: Rule, evicted_through: int) -> None:
+        self.name = name
+        self.number = number
+        self.rule = rule
+        self.evicted_through = evicted_through
+        self.log: Log | None = None
+        self.channels = 0
+
+
+class Topics:
+    """All topics that are alive.
+
+    Arguments:
+        rules: finds each new topic's rule.
+        start: the place before which nothing is known of any topic.
+
+    Attributes:
+        by_name: the topics.
+        forgotten_through: the place before which nothing is known of a topic that is not alive.
+        on_new: called with each topic that comes to life, before anything uses it; the place
+            where selectors that are patterns look at it, once.
+    """
+
+    def __init__(self, rules: Rules, start: int) -> None:
+        self.rules = rules
+        self.by_name: dict[str, Topic] = {}
+        self.forgotten_through = start
+        self.on_new: Callable[[Topic], None] | None = None
+        self._remembered: dict[str, int] = {}
+        self._idle: dict[Topic, None] = {}
+        self._free_numbers: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def intern(self, name: str) -> Topic:
+        """The topic of that name, made when there is none. `name` must be a valid one."""
+        topic = self.by_name.get(name)
+        return self._add(name) if topic is None else topic
+
+    def rule(self, name: str) -> Rule:
+        """The rule that holds for a topic, alive or not."""
+        topic = self.by_name.get(name)
+        return self.rules.rule(name) if topic is None else topic.rule
+
+    def may_be_idle(self, topic: Topic) -> None:
+        """Has the next `forget_idle` look at a topic that lost its log or its last channel."""
+        self._idle[topic] = None
+
+    def forget_idle(self, limit: int) -> list[Topic]:
+        """Forgets topics that nothing needs any more; looks at no more than `limit`.
+
+        Returns those that were forgotten: their numbers are given to others from now on.
+        """
+        looked_at = [self._idle.popitem()[0] for _ in range(min(limit, len(self._idle)))]
+        idle = [topic for topic in looked_at if topic.log is None and not topic.channels]
+        for topic in idle:
+            self._forget(topic)
+        return idle
+
+    @property
+    def idle_count(self) -> int:
+        """Topics that `forget_idle` has still to look at."""
+        return len(self._idle)
+
+    def _add(self, name: str) -> Topic:
+        # Number 0 means every event, so topics begin at 1.
+        number = self._free_numbers.pop() if self._free_numbers else len(self.by_name) + 1
+        evicted_through = max(self._remembered.pop(name, 0), self.forgotten_through)
+        topic = Topic(name, number, self.rules.rule(name), evicted_through)
+        self.by_name[name] = topic
+        if self.on_new is not None:
+            self.on_new(topic)
+        return topic
+
+    def _forget(self, topic: Topic) -> None:
+        del self.by_name[topic.name]
+        self._free_numbers.append(topic.number)
+        if topic.evicted_through > self.forgotten_through:
+            self._remembered[topic.name] = topic.evicted_through
+        if len(self._remembered) > REMEMBERED_MAX:
+            oldest = next(iter(self._remembered))
+            self.forgotten_through = max(self.forgotten_through, self._remembered.pop(oldest))
