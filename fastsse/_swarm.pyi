@@ -40,7 +40,7 @@ class Swarm:
         slow_share: 0 … 1 of the connections read slowly, spread evenly among the others.
         slow_bytes_per_s: how fast those read; 0: not at all.
         slow_buffer_bytes: receive buffer (SO_RCVBUF) of those; 0: the kernel's.
-        ends_with_parent: stop when the parent process is gone.
+        parent_pid: stop when the parent process is no longer this one; 0: any may be.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Swarm:
         slow_share: float = 0,
         slow_bytes_per_s: float = 0,
         slow_buffer_bytes: int = 0,
-        ends_with_parent: bool = False,
+        parent_pid: int = 0,
     ) -> None: ...
     def run(self) -> None:
         """Runs without the GIL until the block's order to stop, then closes every connection.

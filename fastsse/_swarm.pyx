@@ -102,12 +102,12 @@ cdef class Swarm:
                   uint32_t max_opening=512, double open_timeout_s=30, bint reconnects=True,
                   double default_retry_s=3, double churn_per_s=0, double slow_share=0,
                   double slow_bytes_per_s=0, uint32_t slow_buffer_bytes=0,
-                  bint ends_with_parent=False):
+                  int parent_pid=0):
         self.engine.epoll = -1
         self.block = _Block(block, BLOCK_BYTES)
         self.engine.stats = stats_in(self.block.words())
         self.engine.family = family
-        self.engine.parent = os.getppid() if ends_with_parent else 0
+        self.engine.parent = parent_pid
         self.engine.settings.first_number = first_number
         self.engine.settings.connects_per_s = connects_per_s
         self.engine.settings.max_opening = max(1, max_opening)

@@ -28,6 +28,10 @@ Publish what it is to measure with `fastsse publish --rate`; the events then say
 """
 
 
+class _Refused(click.ClickException):
+    exit_code = 2
+
+
 class _Read(click.ParamType[Any]):
     """A value with a unit."""
 
@@ -236,9 +240,7 @@ def command(
         )
         report = run(plan, duration, console)
     except Refusal as refusal:
-        error = click.ClickException(str(refusal))
-        error.exit_code = 2
-        raise error from refusal
+        raise _Refused(str(refusal)) from refusal
     for table in report.tables():
         console.print(table)
     for warning in report.warnings():

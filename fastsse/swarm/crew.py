@@ -38,6 +38,7 @@ class Crew:
         self._blocks: list[memoryview] = []
         self.started_at = 0.0
         self._cut = 0
+        self._last: Figures | None = None
 
     @property
     def processes(self) -> int:
@@ -63,9 +64,11 @@ class Crew:
             self._process.stdin.flush()
         finally:
             os.close(memory_fd)
-        words = memoryview(self._memory).cast("Q")
         stride, length = STRIDE_BYTES // 8, _swarm.BLOCK_BYTES // 8
-        self._blocks = [words[i * stride : i * stride + length] for i in range(len(self._shares))]
+        with memoryview(self._memory) as octets, octets.cast("Q") as words:
+            self._blocks = [
+                words[i * stride : i * stride + length] for i in range(len(self._shares))
+            ]
         self.started_at = time.monotonic()
         return self
 
@@ -85,7 +88,19 @@ class Crew:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._process.wait()
-        return self.figures()
+        last = self.figures()
+        self._release(last)
+        return last
+
+    def _release(self, last: Figures) -> None:
+        """Gives the shared memory back; its last state stays readable."""
+        self._last = last
+        for block in self._blocks:
+            block.release()
+        self._blocks = []
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
 
     @property
     def alive(self) -> bool:
@@ -94,6 +109,8 @@ class Crew:
 
     def counters(self) -> dict[str, int]:
         """The counters of all processes. Cheap."""
+        if self._last is not None:
+            return dict(self._last.counters)
         names = _swarm.COUNTER_NAMES
         merged = dict.fromkeys(names, 0)
         for block in self._blocks:
@@ -107,6 +124,8 @@ class Crew:
 
     def measure(self, name: str) -> Histogram:
         """One histogram of all processes."""
+        if self._last is not None:
+            return self._last.measures[name]
         counters, names = len(_swarm.COUNTER_NAMES), _swarm.MEASURE_NAMES
         merged = Histogram()
         for block in self._blocks:
@@ -115,6 +134,8 @@ class Crew:
 
     def figures(self) -> Figures:
         """Everything, of all processes. A millisecond or two for each."""
+        if self._last is not None:
+            return self._last
         return total(map(read_block, self._blocks))
 
     def cut(self, streams: int) -> None:

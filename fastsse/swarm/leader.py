@@ -24,7 +24,7 @@ from fastsse._swarm import BLOCK_BYTES, Swarm
 from fastsse.swarm.job import STRIDE_BYTES, decode_job
 
 
-def _work(share: Mapping[str, Any], block: memoryview, cpu: int | None) -> None:
+def _work(share: Mapping[str, Any], block: memoryview, cpu: int | None, parent: int) -> None:
     """One process's life; never returns."""
     status = 1
     try:
@@ -33,7 +33,7 @@ def _work(share: Mapping[str, Any], block: memoryview, cpu: int | None) -> None:
             os.sched_setaffinity(0, {cpu})
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        Swarm(block, ends_with_parent=True, **share).run()
+        Swarm(block, parent_pid=parent, **share).run()
         status = 0
     except (OSError, ValueError, MemoryError) as error:
         print(f"fastsse swarm: {error}", file=sys.stderr, flush=True)
@@ -45,12 +45,13 @@ def _fork(shares: Sequence[Mapping[str, Any]], memory: mmap.mmap, cpus: Sequence
     view = memoryview(memory)
     gc.freeze()
     children = []
+    leader = os.getpid()
     for number, share in enumerate(shares):
         child = os.fork()
         if child == 0:
             start = number * STRIDE_BYTES
             cpu = cpus[number % len(cpus)] if cpus else None
-            _work(share, view[start : start + BLOCK_BYTES], cpu)
+            _work(share, view[start : start + BLOCK_BYTES], cpu, leader)
         children.append(child)
     return children
 
