@@ -476,6 +476,17 @@ cdef inline void rest(State* state, Channel* channel) noexcept nogil:
     begin_round(channel)
 
 
+cdef inline void step(State* state, Channel* channel, Conn* conn) noexcept nogil:
+    """Passes the place of a connection that was looked at."""
+    meet(channel, conn)
+    channel.hand += 1
+    channel.to_visit -= 1
+    if channel.round_left <= 1:
+        end_round(state, channel)
+    else:
+        channel.round_left -= 1
+
+
 cdef inline void sweep(State* state, Channel* channel) noexcept nogil:
     """Walks on over the channel's connections until all have what is in the ring or this turn's
     sends are used up; then the channel waits for its next turn."""
@@ -490,15 +501,10 @@ cdef inline void sweep(State* state, Channel* channel) noexcept nogil:
         if channel.hand + 4 < channel.conns.count:
             prefetch(&state.conns[slots[channel.hand + 4]])
         looks -= 1
-        channel.to_visit -= 1
         visit(state, conn)
-        if conn.state == LIVE:         # else it left, and another stands in its place
-            meet(channel, conn)
-            channel.hand += 1
-        if channel.round_left <= 1:
-            end_round(state, channel)
-        else:
-            channel.round_left -= 1
+        if conn.state == LIVE:
+            step(state, channel, conn)
+        # Else it left, and another stands in its place: the place was not passed.
     if channel.conns.count == 0:
         channel.to_visit = 0
     if channel.to_visit:
