@@ -1,0 +1,62 @@
+# Every command of the project. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(wildcard fastsse/*.pyx fastsse/*.pxd fastsse/*/*.pyx fastsse/*/*.pxd)
+SANITIZED := build/sanitized
+# What a sanitizer is loaded with must be the interpreter itself, not a launcher in front of it.
+REAL_PYTHON = $(realpath $(BIN)/python)
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check lint test-sanitized test-threads bench bench-micro wheel clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
+
+# The stamps are files, so that nothing is built or installed twice.
+$(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000" for more)
+	$(BIN)/fastsse serve $(ARGS)
+
+test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test-installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## all that a change must pass
+
+# Builds the package apart, copies the tests beside it and runs them there.
+define run_sanitized
+	rm -rf $(SANITIZED)/$(1)/lib
+	FASTSSE_SANITIZE=$(2) $(BIN)/python setup.py -q build --build-base $(SANITIZED)/$(1) --build-lib $(SANITIZED)/$(1)/lib
+	cp -r tests bench pyproject.toml README.md $(SANITIZED)/$(1)/lib/
+	cd $(SANITIZED)/$(1)/lib && VIRTUAL_ENV=$(abspath $(VENV)) PYTHONPATH=$$($(abspath $(BIN))/python -c 'import site; print(site.getsitepackages()[0])') \
+		LD_PRELOAD=$$(gcc -print-file-name=$(3)) $(4) \
+		$(REAL_PYTHON) -m pytest -p no:cacheprovider -p no:faulthandler --timeout 300 $(or $(ARGS),$(5))
+endef
+
+test-sanitized: $(VENV)/.test-installed  ## the suite with address and undefined-behaviour sanitizers
+	$(call run_sanitized,address,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1,tests)
+
+test-threads: $(VENV)/.test-installed  ## the core's tests with the thread sanitizer
+	$(call run_sanitized,thread,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1,tests/core)
+
+wheel: $(VENV)/.installed  ## a wheel in dist/
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+
+clean:  ## remove what was built
+	rm -rf build dist *.egg-info fastsse/*.so
+
+comma := ,
