@@ -186,7 +186,7 @@ class Server:
                 sender.latency_buckets,
                 build_facts(),
             )
-            await entrance.serve(sockets, self._metrics)
+            entrance.serve(sockets, self._metrics)
             self._tick()
             self._sweep()
             undo.callback(self._stop_timers)

@@ -4,16 +4,16 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
+from fastsse.http.arrivals import Arrivals
 from fastsse.http.cors import Cors
 from fastsse.http.descriptors import Descriptors
-from fastsse.http.listeners import Listener, open_sockets, open_tcp
+from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
 from fastsse.http.page import page_routes
 from fastsse.http.probes import probe_routes
-from fastsse.http.protocol import Connection
 from fastsse.http.publish import Publish
 from fastsse.http.routes import Paths, Route, Routes
 from fastsse.http.site import Site
@@ -25,8 +25,6 @@ from fastsse.log import AccessLog
 from fastsse.metrics import Metrics
 
 __all__ = ["Entrance", "Sockets"]
-
-ACCEPT_PAUSE_S: Final = 1.0
 
 
 class Sockets(NamedTuple):
@@ -102,7 +100,7 @@ class Entrance:
             exhausted=self._pause,
             descriptor_limit=descriptors.limit - 1,
         )
-        self._sites: list[Site] = []
+        self._arrivals: list[Arrivals] = []
         self._listeners: list[Listener] = []
 
     @property
@@ -115,7 +113,7 @@ class Entrance:
         """Where probes, metrics and the page are; mostly `main`."""
         return self._listeners[-1]
 
-    async def serve(self, sockets: Sockets, metrics: Metrics) -> None:
+    def serve(self, sockets: Sockets, metrics: Metrics) -> None:
         """Begins to accept."""
         token = self._config.publish_token
         cors = Cors(self._config.cors_origins, cross_publish=token is not None)
@@ -131,13 +129,13 @@ class Entrance:
         else:
             self._listen(sockets.main, admin, cors)
         for listener in self._listeners:
-            await listener.serve()
+            listener.serve()
         self._waits.start()
 
     def drain(self) -> None:
         """Stops listening, except for admins, and closes every connection after its answer."""
-        for site in self._sites:
-            site.draining = True
+        for arrivals in self._arrivals:
+            arrivals.site.draining = True
         self.main.close()
         for connection in self._waits:
             connection.close()
@@ -146,6 +144,8 @@ class Entrance:
         """Closes everything at once; `answered` tells when it is done."""
         for listener in self._listeners:
             listener.close()
+        for arrivals in self._arrivals:
+            arrivals.close()
         self._waits.stop()
         for connection in self._waits:
             connection.abort()
@@ -176,8 +176,9 @@ class Entrance:
         site = Site(
             self._config, Routes(paths, cors), cors, self._waits, self._streams, self._on_arrival
         )
-        self._sites.append(site)
-        self._listeners.append(Listener(sockets, lambda: Connection(site)))
+        arrivals = Arrivals(site)
+        self._arrivals.append(arrivals)
+        self._listeners.append(Listener(sockets, arrivals.welcome))
 
     def _on_arrival(self) -> None:
         """Keeps one descriptor free for whoever comes next, probes above all: what is missed

@@ -11,11 +11,16 @@ from typing import Final
 
 from fastsse.config import ListenOptions, StreamOptions
 from fastsse.errors import FastsseError
+from fastsse.log import get_logger
 
-__all__ = ["ListenError", "Listener", "open_sockets", "open_tcp"]
+__all__ = ["ACCEPT_PAUSE_S", "ListenError", "Listener", "open_sockets", "open_tcp"]
 
+log = get_logger("http")
 # The kernel caps it at net.core.somaxconn.
 BACKLOG: Final = 65_535
+# Newcomers taken before others have their turn.
+ACCEPTS_A_TURN: Final = 64
+ACCEPT_PAUSE_S: Final = 1.0
 # Ports tried when any will do, but it must be free on several addresses.
 _PORT_TRIES: Final = 16
 # As uvicorn's users know it: the proxy in front often runs as another user.
@@ -178,20 +183,22 @@ def _adopt(fd: int, streams: StreamOptions) -> socket.socket:
 
 
 class Listener:
-    """Accepts on some sockets for one protocol factory. Loop thread.
+    """Accepts on some sockets. Loop thread.
 
-    The loop is given duplicates, so that pausing closes none: a connect then waits in the
-    kernel's queue, where closing the last descriptor would reset it.
+    Accepting ourselves, not by the loop's servers, lets a burst be taken in one turn, shows what
+    the kernel says when descriptors run out (libuv would close newcomers in silence), and gives
+    sockets that are bound for the sender away before a transport was made for them.
+
+    `welcome` is given each accepted socket, its own from then on, and the peer's address.
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], factory: Callable[[], asyncio.Protocol]
+        self, sockets: Sequence[socket.socket], welcome: Callable[[socket.socket, object], None]
     ) -> None:
         self._sockets = tuple(sockets)
-        self._factory = factory
-        self._servers: list[asyncio.AbstractServer] = []
+        self._welcome = welcome
+        self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
-        self._resuming: asyncio.Task[None] | None = None
         self._unix_files = [
             (sock.getsockname(), _file_identity(sock.getsockname()))
             for sock in sockets
@@ -211,31 +218,23 @@ class Listener:
                 return int(sock.getsockname()[1])
         return 0
 
-    async def serve(self) -> None:
+    def serve(self) -> None:
         """Begins to accept."""
-        loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            copy = sock.dup()
-            listen = (
-                loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-            )
-            self._servers.append(await listen(self._factory, sock=copy, backlog=BACKLOG))
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def pause(self, duration_s: float) -> None:
         """Stops accepting for a while; connects wait in the kernel."""
-        if self._servers and self._paused is None:
-            self._close_servers()
-            loop = asyncio.get_running_loop()
-            self._paused = loop.call_later(duration_s, self._resume)
+        if self._paused is None:
+            self._stop_watching()
+            self._paused = self._loop.call_later(duration_s, self._resume)
 
     def close(self) -> None:
         """Stops accepting for good and removes its files. Idempotent."""
         if self._paused is not None:
             self._paused.cancel()
-            self._paused = None
-        if self._resuming is not None:
-            self._resuming.cancel()
-        self._close_servers()
+        else:
+            self._stop_watching()
         for sock in self._sockets:
             sock.close()
         self._sockets = ()
@@ -245,14 +244,29 @@ class Listener:
                     os.unlink(path)
         self._unix_files = []
 
+    def _accept(self, sock: socket.socket) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                accepted, address = sock.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # Gone while it waited (accept(2)).
+            except OSError as error:
+                log.warning("Accepting pauses.", reason=error.strerror, for_s=ACCEPT_PAUSE_S)
+                self.pause(ACCEPT_PAUSE_S)
+                return
+            self._welcome(accepted, address)
+            if self._paused is not None:
+                return
+
     def _resume(self) -> None:
         self._paused = None
-        self._resuming = asyncio.get_running_loop().create_task(self.serve())
+        self.serve()
 
-    def _close_servers(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+    def _stop_watching(self) -> None:
+        for sock in self._sockets:
+            self._loop.remove_reader(sock.fileno())
 
 
 def _file_identity(path: str | bytes) -> tuple[int, int] | None:

@@ -6,9 +6,6 @@ from urllib.parse import unquote_to_bytes
 
 from fastsse.http.problems import Problem
 
-# The method, the target and the minor version. llhttp has checked the characters before; this
-# pins the shape, of which it is lenient: other protocols' names, versions and several spaces.
-REQUEST_LINE = re.compile(rb"(?:\r\n)?([A-Z-]+) ([^ \r\n]+) HTTP/1\.([01])\r\n")
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CACHED_TARGET_BYTES = 512

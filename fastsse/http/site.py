@@ -7,7 +7,8 @@ from typing import Final
 from fastsse.config import HttpOptions
 from fastsse.errors import Refused
 from fastsse.http.cors import Cors
-from fastsse.http.problems import Problem, problem_of
+from fastsse.http.problems import problem_of
+from fastsse.http.reader import Limits
 from fastsse.http.request import Request, Targets
 from fastsse.http.routes import Routes
 from fastsse.http.streams import Streams
@@ -40,9 +41,9 @@ class Site:
         "arrived",
         "cors",
         "draining",
+        "limits",
         "loop",
         "max_upload_bytes",
-        "options",
         "routes",
         "streams",
         "targets",
@@ -60,7 +61,7 @@ class Site:
         arrived: Callable[[], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.options = options
+        self.limits = Limits(options.max_head, options.max_headers, options.max_body)
         self.routes = routes
         self.cors = cors
         self.waits = waits
@@ -71,18 +72,21 @@ class Site:
         self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
         self.draining = False
 
-    def count_upload(self, upload: Upload) -> None:
+    def count_upload(self, upload: Upload | None) -> None:
         """Notes how much of a body is here. Raises Problem (503) when all hold too much."""
+        if upload is None:
+            return
         size_bytes = len(upload.data)
         self.upload_bytes += size_bytes - upload.counted_bytes
         upload.counted_bytes = size_bytes
         if self.upload_bytes > self.max_upload_bytes:
             raise problem_of(Refused("memory", 1))
 
-    def too_large(self) -> Problem:
-        """The answer to a body over `max_body`."""
-        detail = f"The body may have at most {self.options.max_body} bytes (max_body)."
-        return Problem(413, detail, field="body")
+    def uncount_upload(self, upload: Upload | None) -> None:
+        """The body is whole, or given up."""
+        if upload is not None:
+            self.upload_bytes -= upload.counted_bytes
+            upload.counted_bytes = 0
 
     def failed(self, request: Request) -> None:
         """Logs the exception under way; the query is left out, it may hold secrets."""

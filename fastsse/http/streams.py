@@ -6,6 +6,7 @@ import os
 import random
 from asyncio import BaseTransport, Transport
 from collections.abc import Callable
+from socket import socket
 from typing import Final
 
 from fastsse.channels import Channels
@@ -15,7 +16,7 @@ from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
 from fastsse.log import AccessLog
 from fastsse.subscriptions import Subscription
 
-__all__ = ["ComeBack", "Streams", "peer_of"]
+__all__ = ["ComeBack", "Streams", "name_of", "peer_of"]
 
 _HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
@@ -58,7 +59,7 @@ class ComeBack:
 
 
 class Streams:
-    """Hands sockets to the sender.
+    """Hands sockets to the sender, or tells their clients when to come back.
 
     Arguments:
         channels: takes them.
@@ -86,28 +87,46 @@ class Streams:
         #: Subscribers told to come back later.
         self.turned_away = 0
 
-    def open(
+    def take(
+        self,
+        sock: socket,
+        subscription: Subscription,
+        chunked: bool,
+        lines: bytes,
+        client: str,
+    ) -> None:
+        """Gives the sender a socket that no transport has; `sock` is detached then.
+
+        `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
+        `client` is for the log. Raises TurnedAway, and then nothing was changed.
+        """
+        self._open(sock.fileno(), subscription, chunked, lines, client)
+        sock.detach()
+
+    def take_copy(
         self, transport: Transport, subscription: Subscription, chunked: bool, lines: bytes
     ) -> None:
-        """Gives the sender a duplicate of the socket; the transport is to be aborted then.
-
-        `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few.
-        Raises TurnedAway, and then nothing was changed.
-        """
-        channels = self._channels
-        if not channels.has_room():
-            raise TurnedAway("full")
+        """As `take`, for a transport's socket: the sender gets a duplicate of its descriptor, and
+        the transport is to be aborted."""
         fd = self._duplicate(transport)
+        try:
+            self._open(fd, subscription, chunked, lines, peer_of(transport))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _open(
+        self, fd: int, subscription: Subscription, chunked: bool, lines: bytes, client: str
+    ) -> None:
+        # The kernel gives the lowest number that is free, so a high one means: nearly none left.
+        if fd >= self._descriptor_limit or not self._channels.has_room():
+            raise TurnedAway("full")
         head = self._heads.get((chunked, lines))
         if head is None:
             head = b"".join((_HEAD, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
             self._heads[chunked, lines] = head
-        try:
-            stream = channels.open(subscription, head, chunked, fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._access.opened(stream, peer_of(transport), subscription.selectors)
+        stream = self._channels.open(subscription, head, chunked, fd)
+        self._access.opened(stream, client, subscription.selectors)
 
     def turn_away(self) -> Response:
         """The answer to a subscriber that can't be taken: a stream that ends, and when to come
@@ -119,20 +138,19 @@ class Streams:
     def _duplicate(self, transport: Transport) -> int:
         """A descriptor of our own for the transport's socket."""
         try:
-            socket = transport.get_extra_info("socket")
-            fd = fcntl.fcntl(socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+            original = transport.get_extra_info("socket").fileno()
+            return fcntl.fcntl(original, fcntl.F_DUPFD_CLOEXEC, 0)
         except OSError as error:
             if out_of_descriptors(error):
                 self._exhausted()
             raise TurnedAway("full") from None
-        # The kernel gives the lowest number that is free, so a high one means: nearly none left.
-        if fd >= self._descriptor_limit:
-            os.close(fd)
-            raise TurnedAway("full")
-        return fd
 
 
 def peer_of(transport: BaseTransport) -> str:
     """The other side's address, for logs; `unix` for a Unix socket."""
-    name = transport.get_extra_info("peername")
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
+    return name_of(transport.get_extra_info("peername"))
+
+
+def name_of(address: object) -> str:
+    """A socket address as logs show it."""
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"

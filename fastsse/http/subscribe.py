@@ -22,9 +22,8 @@ _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:([Zz])|([+ -])(\d\d:\d\d))", re.ASCII
 )
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
-_HEAD_RESPONSE: Final = Response(
-    STATUS_LINES[200] + EVENT_STREAM + b"Transfer-Encoding: chunked\r\n"
-)
+_HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
+_CHUNKED_HEAD: Final = Response(_HEAD.head + b"Transfer-Encoding: chunked\r\n")
 
 
 class Subscribe:
@@ -47,7 +46,7 @@ class Subscribe:
         """Handles GET and HEAD. Raises InvalidSubscription."""
         subscription = self.read(request.target, request.headers)
         if request.method == b"HEAD":
-            exchange.respond(_HEAD_RESPONSE)
+            exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
         else:
             exchange.stream(subscription)
 

@@ -47,6 +47,8 @@ class Waits:
 
     def __init__(self, options: HttpOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.time = loop.time
+        #: The time of the last sweep, for what need not be exact: it spares looking and moving.
+        self.lately_s = loop.time()
         self.head = Wait(options.head_timeout)
         self.body = Wait(options.body_timeout)
         self.idle = Wait(options.idle_timeout)
@@ -96,7 +98,7 @@ class Waits:
         return None
 
     def _sweep(self) -> None:
-        now_s = self.time()
+        self.lately_s = now_s = self.time()
         for wait in self._all:
             for connection in wait.due(now_s):
                 connection.overdue(wait)

@@ -1,0 +1,132 @@
+"""What happens to an accepted socket first.
+
+Most newcomers are subscribers whose whole request came with them. Such a socket goes to the
+sender as it is: no transport is made, nothing is registered with the loop and taken back, which
+more than halves what a new stream costs. Everybody else, and whoever's request is not plainly
+that, becomes a `Connection`, which reads it anew and answers whatever there is to say.
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+from fastsse.errors import FastsseError, TurnedAway
+from fastsse.http.protocol import Connection
+from fastsse.http.reader import Reader
+from fastsse.http.responses import Response
+from fastsse.http.site import Site
+from fastsse.http.streams import name_of
+from fastsse.http.upload import BLANK_LINE
+from fastsse.subscriptions import Subscription
+
+__all__ = ["Arrivals"]
+
+FIRST_READ_BYTES: Final = 16 * 1024
+CLOSE_LINE: Final = b"Connection: close\r\n\r\n"
+
+
+class Arrivals:
+    """Receives the sockets of one site's listeners. Loop thread only."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._reader = Reader(site.limits, site.targets)
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def welcome(self, sock: socket.socket, address: object) -> None:
+        """Takes an accepted socket."""
+        try:
+            data = sock.recv(FIRST_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._connect(sock, b"")
+            return
+        except OSError:
+            sock.close()
+            return
+        if not data:
+            sock.close()
+        elif not (data[:4] == b"GET " and self._stream(sock, data, address)):
+            self._connect(sock, data)
+
+    def close(self) -> None:
+        """Lets go of sockets that have no transport yet."""
+        self._reader.close()
+        for task in self._connecting:
+            task.cancel()
+
+    def _stream(self, sock: socket.socket, data: bytes, address: object) -> bool:
+        """Hands the socket over if `data` is one whole subscription and nothing else; False, and
+        nothing was changed, when it is anything else."""
+        if data.find(BLANK_LINE) != len(data) - len(BLANK_LINE):
+            return False
+        site = self.site
+        wish = _Wish()
+        try:
+            request, _ = self._reader.read_head(data)
+            persists = self._reader.persists()
+            if request is None or not persists or self._reader.expect_body(request):
+                self._renew_reader()
+                return False
+            site.routes.find(request).handle(request, wish)
+        except FastsseError:
+            self._renew_reader()
+            return False
+        if wish.subscription is None:
+            return False
+        lines = site.cors.lines(request.headers) if site.cors.active else b""
+        try:
+            site.streams.take(sock, wish.subscription, request.chunked, lines, name_of(address))
+        except TurnedAway:
+            head, body = site.streams.turn_away()
+            _send_and_close(sock, b"".join((head, lines, CLOSE_LINE, body)))
+        return True
+
+    def _renew_reader(self) -> None:
+        self._reader.close()
+        self._reader = Reader(self.site.limits, self.site.targets)
+
+    def _connect(self, sock: socket.socket, early: bytes) -> None:
+        """Makes a transport and a connection for the socket, which has sent `early`."""
+        sock.setblocking(False)
+        task = self.site.loop.create_task(self._make_transport(sock, early))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _make_transport(self, sock: socket.socket, early: bytes) -> None:
+        site = self.site
+        try:
+            await site.loop.connect_accepted_socket(lambda: Connection(site, early), sock)
+        except (OSError, asyncio.CancelledError):
+            sock.close()
+
+
+class _Wish:
+    """An exchange (`routes.Exchange`) that learns what stream a request asks for. Whatever else
+    its route has to say, it will say again to the `Connection`."""
+
+    __slots__ = ("subscription",)
+
+    def __init__(self) -> None:
+        self.subscription: Subscription | None = None
+
+    def stream(self, subscription: Subscription) -> None:
+        self.subscription = subscription
+
+    def respond(self, response: Response) -> None:
+        pass
+
+    def fail(self, error: FastsseError) -> None:
+        pass
+
+    def peer(self) -> str:
+        return ""
+
+
+def _send_and_close(sock: socket.socket, answer: bytes) -> None:
+    """For a socket that has sent nothing else; its empty buffer takes the answer whole."""
+    try:
+        sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    except OSError:
+        pass  # The client is gone.
+    finally:
+        sock.close()

@@ -1,0 +1,206 @@
+"""Reads requests from bytes: llhttp parses, strictly; this frames.
+
+It finds the blank line that ends a head and feeds llhttp one request at a time, so requests come
+out in order, and whether a byte follows one is known exactly. llhttp refuses by itself bare CR or
+LF, obsolete folding, blanks before a colon, NUL, two lengths, a length beside a coding, and
+malformed chunks. What it lets pass and must not is checked here.
+"""
+
+import re
+from typing import Final, NamedTuple, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request, Targets
+from fastsse.http.upload import BLANK_LINE, Upload
+
+__all__ = ["Limits", "Reader"]
+
+# The method, the target and the minor version; llhttp knows more protocols, more versions, and
+# several spaces. One empty line may stand before it (RFC 9112 §2.2).
+_REQUEST_LINE: Final = re.compile(rb"(?:\r\n)?([A-Z-]+) ([^ \r\n]+) HTTP/1\.([01])\r\n")
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_UPGRADE_LINE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+# What an error of llhttp's is about, as far as it says so.
+_FIELD: Final = re.compile(r"Content-Length|Transfer-Encoding|method|url|version|chunk")
+_KEPT_HEADERS: Final = (
+    b"Access-Control-Request-Method",
+    b"Authorization",
+    b"Content-Encoding",
+    b"Content-Length",
+    b"Content-Type",
+    b"Expect",
+    b"Host",
+    b"Last-Event-ID",
+    b"Origin",
+    b"Transfer-Encoding",
+)
+_SPELLING: Final = {name.lower(): name.decode() for name in _KEPT_HEADERS}
+# Both common spellings, so that most names need no lower().
+_KNOWN: Final = {spelt: name.lower() for name in _KEPT_HEADERS for spelt in (name, name.lower())}
+
+
+class Limits(NamedTuple):
+    """Bounds on a request, in bytes and headers."""
+
+    head_bytes: int
+    headers: int
+    body_bytes: int
+
+
+class Reader:
+    """Reads one connection's requests, one after another.
+
+    `read_head` until it gives a request; when that has a body, `expect_body` and `read_body`
+    until that gives it. All raise Problem for what is no request; nothing can be read then.
+    """
+
+    __slots__ = ("_headers", "_limits", "_parser", "_partial", "_repeated", "_targets", "upload")
+
+    def __init__(self, limits: Limits, targets: Targets) -> None:
+        self._limits = limits
+        self._targets = targets
+        self._parser = HttpRequestParser(self)
+        self._partial = b""  # The part of a head that llhttp has seen.
+        self._headers: dict[bytes, bytes] = {}
+        self._repeated = b""
+        self.upload: Upload | None = None
+
+    @property
+    def is_within_head(self) -> bool:
+        """Whether a part of a head was read."""
+        return bool(self._partial)
+
+    def close(self) -> None:
+        """Lets go of the parser, which holds our methods: else only the garbage collector would
+        free both."""
+        self._parser = cast(HttpRequestParser, None)
+
+    def persists(self) -> bool:
+        """Whether the connection may carry another request (RFC 9112 §9.3)."""
+        return self._parser.should_keep_alive()
+
+    def read_head(self, data: bytes) -> tuple[Request | None, bytes]:
+        """Takes a head from the front of `data`: its request, if it is whole, and what is left."""
+        known = len(self._partial)
+        if known:
+            data = self._partial + data
+        found = data.find(BLANK_LINE, known - 3 if known > 3 else 0)
+        end = found + 4 if found >= 0 else len(data)
+        if end > self._limits.head_bytes:
+            raise Problem(431, "The request's head is too long.", field="head")
+        try:
+            self._parser.feed_data(data[known:end])
+        except HttpParserUpgrade:
+            self._do_not_upgrade(data[:end])
+        except HttpParserError as error:
+            raise _malformed(error, "head") from None
+        if found < 0:
+            self._partial = data
+            return None, b""
+        if known:
+            self._partial = b""
+        return self._request(data, end), data[end:]
+
+    def expect_body(self, request: Request) -> bool:
+        """Makes ready for the body; False when the request has none. Refuses one too large."""
+        headers = request.headers
+        coding = headers.get(b"transfer-encoding")
+        size_bytes: int | None = None
+        if coding is None:
+            size_bytes = int(headers.get(b"content-length", b"0"))
+            if size_bytes == 0:
+                return False
+            if size_bytes > self._limits.body_bytes:
+                raise self._too_large()
+        elif coding.strip().lower() != b"chunked" or not request.chunked:
+            raise Problem(400, "Only chunked is understood.", field="Transfer-Encoding")
+        self.upload = Upload(size_bytes)
+        return True
+
+    def read_body(self, data: bytes) -> tuple[bytes | bytearray | None, bytes]:
+        """Takes a body from the front of `data`: the body, if it is whole, and what is left."""
+        upload = self.upload
+        assert upload is not None
+        try:
+            data = upload.read(data, self._parser.feed_data)
+        except HttpParserError as error:
+            raise _malformed(error, "body") from None
+        if upload.size_bytes is None:
+            self._check_chunks(upload)
+        if not upload.complete:
+            return None, data
+        self.upload = None
+        return upload.data, data
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp: one header, or one trailer."""
+        known = _KNOWN.get(name) or _KNOWN.get(name.lower())
+        if known is not None and self.upload is None:
+            if known in self._headers:
+                self._repeated = known
+            self._headers[known] = value
+
+    def on_body(self, data: bytes) -> None:
+        """llhttp: a piece of a body."""
+        if self.upload is not None:
+            self.upload.add(data)
+
+    def on_chunk_header(self) -> None:
+        """llhttp: the size of a chunk."""
+        if self.upload is not None:
+            self.upload.chunks += 1
+
+    def on_message_complete(self) -> None:
+        """llhttp: the end of a request."""
+        if self.upload is not None:
+            self.upload.complete = True
+
+    def _request(self, head: bytes, end: int) -> Request:
+        """What was read as a request."""
+        line = _REQUEST_LINE.match(head)
+        if line is None:
+            detail = "The request line must be a method, a path and HTTP/1.1."
+            raise Problem(400, detail, field="request line")
+        if head.count(b"\r\n", 0, end) - 2 > self._limits.headers:
+            raise Problem(431, "The request has too many headers.", field="headers")
+        if self._repeated:
+            raise Problem(400, "This header must stand once.", field=_SPELLING[self._repeated])
+        method, target, minor = line.groups()
+        headers, self._headers = self._headers, {}
+        host = headers.get(b"host")
+        if host is None:
+            if minor == b"1":
+                raise Problem(400, "HTTP/1.1 needs a Host header.", field="Host")
+        elif _HOST.fullmatch(host) is None:
+            raise Problem(400, "This is not a host.", field="Host")
+        return Request(method, self._targets.parse(target), headers, minor == b"1")
+
+    def _do_not_upgrade(self, head: bytes) -> None:
+        """Nothing is upgraded here (RFC 9110 §7.8 allows that), but llhttp takes what follows for
+        another protocol then: read the head again without the wish."""
+        if head.startswith(b"CONNECT "):
+            raise Problem(400, "The request target must be a path.", field="target") from None
+        self._parser = HttpRequestParser(self)
+        self._headers, self._repeated = {}, b""
+        try:
+            self._parser.feed_data(_UPGRADE_LINE.sub(b"", head))
+        except HttpParserError as error:
+            raise _malformed(error, "head") from None
+
+    def _check_chunks(self, upload: Upload) -> None:
+        if len(upload.data) > self._limits.body_bytes:
+            raise self._too_large()
+        if upload.overhead_bytes() > self._limits.head_bytes:
+            raise Problem(431, "The trailers or chunk extensions are too long.", field="body")
+
+    def _too_large(self) -> Problem:
+        detail = f"The body may have at most {self._limits.body_bytes} bytes (max_body)."
+        return Problem(413, detail, field="body")
+
+
+def _malformed(error: HttpParserError, part: str) -> Problem:
+    what = str(error)
+    field = _FIELD.search(what)
+    return Problem(400, f"{what}.", field=field[0] if field else part)
