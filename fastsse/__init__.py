@@ -1,5 +1,35 @@
-"""fastsse: a Server-Sent-Events fan-out server with a native core."""
+"""fastsse: a Server-Sent-Events fan-out server with a native core.
+
+    async with fastsse.Server(fastsse.Config(port=0)) as server:
+        server.publish("news", "hello", event="tick")
+
+    fastsse.encode("hello", event="tick")  # b'event: tick\\ndata: hello\\n\\n'
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from fastsse.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from fastsse._core import encode
+    from fastsse.config import Config
+    from fastsse.errors import FastsseError
+    from fastsse.server import Server
+
+__all__ = ["Config", "FastsseError", "Server", "__version__", "encode"]
+
+_HOMES = {
+    "Config": "fastsse.config",
+    "FastsseError": "fastsse.errors",
+    "Server": "fastsse.server",
+    "encode": "fastsse._core",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used: a short command needs few of them."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fastsse' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
