@@ -4,15 +4,24 @@ from fastsse.errors import FastsseError
 
 
 class ClientError(FastsseError):
-    """Everything that the client raises; its text is a sentence for people."""
+    """Everything that the client raises; its text is a sentence for people.
+
+    `exit_status` is what a command that it ends returns.
+    """
+
+    exit_status = 1
 
 
 class Unreachable(ClientError):
     """No connection, or one that broke before anything was asked; nothing was done."""
 
+    exit_status = 3
+
 
 class OutcomeUnknown(ClientError):
     """The connection broke after a publish was sent: it may be published or not."""
+
+    exit_status = 3
 
 
 class Refused(ClientError):

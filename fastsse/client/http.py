@@ -1,6 +1,8 @@
 """What listener and publisher share: addresses, headers, waiting, and answers that say no."""
 
+import errno
 import json
+import os
 import random
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -62,13 +64,21 @@ def growing_wait_s(base_s: float, failures: int, rand: random.Random) -> float:
     return wait_s * rand.uniform(1, 1.5)
 
 
-def reason_of(error: httpx.HTTPError) -> str:
-    """A transport's error as words."""
+def reason_of(error: BaseException) -> str:
+    """A transport's error in words, its own or those of the system call behind it."""
     if isinstance(error, httpx.ConnectTimeout):
         return "connecting took too long"
     if isinstance(error, httpx.ReadTimeout):
         return "nothing was received for too long"
-    return str(error) or type(error).__name__
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno:
+            known = behind.errno in errno.errorcode
+            return (os.strerror(behind.errno) if known else str(behind.strerror)).lower()
+        if isinstance(behind, BaseExceptionGroup):  # Several addresses were tried.
+            return reason_of(behind.exceptions[-1])
+        behind = behind.__cause__ or behind.__context__
+    return str(error).rstrip(".") or type(error).__name__
 
 
 async def answer_body(response: httpx.Response) -> bytes:

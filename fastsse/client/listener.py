@@ -48,7 +48,8 @@ class Listener:
 
     Reconnects by itself, after the time that the server told and a random part of it, longer
     after each failure in a row, and goes on after the last event. Ends when the server says so
-    (204). `async with` closes it at once when the block ends. One event loop's thread only.
+    (204). `async with` waits until the stream is open, and closes it at once when the block
+    ends; without it the first event asked for connects. One event loop's thread only.
 
     Arguments:
         url: a server (`http://127.0.0.1:8080`, which gets `/events`) or any stream's address.
@@ -90,6 +91,7 @@ class Listener:
         rand: random.Random | None = None,
     ) -> None:
         self._url = events_url(url)
+        self._where = f"unix:{uds}" if uds else self._url
         self._topics = [topics] if isinstance(topics, str) else list(topics)
         self._begin = {"last": last, "since": since}
         self._headers = request_headers(token, {**_HEADERS, **(headers or {})})
@@ -102,7 +104,7 @@ class Listener:
         self._sleep = sleep
         self._rand = rand or random.Random()
         self._failures = 0
-        self._events = self._run()
+        self._steps = self._run()
         self.last_event_id = last_event_id
 
     def __aiter__(self) -> Self:
@@ -114,9 +116,17 @@ class Listener:
         Raises Refused for any other answer that is no event stream, EventTooLarge, and without
         reconnecting also Unreachable. None of these is worth trying again unchanged.
         """
-        return await anext(self._events)
+        while (event := await anext(self._steps)) is None:
+            pass
+        return event
 
     async def __aenter__(self) -> Self:
+        """Connect; from here on nothing that is published is missed. Raises as `__anext__`."""
+        try:
+            await anext(self._steps, None)  # The first step is an open stream, or the end.
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -129,30 +139,32 @@ class Listener:
 
     async def aclose(self) -> None:
         """Close the connection. Idempotent."""
-        await self._events.aclose()
+        await self._steps.aclose()
         if self._owns_client:
             await self._client.aclose()
 
-    async def _run(self) -> AsyncGenerator[ReceivedEvent, None]:
+    async def _run(self) -> AsyncGenerator[ReceivedEvent | None, None]:
+        """Events, and None each time that a stream opens."""
         while True:
             reason = "the server ended the stream"
             try:
                 async with self._connect() as response:
                     if not await self._accepts(response):
                         return
+                    yield None
                     async for chunk in response.aiter_bytes():
                         for event in self._decoder.feed(chunk):
                             self.last_event_id = event.id
                             yield event
                         self.last_event_id = self._decoder.last_event_id
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
-                raise ClientError(f"{self._url}: {reason_of(error)}.") from None
+                raise ClientError(f"{self._where}: {reason_of(error)}.") from None
             except httpx.RequestError as error:
                 reason = reason_of(error)
                 self._failures += 1
             if not self._reconnect:
                 if self._failures:
-                    raise Unreachable(f"{self._url}: {reason}.")
+                    raise Unreachable(f"{self._where}: {reason}.")
                 return
             await self._wait(reason)
 

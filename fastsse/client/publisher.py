@@ -57,7 +57,8 @@ class Publisher:
     one that can't be connected to after growing waits, for `patience_s` all told. A connection
     that breaks after the request was sent is not tried again: the event would be there twice.
 
-    Arguments: as for `listen`; `patience_s` 0 or more; `now_s`, `sleep` and `rand` for tests.
+    Arguments: as for `listen`; `patience_s` 0 or more; `on_wait` is told why and how many seconds
+    before each wait; `now_s`, `sleep` and `rand` are for tests.
     One event loop's thread only; calls may overlap.
     """
 
@@ -70,15 +71,18 @@ class Publisher:
         uds: str | None = None,
         client: httpx.AsyncClient | None = None,
         patience_s: float = DEFAULT_PATIENCE_S,
+        on_wait: Callable[[ClientError, float], None] | None = None,
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: random.Random | None = None,
     ) -> None:
         self._url = httpx.URL(events_url(url))
+        self._where = f"unix:{uds}" if uds else str(self._url)
         self._headers = request_headers(token, headers)
         self._owns_client = client is None
         self._client = new_client(uds) if client is None else client
         self._patience_s = patience_s
+        self._on_wait = on_wait or (lambda _error, _wait_s: None)
         self._now_s = now_s
         self._sleep = sleep
         self._rand = rand or random.Random()
@@ -149,6 +153,7 @@ class Publisher:
                 problem = error
             if self._now_s() + wait_s > deadline_s:
                 raise problem
+            self._on_wait(problem, wait_s)
             await self._sleep(wait_s)
 
     async def _try(self, url: httpx.URL, body: str | bytes, headers: Headers) -> Receipt:
@@ -156,10 +161,10 @@ class Publisher:
             async with self._client.stream("POST", url, content=body, headers=headers) as response:
                 answer = await answer_body(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unreachable(f"{self._url}: {reason_of(error)}.") from None
+            raise Unreachable(f"{self._where}: {reason_of(error)}.") from None
         except httpx.RequestError as error:
             raise OutcomeUnknown(
-                f"{self._url}: {reason_of(error)}; it may be published or not."
+                f"{self._where}: {reason_of(error)}; it may be published or not."
             ) from None
         if response.status_code == 200:
             return _receipt(answer)

@@ -65,7 +65,7 @@ def _printable(text: str) -> str:
 def catalogue() -> dict[str, Option]:
     """Every option by name, in the order of their groups."""
     return {
-        name: _describe(name, field, group.__doc__ or "")
+        name: _describe(name, field, group.title)
         for group in GROUPS
         for name, field in group.model_fields.items()
     }

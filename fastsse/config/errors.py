@@ -29,6 +29,8 @@ class Problem:
 class ConfigError(FastsseError, ValueError):
     """The configuration can't be used. `str()` is one line about the first problem."""
 
+    exit_status = 2
+
     def __init__(self, problems: Sequence[Problem | str]) -> None:
         self.problems = tuple(problems) or ("The configuration can't be used.",)
         super().__init__(str(self.problems[0]))

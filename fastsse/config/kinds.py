@@ -44,7 +44,11 @@ ORIGINS = Kind("ORIGIN", "origins such as https://example.com, or * alone", ",".
 SECRET = Kind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
 GLOB = Kind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
 PATTERN = Kind("REGEX", "a regular expression")
-RULES = Kind("JSON", "a list of at most 1000 tables with match and what it changes")
+RULES = Kind(
+    "JSON",
+    "a list of at most 1000 tables with match and what it changes",
+    lambda rules: json.dumps([rule.model_dump(exclude_none=True) for rule in rules]),
+)
 SWITCH = Kind("", "true or false", lambda value: str(value).lower())
 
 

@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ class Loaded:
     origins: Mapping[str, str]
     notes: tuple[str, ...]
 
+    def origin_of(self, option: str) -> str:
+        """Where the value of `port` or `topics[0].match` came from."""
+        return _origin_of(self.origins, option)
+
 
 def load(flags: Mapping[str, Any] | None = None, file: str | None = None) -> Loaded:
     """Read all sources: `flags` (by option name) over environment over `file` over defaults.
@@ -54,21 +59,22 @@ def load(flags: Mapping[str, Any] | None = None, file: str | None = None) -> Loa
 
 
 def _validated(values: dict[str, Any], origins: dict[str, str], notes: list[str]) -> Loaded:
-    def origin_of(option: str) -> str:
-        name = re.split(r"[.\[]", option, maxsplit=1)[0]
-        origin = origins.get(name, DEFAULT)
-        # A key inside a rule is found by its whole name in the file.
-        return origin.removesuffix(name) + option if origin.endswith(f": {name}") else origin
-
     try:
         config = Config(**values)
     except ConfigError as error:
-        raise error.with_origins(origin_of) from None
+        raise error.with_origins(partial(_origin_of, origins)) from None
     return Loaded(
         config,
         {name: origins.get(name, DEFAULT) for name in catalogue()},
         (*notes, *doubts(config)),
     )
+
+
+def _origin_of(origins: Mapping[str, str], option: str) -> str:
+    name = re.split(r"[.\[]", option, maxsplit=1)[0]
+    origin = origins.get(name, DEFAULT)
+    # A key inside a rule is found by its whole name in the file.
+    return origin.removesuffix(name) + option if origin.endswith(f": {name}") else origin
 
 
 def _file_named(flag: str | None) -> tuple[Path | None, str]:

@@ -4,7 +4,7 @@ Flags, environment variables, file keys, `fastsse serve --help`, `fastsse config
 README's table all come from here. Durations are floats in seconds, sizes ints in bytes.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -28,6 +28,8 @@ from fastsse.units import parse_duration_s, parse_size_bytes
 class OptionGroup(BaseModel):
     """Options of one part of the server. Frozen; a component is given only its own group."""
 
+    title: ClassVar[str]
+
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
@@ -47,7 +49,9 @@ def size(default: str, help: str, *, least: str, most: str) -> Any:
 
 
 class ListenOptions(OptionGroup):
-    """Listening"""
+    """Where the server listens."""
+
+    title = "Listening"
 
     host: Hosts = option(
         "127.0.0.1", "Address or name to listen on, IPv6 too; repeat it for several."
@@ -66,7 +70,9 @@ class ListenOptions(OptionGroup):
 
 
 class StreamOptions(OptionGroup):
-    """Streams"""
+    """What streams may do and how long, and the memory for it."""
+
+    title = "Streams"
 
     max_connections: Count = option(
         0, "Streams at once; 0 is as many as the fd limit carries.", ge=0, le=16_000_000
@@ -119,7 +125,9 @@ class StreamOptions(OptionGroup):
 
 
 class HistoryOptions(OptionGroup):
-    """History"""
+    """What is kept for clients that resume."""
+
+    title = "History"
 
     store: Annotated[Literal["memory"], Choice] = option("memory", "Where history is kept.")
     history_events: EventsKept = option(1000, "Events kept of each topic; 0 keeps none.")
@@ -146,7 +154,9 @@ class HistoryOptions(OptionGroup):
 
 
 class HttpOptions(OptionGroup):
-    """HTTP"""
+    """What requests may do and how long."""
+
+    title = "HTTP"
 
     publish_token: Token | None = option(
         None, "Publishing needs `Authorization: Bearer` with this token."
@@ -179,7 +189,9 @@ class HttpOptions(OptionGroup):
 
 
 class LogOptions(OptionGroup):
-    """Logs"""
+    """What is logged, and how."""
+
+    title = "Logs"
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Choice] = option(
         "info", "What is logged, and what is worse."

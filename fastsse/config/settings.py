@@ -26,7 +26,8 @@ _HOW_TO_LIST = "`fastsse config show` lists them."
 _EXPLAINED_KINDS = (PATTERN, RULES)
 
 
-class Config(ListenOptions, StreamOptions, HistoryOptions, HttpOptions, LogOptions, BaseSettings):
+# The last base's options come first.
+class Config(LogOptions, HttpOptions, HistoryOptions, StreamOptions, ListenOptions, BaseSettings):
     """A whole configuration, frozen.
 
     `Config(port=0, max_lag="1MiB")` takes options as keyword arguments and reads neither

@@ -243,6 +243,25 @@ async def test_start_and_credentials_are_sent() -> None:
     assert "last=" not in second.target
 
 
+async def test_entering_waits_until_the_stream_is_open() -> None:
+    async with StreamServer(streaming(hold=True)) as server, listen(server.url, "t"):
+        assert len(server.requests) == 1
+
+
+async def test_entering_a_refused_stream_raises_and_leaves_nothing_open() -> None:
+    async with StreamServer(answering("404 Not Found")) as server:
+        with pytest.raises(Refused):
+            async with listen(server.url, "t"):
+                pytest.fail("the block must not run")
+
+
+async def test_entering_an_ended_stream_gives_no_events() -> None:
+    async with StreamServer(answering("204 No Content")) as server:
+        async with listen(server.url, "t") as events:
+            assert [event async for event in events] == []
+        assert len(server.requests) == 1
+
+
 async def test_breaking_out_closes_the_connection() -> None:
     closed = asyncio.Event()
 

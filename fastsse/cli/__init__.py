@@ -1,0 +1,120 @@
+"""The command line. Each command is a module of its own, loaded when it is called.
+
+A new command is one line in COMMANDS and one module with a click command; `fastsse --help` needs
+none of them, and `fastsse publish` none of what the server needs.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from fastsse.errors import FastsseError
+from fastsse.version import __version__
+
+# Name: (module, attribute, what `fastsse --help` says).
+COMMANDS = {
+    "serve": ("fastsse.cli.serve", "serve", "Serve event streams and take publishes."),
+    "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
+    "listen": ("fastsse.cli.listen", "listen", "Show a topic's events as they come."),
+    "config": ("fastsse.cli.config", "config", "Show or check the configuration."),
+}
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+# What shells report for a program that a signal ended: 128 + its number.
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+class OutputClosed(Exception):
+    """Nobody reads standard output any more."""
+
+
+class Commands(click.Group):
+    """A group whose commands are imported on demand."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; click itself would end on a closed pipe with status 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise OutputClosed from None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from fastsse.facts import build_facts
+
+    facts = build_facts()
+    click.echo(f"fastsse {facts.pop('version')}")
+    width = max(map(len, facts)) + 2
+    for name, fact in facts.items():
+        click.echo(f"{name:<{width}}{fact}")
+    ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and what it is built with.",
+)
+def fastsse() -> None:
+    """Publish an event once, stream it to everyone who listens.
+
+    \b
+    fastsse serve
+    fastsse listen news
+    fastsse publish news hello
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the process's exit status. Expected errors are one line each."""
+    try:
+        status = fastsse.main(arguments, prog_name="fastsse", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except (OutputClosed, BrokenPipeError):
+        # The interpreter flushes standard output once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except FastsseError as error:
+        click.echo(str(error), err=True)
+        return getattr(error, "exit_status", EXIT_FAILED)
+
+
+__all__ = ["COMMANDS", "__version__", "main"]

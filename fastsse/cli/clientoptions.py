@@ -1,0 +1,61 @@
+"""What `publish` and `listen` share: where the server is, and values with units."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from fastsse.client.http import events_url
+from fastsse.units import parse_duration_s
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+# The server's own variable too, so that one file of variables serves both.
+TOKEN_VARIABLES = ("FASTSSE_TOKEN", "FASTSSE_PUBLISH_TOKEN")
+
+
+def server_address(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--url`, `--uds` and `--token`."""
+    for option in (
+        click.option(
+            "--token",
+            envvar=TOKEN_VARIABLES,
+            show_envvar=True,
+            metavar="TOKEN",
+            help="Sent as `Authorization: Bearer`.",
+        ),
+        click.option(
+            "--uds", metavar="PATH", help="Connect to this Unix socket, whatever the address says."
+        ),
+        click.option(
+            "--url",
+            envvar="FASTSSE_URL",
+            show_envvar=True,
+            default=DEFAULT_URL,
+            show_default=True,
+            metavar="URL",
+            callback=_check_url,
+            help="The server's address.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def read_duration(
+    ctx: click.Context, parameter: click.Parameter, value: str | None
+) -> float | None:
+    """An option's callback: seconds from `10s`, by the rules of the server's options."""
+    if value is None:
+        return None
+    try:
+        return parse_duration_s(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}.", ctx, parameter) from None
+
+
+def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        events_url(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, parameter) from None
+    return value

@@ -1,0 +1,84 @@
+"""`fastsse config show|check`: what the server would run with, and why."""
+
+import json
+from itertools import groupby
+from typing import Any
+
+import click
+
+from fastsse.cli import EXIT_USAGE
+from fastsse.cli.flags import ServerCommand, given_flags, server_options
+from fastsse.config import ConfigError, Loaded, catalogue, load, markdown_table
+from fastsse.config.errors import DEFAULT
+
+
+@click.group()
+def config() -> None:
+    """Show or check the configuration."""
+
+
+@config.command(cls=ServerCommand)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@server_options
+@click.pass_context
+def show(ctx: click.Context, /, file: str | None, as_json: bool, **flags: Any) -> None:
+    """Each value and where it came from; secrets are masked.
+
+    Takes the flags of `fastsse serve`, to see what they would do.
+    """
+    loaded = load(given_flags(ctx, flags), file)
+    click.echo(_as_json(loaded) if as_json else _as_text(loaded))
+    _warn(loaded)
+
+
+@config.command(cls=ServerCommand)
+@server_options
+@click.pass_context
+def check(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
+    """Say every problem, one a line, and exit with 2 if there is any."""
+    try:
+        loaded = load(given_flags(ctx, flags), file)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        return EXIT_USAGE
+    _warn(loaded)
+    click.echo("The configuration is right.")
+    return 0
+
+
+@config.command(hidden=True)
+def table() -> None:
+    """The README's table of options."""
+    click.echo(markdown_table(), nl=False)
+
+
+def _shown(loaded: Loaded) -> dict[str, str]:
+    return {name: option.show(getattr(loaded.config, name)) for name, option in catalogue().items()}
+
+
+def _as_json(loaded: Loaded) -> str:
+    values = {
+        name: {"value": value, "from": loaded.origins[name]}
+        for name, value in _shown(loaded).items()
+    }
+    return json.dumps(values, indent=2, ensure_ascii=False)
+
+
+def _as_text(loaded: Loaded) -> str:
+    shown = _shown(loaded)
+    name_width = max(map(len, shown)) + 2
+    value_width = min(max(map(len, shown.values())), 40) + 2
+    lines: list[str] = []
+    for group, options in groupby(catalogue().values(), key=lambda option: option.group):
+        lines += ["", click.style(group, bold=True)]
+        for option in options:
+            origin = loaded.origins[option.name]
+            line = f"  {option.name:<{name_width}}{shown[option.name]:<{value_width}} {origin}"
+            lines.append(click.style(line, dim=origin == DEFAULT))
+    return "\n".join(lines[1:])
+
+
+def _warn(loaded: Loaded) -> None:
+    for note in loaded.notes:
+        click.echo(note, err=True)

@@ -1,0 +1,68 @@
+"""The server's options as flags, made from their declarations."""
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from fastsse.config import Option, catalogue
+
+FILE_HELP = "Read options from this TOML file.  [env: FASTSSE_CONFIG]"
+
+
+class OptionFlag(click.Option):
+    """A flag that knows its option. Values stay text: the configuration reads them."""
+
+    def __init__(self, option: Option) -> None:
+        is_switch = option.kind.metavar == ""
+        super().__init__(
+            [f"{option.flag}/--no-{option.flag[2:]}" if is_switch else option.flag, option.name],
+            default=None,
+            is_flag=is_switch,
+            multiple=option.repeatable,
+            type=click.BOOL if is_switch else click.STRING,
+            metavar=None if is_switch else option.kind.metavar,
+            help=f"{option.help}  [default: {option.default}; env: {option.variable}]",
+        )
+        self.option = option
+
+
+class ServerCommand(click.Command):
+    """A command whose help shows the server's options by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Other options first."""
+        others = [p for p in self.get_params(ctx) if not isinstance(p, OptionFlag)]
+        _write_section(ctx, formatter, "Options", others)
+        flags = [p for p in self.get_params(ctx) if isinstance(p, OptionFlag)]
+        for group, members in groupby(flags, key=lambda flag: flag.option.group):
+            _write_section(ctx, formatter, group, list(members))
+
+
+def _write_section(
+    ctx: click.Context, formatter: click.HelpFormatter, title: str, parameters: list[Any]
+) -> None:
+    records = [record for parameter in parameters if (record := parameter.get_help_record(ctx))]
+    if records:
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
+def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--config` and every option of the server."""
+    click.option("--config", "file", metavar="FILE", help=FILE_HELP)(function)
+    # click keeps a list on the function, last one first.
+    parameters: list[click.Parameter] = function.__click_params__  # type: ignore[attr-defined]
+    parameters[:0] = [OptionFlag(option) for option in reversed(catalogue().values())]
+    return function
+
+
+def given_flags(ctx: click.Context, flags: dict[str, Any]) -> dict[str, Any]:
+    """Those of `flags` that stood on the command line."""
+    return {
+        name: value
+        for name, value in flags.items()
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }

@@ -1,0 +1,78 @@
+"""`fastsse listen`: a topic's events in the terminal, across reconnects."""
+
+import asyncio
+import sys
+from urllib.parse import urlsplit
+
+import click
+
+from fastsse.cli.clientoptions import server_address
+from fastsse.cli.eventlines import printer
+from fastsse.client.listener import Listener
+
+
+@click.command()
+@click.argument("topics", metavar="TOPIC...", nargs=-1)
+@click.option(
+    "--last", type=click.IntRange(min=0), metavar="N", help="Begin with the newest N events kept."
+)
+@click.option(
+    "--since", metavar="TIME", help="Begin at a time (RFC 3339) or a span before now (10m)."
+)
+@click.option(
+    "--from", "last_event_id", metavar="ID", default="", help="Go on after this id, or `earliest`."
+)
+@click.option("--json", "as_json", is_flag=True, help="An object a line: id, event, data.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+@click.option("--once", is_flag=True, help="Do not reconnect.")
+@server_address
+def listen(
+    topics: tuple[str, ...],
+    last: int | None,
+    since: str | None,
+    last_event_id: str,
+    as_json: bool,
+    count: int | None,
+    once: bool,
+    url: str,
+    uds: str | None,
+    token: str | None,
+) -> None:
+    """Show the events of every TOPIC as they come, until Ctrl-C.
+
+    Reconnects and goes on after the last event, as a browser does. In a terminal events are laid
+    out for reading; elsewhere each event's data is written as it is. News about the connection
+    goes to standard error.
+
+    \b
+    fastsse listen news sport
+    fastsse listen prices --last 1 --json | jq .data
+    """
+    if not topics and not urlsplit(url).query:
+        raise click.UsageError("Which TOPIC? (* is every one.)")
+    output = printer(as_json, sys.stdout, sys.stderr)
+
+    async def run() -> None:
+        listener = Listener(
+            url,
+            topics,
+            last_event_id=last_event_id,
+            last=last,
+            since=since,
+            token=token,
+            uds=uds,
+            reconnect=not once,
+            on_state=output.state,
+        )
+        shown = 0
+        async with listener:
+            async for event in listener:
+                output.event(event)
+                shown += 1
+                if shown == count:
+                    return
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,96 @@
+"""`fastsse publish`: one event from the arguments, or one from each line of standard input."""
+
+import asyncio
+import sys
+
+import click
+
+from fastsse.cli.clientoptions import read_duration, server_address
+from fastsse.cli.inputlines import Lines, publish_lines
+from fastsse.client.errors import ClientError
+from fastsse.client.publisher import Publisher
+
+
+@click.command()
+@click.argument("topic", required=False)
+@click.argument("data", required=False)
+@click.option("--event", metavar="TYPE", help="Event type.")
+@click.option("--id", "event_id", metavar="ID", help="Event id, instead of the server's.")
+@click.option(
+    "--retry",
+    callback=read_duration,
+    metavar="DURATION",
+    help="Tell clients to wait this long before they reconnect.",
+)
+@click.option(
+    "--ndjson",
+    is_flag=True,
+    help='Lines are objects with "topic", "data", "event", "id", "retry"; what they leave out '
+    "comes from the arguments.",
+)
+@click.option(
+    "--patience",
+    callback=read_duration,
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to wait for a server that is busy or not there.",
+)
+@server_address
+def publish(
+    topic: str | None,
+    data: str | None,
+    event: str | None,
+    event_id: str | None,
+    retry: float | None,
+    ndjson: bool,
+    patience: float,
+    url: str,
+    uds: str | None,
+    token: str | None,
+) -> int:
+    """Publish DATA to TOPIC, or each line of standard input as an event of its own.
+
+    Lines that come fast are sent together. Exits with 0 when the server has everything, 1 when
+    it refused, 2 for wrong usage, 3 when it could not be reached.
+
+    \b
+    fastsse publish news hello
+    tail -f app.log | fastsse publish logs --event line
+    fastsse publish --ndjson < events.ndjson
+    """
+    _check_usage(topic, data, event_id, ndjson)
+    retry_ms = None if retry is None else round(retry * 1000)
+    with asyncio.Runner() as runner:
+        publisher = runner.run(_open(url, token, uds, patience))
+        try:
+            if topic is not None and data is not None:
+                event_sent = publisher.publish(
+                    topic, data, event=event, id=event_id, retry_ms=retry_ms
+                )
+                click.echo(runner.run(event_sent).id)
+            else:
+                lines = Lines(topic, ndjson, {"event": event, "retry": retry_ms})
+                publish_lines(lines, lambda batch: runner.run(publisher.publish_ndjson(batch)))
+        finally:
+            runner.run(publisher.aclose())
+    return 0
+
+
+def _check_usage(topic: str | None, data: str | None, event_id: str | None, ndjson: bool) -> None:
+    if topic is None and not ndjson:
+        raise click.UsageError("Which TOPIC? (With --ndjson the lines may name it.)")
+    if data is not None and ndjson:
+        raise click.UsageError("--ndjson reads standard input; leave DATA out.")
+    if data is None and event_id is not None:
+        raise click.UsageError("--id is for one event: give its DATA, or ids with --ndjson.")
+    if data is None and sys.stdin.isatty():
+        click.echo("An event a line; Ctrl-D ends it.", err=True)
+
+
+async def _open(url: str, token: str | None, uds: str | None, patience_s: float) -> Publisher:
+    return Publisher(url, token=token, uds=uds, patience_s=patience_s, on_wait=_tell_wait)
+
+
+def _tell_wait(error: ClientError, wait_s: float) -> None:
+    click.echo(f"{str(error).rstrip('.')}; again in {wait_s:.1f} s", err=True)

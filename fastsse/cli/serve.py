@@ -1,0 +1,31 @@
+"""`fastsse serve`."""
+
+from typing import Any
+
+import click
+
+from fastsse.cli.flags import ServerCommand, given_flags, server_options
+from fastsse.config import ConfigError, load
+
+
+@click.command(cls=ServerCommand)
+@server_options
+@click.pass_context
+def serve(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
+    """Serve event streams and take publishes, until a signal ends it.
+
+    Options come from flags, then from the environment, then from a TOML file, then from their
+    defaults. Durations are written 250ms, 10s, 1m30s; sizes 64KB, 1MiB. `fastsse config show`
+    tells where each value came from.
+    """
+    loaded = load(given_flags(ctx, flags), file)
+    from fastsse import log
+    from fastsse.server import run
+
+    log.configure(loaded.config)
+    for note in loaded.notes:
+        log.get_logger("config").warning(note)
+    try:
+        return run(loaded.config)
+    except ConfigError as error:
+        raise error.with_origins(loaded.origin_of) from None

@@ -1,0 +1,149 @@
+"""Commands explain themselves, load only what they need, and fail in one clear line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastsse.cli import COMMANDS, main
+from fastsse.config import catalogue, markdown_table
+from fastsse.version import __version__
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in catalogue().values():
+        monkeypatch.delenv(option.variable, raising=False)
+    monkeypatch.delenv("FASTSSE_CONFIG", raising=False)
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: fastsse {name}")
+
+
+def test_help_of_serve_shows_every_option_with_default_and_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serve", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    for option in catalogue().values():
+        assert option.flag in words
+        assert f"[default: {option.default}; env: {option.variable}]" in words
+        assert " ".join(option.help.split()) in words
+
+
+def test_version_tells_the_build(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"fastsse {__version__}\n")
+    for fact in ("compiler", "cython", "python", "uvloop", "httptools", "kernel"):
+        assert f"\n{fact} " in out
+
+
+def test_clients_commands_load_nothing_of_the_server() -> None:
+    code = (
+        "import sys; from fastsse.cli import fastsse\n"
+        "for name in ('publish', 'listen'): fastsse.get_command(None, name)\n"
+        "servers = ('pydantic', 'structlog', 'uvloop', 'fastsse._core')\n"
+        "print([name for name in servers if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["serv"], "No such command"),
+        (["publish"], "Which TOPIC?"),
+        (["publish", "--ndjson", "a", "b"], "leave DATA out"),
+        (["publish", "a", "--id", "1"], "--id is for one event"),
+        (["publish", "a", "b", "--retry", "soon"], "must be a duration"),
+        (["publish", "a", "b", "--url", "localhost"], "is not an http:// or https:// address"),
+        (["listen"], "Which TOPIC?"),
+        (["listen", "a", "--last", "-1"], "--last"),
+        (["listen", "a", "--count", "0"], "--count"),
+        (["serve", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_usage_says_what_is_right_and_exits_with_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["serve"], ["config", "show"], ["config", "check"]])
+def test_bad_configuration_is_one_line_and_exit_2(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--heartbeat", "-5s"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        'heartbeat = "-5s" (from --heartbeat) must be a duration from 10ms to 1h, '
+        "such as 250ms, 10s or 1m30s.\n",
+    )
+
+
+def test_check_tells_every_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "check", "--port", "x", "--retry", "y"]) == 2
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["port", "retry"]
+
+
+def test_check_of_a_right_configuration_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "check", "--port", "0"]) == 0
+    assert capsys.readouterr().out == "The configuration is right.\n"
+
+
+def test_show_tells_value_and_origin_and_masks_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text('publish_token = "s3cret"\nmax_lag = "1MiB"\n[[topics]]\nmatch = "a"\n')
+    monkeypatch.setenv("FASTSSE_PORT", "1")
+    arguments = ["--config", str(file), "--host", "::1", "--allow-anonymous-publish"]
+    assert main(["config", "show", *arguments]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.startswith("  ")}
+    assert rows["host"] == ["::1", "--host"]
+    assert rows["port"] == ["1", "FASTSSE_PORT"]
+    assert rows["max_lag"] == ["1MiB", f"{file}:", "max_lag"]
+    assert rows["publish_token"][0] == "***"
+    assert rows["drain"] == ["10s", "default"]
+    assert "s3cret" not in out
+    assert main(["config", "show", "--json", *arguments]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert list(shown) == list(catalogue())
+    assert shown["allow_anonymous_publish"]["value"] == "true"
+    assert shown["topics"] == {"value": '[{"match": "a"}]', "from": f"{file}: topics"}
+
+
+def test_switch_can_be_turned_off_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASTSSE_ALLOW_ANONYMOUS_PUBLISH", "true")
+    assert main(["config", "show", "--json", "--no-allow-anonymous-publish"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["allow_anonymous_publish"]["value"] == "false"
+
+
+def test_table_has_a_row_for_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "table"]) == 0
+    table = capsys.readouterr().out
+    assert table == markdown_table()
+    assert len(table.splitlines()) == len(catalogue()) + 2
+    assert "| `max_lag` | `4MiB` | 1KiB to 64GiB |" in table

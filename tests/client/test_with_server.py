@@ -1,0 +1,208 @@
+"""Client and server together: what one publishes the other receives, across every kind of cut."""
+
+import asyncio
+
+import pytest
+
+from fastsse.client import Publisher, Receipt, Refused, StreamState, Unreachable, listen
+from fastsse.config import Config
+from fastsse.server import Server
+
+HARD_TOPICS = ["a b", "a+b", "a&topic=b", "é世🙂", "100%", "a/b?c#d", "*x", "%41"]
+
+
+def config(**options: object) -> Config:
+    return Config(port=0, drain=0, retry="10ms", **options)
+
+
+@pytest.mark.parametrize("topic", HARD_TOPICS)
+async def test_any_topic_goes_through_both_ways_of_publishing(topic: str) -> None:
+    async with Server(config()) as server:
+        url = server.addresses[0]
+        async with Publisher(url) as publisher, listen(url, topic) as events:
+            first = await publisher.publish(topic, "one", event="é t", id="i d")
+            second = await publisher.publish_batch([{"topic": topic, "data": {"n": 1}}])
+            received = [await anext(events), await anext(events)]
+    assert [(event.data, event.event) for event in received] == [
+        ("one", "é t"),
+        ('{"n":1}', "message"),
+    ]
+    assert [event.id for event in received] == [first.id, second.last] == ["i d", second.first]
+
+
+async def test_lines_nulls_and_marks_survive_the_journey() -> None:
+    data = "\ufeffa\nb\n\n  c\u2028\x00: d\n"
+    async with Server(config()) as server:
+        url = server.addresses[0]
+        async with Publisher(url) as publisher, listen(url, "t") as events:
+            await publisher.publish("t", data)
+            assert (await anext(events)).data == data
+
+
+async def test_batch_is_received_in_order() -> None:
+    async with Server(config()) as server:
+        url = server.addresses[0]
+        async with Publisher(url) as publisher, listen(url, "t") as events:
+            sent = [{"topic": "t", "data": f"{number}"} for number in range(500)]
+            receipt = await publisher.publish_batch(sent)
+            received = [await anext(events) for _ in sent]
+    assert [event.data for event in received] == [f"{number}" for number in range(500)]
+    assert receipt == Receipt(500, received[0].id, received[-1].id)
+
+
+async def test_restarted_listener_goes_on_after_its_last_event() -> None:
+    async with Server(config()) as server:
+        url = server.addresses[0]
+        for number in range(5):
+            server.publish("t", f"{number}")
+        async with listen(url, "t", last_event_id="earliest") as events:
+            assert [(await anext(events)).data for _ in range(2)] == ["0", "1"]
+            seen = events.last_event_id
+        async with listen(url, "t", last_event_id=seen) as events:
+            assert [(await anext(events)).data for _ in range(3)] == ["2", "3", "4"]
+
+
+async def test_start_can_be_chosen() -> None:
+    async with Server(config()) as server:
+        url = server.addresses[0]
+        for number in range(5):
+            server.publish("t", f"{number}")
+        async with listen(url, "t", last=2) as events:
+            assert (await anext(events)).data == "3"
+        async with listen(url, "t", since="1h") as events:
+            # An hour ago this server was not there yet.
+            assert (await anext(events)).gap is not None
+            assert (await anext(events)).data == "0"
+
+
+async def test_cut_streams_lose_and_repeat_nothing_while_events_flow() -> None:
+    class Cuts:
+        """Ends the server's side of every connection now and then."""
+
+        def __init__(self) -> None:
+            self.opened = 0
+
+        def __call__(self, state: StreamState) -> None:
+            self.opened += state.kind == "open"
+
+    cuts = Cuts()
+    wanted = [f"{number}" for number in range(300)]
+    async with Server(config()) as server:
+        relay = Relay(server.port)
+        async with relay:
+            url = f"http://127.0.0.1:{relay.port}"
+            async with listen(url, "t", on_state=cuts) as events:
+                received = []
+                for number in wanted:
+                    server.publish("t", number)
+                    if int(number) % 20 == 7:
+                        relay.cut()
+                    if int(number) % 3 == 0:
+                        received.append((await anext(events)).data)
+                while len(received) < len(wanted):
+                    received.append((await anext(events)).data)
+    assert received == wanted
+    assert cuts.opened >= 3
+
+
+async def test_lost_history_is_told_as_a_gap() -> None:
+    async with Server(config(history_events=2)) as server:
+        url = server.addresses[0]
+        first = server.publish("t", "0")
+        for number in range(1, 6):
+            server.publish("t", f"{number}")
+        async with listen(url, "t", last_event_id=first) as events:
+            gap = (await anext(events)).gap
+            assert gap is not None
+            assert (gap.reason, gap.requested) == ("evicted", first)
+            assert [(await anext(events)).data for _ in range(2)] == ["4", "5"]
+
+
+async def test_refusals_carry_field_and_line() -> None:
+    async with Server(config(publish_token="s3cret")) as server:
+        url = server.addresses[0]
+        async with Publisher(url) as publisher:
+            with pytest.raises(Refused) as caught:
+                await publisher.publish("t", "x")
+            assert caught.value.status == 401
+        async with Publisher(url, token="s3cret") as publisher:
+            with pytest.raises(Refused) as caught:
+                await publisher.publish_batch([{"topic": "t", "data": "x"}, {"topic": ""}])
+            assert (caught.value.status, caught.value.line) == (400, 2)
+            with pytest.raises(Refused) as caught:
+                await publisher.publish("$own", "x")
+            assert (caught.value.status, caught.value.field) == (400, "topic")
+        with pytest.raises(Refused):
+            async with listen(url, []):
+                pytest.fail("the block must not run")
+
+
+async def test_drained_server_is_come_back_to() -> None:
+    states: list[StreamState] = []
+
+    async def wait(wait_s: float) -> None:
+        raise asyncio.CancelledError
+
+    async with Server(config()) as server:
+        events = listen(server.addresses[0], "t", on_state=states.append, sleep=wait)
+        await events.__aenter__()
+        server.publish("t", "x")
+        assert (await anext(events)).data == "x"
+    with pytest.raises(asyncio.CancelledError):
+        await anext(events)
+    await events.aclose()
+    assert [state.kind for state in states] == ["open", "waiting"]
+    # The farewell told a time of its own.
+    assert states[1].wait_s >= 0.01
+
+
+async def test_stopped_server_is_unreachable() -> None:
+    async with Server(config()) as server:
+        url = server.addresses[0]
+    async with Publisher(url, patience_s=0) as publisher:
+        with pytest.raises(Unreachable):
+            await publisher.publish("t", "x")
+
+
+class Relay:
+    """Passes bytes between clients and a server, and can cut them all."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Relay":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Reset every connection, both ways."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers |= {writer, back}
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pass(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await source.read(100):
+                sink.write(chunk)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.close()
