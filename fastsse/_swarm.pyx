@@ -47,7 +47,7 @@ COUNTER_NAMES = (
     "end_bad_response", "end_bad_stream", "end_too_large", "end_no_port", "end_fd_limit",
     "end_other",
     "status_204", "status_other_2xx", "status_3xx", "status_4xx", "status_5xx",
-    "turns", "cpu_us", "settled_at_us", "last_errno",
+    "turns", "cpu_us", "began_at_us", "settled_at_us", "last_errno",
 )
 MEASURE_NAMES = (
     "latency", "replay", "first", "completion", "connect", "first_byte", "open", "reconnect",

@@ -190,6 +190,7 @@ cdef inline void run_loop(Engine *engine) noexcept nogil:
     cdef uint64_t woke_us
     cdef int ready, i
     engine.began_us = woke_us = engine.pace_us = clock_us(CLOCK_MONOTONIC)
+    swarm_store(&engine.stats.counters[<int>BEGAN_AT_US], engine.began_us)
     while swarm_load(&engine.stats.orders[<int>ORDER_STOP]) == 0:
         if engine.pace_us >= engine.next_tick_us:
             tick(engine)

@@ -406,6 +406,7 @@ cdef inline void run_publisher(Publisher *publisher) noexcept nogil:
     """Runs until all is sent and answered, patience ends or the order to stop comes."""
     cdef epoll_event events[POSTERS_READY]
     cdef uint64_t now = clock_us(CLOCK_REALTIME), expirations
+    cdef uint64_t cpu_before_us = clock_us(CLOCK_THREAD_CPUTIME_ID)
     cdef uint32_t number
     cdef int ready, i
     swarm_store(&publisher.counters[<int>PUBLISH_STARTED_AT_US], publisher.begin_us)
@@ -423,5 +424,6 @@ cdef inline void run_publisher(Publisher *publisher) noexcept nogil:
             else:
                 on_poster(publisher, &events[i])
         now = clock_us(CLOCK_REALTIME)
-        swarm_store(&publisher.counters[<int>PUBLISH_CPU_US], clock_us(CLOCK_THREAD_CPUTIME_ID))
+        swarm_store(&publisher.counters[<int>PUBLISH_CPU_US],
+                    clock_us(CLOCK_THREAD_CPUTIME_ID) - cpu_before_us)
     count_unsent(publisher)

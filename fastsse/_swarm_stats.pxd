@@ -65,7 +65,8 @@ cdef enum Counter:
     # the client itself
     COUNT_TURNS
     COUNT_CPU_US
-    SETTLED_AT_US             # when every connection had once been opened, 0 before
+    BEGAN_AT_US               # monotonic clock: the loop's start
+    SETTLED_AT_US             # … when every connection had once been opened, 0 before
     LAST_ERRNO
     COUNTERS
 

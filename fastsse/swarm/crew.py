@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -145,6 +146,19 @@ class Crew:
         for number, block in enumerate(self._blocks):
             block[1] = edges[number + 1] - edges[number]
 
+    def opening_s(self) -> float:
+        """How long the slowest process took to open all its connections, once all have settled."""
+        return max(block[_SETTLED] - block[_BEGAN] for block in self._blocks) / 1e6
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The forked processes that hold the connections."""
+        if not self.alive:
+            return []
+        assert self._process is not None
+        leader = self._process.pid
+        return list(map(int, Path(f"/proc/{leader}/task/{leader}/children").read_text().split()))
+
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Waits until each connection has once been opened or given up. False: not in time."""
         return self.wait_for(lambda: all(b[_SETTLED] for b in self._blocks), timeout_s)
@@ -170,6 +184,7 @@ class Crew:
 
 
 _FIRST = len(_swarm.ORDER_NAMES)
+_BEGAN = _FIRST + _swarm.COUNTER_NAMES.index("began_at_us")
 _SETTLED = _FIRST + _swarm.COUNTER_NAMES.index("settled_at_us")
 _EVENTS = _FIRST + _swarm.COUNTER_NAMES.index("events")
 _CPU = _FIRST + _swarm.COUNTER_NAMES.index("cpu_us")

@@ -19,7 +19,7 @@ _HALF = 1024
 GAUGES = frozenset(
     {
         *("new", "connecting", "head", "stream", "slow", "waiting", "over"),
-        *("settled_at_us", "last_errno", "last_status", "started_at_us", "ended_at_us"),
+        *("began_at_us", "settled_at_us", "last_errno", "last_status", "started_at_us", "ended_at_us"),
     }
 )
 """Counters that say how things are, not how often something happened."""

@@ -1,0 +1,98 @@
+"""The server under test: a real `fastsse serve` process of its own, on a core of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_PATIENCE_S = 20
+STOP_PATIENCE_S = 30
+TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class Server:
+    """`fastsse serve` with its defaults and the options given, bound to a free port.
+
+    Args:
+        cpu: the core that all its threads stay on; below 0: any.
+    """
+
+    def __init__(self, cpu: int = -1, options: Sequence[str] = ()) -> None:
+        self.options = list(options)
+        self._cpu = cpu
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.NamedTemporaryFile(suffix=".log")
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "fastsse", "serve", "--port", "0"),
+                *("--log-format", "json", *self.options),
+            ],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        if self._cpu >= 0:
+            os.sched_setaffinity(self._process.pid, {self._cpu})
+        self.url = self._address()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def _address(self) -> str:
+        """The first address that the server's start-up line names."""
+        deadline = time.monotonic() + START_PATIENCE_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            for line in Path(self._log.name).read_text().splitlines():
+                if '"addresses"' in line:
+                    return str(json.loads(line)["addresses"][0])
+            time.sleep(0.02)
+        raise RuntimeError("fastsse serve did not start:\n" + Path(self._log.name).read_text())
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def cpu_us(self) -> int:
+        """User and system time of all its threads, from /proc/<pid>/stat (10 ms steps)."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_US
+
+    def memory(self) -> dict[str, int]:
+        """Bytes in user space: `rss`, `pss`, `private`."""
+        found = {}
+        names = {"Rss": "rss", "Pss": "pss", "Private_Dirty": "private"}
+        for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name in names:
+                found[names[name]] = int(rest.split()[0]) * 1024
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """What `/metrics` counts without labels: deliveries, sends, missed edges …"""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        rows = (line.rsplit(" ", 1) for line in text.splitlines() if line[:1] not in ("#", ""))
+        return {name: float(value) for name, value in rows if "{" not in name}
