@@ -1,0 +1,190 @@
+"""One worker: listeners and connections, the hub, the sender; started and ended together."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from fastsse._core import Sender
+from fastsse.backbone.memory import MemoryBackbone
+from fastsse.channels import ClosedStream
+from fastsse.config import Config
+from fastsse.errors import FastsseError, InvalidEvent
+from fastsse.events import Event
+from fastsse.facts import build_facts
+from fastsse.http.descriptors import Descriptors
+from fastsse.http.entrance import Entrance, Sockets
+from fastsse.hub import Hub, Published
+from fastsse.log import AccessLog, get_logger
+from fastsse.metrics import Metrics
+from fastsse.units import format_duration, format_size
+from fastsse.version import __version__
+
+__all__ = ["Worker"]
+
+log = get_logger("server")
+TICK_S: Final = 1.0
+# When more is to be swept than one step does, the next comes so soon.
+SWEEP_ON_S: Final = 0.005
+# What a drain may take beyond its window, for answers and last bytes.
+DRAIN_GRACE_S: Final = 1.0
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Worker:
+    """Everything that runs. Loop thread only; made inside the loop that it runs on.
+
+    Raises ConfigError or ListenError, and has then left nothing behind. Logs one line when it
+    serves.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config: Final = config
+        self._loop = asyncio.get_running_loop()
+        self._descriptors = Descriptors.plan(config.max_connections)
+        self._drained: asyncio.Event | None = None
+        with contextlib.ExitStack() as undo:
+            sockets = undo.enter_context(contextlib.closing(Sockets.bind(config)))
+            # Before the sender's thread exists; see there.
+            self._descriptors.grow_table()
+            self._sender = sender = _sender(config, self._descriptors)
+            undo.callback(sender.stop)
+            sender.start()
+            self._backbone = MemoryBackbone(now_ms)
+            self._hub = hub = Hub(sender, self._backbone, config, config)
+            hub.channels.on_closed = self._on_closed
+            self._loop.add_reader(sender.notice_fd, hub.channels.read_notices)
+            undo.callback(self._loop.remove_reader, sender.notice_fd)
+            self._access = AccessLog(config)
+            self.entrance: Final = Entrance(
+                config, hub, self._descriptors, lambda: self.stream_count, self._access
+            )
+            undo.callback(self.entrance.close)
+            self._metrics = Metrics(
+                [sender.counters, hub.counters, self.entrance.counters],
+                sender.latency_buckets,
+                build_facts(),
+            )
+            self.entrance.serve(sockets, self._metrics)
+            self._tick()
+            self._sweep()
+            undo.callback(self._stop_timers)
+            self._undo = undo.pop_all()
+        self._log_start()
+
+    @property
+    def max_connections(self) -> int:
+        """Streams that can be open at once."""
+        return self._descriptors.max_connections
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that are open now."""
+        return self._descriptors.max_connections - self._sender.free_slot_count
+
+    def publish(
+        self,
+        topic: str | Sequence[str],
+        data: Any,
+        event: str | None,
+        id: str | None,
+        retry: int | None,
+    ) -> str:
+        """As `Server.publish`."""
+        text = data if isinstance(data, str | bytes) else _json(data)
+        outcomes: list[Published | FastsseError] = []
+        self._hub.publish((Event(topic, text, event, id, retry),), outcomes.append)
+        outcome = outcomes[0]
+        if isinstance(outcome, FastsseError):
+            raise outcome
+        return outcome.last.decode()
+
+    async def drain(self, window_s: float) -> None:
+        """Ends all streams spread over a time; returns when no client is left, or 1 s after."""
+        if self.stream_count:
+            log.info("Draining.", streams=self.stream_count, window=format_duration(window_s))
+        self._drained = asyncio.Event()
+        self._hub.drain(window_s)
+        self.entrance.drain()
+        self._note_if_drained()
+        try:
+            async with asyncio.timeout(window_s + DRAIN_GRACE_S):
+                await self._drained.wait()
+                await self.entrance.answered()
+        except TimeoutError:
+            log.warning("Some clients outlived the drain.", streams=self.stream_count)
+
+    async def close(self) -> None:
+        """Ends everything at once: no descriptor, thread or timer is left."""
+        self._undo.close()
+        await self._backbone.close()
+        await self.entrance.answered()
+        # Sockets are closed in the loop's next turn.
+        await asyncio.sleep(0)
+
+    def _stop_timers(self) -> None:
+        self._ticking.cancel()
+        self._sweeping.cancel()
+
+    def _tick(self) -> None:
+        """Once a second: rates, and the access log's allowance."""
+        self._metrics.tick()
+        self._access.tick()
+        self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+    def _sweep(self) -> None:
+        """Evicts what is too old, a bounded amount a step."""
+        more = self._hub.sweep(now_ms())
+        delay_s = SWEEP_ON_S if more else TICK_S
+        self._sweeping = self._loop.call_later(delay_s, self._sweep)
+
+    def _on_closed(self, stream: ClosedStream) -> None:
+        self._access.closed(
+            stream.handle, stream.reason, stream.duration_s, stream.events, stream.bytes
+        )
+        self._note_if_drained()
+
+    def _note_if_drained(self) -> None:
+        if self._drained is not None and self.stream_count == 0:
+            self._drained.set()
+
+    def _log_start(self) -> None:
+        config = self.config
+        addresses = self.entrance.main.addresses
+        admin = self.entrance.admin.addresses
+        log.info(
+            "fastsse is serving.",
+            version=__version__,
+            addresses=addresses,
+            **({"admin": admin} if admin != addresses else {}),
+            max_connections=self.max_connections,
+            descriptors=self._descriptors.limit,
+            memory_limit=format_size(config.memory_limit),
+            history=format_size(config.history_total),
+            max_lag=format_size(config.max_lag),
+            publish="with a token" if config.publish_token else "by anyone",
+        )
+
+
+def _sender(config: Config, descriptors: Descriptors) -> Sender:
+    return Sender(
+        max_connections=descriptors.max_connections,
+        heartbeat_ms=round(config.heartbeat * 1000),
+        max_lag_bytes=config.max_lag,
+        max_lag_ms=round(config.max_lag_time * 1000),
+        retry_ms=round(config.retry * 1000),
+    )
+
+
+def _json(data: Any) -> bytes:
+    try:
+        return orjson.dumps(data)
+    except TypeError as error:
+        raise InvalidEvent("data", f"must be text, bytes or JSON: {error}") from None
