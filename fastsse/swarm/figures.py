@@ -19,7 +19,8 @@ _HALF = 1024
 GAUGES = frozenset(
     {
         *("new", "connecting", "head", "stream", "slow", "waiting", "over"),
-        *("began_at_us", "settled_at_us", "last_errno", "last_status", "started_at_us", "ended_at_us"),
+        *("began_at_us", "settled_at_us", "started_at_us", "ended_at_us"),
+        *("last_errno", "last_status"),
     }
 )
 """Counters that say how things are, not how often something happened."""

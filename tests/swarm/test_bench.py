@@ -1,4 +1,4 @@
-"""`make bench` in small: every case starts its server, delivers everything and writes its figures."""
+"""`make bench` in small: cases start their servers, deliver everything and write their figures."""
 
 import json
 import subprocess
