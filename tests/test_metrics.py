@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastsse.metrics import CONTENT_TYPE, Metrics
+from fastsse._core import Sender
+from fastsse.client import Publisher, listen
+from fastsse.config import Config
+from fastsse.metrics import CONTENT_TYPE, COUNTERS, GAUGES, Metrics
+from fastsse.server import Server
 
 SENDER = {
     "connections": 3,
@@ -45,14 +50,17 @@ class Parts:
         )
 
     def samples(self) -> dict[str, float]:
-        """Samples by name and labels, as Prometheus reads them."""
-        text = self.metrics.exposition().decode()
-        found: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
-                found[f"{sample.name}{{{labels}}}"] = sample.value
-        return found
+        return samples_of(self.metrics.exposition().decode())
+
+
+def samples_of(text: str) -> dict[str, float]:
+    """Samples by name and labels, as Prometheus reads them."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
 
 
 @pytest.fixture
@@ -145,3 +153,31 @@ def test_rates_before_the_first_tick_are_zero(parts: Parts) -> None:
     assert stats["connections"] == 3
     assert stats["totals"]["disconnects"] == {"lagged": 2, "reset": 5}
     assert set(stats["rates_per_s"].values()) == {0.0}
+
+
+async def test_running_server_exports_every_promised_metric() -> None:
+    async with Server(Config(port=0, drain=0)) as server, httpx.AsyncClient() as client:
+        url = server.addresses[0]
+        async with listen(url, "secret-topic") as events, Publisher(url) as publisher:
+            await publisher.publish("secret-topic", "x")
+            await anext(events)
+            answer = await client.get(f"{url}/metrics")
+            stats = (await client.get(f"{url}/stats")).json()
+    assert answer.headers["content-type"] == CONTENT_TYPE
+    samples = samples_of(answer.text)
+    assert samples["fastsse_connections{}"] == stats["connections"] == 1
+    assert samples["fastsse_events_published_total{}"] == 1
+    assert samples["fastsse_deliveries_total{}"] == 1
+    assert samples["fastsse_delivery_latency_seconds_count{}"] == 1
+    exported = {name.partition("{")[0].removeprefix("fastsse_") for name in samples}
+    for row in (*GAUGES, *COUNTERS):
+        assert row.name + ("_total" if row in COUNTERS else "") in exported
+    assert "secret-topic" not in answer.text
+
+
+def test_no_counter_of_the_core_stays_unexported() -> None:
+    sender = Sender(max_connections=1)
+    known = {row.key for row in (*GAUGES, *COUNTERS)}
+    prefixes = tuple(row.key for row in COUNTERS if row.label)
+    assert {key for key in sender.counters() if not key.startswith(prefixes)} <= known
+    sender.stop()
