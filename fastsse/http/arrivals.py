@@ -63,8 +63,7 @@ class Arrivals:
         wish = _Wish()
         try:
             request, _ = self._reader.read_head(data)
-            persists = self._reader.persists()
-            if request is None or not persists or self._reader.expect_body(request):
+            if request is None or not self._reader.persists or self._reader.expect_body(request):
                 self._renew_reader()
                 return False
             site.routes.find(request).handle(request, wish)

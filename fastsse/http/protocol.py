@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
                 self._await(self._site.waits.head)
             return data
         self._request = request
-        self._persists = reader.persists() and not self._site.draining
+        self._persists = reader.persists and not self._site.draining
         if reader.expect_body(request):
             self._admit_body(request)
         else:

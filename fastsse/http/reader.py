@@ -56,7 +56,16 @@ class Reader:
     until that gives it. All raise Problem for what is no request; nothing can be read then.
     """
 
-    __slots__ = ("_headers", "_limits", "_parser", "_partial", "_repeated", "_targets", "upload")
+    __slots__ = (
+        "_headers",
+        "_limits",
+        "_parser",
+        "_partial",
+        "_repeated",
+        "_targets",
+        "persists",
+        "upload",
+    )
 
     def __init__(self, limits: Limits, targets: Targets) -> None:
         self._limits = limits
@@ -66,6 +75,8 @@ class Reader:
         self._headers: dict[bytes, bytes] = {}
         self._repeated = b""
         self.upload: Upload | None = None
+        #: Whether the connection may carry another request (RFC 9112 §9.3).
+        self.persists = True
 
     @property
     def is_within_head(self) -> bool:
@@ -76,10 +87,6 @@ class Reader:
         """Lets go of the parser, which holds our methods: else only the garbage collector would
         free both."""
         self._parser = cast(HttpRequestParser, None)
-
-    def persists(self) -> bool:
-        """Whether the connection may carry another request (RFC 9112 §9.3)."""
-        return self._parser.should_keep_alive()
 
     def read_head(self, data: bytes) -> tuple[Request | None, bytes]:
         """Takes a head from the front of `data`: its request, if it is whole, and what is left."""
@@ -141,6 +148,10 @@ class Reader:
             if known in self._headers:
                 self._repeated = known
             self._headers[known] = value
+
+    def on_headers_complete(self) -> None:
+        """llhttp: the end of a head; when the request ends, llhttp forgets what it asked for."""
+        self.persists = self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
         """llhttp: a piece of a body."""

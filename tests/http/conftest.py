@@ -54,7 +54,9 @@ Ask = Callable[..., Awaitable[Answer]]
 def ask(server: Server) -> Ask:
     """`await ask("GET", "/healthz")` gives the answer to one request."""
 
-    async def ask_server(method: str, path: str, *headers: str, body: bytes | None = None) -> Answer:
+    async def ask_server(
+        method: str, path: str, *headers: str, body: bytes | None = None
+    ) -> Answer:
         return await asked(server, method, path, *headers, body=body)
 
     return ask_server

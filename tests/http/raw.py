@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,10 +154,8 @@ async def opened(address: str) -> AsyncIterator[Raw]:
         yield Raw(reader, writer)
     finally:
         writer.close()
-        try:
+        with suppress(ConnectionError):
             await writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 def get(path: str, *headers: str) -> bytes:
@@ -171,3 +169,12 @@ def request(method: str, path: str, *headers: str, body: bytes | None = None) ->
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns when the server has come so far."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.001)

@@ -1,0 +1,212 @@
+"""Bounds on requests: what is over one is refused early, and deadlines are absolute."""
+
+import asyncio
+
+import pytest
+from raw import HOST, connected, get, request, until
+
+from fastsse.http.waits import LINGER_S
+
+POST = b"POST /events?topic=a HTTP/1.1\r\n" + HOST
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "byte by byte"])
+async def test_head_over_its_limit_is_refused(start, whole) -> None:
+    server = await start(max_head="1KiB")
+    async with connected(server) as raw:
+        head = get("/healthz", "X: " + "x" * 1024)
+        await (raw.send if whole else raw.trickle)(head)
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (431, "head")
+        assert await raw.is_closed()
+
+
+async def test_head_without_end_is_refused_at_the_limit(server) -> None:
+    async with connected(server) as raw:
+        await raw.send(b"GET /healthz HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 17_000)
+        assert (await raw.answer()).status == 431
+
+
+async def test_head_at_its_limit_is_read(start) -> None:
+    server = await start(max_head="1KiB")
+    async with connected(server) as raw:
+        head = get("/healthz", "X: ")
+        head = head.replace(b"X: ", b"X: " + b"x" * (1024 - len(head)))
+        assert len(head) == 1024
+        await raw.send(head)
+        assert (await raw.answer()).status == 200
+
+
+@pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 431)])
+async def test_hundred_headers_are_allowed_and_no_more(server, count, status) -> None:
+    async with connected(server) as raw:
+        await raw.send(get("/healthz", *[f"X-{n}: y" for n in range(count - 1)]))
+        answer = await raw.answer()
+        assert answer.status == status
+        assert status == 200 or answer.field == "headers"
+
+
+async def test_body_over_max_body_is_refused_from_its_length_alone(start) -> None:
+    server = await start(max_body="1KiB")
+    async with connected(server) as raw:
+        await raw.send(POST + b"Content-Length: 1025\r\n\r\n")
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (413, "body")
+        assert answer.headers["connection"] == "close"
+        assert await raw.is_closed()
+
+
+async def test_client_that_goes_on_sending_still_reads_the_refusal(start) -> None:
+    server = await start(max_body="1KiB")
+    async with connected(server) as raw:
+        await raw.send(POST + b"Content-Length: 3000000\r\n\r\n")
+        await raw.send(b"x" * 3_000_000)
+        assert (await raw.answer()).status == 413
+        assert await raw.is_closed()
+
+
+async def test_chunked_body_is_refused_when_it_exceeds_max_body(start) -> None:
+    server = await start(max_body="1KiB")
+    async with connected(server) as raw:
+        await raw.send(CHUNKED + b"400\r\n" + b"x" * 1024 + b"\r\n1\r\nx\r\n")
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (413, "body")
+        assert await raw.is_closed()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "byte by byte"])
+async def test_body_of_exactly_max_body_is_taken(start, whole) -> None:
+    server = await start(max_body="1KiB")
+    async with connected(server) as raw:
+        send = raw.send if whole else raw.trickle
+        await send(request("POST", "/events?topic=a", body=b"x" * 1024))
+        assert (await raw.answer()).status == 200
+        await send(CHUNKED + b"400\r\n" + b"y" * 1024 + b"\r\n0\r\n\r\n")
+        assert (await raw.answer()).status == 200
+        await raw.send(get("/events?topic=a&last=2"))
+        stream = await raw.stream()
+        assert [(await stream.next()).data for _ in "12"] == ["x" * 1024, "y" * 1024]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "byte by byte"])
+async def test_chunks_extensions_and_trailers_leave_only_the_data(server, whole) -> None:
+    body = b'3;a=b;c="d"\r\nabc\r\n001\r\n \r\n4\r\n\r\n\r\n\r\n0\r\nHost: x\r\nX-Sum: 1\r\n\r\n'
+    async with connected(server) as raw:
+        await (raw.send if whole else raw.trickle)(CHUNKED + body + get("/healthz"))
+        assert (await raw.answer()).status == 200
+        assert (await raw.answer()).body == b"alive\n"
+        await raw.send(get("/events?topic=a&last=1"))
+        assert (await (await raw.stream()).next()).data == "abc \n\n"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"0\r\n" + b"X: y\r\n" * 10_000,
+        b"0\r\nX: " + b"y" * 40_000,
+        b"3;" + b"a" * 40_000,
+        b"1;" + b"a" * 1000 + b"\r\nx\r\n" + (b"1;" + b"a" * 1000 + b"\r\nx\r\n") * 40,
+        b"0" * 40_000,
+    ],
+    ids=["trailers", "trailer", "extension", "extensions", "size"],
+)
+async def test_trailers_and_extensions_are_bounded(server, endless) -> None:
+    async with connected(server) as raw:
+        await raw.send(CHUNKED + endless)
+        assert (await raw.answer()).status in (400, 431)
+        assert await raw.is_closed()
+
+
+async def test_bodies_under_way_are_bounded_together(start) -> None:
+    server = await start()
+    site = server._worker.entrance._arrivals[0].site
+    site.max_upload_bytes = 100_000
+    async with connected(server) as first, connected(server) as second:
+        await first.send(POST + b"Content-Length: 70000\r\n\r\n" + b"x" * 60_000)
+        await until(lambda: site.upload_bytes)
+        await second.send(POST + b"Content-Length: 70000\r\n\r\n" + b"x" * 60_000)
+        answer = await second.answer()
+        assert (answer.status, answer.json["reason"]) == (503, "memory")
+        assert answer.headers["retry-after"] == "1"
+        await first.send(b"x" * 10_000)
+        assert (await first.answer()).status == 200
+    assert site.upload_bytes == 0
+
+
+async def test_given_up_bodies_are_not_counted_on(server) -> None:
+    site = server._worker.entrance._arrivals[0].site
+    async with connected(server) as raw:
+        await raw.send(POST + b"Content-Length: 70000\r\n\r\n" + b"x" * 60_000)
+        await until(lambda: site.upload_bytes)
+        raw.writer.transport.abort()
+    await until(lambda: not site.upload_bytes)
+
+
+async def feed_slowly(raw, data: bytes, every_s: float) -> None:
+    for index in range(len(data)):
+        await raw.send(data[index : index + 1])
+        await asyncio.sleep(every_s)
+
+
+async def test_trickling_head_ends_at_the_deadline_with_408(start) -> None:
+    server = await start(head_timeout="100ms")
+    async with connected(server) as raw:
+        feeding = asyncio.create_task(feed_slowly(raw, get("/healthz", "X: " + "x" * 9999), 0.005))
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (408, "head")
+        assert answer.headers["connection"] == "close"
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+
+
+async def test_trickling_body_ends_at_the_deadline_with_408(start) -> None:
+    server = await start(body_timeout="100ms")
+    async with connected(server) as raw:
+        await raw.send(POST + b"Content-Length: 9999\r\n\r\n")
+        feeding = asyncio.create_task(feed_slowly(raw, b"x" * 9999, 0.005))
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (408, "body")
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+
+
+async def test_head_on_a_kept_connection_has_a_deadline_of_its_own(start) -> None:
+    server = await start(head_timeout="100ms")
+    async with connected(server) as raw:
+        await raw.send(get("/healthz"))
+        assert (await raw.answer()).status == 200
+        await raw.send(b"GET /heal")
+        assert (await raw.answer()).status == 408
+
+
+async def test_connection_that_says_nothing_is_closed_without_a_word(start) -> None:
+    server = await start(head_timeout="50ms")
+    async with connected(server) as raw:
+        assert await raw.is_closed()
+
+
+async def test_idle_connection_is_closed_without_a_word(start) -> None:
+    server = await start(idle_timeout="50ms")
+    async with connected(server) as raw:
+        await raw.send(get("/healthz"))
+        assert (await raw.answer()).status == 200
+        assert await raw.is_closed()
+
+
+async def test_busy_connection_is_not_idle(start) -> None:
+    server = await start(idle_timeout="200ms")
+    async with connected(server) as raw:
+        for _ in range(10):
+            await raw.send(get("/healthz"))
+            assert (await raw.answer()).status == 200
+            await asyncio.sleep(0.05)
+
+
+async def test_refused_client_that_never_closes_is_not_kept(server, monkeypatch) -> None:
+    waits = server._worker.entrance._waits
+    waits.linger.limit_s = LINGER_S / 100
+    async with connected(server) as raw:
+        await raw.send(b"nonsense\r\n\r\n")
+        assert (await raw.answer()).status == 400
+        await until(lambda: not waits)
