@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import click
 
 from fastsse.errors import FastsseError
-from fastsse.version import __version__
 
 # Name: (module, attribute, what `fastsse --help` says).
 COMMANDS = {
@@ -115,6 +114,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FastsseError as error:
         click.echo(str(error), err=True)
         return getattr(error, "exit_status", EXIT_FAILED)
-
-
-__all__ = ["COMMANDS", "__version__", "main"]

@@ -5,15 +5,11 @@ import json
 import os
 import pty
 import signal
-import sys
-from pathlib import Path
 
-from conftest import command, environment  # type: ignore[import-not-found]
+from commandline import command, environment
+from streamserver import StreamServer, answering, streaming
 
 from fastsse.cli.eventlines import harmless
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "client"))
-from streamserver import StreamServer, answering, streaming
 
 
 async def test_data_is_written_as_it_is_into_a_pipe(start, here) -> None:

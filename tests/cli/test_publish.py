@@ -1,17 +1,14 @@
 """`fastsse publish` sends arguments and lines, waits for busy servers, and says what failed."""
 
 import signal
-import sys
 from pathlib import Path
 
 import orjson
+from streamserver import Exchange, StreamServer, answering
 
 from fastsse.client import listen
 from fastsse.config import Config
 from fastsse.server import Server
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "client"))
-from streamserver import Exchange, StreamServer, answering
 
 ONE = answering("200 OK", b'{"id":"5-1"}')
 NO = b'{"detail":"Line 2: the topic is too long","field":"topic","line":2}'

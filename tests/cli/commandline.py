@@ -1,0 +1,72 @@
+"""The command as users run it: a process of its own."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Ended:
+    """What a command left."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Running:
+    """A command under way."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.stdout = process.stdout
+        self.stderr = process.stderr
+
+    async def line(self) -> str:
+        """The next line of standard output."""
+        return (await self.stdout.readline()).decode().rstrip("\n")
+
+    async def error_line(self) -> str:
+        """The next line of standard error."""
+        return (await self.stderr.readline()).decode().rstrip("\n")
+
+    async def write(self, data: bytes) -> None:
+        """Give it input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(data)
+        await self._process.stdin.drain()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    async def ended(self, data: bytes = b"") -> Ended:
+        """Give it the rest of its input and wait for its end."""
+        out, err = await self._process.communicate(data)
+        assert self._process.returncode is not None
+        return Ended(self._process.returncode, out.decode(), err.decode())
+
+    async def stop(self) -> None:
+        """Whatever it does, it does it no longer."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment without what could configure a command."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTSSE_")}
+    return {**clean, "PYTHONPATH": str(ROOT), "NO_PROXY": "*", **variables}
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """How a command is started."""
+    return [sys.executable, "-m", "fastsse", *arguments]
