@@ -9,9 +9,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fastsse._core import Frame, Sender, raw_frame, wire_frame
+from fastsse._core import QUEUE_LIMIT, Frame, Sender, raw_frame, wire_frame
 from fastsse.errors import TurnedAway
-from fastsse.history import History, Selection
+from fastsse.history import PAGE_BYTES, History, Selection
 from fastsse.replay import Gap, PageCache, Replay, after_gap, opening_block
 from fastsse.subscriptions import ANY, Cursor, Subscription
 from fastsse.topics import Topic, Topics
@@ -56,8 +56,9 @@ class Channels:
         history: what is replayed.
         topics: those of the history; channels keep the ones that they name alive.
         retry_ms: the reconnection time that streams open with.
-        replay_memory_bytes: while the core holds more than this, replays wait for their next
-            page, so that newcomers who catch up never make publishers wait.
+        replay_memory_bytes: while the core holds more than this beside the history, replays wait
+            for their next page, so that whoever catches up never makes publishers wait.
+        page_bytes: the bound on one page of a replay.
 
     Attributes:
         publish: hands a frame on: `publish(frame, topic numbers, policy)`. O(topics).
@@ -75,6 +76,7 @@ class Channels:
         *,
         retry_ms: int,
         replay_memory_bytes: int,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self.publish: Final = sender.publish
         self.on_closed: Callable[[ClosedStream], None] = lambda stream: None
@@ -89,7 +91,7 @@ class Channels:
         self._by_selectors: dict[tuple[str, ...], Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
-        self._pages = PageCache()
+        self._pages = PageCache(page_bytes=page_bytes)
         self._replays: dict[int, tuple[Channel, Replay]] = {}
         self._waiting: deque[int] = deque()
         self._openings: dict[tuple[bytes, bool, bool], Frame] = {}
@@ -105,7 +107,11 @@ class Channels:
 
     def has_room(self) -> bool:
         """Whether `open` would take one more stream."""
-        return not self.draining and self._sender.free_slot_count > 0
+        return (
+            not self.draining
+            and self._sender.free_slot_count > 0
+            and self._sender.pending_commands < QUEUE_LIMIT
+        )
 
     def open(self, subscription: Subscription, head: bytes, chunked: bool, fd: int) -> int:
         """Opens a stream on a socket and returns its handle, by which it is known until closed.
@@ -121,6 +127,8 @@ class Channels:
         """
         if self.draining:
             raise TurnedAway("draining")
+        if self._sender.pending_commands >= QUEUE_LIMIT:
+            raise TurnedAway("queue")
         handle = self._sender.allocate()
         if not handle:
             raise TurnedAway("full")
@@ -238,7 +246,8 @@ class Channels:
         self._sender.page(handle, frame, page.is_last)
 
     def _must_wait(self) -> bool:
-        return self._sender.memory_bytes > self._replay_memory_bytes
+        held_bytes = self._sender.memory_bytes - self._history.bytes
+        return held_bytes > self._replay_memory_bytes
 
     def _count(self, gap: Gap | None) -> None:
         if gap is not None:

@@ -58,8 +58,8 @@ class Refused(FastsseError):
 class TurnedAway(FastsseError):
     """A subscriber that was not taken; the socket is still its caller's.
 
-    `reason` is `full` or `draining`. Never an error status: that would end an EventSource for
-    good (WHATWG HTML 9.2.3, "fail the connection").
+    `reason` is `full`, `queue` or `draining`. Never an error status: that would end an
+    EventSource for good (WHATWG HTML 9.2.3, "fail the connection").
     """
 
     def __init__(self, reason: str) -> None:

@@ -19,7 +19,7 @@ from fastsse.logs import Log, WholeLog
 from fastsse.positions import position_at
 from fastsse.topics import Topic, Topics
 
-__all__ = ["History", "Page", "Selection"]
+__all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 
 PAGE_BYTES = 256 * 1024
 # What a kept event costs beside its bytes (frame header, allocation, position, its places in two

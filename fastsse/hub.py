@@ -15,7 +15,7 @@ from fastsse.channels import Channels
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
-from fastsse.history import History
+from fastsse.history import PAGE_BYTES, History
 from fastsse.positions import N_BITS, N_MASK, format_position
 from fastsse.replay import GAP_REASONS
 from fastsse.topics import STRICTEST_FIRST, Rules, Topic, Topics
@@ -24,7 +24,7 @@ __all__ = ["Hub", "Published"]
 
 RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
 REFUSALS: Final = (*RETRY_AFTER_S, "backbone")
-# Above this share of the memory limit replays wait, which leaves the rest to publishers.
+# Of the memory beside the history replays may use this share, which leaves the rest to publishers.
 REPLAY_MEMORY_SHARE = 0.75
 
 data_of = attrgetter("data")
@@ -70,7 +70,8 @@ class Hub:
         sender: the core's, started; the hub's channels are the only ones to command it.
         backbone: gives the order; the hub goes on from its head.
         history: limits and topic rules.
-        streams: `retry`, `lag_policy`, `memory_limit`.
+        streams: `retry`, `lag_policy`, and `memory_limit`, of which the history is a part.
+        page_bytes: the bound on one page of a replay.
 
     Attributes:
         channels: opens streams.
@@ -86,6 +87,7 @@ class Hub:
         backbone: Backbone,
         history: HistoryOptions,
         streams: StreamOptions,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         start = backbone.head
         self.topics: Final = Topics(Rules(history, streams.lag_policy), start)
@@ -95,7 +97,10 @@ class Hub:
             self.history,
             self.topics,
             retry_ms=round(streams.retry * 1000),
-            replay_memory_bytes=int(streams.memory_limit * REPLAY_MEMORY_SHARE),
+            replay_memory_bytes=int(
+                REPLAY_MEMORY_SHARE * max(0, streams.memory_limit - history.history_total)
+            ),
+            page_bytes=page_bytes,
         )
         self.events_published = 0
         self.publishes_refused: Counter[str] = Counter()

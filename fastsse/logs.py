@@ -74,9 +74,10 @@ class WholeLog:
     for a pass over the whole.
     """
 
-    __slots__ = ("_block", "_frames", "_holes", "_owners", "_positions", "_start")
+    __slots__ = ("_block", "_frames", "_holes", "_new_holes", "_owners", "_positions", "_start")
 
-    # Closing one block costs about a millisecond at most; holes stay under a third of the log.
+    # Closing one costs a few milliseconds at most, in a log of a million. It is done once holes are
+    # a quarter of the log, and so often that they stay under a half of it.
     BLOCK = 32 * 1024
 
     def __init__(self) -> None:
@@ -84,7 +85,8 @@ class WholeLog:
         self._frames: list[Frame] = []
         self._owners: list[Owners | None] = []
         self._start = 0
-        self._holes = 0  # Made since a block was last closed.
+        self._holes = 0
+        self._new_holes = 0  # Made since a block was last closed.
         self._block = 0  # Where the next block to close begins.
 
     def append(self, position: int, frame: Frame, owners: Owners) -> None:
@@ -115,9 +117,7 @@ class WholeLog:
         if index == self._start:
             self._advance()
         else:
-            self._holes += 1
-            if self._holes >= max(CUT_MIN, min(self.BLOCK, len(self._positions)) // 4):
-                self._close_block()
+            self._make_hole()
         return True
 
     def after(self, position: int) -> Iterator[Frame]:
@@ -149,11 +149,21 @@ class WholeLog:
         end = len(owners)
         while start < end and owners[start] is None:
             start += 1
+        self._holes -= start - self._start - 1
         if start >= CUT_MIN and start * 2 >= end:
             del self._positions[:start], self._frames[:start], owners[:start]
             self._block = max(0, self._block - start)
             start = 0
         self._start = start
+
+    def _make_hole(self) -> None:
+        self._holes += 1
+        self._new_holes += 1
+        length = len(self._owners) - self._start
+        if self._holes > length // 4 and self._new_holes >= max(
+            CUT_MIN, min(self.BLOCK, length) // 8
+        ):
+            self._close_block()
 
     def _close_block(self) -> None:
         first = self._block if self._start <= self._block < len(self._positions) else self._start
@@ -162,8 +172,10 @@ class WholeLog:
         self._positions[first:stop] = compress(self._positions[first:stop], kept)
         self._frames[first:stop] = compress(self._frames[first:stop], kept)
         self._owners[first:stop] = compress(kept, kept)
-        self._block = first + sum(owners is not None for owners in kept)
-        self._holes = 0
+        closed = kept.count(None)
+        self._block = first + len(kept) - closed
+        self._holes -= closed
+        self._new_holes = 0
 
 
 def _all_evicted(owners: Owners | None, position: int) -> bool:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Final, Literal, NamedTuple
 
 from fastsse._core import Frame, join_frames, raw_frame
-from fastsse.history import History, Page, Selection
+from fastsse.history import PAGE_BYTES, History, Page, Selection
 from fastsse.positions import format_position, parse_position, position_at
 from fastsse.subscriptions import Cursor
 
@@ -77,12 +77,17 @@ class PageCache:
 
     A page that ends before the head stays right for ever: what lies between two places of the
     order does not change, and what was evicted since is still in it.
+
+    Arguments:
+        limit_bytes: the bound on all pages together.
+        page_bytes: the bound on one, see `History.page`.
     """
 
-    __slots__ = ("_limit_bytes", "_pages", "bytes")
+    __slots__ = ("_limit_bytes", "_page_bytes", "_pages", "bytes")
 
-    def __init__(self, limit_bytes: int = PAGE_CACHE_BYTES) -> None:
+    def __init__(self, limit_bytes: int = PAGE_CACHE_BYTES, page_bytes: int = PAGE_BYTES) -> None:
         self._limit_bytes = limit_bytes
+        self._page_bytes = page_bytes
         self._pages: OrderedDict[tuple[tuple[str, ...], int], JoinedPage] = OrderedDict()
         self.bytes = 0
 
@@ -95,7 +100,7 @@ class PageCache:
         if page is not None and (not page.is_last or page.through == history.head):
             self._pages.move_to_end(key)
             return page
-        page = _joined(history.page(selection, after))
+        page = _joined(history.page(selection, after, self._page_bytes))
         if page.frame is not None:
             self._keep(key, page)
         return page

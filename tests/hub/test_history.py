@@ -1,0 +1,352 @@
+"""History against a plain model: what is kept, what a reader gets, what counts as lost."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastsse import logs
+from fastsse._core import Frame, encode_frame
+from fastsse.config import HistoryOptions, TopicRule
+from fastsse.history import EVENT_COST_BYTES, OWN_ID_COST_BYTES, TOPIC_COST_BYTES, History
+from fastsse.positions import position_at
+from fastsse.topics import Rules, Topic, Topics
+
+START = position_at(1_000_000)
+SECOND = 1000
+
+
+@dataclass
+class Made:
+    """A history and the means to fill it."""
+
+    history: History
+    topics: Topics
+    history_options: HistoryOptions
+    now_ms: int = 1_000_000
+    n: int = 0
+
+    def add(self, *names: str, size: int = 50, own_id: bytes | None = None) -> int:
+        """Appends an event whose body is `size` bytes and returns its position."""
+        self.n += 1
+        position = position_at(self.now_ms) + self.n
+        frame = encode_frame(b"x" * (size - len(b"data: \n\n")), None, None, 0, position)
+        assert frame.size == size
+        self.history.append(frame, tuple(map(self.topics.intern, names)), own_id)
+        return position
+
+    def select(self, *names: str) -> list[Topic] | None:
+        return None if names == ("*",) else [self.topics.intern(name) for name in names]
+
+    def kept(self, *names: str, after: int = 0) -> list[int]:
+        """Positions that a reader of these topics gets, read in one page."""
+        page = self.history.page(self.select(*names), after, 1 << 40)
+        assert page.is_last
+        assert page.through == self.history.head
+        return positions(page.frames)
+
+    def lost_through(self, *names: str) -> int:
+        return self.history.evicted_through(self.select(*names))
+
+
+def positions(frames: list[Frame]) -> list[int]:
+    return [frame.position for frame in frames]
+
+
+def make(*rules: TopicRule, **options: object) -> Made:
+    history_options = HistoryOptions(topics=rules, **options)  # type: ignore[arg-type]
+    topics = Topics(Rules(history_options, "disconnect"), START)
+    history = History(topics, history_options.history_total, START)
+    return Made(history, topics, history_options)
+
+
+def test_only_the_newest_events_of_a_topic_are_kept_by_count() -> None:
+    made = make(history_events=3)
+    added = [made.add("a") for _ in range(5)]
+    assert made.kept("a") == added[2:]
+    assert made.lost_through("a") == added[1]
+    assert made.lost_through("other") == START
+
+
+def test_only_the_newest_events_of_a_topic_are_kept_by_bytes() -> None:
+    made = make(history_bytes=2 * (50 + EVENT_COST_BYTES))
+    added = [made.add("a") for _ in range(4)]
+    assert made.kept("a") == added[2:]
+    big = made.add("a", size=2 * EVENT_COST_BYTES + 101)
+    assert made.kept("a") == []
+    assert made.lost_through("a") == made.lost_through("*") == big
+
+
+def test_a_rule_that_keeps_nothing_keeps_nothing_and_says_so() -> None:
+    made = make(TopicRule(match="live/*", history_events=0))
+    kept, gone = made.add("a"), made.add("live/x")
+    assert made.kept("live/x") == []
+    assert made.kept("*") == [kept]
+    assert made.lost_through("live/x") == made.lost_through("*") == gone
+    assert made.lost_through("a") == START
+    assert made.topics.intern("live/x").log is None
+
+
+def test_events_that_are_too_old_go_without_any_publish() -> None:
+    made = make(TopicRule(match="brief", history_age=1.0), history_age=10.0)
+    brief, long = made.add("brief"), made.add("long")
+    assert not made.history.sweep(made.now_ms + 1 * SECOND)
+    assert made.kept("*") == [brief, long]
+    assert not made.history.sweep(made.now_ms + 1 * SECOND + 1)
+    assert (made.kept("brief"), made.kept("*")) == ([], [long])
+    assert made.lost_through("brief") == brief
+    assert made.lost_through("long") == START
+    assert not made.history.sweep(made.now_ms + 11 * SECOND)
+    assert made.kept("*") == []
+
+
+def test_one_sweep_does_a_bounded_amount_of_work_and_says_that_more_is_left() -> None:
+    made = make(history_age=1.0)
+    added = [made.add("a") for _ in range(25)]
+    later_ms = made.now_ms + 2 * SECOND
+    assert made.history.sweep(later_ms, limit=10)
+    assert made.kept("a") == added[10:]
+    assert made.history.sweep(later_ms, limit=10)
+    assert not made.history.sweep(later_ms, limit=10)
+    assert made.kept("a") == []
+
+
+def test_a_sweep_after_the_clock_went_back_evicts_nothing() -> None:
+    made = make(history_age=1.0)
+    added = made.add("a")
+    assert not made.history.sweep(made.now_ms - 10**9)
+    assert made.kept("a") == [added]
+
+
+def test_total_bound_evicts_the_oldest_of_all_topics() -> None:
+    one = 50 + EVENT_COST_BYTES + TOPIC_COST_BYTES
+    made = make(history_total=3 * one)
+    added = [made.add(name) for name in "abcd"]
+    assert made.kept("*") == added[1:]
+    assert made.lost_through("a") == made.lost_through("*") == added[0]
+    assert made.lost_through("b") == START
+    assert made.history.bytes == 3 * one
+    made.add("d", size=3 * one)
+    assert made.kept("*") == []
+    assert (made.history.bytes, made.history.events) == (0, 0)
+
+
+def test_an_event_under_several_topics_counts_once_and_stays_until_the_last_lets_go() -> None:
+    made = make(TopicRule(match="short", history_events=1))
+    both = made.add("short", "long")
+    assert made.history.bytes == 50 + EVENT_COST_BYTES + 2 * TOPIC_COST_BYTES
+    assert made.history.events == 1
+    later = made.add("short")
+    assert made.kept("short") == [later]
+    assert made.kept("long") == [both]
+    assert made.kept("*") == made.kept("long", "short") == [both, later]
+    assert made.lost_through("*") == START
+
+
+def test_a_reader_of_several_topics_gets_an_event_of_both_once_and_in_order() -> None:
+    made = make()
+    added = [made.add(*names) for names in ("a", "ab", "b", "ba", "c", "a")]
+    assert made.kept("a", "b") == [*added[:4], added[5]]
+    assert made.kept("a", "b", after=added[1]) == [added[2], added[3], added[5]]
+
+
+def test_pages_hold_at_most_their_bytes_but_always_one_event() -> None:
+    made = make()
+    added = [made.add("a", size=size) for size in (40, 40, 40, 500, 40)]
+    page = made.history.page(made.select("a"), 0, 100)
+    assert (positions(page.frames), page.through, page.is_last) == (added[:2], added[1], False)
+    page = made.history.page(made.select("a"), added[1], 100)
+    assert positions(page.frames) == [added[2]]
+    page = made.history.page(made.select("a"), added[2], 100)
+    assert positions(page.frames) == [added[3]]
+    page = made.history.page(made.select("a"), added[3], 100)
+    assert (positions(page.frames), page.is_last) == ([added[4]], True)
+
+
+def test_the_newest_n_are_found_over_several_topics() -> None:
+    made = make()
+    added = [made.add(*names) for names in ("a", "ab", "b", "ba", "c", "a")]
+    both = made.select("a", "b")
+    assert made.history.before_newest(both, 3) == added[2] - 1
+    assert made.history.before_newest(both, 100) == added[0] - 1
+    assert made.history.before_newest(both, 0) == added[-1]
+    assert made.history.before_newest(made.select("none"), 3) == added[-1]
+    assert made.history.before_newest(None, 2) == added[4] - 1
+    assert made.history.before_earliest(made.select("b")) == added[1] - 1
+    assert made.history.before_earliest(made.select("none")) == added[-1]
+
+
+def test_own_ids_are_found_by_their_earliest_event_and_go_with_it() -> None:
+    made = make(history_events=2)
+    first = made.add("a", own_id=b"x")
+    made.add("a", own_id=b"x")
+    assert made.history.find(b"x") == first
+    assert made.history.bytes == 2 * (50 + EVENT_COST_BYTES) + TOPIC_COST_BYTES + OWN_ID_COST_BYTES
+    made.add("a")
+    assert made.history.find(b"x") is None
+    again = made.add("a", own_id=b"x")
+    assert made.history.find(b"x") == again
+
+
+def test_an_own_id_is_found_as_a_header_brings_it_back() -> None:
+    made = make()
+    added = made.add("a", own_id=b" x y\t")
+    assert made.history.find(b"x y") == made.history.find(b" x y\t") == added
+
+
+def test_topics_are_idle_when_their_last_event_went() -> None:
+    made = make(history_events=1, history_age=1.0)
+    made.add("a")
+    made.add("a")
+    assert made.topics.forget_idle(10) == []
+    made.history.sweep(made.now_ms + 2 * SECOND)
+    assert [topic.name for topic in made.topics.forget_idle(10)] == ["a"]
+
+
+# -- a model ------------------------------------------------------------------------------------
+
+NAMES = ("a", "b", "few", "brief", "small", "none")
+RULES = (
+    TopicRule(match="few", history_events=2),
+    TopicRule(match="brief", history_age=2.0),
+    TopicRule(match="small", history_bytes=600),
+    TopicRule(match="none", history_events=0),
+)
+TOTAL_BYTES = 6_000
+
+
+@dataclass
+class ModelEvent:
+    position: int
+    size: int
+    names: tuple[str, ...]
+    own_id: bytes | None = None
+
+
+@dataclass
+class Model:
+    """The same promises, by lists that are searched."""
+
+    limits: HistoryOptions
+    kept: dict[str, list[ModelEvent]] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    lost_of_all: int = START
+    ids: dict[bytes, int] = field(default_factory=dict)
+
+    def alive(self) -> list[ModelEvent]:
+        events = {id(event): event for log in self.kept.values() for event in log}
+        return sorted(events.values(), key=lambda event: event.position)
+
+    def cost(self) -> int:
+        alive = self.alive()
+        topics = sum(1 for log in self.kept.values() if log)
+        events = sum(event.size + EVENT_COST_BYTES for event in alive)
+        return events + topics * TOPIC_COST_BYTES + len(self.ids) * OWN_ID_COST_BYTES
+
+    def evict_first(self, name: str) -> None:
+        event = self.kept[name].pop(0)
+        self.lost[name] = event.position
+        if not any(event in log for log in self.kept.values()):
+            self.lost_of_all = max(self.lost_of_all, event.position)
+            if event.own_id is not None and self.ids.get(event.own_id) == event.position:
+                del self.ids[event.own_id]
+
+    def append(self, event: ModelEvent) -> None:
+        for name in event.names:
+            self.kept.setdefault(name, []).append(event)
+        if event.own_id is not None:
+            self.ids.setdefault(event.own_id, event.position)
+        for name in event.names:
+            limits, log = self.limits.limits(name), self.kept[name]
+            while log and (
+                len(log) > limits.events
+                or sum(event.size + EVENT_COST_BYTES for event in log) > limits.bytes
+            ):
+                self.evict_first(name)
+        while self.cost() > TOTAL_BYTES:
+            oldest = self.alive()[0]
+            for name in oldest.names:
+                if self.kept[name][:1] == [oldest]:
+                    self.evict_first(name)
+
+    def sweep(self, now_ms: int) -> None:
+        for name, log in self.kept.items():
+            horizon = position_at(now_ms - round(self.limits.limits(name).age_s * 1000))
+            while log and log[0].position <= horizon:
+                self.evict_first(name)
+
+    def read(self, names: tuple[str, ...], after: int) -> list[int]:
+        return [
+            event.position
+            for event in self.alive()
+            if event.position > after
+            and (names == ("*",) or any(event in self.kept.get(name, ()) for name in names))
+        ]
+
+
+adding = st.tuples(
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True),
+    st.integers(10, 300),
+    st.sampled_from([None, None, b"x", b"y"]),
+)
+steps = st.lists(adding | st.integers(0, 3_000), max_size=120)
+readers = st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(tuple) | st.just(("*",))
+
+
+@settings(deadline=None, max_examples=200)
+@given(steps=steps, names=readers, limit_bytes=st.integers(1, 1000), cut=st.integers(0, 120))
+@pytest.mark.parametrize("cut_min", [1, 64])
+def test_history_keeps_and_reads_what_the_model_does(
+    cut_min: int,
+    steps: list[tuple[list[str], int, bytes | None] | int],
+    names: tuple[str, ...],
+    limit_bytes: int,
+    cut: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "CUT_MIN", cut_min)
+        patch.setattr(logs.WholeLog, "BLOCK", 8)
+        made = make(*RULES, history_events=20, history_age=5.0, history_total=TOTAL_BYTES)
+        model = Model(made.history_options)
+        seen = [START]
+        for step in steps:
+            if isinstance(step, int):
+                made.now_ms += step
+                made.history.sweep(made.now_ms)
+                model.sweep(made.now_ms)
+            else:
+                topics, size, own_id = step
+                seen.append(made.add(*topics, size=size, own_id=own_id))
+                model.append(ModelEvent(seen[-1], size, tuple(topics), own_id))
+            assert (made.history.bytes, made.history.events) == (model.cost(), len(model.alive()))
+        check_reader(made, model, names, seen[min(cut, len(seen) - 1)], limit_bytes)
+
+
+def check_reader(
+    made: Made, model: Model, names: tuple[str, ...], after: int, limit_bytes: int
+) -> None:
+    """Reads page by page from a place and compares with the model, and everything else there is
+    to know."""
+    lost = max(model.lost.get(name, START) for name in names)
+    assert made.lost_through(*names) == (model.lost_of_all if names == ("*",) else lost)
+    assert {own_id: made.history.find(own_id) for own_id in model.ids} == model.ids
+    expected = model.read(names, after)
+    earliest = model.read(names, 0)
+    selection = made.select(*names)
+    assert made.history.before_earliest(selection) == (
+        earliest[0] - 1 if earliest else made.history.head
+    )
+    for count in (1, 3, 1000):
+        newest = earliest[-count:]
+        before = newest[0] - 1 if newest else made.history.head
+        assert made.history.before_newest(selection, count) == before
+    read: list[int] = []
+    while True:
+        page = made.history.page(selection, after, limit_bytes)
+        read += positions(page.frames)
+        assert len(page.frames) <= 1 or sum(frame.size for frame in page.frames) <= limit_bytes
+        if page.is_last:
+            break
+        after = page.through
+    assert read == expected

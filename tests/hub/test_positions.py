@@ -1,0 +1,82 @@
+"""Positions order everything: strictly increasing, one text for each."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastsse.positions import (
+    Clock,
+    format_position,
+    is_position_shaped,
+    parse_position,
+    position_at,
+    position_ms,
+)
+
+milliseconds = st.integers(0, 2**63 - 1)
+counters = st.integers(0, 2**64 - 1)
+
+
+@given(milliseconds, counters)
+def test_text_of_a_position_reads_back_as_the_same(ms: int, n: int) -> None:
+    text = format_position(position_at(ms) + n)
+    assert text == f"{ms}-{n}".encode()
+    assert parse_position(text) == parse_position(text.decode()) == position_at(ms) + n
+    assert is_position_shaped(text)
+    assert position_ms(position_at(ms) + n) == ms
+
+
+@given(milliseconds, counters, milliseconds, counters)
+def test_positions_order_by_time_and_then_by_counter(a: int, b: int, c: int, d: int) -> None:
+    assert (position_at(a) + b < position_at(c) + d) == ((a, b) < (c, d))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "01-1",
+            "1-01",
+            "+1-1",
+            " 1-1",
+            "1-1\n",
+            "1--1",
+            "1-1-1",
+            "a-b",
+        ),
+        *(f"{2**63}-0", f"0-{2**64}", "9" * 5000 + "-1", "1-" + "9" * 5000, "\ud800-1"),
+        "\u0661-\u0661",
+    ],
+)
+def test_what_is_not_exactly_a_position_is_none(text: str) -> None:
+    assert parse_position(text) is None
+
+
+@pytest.mark.parametrize("text", [b"007-1", b"99999999999999999999999999-1", b"0-0"])
+def test_position_shaped_covers_all_digits_hyphen_digits(text: bytes) -> None:
+    assert is_position_shaped(text)
+
+
+@given(st.lists(st.tuples(milliseconds, st.integers(1, 1000)), min_size=1))
+def test_clock_only_goes_up_however_time_jumps(steps: list[tuple[int, int]]) -> None:
+    now = 0
+    clock = Clock(lambda: now, last=position_at(steps[0][0]))
+    last = clock.last
+    for now, count in steps:
+        first = clock.take(count)
+        assert first > last
+        assert position_ms(first) >= now
+        last = first + count - 1
+        assert clock.last == last
+    assert clock.next() == last + 1 or position_ms(clock.last) > position_ms(last)
+
+
+@given(milliseconds)
+def test_the_place_before_an_event_is_never_an_event_of_an_earlier_millisecond(ms: int) -> None:
+    clock = Clock(lambda: ms)
+    assert clock.next() == position_at(ms) + 1

@@ -1,0 +1,246 @@
+"""What a stream is told before it is live: where it is, what is missing, what is kept."""
+
+import json
+
+import pytest
+from eventstream import parse
+
+from fastsse._core import encode_frame
+from fastsse.config import HistoryOptions, TopicRule
+from fastsse.errors import InvalidSubscription
+from fastsse.history import History
+from fastsse.positions import format_position, position_at
+from fastsse.replay import Gap, PageCache, Replay, opening_block
+from fastsse.subscriptions import Cursor, Subscription
+from fastsse.topics import Rules, Topics
+
+START = position_at(1000)
+
+
+def text(position: int) -> str:
+    return format_position(position).decode()
+
+
+class Kept:
+    """A history of numbered events: event n of a topic lies at START + n."""
+
+    def __init__(self, *topics: str, **options: object) -> None:
+        rules = (TopicRule(match="none", history_events=0),)
+        history_options = HistoryOptions(topics=rules, **options)  # type: ignore[arg-type]
+        self.topics = Topics(Rules(history_options, "disconnect"), START)
+        self.history = History(self.topics, history_options.history_total, START)
+        for topic in topics:
+            self.add(topic)
+
+    def add(self, topic: str, own_id: bytes | None = None) -> None:
+        position = self.history.head + 1
+        frame = encode_frame(b"x", None, own_id or format_position(position), 0, position)
+        self.history.append(frame, (self.topics.intern(topic),), own_id)
+
+    def begin(self, topic: str, cursor: Cursor) -> tuple[Replay, Gap | None]:
+        return Replay.begin(self.history, [self.topics.intern(topic)], cursor)
+
+    def first_gap(self, topic: str, cursor: Cursor) -> Gap | None:
+        """What the stream is told when it opens."""
+        replay, gap = self.begin(topic, cursor)
+        selection = [self.topics.intern(topic)]
+        page = PageCache().read(self.history, (topic,), selection, replay.after)
+        return replay.advance(page) or gap
+
+
+def test_opening_block_is_a_comment_the_retry_time_and_the_place() -> None:
+    assert opening_block(3000, START + 5) == b": fastsse\nretry: 3000\nid: 1000-5\n\n"
+
+
+def test_opening_block_without_a_place_is_no_event_for_anybody() -> None:
+    block = opening_block(3000, None)
+    assert block == b": fastsse\nretry: 3000\n"
+    first = parse(block + encode_frame(b"x", None, b"1-1", 0, 1).body).events
+    assert [message.data for message in first] == ["x"]
+
+
+def test_a_gap_stands_in_the_opening_block_and_names_where_the_stream_goes_on() -> None:
+    stream = parse(opening_block(3000, START, Gap("evicted", b"7-7", START + 9)))
+    (message,) = stream.events
+    assert message.type == "fastsse.gap"
+    assert message.last_event_id == stream.last_event_id == "1000-9"
+    assert stream.retry_ms == 3000
+    assert json.loads(message.data) == {"reason": "evicted", "requested": "7-7", "from": "1000-9"}
+
+
+@pytest.mark.parametrize(
+    "requested",
+    [b'a"b', b"a\nb", b"a\r\ndata: x\n\n", b"\0", b"\xff\xfe", "\u2028".encode(), b"x" * 9000],
+)
+def test_whatever_was_asked_for_the_gap_is_one_event(requested: bytes) -> None:
+    gap = Gap("unknown", requested, START)
+    (message,) = parse(gap.encode()).events
+    told = json.loads(message.data)["requested"]
+    assert told == requested[:256].decode("utf-8", "replace")
+
+
+def test_new_streams_begin_at_the_head() -> None:
+    kept = Kept("a", "a")
+    replay, gap = kept.begin("a", Cursor("head"))
+    assert (replay.after, gap) == (START + 2, None)
+
+
+def test_a_stream_goes_on_after_a_position_an_own_id_or_from_the_earliest() -> None:
+    kept = Kept("a", "a", "b", "a")
+    kept.add("a", own_id=b"mine")
+    kept.add("a")
+    for cursor, after in (
+        (Cursor("after", text(START + 2)), START + 2),
+        (Cursor("after", text(START + 2).encode()), START + 2),
+        (Cursor("after", "mine"), START + 5),
+        (Cursor("after", b" mine "), START + 5),
+        (Cursor("after", "earliest"), START),
+        (Cursor("earliest"), START),
+        (Cursor("after", ""), START + 6),
+    ):
+        replay, gap = kept.begin("a", cursor)
+        assert (replay.after, gap) == (after, None), cursor
+
+
+def test_last_n_begins_before_the_first_of_them_and_never_tells_a_gap() -> None:
+    kept = Kept("a", "b", "a", "b", "a", history_events=2)
+    assert kept.begin("a", Cursor("last", 1))[0].after == START + 4
+    assert kept.begin("a", Cursor("last", 10_000))[0].after == START + 2
+    assert kept.begin("a", Cursor("last", 0))[0].after == START + 5
+    for count in (0, 1, 10_000):
+        assert kept.first_gap("a", Cursor("last", count)) is None
+    assert kept.first_gap("a", Cursor("earliest")) is None
+
+
+def test_since_begins_before_the_first_event_of_that_millisecond() -> None:
+    kept = Kept("a", "a")
+    assert kept.begin("a", Cursor("since", 1000))[0].after == START
+    assert kept.begin("a", Cursor("since", 1001))[0].after == START + 2
+    assert kept.begin("a", Cursor("since", 2**63 - 1))[0].after == START + 2
+    assert kept.first_gap("a", Cursor("since", 1000)) is None
+
+
+def test_since_before_what_was_evicted_tells_a_gap() -> None:
+    kept = Kept("a", "a", history_events=1)
+    gap = kept.first_gap("a", Cursor("since", 1000))
+    assert gap is not None
+    assert (gap.reason, gap.requested, gap.resumes_at) == ("evicted", b"1000-0", START + 1)
+
+
+@pytest.mark.parametrize("event_id", ["nobody's", "007-1", f"{2**70}-1", "\ud800", "\0", "é" * 300])
+def test_an_id_that_nobody_published_is_unknown(event_id: str) -> None:
+    kept = Kept("a", "a")
+    gap = kept.first_gap("a", Cursor("after", event_id))
+    assert gap is not None
+    assert (gap.reason, gap.resumes_at) == ("unknown", START + 2)
+
+
+def test_a_position_above_the_head_lies_in_the_future() -> None:
+    kept = Kept("a", "a")
+    gap = kept.first_gap("a", Cursor("after", text(START + 3)))
+    assert gap is not None
+    assert (gap.reason, gap.requested, gap.resumes_at) == ("future", b"1000-3", START + 2)
+    assert kept.first_gap("a", Cursor("after", text(START + 2))) is None
+
+
+def test_an_id_from_before_a_restart_was_evicted() -> None:
+    kept = Kept()
+    gap = kept.first_gap("a", Cursor("after", text(START - 1)))
+    assert gap is not None
+    assert (gap.reason, gap.resumes_at) == ("evicted", START)
+    assert kept.first_gap("a", Cursor("after", text(START))) is None
+
+
+@pytest.mark.parametrize(("after", "is_told"), [(0, True), (1, True), (2, False), (3, False)])
+def test_eviction_is_told_before_the_edge_and_not_at_or_after_it(after: int, is_told: bool) -> None:
+    kept = Kept("a", "a", "a", "a", history_events=2)
+    gap = kept.first_gap("a", Cursor("after", text(START + after)))
+    assert (gap is not None) is is_told
+    if gap is not None:
+        assert (gap.reason, gap.resumes_at) == ("evicted", START + 2)
+
+
+def test_a_gap_goes_on_from_the_head_when_nothing_is_kept() -> None:
+    kept = Kept("none", "a")
+    gap = kept.first_gap("none", Cursor("after", text(START)))
+    assert gap is not None
+    assert gap.resumes_at == START + 2
+
+
+def test_what_other_topics_lost_is_no_gap() -> None:
+    kept = Kept("quiet", *["busy"] * 50, history_events=2)
+    assert kept.first_gap("quiet", Cursor("after", text(START))) is None
+    assert kept.first_gap("busy", Cursor("after", text(START))) is not None
+
+
+def test_a_client_that_comes_back_with_the_gaps_id_is_told_no_gap_again() -> None:
+    kept = Kept("a", "a", "a", "a", history_events=2)
+    for cursor in (Cursor("after", text(START)), Cursor("after", "x"), Cursor("after", "9999-1")):
+        gap = kept.first_gap("a", cursor)
+        assert gap is not None
+        assert kept.first_gap("a", Cursor("after", text(gap.resumes_at))) is None
+
+
+def test_pages_are_joined_once_for_all_who_resume_from_the_same_place() -> None:
+    kept = Kept("a", "a", "a")
+    pages = PageCache()
+    topics = [kept.topics.intern("a")]
+    first = pages.read(kept.history, ("a",), topics, START)
+    assert pages.read(kept.history, ("a",), topics, START) is first
+    assert pages.read(kept.history, ("a",), topics, START + 1) is not first
+    kept.add("a")
+    later = pages.read(kept.history, ("a",), topics, START)
+    assert later.through == kept.history.head
+    assert later.frame is not None
+    assert later.frame.events == 4
+
+
+def test_cached_pages_are_bounded_in_bytes_and_the_latest_used_stay() -> None:
+    kept = Kept("a", "a", "a")
+    topics = [kept.topics.intern("a")]
+    one = PageCache().read(kept.history, ("a",), topics, START).frame
+    assert one is not None
+    pages = PageCache(limit_bytes=one.size + 10)
+    first = pages.read(kept.history, ("a",), topics, START)
+    assert pages.bytes == one.size
+    pages.read(kept.history, ("a",), topics, START + 1)
+    assert pages.bytes < one.size
+    assert pages.read(kept.history, ("a",), topics, START) is not first
+
+
+def test_a_page_that_was_cached_before_an_eviction_still_tells_no_gap() -> None:
+    kept = Kept(*["a"] * 100, history_events=100)
+    topics = [kept.topics.intern("a")]
+    pages = PageCache(page_bytes=1000)
+    page = pages.read(kept.history, ("a",), topics, START)
+    assert not page.is_last
+    for _ in range(5):
+        kept.add("a")
+    early, late = Replay(START, b""), Replay(START, b"")
+    assert early.advance(pages.read(kept.history, ("a",), topics, START)) is None
+    assert late.advance(PageCache().read(kept.history, ("a",), topics, START)) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("last", -1), ("last", 10_001), ("since", -1), ("since", 2**63)]
+)
+def test_numbers_out_of_bounds_are_refused(kind: str, value: int) -> None:
+    with pytest.raises(InvalidSubscription) as caught:
+        Cursor(kind, value)  # type: ignore[arg-type]
+    assert caught.value.field == kind
+
+
+def test_selectors_are_sorted_and_unique_and_everything_makes_others_superfluous() -> None:
+    assert Subscription(["b", "a", "b"]).selectors == ("a", "b")
+    assert Subscription(["b", "*"]).selectors == ("*",)
+
+
+@pytest.mark.parametrize(
+    "selectors", [[], [""], ["a\n"], ["x" * 1025], ["$sys"], [f"t{n}" for n in range(101)]]
+)
+def test_selectors_that_can_not_be_subscribed_to_are_refused(selectors: list[str]) -> None:
+    with pytest.raises(InvalidSubscription) as caught:
+        Subscription(selectors)
+    assert caught.value.field == "topic"
+    Subscription([f"t{n}" for n in range(100)])
+    Subscription([f"t{n}" for n in range(101)], topics_max=101)
