@@ -21,11 +21,12 @@ from fastsse._swarm_os cimport (
     CLOCK_REALTIME, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, TFD_CLOEXEC, TFD_NONBLOCK, clock_us, close,
     epoll_create1, epoll_ctl, epoll_event, errno, timerfd_create,
 )
-from fastsse._swarm_publish cimport (
+from fastsse._swarm_post cimport (
     IN_BYTES, OUT_BYTES, PUBLISH_COUNTERS, PUBLISH_MEASURES, PUBLISH_ORDERS, PUBLISH_WORDS,
-    Poster, Sent, Topic, run_publisher,
+    Poster, Sent, Topic,
 )
-from fastsse._swarm_publish cimport Publisher as PublisherState
+from fastsse._swarm_post cimport Publisher as PublisherState
+from fastsse._swarm_publish cimport run_publisher
 from fastsse._swarm_read cimport skip_mark
 from fastsse._swarm_stamp cimport STAMP_MIN_BYTES, Stamp, stamp_read, stamp_write
 from fastsse._swarm_stats cimport BLOCK_WORDS, COUNTERS, MEASURES, ORDERS, GAUGE_NEW, stats_in
@@ -53,7 +54,7 @@ MEASURE_NAMES = (
     "latency", "replay", "first", "completion", "connect", "first_byte", "open", "reconnect",
     "turn",
 )
-# The same for a publisher's block, in the order of _swarm_publish.pxd.
+# The same for a publisher's block, in the order of _swarm_post.pxd.
 PUBLISH_COUNTER_NAMES = (
     "requests", "events", "accepted", "events_accepted", "refused", "unknown", "unsent",
     "connects", "connects_failed", "bytes", "cpu_us", "last_status", "last_errno",
