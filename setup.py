@@ -17,7 +17,13 @@ from setuptools import Extension, setup
 sanitize = os.environ.get("FASTSSE_SANITIZE", "")
 flags = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-fno-strict-aliasing", "-pthread"]
 if sanitize:
-    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover", "-O1", "-g"]
+    flags += [
+        f"-fsanitize={sanitize}",
+        "-fno-omit-frame-pointer",
+        "-fno-sanitize-recover",
+        "-O1",
+        "-g",
+    ]
 else:
     flags += ["-O3", "-g0"]
 link_flags = ["-pthread", *([f"-fsanitize={sanitize}"] if sanitize else [])]

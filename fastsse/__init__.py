@@ -1,9 +1,9 @@
 """fastsse: a Server-Sent-Events fan-out server with a native core.
 
-    async with fastsse.Server(fastsse.Config(port=0)) as server:
-        server.publish("news", "hello", event="tick")
+async with fastsse.Server(fastsse.Config(port=0)) as server:
+    server.publish("news", "hello", event="tick")
 
-    fastsse.encode("hello", event="tick")  # b'event: tick\\ndata: hello\\n\\n'
+fastsse.encode("hello", event="tick")  # b'event: tick\\ndata: hello\\n\\n'
 """
 
 import importlib

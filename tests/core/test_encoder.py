@@ -8,9 +8,9 @@ from fastsse import _core
 from tests.eventstream import parse
 
 line_enders = st.sampled_from(["\r", "\n", "\r\n", "\x00", "\ufeff", "\u2028", "\u0085", "", ":"])
-texts = st.lists(
-    st.one_of(line_enders, st.text(st.characters(exclude_categories=["Cs"])))
-).map("".join)
+texts = st.lists(st.one_of(line_enders, st.text(st.characters(exclude_categories=["Cs"])))).map(
+    "".join
+)
 field_texts = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\x00"), min_size=1
 )

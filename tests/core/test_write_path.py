@@ -104,9 +104,7 @@ def test_a_peer_that_is_gone_ends_the_stream(hub: Hub) -> None:
 
 def test_a_write_to_a_reset_socket_ends_the_stream(hub: Hub) -> None:
     client = hub.connect(1, kind="tcp")
-    client.peer.setsockopt(
-        socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00"
-    )
+    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     client.peer.close()
     assert hub.wait_closed(client)[3] == "reset"
 
