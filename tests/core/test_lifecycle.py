@@ -60,9 +60,9 @@ def test_bytes_after_the_request_end_the_stream(hub: Hub) -> None:
 
 def test_a_gibibyte_of_junk_is_not_read(hub: Hub) -> None:
     client = hub.connect(1, kind="tcp")
-    with pytest.raises(OSError, match="pipe|reset"):
-        for _ in range(1024):
-            client.peer.sendall(b"j" * (1 << 20))
+    junk = memoryview(bytes(1 << 30))
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        client.peer.sendall(junk)
     assert hub.wait_closed(client)[3] == "client_data"
 
 
@@ -268,6 +268,7 @@ def test_a_drain_ends_a_stuck_connection_without_a_last_chunk(hub: Hub) -> None:
 
 
 def test_stop_closes_every_socket_and_gives_everything_back(make_hub: MakeHub) -> None:
+    before = _core.native_frames_alive()
     hub = make_hub()
     hub.sender.add_channel(1, [1])
     clients = [hub.connect(1, send_buffer=4096) for _ in range(10)]
@@ -275,7 +276,7 @@ def test_stop_closes_every_socket_and_gives_everything_back(make_hub: MakeHub) -
         hub.publish(b"x" * 2000, policy=_core.POLICY_LATEST)
     hub.sender.stop()
     hub.sender.stop()
-    assert _core.native_frames_alive() == 0
+    assert _core.native_frames_alive() == before
     for client in clients:
         client.read_to_end()
     with pytest.raises(RuntimeError, match="not running"):

