@@ -1,0 +1,112 @@
+"""Promises about the project itself: which way dependencies point, what the wheel needs."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "fastsse"
+# From the ground up: a room may lean on its own floor and on those below it.
+FLOORS = [
+    {"version", "errors", "units", "stamp", "_core", "_swarm", "facts"},
+    {"config", "log", "positions", "client"},
+    {"events", "subscriptions", "metrics"},
+    {"topics", "logs", "history", "replay", "backbone"},
+    {"channels"},
+    {"hub"},
+    {"http"},
+    {"worker", "server"},
+    {"swarm", "doctor"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(module: str) -> str | None:
+    """`fastsse.http.cors` stands in `http`; None for what is not ours."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "fastsse" and len(parts) > 1 else None
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    """The rooms that a file takes something from."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {room for name in names if (room := room_of(name))}
+        elif isinstance(node, ast.Import):
+            found |= {room for alias in node.names if (room := room_of(alias.name))}
+    return found & FLOOR_OF.keys()
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_dependencies_point_one_way(path: pathlib.Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert room in FLOOR_OF, "a new room needs a floor"
+    above = {other for other in imports(path) if FLOOR_OF[other] > FLOOR_OF[room]}
+    assert not above, f"{room} leans on {above}, which stands above it"
+
+
+def test_only_channels_and_the_worker_take_the_sender() -> None:
+    """`channels` commands it, `hub` asks it how it is, the worker makes it."""
+    users = {
+        path.stem
+        for path in FILES
+        if any(
+            isinstance(node, ast.ImportFrom)
+            and node.module == "fastsse._core"
+            and any(alias.name == "Sender" for alias in node.names)
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    assert users <= {"channels", "hub", "server", "worker"}
+
+
+def test_another_system_is_told_what_to_do() -> None:
+    program = "import sys; sys.platform = 'darwin'; exec(open('setup.py').read())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "fastsse needs Linux (epoll); use Docker or WSL2"
+
+
+@pytest.mark.timeout(300)
+def test_the_wheel_runs_without_cython_and_a_compiler(tmp_path: pathlib.Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", *"wheel -q --no-deps --no-build-isolation -w".split()]
+        + [tmp_path, ROOT],  # noqa: RUF005
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("fastsse-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    assert not [name for name in names if name.endswith((".pyx", ".pxd", ".c"))]
+    assert {"fastsse/py.typed", "fastsse/_core.pyi", "fastsse/http/page.html"} <= set(names)
+    program = (
+        "import sys; sys.modules['Cython'] = None; import fastsse;"
+        "from fastsse.cli import main; print(fastsse.__file__);"
+        "sys.argv[1:] = ['--version']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(tmp_path) in done.stdout
+    assert "fastsse 0." in done.stdout
