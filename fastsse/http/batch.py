@@ -21,6 +21,8 @@ __all__ = ["event_of_json", "events_of_lines"]
 MEMBERS: Final = ("topic", "data", "event", "id", "retry")
 _MEMBER_SET: Final = frozenset(MEMBERS)
 _QUOTED: Final = tuple(b'"%s"' % name.encode() for name in MEMBERS)
+# Our names are of the letters a to z only.
+_ESCAPED_LETTERS: Final = (b"\\u006", b"\\u007")
 _INT_LEAST, _INT_MOST = -(1 << 63), (1 << 64) - 1
 
 
@@ -101,14 +103,14 @@ def _is_understood(
 ) -> bool:
     """Whether no name can stand twice and no number can have lost digits.
 
-    Each of our names was written as often as it was understood, here or inside of data; and no
-    float has an exponent, as all do that are beyond 64 bits.
+    Each of our names was written as often as it was understood, here or inside of data, and none
+    behind escapes; and no float has an exponent, as all do that are beyond 64 bits.
     """
     inside = b"".join(encoded)
     written = sum(map(body.count, _QUOTED))
     if written != sum(map(len, objects)) + sum(map(inside.count, _QUOTED)):
         return False
-    return b"e+" not in inside
+    return not any(sign in body for sign in _ESCAPED_LETTERS) and b"e+" not in inside
 
 
 def _check_slowly(body: bytes | bytearray) -> None:

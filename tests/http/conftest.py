@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from raw import Answer, connected, request
 
 from fastsse.config import Config
 from fastsse.server import Server
+from tests.http.raw import Answer, connected, request
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 # libuv keeps a pipe for the process from its first loop on; no test shall be blamed for it.

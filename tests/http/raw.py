@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from eventstream import EventStream, Message
-
 from fastsse.server import Server
+from tests.eventstream import EventStream, Message
 
 HOST = b"Host: test\r\n"
 TIMEOUT_S = 20

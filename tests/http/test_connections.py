@@ -4,7 +4,8 @@ import asyncio
 import socket
 
 import pytest
-from raw import HOST, connected, get, request, until
+
+from tests.http.raw import HOST, connected, get, request, until
 
 
 async def test_pipelined_requests_are_answered_in_order(server) -> None:

@@ -5,9 +5,9 @@ import os
 import socket
 
 import pytest
-from raw import HOST, connected, get, opened, request, until
 
 from fastsse.http.protocol import Connection
+from tests.http.raw import HOST, connected, get, opened, request, until
 
 SUBSCRIBE = get("/events?topic=a")
 OPENING = b": fastsse\nretry: 3000\nid: "

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from raw import HOST, connected, get, request, until
 
 from fastsse.http.waits import LINGER_S
+from tests.http.raw import HOST, connected, get, request, until
 
 POST = b"POST /events?topic=a HTTP/1.1\r\n" + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -2,7 +2,8 @@
 two readers of the same bytes must never disagree where a request ends."""
 
 import pytest
-from raw import HOST, connected, get, request
+
+from tests.http.raw import HOST, connected, get, request
 
 POST = b"POST /events?topic=a HTTP/1.1\r\n" + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -1,11 +1,11 @@
 """What `GET /events` can ask for, and where its stream begins."""
 
 import pytest
-from raw import Stream, connected, get
 
 from fastsse.errors import InvalidSubscription
 from fastsse.http.request import parse_target
 from fastsse.http.subscribe import Subscribe
+from tests.http.raw import Stream, connected, get
 
 NOW_MS = 1_800_000_000_000
 
