@@ -70,6 +70,8 @@ def reason_of(error: BaseException) -> str:
         return "connecting took too long"
     if isinstance(error, httpx.ReadTimeout):
         return "nothing was received for too long"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "the connection broke off"
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, OSError) and behind.errno:
