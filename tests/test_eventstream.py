@@ -5,9 +5,10 @@ from itertools import pairwise
 import httpx
 import httpx_sse
 import pytest
-from eventstream import EventStream, Message, parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.eventstream import EventStream, Message, parse
 
 pieces = st.sampled_from(
     [

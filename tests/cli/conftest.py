@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from commandline import Running, command, environment
 
 from fastsse.config import Config
 from fastsse.server import Server
+from tests.cli.commandline import Running, command, environment
 
 Start = Callable[..., Awaitable[Running]]
 

@@ -6,10 +6,9 @@ import os
 import pty
 import signal
 
-from commandline import command, environment
-from streamserver import StreamServer, answering, streaming
-
 from fastsse.cli.eventlines import harmless
+from tests.cli.commandline import command, environment
+from tests.streamserver import StreamServer, answering, streaming
 
 
 async def test_data_is_written_as_it_is_into_a_pipe(start, here) -> None:

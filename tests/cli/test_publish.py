@@ -4,11 +4,11 @@ import signal
 from pathlib import Path
 
 import orjson
-from streamserver import Exchange, StreamServer, answering
 
 from fastsse.client import listen
 from fastsse.config import Config
 from fastsse.server import Server
+from tests.streamserver import Exchange, StreamServer, answering
 
 ONE = answering("200 OK", b'{"id":"5-1"}')
 NO = b'{"detail":"Line 2: the topic is too long","field":"topic","line":2}'

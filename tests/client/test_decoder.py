@@ -3,11 +3,11 @@
 from itertools import pairwise
 
 import pytest
-from eventstream import EventStream, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsse.client import Decoder, EventTooLarge, Gap, ReceivedEvent
+from tests.eventstream import EventStream, parse
 
 pieces = st.sampled_from(
     [

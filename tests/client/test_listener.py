@@ -5,7 +5,6 @@ import random
 
 import httpx
 import pytest
-from streamserver import Answer, Exchange, StreamServer, answering, streaming
 
 from fastsse.client import (
     ClientError,
@@ -17,6 +16,7 @@ from fastsse.client import (
     Unreachable,
     listen,
 )
+from tests.streamserver import Answer, Exchange, StreamServer, answering, streaming
 
 
 class Waits:

@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import pytest
-from streamserver import Exchange, StreamServer, answering
 
 from fastsse.client import OutcomeUnknown, Publisher, Receipt, Refused, Unreachable
+from tests.streamserver import Exchange, StreamServer, answering
 
 OK = answering("200 OK", b'{"id":"5-1"}')
 

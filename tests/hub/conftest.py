@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from onenode import Node
+
+from tests.hub.onenode import Node
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from eventstream import EventStream, Message
-
 from fastsse._core import Sender
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.channels import ClosedStream, Cursor, Subscription
@@ -17,6 +15,7 @@ from fastsse.events import Event
 from fastsse.history import PAGE_BYTES
 from fastsse.hub import Hub, Published
 from fastsse.subscriptions import HEAD
+from tests.eventstream import EventStream, Message
 
 START_MS = 1_700_000_000_000
 RESPONSE_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

@@ -1,13 +1,13 @@
 """An event is validated once, at the edge, and names the field that is wrong."""
 
 import pytest
-from eventstream import parse
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from fastsse._core import encode_frame
 from fastsse.errors import BadRequest, InvalidEvent
 from fastsse.events import Event
+from tests.eventstream import parse
 
 encodable = st.text(st.characters(exclude_categories=["Cs"]))
 

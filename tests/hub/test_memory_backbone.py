@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from backbone_contract import BackboneContract
-
 from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.positions import position_at
+from tests.hub.backbone_contract import BackboneContract
 
 
 class TestMemoryBackbone(BackboneContract):

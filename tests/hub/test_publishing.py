@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import pytest
-from onenode import START_MS, Node
 
 from fastsse import hub as hub_module
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
@@ -13,6 +12,7 @@ from fastsse.config import HistoryOptions, StreamOptions, TopicRule
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.hub import Hub, Published, _strictest
+from tests.hub.onenode import START_MS, Node
 
 MakeNode = Callable[..., Node]
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from eventstream import parse
 
 from fastsse._core import encode_frame
 from fastsse.config import HistoryOptions, TopicRule
@@ -13,6 +12,7 @@ from fastsse.positions import format_position, position_at
 from fastsse.replay import Gap, PageCache, Replay, opening_block
 from fastsse.subscriptions import Cursor, Subscription
 from fastsse.topics import Rules, Topics
+from tests.eventstream import parse
 
 START = position_at(1000)
 

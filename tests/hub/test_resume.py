@@ -8,11 +8,11 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onenode import Client, Node
 
 from fastsse._core import raw_frame
 from fastsse.config import HistoryOptions, StreamOptions, TopicRule
 from fastsse.subscriptions import Cursor
+from tests.hub.onenode import Client, Node
 
 MakeNode = Callable[..., Node]
 # So that a few events fill a page.

@@ -4,7 +4,6 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from onenode import RESPONSE_HEAD, START_MS, Node
 
 from fastsse._core import QUEUE_LIMIT, REASON_ENDED, Frame, native_bytes_held, raw_frame
 from fastsse.channels import Channels
@@ -13,6 +12,7 @@ from fastsse.errors import TurnedAway
 from fastsse.history import History
 from fastsse.subscriptions import Cursor, Subscription
 from fastsse.topics import Rules, Topics
+from tests.hub.onenode import RESPONSE_HEAD, START_MS, Node
 
 MakeNode = Callable[..., Node]
 
