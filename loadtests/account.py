@@ -1,0 +1,128 @@
+"""From a swarm's figures, which only rise, to Locust's statistics, where differences are added."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from fastsse.swarm import Crew, Figures, Histogram
+from loadtests.ledger import Ledger
+
+KIND = "swarm"
+
+MEASURES = {
+    "latency": ("delivery", "stamped"),
+    "replay": ("replay", "replayed"),
+    "connect": ("connect", "connected"),
+    "first_byte": ("first byte", "connected"),
+    "open": ("open", "streams"),
+    "reconnect": ("resume", "resumed"),
+    "first": ("broadcast, first client", "stamped"),
+    "completion": ("broadcast, last client", "stamped"),
+}
+"""The swarm's histograms: their names in Locust's statistics, and the counter without whose rise a
+histogram is not worth a look."""
+
+STATES = {
+    "stream": "open",
+    "slow": "slow",
+    "connecting": "opening",
+    "head": "opening",
+    "waiting": "waiting",
+    "over": "over",
+}
+
+UNTIMED = {
+    "events_slow": "delivery, slow",
+    "gaps_announced": "gap",
+    "lost_announced": "announced",
+    "end_ended": "ended",
+    "end_eof": "ended",
+    "end_reset": "ended",
+}
+"""Counters that are no failure and have no duration."""
+
+FAILURES = {
+    "repeated": ("repeated", "came twice"),
+    "id_repeated": ("repeated", "an id came twice"),
+    "late": ("out of order", "came after a later one"),
+    "id_disordered": ("out of order", "an id lower than the one before"),
+    "end_bad_stream": ("ended", "not an event stream"),
+    "end_too_large": ("ended", "an event is too large"),
+    "end_refused": ("open", "connection refused"),
+    "end_timed_out": ("open", "timed out"),
+    "end_status": ("open", "an HTTP status that is not 200"),
+    "end_bad_response": ("open", "not an HTTP answer"),
+    "end_no_port": ("open", "no local port is free"),
+    "end_fd_limit": ("open", "too many open files"),
+    "end_other": ("open", "another error"),
+}
+
+
+class Account:
+    """Of one swarm. Every sum that it enters equals the swarm's own once `close` was called."""
+
+    def __init__(self, ledger: Ledger, *, conflates: bool) -> None:
+        self._ledger = ledger
+        self._conflates = conflates
+        self._counters: dict[str, int] = defaultdict(int)
+        self._measures = {name: Histogram() for name in MEASURES}
+        self._untimed = self._lost = 0
+
+    def look(self, crew: Crew) -> None:
+        """Enters what is new while the swarm runs. Some milliseconds."""
+        # First the counters: an event is then seldom in its histogram and not yet in its counter.
+        counters = crew.counters()
+        risen = {name for name, value in counters.items() if value > self._counters[name]}
+        measures = {
+            name: crew.measure(name) for name, (_, counter) in MEASURES.items() if counter in risen
+        }
+        self._enter(Figures(counters, measures))
+        self._enter_states(counters)
+
+    def close(self, last: Figures) -> None:
+        """Enters what is left of the swarm's last figures."""
+        self._enter(last)
+        self._enter_states({})
+
+    def _enter(self, figures: Figures) -> None:
+        new: dict[str, int] = {
+            name: value - self._counters[name] for name, value in figures.counters.items()
+        }
+        for name, (title, _) in MEASURES.items():
+            if name in figures.measures and name != "latency":
+                self._ledger.many((KIND, title), self._since(name, figures))
+        self._enter_deliveries(figures, new["data_bytes"])
+        self._enter_losses(figures)
+        for counter, title in UNTIMED.items():
+            self._ledger.many((KIND, title), None, new[counter])
+        for counter, (title, says) in FAILURES.items():
+            self._ledger.faults((KIND, title), says, new[counter])
+        self._counters.update(
+            (name, value) for name, value in figures.counters.items() if name not in STATES
+        )
+
+    def _since(self, name: str, figures: Figures) -> Histogram:
+        before, self._measures[name] = self._measures[name], figures.measures[name]
+        return self._measures[name] - before
+
+    def _enter_deliveries(self, figures: Figures, size_bytes: int) -> None:
+        """All events: those that were timed with their times, the others without."""
+        values = self._since("latency", figures) if "latency" in figures.measures else None
+        untimed = max(0, figures["events"] - self._measures["latency"].count)
+        self._ledger.many((KIND, "delivery"), values, untimed - self._untimed, size_bytes)
+        self._untimed = untimed
+
+    def _enter_losses(self, figures: Figures) -> None:
+        """What was jumped over and did not come late."""
+        lost = max(self._lost, figures["lost"] - figures["late"])
+        if self._conflates:
+            self._ledger.many((KIND, "conflated"), None, lost - self._lost)
+        else:
+            self._ledger.faults((KIND, "lost"), "jumped over in silence", lost - self._lost)
+        self._lost = lost
+
+    def _enter_states(self, counters: dict[str, int]) -> None:
+        for counter, state in STATES.items():
+            now = counters.get(counter, 0)
+            self._ledger.moved(state, now - self._counters[counter])
+            self._counters[counter] = now
