@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
-from operator import attrgetter
 from typing import NamedTuple
 
 from fastsse._core import Frame
 from fastsse.events import as_header_value
-from fastsse.logs import Log, WholeLog
+from fastsse.logs import Log, WholeLog, position_of
 from fastsse.positions import position_at
 from fastsse.topics import Topic, Topics
 
@@ -33,8 +32,6 @@ SWEEP_EVENTS = 4_000
 
 # The topics that a reader wants; None is every event.
 Selection = Sequence[Topic] | None
-
-position_of = attrgetter("position")
 
 
 class Page(NamedTuple):
@@ -56,7 +53,8 @@ class History:
 
     Attributes:
         head: the position of the newest event.
-        events, bytes: how many are kept, and what they cost, with what is needed to keep them.
+        events: how many are kept.
+        bytes: what they cost, with what is needed to keep them.
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:

@@ -18,7 +18,7 @@ from fastsse._core import Frame, raw_frame
 if TYPE_CHECKING:
     from fastsse.topics import Topic
 
-__all__ = ["Log", "Owners", "WholeLog"]
+__all__ = ["Log", "Owners", "WholeLog", "position_of"]
 
 # The topics that an event was published under: the topic itself when it is only one, which saves
 # a tuple an event.
@@ -39,9 +39,6 @@ class Log:
         self.frames: list[Frame] = []
         self.start = 0
         self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.frames) - self.start
 
     def drop_first(self) -> Frame:
         """Lets go of the oldest frame and returns it."""

@@ -152,7 +152,7 @@ class Replay:
         """
         place = _place(history, selection, cursor)
         if isinstance(place, Gap):
-            return cls(place.resumes_at, b"", place.resumes_at), place
+            return cls(place.resumes_at, b""), place
         if cursor.kind == "after" or cursor.kind == "since":
             requested = cursor.text if cursor.kind == "after" else format_position(place)
             return cls(place, requested), None

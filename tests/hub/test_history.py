@@ -112,6 +112,15 @@ def test_one_sweep_does_a_bounded_amount_of_work_and_says_that_more_is_left() ->
     assert made.kept("a") == []
 
 
+def test_sweeps_get_past_events_that_stay() -> None:
+    made = make(TopicRule(match="brief", history_age=1.0))
+    staying = [made.add("long") for _ in range(25)]
+    made.add("brief")
+    later_ms = made.now_ms + 2 * SECOND
+    assert [made.history.sweep(later_ms, limit=10) for _ in range(4)] == [True, True, False, False]
+    assert made.kept("*") == staying
+
+
 def test_a_sweep_after_the_clock_went_back_evicts_nothing() -> None:
     made = make(history_age=1.0)
     added = made.add("a")

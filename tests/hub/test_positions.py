@@ -1,7 +1,7 @@
 """Positions order everything: strictly increasing, one text for each."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsse.positions import (
@@ -17,6 +17,7 @@ milliseconds = st.integers(0, 2**63 - 1)
 counters = st.integers(0, 2**64 - 1)
 
 
+@settings(deadline=None)
 @given(milliseconds, counters)
 def test_text_of_a_position_reads_back_as_the_same(ms: int, n: int) -> None:
     text = format_position(position_at(ms) + n)
@@ -26,6 +27,7 @@ def test_text_of_a_position_reads_back_as_the_same(ms: int, n: int) -> None:
     assert position_ms(position_at(ms) + n) == ms
 
 
+@settings(deadline=None)
 @given(milliseconds, counters, milliseconds, counters)
 def test_positions_order_by_time_and_then_by_counter(a: int, b: int, c: int, d: int) -> None:
     assert (position_at(a) + b < position_at(c) + d) == ((a, b) < (c, d))
@@ -62,6 +64,7 @@ def test_position_shaped_covers_all_digits_hyphen_digits(text: bytes) -> None:
     assert is_position_shaped(text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(milliseconds, st.integers(1, 1000)), min_size=1))
 def test_clock_only_goes_up_however_time_jumps(steps: list[tuple[int, int]]) -> None:
     now = 0
@@ -76,6 +79,7 @@ def test_clock_only_goes_up_however_time_jumps(steps: list[tuple[int, int]]) -> 
     assert clock.next() == last + 1 or position_ms(clock.last) > position_ms(last)
 
 
+@settings(deadline=None)
 @given(milliseconds)
 def test_the_place_before_an_event_is_never_an_event_of_an_earlier_millisecond(ms: int) -> None:
     clock = Clock(lambda: ms)

@@ -112,6 +112,16 @@ def test_last_n_begins_before_the_first_of_them_and_never_tells_a_gap() -> None:
     assert kept.first_gap("a", Cursor("earliest")) is None
 
 
+@pytest.mark.parametrize("cursor", [Cursor("earliest"), Cursor("last", 100)])
+def test_what_is_kept_is_asked_for_without_a_gap_whatever_one_topic_lost(cursor: Cursor) -> None:
+    kept = Kept("calm", "busy", "busy", "busy", history_events=1)
+    selection = [kept.topics.intern("busy"), kept.topics.intern("calm")]
+    replay, gap = Replay.begin(kept.history, selection, cursor)
+    page = PageCache().read(kept.history, ("busy", "calm"), selection, replay.after)
+    assert (gap, replay.advance(page)) == (None, None)
+    assert (replay.after, page.before) == (START + 4, START)
+
+
 def test_since_begins_before_the_first_event_of_that_millisecond() -> None:
     kept = Kept("a", "a")
     assert kept.begin("a", Cursor("since", 1000))[0].after == START
