@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+_PIECES = re.compile("[\r\n]|[^\r\n]+")
 _ASCII_DIGITS = re.compile("[0-9]+")
 
 
@@ -48,8 +49,8 @@ class EventStream:
     def feed(self, chunk: bytes) -> list[Message]:
         """Take more bytes; returns the events that they completed."""
         before = len(self.events)
-        for character in self._decoder.decode(chunk):
-            self._take(character)
+        for piece in _PIECES.findall(self._decoder.decode(chunk)):
+            self._take(piece)
         return self.events[before:]
 
     def end(self) -> None:
@@ -59,20 +60,20 @@ class EventStream:
         self._decoder.reset()
         self._started = self._after_cr = False
 
-    def _take(self, character: str) -> None:
+    def _take(self, piece: str) -> None:
+        """One CR, one LF, or a run of what is neither."""
         if not self._started:
             self._started = True
-            if character == "\ufeff":  # One byte order mark is no part of the stream.
-                return
-        if character == "\n" and self._after_cr:  # The second half of CRLF.
+            piece = piece.removeprefix("\ufeff")  # One byte order mark is no part of the stream.
+        if piece == "\n" and self._after_cr:  # The second half of CRLF.
             self._after_cr = False
             return
-        self._after_cr = character == "\r"
-        if character in "\r\n":
+        self._after_cr = piece == "\r"
+        if piece in ("\r", "\n"):
             line, self._line = self._line, ""
             self._take_line(line)
         else:
-            self._line += character
+            self._line += piece
 
     def _take_line(self, line: str) -> None:
         if line == "":
