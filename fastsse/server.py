@@ -145,13 +145,14 @@ async def _serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     server = Server(config)
-    await server.start()
     with contextlib.ExitStack() as undo:
+        # Before anybody knows that it serves.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, signals.put_nowait, number)
             undo.callback(loop.remove_signal_handler, number)
         loop.add_signal_handler(signal.SIGHUP, _on_hangup)
         undo.callback(loop.remove_signal_handler, signal.SIGHUP)
+        await server.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])

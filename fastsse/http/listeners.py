@@ -199,24 +199,15 @@ class Listener:
         self._welcome = welcome
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
+        #: Where it listens: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`.
+        self.addresses: Final = list(map(_address, sockets))
+        #: The TCP port, 0 when there is none.
+        self.port: Final = next(map(_port, sockets), 0)
         self._unix_files = [
             (sock.getsockname(), _file_identity(sock.getsockname()))
             for sock in sockets
             if sock.family == socket.AF_UNIX and sock.getsockname()
         ]
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where it listens: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`."""
-        return list(map(_address, self._sockets))
-
-    @property
-    def port(self) -> int:
-        """The TCP port, 0 when there is none."""
-        for sock in self._sockets:
-            if sock.family != socket.AF_UNIX:
-                return int(sock.getsockname()[1])
-        return 0
 
     def serve(self) -> None:
         """Begins to accept."""
@@ -283,3 +274,7 @@ def _address(sock: socket.socket) -> str:
         return f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return f"http://{host}:{name[1]}"
+
+
+def _port(sock: socket.socket) -> int:
+    return 0 if sock.family == socket.AF_UNIX else int(sock.getsockname()[1])

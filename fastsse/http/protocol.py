@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
                 self._await(self._site.waits.head)
             return data
         self._request = request
-        self._persists = reader.persists and not self._site.draining
+        self._persists = reader.persists
         if reader.expect_body(request):
             self._admit_body(request)
         else:
@@ -264,12 +264,14 @@ class Connection(asyncio.Protocol):
         """Answers the request. Does nothing when the client is gone."""
         if self._state != ANSWERING:
             return
-        request = self._request
+        request, site = self._request, self._site
         head, body = response
         lines = b""
+        if site.draining:
+            self._persists = False
         if request is not None:
-            if self._site.cors.active:
-                lines = self._site.cors.lines(request.headers)
+            if site.cors.active:
+                lines = site.cors.lines(request.headers)
             if self._persists and not request.chunked:
                 lines += b"Connection: keep-alive\r\n"
             if request.method == b"HEAD":
