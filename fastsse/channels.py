@@ -164,12 +164,16 @@ class Channels:
 
     def read_notices(self) -> None:
         """Takes what the sender has to say; to be called when its `notice_fd` is readable."""
+        closed = []
         for notice in self._sender.take_notices():
             if notice[0] == "closed":
-                self._on_closed(*notice[1:])
-            else:
-                self._on_page_sent(notice[1])
+                closed.append(self._end(*notice[1:]))
+            elif notice[1] in self._replays:
+                self._waiting.append(notice[1])
         self._go_on_waiting()
+        # Last, so that nothing is left undone when a listener fails.
+        for stream in closed:
+            self.on_closed(stream)
 
     def sweep(self) -> bool:
         """Forgets topics that nothing needs; has waiting replays go on. True: call again soon."""
@@ -224,10 +228,6 @@ class Channels:
         if not live:
             self._replays[handle] = channel, replay
 
-    def _on_page_sent(self, handle: int) -> None:
-        if handle in self._replays:
-            self._waiting.append(handle)
-
     def _go_on_waiting(self) -> None:
         while self._waiting and not self._must_wait():
             handle = self._waiting.popleft()
@@ -253,14 +253,14 @@ class Channels:
         if gap is not None:
             self.gaps[gap.reason] += 1
 
-    def _on_closed(
+    def _end(
         self, handle: int, number: int, reason: str, duration_s: float, events: int, size: int
-    ) -> None:
+    ) -> ClosedStream:
         channel = self._by_number[number]
         assert channel is not None
         self._replays.pop(handle, None)
         self._leave(channel)
-        self.on_closed(ClosedStream(handle, channel.selectors, reason, duration_s, events, size))
+        return ClosedStream(handle, channel.selectors, reason, duration_s, events, size)
 
     # -- channels -------------------------------------------------------------------------------
 

@@ -26,20 +26,18 @@ STRICTEST_FIRST = tuple(POLICIES.values())
 class Rule:
     """What holds for a topic; shared by all topics that the same `[[topics]]` entry matched."""
 
-    __slots__ = ("age_ms", "bytes", "events", "policy", "types")
+    __slots__ = ("_limits", "age_ms", "bytes", "events", "policy")
 
     def __init__(self, limits: TopicLimits, lag_policy: LagPolicy) -> None:
         self.events = limits.events
         self.age_ms = round(limits.age_s * 1000)
         self.bytes = limits.bytes
         self.policy = POLICIES[limits.lag_policy or lag_policy]
-        self.types = limits.event_types
+        self._limits = limits
 
     def allows(self, event: bytes | None) -> bool:
-        """Whether events of this type may be published; one without a type is a `message`."""
-        if self.types is None:
-            return True
-        return self.types.fullmatch((event or b"message").decode()) is not None
+        """Whether events of this type may be published."""
+        return self._limits.allows_event_type(event.decode() if event else None)
 
 
 class Rules:

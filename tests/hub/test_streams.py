@@ -149,6 +149,19 @@ def test_an_attach_that_fails_leaves_nothing_behind() -> None:
     assert (len(recorded.channels), recorded.channels.replays) == (0, 0)
 
 
+def test_a_listener_that_fails_leaves_no_stream_behind() -> None:
+    recorded = Recorded()
+    first, second = recorded.open("a"), recorded.open("b")
+    recorded.channels.on_closed = lambda stream: 1 / 0  # type: ignore[assignment]
+    recorded.sender.notices = [
+        ("closed", first, 0, "reset", 1.5, 3, 400),
+        ("closed", second, 1, "reset", 1.5, 3, 400),
+    ]
+    with pytest.raises(ZeroDivisionError):
+        recorded.channels.read_notices()
+    assert len(recorded.channels) == 0
+
+
 def test_a_page_notice_of_a_stream_that_is_live_or_gone_is_nothing() -> None:
     recorded = Recorded()
     handle = recorded.open("a", cursor="earliest")
