@@ -1,0 +1,66 @@
+"""All checks together: what can be met, and what is met with as things are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastsse.doctor import descriptors, network, resources
+from fastsse.doctor.finding import Finding, Verdict
+from fastsse.doctor.goal import Goal
+from fastsse.doctor.machine import Machine
+
+Check = Callable[[Machine, Goal], Finding | None]
+
+CHECKS: Sequence[Check] = (
+    descriptors.open_files_limit,
+    descriptors.nr_open,
+    descriptors.file_max,
+    descriptors.max_connections,
+    resources.memory,
+    resources.cgroup_memory,
+    resources.cores,
+    resources.cgroup_cpus,
+    network.tcp_mem,
+    network.conntrack,
+    network.somaxconn,
+    network.syn_backlog,
+    network.tcp_wmem,
+    network.tcp_rmem,
+    network.notsent_lowat,
+    network.port_range,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found on a machine for a goal."""
+
+    machine: Machine
+    goal: Goal
+    findings: tuple[Finding, ...]
+
+    @property
+    def can(self) -> bool:
+        """Whether the goal can be met as things are."""
+        return not self.failed
+
+    @property
+    def narrowest(self) -> Finding | None:
+        """The finding that allows the fewest connections."""
+        bounds = [finding for finding in self.findings if finding.carries is not None]
+        return min(bounds, key=lambda finding: finding.carries or 0, default=None)
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        """What stands in the way."""
+        return tuple(f for f in self.findings if f.verdict is Verdict.FAIL)
+
+    @property
+    def beyond_settings(self) -> tuple[Finding, ...]:
+        """What stands in the way and no setting mends."""
+        return tuple(finding for finding in self.failed if not finding.settable)
+
+
+def examine(machine: Machine, goal: Goal) -> Diagnosis:
+    """Runs every check."""
+    found = (check(machine, goal) for check in CHECKS)
+    return Diagnosis(machine, goal, tuple(finding for finding in found if finding is not None))

@@ -1,0 +1,123 @@
+"""What a wrong value of each of our options looks like, and which metric shows it.
+
+The options themselves are declared in `fastsse.config`; a test wants an entry here for each, and
+nothing for an option that is gone.
+"""
+
+from typing import NamedTuple
+
+
+class Advice(NamedTuple):
+    """`symptom` of a wrong value; `watch`: the metric, log line or command that shows it."""
+
+    symptom: str
+    watch: str
+
+
+_START = "the log's first line"
+_DISCONNECTS = "`fastsse_disconnects_total"
+_STATUS = "publishers' status"
+
+ADVICE: dict[str, Advice] = {
+    "host": Advice('"connection refused" from other machines: it listens on loopback only', _START),
+    "port": Advice('"Port 8080 is in use" at start', _START),
+    "uds": Advice(
+        "502 from the proxy: it may not reach the socket's folder, or the path is another", _START
+    ),
+    "fd": Advice('"Descriptor 3 is no socket" at start', _START),
+    "admin_port": Advice(
+        "unset: whoever may listen may also read `/metrics` and `/stats`",
+        "`curl` to `/metrics` from outside",
+    ),
+    "max_connections": Advice(
+        "too small: newcomers are told to come back later; too large: refused at start",
+        "`fastsse_connections` against `fastsse_max_connections`, `fastsse_turned_away_total`",
+    ),
+    "max_topics": Advice("too small: subscribers get 400 that names `topic`", "clients' status"),
+    "retry": Advice(
+        "too short: storms of reconnects after a stop; too long: clients stay away for longer",
+        "rate of `fastsse_connections_total` after a restart",
+    ),
+    "heartbeat": Advice(
+        "too long: proxies cut silent streams, most at 60 s; too short: CPU for nothing",
+        "`fastsse doctor --url`, `fastsse_heartbeats_total`",
+    ),
+    "max_lag": Advice(
+        "too small: clients on bad lines are cut in bursts; too large: memory for slow clients",
+        f'{_DISCONNECTS}{{reason="lagged"}}`, `fastsse_lag_bytes`',
+    ),
+    "max_lag_time": Advice(
+        "too small: clients are cut by a tunnel or a lift; too large: they get old events",
+        f'{_DISCONNECTS}{{reason="lagged"}}`, `fastsse_blocked_connections`',
+    ),
+    "lag_policy": Advice(
+        "`disconnect` for values that only matter while new: clients reconnect and read the past; "
+        "`latest` or `skip` for events that all matter: some never arrive",
+        '`fastsse_gaps_total{reason="lagged"}`, `fastsse_gaps_total{reason="evicted"}`',
+    ),
+    "user_timeout": Advice(
+        "too long: clients that vanished hold memory; too short: phones are cut between two cells",
+        f'{_DISCONNECTS}{{reason="timeout"}}`',
+    ),
+    "notsent_lowat": Advice(
+        "too large: slow clients are judged late and get old events; too small: more system calls "
+        "for a client that reads slowly",
+        "`fastsse_blocked_connections`, Send-Q of `ss -t`",
+    ),
+    "memory_limit": Advice(
+        "too small: publishers get 503; too large: the OOM killer comes first",
+        '`fastsse_memory_bytes`, `fastsse_publish_refused_total{reason="memory"}`',
+    ),
+    "drain": Advice(
+        "too short: all clients come back at once; longer than the supervisor's patience "
+        "(TimeoutStopSec, terminationGracePeriodSeconds): killed in the middle",
+        f'{_DISCONNECTS}{{reason="drained"}}`',
+    ),
+    "store": Advice("`memory`: history is gone after a restart", "`fastsse_history_events`"),
+    "history_events": Advice(
+        "too small: clients that come back get a gap; too large: memory",
+        '`fastsse_gaps_total{reason="evicted"}`, `fastsse_history_events`',
+    ),
+    "history_age": Advice(
+        "shorter than clients are away: gaps",
+        '`fastsse_gaps_total{reason="evicted"}`',
+    ),
+    "history_bytes": Advice(
+        "too small for large events: gaps though few events are kept",
+        '`fastsse_gaps_total{reason="evicted"}`, `fastsse_history_bytes`',
+    ),
+    "history_total": Advice(
+        "too small for all topics together: one busy topic pushes out the others' history",
+        '`fastsse_history_bytes`, `fastsse_gaps_total{reason="evicted"}`',
+    ),
+    "topics": Advice("a rule that never holds: one before it matches too", "`fastsse config show`"),
+    "publish_token": Advice("401 for publishers: none sent, or another one", _STATUS),
+    "allow_anonymous_publish": Advice(
+        "on, where others reach the port: anybody's events in your streams",
+        "`fastsse_events_published_total`",
+    ),
+    "cors_origins": Advice(
+        'missing: "blocked by CORS policy" in the browser\'s console, streams that never open',
+        "the browser's console",
+    ),
+    "page": Advice("`on` in public: a page on which everyone may try to publish", "`curl` to `/`"),
+    "max_body": Advice(
+        "too small: 413; above max_lag: one event cuts every client that is not quick", _STATUS
+    ),
+    "max_head": Advice("too small: 431 where cookies are large", "clients' status"),
+    "max_headers": Advice("too small: 431 behind many proxies", "clients' status"),
+    "head_timeout": Advice(
+        "too long: idle connections hold descriptors; too short: 408 on bad lines",
+        "clients' status, `ss -s`",
+    ),
+    "body_timeout": Advice("too short: 408 for large bodies on slow lines", _STATUS),
+    "idle_timeout": Advice(
+        "shorter than the publishers' own: a reset now and then when they reuse a connection",
+        "publishers' errors",
+    ),
+    "log_level": Advice("`debug`: a line for each publish, and CPU for it", "the log's size"),
+    "log_format": Advice("`console` in a collector: lines it can't read", "the log"),
+    "access_lines": Advice(
+        "too large: a storm of clients becomes a storm of log lines", "the log's size"
+    ),
+}

@@ -1,0 +1,10 @@
+"""Whether a path to a server, through proxies, is fit for event streams.
+
+`trial` publishes and listens through it and notes what came when; `judge` says what that means;
+`proxies` knows which setting mends it where.
+"""
+
+from fastsse.doctor.path.judge import judge
+from fastsse.doctor.path.trial import Pace, Way, try_path
+
+__all__ = ["Pace", "Way", "judge", "try_path"]
