@@ -54,6 +54,11 @@ class Arrivals:
         for task in self._connecting:
             task.cancel()
 
+    async def settled(self) -> None:
+        """Returns when every socket taken has a transport, or is closed."""
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
     def _stream(self, sock: socket.socket, data: bytes, address: object) -> bool:
         """Hands the socket over if `data` is one whole subscription and nothing else; False, and
         nothing was changed, when it is anything else."""

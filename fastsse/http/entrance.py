@@ -152,6 +152,8 @@ class Entrance:
 
     async def answered(self) -> None:
         """Returns when no connection is left that is no stream."""
+        for arrivals in self._arrivals:
+            await arrivals.settled()
         await self._waits.emptied()
 
     def counters(self) -> dict[str, int]:

@@ -157,6 +157,9 @@ class Connection(asyncio.Protocol):
                     break
         except FastsseError as error:
             self._refuse(problem_of(error))
+        except Exception:
+            self._site.failed(self._request)
+            self._refuse(Problem(500, "The server could not do this."))
         self._proceeding = False
         state = self._state
         if state == HANDOVER:
@@ -254,9 +257,6 @@ class Connection(asyncio.Protocol):
             route.handle(request, self)
         except FastsseError as error:
             self.fail(error)
-        except Exception:
-            self._site.failed(request)
-            self.fail(Problem(500, "The server could not do this."))
         if self._state == ANSWERING:
             self._await(self._site.waits.answer)
 

@@ -88,6 +88,7 @@ class Site:
             self.upload_bytes -= upload.counted_bytes
             upload.counted_bytes = 0
 
-    def failed(self, request: Request) -> None:
+    def failed(self, request: Request | None) -> None:
         """Logs the exception under way; the query is left out, it may hold secrets."""
-        log.exception("A request failed.", method=request.method, path=request.target.path)
+        path = b"" if request is None else request.target.path
+        log.exception("A request failed.", path=path.decode(errors="replace"))
