@@ -59,6 +59,6 @@ wheel: $(VENV)/.installed  ## a wheel in dist/
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
 
 clean:  ## remove what was built
-	rm -rf build dist *.egg-info fastsse/*.so
+	rm -rf build dist *.egg-info fastsse/*.so fastsse/*/*.so
 
 comma := ,

@@ -29,22 +29,28 @@ else:
 link_flags = ["-pthread", *([f"-fsanitize={sanitize}"] if sanitize else [])]
 
 
-def extension(name: str) -> Extension:
+def native(folder: str, ending: str) -> list[str]:
+    """Files of a folder that end so."""
+    return sorted(
+        os.path.join(folder, file) for file in os.listdir(folder) if file.endswith(ending)
+    )
+
+
+def extension(source: str) -> Extension:
+    """`fastsse/swarm/_swarm.pyx` becomes `fastsse.swarm._swarm`, with the .pxd beside it."""
     return Extension(
-        f"fastsse.{name}",
-        [f"fastsse/{name}.pyx"],
-        depends=sorted(
-            os.path.join("fastsse", file) for file in os.listdir("fastsse") if file.endswith(".pxd")
-        ),
+        source.removesuffix(".pyx").replace(os.sep, "."),
+        [source],
+        depends=native(os.path.dirname(source), ".pxd"),
         extra_compile_args=flags,
         extra_link_args=link_flags,
     )
 
 
-modules = sorted(file[:-4] for file in os.listdir("fastsse") if file.endswith(".pyx"))
+folders = ["fastsse", os.path.join("fastsse", "swarm")]
 setup(
     ext_modules=cythonize(
-        [extension(name) for name in modules],
+        [extension(source) for folder in folders for source in native(folder, ".pyx")],
         compiler_directives={"language_level": 3},
         build_dir="build/cython",
     )

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastsse import _swarm
-from fastsse.swarm import Histogram
+from fastsse.swarm import Histogram, _swarm
 
 Key = tuple[str, str]
 """Who saw it (`sse`, `swarm`, `publish` …) and what: Locust's type and name."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fastsse import _swarm
+from fastsse.swarm import _swarm
 from fastsse.swarm.figures import Figures, Histogram, read_block, read_counters, read_measure, total
 from fastsse.swarm.job import STRIDE_BYTES, encode_job
 from fastsse.swarm.plan import Plan, shares_of

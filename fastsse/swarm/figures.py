@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastsse import _swarm
+from fastsse.swarm import _swarm
 
 _HALF = 1024
 GAUGES = frozenset(

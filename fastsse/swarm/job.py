@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from fastsse._swarm import BLOCK_BYTES
+from fastsse.swarm._swarm import BLOCK_BYTES
 from fastsse.swarm.plan import Share
 
 STRIDE_BYTES = -(-BLOCK_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastsse._swarm import BLOCK_BYTES, Swarm
+from fastsse.swarm._swarm import BLOCK_BYTES, Swarm
 from fastsse.swarm.job import STRIDE_BYTES, decode_job
 
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlencode, urlsplit
 
-from fastsse import _swarm, stamp
+from fastsse import stamp
+from fastsse.swarm import _swarm
 from fastsse.swarm.addresses import resolve
 from fastsse.swarm.figures import Figures, read_publish_block
 from fastsse.swarm.refusal import Refusal

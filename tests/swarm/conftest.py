@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fastsse import _swarm
-from fastsse.swarm import Figures
+from fastsse.swarm import Figures, _swarm
 from fastsse.swarm.addresses import Address
 from fastsse.swarm.figures import read_block
 from fastsse.swarm.request import request_head, split_at_numbers

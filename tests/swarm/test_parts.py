@@ -5,7 +5,8 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastsse import _swarm, stamp
+from fastsse import stamp
+from fastsse.swarm import _swarm
 from fastsse.swarm.figures import Histogram, highest_us, lowest_us
 from tests.eventstream import EventStream
 

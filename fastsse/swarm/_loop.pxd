@@ -2,21 +2,21 @@
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
-from fastsse._swarm_engine cimport BATCH, Engine, READ_BYTES, TICK_US, due_by_now, random_below
-from fastsse._swarm_heap cimport heap_pop
-from fastsse._swarm_histogram cimport histogram_record
-from fastsse._swarm_open cimport begin, fail, finish, send_request
-from fastsse._swarm_os cimport (
+from fastsse.swarm._engine cimport BATCH, Engine, READ_BYTES, TICK_US, due_by_now, random_below
+from fastsse.swarm._heap cimport heap_pop
+from fastsse.swarm._histogram cimport histogram_record
+from fastsse.swarm._open cimport begin, fail, finish, send_request
+from fastsse.swarm._os cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, ECONNRESET, EINTR, EPOLLERR,
     EPOLLET, EPOLLHUP, EPOLLIN, EPOLLRDHUP, EPOLL_CTL_MOD, clock_us, epoll_ctl, epoll_event,
     epoll_wait, errno, getppid, pending_error, swarm_load, swarm_store,
 )
-from fastsse._swarm_read cimport count, receive
-from fastsse._swarm_stats cimport (
+from fastsse.swarm._read cimport count, receive
+from fastsse.swarm._stats cimport (
     BEGAN_AT_US, COUNT_CPU_US, COUNT_TURNS, GAUGE_SLOW, GAUGE_STREAM, LAST_ERRNO, MEASURE_TURN,
     ORDER_CUT, ORDER_STOP, SETTLED_AT_US, buckets_of,
 )
-from fastsse._swarm_table cimport (
+from fastsse.swarm._table cimport (
     CHURNED, CONNECTING, CUT, Connection, EOF, HEAD, IS_SLOW, SLOW, STREAM, TIMED_OUT,
 )
 

@@ -2,10 +2,10 @@
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
-from fastsse._swarm_heap cimport Heap
-from fastsse._swarm_os cimport epoll_event, sockaddr, socklen_t
-from fastsse._swarm_stats cimport Stats
-from fastsse._swarm_table cimport Connection
+from fastsse.swarm._heap cimport Heap
+from fastsse.swarm._os cimport epoll_event, sockaddr, socklen_t
+from fastsse.swarm._stats cimport Stats
+from fastsse.swarm._table cimport Connection
 
 cdef enum:
     BATCH = 512                        # events asked of epoll at once

@@ -3,7 +3,7 @@
 # is the measurement of the time between them. The first words are orders to the loop.
 
 from libc.stdint cimport uint64_t
-from fastsse._swarm_histogram cimport HISTOGRAM_LENGTH
+from fastsse.swarm._histogram cimport HISTOGRAM_LENGTH
 
 cdef enum Order:
     ORDER_STOP                # 1: end all connections and return
@@ -11,7 +11,7 @@ cdef enum Order:
     ORDERS = 8
 
 cdef enum Counter:
-    # how many connections are in each state now (see _swarm_table)
+    # how many connections are in each state now (see _table.pxd)
     GAUGE_NEW
     GAUGE_CONNECTING
     GAUGE_HEAD
@@ -43,7 +43,7 @@ cdef enum Counter:
     COUNT_ID_REPEATED
     COUNT_ID_DISORDERED
     COUNT_SOURCES_REFUSED
-    # why connections ended (the order of `Reason` in _swarm_table)
+    # why connections ended (the order of `Reason` in _table.pxd)
     END_ENDED
     END_EOF
     END_RESET

@@ -12,12 +12,12 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from fastsse._swarm_chunks cimport Chunks
-from fastsse._swarm_order cimport Sequences
-from fastsse._swarm_os cimport swarm_add
-from fastsse._swarm_stats cimport GAUGE_NEW, Stats
+from fastsse.swarm._chunks cimport Chunks
+from fastsse.swarm._order cimport Sequences
+from fastsse.swarm._os cimport swarm_add
+from fastsse.swarm._stats cimport GAUGE_NEW, Stats
 
-cdef enum State:              # the order of the gauges in _swarm_stats
+cdef enum State:              # the order of the gauges in _stats.pxd
     NEW
     CONNECTING
     HEAD
@@ -26,7 +26,7 @@ cdef enum State:              # the order of the gauges in _swarm_stats
     WAITING
     OVER
 
-cdef enum Reason:             # the order of the END_ counters in _swarm_stats
+cdef enum Reason:             # the order of the END_ counters in _stats.pxd
     ENDED                     # last chunk, or FIN on a stream without chunks
     EOF                       # FIN in the middle of the chunked body
     RESET

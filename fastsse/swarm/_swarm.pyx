@@ -11,32 +11,32 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from fastsse._swarm_chunks cimport CHUNK_BAD, CHUNK_END, Chunks, chunks_decode
-from fastsse._swarm_engine cimport BROADCASTS, READ_BYTES, Broadcast, Engine
-from fastsse._swarm_events cimport BLOCK_FINISHED, Block, read_block
-from fastsse._swarm_histogram cimport HISTOGRAM_LENGTH, histogram_index
-from fastsse._swarm_loop cimport run_loop
-from fastsse._swarm_order cimport Sequences, add_sequence, announce_gap, arrive, find_sequence
-from fastsse._swarm_os cimport (
+from fastsse.swarm._chunks cimport CHUNK_BAD, CHUNK_END, Chunks, chunks_decode
+from fastsse.swarm._engine cimport BROADCASTS, READ_BYTES, Broadcast, Engine
+from fastsse.swarm._events cimport BLOCK_FINISHED, Block, read_block
+from fastsse.swarm._histogram cimport HISTOGRAM_LENGTH, histogram_index
+from fastsse.swarm._loop cimport run_loop
+from fastsse.swarm._order cimport Sequences, add_sequence, announce_gap, arrive, find_sequence
+from fastsse.swarm._os cimport (
     CLOCK_REALTIME, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, TFD_CLOEXEC, TFD_NONBLOCK, clock_us, close,
     epoll_create1, epoll_ctl, epoll_event, errno, timerfd_create,
 )
-from fastsse._swarm_post cimport (
+from fastsse.swarm._post cimport (
     IN_BYTES, OUT_BYTES, PUBLISH_COUNTERS, PUBLISH_MEASURES, PUBLISH_ORDERS, PUBLISH_WORDS,
     Poster, Sent, Topic,
 )
-from fastsse._swarm_post cimport Publisher as PublisherState
-from fastsse._swarm_publish cimport run_publisher
-from fastsse._swarm_read cimport skip_mark
-from fastsse._swarm_stamp cimport STAMP_MIN_BYTES, Stamp, stamp_read, stamp_write
-from fastsse._swarm_stats cimport BLOCK_WORDS, COUNTERS, MEASURES, ORDERS, GAUGE_NEW, stats_in
-from fastsse._swarm_table cimport (
+from fastsse.swarm._post cimport Publisher as PublisherState
+from fastsse.swarm._publish cimport run_publisher
+from fastsse.swarm._read cimport skip_mark
+from fastsse.swarm._stamp cimport STAMP_MIN_BYTES, Stamp, stamp_read, stamp_write
+from fastsse.swarm._stats cimport BLOCK_WORDS, COUNTERS, MEASURES, ORDERS, GAUGE_NEW, stats_in
+from fastsse.swarm._table cimport (
     AT_START, IS_SLOW, SKIP_LF, Connection, forget_last_id, keep_carry,
 )
 
 import os
 
-# The words of a block, in the order of `Order`, `Counter` and `Measure` in _swarm_stats.pxd.
+# The words of a block, in the order of `Order`, `Counter` and `Measure` in _stats.pxd.
 ORDER_NAMES = ("stop", "cut", "", "", "", "", "", "")
 COUNTER_NAMES = (
     "new", "connecting", "head", "stream", "slow", "waiting", "over",
@@ -54,7 +54,7 @@ MEASURE_NAMES = (
     "latency", "replay", "first", "completion", "connect", "first_byte", "open", "reconnect",
     "turn",
 )
-# The same for a publisher's block, in the order of _swarm_post.pxd.
+# The same for a publisher's block, in the order of _post.pxd.
 PUBLISH_COUNTER_NAMES = (
     "requests", "events", "accepted", "events_accepted", "refused", "unknown", "unsent",
     "connects", "connects_failed", "bytes", "cpu_us", "last_status", "last_errno",
