@@ -12,6 +12,7 @@ from fastsse.config import HistoryOptions, StreamOptions, TopicRule
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.hub import Hub, Published, _strictest
+from fastsse.positions import position_at
 from tests.hub.onenode import START_MS, Node
 
 MakeNode = Callable[..., Node]
@@ -45,6 +46,16 @@ def test_ids_go_on_within_a_millisecond_and_begin_anew_in_the_next(node: Node) -
     assert first.ids == [b"%d-1" % START_MS, b"%d-2" % START_MS]
     assert second.ids == [b"%d-1" % (START_MS + 1)]
     assert third.ids == [b"%d-2" % (START_MS + 1)]
+
+
+def test_one_batch_may_hold_positions_of_several_milliseconds(node: Node) -> None:
+    """As a log that others write to gives them."""
+    client = node.subscribe("a")
+    positions = [position_at(START_MS + later_ms) + n for later_ms, n in ((1, 7), (1, 9), (5, 1))]
+    node.hub._deliver(positions, [Event("a"), Event("a"), Event("a")])
+    node.run_until_received(client, 3)
+    ids = [message.last_event_id for message in client.events]
+    assert ids == [f"{START_MS + 1}-7", f"{START_MS + 1}-9", f"{START_MS + 5}-1"]
 
 
 def test_an_event_is_in_history_when_it_is_acknowledged(node: Node) -> None:
