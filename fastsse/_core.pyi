@@ -215,8 +215,12 @@ class Sender:
     def publish(self, frame: Frame, topics: tuple[int, ...], policy: int) -> None:
         """Puts a frame into the ring of every channel linked to one of the topics, once each.
 
-        O(topics) here, whatever the subscribers. `policy` is one of the POLICY_ constants.
+        O(topics) here, whatever the subscribers. `policy` is one of the POLICY_ constants. The
+        sender may sleep on until `wake` or another command: a batch wakes it once.
         """
+
+    def wake(self) -> None:
+        """Has the sender look at what was published. Needed after the last of a run of `publish`."""
 
     def drain(self, window_ms: int) -> None:
         """Ends all streams spread over the window, each told a `retry:` of its own."""

@@ -20,7 +20,7 @@ from fastsse._os cimport (
 from fastsse._queue cimport (
     ADD_CHANNEL, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, LATEST, LINK, PAGE, PLAIN, PUBLISH,
     QUEUE_LIMIT as NATIVE_QUEUE_LIMIT, REMOVE_CHANNEL, REMOVE_TOPIC, SKIP, STOP, WIRE, Command,
-    Node, command_new, command_topics, node_new, queue_pending, queue_push)
+    Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse._sender cimport sender_main, state_clear, state_init
 from fastsse._state cimport State, read_clock
 from fastsse._table cimport (
@@ -255,8 +255,12 @@ cdef class Sender:
         free(self.generations)
         free(self.free_slots)
 
+    cdef void command(self, Command* command) noexcept:
+        queue_push(&self.state.queue, command)
+        queue_wake(&self.state.queue)
+
     cdef void end_thread(self) noexcept:
-        queue_push(&self.state.queue, command_new(STOP, 0))
+        self.command(command_new(STOP, 0))
         with nogil:
             pthread_join(self.state.thread, NULL)
         state_clear(self.state)
@@ -346,7 +350,7 @@ cdef class Sender:
         command.chunked = chunked
         command.live = live
         command.nodes = nodes
-        queue_push(&self.state.queue, command)
+        self.command(command)
 
     def page(self, uint64_t handle, Frame frame, bint live):
         cdef Command* command
@@ -360,7 +364,7 @@ cdef class Sender:
         if frame is not None:
             command.nodes = node_new(
                 frame_keep(frame.data), PLAIN if live else END_OF_PAGE)
-        queue_push(&self.state.queue, command)
+        self.command(command)
         return True
 
     def close(self, uint64_t handle, uint32_t reason, Frame farewell):
@@ -374,7 +378,7 @@ cdef class Sender:
         command.reason = reason
         if farewell is not None:
             command.frame = frame_keep(farewell.data)
-        queue_push(&self.state.queue, command)
+        self.command(command)
         return True
 
     def take_notices(self, uint32_t limit=1024):
@@ -428,23 +432,23 @@ cdef class Sender:
         self.check_running()
         cdef Command* command = self.with_topics(ADD_CHANNEL, topics)
         command.channel = channel
-        queue_push(&self.state.queue, command)
+        self.command(command)
 
     def link(self, topic, uint32_t channel):
         self.check_running()
         cdef Command* command = self.with_topics(LINK, (topic,))
         command.channel = channel
-        queue_push(&self.state.queue, command)
+        self.command(command)
 
     def remove_channel(self, uint32_t channel):
         self.check_running()
         cdef Command* command = command_new(REMOVE_CHANNEL, 0)
         command.channel = channel
-        queue_push(&self.state.queue, command)
+        self.command(command)
 
     def remove_topic(self, topic):
         self.check_running()
-        queue_push(&self.state.queue, self.with_topics(REMOVE_TOPIC, (topic,)))
+        self.command(self.with_topics(REMOVE_TOPIC, (topic,)))
 
     def publish(self, Frame frame not None, tuple topics not None, int policy):
         cdef Py_ssize_t count = len(topics)
@@ -464,11 +468,14 @@ cdef class Sender:
         command.accepted_us = read_clock(self.state)
         queue_push(&self.state.queue, command)
 
+    def wake(self):
+        queue_wake(&self.state.queue)
+
     def drain(self, uint32_t window_ms):
         self.check_running()
         cdef Command* command = command_new(DRAIN, 0)
         command.window_ms = window_ms
-        queue_push(&self.state.queue, command)
+        self.command(command)
 
     # ---- what it knows of itself
 

@@ -141,11 +141,15 @@ cdef inline bint queue_is_empty(Queue* queue) noexcept nogil:
 
 
 cdef inline void queue_push(Queue* queue, Command* command) noexcept nogil:
-    """Producer only. The link and the sleep flag are sequentially consistent on both sides: either
-    this sees the consumer asleep and wakes it, or the consumer sees the link and stays awake."""
+    """Producer only. The consumer may go on sleeping until `queue_wake`."""
     relaxed_store(&queue.pushed, queue.pushed + 1)
     store_pointer(<void**>&queue.tail.next, command)
     queue.tail = command
+
+
+cdef inline void queue_wake(Queue* queue) noexcept nogil:
+    """Producer only. Links and the sleep flag are sequentially consistent on both sides: either
+    this sees the consumer asleep and wakes it, or the consumer sees the link and stays awake."""
     if load_u32(&queue.asleep) and swap_u32(&queue.asleep, 0):
         eventfd_write(queue.wake_fd, 1)
 

@@ -61,7 +61,10 @@ class Channels:
         page_bytes: the bound on one page of a replay.
 
     Attributes:
-        publish: hands a frame on: `publish(frame, topic numbers, policy)`. O(topics).
+        publish: hands a frame on: `publish(frame, topic numbers, policy)`. O(topics). Not needed
+            for a topic that no channel names, unless there are channels of everything.
+        wake: after the last of a run of publishes.
+        of_everything: how many channels get every event.
         on_closed: called with each stream that ended.
         draining: newcomers are turned away.
         gaps: gap events told, by reason.
@@ -79,6 +82,8 @@ class Channels:
         page_bytes: int = PAGE_BYTES,
     ) -> None:
         self.publish: Final = sender.publish
+        self.wake: Final = sender.wake
+        self.of_everything = 0
         self.on_closed: Callable[[ClosedStream], None] = lambda stream: None
         self.draining = False
         self.gaps: Counter[str] = Counter()
@@ -275,6 +280,8 @@ class Channels:
             numbers = tuple(topic.number for topic in topics)
             for topic in topics:
                 topic.channels += 1
+        else:
+            self.of_everything += 1
         channel = Channel(self._free_number(), selectors, topics)
         self._by_number[channel.number] = self._by_selectors[selectors] = channel
         self._sender.add_channel(channel.number, numbers)
@@ -294,6 +301,8 @@ class Channels:
         del self._by_selectors[channel.selectors]
         self._by_number[channel.number] = None
         self._free_numbers.append(channel.number)
+        if channel.topics is None:
+            self.of_everything -= 1
         for topic in channel.topics or ():
             topic.channels -= 1
             if not topic.channels:

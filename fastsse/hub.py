@@ -187,16 +187,19 @@ class Hub:
         frames = _encoded(positions, events)
         by_name, intern = self.topics.by_name, self.topics.intern
         keep, hand_on = self.history.append, self.channels.publish
+        heard_by_all = self.channels.of_everything
         for frame, event in zip(frames, events, strict=False):
             names = event.topics
             if len(names) == 1:
                 topic = by_name.get(names[0]) or intern(names[0])
                 keep(frame, (topic,), event.id)
-                hand_on(frame, (topic.number,), topic.rule.policy)
+                if topic.channels or heard_by_all:
+                    hand_on(frame, (topic.number,), topic.rule.policy)
             else:
                 topics = tuple(map(intern, names))
                 keep(frame, topics, event.id)
                 hand_on(frame, tuple(topic.number for topic in topics), _strictest(topics))
+        self.channels.wake()
         self.events_published += len(events)
 
 

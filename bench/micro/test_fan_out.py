@@ -42,6 +42,7 @@ def test_native_sender(benchmark: BenchmarkFixture, pairs: Pairs) -> None:
     def send() -> None:
         nonlocal sent
         sender.publish(FRAME, (1,), _core.POLICY_DISCONNECT)
+        sender.wake()
         sent += len(pairs[0])
         while sender.counters()["deliveries"] < sent:
             time.sleep(0)

@@ -45,6 +45,7 @@ def test_publish_where_nobody_listens(benchmark: BenchmarkFixture, sender: _core
         while sender.pending_commands > _core.QUEUE_LIMIT // 2:
             time.sleep(0)
         sender.publish(frame, (7,), _core.POLICY_DISCONNECT)
+        sender.wake()
 
     benchmark(publish)
 

@@ -104,6 +104,7 @@ class Hub:
     ) -> _core.Frame:
         frame = self.event(data)
         self.sender.publish(frame, topics or (1,), policy)
+        self.sender.wake()
         return frame
 
     def count(self, name: str) -> int:
