@@ -30,7 +30,7 @@ def native_frames_alive() -> int:
 
 @final
 class Frame:
-    """One event (or one page of them) encoded once; immutable, shared, freed with its last holder."""
+    """One event, or one page of them, encoded once; immutable, freed with its last holder."""
 
     @property
     def position(self) -> int:
@@ -201,7 +201,7 @@ class Sender:
         """
 
     def add_channel(self, channel: int, topics: Iterable[int]) -> None:
-        """Makes channel `channel` and links it to distinct topics. Numbers are the caller's, dense."""
+        """Makes a channel and links it to distinct topics. Numbers are the caller's, dense."""
 
     def link(self, topic: int, channel: int) -> None:
         """Links one more topic, at most once each."""
@@ -220,7 +220,7 @@ class Sender:
         """
 
     def wake(self) -> None:
-        """Has the sender look at what was published. Needed after the last of a run of `publish`."""
+        """Has the sender look at what was published; needed after a run of `publish`."""
 
     def drain(self, window_ms: int) -> None:
         """Ends all streams spread over the window, each told a `retry:` of its own."""

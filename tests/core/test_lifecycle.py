@@ -328,6 +328,15 @@ def test_no_wake_up_is_lost(hub: Hub) -> None:
         client.gets(hub.publish(b"%d" % n))
 
 
+def test_a_stop_is_never_slept_through() -> None:
+    for _ in range(300):
+        sender = _core.Sender(max_connections=1)
+        sender.start()
+        sender.publish(page(b"x"), (1,), _core.POLICY_SKIP)
+        sender.wake()
+        sender.stop()
+
+
 def test_the_notice_fd_is_readable_while_notices_wait(hub: Hub) -> None:
     clients = [hub.connect(1) for _ in range(20)]
     for client in clients:
