@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -70,6 +71,14 @@ def test_only_channels_and_the_worker_take_the_sender() -> None:
         )
     }
     assert users <= {"channels", "hub", "server", "worker"}
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    for document in ROOT.glob("*.md"):
+        for name in re.findall(
+            r"[`(]((?:tests|bench|loadtests|fastsse|deploy)/[\w./-]+)[`)]", document.read_text()
+        ):
+            assert (ROOT / name).exists(), f"{document.name} names {name}"
 
 
 def test_another_system_is_told_what_to_do() -> None:
