@@ -13,6 +13,7 @@ from typing import Final
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.http.protocol import Connection
 from fastsse.http.reader import Reader
+from fastsse.http.request import Request
 from fastsse.http.responses import Response
 from fastsse.http.site import Site
 from fastsse.http.streams import name_of
@@ -21,7 +22,8 @@ from fastsse.subscriptions import Subscription
 
 __all__ = ["Arrivals"]
 
-FIRST_READ_BYTES: Final = 16 * 1024
+# Browsers' requests are shorter; a longer one is read by its connection.
+FIRST_READ_BYTES: Final = 4 * 1024
 CLOSE_LINE: Final = b"Connection: close\r\n\r\n"
 
 
@@ -77,13 +79,22 @@ class Arrivals:
             return False
         if wish.subscription is None:
             return False
+        self._take(sock, wish.subscription, request, name_of(address))
+        return True
+
+    def _take(
+        self, sock: socket.socket, subscription: Subscription, request: Request, client: str
+    ) -> None:
+        site = self.site
         lines = site.cors.lines(request.headers) if site.cors.active else b""
         try:
-            site.streams.take(sock, wish.subscription, request.chunked, lines, name_of(address))
+            site.streams.take(sock, subscription, request.chunked, lines, client)
         except TurnedAway:
             head, body = site.streams.turn_away()
             _send_and_close(sock, b"".join((head, lines, CLOSE_LINE, body)))
-        return True
+        except Exception:
+            site.failed(request)
+            sock.close()
 
     def _renew_reader(self) -> None:
         self._reader.close()

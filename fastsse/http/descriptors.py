@@ -16,6 +16,8 @@ STREAMS_UNASKED_MOST: Final = 1_000_000
 RESERVE_LEAST: Final = 256
 # For what opens a descriptor now and then: files, resolvers, other libraries.
 SPARE: Final = 32
+# What a program that embeds the server has open beyond these, streams do without.
+OTHERS_IN_RESERVE: Final = 64
 _ARGUMENT: Final = "an argument"
 
 
@@ -34,7 +36,8 @@ class Descriptors(NamedTuple):
         Raises ConfigError when it does not allow `max_connections`.
         """
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        carried = soft - reserve(soft)
+        others = _open_count()
+        carried = max(1, soft - reserve(soft) - max(0, others - OTHERS_IN_RESERVE))
         if max_connections > carried:
             allowed = (
                 f"at most {carried} with a limit of {soft} descriptors; raise that "
@@ -43,7 +46,7 @@ class Descriptors(NamedTuple):
             problem = Problem("max_connections", str(max_connections), _ARGUMENT, allowed)
             raise ConfigError([problem])
         streams = max_connections or min(carried, STREAMS_UNASKED_MOST)
-        return cls(min(soft, streams + reserve(soft)), streams, _open_count())
+        return cls(min(soft, streams + reserve(soft)), streams, others)
 
     def grow_table(self) -> None:
         """Has the kernel make room for all descriptors now: with threads running, each doubling

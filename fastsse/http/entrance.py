@@ -159,7 +159,6 @@ class Entrance:
     def counters(self) -> dict[str, int]:
         """What this part counts, by the names of the metrics."""
         return {
-            "requests_connections": len(self._waits),
             "turned_away": self._streams.turned_away,
             "max_connections": self._descriptors.max_connections,
         }
@@ -192,11 +191,11 @@ class Entrance:
         if spare is None:
             self._pause()
         else:
-            spare.abort()
+            spare.evict()
 
     def _pause(self) -> None:
         for listener in self._listeners:
-            listener.pause(ACCEPT_PAUSE_S)
+            listener.pause(ACCEPT_PAUSE_S, "No descriptor is left.")
 
     def _unready(self) -> str | None:
         channels = self._hub.channels

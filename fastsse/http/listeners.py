@@ -214,9 +214,10 @@ class Listener:
         for sock in self._sockets:
             self._loop.add_reader(sock.fileno(), self._accept, sock)
 
-    def pause(self, duration_s: float) -> None:
+    def pause(self, duration_s: float, reason: str) -> None:
         """Stops accepting for a while; connects wait in the kernel."""
         if self._paused is None:
+            log.warning("Accepting pauses.", reason=reason, for_s=duration_s)
             self._stop_watching()
             self._paused = self._loop.call_later(duration_s, self._resume)
 
@@ -244,8 +245,7 @@ class Listener:
             except ConnectionError:
                 continue  # Gone while it waited (accept(2)).
             except OSError as error:
-                log.warning("Accepting pauses.", reason=error.strerror, for_s=ACCEPT_PAUSE_S)
-                self.pause(ACCEPT_PAUSE_S)
+                self.pause(ACCEPT_PAUSE_S, error.strerror or str(error))
                 return
             self._welcome(accepted, address)
             if self._paused is not None:

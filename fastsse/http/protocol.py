@@ -139,6 +139,11 @@ class Connection(asyncio.Protocol):
         """Closes at once, whatever is under way."""
         self._transport.abort()
 
+    def evict(self) -> None:
+        """As `abort`, and is counted no more from here on."""
+        self._site.waits.leave(self, self._wait)
+        self._transport.abort()
+
     # ── Reading ──────────────────────────────────────────────────────────────────────────────
 
     def _proceed(self, data: bytes) -> None:

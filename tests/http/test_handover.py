@@ -125,7 +125,9 @@ async def test_whole_subscription_needs_no_transport(server, monkeypatch) -> Non
         really_made(connection, transport)
 
     monkeypatch.setattr(Connection, "connection_made", note)
-    server._worker.entrance.main.pause(0.05)  # The request is there before it is accepted.
+    server._worker.entrance.main.pause(
+        0.05, "a test"
+    )  # The request is there before it is accepted.
     async with connected(server) as raw:
         await raw.send(SUBSCRIBE)
         await (await raw.stream()).opening()

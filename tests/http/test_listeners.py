@@ -177,7 +177,7 @@ async def test_inherited_public_socket_needs_a_token(start) -> None:
 
 async def test_pausing_keeps_who_waits(start) -> None:
     server = await start()
-    server._worker.entrance.main.pause(0.05)
+    server._worker.entrance.main.pause(0.05, "a test")
     async with opened(server.addresses[0]) as raw:
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
