@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
             raise Problem(400, "This request takes no body.", field="Content-Length")
         route.admit(request)
         expected = request.headers.get(b"expect")
-        if expected is not None:
+        if expected is not None and request.chunked:
             if expected.strip().lower() != b"100-continue":
                 raise Problem(417, "Only 100-continue can be expected.", field="Expect")
             self._transport.write(CONTINUE)
