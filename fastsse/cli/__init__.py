@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("fastsse.cli.serve", "serve", "Serve event streams and take publishes."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
     "listen": ("fastsse.cli.listen", "listen", "Show a topic's events as they come."),
+    "swarm": ("fastsse.swarm.command", "command", "Hold very many streams; say what they got."),
     "doctor": ("fastsse.cli.doctor", "doctor", "Say what this machine or a path lacks."),
     "config": ("fastsse.cli.config", "config", "Show or check the configuration."),
 }

@@ -1,12 +1,14 @@
-"""`fastsse publish`: one event from the arguments, or one from each line of standard input."""
+"""`fastsse publish`: an event from the arguments, one from each line of input, or a steady rate."""
 
 import asyncio
 import sys
+from typing import Any
 
 import click
 
 from fastsse.cli.clientoptions import read_duration, server_address
 from fastsse.cli.inputlines import Lines, publish_lines
+from fastsse.cli.openloop import Pace, pace_options, publish_at_rate
 from fastsse.client.errors import ClientError
 from fastsse.client.publisher import Publisher
 
@@ -36,6 +38,7 @@ from fastsse.client.publisher import Publisher
     metavar="DURATION",
     help="How long to wait for a server that is busy or not there.",
 )
+@pace_options
 @server_address
 def publish(
     topic: str | None,
@@ -48,19 +51,29 @@ def publish(
     url: str,
     uds: str | None,
     token: str | None,
+    **pace: Any,
 ) -> int:
     """Publish DATA to TOPIC, or each line of standard input as an event of its own.
 
-    Lines that come fast are sent together. Exits with 0 when the server has everything, 1 when
-    it refused, 2 for wrong usage, 3 when it could not be reached.
+    Lines that come fast are sent together. With --rate events are due at fixed times and say so
+    in their data, for `fastsse swarm` to measure; a table follows. Exits with 0 when the server
+    has everything, 1 when it refused, 2 for wrong usage, 3 when it could not be reached.
 
     \b
     fastsse publish news hello
     tail -f app.log | fastsse publish logs --event line
     fastsse publish --ndjson < events.ndjson
+    fastsse publish news --rate 1000/s --size 128 --duration 10s
     """
-    _check_usage(topic, data, event_id, ndjson)
+    paced = Pace(**pace)
     retry_ms = None if retry is None else round(retry * 1000)
+    if paced.rate is not None:
+        named = _check_paced_usage(topic, data, event_id, ndjson, uds)
+        fields = {"event": event, "retry": retry_ms}
+        return publish_at_rate(paced, named, fields, url, token, patience)
+    _check_usage(topic, data, event_id, ndjson)
+    if stray := paced.companion_without_rate():
+        raise click.UsageError(f"{stray} is for --rate: give one, such as --rate 1000/s.")
     with asyncio.Runner() as runner:
         publisher = runner.run(_open(url, token, uds, patience))
         try:
@@ -86,6 +99,22 @@ def _check_usage(topic: str | None, data: str | None, event_id: str | None, ndjs
         raise click.UsageError("--id is for one event: give its DATA, or ids with --ndjson.")
     if data is None and sys.stdin.isatty():
         click.echo("An event a line; Ctrl-D ends it.", err=True)
+
+
+def _check_paced_usage(
+    topic: str | None, data: str | None, event_id: str | None, ndjson: bool, uds: str | None
+) -> str:
+    if topic is None:
+        raise click.UsageError("Which TOPIC?")
+    if data is not None:
+        raise click.UsageError("With --rate the data is the time an event is due; leave DATA out.")
+    if ndjson:
+        raise click.UsageError("--ndjson reads standard input, --rate does not; give one of them.")
+    if event_id is not None:
+        raise click.UsageError("--id is for one event; with --rate there are many.")
+    if uds is not None:
+        raise click.UsageError("--rate publishes over TCP: leave --uds out, give --url.")
+    return topic
 
 
 async def _open(url: str, token: str | None, uds: str | None, patience_s: float) -> Publisher:

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from fastsse import units
 from fastsse.swarm.plan import Plan
-from fastsse.swarm.refusal import Refusal
 from fastsse.swarm.run import run
 
 EPILOG = """
@@ -26,10 +25,6 @@ Examples:
 
 Publish what it is to measure with `fastsse publish --rate`; the events then say when they were due.
 """
-
-
-class _Refused(click.ClickException):
-    exit_code = 2
 
 
 class _Read(click.ParamType[Any]):
@@ -221,33 +216,30 @@ def command(
     churn: float,
     reconnect: bool,
     **rest: Any,
-) -> None:
+) -> int:
     """Opens many real SSE streams to URL, holds them, and says what they got.
 
     Every stream is parsed whole; events are counted exactly, and gaps, repeats and order are judged
     by ids and by the counters that `fastsse publish --rate` puts into its events.
     """
     console = Console(stderr=json_path == "-")
-    try:
-        plan = Plan(
-            url=url,
-            slow_share=slow,
-            slow_bytes_per_s=slow_rate,
-            slow_buffer_bytes=slow_buffer,
-            churn_rate=churn,
-            reconnects=reconnect,
-            **rest,
-        )
-        report = run(plan, duration, console)
-    except Refusal as refusal:
-        raise _Refused(str(refusal)) from refusal
+    plan = Plan(
+        url=url,
+        slow_share=slow,
+        slow_bytes_per_s=slow_rate,
+        slow_buffer_bytes=slow_buffer,
+        churn_rate=churn,
+        reconnects=reconnect,
+        **rest,
+    )
+    report = run(plan, duration, console)
     for table in report.tables():
         console.print(table)
     for warning in report.warnings():
         console.print(f"Note: {warning}", style="yellow")
     if json_path:
         _write(json_path, report.as_json())
-    sys.exit(0 if report.figures["streams"] or report.peak.get("slow") else 1)
+    return 0 if report.figures["streams"] or report.peak.get("slow") else 1
 
 
 def _write(path: str, result: dict[str, object]) -> None:
@@ -256,7 +248,3 @@ def _write(path: str, result: dict[str, object]) -> None:
         sys.stdout.write(text)
     else:
         Path(path).write_text(text)
-
-
-if __name__ == "__main__":
-    command()

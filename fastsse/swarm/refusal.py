@@ -6,4 +6,9 @@ from fastsse.errors import FastsseError
 
 
 class Refusal(FastsseError):
-    """A run that can't be carried out as asked; the message says what to change."""
+    """A run that can't be carried out as asked; the message says what to change.
+
+    `exit_status` is what a command that it ends returns: wrong usage.
+    """
+
+    exit_status = 2

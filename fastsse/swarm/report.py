@@ -35,7 +35,11 @@ MEASURES = {
     "open": "stream open",
     "reconnect": "cut → stream again",
     "turn": "client's own stalls",
+    "delay": "due → sent",
+    "answer": "sent → answered",
+    "total": "due → answered",
 }
+"""The histograms of a swarm and of a publisher, in the order in which a table has them."""
 
 
 @dataclass(frozen=True, slots=True)

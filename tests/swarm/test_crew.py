@@ -161,7 +161,7 @@ def test_numbers_go_where_the_marks_stand() -> None:
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "fastsse.swarm.command", *arguments],
+        [sys.executable, "-m", "fastsse", "swarm", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -1,0 +1,225 @@
+"""`fastsse publish --rate`: an open loop that says in each event's data when it was due."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import click
+
+from fastsse.cli.clientoptions import read_duration
+from fastsse.client.errors import Unreachable
+from fastsse.client.http import events_url
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fastsse.swarm import Figures, OpenLoop
+
+DEFAULT_SIZE_BYTES = 128
+DEFAULT_DURATION_S = 10.0
+PIPELINED = 8
+"""Requests that may await answers on one connection, so that a slow answer holds up no due time."""
+KNOCK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What `--rate` and its companions ask for; None: not given.
+
+    Attributes:
+        rate: events a second.
+        size: bytes of data in each event.
+        duration: seconds for which events are due.
+        connections: keep-alive connections that take events in turn.
+    """
+
+    rate: float | None
+    size: int | None
+    duration: float | None
+    connections: int | None
+
+    def companion_without_rate(self) -> str | None:
+        """The option that means nothing without `--rate`, if one is there."""
+        given = {name: getattr(self, name) for name in ("size", "duration", "connections")}
+        names = [name for name, value in given.items() if value is not None]
+        return f"--{names[0]}" if names and self.rate is None else None
+
+
+def pace_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--rate`, `--size`, `--duration` and `--connections`."""
+    for option in (
+        click.option(
+            "--connections",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="With --rate: keep-alive connections that take events in turn.  [default: 1]",
+        ),
+        click.option(
+            "--duration",
+            callback=read_duration,
+            metavar="DURATION",
+            help="With --rate: for how long events are due.  [default: 10s]",
+        ),
+        click.option(
+            "--size",
+            callback=_read_size,
+            metavar="SIZE",
+            help="With --rate: bytes of each event's data.  [default: 128]",
+        ),
+        click.option(
+            "--rate",
+            callback=_read_rate,
+            metavar="RATE",
+            help="Publish this many events a second, such as 1000 or 1000/s, whatever the answers "
+            "do; each says in its data when it was due.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _read_rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    from fastsse.swarm.command import read_rate
+
+    if value is None:
+        return None
+    try:
+        rate = read_rate(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}.", ctx, parameter) from None
+    if rate <= 0:
+        raise click.BadParameter("must be above 0.", ctx, parameter)
+    return rate
+
+
+def _read_size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    from fastsse.units import parse_size_bytes
+
+    if value is None:
+        return None
+    try:
+        return parse_size_bytes(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}.", ctx, parameter) from None
+
+
+def publish_at_rate(
+    pace: Pace,
+    topic: str,
+    query: dict[str, str | int | None],
+    url: str,
+    token: str | None,
+    patience_s: float,
+) -> int:
+    """Publishes as paced, prints what came of it, and returns the exit status.
+
+    0: everything that was due was accepted; 1: something was refused or is unknown. Ctrl-C ends
+    the run early, with its table.
+
+    Args:
+        query: fields that each event has besides its data; None: left out.
+        patience_s: how long to wait for a server that is not there, and for the last answers.
+
+    Raises:
+        Refusal: the run can't be carried out as asked.
+        Unreachable: no server was there in time.
+    """
+    from rich.console import Console
+
+    from fastsse.swarm import OpenLoop, Schedule
+
+    loop_arguments = {name: value for name, value in query.items() if value is not None}
+    schedule = Schedule(
+        url=_with_query(url, loop_arguments),
+        topics=(topic,),
+        rate=pace.rate or 0,
+        duration_s=DEFAULT_DURATION_S if pace.duration is None else pace.duration,
+        size_bytes=DEFAULT_SIZE_BYTES if pace.size is None else pace.size,
+        connections=pace.connections or 1,
+        depth=PIPELINED,
+        headers=() if token is None else (("Authorization", f"Bearer {token}"),),
+        patience_s=patience_s,
+    )
+    OpenLoop(schedule)  # refuses what makes no sense before anyone is called on
+    _knock(url, patience_s)
+    figures, interrupted = _run(OpenLoop(schedule))
+    console = Console()
+    for table in _tables(figures, schedule.rate):
+        console.print(table)
+    if interrupted:
+        raise KeyboardInterrupt
+    return 0 if figures["events_accepted"] == due_events(figures) else 1
+
+
+def _with_query(url: str, fields: dict[str, str | int]) -> str:
+    url = events_url(url)
+    if not fields:
+        return url
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(fields)}"
+
+
+def _knock(url: str, patience_s: float) -> None:
+    """Waits until the server can be connected to, so that a typing error is no measurement."""
+    parts = urlsplit(url)
+    address = (parts.hostname or "", parts.port or 80)
+    deadline = time.monotonic() + patience_s
+    told = False
+    while True:
+        try:
+            socket.create_connection(address, timeout=max(1.0, patience_s)).close()
+            return
+        except OSError as error:
+            what = f"{url}: {(error.strerror or str(error)).lower()}"
+            if time.monotonic() >= deadline:
+                raise Unreachable(f"{what}.") from error
+        if not told:
+            click.echo(f"{what}; trying for {patience_s:g} s", err=True)
+            told = True
+        time.sleep(min(KNOCK_EVERY_S, max(0.0, deadline - time.monotonic())))
+
+
+def _run(loop: OpenLoop) -> tuple[Figures, bool]:
+    """Runs in a thread, because a native loop would hear of Ctrl-C only at its end."""
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        loop.stop()
+        thread.join()
+        return loop.figures(), True
+    return loop.figures(), False
+
+
+def due_events(figures: Figures) -> int:
+    """Sent or not: a request holds one event."""
+    return figures["requests"] + figures["unsent"]
+
+
+def _tables(figures: Figures, rate: float) -> tuple[Table, Table]:
+    from rich.table import Table
+
+    from fastsse.swarm.report import measures_table
+
+    taken_s = max(1e-6, (figures["ended_at_us"] - figures["started_at_us"]) / 1e6)
+    counts = Table(title="fastsse publish", title_justify="left", show_header=False)
+    refused = f"{figures['refused']:,}"
+    if figures["refused"]:
+        refused += f" (the last with status {figures['last_status']})"
+    rows = {
+        "due": f"{due_events(figures):,} ({rate:,.6g}/s)",
+        "accepted": f"{figures['accepted']:,} ({figures['accepted'] / taken_s:,.6g}/s)",
+        "refused": refused,
+        "outcome unknown": f"{figures['unknown']:,}",
+        "never sent": f"{figures['unsent']:,}",
+        "publisher's CPU": f"{figures['cpu_us'] / 1e6 / taken_s:.0%} of a core",
+    }
+    for name, text in rows.items():
+        counts.add_row(name, text)
+    return counts, measures_table(figures.measures)
