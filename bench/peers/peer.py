@@ -1,0 +1,56 @@
+"""What a peer is: a server of our own writing on somebody else's library, and how to start it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+PYTHON_PACKAGES = "pip install '.[peers]'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One server to compare with.
+
+    Attributes:
+        name: for the command line and the JSON.
+        title: for the table.
+        command: given an empty directory of its own, the arguments of a process that prints
+            `listening on <host>:<port>` (or what `address` reads) and then serves
+            `GET` and `POST /events?topic=…` until SIGTERM. It may build something first.
+        lacks: what is missing here, empty when nothing is.
+        install: the command that installs what is missing.
+        versions: of what the figures depend on.
+        settings: what its documentation recommends and is set here, in a sentence.
+        address: reads `host:port` from what the process printed; None: not there yet.
+    """
+
+    name: str
+    title: str
+    command: Callable[[Path], list[str]]
+    install: str
+    settings: str
+    lacks: Callable[[], str]
+    versions: Callable[[], Mapping[str, str]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    address: Callable[[str], str | None] | None = None
+
+
+def lacks_modules(*names: str) -> Callable[[], str]:
+    """A `lacks` for Python modules."""
+    return lambda: ", ".join(name for name in names if find_spec(name) is None)
+
+
+def versions_of(*packages: str) -> Callable[[], Mapping[str, str]]:
+    """A `versions` for installed Python packages."""
+    return lambda: {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

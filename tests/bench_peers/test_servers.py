@@ -1,0 +1,43 @@
+"""Each installed peer is a server that the swarm reads: whatever is published arrives once."""
+
+import os
+
+import pytest
+
+from bench.peers.catalogue import PEERS
+from bench.peers.peer import Peer
+from bench.peers.process import PeerServer
+from fastsse.swarm import Crew, OpenLoop, Plan, Schedule
+
+INSTALLED = [pytest.param(peer, id=peer.name) for peer in PEERS.values() if not peer.lacks()]
+
+
+@pytest.mark.parametrize("peer", INSTALLED)
+def test_delivers_every_event_once_to_each_subscriber_of_its_topic(peer: Peer) -> None:
+    with PeerServer(peer) as server:
+        plan = Plan(url=f"{server.url}/events", connections=5, topics=("news",))
+        other = Plan(url=f"{server.url}/events", connections=2, topics=("other",))
+        with Crew(plan) as crew, Crew(other) as others:
+            assert crew.wait_until_settled(10)
+            assert others.wait_until_settled(10)
+            schedule = Schedule(
+                url=f"{server.url}/events", topics=("news",), rate=200, duration_s=0.2, depth=8
+            )
+            published = OpenLoop(schedule).run()
+            assert published["events_accepted"] == 40
+            assert crew.wait_for_events(200, 10)
+            got, none = crew.figures(), others.figures()
+    assert got["events"] == 200
+    assert not any(got[fault] for fault in ("lost", "repeated", "late", "id_repeated"))
+    assert none["events"] == 0
+
+
+@pytest.mark.parametrize("peer", INSTALLED)
+def test_leaves_no_process_behind(peer: Peer) -> None:
+    with PeerServer(peer) as server:
+        processes = server.process_ids()
+        assert server.memory() > 0
+        assert server.cpu_us() >= 0
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
