@@ -7,6 +7,7 @@ server's speed, so there is none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import uvloop
 from aiohttp import web
@@ -42,8 +43,15 @@ async def serve() -> None:
     app = web.Application()
     app.router.add_get("/events", subscribe)
     app.router.add_post("/events", publish)
-    # Streams never end by themselves: a stop must not wait for them.
-    runner = web.AppRunner(app, access_log=None, handle_signals=True, shutdown_timeout=1)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=True,
+        # A client that leaves ends its handler, which waits for its queue otherwise.
+        handler_cancellation=True,
+        # Streams never end by themselves: a stop must not wait for them.
+        shutdown_timeout=1,
+    )
     await runner.setup()
     await web.SockSite(runner, listen(), backlog=BACKLOG).start()
     try:
@@ -53,7 +61,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(web.GracefulExit, KeyboardInterrupt):
         uvloop.run(serve())
-    except (web.GracefulExit, KeyboardInterrupt):
-        pass

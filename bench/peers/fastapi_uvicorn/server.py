@@ -1,6 +1,6 @@
-"""`python -m bench.peers.fastapi_uvicorn.server`: a path operation that yields, as the tutorial has it.
+"""`python -m bench.peers.fastapi_uvicorn.server`: a path operation that yields, as in the tutorial.
 
-The data is text already, so it goes out as `raw_data`, which spares FastAPI a JSON encoding; and one
+The data is text already, so it goes out as `raw_data`, which spares FastAPI a JSON encoding; one
 event object serves all clients, so that its fields are validated once.
 """
 

@@ -1,0 +1,232 @@
+"""The cases of `make bench`, carried out on any peer, with fewer seconds each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.load import Load, Sample, connected, others_busy, publish, sample_of
+from bench.machine import busy_us
+from bench.peers.peer import Peer
+from bench.peers.process import PeerServer
+from fastsse.swarm import Crew, OpenLoop, Plan, Refusal, Schedule
+
+TOPIC = "news"
+PATIENCE_S = 10
+"""How long after the last event was due a peer may still deliver; what comes later is missing."""
+
+WARM_UP_EVENTS = 10
+WARM_UP_RATE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a comparison is carried out.
+
+    Attributes:
+        quick: everything small and short: shows that it works, measures nothing.
+        server_cpu, client_cpu: cores of the server and of all clients; below 0: any.
+    """
+
+    quick: bool = False
+    repeats: int = 1
+    server_cpu: int = -1
+    client_cpu: int = -1
+
+    def count(self, full: int) -> int:
+        return max(10, full // 100) if self.quick else full
+
+    def seconds(self, full: float) -> float:
+        return min(full, 0.3) if self.quick else full
+
+    def server(self, peer: Peer) -> PeerServer:
+        return PeerServer(peer, self.server_cpu)
+
+    def plan(self, server: PeerServer, connections: int, topic: str = TOPIC) -> Plan:
+        return Plan(
+            url=f"{server.url}/events",
+            connections=connections,
+            topics=(topic,),
+            cpus=() if self.client_cpu < 0 else (self.client_cpu,),
+        )
+
+
+Measure = Callable[[Run, Peer], Sample]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is measured, and which figure of a sample it is about.
+
+    Attributes:
+        figure: its name in the sample.
+        unit: of the figure, for the table.
+        more_is_better: of the figure.
+    """
+
+    name: str
+    title: str
+    measure: Measure
+    figure: str
+    unit: str
+    more_is_better: bool = False
+    is_fan_out: bool = False
+
+
+def fan_out(name: str, connections: int, rate: float, seconds: float) -> Case:
+    """`connections` streams of one topic, `rate` events a second to all of them."""
+
+    def measure(run: Run, peer: Peer) -> Sample:
+        clients = run.count(connections)
+        load = Load((TOPIC,), rate, run.seconds(seconds), clients)
+        with run.server(peer) as server, connected(run.plan(server, clients)) as crew:
+            _warm_up(server, crew, clients)
+            return _measured(server, crew, load)
+
+    return Case(
+        name=name,
+        title=f"{connections:,} clients x {rate:,.0f}/s",
+        measure=measure,
+        figure="server_cpu_us",
+        unit="µs CPU a delivery",
+        is_fan_out=True,
+    )
+
+
+def _warm_up(server: PeerServer, crew: Crew, clients: int) -> None:
+    """A few events, slowly, so that nobody starts the measurement with a queue."""
+    load = Load((TOPIC,), WARM_UP_RATE, WARM_UP_EVENTS / WARM_UP_RATE, clients)
+    warm = publish(server.url, load, load.duration_s)
+    crew.wait_for_events(warm["events_accepted"] * clients, PATIENCE_S)
+
+
+def _measured(server: PeerServer, crew: Crew, load: Load) -> Sample:
+    """From the first publish to the last delivery, or to the end of patience.
+
+    Expected is what was *due*: an event that a peer was too busy to accept is missing too.
+    """
+    before, cpu_before, busy_before = crew.figures(), server.cpu_us(), busy_us()
+    began = time.monotonic()
+    published = publish(server.url, load, load.duration_s)
+    # A publisher also waits for its last answers: patience counts from the end of the schedule.
+    left_s = load.duration_s + PATIENCE_S - (time.monotonic() - began)
+    due = round(load.rate * load.duration_s) * load.subscribers
+    accepted = published["events_accepted"] * load.subscribers
+    crew.wait_for_events(before["events"] + accepted, max(1.0, left_s))
+    wall_s = time.monotonic() - began
+    cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
+    sample = sample_of(crew.figures() - before, published, due, cpu_us, wall_s)
+    sample["deliveries_a_second"] = sample["delivered"] / wall_s
+    sample["others_busy"] = others_busy(sample, busy, wall_s)
+    return sample
+
+
+def idle_memory(run: Run, peer: Peer) -> Sample:
+    """User-space bytes a connection: the slope between few and many."""
+    few, more = run.count(2000), run.count(10_000)
+    with run.server(peer) as server, connected(run.plan(server, few, "other")):
+        time.sleep(run.seconds(1))
+        before = server.memory()
+        with connected(run.plan(server, more)):
+            time.sleep(run.seconds(2))
+            after = server.memory()
+    return {"bytes_each": (after - before) / more, "others_busy": 0.0}
+
+
+def connect_storm(run: Run, peer: Peer) -> Sample:
+    """Subscriptions as fast as they are answered."""
+    connections = run.count(15_000)
+    with run.server(peer) as server:
+        cpu_before, busy_before = server.cpu_us(), busy_us()
+        with connected(run.plan(server, connections)) as crew:
+            cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
+            figures, opening_s = crew.figures(), crew.opening_s()
+    (p99,) = figures.measures["open"].percentiles_us(99)
+    return _with_others(
+        {
+            "a_second": connections / opening_s,
+            "server_cpu_us": cpu_us / connections,
+            "server_busy": cpu_us / 1e6 / opening_s,
+            "client_busy": figures["cpu_us"] / 1e6 / opening_s,
+            "open_p99_ms": p99 / 1000,
+            "connects_repeated": figures["connects"] - connections,
+        },
+        busy,
+        opening_s,
+    )
+
+
+def publish_speed(run: Run, peer: Peer) -> Sample:
+    """A closed loop over 32 keep-alive connections, one event a request, nobody subscribed."""
+    with run.server(peer) as server:
+        cpu_before, busy_before = server.cpu_us(), busy_us()
+        schedule = Schedule(
+            url=f"{server.url}/events",
+            topics=(TOPIC,),
+            duration_s=run.seconds(2),
+            connections=32,
+        )
+        figures = OpenLoop(schedule).run()
+        cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
+    taken_s = (figures["ended_at_us"] - figures["started_at_us"]) / 1e6
+    p50, p99 = figures.measures["answer"].percentiles_us(50, 99)
+    return _with_others(
+        {
+            "a_second": figures["events_accepted"] / taken_s,
+            "refused": figures["refused"] + figures["unknown"],
+            "answer_p50_ms": p50 / 1000,
+            "answer_p99_ms": p99 / 1000,
+            "server_cpu_us": cpu_us / max(1, figures["events_accepted"]),
+            "server_busy": cpu_us / 1e6 / taken_s,
+            "client_busy": figures["cpu_us"] / 1e6 / taken_s,
+        },
+        busy,
+        taken_s,
+    )
+
+
+def _with_others(sample: Sample, machine_busy_us: int, wall_s: float) -> Sample:
+    sample["others_busy"] = others_busy(sample, machine_busy_us, wall_s)
+    return sample
+
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        fan_out("steady", 5000, 10, 3),
+        fan_out("saturation", 1000, 1000, 2),
+        fan_out("wide", 5000, 100, 2),
+        Case(
+            name="idle",
+            title="10,000 more idle connections",
+            measure=idle_memory,
+            figure="bytes_each",
+            unit="B each",
+        ),
+        Case(
+            name="connect",
+            title="15,000 connects at once",
+            measure=connect_storm,
+            figure="a_second",
+            unit="streams/s",
+            more_is_better=True,
+        ),
+        Case(
+            name="publish",
+            title="publish, 32 keep-alive connections",
+            measure=publish_speed,
+            figure="a_second",
+            unit="events/s",
+            more_is_better=True,
+        ),
+    )
+}
+
+
+def measure(case: Case, run: Run, peer: Peer) -> Sample | str:
+    """One sample; or why there is none: what a peer can't carry is a result too."""
+    try:
+        return case.measure(run, peer)
+    except (RuntimeError, Refusal) as error:
+        return str(error).strip().splitlines()[0]

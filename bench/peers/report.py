@@ -1,0 +1,154 @@
+"""The comparison as one table and as JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+from rich.table import Table
+
+from bench.load import Sample
+from bench.machine import environment
+from bench.peers.cases import PATIENCE_S, Case, Run
+from bench.peers.catalogue import OURS
+from bench.peers.peer import Peer
+
+COLUMNS = ("", "delivered", "repeated", "p50 ms", "p99 ms", "p99.9 ms", "figure", "", "x ours")
+OTHERS_BUSY = 0.1
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one peer came to in one case: a sample for each repeat that worked."""
+
+    case: Case
+    peer: Peer
+    samples: list[Sample] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def median(self, name: str) -> float:
+        return statistics.median(sample[name] for sample in self.samples)
+
+    @property
+    def figure(self) -> float | None:
+        """The median of what the case is about, None when no repeat worked."""
+        return self.median(self.case.figure) if self.samples else None
+
+
+Outcomes = Mapping[tuple[str, str], Outcome]
+"""By the names of case and peer."""
+
+
+def ratio(outcome: Outcome, outcomes: Outcomes) -> float | None:
+    """Its figure as a multiple of ours in the same run, None when either is missing."""
+    ours = outcomes.get((outcome.case.name, OURS.name))
+    if ours is None or not ours.figure or outcome.figure is None:
+        return None
+    return outcome.figure / ours.figure
+
+
+def rows(outcomes: Outcomes) -> dict[str, list[list[str]]]:
+    """By the titles of cases: a row for each peer, in the order of COLUMNS."""
+    found: dict[str, list[list[str]]] = {}
+    for outcome in outcomes.values():
+        found.setdefault(outcome.case.title, []).append(_row(outcome, outcomes))
+    return found
+
+
+def _row(outcome: Outcome, outcomes: Outcomes) -> list[str]:
+    case = outcome.case
+    if outcome.figure is None:
+        return [outcome.peer.title, "", "", "", "", "", "failed", outcome.failures[0], ""]
+    cells = [""] * 5
+    if case.is_fan_out:
+        cells = [
+            f"{outcome.median('delivered_share'):.2%}",
+            f"{outcome.median('repeated'):,.0f}",
+            *(f"{outcome.median(name):,.1f}" for name in ("p50_ms", "p99_ms", "p99_9_ms")),
+        ]
+    multiple = ratio(outcome, outcomes)
+    figure = f"{outcome.figure:,.2f}" if outcome.figure < 1000 else f"{outcome.figure:,.0f}"
+    last = "" if multiple is None else f"{multiple:.3g}"
+    return [outcome.peer.title, *cells, figure, case.unit, last]
+
+
+def table(outcomes: Outcomes) -> Table:
+    """For the terminal: a section for each case."""
+    made = Table(title="fastsse and what one would pick instead", title_justify="left")
+    for name in COLUMNS:
+        made.add_column(name, justify="left" if not name else "right")
+    for title, section in rows(outcomes).items():
+        made.add_section()
+        made.add_row(f"[bold]{title}[/]")
+        for row in section:
+            made.add_row(*row)
+    return made
+
+
+def as_markdown(outcomes: Outcomes) -> str:
+    """The same rows, for a README."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
+    for title, section in rows(outcomes).items():
+        lines.append(f"| **{title}** |" + " |" * (len(COLUMNS) - 1))
+        lines += ["| " + " | ".join(row) + " |" for row in section]
+    return "\n".join(lines) + "\n"
+
+
+def notes(run: Run, outcomes: Outcomes, left_out: Sequence[Peer]) -> list[str]:
+    """What has to be said beside the table."""
+    where = f"servers on core {run.server_cpu}, clients on core {run.client_cpu}"
+    said = [
+        f"Loopback, both ends on this machine; {where}. Medians of {run.repeats} run(s).",
+        f"Delivered: of what was due, until {PATIENCE_S} s after the last event was due. "
+        "Percentiles are those of the deliveries that happened, from the time an event was due.",
+    ]
+    for peer in left_out:
+        said.append(f"Left out: {peer.title} ({peer.lacks()} not installed): {peer.install}")
+    disturbed = sorted(
+        f"{outcome.case.name}/{outcome.peer.name}"
+        for outcome in outcomes.values()
+        if outcome.samples and outcome.median("others_busy") > OTHERS_BUSY
+    )
+    if disturbed:
+        said.append(f"Other processes took over {OTHERS_BUSY:.0%} of a core in: ")
+        said[-1] += ", ".join(disturbed)
+    if run.quick:
+        said.append("Quick mode: it shows that the cases run. Its figures mean nothing.")
+    return said
+
+
+def as_json(
+    run: Run, outcomes: Outcomes, left_out: Sequence[Peer], command: str
+) -> dict[str, object]:
+    """Everything measured, with what it was measured on."""
+    peers = {outcome.peer.name: outcome.peer for outcome in outcomes.values()}
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": {**environment(), "command": command},
+        "run": asdict(run),
+        "peers": {
+            name: {
+                "title": peer.title,
+                "versions": dict(peer.versions()),
+                "settings": peer.settings,
+            }
+            for name, peer in peers.items()
+        },
+        "left_out": {peer.name: peer.install for peer in left_out},
+        "results": [
+            {
+                "case": outcome.case.name,
+                "title": outcome.case.title,
+                "peer": outcome.peer.name,
+                "figure": outcome.case.figure,
+                "value": outcome.figure,
+                "x_ours": ratio(outcome, outcomes),
+                "samples": outcome.samples,
+                "failures": outcome.failures,
+            }
+            for outcome in outcomes.values()
+        ],
+        "notes": notes(run, outcomes, left_out),
+    }
