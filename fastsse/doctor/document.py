@@ -145,7 +145,7 @@ def _head(*names: str) -> Iterator[str]:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") or "–" for cell in cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") or "-" for cell in cells) + " |"
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def profile(diagnosis: Diagnosis) -> Iterator[Entry]:
     yield _number("net.ipv4.tcp_max_syn_backlog", machine.syn_backlog, goal.backlog)
     yield Entry("net.ipv4.tcp_syncookies", "1", _text(machine.syncookies))
     yield _tcp_mem(machine, goal)
-    yield from _if_wrong(diagnosis)
+    yield from _buffers(diagnosis)
     yield from _for_proxies(machine, goal)
     yield from _conntrack(machine, goal)
 
@@ -85,10 +85,13 @@ def _tcp_mem(machine: Machine, goal: Goal) -> Entry:
     return Entry("net.ipv4.tcp_mem", " ".join(map(str, value)), " ".join(map(str, now or ())))
 
 
-def _if_wrong(diagnosis: Diagnosis) -> Iterator[Entry]:
+def _buffers(diagnosis: Diagnosis) -> Iterator[Entry]:
+    """As they are, unless they are wrong."""
     for finding in diagnosis.findings:
-        if finding.name in _BUFFERS and finding.verdict is Verdict.WARN:
-            yield Entry(finding.name, _BUFFERS[finding.name], finding.value)
+        if finding.name in _BUFFERS and finding.verdict is not Verdict.UNKNOWN:
+            wrong = finding.verdict is Verdict.WARN
+            value = _BUFFERS[finding.name] if wrong else finding.value
+            yield Entry(finding.name, value, finding.value)
 
 
 def _for_proxies(machine: Machine, goal: Goal) -> Iterator[Entry]:

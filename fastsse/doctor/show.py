@@ -1,7 +1,7 @@
 """Findings for eyes, for pipes and for programs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fastsse.doctor.diagnosis import Diagnosis
 from fastsse.doctor.finding import Finding, Verdict
+from fastsse.doctor.words import harmless
 
 _STYLES = {
     Verdict.OK: "green",
@@ -28,12 +29,23 @@ def show(
     console: Console, title: str, columns: tuple[str, str], findings: Sequence[Finding]
 ) -> None:
     """A table in a terminal; elsewhere plain lines, the first of each finding fit for grep."""
+    findings = [_harmless(finding) for finding in findings]
     if console.is_terminal:
         console.print(_table(title, columns, findings), width=min(console.width, _WIDEST))
     else:
         say(console, title)
         for line in plain(findings, columns[1]):
             say(console, line)
+
+
+def _harmless(finding: Finding) -> Finding:
+    return replace(
+        finding,
+        value=harmless(finding.value),
+        needed=harmless(finding.needed),
+        why=harmless(finding.why),
+        how=harmless(finding.how),
+    )
 
 
 def say(console: Console, line: str, style: str = "") -> None:

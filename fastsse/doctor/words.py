@@ -30,3 +30,8 @@ def size(size_bytes: float | None) -> str:
 def short(number: float) -> str:
     """Three digits, more before the point where there are more: `0.063`, `4.51`, `1,020`."""
     return f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"
+
+
+def harmless(text: str) -> str:
+    """Without what could steer a terminal: servers and proxies wrote some of it. Lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

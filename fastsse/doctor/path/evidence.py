@@ -41,8 +41,14 @@ class Timed:
     released_bytes: int | None = None
 
     def is_late(self, late_s: float) -> bool:
-        """Whether any event was held back."""
+        """Whether any event was held back, or lost."""
         return any(delay is None or delay > late_s for delay in self.delays_s)
+
+    @property
+    def lost(self) -> int:
+        """How many did not come though a later one did: nothing holds them, they are gone."""
+        came = [delay is not None for delay in self.delays_s]
+        return came[: len(came) - came[::-1].index(True)].count(False) if any(came) else 0
 
 
 @dataclass(frozen=True, slots=True)

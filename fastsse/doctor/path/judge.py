@@ -15,6 +15,11 @@ _SAME_AGE = 0.2
 # So many heartbeats must be missing before a path is blamed for it.
 _HEARTBEATS_DUE = 2
 _NOBODY_THERE = "Look whether the server runs and the address is right."
+_NOT_SHARED = "Several servers stand behind this address and do not share their events."
+_SAME_SERVER = (
+    "Send publishers and listeners to the same server (ip_hash, stick-table, session affinity, one "
+    "replica), or let the servers share a store."
+)
 _UPSTREAM_AWAY = "The proxy does not reach the server: look at its address for it."
 _STATUS_REMEDIES = {
     401: "Give a token with --token.",
@@ -139,6 +144,9 @@ class _Case:
         if not timed.is_late(self._pace.late_s):
             why = "Each event leaves the path as it comes."
             return Finding("buffering", Verdict.OK, value, needed, why, "")
+        if timed.lost:
+            why = f"{timed.lost} never came, though later ones did. {_NOT_SHARED}"
+            return Finding("buffering", Verdict.FAIL, value, needed, why, _SAME_SERVER)
         return Finding(
             "buffering", Verdict.FAIL, value, needed, _held_back(timed), self._held_remedy(timed)
         )
@@ -312,10 +320,9 @@ def _resumed_text(resumed: Resumed) -> str:
 def _lost(resumed: Resumed) -> tuple[str, str]:
     if resumed.gap in ("unknown", "future"):
         return (
-            "The server that answered the second time does not know the id of the first: several "
-            "servers stand behind this address and do not share their history.",
-            "Send a client to the same server each time (ip_hash, stick-table, session affinity), "
-            "or let the servers share a store.",
+            "The server that answered the second time does not know the id of the first. "
+            f"{_NOT_SHARED}",
+            _SAME_SERVER,
         )
     if resumed.gap:
         return (

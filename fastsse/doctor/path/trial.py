@@ -194,6 +194,7 @@ class _Trial:
         self._tell("cutting and resuming")
         topic = f"{self._topic}/resume"
         async with self._stream(topic) as stream:
+            await stream.until(lambda: bool(stream.arrivals), self._pace.patience_s)
             await self._publish(topic, 0)
             await stream.until(lambda: bool(_numbers(stream)), self._pace.patience_s)
             last_event_id = stream.last_event_id

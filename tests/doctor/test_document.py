@@ -1,0 +1,85 @@
+"""tuning.md keeps in step with the options, the settings, the figures and the metrics."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fastsse.config import Config, catalogue
+from fastsse.doctor import examine
+from fastsse.doctor.document import BLOCKS, renewed
+from fastsse.doctor.figures import FIGURES
+from fastsse.doctor.options import ADVICE
+from fastsse.doctor.settings import SETTINGS, Scope
+from fastsse.server import Server
+from tests.doctor.test_checks import LARGE, MILLION
+
+TUNING = (Path(__file__).parents[2] / "tuning.md").read_text()
+
+
+def test_tuning_is_what_its_tables_are_made_from() -> None:
+    assert renewed(TUNING) == TUNING, "run: python -m fastsse.doctor.document tuning.md"
+
+
+def test_every_option_has_advice_and_no_other() -> None:
+    assert ADVICE.keys() == catalogue().keys()
+
+
+def test_a_document_without_a_place_for_a_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="begin options"):
+        renewed("")
+
+
+def test_renewing_keeps_what_was_written_by_hand() -> None:
+    places = "\n".join(f"<!-- begin {name} -->\nold\n<!-- end {name} -->" for name in BLOCKS)
+    text = renewed(f"before\n{places}\nafter\n")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "\nold\n" not in text
+
+
+async def test_every_metric_that_is_named_exists() -> None:
+    async with (
+        Server(Config(port=0, drain=0)) as server,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        exposed = (await client.get(f"{server.admin_addresses[0]}/metrics")).text
+    named = set(re.findall(r"fastsse_[a-z_]+(?=[`{)])", TUNING))
+    assert len(named) > 15
+    assert {name for name in named if f"# TYPE {name}" not in exposed} == set()
+
+
+def test_every_setting_that_is_checked_is_in_the_table() -> None:
+    checked = {found.name for found in examine(LARGE, MILLION).findings}
+    assert {name for name in checked if "." in name} <= SETTINGS.keys()
+
+
+def test_every_row_of_settings_is_filled_in() -> None:
+    for setting in SETTINGS.values():
+        assert all((setting.unit, setting.default, setting.advice, setting.symptom)), setting.name
+        assert setting.source
+
+
+def test_the_settings_of_the_node_are_not_taken_for_a_pods() -> None:
+    node = {name for name, setting in SETTINGS.items() if setting.scope is Scope.NODE}
+    assert {"fs.nr_open", "fs.file-max", "net.ipv4.tcp_mem"} <= node
+    assert not node & {"net.core.somaxconn", "net.ipv4.tcp_rmem"}
+
+
+def test_every_figure_says_where_it_comes_from() -> None:
+    for name, figure in FIGURES.items():
+        assert figure.value > 0, name
+        assert "python -m" in figure.source, name
+        assert f"`{name}`" in TUNING
+
+
+def test_the_formulas_name_figures_that_exist() -> None:
+    formulas = TUNING[TUNING.index("## Sizing") : TUNING.index("<!-- begin sizes")]
+    assert set(re.findall(r"[A-Z]+_[A-Z_]+", formulas)) <= FIGURES.keys()
+
+
+def test_links_inside_the_document_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", TUNING, re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", TUNING)) <= anchors
