@@ -48,7 +48,6 @@ GAUGES = (
     _Row("max_connections", "max_connections", "Streams that can be open at once."),
     _Row("blocked", "blocked_connections", "Streams whose socket takes no more."),
     _Row("lag_bytes", "lag_bytes", "Largest lag of a blocked stream."),
-    _Row("requests_connections", "request_connections", "Connections that are no streams."),
     _Row("channels", "channels", "Distinct sets of topics that streams asked for."),
     _Row("topics", "topics", "Topics with history or subscribers."),
     _Row("replays", "replays", "Streams that are reading history now."),
