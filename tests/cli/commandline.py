@@ -64,7 +64,8 @@ class Running:
 def environment(**variables: str) -> dict[str, str]:
     """The environment without what could configure a command."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTSSE_")}
-    return {**clean, "PYTHONPATH": str(ROOT), "NO_PROXY": "*", **variables}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**clean, "PYTHONPATH": path, "NO_PROXY": "*", **variables}
 
 
 def command(arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ the client is away, and after it came back.
 
 import asyncio
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -25,7 +26,10 @@ from tests.libraries.relay import Relay
 
 HERE = pathlib.Path(__file__).parent
 # Put there by `make test`, beside the environment that runs this.
-NODE_ENTRY = pathlib.Path(sys.prefix) / "node/node_modules/eventsource/dist/index.js"
+NODE_ENTRY = (
+    pathlib.Path(os.environ.get("VIRTUAL_ENV", sys.prefix))
+    / "node/node_modules/eventsource/dist/index.js"
+)
 TEXTS = ["one", "two\nlines", "snowman \u2603", "", ": colon", "x" * 70_000, " leading", "last"]
 Event: TypeAlias = tuple[str, str, str]
 """Type, data, id."""
