@@ -125,7 +125,9 @@ class Worker:
         """Ends everything at once: no descriptor, thread or timer is left."""
         self._undo.close()
         await self._backbone.close()
-        await self.entrance.answered()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_GRACE_S):
+                await self.entrance.answered()
         # Sockets are closed in the loop's next turn.
         await asyncio.sleep(0)
 
