@@ -71,7 +71,8 @@ class Publish:
         body = request.body
         query: _Query = request.target.publication
         if query is not _NOT_IN_QUERY:
-            self._publish(Event(query.topics, bytes(body), *query[1:]), body, exchange)
+            topics, event, event_id, retry = query
+            self._publish(Event(topics, bytes(body), event, event_id, retry), body, exchange)
         elif _content_type(request) == _NDJSON:
             self._publish_batch(events_of_lines(body), body, exchange)
         else:

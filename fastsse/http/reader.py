@@ -37,8 +37,25 @@ _KEPT_HEADERS: Final = (
     b"Transfer-Encoding",
 )
 _SPELLING: Final = {name.lower(): name.decode() for name in _KEPT_HEADERS}
-# Both common spellings, so that most names need no lower().
-_KNOWN: Final = {spelt: name.lower() for name in _KEPT_HEADERS for spelt in (name, name.lower())}
+# Sent by about every client, and of no interest here.
+_IGNORED_HEADERS: Final = (
+    b"Accept",
+    b"Accept-Encoding",
+    b"Accept-Language",
+    b"Cache-Control",
+    b"Connection",
+    b"Pragma",
+    b"Referer",
+    b"Sec-Fetch-Dest",
+    b"Sec-Fetch-Mode",
+    b"Sec-Fetch-Site",
+    b"User-Agent",
+)
+# Both common spellings, so that most names need no lower(). Empty for what is ignored.
+_KNOWN: Final = {
+    **dict.fromkeys((*_IGNORED_HEADERS, *map(bytes.lower, _IGNORED_HEADERS)), b""),
+    **{spelt: name.lower() for name in _KEPT_HEADERS for spelt in (name, name.lower())},
+}
 
 
 class Limits(NamedTuple):
@@ -58,6 +75,7 @@ class Reader:
 
     __slots__ = (
         "_headers",
+        "_host",
         "_limits",
         "_parser",
         "_partial",
@@ -73,6 +91,7 @@ class Reader:
         self._parser = HttpRequestParser(self)
         self._partial = b""  # The part of a head that llhttp has seen.
         self._headers: dict[bytes, bytes] = {}
+        self._host = b""  # The last that was right; mostly they are all the same.
         self._repeated = b""
         self.upload: Upload | None = None
         #: Whether the connection may carry another request (RFC 9112 §9.3).
@@ -143,8 +162,10 @@ class Reader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """llhttp: one header, or one trailer."""
-        known = _KNOWN.get(name) or _KNOWN.get(name.lower())
-        if known is not None and self.upload is None:
+        known = _KNOWN.get(name)
+        if known is None:
+            known = _KNOWN.get(name.lower())
+        if known and self.upload is None:
             if known in self._headers:
                 self._repeated = known
             self._headers[known] = value
@@ -184,9 +205,14 @@ class Reader:
         if host is None:
             if minor == b"1":
                 raise Problem(400, "HTTP/1.1 needs a Host header.", field="Host")
-        elif _HOST.fullmatch(host) is None:
-            raise Problem(400, "This is not a host.", field="Host")
+        elif host != self._host:
+            self._check_host(host)
         return Request(method, self._targets.parse(target), headers, minor == b"1")
+
+    def _check_host(self, host: bytes) -> None:
+        if _HOST.fullmatch(host) is None:
+            raise Problem(400, "This is not a host.", field="Host")
+        self._host = host
 
     def _do_not_upgrade(self, head: bytes) -> None:
         """Nothing is upgraded here (RFC 9110 §7.8 allows that), but llhttp takes what follows for
