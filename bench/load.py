@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.machine import busy_us
-from bench.server import Server
+from bench.server import UnderTest
 from fastsse.swarm import Crew, Figures, OpenLoop, Plan, Schedule
 
 SETTLE_PATIENCE_S = 60
@@ -68,27 +68,44 @@ def publish(url: str, load: Load, duration_s: float) -> Figures:
         return OpenLoop(schedule).run()
 
 
-def fan_out(server: Server, crew: Crew, load: Load) -> Sample:
+def fan_out(server: UnderTest, crew: Crew, load: Load) -> Sample:
     """Warms up, then measures from the first publish to the last delivery."""
     start = crew.figures()["events"]
     if load.warm_up_s:
         warm = publish(server.url, load, load.warm_up_s)
         crew.wait_for_events(start + _expected(warm, load), DELIVERY_PATIENCE_S)
+    return measured(
+        server, crew, lambda: publish(server.url, load, load.duration_s), load.subscribers
+    )[0]
+
+
+def measured(
+    server: UnderTest, crew: Crew, run: Callable[[], Figures], subscribers: int
+) -> tuple[Sample, Figures]:
+    """Measures from the start of `run` to the last delivery of what it published.
+
+    Args:
+        run: publishes, and returns what a publisher measured.
+
+    Returns:
+        The sample, and all that the crew counted meanwhile.
+    """
     before, cpu_before, metrics_before = crew.figures(), server.cpu_us(), server.metrics()
     began, busy_before = time.monotonic(), busy_us()
-    published = publish(server.url, load, load.duration_s)
-    expected = _expected(published, load)
+    published = run()
+    expected = published["events_accepted"] * subscribers
     crew.wait_for_events(before["events"] + expected, DELIVERY_PATIENCE_S)
     wall_s = time.monotonic() - began
     cpu_us = server.cpu_us() - cpu_before
     metrics = server.metrics()
     busy = busy_us() - busy_before
-    sample = sample_of(crew.figures() - before, published, expected, cpu_us, wall_s)
+    got = crew.figures() - before
+    sample = sample_of(got, published, expected, cpu_us, wall_s)
     sample["others_busy"] = others_busy(sample, busy, wall_s)
     for name in ("deliveries", "sends"):
         key = f"fastsse_{name}_total"
         sample[name] = metrics.get(key, 0) - metrics_before.get(key, 0)
-    return sample
+    return sample, got
 
 
 def others_busy(sample: Sample, machine_busy_us: int, wall_s: float) -> float:
@@ -134,6 +151,7 @@ def sample_of(
         "client_cpu_us": got["cpu_us"] / deliveries,
         "server_busy": cpu_us / 1e6 / wall_s,
         "client_busy": (got["cpu_us"] + published["cpu_us"]) / 1e6 / wall_s,
+        "churned": got["churned"],
         "bytes_a_delivery": got["bytes"] / deliveries,
         "wall_s": wall_s,
     }

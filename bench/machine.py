@@ -33,6 +33,17 @@ def busy_us() -> int:
     return (user + nice + system + irq + softirq + steal) * 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
+def kernel_bytes() -> int:
+    """Slab and TCP buffer memory of the whole machine."""
+    slab = next(
+        int(line.split()[1]) * 1024
+        for line in read("/proc/meminfo").splitlines()
+        if line.startswith("Slab:")
+    )
+    pages = read("/proc/net/sockstat").split("TCP:")[1].split("mem ")[1].split()[0]
+    return slab + int(pages) * 4096
+
+
 def environment() -> dict[str, object]:
     """Fit for JSON."""
     return {

@@ -103,7 +103,12 @@ def as_json(setup: Setup, results: Sequence[Result]) -> dict[str, object]:
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
-        "setup": asdict(setup),
+        "setup": {
+            "quick": setup.quick,
+            "repeats": setup.repeats,
+            "server_cpu": setup.server_cpu,
+            "client_cpu": setup.client_cpu,
+        },
         "results": [asdict(result) for result in results],
         "notes": notes(setup, results),
     }

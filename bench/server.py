@@ -1,4 +1,8 @@
-"""The server under test: a real `fastsse serve` process of its own, on a core of its own."""
+"""The server under test: a real `fastsse serve` process of its own, on a core of its own.
+
+The cases know no more of a server than `UnderTest`, so that they run against any program that
+streams on `GET /events?topic=a` and takes the data of an event with `POST /events?topic=a`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,27 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
+ROOT = Path(__file__).parents[1]
 START_PATIENCE_S = 20
 STOP_PATIENCE_S = 30
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class UnderTest(Protocol):
+    """A running server, measured from outside. Figures are those of all its processes."""
+
+    url: str
+
+    def cpu_us(self) -> int:
+        """User and system time until now."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes in user space: `rss`, `pss`, `private` (dirty)."""
+
+    def metrics(self) -> dict[str, float]:
+        """fastsse's own counters; empty for another server."""
 
 
 class Server:
@@ -41,6 +61,7 @@ class Server:
             ],
             stdout=self._log,
             stderr=subprocess.STDOUT,
+            cwd=ROOT,
         )
         if self._cpu >= 0:
             os.sched_setaffinity(self._process.pid, {self._cpu})
@@ -81,7 +102,7 @@ class Server:
         return (int(fields[11]) + int(fields[12])) * TICK_US
 
     def memory(self) -> dict[str, int]:
-        """Bytes in user space: `rss`, `pss`, `private`."""
+        """See `UnderTest`."""
         found = {}
         names = {"Rss": "rss", "Pss": "pss", "Private_Dirty": "private"}
         for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():

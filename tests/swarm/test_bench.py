@@ -9,7 +9,10 @@ import pytest
 
 from tests.swarm.conftest import ROOT
 
-CASES = ("steady", "own-topics", "idle-own", "connect", "publish-ndjson", "slow", "neighbour")
+CASES = (
+    *("steady", "ladder", "own-topics", "idle-own", "connect", "resume", "churn"),
+    *("publish-ndjson", "slow", "neighbour"),
+)
 
 
 @pytest.mark.timeout(150)

@@ -1,0 +1,38 @@
+"""The cases of `make bench`: what the README promises, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bench.cases import arrivals, fanout, idle, ladder, neighbour, publishing, slow
+from bench.cases.case import Result, Setup
+
+__all__ = ["CASES", "Result", "Setup", "run_cases"]
+
+CASES: dict[str, Callable[[Setup], Result]] = {
+    "steady": fanout.steady,
+    "saturation": fanout.saturation,
+    "wide": fanout.wide,
+    "ladder": ladder.ladder,
+    "own-topics": fanout.own_topics,
+    "idle-shared": idle.idle_shared,
+    "idle-own": idle.idle_own,
+    "connect": arrivals.connect_storm,
+    "resume": arrivals.resume_storm,
+    "churn": arrivals.churn,
+    "publish": publishing.publish_single,
+    "publish-ndjson": publishing.publish_batch,
+    "slow": slow.never_read,
+    "slow-10k": slow.read_slowly,
+    "neighbour": neighbour.neighbour,
+}
+
+
+def run_cases(setup: Setup, names: list[str]) -> Iterator[Result]:
+    """Carries out the cases named, in the order of CASES."""
+    for name, case in CASES.items():
+        if name in names or not names:
+            result = case(setup)
+            if setup.quick:
+                result.met = None
+            yield result

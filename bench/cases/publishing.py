@@ -1,0 +1,58 @@
+"""How fast events are taken in when nobody listens."""
+
+from __future__ import annotations
+
+from bench.cases.case import Result, Setup
+from bench.load import others_busy
+from bench.machine import busy_us
+from fastsse.swarm import OpenLoop, Schedule
+
+
+def publish_speed(setup: Setup, name: str, batch: int, connections: int, least: int) -> Result:
+    """A closed loop over keep-alive connections, nobody subscribed."""
+    samples = []
+    seconds = setup.seconds(4)
+    for _ in range(setup.repeats):
+        with setup.server() as server:
+            cpu_before, busy_before = server.cpu_us(), busy_us()
+            figures = OpenLoop(
+                Schedule(
+                    url=server.url,
+                    topics=("news",),
+                    duration_s=seconds,
+                    batch=batch,
+                    connections=connections,
+                )
+            ).run()
+            cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
+        taken_s = (figures["ended_at_us"] - figures["started_at_us"]) / 1e6
+        p50, p99 = figures.measures["answer"].percentiles_us(50, 99)
+        accepted = max(1, figures["events_accepted"])
+        samples.append(
+            {
+                "a_second": figures["events_accepted"] / taken_s,
+                "refused": figures["refused"] + figures["unknown"],
+                "answer_p50_ms": p50 / 1000,
+                "answer_p99_ms": p99 / 1000,
+                "server_cpu_us": cpu_us / accepted,
+                "server_busy": cpu_us / 1e6 / taken_s,
+                "client_cpu_us": figures["cpu_us"] / accepted,
+                "client_busy": figures["cpu_us"] / 1e6 / taken_s,
+            }
+        )
+        samples[-1]["others_busy"] = others_busy(samples[-1], busy, taken_s)
+    kind = "single" if batch == 1 else f"NDJSON, {batch} a batch"
+    title = f"publish over {connections} keep-alive connections, {kind}"
+    result = Result(name, title, f"≥ {least:,}/s", samples, ("a_second", "events/s"))
+    result.is_fan_out = False
+    result.met = result.median("a_second") >= least and not result.median("refused")
+    result.notes = [f"answer p99 {result.median('answer_p99_ms'):.2f} ms"]
+    return result
+
+
+def publish_single(setup: Setup) -> Result:
+    return publish_speed(setup, "publish", 1, 32, 30_000)
+
+
+def publish_batch(setup: Setup) -> Result:
+    return publish_speed(setup, "publish-ndjson", 200, 8, 150_000)
