@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from fastsse.swarm import Crew, Figures, Histogram
-from loadtests.ledger import Ledger
+
+if TYPE_CHECKING:  # Locust's import makes sockets and threads of the whole process its own.
+    from loadtests.ledger import Ledger
 
 KIND = "swarm"
 

@@ -93,9 +93,21 @@ class Ledger:
 
     @property
     def received(self) -> int:
-        """Events that all readers have got until now, as far as was reported."""
-        names = ("delivery", "replay")
-        return sum(e.count for (_, name), e in self.exact.entries.items() if name in names)
+        """Events that all readers have got until now, as far as was reported; slow ones aside,
+        which may be behind for ever."""
+        return self._count("delivery", "replay")
+
+    @property
+    def returned(self) -> int:
+        """Streams that came back after they had ended; slow ones aside."""
+        return self._count("resume", "return")
+
+    def _count(self, *names: str) -> int:
+        return sum(
+            entry.count
+            for (kind, name), entry in self.exact.entries.items()
+            if kind != "slow" and name in names
+        )
 
     def states(self) -> dict[str, int]:
         """Streams in each state, of all processes."""

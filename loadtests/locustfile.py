@@ -14,6 +14,7 @@ import gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.exception import StopTest
 from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.web import WebUI
 from rich.console import Console
@@ -25,6 +26,7 @@ from loadtests.publisher import Publisher
 from loadtests.readers import Reconnector, SlowReader, SseUser
 from loadtests.server import OwnServer
 from loadtests.shaped import RunShape
+from loadtests.storm import Storm
 from loadtests.swarmuser import SwarmUser
 from loadtests.trial import Trial, make_trial
 from loadtests.watch import ServerWatch, probe_stalls
@@ -44,6 +46,7 @@ def declare_options(parser: LocustArgumentParser, **_: Any) -> None:
 def begin(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: Any) -> None:
     """Locust has its runner: everything of this process is made and tied together."""
     _allow_many_files()
+    gevent.get_hub().NOT_ERROR += (StopTest,)  # its message is enough
     environment.host = environment.host or DEFAULT_HOST
     trial = make_trial(environment, runner)
     if not isinstance(runner, MasterRunner):
@@ -51,7 +54,7 @@ def begin(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: A
     if not isinstance(runner, WorkerRunner):
         _lead(environment, trial, web_ui)
     else:
-        environment.events.test_start.add_listener(lambda **_: trial.clear())
+        environment.events.test_start.add_listener(lambda **_: _start(trial, None))
 
 
 def _console() -> Console:
@@ -70,23 +73,16 @@ def _lead(environment: Environment, trial: Trial, web_ui: WebUI | None) -> None:
     closing = Closing(trial, watch)
     command = trial.options.server_command
     server = OwnServer(command, trial.url) if command else None
-    shape = RunShape(trial, server)
+    shape = RunShape(trial, Storm(trial, server))
     shape.runner = environment.runner
     environment.shape_class = shape
     if web_ui is not None:
         add_tabs(web_ui, trial)
 
     def start(**_: Any) -> None:
-        trial.clear()
         watch.clear()
         closing.clear()
-        try:
-            _choose_users(environment, trial)
-            trial.check_target()
-            if server is not None:
-                server.start()
-        except (Refusal, ValueError) as error:
-            trial.orders.abort(str(error))
+        _start(trial, server)
         shape.reset_time()
 
     def stop(**_: Any) -> None:
@@ -114,6 +110,20 @@ def _lead(environment: Environment, trial: Trial, web_ui: WebUI | None) -> None:
         lambda data, **_: closing.note_cpu(data.get("fastsse", {}).get("cpu_percent", 0.0))
     )
     gevent.spawn(watch.run)
+
+
+def _start(trial: Trial, server: OwnServer | None) -> None:
+    """A run begins. Raises StopTest, before any user is there, when it must not."""
+    trial.clear()
+    try:
+        trial.check_target()
+        if not isinstance(trial.runner, WorkerRunner):
+            _choose_users(trial.environment, trial)
+        if server is not None:
+            server.start()
+    except (Refusal, ValueError) as error:
+        trial.environment.process_exit_code = 2
+        raise StopTest(str(error)) from None
 
 
 def _choose_users(environment: Environment, trial: Trial) -> None:

@@ -48,7 +48,8 @@ class Numbers:
         self._waiting[request] = answer
         self._runner.send_message(_ASK, {"kind": kind, "request": request})
         try:
-            number: int = answer.get(timeout=ANSWER_TIMEOUT_S)
+            number = answer.get(timeout=ANSWER_TIMEOUT_S)
+            assert number is not None
             return number
         finally:
             del self._waiting[request]
@@ -158,6 +159,7 @@ class Orders:
         self._settled.add(msg.node_id)
         if self._have_all(self._settled):
             self._runner.send_message(_ALL_SETTLED, {})
+            self.all_settled.set()  # here too
 
     def _on_published(self, **_: Any) -> None:
         self.published += 1

@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
-
-from locust.argument_parser import LocustArgumentParser
+from typing import TYPE_CHECKING, Any
 
 from fastsse import units
 from fastsse.swarm.command import read_rate, read_share
 from loadtests.scenarios import SCENARIOS
 from loadtests.shapes import SHAPES
+
+if TYPE_CHECKING:  # Locust's import makes sockets and threads of the whole process its own.
+    from locust.argument_parser import LocustArgumentParser
 
 DEFAULT_HOST = "http://127.0.0.1:8080"
 READER_CLASSES = ("SseUser", "SlowReader", "Reconnector", "SwarmUser")

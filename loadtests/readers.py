@@ -283,7 +283,8 @@ class SlowReader(_Reader):
     """Reads `--slow-rate` bytes a second with a small receive buffer, or nothing at all.
 
     What the server does about it is its policy: `ended` says how long it was patient, `gap` and
-    `announced` what it left out. Its deliveries are as late as it made them.
+    `announced` what it left out. Its deliveries are as late as it made them. One that reads nothing
+    can't see that the server has closed: the end of the stream waits behind what it does not read.
     """
 
     kind = "slow"

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 import gevent
 from gevent.event import Event
 from locust.env import Environment
-from locust.runners import MasterRunner, Runner
+from locust.runners import STATE_RUNNING, MasterRunner, Runner, WorkerRunner
 
 from fastsse.swarm.addresses import resolve
 from fastsse.swarm.refusal import Refusal
@@ -118,9 +118,15 @@ class Trial:
 
     def _settle(self) -> None:
         self._spawned.wait()
-        while self.readers and not self.settled:
+        # The master's word that all are spawned can overtake its order to spawn them.
+        while self._is_spawning or (self.readers and not self.settled):
             gevent.sleep(SETTLE_LOOK_S)
         self.orders.say_settled()
+
+    @property
+    def _is_spawning(self) -> bool:
+        runner = self.runner
+        return isinstance(runner, WorkerRunner) and runner.worker_state != STATE_RUNNING
 
     def end_readers(self) -> None:
         """Ends this process's readers at once and waits until their figures are written."""
