@@ -41,7 +41,13 @@ def compare(
 @click.argument("peers", nargs=-1, type=click.Choice(list(PEERS)))
 @click.option("--case", "cases", multiple=True, type=click.Choice(list(CASES)), help="Only these.")
 @click.option("--quick", is_flag=True, help="Small and short: shows that the cases run.")
-@click.option("--repeats", default=2, show_default=True, type=click.IntRange(min=1))
+@click.option("--repeats", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--retries",
+    default=1,
+    show_default=True,
+    help="How often a sample that other processes disturbed is measured again.",
+)
 @click.option("--server-cpu", default=cores()[0], show_default=True, help="-1: any.")
 @click.option("--client-cpu", default=cores()[1], show_default=True, help="-1: any.")
 @click.option(
@@ -56,13 +62,14 @@ def main(
     cases: tuple[str, ...],
     quick: bool,
     repeats: int,
+    retries: int,
     server_cpu: int,
     client_cpu: int,
     json_path: Path | None,
 ) -> None:
     """Runs the cases on PEERS (all of them when none is named) and on fastsse."""
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
-    run = Run(quick, 1 if quick else repeats, server_cpu, client_cpu)
+    run = Run(quick, 1 if quick else repeats, 0 if quick else retries, server_cpu, client_cpu)
     installed, lacking = chosen(peers)
     for peer in lacking:
         console.print(f"Left out: {peer.title}. Install it with: {peer.install}", markup=False)
@@ -77,7 +84,8 @@ def main(
             console.print(f"{case.name}, {peer.name}: {sample}", markup=False)
         else:
             outcome.samples.append(sample)
-            console.print(f"{case.name}, {peer.name}: {sample[case.figure]:,.4g} {case.unit}")
+            said = (f"{sample[figure.name]:,.4g} {figure.unit}" for figure in case.figures)
+            console.print(f"{case.name}, {peer.name}: {', '.join(said)}", markup=False)
     console.print(table(outcomes))
     for note in notes(run, outcomes, lacking):
         console.print(f"- {note}", markup=False)

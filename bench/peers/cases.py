@@ -1,4 +1,9 @@
-"""The cases of `make bench`, carried out on any peer, with fewer seconds each."""
+"""The cases of `make bench`, carried out on any peer, with fewer seconds each.
+
+Numbers of clients and rates are those of `bench.cases`. Seconds and patience are shorter, because a
+peer that is a hundred times too slow would otherwise take a hundred times as long; and the storm of
+connections is the one whose memory is then measured.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.load import Load, Sample, connected, others_busy, publish, sample_of
+from bench.load import Load, Sample, connected, others_busy, punctual, sample_of
 from bench.machine import busy_us
 from bench.peers.peer import Peer
 from bench.peers.process import PeerServer
-from fastsse.swarm import Crew, OpenLoop, Plan, Refusal, Schedule
+from fastsse.swarm import Crew, Figures, OpenLoop, Plan, Refusal, Schedule
 
 TOPIC = "news"
-PATIENCE_S = 10
+PATIENCE_S = 5
 """How long after the last event was due a peer may still deliver; what comes later is missing."""
 
-WARM_UP_EVENTS = 10
-WARM_UP_RATE = 20.0
+WARM_UP_EVENTS = 3
+WARM_UP_RATE = 10.0
+WARM_UP_PATIENCE_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +32,13 @@ class Run:
 
     Attributes:
         quick: everything small and short: shows that it works, measures nothing.
+        retries: how often a sample that other processes disturbed is measured again.
         server_cpu, client_cpu: cores of the server and of all clients; below 0: any.
     """
 
     quick: bool = False
     repeats: int = 1
+    retries: int = 0
     server_cpu: int = -1
     client_cpu: int = -1
 
@@ -52,25 +60,31 @@ class Run:
         )
 
 
+DISTURBED = 0.2
+"""Of a core: when other processes took more during a sample, it says little."""
+
+RETRY_WITHIN_S = 15
+"""What took longer is not measured again, so that a comparison ends in minutes."""
+
 Measure = Callable[[Run, Peer], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a case is about: its name in a sample, and its unit in the table."""
+
+    name: str
+    unit: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is measured, and which figure of a sample it is about.
-
-    Attributes:
-        figure: its name in the sample.
-        unit: of the figure, for the table.
-        more_is_better: of the figure.
-    """
+    """What is measured."""
 
     name: str
     title: str
     measure: Measure
-    figure: str
-    unit: str
-    more_is_better: bool = False
+    figures: tuple[Figure, ...]
     is_fan_out: bool = False
 
 
@@ -88,17 +102,36 @@ def fan_out(name: str, connections: int, rate: float, seconds: float) -> Case:
         name=name,
         title=f"{connections:,} clients x {rate:,.0f}/s",
         measure=measure,
-        figure="server_cpu_us",
-        unit="µs CPU a delivery",
+        figures=(Figure("server_cpu_us", "µs CPU a delivery"),),
         is_fan_out=True,
     )
 
 
 def _warm_up(server: PeerServer, crew: Crew, clients: int) -> None:
-    """A few events, slowly, so that nobody starts the measurement with a queue."""
+    """A few events, slowly; the measurement begins when all of them have arrived.
+
+    Raises:
+        RuntimeError: they did not arrive.
+    """
     load = Load((TOPIC,), WARM_UP_RATE, WARM_UP_EVENTS / WARM_UP_RATE, clients)
-    warm = publish(server.url, load, load.duration_s)
-    crew.wait_for_events(warm["events_accepted"] * clients, PATIENCE_S)
+    warm = _publish(server, load, WARM_UP_PATIENCE_S)
+    expected = warm["events_accepted"] * clients
+    if not crew.wait_for_events(expected, WARM_UP_PATIENCE_S):
+        raise RuntimeError(f"{WARM_UP_EVENTS} events did not arrive in {WARM_UP_PATIENCE_S} s")
+
+
+def _publish(server: PeerServer, load: Load, patience_s: float) -> Figures:
+    schedule = Schedule(
+        url=f"{server.url}/events",
+        topics=load.topics,
+        rate=load.rate,
+        duration_s=load.duration_s,
+        size_bytes=load.size_bytes,
+        depth=8,
+        patience_s=patience_s,
+    )
+    with punctual():
+        return OpenLoop(schedule).run()
 
 
 def _measured(server: PeerServer, crew: Crew, load: Load) -> Sample:
@@ -108,12 +141,12 @@ def _measured(server: PeerServer, crew: Crew, load: Load) -> Sample:
     """
     before, cpu_before, busy_before = crew.figures(), server.cpu_us(), busy_us()
     began = time.monotonic()
-    published = publish(server.url, load, load.duration_s)
+    published = _publish(server, load, PATIENCE_S)
     # A publisher also waits for its last answers: patience counts from the end of the schedule.
     left_s = load.duration_s + PATIENCE_S - (time.monotonic() - began)
     due = round(load.rate * load.duration_s) * load.subscribers
     accepted = published["events_accepted"] * load.subscribers
-    crew.wait_for_events(before["events"] + accepted, max(1.0, left_s))
+    crew.wait_for_events(before["events"] + accepted, max(0.0, left_s))
     wall_s = time.monotonic() - began
     cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
     sample = sample_of(crew.figures() - before, published, due, cpu_us, wall_s)
@@ -122,35 +155,31 @@ def _measured(server: PeerServer, crew: Crew, load: Load) -> Sample:
     return sample
 
 
-def idle_memory(run: Run, peer: Peer) -> Sample:
-    """User-space bytes a connection: the slope between few and many."""
+def connect_storm(run: Run, peer: Peer) -> Sample:
+    """Subscriptions as fast as they are answered, beside a few that are there already.
+
+    Then, once they are idle, the user-space bytes of each: the slope between few and many.
+    """
     few, more = run.count(2000), run.count(10_000)
     with run.server(peer) as server, connected(run.plan(server, few, "other")):
         time.sleep(run.seconds(1))
-        before = server.memory()
-        with connected(run.plan(server, more)):
-            time.sleep(run.seconds(2))
-            after = server.memory()
-    return {"bytes_each": (after - before) / more, "others_busy": 0.0}
-
-
-def connect_storm(run: Run, peer: Peer) -> Sample:
-    """Subscriptions as fast as they are answered."""
-    connections = run.count(15_000)
-    with run.server(peer) as server:
+        memory_before = server.memory()["pss"]
         cpu_before, busy_before = server.cpu_us(), busy_us()
-        with connected(run.plan(server, connections)) as crew:
+        with connected(run.plan(server, more)) as crew:
             cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
             figures, opening_s = crew.figures(), crew.opening_s()
+            time.sleep(run.seconds(2))
+            memory = server.memory()["pss"] - memory_before
     (p99,) = figures.measures["open"].percentiles_us(99)
     return _with_others(
         {
-            "a_second": connections / opening_s,
-            "server_cpu_us": cpu_us / connections,
+            "a_second": more / opening_s,
+            "bytes_each": memory / more,
+            "server_cpu_us": cpu_us / more,
             "server_busy": cpu_us / 1e6 / opening_s,
             "client_busy": figures["cpu_us"] / 1e6 / opening_s,
             "open_p99_ms": p99 / 1000,
-            "connects_repeated": figures["connects"] - connections,
+            "connects_repeated": figures["connects"] - more,
         },
         busy,
         opening_s,
@@ -191,6 +220,8 @@ def _with_others(sample: Sample, machine_busy_us: int, wall_s: float) -> Sample:
     return sample
 
 
+STORM = "10,000 connects at once, 2,000 there already"
+
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
@@ -198,35 +229,34 @@ CASES: dict[str, Case] = {
         fan_out("saturation", 1000, 1000, 2),
         fan_out("wide", 5000, 100, 2),
         Case(
-            name="idle",
-            title="10,000 more idle connections",
-            measure=idle_memory,
-            figure="bytes_each",
-            unit="B each",
-        ),
-        Case(
             name="connect",
-            title="15,000 connects at once",
+            title=STORM,
             measure=connect_storm,
-            figure="a_second",
-            unit="streams/s",
-            more_is_better=True,
+            figures=(Figure("a_second", "streams/s"), Figure("bytes_each", "B each, idle")),
         ),
         Case(
             name="publish",
-            title="publish, 32 keep-alive connections",
+            title="publish over 32 keep-alive connections, nobody subscribed",
             measure=publish_speed,
-            figure="a_second",
-            unit="events/s",
-            more_is_better=True,
+            figures=(Figure("a_second", "events/s"),),
         ),
     )
 }
 
 
 def measure(case: Case, run: Run, peer: Peer) -> Sample | str:
-    """One sample; or why there is none: what a peer can't carry is a result too."""
+    """The sample that others disturbed least; or why there is none.
+
+    It is measured again, and one chosen, by what *other* processes took of the machine and by
+    nothing else. What a peer can't carry is a result too.
+    """
     try:
-        return case.measure(run, peer)
+        began = time.monotonic()
+        sample = case.measure(run, peer)
+        again = 0 if time.monotonic() - began > RETRY_WITHIN_S else run.retries
+        while again and sample["others_busy"] > DISTURBED:
+            again -= 1
+            sample = min(sample, case.measure(run, peer), key=lambda each: each["others_busy"])
     except (RuntimeError, Refusal) as error:
         return str(error).strip().splitlines()[0]
+    return sample

@@ -18,7 +18,8 @@ from typing import Self
 from bench.peers.peer import Peer
 
 START_PATIENCE_S = 20
-STOP_PATIENCE_S = 10
+STOP_PATIENCE_S = 2
+MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Dirty": "private"}
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -103,9 +104,19 @@ class PeerServer:
         """User and system time of all its processes (10 ms steps)."""
         return sum(map(_cpu_ticks, self.process_ids())) * TICK_US
 
-    def memory(self) -> int:
-        """Bytes in user space of all its processes; what they share counts once (Pss)."""
-        return sum(map(_pss_bytes, self.process_ids()))
+    def memory(self) -> dict[str, int]:
+        """User-space bytes of all its processes: `rss`, `pss` (counts shares once), `private`."""
+        found = dict.fromkeys(MEMORY.values(), 0)
+        for pid in self.process_ids():
+            for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+                name, _, rest = line.partition(":")
+                if name in MEMORY:
+                    found[MEMORY[name]] += int(rest.split()[0]) * 1024
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing: a peer is measured from outside alone."""
+        return {}
 
 
 @contextmanager
@@ -147,13 +158,6 @@ def _tree(pid: int) -> Iterator[int]:
 def _cpu_ticks(pid: int) -> int:
     fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12]) if fields else 0
-
-
-def _pss_bytes(pid: int) -> int:
-    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _read(path: Path) -> str:

@@ -11,12 +11,11 @@ from rich.table import Table
 
 from bench.load import Sample
 from bench.machine import environment
-from bench.peers.cases import PATIENCE_S, Case, Run
+from bench.peers.cases import DISTURBED, PATIENCE_S, Case, Figure, Run
 from bench.peers.catalogue import OURS
 from bench.peers.peer import Peer
 
 COLUMNS = ("", "delivered", "repeated", "p50 ms", "p99 ms", "p99.9 ms", "figure", "", "x ours")
-OTHERS_BUSY = 0.1
 
 
 @dataclass(slots=True)
@@ -31,47 +30,50 @@ class Outcome:
     def median(self, name: str) -> float:
         return statistics.median(sample[name] for sample in self.samples)
 
-    @property
-    def figure(self) -> float | None:
-        """The median of what the case is about, None when no repeat worked."""
-        return self.median(self.case.figure) if self.samples else None
-
 
 Outcomes = Mapping[tuple[str, str], Outcome]
 """By the names of case and peer."""
 
 
-def ratio(outcome: Outcome, outcomes: Outcomes) -> float | None:
-    """Its figure as a multiple of ours in the same run, None when either is missing."""
+def ratio(outcome: Outcome, figure: str, outcomes: Outcomes) -> float | None:
+    """A figure as a multiple of ours in the same run, None when either is missing."""
     ours = outcomes.get((outcome.case.name, OURS.name))
-    if ours is None or not ours.figure or outcome.figure is None:
+    if ours is None or not ours.samples or not outcome.samples or not ours.median(figure):
         return None
-    return outcome.figure / ours.figure
+    return outcome.median(figure) / ours.median(figure)
 
 
 def rows(outcomes: Outcomes) -> dict[str, list[list[str]]]:
-    """By the titles of cases: a row for each peer, in the order of COLUMNS."""
+    """By the titles of cases: a row for each figure of each peer, in the order of COLUMNS."""
     found: dict[str, list[list[str]]] = {}
-    for outcome in outcomes.values():
-        found.setdefault(outcome.case.title, []).append(_row(outcome, outcomes))
+    cases = {outcome.case.name: outcome.case for outcome in outcomes.values()}
+    for case in cases.values():
+        section = found.setdefault(case.title, [])
+        for figure in case.figures:
+            of_case = [outcome for outcome in outcomes.values() if outcome.case.name == case.name]
+            section += [_row(outcome, figure, outcomes) for outcome in of_case]
     return found
 
 
-def _row(outcome: Outcome, outcomes: Outcomes) -> list[str]:
-    case = outcome.case
-    if outcome.figure is None:
+def _row(outcome: Outcome, figure: Figure, outcomes: Outcomes) -> list[str]:
+    if not outcome.samples:
         return [outcome.peer.title, "", "", "", "", "", "failed", outcome.failures[0], ""]
     cells = [""] * 5
-    if case.is_fan_out:
+    if outcome.case.is_fan_out:
         cells = [
             f"{outcome.median('delivered_share'):.2%}",
             f"{outcome.median('repeated'):,.0f}",
             *(f"{outcome.median(name):,.1f}" for name in ("p50_ms", "p99_ms", "p99_9_ms")),
         ]
-    multiple = ratio(outcome, outcomes)
-    figure = f"{outcome.figure:,.2f}" if outcome.figure < 1000 else f"{outcome.figure:,.0f}"
+    value, multiple = outcome.median(figure.name), ratio(outcome, figure.name, outcomes)
     last = "" if multiple is None else f"{multiple:.3g}"
-    return [outcome.peer.title, *cells, figure, case.unit, last]
+    return [
+        outcome.peer.title,
+        *cells,
+        f"{value:,.2f}" if value < 1000 else f"{value:,.0f}",
+        figure.unit,
+        last,
+    ]
 
 
 def table(outcomes: Outcomes) -> Table:
@@ -109,10 +111,10 @@ def notes(run: Run, outcomes: Outcomes, left_out: Sequence[Peer]) -> list[str]:
     disturbed = sorted(
         f"{outcome.case.name}/{outcome.peer.name}"
         for outcome in outcomes.values()
-        if outcome.samples and outcome.median("others_busy") > OTHERS_BUSY
+        if outcome.samples and outcome.median("others_busy") > DISTURBED
     )
     if disturbed:
-        said.append(f"Other processes took over {OTHERS_BUSY:.0%} of a core in: ")
+        said.append(f"Other processes took over {DISTURBED:.0%} of a core in: ")
         said[-1] += ", ".join(disturbed)
     if run.quick:
         said.append("Quick mode: it shows that the cases run. Its figures mean nothing.")
@@ -142,9 +144,14 @@ def as_json(
                 "case": outcome.case.name,
                 "title": outcome.case.title,
                 "peer": outcome.peer.name,
-                "figure": outcome.case.figure,
-                "value": outcome.figure,
-                "x_ours": ratio(outcome, outcomes),
+                "figures": {
+                    figure.name: {
+                        "unit": figure.unit,
+                        "median": outcome.median(figure.name) if outcome.samples else None,
+                        "x_ours": ratio(outcome, figure.name, outcomes),
+                    }
+                    for figure in outcome.case.figures
+                },
                 "samples": outcome.samples,
                 "failures": outcome.failures,
             }
