@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import os
 import resource
 import signal
 import socket
@@ -21,6 +20,7 @@ from fastsse.errors import InvalidEvent, Refused
 from fastsse.http.descriptors import Descriptors, reserve
 from fastsse.http.protocol import Connection
 from fastsse.server import Server
+from tests.cli.commandline import environment
 from tests.http.raw import Stream, connected, get, opened, request, until
 
 ROOT = Path(__file__).parents[2]
@@ -328,7 +328,7 @@ async def program():
             drain,
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment(),
         )
         running.append(process)
         return Program(process)
