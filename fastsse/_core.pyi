@@ -178,7 +178,8 @@ class Sender:
 
         `first` is sent before anything else. With `live` the connection joins its channel's ring
         exactly here in the order of commands; without, it replays: the last frame of `first` is a
-        page, and a `page` notice asks for the next when it is sent.
+        page, and a `page` notice asks for the next when it is sent. The sender may sleep on until
+        `wake` or another command: a burst of newcomers wakes it once.
 
         Raises:
             ValueError: a stale handle, or a replay without a page. The fd stays the caller's.
@@ -220,7 +221,10 @@ class Sender:
         """
 
     def wake(self) -> None:
-        """Has the sender look at what was published; needed after a run of `publish`."""
+        """Has the sender look at what it was given; needed after a run of `publish` or `attach`.
+
+        Costs next to nothing when there was nothing new.
+        """
 
     def drain(self, window_ms: int) -> None:
         """Ends all streams spread over the window, each told a `retry:` of its own."""

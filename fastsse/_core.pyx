@@ -350,7 +350,7 @@ cdef class Sender:
         command.chunked = chunked
         command.live = live
         command.nodes = nodes
-        self.command(command)
+        queue_push(&self.state.queue, command)
 
     def page(self, uint64_t handle, Frame frame, bint live):
         cdef Command* command

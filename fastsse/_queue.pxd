@@ -96,6 +96,7 @@ cdef struct Queue:
     Command* tail              # producer's
     int64_t pushed             # producer's count
     int64_t taken              # consumer's count
+    int64_t announced          # producer's: `pushed` when it last made sure of the consumer
     uint32_t asleep            # 1 while the consumer sleeps, or is about to
     int32_t wake_fd            # eventfd that ends its sleep
 
@@ -127,7 +128,7 @@ cdef inline void command_free(Command* command) noexcept nogil:
 
 cdef inline void queue_init(Queue* queue, int32_t wake_fd) noexcept nogil:
     queue.head = queue.tail = command_new(STOP, 0)
-    queue.pushed = queue.taken = 0
+    queue.pushed = queue.taken = queue.announced = 0
     queue.asleep = 0
     queue.wake_fd = wake_fd
 
@@ -150,6 +151,9 @@ cdef inline void queue_push(Queue* queue, Command* command) noexcept nogil:
 cdef inline void queue_wake(Queue* queue) noexcept nogil:
     """Producer only. Links and the sleep flag are sequentially consistent on both sides: either
     this sees the consumer asleep and wakes it, or the consumer sees the link and stays awake."""
+    if queue.announced == queue.pushed:
+        return
+    queue.announced = queue.pushed
     if load_u32(&queue.asleep) and swap_u32(&queue.asleep, 0):
         eventfd_write(queue.wake_fd, 1)
 

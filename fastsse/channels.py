@@ -63,7 +63,7 @@ class Channels:
     Attributes:
         publish: hands a frame on: `publish(frame, topic numbers, policy)`. O(topics). Not needed
             for a topic that no channel names, unless there are channels of everything.
-        wake: after the last of a run of publishes.
+        wake: after the last of a run of publishes, or of `open`.
         of_everything: how many channels get every event.
         on_closed: called with each stream that ended.
         draining: newcomers are turned away.

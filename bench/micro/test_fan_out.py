@@ -37,6 +37,7 @@ def test_native_sender(benchmark: BenchmarkFixture, pairs: Pairs) -> None:
         handle = sender.allocate()
         first = (_core.wire_frame(b"HTTP/1.1 200 OK\r\n\r\n"),)
         sender.attach(handle, socket.socket.detach(ours), 1, True, True, first)
+        sender.wake()
     sent = 0
 
     def send() -> None:

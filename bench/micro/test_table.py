@@ -74,6 +74,7 @@ def test_hand_over_a_socket_until_it_is_closed(
         with contextlib.closing(peer):
             handle = sender.allocate()
             sender.attach(handle, ours.detach(), 1, True, True, (head,))
+            sender.wake()
             sender.close(handle, _core.REASON_ENDED, None)
             while not sender.take_notices():
                 time.sleep(0)

@@ -97,6 +97,7 @@ class Entrance:
             hub.channels,
             ComeBack(loop.time),
             access=access,
+            call_soon=loop.call_soon,
             exhausted=self._pause,
             descriptor_limit=descriptors.limit - 1,
         )

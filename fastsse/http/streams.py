@@ -65,6 +65,7 @@ class Streams:
         channels: takes them.
         come_back: says when those turned away shall return.
         access: told of each stream.
+        call_soon: the loop's; the sender is woken once for all streams of a turn.
         exhausted: called when the process has no descriptor left.
         descriptor_limit: descriptors at or above this number are the reserve.
     """
@@ -75,12 +76,15 @@ class Streams:
         come_back: ComeBack,
         *,
         access: AccessLog,
+        call_soon: Callable[[Callable[[], None]], object],
         exhausted: Callable[[], None],
         descriptor_limit: int,
     ) -> None:
         self._channels = channels
         self._come_back = come_back
         self._access = access
+        self._call_soon = call_soon
+        self._will_wake = False
         self._exhausted = exhausted
         self._descriptor_limit = descriptor_limit
         self._heads: dict[tuple[bool, bytes], bytes] = {}
@@ -100,8 +104,9 @@ class Streams:
         `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
         `client` is for the log. Raises TurnedAway, and then nothing was changed.
         """
-        self._open(sock.fileno(), subscription, chunked, lines, client)
+        stream = self._open(sock.fileno(), subscription, chunked, lines)
         sock.detach()
+        self._access.opened(stream, client, subscription.selectors)
 
     def take_copy(
         self, transport: Transport, subscription: Subscription, chunked: bool, lines: bytes
@@ -110,14 +115,14 @@ class Streams:
         the transport is to be aborted."""
         fd = self._duplicate(transport)
         try:
-            self._open(fd, subscription, chunked, lines, peer_of(transport))
+            stream = self._open(fd, subscription, chunked, lines)
         except BaseException:
             os.close(fd)
             raise
+        self._access.opened(stream, peer_of(transport), subscription.selectors)
 
-    def _open(
-        self, fd: int, subscription: Subscription, chunked: bool, lines: bytes, client: str
-    ) -> None:
+    def _open(self, fd: int, subscription: Subscription, chunked: bool, lines: bytes) -> int:
+        """Gives the sender a descriptor, which is the sender's when this returns the handle."""
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._channels.has_room():
             raise TurnedAway("full")
@@ -126,7 +131,14 @@ class Streams:
             head = b"".join((_HEAD, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
             self._heads[chunked, lines] = head
         stream = self._channels.open(subscription, head, chunked, fd)
-        self._access.opened(stream, client, subscription.selectors)
+        if not self._will_wake:
+            self._will_wake = True
+            self._call_soon(self._wake)
+        return stream
+
+    def _wake(self) -> None:
+        self._will_wake = False
+        self._channels.wake()
 
     def turn_away(self) -> Response:
         """The answer to a subscriber that can't be taken: a stream that ends, and when to come

@@ -91,6 +91,7 @@ class Hub:
         handle = self.sender.allocate()
         assert handle
         self.sender.attach(handle, ours.detach(), channel, chunked, live, first)
+        self.sender.wake()
         client = Client(handle, peer, chunked)
         self.clients.append(client)
         return client

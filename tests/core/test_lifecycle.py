@@ -46,6 +46,7 @@ def test_what_came_before_registration_is_noticed(
     before(peer)
     handle = hub.sender.allocate()
     hub.sender.attach(handle, ours.detach(), 1, True, True, [_core.wire_frame(HEAD)])
+    hub.sender.wake()
     closed: list[object] = []
     wait_until(lambda: bool(closed.extend(hub.sender.take_notices()) or closed))
     assert closed[0][3] in reasons  # type: ignore[index]
@@ -359,6 +360,7 @@ def test_a_hundred_thousand_connects_and_aborts_leave_nothing(make_hub: MakeHub)
         while not (handle := hub.sender.allocate()):
             hub.sender.take_notices()
         hub.sender.attach(handle, ours.detach(), 1, bool(n & 1), True, head)
+        hub.sender.wake()
         if n % 64 == 0:
             hub.publish(b"x" * 100)
         peer.close()

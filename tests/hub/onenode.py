@@ -118,6 +118,7 @@ class Node:
         subscription = Subscription(topics, cursor, initial_id)
         try:
             handle = self.hub.channels.open(subscription, RESPONSE_HEAD, chunked, theirs.fileno())
+            self.hub.channels.wake()
         except BaseException:
             ours.close()
             theirs.close()
