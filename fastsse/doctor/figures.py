@@ -58,24 +58,24 @@ PROCESS_BYTES = Figure(
     45 * 2**20, "B", "a server without streams", "37 to 45 MiB", "python -m fastsse.doctor.measure"
 )
 SEND_US = Figure(
-    6.3,
+    7.2,
     "µs",
     "CPU of a delivery when each event is a send of its own (5,000 clients, 10 events/s)",
-    "a bare send loop beside it: 7.6",
+    "5.9 to 8.8 in 10 runs; a bare send loop beside them: 7.3 to 11.3",
     "python -m bench steady",
 )
 BUSY_US = Figure(
-    0.92,
+    1.0,
     "µs",
     "CPU of a delivery when about ten events share a send (1,000 clients, 1,000 events/s)",
-    "a bare send loop beside it: 6.5 a send",
+    "0.92 to 1.0 in 10 runs; a bare send loop beside them: 6.0 to 9.4 a send",
     "python -m bench saturation",
 )
 ACCEPTS_PER_S = Figure(
     20_800,
     "/s",
     "new subscriptions that one process takes",
-    "20,600 to 21,000",
+    "20,600 to 21,000 in 2 runs; 7,400 to 19,000 in 8 while others took the cores",
     "python -m bench connect",
 )
 
