@@ -74,23 +74,33 @@ static int dial(struct sockaddr_in *target, int number) {
 
 static void open_all(int epoll, struct sockaddr_in *target, int connections) {
     for (int i = 0; i < connections; i++) {
-        struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+        struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
         event.data.fd = dial(target, i);
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, event.data.fd, &event) < 0) fail("epoll_ctl");
     }
 }
 
-static void read_until_closed(int epoll, struct totals *totals) {
+static ssize_t receive(int fd, struct totals *totals) {
     static char buffer[READ_BYTES];
+    ssize_t got = recv(fd, buffer, sizeof buffer, 0);
+    if (got > 0) {
+        totals->reads++;
+        totals->bytes += (unsigned long long)got;
+    }
+    return got;
+}
+
+static void read_until_closed(int epoll, int connections, struct totals *totals) {
     struct epoll_event events[BATCH];
-    for (;;) {
+    while (connections > 0) {
         int ready = epoll_wait(epoll, events, BATCH, -1);
         for (int i = 0; i < ready; i++) {
-            ssize_t got = recv(events[i].data.fd, buffer, sizeof buffer, 0);
-            if (got == 0) return; /* the sender is done and closes all */
-            if (got < 0) continue;
-            totals->reads++;
-            totals->bytes += (unsigned long long)got;
+            receive(events[i].data.fd, totals);
+            /* The end may come together with the last bytes: no other event would tell of it. */
+            if (!(events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))) continue;
+            while (receive(events[i].data.fd, totals) > 0) continue;
+            close(events[i].data.fd);
+            connections--;
         }
     }
 }
@@ -103,7 +113,7 @@ static void sink(struct sockaddr_in *target, int connections, int cpu, int repor
     use_cpu(cpu);
     open_all(epoll, target, connections);
     before = now_s(CLOCK_PROCESS_CPUTIME_ID);
-    read_until_closed(epoll, &totals);
+    read_until_closed(epoll, connections, &totals);
     totals.cpu_us = (unsigned long long)((now_s(CLOCK_PROCESS_CPUTIME_ID) - before) * 1e6);
     if (write(report, &totals, sizeof totals) != sizeof totals) fail("report");
     _exit(0);
