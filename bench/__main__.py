@@ -11,6 +11,8 @@ from rich.console import Console
 
 from bench.bare import NoCompiler, program
 from bench.cases import CASES, Setup, run_cases
+from bench.html.page import render
+from bench.machine import environment
 from bench.report import RESULTS, as_json, notes, tables, write
 
 
@@ -30,7 +32,8 @@ def cores() -> tuple[int, int]:
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the JSON goes.  [default: bench/results/<date and time>.json; quick: nowhere]",
+    help="Where the JSON goes, the page beside it.  "
+    "[default: bench/results/<date and time>.json; quick: nowhere]",
 )
 def main(
     cases: tuple[str, ...],
@@ -47,6 +50,7 @@ def main(
         program()
     except NoCompiler as error:
         raise click.ClickException(str(error)) from error
+    facts = environment()
     if client_cpu >= 0:
         os.sched_setaffinity(0, {client_cpu})
     results = []
@@ -61,8 +65,11 @@ def main(
     if json_path is None and not quick:
         json_path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}.json"
     if json_path is not None:
-        write(json_path, as_json(setup, results))
-        console.print(f"Written to {json_path}", highlight=False)
+        run = as_json(setup, results, facts)
+        write(json_path, run)
+        page = json_path.with_suffix(".html")
+        page.write_text(render(run))
+        console.print(f"Written to {json_path} and {page.name}", highlight=False)
 
 
 if __name__ == "__main__":

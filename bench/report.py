@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.cases import Result, Setup
-from bench.machine import environment
 from fastsse.swarm.figures import spread
 
 RESULTS = Path(__file__).with_name("results")
@@ -98,11 +97,13 @@ def notes(setup: Setup, results: Sequence[Result]) -> list[str]:
     return said
 
 
-def as_json(setup: Setup, results: Sequence[Result]) -> dict[str, object]:
-    """Everything measured, with what it was measured on."""
+def as_json(
+    setup: Setup, results: Sequence[Result], facts: Mapping[str, object]
+) -> dict[str, object]:
+    """Everything measured, with what it was measured on (`facts`: bench.machine.environment)."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
+        "environment": dict(facts),
         "setup": {
             "quick": setup.quick,
             "repeats": setup.repeats,
@@ -114,7 +115,7 @@ def as_json(setup: Setup, results: Sequence[Result]) -> dict[str, object]:
     }
 
 
-def write(path: Path, result: dict[str, object]) -> None:
+def write(path: Path, result: Mapping[str, object]) -> None:
     """Writes JSON, making the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

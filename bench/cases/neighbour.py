@@ -23,7 +23,8 @@ def neighbour(setup: Setup) -> Result:
             connected(setup.plan(server, large, "large")) as crowd,
             connected(setup.plan(server, small, "small")) as few,
         ):
-            samples.append(_neighbour_run(server, crowd, few, rate, seconds))
+            sample = _neighbour_run(server, crowd, few, rate, seconds)
+        samples.append(setup.set_beside_bare(sample, large, rate, seconds))
     title = f"{small} clients x 20/s beside {large:,} x {rate:.0f}/s"
     result = Result("neighbour", title, "p99 ≤ 30 ms", samples, ("p99_ms", "ms p99"))
     result.met = result.sound() and result.median("p99_ms") <= 30

@@ -15,7 +15,8 @@ PAIRS = 7
 def pairs_of(
     setup: Setup, load: Load, plan_of: Callable[[UnderTest, bool], Plan], pairs: int = 0
 ) -> list[Sample]:
-    """One sample a pair, that of the disturbed run with `…_without…` of the other; one server.
+    """One sample a pair, that of the disturbed run with `…_without…` of the other; one server,
+    and the bare loop once after it.
 
     Args:
         plan_of: the clients' plan, disturbed or not.
@@ -36,4 +37,9 @@ def pairs_of(
             sample["server_cpu_without_us"] = plain["server_cpu_us"]
             sample["ratio"] = sample["p99_ms"] / max(1e-3, plain["p99_ms"])
             samples.append(sample)
+    floor = setup.bare(
+        load.subscribers, load.rate, setup.seconds(2), samples[0]["bytes_a_delivery"]
+    )
+    for sample in samples:
+        sample["bare_cpu_us"] = floor["cpu_us_a_send"]
     return samples

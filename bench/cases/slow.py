@@ -33,9 +33,6 @@ def slow_case(
         )
 
     samples = pairs_of(setup, load, plan_of, max(PAIRS, setup.repeats))
-    floor = setup.bare(fast, rate, setup.seconds(2), samples[0]["bytes_a_delivery"])
-    for sample in samples:
-        sample["bare_cpu_us"] = floor["cpu_us_a_send"]
     title = f"{fast:,} clients x {rate:.0f}/s beside {slow:,} that {title}"
     result = Result(name, title, "p99 ≤ 1.1 x without, memory flat", samples, ("ratio", "x p99"))
     result.met = result.sound() and result.median("ratio") <= 1.1

@@ -26,6 +26,7 @@ def test_the_benchmarks_run_and_lose_nothing(tmp_path: Path) -> None:
         timeout=140,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "<svg" in path.with_suffix(".html").read_text()
     found = json.loads(path.read_text())
     results = {result["name"]: result for result in found["results"]}
     assert set(results) == set(CASES)

@@ -1,0 +1,1 @@
+"""Results as one page that opens offline: plots, tables, the machine."""
