@@ -16,8 +16,11 @@ from bench.load import Sample
 from bench.peers.cases import CASES, Case, Run, measure
 from bench.peers.catalogue import OURS, PEERS
 from bench.peers.peer import Peer
+from bench.peers.quiet import Quiet
 from bench.peers.report import Outcome, as_json, as_markdown, notes, table
 from bench.report import RESULTS, write
+
+QUIET_PATIENCE_S = 120
 
 
 def chosen(names: Sequence[str]) -> tuple[list[Peer], list[Peer]]:
@@ -31,9 +34,11 @@ def compare(
     run: Run, cases: Sequence[Case], peers: Sequence[Peer]
 ) -> Iterator[tuple[Case, Peer, Sample | str]]:
     """All peers one after another in each case, so that what is compared is close in time."""
+    quiet = Quiet(0 if run.quick else QUIET_PATIENCE_S)
     for _ in range(run.repeats):
         for case in cases:
             for peer in peers:
+                quiet.wait()
                 yield case, peer, measure(case, run, peer)
 
 
