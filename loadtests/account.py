@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastsse.swarm import Crew, Figures, Histogram
@@ -70,54 +71,64 @@ class Account:
         self._counters: dict[str, int] = defaultdict(int)
         self._measures = {name: Histogram() for name in MEASURES}
         self._untimed = self._lost = 0
+        self._closed = False
 
-    def look(self, crew: Crew) -> None:
-        """Enters what is new while the swarm runs. Some milliseconds."""
+    def look(self, crew: Crew, pause: Callable[[], None] = lambda: None) -> None:
+        """Enters what is new while the swarm runs.
+
+        A millisecond or two for each histogram that has changed; `pause` is called between them,
+        and whatever happens meanwhile may `close` the account.
+        """
         # First the counters: an event is then seldom in its histogram and not yet in its counter.
         counters = crew.counters()
-        risen = {name for name, value in counters.items() if value > self._counters[name]}
-        measures = {
-            name: crew.measure(name) for name, (_, counter) in MEASURES.items() if counter in risen
-        }
-        self._enter(Figures(counters, measures))
+        changed = [name for name, (_, counter) in MEASURES.items()
+                   if counters[counter] > self._counters[counter]]  # fmt: skip
+        for name in changed:
+            if name != "latency":
+                self._enter_measure(name, crew.measure(name))
+                pause()
+                if self._closed:
+                    return
+        latency = crew.measure("latency") if "latency" in changed else self._measures["latency"]
+        self._enter_counters(counters, latency)
         self._enter_states(counters)
 
     def close(self, last: Figures) -> None:
         """Enters what is left of the swarm's last figures."""
-        self._enter(last)
+        self._closed = True
+        for name in MEASURES:
+            if name != "latency":
+                self._enter_measure(name, last.measures[name])
+        self._enter_counters(dict(last.counters), last.measures["latency"])
         self._enter_states({})
 
-    def _enter(self, figures: Figures) -> None:
-        new: dict[str, int] = {
-            name: value - self._counters[name] for name, value in figures.counters.items()
-        }
-        for name, (title, _) in MEASURES.items():
-            if name in figures.measures and name != "latency":
-                self._ledger.many((KIND, title), self._since(name, figures))
-        self._enter_deliveries(figures, new["data_bytes"])
-        self._enter_losses(figures)
+    def _enter_measure(self, name: str, values: Histogram) -> None:
+        before, self._measures[name] = self._measures[name], values
+        self._ledger.many((KIND, MEASURES[name][0]), values - before)
+
+    def _enter_counters(self, counters: dict[str, int], latency: Histogram) -> None:
+        new = {name: value - self._counters[name] for name, value in counters.items()}
+        self._enter_deliveries(counters["events"], latency, new["data_bytes"])
+        self._enter_losses(counters)
         for counter, title in UNTIMED.items():
             self._ledger.many((KIND, title), None, new[counter])
         for counter, (title, says) in FAILURES.items():
             self._ledger.faults((KIND, title), says, new[counter])
         self._counters.update(
-            (name, value) for name, value in figures.counters.items() if name not in STATES
+            (name, value) for name, value in counters.items() if name not in STATES
         )
 
-    def _since(self, name: str, figures: Figures) -> Histogram:
-        before, self._measures[name] = self._measures[name], figures.measures[name]
-        return self._measures[name] - before
-
-    def _enter_deliveries(self, figures: Figures, size_bytes: int) -> None:
+    def _enter_deliveries(self, events: int, latency: Histogram, size_bytes: int) -> None:
         """All events: those that were timed with their times, the others without."""
-        values = self._since("latency", figures) if "latency" in figures.measures else None
-        untimed = max(0, figures["events"] - self._measures["latency"].count)
+        before, self._measures["latency"] = self._measures["latency"], latency
+        untimed = max(0, events - latency.count)
+        values = latency - before if latency is not before else None
         self._ledger.many((KIND, "delivery"), values, untimed - self._untimed, size_bytes)
         self._untimed = untimed
 
-    def _enter_losses(self, figures: Figures) -> None:
+    def _enter_losses(self, counters: dict[str, int]) -> None:
         """What was jumped over and did not come late."""
-        lost = max(self._lost, figures["lost"] - figures["late"])
+        lost = max(self._lost, counters["lost"] - counters["late"])
         if self._conflates:
             self._ledger.many((KIND, "conflated"), None, lost - self._lost)
         else:

@@ -137,7 +137,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("--swarm-processes", type=NUMBER, default=0, metavar="N",
         help="Processes of one SwarmUser. Default: what descriptors and free cores ask for.")
     add("--sources", action="append", default=[], metavar="NET", include_in_web_ui=False,
-        help="Addresses that SwarmUsers connect from; repeatable.")
+        help="Addresses that SwarmUsers connect from; repeatable; each worker may have its own.")
     add("--churn", type=RATE, default=0.0, metavar="RATE",
         help="Streams of one SwarmUser that leave each second, each followed by a new visitor.")
     add("--slow-share", type=SHARE, default=0.0, metavar="SHARE",

@@ -64,7 +64,7 @@ class SwarmUser(User):
             self.trial.orders.abort("A process of the swarm failed; its message stands above.")
             return
         self.settled = self.settled or self._crew.wait_until_settled(AT_ONCE)
-        self._account.look(self._crew)
+        self._account.look(self._crew, pause=gevent.sleep)
         gevent.sleep(LOOK_S if self.settled else OPENING_LOOK_S)
 
     def cut(self) -> None:
@@ -104,7 +104,7 @@ def plan_of(trial: Trial, group: int) -> Plan:
         topics=scenario.followed(group),
         connect_rate=options.connect_rate,
         processes=options.swarm_processes,
-        sources=tuple(options.sources),
+        sources=trial.sources,
         own_target=options.own_target,
         churn_rate=options.churn,
         slow_share=options.slow_share,

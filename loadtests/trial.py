@@ -55,6 +55,7 @@ class Trial:
         self.numbers = Numbers(runner)
         self.orders = Orders(runner, self._cut_all, self.end_readers, self._abort)
         self.readers: set[Reader] = set()
+        self._own_sources = list(self.parsed.sources)  # before the master's options come
         self._spawned = Event()
         self._settling: gevent.Greenlet[[], None] | None = None
         environment.events.spawning_complete.add_listener(lambda **_: self._spawned.set())
@@ -80,6 +81,11 @@ class Trial:
     def options(self) -> Options:
         """Our options as they are now."""
         return Options.of(self.parsed)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Addresses to connect from: this worker's own, else the master's."""
+        return tuple(self._own_sources or self.options.sources)
 
     @property
     def scenario(self) -> Scenario:

@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from loadtests.wire import BadAnswer, Wire, plain
-from tests.swarm.conftest import CHUNKED_HEAD, PLAIN_HEAD, Script, ScriptedServer, chunk, serve, wait_for
+from tests.swarm.conftest import (
+    CHUNKED_HEAD,
+    PLAIN_HEAD,
+    Script,
+    ScriptedServer,
+    chunk,
+    serve,
+    wait_for,
+)
 
 __all__ = ["serve"]
 Serve = Callable[[Script], ScriptedServer]
