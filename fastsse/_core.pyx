@@ -500,6 +500,7 @@ cdef class Sender:
             "would_block": relaxed_load(&counters.would_block),
             "missed_edges": relaxed_load(&counters.missed_edges),
             "skipped": relaxed_load(&counters.skipped),
+            "gaps_sent": relaxed_load(&counters.gaps_sent),
             "lapped": relaxed_load(&counters.lapped),
             "lag_bytes": relaxed_load(&counters.lag_bytes),
             "ring_entries": relaxed_load(&counters.ring_entries),

@@ -29,8 +29,9 @@ cdef struct Counters:
     int64_t heartbeats
     int64_t would_block        # sends that were refused or cut short by a full socket
     int64_t missed_edges       # blocked sockets that were found writable with no event
-    int64_t skipped            # spans left out by policy `skip`, each told by a gap event
-    int64_t lapped             # spans reduced to the newest of each topic by policy `latest`
+    int64_t skipped            # times that policy `skip` moved a connection to the newest event
+    int64_t gaps_sent          # gap events that told so: one for several skips of a stuck one
+    int64_t lapped             # times that policy `latest` left a connection each topic's newest
     int64_t lag_bytes          # largest lag of a blocked connection, as the clock hand saw it
     int64_t ring_entries       # now, all channels
     int64_t ring_bytes         # now: event bytes that rings refer to (a shared frame counts in each)

@@ -3,24 +3,16 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport qsort
 
-from fastsse._channel cimport EVERY_EVENT, Channel, Topic, channel_policy
+from fastsse._channel cimport Channel, channel_policy
 from fastsse._counters cimport LAGGED, bump
-from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
-from fastsse._memory cimport Numbers, numbers_items
+from fastsse._frame cimport FrameData, frame_of_bytes
 from fastsse._queue cimport (
-    CUT, DISCONNECT, GAP, LAST_VALUE, SKIP, Node, node_free, node_new)
+    CUT, DISCONNECT, GAP, LAST_VALUE, SKIP, Node, node_end, node_free, node_new)
 from fastsse._ring cimport Entry, Ring, ring_at, ring_bytes_after, ring_find
 from fastsse._state cimport State, now_ds
 from fastsse._sweep cimport conn_channel, end
-from fastsse._table cimport Conn, LIVE, NONE
-
-
-cdef inline Node** node_end(Node** at) noexcept nogil:
-    while at[0] is not NULL:
-        at = &at[0].next
-    return at
+from fastsse._table cimport Conn, LAPPED, LIVE, SKIPPED
 
 
 cdef inline void drop_unsent(Conn* conn, uint8_t kind) noexcept nogil:
@@ -59,6 +51,8 @@ cdef inline FrameData* gap_frame(FrameData* last_got, FrameData* newest) noexcep
 cdef inline FrameData* last_got(Channel* channel, Conn* conn) noexcept nogil:
     """The newest event the connection has, while the ring still knows it."""
     cdef uint32_t index = ring_find(&channel.ring, conn.cursor)
+    if conn.flags & SKIPPED:
+        return NULL
     if index and ring_at(&channel.ring, index - 1).sequence == conn.cursor:
         return ring_at(&channel.ring, index - 1).frame
     return NULL
@@ -76,97 +70,38 @@ cdef inline void skip(State* state, Channel* channel, Conn* conn) noexcept nogil
     node_end(&conn.private)[0] = node_new(
         gap_frame(last_got(channel, conn), newest.frame), GAP)
     conn.cursor = newest.sequence - 1
+    conn.flags = (conn.flags | SKIPPED) & <uint8_t>~LAPPED
     bump(&state.counters.skipped, 1)
 
 
 # ---- latest ------------------------------------------------------------------------------------
 
-cdef inline bint is_linked(Channel* channel, uint32_t topic) noexcept nogil:
-    cdef uint32_t index
-    for index in range(0, channel.links.count, 2):
-        if numbers_items(&channel.links)[index] == topic:
-            return True
-    return False
-
-
-cdef inline int by_sequence(const void* left, const void* right) noexcept nogil:
-    cdef uint64_t a = (<Node**>left)[0].sequence
-    cdef uint64_t b = (<Node**>right)[0].sequence
-    return (a > b) - (a < b)
-
-
-cdef inline Node* last_value_node(Topic* topic, Node* before) noexcept nogil:
-    cdef Node* node = node_new(frame_keep(topic.last), LAST_VALUE)
-    node.sequence = topic.last_sequence
-    node.next = before
-    return node
-
-
-cdef inline Node* newest_of_every_topic(State* state, uint64_t cursor) noexcept nogil:
-    """All last values after `cursor`, oldest first: O(of them), they are kept in order."""
-    cdef Node* nodes = NULL
-    cdef uint32_t number = state.directory.newest
-    cdef Topic* topic
-    while number != NONE and state.directory.topics[number].last_sequence > cursor:
-        topic = &state.directory.topics[number]
-        if nodes is NULL or nodes.sequence != topic.last_sequence:
-            nodes = last_value_node(topic, nodes)
-        number = topic.older
-    return nodes
-
-
-cdef inline Node* insert_in_order(Node* nodes, Node* node) noexcept nogil:
-    """Keeps a short list in order; an event that several topics share goes in once."""
-    cdef Node* first = nodes
-    cdef Node** at = &first
-    while at[0] is not NULL and at[0].sequence < node.sequence:
-        at = &at[0].next
-    if at[0] is not NULL and at[0].sequence == node.sequence:
-        node_free(node)
-        return first
-    node.next = at[0]
-    at[0] = node
-    return first
-
-
-cdef inline Node* newest_of_own_topics(
-        State* state, Channel* channel, uint64_t cursor) noexcept nogil:
-    """The same for a channel's own topics, of which there are a hundred at most."""
-    cdef Node* nodes = NULL
-    cdef Topic* topic
-    cdef uint32_t index
-    for index in range(0, channel.links.count, 2):
-        topic = &state.directory.topics[numbers_items(&channel.links)[index]]
-        if topic.last is not NULL and topic.last_sequence > cursor:
-            nodes = insert_in_order(nodes, last_value_node(topic, NULL))
-    return nodes
-
-
-cdef inline void latest(State* state, Channel* channel, Conn* conn) noexcept nogil:
-    """Puts the newest of each topic in the place of all that the connection lacks. Values that an
-    earlier lag put there and that are unsent still are gathered anew."""
-    cdef uint64_t cursor = conn.cursor
-    cdef Node* nodes
-    if conn.offset and conn.private.kind == LAST_VALUE:
-        cursor = conn.private.sequence
+cdef inline void latest(State* state, Conn* conn) noexcept nogil:
+    """Leaves the connection the newest of each topic in the place of all that it lacks. They are
+    gathered when its socket takes them, a visit's worth at a time; values from an earlier lap that
+    are unsent still are gathered anew then."""
     drop_unsent(conn, LAST_VALUE)
-    if is_linked(channel, EVERY_EVENT):
-        nodes = newest_of_every_topic(state, cursor)
-    else:
-        nodes = newest_of_own_topics(state, channel, cursor)
-    node_end(&conn.private)[0] = nodes
-    bump(&state.counters.lapped, 1)
+    if not conn.flags & LAPPED:
+        conn.flags |= LAPPED
+        bump(&state.counters.lapped, 1)
 
 
 # ---- judging -----------------------------------------------------------------------------------
 
-cdef inline uint64_t private_bytes(Conn* conn) noexcept nogil:
-    cdef uint64_t total = 0
+cdef inline uint64_t waiting_bytes(Channel* channel, Conn* conn) noexcept nogil:
+    """What waits behind the frame that is under way or next: one event that was let in is no lag,
+    however long it is."""
+    cdef Ring* ring = &channel.ring
+    cdef uint64_t total = ring_bytes_after(ring, conn.cursor)
     cdef Node* node = conn.private
+    if node is NULL:
+        return total - min(total, ring_at(ring, ring_find(ring, conn.cursor)).frame.body_bytes) \
+            if total else 0
+    node = node.next
     while node is not NULL:
         total += node.frame.body_bytes
         node = node.next
-    return total - min(total, conn.offset)
+    return total
 
 
 cdef inline bint is_ring_part(Node* node) noexcept nogil:
@@ -183,14 +118,14 @@ cdef inline void act(State* state, Channel* channel, Conn* conn) noexcept nogil:
     elif policy == SKIP:
         skip(state, channel, conn)
     else:
-        latest(state, channel, conn)
+        latest(state, conn)
 
 
 cdef inline bint is_over(State* state, Channel* channel, Conn* conn) noexcept nogil:
     """True when what a LIVE connection lacks is over the bytes or the age that it is given. Age is
     the oldest missing event's, so a byte now and then does not buy time."""
     cdef uint32_t index = ring_find(&channel.ring, conn.cursor)
-    cdef uint64_t lag = ring_bytes_after(&channel.ring, conn.cursor) + private_bytes(conn)
+    cdef uint64_t lag = waiting_bytes(channel, conn)
     cdef uint64_t max_age_us = <uint64_t>state.options.max_lag_ds * 100_000
     if <int64_t>lag > state.lag_seen_bytes:
         state.lag_seen_bytes = <int64_t>lag

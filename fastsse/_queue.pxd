@@ -67,6 +67,12 @@ cdef inline Node* node_free(Node* node) noexcept nogil:
     return behind
 
 
+cdef inline Node** node_end(Node** at) noexcept nogil:
+    while at[0] is not NULL:
+        at = &at[0].next
+    return at
+
+
 cdef inline void nodes_free(Node* node) noexcept nogil:
     while node is not NULL:
         node = node_free(node)

@@ -12,7 +12,7 @@ from fastsse._channel cimport (
 from fastsse._counters cimport (
     CLIENT_CLOSED, CLIENT_DATA, DRAINED, RESET, STOPPED, TIMEOUT, bump)
 from fastsse._frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
-from fastsse._lag cimport act, judge, node_end
+from fastsse._lag cimport act, judge
 from fastsse._memory cimport numbers_items
 from fastsse._os cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
@@ -20,7 +20,8 @@ from fastsse._os cimport (
     eventfd_read, is_writable, monotonic_us, recv, relaxed_store, socket_error, watch)
 from fastsse._queue cimport (
     ADD_CHANNEL, ATTACH, CLOSE, DRAIN, END_OF_PAGE, LATEST, LINK, PAGE, PLAIN, PUBLISH,
-    REMOVE_CHANNEL, REMOVE_TOPIC, STOP, WIRE, Command, Node, command_topics, node_free, node_new,
+    REMOVE_CHANNEL, REMOVE_TOPIC, STOP, WIRE, Command, Node, command_topics, node_end, node_free,
+    node_new,
     nodes_free, queue_awake, queue_clear, queue_init, queue_is_empty, queue_may_sleep, queue_take)
 from fastsse._state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, random_below, read_clock)
@@ -373,12 +374,14 @@ cdef inline void drain_some(State* state) noexcept nogil:
     """Sends as many away as the time gone by since the drain began asks for; the window's end
     closes whoever is still inside a frame, and whoever came after."""
     cdef uint64_t gone_ms = (state.now_us - state.drain.began_us) // 1000
-    cdef uint64_t due = state.drain.total
+    cdef uint64_t due
     if gone_ms >= state.drain.window_ms and state.drain.slot >= state.used_slots:
         end_all(state, DRAINED)
         return
     if gone_ms < state.drain.window_ms:
         due = <uint64_t>state.drain.total * gone_ms // state.drain.window_ms + 1
+    else:
+        due = state.drain.done + state.used_slots
     while state.drain.done < due and state.drain.slot < state.used_slots:
         send_away(state, &state.conns[state.drain.slot])
         state.drain.slot += 1

@@ -12,18 +12,19 @@ from fastsse._channel cimport Channel
 from fastsse._counters cimport CLIENT_CLOSED, LAGGED, RESET, bucket_of, bump, count_latency
 from fastsse._frame cimport (
     FrameData, frame_body, frame_drop, frame_keep, frame_wire, frame_wire_bytes)
+from fastsse._last_values cimport add_last_values
 from fastsse._memory cimport numbers_add, numbers_drop_at, numbers_items
 from fastsse._os cimport (
     EAGAIN, EINTR, EPIPE, close, errno, iovec, prefetch, send_parts, unwatch)
 from fastsse._queue cimport (
-    CUT, DISCONNECT, END_OF_PAGE, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
+    CUT, DISCONNECT, END_OF_PAGE, GAP, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
 from fastsse._ring cimport (
     Entry, Ring, ring_append, ring_at, ring_drop_first, ring_find)
 from fastsse._state cimport (
     Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
 from fastsse._table cimport (
-    BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LIVE, NONE, PAGE_SENT, READY, STREAM_CLOSED,
-    SUSPECT, notice_push)
+    BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LAPPED, LIVE, NONE, PAGE_SENT, READY, SKIPPED,
+    STREAM_CLOSED, SUSPECT, notice_push)
 
 
 cdef inline uint32_t slot_of(State* state, Conn* conn) noexcept nogil:
@@ -96,7 +97,8 @@ cdef inline void begin_round(Channel* channel) noexcept nogil:
 
 cdef inline void trim(State* state, Channel* channel, uint64_t through) noexcept nogil:
     """Drops entries up to `through` that no connection is owed: all of them when nobody is
-    blocked, else those over the bytes and age that a blocked one is given."""
+    blocked, else those over the bytes and age that a blocked one is given, and never the newest,
+    to which policy `skip` may have to go."""
     cdef Ring* ring = &channel.ring
     cdef Entry* entry
     cdef uint64_t oldest_us = state.now_us - <uint64_t>state.options.max_lag_ds * 100_000
@@ -104,8 +106,9 @@ cdef inline void trim(State* state, Channel* channel, uint64_t through) noexcept
         entry = ring_at(ring, 0)
         if entry.sequence > through:
             return
-        if channel.blocked and entry.accepted_us > oldest_us and \
-                ring.appended_bytes - entry.end_bytes < state.options.max_lag_bytes:
+        if channel.blocked and (ring.count == 1 or (
+                entry.accepted_us > oldest_us
+                and ring.appended_bytes - entry.end_bytes < state.options.max_lag_bytes)):
             return
         bump(&state.counters.ring_entries, -1)
         bump(&state.counters.ring_bytes, -<int64_t>entry.frame.body_bytes)
@@ -323,7 +326,9 @@ cdef inline size_t pop_sent_nodes(State* state, Conn* conn, size_t sent) noexcep
         conn.events_sent += node.frame.events
         bump(&state.counters.deliveries, node.frame.events)
         if node.kind == LAST_VALUE:
-            conn.cursor = node.sequence
+            move_cursor(conn, node.sequence)
+        elif node.kind == GAP:
+            bump(&state.counters.gaps_sent, 1)
         elif node.kind == END_OF_PAGE:
             notice_push(&state.notices, state.conns, slot_of(state, conn), PAGE_SENT)
         conn.private = node_free(node)
@@ -331,8 +336,13 @@ cdef inline size_t pop_sent_nodes(State* state, Conn* conn, size_t sent) noexcep
     return sent
 
 
+cdef inline void move_cursor(Conn* conn, uint64_t sequence) noexcept nogil:
+    conn.cursor = sequence
+    conn.flags &= <uint8_t>~SKIPPED
+
+
 cdef inline void count_entry(State* state, Conn* conn, Entry* entry) noexcept nogil:
-    conn.cursor = entry.sequence
+    move_cursor(conn, entry.sequence)
     conn.events_sent += entry.frame.events
     bump(&state.counters.deliveries, entry.frame.events)
     count_latency(&state.counters, state.now_us - entry.accepted_us, 1)
@@ -347,7 +357,7 @@ cdef inline void take_whole_span(State* state, Conn* conn) noexcept nogil:
         for index in range(span.count):
             count_entry(state, conn, ring_at(&span.channel.ring, span.first + index))
         return
-    conn.cursor = span.last_sequence
+    move_cursor(conn, span.last_sequence)
     conn.events_sent += span.events
     bump(&state.counters.deliveries, span.events)
     count_latency(
@@ -368,7 +378,7 @@ cdef inline void take_part_of_span(State* state, Conn* conn, size_t sent) noexce
                 node = node_new(frame_keep(entry.frame), CUT)
                 conn.private = node
                 conn.offset = <uint32_t>sent
-                conn.cursor = entry.sequence
+                move_cursor(conn, entry.sequence)
             return
         sent -= span.parts[index].iov_len
         count_entry(state, conn, entry)
@@ -392,7 +402,7 @@ cdef inline bint went_wrong(State* state, Conn* conn, ssize_t sent, size_t wante
         bump(&state.counters.bytes_sent, sent)
     if <size_t>sent < wanted:
         bump(&state.counters.would_block, 1)
-        if not conn.flags & BLOCKED:
+        if conn.offset == 0:   # else the frame under way has been stuck for longer
             conn.stalled_ds = now_ds(state)
         set_blocked(state, conn)
     return False
@@ -454,6 +464,8 @@ cdef inline void visit(State* state, Conn* conn) noexcept nogil:
         return
     if state.sends_left:
         state.sends_left -= 1
+    if conn.flags & LAPPED and conn.state == LIVE:
+        add_last_values(state, conn_channel(state, conn), conn)
     if conn.private is not NULL:
         visit_private(state, conn)
     else:

@@ -32,6 +32,8 @@ cdef enum ConnFlag:
     CHUNKED = 2
     READY = 4                  # is in the ready list
     SUSPECT = 8                # found writable without an event; the next look decides
+    SKIPPED = 16               # its cursor was moved by policy `skip`, not by an event it got
+    LAPPED = 32                # it is owed the newest of each topic after its cursor
 
 cdef enum NoticeFlag:
     PAGE_SENT = 1

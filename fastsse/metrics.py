@@ -67,14 +67,15 @@ COUNTERS = (
     _Row("sends", "sends", "System calls that sent."),
     _Row("bytes_sent", "bytes_sent", "Bytes handed to streams' sockets."),
     _Row("would_block", "would_block", "Sends that a full socket refused or cut short."),
+    _Row("skipped", "skipped", "Times a lagging stream went to the newest event."),
     _Row("lapped", "lapped", "Times a lagging stream got only the latest of each topic."),
     _Row("heartbeats", "heartbeats", "Heartbeats sent."),
     _Row("gaps_", "gaps", "Gap events sent.", "reason"),
     _Row("missed_edges", "missed_edges", "Writable sockets that no event told of; should be 0."),
 )
 LATENCY = ("delivery_latency_seconds", "From publish accepted to handed to the socket.")
-# The core's own name for spans that it left out, each told by one gap event.
-_ALIASES = {"skipped": "gaps_lagged"}
+# The core's own name for the gap events that it sends.
+_ALIASES = {"gaps_sent": "gaps_lagged"}
 # What `/stats` gives as rates, by metric name.
 RATES = ("connections", "events_published", "deliveries", "sends", "bytes_sent")
 _PREFIX = "fastsse_"

@@ -167,6 +167,39 @@ def test_latest_over_and_over_repeats_nothing(slow: Hub) -> None:
     assert ids == sorted(set(ids))
 
 
+def test_a_stricter_event_after_a_lap_is_not_left_out(slow: Hub) -> None:
+    slow.sender.link(2, 1)
+    client = slow.connect(1, send_buffer=4096)
+    fill(slow, client, 1, policy=_core.POLICY_LATEST)
+    for _ in range(60):
+        slow.publish(b"x" * 1000, 1, policy=_core.POLICY_LATEST)
+    wait_until(lambda: slow.count("lapped") == 1)
+    slow.publish(b"must arrive", 2, policy=_core.POLICY_DISCONNECT)
+    newest = slow.publish(b"newest", 1, policy=_core.POLICY_LATEST)
+    slow.settle()
+    got = client.read_to_end() if slow.count("closed_lagged") else b""
+    while not got.endswith(newest.body) and slow.count("closed_lagged") == 0:
+        got += client.peer.recv(1 << 16)
+    assert b"must arrive" in got or slow.count("closed_lagged") == 1
+
+
+def test_a_thousand_topics_are_given_a_lapped_reader_a_visit_at_a_time(slow: Hub) -> None:
+    slow.sender.add_channel(2, [_core.EVERY_EVENT])
+    client = slow.connect(2, send_buffer=4096)
+    fill(slow, client, 5, policy=_core.POLICY_LATEST)
+    for round_ in range(3):
+        for topic in range(10, 1010):
+            newest = slow.publish(b"%d" % round_, topic, policy=_core.POLICY_LATEST)
+    wait_until(lambda: slow.count("lapped") == 1)
+    held = slow.sender.memory_bytes
+    slow.sender.advance_clock(3000)
+    assert slow.sender.memory_bytes <= held
+    got = [event for event in events(client, newest.body) if len(event.data) == 1]
+    assert [event.data for event in got][-1000:] == ["2"] * 1000
+    ids = [int(event.last_event_id.split("-")[1]) for event in got]
+    assert ids == sorted(set(ids))
+
+
 @pytest.mark.parametrize(
     ("policies", "outcome"),
     [
