@@ -35,7 +35,7 @@ class EventStream:
     """What a reconnect would send as Last-Event-ID."""
 
     _id_buffer: str = ""
-    _data_buffer: str = ""
+    _data_buffer: list[str] = field(default_factory=list)  # Its lines, each with its end.
     _type_buffer: str = ""
     _line: str = ""
     _started: bool = False
@@ -55,7 +55,8 @@ class EventStream:
 
     def end(self) -> None:
         """The connection closed: an event without its blank line is discarded."""
-        self._data_buffer = self._type_buffer = self._line = ""
+        self._data_buffer = []
+        self._type_buffer = self._line = ""
         self._id_buffer = self.last_event_id
         self._decoder.reset()
         self._started = self._after_cr = False
@@ -88,7 +89,7 @@ class EventStream:
         if name == "event":
             self._type_buffer = value
         elif name == "data":
-            self._data_buffer += value + "\n"
+            self._data_buffer.append(value + "\n")
         elif name == "id" and "\0" not in value:
             self._id_buffer = value
         elif name == "retry" and _ASCII_DIGITS.fullmatch(value):
@@ -97,9 +98,10 @@ class EventStream:
     def _dispatch(self) -> None:
         self.last_event_id = self._id_buffer
         if self._data_buffer:
-            data = self._data_buffer.removesuffix("\n")
+            data = "".join(self._data_buffer).removesuffix("\n")
             self.events.append(Message(data, self._type_buffer or "message", self.last_event_id))
-        self._data_buffer = self._type_buffer = ""
+        self._data_buffer = []
+        self._type_buffer = ""
 
 
 def parse(chunks: bytes | Iterable[bytes], *, last_event_id: str = "") -> EventStream:

@@ -24,7 +24,8 @@ SENDER = {
     "missed_edges": 0,
     "closed_lagged": 2,
     "closed_reset": 5,
-    "skipped": 11,
+    "gaps_sent": 11,
+    "skipped": 12,
 }
 HUB = {
     "events_published": 20,
