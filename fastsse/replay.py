@@ -5,6 +5,7 @@ block, before anything else. What is kept follows in pages; the stream is live a
 """
 
 import json
+import sys
 from collections import OrderedDict
 from typing import Final, Literal, NamedTuple
 
@@ -28,6 +29,13 @@ GAP_REASONS: Final[tuple[GapReason, ...]] = ("evicted", "unknown", "future")
 # An id is at most this long, so nothing longer is worth repeating to whoever asked for it.
 REQUESTED_MAX_BYTES = 256
 PAGE_CACHE_BYTES = 8 * 1024 * 1024
+PAGES_MAX = 1_000
+# A page's own objects: the frame's and the page's, the key's place, the table's row.
+PAGE_COST_BYTES: Final = 400
+# Of a set of topics, beside their names: the set's tuple.
+TOPIC_COST_BYTES: Final = 8
+# What a page may be known by, however little is in it.
+KEY_FREE_BYTES: Final = 1024
 
 
 class Gap:
@@ -62,6 +70,10 @@ def opening_block(retry_ms: int, place: int | None, gap: Gap | None = None) -> b
     return opening if place is None else b"%bid: %b\n\n" % (opening, format_position(place))
 
 
+# Selectors and a place.
+_Key = tuple[tuple[str, ...], int]
+
+
 class JoinedPage(NamedTuple):
     """A page ready to send. Its `frame` is None when nothing matching lies after the place."""
 
@@ -78,8 +90,11 @@ class PageCache:
     A page that ends before the head stays right for ever: what lies between two places of the
     order does not change, and what was evicted since is still in it.
 
+    What a page is known by counts too, and a page worth less than that is not kept: else whoever
+    asks for ever different sets of topics would fill memory with their names.
+
     Arguments:
-        limit_bytes: the bound on all pages together.
+        limit_bytes: the bound on all pages together; there are at most PAGES_MAX of them.
         page_bytes: the bound on one, see `History.page`.
     """
 
@@ -88,7 +103,7 @@ class PageCache:
     def __init__(self, limit_bytes: int = PAGE_CACHE_BYTES, page_bytes: int = PAGE_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._page_bytes = page_bytes
-        self._pages: OrderedDict[tuple[tuple[str, ...], int], JoinedPage] = OrderedDict()
+        self._pages: OrderedDict[_Key, tuple[JoinedPage, int]] = OrderedDict()
         self.bytes = 0
 
     def read(
@@ -96,21 +111,28 @@ class PageCache:
     ) -> JoinedPage:
         """The next page after a place. `selectors` is what the selection is known by."""
         key = (selectors, after)
-        page = self._pages.get(key)
-        if page is not None and (not page.is_last or page.through == history.head):
-            self._pages.move_to_end(key)
-            return page
+        kept = self._pages.get(key)
+        if kept is not None:
+            page = kept[0]
+            if not page.is_last or page.through == history.head:
+                self._pages.move_to_end(key)
+                return page
         page = _joined(history.page(selection, after, self._page_bytes))
         if page.frame is not None:
-            self._keep(key, page)
+            self._keep(key, page, page.frame.size)
         return page
 
-    def _keep(self, key: tuple[tuple[str, ...], int], page: JoinedPage) -> None:
-        stale = self._pages.pop(key, None)
-        self._pages[key] = page
-        self.bytes += _size(page) - (_size(stale) if stale else 0)
-        while self.bytes > self._limit_bytes:
-            self.bytes -= _size(self._pages.popitem(last=False)[1])
+    def _keep(self, key: _Key, page: JoinedPage, page_bytes: int) -> None:
+        _, stale_bytes = self._pages.pop(key, (None, 0))
+        self.bytes -= stale_bytes
+        key_bytes = sum(sys.getsizeof(name) + TOPIC_COST_BYTES for name in key[0])
+        if key_bytes > max(page_bytes, KEY_FREE_BYTES):
+            return
+        cost_bytes = page_bytes + key_bytes + PAGE_COST_BYTES
+        self._pages[key] = page, cost_bytes
+        self.bytes += cost_bytes
+        while self.bytes > self._limit_bytes or len(self._pages) > PAGES_MAX:
+            self.bytes -= self._pages.popitem(last=False)[1][1]
 
 
 def _joined(page: Page) -> JoinedPage:
@@ -122,10 +144,6 @@ def _joined(page: Page) -> JoinedPage:
         is_last=page.is_last,
         evicted_through=page.evicted_through,
     )
-
-
-def _size(page: JoinedPage) -> int:
-    return 0 if page.frame is None else page.frame.size
 
 
 class Replay:

@@ -9,7 +9,7 @@ from fastsse.config import HistoryOptions, TopicRule
 from fastsse.errors import InvalidSubscription
 from fastsse.history import History
 from fastsse.positions import format_position, position_at
-from fastsse.replay import Gap, PageCache, Replay, opening_block
+from fastsse.replay import PAGES_MAX, Gap, PageCache, Replay, opening_block
 from fastsse.subscriptions import Cursor, Subscription
 from fastsse.topics import Rules, Topics
 from tests.eventstream import parse
@@ -208,14 +208,31 @@ def test_pages_are_joined_once_for_all_who_resume_from_the_same_place() -> None:
 def test_cached_pages_are_bounded_in_bytes_and_the_latest_used_stay() -> None:
     kept = Kept("a", "a", "a")
     topics = [kept.topics.intern("a")]
-    one = PageCache().read(kept.history, ("a",), topics, START).frame
-    assert one is not None
-    pages = PageCache(limit_bytes=one.size + 10)
+    alone = PageCache()
+    alone.read(kept.history, ("a",), topics, START)
+    pages = PageCache(limit_bytes=alone.bytes + 10)
     first = pages.read(kept.history, ("a",), topics, START)
-    assert pages.bytes == one.size
+    assert pages.bytes == alone.bytes
     pages.read(kept.history, ("a",), topics, START + 1)
-    assert pages.bytes < one.size
+    assert pages.bytes < alone.bytes
     assert pages.read(kept.history, ("a",), topics, START) is not first
+
+
+def test_cached_pages_are_bounded_in_number() -> None:
+    kept = Kept(*["a"] * (PAGES_MAX + 5))
+    topics = [kept.topics.intern("a")]
+    pages = PageCache(page_bytes=1)
+    for after in range(PAGES_MAX + 5):
+        pages.read(kept.history, ("a",), topics, START + after)
+    assert len(pages._pages) == PAGES_MAX
+
+
+def test_a_page_is_not_kept_when_its_topics_names_outweigh_it() -> None:
+    kept = Kept("a", "a")
+    topics = [kept.topics.intern("a")]
+    pages = PageCache()
+    pages.read(kept.history, ("a", "b" * 1024), topics, START)
+    assert pages.bytes == 0
 
 
 def test_a_page_that_was_cached_before_an_eviction_still_tells_no_gap() -> None:
