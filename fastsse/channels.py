@@ -5,7 +5,7 @@ made for its first stream and removed when the last one's closed notice was take
 number here, its handle; only while it replays does Python keep anything about it.
 """
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -98,7 +98,8 @@ class Channels:
         self._free_numbers: list[int] = []
         self._pages = PageCache(page_bytes=page_bytes)
         self._replays: dict[int, tuple[Channel, Replay]] = {}
-        self._waiting: deque[int] = deque()
+        # Handles of replays that wait, oldest first; those that end are taken out.
+        self._waiting: OrderedDict[int, None] = OrderedDict()
         self._openings: dict[tuple[bytes, bool, bool], Frame] = {}
         self._openings_place = -1
 
@@ -137,11 +138,12 @@ class Channels:
         handle = self._sender.allocate()
         if not handle:
             raise TurnedAway("full")
-        channel = self._by_selectors.get(subscription.selectors)
-        if channel is None:
-            channel = self._add(subscription.selectors)
-        channel.streams += 1
+        channel: Channel | None = None
         try:
+            channel = self._by_selectors.get(subscription.selectors)
+            if channel is None:
+                channel = self._add(subscription.selectors)
+            channel.streams += 1
             if subscription.cursor.kind == "head":
                 first = self._opening(head, chunked, subscription.initial_id)
                 self._sender.attach(handle, fd, channel.number, chunked, True, (first,))
@@ -149,7 +151,8 @@ class Channels:
                 self._open_replay(handle, channel, subscription, head, chunked, fd)
         except Exception:
             self._sender.release(handle)
-            self._leave(channel)
+            if channel is not None:
+                self._leave(channel)
             raise
         return handle
 
@@ -174,7 +177,7 @@ class Channels:
             if notice[0] == "closed":
                 closed.append(self._end(*notice[1:]))
             elif notice[1] in self._replays:
-                self._waiting.append(notice[1])
+                self._waiting[notice[1]] = None
         self._go_on_waiting()
         # Last, so that nothing is left undone when a listener fails.
         for stream in closed:
@@ -235,9 +238,8 @@ class Channels:
 
     def _go_on_waiting(self) -> None:
         while self._waiting and not self._must_wait():
-            handle = self._waiting.popleft()
-            if handle in self._replays:
-                self._send_next_page(handle, *self._replays[handle])
+            handle, _ = self._waiting.popitem(last=False)
+            self._send_next_page(handle, *self._replays[handle])
 
     def _send_next_page(self, handle: int, channel: Channel, replay: Replay) -> None:
         """Sends the next page. The last one and going live are one command, given in the same
@@ -263,7 +265,8 @@ class Channels:
     ) -> ClosedStream:
         channel = self._by_number[number]
         assert channel is not None
-        self._replays.pop(handle, None)
+        if self._replays.pop(handle, None) is not None:
+            self._waiting.pop(handle, None)
         self._leave(channel)
         return ClosedStream(handle, channel.selectors, reason, duration_s, events, size)
 
@@ -278,13 +281,19 @@ class Channels:
             topics = tuple(map(self._topics.intern, selectors))
             selectors = tuple(topic.name for topic in topics)  # Share the names' memory.
             numbers = tuple(topic.number for topic in topics)
-            for topic in topics:
-                topic.channels += 1
-        else:
-            self.of_everything += 1
         channel = Channel(self._free_number(), selectors, topics)
+        try:
+            self._sender.add_channel(channel.number, numbers)
+        except BaseException:
+            self._free_numbers.append(channel.number)
+            for topic in topics or ():
+                self._topics.may_be_idle(topic)
+            raise
         self._by_number[channel.number] = self._by_selectors[selectors] = channel
-        self._sender.add_channel(channel.number, numbers)
+        if topics is None:
+            self.of_everything += 1
+        for topic in topics or ():
+            topic.channels += 1
         return channel
 
     def _free_number(self) -> int:

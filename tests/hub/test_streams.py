@@ -149,6 +149,27 @@ def test_an_attach_that_fails_leaves_nothing_behind() -> None:
     assert (len(recorded.channels), recorded.channels.replays) == (0, 0)
 
 
+def test_a_channel_that_can_not_be_made_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded = Recorded()
+
+    def refuse(*arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorded.sender, "add_channel", refuse, raising=False)
+        for topic in ("a", "*"):
+            with pytest.raises(MemoryError):
+                recorded.open(topic)
+    assert recorded.take_commands() == [("release", 1), ("release", 2)]
+    assert (len(recorded.channels), recorded.channels.of_everything) == (0, 0)
+    recorded.channels.sweep()
+    assert len(recorded.topics) == 0
+    recorded.open("b")
+    assert ("add_channel", 0, (1,)) in recorded.take_commands()
+
+
 def test_a_listener_that_fails_leaves_no_stream_behind() -> None:
     recorded = Recorded()
     first, second = recorded.open("a"), recorded.open("b")
@@ -186,6 +207,20 @@ def test_replays_wait_while_memory_is_short_and_go_on_in_turn() -> None:
     recorded.channels.sweep()
     assert recorded.take_commands() == [("page", first, True), ("page", second, True)]
     assert recorded.channels.replays == 0
+
+
+def test_a_waiting_replay_that_ends_is_forgotten_while_memory_is_still_short() -> None:
+    recorded = Recorded()
+    recorded.sender.memory_bytes = 2 << 20
+    first, second = (recorded.open("a", cursor="earliest") for _ in range(2))
+    recorded.sender.notices = [("page", first), ("page", second)]
+    recorded.channels.read_notices()
+    recorded.take_commands()
+    recorded.end(first, 0)
+    assert list(recorded.channels._waiting) == [second]
+    recorded.sender.memory_bytes = 0
+    recorded.channels.sweep()
+    assert recorded.take_commands() == [("page", second, True)]
 
 
 # -- with the real sender -----------------------------------------------------------------------
