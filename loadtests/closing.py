@@ -45,7 +45,7 @@ class Closing:
                 "measured holds their own queueing. Use more --processes on free cores."
             )
         stalls = self._trial.ledger.exact.entries.get(("client", "stall"))
-        stall_us = stalls.histogram().percentiles_us(99.9)[0] if stalls else 0
+        stall_us = stalls.percentiles_us(99.9)[0] if stalls else 0
         if stall_us > STALL_US:
             yield f"Locust's own loop stalled for {stall_us / 1000:.1f} ms (p99.9)."
         growth = self._watch.growth()

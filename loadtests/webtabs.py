@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import flask
 from locust.web import WebUI
 
-from loadtests.exact import Exact
+from loadtests.exact import Exact, Observations
 from loadtests.trial import Trial
 
 STREAMS, EXACT = "fastsse-streams", "fastsse-exact"
@@ -27,7 +26,7 @@ EXACT_COLUMNS = {
 
 
 def exact_rows(exact: Exact) -> list[dict[str, object]]:
-    """A row for each type and name. About a millisecond a row."""
+    """A row for each type and name."""
     return [
         {
             "type": kind,
@@ -35,18 +34,18 @@ def exact_rows(exact: Exact) -> list[dict[str, object]]:
             "safe_name": name,
             "count": entry.count,
             "failed": entry.failed,
-            **_milliseconds(entry.histogram()),
+            **_milliseconds(entry),
         }
         for (kind, name), entry in sorted(exact.entries.items())
         if entry.count
     ]
 
 
-def _milliseconds(histogram: Any) -> dict[str, object]:
-    values = [*histogram.percentiles_us(50, 90, 99, 99.9), histogram.max_us()]
+def _milliseconds(entry: Observations) -> dict[str, object]:
     names = ("p50", "p90", "p99", "p99_9", "max")
-    if not any(values) and not histogram.count:
+    if not entry.buckets:
         return dict.fromkeys(names, "")
+    values = entry.percentiles_us(50, 90, 99, 99.9, 100)
     return {name: value / 1000 for name, value in zip(names, values, strict=True)}
 
 

@@ -94,6 +94,5 @@ RUNS = {
         ("--headless", "-t", "20s", "-u", "2", "--readers", "SwarmUser", "--streams", "999999999"),
         None,
     ),
-    "no reader": Run(("--headless", "--readers", "HttpUser"), None),
     "no server": Run(("--headless", "-t", "20s", "--server-command", "{python} -c pass"), None),
 }

@@ -114,6 +114,17 @@ def test_merging_processes_loses_nothing(processes: list[list[int | None]]) -> N
     assert merged.entries[key].failed == merged.entries[key].untimed == flat.count(None)
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**33)))
+def test_percentiles_of_sparse_buckets_are_the_histograms(observed: list[int]) -> None:
+    exact = Exact()
+    for value in observed:
+        exact.note(("sse", "open"), value)
+    entry, percents = exact.entries["sse", "open"], (0, 50, 90, 99, 99.9)
+    assert entry.percentiles_us(*percents) == entry.histogram().percentiles_us(*percents)
+    assert entry.percentiles_us(100) == [entry.histogram().max_us()]
+
+
 # --- a swarm's account ---------------------------------------------------------------------------
 
 

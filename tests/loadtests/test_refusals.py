@@ -14,7 +14,6 @@ pytestmark = pytest.mark.timeout(120)
         for run, says in {
             "elsewhere": "is not on this machine",
             "too many": "999,999,999 connections need",
-            "no reader": "'HttpUser' is none of SseUser",
             "no server": "--server-command ended with 0",
         }.items()
     ],
