@@ -70,8 +70,11 @@ def test_a_server_that_ends_at_once_is_reported_with_what_it_printed() -> None:
     assert isinstance(measure(CASES["publish"], Run(quick=True), broken), str)
 
 
-def test_the_command_measures_and_writes_json_and_a_table(tmp_path: Path) -> None:
+def test_the_command_measures_and_writes_json_and_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "peers.json"
+    monkeypatch.setattr(command, "PRIORITY", 0)
     options = ["bare-uvloop", "--quick", "--server-cpu", "-1", "--client-cpu", "-1"]
     done = CliRunner().invoke(command.main, [*options, "--case", "wide", "--json", str(path)])
     assert done.exit_code == 0, done.output
