@@ -76,12 +76,12 @@ def run() -> dict[str, Any]:
     }
 
 
-def test_page_needs_nothing_from_outside(run) -> None:
+def test_page_needs_nothing_from_outside(run: dict[str, Any]) -> None:
     page = render(run)
     assert not re.search(r"https?://|<script|<link|@import|url\(|src=", page)
 
 
-def test_page_has_the_three_plots_and_each_is_sound_xml(run) -> None:
+def test_page_has_the_three_plots_and_each_is_sound_xml(run: dict[str, Any]) -> None:
     figures = figures_of(run["results"])
     assert [figure.title for figure in figures] == [
         "Latency against rate",
@@ -94,7 +94,7 @@ def test_page_has_the_three_plots_and_each_is_sound_xml(run) -> None:
         assert "NaN" not in str(figure.svg)
 
 
-def test_page_shows_spread_verdicts_and_machine(run) -> None:
+def test_page_shows_spread_verdicts_and_machine(run: dict[str, Any]) -> None:
     page = render(run)
     for text in ("6.1", "abc", "24,105 MiB", "net.core.somaxconn 4096", "past the knee"):
         assert text in page
@@ -102,7 +102,7 @@ def test_page_shows_spread_verdicts_and_machine(run) -> None:
     assert page.count('badge met">met') == page.count('badge missed">missed') == 1
 
 
-def test_page_escapes_what_it_shows(run) -> None:
+def test_page_escapes_what_it_shows(run: dict[str, Any]) -> None:
     page = render(run)
     assert "a &lt;fast&gt; one" in page
     assert "&lt;connect&gt;" in page
@@ -110,14 +110,14 @@ def test_page_escapes_what_it_shows(run) -> None:
     assert "others took &lt;much&gt;" in page
 
 
-def test_page_of_a_run_without_curves_has_no_plots(run) -> None:
+def test_page_of_a_run_without_curves_has_no_plots(run: dict[str, Any]) -> None:
     run["results"] = run["results"][-1:]
     page = render(run)
     assert "<svg" not in page
     assert "Curves" not in page
 
 
-def test_line_goes_through_medians_and_marks_what_was_not_held(run) -> None:
+def test_line_goes_through_medians_and_marks_what_was_not_held(run: dict[str, Any]) -> None:
     line = series_of(run["results"][0]["curve"], "rate", "p99_ms", "p99", "one")
     assert line.points == [(50, 20), (100, 20), (200, 900)]
     assert sorted(line.repeats) == [(50, 10), (50, 30)]

@@ -204,7 +204,7 @@ def test_what_ended_a_stream_is_counted_and_it_comes_back(
         if number:
             hold(connection)
 
-    found = swarm(serve(end), default_retry_s=0).until(streams=1, stream=1)
+    found = swarm(serve(end), default_retry_s=0).until(**{reason: 1}, streams=1, stream=1)
     assert found[reason] == 1
     assert found["over"] == 0
 
