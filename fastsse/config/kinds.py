@@ -40,6 +40,7 @@ SIZE = Kind("SIZE", "a size", format_size, example="64KB or 1MiB")
 COUNT = Kind("N", "a whole number")
 PATH = Kind("PATH", f"a path of 1 to {_UNIX_PATH_LIMIT_BYTES} bytes")
 HOSTS = Kind("HOST", "one or more IP addresses or host names", ",".join)
+NAMES = Kind("NAME", "host names without a port", ",".join, example="sse.example.com")
 ORIGINS = Kind("ORIGIN", "origins such as https://example.com, or * alone", ",".join)
 SECRET = Kind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
 GLOB = Kind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
@@ -93,6 +94,11 @@ def read_choice(value: object) -> object:
 def check_hosts(hosts: Iterable[str]) -> tuple[str, ...]:
     """Hosts without brackets and repeats, in the order given."""
     return tuple(dict.fromkeys(_check_host(host) for host in hosts))
+
+
+def check_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Host names as a Host header has them, in lower case; addresses too, without brackets."""
+    return check_hosts(name.lower() for name in names)
 
 
 def _check_host(host: str) -> str:
@@ -160,6 +166,7 @@ Hosts = Annotated[
     Field(min_length=1),
     HOSTS,
 ]
+Names = Annotated[tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_names), NAMES]
 Origins = Annotated[
     tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_origins), ORIGINS
 ]

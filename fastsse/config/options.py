@@ -14,6 +14,7 @@ from fastsse.config.kinds import (
     Choice,
     Count,
     Hosts,
+    Names,
     Origins,
     Seconds,
     Switch,
@@ -163,6 +164,11 @@ class HttpOptions(OptionGroup):
     )
     allow_anonymous_publish: Switch = option(
         False, "Let anyone publish, even where other machines reach the server."
+    )
+    allowed_hosts: Names = option(
+        (),
+        "Host names answered to beside IP addresses, localhost and host; others get 421. None "
+        "given: any name, but on loopback addresses no other. Repeat it for several.",
     )
     cors_origins: Origins = option(
         (), "Origins whose pages may read and publish; * is any. Repeat it for several."

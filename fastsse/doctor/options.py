@@ -96,6 +96,10 @@ ADVICE: dict[str, Advice] = {
         "on, where others reach the port: anybody's events in your streams",
         "`fastsse_events_published_total`",
     ),
+    "allowed_hosts": Advice(
+        "missing: 421 through a proxy on the same machine that passes its public Host on",
+        "clients' status",
+    ),
     "cors_origins": Advice(
         'missing: "blocked by CORS policy" in the browser\'s console, streams that never open',
         "the browser's console",

@@ -32,7 +32,7 @@ class Arrivals:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self._reader = Reader(site.limits, site.targets)
+        self._reader = Reader(site.limits, site.targets, site.hosts)
         self._connecting: set[asyncio.Task[None]] = set()
 
     def welcome(self, sock: socket.socket, address: object) -> None:
@@ -98,7 +98,8 @@ class Arrivals:
 
     def _renew_reader(self) -> None:
         self._reader.close()
-        self._reader = Reader(self.site.limits, self.site.targets)
+        site = self.site
+        self._reader = Reader(site.limits, site.targets, site.hosts)
 
     def _connect(self, sock: socket.socket, early: bytes) -> None:
         """Makes a transport and a connection for the socket, which has sent `early`."""

@@ -11,6 +11,7 @@ from fastsse.config import Problem as OptionProblem
 from fastsse.http.arrivals import Arrivals
 from fastsse.http.cors import Cors
 from fastsse.http.descriptors import Descriptors
+from fastsse.http.hosts import Hosts
 from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
 from fastsse.http.page import page_routes
 from fastsse.http.probes import probe_routes
@@ -175,8 +176,15 @@ class Entrance:
         return {b"/events": routes}
 
     def _listen(self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors) -> None:
+        config = self._config
         site = Site(
-            self._config, Routes(paths, cors), cors, self._waits, self._streams, self._on_arrival
+            config,
+            Routes(paths, cors),
+            cors,
+            _hosts(config, sockets),
+            self._waits,
+            self._streams,
+            self._on_arrival,
         )
         arrivals = Arrivals(site)
         self._arrivals.append(arrivals)
@@ -203,6 +211,14 @@ class Entrance:
         if channels.draining:
             return "draining"
         return None if channels.has_room() else "full"
+
+
+def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:
+    """What a listener on these sockets answers to. A page can't reach a Unix socket, and whoever
+    listens for others may have any name, unless names were given."""
+    tcp = [sock for sock in sockets if sock.family != socket.AF_UNIX]
+    enforced = bool(config.allowed_hosts) or (bool(tcp) and _are_local(tcp))
+    return Hosts((*config.allowed_hosts, *config.host), enforced=enforced)
 
 
 def _are_local(sockets: Sequence[socket.socket]) -> bool:

@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         """`early` are bytes that were read before there was a transport."""
         self._site = site
         self._state = HEAD
-        self._reader = Reader(site.limits, site.targets)
+        self._reader = Reader(site.limits, site.targets, site.hosts)
         self._transport = cast(asyncio.Transport, None)
         self._wait = site.waits.head
         self._request: Request | None = None

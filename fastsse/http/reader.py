@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from fastsse.http.hosts import Hosts
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request, Targets
 from fastsse.http.upload import BLANK_LINE, Upload
@@ -20,7 +21,6 @@ __all__ = ["Limits", "Reader"]
 # The method, the target and the minor version; llhttp knows more protocols, more versions, and
 # several spaces. One empty line may stand before it (RFC 9112 §2.2).
 _REQUEST_LINE: Final = re.compile(rb"(?:\r\n)?([A-Z-]+) ([^ \r\n]+) HTTP/1\.([01])\r\n")
-_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _UPGRADE_LINE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 # What an error of llhttp's is about, as far as it says so.
 _FIELD: Final = re.compile(r"Content-Length|Transfer-Encoding|method|url|version|chunk")
@@ -76,6 +76,7 @@ class Reader:
     __slots__ = (
         "_headers",
         "_host",
+        "_hosts",
         "_limits",
         "_parser",
         "_partial",
@@ -85,9 +86,10 @@ class Reader:
         "upload",
     )
 
-    def __init__(self, limits: Limits, targets: Targets) -> None:
+    def __init__(self, limits: Limits, targets: Targets, hosts: Hosts) -> None:
         self._limits = limits
         self._targets = targets
+        self._hosts = hosts
         self._parser = HttpRequestParser(self)
         self._partial = b""  # The part of a head that llhttp has seen.
         self._headers: dict[bytes, bytes] = {}
@@ -206,13 +208,9 @@ class Reader:
             if minor == b"1":
                 raise Problem(400, "HTTP/1.1 needs a Host header.", field="Host")
         elif host != self._host:
-            self._check_host(host)
+            self._hosts.check(host)
+            self._host = host
         return Request(method, self._targets.parse(target), headers, minor == b"1")
-
-    def _check_host(self, host: bytes) -> None:
-        if _HOST.fullmatch(host) is None:
-            raise Problem(400, "This is not a host.", field="Host")
-        self._host = host
 
     def _do_not_upgrade(self, head: bytes) -> None:
         """Nothing is upgraded here (RFC 9110 §7.8 allows that), but llhttp takes what follows for

@@ -7,6 +7,7 @@ from typing import Final
 from fastsse.config import HttpOptions
 from fastsse.errors import Refused
 from fastsse.http.cors import Cors
+from fastsse.http.hosts import Hosts
 from fastsse.http.problems import problem_of
 from fastsse.http.reader import Limits
 from fastsse.http.request import Request, Targets
@@ -30,6 +31,7 @@ class Site:
         options: the HTTP limits.
         routes: what is served.
         cors: for which pages of other origins.
+        hosts: the names that are answered to.
         waits: where connections stand while they wait.
         streams: opens streams.
         arrived: called for each new connection, which stands in `waits` then.
@@ -41,6 +43,7 @@ class Site:
         "arrived",
         "cors",
         "draining",
+        "hosts",
         "limits",
         "loop",
         "max_upload_bytes",
@@ -56,6 +59,7 @@ class Site:
         options: HttpOptions,
         routes: Routes,
         cors: Cors,
+        hosts: Hosts,
         waits: Waits,
         streams: Streams,
         arrived: Callable[[], None],
@@ -64,6 +68,7 @@ class Site:
         self.limits = Limits(options.max_head, options.max_headers, options.max_body)
         self.routes = routes
         self.cors = cors
+        self.hosts = hosts
         self.waits = waits
         self.streams = streams
         self.arrived = arrived

@@ -146,7 +146,6 @@ async def test_one_event_that_was_let_in_is_no_lag_however_many_lines_it_has() -
         assert len(event.data) == 1 << 20
 
 
-@pytest.mark.xfail(strict=True, reason="any Host is believed on a loopback address")
 async def test_a_rebound_name_can_not_publish_to_a_loopback_server() -> None:
     async with (
         Server(Config(port=0, drain=0, access_lines=0)) as server,

@@ -60,7 +60,7 @@ async def test_the_swarm_counts_what_was_published_on_every_stream(
 
 async def metrics(url: str) -> dict[str, float]:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     text = (await reader.read()).decode()
     writer.close()
     rows = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("fastsse_"))

@@ -10,7 +10,7 @@ from typing import Any
 from fastsse.server import Server
 from tests.eventstream import EventStream, Message
 
-HOST = b"Host: test\r\n"
+HOST = b"Host: localhost\r\n"
 TIMEOUT_S = 20
 
 
@@ -164,7 +164,7 @@ def get(path: str, *headers: str) -> bytes:
 
 def request(method: str, path: str, *headers: str, body: bytes | None = None) -> bytes:
     """A request with a Host, and a Content-Length when it has a body."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: test", *headers]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")

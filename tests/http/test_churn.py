@@ -18,7 +18,7 @@ PARTS = (
     get("/events?topic=a")[:30],
     get("/events?topic=a") + b"x",
     get("/healthz"),
-    b"POST /events?topic=a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nx",
+    b"POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx",
     b"nonsense\r\n\r\n",
     b"",
 )

@@ -8,7 +8,7 @@ import sys
 
 async def served(port: int, path: bytes) -> tuple[asyncio.StreamWriter, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+    writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
     try:
         return writer, await asyncio.wait_for(reader.read(1000), 5)
     except (ConnectionError, TimeoutError) as error:
