@@ -14,8 +14,12 @@ __all__ = ["Descriptors", "out_of_descriptors", "raise_soft_limit"]
 # A container's limit may be 2**30; nobody means so many streams without saying so.
 STREAMS_UNASKED_MOST: Final = 1_000_000
 RESERVE_LEAST: Final = 256
-# For what opens a descriptor now and then: files, resolvers, other libraries.
-SPARE: Final = 32
+# For the listeners, the sender, and what opens a descriptor now and then: files, resolvers, other
+# libraries. An eighth of the limit within these bounds.
+SPARE_LEAST: Final = 12
+SPARE_MOST: Final = 32
+# Publishers and probes that can be connected whatever the streams.
+REQUESTS_LEAST: Final = 8
 # What a program that embeds the server has open beyond these, streams do without.
 OTHERS_IN_RESERVE: Final = 64
 _ARGUMENT: Final = "an argument"
@@ -37,16 +41,12 @@ class Descriptors(NamedTuple):
         """
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         others = _open_count()
-        carried = max(1, soft - reserve(soft) - max(0, others - OTHERS_IN_RESERVE))
-        if max_connections > carried:
-            allowed = (
-                f"at most {carried} with a limit of {soft} descriptors; raise that "
-                "(ulimit -n, LimitNOFILE=, --ulimit nofile=)"
-            )
-            problem = Problem("max_connections", str(max_connections), _ARGUMENT, allowed)
-            raise ConfigError([problem])
+        held_back = _held_back(soft, others)
+        carried = soft - held_back
+        if carried < max(1, max_connections):
+            raise ConfigError([_too_few(soft, carried, held_back, max_connections)])
         streams = max_connections or min(carried, STREAMS_UNASKED_MOST)
-        return cls(min(soft, streams + reserve(soft)), streams, others)
+        return cls(min(soft, streams + held_back), streams, others)
 
     def grow_table(self) -> None:
         """Has the kernel make room for all descriptors now: with threads running, each doubling
@@ -56,12 +56,34 @@ class Descriptors(NamedTuple):
 
     def requests_most(self, streams: int) -> int:
         """How many connections may be no streams while there are so many streams."""
-        return self.limit - self.others - SPARE - streams
+        return self.limit - self.others - spare(self.limit) - streams
 
 
 def reserve(limit: int) -> int:
     """Descriptors that streams leave alone: 1 %, at least 256, at most half."""
     return min(max(RESERVE_LEAST, limit // 100), limit // 2)
+
+
+def spare(limit: int) -> int:
+    """Descriptors that neither streams nor requests take."""
+    return min(max(SPARE_LEAST, limit // 8), SPARE_MOST)
+
+
+def _held_back(limit: int, others: int) -> int:
+    """Descriptors that are not for streams, with `others` open already."""
+    beyond = max(0, others - OTHERS_IN_RESERVE)
+    return max(reserve(limit) + beyond, others + spare(limit) + REQUESTS_LEAST)
+
+
+def _too_few(limit: int, carried: int, held_back: int, max_connections: int) -> Problem | str:
+    how = "(ulimit -n, LimitNOFILE=, --ulimit nofile=)"
+    if carried < 1:
+        return (
+            f"The limit of {limit} descriptors leaves none for streams, since {held_back} are "
+            f"needed beside them; raise it {how}."
+        )
+    allowed = f"at most {carried} with a limit of {limit} descriptors; raise that {how}"
+    return Problem("max_connections", str(max_connections), _ARGUMENT, allowed)
 
 
 def raise_soft_limit(max_connections: int) -> None:

@@ -15,6 +15,7 @@ from fastsse.http.hosts import Hosts
 from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
 from fastsse.http.page import page_routes
 from fastsse.http.probes import probe_routes
+from fastsse.http.protocol import Connection
 from fastsse.http.publish import Publish
 from fastsse.http.routes import Paths, Route, Routes
 from fastsse.http.site import Site
@@ -190,13 +191,13 @@ class Entrance:
         self._arrivals.append(arrivals)
         self._listeners.append(Listener(sockets, arrivals.welcome))
 
-    def _on_arrival(self) -> None:
+    def _on_arrival(self, newcomer: Connection) -> None:
         """Keeps one descriptor free for whoever comes next, probes above all: what is missed
         least has to go. If nothing can go, newcomers wait in the kernel."""
         waits = self._waits
         if len(waits) <= self._descriptors.requests_most(self._stream_count()):
             return
-        spare = waits.spare()
+        spare = waits.spare(newcomer)
         if spare is None:
             self._pause()
         else:

@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         waits = self._site.waits
         waits.head.since[self] = waits.time()
-        self._site.arrived()
+        self._site.arrived(self)
         if self._kept and self._state == HEAD:
             early, self._kept = self._kept, b""
             self._proceed(early)

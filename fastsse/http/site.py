@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastsse.config import HttpOptions
 from fastsse.errors import Refused
@@ -16,6 +16,9 @@ from fastsse.http.streams import Streams
 from fastsse.http.upload import Upload
 from fastsse.http.waits import Waits
 from fastsse.log import get_logger
+
+if TYPE_CHECKING:
+    from fastsse.http.protocol import Connection
 
 __all__ = ["Site"]
 
@@ -62,7 +65,7 @@ class Site:
         hosts: Hosts,
         waits: Waits,
         streams: Streams,
-        arrived: Callable[[], None],
+        arrived: "Callable[[Connection], None]",
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = Limits(options.max_head, options.max_headers, options.max_body)

@@ -90,11 +90,13 @@ class Waits:
             self._empty.clear()
             await self._empty.wait()
 
-    def spare(self) -> "Connection | None":
-        """The connection that is missed least: idle longest, else slowest with its head."""
+    def spare(self, newcomer: "Connection") -> "Connection | None":
+        """The connection that is missed least: idle longest, else slowest with its head; never
+        the newcomer for whom there shall be room."""
         for wait in (self.linger, self.idle, self.head):
             for connection in wait.since:
-                return connection
+                if connection is not newcomer:
+                    return connection
         return None
 
     def _sweep(self) -> None:

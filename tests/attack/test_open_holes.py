@@ -73,7 +73,6 @@ def test_replays_of_many_sets_of_topics_leave_only_bounded_memory() -> None:
     assert bytes_kept_by_replays(400) < 1 << 20
 
 
-@pytest.mark.xfail(strict=True, reason="the newcomer is itself the one that is missed least")
 def test_health_answers_with_all_streams_taken_under_a_small_descriptor_limit() -> None:
     assert said_by("few_descriptors.py") == "alive"
 

@@ -135,8 +135,8 @@ async def test_whoever_listens_for_others_has_any_name_until_names_are_given(sta
     assert (await told(address, "10.0.0.7")).status == 200
 
 
-async def test_a_unix_socket_has_any_name_but_its_admin_port_has_not(
-    start: Start, tmp_path
+async def test_a_unix_socket_has_any_name_its_admin_port_has_not(
+    start: Start, tmp_path: Path
 ) -> None:
     server = await start(uds=str(tmp_path / "s"), admin_port=0)
     assert (await told(server.addresses[0], "sse.example", "/events", "OPTIONS")).status == 204

@@ -17,7 +17,7 @@ import pytest
 
 from fastsse.config import Config, ConfigError
 from fastsse.errors import InvalidEvent, Refused
-from fastsse.http.descriptors import Descriptors, reserve
+from fastsse.http.descriptors import Descriptors, reserve, spare
 from fastsse.http.protocol import Connection
 from fastsse.server import Server
 from tests.cli.commandline import environment
@@ -225,6 +225,38 @@ def test_more_streams_than_descriptors_carry_are_refused(soft_limit) -> None:
     assert Descriptors.plan(19_744).max_connections == 19_744
     with pytest.raises(ConfigError, match=r"max_connections = 19745 .* at most 19744"):
         Descriptors.plan(19_745)
+
+
+@pytest.mark.parametrize("limit", [64, 80, 128, 200, 512, 1024])
+@pytest.mark.parametrize("others", [10, 30, 64, 300])
+def test_streams_leave_requests_room_under_every_limit(
+    soft_limit, monkeypatch, limit, others
+) -> None:
+    soft_limit(limit)
+    monkeypatch.setattr("fastsse.http.descriptors._open_count", lambda: others)
+    for asked in (0, 3):
+        if limit < others + spare(limit) + 8 + max(1, asked):
+            with pytest.raises(ConfigError):
+                Descriptors.plan(asked)
+        else:
+            plan = Descriptors.plan(asked)
+            assert plan.requests_most(plan.max_connections) >= 8
+            assert plan.limit <= limit
+
+
+def test_a_limit_that_leaves_streams_nothing_is_refused(soft_limit) -> None:
+    soft_limit(20)
+    with pytest.raises(ConfigError, match=r"limit of 20 descriptors leaves none .* raise it"):
+        Descriptors.plan(0)
+
+
+async def test_a_newcomer_is_never_the_one_that_goes(start) -> None:
+    server = await start()
+    entrance = server._worker.entrance
+    entrance._descriptors = entrance._descriptors._replace(others=1 << 40)
+    async with connected(server) as probe:
+        await probe.send(get("/healthz"))
+        assert (await probe.answer()).status == 200
 
 
 async def test_newcomer_is_served_when_idle_connections_fill_the_reserve(start) -> None:
