@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,12 +16,12 @@ from bench.load import Sample
 from bench.peers.cases import CASES, Case, Run, measure
 from bench.peers.catalogue import OURS, PEERS
 from bench.peers.peer import Peer
+from bench.peers.priority import PRIORITY, before_others
 from bench.peers.quiet import Quiet
 from bench.peers.report import Outcome, as_json, as_markdown, notes, table
 from bench.report import RESULTS, write
 
 QUIET_PATIENCE_S = 30
-PRIORITY = -10
 
 
 def chosen(names: Sequence[str]) -> tuple[list[Peer], list[Peer]]:
@@ -42,6 +41,23 @@ def compare(
             for peer in peers:
                 quiet.wait()
                 yield case, peer, measure(case, run, peer)
+
+
+def collected(
+    run: Run, cases: Sequence[Case], peers: Sequence[Peer], console: Console
+) -> dict[tuple[str, str], Outcome]:
+    """All that the comparison came to; says each sample as it comes."""
+    outcomes = {(case.name, peer.name): Outcome(case, peer) for case in cases for peer in peers}
+    for case, peer, sample in compare(run, cases, peers):
+        outcome = outcomes[case.name, peer.name]
+        if isinstance(sample, str):
+            outcome.failures.append(sample)
+            said = sample
+        else:
+            outcome.samples.append(sample)
+            said = ", ".join(f"{sample[f.name]:,.4g} {f.unit}" for f in case.figures)
+        console.print(f"{case.name}, {peer.name}: {said}", markup=False)
+    return outcomes
 
 
 @click.command()
@@ -80,22 +96,11 @@ def main(
     installed, lacking = chosen(peers)
     for peer in lacking:
         console.print(f"Left out: {peer.title}. Install it with: {peer.install}", markup=False)
-    # Inherited by servers and clients alike: what else runs here gets what they leave.
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     if client_cpu >= 0:
         os.sched_setaffinity(0, {client_cpu})
     wanted = [CASES[name] for name in CASES if not cases or name in cases]
-    outcomes = {(c.name, p.name): Outcome(c, p) for c in wanted for p in installed}
-    for case, peer, sample in compare(run, wanted, installed):
-        outcome = outcomes[case.name, peer.name]
-        if isinstance(sample, str):
-            outcome.failures.append(sample)
-            console.print(f"{case.name}, {peer.name}: {sample}", markup=False)
-        else:
-            outcome.samples.append(sample)
-            said = (f"{sample[figure.name]:,.4g} {figure.unit}" for figure in case.figures)
-            console.print(f"{case.name}, {peer.name}: {', '.join(said)}", markup=False)
+    with before_others(0 if quick else PRIORITY):
+        outcomes = collected(run, wanted, installed, console)
     console.print(table(outcomes))
     for note in notes(run, outcomes, lacking):
         console.print(f"- {note}", markup=False)
