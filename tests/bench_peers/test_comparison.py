@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from bench.peers import __main__ as command
 from bench.peers.cases import CASES, Run, measure
 from bench.peers.catalogue import BARE_UVLOOP, OURS, PEERS
+from bench.peers.priority import before_others
 from bench.peers.process import DidNotStart, PeerServer, announced
 from bench.peers.quiet import Quiet
 from bench.peers.report import Outcome, as_markdown, notes, ratio, rows
@@ -70,11 +72,8 @@ def test_a_server_that_ends_at_once_is_reported_with_what_it_printed() -> None:
     assert isinstance(measure(CASES["publish"], Run(quick=True), broken), str)
 
 
-def test_the_command_measures_and_writes_json_and_a_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_measures_and_writes_json_and_a_table(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
-    monkeypatch.setattr(command, "PRIORITY", 0)
     options = ["bare-uvloop", "--quick", "--server-cpu", "-1", "--client-cpu", "-1"]
     done = CliRunner().invoke(command.main, [*options, "--case", "wide", "--json", str(path)])
     assert done.exit_code == 0, done.output
@@ -95,3 +94,11 @@ def test_waiting_for_a_quiet_machine_ends_when_patience_does(
     assert not quiet.wait()
     assert quiet.left_s <= 0
     assert not quiet.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may take a niceness back")
+def test_priority_is_put_back() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with before_others(before + 1):
+        assert os.getpriority(os.PRIO_PROCESS, 0) == before + 1
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
