@@ -1,9 +1,16 @@
 """Bounds on requests: what is over one is refused early, and deadlines are absolute."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fastsse.http.hosts import Hosts
+from fastsse.http.reader import Limits, Reader
+from fastsse.http.request import Targets
+from fastsse.http.upload import Upload
 from fastsse.http.waits import LINGER_S
 from tests.http.raw import HOST, connected, get, request, until
 
@@ -98,6 +105,45 @@ async def test_chunks_extensions_and_trailers_leave_only_the_data(server, whole)
         assert (await raw.answer()).body == b"alive\n"
         await raw.send(get("/events?topic=a&last=1"))
         assert (await (await raw.stream()).next()).data == "abc \n\n"
+
+
+def test_data_of_blank_lines_costs_as_few_steps_as_any_other() -> None:
+    pieces: list[bytes] = []
+    upload = Upload(None)
+    data = b"\r\n" * (1 << 19)
+    body = b"%x\r\n%b\r\n" % (len(data), data)
+    for at in range(0, len(body), 1 << 18):
+        assert upload.read(body[at : at + (1 << 18)], pieces.append) == b""
+    assert b"".join(pieces) == body
+    assert len(pieces) <= 5
+
+
+@given(
+    chunks=st.lists(st.sampled_from([b"\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"x", b"1" * 20])),
+    trailers=st.sampled_from([b"", b"A: b\r\n", b"0: 0\r\n0:\r\n"]),
+    extension=st.sampled_from([b"", b";a", b';a="0"']),
+    cuts=st.lists(st.integers(0, 200)),
+)
+def test_chunked_body_ends_at_its_end_however_it_comes(
+    chunks: list[bytes], trailers: bytes, extension: bytes, cuts: list[int]
+) -> None:
+    sized = [b"%X%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks]
+    head = CHUNKED.replace(b"/events", b"/other")
+    body = b"".join([*sized, b"00", extension, b"\r\n", trailers, b"\r\n"])
+    sent = body + get("/healthz")
+    reader = Reader(Limits(1 << 14, 100, 1 << 20), Targets(), Hosts((), enforced=False))
+    request, rest = reader.read_head(head)
+    assert request is not None
+    assert rest == b""
+    assert reader.expect_body(request)
+    edges = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
+    got = None
+    for start, end in pairwise(edges):
+        if got is None:
+            got, rest = reader.read_body(sent[start:end])
+            left = rest + sent[end:]
+    assert got == b"".join(chunks)
+    assert left == get("/healthz")
 
 
 @pytest.mark.parametrize(
