@@ -12,7 +12,7 @@ __all__ = ["ANY", "HEAD", "Cursor", "Subscription"]
 # The selector that every topic matches.
 ANY: Final = "*"
 TOPICS_MAX = 100
-# `last=N` is answered by counting backwards, so it is bounded.
+# `last=N` is answered by counting backwards in each topic, so N times the topics is bounded.
 LAST_MAX = 10_000
 
 
@@ -49,6 +49,13 @@ class Cursor:
         return _id_bytes(self.value)
 
 
+def _check_last(events: bytes | str | int, topics: int) -> None:
+    most = LAST_MAX // topics
+    if not isinstance(events, int) or events > most:
+        detail = f"must be at most {most} for {topics} topics ({LAST_MAX} by their number)"
+        raise InvalidSubscription("last", detail)
+
+
 def _id_bytes(value: bytes | str | int) -> bytes:
     raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
     return as_header_value(raw)
@@ -70,11 +77,11 @@ class Subscription:
     Arguments:
         selectors: topics and `*`; 1 to `topics_max` different ones. `*` makes the others
             superfluous.
-        cursor: where the stream begins.
+        cursor: where the stream begins; `last` times the selectors is at most 10,000.
         initial_id: whether the opening block names that place in an `id:` line.
         topics_max: the bound on selectors.
 
-    Raises InvalidSubscription about `topic`.
+    Raises InvalidSubscription about `topic` or `last`.
     """
 
     __slots__ = ("cursor", "initial_id", "selectors")
@@ -94,5 +101,7 @@ class Subscription:
         if not 0 < len(wanted) <= topics_max:
             raise InvalidSubscription("topic", f"a stream needs 1 to {topics_max} topics")
         self.selectors = (ANY,) if ANY in wanted else tuple(sorted(wanted))
+        if cursor.kind == "last":
+            _check_last(cursor.value, len(self.selectors))
         self.cursor = cursor
         self.initial_id = initial_id

@@ -134,6 +134,7 @@ INVALID = {
     "topic=a&last=-1": "last",
     "topic=a&last=": "last",
     "topic=a&last=10001": "last",
+    "topic=a&topic=b&last=5001": "last",
     "topic=a&last=99999999999999999999": "last",
     "topic=a&last=1&last=1": "last",
     "topic=a&last=1&since=1h": "last",

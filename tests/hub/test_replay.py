@@ -271,3 +271,11 @@ def test_selectors_that_can_not_be_subscribed_to_are_refused(selectors: list[str
     assert caught.value.field == "topic"
     Subscription([f"t{n}" for n in range(100)])
     Subscription([f"t{n}" for n in range(101)], topics_max=101)
+
+
+def test_last_is_bounded_over_all_topics_together() -> None:
+    assert Subscription(("a", "b"), Cursor("last", 5_000)).cursor.value == 5_000
+    assert Subscription(("a", "*"), Cursor("last", 10_000)).cursor.value == 10_000
+    with pytest.raises(InvalidSubscription, match="at most 5000 for 2 topics") as caught:
+        Subscription(("a", "b"), Cursor("last", 5_001))
+    assert caught.value.field == "last"
