@@ -73,7 +73,10 @@ class Arrivals:
             if request is None or not self._reader.persists or self._reader.expect_body(request):
                 self._renew_reader()
                 return False
-            site.routes.find(request).handle(request, wish)
+            route = site.routes.find(request)
+            if not route.streams:
+                return False
+            route.handle(request, wish)
         except FastsseError:
             self._renew_reader()
             return False

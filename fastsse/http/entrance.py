@@ -173,7 +173,7 @@ class Entrance:
         access = self._access if self._access.logs_publishes else None
         publish = Publish(self._hub, token, cors, access)
         subscribe = Subscribe(config.max_topics, lambda: time.time_ns() // 1_000_000)
-        routes = {b"GET": Route(subscribe), b"POST": Route(publish, publish.admit)}
+        routes = {b"GET": Route(subscribe, streams=True), b"POST": Route(publish, publish.admit)}
         return {b"/events": routes}
 
     def _listen(self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors) -> None:

@@ -38,10 +38,15 @@ Admission = Callable[[Request], None]
 
 
 class Route(NamedTuple):
-    """What answers one method of one path. Without `admit` the request may have no body."""
+    """What answers one method of one path. Without `admit` the request may have no body.
+
+    `streams` says that it opens streams and does nothing else of note, so that it may be asked
+    before there is a connection, and asked again by that.
+    """
 
     handle: Handler
     admit: Admission | None = None
+    streams: bool = False
 
 
 Paths = Mapping[bytes, Mapping[bytes, Route]]

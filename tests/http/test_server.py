@@ -19,6 +19,7 @@ from fastsse.config import Config, ConfigError
 from fastsse.errors import InvalidEvent, Refused
 from fastsse.http.descriptors import Descriptors, reserve, spare
 from fastsse.http.protocol import Connection
+from fastsse.metrics import Metrics
 from fastsse.server import Server
 from tests.cli.commandline import environment
 from tests.http.raw import Stream, connected, get, opened, request, until
@@ -195,6 +196,19 @@ async def test_drain_does_not_wait_for_ever(start, caplog) -> None:
         assert time.monotonic() - began_s < 10
         await server.close()
         assert await raw.is_closed()
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/stats"])
+async def test_what_is_costly_to_tell_is_made_once_a_request(start, monkeypatch, path) -> None:
+    made = []
+    for name in ("exposition", "stats"):
+        tell = getattr(Metrics, name)
+        monkeypatch.setattr(Metrics, name, lambda self, tell=tell: made.append(1) or tell(self))
+    server = await start()
+    async with connected(server) as raw:
+        await raw.send(get(path))
+        assert (await raw.answer()).status == 200
+    assert len(made) == 1
 
 
 # ── Descriptors ───────────────────────────────────────────────────────────────────────────────
