@@ -184,7 +184,9 @@ def test_the_command_reports_what_its_streams_got(peer: str, tmp_path: Path) -> 
     assert "latency (due → read)" in result.stdout
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["connections"]["slow"] == 5
-    assert found["measures"]["latency"]["count"] == found["counters"]["counted"] > 0
+    # An event that was due before a visitor came is a replay to that visitor, not late.
+    timed = found["measures"]["latency"]["count"] + found["counters"]["replayed"]
+    assert timed == found["counters"]["counted"] > 0
     assert sum(found["faults"].values()) == 0
     assert found["counters"]["churned"] >= 10
     assert found["machine"]["kernel"] == os.uname().release
