@@ -10,7 +10,6 @@ import orjson
 
 from fastsse._core import Sender
 from fastsse.backbone.memory import MemoryBackbone
-from fastsse.channels import ClosedStream
 from fastsse.config import Config
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
@@ -18,6 +17,7 @@ from fastsse.facts import build_facts
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.entrance import Entrance, Sockets
 from fastsse.hub import Hub, Published
+from fastsse.hub.channels import ClosedStream
 from fastsse.log import AccessLog, get_logger
 from fastsse.metrics import Metrics
 from fastsse.units import format_duration, format_size

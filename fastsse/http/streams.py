@@ -9,10 +9,10 @@ from collections.abc import Callable
 from socket import socket
 from typing import Final
 
-from fastsse.channels import Channels
 from fastsse.errors import TurnedAway
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
+from fastsse.hub.channels import Channels
 from fastsse.log import AccessLog
 from fastsse.subscriptions import Subscription
 

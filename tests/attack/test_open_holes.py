@@ -14,10 +14,10 @@ import pytest
 
 from fastsse import _core
 from fastsse.config import Config
-from fastsse.history import History
-from fastsse.replay import PageCache
+from fastsse.hub.history import History
+from fastsse.hub.replay import PageCache
+from fastsse.hub.topics import Rules, Topics
 from fastsse.server import Server
-from fastsse.topics import Rules, Topics
 from tests.core.conftest import Hub, wait_until
 from tests.eventstream import Message, parse
 from tests.http.raw import connected, get, request

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 from fastsse._core import Sender
 from fastsse.backbone.memory import MemoryBackbone
-from fastsse.channels import ClosedStream, Cursor, Subscription
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import FastsseError
 from fastsse.events import Event
-from fastsse.history import PAGE_BYTES
 from fastsse.hub import Hub, Published
+from fastsse.hub.channels import ClosedStream, Cursor, Subscription
+from fastsse.hub.history import PAGE_BYTES
 from fastsse.subscriptions import HEAD
 from tests.eventstream import EventStream, Message
 

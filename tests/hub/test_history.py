@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastsse import logs
 from fastsse._core import Frame, encode_frame
 from fastsse.config import HistoryOptions, TopicRule
-from fastsse.history import EVENT_COST_BYTES, OWN_ID_COST_BYTES, TOPIC_COST_BYTES, History
+from fastsse.hub import logs
+from fastsse.hub.history import EVENT_COST_BYTES, OWN_ID_COST_BYTES, TOPIC_COST_BYTES, History
+from fastsse.hub.topics import Rules, Topic, Topics
 from fastsse.positions import position_at
-from fastsse.topics import Rules, Topic, Topics
 
 START = position_at(1_000_000)
 SECOND = 1000

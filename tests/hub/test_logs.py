@@ -7,8 +7,8 @@ import pytest
 
 from fastsse._core import encode_frame, native_frames_alive
 from fastsse.config import HistoryOptions
-from fastsse.logs import CUT_MIN, Log, WholeLog
-from fastsse.topics import Rules, Topic, Topics
+from fastsse.hub.logs import CUT_MIN, Log, WholeLog
+from fastsse.hub.topics import Rules, Topic, Topics
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions, TopicRule
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
-from fastsse.hub import Hub, Published, _strictest
+from fastsse.hub import Hub, Published
+from fastsse.hub.hub import _strictest
 from fastsse.positions import position_at
 from tests.hub.onenode import START_MS, Node
 

@@ -7,11 +7,11 @@ import pytest
 from fastsse._core import encode_frame
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.errors import InvalidSubscription
-from fastsse.history import History
+from fastsse.hub.history import History
+from fastsse.hub.replay import PAGES_MAX, Gap, PageCache, Replay, opening_block
+from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import format_position, position_at
-from fastsse.replay import PAGES_MAX, Gap, PageCache, Replay, opening_block
 from fastsse.subscriptions import Cursor, Subscription
-from fastsse.topics import Rules, Topics
 from tests.eventstream import parse
 
 START = position_at(1000)

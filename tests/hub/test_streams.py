@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from fastsse._core import QUEUE_LIMIT, REASON_ENDED, Frame, native_bytes_held, raw_frame
-from fastsse.channels import Channels
 from fastsse.config import HistoryOptions
 from fastsse.errors import TurnedAway
-from fastsse.history import History
+from fastsse.hub.channels import Channels
+from fastsse.hub.history import History
+from fastsse.hub.topics import Rules, Topics
 from fastsse.subscriptions import Cursor, Subscription
-from fastsse.topics import Rules, Topics
 from tests.hub.onenode import RESPONSE_HEAD, START_MS, Node
 
 MakeNode = Callable[..., Node]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from fastsse import topics as topics_module
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse.config import HistoryOptions, TopicRule
-from fastsse.logs import Log
-from fastsse.topics import Rules, Topics
+from fastsse.hub import topics as topics_module
+from fastsse.hub.logs import Log
+from fastsse.hub.topics import Rules, Topics
 
 
 def topics_with(*rules: TopicRule, start: int = 100) -> Topics:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import Final, Literal, NamedTuple
 
 from fastsse._core import Frame, join_frames, raw_frame
-from fastsse.history import PAGE_BYTES, History, Page, Selection
+from fastsse.hub.history import PAGE_BYTES, History, Page, Selection
 from fastsse.positions import format_position, parse_position, position_at
 from fastsse.subscriptions import Cursor
 

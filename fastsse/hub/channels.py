@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 from fastsse._core import QUEUE_LIMIT, Frame, Sender, raw_frame, wire_frame
 from fastsse.errors import TurnedAway
-from fastsse.history import PAGE_BYTES, History, Selection
-from fastsse.replay import Gap, PageCache, Replay, after_gap, opening_block
+from fastsse.hub.history import PAGE_BYTES, History, Selection
+from fastsse.hub.replay import Gap, PageCache, Replay, after_gap, opening_block
+from fastsse.hub.topics import Topic, Topics
 from fastsse.subscriptions import ANY, Cursor, Subscription
-from fastsse.topics import Topic, Topics
 
 __all__ = ["Channels", "ClosedStream", "Cursor", "Subscription"]
 

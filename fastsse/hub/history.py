@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from fastsse._core import Frame
 from fastsse.events import as_header_value
-from fastsse.logs import Log, WholeLog, position_of
+from fastsse.hub.logs import Log, WholeLog, position_of
+from fastsse.hub.topics import Topic, Topics
 from fastsse.positions import position_at
-from fastsse.topics import Topic, Topics
 
 __all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse.config import HistoryOptions, LagPolicy, TopicLimits, TopicRule
-from fastsse.logs import Log
+from fastsse.hub.logs import Log
 
 __all__ = ["Rule", "Rules", "Topic", "Topics"]
 

@@ -11,14 +11,14 @@ from typing import Final
 
 from fastsse._core import QUEUE_LIMIT, Frame, Sender, encode_frame
 from fastsse.backbone import Backbone
-from fastsse.channels import Channels
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
-from fastsse.history import PAGE_BYTES, History
+from fastsse.hub.channels import Channels
+from fastsse.hub.history import PAGE_BYTES, History
+from fastsse.hub.replay import GAP_REASONS
+from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
 from fastsse.positions import N_BITS, N_MASK, format_position
-from fastsse.replay import GAP_REASONS
-from fastsse.topics import STRICTEST_FIRST, Rules, Topic, Topics
 
 __all__ = ["Hub", "Published"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from fastsse._core import Frame, raw_frame
 
 if TYPE_CHECKING:
-    from fastsse.topics import Topic
+    from fastsse.hub.topics import Topic
 
 __all__ = ["Log", "Owners", "WholeLog", "position_of"]
 
