@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fastsse import hub as hub_module
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse.backbone import Done
 from fastsse.backbone.memory import MemoryBackbone
@@ -12,6 +11,7 @@ from fastsse.config import HistoryOptions, StreamOptions, TopicRule
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
+from fastsse.hub import hub as hub_module
 from fastsse.hub.hub import _strictest
 from fastsse.positions import position_at
 from tests.hub.onenode import START_MS, Node
