@@ -4,10 +4,11 @@ Flags, environment variables, file keys, `fastsse serve --help`, `fastsse config
 README's table all come from here. Durations are floats in seconds, sizes ints in bytes.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator
 
+from fastsse.config.groups import OptionGroup, duration, option, size
 from fastsse.config.kinds import (
     RULES,
     Bytes,
@@ -23,30 +24,6 @@ from fastsse.config.kinds import (
     read_rules,
 )
 from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, TopicLimits, TopicRule
-from fastsse.units import parse_duration_s, parse_size_bytes
-
-
-class OptionGroup(BaseModel):
-    """Options of one part of the server. Frozen; a component is given only its own group."""
-
-    title: ClassVar[str]
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-def option(default: object, help: str, **bounds: Any) -> Any:
-    """An option's default and help; `bounds` are pydantic's (`ge`, `le`)."""
-    return Field(default, description=help, **bounds)
-
-
-def duration(default: str, help: str, *, least: str, most: str) -> Any:
-    """A duration, its default and bounds written as a user would."""
-    return option(default, help, ge=parse_duration_s(least), le=parse_duration_s(most))
-
-
-def size(default: str, help: str, *, least: str, most: str) -> Any:
-    """A size, its default and bounds written as a user would."""
-    return option(default, help, ge=parse_size_bytes(least), le=parse_size_bytes(most))
 
 
 class ListenOptions(OptionGroup):
