@@ -42,6 +42,9 @@ class Frame:
     def events(self) -> int:
         """Events in it: 1, or a page's number of them, or 0."""
     @property
+    def private(self) -> bool:
+        """Whether only channels with a grant get it."""
+    @property
     def body(self) -> bytes:
         """A copy of the event-stream bytes, blank line included. O(size)."""
     @property
@@ -74,13 +77,30 @@ def encode(
     """
 
 def encode_frame(
-    data: bytes, event: bytes | None, id: bytes | None, retry_ms: int, position: int
+    data: bytes,
+    event: bytes | None,
+    id: bytes | None,
+    retry_ms: int,
+    position: int,
+    private: bool = False,
 ) -> Frame:
     """The same as a shared frame, for bytes that are known to be UTF-8.
+
+    A private one reaches only channels with a grant, see `Sender.grant`.
 
     Raises:
         ValueError: CR, LF or NUL in event or id, or over 1 GiB.
         OverflowError: retry_ms or position is out of range.
+    """
+
+def load_frame(body: bytes, position: int, private: bool) -> Frame:
+    """One event that was encoded before, elsewhere: its body as `Frame.body` gave it.
+
+    The bytes are trusted: who takes them from a socket or a file makes sure whose they are. O(size).
+
+    Raises:
+        ValueError: it is empty, which would end a chunked stream, or over 1 GiB.
+        OverflowError: position is out of range.
     """
 
 def join_frames(frames: Sequence[Frame], start: int = 0, stop: int | None = None) -> Frame:

@@ -11,7 +11,7 @@ from libc.string cimport strerror
 
 from fastsse._counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
 from fastsse._frame cimport (
-    FrameData, Text, encode_event, frame_body, frame_drop, frame_keep, frame_of_bytes, frame_wire,
+    MAX_BODY_BYTES, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep, frame_of_bytes, frame_wire,
     frame_wire_bytes, join, text_ends_a_line)
 from fastsse._memory cimport frames_alive, native_bytes
 from fastsse._os cimport (
@@ -79,7 +79,7 @@ cdef class Frame:
     cdef FrameData* data
 
     def __init__(self):
-        raise TypeError("frames are made by encode_frame, join_frames, raw_frame and wire_frame")
+        raise TypeError("frames are made by encode_frame, load_frame, join_frames, raw_frame and wire_frame")
 
     def __dealloc__(self):
         frame_drop(self.data)
@@ -95,6 +95,10 @@ cdef class Frame:
     @property
     def events(self):
         return self.data.events
+
+    @property
+    def private(self):
+        return bool(self.data.is_private)
 
     @property
     def body(self):
@@ -126,19 +130,26 @@ cdef Text text_of(bytes value) noexcept:
     return text
 
 
-def encode_frame(bytes data not None, bytes event, bytes id, uint64_t retry_ms, position):
+cdef int place(Frame frame, position, bint private) except -1:
+    """Gives a new frame its place in the order; raises when it is out of range."""
+    frame.data.position_ms = position >> 64
+    frame.data.position_n = position & <uint64_t>0xFFFFFFFFFFFFFFFF
+    frame.data.is_private = private
+    return 0
+
+
+def encode_frame(
+        bytes data not None, bytes event, bytes id, uint64_t retry_ms, position,
+        bint private=False):
     cdef Text event_text = text_of(event)
     cdef Text id_text = text_of(id)
-    cdef uint64_t position_ms = position >> 64
-    cdef uint64_t position_n = position & <uint64_t>0xFFFFFFFFFFFFFFFF
     cdef Frame frame
     if text_ends_a_line(event_text):
         raise ValueError("event must not hold CR, LF or NUL")
     if text_ends_a_line(id_text):
         raise ValueError("id must not hold CR, LF or NUL")
     frame = own(encode_event(text_of(data), event_text, id_text, retry_ms))
-    frame.data.position_ms = position_ms
-    frame.data.position_n = position_n
+    place(frame, position, private)
     return frame
 
 
@@ -183,16 +194,29 @@ def join_frames(frames, Py_ssize_t start=0, stop=None):
     return own(page)
 
 
+cdef Frame frame_from(bytes body, bint chunk):
+    if PyBytes_GET_SIZE(body) > MAX_BODY_BYTES:
+        return own(NULL)
+    return own(frame_of_bytes(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), chunk))
+
+
 def raw_frame(bytes body not None):
     if not body:
         raise ValueError("an empty chunk would end the stream")
-    return own(frame_of_bytes(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), True))
+    return frame_from(body, True)
+
+
+def load_frame(bytes body not None, position, bint private):
+    cdef Frame frame = raw_frame(body)
+    frame.data.events = 1
+    place(frame, position, private)
+    return frame
 
 
 def wire_frame(bytes data not None):
     if not data:
         raise ValueError("a wire frame holds at least one byte")
-    return own(frame_of_bytes(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), False))
+    return frame_from(data, False)
 
 
 # ---- the sender --------------------------------------------------------------------------------

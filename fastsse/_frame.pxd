@@ -2,7 +2,7 @@
 # It lies in memory as `hex CRLF body CRLF`: HTTP/1.1 clients get the whole, raw ones the body.
 # The encoder is a security boundary: nothing a publisher sends may end a line that we began.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcpy
 
@@ -15,7 +15,8 @@ cdef enum:
 
 cdef struct FrameData:
     uint32_t refs              # atomic: history, rings, private lists, Python
-    uint32_t head_bytes        # "hex CRLF"; 0 in a wire frame, which has no trailing CRLF either
+    uint16_t head_bytes        # "hex CRLF"; 0 in a wire frame, which has no trailing CRLF either
+    uint8_t is_private         # for channels with a grant only
     uint32_t body_bytes
     uint32_t events            # events in it: 1, or as many as a page has, or 0
     uint64_t position_ms
@@ -55,7 +56,8 @@ cdef inline FrameData* frame_new(size_t body_bytes, bint chunk) noexcept nogil:
     cdef size_t wire_bytes = head_bytes + body_bytes + (2 if chunk else 0)
     cdef FrameData* frame = <FrameData*>take(sizeof(FrameData) + wire_bytes)
     frame.refs = 1
-    frame.head_bytes = head_bytes
+    frame.head_bytes = <uint16_t>head_bytes
+    frame.is_private = False
     frame.body_bytes = <uint32_t>body_bytes
     frame.events = 0
     frame.position_ms = frame.position_n = 0

@@ -119,3 +119,32 @@ def test_a_page_of_nothing_is_refused() -> None:
 def test_a_frame_is_not_made_by_hand() -> None:
     with pytest.raises(TypeError, match="encode_frame"):
         _core.Frame()
+
+
+@given(data=texts, position=st.integers(0, (1 << 128) - 1), private=st.booleans())
+def test_a_frame_that_was_carried_over_is_the_same_frame(
+    data: str, position: int, private: bool
+) -> None:
+    frame = _core.encode_frame(data.encode(), b"tick", b"7-1", 5, position, private)
+    carried = _core.load_frame(frame.body, frame.position, frame.private)
+    assert (carried.wire, carried.position, carried.private, carried.events) == (
+        frame.wire,
+        position,
+        private,
+        1,
+    )
+
+
+def test_a_frame_is_public_unless_it_says_otherwise() -> None:
+    assert not _core.encode_frame(b"x", None, None, 0, 1).private
+    assert not _core.raw_frame(b"x\n\n").private
+
+
+def test_an_empty_frame_or_one_out_of_the_order_is_not_loaded() -> None:
+    with pytest.raises(ValueError, match="empty chunk"):
+        _core.load_frame(b"", 1, False)
+    for position in (-1, 1 << 128):
+        with pytest.raises(OverflowError):
+            _core.load_frame(b"x\n\n", position, False)
+    with pytest.raises(TypeError):
+        _core.load_frame("x", 1, False)  # type: ignore[arg-type]
