@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fastsse"
 # From the ground up: a room may lean on its own floor and on those below it.
 FLOORS = [
     {"version", "errors", "units", "stamp", "_core", "facts"},
-    {"config", "log", "positions", "client"},
+    {"config", "log", "positions", "client", "selectors"},
     {"events", "subscriptions", "metrics"},
     {"backbone"},
     {"hub.topics", "hub.logs", "hub.history", "hub.replay"},
