@@ -22,6 +22,7 @@ FLOORS = [
     {"hub.channels"},
     {"hub.hub"},
     {"hub"},
+    {"bus"},
     {"http"},
     {"worker", "server"},
     {"swarm", "doctor"},
