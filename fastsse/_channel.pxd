@@ -7,6 +7,8 @@ from libc.string cimport memset
 from fastsse._frame cimport FrameData, frame_drop, frame_keep
 from fastsse._memory cimport (
     Numbers, give, numbers_add, numbers_clear, numbers_drop_at, numbers_items, resize, take)
+from fastsse._pairs cimport (
+    NO_KEY, Pair, Pairs, pairs_drop, pairs_end, pairs_find, pairs_free, pairs_items, pairs_put)
 from fastsse._ring cimport Ring, ring_clear
 from fastsse._queue cimport DISCONNECT, LATEST, SKIP
 from fastsse._table cimport NONE
@@ -15,17 +17,23 @@ cdef enum:
     EVERY_EVENT = 0            # the topic number that every publish has
 
 
-cdef struct Topic:
-    Numbers channels
-    FrameData* last            # newest event with policy `latest`, whatever rings have trimmed
-    uint64_t last_sequence
+cdef struct LastValue:         # its number is 2 * topic, and one more if it is the private one
+    FrameData* frame           # newest event with policy `latest`, whatever rings have trimmed
+    uint64_t sequence
     uint32_t older             # neighbours in the list of last values, by sequence
     uint32_t newer
 
 
+cdef struct Topic:
+    Numbers channels
+    LastValue last[2]          # public; private, and then newer than the public one
+    uint32_t generation        # moves on when the topic is forgotten, so that its grants are too
+
+
 cdef struct Channel:
     Numbers conns              # slots
-    Numbers links              # pairs: a topic, and this channel's place in that topic's list
+    Pairs links                # topic to this channel's place in that topic's list
+    Pairs grants               # topic to the generation of it for which the grant was given
     Ring ring
     uint64_t last_sequence     # newest event appended; also tells one that came by another topic
     uint64_t last_disconnect   # newest event whose policy is `disconnect`
@@ -39,6 +47,7 @@ cdef struct Channel:
     uint32_t blocked
     uint8_t queued             # is in the work list
     uint8_t removed            # its number is free again; freed when it leaves the work list
+    uint8_t granted_all
 
 
 cdef struct Directory:
@@ -46,7 +55,7 @@ cdef struct Directory:
     uint32_t topic_capacity
     Channel** channels
     uint32_t channel_capacity
-    uint32_t newest            # topic with the newest last value, NONE when there is none
+    uint32_t newest            # number of the newest last value, NONE when there is none
 
 
 cdef inline void directory_init(Directory* directory) noexcept nogil:
@@ -98,20 +107,32 @@ cdef inline Channel* channel_add(Directory* directory, uint32_t number) noexcept
 
 
 cdef inline void link(Directory* directory, uint32_t topic, Channel* channel) noexcept nogil:
-    """The caller links a pair once."""
     cdef Numbers* channels = &topic_at(directory, topic).channels
-    numbers_add(&channel.links, topic)
-    numbers_add(&channel.links, channels.count)
-    numbers_add(channels, channel.number)
+    if pairs_find(&channel.links, topic) is NULL:
+        pairs_put(&channel.links, topic, channels.count)
+        numbers_add(channels, channel.number)
 
 
-cdef inline uint32_t link_index(Channel* channel, uint32_t topic) noexcept nogil:
-    """Where in the channel's links the topic stands: O(topics of the channel), which are few."""
-    cdef uint32_t* links = numbers_items(&channel.links)
-    cdef uint32_t index = 0
-    while links[index] != topic:
-        index += 2
-    return index
+cdef inline bint is_linked(Channel* channel, uint32_t topic) noexcept nogil:
+    return pairs_find(&channel.links, topic) is not NULL
+
+
+cdef inline void grant(Directory* directory, uint32_t topic, Channel* channel) noexcept nogil:
+    """A topic does not list its grants, of which there may be a million: a grant holds for one
+    generation of the topic, so forgetting them all is one step."""
+    if topic == EVERY_EVENT:
+        channel.granted_all = True
+    else:
+        pairs_put(&channel.grants, topic, topic_at(directory, topic).generation)
+
+
+cdef inline bint is_granted(
+        Directory* directory, uint32_t topic, Channel* channel) noexcept nogil:
+    cdef Pair* found
+    if channel.granted_all:
+        return True
+    found = pairs_find(&channel.grants, topic)
+    return found is not NULL and found.value == topic_at(directory, topic).generation
 
 
 cdef inline void drop_from_topic(Directory* directory, uint32_t topic, uint32_t place) noexcept nogil:
@@ -121,78 +142,86 @@ cdef inline void drop_from_topic(Directory* directory, uint32_t topic, uint32_t 
     numbers_drop_at(channels, place)
     if place < channels.count:
         moved = directory.channels[numbers_items(channels)[place]]
-        numbers_items(&moved.links)[link_index(moved, topic) + 1] = place
+        pairs_find(&moved.links, topic).value = place
 
 
 cdef inline void channel_free(Channel* channel) noexcept nogil:
     ring_clear(&channel.ring)
-    numbers_clear(&channel.links)
+    pairs_free(&channel.links)
+    pairs_free(&channel.grants)
     numbers_clear(&channel.conns)
     give(channel, sizeof(Channel))
 
 
 cdef inline void channel_remove(Directory* directory, Channel* channel) noexcept nogil:
     """Takes a channel that has no connection out; whoever holds it in a list frees it later."""
-    cdef uint32_t* links = numbers_items(&channel.links)
+    cdef Pair* links = pairs_items(&channel.links)
     cdef uint32_t index
-    for index in range(0, channel.links.count, 2):
-        drop_from_topic(directory, links[index], links[index + 1])
+    for index in range(pairs_end(&channel.links)):
+        if links[index].key != NO_KEY:
+            drop_from_topic(directory, links[index].key, links[index].value)
     directory.channels[channel.number] = NULL
     channel.removed = True
     if not channel.queued:
         channel_free(channel)
 
 
-cdef inline void last_value_unlink(Directory* directory, uint32_t number) noexcept nogil:
-    cdef Topic* topic = &directory.topics[number]
-    if topic.newer != NONE:
-        directory.topics[topic.newer].older = topic.older
-    else:
-        directory.newest = topic.older
-    if topic.older != NONE:
-        directory.topics[topic.older].newer = topic.newer
+cdef inline LastValue* value_at(Directory* directory, uint32_t number) noexcept nogil:
+    return &directory.topics[number >> 1].last[number & 1]
 
 
 cdef inline void last_value_forget(Directory* directory, uint32_t number) noexcept nogil:
-    cdef Topic* topic = topic_at(directory, number)
-    if topic.last is not NULL:
-        last_value_unlink(directory, number)
-        frame_drop(topic.last)
-        topic.last = NULL
+    cdef LastValue* value = value_at(directory, number)
+    if value.frame is NULL:
+        return
+    if value.newer != NONE:
+        value_at(directory, value.newer).older = value.older
+    else:
+        directory.newest = value.older
+    if value.older != NONE:
+        value_at(directory, value.older).newer = value.newer
+    frame_drop(value.frame)
+    value.frame = NULL
 
 
 cdef inline void last_value_set(
-        Directory* directory, uint32_t number, FrameData* frame, uint64_t sequence) noexcept nogil:
-    cdef Topic* topic
+        Directory* directory, uint32_t topic, FrameData* frame, uint64_t sequence) noexcept nogil:
+    """A public event takes the place of both values; a private one leaves the public one to those
+    who have no grant."""
+    cdef uint32_t number = 2 * topic + frame.is_private
+    cdef LastValue* value
+    topic_at(directory, topic)
     last_value_forget(directory, number)
-    topic = topic_at(directory, number)
-    topic.last = frame_keep(frame)
-    topic.last_sequence = sequence
-    topic.newer = NONE
-    topic.older = directory.newest
+    if not frame.is_private:
+        last_value_forget(directory, 2 * topic + 1)
+    value = value_at(directory, number)
+    value.frame = frame_keep(frame)
+    value.sequence = sequence
+    value.newer = NONE
+    value.older = directory.newest
     if directory.newest != NONE:
-        directory.topics[directory.newest].newer = number
+        value_at(directory, directory.newest).newer = number
     directory.newest = number
 
 
-cdef inline void unlink_topic(Channel* channel, uint32_t topic) noexcept nogil:
-    """Takes the pair out by moving the last pair into its place."""
-    cdef uint32_t* links = numbers_items(&channel.links)
-    cdef uint32_t index = link_index(channel, topic)
-    links[index] = links[channel.links.count - 2]
-    links[index + 1] = links[channel.links.count - 1]
-    channel.links.count -= 2
-    if channel.links.count == 0:
-        numbers_clear(&channel.links)
+cdef inline bint is_newest_for(
+        Directory* directory, Channel* channel, uint32_t number) noexcept nogil:
+    """Whether that last value is its topic's newest event that the channel may see."""
+    cdef uint32_t topic = number >> 1
+    if directory.topics[topic].last[1].frame is NULL:
+        return True
+    return is_granted(directory, topic, channel) == <bint>(number & 1)
 
 
 cdef inline void topic_remove(Directory* directory, uint32_t number) noexcept nogil:
     cdef Topic* topic = topic_at(directory, number)
     cdef uint32_t index
-    last_value_forget(directory, number)
+    last_value_forget(directory, 2 * number)
+    last_value_forget(directory, 2 * number + 1)
     for index in range(topic.channels.count):
-        unlink_topic(directory.channels[numbers_items(&topic.channels)[index]], number)
+        pairs_drop(&directory.channels[numbers_items(&topic.channels)[index]].links, number)
     numbers_clear(&topic.channels)
+    topic.generation += 1
 
 
 cdef inline uint8_t channel_policy(Channel* channel, uint64_t cursor) noexcept nogil:
@@ -208,7 +237,8 @@ cdef inline void directory_clear(Directory* directory) noexcept nogil:
         if directory.channels[number] is not NULL:
             channel_remove(directory, directory.channels[number])
     for number in range(directory.topic_capacity):
-        last_value_forget(directory, number)
+        last_value_forget(directory, 2 * number)
+        last_value_forget(directory, 2 * number + 1)
         numbers_clear(&directory.topics[number].channels)
     give(directory.channels, directory.channel_capacity * sizeof(Channel*))
     give(directory.topics, directory.topic_capacity * sizeof(Topic))

@@ -221,23 +221,35 @@ class Sender:
         A stream's slot is free again once its `closed` notice was taken.
         """
 
-    def add_channel(self, channel: int, topics: Iterable[int]) -> None:
-        """Makes a channel and links it to distinct topics. Numbers are the caller's, dense."""
+    def add_channel(self, channel: int, topics: Iterable[int], grants: Iterable[int] = ()) -> None:
+        """Makes a channel, links it to topics and grants it some. Numbers are the caller's, dense.
+
+        Raises:
+            ValueError: a topic number is not below 2**28; nothing was made.
+        """
 
     def link(self, topic: int, channel: int) -> None:
-        """Links one more topic, at most once each."""
+        """Links one more topic: the channel gets its public events. Once is enough."""
+
+    def grant(self, topic: int, channel: int) -> None:
+        """Grants one more topic, EVERY_EVENT for all that are and will be: the channel gets the
+        private events that have a topic it is linked to and a topic it was granted, be it another.
+        O(1), and `remove_topic` forgets a million of them in one step.
+        """
 
     def remove_channel(self, channel: int) -> None:
         """Forgets a channel whose last closed notice was taken; its number may be used again."""
 
     def remove_topic(self, topic: int) -> None:
-        """Forgets a topic's links and last value; its number may be used again."""
+        """Forgets a topic's links, grants and last values; its number may be used again."""
 
     def publish(self, frame: Frame, topics: tuple[int, ...], policy: int) -> None:
         """Puts a frame into the ring of every channel linked to one of the topics, once each.
 
-        O(topics) here, whatever the subscribers. `policy` is one of the POLICY_ constants. The
-        sender may sleep on until `wake` or another command: a batch wakes it once.
+        O(topics) here, whatever the subscribers. A private frame goes to those only that were
+        granted one of the topics, see `grant`. `policy` is one of the POLICY_ constants; a private
+        event on several topics with POLICY_LATEST counts as POLICY_SKIP. The sender may sleep on
+        until `wake` or another command: a batch wakes it once.
         """
 
     def wake(self) -> None:

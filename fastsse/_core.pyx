@@ -18,7 +18,7 @@ from fastsse._os cimport (
     eventfd_read, eventfd_write, monotonic_us, pthread_join, relaxed_add, relaxed_load,
     thread_start)
 from fastsse._queue cimport (
-    ADD_CHANNEL, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, LATEST, LINK, PAGE, PLAIN, PUBLISH,
+    ADD_CHANNEL, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK, PAGE, PLAIN, PUBLISH,
     QUEUE_LIMIT as NATIVE_QUEUE_LIMIT, REMOVE_CHANNEL, REMOVE_TOPIC, SKIP, STOP, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse._sender cimport sender_main, state_clear, state_init
@@ -452,15 +452,23 @@ cdef class Sender:
             command_topics(command)[index] = numbers[index]
         return command
 
-    def add_channel(self, uint32_t channel, topics):
+    def add_channel(self, uint32_t channel, topics, grants=()):
         self.check_running()
-        cdef Command* command = self.with_topics(ADD_CHANNEL, topics)
+        cdef tuple granted = tuple(grants)
+        cdef Command* command = self.with_topics(ADD_CHANNEL, (*topics, *granted))
+        command.grant_count = <uint32_t>len(granted)
         command.channel = channel
         self.command(command)
 
     def link(self, topic, uint32_t channel):
         self.check_running()
         cdef Command* command = self.with_topics(LINK, (topic,))
+        command.channel = channel
+        self.command(command)
+
+    def grant(self, topic, uint32_t channel):
+        self.check_running()
+        cdef Command* command = self.with_topics(GRANT, (topic,))
         command.channel = channel
         self.command(command)
 

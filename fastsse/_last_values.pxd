@@ -4,54 +4,57 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastsse._channel cimport EVERY_EVENT, Channel, Topic, channel_policy
+from fastsse._channel cimport (
+    EVERY_EVENT, Channel, LastValue, channel_policy, is_linked, is_newest_for, value_at)
 from fastsse._frame cimport frame_keep
-from fastsse._memory cimport numbers_items
+from fastsse._pairs cimport NO_KEY, Pair, pairs_end, pairs_items
 from fastsse._queue cimport LAST_VALUE, LATEST, Node, node_end, node_free, node_new
 from fastsse._state cimport State, VISIT_FRAMES
 from fastsse._table cimport Conn, LAPPED, NONE
 
-
-cdef inline bint is_linked(Channel* channel, uint32_t topic) noexcept nogil:
-    cdef uint32_t index
-    for index in range(0, channel.links.count, 2):
-        if numbers_items(&channel.links)[index] == topic:
-            return True
-    return False
+cdef enum:
+    OWN_TOPICS_MAX = 128       # a channel of more looks at the values that there are instead
 
 
-cdef inline Node* last_value_node(Topic* topic) noexcept nogil:
-    cdef Node* node = node_new(frame_keep(topic.last), LAST_VALUE)
-    node.sequence = topic.last_sequence
+cdef inline Node* last_value_node(LastValue* value) noexcept nogil:
+    cdef Node* node = node_new(frame_keep(value.frame), LAST_VALUE)
+    node.sequence = value.sequence
     return node
 
 
 cdef inline uint32_t oldest_after(State* state, uint64_t cursor) noexcept nogil:
-    """The topic with the oldest last value after `cursor`, or NONE. O(those after it)."""
+    """The oldest last value after `cursor`, or NONE. O(those after it)."""
     cdef uint32_t found = NONE
     cdef uint32_t number = state.directory.newest
-    while number != NONE and state.directory.topics[number].last_sequence > cursor:
+    while number != NONE and value_at(&state.directory, number).sequence > cursor:
         found = number
-        number = state.directory.topics[number].older
+        number = value_at(&state.directory, number).older
     return found
 
 
-cdef inline Node* of_every_topic(State* state, uint64_t cursor) noexcept nogil:
-    """The first of all last values after `cursor`, oldest first, as many as a visit sends. An event
-    that several topics share stands once: its neighbours in the list have the same sequence."""
+cdef inline bint is_owed(State* state, Channel* channel, uint32_t number, bint all_topics) noexcept nogil:
+    return (all_topics or is_linked(channel, number >> 1)) \
+        and is_newest_for(&state.directory, channel, number)
+
+
+cdef inline Node* of_many_topics(State* state, Channel* channel, uint64_t cursor) noexcept nogil:
+    """The first of the channel's last values after `cursor`, oldest first, as many as a visit
+    sends. An event that several topics share stands once: its neighbours in the list have the same
+    sequence."""
+    cdef bint all_topics = is_linked(channel, EVERY_EVENT)
     cdef Node* first = NULL
     cdef Node** at = &first
     cdef uint32_t left = VISIT_FRAMES
     cdef uint32_t number = oldest_after(state, cursor)
-    cdef Topic* topic
+    cdef LastValue* value
     while number != NONE and left:
-        topic = &state.directory.topics[number]
-        if topic.last_sequence > cursor:
-            cursor = topic.last_sequence
-            at[0] = last_value_node(topic)
+        value = value_at(&state.directory, number)
+        if value.sequence > cursor and is_owed(state, channel, number, all_topics):
+            cursor = value.sequence
+            at[0] = last_value_node(value)
             at = &at[0].next
             left -= 1
-        number = topic.newer
+        number = value.newer
     return first
 
 
@@ -69,15 +72,21 @@ cdef inline Node* insert_in_order(Node* nodes, Node* node) noexcept nogil:
     return first
 
 
-cdef inline Node* of_own_topics(State* state, Channel* channel, uint64_t cursor) noexcept nogil:
-    """The same for a channel's own topics, of which there are a hundred at most."""
+cdef inline Node* of_few_topics(State* state, Channel* channel, uint64_t cursor) noexcept nogil:
+    """The same by the channel's own topics, without a look at anybody else's."""
     cdef Node* nodes = NULL
-    cdef Topic* topic
+    cdef Pair* links = pairs_items(&channel.links)
+    cdef LastValue* value
     cdef uint32_t index
-    for index in range(0, channel.links.count, 2):
-        topic = &state.directory.topics[numbers_items(&channel.links)[index]]
-        if topic.last is not NULL and topic.last_sequence > cursor:
-            nodes = insert_in_order(nodes, last_value_node(topic))
+    cdef uint32_t number
+    for index in range(2 * pairs_end(&channel.links)):
+        if links[index >> 1].key == NO_KEY:
+            continue
+        number = 2 * links[index >> 1].key + (index & 1)
+        value = value_at(&state.directory, number)
+        if value.frame is not NULL and value.sequence > cursor \
+                and is_newest_for(&state.directory, channel, number):
+            nodes = insert_in_order(nodes, last_value_node(value))
     return nodes
 
 
@@ -98,10 +107,10 @@ cdef inline void add_last_values(State* state, Channel* channel, Conn* conn) noe
         return
     if channel_policy(channel, conn.cursor) != LATEST:
         nodes = NULL
-    elif is_linked(channel, EVERY_EVENT):
-        nodes = of_every_topic(state, conn.cursor)
+    elif is_linked(channel, EVERY_EVENT) or channel.links.count > OWN_TOPICS_MAX:
+        nodes = of_many_topics(state, channel, conn.cursor)
     else:
-        nodes = of_own_topics(state, channel, conn.cursor)
+        nodes = of_few_topics(state, channel, conn.cursor)
     if nodes is NULL:
         conn.flags &= <uint8_t>~LAPPED
     else:

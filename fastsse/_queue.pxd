@@ -22,6 +22,7 @@ cdef enum CommandKind:
     ADD_CHANNEL
     REMOVE_CHANNEL
     LINK
+    GRANT
     REMOVE_TOPIC
     DRAIN
     STOP
@@ -94,6 +95,7 @@ cdef struct Command:
     uint8_t policy
     uint8_t reason
     uint32_t topic_count
+    uint32_t grant_count       # how many of the last numbers are grants, not links
     # topic_count numbers follow
 
 
@@ -123,6 +125,7 @@ cdef inline Command* command_new(uint32_t kind, uint32_t topic_count) noexcept n
     command.kind = kind
     command.fd = -1
     command.topic_count = topic_count
+    command.grant_count = 0
     return command
 
 

@@ -8,7 +8,7 @@ from libc.string cimport memset
 
 from fastsse._channel cimport (
     EVERY_EVENT, Channel, channel_add, channel_at, channel_free, channel_remove, directory_clear,
-    directory_init, last_value_set, link, topic_at, topic_remove)
+    directory_init, grant, is_granted, last_value_set, link, topic_at, topic_remove)
 from fastsse._counters cimport (
     CLIENT_CLOSED, CLIENT_DATA, DRAINED, RESET, STOPPED, TIMEOUT, bump)
 from fastsse._frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
@@ -19,8 +19,8 @@ from fastsse._os cimport (
     EPOLL_CLOEXEC, ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd,
     eventfd_read, is_writable, monotonic_us, recv, relaxed_store, socket_error, watch)
 from fastsse._queue cimport (
-    ADD_CHANNEL, ATTACH, CLOSE, DRAIN, END_OF_PAGE, LATEST, LINK, PAGE, PLAIN, PUBLISH,
-    REMOVE_CHANNEL, REMOVE_TOPIC, STOP, WIRE, Command, Node, command_topics, node_end, node_free,
+    ADD_CHANNEL, ATTACH, CLOSE, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK, PAGE, PLAIN, PUBLISH,
+    REMOVE_CHANNEL, REMOVE_TOPIC, SKIP, STOP, WIRE, Command, Node, command_topics, node_end, node_free,
     node_new,
     nodes_free, queue_awake, queue_clear, queue_init, queue_is_empty, queue_may_sleep, queue_take)
 from fastsse._state cimport (
@@ -38,25 +38,38 @@ cdef enum:
 
 # ---- commands ----------------------------------------------------------------------------------
 
-cdef inline void deliver_to(
-        State* state, uint32_t topic, FrameData* frame, uint64_t accepted_us,
-        uint8_t policy) noexcept nogil:
+cdef inline bint may_get(State* state, Channel* channel, Command* command) noexcept nogil:
+    """A private event needs a grant of one of its topics, be it another than the linked one."""
+    cdef uint32_t index
+    if not command.frame.is_private or channel.granted_all:
+        return True
+    for index in range(command.topic_count):
+        if is_granted(&state.directory, command_topics(command)[index], channel):
+            return True
+    return False
+
+
+cdef inline void deliver_to(State* state, uint32_t topic, Command* command) noexcept nogil:
     cdef uint32_t* channels = numbers_items(&topic_at(&state.directory, topic).channels)
     cdef uint32_t index
     cdef Channel* channel
     for index in range(state.directory.topics[topic].channels.count):
         channel = state.directory.channels[channels[index]]
-        if channel.last_sequence != state.sequence:
-            append(state, channel, frame, accepted_us, policy)
+        if channel.last_sequence != state.sequence and may_get(state, channel, command):
+            append(state, channel, command.frame, command.accepted_us, command.policy)
 
 
 cdef inline void on_publish(State* state, Command* command) noexcept nogil:
     cdef uint32_t* topics = command_topics(command)
     cdef uint32_t index
+    # Who may see a private event on several topics is no matter of one of them, so it can't be a
+    # topic's last value: who is lapped over it is told a gap.
+    if command.frame.is_private and command.topic_count > 1 and command.policy == LATEST:
+        command.policy = SKIP
     state.sequence += 1
-    deliver_to(state, EVERY_EVENT, command.frame, command.accepted_us, command.policy)
+    deliver_to(state, EVERY_EVENT, command)
     for index in range(command.topic_count):
-        deliver_to(state, topics[index], command.frame, command.accepted_us, command.policy)
+        deliver_to(state, topics[index], command)
         if command.policy == LATEST:
             last_value_set(&state.directory, topics[index], command.frame, state.sequence)
 
@@ -144,8 +157,12 @@ cdef inline void on_close(State* state, Command* command) noexcept nogil:
 cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
     cdef Channel* channel = channel_add(&state.directory, command.channel)
     cdef uint32_t index
+    cdef uint32_t links = command.topic_count - command.grant_count
     for index in range(command.topic_count):
-        link(&state.directory, command_topics(command)[index], channel)
+        if index < links:
+            link(&state.directory, command_topics(command)[index], channel)
+        else:
+            grant(&state.directory, command_topics(command)[index], channel)
     bump(&state.counters.channels, 1)
 
 
@@ -162,6 +179,12 @@ cdef inline void on_link(State* state, Command* command) noexcept nogil:
     cdef Channel* channel = channel_at(&state.directory, command.channel)
     if channel is not NULL:
         link(&state.directory, command_topics(command)[0], channel)
+
+
+cdef inline void on_grant(State* state, Command* command) noexcept nogil:
+    cdef Channel* channel = channel_at(&state.directory, command.channel)
+    if channel is not NULL:
+        grant(&state.directory, command_topics(command)[0], channel)
 
 
 cdef inline void on_drain(State* state, Command* command) noexcept nogil:
@@ -188,6 +211,8 @@ cdef inline void obey(State* state, Command* command) noexcept nogil:
         on_remove_channel(state, command)
     elif command.kind == LINK:
         on_link(state, command)
+    elif command.kind == GRANT:
+        on_grant(state, command)
     elif command.kind == REMOVE_TOPIC:
         topic_remove(&state.directory, command_topics(command)[0])
     elif command.kind == DRAIN:

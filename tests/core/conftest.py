@@ -96,14 +96,18 @@ class Hub:
         self.clients.append(client)
         return client
 
-    def event(self, data: bytes, n: int | None = None) -> _core.Frame:
+    def event(self, data: bytes, n: int | None = None, private: bool = False) -> _core.Frame:
         number = next(self.numbers) if n is None else n
-        return _core.encode_frame(data, None, b"1-%d" % number, 0, (1 << 64) | number)
+        return _core.encode_frame(data, None, b"1-%d" % number, 0, (1 << 64) | number, private)
 
     def publish(
-        self, data: bytes, *topics: int, policy: int = _core.POLICY_DISCONNECT
+        self,
+        data: bytes,
+        *topics: int,
+        policy: int = _core.POLICY_DISCONNECT,
+        private: bool = False,
     ) -> _core.Frame:
-        frame = self.event(data)
+        frame = self.event(data, private=private)
         self.sender.publish(frame, topics or (1,), policy)
         self.sender.wake()
         return frame
