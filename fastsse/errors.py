@@ -1,7 +1,8 @@
 """What can go wrong, in two families: the caller's fault, and ours or the network's.
 
-`BadRequest` is the caller's: it names the field and becomes a 400 problem. `Refused` and
-`TurnedAway` are ours: nothing was changed and the same request may succeed later.
+`BadRequest` is the caller's: it names the field and becomes a 400 problem. So are `Unauthorised`
+and `Forbidden`. `Refused` and `TurnedAway` are ours: nothing was changed and the same request may
+succeed later.
 """
 
 from typing import Final
@@ -9,10 +10,12 @@ from typing import Final
 __all__ = [
     "BadRequest",
     "FastsseError",
+    "Forbidden",
     "InvalidEvent",
     "InvalidSubscription",
     "Refused",
     "TurnedAway",
+    "Unauthorised",
 ]
 
 
@@ -65,3 +68,27 @@ class TurnedAway(FastsseError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Unauthorised(FastsseError):
+    """Who asks is not known: no token, or one that is refused. Becomes a 401.
+
+    `detail` is one sentence that says why, fit for an answer and a log: nothing of a token or key
+    stands in it.
+    """
+
+    status: Final = 401
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Forbidden(FastsseError):
+    """Who asks is known and may not do this. Becomes a 403. `detail` as in Unauthorised."""
+
+    status: Final = 403
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
