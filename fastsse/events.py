@@ -7,12 +7,12 @@ back in a header, names that are reserved for the server.
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from fastsse.errors import BadRequest, InvalidEvent
 from fastsse.positions import is_position_shaped
 
-__all__ = ["EARLIEST", "Event", "as_header_value", "check_topic"]
+__all__ = ["EARLIEST", "EVENT_TOPICS_MAX", "Event", "IdStyle", "as_header_value", "check_topic"]
 
 TOPIC_MAX_BYTES = 1024
 EVENT_TOPICS_MAX = 100
@@ -31,6 +31,8 @@ _ENDS_A_LINE = re.compile(rb"[\r\n\0]")
 _NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _DIGITS = re.compile(r"[0-9]+")
 
+IdStyle = Literal["position", "uuid"]
+
 
 class Event:
     """What a publisher sends. Its attributes are set once and never assigned again.
@@ -45,11 +47,13 @@ class Event:
             position nor `earliest`; None has the server give the position.
         retry: milliseconds (an int, or digits), clamped to 1 s … 1 h; None leaves it out.
         private: only for streams whose grants match.
+        id_style: how the server writes the id of an event that has none: as a position, or as
+            the same in a UUID, which is what Mercure's clients expect.
 
     Raises InvalidEvent with the field's name. Cost: O(bytes).
     """
 
-    __slots__ = ("data", "event", "id", "private", "retry_ms", "topics")
+    __slots__ = ("data", "event", "id", "id_style", "private", "retry_ms", "topics")
 
     topics: Final[tuple[str, ...]]
     data: Final[bytes]
@@ -57,6 +61,7 @@ class Event:
     id: Final[bytes | None]
     retry_ms: Final[int]
     private: Final[bool]
+    id_style: Final[IdStyle]
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Event:
         id: str | bytes | None = None,
         retry: int | str | bytes | None = None,
         private: bool = False,
+        id_style: IdStyle = "position",
     ) -> None:
         self.topics = (check_topic(topics),) if isinstance(topics, str) else _topics(topics)
         self.data = data if type(data) is bytes and data.isascii() else _utf8(data, "data")
@@ -73,6 +79,7 @@ class Event:
         self.id = None if id is None else _own_id(id)
         self.retry_ms = 0 if retry is None else _retry_ms(retry)
         self.private = private
+        self.id_style = id_style
 
     def __repr__(self) -> str:
         return f"Event(topics={self.topics!r}, data=<{len(self.data)} bytes>, id={self.id!r})"

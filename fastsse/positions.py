@@ -1,8 +1,8 @@
 """Positions: an event's place in the order, strictly increasing, also when the clock jumps.
 
 In memory a position is one int, `(unix_ms << 64) | n`; as text it is `<unix-ms>-<n>`, the shape
-of a Redis stream id. `n` begins at 1 in each millisecond, so that `position - 1` is always a
-place just before that event and after the one before it.
+of a Redis stream id, or a UUID that holds the same. `n` begins at 1 in each millisecond, so that
+`position - 1` is always a place just before that event and after the one before it.
 """
 
 import re
@@ -12,9 +12,11 @@ __all__ = [
     "Clock",
     "format_position",
     "is_position_shaped",
+    "parse_id",
     "parse_position",
     "position_at",
     "position_ms",
+    "uuid_of_position",
 ]
 
 N_BITS = 64
@@ -22,6 +24,16 @@ N_MASK = (1 << N_BITS) - 1
 _SHAPE = re.compile(rb"[0-9]+-[0-9]+")
 _CANONICAL = re.compile(rb"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,19})")
 _MS_LIMIT = 1 << 63
+# A UUID of version 7 (RFC 9562 5.7) is 48 bits of milliseconds, 12 free bits and 62 more. Ours
+# have a tag in the 12 and a small `n` in the 62, so that one in 2**42 of others' looks like it.
+_UUID_PREFIX = b"urn:uuid:"
+_UUID_TAG = 0x5E5
+_UUID_MS_LIMIT = 1 << 48
+_UUID_N_LIMIT = 1 << 32
+_UUID_SHAPE = re.compile(
+    rb"urn:uuid:([0-9a-f]{8})-([0-9a-f]{4})-7%03x-8000-0000([0-9a-f]{8})" % _UUID_TAG,
+    re.IGNORECASE,
+)
 
 
 def position_at(ms: int) -> int:
@@ -39,9 +51,33 @@ def format_position(position: int) -> bytes:
     return b"%d-%d" % (position >> N_BITS, position & N_MASK)
 
 
+def uuid_of_position(position: int) -> bytes:
+    """The position as `urn:uuid:…` of version 7, whose bits hold it: the ids that Mercure's
+    clients know. Its plain text where the bits don't (after the year 10889, `n` from 2**32)."""
+    ms, n = position >> N_BITS, position & N_MASK
+    if ms >= _UUID_MS_LIMIT or n >= _UUID_N_LIMIT:
+        return format_position(position)
+    return b"%b%08x-%04x-7%03x-8000-0000%08x" % (
+        _UUID_PREFIX,
+        ms >> 16,
+        ms & 0xFFFF,
+        _UUID_TAG,
+        n,
+    )
+
+
+def parse_id(text: bytes) -> int | None:
+    """The position that an id of ours names, whichever way it is written; else None."""
+    match = _UUID_SHAPE.fullmatch(text)
+    if match is None:
+        return parse_position(text)
+    return (int(match[1], 16) << 16 | int(match[2], 16)) << N_BITS | int(match[3], 16)
+
+
 def is_position_shaped(text: bytes) -> bool:
-    """True for digits, a hyphen, digits: what no publisher's own id may look like."""
-    return _SHAPE.fullmatch(text) is not None
+    """True for digits, a hyphen, digits, and for a position as a UUID: what no publisher's own
+    id may look like."""
+    return _SHAPE.fullmatch(text) is not None or _UUID_SHAPE.fullmatch(text) is not None
 
 
 def parse_position(text: str | bytes) -> int | None:

@@ -2,7 +2,7 @@
 
 The hub is the only one that speaks to a backbone, from its loop thread, and every callback comes
 back on that thread. The order of things is always the same: **commit, deliver, acknowledge**.
-`append` commits a batch and gives it positions; `deliver` is called with every committed batch,
+`append` commits a batch and gives it positions; `deliver` is called with every committed entry,
 in order, whoever appended it; only then is `done` called. So whoever is told that an event was
 taken can be told it again after a restart, and finds it in history.
 
@@ -13,53 +13,86 @@ store), or when the batch comes back down a shared log (many nodes). Its callers
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.subscriptions import Cursor
 
-__all__ = ["Backbone", "Deliver", "Done", "Stretch", "Stretched"]
+__all__ = ["Backbone", "Broken", "Deliver", "Done", "Placed", "Stretch", "Stretched"]
 
-# Positions, strictly increasing, each with its event.
-Deliver = Callable[[Sequence[int], Sequence[Event]], None]
-# The positions of the batch, or why nothing of it was taken.
+Deliver = Callable[[Sequence[Entry]], None]
+"""Committed entries, at least one, their positions strictly increasing from call to call."""
+Broken = Callable[[str, int], None]
+"""A reason (`lost`, `trimmed`, `flushed`, …) and a place: what lies up to it may be missing, and
+was perhaps never delivered. What is delivered next lies after it."""
 Done = Callable[[Sequence[int] | FastsseError], None]
+"""The positions of the batch, or why nothing of it was taken."""
 
 
 class Stretch(NamedTuple):
-    """What `read` found: the matching events after a place, in order, none left out between
+    """What `read` found: the matching entries after a place, in order, none left out between
     `evicted_through` and `through`."""
 
-    positions: Sequence[int]
-    events: Sequence[Event]
-    through: int
+    entries: Sequence[Entry]
+    through: int  # Past the last entry where nothing matching lies between; never past `head`.
     is_last: bool  # Nothing matching is stored after `through`.
-    evicted_through: int
+    evicted_through: int  # Up to here entries with these topics may have been let go.
 
 
 Stretched = Callable[[Stretch | FastsseError], None]
+Placed = Callable[[int | FastsseError | None], None]
 
 
 class Backbone(Protocol):
-    """Gives events their order and keeps them, as far as it promises to."""
+    """Gives events their order and keeps them, as far as it promises to. Loop thread only."""
 
     @property
     def head(self) -> int:
         """The last position in use; every later one lies above it, also after a restart."""
 
-    def tail(self, after: int, deliver: Deliver) -> None:
-        """Has `deliver` called with everything committed after a place, in order, from now on.
+    @property
+    def start(self) -> int:
+        """Where the hub's own history begins: what lies after it comes by `tail`, what lies
+        before it by `read` only.
 
-        Called once, before the first `append`.
+        The head at opening where nothing but this process and its store knows of events; before
+        the oldest kept one where another process keeps them in memory and hands them on.
         """
+
+    @property
+    def trouble(self) -> str | None:
+        """Why appends are refused now, in a few words for `/readyz` and for publishers; None
+        when all is well."""
+
+    def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
+        """Has `deliver` called with everything committed after a place (`start`, or what a hub
+        of before has), in order, from now on. Once, before the first `append`."""
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Commits a batch of at least one event, all or nothing, then delivers it, then calls
         `done` once: with its positions, or with `Refused("backbone", …)`."""
 
     def read(
-        self, topics: Sequence[str] | None, after: int, limit_bytes: int, done: Stretched
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
-        """Gives `done` the stored events of these topics (None: of all) after a place: at most
-        about `limit_bytes`, at least one when there is one. O(log n + what is read)."""
+        """Gives `done` the stored entries after a place that any selector matches: topics,
+        templates, or `("*",)`. At most about `limit_bytes`, at least one when there is one, and
+        an error when the store can't be read now. O(log n + what is read)."""
+
+    def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
+        """Gives `done` the place from which a cursor goes on, None when it is not known here.
+
+        - `after` an id: the place of the earliest event that was published with that own id; a
+          position above the head is the place itself once the head has reached it, which a
+          backbone that may be behind others waits for (2 s at most).
+        - `last` N: the place before the N-th newest stored entry that matches, before all of
+          them when there are fewer.
+
+        When it is called, everything up to the place it gives has been delivered.
+        """
+
+    def counters(self) -> dict[str, int]:
+        """What it counts, by the names of the metrics."""
 
     async def close(self) -> None:
         """Commits or refuses what is pending. What is appended later is refused."""

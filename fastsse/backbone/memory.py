@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from fastsse.backbone import Deliver, Done, Stretch, Stretched
+from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.entries import encode_entries
 from fastsse.errors import Refused
 from fastsse.events import Event
 from fastsse.positions import Clock, position_at
+from fastsse.subscriptions import Cursor
 
 __all__ = ["MemoryBackbone"]
 
@@ -23,13 +25,15 @@ class MemoryBackbone:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._clock = Clock(now_ms, last=position_at(now_ms()))
         self._deliver: Deliver | None = None
+        self.start = self._clock.last
+        self.trouble: str | None = None
 
     @property
     def head(self) -> int:
         """The last position in use."""
         return self._clock.last
 
-    def tail(self, after: int, deliver: Deliver) -> None:
+    def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """Hands on everything appended from now on; nothing older is stored."""
         self._deliver = deliver
 
@@ -41,15 +45,24 @@ class MemoryBackbone:
         count = len(events)
         first = self._clock.take(count)
         positions = range(first, first + count)
-        self._deliver(positions, events)
+        self._deliver(encode_entries(positions, events))
         done(positions)
 
     def read(
-        self, topics: Sequence[str] | None, after: int, limit_bytes: int, done: Stretched
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
         """Finds nothing: what is kept in memory is the hub's history."""
-        done(Stretch((), (), through=self.head, is_last=True, evicted_through=self.head))
+        done(Stretch((), through=self.head, is_last=True, evicted_through=self.head))
+
+    def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
+        """Knows no place that the hub's history does not."""
+        done(None)
+
+    def counters(self) -> dict[str, int]:
+        """Counts nothing of its own."""
+        return {}
 
     async def close(self) -> None:
         """Refuses what is appended from now on."""
         self._deliver = None
+        self.trouble = "closed"

@@ -1,7 +1,7 @@
 """The hub: the one place that puts events in order, keeps history, and hands frames on.
 
-A publish is checked whole, given to the backbone, and comes back in order through `_deliver`:
-encoded once, kept, handed to the sender. Only then is it acknowledged. Loop thread only.
+A publish is checked whole, given to the backbone, and comes back in order, encoded, through
+`_deliver`: kept, handed to the sender. Only then is it acknowledged. Loop thread only.
 """
 
 from collections import Counter
@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
-from fastsse._core import QUEUE_LIMIT, Frame, Sender, encode_frame
+from fastsse._core import QUEUE_LIMIT, Sender
 from fastsse.backbone import Backbone
 from fastsse.config import HistoryOptions, StreamOptions
+from fastsse.entries import Entry, id_of
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import PAGE_BYTES, History
 from fastsse.hub.replay import GAP_REASONS
 from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
-from fastsse.positions import N_BITS, N_MASK, format_position
 
 __all__ = ["Hub", "Published"]
 
@@ -47,20 +47,17 @@ class Published:
     @property
     def first(self) -> bytes:
         """The id of the first event."""
-        return self._events[0].id or format_position(self._positions[0])
+        return id_of(self._positions[0], self._events[0])
 
     @property
     def last(self) -> bytes:
         """The id of the last event."""
-        return self._events[-1].id or format_position(self._positions[-1])
+        return id_of(self._positions[-1], self._events[-1])
 
     @property
     def ids(self) -> list[bytes]:
         """Every event's id, in order. O(count)."""
-        return [
-            event.id or format_position(position)
-            for position, event in zip(self._positions, self._events, strict=True)
-        ]
+        return list(map(id_of, self._positions, self._events))
 
 
 class Hub:
@@ -89,7 +86,7 @@ class Hub:
         streams: StreamOptions,
         page_bytes: int = PAGE_BYTES,
     ) -> None:
-        start = backbone.head
+        start = backbone.start
         self.topics: Final = Topics(Rules(history, streams.lag_policy), start)
         self.history: Final = History(self.topics, history.history_total, start)
         self.channels: Final = Channels(
@@ -107,7 +104,7 @@ class Hub:
         self._sender = sender
         self._backbone = backbone
         self._memory_limit_bytes = streams.memory_limit
-        backbone.tail(start, self._deliver)
+        backbone.tail(start, self._deliver, self._on_broken)
 
     def publish(
         self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
@@ -182,25 +179,26 @@ class Hub:
             self.publishes_refused[error.reason] += 1
         return error
 
-    def _deliver(self, positions: Sequence[int], events: Sequence[Event]) -> None:
-        """Keeps committed events and hands them on. Encodes all before it changes anything."""
-        frames = _encoded(positions, events)
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        """Keeps committed entries and hands them on."""
         by_name, intern = self.topics.by_name, self.topics.intern
         keep, hand_on = self.history.append, self.channels.publish
         heard_by_all = self.channels.of_everything
-        for frame, event in zip(frames, events, strict=False):
-            names = event.topics
+        for _, names, own_id, frame in entries:
             if len(names) == 1:
                 topic = by_name.get(names[0]) or intern(names[0])
-                keep(frame, (topic,), event.id)
+                keep(frame, (topic,), own_id)
                 if topic.channels or heard_by_all:
                     hand_on(frame, (topic.number,), topic.rule.policy)
             else:
                 topics = tuple(map(intern, names))
-                keep(frame, topics, event.id)
+                keep(frame, topics, own_id)
                 hand_on(frame, tuple(topic.number for topic in topics), _strictest(topics))
         self.channels.wake()
-        self.events_published += len(events)
+        self.events_published += len(entries)
+
+    def _on_broken(self, reason: str, place: int) -> None:
+        """The backbone lost hold of what lies up to a place."""
 
 
 def _refused(reason: str) -> Refused:
@@ -210,18 +208,3 @@ def _refused(reason: str) -> Refused:
 def _strictest(topics: Iterable[Topic]) -> int:
     """The lag policy of an event under several topics."""
     return min((topic.rule.policy for topic in topics), key=STRICTEST_FIRST.index)
-
-
-def _encoded(positions: Sequence[int], events: Sequence[Event]) -> list[Frame]:
-    """Each event's frame; its `id:` is the publisher's own or the position."""
-    frames = []
-    ms, prefix = -1, b""
-    for position, event in zip(positions, events, strict=False):
-        event_id = event.id
-        if event_id is None:
-            if position >> N_BITS != ms:
-                ms = position >> N_BITS
-                prefix = b"%d-" % ms
-            event_id = prefix + b"%d" % (position & N_MASK)
-        frames.append(encode_frame(event.data, event.event, event_id, event.retry_ms, position))
-    return frames

@@ -1,5 +1,9 @@
 """What every backbone promises. A backbone's test module makes a class from `BackboneContract` that
-says how to open one, and has all these tests run on it."""
+says how to open one, and has all these tests run on it.
+
+What a backbone stores, and for how long, is its own affair: `evicted_through` says from where on
+it must find everything.
+"""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -10,15 +14,33 @@ from itertools import pairwise
 import pytest
 
 from fastsse.backbone import Backbone, Stretch
+from fastsse.entries import Entry, encode_entries
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
+from fastsse.positions import format_position
+from fastsse.subscriptions import Cursor
 
 START_MS = 1_700_000_000_000
 EVERY_FIELD = Event(("a", "b"), "line 1\nline 2", event="tick", id="mine", retry=2500, private=True)
+# A topic of these matches a template too.
+MIXED_TOPICS = ("a", "b", "t/1")
+SELECTORS = {
+    ("*",): {"a", "b", "c", "t/1"},
+    ("a",): {"a"},
+    ("a", "b"): {"a", "b"},
+    ("nothing",): set[str](),
+    ("t/{id}",): {"t/1"},
+    ("a", "t/{id}"): {"a", "t/1"},
+}
 
 
-def same(left: Event, right: Event) -> bool:
-    return all(getattr(left, name) == getattr(right, name) for name in Event.__slots__)
+def same(left: Entry, right: Entry) -> bool:
+    """Whether two entries are the same event, to the last byte."""
+    return left[:3] == right[:3] and (left.frame.body, left.frame.position, left.frame.private) == (
+        right.frame.body,
+        right.frame.position,
+        right.frame.private,
+    )
 
 
 class Tail:
@@ -26,16 +48,21 @@ class Tail:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self.positions: list[int] = []
-        self.events: list[Event] = []
+        self.entries: list[Entry] = []
         self.calls: list[str] = []
-        backbone.tail(backbone.head, self._deliver)
+        self.broken: list[tuple[str, int]] = []
+        backbone.tail(
+            backbone.start, self._deliver, lambda why, place: self.broken.append((why, place))
+        )
 
-    def _deliver(self, positions: Sequence[int], events: Sequence[Event]) -> None:
-        assert len(positions) == len(events) > 0
-        self.positions += positions
-        self.events += events
-        self.calls.append(f"deliver {len(events)}")
+    @property
+    def positions(self) -> list[int]:
+        return [entry.position for entry in self.entries]
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        assert len(entries) > 0
+        self.entries += entries
+        self.calls.append(f"deliver {len(entries)}")
 
     def append(self, *events: Event) -> "asyncio.Future[list[int]]":
         """The positions that a batch gets, once it is acknowledged."""
@@ -52,7 +79,7 @@ class Tail:
         return answer
 
     async def read(
-        self, topics: Sequence[str] | None, after: int, limit_bytes: int = 1 << 20
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int = 1 << 20
     ) -> Stretch:
         answer: asyncio.Future[Stretch] = asyncio.get_running_loop().create_future()
 
@@ -60,21 +87,38 @@ class Tail:
             assert isinstance(outcome, Stretch)
             answer.set_result(outcome)
 
-        self.backbone.read(topics, after, limit_bytes, done)
+        self.backbone.read(selectors, after, limit_bytes, done)
         return await answer
 
     async def read_all(
-        self, topics: Sequence[str] | None, after: int, limit_bytes: int
-    ) -> list[tuple[int, Event]]:
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int
+    ) -> list[Entry]:
         """Everything stored after a place, page by page."""
-        found: list[tuple[int, Event]] = []
+        found: list[Entry] = []
         while True:
-            stretch = await self.read(topics, after, limit_bytes)
+            stretch = await self.read(selectors, after, limit_bytes)
             assert stretch.is_last or stretch.through > after
-            found += zip(stretch.positions, stretch.events, strict=True)
+            assert stretch.through <= self.backbone.head
+            assert all(after < entry.position <= stretch.through for entry in stretch.entries)
+            found += stretch.entries
             if stretch.is_last:
                 return found
             after = stretch.through
+
+    async def seek(self, selectors: tuple[str, ...], cursor: Cursor) -> int | None:
+        answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: int | FastsseError | None) -> None:
+            assert not isinstance(outcome, FastsseError)
+            answer.set_result(outcome)
+
+        self.backbone.seek(selectors, cursor, done)
+        return await answer
+
+    async def keeps(self, position: int) -> bool:
+        """Whether the backbone promises to have stored what lies at a position."""
+        stretch = await self.read(("*",), 0)
+        return stretch.evicted_through < position
 
 
 class BackboneContract(ABC):
@@ -100,13 +144,19 @@ class BackboneContract(ABC):
 
     async def test_events_come_back_as_they_were_appended(self) -> None:
         async with self.tail() as tail:
-            events = [EVERY_FIELD, Event("a"), Event("é", "\r\n\r", event="x")]
-            await tail.append(*events)
-            assert all(map(same, tail.events, events))
+            events = [
+                EVERY_FIELD,
+                Event("a"),
+                Event("é", "\r\n\r", event="x"),
+                Event("a", "a UUID for an id", id_style="uuid"),
+            ]
+            positions = await tail.append(*events)
+            assert all(map(same, tail.entries, encode_entries(positions, events)))
 
     async def test_positions_only_go_up_however_the_clock_jumps(self) -> None:
         async with self.tail() as tail:
             before = tail.backbone.head
+            assert tail.backbone.start <= before
             for jump_ms in (0, 1, -86_400_000, 5, 86_400_000, -1):
                 self.now_ms += jump_ms
                 await tail.append(Event("a"), Event("a"))
@@ -117,7 +167,8 @@ class BackboneContract(ABC):
             answers = [tail.append(Event("a", str(index)), Event("a")) for index in range(20)]
             positions = [position for answer in answers for position in await answer]
             assert positions == sorted(positions) == tail.positions
-            assert [event.data for event in tail.events[::2]] == [b"%d" % n for n in range(20)]
+            bodies = [entry.frame.body for entry in tail.entries[::2]]
+            assert all(b"data: %d\n" % index in body for index, body in enumerate(bodies))
 
     @pytest.mark.parametrize("limit_bytes", [1, 100, 1 << 20])
     async def test_reading_leaves_nothing_out_after_what_was_evicted(
@@ -126,18 +177,70 @@ class BackboneContract(ABC):
         async with self.tail() as tail:
             start = tail.backbone.head
             for index in range(20):
-                await tail.append(Event(["a", "b", "ab"][index % 3], str(index)), Event("c"))
-            for topics in (None, ["a"], ["a", "b"], ["nothing"]):
+                await tail.append(
+                    Event(MIXED_TOPICS[index % 3], str(index), private=index % 4 == 0), Event("c")
+                )
+            for selectors, topics in SELECTORS.items():
                 for after in (start, *tail.positions[::7], tail.positions[-1]):
-                    found = await tail.read_all(topics, after, limit_bytes)
-                    evicted_through = (await tail.read(topics, after)).evicted_through
+                    found = await tail.read_all(selectors, after, limit_bytes)
+                    evicted_through = (await tail.read(selectors, after)).evicted_through
                     expected = [
-                        position
-                        for position, event in zip(tail.positions, tail.events, strict=True)
-                        if topics is None or not set(topics).isdisjoint(event.topics)
-                        if position > max(after, evicted_through)
+                        entry
+                        for entry in tail.entries
+                        if not topics.isdisjoint(entry.topics)
+                        if entry.position > max(after, evicted_through)
                     ]
-                    assert [position for position, _ in found] == expected
+                    assert len(found) == len(expected)
+                    assert all(map(same, found, expected))
+
+    async def test_an_event_that_several_selectors_match_is_read_once(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(Event(("a", "b", "t/1"), "once"), Event("c"))
+            found = await tail.read_all(("a", "b", "t/{id}"), tail.backbone.start, 1 << 20)
+            expected = [entry for entry in tail.entries[:1] if await tail.keeps(entry.position)]
+            assert [entry.position for entry in found] == [entry.position for entry in expected]
+
+    async def test_an_own_id_is_found_at_its_earliest_event(self) -> None:
+        async with self.tail() as tail:
+            first, *_ = await tail.append(Event("a", id="x y"), Event("b"), Event("b", id="x y"))
+            place = first if await tail.keeps(first) else None
+            assert await tail.seek(("a",), Cursor("after", "x y")) == place
+            assert await tail.seek(("b",), Cursor("after", " x y\t")) == place
+            assert await tail.seek(("a",), Cursor("after", "nobody's")) is None
+
+    async def test_a_position_in_the_future_is_nowhere(self) -> None:
+        async with self.tail() as tail:
+            (position,) = await tail.append(Event("a"))
+            later = format_position(position + (60_000 << 64))
+            assert await tail.seek(("a",), Cursor("after", later)) is None
+
+    @pytest.mark.parametrize("selectors", SELECTORS)
+    async def test_the_last_n_begin_before_the_nth_newest_that_matches(
+        self, selectors: tuple[str, ...]
+    ) -> None:
+        async with self.tail() as tail:
+            for index in range(9):
+                await tail.append(Event(MIXED_TOPICS[index % 3]), Event("c"))
+            evicted_through = (await tail.read(selectors, 0)).evicted_through
+            kept = [
+                entry.position
+                for entry in tail.entries
+                if not SELECTORS[selectors].isdisjoint(entry.topics)
+                if entry.position > evicted_through
+            ]
+            for count in (1, 2, 3, 100):
+                place = await tail.seek(selectors, Cursor("last", count))
+                if kept:
+                    assert place is not None
+                    found = await tail.read_all(selectors, place, 1 << 20)
+                    assert [entry.position for entry in found] == kept[-count:]
+
+    async def test_all_is_well_until_it_is_closed(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(Event("a"))
+            assert tail.backbone.trouble is None
+            assert all(type(count) is int for count in tail.backbone.counters().values())
+            assert tail.broken == []
 
     async def test_after_it_is_closed_it_refuses(self) -> None:
         async with self.tail() as tail:
@@ -147,4 +250,5 @@ class BackboneContract(ABC):
                 await tail.append(Event("a"))
             assert caught.value.reason == "backbone"
             assert caught.value.retry_after_s > 0
-            assert len(tail.events) == 1
+            assert len(tail.entries) == 1
+            assert tail.backbone.trouble

@@ -18,7 +18,7 @@ class TestMemoryBackbone(BackboneContract):
 
     async def test_its_order_begins_when_it_is_made(self) -> None:
         async with self.tail() as tail:
-            assert tail.backbone.head == position_at(self.now_ms)
-            stretch = await tail.read(None, 0)
-            assert (stretch.positions, stretch.is_last) == ((), True)
+            assert tail.backbone.head == tail.backbone.start == position_at(self.now_ms)
+            stretch = await tail.read(("*",), 0)
+            assert (stretch.entries, stretch.is_last) == ((), True)
             assert stretch.evicted_through == position_at(self.now_ms)

@@ -1,5 +1,7 @@
 """Positions order everything: strictly increasing, one text for each."""
 
+import uuid
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,9 +10,11 @@ from fastsse.positions import (
     Clock,
     format_position,
     is_position_shaped,
+    parse_id,
     parse_position,
     position_at,
     position_ms,
+    uuid_of_position,
 )
 
 milliseconds = st.integers(0, 2**63 - 1)
@@ -84,3 +88,36 @@ def test_clock_only_goes_up_however_time_jumps(steps: list[tuple[int, int]]) -> 
 def test_the_place_before_an_event_is_never_an_event_of_an_earlier_millisecond(ms: int) -> None:
     clock = Clock(lambda: ms)
     assert clock.next() == position_at(ms) + 1
+
+
+@given(milliseconds, counters)
+def test_both_ways_to_write_an_id_name_the_position(ms: int, n: int) -> None:
+    position = position_at(ms) + n
+    assert parse_id(format_position(position)) == position
+    assert parse_id(uuid_of_position(position)) == position
+
+
+@given(st.integers(0, (1 << 48) - 1), st.integers(0, (1 << 32) - 1))
+def test_a_position_fits_into_a_uuid_of_version_7(ms: int, n: int) -> None:
+    text = uuid_of_position(position_at(ms) + n).decode()
+    made = uuid.UUID(text)
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert made.int >> 80 == ms
+    assert text == made.urn
+    assert is_position_shaped(text.upper().encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"urn:uuid:018bcfe5-6800-7000-8000-000000000007",
+        b"urn:uuid:018bcfe5-6800-45e5-8000-000000000007",
+        b"urn:uuid:018bcfe5-6800-75e5-8000-000100000007",
+        b"018bcfe5-6800-75e5-8000-000000000007",
+        b"urn:uuid:018bcfe5-6800-75e5-8000-000000000007\n",
+        b"",
+    ],
+)
+def test_other_peoples_uuids_are_no_positions(text: bytes) -> None:
+    assert parse_id(text) is None
+    assert not is_position_shaped(text)

@@ -8,6 +8,7 @@ from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse.backbone import Done
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions, TopicRule
+from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
@@ -53,7 +54,7 @@ def test_one_batch_may_hold_positions_of_several_milliseconds(node: Node) -> Non
     """As a log that others write to gives them."""
     client = node.subscribe("a")
     positions = [position_at(START_MS + later_ms) + n for later_ms, n in ((1, 7), (1, 9), (5, 1))]
-    node.hub._deliver(positions, [Event("a"), Event("a"), Event("a")])
+    node.hub._deliver(encode_entries(positions, [Event("a"), Event("a"), Event("a")]))
     node.run_until_received(client, 3)
     ids = [message.last_event_id for message in client.events]
     assert ids == [f"{START_MS + 1}-7", f"{START_MS + 1}-9", f"{START_MS + 5}-1"]

@@ -1,0 +1,211 @@
+"""Control: what the workers of a node share beside the log of events.
+
+Some facts have one place in a node: which tickets are out, which tokens were revoked, who is
+present. That place is a `Desk`, one for each subject; it lives in the hub's process, or in the
+only worker. Workers reach it through a `Control`: they ask, tell, and listen to what it
+broadcasts. Messages are bytes whose meaning is the subject's own affair. Loop thread only.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
+
+from fastsse.errors import FastsseError
+from fastsse.events import Event
+
+__all__ = [
+    "Answer",
+    "Broadcast",
+    "Control",
+    "Desk",
+    "Desks",
+    "LocalControl",
+    "MakeDesk",
+    "MemoryStore",
+    "NoDesk",
+    "Publish",
+    "Store",
+]
+
+Answer = Callable[[bytes | FastsseError], None]
+Broadcast = Callable[[bytes], None]
+Publish = Callable[[Sequence[Event]], None]
+
+
+class NoDesk(FastsseError):
+    """Nobody is there for a subject."""
+
+
+class Control(Protocol):
+    """A worker's way to its node's desks."""
+
+    @property
+    def worker(self) -> int:
+        """This worker's number, from 0."""
+
+    def ask(self, subject: str, message: bytes, done: Answer) -> None:
+        """Has the subject's desk answer, within the call or later; `done` is called once, with
+        an error when the desk can't be reached (it may have got the message all the same)."""
+
+    def tell(self, subject: str, message: bytes) -> None:
+        """Gives the subject's desk a message that it does not answer. In order with `ask`."""
+
+    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """Has `heard` called with what the subject's desk broadcasts from now on. May be called
+        with several listeners for one subject."""
+
+
+class Store(Protocol):
+    """What a desk keeps over restarts: small, and held in memory as a whole. Writes reach the
+    disk, or the other nodes, soon after; whoever needs more than that appends an event."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Sets a key, or with None takes it out."""
+
+    def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        """The pairs whose keys begin so, in the order of keys."""
+
+
+class Desk(Protocol):
+    """The one place of a subject, for all workers of a node."""
+
+    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+        """A worker asks; `answer` is to be called once, within the call or later."""
+
+    def told(self, worker: int, message: bytes) -> None:
+        """A worker says something."""
+
+    def left(self, worker: int) -> None:
+        """A worker ended or was killed. It may come back under the same number."""
+
+
+MakeDesk = Callable[[Broadcast, Store, Publish], Desk]
+"""Makes a subject's desk from its way to all workers, its memory, and its way to publish."""
+
+
+class MemoryStore:
+    """A `Store` that ends with its process."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None. O(1)."""
+        return self._values.get(key)
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Sets or takes out. O(1)."""
+        if value is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+
+    def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        """O(keys log keys)."""
+        return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
+
+
+class _PrefixedStore:
+    """One desk's part of the node's store."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def get(self, key: str) -> bytes | None:
+        return self._store.get(self._prefix + key)
+
+    def put(self, key: str, value: bytes | None) -> None:
+        self._store.put(self._prefix + key, value)
+
+    def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        cut = len(self._prefix)
+        pairs = self._store.items(self._prefix + prefix)
+        return [(key[cut:], value) for key, value in pairs]
+
+
+class Desks:
+    """All desks of a node, by subject.
+
+    Arguments:
+        makers: makes each subject's desk.
+        broadcast: carries a message of a subject to every worker's listeners.
+        store: the node's; each desk gets the part of it under its subject's name.
+        publish: for desks that announce something.
+    """
+
+    def __init__(
+        self,
+        makers: Mapping[str, MakeDesk],
+        broadcast: Callable[[str, bytes], None],
+        store: Store,
+        publish: Publish,
+    ) -> None:
+        def to_all(subject: str) -> Broadcast:
+            return lambda message: broadcast(subject, message)
+
+        self._desks: Final = {
+            subject: make(to_all(subject), _PrefixedStore(store, f"{subject}/"), publish)
+            for subject, make in makers.items()
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._desks)
+
+    def __getitem__(self, subject: str) -> Desk:
+        return self._desks[subject]
+
+    def asked(self, worker: int, subject: str, message: bytes, answer: Answer) -> None:
+        """Passes a question on; answers with NoDesk when the subject has no desk."""
+        desk = self._desks.get(subject)
+        if desk is None:
+            answer(NoDesk(subject))
+        else:
+            desk.asked(worker, message, answer)
+
+    def told(self, worker: int, subject: str, message: bytes) -> None:
+        """Passes a message on; one that has no desk is dropped."""
+        desk = self._desks.get(subject)
+        if desk is not None:
+            desk.told(worker, message)
+
+    def left(self, worker: int) -> None:
+        """Tells every desk that a worker is gone."""
+        for desk in self._desks.values():
+            desk.left(worker)
+
+
+class LocalControl:
+    """The only worker's control: its desks are in the same process, and answer within the call
+    when they can.
+
+    Arguments:
+        makers: as Desks takes them.
+        store: for what must survive restarts; None forgets it with the process.
+        publish: for desks that announce something.
+    """
+
+    worker: Final = 0
+
+    def __init__(
+        self, makers: Mapping[str, MakeDesk], publish: Publish, store: Store | None = None
+    ) -> None:
+        self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
+        self.desks: Final = Desks(makers, self._broadcast, store or MemoryStore(), publish)
+
+    def ask(self, subject: str, message: bytes, done: Answer) -> None:
+        """As Control."""
+        self.desks.asked(self.worker, subject, message, done)
+
+    def tell(self, subject: str, message: bytes) -> None:
+        """As Control."""
+        self.desks.told(self.worker, subject, message)
+
+    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """As Control."""
+        self._listeners.setdefault(subject, []).append(heard)
+
+    def _broadcast(self, subject: str, message: bytes) -> None:
+        for heard in self._listeners.get(subject, ()):
+            heard(message)
