@@ -1,0 +1,138 @@
+"""What the bearer of a token may do: made once from a verified token, shared, never changed."""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Final
+
+from fastsse.errors import Forbidden
+from fastsse.selectors import compile_selector
+
+__all__ = ["ANONYMOUS", "REVOKE_TOPIC", "Rights", "claim_hash"]
+
+ANY: Final = "*"
+# Whoever may publish to this topic may revoke tokens. Nobody can publish to it: topics that begin
+# with $ are the server's.
+REVOKE_TOPIC: Final = "$fastsse/revoke"
+
+# A subject's name is chosen by others; without our key none can be made that meets another's hash.
+_HASH_KEY: Final = secrets.token_bytes(16)
+
+
+def claim_hash(claim: str | None) -> int:
+    """A `sub` or `jti` as the native core knows it: 64 bits, 0 for none.
+
+    Keyed anew in each process: both sides of a comparison must come from the same one.
+    """
+    if claim is None:
+        return 0
+    digest = blake2b(claim.encode(), digest_size=8, key=_HASH_KEY).digest()
+    return int.from_bytes(digest) or 1
+
+
+class _Grants:
+    """Selectors of one claim, arranged so that plain topics are found by one look."""
+
+    __slots__ = ("_any", "_exact", "_templates")
+
+    def __init__(self, selectors: Sequence[str]) -> None:
+        compiled = [compile_selector(text) for text in selectors]
+        self._any = ANY in selectors
+        self._exact = frozenset(selectors)
+        self._templates = tuple(one for one in compiled if not one.is_exact)
+
+    def __contains__(self, topic: str) -> bool:
+        if self._any or topic in self._exact:
+            return True
+        return any(template.matches(topic) for template in self._templates)
+
+
+class Rights:
+    """Grants of a token, and what is needed to end what it opened. Attributes are never assigned
+    again; equal only to itself.
+
+    Arguments:
+        publish: selectors of topics that may be published to.
+        subscribe: selectors of topics whose private events may be read.
+        payload: any JSON value, told in subscription events.
+        subject: who it is (`sub`), token_id: which token (`jti`).
+        issued_s, expires_s: unix seconds; None: the token does not tell, or never ends.
+
+    `subscribe` is sorted and without repeats; a `*` makes the others superfluous.
+    """
+
+    __slots__ = (
+        "_publish",
+        "_subscribe",
+        "claims",
+        "expires_s",
+        "issued_s",
+        "payload",
+        "publish",
+        "subject",
+        "subscribe",
+        "token_id",
+    )
+
+    def __init__(
+        self,
+        publish: Iterable[str] = (),
+        subscribe: Iterable[str] = (),
+        payload: object = None,
+        subject: str | None = None,
+        token_id: str | None = None,
+        issued_s: float | None = None,
+        expires_s: float | None = None,
+    ) -> None:
+        self.publish: Final = _simplest(publish)
+        self.subscribe: Final = _simplest(subscribe)
+        self.payload: Final = payload
+        self.subject: Final = subject
+        self.token_id: Final = token_id
+        self.issued_s: Final = issued_s
+        self.expires_s: Final = expires_s
+        #: What `Sender.attach` keeps beside the stream: end in unix ms (0: none), hashes of
+        #: subject and token, and when it was issued (0: unknown, so older than anything).
+        self.claims: Final = (
+            0 if expires_s is None else max(1, int(expires_s * 1000)),
+            claim_hash(subject),
+            claim_hash(token_id),
+            0 if issued_s is None else int(issued_s),
+        )
+        self._publish: _Grants | None = None
+        self._subscribe: _Grants | None = None
+
+    @property
+    def renewal(self) -> tuple[int, int, int]:
+        """What `Sender.renew` takes: new end in unix ms, the token's hash, when it was issued."""
+        expires_ms, _, token_hash, issued_s = self.claims
+        return expires_ms, token_hash, issued_s
+
+    def covers_publish(self, topics: Iterable[str]) -> bool:
+        """Whether every one of the topics may be published to. O(topics x templates)."""
+        if self._publish is None:
+            self._publish = _Grants(self.publish)
+        return all(topic in self._publish for topic in topics)
+
+    def check_publish(self, topics: Iterable[str]) -> None:
+        """Raises Forbidden unless every one of the topics may be published to."""
+        if not self.covers_publish(topics):
+            raise Forbidden("The token's mercure.publish does not cover every topic.")
+
+    def covers_subscribe(self, topics: Iterable[str]) -> bool:
+        """Whether a private event of these topics may be read: one of them is enough."""
+        if self._subscribe is None:
+            self._subscribe = _Grants(self.subscribe)
+        return any(topic in self._subscribe for topic in topics)
+
+    def __repr__(self) -> str:
+        return f"Rights(publish={len(self.publish)}, subscribe={len(self.subscribe)})"
+
+
+def _simplest(selectors: Iterable[str]) -> tuple[str, ...]:
+    wanted = set(selectors)
+    return (ANY,) if ANY in wanted else tuple(sorted(wanted))
+
+
+#: A subscriber without a token, where that is allowed: public events only.
+ANONYMOUS: Final = Rights()
