@@ -61,6 +61,7 @@ COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("turned_away", "turned_away", "Subscribers told to come back later."),
+    _Row("limited_", "limited", "Requests over a client's limits.", "limit"),
     _Row("events_published", "events_published", "Events put in order."),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
     _Row("deliveries", "deliveries", "Events handed to sockets, one for each stream."),

@@ -151,6 +151,7 @@ class Worker:
         self._access.closed(
             stream.handle, stream.reason, stream.duration_s, stream.events, stream.bytes
         )
+        self.entrance.closed(stream.handle)
         self._note_if_drained()
 
     def _note_if_drained(self) -> None:

@@ -7,6 +7,7 @@ the server, and each part asks for its own group only.
 from fastsse.config.catalogue import Option, catalogue, markdown_table
 from fastsse.config.errors import ConfigError, Problem
 from fastsse.config.kinds import is_loopback
+from fastsse.config.limits import LimitOptions
 from fastsse.config.load import Loaded, load
 from fastsse.config.options import (
     HistoryOptions,
@@ -15,6 +16,7 @@ from fastsse.config.options import (
     LogOptions,
     StreamOptions,
 )
+from fastsse.config.presence import PresenceOptions
 from fastsse.config.rules import LagPolicy, TopicLimits, TopicRule
 from fastsse.config.settings import Config
 
@@ -24,10 +26,12 @@ __all__ = [
     "HistoryOptions",
     "HttpOptions",
     "LagPolicy",
+    "LimitOptions",
     "ListenOptions",
     "Loaded",
     "LogOptions",
     "Option",
+    "PresenceOptions",
     "Problem",
     "StreamOptions",
     "TopicLimits",

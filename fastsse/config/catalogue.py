@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
-from fastsse.config.kinds import HOSTS, MASK, NAMES, ORIGINS, Kind
+from fastsse.config.kinds import HOSTS, MASK, NAMES, NETWORKS, ORIGINS, Kind
 from fastsse.config.options import GROUPS
 from fastsse.config.rules import TopicRule
 
@@ -97,7 +97,7 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
         default=_default_text(default, kind),
         allowed=_allowed(kind, _bounds(kind, metadata)),
         bounds=_bounds(kind, metadata) or kind.words,
-        repeatable=kind in (HOSTS, NAMES, ORIGINS),
+        repeatable=kind in (HOSTS, NAMES, NETWORKS, ORIGINS),
         kind=kind,
     )
 

@@ -19,6 +19,11 @@ from fastsse.units import format_duration, format_size, parse_duration_s, parse_
 MASK = "***"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+# At least two labels: all names below `.com` are never one owner's.
+_BELOW_A_DOMAIN = re.compile(
+    r"\*\.[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.[a-z][a-z0-9-]*(?::[0-9]+)?", re.I | re.ASCII
+)
+_IMPLIED_PORTS = {"http": ":80", "https": ":443"}
 # sockaddr_un holds 108 bytes, the closing NUL among them.
 _UNIX_PATH_LIMIT_BYTES = 107
 
@@ -41,7 +46,14 @@ COUNT = Kind("N", "a whole number")
 PATH = Kind("PATH", f"a path of 1 to {_UNIX_PATH_LIMIT_BYTES} bytes")
 HOSTS = Kind("HOST", "one or more IP addresses or host names", ",".join)
 NAMES = Kind("NAME", "host names without a port", ",".join, example="sse.example.com")
-ORIGINS = Kind("ORIGIN", "origins such as https://example.com, or * alone", ",".join)
+ORIGINS = Kind(
+    "ORIGIN",
+    "origins such as https://example.com or https://*.example.com, or * alone",
+    ",".join,
+)
+NETWORKS = Kind(
+    "NETWORK", "IP addresses, networks, or unix", ",".join, example="10.0.0.0/8 or 192.0.2.7"
+)
 SECRET = Kind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
 GLOB = Kind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
 PATTERN = Kind("REGEX", "a regular expression")
@@ -108,6 +120,19 @@ def _check_host(host: str) -> str:
     return bare
 
 
+def check_networks(networks: Iterable[str]) -> tuple[str, ...]:
+    """Networks in their shortest form; `unix` stays, for peers of a Unix socket."""
+    return tuple(dict.fromkeys(map(_check_network, networks)))
+
+
+def _check_network(text: str) -> str:
+    if text.lower() == "unix":
+        return "unix"
+    network = ipaddress.ip_network(text.strip("[]"))  # Raises ValueError, for host bits too.
+    whole = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if whole else network)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`: a loopback address, or `localhost`.
 
@@ -137,7 +162,10 @@ def _check_origin(origin: str) -> str:
         raise ValueError("must be an origin")
     if whole.lower() != origin.lower() or not re.fullmatch(r"[\x21-\x7e]+", origin, re.ASCII):
         raise ValueError("must be an origin without a path")
-    return whole.lower()
+    if "*" in parts.netloc and not _BELOW_A_DOMAIN.fullmatch(parts.netloc):
+        raise ValueError("a star stands for whole labels before a domain: https://*.example.com")
+    # Browsers leave out the port that a scheme implies.
+    return whole.lower().removesuffix(_IMPLIED_PORTS.get(parts.scheme.lower(), "/"))
 
 
 def check_unix_path(path: str) -> str:
@@ -169,6 +197,9 @@ Hosts = Annotated[
 Names = Annotated[tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_names), NAMES]
 Origins = Annotated[
     tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_origins), ORIGINS
+]
+Networks = Annotated[
+    tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_networks), NETWORKS
 ]
 UnixPath = Annotated[str, AfterValidator(check_unix_path), PATH]
 Token = Annotated[SecretStr, AfterValidator(check_token), SECRET]

@@ -23,6 +23,8 @@ from fastsse.config.kinds import (
     UnixPath,
     read_rules,
 )
+from fastsse.config.limits import LimitOptions
+from fastsse.config.presence import PresenceOptions
 from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, TopicLimits, TopicRule
 
 
@@ -148,7 +150,12 @@ class HttpOptions(OptionGroup):
         "given: any name, but on loopback addresses no other. Repeat it for several.",
     )
     cors_origins: Origins = option(
-        (), "Origins whose pages may read and publish; * is any. Repeat it for several."
+        (),
+        "Origins whose pages may read and publish, also with cookies; * is any, without cookies. "
+        "Repeat it for several.",
+    )
+    publish_origins: Origins = option(
+        (), "Origins whose pages may publish with the token cookie. Repeat it for several."
     )
     page: Annotated[Literal["auto", "on", "off"], Choice] = option(
         "auto", "The page at `/`; auto shows it on loopback addresses only."
@@ -192,5 +199,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     StreamOptions,
     HistoryOptions,
     HttpOptions,
+    LimitOptions,
+    PresenceOptions,
     LogOptions,
 )

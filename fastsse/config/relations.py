@@ -25,6 +25,12 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
             "a loopback address while anyone may publish; set publish_token, or "
             "allow_anonymous_publish if that is meant",
         )
+    if config.proxy_protocol and not config.trusted_proxies:
+        yield "proxy_protocol", "off, or trusted_proxies says whose headers are believed"
+    if config.pong_timeout and not config.ping:
+        yield "pong_timeout", "0s, or ping says how often streams are asked"
+    elif config.pong_timeout and config.pong_timeout <= config.ping:
+        yield "pong_timeout", f"above ping, which is {format_duration(config.ping)}"
     if config.history_total >= config.memory_limit:
         reason = "history is part of it"
         yield _blame(config, "history_total", _BELOW, "memory_limit", format_size, reason)

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from fastsse.config.catalogue import ENVIRONMENT_PREFIX, catalogue, closest_name, rule_catalogue
 from fastsse.config.errors import DEFAULT, ConfigError, Problem
 from fastsse.config.kinds import PATTERN, RULES, is_loopback
+from fastsse.config.limits import LimitOptions
 from fastsse.config.options import (
     HistoryOptions,
     HttpOptions,
@@ -17,6 +18,7 @@ from fastsse.config.options import (
     LogOptions,
     StreamOptions,
 )
+from fastsse.config.presence import PresenceOptions
 from fastsse.config.relations import conflicts
 
 ARGUMENT = "an argument"
@@ -27,7 +29,16 @@ _EXPLAINED_KINDS = (PATTERN, RULES)
 
 
 # The last base's options come first.
-class Config(LogOptions, HttpOptions, HistoryOptions, StreamOptions, ListenOptions, BaseSettings):
+class Config(
+    LogOptions,
+    PresenceOptions,
+    LimitOptions,
+    HttpOptions,
+    HistoryOptions,
+    StreamOptions,
+    ListenOptions,
+    BaseSettings,
+):
     """A whole configuration, frozen.
 
     `Config(port=0, max_lag="1MiB")` takes options as keyword arguments and reads neither

@@ -104,6 +104,51 @@ ADVICE: dict[str, Advice] = {
         'missing: "blocked by CORS policy" in the browser\'s console, streams that never open',
         "the browser's console",
     ),
+    "publish_origins": Advice(
+        "missing: 401 for pages that publish with the token cookie", "the browser's console"
+    ),
+    "trusted_proxies": Advice(
+        "missing: all clients of a proxy share one limit; a network of strangers: they choose "
+        "whose limit they use up",
+        "`client` in the access lines",
+    ),
+    "proxy_protocol": Advice(
+        "on for a proxy that sends none, or off for one that does: 400 for every request",
+        "the proxy's log",
+    ),
+    "address_streams": Advice(
+        "too small: an office behind one address is turned away", "`fastsse_limited_total`"
+    ),
+    "address_opens": Advice(
+        "too small: offices are turned away when all their pages reconnect",
+        "`fastsse_limited_total`",
+    ),
+    "address_publishes": Advice("too small: 429 for publishers", "`fastsse_limited_total`"),
+    "address_replay": Advice(
+        "too small: clients that come back are told to come later", "`fastsse_limited_total`"
+    ),
+    "subject_streams": Advice(
+        "too small: a user's further tabs are turned away", "`fastsse_limited_total`"
+    ),
+    "subject_opens": Advice(
+        "too small: a user with many tabs is turned away after a restart",
+        "`fastsse_limited_total`",
+    ),
+    "subject_publishes": Advice("too small: 429 for publishers", "`fastsse_limited_total`"),
+    "subject_replay": Advice(
+        "too small: users that come back are told to come later", "`fastsse_limited_total`"
+    ),
+    "subscriptions": Advice(
+        "on where nobody asks: two events for each stream that comes and goes",
+        "`fastsse_events_published_total`",
+    ),
+    "ping": Advice(
+        "too short: a wake-up of every phone for nothing", "rate of `fastsse_sends_total`"
+    ),
+    "pong_timeout": Advice(
+        "too short: pages in the background are cut, whose timers browsers slow down to a minute",
+        f'{_DISCONNECTS}{{reason="no_pong"}}`',
+    ),
     "page": Advice("`on` in public: a page on which everyone may try to publish", "`curl` to `/`"),
     "max_body": Advice(
         "too small: 413; above max_lag: one event cuts every client that is not quick", _STATUS

@@ -11,7 +11,10 @@ import socket
 from typing import Final
 
 from fastsse.errors import FastsseError, TurnedAway
+from fastsse.http.clients import host_of
+from fastsse.http.problems import Problem
 from fastsse.http.protocol import Connection
+from fastsse.http.proxied import read_announcement
 from fastsse.http.reader import Reader
 from fastsse.http.request import Request
 from fastsse.http.responses import Response
@@ -47,7 +50,11 @@ class Arrivals:
             return
         if not data:
             sock.close()
-        elif not (data[:4] == b"GET " and self._stream(sock, data, address)):
+            return
+        host = host_of(address)
+        if self.site.clients.expects_header(host):
+            self._welcome_announced(sock, data, host)
+        elif not (data[:4] == b"GET " and self._stream(sock, data, host, name_of(address))):
             self._connect(sock, data)
 
     def close(self) -> None:
@@ -61,13 +68,27 @@ class Arrivals:
         if self._connecting:
             await asyncio.wait(self._connecting)
 
-    def _stream(self, sock: socket.socket, data: bytes, address: object) -> bool:
+    def _welcome_announced(self, sock: socket.socket, data: bytes, host: str) -> None:
+        """Takes a socket of a proxy that says first for whom it comes."""
+        try:
+            announced = read_announcement(data)
+        except Problem:
+            announced = None  # Said again to the connection, which answers.
+        if announced is None:
+            self._connect(sock, data)
+            return
+        host, data = announced.host or host, data[announced.size :]
+        if not (data[:4] == b"GET " and self._stream(sock, data, host, host)):
+            self._connect(sock, data, host)
+
+    def _stream(self, sock: socket.socket, data: bytes, host: str, name: str) -> bool:
         """Hands the socket over if `data` is one whole subscription and nothing else; False, and
         nothing was changed, when it is anything else."""
         if data.find(BLANK_LINE) != len(data) - len(BLANK_LINE):
             return False
         site = self.site
         wish = _Wish()
+        self._reader.peer = host
         try:
             request, _ = self._reader.read_head(data)
             if request is None or not self._reader.persists or self._reader.expect_body(request):
@@ -82,19 +103,19 @@ class Arrivals:
             return False
         if wish.subscription is None:
             return False
-        self._take(sock, wish.subscription, request, name_of(address))
+        self._take(sock, wish.subscription, request, name)
         return True
 
     def _take(
-        self, sock: socket.socket, subscription: Subscription, request: Request, client: str
+        self, sock: socket.socket, subscription: Subscription, request: Request, name: str
     ) -> None:
         site = self.site
-        lines = site.cors.lines(request.headers) if site.cors.active else b""
+        opening = site.opening(subscription, request, name)
         try:
-            site.streams.take(sock, subscription, request.chunked, lines, client)
+            site.streams.take(sock, opening)
         except TurnedAway:
             head, body = site.streams.turn_away()
-            _send_and_close(sock, b"".join((head, lines, CLOSE_LINE, body)))
+            _send_and_close(sock, b"".join((head, opening.lines, CLOSE_LINE, body)))
         except Exception:
             site.failed(request)
             sock.close()
@@ -104,17 +125,18 @@ class Arrivals:
         site = self.site
         self._reader = Reader(site.limits, site.targets, site.hosts)
 
-    def _connect(self, sock: socket.socket, early: bytes) -> None:
-        """Makes a transport and a connection for the socket, which has sent `early`."""
+    def _connect(self, sock: socket.socket, early: bytes, peer: str = "") -> None:
+        """Makes a transport and a connection for the socket, which has sent `early`; `peer` is
+        whom a proxy has announced."""
         sock.setblocking(False)
-        task = self.site.loop.create_task(self._make_transport(sock, early))
+        task = self.site.loop.create_task(self._make_transport(sock, early, peer))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _make_transport(self, sock: socket.socket, early: bytes) -> None:
+    async def _make_transport(self, sock: socket.socket, early: bytes, peer: str) -> None:
         site = self.site
         try:
-            await site.loop.connect_accepted_socket(lambda: Connection(site, early), sock)
+            await site.loop.connect_accepted_socket(lambda: Connection(site, early, peer), sock)
         except (OSError, asyncio.CancelledError):
             sock.close()
 

@@ -1,52 +1,70 @@
-"""Which pages of other origins may read and publish (Fetch standard, "CORS protocol")."""
+"""Which pages of other origins may read and publish (Fetch standard, "CORS protocol").
+
+Pages of listed origins may send credentials (cookies); with `*` nobody may, so that no page can
+read what its reader's cookie opens.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from fastsse.http.origins import Origins
 from fastsse.http.problems import Problem
 
 __all__ = ["Cors"]
 
-ANY: Final = "*"
+_METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
 _PREFLIGHT: Final = (
-    b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-    b"Access-Control-Allow-Headers: Last-Event-ID, Authorization, Content-Type\r\n"
+    _METHODS
+    + b"Access-Control-Allow-Headers: Last-Event-ID, Authorization, Cache-Control, Content-Type\r\n"
     b"Access-Control-Max-Age: 7200\r\n"
 )
+# What a page's script may read of an answer beside the few that it always may.
+_EXPOSED: Final = b"Access-Control-Expose-Headers: Last-Event-ID, Link, ETag, Retry-After\r\n"
 _VARY: Final = b"Vary: Origin\r\n"
+_ANY_LINES: Final = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
+# Origins that a pattern allowed lately; those that are listed whole are always here.
+_REMEMBERED: Final = 1_000
 
 
 class Cors:
-    """The header lines for an origin: exact matches only, so no suffix can fool it.
+    """The header lines for an origin.
 
     Arguments:
-        origins: allowed ones in lower case, or `*` alone for any. Credentials are never allowed.
+        origins: allowed ones, as the option `cors_origins` holds them.
         cross_publish: whether pages of any other origin may send publishes that need no
             preflight. True when a token is asked for, which such a request can't carry.
     """
 
-    __slots__ = ("_cross_publish", "_lines", "_vary", "active")
+    __slots__ = ("_cross_publish", "_lines", "_origins", "_vary", "active")
 
     def __init__(self, origins: Sequence[str], *, cross_publish: bool) -> None:
-        self.active = bool(origins)
-        self._cross_publish = cross_publish or ANY in origins
-        self._vary = _VARY if origins else b""
-        self._lines = {
-            origin.encode(): b"Access-Control-Allow-Origin: %s\r\n" % origin.encode() + _VARY
-            for origin in origins
-        }
+        self._origins = Origins(origins)
+        self.active = bool(self._origins)
+        self._cross_publish = cross_publish or self._origins.is_any
+        self._vary = _VARY if self.active else b""
+        self._lines: dict[bytes, bytes] = {}
 
     def lines(self, headers: Mapping[bytes, bytes]) -> bytes:
         """The header lines for any answer to a request with these headers. O(1)."""
         if not self.active:
             return b""
+        if self._origins.is_any:
+            return _ANY_LINES
         origin = headers.get(b"origin")
-        any_line = self._lines.get(b"*")
-        if any_line is not None:
-            return any_line
         if origin is None:
             return self._vary
-        return self._lines.get(origin.strip().lower(), self._vary)
+        return self._lines.get(origin) or self._judged(origin)
+
+    def _judged(self, origin: bytes) -> bytes:
+        if origin not in self._origins:
+            return self._vary
+        if len(self._lines) >= _REMEMBERED:
+            self._lines.clear()
+        # Told in the browser's own spelling, which it compares by bytes.
+        line = b"Access-Control-Allow-Origin: %b\r\n" % origin.strip()
+        credentials = b"Access-Control-Allow-Credentials: true\r\n"
+        lines = self._lines[origin] = line + credentials + _EXPOSED + _VARY
+        return lines
 
     def preflight_lines(self, headers: Mapping[bytes, bytes]) -> bytes:
         """What a preflight is told beside `lines`: nothing when its origin is not allowed."""
@@ -62,12 +80,11 @@ class Cors:
         origin = headers.get(b"origin")
         if origin is None or self._cross_publish:
             return
-        origin = origin.strip().lower()
-        if origin in self._lines or _authority(origin) == headers.get(b"host", b"").lower():
+        if origin in self._origins or _authority(origin) == headers.get(b"host", b"").lower():
             return
         detail = "Pages of this origin may not publish here; cors_origins allows them."
         raise Problem(403, detail, field="Origin")
 
 
 def _authority(origin: bytes) -> bytes:
-    return origin.partition(b"://")[2]
+    return origin.strip().lower().partition(b"://")[2]

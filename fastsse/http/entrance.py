@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
 from fastsse.http.arrivals import Arrivals
+from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.hosts import Hosts
@@ -17,6 +18,7 @@ from fastsse.http.page import page_routes
 from fastsse.http.probes import probe_routes
 from fastsse.http.protocol import Connection
 from fastsse.http.publish import Publish
+from fastsse.http.quotas import Quotas
 from fastsse.http.routes import Paths, Route, Routes
 from fastsse.http.site import Site
 from fastsse.http.streams import ComeBack, Streams
@@ -95,9 +97,12 @@ class Entrance:
         self._stream_count = stream_count
         self._access = access
         self._waits = Waits(config, loop)
+        self._clients = Clients(config.trusted_proxies, by_header=config.proxy_protocol)
+        self._quotas = Quotas(config, loop.time)
         self._streams = Streams(
             hub.channels,
             ComeBack(loop.time),
+            self._quotas,
             access=access,
             call_soon=loop.call_soon,
             exhausted=self._pause,
@@ -164,14 +169,20 @@ class Entrance:
         return {
             "turned_away": self._streams.turned_away,
             "max_connections": self._descriptors.max_connections,
+            **self._quotas.counters(),
         }
+
+    def closed(self, stream: int) -> None:
+        """To be told of each stream that ended."""
+        if self._quotas.active:
+            self._quotas.closed(stream)
 
     def _event_routes(self, cors: Cors) -> Paths:
         config = self._config
         secret = config.publish_token
         token = None if secret is None else secret.get_secret_value()
         access = self._access if self._access.logs_publishes else None
-        publish = Publish(self._hub, token, cors, access)
+        publish = Publish(self._hub, token, cors, self._clients, self._quotas, access)
         subscribe = Subscribe(config.max_topics, lambda: time.time_ns() // 1_000_000)
         routes = {b"GET": Route(subscribe, streams=True), b"POST": Route(publish, publish.admit)}
         return {b"/events": routes}
@@ -183,6 +194,8 @@ class Entrance:
             Routes(paths, cors),
             cors,
             _hosts(config, sockets),
+            self._clients,
+            self._quotas,
             self._waits,
             self._streams,
             self._on_arrival,

@@ -18,6 +18,7 @@ import asyncio
 from typing import Final, cast
 
 from fastsse.errors import FastsseError, TurnedAway
+from fastsse.http.clients import host_of
 from fastsse.http.problems import Problem, problem_of, problem_response
 from fastsse.http.reader import Reader
 from fastsse.http.request import Request
@@ -55,11 +56,13 @@ class Connection(asyncio.Protocol):
         "_wait",
     )
 
-    def __init__(self, site: Site, early: bytes = b"") -> None:
-        """`early` are bytes that were read before there was a transport."""
+    def __init__(self, site: Site, early: bytes = b"", peer: str = "") -> None:
+        """`early` are bytes that were read before there was a transport; `peer` is the other
+        side's host when a proxy has announced it already."""
         self._site = site
         self._state = HEAD
         self._reader = Reader(site.limits, site.targets, site.hosts)
+        self._reader.peer = peer
         self._transport = cast(asyncio.Transport, None)
         self._wait = site.waits.head
         self._request: Request | None = None
@@ -76,6 +79,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        reader, clients = self._reader, self._site.clients
+        if not reader.peer:
+            reader.peer = host_of(transport.get_extra_info("peername"))
+            reader.is_announced = clients.expects_header(reader.peer)
         waits = self._site.waits
         waits.head.since[self] = waits.time()
         self._site.arrived(self)
@@ -305,6 +312,9 @@ class Connection(asyncio.Protocol):
 
     def peer(self) -> str:
         """The client's address, for logs."""
+        request, site = self._request, self._site
+        if request is not None and site.clients.active:
+            return site.client(request)
         return peer_of(self._transport)
 
     def _refuse(self, problem: Problem) -> None:
@@ -350,8 +360,8 @@ class Connection(asyncio.Protocol):
         assert subscription is not None
         site = self._site
         try:
-            lines = site.cors.lines(request.headers) if site.cors.active else b""
-            site.streams.take_copy(self._transport, subscription, request.chunked, lines)
+            opening = site.opening(subscription, request, peer_of(self._transport))
+            site.streams.take_copy(self._transport, opening)
         except TurnedAway:
             self._state = ANSWERING
             self._persists = False

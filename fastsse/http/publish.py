@@ -1,6 +1,7 @@
 """`POST /events`: a request's body as events, put in order by the hub."""
 
 import hmac
+import math
 from typing import Final, NamedTuple
 
 import orjson
@@ -8,8 +9,10 @@ import orjson
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
 from fastsse.http.batch import event_of_json, events_of_lines
+from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem, problem_of
+from fastsse.http.quotas import Owner, Quotas
 from fastsse.http.request import Request, Target
 from fastsse.http.responses import json_response
 from fastsse.http.routes import Exchange
@@ -34,6 +37,8 @@ class Publish:
         hub: orders them.
         token: what `Authorization: Bearer` must hold; None lets anyone publish.
         cors: says which pages may.
+        clients: tells who they are.
+        quotas: how many publishes a client may send.
         access: told of each publish; None when that would write nothing.
     """
 
@@ -42,15 +47,19 @@ class Publish:
         hub: Hub,
         token: str | None,
         cors: Cors,
+        clients: Clients,
+        quotas: Quotas,
         access: AccessLog | None,
     ) -> None:
         self._hub = hub
         self._token = None if token is None else token.encode()
         self._cors = cors
+        self._clients = clients
+        self._quotas = quotas
         self._access = access
 
     def admit(self, request: Request) -> None:
-        """Looks at the head before the body is read. Raises Problem (400, 401, 403, 415)."""
+        """Looks at the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
         headers = request.headers
         if self._token is not None:
             self._authorise(headers.get(b"authorization"))
@@ -65,6 +74,8 @@ class Publish:
             target.publication = _read_query(target)
         if target.publication is _NOT_IN_QUERY:
             _content_type(request)
+        if self._quotas.active:
+            self._take_allowance(request)
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles POST, admitted. Raises InvalidEvent or Problem (400)."""
@@ -74,7 +85,10 @@ class Publish:
             topics, event, event_id, retry = query
             self._publish(Event(topics, bytes(body), event, event_id, retry), body, exchange)
         elif _content_type(request) == _NDJSON:
-            self._publish_batch(events_of_lines(body), body, exchange)
+            events = events_of_lines(body)
+            if self._quotas.active:
+                self._quotas.published_more(self._owner(request), len(events) - 1)
+            self._publish_batch(events, body, exchange)
         else:
             self._publish(event_of_json(body), body, exchange)
 
@@ -115,6 +129,16 @@ class Publish:
         assert self._access is not None
         status = problem_of(outcome).status if isinstance(outcome, FastsseError) else 200
         self._access.published(exchange.peer(), events, sent_bytes, status)
+
+    def _owner(self, request: Request) -> Owner:
+        forwarded = request.headers.get(b"x-forwarded-for")
+        return self._quotas.owner(self._clients.address(request.peer, forwarded), None)
+
+    def _take_allowance(self, request: Request) -> None:
+        wait_s = self._quotas.publish_wait_s(self._owner(request))
+        if wait_s:
+            after = b"Retry-After: %d\r\n" % math.ceil(wait_s)
+            raise Problem(429, "This client publishes too much.", header_lines=after)
 
     def _authorise(self, given: bytes | None) -> None:
         assert self._token is not None

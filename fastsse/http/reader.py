@@ -13,6 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from fastsse.http.hosts import Hosts
 from fastsse.http.problems import Problem
+from fastsse.http.proxied import read_announcement
 from fastsse.http.request import Request, Targets
 from fastsse.http.upload import BLANK_LINE, Upload
 
@@ -30,12 +31,19 @@ _KEPT_HEADERS: Final = (
     b"Content-Encoding",
     b"Content-Length",
     b"Content-Type",
+    b"Cookie",
     b"Expect",
     b"Host",
+    b"If-None-Match",
     b"Last-Event-ID",
     b"Origin",
+    b"Referer",
     b"Transfer-Encoding",
+    b"X-Forwarded-For",
 )
+# Those that may stand several times, as one list (RFC 9110 §5.2). Credentials that stand twice
+# are joined too: so they are no credentials, whatever each would be worth.
+_LISTS: Final = frozenset({b"authorization", b"if-none-match", b"x-forwarded-for"})
 _SPELLING: Final = {name.lower(): name.decode() for name in _KEPT_HEADERS}
 # Sent by about every client, and of no interest here.
 _IGNORED_HEADERS: Final = (
@@ -45,7 +53,6 @@ _IGNORED_HEADERS: Final = (
     b"Cache-Control",
     b"Connection",
     b"Pragma",
-    b"Referer",
     b"Sec-Fetch-Dest",
     b"Sec-Fetch-Mode",
     b"Sec-Fetch-Site",
@@ -82,6 +89,8 @@ class Reader:
         "_partial",
         "_repeated",
         "_targets",
+        "is_announced",
+        "peer",
         "persists",
         "upload",
     )
@@ -98,6 +107,10 @@ class Reader:
         self.upload: Upload | None = None
         #: Whether the connection may carry another request (RFC 9112 §9.3).
         self.persists = True
+        #: The other side's host; told to each request.
+        self.peer = ""
+        #: Whether a PROXY protocol header has to come first, and has not come yet.
+        self.is_announced = False
 
     @property
     def is_within_head(self) -> bool:
@@ -114,6 +127,10 @@ class Reader:
         known = len(self._partial)
         if known:
             data = self._partial + data
+        if self.is_announced:
+            data, known = self._read_announcement(data), 0
+            if not data:
+                return None, b""
         found = data.find(BLANK_LINE, known - 3 if known > 3 else 0)
         end = found + 4 if found >= 0 else len(data)
         if end > self._limits.head_bytes:
@@ -130,6 +147,16 @@ class Reader:
         if known:
             self._partial = b""
         return self._request(data, end), data[end:]
+
+    def _read_announcement(self, data: bytes) -> bytes:
+        """What follows the PROXY protocol header; nothing while that is not whole."""
+        announced = read_announcement(data)
+        self._partial = b"" if announced else data
+        if announced is None:
+            return b""
+        self.is_announced = False
+        self.peer = announced.host or self.peer
+        return data[announced.size :]
 
     def expect_body(self, request: Request) -> bool:
         """Makes ready for the body; False when the request has none. Refuses one too large."""
@@ -169,7 +196,10 @@ class Reader:
             known = _KNOWN.get(name.lower())
         if known and self.upload is None:
             if known in self._headers:
-                self._repeated = known
+                if known in _LISTS:
+                    value = self._headers[known] + b", " + value
+                else:
+                    self._repeated = known
             self._headers[known] = value
 
     def on_headers_complete(self) -> None:
@@ -210,7 +240,7 @@ class Reader:
         elif host != self._host:
             self._hosts.check(host)
             self._host = host
-        return Request(method, self._targets.parse(target), headers, minor == b"1")
+        return Request(method, self._targets.parse(target), headers, minor == b"1", self.peer)
 
     def _do_not_upgrade(self, head: bytes) -> None:
         """Nothing is upgraded here (RFC 9110 §7.8 allows that), but llhttp takes what follows for

@@ -97,14 +97,21 @@ class Request:
     """One request whose body, if any, is complete. `headers` holds the few that routes read,
     by lower-case name, values stripped of nothing."""
 
-    __slots__ = ("body", "chunked", "headers", "method", "target")
+    __slots__ = ("body", "chunked", "headers", "method", "peer", "target")
 
     def __init__(
-        self, method: bytes, target: Target, headers: dict[bytes, bytes], chunked: bool
+        self,
+        method: bytes,
+        target: Target,
+        headers: dict[bytes, bytes],
+        chunked: bool,
+        peer: str = "",
     ) -> None:
         self.method = method
         self.target = target
         self.headers = headers
         #: Whether the client understands chunked coding: HTTP/1.1.
         self.chunked = chunked
+        #: The other side's host, `unix`, or whom a trusted proxy announced.
+        self.peer = peer
         self.body: bytes | bytearray = b""

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Final
 
 from fastsse.config import HttpOptions
 from fastsse.errors import Refused
+from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
 from fastsse.http.hosts import Hosts
 from fastsse.http.problems import problem_of
+from fastsse.http.quotas import Quotas
 from fastsse.http.reader import Limits
 from fastsse.http.request import Request, Targets
 from fastsse.http.routes import Routes
-from fastsse.http.streams import Streams
+from fastsse.http.streams import Opening, Streams
 from fastsse.http.upload import Upload
 from fastsse.http.waits import Waits
 from fastsse.log import get_logger
+from fastsse.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from fastsse.http.protocol import Connection
@@ -35,6 +38,8 @@ class Site:
         routes: what is served.
         cors: for which pages of other origins.
         hosts: the names that are answered to.
+        clients: tells who they are, behind proxies too.
+        quotas: what each client may have.
         waits: where connections stand while they wait.
         streams: opens streams.
         arrived: called for each new connection, which stands in `waits` then.
@@ -44,12 +49,14 @@ class Site:
 
     __slots__ = (
         "arrived",
+        "clients",
         "cors",
         "draining",
         "hosts",
         "limits",
         "loop",
         "max_upload_bytes",
+        "quotas",
         "routes",
         "streams",
         "targets",
@@ -63,6 +70,8 @@ class Site:
         routes: Routes,
         cors: Cors,
         hosts: Hosts,
+        clients: Clients,
+        quotas: Quotas,
         waits: Waits,
         streams: Streams,
         arrived: "Callable[[Connection], None]",
@@ -72,6 +81,8 @@ class Site:
         self.routes = routes
         self.cors = cors
         self.hosts = hosts
+        self.clients = clients
+        self.quotas = quotas
         self.waits = waits
         self.streams = streams
         self.arrived = arrived
@@ -79,6 +90,20 @@ class Site:
         self.upload_bytes = 0
         self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
         self.draining = False
+
+    def client(self, request: Request) -> str:
+        """The address of a request's client."""
+        return self.clients.address(request.peer, request.headers.get(b"x-forwarded-for"))
+
+    def opening(self, subscription: Subscription, request: Request, peer: str) -> Opening:
+        """The stream that a request asks for. `peer` names the other side for the log."""
+        lines = self.cors.lines(request.headers) if self.cors.active else b""
+        owner = None
+        if self.clients.active:
+            peer = self.client(request)
+        if self.quotas.active:
+            owner = self.quotas.owner(self.client(request), None)
+        return Opening(subscription, request.chunked, lines, peer, owner)
 
     def count_upload(self, upload: Upload | None) -> None:
         """Notes how much of a body is here. Raises Problem (503) when all hold too much."""

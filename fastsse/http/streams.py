@@ -7,20 +7,23 @@ import random
 from asyncio import BaseTransport, Transport
 from collections.abc import Callable
 from socket import socket
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastsse.errors import TurnedAway
 from fastsse.http.descriptors import out_of_descriptors
+from fastsse.http.quotas import Owner, Quotas
 from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
 from fastsse.hub.channels import Channels
 from fastsse.log import AccessLog
 from fastsse.subscriptions import Subscription
 
-__all__ = ["ComeBack", "Streams", "name_of", "peer_of"]
+__all__ = ["ComeBack", "Opening", "Streams", "name_of", "peer_of"]
 
 _HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
 _RAW: Final = b"Connection: close\r\n"
+# They differ by coding and by what one origin is told; a flood of others builds its own.
+_HEADS_MOST: Final = 1_000
 
 RETRY_LEAST_S: Final = 5.0
 RETRY_MOST_S: Final = 60.0
@@ -58,12 +61,27 @@ class ComeBack:
         return round(1000 * shortest_s * (1 + self._spread() / 2))
 
 
+class Opening(NamedTuple):
+    """A stream that is to be opened.
+
+    `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
+    `client` is for the log; `owner` None where nothing is limited.
+    """
+
+    subscription: Subscription
+    chunked: bool
+    lines: bytes
+    client: str
+    owner: Owner | None = None
+
+
 class Streams:
     """Hands sockets to the sender, or tells their clients when to come back.
 
     Arguments:
         channels: takes them.
         come_back: says when those turned away shall return.
+        quotas: what each client may have.
         access: told of each stream.
         call_soon: the loop's; the sender is woken once for all streams of a turn.
         exhausted: called when the process has no descriptor left.
@@ -74,6 +92,7 @@ class Streams:
         self,
         channels: Channels,
         come_back: ComeBack,
+        quotas: Quotas,
         *,
         access: AccessLog,
         call_soon: Callable[[Callable[[], None]], object],
@@ -82,6 +101,7 @@ class Streams:
     ) -> None:
         self._channels = channels
         self._come_back = come_back
+        self._quotas = quotas
         self._access = access
         self._call_soon = call_soon
         self._will_wake = False
@@ -91,50 +111,51 @@ class Streams:
         #: Subscribers told to come back later.
         self.turned_away = 0
 
-    def take(
-        self,
-        sock: socket,
-        subscription: Subscription,
-        chunked: bool,
-        lines: bytes,
-        client: str,
-    ) -> None:
+    def take(self, sock: socket, opening: Opening) -> None:
         """Gives the sender a socket that no transport has; `sock` is detached then.
 
-        `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
-        `client` is for the log. Raises TurnedAway, and then nothing was changed.
+        Raises TurnedAway, and then nothing was changed.
         """
-        stream = self._open(sock.fileno(), subscription, chunked, lines)
+        self._open(sock.fileno(), opening)
         sock.detach()
-        self._access.opened(stream, client, subscription.selectors)
 
-    def take_copy(
-        self, transport: Transport, subscription: Subscription, chunked: bool, lines: bytes
-    ) -> None:
+    def take_copy(self, transport: Transport, opening: Opening) -> None:
         """As `take`, for a transport's socket: the sender gets a duplicate of its descriptor, and
         the transport is to be aborted."""
         fd = self._duplicate(transport)
         try:
-            stream = self._open(fd, subscription, chunked, lines)
+            self._open(fd, opening)
         except BaseException:
             os.close(fd)
             raise
-        self._access.opened(stream, peer_of(transport), subscription.selectors)
 
-    def _open(self, fd: int, subscription: Subscription, chunked: bool, lines: bytes) -> int:
-        """Gives the sender a descriptor, which is the sender's when this returns the handle."""
+    def _open(self, fd: int, opening: Opening) -> None:
+        """Gives the sender a descriptor, which is the sender's when this returns."""
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._channels.has_room():
             raise TurnedAway("full")
-        head = self._heads.get((chunked, lines))
-        if head is None:
-            head = b"".join((_HEAD, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
-            self._heads[chunked, lines] = head
-        stream = self._channels.open(subscription, head, chunked, fd)
+        subscription, chunked, lines, client, owner = opening
+        if owner is not None:
+            replays = subscription.cursor.kind != "head"
+            if not self._quotas.may_open(owner, replays=replays):
+                raise TurnedAway("limited")
+        stream = self._channels.open(subscription, self._head(chunked, lines), chunked, fd)
+        if owner is not None:
+            self._quotas.opened(stream, owner)
+        self._access.opened(stream, client, subscription.selectors)
         if not self._will_wake:
             self._will_wake = True
             self._call_soon(self._wake)
-        return stream
+
+    def _head(self, chunked: bool, lines: bytes) -> bytes:
+        """The response head of a stream; the same object for all that have the same."""
+        head = self._heads.get((chunked, lines))
+        if head is None:
+            head = b"".join((_HEAD, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
+            if len(self._heads) >= _HEADS_MOST:
+                self._heads.clear()
+            self._heads[chunked, lines] = head
+        return head
 
     def _wake(self) -> None:
         self._will_wake = False

@@ -354,7 +354,7 @@ async def test_two_tokens_are_refused(start) -> None:
     async with connected(server) as raw:
         both = ["Authorization: Bearer s3cret", "Authorization: Bearer s3cret"]
         await raw.send(request("POST", "/events?topic=a", *both, body=b"x"))
-        assert (await raw.answer()).status == 400
+        assert (await raw.answer()).status == 401
 
 
 # ── Reading JSON, on its own ──────────────────────────────────────────────────────────────────

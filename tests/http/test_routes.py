@@ -176,7 +176,12 @@ async def test_no_origin_is_allowed_by_default(server) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 async def test_allowed_origin_may_read_streams_and_errors(start, whole) -> None:
     server = await start(cors_origins=[PAGE, "http://localhost:3000"])
-    allowed = {"access-control-allow-origin": PAGE, "vary": "Origin"}
+    allowed = {
+        "access-control-allow-origin": PAGE,
+        "access-control-allow-credentials": "true",
+        "access-control-expose-headers": "Last-Event-ID, Link, ETag, Retry-After",
+        "vary": "Origin",
+    }
     async with connected(server) as raw:
         answer = await asked(raw, "GET", "/events", f"Origin: {PAGE}")
         assert (answer.status, cors_of(answer.headers)) == (400, allowed)
@@ -217,9 +222,8 @@ async def test_preflight_allows_what_streams_and_publishes_need(start) -> None:
     assert answer.status == 204
     assert headers["access-control-allow-origin"] == PAGE
     allowed = set(headers["access-control-allow-headers"].split(", "))
-    assert allowed == {"Last-Event-ID", "Authorization", "Content-Type"}
+    assert allowed == {"Last-Event-ID", "Authorization", "Cache-Control", "Content-Type"}
     assert "POST" in headers["access-control-allow-methods"]
-    assert "access-control-allow-credentials" not in headers
     assert headers["vary"] == "Origin"
 
 

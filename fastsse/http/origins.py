@@ -1,0 +1,65 @@
+"""Sets of web origins: exact ones, every name below a domain, or any.
+
+A pattern is `https://*.example.com`: the star stands for one or more whole labels, so it matches
+`https://a.example.com` and `https://b.a.example.com`, and neither `https://example.com` nor
+`https://evil-example.com` nor `https://a.example.com.evil.net`. Scheme and port must be equal.
+`null`, the origin of sandboxed pages and files, which anybody can have, is in no set but `*`.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["ANY", "Origins"]
+
+ANY: Final = "*"
+_STAR: Final = "://*."
+# One label of a host name and its dot, in the lower case that browsers send.
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\."
+_LONGEST: Final = 300
+
+
+class Origins:
+    """Whether an origin is one of those allowed. Immutable.
+
+    Arguments:
+        origins: as the options hold them: exact, patterns, or `*` alone; lower case.
+    """
+
+    __slots__ = ("_exact", "_patterns", "is_any")
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        listed = tuple(origins)
+        #: Whether every page is meant, which excludes credentials (Fetch, "CORS protocol").
+        self.is_any = ANY in listed
+        self._exact = frozenset(o.encode() for o in listed if _STAR not in o and o != ANY)
+        patterns = "|".join(map(_pattern, filter(lambda o: _STAR in o, listed)))
+        self._patterns = re.compile(patterns.encode()) if patterns else None
+
+    def __bool__(self) -> bool:
+        return self.is_any or bool(self._exact) or self._patterns is not None
+
+    def __contains__(self, origin: bytes) -> bool:
+        """Whether `origin`, an `Origin` header's value, is allowed. O(its length)."""
+        if self.is_any:
+            return True
+        origin = origin.strip().lower()
+        if origin in self._exact:
+            return True
+        if self._patterns is None or len(origin) > _LONGEST:
+            return False
+        return self._patterns.fullmatch(origin) is not None
+
+
+def origin_of(url: bytes) -> bytes | None:
+    """Scheme and authority of a `Referer`; None for what is no such URL (RFC 9110 §10.1.3)."""
+    match = _URL.match(url.strip())
+    return match[0].lower() if match else None
+
+
+_URL: Final = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#\\@\x00-\x20]+(?=[/?#]|$)")
+
+
+def _pattern(origin: str) -> str:
+    scheme, rest = origin.split(_STAR)
+    return f"{re.escape(scheme)}://(?:{_LABEL})+{re.escape(rest)}"

@@ -1,0 +1,212 @@
+"""How much one client may do, by its address and by its token's subject.
+
+Rates are token buckets that hold two seconds' worth. What a replay costs is known only
+afterwards, so it is paid then: whoever is in debt opens no stream with a replay until the time
+has paid for it. Accounts are kept within bounds; the one unused longest goes first, and with it
+what it had used up, but never the count of streams that are open.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from fastsse.config import LimitOptions
+from fastsse.http.clients import account_name
+
+__all__ = ["ACCOUNTS_MOST", "Owner", "Quotas"]
+
+ACCOUNTS_MOST: Final = 100_000
+BURST_S: Final = 2.0
+_KINDS: Final = ("streams", "opens", "publishes", "replay")
+# Longer subjects are known by their hash.
+_NAME_LONGEST: Final = 64
+
+
+class _Account:
+    """What one client has used: open streams, and what is left in its three buckets."""
+
+    __slots__ = ("at_s", "opens", "publishes", "replay", "streams")
+
+    def __init__(self, ledger: "_Ledger", now_s: float) -> None:
+        self.streams = 0
+        self.opens = _full(ledger.opens)
+        self.publishes = _full(ledger.publishes)
+        self.replay = _full(ledger.replay)
+        self.at_s = now_s
+
+
+class _Ledger:
+    """The accounts of one side, addresses or subjects."""
+
+    __slots__ = ("_accounts", "active", "opens", "publishes", "replay", "side", "streams")
+
+    def __init__(self, side: str, streams: int, opens: int, publishes: int, replay: int) -> None:
+        self.side = side
+        self.streams = streams
+        self.opens = opens
+        self.publishes = publishes
+        self.replay = replay
+        self.active = any((streams, opens, publishes, replay))
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def account(self, name: str, now_s: float) -> _Account:
+        """The account by a name, with its buckets as full as they are by now. O(1)."""
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = _Account(self, now_s)
+            self._forget()
+            return account
+        self._accounts.move_to_end(name)
+        span_s = now_s - account.at_s
+        account.at_s = now_s
+        account.opens = _filled(account.opens, self.opens, span_s)
+        account.publishes = _filled(account.publishes, self.publishes, span_s)
+        account.replay = _filled(account.replay, self.replay, span_s)
+        return account
+
+    def find(self, name: str) -> _Account | None:
+        """The account by a name, when there is one."""
+        return self._accounts.get(name)
+
+    def _forget(self) -> None:
+        """Keeps the bound: looks at two of the oldest for each that was added."""
+        for _ in range(2):
+            if len(self._accounts) <= ACCOUNTS_MOST:
+                return
+            name, account = next(iter(self._accounts.items()))
+            if account.streams:
+                self._accounts.move_to_end(name)
+            else:
+                del self._accounts[name]
+
+
+class Owner(NamedTuple):
+    """Whose a request is: the names of its accounts, empty where nothing is limited."""
+
+    address: str
+    subject: str
+
+
+class Quotas:
+    """The limits of one worker. Loop thread only.
+
+    Arguments:
+        options: the limits.
+        time: loop time, s.
+    """
+
+    __slots__ = ("_addresses", "_owners", "_sides", "_subjects", "_time", "active", "refused")
+
+    def __init__(self, options: LimitOptions, time: Callable[[], float]) -> None:
+        self._time = time
+        self._addresses = _ledger("address", options)
+        self._subjects = _ledger("subject", options)
+        self._sides = (self._addresses, self._subjects)
+        self._owners: dict[int, Owner] = {}
+        #: Whether anything is limited; without that nobody need ask.
+        self.active = self._addresses.active or self._subjects.active
+        #: Requests refused, by limit.
+        self.refused: Counter[str] = Counter()
+
+    def owner(self, host: str, subject: str | None) -> Owner:
+        """Whose accounts a request falls to."""
+        address = account_name(host) if self._addresses.active else ""
+        if subject is None or not self._subjects.active:
+            return Owner(address, "")
+        # A hash can't be mistaken for a short subject: it has more letters than those.
+        long = len(subject) > _NAME_LONGEST
+        return Owner(address, blake2b(subject.encode()).hexdigest() if long else "=" + subject)
+
+    def may_open(self, owner: Owner, *, replays: bool) -> bool:
+        """Takes a stream from the owner's allowance, or nothing. O(1)."""
+        now_s = self._time()
+        accounts = self._accounts(owner, now_s)
+        for ledger, account in accounts:
+            kind = _stream_objection(ledger, account, replays)
+            if kind is not None:
+                self.refused[f"{ledger.side}_{kind}"] += 1
+                return False
+        for _, account in accounts:
+            account.opens -= 1
+        return True
+
+    def opened(self, stream: int, owner: Owner) -> None:
+        """A stream that `may_open` allowed is open; it counts until `closed`."""
+        self._owners[stream] = owner
+        for _, account in self._accounts(owner, self._time()):
+            account.streams += 1
+
+    def closed(self, stream: int) -> None:
+        """A stream has ended. O(1)."""
+        owner = self._owners.pop(stream, None)
+        if owner is None:
+            return
+        for ledger, name in zip(self._sides, owner, strict=True):
+            account = ledger.find(name) if name else None
+            if account is not None:
+                account.streams -= 1
+
+    def replayed(self, stream: int, sent_bytes: int) -> None:
+        """History went to a stream."""
+        owner = self._owners.get(stream)
+        if owner is not None:
+            for _, account in self._accounts(owner, self._time()):
+                account.replay -= sent_bytes
+
+    def publish_wait_s(self, owner: Owner) -> float:
+        """Takes a publish from the owner's allowance: 0; or nothing: seconds until there is one
+        again."""
+        accounts = self._accounts(owner, self._time())
+        for ledger, account in accounts:
+            if ledger.publishes and account.publishes < 1:
+                self.refused[f"{ledger.side}_publishes"] += 1
+                return (1 - account.publishes) / ledger.publishes
+        for _, account in accounts:
+            account.publishes -= 1
+        return 0.0
+
+    def published_more(self, owner: Owner, events: int) -> None:
+        """A publish that was allowed held so many events more than one; they are owed."""
+        for _, account in self._accounts(owner, self._time()):
+            account.publishes -= events
+
+    def counters(self) -> dict[str, int]:
+        """Requests refused, by the names of the metrics."""
+        return {
+            f"limited_{side.side}_{kind}": self.refused[f"{side.side}_{kind}"]
+            for side in self._sides
+            for kind in _KINDS
+        }
+
+    def _accounts(self, owner: Owner, now_s: float) -> list[tuple[_Ledger, _Account]]:
+        return [
+            (ledger, ledger.account(name, now_s))
+            for ledger, name in zip(self._sides, owner, strict=True)
+            if name
+        ]
+
+
+def _ledger(side: str, options: LimitOptions) -> _Ledger:
+    return _Ledger(side, *(getattr(options, f"{side}_{kind}") for kind in _KINDS))
+
+
+def _stream_objection(ledger: _Ledger, account: _Account, replays: bool) -> str | None:
+    if ledger.streams and account.streams >= ledger.streams:
+        return "streams"
+    if ledger.opens and account.opens < 1:
+        return "opens"
+    if replays and ledger.replay and account.replay <= 0:
+        return "replay"
+    return None
+
+
+def _full(rate: int) -> float:
+    return max(1.0, rate * BURST_S)
+
+
+def _filled(level: float, rate: int, span_s: float) -> float:
+    return min(_full(rate), level + span_s * rate) if rate else level
