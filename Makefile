@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard fastsse/*.pyx fastsse/*.pxd fastsse/*/*.pyx fastsse/*/*.pxd)
 SANITIZED := build/sanitized
+JOBS ?= 3
 # What a sanitizer is loaded with must be the interpreter itself, not a launcher in front of it.
 REAL_PYTHON = $(realpath $(BIN)/python)
 
@@ -29,8 +30,9 @@ $(VENV)/.test-installed: $(VENV)/.installed
 serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000" for more)
 	$(BIN)/fastsse serve $(ARGS)
 
-test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part)
-	$(BIN)/python -m pytest $(ARGS)
+# Much of the suite is waiting, so more of it at once than there are cores.
+test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part, JOBS=0 one by one)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.test-installed  ## ruff and mypy
 	$(BIN)/ruff check .
