@@ -17,6 +17,7 @@ from fastsse.config.options import (
     StreamOptions,
 )
 from fastsse.config.presence import PresenceOptions
+from fastsse.config.processes import ProcessOptions
 from fastsse.config.rules import LagPolicy, TopicLimits, TopicRule
 from fastsse.config.settings import Config
 
@@ -33,6 +34,7 @@ __all__ = [
     "Option",
     "PresenceOptions",
     "Problem",
+    "ProcessOptions",
     "StreamOptions",
     "TopicLimits",
     "TopicRule",

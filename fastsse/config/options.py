@@ -25,6 +25,7 @@ from fastsse.config.kinds import (
 )
 from fastsse.config.limits import LimitOptions
 from fastsse.config.presence import PresenceOptions
+from fastsse.config.processes import ProcessOptions
 from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, TopicLimits, TopicRule
 
 
@@ -201,5 +202,6 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     HttpOptions,
     LimitOptions,
     PresenceOptions,
+    ProcessOptions,
     LogOptions,
 )

@@ -19,6 +19,7 @@ from fastsse.config.options import (
     StreamOptions,
 )
 from fastsse.config.presence import PresenceOptions
+from fastsse.config.processes import ProcessOptions
 from fastsse.config.relations import conflicts
 
 ARGUMENT = "an argument"
@@ -31,6 +32,7 @@ _EXPLAINED_KINDS = (PATTERN, RULES)
 # The last base's options come first.
 class Config(
     LogOptions,
+    ProcessOptions,
     PresenceOptions,
     LimitOptions,
     HttpOptions,

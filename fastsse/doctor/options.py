@@ -164,6 +164,12 @@ ADVICE: dict[str, Advice] = {
         "shorter than the publishers' own: a reset now and then when they reuse a connection",
         "publishers' errors",
     ),
+    "workers": Advice(
+        "too few: one core is full and others idle; more than cores: memory, and nothing gained but "
+        "descriptors",
+        "`top` by process, `workers` of `/stats`",
+    ),
+    "pidfile": Advice("unset: `fastsse reload` finds no server", "`fastsse reload`"),
     "log_level": Advice("`debug`: a line for each publish, and CPU for it", "the log's size"),
     "log_format": Advice("`console` in a collector: lines it can't read", "the log"),
     "access_lines": Advice(
