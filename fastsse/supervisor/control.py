@@ -1,0 +1,155 @@
+"""The socket beside the pid file, by which `fastsse reload` asks and hears how it went.
+
+One packet to it (`reload`), one or none back: what was done, or why not. Only the server's own
+user may write to the socket.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from fastsse.errors import FastsseError
+from fastsse.supervisor.pidfile import PidFile
+
+__all__ = ["ControlSocket", "Outcome", "ReloadError", "ask_to_reload"]
+
+_RELOAD: Final = b"reload"
+_DONE: Final = b"done "
+_REFUSED: Final = b"refused "
+_PACKET_MOST: Final = 64 * 1024
+_ASKERS_MOST: Final = 16
+
+
+class ReloadError(FastsseError):
+    """A reload was refused, or nobody could be asked. `str()` is one line."""
+
+
+class Outcome(NamedTuple):
+    """How a reload ended, in one line."""
+
+    is_done: bool
+    text: str
+
+
+# Says that a callable is to be called whenever a socket is readable; and no longer.
+Watch = Callable[[socket.socket, Callable[[], None]], None]
+Unwatch = Callable[[socket.socket], None]
+
+
+class ControlSocket:
+    """Takes wishes on `<pidfile>.sock`. For one thread, whatever loop it has.
+
+    Arguments:
+        pidfile: held by us, so that whatever lies at the socket's path is a dead server's.
+        watch, unwatch: the loop's.
+        reload: begins a reload; `answer` gives its outcome to all who asked.
+
+    Raises ReloadError when the path can't be had.
+    """
+
+    def __init__(
+        self, pidfile: PidFile, watch: Watch, unwatch: Unwatch, reload: Callable[[], None]
+    ) -> None:
+        self._path = socket_path(pidfile.path)
+        self._watch = watch
+        self._unwatch = unwatch
+        self._reload = reload
+        self._asking: list[socket.socket] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._socket.setblocking(False)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            before = os.umask(0o177)
+            try:
+                self._socket.bind(self._path)
+            finally:
+                os.umask(before)
+            self._socket.listen(_ASKERS_MOST)
+        except OSError as error:
+            self._socket.close()
+            raise ReloadError(
+                f"{self._path}: {error.strerror}. Choose another --pidfile."
+            ) from None
+        watch(self._socket, self._accept)
+
+    def answer(self, outcome: Outcome) -> None:
+        """Tells everybody who asked."""
+        asking, self._asking = self._asking, []
+        for sock in asking:
+            with contextlib.suppress(OSError):
+                sock.send((_DONE if outcome.is_done else _REFUSED) + outcome.text.encode())
+            sock.close()
+
+    def close(self) -> None:
+        """Removes the socket. Idempotent. In a forked child only the descriptors are closed: see
+        `descriptors`."""
+        if self._socket.fileno() >= 0:
+            self._unwatch(self._socket)
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        for sock in self.descriptors:
+            sock.close()
+
+    @property
+    def descriptors(self) -> tuple[socket.socket, ...]:
+        """All that is open here, for a child to close."""
+        return (self._socket, *self._asking)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._socket.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        if len(self._asking) >= _ASKERS_MOST:
+            sock.close()
+            return
+        self._asking.append(sock)
+        self._watch(sock, lambda: self._hear(sock))
+
+    def _hear(self, sock: socket.socket) -> None:
+        try:
+            wish = sock.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            wish = b""
+        self._unwatch(sock)
+        if wish == _RELOAD:
+            self._reload()
+        elif sock in self._asking:
+            self._asking.remove(sock)
+            sock.close()
+
+
+def ask_to_reload(pidfile: str, patience_s: float) -> str:
+    """Asks the server whose pid file this is to reload, waits, and returns what it did.
+
+    Raises ReloadError for a refusal, with its reason, and when no server answers.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(patience_s)
+        try:
+            sock.connect(socket_path(pidfile))
+            sock.send(_RELOAD)
+            answer = sock.recv(_PACKET_MOST)
+        except TimeoutError:
+            raise ReloadError(
+                f"No outcome within {patience_s:g} s; see the server's log."
+            ) from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ReloadError(f"No server answers for the pid file {pidfile} ({reason}).") from None
+    if answer.startswith(_DONE):
+        return answer.removeprefix(_DONE).decode(errors="replace")
+    if answer.startswith(_REFUSED):
+        raise ReloadError(answer.removeprefix(_REFUSED).decode(errors="replace"))
+    raise ReloadError("The server ended before the reload did.")
+
+
+def socket_path(pidfile: str) -> str:
+    """Where the socket of a pid file is."""
+    return pidfile + ".sock"

@@ -1,0 +1,96 @@
+"""Making a child that ends with its parent."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from fastsse.log import get_logger
+from fastsse.supervisor.wire import Link
+
+__all__ = ["CRASHED", "Closable", "fork"]
+
+log = get_logger("supervisor")
+#: The exit status of a child that an exception ended (sysexits.h: EX_SOFTWARE).
+CRASHED: Final = 70
+# prctl(2).
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+class Closable(Protocol):
+    """What a child must not hold."""
+
+    def close(self) -> None:
+        """Closes the descriptor; the supervisor's own stays."""
+
+
+def fork(
+    name: str, run: Callable[[Link], int], others: Iterable[Closable], *, dies_with_us: bool
+) -> tuple[int, Link]:
+    """Starts a child that calls `run` with its end of a link and exits with the status returned.
+
+    Arguments:
+        name: what the child is called in lists of processes; 15 bytes.
+        others: the supervisor's own descriptors, such as its ends of other children's links.
+
+        dies_with_us: whether it gets SIGTERM when the supervisor dies.
+
+    The child ignores SIGINT (a terminal sends it to all) and SIGHUP, and never returns from here.
+    Only to be called while there is one thread.
+    Raises OSError when there can be no more processes.
+    """
+    ours, theirs = Link.pair()
+    parent = os.getpid()
+    # A signal that comes between the fork and the child's own handlers would be taken twice.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _prepare(name, (ours, *others), dies_with_us, blocked)
+            _live(name, parent, run, theirs)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+    return pid, ours
+
+
+def _prepare(
+    name: str, others: Iterable[Closable], dies_with_parent: bool, mask: Iterable[int]
+) -> None:
+    """Makes a copy of the supervisor a process of its own."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    if dies_with_parent:
+        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for other in others:
+        other.close()
+
+
+def _live(name: str, parent: int, run: Callable[[Link], int], link: Link) -> None:
+    """The child's whole life."""
+    status = CRASHED
+    try:
+        # The supervisor may have died before it could be watched.
+        status = run(link) if os.getppid() == parent else CRASHED
+    except BaseException:
+        log.exception("A process ended by mistake.", child=name)
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        # Not the supervisor's exit handlers, nor its stack.
+        os._exit(status)

@@ -1,0 +1,102 @@
+"""A reload: workers are replaced one after another, each by one that serves already."""
+
+from collections import deque
+from collections.abc import Callable
+
+from fastsse.errors import FastsseError
+from fastsse.log import get_logger
+from fastsse.supervisor.children import Child, Slot
+from fastsse.supervisor.control import Outcome
+from fastsse.supervisor.family import Crew, Family
+from fastsse.supervisor.wire import REPLACED
+
+__all__ = ["Reload"]
+
+log = get_logger("supervisor")
+
+
+class Reload:
+    """Replaces the workers of a family, when asked to.
+
+    A slot's old worker is told to leave when its successor listens on the same sockets, and then
+    the next slot has its turn. If a successor can't start, the workers that there are stay, and
+    the configuration is what it was.
+
+    Arguments:
+        over: called with the outcome of each.
+    """
+
+    def __init__(self, crew: Crew, family: Family, over: Callable[[Outcome], None]) -> None:
+        self._crew = crew
+        self._family = family
+        self._over = over
+        self._left: deque[Slot] | None = None
+        self._note = ""
+        self._again = False
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there are workers still to be replaced."""
+        return self._left is not None
+
+    def begin(self) -> None:
+        """Begins one; when one is under way, another follows it."""
+        if self._left is not None:
+            self._again = True
+            return
+        try:
+            self._note = self._crew.reload()
+        except FastsseError as error:
+            log.error("Reload refused; all is as it was.", reason=str(error))
+            self._end(Outcome(False, str(error)))
+            return
+        self._left = deque(self._family.workers)
+        self._go_on()
+
+    def on_ready(self, slot: Slot) -> None:
+        """The successor of a slot's worker listens, so the old one no longer needs to."""
+        old, slot.child, slot.newcomer, slot.due_s = slot.child, slot.newcomer, None, None
+        if old is not None:
+            old.leaving = True
+            old.link.say(REPLACED)
+        self._go_on()
+
+    def on_end(self, slot: Slot, child: Child, how: str) -> None:
+        """A successor could not start."""
+        slot.newcomer = None
+        self._give_up(child.failure[1] if child.failure else f"It ended with {how}.")
+
+    def forget(self) -> None:
+        """The service stops: nobody is replaced any more."""
+        if self._left is not None:
+            self._left, self._again = None, False
+            self._over(Outcome(False, "The service stops."))
+
+    def _go_on(self) -> None:
+        if not self._left:
+            self._left = None
+            count = len(self._family.workers)
+            text = f"Reloaded: {count} worker{'s' if count > 1 else ''} replaced."
+            log.info(text, note=self._note)
+            self._end(Outcome(True, f"{text} {self._note}".rstrip()))
+            return
+        slot = self._left.popleft()
+        try:
+            slot.newcomer = self._family.start(slot)
+        except OSError as error:
+            self._give_up(f"No process can be started: {error.strerror}.")
+
+    def _give_up(self, reason: str) -> None:
+        left = len(self._left or ()) + 1
+        self._left = None
+        self._crew.revert()
+        log.error(
+            "Reload given up: a new worker could not start.", reason=reason, not_replaced=left
+        )
+        self._end(Outcome(False, f"A new worker can't start. {reason}"))
+
+    def _end(self, outcome: Outcome) -> None:
+        self._over(outcome)
+        if self._again:
+            self._again = False
+            self.begin()

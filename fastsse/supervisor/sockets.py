@@ -1,0 +1,161 @@
+"""Listening sockets of all workers, opened before any of them exists.
+
+Each worker has a socket of its own on every address (SO_REUSEPORT), and the kernel spreads
+connects over them. All stay open in the supervisor for as long as it lives: whoever closes the
+last descriptor of such a socket resets the connects that wait on it. A Unix socket, and one that
+was inherited, is there once; all workers accept from it.
+"""
+
+import os
+import socket
+from collections.abc import MutableMapping, Sequence
+from typing import Final, NamedTuple
+
+from fastsse.config import Config
+from fastsse.errors import FastsseError
+from fastsse.http.entrance import Sockets
+from fastsse.http.listeners import BACKLOG, ListenError, open_sockets
+
+__all__ = ["Activation", "open_for_workers"]
+
+# sd_listen_fds(3).
+FIRST_FD: Final = 3
+ADMIN_NAME: Final = "admin"
+
+
+class Activation(NamedTuple):
+    """Descriptors of the sockets that the service manager opened for us: `admin` those that it
+    calls so (FileDescriptorName=), `main` all others."""
+
+    main: tuple[int, ...] = ()
+    admin: tuple[int, ...] = ()
+
+    @classmethod
+    def take(cls, environment: MutableMapping[str, str] = os.environ) -> "Activation":
+        """Reads and removes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES. Sockets that are meant for
+        another process are left alone."""
+        process = environment.pop("LISTEN_PID", "")
+        count = environment.pop("LISTEN_FDS", "")
+        names = environment.pop("LISTEN_FDNAMES", "").split(":")
+        if process != str(os.getpid()) or not count.isdecimal():
+            return cls()
+        fds = range(FIRST_FD, FIRST_FD + int(count))
+        admin = tuple(fd for fd, name in zip(fds, names, strict=False) if name == ADMIN_NAME)
+        return cls(tuple(fd for fd in fds if fd not in admin), admin)
+
+
+NO_SOCKETS: Final = Activation()
+
+
+def open_for_workers(
+    config: Config, count: int, activation: Activation = NO_SOCKETS
+) -> list[Sockets]:
+    """What each of `count` workers listens on; the same sockets for all where there is only one.
+
+    Raises ListenError, or ConfigError as `Sockets.bind`, and has then left nothing open.
+    """
+    if (config.fd is not None or config.uds is not None) and activation.main:
+        raise ListenError("The service manager gave sockets; leave out --uds and --fd.")
+    first = _activated(config, activation) if activation.main else Sockets.bind(config)
+    try:
+        main = _spread(first.main, count, may_add=not activation.main)
+        admin = _spread(first.admin, count, may_add=not activation.admin)
+    except BaseException:
+        first.close()
+        raise
+    return [Sockets(*one) for one in zip(main, admin, strict=True)]
+
+
+def _activated(config: Config, activation: Activation) -> Sockets:
+    """The sockets that the service manager opened; ours for what it left out."""
+    main = _adopt(config, activation.main)
+    admin: list[socket.socket] = []
+    if activation.admin:
+        admin = _adopt(config, activation.admin)
+    elif config.admin_port is not None:
+        raise ListenError(
+            f'admin_port is set, so one of the sockets must be called "{ADMIN_NAME}" '
+            "(FileDescriptorName=)."
+        )
+    sockets = Sockets(main, admin)
+    try:
+        sockets.check(config)
+    except BaseException:
+        sockets.close()
+        raise
+    return sockets
+
+
+def _adopt(config: Config, fds: Sequence[int]) -> list[socket.socket]:
+    adopted: list[socket.socket] = []
+    try:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+            named = config.model_copy(update={"fd": fd, "uds": None})
+            adopted.extend(open_sockets(named, named))
+    except (OSError, FastsseError):
+        for sock in adopted:
+            sock.close()
+        raise
+    return adopted
+
+
+def _spread(
+    first: Sequence[socket.socket], count: int, *, may_add: bool
+) -> list[Sequence[socket.socket]]:
+    """Sockets for each worker: `first` for the first, further ones on its addresses for others."""
+    reusable = [sock for sock in first if may_add and sock.family != socket.AF_UNIX]
+    if count == 1 or len(reusable) < len(first):
+        return _dealt(first, count)
+    opened: list[socket.socket] = []
+    try:
+        for sock in first:
+            # Only now: the first bind was to fail if anybody else has the port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for _ in range(count - 1):
+            opened.extend(_beside(sock) for sock in first)
+    except OSError as error:
+        for sock in opened:
+            sock.close()
+        raise ListenError(f"No socket for each worker: {error.strerror}.") from None
+    each = len(first)
+    return [first, *(opened[n * each : (n + 1) * each] for n in range(count - 1))]
+
+
+def _dealt(first: Sequence[socket.socket], count: int) -> list[Sequence[socket.socket]]:
+    """A fixed number of sockets for any number of workers: each has some, and none is nobody's."""
+    if len(first) <= 1 or count > len(first):
+        return [first] * count
+    return [first[number::count] for number in range(count)]
+
+
+def _beside(sock: socket.socket) -> socket.socket:
+    """Another socket on the same address, with the same options."""
+    other = socket.socket(sock.family, sock.type)
+    try:
+        other.setblocking(False)
+        for level, name in _COPIED:
+            if (value := _option(sock, level, name)) is not None:
+                other.setsockopt(level, name, value)
+        other.bind(sock.getsockname())
+        other.listen(BACKLOG)
+    except BaseException:
+        other.close()
+        raise
+    return other
+
+
+def _option(sock: socket.socket, level: int, name: int) -> int | None:
+    if level == socket.IPPROTO_IPV6 and sock.family != socket.AF_INET6:
+        return None
+    return sock.getsockopt(level, name)
+
+
+_COPIED: Final = (
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+    (socket.SOL_SOCKET, socket.SO_REUSEPORT),
+    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT),
+)

@@ -1,0 +1,77 @@
+"""What the supervisor and a child say to each other: short packets over a socket pair.
+
+A packet is one word, or a word, a space and a text. When either side is gone the other reads the
+end, so no child outlives its supervisor unnoticed.
+"""
+
+import contextlib
+import socket
+from typing import Final, NamedTuple
+
+__all__ = ["ALIVE", "DRAIN", "END", "FAILED", "READY", "REPLACED", "Link", "Packet"]
+
+# From a child.
+READY: Final = "ready"
+ALIVE: Final = "alive"  # … and how many streams it has; once a second.
+FAILED: Final = "failed"  # … an exit status and the reason: it could not start.
+# To a child.
+DRAIN: Final = "drain"  # The service stops: end all streams spread over the window.
+REPLACED: Final = "replaced"  # Another worker has the listeners: end the streams, refuse nobody.
+END: Final = "end"  # Now.
+
+_PACKET_MOST: Final = 4096
+
+
+class Packet(NamedTuple):
+    """One thing said."""
+
+    word: str
+    text: str
+
+
+class Link:
+    """One end. Never waits: what a full or dead peer can't take is lost."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._is_open = True
+
+    @classmethod
+    def pair(cls) -> "tuple[Link, Link]":
+        """Two ends."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(one), cls(other)
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    def say(self, word: str, text: str = "") -> None:
+        """Sends one packet; long texts are cut."""
+        with contextlib.suppress(OSError):
+            self._socket.send(f"{word} {text}".encode()[:_PACKET_MOST], socket.MSG_NOSIGNAL)
+
+    def hear(self) -> Packet | None:
+        """The next packet; None when there is none now, or will be none: see `is_open`."""
+        try:
+            data = self._socket.recv(_PACKET_MOST)
+        except BlockingIOError:
+            return None
+        except OSError:
+            data = b""
+        if not data:
+            self._is_open = False
+            return None
+        word, _, text = data.decode(errors="replace").partition(" ")
+        return Packet(word, text)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side is still there, as far as `hear` has seen."""
+        return self._is_open
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self._is_open = False
+        self._socket.close()

@@ -1,0 +1,91 @@
+"""Supervisors with children that do next to nothing."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commandline import environment
+
+PATIENCE_S = 30
+
+
+class Little:
+    """A supervisor under way, and the lines that its children wrote."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[list[str]] = []
+
+    async def line(self, *words: object) -> list[str]:
+        """The next line that begins so, lines before it kept in `lines`."""
+        begin = [str(word) for word in words]
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                assert self.process.stdout is not None
+                line = (await self.process.stdout.readline()).decode().split()
+                assert line, f"ended before {begin}: {self.lines}"
+                self.lines.append(line)
+                if line[: len(begin)] == begin:
+                    return line
+
+    def pid_of(self, number: int) -> int:
+        """The process that a started child is."""
+        return next(int(line[3]) for line in self.lines if line[0::2][:2] == ["start", str(number)])
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Its exit status, after all that it and its children wrote."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            rest = (await self.process.stdout.read()).decode()
+            self.lines += [line.split() for line in rest.splitlines()]
+            return await self.process.wait()
+
+    async def stop(self) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
+        await self.process.communicate()
+
+
+Begin = Callable[..., Awaitable[Little]]
+
+
+@pytest.fixture
+async def begin() -> AsyncIterator[Begin]:
+    """`await begin(2, "hub", SLOW="1")` starts one; nothing of it is left after the test."""
+    begun: list[Little] = []
+
+    async def begin_little(*arguments: object, **variables: str) -> Little:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.supervisor.littlecrew", *map(str, arguments)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**environment(), **variables},
+            cwd=Path(__file__).parents[2],
+        )
+        begun.append(Little(process))
+        return begun[-1]
+
+    yield begin_little
+    for little in begun:
+        await little.stop()
+
+
+async def gone(pid: int) -> None:
+    """Returns when there is no such process, or only its exit status is left."""
+    async with asyncio.timeout(PATIENCE_S):
+        while _state(pid) != "Z":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return "Z"

@@ -1,0 +1,100 @@
+"""A supervisor whose children do next to nothing, as a program: what it does is on its output.
+
+Each child writes a line when it starts and when it ends: `start 0 3 4711`, `end 0 3 drain` (slot,
+number, process or order). The environment says what goes wrong: FAIL_AT_START=slot,
+FAIL_FROM=number (no child from this number on can start), DIE_SOON=slot (serves and ends),
+SLOW=seconds (to drain), BAD=path (a reload is refused while there is such a file).
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from fastsse.config import Config
+from fastsse.errors import FastsseError
+from fastsse.log import configure
+from fastsse.supervisor.control import ControlSocket
+from fastsse.supervisor.forking import Closable
+from fastsse.supervisor.notify import Notifier
+from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.supervisor import StartError, Supervisor
+from fastsse.supervisor.wire import ALIVE, FAILED, READY, Link
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+class LittleCrew:
+    window_s = 0.2
+
+    def __init__(self) -> None:
+        self.closable: Sequence[Closable] = ()
+
+    def serve(self, slot: int, number: int, link: Link) -> int:
+        if os.environ.get("FAIL_AT_START") == str(slot) or number >= int(
+            os.environ.get("FAIL_FROM", "1000")
+        ):
+            link.say(FAILED, "7 it does not want to")
+            return 7
+        say("start", slot, number, os.getpid())
+        link.say(READY)
+        link.say(ALIVE, "5")
+        if os.environ.get("DIE_SOON") == str(slot):
+            return 3
+        if slot == -1:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            signal.sigwait([signal.SIGTERM])
+            say("end", slot, number, "term")
+            return 0
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            select.select([link], [], [])
+            packet = link.hear()
+            if packet is not None or not link.is_open:
+                word = packet.word if packet else "orphan"
+                if word != "end":
+                    time.sleep(float(os.environ.get("SLOW", "0")))
+                say("end", slot, number, word)
+                return 0
+
+    def serving(self) -> None:
+        say("serving", os.getpid())
+
+    def reload(self) -> str:
+        if os.path.exists(os.environ.get("BAD", "/nonexistent")):
+            raise FastsseError("port = no must be a number.")
+        return "port needs a restart."
+
+    def revert(self) -> None:
+        say("reverted")
+
+    def left_by_child(self) -> Sequence[Closable]:
+        return self.closable
+
+
+def main() -> int:
+    configure(Config(log_format="json"))
+    crew = LittleCrew()
+    notifier = Notifier()
+    supervisor = Supervisor(crew, int(sys.argv[1]), with_hub="hub" in sys.argv, notifier=notifier)
+    supervisor.reloaded = lambda outcome: say("reloaded", outcome.is_done, outcome.text)
+    if os.environ.get("PIDFILE"):
+        pidfile = PidFile(os.environ["PIDFILE"])
+        control = ControlSocket(
+            pidfile, supervisor.watch, supervisor.unwatch, supervisor.begin_reload
+        )
+        supervisor.reloaded = control.answer
+        crew.closable = control.descriptors
+    try:
+        return supervisor.run()
+    except StartError as error:
+        say("failed", error.exit_status, error)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
