@@ -96,7 +96,7 @@ def encode_frame(
 def load_frame(body: bytes, position: int, private: bool) -> Frame:
     """One event that was encoded before, elsewhere: its body as `Frame.body` gave it.
 
-    The bytes are trusted: who takes them from a socket or a file makes sure whose they are. O(size).
+    The bytes are trusted: who takes them from a socket or a file knows whose they are. O(size).
 
     Raises:
         ValueError: it is empty, which would end a chunked stream, or over 1 GiB.
@@ -124,7 +124,13 @@ PageNotice: TypeAlias = tuple[Literal["page"], int]
 """A replaying stream's page went into the socket; it waits for the next."""
 ClosedNotice: TypeAlias = tuple[Literal["closed"], int, int, str, float, int, int]
 """handle, channel, reason, seconds it lived, events and bytes it was sent."""
-Notice: TypeAlias = PageNotice | ClosedNotice
+ExpiringNotice: TypeAlias = tuple[Literal["expiring"], int]
+"""What a stream's token allows ends in `expiry_notice_ms`; told once for each attach or renewal."""
+Notice: TypeAlias = PageNotice | ClosedNotice | ExpiringNotice
+
+Claims: TypeAlias = tuple[int, int, int, int]
+"""When it expires (unix milliseconds, 0: never), a hash of the subject (0: none), a hash of the
+token (0: none), when that was issued (unix seconds, 0: unknown, and so before any time)."""
 
 @final
 class Sender:
@@ -136,7 +142,13 @@ class Sender:
         max_lag_bytes: What a blocked connection may lack before its policy acts.
         max_lag_ms: How old the oldest event that it lacks may be.
         retry_ms: The farewell's `retry:` when draining lies between this and its double.
-        tick_ms: How often the clock hand moves, 1 to 1000. The table is gone round once a second.
+        tick_ms: How often the clock hand moves, 1 to 1000. The table is gone round in 700 ms.
+        ping_ms: A stream that asked for pings gets one after 80 to 100 % of this, again and again;
+            0: none.
+        pong_timeout_ms: It ends, reason `no_pong`, when it answered none so long after the first
+            ping since its last answer; 0: never.
+        expiry_notice_ms: How long before its end the loop is told of a stream that expires; 0: not.
+        id_key: 32 bytes that seal stream ids; None takes random ones.
         write_limit_bytes, refuse_every: Faults for tests: at most so many bytes a send; every
             n-th send is refused as if the socket were full. 0: none.
 
@@ -157,6 +169,10 @@ class Sender:
         max_lag_ms: int = 20_000,
         retry_ms: int = 3_000,
         tick_ms: int = 50,
+        ping_ms: int = 0,
+        pong_timeout_ms: int = 0,
+        expiry_notice_ms: int = 0,
+        id_key: bytes | None = None,
         write_limit_bytes: int = 0,
         refuse_every: int = 0,
     ) -> None: ...
@@ -193,6 +209,8 @@ class Sender:
         chunked: bool,
         live: bool,
         first: Iterable[Frame],
+        claims: Claims | None = None,
+        pings: bool = False,
     ) -> None:
         """Hands a socket over, for ever: the sender closes it.
 
@@ -201,8 +219,14 @@ class Sender:
         page, and a `page` notice asks for the next when it is sent. The sender may sleep on until
         `wake` or another command: a burst of newcomers wakes it once.
 
+        With `claims` it ends within a second of their expiry, and by `revoke`. With `pings` it gets
+        events of type `fastsse.ping`, without an id line, whose data is its stream id, and has to
+        answer by `pong`.
+
         Raises:
-            ValueError: a stale handle, or a replay without a page. The fd stays the caller's.
+            ValueError: a stale handle, a replay without a page, or other than four claims. The fd
+                stays the caller's.
+            OverflowError: a claim is no unsigned number of 64 bits. The fd stays the caller's.
         """
 
     def page(self, handle: int, frame: Frame | None, live: bool) -> bool:
@@ -214,6 +238,57 @@ class Sender:
 
     def close(self, handle: int, reason: int, farewell: Frame | None) -> bool:
         """Ends a stream at its next frame boundary: farewell, last chunk, FIN. False when stale."""
+
+    def tell(self, handle: int, frame: Frame) -> bool:
+        """Sends one stream a frame of its own, between any two others; False when it has ended.
+
+        A stream that ends first may not get it (`close` takes a farewell for that); one whose
+        socket is full may be told `max_lag_bytes`, and ends with the next as `lagged`.
+
+        Raises:
+            ValueError: a wire frame.
+        """
+
+    def announce(self, frame: Frame) -> None:
+        """Sends a frame to every stream that there is, whatever its channel, in the order of
+        commands: a replaying one gets it between the pages commanded before and those after. A
+        reader that lags too far behind it is disconnected, whatever policy the events have. O(1)
+        here, O(channels + rows) there.
+
+        Raises:
+            ValueError: a wire frame.
+        """
+
+    def renew(self, handle: int, expires_unix_ms: int, token_hash: int, issued_s: int) -> bool:
+        """Gives a stream the claims of a newer token, see Claims; its subject stays.
+
+        Returns:
+            False when it has ended. True is no promise: it may be ending just now.
+        """
+
+    def revoke(self, subject_hash: int = 0, token_hash: int = 0, issued_before_s: int = 0) -> None:
+        """Ends all streams whose claims meet every condition that is not 0, within a second.
+
+        Only claims given before count: whoever is attached or renewed later stays, and so does
+        whoever has no claims. Issued before means earlier than that second, and a token that does
+        not say when is. O(1) here; there a walk over the table for 64 revocations at a time.
+
+        Raises:
+            ValueError: no condition at all.
+        """
+
+    def pong(self, handle: int) -> bool:
+        """A stream answered its pings, one and all so far. False when it has ended."""
+
+    def stream_id(self, handle: int) -> bytes:
+        """A stream's public name, 32 lower-case hex digits that nobody can guess. O(1).
+
+        Raises:
+            ValueError: the handle is stale.
+        """
+
+    def find_stream(self, id: bytes) -> int:
+        """The handle of the stream of that name, while it lives; else 0, as for any other bytes."""
 
     def take_notices(self, limit: int = 1024) -> list[Notice]:
         """What happened since, at most `limit` rows; `notice_fd` stays readable if more wait.
@@ -275,4 +350,4 @@ class Sender:
         what lies above), and the sum in seconds. Counts are not cumulative. Any thread."""
 
     def advance_clock(self, ms: int) -> None:
-        """For tests: lets time pass for lag, heartbeats and drain."""
+        """For tests: lets time pass for lag, heartbeats, pings, expiry and drain."""

@@ -2,29 +2,35 @@
 # What happens behind it stands in the .pxd rooms beside this file, one concept each; ARCHITECTURE.md
 # has the map. Arguments are checked here, so that the rooms can rely on them.
 
+import os
+
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport strerror
+from libc.string cimport memcpy, strerror
 
+from fastsse._claims cimport CLAIM_WORDS, Claim, Revocation
 from fastsse._counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
 from fastsse._frame cimport (
-    MAX_BODY_BYTES, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep, frame_of_bytes, frame_wire,
-    frame_wire_bytes, join, text_ends_a_line)
+    MAX_BODY_BYTES, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep,
+    frame_of_bytes, frame_wire, frame_wire_bytes, join, text_ends_a_line)
 from fastsse._memory cimport frames_alive, native_bytes
 from fastsse._os cimport (
     eventfd_read, eventfd_write, monotonic_us, pthread_join, relaxed_add, relaxed_load,
     thread_start)
 from fastsse._queue cimport (
-    ADD_CHANNEL, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK, PAGE, PLAIN, PUBLISH,
-    QUEUE_LIMIT as NATIVE_QUEUE_LIMIT, REMOVE_CHANNEL, REMOVE_TOPIC, SKIP, STOP, WIRE, Command,
+    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK,
+    PAGE, PLAIN, PONG, PUBLISH, QUEUE_LIMIT as NATIVE_QUEUE_LIMIT, REMOVE_CHANNEL, REMOVE_TOPIC,
+    RENEW, REVOKE, SKIP, STOP, TELL, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse._sender cimport sender_main, state_clear, state_init
 from fastsse._state cimport State, read_clock
+from fastsse._stream_id cimport (
+    ID_KEY_BYTES, ID_TEXT_BYTES, read_stream_id, write_stream_id)
 from fastsse._table cimport (
-    Conn, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
+    Conn, EXPIRING, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
 
 cdef extern from *:
     """
@@ -45,12 +51,14 @@ POLICY_DISCONNECT = DISCONNECT
 POLICY_SKIP = SKIP
 POLICY_LATEST = LATEST
 REASONS = (
-    "client_closed", "reset", "timeout", "client_data", "lagged", "drained", "ended", "stopped")
+    "client_closed", "reset", "timeout", "client_data", "lagged", "drained", "ended", "stopped",
+    "expired", "revoked", "no_pong")
 REASON_ENDED = REASONS.index("ended")
 EVERY_EVENT = 0
 MAX_CONNECTIONS = 1 << 24
 
 assert len(REASONS) == REASON_COUNT
+assert sizeof(Claim) == CLAIM_WORDS * sizeof(uint32_t)
 
 
 def build_facts():
@@ -79,7 +87,8 @@ cdef class Frame:
     cdef FrameData* data
 
     def __init__(self):
-        raise TypeError("frames are made by encode_frame, load_frame, join_frames, raw_frame and wire_frame")
+        raise TypeError(
+            "frames are made by encode_frame, load_frame, join_frames, raw_frame and wire_frame")
 
     def __dealloc__(self):
         frame_drop(self.data)
@@ -234,6 +243,17 @@ cdef Node* nodes_of(list frames, bint is_page) noexcept:
     return first
 
 
+cdef uint32_t tenths(uint32_t ms) noexcept:
+    """Whole tenths of a second, rounded up."""
+    return <uint32_t>((<uint64_t>ms + 99) // 100)
+
+
+cdef int check_whole(Frame frame) except -1:
+    if frame.data.head_bytes == 0:
+        raise ValueError("a wire frame can't stand between others")
+    return 0
+
+
 @cython.final
 cdef class Sender:
     cdef State* state
@@ -248,23 +268,32 @@ cdef class Sender:
     def __cinit__(
             self, *, uint32_t max_connections, uint32_t heartbeat_ms=15_000,
             uint64_t max_lag_bytes=4 * 1024 * 1024, uint32_t max_lag_ms=20_000,
-            uint32_t retry_ms=3_000, uint32_t tick_ms=50, uint32_t write_limit_bytes=0,
-            uint32_t refuse_every=0):
+            uint32_t retry_ms=3_000, uint32_t tick_ms=50, uint32_t ping_ms=0,
+            uint32_t pong_timeout_ms=0, uint32_t expiry_notice_ms=0, bytes id_key=None,
+            uint32_t write_limit_bytes=0, uint32_t refuse_every=0):
         if not 1 <= max_connections <= MAX_CONNECTIONS:
             raise ValueError(f"max_connections must be 1 to {MAX_CONNECTIONS}")
         if not 1 <= tick_ms <= 1000:
             raise ValueError("tick_ms must be 1 to 1000")
+        if id_key is None:
+            id_key = os.urandom(ID_KEY_BYTES)
+        if len(id_key) != ID_KEY_BYTES:
+            raise ValueError(f"id_key must be {ID_KEY_BYTES} bytes")
         self.state = <State*>calloc(1, sizeof(State))
         self.generations = <uint32_t*>calloc(max_connections, sizeof(uint32_t))
         self.free_slots = <uint32_t*>calloc(max_connections, sizeof(uint32_t))
         if self.state is NULL or self.generations is NULL or self.free_slots is NULL:
             raise MemoryError()
         self.state.options.max_connections = max_connections
-        self.state.options.heartbeat_ds = (heartbeat_ms + 99) // 100
+        self.state.options.heartbeat_ds = tenths(heartbeat_ms)
         self.state.options.max_lag_bytes = max_lag_bytes
-        self.state.options.max_lag_ds = (max_lag_ms + 99) // 100
+        self.state.options.max_lag_ds = tenths(max_lag_ms)
         self.state.options.retry_ms = retry_ms
         self.state.options.tick_ms = tick_ms
+        self.state.options.ping_ds = tenths(ping_ms)
+        self.state.options.pong_timeout_ds = tenths(pong_timeout_ms)
+        self.state.options.expiry_notice_ms = expiry_notice_ms
+        memcpy(&self.state.id_key, PyBytes_AS_STRING(id_key), ID_KEY_BYTES)
         self.state.options.write_limit_bytes = write_limit_bytes
         self.state.options.refuse_every = refuse_every
         if state_init(self.state):
@@ -350,17 +379,23 @@ cdef class Sender:
     def free_slot_count(self):
         return self.state.options.max_connections - self.fresh + self.free_count
 
-    cdef Command* to_slot(self, uint32_t kind, uint64_t handle) noexcept:
-        cdef Command* command = command_new(kind, 0)
+    cdef Command* to_slot(
+            self, uint32_t kind, uint64_t handle, uint32_t number_count=0) noexcept:
+        cdef Command* command = command_new(kind, number_count)
         command.slot = <uint32_t>handle
         command.generation = <uint32_t>(handle >> 32)
         command.live = False
         return command
 
     def attach(
-            self, uint64_t handle, int fd, uint32_t channel, bint chunked, bint live, first):
+            self, uint64_t handle, int fd, uint32_t channel, bint chunked, bint live, first,
+            claims=None, bint pings=False):
         cdef Node* nodes
         cdef Command* command
+        cdef Claim claim
+        if claims is not None:
+            claim.expires_ms, claim.subject, claim.token, claim.issued_s = claims
+            claim.told = False
         self.check_running()
         if not self.is_current(handle):
             raise ValueError("a stale handle can't be attached")
@@ -368,7 +403,10 @@ cdef class Sender:
         if not live and (not frames or not (<Frame>frames[-1]).data.head_bytes):
             raise ValueError("a replaying stream begins with a page")
         nodes = nodes_of(frames, not live)
-        command = self.to_slot(ATTACH, handle)
+        command = self.to_slot(ATTACH, handle, 0 if claims is None else CLAIM_WORDS)
+        if claims is not None:
+            (<Claim*>command_topics(command))[0] = claim
+        command.pinged = pings
         command.fd = fd
         command.channel = channel
         command.chunked = chunked
@@ -405,6 +443,83 @@ cdef class Sender:
         self.command(command)
         return True
 
+    def tell(self, uint64_t handle, Frame frame not None):
+        cdef Command* command
+        self.check_running()
+        check_whole(frame)
+        if not self.is_current(handle):
+            return False
+        command = self.to_slot(TELL, handle)
+        command.frame = frame_keep(frame.data)
+        self.command(command)
+        return True
+
+    def announce(self, Frame frame not None):
+        cdef Command* command
+        self.check_running()
+        check_whole(frame)
+        command = command_new(ANNOUNCE, 0)
+        command.frame = frame_keep(frame.data)
+        command.accepted_us = read_clock(self.state)
+        self.command(command)
+
+    # ---- rights
+
+    def renew(
+            self, uint64_t handle, uint64_t expires_unix_ms, uint64_t token_hash,
+            uint64_t issued_s):
+        cdef Command* command
+        cdef Claim* claim
+        self.check_running()
+        if not self.is_current(handle):
+            return False
+        command = self.to_slot(RENEW, handle, CLAIM_WORDS)
+        claim = <Claim*>command_topics(command)
+        claim.expires_ms = expires_unix_ms
+        claim.token = token_hash
+        claim.issued_s = issued_s
+        claim.told = False
+        self.command(command)
+        return True
+
+    def revoke(
+            self, uint64_t subject_hash=0, uint64_t token_hash=0, uint64_t issued_before_s=0):
+        cdef Command* command
+        cdef Revocation* revocation
+        self.check_running()
+        if not subject_hash and not token_hash and not issued_before_s:
+            raise ValueError("a revocation must name something")
+        command = command_new(REVOKE, sizeof(Revocation) // sizeof(uint32_t))
+        revocation = <Revocation*>command_topics(command)
+        revocation.subject = subject_hash
+        revocation.token = token_hash
+        revocation.issued_before_s = issued_before_s
+        self.command(command)
+
+    # ---- pings
+
+    def pong(self, uint64_t handle):
+        self.check_running()
+        if not self.is_current(handle):
+            return False
+        self.command(self.to_slot(PONG, handle))
+        return True
+
+    def stream_id(self, uint64_t handle):
+        cdef char[ID_TEXT_BYTES] text
+        if not self.is_current(handle):
+            raise ValueError("a stale handle names no stream")
+        write_stream_id(&self.state.id_key, handle, text)
+        return PyBytes_FromStringAndSize(text, ID_TEXT_BYTES)
+
+    def find_stream(self, bytes id not None):
+        cdef uint64_t handle = 0
+        if len(id) == ID_TEXT_BYTES:
+            handle = read_stream_id(&self.state.id_key, PyBytes_AS_STRING(id))
+        return handle if self.is_current(handle) else 0
+
+    # ---- what happened
+
     def take_notices(self, uint32_t limit=1024):
         cdef uint64_t count
         cdef uint32_t slot
@@ -433,8 +548,11 @@ cdef class Sender:
                 "closed", handle, conn.channel, REASONS[conn.reason],
                 (conn.touched_ds - conn.opened_ds) / 10, conn.events_sent, conn.bytes_sent))
             self.give_back(slot)
-        elif bits & PAGE_SENT:
+            return 0
+        if bits & PAGE_SENT:
             notices.append(("page", handle))
+        if bits & EXPIRING:
+            notices.append(("expiring", handle))
         return 0
 
     # ---- topics and channels
@@ -538,6 +656,12 @@ cdef class Sender:
             "ring_entries": relaxed_load(&counters.ring_entries),
             "ring_bytes": relaxed_load(&counters.ring_bytes),
             "channels": relaxed_load(&counters.channels),
+            "announced": relaxed_load(&counters.announced),
+            "told": relaxed_load(&counters.told),
+            "pings": relaxed_load(&counters.pings),
+            "pongs": relaxed_load(&counters.pongs),
+            "renewed": relaxed_load(&counters.renewed),
+            "revocations": relaxed_load(&counters.revocations),
         }
         for index, reason in enumerate(REASONS):
             known["closed_" + reason] = relaxed_load(&counters.closed[index])

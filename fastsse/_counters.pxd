@@ -13,6 +13,9 @@ cdef enum Reason:              # why a stream ended; the names are in _core.REAS
     DRAINED
     ENDED
     STOPPED
+    EXPIRED                    # from here on: lost the right to the stream, see dismiss
+    REVOKED
+    NO_PONG
     REASON_COUNT
 
 cdef enum:
@@ -36,6 +39,12 @@ cdef struct Counters:
     int64_t ring_entries       # now, all channels
     int64_t ring_bytes         # now: event bytes that rings refer to (a shared frame counts in each)
     int64_t channels           # now
+    int64_t announced          # frames that went to every stream
+    int64_t told               # frames that went to one stream
+    int64_t pings
+    int64_t pongs
+    int64_t renewed
+    int64_t revocations        # asked for; closed[REVOKED] has the streams that they ended
     int64_t closed[REASON_COUNT]
     int64_t latency[BUCKET_COUNT]
     int64_t latency_sum_us

@@ -11,8 +11,8 @@ from fastsse._queue cimport (
     CUT, DISCONNECT, GAP, LAST_VALUE, SKIP, Node, node_end, node_free, node_new)
 from fastsse._ring cimport Entry, Ring, ring_at, ring_bytes_after, ring_find
 from fastsse._state cimport State, now_ds
-from fastsse._sweep cimport conn_channel, end
-from fastsse._table cimport Conn, LAPPED, LIVE, SKIPPED
+from fastsse._sweep cimport clear_blocked, conn_channel, end, make_ready
+from fastsse._table cimport CLOSED, Conn, LAPPED, LIVE, SKIPPED
 
 
 cdef inline void drop_unsent(Conn* conn, uint8_t kind) noexcept nogil:
@@ -34,7 +34,7 @@ cdef inline FrameData* gap_frame(FrameData* last_got, FrameData* newest) noexcep
     cdef uint64_t ms = newest.position_ms if newest.position_n else newest.position_ms - 1
     cdef uint64_t n = newest.position_n - 1
     cdef int size
-    if last_got is NULL:
+    if last_got is NULL or last_got.position_ms == 0:
         snprintf(requested, sizeof(requested), b"null")
     else:
         snprintf(requested, sizeof(requested), b"\"%llu-%llu\"",
@@ -146,3 +146,13 @@ cdef inline void judge(State* state, Conn* conn) noexcept nogil:
         end(state, conn, LAGGED)
     elif is_over(state, conn_channel(state, conn), conn) or stuck:
         act(state, conn_channel(state, conn), conn)
+
+
+cdef inline void on_writable(State* state, Conn* conn) noexcept nogil:
+    """The socket has room again. If the ring was trimmed past the cursor meanwhile, the lag policy
+    decides before anything is sent."""
+    clear_blocked(state, conn)
+    if conn.state == LIVE and conn.cursor < conn_channel(state, conn).ring.trimmed_through:
+        act(state, conn_channel(state, conn), conn)
+    if conn.state != CLOSED:
+        make_ready(state, conn)

@@ -32,7 +32,8 @@ cdef inline uint32_t oldest_after(State* state, uint64_t cursor) noexcept nogil:
     return found
 
 
-cdef inline bint is_owed(State* state, Channel* channel, uint32_t number, bint all_topics) noexcept nogil:
+cdef inline bint is_owed(
+        State* state, Channel* channel, uint32_t number, bint all_topics) noexcept nogil:
     return (all_topics or is_linked(channel, number >> 1)) \
         and is_newest_for(&state.directory, channel, number)
 

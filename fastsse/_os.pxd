@@ -59,6 +59,12 @@ cdef extern from * nogil:
         return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
     }
 
+    static uint64_t fastsse_wall_ms(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+    }
+
     static ssize_t fastsse_send(int fd, struct iovec *parts, size_t count) {
         struct msghdr message;
         if (count == 1)
@@ -133,6 +139,7 @@ cdef extern from * nogil:
     int thread_start "fastsse_thread_start" (
         pthread_t* thread, thread_main entry, void* arg, const char* name)
     uint64_t monotonic_us "fastsse_monotonic_us" ()
+    uint64_t wall_ms "fastsse_wall_ms" ()
     ssize_t send_parts "fastsse_send" (int fd, iovec* parts, size_t count)
     int socket_error "fastsse_socket_error" (int fd)
     bint is_writable "fastsse_is_writable" (int fd)

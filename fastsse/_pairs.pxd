@@ -1,6 +1,6 @@
 # A map from one number to another: the topics of a channel, with its place in each one's list, and
-# what it was granted. One pair lies where the pointer would be, a few are searched in turn, more are
-# hashed: most channels have one topic, but one of a template may have a hundred thousand.
+# what it was granted. One pair lies where the pointer would be, a few are searched in turn, more
+# are hashed: most channels have one topic, but one of a template may have a hundred thousand.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memset

@@ -24,6 +24,11 @@ cdef enum CommandKind:
     LINK
     GRANT
     REMOVE_TOPIC
+    TELL
+    ANNOUNCE
+    RENEW
+    REVOKE
+    PONG
     DRAIN
     STOP
 
@@ -41,6 +46,7 @@ cdef enum NodeKind:
     GAP                        # policy `skip`: replaced when it is skipped again
     CUT                        # a ring's frame of which part is sent
     WIRE                       # bytes as they are, whatever the coding
+    TOLD                       # for this connection only, between any two others
 
 
 cdef struct Node:
@@ -92,11 +98,12 @@ cdef struct Command:
     uint32_t window_ms
     uint8_t chunked
     uint8_t live
+    uint8_t pinged
     uint8_t policy
     uint8_t reason
     uint32_t topic_count
     uint32_t grant_count       # how many of the last numbers are grants, not links
-    # topic_count numbers follow
+    # topic_count numbers follow; in their place a Claim or a Revocation
 
 
 cdef struct Queue:

@@ -2,37 +2,37 @@
 # the GIL and waits in one place only, `wait_for_events`.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from fastsse._channel cimport (
     EVERY_EVENT, Channel, channel_add, channel_at, channel_free, channel_remove, directory_clear,
     directory_init, grant, is_granted, last_value_set, link, topic_at, topic_remove)
+from fastsse._claims cimport CLAIM_WORDS, Claim, Revocation, revoking_add, revoking_clear
+from fastsse._clock cimport read_wall_clock, tick_if_due
 from fastsse._counters cimport (
-    CLIENT_CLOSED, CLIENT_DATA, DRAINED, RESET, STOPPED, TIMEOUT, bump)
-from fastsse._frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
-from fastsse._lag cimport act, judge
+    CLIENT_CLOSED, CLIENT_DATA, LAGGED, RESET, STOPPED, TIMEOUT, bump)
+from fastsse._farewell cimport begin_farewell, end_all
+from fastsse._frame cimport frame_drop, frame_keep, frame_of_bytes
+from fastsse._lag cimport on_writable
 from fastsse._memory cimport numbers_items
 from fastsse._os cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CLOEXEC, ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd,
-    eventfd_read, is_writable, monotonic_us, recv, relaxed_store, socket_error, watch)
+    eventfd_read, recv, socket_error, watch)
 from fastsse._queue cimport (
-    ADD_CHANNEL, ATTACH, CLOSE, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK, PAGE, PLAIN, PUBLISH,
-    REMOVE_CHANNEL, REMOVE_TOPIC, SKIP, STOP, WIRE, Command, Node, command_topics, node_end, node_free,
-    node_new,
-    nodes_free, queue_awake, queue_clear, queue_init, queue_is_empty, queue_may_sleep, queue_take)
+    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, GRANT, LATEST, LINK, PAGE, PONG,
+    PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, TELL, TOLD, Command,
+    Node, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
+    queue_is_empty, queue_may_sleep, queue_take)
+from fastsse._revoke cimport revoke_some
 from fastsse._state cimport (
-    COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, random_below, read_clock)
+    COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
 from fastsse._sweep cimport (
-    append, clear_blocked, conn_channel, end, join_channel, lacks_something, leave_channel,
-    make_ready, next_ready, next_work, rest, set_blocked, sweep, visit)
+    append, end, join_channel, make_ready, next_ready, next_work, sweep, visit)
 from fastsse._table cimport (
-    BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE, NONE, READY, REPLAY, SUSPECT)
+    BLOCKED, CHUNKED, CLAIMED, CLOSED, Conn, DRAINING, NONE, PINGED, Pulse, READY, REPLAY)
 
 cdef enum:
-    CLOCK_ROUND_MS = 1_000     # the clock hand goes once round the table in this time
     WAKE_TAG = 0xFFFFFFFFFFFFFFFF
 
 
@@ -74,6 +74,36 @@ cdef inline void on_publish(State* state, Command* command) noexcept nogil:
             last_value_set(&state.directory, topics[index], command.frame, state.sequence)
 
 
+cdef inline void on_announce(State* state, Command* command) noexcept nogil:
+    """LIVE streams get it by their rings. One in REPLAY gets it behind the pages that it was given
+    so far: before anything that is commanded later, as everybody else."""
+    cdef uint32_t number
+    cdef Conn* conn
+    state.sequence += 1
+    for number in range(state.directory.channel_capacity):
+        if state.directory.channels[number] is not NULL:
+            append(state, state.directory.channels[number], command.frame, command.accepted_us,
+                   DISCONNECT)
+    for number in range(state.used_slots):
+        conn = &state.conns[number]
+        if conn.state == REPLAY:
+            node_end(&conn.private)[0] = node_new(frame_keep(command.frame), TOLD)
+            make_ready(state, conn)
+    bump(&state.counters.announced, 1)
+
+
+cdef inline void set_claim(State* state, uint32_t slot, Claim claim) noexcept nogil:
+    state.claims_given += 1
+    claim.given = state.claims_given
+    state.claims[slot] = claim
+
+
+cdef inline void set_pulse(State* state, uint32_t slot) noexcept nogil:
+    cdef Pulse* pulse = &state.pulses[slot]
+    pulse.pinged_ds = now_ds(state)
+    pulse.unanswered_ds = 0
+
+
 cdef inline void on_attach(State* state, Command* command) noexcept nogil:
     cdef Conn* conn = &state.conns[command.slot]
     conn.private = command.nodes
@@ -86,6 +116,12 @@ cdef inline void on_attach(State* state, Command* command) noexcept nogil:
     conn.opened_ds = conn.touched_ds = conn.stalled_ds = now_ds(state)
     conn.flags = (conn.flags & READY) | (CHUNKED if command.chunked else 0)
     conn.state = REPLAY
+    if command.topic_count == CLAIM_WORDS:
+        conn.flags |= CLAIMED
+        set_claim(state, command.slot, (<Claim*>command_topics(command))[0])
+    if command.pinged:
+        conn.flags |= PINGED
+        set_pulse(state, command.slot)
     if command.slot >= state.used_slots:
         state.used_slots = command.slot + 1
     bump(&state.counters.connections, 1)
@@ -118,40 +154,60 @@ cdef inline void on_page(State* state, Command* command) noexcept nogil:
     make_ready(state, conn)
 
 
-cdef inline void begin_farewell(
-        State* state, Conn* conn, uint8_t reason, FrameData* farewell) noexcept nogil:
-    """From a frame boundary: the farewell, the last chunk, FIN. Takes over the reference."""
-    cdef Node** at
-    cdef Node* node
-    if conn.state == LIVE:
-        leave_channel(state, conn)
-    # A frame that was begun must be ended, and a head not sent yet must be: without it the
-    # farewell would be no answer.
-    at = &conn.private.next if conn.offset else &conn.private
-    while at[0] is not NULL:
-        if at[0].kind == WIRE:
-            at = &at[0].next
-        else:
-            at[0] = node_free(at[0])
-    if farewell is not NULL:
-        at[0] = node_new(farewell, PLAIN)
-        at = &at[0].next
-    if conn.flags & CHUNKED:
-        at[0] = node_new(frame_keep(state.last_chunk), WIRE)
-    conn.state = DRAINING
-    conn.reason = reason
-    conn.stalled_ds = now_ds(state)
-    if conn.private is NULL:
-        end(state, conn, reason)
-    else:
-        make_ready(state, conn)
-
-
 cdef inline void on_close(State* state, Command* command) noexcept nogil:
     cdef Conn* conn = addressed(state, command)
     if conn is not NULL:
         begin_farewell(state, conn, command.reason, command.frame)
         command.frame = NULL
+
+
+cdef inline void on_tell(State* state, Command* command) noexcept nogil:
+    """A socket that is full may be told as much as it may lag, and then its stream ends."""
+    cdef Conn* conn = addressed(state, command)
+    cdef uint64_t waiting_bytes = 0
+    cdef Node** at
+    if conn is NULL:
+        return
+    at = &conn.private
+    while at[0] is not NULL:
+        if at[0].kind == TOLD:
+            waiting_bytes += at[0].frame.body_bytes
+        at = &at[0].next
+    if conn.flags & BLOCKED and waiting_bytes > state.options.max_lag_bytes:
+        end(state, conn, LAGGED)
+        return
+    at[0] = node_new(command.frame, TOLD)
+    command.frame = NULL
+    bump(&state.counters.told, 1)
+    make_ready(state, conn)
+
+
+cdef inline void on_renew(State* state, Command* command) noexcept nogil:
+    """The subject stays: it is who asked for the stream."""
+    cdef Conn* conn = addressed(state, command)
+    cdef Claim claim
+    if conn is NULL:
+        return
+    claim = (<Claim*>command_topics(command))[0]
+    claim.subject = state.claims[command.slot].subject if conn.flags & CLAIMED else 0
+    conn.flags |= CLAIMED
+    set_claim(state, command.slot, claim)
+    bump(&state.counters.renewed, 1)
+
+
+cdef inline void on_revoke(State* state, Command* command) noexcept nogil:
+    cdef Revocation revocation = (<Revocation*>command_topics(command))[0]
+    state.claims_given += 1
+    revocation.given = state.claims_given
+    revoking_add(&state.revoking, revocation)
+    bump(&state.counters.revocations, 1)
+
+
+cdef inline void on_pong(State* state, Command* command) noexcept nogil:
+    cdef Conn* conn = addressed(state, command)
+    if conn is not NULL and conn.flags & PINGED:
+        state.pulses[command.slot].unanswered_ds = 0
+        bump(&state.counters.pongs, 1)
 
 
 cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
@@ -215,6 +271,16 @@ cdef inline void obey(State* state, Command* command) noexcept nogil:
         on_grant(state, command)
     elif command.kind == REMOVE_TOPIC:
         topic_remove(&state.directory, command_topics(command)[0])
+    elif command.kind == TELL:
+        on_tell(state, command)
+    elif command.kind == ANNOUNCE:
+        on_announce(state, command)
+    elif command.kind == RENEW:
+        on_renew(state, command)
+    elif command.kind == REVOKE:
+        on_revoke(state, command)
+    elif command.kind == PONG:
+        on_pong(state, command)
     elif command.kind == DRAIN:
         on_drain(state, command)
     elif command.kind == STOP:
@@ -237,16 +303,6 @@ cdef inline void obey_some(State* state) noexcept nogil:
 
 
 # ---- events ------------------------------------------------------------------------------------
-
-cdef inline void on_writable(State* state, Conn* conn) noexcept nogil:
-    """The socket has room again. If the ring was trimmed past the cursor meanwhile, the lag policy
-    decides before anything is sent."""
-    clear_blocked(state, conn)
-    if conn.state == LIVE and conn.cursor < conn_channel(state, conn).ring.trimmed_through:
-        act(state, conn_channel(state, conn), conn)
-    if conn.state != CLOSED:
-        make_ready(state, conn)
-
 
 cdef inline void on_error(State* state, Conn* conn) noexcept nogil:
     cdef int error = socket_error(conn.fd)
@@ -287,7 +343,7 @@ cdef inline void on_event(State* state, epoll_event* event) noexcept nogil:
 
 cdef inline bint has_work(State* state) noexcept nogil:
     return state.first_ready != NONE or state.first_work is not NULL \
-        or not queue_is_empty(&state.queue) or not state.running
+        or state.revoking.first is not NULL or not queue_is_empty(&state.queue) or not state.running
 
 
 cdef inline int sleep_ms(State* state) noexcept nogil:
@@ -309,116 +365,6 @@ cdef inline void wait_for_events(State* state) noexcept nogil:
     state.now_us = read_clock(state)
     for index in range(count):
         on_event(state, &events[index])
-
-
-# ---- the tick ----------------------------------------------------------------------------------
-
-cdef inline bint heartbeat_is_due(State* state, Conn* conn) noexcept nogil:
-    """After 80 to 100 % of the interval, by slot, so that a broadcast does not line up all the
-    heartbeats that follow it."""
-    cdef uint32_t interval = state.options.heartbeat_ds
-    cdef uint32_t early = interval * ((slot_hash(conn, state) & 255)) // 1280
-    return interval and now_ds(state) - conn.touched_ds >= interval - early
-
-
-cdef inline uint32_t slot_hash(Conn* conn, State* state) noexcept nogil:
-    return (<uint32_t>(conn - state.conns) * 2654435761u) >> 16
-
-
-cdef inline void rescue_if_missed(State* state, Conn* conn) noexcept nogil:
-    """A blocked socket that poll calls writable on two looks in a row, with no event between, has
-    lost its edge. It should never happen, and is counted so that it can be seen not to."""
-    if not is_writable(conn.fd):
-        conn.flags &= <uint8_t>~SUSPECT
-    elif not conn.flags & SUSPECT:
-        conn.flags |= SUSPECT
-    else:
-        bump(&state.counters.missed_edges, 1)
-        on_writable(state, conn)
-
-
-cdef inline void look_at(State* state, Conn* conn) noexcept nogil:
-    cdef Channel* channel
-    if conn.state == CLOSED or conn.state == FREE:
-        return
-    if conn.flags & BLOCKED:
-        judge(state, conn)
-        if conn.state != CLOSED and conn.flags & BLOCKED:
-            rescue_if_missed(state, conn)
-        return
-    if conn.private is NULL and conn.state != DRAINING and heartbeat_is_due(state, conn) \
-            and not lacks_something(state, conn):
-        bump(&state.counters.heartbeats, 1)
-        conn.private = node_new(frame_keep(state.heartbeat), PLAIN)
-        make_ready(state, conn)
-    if conn.state == LIVE:
-        channel = conn_channel(state, conn)
-        if channel.ring.count and not channel.queued:
-            rest(state, channel)
-
-
-cdef inline void move_clock_hand(State* state) noexcept nogil:
-    """Looks at a slice of the table: lag, missed edges, heartbeats."""
-    cdef uint32_t left = state.used_slots * state.options.tick_ms // CLOCK_ROUND_MS + 1
-    while left and state.used_slots:
-        if state.clock_hand >= state.used_slots:
-            state.clock_hand = 0
-            relaxed_store(&state.counters.lag_bytes, state.lag_seen_bytes)
-            state.lag_seen_bytes = 0
-        look_at(state, &state.conns[state.clock_hand])
-        state.clock_hand += 1
-        left -= 1
-
-
-cdef inline FrameData* retry_frame(State* state) noexcept nogil:
-    """`retry:` between one and two times the usual, and a field line only: a blank line would make
-    some client libraries emit an empty event."""
-    cdef char body[32]
-    cdef uint32_t retry_ms = state.options.retry_ms + random_below(state, state.options.retry_ms + 1)
-    return frame_of_bytes(body, snprintf(body, sizeof(body), b"retry: %u\n", retry_ms), True)
-
-
-cdef inline void send_away(State* state, Conn* conn) noexcept nogil:
-    if conn.state == CLOSED or conn.state == FREE or conn.state == DRAINING:
-        return
-    state.drain.done += 1
-    if not conn.flags & BLOCKED:
-        visit(state, conn)     # what it still lacks, if one send can give it
-    if conn.state != CLOSED:
-        begin_farewell(state, conn, DRAINED, retry_frame(state))
-
-
-cdef inline void end_all(State* state, uint8_t reason) noexcept nogil:
-    cdef uint32_t slot
-    for slot in range(state.used_slots):
-        if state.conns[slot].state != CLOSED and state.conns[slot].state != FREE:
-            end(state, &state.conns[slot], reason)
-
-
-cdef inline void drain_some(State* state) noexcept nogil:
-    """Sends as many away as the time gone by since the drain began asks for; the window's end
-    closes whoever is still inside a frame, and whoever came after."""
-    cdef uint64_t gone_ms = (state.now_us - state.drain.began_us) // 1000
-    cdef uint64_t due
-    if gone_ms >= state.drain.window_ms and state.drain.slot >= state.used_slots:
-        end_all(state, DRAINED)
-        return
-    if gone_ms < state.drain.window_ms:
-        due = <uint64_t>state.drain.total * gone_ms // state.drain.window_ms + 1
-    else:
-        due = state.drain.done + state.used_slots
-    while state.drain.done < due and state.drain.slot < state.used_slots:
-        send_away(state, &state.conns[state.drain.slot])
-        state.drain.slot += 1
-
-
-cdef inline void tick_if_due(State* state) noexcept nogil:
-    if state.now_us < state.next_tick_us:
-        return
-    state.next_tick_us = state.now_us + state.options.tick_ms * 1000
-    if state.drain.on:
-        drain_some(state)
-    move_clock_hand(state)
 
 
 # ---- the thread --------------------------------------------------------------------------------
@@ -449,6 +395,7 @@ cdef inline void* sender_main(void* arg) noexcept nogil:
     cdef State* state = <State*>arg
     while state.running:
         obey_some(state)
+        revoke_some(state)
         send_some(state)
         wait_for_events(state)
         tick_if_due(state)
@@ -458,8 +405,11 @@ cdef inline void* sender_main(void* arg) noexcept nogil:
 
 cdef inline int state_init(State* state) noexcept nogil:
     """Makes what the options ask for; 0, or -1 with errno set and nothing left open. The table is
-    mapped whole and touched page by page as it fills, so its size costs nothing in advance."""
+    mapped whole and touched page by page as it fills, so its size costs nothing in advance; so are
+    the tables beside it, which only streams with claims and pings fill."""
     state.conns = <Conn*>calloc(state.options.max_connections, sizeof(Conn))
+    state.claims = <Claim*>calloc(state.options.max_connections, sizeof(Claim))
+    state.pulses = <Pulse*>calloc(state.options.max_connections, sizeof(Pulse))
     state.poller = epoll_create1(EPOLL_CLOEXEC)
     state.notices.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     queue_init(&state.queue, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC))
@@ -467,9 +417,11 @@ cdef inline int state_init(State* state) noexcept nogil:
     state.heartbeat = frame_of_bytes(b":\n", 2, True)
     state.last_chunk = frame_of_bytes(b"0\r\n\r\n", 5, False)
     state.first_ready = NONE
-    state.began_us = state.now_us = read_clock(state)
+    state.began_us = state.now_us = state.hand_moved_us = read_clock(state)
+    read_wall_clock(state)
     state.random = state.began_us | 1
-    if state.conns is NULL or state.poller < 0 or state.notices.fd < 0 or state.queue.wake_fd < 0 \
+    if state.conns is NULL or state.claims is NULL or state.pulses is NULL \
+            or state.poller < 0 or state.notices.fd < 0 or state.queue.wake_fd < 0 \
             or watch(state.poller, state.queue.wake_fd, WAKE_TAG, EPOLLIN):
         state_clear(state)
         return -1
@@ -507,8 +459,13 @@ cdef inline void state_clear(State* state) noexcept nogil:
     directory_clear(&state.directory)
     frame_drop(state.heartbeat)
     frame_drop(state.last_chunk)
+    revoking_clear(&state.revoking)
     free(state.conns)
+    free(state.claims)
+    free(state.pulses)
     state.conns = NULL
+    state.claims = NULL
+    state.pulses = NULL
     close_if_open(state.poller)
     close_if_open(state.notices.fd)
     close_if_open(state.queue.wake_fd)

@@ -3,11 +3,13 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from fastsse._channel cimport Channel, Directory
+from fastsse._claims cimport Claim, Revoking
 from fastsse._counters cimport Counters
 from fastsse._frame cimport FrameData
 from fastsse._os cimport iovec, monotonic_us, pthread_t, relaxed_load
 from fastsse._queue cimport Queue
-from fastsse._table cimport Conn, Notices
+from fastsse._stream_id cimport IdKey
+from fastsse._table cimport Conn, Notices, Pulse
 
 cdef enum:
     VISIT_FRAMES = 256         # at most so many frames, and about so many bytes, in one visit
@@ -24,6 +26,9 @@ cdef struct Options:           # fixed before the thread starts
     uint64_t max_lag_bytes
     uint32_t retry_ms
     uint32_t tick_ms
+    uint32_t ping_ds           # 0: none
+    uint32_t pong_timeout_ds   # 0: none
+    uint32_t expiry_notice_ms  # 0: none
     # Faults that a test asks for; 0: none.
     uint32_t write_limit_bytes
     uint32_t refuse_every
@@ -60,16 +65,23 @@ cdef struct State:
     Counters counters
     Directory directory
     Conn* conns
+    Claim* claims              # beside the rows, for those that are CLAIMED
+    Pulse* pulses              # beside the rows, for those that are PINGED
+    Revoking revoking
+    uint64_t claims_given      # claims and revocations, see Claim.given
+    IdKey id_key
     uint32_t used_slots        # slots that were ever attached: the table's end for walks
     int32_t poller
     pthread_t thread
     uint8_t running
     uint64_t began_us
     uint64_t now_us            # read once a turn, and before latency is counted
+    uint64_t wall_ms           # unix; read once a tick, so that a clock that was set right counts
     int64_t clock_ahead_us     # a test's way to let time pass
     uint64_t sequence          # of the newest publish
     uint64_t random
     uint64_t next_tick_us
+    uint64_t hand_moved_us
     uint32_t clock_hand        # slot that the next slice begins with
     int64_t lag_seen_bytes     # largest in the round of the clock hand that is under way
     uint32_t first_ready       # connections that are due a visit of their own

@@ -34,10 +34,13 @@ cdef enum ConnFlag:
     SUSPECT = 8                # found writable without an event; the next look decides
     SKIPPED = 16               # its cursor was moved by policy `skip`, not by an event it got
     LAPPED = 32                # it is owed the newest of each topic after its cursor
+    CLAIMED = 64               # has claims in the table beside this one
+    PINGED = 128               # asked for pings, and has a pulse
 
 cdef enum NoticeFlag:
     PAGE_SENT = 1
     STREAM_CLOSED = 2
+    EXPIRING = 4
 
 
 cdef struct Conn:
@@ -59,6 +62,12 @@ cdef struct Conn:
     uint8_t state
     uint8_t flags
     uint8_t reason
+
+
+# Whether a stream that asked for pings answers them, in a table beside the rows.
+cdef struct Pulse:
+    uint32_t pinged_ds
+    uint32_t unanswered_ds     # when the first ping since the last answer went out, plus 1; 0: none
 
 
 # Notices go from the sender to the loop through the rows themselves: a row is in the list at most

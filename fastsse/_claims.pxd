@@ -1,0 +1,89 @@
+# Until when, and for whom, a stream may live: what its token said. Claims lie in a table beside the
+# rows whose pages are touched only for streams that have some. A revocation ends the streams whose
+# claims it names; it waits in a list for the next walk over the table.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fastsse._memory cimport give, take
+
+cdef enum:
+    REVOCATIONS_PER_WALK = 64
+    CLAIM_WORDS = 12           # numbers behind a command that carry one
+
+
+cdef struct Claim:
+    uint64_t expires_ms        # unix; 0: never
+    uint64_t subject           # a hash; 0: none
+    uint64_t token             # a hash; 0: none
+    uint64_t issued_s          # unix; 0: unknown, which is before any time
+    uint64_t given             # place among all claims and revocations, in the order of commands
+    uint8_t told               # that it expires soon
+
+
+cdef struct Revocation:
+    Revocation* next
+    uint64_t subject           # each of these three: 0 for any
+    uint64_t token
+    uint64_t issued_before_s
+    uint64_t given
+
+
+cdef struct Revoking:
+    Revocation* first
+    Revocation* last
+    uint32_t in_walk           # how many of the first the walk under way looks for; 0: none is
+    uint32_t slot              # where it stands
+
+
+cdef inline bint is_named(Claim* claim, Revocation* by) noexcept nogil:
+    """Claims that were given or renewed after the revocation are none of its business."""
+    return claim.given < by.given \
+        and (by.subject == 0 or claim.subject == by.subject) \
+        and (by.token == 0 or claim.token == by.token) \
+        and (by.issued_before_s == 0 or claim.issued_s < by.issued_before_s)
+
+
+cdef inline bint is_revoked(Revoking* revoking, Claim* claim) noexcept nogil:
+    cdef Revocation* by = revoking.first
+    cdef uint32_t left = revoking.in_walk
+    while left:
+        if is_named(claim, by):
+            return True
+        by = by.next
+        left -= 1
+    return False
+
+
+cdef inline void revoking_add(Revoking* revoking, Revocation what) noexcept nogil:
+    cdef Revocation* added = <Revocation*>take(sizeof(Revocation))
+    added[0] = what
+    added.next = NULL
+    if revoking.first is NULL:
+        revoking.first = added
+    else:
+        revoking.last.next = added
+    revoking.last = added
+
+
+cdef inline void begin_walk(Revoking* revoking) noexcept nogil:
+    cdef Revocation* at = revoking.first
+    revoking.slot = 0
+    revoking.in_walk = 0
+    while at is not NULL and revoking.in_walk < REVOCATIONS_PER_WALK:
+        revoking.in_walk += 1
+        at = at.next
+
+
+cdef inline void end_walk(Revoking* revoking) noexcept nogil:
+    cdef Revocation* done
+    while revoking.in_walk:
+        done = revoking.first
+        revoking.first = done.next
+        give(done, sizeof(Revocation))
+        revoking.in_walk -= 1
+
+
+cdef inline void revoking_clear(Revoking* revoking) noexcept nogil:
+    while revoking.first is not NULL:
+        begin_walk(revoking)
+        end_walk(revoking)

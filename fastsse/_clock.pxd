@@ -1,0 +1,167 @@
+# The clock hand: it goes round the table a slice at a time and looks at every row, for what only time
+# brings about: lag, lost edges, heartbeats, expiry, pings that nobody answers.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastsse._channel cimport Channel
+from fastsse._claims cimport Claim
+from fastsse._counters cimport EXPIRED, NO_PONG, bump
+from fastsse._farewell cimport dismiss, drain_some, is_dismissed
+from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
+from fastsse._lag cimport judge, on_writable
+from fastsse._os cimport is_writable, relaxed_load, relaxed_store, wall_ms
+from fastsse._queue cimport PLAIN, TOLD, node_new
+from fastsse._state cimport State, now_ds
+from fastsse._stream_id cimport ID_TEXT_BYTES, write_stream_id
+from fastsse._sweep cimport conn_channel, end, lacks_something, make_ready, rest, slot_of
+from fastsse._table cimport (
+    BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PINGED, Pulse, SUSPECT,
+    notice_push)
+
+cdef enum:
+    # The hand goes once round in this time: what is due within a second is done within one, also
+    # when the thread is busy.
+    ROUND_MS = 700
+
+
+# ---- idle streams, lost edges ------------------------------------------------------------------
+
+cdef inline bint is_due(
+        State* state, Conn* conn, uint32_t since_ds, uint32_t interval_ds) noexcept nogil:
+    """After 80 to 100 % of the interval, by slot, so that a broadcast does not line up all that
+    follows it. Never when the interval is 0."""
+    cdef uint32_t mixed = (slot_of(state, conn) * 2654435761u) >> 16
+    cdef uint32_t early_ds = <uint32_t>(<uint64_t>interval_ds * (mixed & 255) // 1280)
+    return interval_ds and now_ds(state) - since_ds >= interval_ds - early_ds
+
+
+cdef inline void beat_if_idle(State* state, Conn* conn) noexcept nogil:
+    if conn.private is NULL and is_due(state, conn, conn.touched_ds, state.options.heartbeat_ds) \
+            and not lacks_something(state, conn):
+        bump(&state.counters.heartbeats, 1)
+        conn.private = node_new(frame_keep(state.heartbeat), PLAIN)
+        make_ready(state, conn)
+
+
+cdef inline void rescue_if_missed(State* state, Conn* conn) noexcept nogil:
+    """A blocked socket that poll calls writable on two looks in a row, with no event between, has
+    lost its edge. It should never happen, and is counted so that it can be seen not to."""
+    if not is_writable(conn.fd):
+        conn.flags &= <uint8_t>~SUSPECT
+    elif not conn.flags & SUSPECT:
+        conn.flags |= SUSPECT
+    else:
+        bump(&state.counters.missed_edges, 1)
+        on_writable(state, conn)
+
+
+# ---- expiry ------------------------------------------------------------------------------------
+
+cdef inline void read_wall_clock(State* state) noexcept nogil:
+    state.wall_ms = wall_ms() + <uint64_t>relaxed_load(&state.clock_ahead_us) // 1000
+
+
+cdef inline void look_at_claim(State* state, Conn* conn) noexcept nogil:
+    cdef Claim* claim = &state.claims[slot_of(state, conn)]
+    if claim.expires_ms == 0:
+        return
+    if state.wall_ms >= claim.expires_ms:
+        dismiss(state, conn, EXPIRED)
+    elif state.options.expiry_notice_ms and not claim.told \
+            and claim.expires_ms - state.wall_ms <= state.options.expiry_notice_ms:
+        claim.told = True
+        notice_push(&state.notices, state.conns, slot_of(state, conn), EXPIRING)
+
+
+# ---- pings -------------------------------------------------------------------------------------
+
+cdef inline FrameData* ping_frame(State* state, Conn* conn) noexcept nogil:
+    """An event that a script sees. It has no id line, so the place to resume from stays."""
+    cdef char body[64]
+    cdef size_t size = 26
+    memcpy(body, b"event: fastsse.ping\ndata: ", size)
+    write_stream_id(
+        &state.id_key, slot_of(state, conn) | <uint64_t>conn.generation << 32, body + size)
+    memcpy(body + size + ID_TEXT_BYTES, b"\n\n", 2)
+    return frame_of_bytes(body, size + ID_TEXT_BYTES + 2, True)
+
+
+cdef inline void ping(State* state, Conn* conn, Pulse* pulse) noexcept nogil:
+    pulse.pinged_ds = now_ds(state)
+    if pulse.unanswered_ds == 0:
+        pulse.unanswered_ds = now_ds(state) + 1
+    bump(&state.counters.pings, 1)
+    conn.private = node_new(ping_frame(state, conn), TOLD)
+    make_ready(state, conn)
+
+
+cdef inline void look_at_pulse(State* state, Conn* conn) noexcept nogil:
+    cdef Pulse* pulse = &state.pulses[slot_of(state, conn)]
+    if state.options.pong_timeout_ds and pulse.unanswered_ds \
+            and now_ds(state) + 1 - pulse.unanswered_ds > state.options.pong_timeout_ds:
+        dismiss(state, conn, NO_PONG)
+    elif conn.private is NULL and not conn.flags & BLOCKED \
+            and is_due(state, conn, pulse.pinged_ds, state.options.ping_ds):
+        ping(state, conn, pulse)
+
+
+# ---- the hand ----------------------------------------------------------------------------------
+
+cdef inline void look_at_blocked(State* state, Conn* conn) noexcept nogil:
+    if is_dismissed(conn):
+        end(state, conn, conn.reason)
+        return
+    judge(state, conn)
+    if conn.state != CLOSED and conn.flags & BLOCKED:
+        rescue_if_missed(state, conn)
+
+
+cdef inline void look_at(State* state, Conn* conn) noexcept nogil:
+    cdef Channel* channel
+    if conn.state == CLOSED or conn.state == FREE:
+        return
+    if conn.flags & CLAIMED and conn.state != DRAINING:
+        look_at_claim(state, conn)
+    if conn.flags & PINGED and conn.state != DRAINING:
+        look_at_pulse(state, conn)
+    if conn.flags & BLOCKED:
+        look_at_blocked(state, conn)
+        return
+    if conn.state != DRAINING and conn.state != CLOSED:
+        beat_if_idle(state, conn)
+    if conn.state == LIVE:
+        channel = conn_channel(state, conn)
+        if channel.ring.count and not channel.queued:
+            rest(state, channel)
+
+
+cdef inline uint32_t slice_of(State* state) noexcept nogil:
+    """Rows to look at now: as many as the time since the last look asks for, but never more than a
+    quarter of the table, so that nothing waits long after the thread was held up."""
+    cdef uint64_t gone_us = state.now_us - state.hand_moved_us
+    cdef uint64_t rows = state.used_slots * gone_us // (ROUND_MS * 1000) + 1
+    return <uint32_t>min(rows, <uint64_t>state.used_slots // 4 + 1)
+
+
+cdef inline void move_clock_hand(State* state) noexcept nogil:
+    cdef uint32_t left = slice_of(state)
+    state.hand_moved_us = state.now_us
+    while left and state.used_slots:
+        if state.clock_hand >= state.used_slots:
+            state.clock_hand = 0
+            relaxed_store(&state.counters.lag_bytes, state.lag_seen_bytes)
+            state.lag_seen_bytes = 0
+        look_at(state, &state.conns[state.clock_hand])
+        state.clock_hand += 1
+        left -= 1
+
+
+cdef inline void tick_if_due(State* state) noexcept nogil:
+    if state.now_us < state.next_tick_us:
+        return
+    state.next_tick_us = state.now_us + state.options.tick_ms * 1000
+    read_wall_clock(state)
+    if state.drain.on:
+        drain_some(state)
+    move_clock_hand(state)

@@ -1,0 +1,96 @@
+# Endings that keep a stream whole: the frame under way, a farewell, the last chunk, FIN. One stream's
+# end, the end of those that lost the right to theirs, and the drain that spreads all over a window.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+
+from fastsse._counters cimport DRAINED, EXPIRED
+from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
+from fastsse._queue cimport PLAIN, WIRE, Node, node_free, node_new
+from fastsse._state cimport State, now_ds, random_below
+from fastsse._sweep cimport end, leave_channel, make_ready, visit
+from fastsse._table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
+
+
+cdef inline void begin_farewell(
+        State* state, Conn* conn, uint8_t reason, FrameData* farewell) noexcept nogil:
+    """From a frame boundary: the farewell, the last chunk, FIN. Takes over the reference."""
+    cdef Node** at
+    cdef Node* node
+    if conn.state == LIVE:
+        leave_channel(state, conn)
+    # A frame that was begun must be ended, and a head not sent yet must be: without it the
+    # farewell would be no answer.
+    at = &conn.private.next if conn.offset else &conn.private
+    while at[0] is not NULL:
+        if at[0].kind == WIRE:
+            at = &at[0].next
+        else:
+            at[0] = node_free(at[0])
+    if farewell is not NULL:
+        at[0] = node_new(farewell, PLAIN)
+        at = &at[0].next
+    if conn.flags & CHUNKED:
+        at[0] = node_new(frame_keep(state.last_chunk), WIRE)
+    conn.state = DRAINING
+    conn.reason = reason
+    conn.stalled_ds = now_ds(state)
+    if conn.private is NULL:
+        end(state, conn, reason)
+    else:
+        make_ready(state, conn)
+
+
+cdef inline FrameData* retry_frame(State* state) noexcept nogil:
+    """`retry:` between one and two times the usual, and a field line only: a blank line would make
+    some client libraries emit an empty event."""
+    cdef char body[32]
+    cdef uint32_t retry_ms = state.options.retry_ms + random_below(state, state.options.retry_ms + 1)
+    return frame_of_bytes(body, snprintf(body, sizeof(body), b"retry: %u\n", retry_ms), True)
+
+
+cdef inline void dismiss(State* state, Conn* conn, uint8_t reason) noexcept nogil:
+    """Ends a stream that has no right to go on. One whose socket is full is cut: what it is owed
+    must not keep it open. Reconnects are spread, since such streams end in crowds."""
+    if conn.flags & BLOCKED:
+        end(state, conn, reason)
+    else:
+        begin_farewell(state, conn, reason, retry_frame(state))
+
+
+cdef inline bint is_dismissed(Conn* conn) noexcept nogil:
+    return conn.state == DRAINING and conn.reason >= EXPIRED
+
+
+cdef inline void send_away(State* state, Conn* conn) noexcept nogil:
+    if conn.state == CLOSED or conn.state == FREE or conn.state == DRAINING:
+        return
+    state.drain.done += 1
+    if not conn.flags & BLOCKED:
+        visit(state, conn)     # what it still lacks, if one send can give it
+    if conn.state != CLOSED:
+        begin_farewell(state, conn, DRAINED, retry_frame(state))
+
+
+cdef inline void end_all(State* state, uint8_t reason) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(state.used_slots):
+        if state.conns[slot].state != CLOSED and state.conns[slot].state != FREE:
+            end(state, &state.conns[slot], reason)
+
+
+cdef inline void drain_some(State* state) noexcept nogil:
+    """Sends as many away as the time gone by since the drain began asks for; the window's end
+    closes whoever is still inside a frame, and whoever came after."""
+    cdef uint64_t gone_ms = (state.now_us - state.drain.began_us) // 1000
+    cdef uint64_t due
+    if gone_ms >= state.drain.window_ms and state.drain.slot >= state.used_slots:
+        end_all(state, DRAINED)
+        return
+    if gone_ms < state.drain.window_ms:
+        due = <uint64_t>state.drain.total * gone_ms // state.drain.window_ms + 1
+    else:
+        due = state.drain.done + state.used_slots
+    while state.drain.done < due and state.drain.slot < state.used_slots:
+        send_away(state, &state.conns[state.drain.slot])
+        state.drain.slot += 1

@@ -1,0 +1,32 @@
+# Revoking: the streams that a revocation names are found by walks over the table, a slice a turn, each
+# walk for all revocations that wait by then.
+
+from libc.stdint cimport uint32_t
+
+from fastsse._claims cimport Revoking, begin_walk, end_walk, is_revoked
+from fastsse._counters cimport REVOKED
+from fastsse._farewell cimport dismiss
+from fastsse._state cimport State
+from fastsse._table cimport CLAIMED, Conn, LIVE, REPLAY
+
+cdef enum:
+    ROWS_PER_TURN = 4096
+
+
+cdef inline void revoke_some(State* state) noexcept nogil:
+    cdef Revoking* revoking = &state.revoking
+    cdef uint32_t left = ROWS_PER_TURN
+    cdef Conn* conn
+    if revoking.first is NULL:
+        return
+    if revoking.in_walk == 0:
+        begin_walk(revoking)
+    while left and revoking.slot < state.used_slots:
+        conn = &state.conns[revoking.slot]
+        if conn.flags & CLAIMED and (conn.state == LIVE or conn.state == REPLAY) \
+                and is_revoked(revoking, &state.claims[revoking.slot]):
+            dismiss(state, conn, REVOKED)
+        revoking.slot += 1
+        left -= 1
+    if revoking.slot >= state.used_slots:
+        end_walk(revoking)
