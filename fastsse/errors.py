@@ -9,6 +9,7 @@ from typing import Final
 
 __all__ = [
     "BadRequest",
+    "Expired",
     "FastsseError",
     "Forbidden",
     "InvalidEvent",
@@ -82,6 +83,10 @@ class Unauthorised(FastsseError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class Expired(Unauthorised):
+    """The token was right once. Whoever reconnects with it is told to stop (204)."""
 
 
 class Forbidden(FastsseError):

@@ -5,9 +5,10 @@ from http import HTTPStatus
 
 import orjson
 
-from fastsse.errors import BadRequest, FastsseError, Refused
+from fastsse.errors import BadRequest, FastsseError, Forbidden, Refused, Unauthorised
 from fastsse.http.responses import NOT_STORED, Response
 
+CHALLENGE = b'WWW-Authenticate: Bearer realm="fastsse"\r\n'
 PROBLEM_JSON = b"Content-Type: application/problem+json\r\n"
 
 
@@ -42,6 +43,10 @@ def problem_of(error: FastsseError) -> Problem:
         return error
     if isinstance(error, BadRequest):
         return Problem(error.status, f"{error}.", field=error.field)
+    if isinstance(error, Unauthorised):
+        return Problem(401, error.detail, field="Authorization", header_lines=CHALLENGE)
+    if isinstance(error, Forbidden):
+        return Problem(403, error.detail)
     if isinstance(error, Refused):
         after = b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s))
         detail = "The event was not taken; the same may be taken later."
