@@ -1,0 +1,146 @@
+"""A verified token's claims as rights (RFC 7519 §4; `mercure` as the Mercure protocol has it)."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from fastsse.auth.rights import Rights
+from fastsse.errors import Expired, Unauthorised
+
+__all__ = ["Expected", "read_rights"]
+
+_NAMESPACED: Final = "https://mercure.rocks/"
+SELECTORS_MAX: Final = 1_000
+_TEXT_MAX: Final = 1024
+# The last second of the year 9999: what lies beyond was not meant as a time.
+_TIME_MAX_S: Final = 253_402_300_799
+# Clocks differ, and a token is often used in the second that it was made in.
+_ISSUED_AHEAD_S: Final = 60
+
+
+class Expected(NamedTuple):
+    """What tokens must say: their audience and issuer (empty: anything), judged with leeway."""
+
+    audience: frozenset[str] = frozenset()
+    issuer: frozenset[str] = frozenset()
+    leeway_s: float = 0.0
+
+
+def read_rights(claims: Mapping[str, Any], expected: Expected, side: str, now_s: float) -> Rights:
+    """The rights that a verified token gives on one side, `publish` or `subscribe`.
+
+    Raises Unauthorised for one that is expired, not valid yet, not meant for us, malformed, or
+    without any grant to publish where that is asked.
+    """
+    issued_s, expires_s = _check_times(claims, expected.leeway_s, now_s)
+    _check_party(claims, expected)
+    grants = claims.get(_NAMESPACED, claims.get("mercure"))
+    if not isinstance(grants, dict | None):
+        raise Unauthorised("The token's mercure claim is no object.")
+    grants = grants or {}
+    publish = _selectors(grants, "publish")
+    subscribe = _selectors(grants, "subscribe")
+    if side == "publish" and publish is None:
+        raise Unauthorised("The token has no mercure.publish.")
+    return Rights(
+        publish or (),
+        subscribe or (),
+        _payload(grants),
+        _text(claims, "sub"),
+        _text(claims, "jti"),
+        issued_s,
+        expires_s,
+    )
+
+
+def _check_times(
+    claims: Mapping[str, Any], leeway_s: float, now_s: float
+) -> tuple[float | None, float | None]:
+    """When the token was issued, as far as that lies in the past, and when its rights end."""
+    expires_s = _time(claims, "exp")
+    begins_s = _time(claims, "nbf")
+    issued_s = _time(claims, "iat")
+    if expires_s is not None:
+        expires_s += leeway_s
+        if expires_s <= now_s:
+            raise Expired("The token has expired (exp).")
+    if begins_s is not None and begins_s - leeway_s > now_s:
+        raise Unauthorised("The token is not valid yet (nbf).")
+    if issued_s is not None:
+        if issued_s - leeway_s > now_s + _ISSUED_AHEAD_S:
+            raise Unauthorised("The token was issued in the future (iat).")
+        # Else a clock that is ahead would make it newer than a revocation.
+        issued_s = min(issued_s, now_s)
+    return issued_s, expires_s
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None and name not in claims:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unauthorised(f"The token's {name} is no number.")
+    if not 0 <= value <= _TIME_MAX_S:
+        raise Unauthorised(f"The token's {name} is no time.")
+    return value
+
+
+def _check_party(claims: Mapping[str, Any], expected: Expected) -> None:
+    audience = claims.get("aud")
+    if isinstance(audience, str):
+        audience = [audience]
+    if audience is not None and not (
+        isinstance(audience, list) and all(isinstance(one, str) for one in audience)
+    ):
+        raise Unauthorised("The token's aud is neither text nor a list of texts.")
+    if expected.audience and not expected.audience.intersection(audience or ()):
+        raise Unauthorised("The token is meant for another audience (aud).")
+    issuer = claims.get("iss")
+    if expected.issuer and not (isinstance(issuer, str) and issuer in expected.issuer):
+        raise Unauthorised("The token is of another issuer (iss).")
+
+
+def _selectors(grants: Mapping[str, Any], name: str) -> list[str] | None:
+    value = grants.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Unauthorised(f"The token's mercure.{name} is no list of texts.")
+    if len(value) > SELECTORS_MAX:
+        raise Unauthorised(f"The token's mercure.{name} has more than {SELECTORS_MAX} entries.")
+    if not _is_unicode(*value):
+        raise Unauthorised(f"The token's mercure.{name} holds text that is not Unicode.")
+    return value
+
+
+def _payload(grants: Mapping[str, Any]) -> object:
+    """Any JSON that we can say again: it stands in subscription events."""
+    payload = grants.get("payload")
+    if payload is not None:
+        try:
+            orjson.dumps(payload)
+        except TypeError:
+            detail = (
+                "The token's mercure.payload is nested too deeply or holds odd text or numbers."
+            )
+            raise Unauthorised(detail) from None
+    return payload
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > _TEXT_MAX or not _is_unicode(value):
+        raise Unauthorised(f"The token's {name} is no text of at most {_TEXT_MAX} characters.")
+    return value
+
+
+def _is_unicode(*texts: str) -> bool:
+    """Whether there is no lone surrogate, which JSON can spell and UTF-8 can't."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Where a request's token is: header, then query, then cookie.
+
+The first of them that is there decides, also when it is bad: else whoever can add one of them
+could choose which of a reader's tokens counts. Each may stand once.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from fastsse.errors import Unauthorised
+
+__all__ = ["TICKET", "Credential", "credentials", "page_origin"]
+
+#: The names in the query: a token, and a ticket in a token's stead.
+AUTHORIZATION: Final = "authorization"
+TICKET: Final = "ticket"
+_SCHEME: Final = b"bearer"
+# No signed token is shorter; the Mercure hub counts the scheme and its blank in a header.
+_MERCURE_HEADER_MIN: Final = 48
+_MERCURE_QUERY_MIN: Final = 41
+
+
+class Credential(NamedTuple):
+    """What a request shows, and where it stood."""
+
+    text: bytes
+    source: Literal["header", "query", "ticket", "cookie"]
+
+
+def credentials(
+    headers: Mapping[bytes, bytes],
+    pairs: Sequence[tuple[str, str]],
+    cookie: bytes,
+    *,
+    mercure: bool = False,
+) -> Credential | None:
+    """The token or ticket of a request, or None when there is none.
+
+    Arguments:
+        headers: by lower-case name; a header that stood twice was refused before.
+        pairs: the query, decoded.
+        cookie: the name of the cookie that holds a token.
+        mercure: whether the Mercure protocol's least lengths hold, and its spelling of `Bearer`.
+
+    Raises Unauthorised. O(bytes).
+    """
+    header = headers.get(b"authorization")
+    if header is not None:
+        return Credential(_bearer(header, mercure), "header")
+    if pairs:
+        shown = [pair for pair in pairs if pair[0] in (AUTHORIZATION, TICKET)]
+        if shown:
+            return _of_query(shown, mercure)
+    cookies = headers.get(b"cookie")
+    if cookies is not None:
+        return _of_cookies(cookies, cookie)
+    return None
+
+
+def page_origin(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The origin of the page that sent a request: `Origin`, else that of `Referer`; None when
+    neither tells. What a cookie publishes must come from an allowed one."""
+    origin = headers.get(b"origin")
+    if origin is not None:
+        return origin.strip()
+    referer = headers.get(b"referer")
+    if not referer:
+        return None
+    try:
+        parts = urlsplit(referer.strip())
+        _ = parts.port
+    except ValueError:
+        return None
+    if not parts.scheme or not parts.netloc or b"@" in parts.netloc:
+        return None
+    return b"%b://%b" % (parts.scheme.lower(), parts.netloc.lower())
+
+
+def _bearer(header: bytes, mercure: bool) -> bytes:
+    scheme, _, token = header.strip(b" \t").partition(b" ")
+    if mercure and (scheme != b"Bearer" or len(header.strip(b" \t")) < _MERCURE_HEADER_MIN):
+        raise Unauthorised("Authorization must be Bearer and a token.")
+    token = token.strip(b" ")
+    if scheme.lower() != _SCHEME or not token:
+        raise Unauthorised("Authorization must be Bearer and a token.")
+    return token
+
+
+def _of_query(shown: Sequence[tuple[str, str]], mercure: bool) -> Credential:
+    if len(shown) > 1:
+        raise Unauthorised("The query must hold one token or one ticket.")
+    ((name, value),) = shown
+    if name == TICKET:
+        return Credential(value.encode(), "ticket")
+    if not value or (mercure and len(value) < _MERCURE_QUERY_MIN):
+        raise Unauthorised("The query's authorization is no token.")
+    return Credential(value.encode(), "query")
+
+
+def _of_cookies(cookies: bytes, name: bytes) -> Credential | None:
+    """Cookies of one name from two paths or domains come both: no telling which is meant."""
+    found: bytes | None = None
+    for pair in cookies.split(b";"):
+        given, equals, value = pair.partition(b"=")
+        if equals and given.strip(b" \t") == name:
+            if found is not None:
+                raise Unauthorised("The cookie with the token must stand once.")
+            found = value.strip(b" \t")
+    if found is None:
+        return None
+    if len(found) > 1 and found[:1] == found[-1:] == b'"':
+        found = found[1:-1]
+    if not found:
+        raise Unauthorised("The cookie holds no token.")
+    return Credential(found, "cookie")

@@ -1,0 +1,243 @@
+"""What routes ask: who is this, and what may it do?"""
+
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from fastsse.auth.claims import Expected
+from fastsse.auth.credentials import Credential, credentials, page_origin
+from fastsse.auth.jwks import FetchedKeySet, FileKeySet, KeySet, KeysMissing
+from fastsse.auth.keys import ASYMMETRIC, PATH_STARTS, Key, check_key, read_key
+from fastsse.auth.revocations import SUBJECT as REVOCATIONS
+from fastsse.auth.revocations import RevocationDesk, Revocations
+from fastsse.auth.rights import ANONYMOUS, Rights
+from fastsse.auth.tickets import SUBJECT as TICKETS
+from fastsse.auth.tickets import TicketDesk, Tickets
+from fastsse.auth.verifier import KeyRing, Side, Verifier
+from fastsse.config import ConfigError, Problem
+from fastsse.config.kinds import MASK
+from fastsse.config.rights import RightsOptions
+from fastsse.control import Control, MakeDesk
+from fastsse.errors import FastsseError, Unauthorised
+
+__all__ = ["DESKS", "Guard", "Pending", "make_guard"]
+
+#: The node's desks that guards need, by subject.
+DESKS: Final[Mapping[str, MakeDesk]] = {TICKETS: TicketDesk, REVOCATIONS: RevocationDesk}
+
+Answered = Callable[[Rights | FastsseError | None], None]
+
+
+class Pending(FastsseError):
+    """Who asks can't be told yet: a ticket must be spent, keys or revocations fetched.
+
+    Nothing was begun. `wait(done)` begins it and calls `done` once, within the call or later, on
+    the loop thread: with the rights (None for a subscriber where there are none), or an error:
+    Unauthorised, or Refused when it could not be found out.
+    """
+
+    def __init__(self, wait: Callable[[Answered], None]) -> None:
+        super().__init__("pending")
+        self.wait: Final = wait
+
+
+class Guard:
+    """Reads the tokens of requests. Loop thread only.
+
+    Arguments:
+        options: what it is told to accept.
+        verifier: knows keys.
+        control: the worker's, for tickets and revocations.
+        origins: the pages that may publish by their reader's cookie.
+        now_s: unix seconds.
+    """
+
+    def __init__(
+        self,
+        options: RightsOptions,
+        verifier: Verifier,
+        control: Control,
+        origins: Container[bytes] = (),
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._anonymous = options.anonymous
+        self._cookie = options.jwt_cookie.encode()
+        self._origins = origins
+        self.verifier: Final = verifier
+        self.tickets: Final = Tickets(control, options.ticket_lifetime, now_s)
+        self.revocations: Final = Revocations(control, now_s)
+
+    def subscriber(
+        self,
+        headers: Mapping[bytes, bytes],
+        pairs: Sequence[tuple[str, str]],
+        *,
+        mercure: bool = False,
+    ) -> Rights:
+        """The rights of who wants to read; ANONYMOUS without a token, where that is allowed.
+
+        Raises Unauthorised, or Pending. O(1) for a token that was verified lately.
+        """
+        shown = credentials(headers, pairs, self._cookie, mercure=mercure)
+        if shown is None:
+            if not self._anonymous:
+                raise Unauthorised("Subscribing needs a token: Authorization: Bearer <token>.")
+            return ANONYMOUS
+        if shown.source == "ticket":
+            raise Pending(partial(self._redeem, shown.text))
+        return self._rights(shown, "subscribe")
+
+    def publisher(
+        self,
+        headers: Mapping[bytes, bytes],
+        pairs: Sequence[tuple[str, str]],
+        *,
+        mercure: bool = False,
+    ) -> Rights:
+        """The rights of who wants to publish, before its topics are known: `check_publish` of the
+        rights then. Raises Unauthorised, or Pending. Cost as `subscriber`."""
+        shown = credentials(headers, pairs, self._cookie, mercure=mercure)
+        if shown is None:
+            raise Unauthorised("Publishing needs a token: Authorization: Bearer <token>.")
+        if shown.source == "ticket":
+            raise Unauthorised("A ticket opens streams; publishing needs a token.")
+        if shown.source == "cookie":
+            self._check_origin(headers)
+        return self._rights(shown, "publish")
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        self.verifier.close()
+
+    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Browsers send cookies with any page's requests; only some pages may publish so."""
+        origin = page_origin(headers)
+        if origin is None:
+            raise Unauthorised("A publish by cookie needs the header Origin or Referer.")
+        if origin not in self._origins:
+            raise Unauthorised("Pages of this origin may not publish by cookie (publish_origins).")
+
+    def _rights(self, shown: Credential, side: Side) -> Rights:
+        if not self.revocations.known:
+            learn = self.revocations.learn
+            raise Pending(partial(self._again, learn, shown, side))
+        try:
+            rights = self.verifier.verify(shown.text, side)
+        except KeysMissing as missing:
+            raise Pending(partial(self._again, missing.fetch, shown, side)) from None
+        return self._unless_revoked(rights)
+
+    def _unless_revoked(self, rights: Rights) -> Rights:
+        if self.revocations.covers(rights):
+            raise Unauthorised("The token was revoked.")
+        return rights
+
+    def _again(
+        self,
+        fetch: Callable[[Callable[[FastsseError | None], None]], None],
+        shown: Credential,
+        side: Side,
+        done: Answered,
+    ) -> None:
+        """Fetches what is missing, then asks again; what is missing still, is once more fetched:
+        revocations first, then keys. It ends, since a key that was fetched for is known or not."""
+
+        def fetched(error: FastsseError | None) -> None:
+            if error is not None:
+                done(error)
+                return
+            try:
+                rights = self._rights(shown, side)
+            except Pending as pending:
+                pending.wait(done)
+            except FastsseError as refusal:
+                done(refusal)
+            else:
+                done(rights)
+
+        fetch(fetched)
+
+    def _redeem(self, ticket: bytes, done: Answered) -> None:
+        def redeemed(outcome: Rights | FastsseError) -> None:
+            if isinstance(outcome, Rights) and self.revocations.covers(outcome):
+                outcome = Unauthorised("The token was revoked.")
+            done(outcome)
+
+        if self.revocations.known:
+            self.tickets.redeem(ticket, redeemed)
+            return
+
+        def learned(error: FastsseError | None) -> None:
+            if error is not None:
+                done(error)
+            else:
+                self.tickets.redeem(ticket, redeemed)
+
+        self.revocations.learn(learned)
+
+
+def make_guard(
+    options: RightsOptions,
+    control: Control,
+    origins: Container[bytes] = (),
+    now_s: Callable[[], float] = time.time,
+) -> Guard | None:
+    """The guard that the options ask for; None when they hold no key for tokens.
+
+    Reads key files. Begins to fetch a key set, so it is to be called on the loop that it runs on.
+    Raises ConfigError.
+    """
+    if not (options.publishers_need_tokens or options.subscribers_need_tokens):
+        return None
+    expected = Expected(
+        frozenset(options.jwt_audience), frozenset(options.jwt_issuer), options.jwt_leeway
+    )
+    return Guard(options, Verifier(_rings(options), expected, now_s), control, origins, now_s)
+
+
+def _rings(options: RightsOptions) -> dict[Side, KeyRing]:
+    """The keys of each side: its own, or the ones for both."""
+    rings: dict[Side, KeyRing] = {}
+    both: KeyRing | None = None
+    for side, prefix in (("publish", "publisher_"), ("subscribe", "subscriber_")):
+        if getattr(options, f"{prefix}jwt_key"):
+            rings[side] = KeyRing(_keys(options, prefix))  # type: ignore[index]
+        elif options.jwt_key or options.jwks_url:
+            both = both or _common_ring(options)
+            rings[side] = both  # type: ignore[index]
+    return rings
+
+
+def _common_ring(options: RightsOptions) -> KeyRing:
+    if options.jwks_url is None:
+        return KeyRing(_keys(options, ""))
+    algorithms = [name for name in options.jwt_algorithms or ASYMMETRIC if name in ASYMMETRIC]
+    return KeyRing(_keys(options, ""), _key_set(options.jwks_url, algorithms), algorithms)
+
+
+def _key_set(url: str, algorithms: Sequence[str]) -> KeySet:
+    if not url.startswith(PATH_STARTS):
+        return FetchedKeySet(url, algorithms)
+    try:
+        return FileKeySet(url, algorithms)
+    except (OSError, ValueError) as error:
+        allowed = f"a file with a key set ({error})"
+        raise ConfigError([Problem("jwks_url", url, "the options", allowed)]) from None
+
+
+def _keys(options: RightsOptions, prefix: str) -> list[Key]:
+    """The key and the one before it, as their algorithms have them."""
+    algorithms: tuple[str, ...] = getattr(options, f"{prefix}jwt_algorithms")
+    until = options.jwt_previous_until
+    until_s = datetime.fromisoformat(until).timestamp() if until else None
+    keys = []
+    for name, end_s in ((f"{prefix}jwt_key", None), (f"{prefix}jwt_previous_key", until_s)):
+        text = getattr(options, name)
+        if text is not None:
+            try:
+                keys.append(check_key(read_key(text.get_secret_value()), algorithms, end_s))
+            except ValueError as error:  # The file became another since the options were read.
+                raise ConfigError([Problem(name, MASK, "the options", str(error))]) from None
+    return keys

@@ -1,0 +1,203 @@
+"""Keys that verify tokens: what each is good for is settled when it is read, not by the token.
+
+A key is a secret (HMAC) or a public key in PEM, and is bound to the algorithms of its own kind
+when it is made. So a token that names HS256 can never be verified with a public key as secret,
+nor one that names RS256 with a secret: no pair of that sort exists. The cryptography is PyJWT's;
+it is imported when the first key is read, so that a server without keys does not load it.
+"""
+
+import stat
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from jwt.algorithms import Algorithm
+
+__all__ = ["ALGORITHMS", "ASYMMETRIC", "BadKey", "Key", "check_key", "key_of_jwk", "read_key"]
+
+HMAC: Final = ("HS256", "HS384", "HS512")
+_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+ASYMMETRIC: Final = (*_RSA, *_CURVES.values(), "EdDSA")
+ALGORITHMS: Final = (*HMAC, *ASYMMETRIC)
+# One of these is meant when no algorithm is pinned: a key alone does not tell which.
+_USUAL: Final = ("HS256", "RS256")
+
+# RFC 7518 §3.2: as long as the hash. RFC 7518 §3.3: RSA of 2048 bits.
+_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+_RSA_BITS: Final = 2048
+# Larger ones cost milliseconds a token.
+_RSA_BITS_MAX: Final = 16 * 1024
+KEY_BYTES_MAX: Final = 64 * 1024
+_PEM: Final = b"-----BEGIN "
+PATH_STARTS: Final = ("/", "./", "../")
+
+
+class BadKey(ValueError):
+    """A key that can't be used. Its text completes "must be …" and holds nothing of the key."""
+
+
+class Key:
+    """A key and the algorithms that it may verify. Immutable.
+
+    Arguments:
+        prepared: the key as PyJWT's algorithms take it, by their names.
+        kid: its name in a key set; None is tried for tokens of any `kid`.
+        until_s: unix seconds from which it is not valid any more.
+    """
+
+    __slots__ = ("_verifiers", "kid", "until_s")
+
+    def __init__(
+        self, prepared: dict[str, Any], kid: str | None = None, until_s: float | None = None
+    ) -> None:
+        self._verifiers: Final = {name: (_algorithms()[name], prepared[name]) for name in prepared}
+        self.kid: Final = kid
+        self.until_s: Final = until_s
+
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """The names of what it may verify."""
+        return frozenset(self._verifiers)
+
+    def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
+        """Whether the signature is this key's. False for an algorithm that it is not meant for.
+
+        Secrets are compared in constant time.
+        """
+        verifier = self._verifiers.get(algorithm)
+        if verifier is None:
+            return False
+        how, key = verifier
+        return how.verify(message, key, signature)
+
+    def __repr__(self) -> str:
+        return f"Key({', '.join(sorted(self._verifiers))})"
+
+
+def read_key(text: str) -> bytes:
+    """The key that an option means: the text itself, or what the file holds that it names.
+
+    A path begins with `/`, `./` or `../`. PEM text may have `\\n` written for its line ends, as
+    environment files do. Raises BadKey. Reads a file.
+    """
+    raw = _read_file(Path(text)).strip(b"\r\n") if text.startswith(PATH_STARTS) else text.encode()
+    if raw.startswith(_PEM) and b"\n" not in raw:
+        raw = raw.replace(b"\\n", b"\n")
+    if not raw:
+        raise BadKey("a key; the file is empty")
+    return raw
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # A pipe would be waited for.
+            raise BadKey("a file, not a folder or device")
+        with path.open("rb") as file:
+            raw = file.read(KEY_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, BadKey):
+            raise
+        why = (getattr(error, "strerror", None) or "no path").lower()
+        detail = f"a file that can be read ({why}); what begins with / or . is a path"
+        raise BadKey(detail) from None
+    if len(raw) > KEY_BYTES_MAX:
+        raise BadKey("a key of at most 64 KiB")
+    return raw
+
+
+def check_key(raw: bytes, algorithms: Sequence[str] = (), until_s: float | None = None) -> Key:
+    """The key, for those of `algorithms` that its kind has; none given: HS256, RS256, or the one
+    of its curve. Raises BadKey when it has none of them, is too short, or is private by mistake
+    and can't be read."""
+    public = _public_key(raw) if raw.startswith(_PEM) else None
+    possible = HMAC if public is None else _kinds_of(public)
+    chosen = [name for name in possible if name in (algorithms or _usual(possible))]
+    if not chosen:
+        kind = "a secret" if public is None else "this kind of PEM key"
+        allowed = (
+            " or ".join((", ".join(possible[:-1]), possible[-1])) if possible[1:] else possible[0]
+        )
+        raise BadKey(f"of a kind that the algorithms suit ({kind} is for {allowed})")
+    if public is None:
+        return Key(_prepare_secret(raw, chosen), until_s=until_s)
+    return Key(dict.fromkeys(chosen, public), until_s=until_s)
+
+
+def _usual(possible: Sequence[str]) -> Sequence[str]:
+    return possible if len(possible) == 1 else _USUAL
+
+
+def _prepare_secret(raw: bytes, algorithms: Sequence[str]) -> dict[str, Any]:
+    from jwt.exceptions import InvalidKeyError
+
+    for name in algorithms:
+        if len(raw) < _SECRET_BYTES[name]:
+            raise BadKey(f"a secret of at least {_SECRET_BYTES[name]} bytes for {name}")
+    try:
+        return {name: _algorithms()[name].prepare_key(raw) for name in algorithms}
+    except InvalidKeyError:
+        raise BadKey("a secret or a PEM key, not an SSH key, a certificate or a JWK") from None
+
+
+def _public_key(pem: bytes) -> Any:
+    """The public key of a PEM key or certificate; of a private one its public half."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        if b"PRIVATE KEY-----" in pem:
+            return serialization.load_pem_private_key(pem, password=None).public_key()
+        if b"-----BEGIN CERTIFICATE-----" in pem:
+            return x509.load_pem_x509_certificate(pem).public_key()
+        return serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise BadKey("a PEM key that can be read (without a password)") from None
+
+
+def _kinds_of(public: Any) -> tuple[str, ...]:
+    """The algorithms of a public key's kind. Raises BadKey for a kind or size not to be used."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+    if isinstance(public, rsa.RSAPublicKey):
+        if not _RSA_BITS <= public.key_size <= _RSA_BITS_MAX:
+            raise BadKey(f"an RSA key of {_RSA_BITS} to {_RSA_BITS_MAX} bits")
+        return _RSA
+    if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _CURVES:
+        return (_CURVES[public.curve.name],)
+    if isinstance(public, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        return ("EdDSA",)
+    raise BadKey("an RSA key, one on P-256, P-384 or P-521, or an Edwards key")
+
+
+def key_of_jwk(jwk: Any, algorithms: Sequence[str]) -> Key | None:
+    """The key of a key set's member (RFC 7517 §4), or None when it is not one to verify with:
+    symmetric, for encryption, of another kind, too short, malformed, or not allowed here."""
+    from jwt.exceptions import PyJWTError
+
+    if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP"):
+        return None
+    kid, named, operations = jwk.get("kid"), jwk.get("alg"), jwk.get("key_ops")
+    if jwk.get("use", "sig") != "sig" or not isinstance(kid, str | None):
+        return None
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
+        return None
+    family = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[jwk["kty"]]
+    try:
+        public: Any = type(_algorithms()[family]).from_jwk(jwk)
+        public = public.public_key() if hasattr(public, "private_bytes") else public
+        possible = _kinds_of(public)
+    except (PyJWTError, ValueError, TypeError, KeyError):
+        return None
+    chosen = [name for name in possible if name in algorithms and named in (None, name)]
+    return Key(dict.fromkeys(chosen, public), kid) if chosen else None
+
+
+@cache
+def _algorithms() -> "dict[str, Algorithm]":
+    from jwt.algorithms import get_default_algorithms
+
+    return {name: how for name, how in get_default_algorithms().items() if name in ALGORITHMS}

@@ -1,0 +1,259 @@
+"""Revocation: tokens that are refused though they are valid, and whose streams end.
+
+A revocation names a token (`jti`), a subject (`sub`), a time before which tokens were issued, or
+several of these, which must all hold then. Tokens that tell no `iat` count as issued before any
+time. The node's desk keeps revocations, in its store too, and tells all workers; each
+worker refuses such tokens and has the native core end the streams that they opened.
+"""
+
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from fastsse.auth.rights import Rights, claim_hash
+from fastsse.control import Broadcast, Control, Publish, Store
+from fastsse.errors import BadRequest, FastsseError, Refused
+
+__all__ = ["SUBJECT", "Revocation", "RevocationDesk", "Revocations"]
+
+SUBJECT: Final = "revocations"
+REVOCATIONS_MAX: Final = 100_000
+# Kept so long when nothing else is said: longer than tokens should live.
+KEPT_S: Final = 400 * 24 * 3600.0
+_TEXT_MAX_BYTES: Final = 1024
+_TIME_MAX_S: Final = 253_402_300_799
+_MEMBERS: Final = ("jti", "sub", "issued_before", "expires")
+_LIST: Final = b"?"
+_DONE: Final = b"+"
+_NOT_DONE: Final = b"-"
+
+
+class Revocation(NamedTuple):
+    """What is revoked: tokens for which each member that is given holds; until when it is kept."""
+
+    jti: str | None
+    sub: str | None
+    issued_before: float | None
+    expires: float
+
+    @classmethod
+    def of_json(cls, body: bytes | bytearray, now_s: float | None = None) -> "Revocation":
+        """Reads `{"jti": …, "sub": …, "issued_before": …, "expires": …}`; times are unix seconds.
+
+        `expires` should be the end (`exp`) of the longest-lived token that is meant; without it
+        the revocation is kept for 400 days. Raises BadRequest.
+        """
+        try:
+            members = orjson.loads(body)
+        except ValueError:
+            raise BadRequest("body", "must be a JSON object") from None
+        if not isinstance(members, dict):
+            raise BadRequest("body", "must be a JSON object")
+        for name in members:
+            if name not in _MEMBERS:
+                raise BadRequest("body", f"may have the members {', '.join(_MEMBERS)}")
+        kept_s = (time.time() if now_s is None else now_s) + KEPT_S
+        expires = _time(members, "expires")
+        revocation = cls(
+            _text(members, "jti"),
+            _text(members, "sub"),
+            _time(members, "issued_before"),
+            kept_s if expires is None else expires,
+        )
+        if revocation[:3] == (None, None, None):
+            raise BadRequest("body", "must have jti, sub or issued_before")
+        return revocation
+
+    @property
+    def name(self) -> str:
+        """The same for all that revoke the same."""
+        what = orjson.dumps([self.jti, self.sub, self.issued_before])
+        return blake2b(what, digest_size=16).hexdigest()
+
+    def pack(self) -> bytes:
+        """As `unpack` reads it."""
+        return orjson.dumps(self)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Revocation":
+        """What `pack` made."""
+        return cls(*orjson.loads(packed))
+
+
+def _text(members: dict[str, Any], name: str) -> str | None:
+    value = members.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value.encode()) <= _TEXT_MAX_BYTES:
+        raise BadRequest(name, f"must be text of 1 to {_TEXT_MAX_BYTES} bytes")
+    return value
+
+
+def _time(members: dict[str, Any], name: str) -> float | None:
+    value = members.get(name)
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= _TIME_MAX_S:
+        raise BadRequest(name, "must be unix seconds")
+    return float(value)
+
+
+class RevocationDesk:
+    """Keeps a node's revocations, each under its name in the store. Made by `control.Desks`.
+
+    A question is `?`, answered with a JSON list of all, or a revocation, answered with `+`, or
+    `-` when there are too many. What is broadcast is a revocation.
+    """
+
+    def __init__(
+        self,
+        broadcast: Broadcast,
+        store: Store,
+        publish: Publish,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._broadcast = broadcast
+        self._store = store
+        self._now_s = now_s
+        kept = ((name, Revocation.unpack(packed)) for name, packed in store.items())
+        self._kept: dict[str, Revocation] = dict(kept)
+
+    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+        """Tells all, or takes another."""
+        if message == _LIST:
+            self._forget_ended()
+            answer(orjson.dumps(list(self._kept.values())))
+        else:
+            answer(self._take(Revocation.unpack(message)))
+
+    def told(self, worker: int, message: bytes) -> None:
+        """Nothing is told."""
+
+    def left(self, worker: int) -> None:
+        """Revocations are not a worker's."""
+
+    def _take(self, revocation: Revocation) -> bytes:
+        name = revocation.name
+        known = self._kept.get(name)
+        if known is None and len(self._kept) >= REVOCATIONS_MAX:
+            self._forget_ended()
+            if len(self._kept) >= REVOCATIONS_MAX:
+                return _NOT_DONE
+        if known is not None:
+            revocation = revocation._replace(expires=max(known.expires, revocation.expires))
+        self._kept[name] = revocation
+        packed = revocation.pack()
+        self._store.put(name, packed)
+        self._broadcast(packed)
+        return _DONE
+
+    def _forget_ended(self) -> None:
+        now_s = self._now_s()
+        for name in [name for name, one in self._kept.items() if one.expires <= now_s]:
+            del self._kept[name]
+            self._store.put(name, None)
+
+
+class Revocations:
+    """What a worker knows to be revoked. Loop thread only.
+
+    Arguments:
+        control: the worker's.
+        now_s: unix seconds.
+
+    `on_revoked(subject_hash, token_hash, issued_before_s)` is called for each revocation that is
+    told, also for those made before this worker began; 0 stands for any.
+    """
+
+    def __init__(self, control: Control, now_s: Callable[[], float] = time.time) -> None:
+        self._control = control
+        self._now_s = now_s
+        self._by_token: dict[str, list[Revocation]] = {}
+        self._by_subject: dict[str, list[Revocation]] = {}
+        self._by_time: list[Revocation] = []
+        self.on_revoked: Callable[[int, int, int], None] | None = None
+        #: Whether all that was revoked before is known; until then nothing should be verified.
+        self.known = False
+        control.listen(SUBJECT, self._heard)
+        self.learn()
+
+    def learn(self, done: Callable[[FastsseError | None], None] | None = None) -> None:
+        """Asks the desk for all; again after it was away."""
+
+        def answered(answer: bytes | FastsseError) -> None:
+            if not isinstance(answer, FastsseError):
+                for members in orjson.loads(answer):
+                    self._add(Revocation(*members))
+                self.known = True
+            if done is not None:
+                done(Refused("revocations", 1) if isinstance(answer, FastsseError) else None)
+
+        self._control.ask(SUBJECT, _LIST, answered)
+
+    def revoke(self, revocation: Revocation, done: Callable[[FastsseError | None], None]) -> None:
+        """Has the node revoke; `done` is given None once every worker was told, or Refused."""
+
+        def answered(answer: bytes | FastsseError) -> None:
+            done(None if answer == _DONE else Refused("revocations", 1))
+
+        self._control.ask(SUBJECT, revocation.pack(), answered)
+
+    def covers(self, rights: Rights) -> bool:
+        """Whether the token of these rights is revoked. O(1) but for several about one subject."""
+        if not (self._by_token or self._by_subject or self._by_time):
+            return False
+        now_s = self._now_s()
+        candidates = (
+            *self._by_token.get(rights.token_id or "", ()),
+            *self._by_subject.get(rights.subject or "", ()),
+            *self._by_time,
+        )
+        return any(one.expires > now_s and _holds(one, rights) for one in candidates)
+
+    def _heard(self, message: bytes) -> None:
+        self._add(Revocation.unpack(message))
+
+    def _add(self, revocation: Revocation) -> None:
+        if revocation.expires <= self._now_s():
+            return
+        place = self._place(revocation)
+        place[:] = [one for one in place if one[:3] != revocation[:3]]
+        place.append(revocation)
+        if self.on_revoked is not None:
+            before_s = 0 if revocation.issued_before is None else _up(revocation.issued_before)
+            self.on_revoked(claim_hash(revocation.sub), claim_hash(revocation.jti), before_s)
+
+    def _place(self, revocation: Revocation) -> list[Revocation]:
+        if revocation.jti is not None:
+            return self._by_token.setdefault(revocation.jti, [])
+        if revocation.sub is not None:
+            return self._by_subject.setdefault(revocation.sub, [])
+        return self._by_time
+
+    def forget_ended(self) -> None:
+        """Drops what is over; to be called now and then. O(revocations)."""
+        now_s = self._now_s()
+        for places in (self._by_token, self._by_subject):
+            for name in list(places):
+                places[name] = [one for one in places[name] if one.expires > now_s]
+                if not places[name]:
+                    del places[name]
+        self._by_time = [one for one in self._by_time if one.expires > now_s]
+
+
+def _holds(revocation: Revocation, rights: Rights) -> bool:
+    if revocation.jti is not None and revocation.jti != rights.token_id:
+        return False
+    if revocation.sub is not None and revocation.sub != rights.subject:
+        return False
+    before_s = revocation.issued_before
+    return before_s is None or rights.claims[3] < _up(before_s)
+
+
+def _up(time_s: float) -> int:
+    """Whole seconds, upwards: streams know them whole too."""
+    return int(-(-time_s // 1))

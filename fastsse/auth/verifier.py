@@ -1,0 +1,169 @@
+"""Tokens to rights: verified once, remembered until they end."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Final, Literal, NamedTuple
+
+from fastsse.auth.claims import Expected, read_rights
+from fastsse.auth.jwks import KeySet
+from fastsse.auth.keys import Key
+from fastsse.auth.rights import Rights
+from fastsse.auth.token import TOKEN_MAX_BYTES, Token, open_token, read_payload
+from fastsse.errors import Unauthorised
+
+__all__ = ["KeyRing", "Side", "Verifier"]
+
+Side = Literal["publish", "subscribe"]
+
+# Bounds of what is remembered of each side, and what a token is counted as beside its own bytes.
+REMEMBERED_MAX: Final = 50_000
+REMEMBERED_MAX_BYTES: Final = 64 * 1024 * 1024
+_RIGHTS_BYTES: Final = 1024
+
+
+class KeyRing:
+    """The keys of one side.
+
+    Arguments:
+        keys: tried in order for any token of their algorithms.
+        key_set: asked for more.
+        key_set_algorithms: that its keys may be used for.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        key_set: KeySet | None = None,
+        key_set_algorithms: Sequence[str] = (),
+    ) -> None:
+        self._keys = keys
+        self.key_set: Final = key_set
+        self._set_algorithms = frozenset(key_set_algorithms) if key_set else frozenset()
+        self.algorithms: Final = self._set_algorithms.union(*(key.algorithms for key in keys))
+
+    def verify(self, token: Token, now_s: float) -> Key:
+        """The key that signed the token. Raises Unauthorised or KeysMissing."""
+        if token.algorithm not in self.algorithms:
+            allowed = ", ".join(sorted(self.algorithms))
+            raise Unauthorised(f"The token's alg is not accepted here; {allowed} is.")
+        key = _signer(self._keys, token, now_s)
+        if key is None and self.key_set and token.algorithm in self._set_algorithms:
+            key = _signer(self.key_set.find(token.algorithm, token.kid), token, now_s)
+        if key is None:
+            raise Unauthorised("The token's signature is of no key that is valid here.")
+        return key
+
+
+def _signer(keys: Sequence[Key], token: Token, now_s: float) -> Key | None:
+    for key in keys:
+        is_valid = key.until_s is None or now_s < key.until_s
+        if is_valid and key.verifies(token.algorithm, token.signed, token.signature):
+            return key
+    return None
+
+
+class _Known(NamedTuple):
+    rights: Rights
+    until_s: float
+    size_bytes: int
+
+
+class _Memory:
+    """Verified tokens of one side, by a keyed hash, so that no token lies in memory; the oldest
+    go when there are too many."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._known: dict[bytes, _Known] = {}
+        self._bytes = 0
+        self.generation = 0
+
+    def name(self, raw: bytes) -> bytes:
+        return blake2b(raw, digest_size=16, key=self._key).digest()
+
+    def get(self, name: bytes, now_s: float) -> Rights | None:
+        known = self._known.get(name)
+        if known is None:
+            return None
+        if now_s < known.until_s:
+            return known.rights
+        self._drop(name)
+        return None
+
+    def put(self, name: bytes, rights: Rights, until_s: float, token_bytes: int) -> None:
+        known = _Known(rights, until_s, _RIGHTS_BYTES + 4 * token_bytes)
+        self._known[name] = known
+        self._bytes += known.size_bytes
+        while len(self._known) > REMEMBERED_MAX or self._bytes > REMEMBERED_MAX_BYTES:
+            self._drop(next(iter(self._known)))
+
+    def clear(self) -> None:
+        self._known.clear()
+        self._bytes = 0
+
+    def _drop(self, name: bytes) -> None:
+        self._bytes -= self._known.pop(name).size_bytes
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class Verifier:
+    """Verifies tokens of both sides. Loop thread only.
+
+    Arguments:
+        rings: the keys of each side that has any.
+        expected: what tokens must say.
+        now_s: unix seconds.
+    """
+
+    def __init__(
+        self,
+        rings: Mapping[Side, KeyRing],
+        expected: Expected,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._rings = rings
+        self._expected = expected
+        self._now_s = now_s
+        self._memories: dict[str, _Memory] = {side: _Memory() for side in rings}
+
+    def verify(self, raw: bytes, side: Side) -> Rights:
+        """The rights that a token gives on a side; the same object while it is remembered.
+
+        Raises Unauthorised with the reason, or KeysMissing. O(bytes) and a signature at first,
+        later a hash.
+        """
+        ring, memory, now_s = self._rings[side], self._memories[side], self._now_s()
+        if ring.key_set is not None and ring.key_set.generation != memory.generation:
+            memory.clear()
+            memory.generation = ring.key_set.generation
+        # One that is too long is refused before its bytes are looked at.
+        name = memory.name(raw[: TOKEN_MAX_BYTES + 1])
+        rights = memory.get(name, now_s)
+        if rights is not None:
+            return rights
+        token = open_token(raw)
+        key = ring.verify(token, now_s)
+        rights = read_rights(read_payload(token), self._expected, side, now_s)
+        ends = [end_s for end_s in (rights.expires_s, key.until_s) if end_s is not None]
+        memory.put(name, rights, min(ends, default=float("inf")), len(raw))
+        return rights
+
+    @property
+    def remembered(self) -> int:
+        """Tokens that would not be verified again."""
+        return sum(map(len, self._memories.values()))
+
+    def forget(self) -> None:
+        """Verifies everything anew."""
+        for memory in self._memories.values():
+            memory.clear()
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        for ring in self._rings.values():
+            if ring.key_set is not None:
+                ring.key_set.close()

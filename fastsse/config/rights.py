@@ -1,0 +1,227 @@
+"""Who may read and write: keys of tokens, and what tokens must say."""
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from fastsse.auth.keys import ALGORITHMS, KEY_BYTES_MAX, PATH_STARTS, BadKey, check_key, read_key
+from fastsse.config.groups import OptionGroup, duration, option
+from fastsse.config.kinds import MASK, Kind, Seconds, Switch, read_list
+
+if TYPE_CHECKING:
+    from fastsse.config.settings import Config
+
+__all__ = ["RightsOptions", "rights_conflicts", "rights_doubts"]
+
+KEY = Kind(
+    "KEY",
+    "a secret, a PEM key, or the path of a file that holds one (it begins with / or .)",
+    lambda _: MASK,
+    secret=True,
+)
+ALGORITHM_NAMES = Kind("ALG", f"of {', '.join(ALGORITHMS)}", ",".join)
+TEXTS = Kind("TEXT", "texts without commas", ",".join, example="https://example.com")
+KEY_SET = Kind("URL", "an http(s) URL without a user, or a path that begins with / or .")
+COOKIE_NAME = Kind("NAME", "a cookie's name")
+MOMENT = Kind("TIME", "a time", example="2026-01-31T12:00:00Z")
+
+# RFC 6265 §4.1.1.
+_COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
+
+
+def check_key_text(key: SecretStr) -> SecretStr:
+    """A key's text or path; whether it can verify is a relation to its algorithms."""
+    text = key.get_secret_value()
+    if not text or "\0" in text or len(text) > KEY_BYTES_MAX:
+        raise ValueError("must be a key")
+    return key
+
+
+def check_algorithms(names: Iterable[str]) -> tuple[str, ...]:
+    """Names as RFC 7518 spells them, each once."""
+    chosen = tuple(dict.fromkeys(names))
+    if not set(chosen) <= set(ALGORITHMS):
+        raise ValueError("must be algorithms")
+    return chosen
+
+
+def check_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    """Texts that are not empty, each once."""
+    chosen = tuple(dict.fromkeys(texts))
+    if not all(text and len(text) <= 1024 for text in chosen):
+        raise ValueError("must not be empty")
+    return chosen
+
+
+def check_key_set(text: str) -> str:
+    """The address of a key set. A user in it would be shown wherever options are."""
+    if text.startswith(PATH_STARTS):
+        if "\0" in text or len(text) > 4096:
+            raise ValueError("must be a path")
+        return text
+    parts = urlsplit(text)
+    _ = parts.port  # Raises ValueError when it is no port.
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("must be a URL")
+    if not re.fullmatch(r"[\x21-\x7e]{1,2048}", text, re.ASCII):
+        raise ValueError("must be a URL")
+    return text
+
+
+def check_cookie_name(name: str) -> str:
+    """A token of RFC 9110."""
+    if not _COOKIE_NAME.fullmatch(name):
+        raise ValueError("must be a cookie's name")
+    return name
+
+
+def read_moment(value: object) -> object:
+    """RFC 3339 text, with its offset, or what TOML made of it."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError("must be a time with its offset")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+KeyText = Annotated[SecretStr, AfterValidator(check_key_text), KEY]
+Algorithms = Annotated[
+    tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_algorithms), ALGORITHM_NAMES
+]
+Texts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(read_list),
+    AfterValidator(check_texts),
+    Field(max_length=100),
+    TEXTS,
+]
+KeySet = Annotated[str, AfterValidator(check_key_set), KEY_SET]
+CookieName = Annotated[str, AfterValidator(check_cookie_name), COOKIE_NAME]
+Moment = Annotated[str, BeforeValidator(read_moment), MOMENT]
+
+
+class RightsOptions(OptionGroup):
+    """Tokens (JWT). Without a key anyone may subscribe, and `publish_token` guards publishing."""
+
+    title = "Rights"
+
+    jwt_key: KeyText | None = option(
+        None, "Key of publishers' and subscribers' tokens; with one, both need a token."
+    )
+    jwt_algorithms: Algorithms = option(
+        (), "Algorithms of jwt_key and the key set; none given: HS256, RS256, or the key's curve."
+    )
+    publisher_jwt_key: KeyText | None = option(None, "Key of publishers' tokens, if another.")
+    publisher_jwt_algorithms: Algorithms = option((), "Algorithms of publisher_jwt_key.")
+    subscriber_jwt_key: KeyText | None = option(None, "Key of subscribers' tokens, if another.")
+    subscriber_jwt_algorithms: Algorithms = option((), "Algorithms of subscriber_jwt_key.")
+    jwt_previous_key: KeyText | None = option(
+        None, "The jwt_key before this one, taken until jwt_previous_until."
+    )
+    publisher_jwt_previous_key: KeyText | None = option(
+        None, "The publisher_jwt_key before this one, taken until jwt_previous_until."
+    )
+    subscriber_jwt_previous_key: KeyText | None = option(
+        None, "The subscriber_jwt_key before this one, taken until jwt_previous_until."
+    )
+    jwt_previous_until: Moment | None = option(None, "When previous keys end.")
+    jwks_url: KeySet | None = option(
+        None,
+        "URL or file of a key set (JWKS) with more keys for the tokens that jwt_key is for; it is "
+        "read again when it changes.",
+    )
+    jwt_audience: Texts = option((), "A token's aud must hold one of these. Repeat it for several.")
+    jwt_issuer: Texts = option((), "A token's iss must be one of these. Repeat it for several.")
+    jwt_leeway: Seconds = duration(
+        "0s", "How far clocks may differ when exp and nbf are judged.", least="0s", most="10m"
+    )
+    jwt_cookie: CookieName = option("mercureAuthorization", "Name of the cookie with a token.")
+    anonymous: Switch = option(
+        False, "Let subscribers without a token read what is not private, though there is a key."
+    )
+    expiry_notice: Seconds = duration(
+        "30s",
+        "So long before its token's end a stream is sent fastsse.expiring; 0s: never.",
+        least="0s",
+        most="1h",
+    )
+    ticket_lifetime: Seconds = duration(
+        "30s", "How long a ticket of POST /tickets may be spent.", least="1s", most="10m"
+    )
+
+    @property
+    def publishers_need_tokens(self) -> bool:
+        """Whether a key for publishers' tokens is configured."""
+        return bool(self.publisher_jwt_key or self.jwt_key or self.jwks_url)
+
+    @property
+    def subscribers_need_tokens(self) -> bool:
+        """Whether a key for subscribers' tokens is configured; with `anonymous` they need none."""
+        return bool(self.subscriber_jwt_key or self.jwt_key or self.jwks_url)
+
+
+_SIDES = ("publisher_", "subscriber_")
+
+
+def rights_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+    """Every relation of these options that is broken: an option, and what it must be."""
+    publishers, subscribers = config.publishers_need_tokens, config.subscribers_need_tokens
+    if publishers or subscribers:
+        if config.publish_token:
+            yield "publish_token", "left out when tokens have a key (jwt_key): publishers need one"
+        if config.allow_anonymous_publish:
+            yield "allow_anonymous_publish", "false when tokens have a key: publishers need one"
+    if subscribers and not publishers:
+        yield "publisher_jwt_key", "given beside subscriber_jwt_key; jwt_key is for both"
+    if publishers and not subscribers and not config.anonymous:
+        yield "subscriber_jwt_key", "given beside publisher_jwt_key, or anonymous must be true"
+    if config.publisher_jwt_key and config.subscriber_jwt_key:
+        for name in ("jwt_key", "jwks_url"):
+            if getattr(config, name):
+                yield name, "left out when publishers and subscribers have keys of their own"
+    yield from _key_conflicts(config)
+
+
+def _key_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+    for side in ("", *_SIDES):
+        key, previous = f"{side}jwt_key", f"{side}jwt_previous_key"
+        algorithms = getattr(config, f"{side}jwt_algorithms")
+        known = bool(getattr(config, key)) or (not side and bool(config.jwks_url))
+        if algorithms and not known:
+            yield f"{side}jwt_algorithms", f"left out without {key}"
+        if getattr(config, previous) and not getattr(config, key):
+            yield previous, f"left out without {key}"
+        if getattr(config, previous) and not config.jwt_previous_until:
+            yield "jwt_previous_until", f"given beside {previous}"
+        for name in (key, previous):
+            text = getattr(config, name)
+            why = None if text is None else key_problem(text, algorithms)
+            if why:
+                yield name, why
+
+
+def key_problem(text: SecretStr, algorithms: tuple[str, ...]) -> str | None:
+    """What a key must be, if it can't verify a token of these algorithms. May read a file."""
+    try:
+        check_key(read_key(text.get_secret_value()), algorithms)
+    except BadKey as error:
+        return str(error)
+    return None
+
+
+def rights_doubts(config: "Config") -> Iterator[str]:
+    """What is allowed and probably not meant."""
+    url = config.jwks_url or ""
+    if url.startswith("http://") and urlsplit(url).hostname not in (
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ):
+        yield "jwks_url is not https: whoever is on the way can give itself any right."
+    needs = config.publishers_need_tokens or config.subscribers_need_tokens
+    for name in ("jwt_audience", "jwt_issuer"):
+        if getattr(config, name) and not needs:
+            yield f"{name} has no effect without a key for tokens."
