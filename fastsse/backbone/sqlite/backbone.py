@@ -1,0 +1,287 @@
+"""The sqlite backbone, as the hub sees it: order from the clock, kept in a file.
+
+The loop thread gives positions and encodes; it never waits for the file. Batches go to the writer
+thread, which stores all that wait in one transaction; what it stored comes back in order, is
+delivered, and then acknowledged. Under `received` a batch is delivered and acknowledged at once,
+and stored behind.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Literal
+
+from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.backbone.sqlite.batch import Batch, Key
+from fastsse.backbone.sqlite.checkpoint import Checkpointer
+from fastsse.backbone.sqlite.desk import DeskStore
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.places import BATCH_MAX_EVENTS, PlaceClock, place_of
+from fastsse.backbone.sqlite.reader import READ_AGAIN_S, Reader
+from fastsse.backbone.sqlite.reading import Reading
+from fastsse.backbone.sqlite.retention import Retention
+from fastsse.backbone.sqlite.schema import Connect
+from fastsse.backbone.sqlite.writer import Barrier, Stored, Writer
+from fastsse.config import HistoryOptions
+from fastsse.entries import encode_entries
+from fastsse.errors import FastsseError, InvalidEvent, Refused
+from fastsse.events import Event
+from fastsse.positions import parse_id, position_at
+from fastsse.subscriptions import Cursor
+
+__all__ = ["Ack", "SqliteBackbone"]
+
+Ack = Literal["received", "written", "synced"]
+
+RETRY_AFTER_S: Final = 1
+# SQLite's bound on one value, less what the record has beside the data.
+EVENT_MAX_BYTES: Final = 900_000_000
+# Under `received`: told and not stored yet. Above it publishers wait for the disk.
+AHEAD_MAX_BYTES: Final = 64 * 1024 * 1024
+
+
+class SqliteBackbone:
+    """Order and history in one file; see the package.
+
+    Arguments:
+        path: the file, made when it is not there.
+        history: what is kept, by topic rule.
+        ack: what an acknowledgement means.
+        total_bytes: the bound on all that is stored; 0: none.
+        now_ms: gives unix milliseconds; may jump.
+        connect: opens connections to the file; tests hand in one whose disk fails.
+
+    Attributes:
+        start: the last position that may have been in use when it was opened.
+        trouble: why appends are refused now, or None.
+        desks: what desks keep over restarts.
+
+    Made inside the loop whose thread it is for. Raises HistoryError, and has then left nothing
+    behind.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        history: HistoryOptions,
+        ack: Ack = "written",
+        total_bytes: int = 0,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        connect: Connect = sqlite3.connect,
+    ) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self._ack: Final = ack
+        self._file: Final = HistoryFile(path, now_ms, connect)
+        self.start: Final = self._file.head
+        self._head = self.start
+        self.trouble: str | None = None
+        self._clock: Final = PlaceClock(now_ms, last=self.start)
+        self._deliver: Deliver | None = None
+        self._reads: Final[dict[tuple[object, ...], list[Stretched]]] = {}
+        # Under `received`: a lease that still holds, batches that are behind, what is ahead.
+        self._leased_through = 0
+        self._waiting = 0
+        self._ahead_bytes = 0
+        self._known: Final[dict[bytes, int]] = {}
+        self._repeats = 0
+        wake = threading.Event()
+        self._reader: Final = Reader(path, self._file.lost_through, self._call, connect)
+        self._retention: Final = Retention(self._file, history.limits, total_bytes, now_ms)
+        self._checkpointer: Final = Checkpointer(path, connect, wake)
+        self._writer: Final = Writer(
+            self._file,
+            self._retention,
+            self._checkpointer,
+            ack,
+            self._call,
+            self._on_stored,
+            self._reader.drop,
+            wake,
+            time.monotonic,
+        )
+        self.desks: Final = DeskStore(self._file.connection, self._writer.put)
+        self._writer.start()
+        self._reader.start()
+
+    @property
+    def head(self) -> int:
+        """The last position that was delivered."""
+        return self._head
+
+    def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
+        """As Backbone; `after` must be `start`."""
+        self._deliver = deliver
+
+    def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
+        """As Backbone. O(bytes) here.
+
+        A batch whose key was stored before is acknowledged with the positions of then, and neither
+        stored nor delivered again.
+        """
+        error = self._objection(events)
+        if error is not None:
+            done(error)
+            return
+        first = self._clock.take(len(events))
+        entries = encode_entries(range(first, first + len(events)), events)
+        batch = Batch(entries, done, key)
+        if self._may_be_told(batch):
+            batch.is_told = True
+            self._ahead_bytes += _size_bytes(batch)
+            self._finish(batch)
+        else:
+            self._waiting += 1
+        self._writer.put(batch)
+
+    def read(
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """As Backbone. Those who ask for the same at the same time are answered from one read."""
+        if self._deliver is None:
+            done(Refused("backbone", READ_AGAIN_S))
+            return
+        key = selectors, after, self._head, limit_bytes
+        waiting = self._reads.get(key)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._reads[key] = [done]
+        through = self._head
+
+        def question(reading: Reading) -> Stretch:
+            return reading.stretch(selectors, after, through, limit_bytes)
+
+        self._once_stored(partial(self._reader.ask, question, partial(self._on_read, key)))
+
+    def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
+        """As Backbone."""
+        if self._deliver is None:
+            done(Refused("backbone", READ_AGAIN_S))
+        elif cursor.kind == "head":
+            done(self._head)
+        elif cursor.kind == "since":
+            done(min(position_at(int(cursor.value)), self._head))
+        elif cursor.kind == "after" and (position := parse_id(cursor.text)) is not None:
+            done(position if position <= self._head else None)
+        else:
+            head = self._head
+
+            def question(reading: Reading) -> int | None:
+                return reading.place(selectors, cursor, head)
+
+            self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
+
+    def counters(self) -> dict[str, int]:
+        """What the file holds and what was done with it."""
+        state = self._file.state
+        return {
+            "stored_events": state.events,
+            "stored_bytes": state.bytes,
+            "store_commits": self._writer.commits,
+            "store_failures": self._writer.failures,
+            "store_evicted": self._retention.let_go,
+            "store_repeats": self._repeats,
+        }
+
+    async def close(self) -> None:
+        """Stores what is pending, delivers and acknowledges it, and gives the file back.
+
+        The loop goes on meanwhile. Idempotent.
+        """
+        if self.trouble == "closed":
+            return
+        self.trouble = "closed"
+        self._writer.stop(self._clock.last)
+        await self._loop.run_in_executor(None, self._writer.join)
+        self._reader.stop()
+        await self._loop.run_in_executor(None, self._reader.join)
+        # What the threads handed over before they ended comes in this turn.
+        await asyncio.sleep(0)
+        await self._loop.run_in_executor(None, self._file.close)
+        self._deliver = None
+
+    def _objection(self, events: Sequence[Event]) -> FastsseError | None:
+        if self._deliver is None or self.trouble is not None:
+            return Refused("backbone", RETRY_AFTER_S)
+        if len(events) > BATCH_MAX_EVENTS:
+            return InvalidEvent("events", f"a batch has at most {BATCH_MAX_EVENTS} events")
+        if max(len(event.data) for event in events) > EVENT_MAX_BYTES:
+            return InvalidEvent("data", f"must be at most {EVENT_MAX_BYTES} bytes to be stored")
+        return None
+
+    def _may_be_told(self, batch: Batch) -> bool:
+        """Whether a batch may be acknowledged before it is stored: its positions are leased,
+        nothing before it waits, and it is no repeat."""
+        if self._ack != "received" or self._waiting or self._ahead_bytes > AHEAD_MAX_BYTES:
+            return False
+        if batch.key is not None and batch.key[1] <= self._known.get(batch.key[0], batch.key[1]):
+            return False
+        return place_of(batch.entries[-1].position) <= self._leased_through
+
+    def _finish(self, batch: Batch) -> None:
+        """Delivers one batch and acknowledges it."""
+        assert self._deliver is not None
+        self._head = batch.entries[-1].position
+        self._note_key(batch)
+        self._deliver(batch.entries)
+        batch.done(batch.positions)
+
+    def _note_key(self, batch: Batch) -> None:
+        if batch.key is not None and self._ack == "received":
+            worker, n = batch.key
+            self._known[worker] = max(n, self._known.get(worker, n))
+
+    def _on_stored(self, stored: Stored) -> None:
+        """What came of batches: delivers all that are new, then acknowledges each in order."""
+        self._leased_through = stored.leased_through
+        if stored.trouble is not None or self.trouble != "closed":
+            self._set_trouble(None if stored.trouble is None else stored.trouble.words)
+        waited = []
+        for batch in stored.batches:
+            if batch.is_told:
+                self._ahead_bytes -= _size_bytes(batch) if stored.trouble is None else 0
+            else:
+                self._waiting -= 1
+                waited.append(batch)
+        if stored.trouble is not None:
+            for batch in waited:
+                batch.done(Refused("backbone", RETRY_AFTER_S))
+            return
+        new = [entry for batch in waited if batch.repeats is None for entry in batch.entries]
+        if new:
+            assert self._deliver is not None
+            self._head = new[-1].position
+            self._deliver(new)
+        for batch in waited:
+            self._note_key(batch)
+            if batch.repeats is not None:
+                self._repeats += 1
+            batch.done(batch.positions if batch.repeats is None else batch.repeats)
+
+    def _set_trouble(self, words: str | None) -> None:
+        if self.trouble != "closed":
+            self.trouble = words
+
+    def _on_read(self, key: tuple[object, ...], found: object) -> None:
+        for done in self._reads.pop(key):
+            done(found)  # type: ignore[arg-type]
+
+    def _once_stored(self, ask: Callable[[], None]) -> None:
+        """Asks the file once all that was delivered is in it, or can't be."""
+        if self._ahead_bytes and self.trouble is None:
+            self._writer.put(Barrier(ask))
+        else:
+            ask()
+
+    def _call(self, call: Callable[[], None]) -> None:
+        """From the threads to the loop."""
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody is to be told.
+            self._loop.call_soon_threadsafe(call)
+
+
+def _size_bytes(batch: Batch) -> int:
+    return sum(entry.frame.size for entry in batch.entries)

@@ -1,0 +1,41 @@
+"""What desks keep over restarts: all of it in memory, written behind."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fastsse.backbone.sqlite.writer import Put
+
+__all__ = ["DeskStore"]
+
+
+class DeskStore:
+    """The `Store` of a history file. Loop thread only; see fastsse.control.
+
+    Arguments:
+        connection: where what was kept is read from, at once.
+        write: takes what changed.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, write: Callable[[Put], None]) -> None:
+        rows = connection.execute("SELECT key, value FROM desk WHERE key <> ''")
+        self._values: Final[dict[str, bytes]] = dict(rows.fetchall())
+        self._write: Final = write
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None. O(1)."""
+        return self._values.get(key)
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Sets a key, or with None takes it out. O(1); on the disk with the next transaction."""
+        if not key:
+            raise ValueError("a key must not be empty")
+        if value is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+        self._write(Put(key, value))
+
+    def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""
+        return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))

@@ -1,0 +1,69 @@
+"""What can go wrong with the file, in few words, and what has to follow."""
+
+import errno
+import os
+import sqlite3
+from typing import Final, NamedTuple
+
+from fastsse.errors import FastsseError
+
+__all__ = ["HistoryError", "Trouble", "trouble_of"]
+
+
+class HistoryError(FastsseError):
+    """A history file that can't be used. `str()` is one line that names it."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"History {path} {why}.")
+        self.path = path
+        self.why = why
+
+
+class Trouble(NamedTuple):
+    """Why a transaction failed.
+
+    `words` are for `/readyz`, publishers and the log. After some failures nothing that this
+    process believes of the file may be believed any longer: it `must_reopen` it and read it again.
+    """
+
+    words: str
+    must_reopen: bool
+
+
+_OF_PRIMARY_CODE: Final = {
+    sqlite3.SQLITE_FULL: Trouble("the disk is full", False),
+    sqlite3.SQLITE_BUSY: Trouble("another program has locked the file", False),
+    sqlite3.SQLITE_LOCKED: Trouble("another program has locked the file", False),
+    sqlite3.SQLITE_NOMEM: Trouble("there is no memory left", False),
+    sqlite3.SQLITE_IOERR: Trouble("the disk fails: input/output error", True),
+    sqlite3.SQLITE_READONLY: Trouble("the file can't be written", True),
+    sqlite3.SQLITE_PERM: Trouble("the file can't be written", True),
+    sqlite3.SQLITE_CANTOPEN: Trouble("the file can't be opened", True),
+    sqlite3.SQLITE_CORRUPT: Trouble("the file is damaged", True),
+    sqlite3.SQLITE_NOTADB: Trouble("the file is no database", True),
+}
+_SYNC_FAILED: Final = Trouble("the disk fails: what was written may not have reached it", True)
+_SYNC_CODES: Final = {
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    sqlite3.SQLITE_IOERR_CLOSE,
+}
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """What an error from SQLite or from the system means."""
+    if isinstance(error, HistoryError):
+        return Trouble(f"the file {error.why}", True)
+    if isinstance(error, OSError) and error.errno:
+        if error.errno in _NO_ROOM:
+            return Trouble(_OF_PRIMARY_CODE[sqlite3.SQLITE_FULL].words, True)
+        return Trouble(os.strerror(error.errno).lower(), True)
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        if code in _SYNC_CODES:
+            return _SYNC_FAILED
+        known = _OF_PRIMARY_CODE.get(code & 0xFF)
+        if known is not None:
+            return known
+    return Trouble(f"{type(error).__name__}: {error}", True)

@@ -1,0 +1,143 @@
+"""The file as its writer has it: one connection, transactions, what holds for the whole.
+
+`transaction` is the only way to change the file. When one fails, everything that was believed in
+memory of what it changed is dropped. One thread at a time.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from fastsse.backbone.sqlite.errors import HistoryError
+from fastsse.backbone.sqlite.lease import may_have_lost
+from fastsse.backbone.sqlite.lock import FileLock
+from fastsse.backbone.sqlite.places import place_of, position_of
+from fastsse.backbone.sqlite.schema import Connect, State, open_writing, read_state
+from fastsse.backbone.sqlite.topicrows import TopicRows
+from fastsse.positions import position_at
+
+__all__ = ["HistoryFile"]
+
+
+class HistoryFile:
+    """A history file that is open for writing, and locked for this process.
+
+    Arguments:
+        path: made when it is not there.
+        now_ms: gives unix milliseconds; where a new file begins.
+        connect: opens connections; tests hand in one whose disk fails.
+
+    Attributes:
+        connection: the only one that changes the file.
+        state: as it is stored, or will be by the transaction under way.
+        topics: rows of topics that were used of late.
+        head: the last position that may be in use.
+        lost_through: the place up to which events may be missing since an end that was not clean.
+
+    Raises HistoryError.
+    """
+
+    def __init__(
+        self, path: str, now_ms: Callable[[], int], connect: Connect = sqlite3.connect
+    ) -> None:
+        self.path: Final = path
+        self._connect: Final = connect
+        start = place_of(position_at(now_ms()))
+        self._lock = FileLock(path)
+        try:
+            self.connection = open_writing(path, start, connect)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._is_full_sync = False
+        self._begin()
+        stored = self._last_place()
+        clean = not self.state.ack
+        self.head: Final = position_of(max(self.state.leased_through, stored))
+        self.lost_through: Final = (
+            0 if clean or not may_have_lost(self.state) else place_of(self.head)
+        )
+
+    def _begin(self) -> None:
+        self.state: State = read_state(self.connection)
+        self.topics: TopicRows = TopicRows()
+        self._identity = self._stat()
+
+    @contextlib.contextmanager
+    def transaction(self, synced: bool) -> Iterator[sqlite3.Connection]:
+        """All that is done within is stored, or nothing; with `synced` it has then also reached
+        the disk, and all before it too."""
+        connection = self.connection
+        if synced is not self._is_full_sync:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._is_full_sync = synced
+        before = self.state
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            self.topics.store(connection)
+            if self.state != before:
+                _store_state(connection, self.state)
+            connection.execute("COMMIT")
+        except BaseException:
+            self.state = before
+            self.topics.clear()
+            with contextlib.suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            raise
+
+    def update(self, **changed: Any) -> None:
+        """Changes what holds for the whole, within a transaction."""
+        self.state = self.state._replace(**changed)
+
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is still the one that the path names."""
+        try:
+            return self._stat() == self._identity
+        except OSError:
+            return False
+
+    def stored_places(self, places: Iterable[int]) -> set[int]:
+        """Those of them at which an event is stored. O(places log n)."""
+        wanted = f"[{','.join(map(str, places))}]"
+        rows = self.connection.execute(
+            "SELECT place FROM event WHERE place IN (SELECT value FROM json_each(?))", (wanted,)
+        )
+        return {place for (place,) in rows.fetchall()}
+
+    def close_connection(self) -> None:
+        """Closes without a word about errors: what was not committed is not in the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.close()
+
+    def reopen(self) -> None:
+        """Opens the file again, and reads again what holds for it. Raises HistoryError."""
+        self.connection = open_writing(self.path, 0, self._connect, must_exist=True)
+        self._is_full_sync = False
+        self._begin()
+
+    def close(self) -> None:
+        """Gives up the connection and the lock. Idempotent."""
+        self.close_connection()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None  # type: ignore[assignment]
+
+    def _last_place(self) -> int:
+        (place,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
+        return place or 0
+
+    def _stat(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise HistoryError(self.path, "is not there any more") from error
+        return found.st_dev, found.st_ino
+
+
+def _store_state(connection: sqlite3.Connection, state: State) -> None:
+    settings = ", ".join(f"{name} = ?" for name in State._fields)
+    connection.execute(f"UPDATE state SET {settings}", state)

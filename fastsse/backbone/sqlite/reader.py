@@ -1,0 +1,104 @@
+"""The reader thread: one connection of its own, one question at a time."""
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from fastsse.backbone.sqlite.errors import HistoryError
+from fastsse.backbone.sqlite.reading import Reading
+from fastsse.backbone.sqlite.schema import Connect, open_reading
+from fastsse.errors import FastsseError, Refused
+from fastsse.log import get_logger
+
+__all__ = ["READ_AGAIN_S", "Reader"]
+
+log = get_logger("history")
+READ_AGAIN_S: Final = 1
+
+
+class Question(Protocol):
+    """What is asked; its answer is for the loop thread."""
+
+    def __call__(self, reading: Reading, /) -> object: ...
+
+
+Answer = Callable[[object | FastsseError], None]
+
+
+class Reader:
+    """Answers questions in the order in which they come.
+
+    Arguments:
+        path: the file.
+        lost_through: as Reading takes it.
+        call: hands a call over to the loop thread.
+        connect: opens connections.
+
+    The connection is opened with the first question, and again after `drop`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        lost_through: int,
+        call: Callable[[Callable[[], None]], None],
+        connect: Connect = sqlite3.connect,
+    ) -> None:
+        self._path: Final = path
+        self._lost_through: Final = lost_through
+        self._call: Final = call
+        self._connect: Final = connect
+        self._questions: queue.SimpleQueue[tuple[Question, Answer] | None] = queue.SimpleQueue()
+        self._in_use: Final = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._reading: Reading | None = None
+        self._thread: Final = threading.Thread(
+            target=self._run, name="fastsse-history-reader", daemon=True
+        )
+
+    def start(self) -> None:
+        """Starts the thread. Once."""
+        self._thread.start()
+
+    def ask(self, question: Question, answer: Answer) -> None:
+        """Has `answer` called on the loop thread, with an error when the file can't be read."""
+        self._questions.put((question, answer))
+
+    def drop(self) -> None:
+        """Closes the connection; waits for the question under way. Any thread."""
+        with self._in_use:
+            connection, self._connection, self._reading = self._connection, None, None
+            if connection is not None:
+                connection.close()
+
+    def stop(self) -> None:
+        """Answers what was asked, then ends; does not wait."""
+        self._questions.put(None)
+
+    def join(self) -> None:
+        """Waits for the end."""
+        self._thread.join()
+        self.drop()
+
+    def _run(self) -> None:
+        while (asked := self._questions.get()) is not None:
+            question, answer = asked
+            found = self._answer(question)
+            self._call(lambda answer=answer, found=found: answer(found))  # type: ignore[misc]
+
+    def _answer(self, question: Question) -> object | FastsseError:
+        try:
+            with self._in_use:
+                return question(self._opened())
+        except (sqlite3.Error, HistoryError, ValueError) as error:
+            log.error("History can't be read.", path=self._path, error=str(error))
+            self.drop()
+            return Refused("backbone", READ_AGAIN_S)
+
+    def _opened(self) -> Reading:
+        if self._reading is None:
+            self._connection = open_reading(self._path, self._connect)
+            self._reading = Reading(self._connection, self._lost_through)
+        return self._reading

@@ -1,0 +1,198 @@
+"""Reading stretches and finding places, each in one snapshot of the file.
+
+Whatever the size of the file, a stretch of some topics costs a search in one tree for each of
+them, and then what it gives out. Only a template that means very many topics has the events
+themselves looked at, a bounded number a call.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from fastsse.backbone import Stretch
+from fastsse.backbone.sqlite.places import place_of, position_of
+from fastsse.backbone.sqlite.selection import Selection, Selections
+from fastsse.entries import Entry, unpack_entries
+from fastsse.events import as_header_value
+from fastsse.subscriptions import Cursor
+
+__all__ = ["Reading"]
+
+# Events of one stretch, at most.
+STRETCH_EVENTS: Final = 4_096
+# Topics whose trees are walked side by side; with more of them events are looked at instead.
+WALKED_TOPICS_MAX: Final = 400
+LOOKED_AT_EVENTS: Final = 20_000
+
+
+class _Run(NamedTuple):
+    """Places of events to give out, up to where they are all that match, and if that is the end."""
+
+    places: list[int]
+    through: int
+    is_last: bool
+
+
+class Reading:
+    """Reads on one connection, for one thread.
+
+    Arguments:
+        connection: opened for reading.
+        lost_through: the place up to which events may be missing that nobody let go.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, lost_through: int) -> None:
+        self._connection: Final = connection
+        self._lost_through: Final = lost_through
+        self._selections: Final = Selections()
+
+    def stretch(
+        self, selectors: tuple[str, ...], after: int, through: int, limit_bytes: int
+    ) -> Stretch:
+        """The matching entries after one position and up to another. As `Backbone.read`."""
+        first, last = place_of(after), place_of(through)
+        with self._snapshot():
+            selection = self._selections.find(self._connection, selectors, self._lost_through)
+            if selection.topics is None:
+                run = self._run_of_all(first, last, limit_bytes)
+            elif len(selection.topics) <= WALKED_TOPICS_MAX:
+                run = self._run(selection.topics, first, last, limit_bytes)
+            else:
+                run = self._run_looked_at(selection, first, last, limit_bytes)
+            entries = self._entries(run.places)
+        # Where nothing was left out the stretch reaches as far as was asked, to the position.
+        reached = through if run.is_last else position_of(run.through)
+        return Stretch(entries, reached, run.is_last, position_of(selection.evicted_through))
+
+    def place(self, selectors: tuple[str, ...], cursor: Cursor, head: int) -> int | None:
+        """The position from which a cursor goes on. As `Backbone.seek`; O(log n + N) for `last`."""
+        with self._snapshot():
+            if cursor.kind == "after":
+                return self._of_own_id(cursor.text)
+            selection = self._selections.find(self._connection, selectors, self._lost_through)
+            if cursor.kind == "last":
+                return self._before_newest(selection, int(cursor.value), head)
+            if cursor.kind == "earliest":
+                return self._before_earliest(selection, head)
+        return None
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _run_of_all(self, after: int, through: int, limit_bytes: int) -> _Run:
+        return self._sized_run(
+            "SELECT place, length(record) AS bytes FROM event WHERE place > ? AND place <= ?"
+            " ORDER BY place LIMIT ?",
+            (after, through),
+            through,
+            limit_bytes,
+        )
+
+    def _run(self, topics: list[int], after: int, through: int, limit_bytes: int) -> _Run:
+        if not topics:
+            return _Run([], through, True)
+        walk = " UNION ".join(
+            f"SELECT place, bytes FROM topic_event WHERE topic = {topic}"
+            " AND place > ?1 AND place <= ?2"
+            for topic in topics
+        )
+        sql = f"{walk} ORDER BY place LIMIT ?3"
+        return self._sized_run(sql, (after, through), through, limit_bytes)
+
+    def _sized_run(self, sql: str, bounds: tuple[int, int], through: int, limit_bytes: int) -> _Run:
+        """As many of the places that a query gives as the limit allows; at least one."""
+        (found,) = self._connection.execute(
+            f"SELECT json_group_array(json_array(place, bytes)) FROM ({sql})",
+            (*bounds, STRETCH_EVENTS),
+        ).fetchone()
+        places: list[int] = []
+        room_bytes, rows = limit_bytes, json.loads(found)
+        for place, size_bytes in rows:
+            room_bytes -= size_bytes
+            if room_bytes < 0 and places:
+                return _Run(places, places[-1], False)
+            places.append(place)
+        if len(rows) == STRETCH_EVENTS:
+            return _Run(places, places[-1], False)
+        return _Run(places, through, True)
+
+    def _run_looked_at(
+        self, selection: Selection, after: int, through: int, limit_bytes: int
+    ) -> _Run:
+        """Looks at events in their order; ends without a match after LOOKED_AT_EVENTS of them."""
+        places: list[int] = []
+        room_bytes = limit_bytes
+        rows = self._connection.execute(
+            "SELECT place, record FROM event WHERE place > ? AND place <= ? ORDER BY place",
+            (after, through),
+        )
+        for looked_at, (place, record) in enumerate(rows, 1):
+            (entry,) = unpack_entries(record)
+            if any(s.matches(topic) for topic in entry.topics for s in selection.selectors):
+                room_bytes -= len(record)
+                if room_bytes < 0 and places:
+                    return _Run(places, places[-1], False)
+                places.append(place)
+            if looked_at == LOOKED_AT_EVENTS:
+                return _Run(places, place, False)
+        return _Run(places, through, True)
+
+    def _entries(self, places: list[int]) -> list[Entry]:
+        if len(places) == 1:
+            sql = "SELECT record FROM event WHERE place = ?"
+            return unpack_entries(self._connection.execute(sql, places).fetchone()[0])
+        # In one step, so that the interpreter's lock is asked for once and not for each event.
+        (text,) = self._connection.execute(
+            "SELECT group_concat(hex(record), '') FROM (SELECT record FROM event WHERE place IN"
+            " (SELECT value FROM json_each(?)) ORDER BY place)",
+            (json.dumps(places),),
+        ).fetchone()
+        return unpack_entries(bytes.fromhex(text)) if text else []
+
+    def _of_own_id(self, own_id: bytes) -> int | None:
+        (place,) = self._connection.execute(
+            "SELECT min(place) FROM event WHERE own_id = ?", (as_header_value(own_id),)
+        ).fetchone()
+        return None if place is None else position_of(place)
+
+    def _before_newest(self, selection: Selection, count: int, head: int) -> int:
+        if count == 0:
+            return head
+        places = self._newest(selection, count, place_of(head))
+        return position_of(min(places)) - 1 if places else head
+
+    def _newest(self, selection: Selection, count: int, through: int) -> list[int]:
+        if selection.topics is None:
+            sql = "SELECT place FROM event WHERE place <= ? ORDER BY place DESC LIMIT ?"
+            rows = self._connection.execute(sql, (through, count)).fetchall()
+            return [place for (place,) in rows]
+        newest: set[int] = set()
+        for topic in selection.topics:
+            (found,) = self._connection.execute(
+                "SELECT json_group_array(place) FROM (SELECT place FROM topic_event"
+                " WHERE topic = ? AND place <= ? ORDER BY place DESC LIMIT ?)",
+                (topic, through, count),
+            ).fetchone()
+            newest.update(json.loads(found))
+            if len(newest) > count + STRETCH_EVENTS:
+                newest = set(sorted(newest)[-count:])
+        return sorted(newest)[-count:]
+
+    def _before_earliest(self, selection: Selection, head: int) -> int:
+        if selection.topics is None:
+            (place,) = self._connection.execute("SELECT min(place) FROM event").fetchone()
+        else:
+            (place,) = self._connection.execute(
+                "SELECT min((SELECT min(place) FROM topic_event WHERE topic = value))"
+                " FROM json_each(?)",
+                (json.dumps(selection.topics),),
+            ).fetchone()
+        return head if place is None or position_of(place) > head else position_of(place) - 1

@@ -1,0 +1,262 @@
+"""Retention: what is let go, and in which steps.
+
+A topic keeps the newest events that its rule allows, by count, bytes and age; the file as a whole
+keeps what `total_bytes` allows, the oldest go first. An event goes with the last topic that keeps
+it. Each step is a short transaction between two of the publishers', and does not wait for the
+disk: what is lost of it by a crash is let go once more.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from itertools import islice
+from typing import Final
+
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.places import place_of
+from fastsse.backbone.sqlite.storing import EVENT_COST_BYTES
+from fastsse.backbone.sqlite.topicrows import TopicRow
+from fastsse.config import TopicLimits
+from fastsse.entries import unpack_entries
+from fastsse.positions import position_at
+
+__all__ = ["Retention"]
+
+# Events let go in one step: about 5 ms.
+STEP_EVENTS: Final = 1_000
+# Topics looked at in one step of the round, about 1 ms, and how often a round begins.
+ROUND_TOPICS: Final = 256
+ROUND_MS: Final = 1_000
+# Topics without events of which it is remembered up to where they were let go.
+REMEMBERED_MAX: Final = 100_000
+# They are counted once in so many rounds.
+FORGET_ROUNDS: Final = 15
+# How long the keys of publishes are remembered: a worker sends again at once, or never.
+KEYS_KEPT_MS: Final = 10 * 60 * 1_000
+KEYS_STEP: Final = 2_000
+
+
+class Retention:
+    """Lets go, step by step.
+
+    Arguments:
+        file: the file.
+        limits: what holds for a topic.
+        total_bytes: the bound over all events; 0: none.
+        now_ms: gives unix milliseconds.
+
+    Attributes:
+        let_go: events that have left the file.
+    """
+
+    def __init__(
+        self,
+        file: HistoryFile,
+        limits: Callable[[str], TopicLimits],
+        total_bytes: int,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._file: Final = file
+        self._limits: Final = limits
+        self._total_bytes: Final = total_bytes
+        self._now_ms: Final = now_ms
+        self._over: dict[str, None] = {}
+        self._round_at = 0
+        self._round_began_ms: int | None = None
+        self._rounds = 0
+        self.let_go = 0
+
+    def note(self, rows: Iterable[TopicRow]) -> None:
+        """Topics that have more than before."""
+        for row in rows:
+            limits = self._limits(row.name)
+            if row.events > limits.events or row.bytes > limits.bytes:
+                self._over[row.name] = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something to let go that is known of already."""
+        return bool(self._over) or self._is_over_total
+
+    @property
+    def _is_over_total(self) -> bool:
+        return 0 < self._total_bytes < self._file.state.bytes
+
+    def round_is_due(self, now_ms: int) -> bool:
+        """Whether topics are to be looked at, for their age and for changed rules."""
+        if self._round_began_ms is None or now_ms < self._round_began_ms:
+            return True  # The clock went back: the next round is not to wait for it.
+        return self._round_at > 0 or now_ms - self._round_began_ms >= ROUND_MS
+
+    def step(self) -> bool:
+        """Lets go of at most about STEP_EVENTS events, or looks at some topics; one transaction.
+
+        Returns whether there is more to do at once.
+        """
+        done: list[str] = []
+        with self._file.transaction(synced=False):
+            if self._over:
+                done = self._trim_topics(list(islice(self._over, ROUND_TOPICS)))
+            elif self._is_over_total:
+                self._trim_oldest()
+            elif self.round_is_due(self._now_ms()):
+                self._go_round()
+        for name in done:
+            del self._over[name]
+        return self.is_behind or self._round_at > 0
+
+    def _trim_topics(self, names: list[str]) -> list[str]:
+        """Trims topics until the step is full; returns those that keep no more than they may."""
+        budget, done = STEP_EVENTS, []
+        self._file.topics.load(self._file.connection, names)
+        for name in names:
+            row = self._file.topics.get(name)
+            gone, is_done = (0, True) if row is None else self._trim(row, budget)
+            budget -= gone
+            if is_done:
+                done.append(name)
+            if budget <= 0:
+                break
+        return done
+
+    def _trim(self, row: TopicRow, budget: int) -> tuple[int, bool]:
+        """Has a topic let go of what is too much; returns how many, and whether that is all."""
+        limits = self._limits(row.name)
+        aged_through = self._aged_through(limits)
+        (found,) = self._file.connection.execute(
+            "SELECT json_group_array(json_array(place, bytes, shared)) FROM (SELECT place, bytes,"
+            " shared FROM topic_event WHERE topic = ? ORDER BY place LIMIT ?)",
+            (row.number, budget),
+        ).fetchone()
+        oldest = json.loads(found)
+        events, kept_bytes, count = row.events, row.bytes, 0
+        for place, size_bytes, _ in oldest:
+            if events <= limits.events and kept_bytes <= limits.bytes and place > aged_through:
+                break
+            events, kept_bytes, count = events - 1, kept_bytes - size_bytes, count + 1
+        if count:
+            self._let_go(row, oldest[:count])
+        return count, count < len(oldest) or len(oldest) < budget
+
+    def _aged_through(self, limits: TopicLimits) -> int:
+        age_ms = round(limits.age_s * 1000)
+        return place_of(position_at(max(0, self._now_ms() - age_ms)))
+
+    def _let_go(self, row: TopicRow, oldest: list[list[int]]) -> None:
+        """A topic's oldest events leave it, and the file when no other topic has them."""
+        connection, through = self._file.connection, oldest[-1][0]
+        connection.execute(
+            "DELETE FROM topic_event WHERE topic = ? AND place <= ?", (row.number, through)
+        )
+        row.events -= len(oldest)
+        row.bytes -= sum(size_bytes for _, size_bytes, _ in oldest)
+        row.evicted_through = max(row.evicted_through, through)
+        self._file.topics.touch(row)
+        gone = [(place, size) for place, size, shared in oldest if not shared]
+        gone += self._unshared([(place, size) for place, size, shared in oldest if shared])
+        self._delete(gone)
+
+    def _unshared(self, shared: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Those of several topics' events that the last of them has just let go."""
+        return [(place, size) for place, size in shared if not self._is_kept(place)]
+
+    def _is_kept(self, place: int) -> bool:
+        connection = self._file.connection
+        found = connection.execute("SELECT record FROM event WHERE place = ?", (place,)).fetchone()
+        if found is None:
+            return True  # Nothing to delete.
+        (entry,) = unpack_entries(found[0])
+        kept = connection.execute(
+            "SELECT 1 FROM topic JOIN topic_event ON topic = number AND place = ?"
+            " WHERE name IN (SELECT value FROM json_each(?)) LIMIT 1",
+            (place, json.dumps(entry.topics)),
+        ).fetchone()
+        return kept is not None
+
+    def _delete(self, gone: list[tuple[int, int]]) -> None:
+        if not gone:
+            return
+        places = [place for place, _ in gone]
+        self._file.connection.execute(
+            "DELETE FROM event WHERE place IN (SELECT value FROM json_each(?))",
+            (json.dumps(places),),
+        )
+        state = self._file.state
+        self._file.update(
+            events=state.events - len(gone),
+            bytes=state.bytes - sum(size for _, size in gone),
+            evicted_through=max(state.evicted_through, *places),
+        )
+        self.let_go += len(gone)
+
+    def _trim_oldest(self) -> None:
+        """The oldest events of all leave every topic that has them."""
+        left = self._file.state.bytes - self._total_bytes
+        through: dict[str, int] = {}
+        rows = self._file.connection.execute(
+            "SELECT place, record FROM event ORDER BY place LIMIT ?", (STEP_EVENTS // 4,)
+        )
+        with closing(rows):
+            for place, record in rows:
+                (entry,) = unpack_entries(record)
+                through.update(dict.fromkeys(entry.topics, place))
+                left -= len(record) + EVENT_COST_BYTES
+                if left <= 0:
+                    break
+        self._file.topics.load(self._file.connection, through)
+        for name, place in through.items():
+            self._let_go_through(self._file.topics[name], place)
+
+    def _let_go_through(self, row: TopicRow, place: int) -> None:
+        found = self._file.connection.execute(
+            "SELECT place, bytes, shared FROM topic_event WHERE topic = ? AND place <= ?"
+            " ORDER BY place",
+            (row.number, place),
+        ).fetchall()
+        if found:
+            self._let_go(row, found)
+
+    def _go_round(self) -> None:
+        """Looks at the next topics: who keeps what is too old, or more than the rules allow now."""
+        if self._round_at == 0:
+            self._round_began_ms = self._now_ms()
+            self._forget_keys()
+            self._rounds += 1
+            if self._rounds % FORGET_ROUNDS == 1:
+                self._forget_topics()
+        (found,) = self._file.connection.execute(
+            "SELECT json_group_array(json_array(number, name, events, bytes, (SELECT min(place)"
+            " FROM topic_event WHERE topic = number))) FROM (SELECT number, name, events, bytes"
+            " FROM topic WHERE number > ? ORDER BY number LIMIT ?)",
+            (self._round_at, ROUND_TOPICS),
+        ).fetchone()
+        topics = json.loads(found)
+        for _, name, events, kept_bytes, oldest in topics:
+            limits = self._limits(name)
+            is_aged = oldest is not None and oldest <= self._aged_through(limits)
+            if events > limits.events or kept_bytes > limits.bytes or is_aged:
+                self._over[name] = None
+        self._round_at = topics[-1][0] if len(topics) == ROUND_TOPICS else 0
+
+    def _forget_keys(self) -> None:
+        before = place_of(position_at(max(0, self._now_ms() - KEYS_KEPT_MS)))
+        self._file.connection.execute(
+            "DELETE FROM publish WHERE place IN"
+            " (SELECT place FROM publish WHERE place < ? ORDER BY place LIMIT ?)",
+            (before, KEYS_STEP),
+        )
+
+    def _forget_topics(self) -> None:
+        """Forgets topics without events when there are too many, those longest without first."""
+        connection = self._file.connection
+        (count,) = connection.execute("SELECT count(*) FROM topic WHERE events = 0").fetchone()
+        rows = connection.execute(
+            "SELECT number, name, evicted_through FROM topic WHERE events = 0"
+            " ORDER BY evicted_through LIMIT ?",
+            (min(max(0, count - REMEMBERED_MAX), KEYS_STEP),),
+        ).fetchall()
+        for number, name, evicted_through in rows:
+            self._file.topics.drop(name)
+            connection.execute("DELETE FROM topic WHERE number = ?", (number,))
+            forgotten = max(self._file.state.forgotten_through, evicted_through)
+            self._file.update(forgotten_through=forgotten)

@@ -1,0 +1,221 @@
+"""The file: its tables, how connections to it are opened, and what is refused as one.
+
+Tables:
+    event: every stored event once, by place; the record says all about it.
+    topic: names, what is kept of each, and up to where events of it were let go.
+    topic_event: which events a topic keeps, in order; `shared` where other topics have it too.
+    publish: the publishers' keys of the batches of late, so that one sent again is known.
+    state: one row about the whole; see `State`.
+    desk: what desks keep over restarts.
+
+A connection for writing is used by one thread at a time, and so is one for reading.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
+
+__all__ = [
+    "Connect",
+    "State",
+    "check_path",
+    "open_reading",
+    "open_writing",
+    "read_state",
+    "versions",
+]
+
+Connect = Callable[..., sqlite3.Connection]
+
+APPLICATION_ID: Final = 0x46535345
+VERSION: Final = 1
+# For another program that holds the file for a moment, such as the sqlite3 shell.
+BUSY_TIMEOUT_MS: Final = 1_000
+WRITE_CACHE_KIB: Final = 32 * 1024
+READ_CACHE_KIB: Final = 8 * 1024
+STATEMENTS_KEPT: Final = 512
+
+_TABLES: Final = """
+CREATE TABLE event (place INTEGER PRIMARY KEY, own_id BLOB, record BLOB NOT NULL);
+CREATE INDEX event_own_id ON event (own_id) WHERE own_id IS NOT NULL;
+CREATE TABLE topic (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    events INTEGER NOT NULL, bytes INTEGER NOT NULL, evicted_through INTEGER NOT NULL
+);
+CREATE INDEX topic_empty ON topic (evicted_through) WHERE events = 0;
+CREATE TABLE topic_event (
+    topic INTEGER NOT NULL, place INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    shared INTEGER NOT NULL, PRIMARY KEY (topic, place)
+) WITHOUT ROWID;
+CREATE TABLE publish (
+    place INTEGER PRIMARY KEY, worker BLOB NOT NULL, n INTEGER NOT NULL, events INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX publish_key ON publish (worker, n);
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1), leased_through INTEGER NOT NULL,
+    evicted_through INTEGER NOT NULL, forgotten_through INTEGER NOT NULL,
+    events INTEGER NOT NULL, bytes INTEGER NOT NULL, next_topic INTEGER NOT NULL,
+    ack TEXT NOT NULL, boot TEXT NOT NULL
+);
+CREATE TABLE desk (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class State(NamedTuple):
+    """What holds for the file as a whole. All places.
+
+    `leased_through`: no position up to here is given out again. `evicted_through`: up to here
+    events were let go. `forgotten_through`: nothing is known up to here of topics that have no
+    row. `ack` and `boot` say under which promise, and since which start of the machine, positions
+    were given out; both are empty after a clean end.
+    """
+
+    leased_through: int
+    evicted_through: int
+    forgotten_through: int
+    events: int
+    bytes: int
+    next_topic: int
+    ack: str
+    boot: str
+
+
+def check_path(path: str) -> None:
+    """Raises HistoryError when there can be no history at a path, before anything is opened."""
+    if os.path.isdir(path):
+        raise HistoryError(path, "is a directory; name a file in it")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise HistoryError(path, f"can't be made: there is no directory {folder}")
+    if not os.path.exists(path):
+        return
+    if not os.path.isfile(path):
+        raise HistoryError(path, "is not a regular file")
+
+
+def open_writing(
+    path: str, start: int, connect: Connect = sqlite3.connect, must_exist: bool = False
+) -> sqlite3.Connection:
+    """A connection that may write; the file is made when there is none.
+
+    Arguments:
+        start: the place at which a new file begins.
+        connect: opens it; tests hand in one whose disk fails.
+
+    Raises HistoryError.
+    """
+    check_path(path)
+    try:
+        connection = _connect(path, "rw" if must_exist else "rwc", connect)
+    except sqlite3.Error as error:
+        raise HistoryError(path, f"can't be used: {trouble_of(error).words}") from error
+    try:
+        _prepare_writing(connection, path, start)
+    except sqlite3.Error as error:
+        connection.close()
+        raise HistoryError(path, f"can't be used: {trouble_of(error).words}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reading(path: str, connect: Connect = sqlite3.connect) -> sqlite3.Connection:
+    """A connection that can only read, of a file that is there. Raises HistoryError."""
+    check_path(path)
+    if not os.path.exists(path):
+        raise HistoryError(path, "is not there")
+    try:
+        connection = _connect(path, "ro", connect)
+        try:
+            connection.execute(f"PRAGMA cache_size = {-READ_CACHE_KIB}")
+            _check_versions(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise HistoryError(path, f"can't be read: {trouble_of(error).words}") from error
+    return connection
+
+
+def read_state(connection: sqlite3.Connection) -> State:
+    """The one row of `state`."""
+    row = connection.execute(f"SELECT {', '.join(State._fields)} FROM state").fetchone()
+    return State(*row)
+
+
+def versions(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file it is, and which version of ours."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return application_id, version
+
+
+def _connect(path: str, mode: str, connect: Connect) -> sqlite3.Connection:
+    connection = connect(
+        f"file:{quote(os.path.abspath(path))}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_KEPT,
+    )
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return connection
+
+
+def _prepare_writing(connection: sqlite3.Connection, path: str, start: int) -> None:
+    if versions(connection) == (0, 0) and _is_empty(connection):
+        _make(connection, start)
+    _check_versions(connection, path)
+    (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if journal != "wal":
+        raise HistoryError(
+            path, "can't have a write-ahead log: its file system has no shared memory"
+        )
+    # The writer says itself when what is copied where, so that no error of it goes unseen.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute(f"PRAGMA cache_size = {-WRITE_CACHE_KIB}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    # A write that changes nothing shows a file that can only be read.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("ROLLBACK")
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return not connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+
+
+def _make(connection: sqlite3.Connection, start: int) -> None:
+    """All at once: a file whose making was cut short is an empty one."""
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _TABLES.split(";\n"):
+            if statement.strip():
+                connection.execute(statement)
+        row = State(start, start, start, 0, 0, 1, "", "")
+        marks = ", ".join("?" * len(row))
+        connection.execute(f"INSERT INTO state VALUES (1, {marks})", row)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_versions(connection: sqlite3.Connection, path: str) -> None:
+    application_id, version = versions(connection)
+    if application_id != APPLICATION_ID:
+        raise HistoryError(path, "belongs to another program, or is empty")
+    if version > VERSION:
+        raise HistoryError(
+            path, f"was written by a newer fastsse (version {version}; this one reads {VERSION})"
+        )

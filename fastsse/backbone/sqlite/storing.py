@@ -1,0 +1,118 @@
+"""Storing batches: one transaction for all that wait."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastsse.backbone.sqlite.batch import Batch, Key
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.places import place_of, position_of
+from fastsse.backbone.sqlite.statements import insert
+from fastsse.backbone.sqlite.topicrows import TopicRow
+from fastsse.entries import Entry, pack_entry
+from fastsse.events import as_header_value
+
+__all__ = ["EVENT_COST_BYTES", "mark_repeats", "store_entries", "store_keys", "take_out"]
+
+# What an event costs in the file beside its record: its place in two trees, and what pages leave
+# empty. Measured with `python -m bench.stored`.
+EVENT_COST_BYTES: Final = 48
+
+
+def mark_repeats(connection: sqlite3.Connection, batches: Sequence[Batch]) -> None:
+    """Finds the batches whose key was stored before, or stands twice among these."""
+    seen: dict[Key, Batch] = {}
+    for batch in batches:
+        if batch.key is None:
+            continue
+        first = seen.setdefault(batch.key, batch)
+        if first is not batch:
+            batch.repeats = first.repeats or first.positions
+            continue
+        row = connection.execute(
+            "SELECT place, events FROM publish WHERE worker = ? AND n = ?", batch.key
+        ).fetchone()
+        if row is not None:
+            start = position_of(row[0])
+            batch.repeats = range(start, start + row[1])
+
+
+def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]:
+    """Puts entries into the file, within its transaction; returns the topics that have more now.
+
+    Their places must be free. O(entries log n).
+    """
+    touched = _rows(file, {name for entry in entries for name in entry.topics})
+    events: list[Any] = []
+    kept: list[Any] = []
+    total_bytes = 0
+    for entry in entries:
+        record = pack_entry(entry)
+        place, size_bytes = place_of(entry.position), len(record) + EVENT_COST_BYTES
+        total_bytes += size_bytes
+        own_id = entry.own_id
+        events += (place, None if own_id is None else as_header_value(own_id), record)
+        shared = len(entry.topics) > 1
+        for name in entry.topics:
+            row = touched[name]
+            row.events += 1
+            row.bytes += size_bytes
+            kept += (row.number, place, size_bytes, shared)
+    insert(file.connection, "event (place, own_id, record)", 3, events)
+    insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
+    file.update(events=file.state.events + len(entries), bytes=file.state.bytes + total_bytes)
+    return list(touched.values())
+
+
+def store_keys(file: HistoryFile, batches: Sequence[Batch]) -> None:
+    """Remembers by which keys these batches are known again."""
+    values: list[Any] = []
+    for batch in batches:
+        if batch.key is not None:
+            values += (place_of(batch.entries[0].position), *batch.key, len(batch.entries))
+    if values:
+        insert(file.connection, "publish (place, worker, n, events)", 4, values)
+
+
+def take_out(file: HistoryFile, batches: Sequence[Batch]) -> None:
+    """Takes batches out again that are in the file though nobody was told so; within a
+    transaction. Those that are not in it are left alone."""
+    stored = file.stored_places(place_of(batch.entries[0].position) for batch in batches)
+    for batch in batches:
+        if place_of(batch.entries[0].position) in stored:
+            _take_out(file, batch.entries)
+
+
+def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
+    connection = file.connection
+    rows = _rows(file, {name for entry in entries for name in entry.topics})
+    total_bytes = 0
+    for entry in entries:
+        place, size_bytes = place_of(entry.position), len(pack_entry(entry)) + EVENT_COST_BYTES
+        total_bytes += size_bytes
+        for name in entry.topics:
+            row = rows[name]
+            row.events -= 1
+            row.bytes -= size_bytes
+            connection.execute(
+                "DELETE FROM topic_event WHERE topic = ? AND place = ?", (row.number, place)
+            )
+        connection.execute("DELETE FROM event WHERE place = ?", (place,))
+    first = place_of(entries[0].position)
+    connection.execute("DELETE FROM publish WHERE place = ?", (first,))
+    file.update(events=file.state.events - len(entries), bytes=file.state.bytes - total_bytes)
+
+
+def _rows(file: HistoryFile, names: set[str]) -> dict[str, TopicRow]:
+    """The rows of topics, made where there are none, to be changed in this transaction."""
+    number = file.state.next_topic
+    for name in file.topics.load(file.connection, names):
+        # Nothing is known of it from before it was forgotten.
+        file.topics.add(TopicRow(number, name, 0, 0, file.state.forgotten_through))
+        number += 1
+    if number != file.state.next_topic:
+        file.update(next_topic=number)
+    rows = {name: file.topics[name] for name in names}
+    for row in rows.values():
+        file.topics.touch(row)
+    return rows

@@ -1,0 +1,95 @@
+"""What the file says of each topic, as far as its writer needed it of late."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Final
+
+from fastsse.backbone.sqlite.statements import insert
+
+__all__ = ["TopicRow", "TopicRows"]
+
+# About 300 bytes each; what a batch in hand needs is kept beyond it.
+KEPT_MAX: Final = 100_000
+
+
+class TopicRow:
+    """One topic: what is kept of it, and up to which place its events were let go."""
+
+    __slots__ = ("bytes", "events", "evicted_through", "name", "number")
+
+    def __init__(
+        self, number: int, name: str, events: int, bytes: int, evicted_through: int
+    ) -> None:
+        self.number: Final = number
+        self.name: Final = name
+        self.events = events
+        self.bytes = bytes
+        self.evicted_through = evicted_through
+
+
+class TopicRows:
+    """The rows, by name. What was changed is stored with the transaction that changed it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, TopicRow] = {}
+        self._changed: dict[str, TopicRow] = {}
+
+    def load(self, connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+        """Has the rows of these topics ready; returns the names that have none."""
+        wanted = list(names)
+        if len(self._kept) > KEPT_MAX:
+            self._kept = dict(self._changed)
+        missing = [name for name in wanted if name not in self._kept]
+        if not missing:
+            return []
+        (found,) = connection.execute(
+            "SELECT json_group_array(json_array(number, name, events, bytes, evicted_through))"
+            " FROM topic WHERE name IN (SELECT value FROM json_each(?))",
+            (json.dumps(missing),),
+        ).fetchone()
+        for row in json.loads(found):
+            self._kept[row[1]] = TopicRow(*row)
+        return [name for name in missing if name not in self._kept]
+
+    def add(self, row: TopicRow) -> None:
+        """A topic's first row."""
+        self._kept[row.name] = self._changed[row.name] = row
+
+    def __getitem__(self, name: str) -> TopicRow:
+        """A row that was loaded or added."""
+        return self._kept[name]
+
+    def get(self, name: str) -> TopicRow | None:
+        """A row, if it is there."""
+        return self._kept.get(name)
+
+    def touch(self, row: TopicRow) -> None:
+        """Has the transaction store a row that is being changed."""
+        self._changed[row.name] = row
+
+    def drop(self, name: str) -> None:
+        """Forgets a row that is being deleted."""
+        self._kept.pop(name, None)
+        self._changed.pop(name, None)
+
+    def clear(self) -> None:
+        """Forgets everything: what was believed may not be what is stored."""
+        self._kept.clear()
+        self._changed.clear()
+
+    def store(self, connection: sqlite3.Connection) -> None:
+        """Writes what was changed, into the transaction under way."""
+        if not self._changed:
+            return
+        values: list[int | str] = []
+        for row in self._changed.values():
+            values += (row.number, row.name, row.events, row.bytes, row.evicted_through)
+        insert(connection, _UPSERT, 5, values)
+        self._changed.clear()
+
+
+_UPSERT: Final = (
+    "topic (number, name, events, bytes, evicted_through) ON CONFLICT (number) DO UPDATE SET"
+    " events = excluded.events, bytes = excluded.bytes, evicted_through = excluded.evicted_through"
+)

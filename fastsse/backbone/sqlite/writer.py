@@ -1,0 +1,321 @@
+"""The writer thread: stores all batches that wait in one transaction, tidies between two of them,
+and recovers when the disk does.
+
+What it knows it hands over to the loop thread in order: batches that are stored, batches that are
+refused, trouble that begins and ends.
+"""
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from fastsse.backbone.sqlite.batch import Batch
+from fastsse.backbone.sqlite.checkpoint import Checkpointer, checkpoint
+from fastsse.backbone.sqlite.errors import HistoryError, Trouble, trouble_of
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.lease import boot_id, lease_for
+from fastsse.backbone.sqlite.places import place_of
+from fastsse.backbone.sqlite.reopening import reopen
+from fastsse.backbone.sqlite.retention import Retention
+from fastsse.backbone.sqlite.storing import mark_repeats, store_entries, store_keys, take_out
+from fastsse.log import get_logger
+
+__all__ = ["Put", "Stored", "Writer"]
+
+log = get_logger("history")
+
+# One transaction's worth; more than that waits for the next.
+GROUP_EVENTS: Final = 4_096
+# How often the file is looked at when nothing else happens, and tried again in trouble.
+IDLE_S: Final = 1.0
+AGAIN_S: Final = 0.5
+# While publishers wait, tidying gets a step this often.
+TIDY_EVERY_S: Final = 0.02
+
+
+class Put(NamedTuple):
+    """A desk's value to keep; None takes it out."""
+
+    key: str
+    value: bytes | None
+
+
+class Barrier(NamedTuple):
+    """Called on the loop thread once everything put before it is stored or refused."""
+
+    passed: Callable[[], None]
+
+
+class Stored(NamedTuple):
+    """Batches in their order, how far positions are leased, and the trouble there is: with it,
+    they are refused."""
+
+    batches: Sequence[Batch]
+    leased_through: int
+    trouble: Trouble | None
+
+
+Work = Batch | Put | Barrier
+_CAUGHT: Final = (sqlite3.Error, HistoryError, OSError, ValueError, ArithmeticError, LookupError)
+
+
+class Writer:
+    """Stores what it is given.
+
+    Arguments:
+        file: the file, open.
+        retention: lets go.
+        checkpointer: moves the log.
+        ack: `received`, `written` or `synced`.
+        call: hands a call over to the loop thread.
+        told: called there with what came of batches, in order.
+        close_readers: closes the other connections of this process.
+        wake: the checkpointer's.
+        monotonic_s: a clock that only goes forward.
+    """
+
+    def __init__(
+        self,
+        file: HistoryFile,
+        retention: Retention,
+        checkpointer: Checkpointer,
+        ack: str,
+        call: Callable[[Callable[[], None]], None],
+        told: Callable[[Stored], None],
+        close_readers: Callable[[], None],
+        wake: threading.Event,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        self._file: Final = file
+        self._retention: Final = retention
+        self._checkpointer: Final = checkpointer
+        self._ack: Final = ack
+        self._call: Final = call
+        self._told: Final = told
+        self._close_readers: Final = close_readers
+        self._wake: Final = wake
+        self._monotonic_s: Final = monotonic_s
+        self._queue: Final[deque[Work]] = deque()
+        self._thread: Final = threading.Thread(
+            target=self._run, name="fastsse-history-writer", daemon=True
+        )
+        self._stop_at: int | None = None
+        self._trouble: Trouble | None = None
+        self._must_reopen = False
+        # Failed and perhaps in the file all the same; told and still to be stored.
+        self._doubtful: list[Batch] = []
+        self._owed: list[Batch] = []
+        self._puts: dict[str, bytes | None] = {}
+        self._tidied_s = 0.0
+        self.commits = 0
+        self.failures = 0
+
+    def start(self) -> None:
+        """Starts the thread. Once."""
+        self._thread.start()
+
+    def put(self, work: Work) -> None:
+        """Gives it work; any thread. O(1)."""
+        self._queue.append(work)
+        self._wake.set()
+
+    def stop(self, last_position: int) -> None:
+        """Stores what waits, then ends; `last_position` is the last in use. Does not wait."""
+        self._stop_at = last_position
+        self._wake.set()
+
+    def join(self) -> None:
+        """Waits for the end."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            stopping = self._stop_at is not None
+            work = self._take()
+            if self._trouble is None:
+                self._store(work)
+            else:
+                self._refuse(work)
+            if stopping and not self._queue:
+                break
+            if not self._queue:
+                self._wake.wait(self._tidy())
+        self._end()
+
+    def _take(self) -> list[Work]:
+        """What waits, up to one transaction's worth."""
+        queue, work, events = self._queue, [], 0
+        while queue and events < GROUP_EVENTS:
+            work.append(queue.popleft())
+            if isinstance(work[-1], Batch):
+                events += len(work[-1].entries)
+        return work
+
+    def _store(self, work: list[Work]) -> None:
+        batches = self._owed + [item for item in work if isinstance(item, Batch)]
+        for item in work:
+            if isinstance(item, Put):
+                self._puts[item.key] = item.value
+        try:
+            if batches or self._puts:
+                self._commit(batches)
+        except _CAUGHT as error:
+            self._fail(error, batches)
+        self._pass_barriers(work)
+
+    def _commit(self, batches: list[Batch]) -> None:
+        """Stores batches and tells of them. What one transaction did not take is in none."""
+        file = self._file
+        if not file.is_in_place():
+            raise HistoryError(file.path, "is gone from its place")
+        lease = None
+        if batches:
+            last = batches[-1].entries[-1].position
+            lease = lease_for(last, file.state.leased_through)
+        with file.transaction(synced=lease is not None or self._ack == "synced") as connection:
+            mark_repeats(connection, batches)
+            new = [batch for batch in batches if batch.repeats is None]
+            entries = [entry for batch in new for entry in batch.entries]
+            rows = store_entries(file, entries) if entries else []
+            store_keys(file, new)
+            self._store_puts(connection)
+            if lease is not None:
+                file.update(leased_through=lease, ack=self._ack, boot=boot_id())
+        self._puts.clear()
+        self._owed = []
+        self.commits += 1
+        self._retention.note(rows)
+        self._checkpointer.wrote(4096 * (4 + len(rows)) + sum(e.frame.size for e in entries) * 2)
+        if batches:
+            self._tell(Stored(batches, file.state.leased_through, None))
+        self._tidy_a_little()
+
+    def _store_puts(self, connection: sqlite3.Connection) -> None:
+        for key, value in self._puts.items():
+            if value is None:
+                connection.execute("DELETE FROM desk WHERE key = ?", (key,))
+            else:
+                connection.execute("INSERT OR REPLACE INTO desk VALUES (?, ?)", (key, value))
+
+    def _tell(self, stored: Stored) -> None:
+        self._call(lambda: self._told(stored))
+
+    def _pass_barriers(self, work: list[Work]) -> None:
+        for item in work:
+            if isinstance(item, Barrier):
+                self._call(item.passed)
+
+    def _fail(self, error: Exception, batches: list[Batch]) -> None:
+        """Something went wrong: nothing is stored until it is right again."""
+        trouble = trouble_of(error)
+        self.failures += 1
+        if self._trouble is None or self._trouble.words != trouble.words:
+            log.error("History can't be written.", path=self._file.path, why=trouble.words)
+        self._trouble = trouble
+        if trouble.must_reopen:
+            self._must_reopen = True
+            self._doubtful += batches
+        self._owe(batches)
+        self._tell(Stored(batches, self._file.state.leased_through, trouble))
+
+    def _refuse(self, work: list[Work]) -> None:
+        batches = [item for item in work if isinstance(item, Batch)]
+        for item in work:
+            if isinstance(item, Put):
+                self._puts[item.key] = item.value
+        if batches:
+            self._owe(batches)
+            self._tell(Stored(batches, self._file.state.leased_through, self._trouble))
+        self._pass_barriers(work)
+
+    def _owe(self, batches: list[Batch]) -> None:
+        """What was acknowledged before it was stored waits in memory."""
+        owed = {id(batch) for batch in self._owed}
+        self._owed += [batch for batch in batches if batch.is_told and id(batch) not in owed]
+
+    def _tidy(self) -> float:
+        """What is to be done when no batch waits; returns for how long it may wait for one."""
+        if self._trouble is not None:
+            self._recover()
+            return IDLE_S if self._trouble is None else AGAIN_S
+        try:
+            if self._checkpointer.finished():
+                checkpoint(self._file.connection)
+            more = self._retention.step()
+        except _CAUGHT as error:
+            self._fail(error, [])
+            return AGAIN_S
+        self._tidied_s = self._monotonic_s()
+        return 0.0 if more else IDLE_S
+
+    def _tidy_a_little(self) -> None:
+        """A step now and then while batches keep coming."""
+        now_s = self._monotonic_s()
+        if now_s - self._tidied_s < TIDY_EVERY_S:
+            return
+        self._tidied_s = now_s
+        if self._checkpointer.finished():
+            checkpoint(self._file.connection)
+        elif self._retention.is_behind:
+            self._retention.step()
+
+    def _recover(self) -> None:
+        """Tries whether the cause is gone; stores what is owed when it is."""
+        try:
+            if self._must_reopen:
+                reopen(self._file, self._close_all)
+                self._settle()
+                self._must_reopen = False
+            self._try_out()
+        except _CAUGHT as error:
+            self._fail(error, [])
+            return
+        self._trouble = None
+        log.info("History can be written again.", path=self._file.path)
+        self._tell(Stored([], self._file.state.leased_through, None))
+
+    def _close_all(self) -> None:
+        self._checkpointer.drop()
+        self._close_readers()
+
+    def _settle(self) -> None:
+        """Makes true what was said of batches that may be in the file although they failed."""
+        doubtful = [batch for batch in self._doubtful if batch.repeats is None]
+        told = [batch for batch in doubtful if batch.is_told]
+        stored = self._file.stored_places(place_of(b.entries[0].position) for b in told)
+        kept = {id(b) for b in told if place_of(b.entries[0].position) in stored}
+        self._owed = [batch for batch in self._owed if id(batch) not in kept]
+        with self._file.transaction(synced=True):
+            take_out(self._file, [batch for batch in doubtful if not batch.is_told])
+        self._doubtful = []
+
+    def _try_out(self) -> None:
+        """Stores what is owed, or else changes something and takes it back, synced both times."""
+        if not self._file.is_in_place():
+            raise HistoryError(self._file.path, "is gone from its place")
+        with self._file.transaction(synced=True) as connection:
+            connection.execute("INSERT OR REPLACE INTO desk VALUES ('', zeroblob(65536))")
+        with self._file.transaction(synced=True) as connection:
+            connection.execute("DELETE FROM desk WHERE key = ''")
+        if self._owed or self._puts:
+            self._commit(list(self._owed))
+
+    def _end(self) -> None:
+        """Says that the end is clean, and closes."""
+        owed = sum(len(batch.entries) for batch in self._owed)
+        if owed:
+            log.error("Events that were acknowledged could not be stored.", events=owed)
+        elif self._trouble is None:
+            self._end_lease()
+        self._checkpointer.drop()
+
+    def _end_lease(self) -> None:
+        assert self._stop_at is not None
+        try:
+            with self._file.transaction(synced=True):
+                self._file.update(leased_through=place_of(self._stop_at), ack="", boot="")
+        except _CAUGHT as error:
+            log.warning("History was not closed cleanly.", why=trouble_of(error).words)
