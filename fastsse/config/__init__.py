@@ -18,10 +18,14 @@ from fastsse.config.options import (
 )
 from fastsse.config.presence import PresenceOptions
 from fastsse.config.processes import ProcessOptions
+from fastsse.config.redis import RedisOptions
+from fastsse.config.rights import RightsOptions
 from fastsse.config.rules import LagPolicy, TopicLimits, TopicRule
 from fastsse.config.settings import Config
+from fastsse.config.storing import Ack, StoreOptions
 
 __all__ = [
+    "Ack",
     "Config",
     "ConfigError",
     "HistoryOptions",
@@ -35,6 +39,9 @@ __all__ = [
     "PresenceOptions",
     "Problem",
     "ProcessOptions",
+    "RedisOptions",
+    "RightsOptions",
+    "StoreOptions",
     "StreamOptions",
     "TopicLimits",
     "TopicRule",

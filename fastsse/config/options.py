@@ -26,7 +26,10 @@ from fastsse.config.kinds import (
 from fastsse.config.limits import LimitOptions
 from fastsse.config.presence import PresenceOptions
 from fastsse.config.processes import ProcessOptions
+from fastsse.config.redis import RedisOptions
+from fastsse.config.rights import RightsOptions
 from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, TopicLimits, TopicRule
+from fastsse.config.storing import StoreOptions
 
 
 class ListenOptions(OptionGroup):
@@ -110,11 +113,10 @@ class HistoryOptions(OptionGroup):
 
     title = "History"
 
-    store: Annotated[Literal["memory"], Choice] = option("memory", "Where history is kept.")
     history_events: EventsKept = option(1000, "Events kept of each topic; 0 keeps none.")
     history_age: AgeKept = option("1h", "Age up to which events are kept.")
     history_bytes: BytesKept = option("16MiB", "Bytes kept of each topic; 0 keeps none.")
-    history_total: BytesKept = option("256MiB", "Bytes kept of all topics.")
+    history_total: BytesKept = option("256MiB", "Bytes kept of all topics in memory.")
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
         "Rules for topics, the first that matches holds: match, history_events, history_age, "
@@ -198,8 +200,11 @@ class LogOptions(OptionGroup):
 GROUPS: tuple[type[OptionGroup], ...] = (
     ListenOptions,
     StreamOptions,
+    StoreOptions,
     HistoryOptions,
+    RedisOptions,
     HttpOptions,
+    RightsOptions,
     LimitOptions,
     PresenceOptions,
     ProcessOptions,

@@ -20,7 +20,10 @@ from fastsse.config.options import (
 )
 from fastsse.config.presence import PresenceOptions
 from fastsse.config.processes import ProcessOptions
+from fastsse.config.redis import RedisOptions
 from fastsse.config.relations import conflicts
+from fastsse.config.rights import RightsOptions
+from fastsse.config.storing import StoreOptions
 
 ARGUMENT = "an argument"
 _CONFLICT = "conflict"
@@ -35,8 +38,11 @@ class Config(
     ProcessOptions,
     PresenceOptions,
     LimitOptions,
+    RightsOptions,
     HttpOptions,
+    RedisOptions,
     HistoryOptions,
+    StoreOptions,
     StreamOptions,
     ListenOptions,
     BaseSettings,

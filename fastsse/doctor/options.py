@@ -17,6 +17,7 @@ class Advice(NamedTuple):
 _START = "the log's first line"
 _DISCONNECTS = "`fastsse_disconnects_total"
 _STATUS = "publishers' status"
+_TOKEN = "the answer's detail, `fastsse token explain`"
 
 ADVICE: dict[str, Advice] = {
     "host": Advice('"connection refused" from other machines: it listens on loopback only', _START),
@@ -73,7 +74,24 @@ ADVICE: dict[str, Advice] = {
         "(TimeoutStopSec, terminationGracePeriodSeconds): killed in the middle",
         f'{_DISCONNECTS}{{reason="drained"}}`',
     ),
-    "store": Advice("`memory`: history is gone after a restart", "`fastsse_history_events`"),
+    "store": Advice(
+        "`memory`: history is gone after a restart; a file on a slow or full disk: publishers get "
+        "503",
+        "`fastsse_history_events`, `/readyz`, `fastsse history check PATH`",
+    ),
+    "ack": Advice(
+        "`received`: events that got a 200 are gone after a crash; `synced` on a slow disk: "
+        "publishers wait",
+        "publishers' latency",
+    ),
+    "store_total": Advice(
+        "too small: clients that come back get a gap; too large, or 0: the disk fills up",
+        '`fastsse_gaps_total{reason="evicted"}`, `df`',
+    ),
+    "max_replays": Advice(
+        "too small: clients that come back wait long; too large: replays fill memory",
+        "`fastsse_replays`",
+    ),
     "history_events": Advice(
         "too small: clients that come back get a gap; too large: memory",
         '`fastsse_gaps_total{reason="evicted"}`, `fastsse_history_events`',
@@ -91,6 +109,27 @@ ADVICE: dict[str, Advice] = {
         '`fastsse_history_bytes`, `fastsse_gaps_total{reason="evicted"}`',
     ),
     "topics": Advice("a rule that never holds: one before it matches too", "`fastsse config show`"),
+    "redis_stream": Advice(
+        "two services with the same name in one database: each gets the other's events",
+        "`redis-cli XINFO STREAM fastsse`",
+    ),
+    "redis_events": Advice(
+        "too small: nodes that were away, and templates and `*` that resume, are told gaps; too "
+        "large: Redis's memory",
+        '`fastsse_redis_total{what="gaps_trimmed"}`, `redis-cli MEMORY USAGE fastsse`',
+    ),
+    "redis_wait": Advice(
+        "0: a failover may lose events that were acknowledged (told as a gap); more than there "
+        "are replicas: every publish is refused",
+        "`/readyz`, `redis-cli INFO replication`",
+    ),
+    "redis_timeout": Advice(
+        "too short: publishes refused while Redis forks or fails over; too long: publishers wait",
+        f'{_STATUS}, `fastsse_redis_total{{what="reconnects"}}`',
+    ),
+    "redis_start": Advice(
+        "too short: a node that starts beside its Redis gives up before that is ready", _START
+    ),
     "publish_token": Advice("401 for publishers: none sent, or another one", _STATUS),
     "allow_anonymous_publish": Advice(
         "on, where others reach the port: anybody's events in your streams",
@@ -103,6 +142,44 @@ ADVICE: dict[str, Advice] = {
     "cors_origins": Advice(
         'missing: "blocked by CORS policy" in the browser\'s console, streams that never open',
         "the browser's console",
+    ),
+    "jwt_key": Advice("401 for everybody: another key than the one that signs", _TOKEN),
+    "jwt_algorithms": Advice("401 that names alg: the tokens' is not listed", _TOKEN),
+    "publisher_jwt_key": Advice("401 for publishers only: another key than theirs", _TOKEN),
+    "publisher_jwt_algorithms": Advice("401 for publishers that names alg", _TOKEN),
+    "subscriber_jwt_key": Advice("401 for subscribers only: another key than theirs", _TOKEN),
+    "subscriber_jwt_algorithms": Advice("401 for subscribers that names alg", _TOKEN),
+    "jwt_previous_key": Advice(
+        "missing after a rotation: 401 for tokens that were signed before it", _TOKEN
+    ),
+    "publisher_jwt_previous_key": Advice("as jwt_previous_key, for publishers only", _TOKEN),
+    "subscriber_jwt_previous_key": Advice("as jwt_previous_key, for subscribers only", _TOKEN),
+    "jwt_previous_until": Advice(
+        "too early: 401 for tokens that live longer than the rotation took", _TOKEN
+    ),
+    "jwks_url": Advice(
+        "not to be reached: 503 for publishers, and subscribers are told to come later",
+        '"The key set can\'t be fetched" in the log',
+    ),
+    "jwt_audience": Advice("401 that names aud: tokens are made for another address", _TOKEN),
+    "jwt_issuer": Advice("401 that names iss", _TOKEN),
+    "jwt_leeway": Advice(
+        "too small: 401 that names nbf, where clocks differ; too large: streams outlive their "
+        "tokens",
+        _TOKEN,
+    ),
+    "jwt_cookie": Advice("401 though the browser sends a cookie: it has another name", _TOKEN),
+    "anonymous": Advice(
+        "off where readers have no tokens: 401; on: everybody reads what is not private",
+        "clients' status",
+    ),
+    "expiry_notice": Advice(
+        "too short for a page to get a fresh token: it reconnects instead",
+        "the browser's network log",
+    ),
+    "ticket_lifetime": Advice(
+        "too short: 401 for pages on slow lines; too long: tickets in logs are still good",
+        "clients' status",
     ),
     "publish_origins": Advice(
         "missing: 401 for pages that publish with the token cookie", "the browser's console"

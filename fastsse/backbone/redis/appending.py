@@ -1,0 +1,362 @@
+"""Appending: batches go to the log in groups, one group at a time, each stored once.
+
+A group is what waited while the one before it was on its way, so the busier a node is, the fewer
+commands it sends. A group has a number, and Redis keeps the number of the last one stored by this
+node in the same step as the events. So a group whose answer was lost is sent again as it was: if
+it was stored, the number says so. One node's groups never overtake each other, and a number that
+was passed is never stored late, by whatever connection it comes.
+
+A batch is acknowledged when the tail has delivered its last event: then Redis has it, and this
+node's subscribers do. With replicas to wait for, also not before these have it.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from fastsse.backbone import Done
+from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence
+from fastsse.backbone.redis.health import Health
+from fastsse.backbone.redis.keys import Keys
+from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.backbone.redis.records import StreamEntry, encode_event
+from fastsse.backbone.redis.retention import Retention
+from fastsse.backbone.redis.scripts import APPEND
+from fastsse.errors import Refused
+from fastsse.events import Event, as_header_value
+from fastsse.log import get_logger
+
+__all__ = ["Appender"]
+
+log = get_logger("redis")
+PART: Final = "publishing"
+RETRY_AFTER_S: Final = 2
+# A group holds Redis for so many events, about 15 us each; a larger batch goes alone.
+GROUP_EVENTS: Final = 512
+GROUP_BYTES: Final = 1024 * 1024
+# What may wait to be sent.
+QUEUE_BYTES: Final = 64 * 1024 * 1024
+EVENT_COST_BYTES: Final = 256
+# Redis keeps a node's number for this long after its last group; no answer is waited for longer.
+SENDER_LIFE_MS: Final = 60 * 60 * 1000
+PROBE_S: Final = 0.5
+
+
+class Batch:
+    """Events of one publish, and who waits for them."""
+
+    __slots__ = ("_done", "events", "positions", "size_bytes")
+
+    def __init__(self, events: Sequence[Event], done: Done) -> None:
+        self.events: Final = events
+        self.size_bytes: Final = sum(len(event.data) + EVENT_COST_BYTES for event in events)
+        self.positions: list[int] = []
+        self._done: Done | None = done
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether its last event came down the log."""
+        return len(self.positions) == len(self.events)
+
+    def acknowledge(self) -> None:
+        """Answers once: taken."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(self.positions)
+
+    def refuse(self) -> None:
+        """Answers once: not taken, as far as is known."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(Refused("backbone", retry_after_s=RETRY_AFTER_S))
+
+
+class Group:
+    """Batches that are sent together."""
+
+    __slots__ = ("_batch_of", "arguments", "batches", "deadline", "number", "waits_for_replicas")
+
+    def __init__(self, number: int, batches: Sequence[Batch], waits_for_replicas: bool) -> None:
+        self.number: Final = number
+        self.batches: Final = batches
+        self.waits_for_replicas = waits_for_replicas
+        self.arguments: list[bytes | int] = []
+        self.deadline: asyncio.TimerHandle | None = None
+        self._batch_of: Final = [batch for batch in batches for _ in batch.events]
+
+    @property
+    def count(self) -> int:
+        """How many events it has."""
+        return len(self._batch_of)
+
+    def note(self, entry: StreamEntry) -> None:
+        """One of its events was delivered."""
+        if entry.nth < len(self._batch_of):
+            batch = self._batch_of[entry.nth]
+            batch.positions.append(entry.position)
+            if batch.is_delivered and not self.waits_for_replicas:
+                batch.acknowledge()
+
+    def replicated(self) -> None:
+        """Enough replicas have it."""
+        self.waits_for_replicas = False
+        for batch in self.batches:
+            if batch.is_delivered:
+                batch.acknowledge()
+
+    def refuse(self) -> None:
+        """Refuses what was not acknowledged."""
+        for batch in self.batches:
+            batch.refuse()
+
+
+class Appender:
+    """Sends what this node publishes.
+
+    Arguments:
+        address, keys: where the log is.
+        retention: what is to be kept of each topic.
+        replicas: how many must have a group before it is acknowledged; 0 waits for none.
+        health: is told how it goes.
+        reopen: makes the log when there is none; given a link.
+        elsewhere: called when this Redis is not the one that can be written to.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        keys: Keys,
+        retention: Retention,
+        replicas: int,
+        health: Health,
+        reopen: "Callable[[Link], Any]",
+        elsewhere: Callable[[], None],
+    ) -> None:
+        self._address = address
+        self._keys = keys
+        self._retention = retention
+        self._replicas = replicas
+        self._health = health
+        self._reopen = reopen
+        self._elsewhere = elsewhere
+        # Of this run alone: a node that starts again begins its numbers anew.
+        self._node: Final = os.urandom(12).hex().encode()
+        self._number = 0
+        self._queue: deque[Batch] = deque()
+        self._queued_bytes = 0
+        self._queued = asyncio.Event()
+        self._sent: dict[int, Group] = {}
+        self._link: Link | None = None
+        self._backoff = Backoff()
+
+    def append(self, events: Sequence[Event], done: Done) -> None:
+        """Takes a batch to be sent; refuses it at once while the log takes none."""
+        batch = Batch(events, done)
+        if self._health.trouble is not None or self._queued_bytes > QUEUE_BYTES:
+            batch.refuse()
+            return
+        self._queue.append(batch)
+        self._queued_bytes += batch.size_bytes
+        self._queued.set()
+
+    def delivered(self, entry: StreamEntry) -> None:
+        """The tail has delivered an entry, perhaps one of ours."""
+        if entry.node == self._node:
+            group = self._sent.get(entry.group)
+            if group is not None:
+                group.note(entry)
+                self._forget_if_done(group)
+
+    async def run(self) -> None:
+        """Sends until it is cancelled; then refuses what is left."""
+        try:
+            while True:
+                await self._queued.wait()
+                if (group := self._next_group()) is not None:
+                    await self._store(group)
+        except Exception:
+            log.exception("Publishing to Redis failed.")
+            self._health.fails(PART, "publishing failed inside")
+            raise
+        finally:
+            await self._close()
+
+    # ---- groups ---------------------------------------------------------------------------------
+
+    def _next_group(self) -> Group | None:
+        batches: list[Batch] = []
+        events = size_bytes = 0
+        while self._queue:
+            batch = self._queue[0]
+            events += len(batch.events)
+            size_bytes += batch.size_bytes
+            if batches and (events > GROUP_EVENTS or size_bytes > GROUP_BYTES):
+                break
+            batches.append(self._queue.popleft())
+            self._queued_bytes -= batch.size_bytes
+        if not self._queue:
+            self._queued.clear()
+        return self._group(batches) if batches else None
+
+    def _group(self, batches: Sequence[Batch]) -> Group:
+        self._number += 1
+        group = Group(self._number, batches, self._replicas > 0)
+        group.arguments = self._arguments(group)
+        if batches:
+            self._sent[group.number] = group
+            loop = asyncio.get_running_loop()
+            group.deadline = loop.call_later(self._address.timeout_s, self._expire, group)
+        return group
+
+    def _arguments(self, group: Group) -> list[bytes | int]:
+        retention = self._retention
+        arguments: list[bytes | int] = [
+            self._keys.prefix, group.number, SENDER_LIFE_MS, retention.stream_events,
+            retention.longest_ms, group.count,
+        ]  # fmt: skip
+        index = 0
+        for batch in group.batches:
+            left = len(batch.events)
+            for event in batch.events:
+                left -= 1
+                arguments += (
+                    b"%b %d %d %d" % (self._node, group.number, index, left),
+                    encode_event(event),
+                    b"" if event.id is None else as_header_value(event.id),
+                    retention.own_id_ms(event.topics),
+                    len(event.topics),
+                )
+                for topic in event.topics:
+                    arguments += retention.arguments(topic)
+                index += 1
+        return arguments
+
+    def _expire(self, group: Group) -> None:
+        """Nobody waits for ever: publishers are told 503 while the group's fate is open."""
+        group.refuse()
+        self._sent.pop(group.number, None)
+
+    def _forget_if_done(self, group: Group) -> None:
+        if group.waits_for_replicas or not all(batch.is_delivered for batch in group.batches):
+            return
+        self._forget(group)
+
+    def _forget(self, group: Group) -> None:
+        self._sent.pop(group.number, None)
+        if group.deadline is not None:
+            group.deadline.cancel()
+
+    # ---- sending --------------------------------------------------------------------------------
+
+    async def _store(self, group: Group) -> None:
+        """Sends a group until it is stored, refused, or nobody waits for it any more."""
+        tries = 0
+        while group.number in self._sent:
+            try:
+                link = await self._open_link()
+                tries += 1
+                self._health.counts["redis_resent"] += tries > 1
+                if not await self._send(link, group):
+                    continue
+            except AnswerLost as fault:
+                await self._lose_link(fault)
+            except Refusal as refusal:
+                await self._refused(group, refusal)
+            else:
+                self._well()
+                return
+        await self._until_it_works()
+
+    async def _send(self, link: Link, group: Group) -> bool:
+        """Whether Redis has it now; if not, there was no log, and now there is one."""
+        names = [self._keys.stream, self._keys.sequence, self._keys.sender(self._node)]
+        answer, failures = await link.run(APPEND, names, *group.arguments)
+        if answer == b"no log":
+            await self._reopen(link)
+            return False
+        if failures:
+            self._health.counts["redis_index_failures"] += failures
+            log.warning("History of topics could not be written.", failures=failures)
+        if self._replicas:
+            await self._wait_for_replicas(link, group)
+        return True
+
+    async def _wait_for_replicas(self, link: Link, group: Group) -> None:
+        wait_s = self._address.timeout_s / 2
+        count = await link.call(b"WAIT", self._replicas, round(wait_s * 1000), wait_s=wait_s)
+        if count < self._replicas:
+            why = f"{count} of {self._replicas} replicas have what was published"
+            raise Refusal("NOREPLICAS", why)
+        group.replicated()
+        self._forget_if_done(group)
+
+    async def _open_link(self) -> Link:
+        if self._link is None:
+            await self._backoff.wait()
+            self._link = await Link.open(self._address)
+        return self._link
+
+    async def _lose_link(self, fault: AnswerLost) -> None:
+        await self._drop_link()
+        # A connection that is cut and comes back at once is no trouble.
+        if self._backoff.tries > 1 or isinstance(fault, Silence):
+            self._health.fails(PART, str(fault))
+            self._refuse_queue()
+
+    async def _refused(self, group: Group, refusal: Refusal) -> None:
+        """Redis took nothing of it, and says why; until it takes a probe, nothing is sent."""
+        group.refuse()
+        self._forget(group)
+        self._health.fails(PART, str(refusal))
+        self._health.counts["redis_refused"] += 1
+        self._refuse_queue()
+        if refusal.code == "READONLY":
+            # Another may be the master by now, under the same name.
+            await self._drop_link()
+            self._elsewhere()
+        await self._until_it_works()
+
+    async def _until_it_works(self) -> None:
+        """Tries with a group of no events, which needs the same rights, memory and replicas."""
+        while True:
+            try:
+                await asyncio.sleep(PROBE_S)
+                link = await self._open_link()
+                if await self._send(link, self._group(())):
+                    self._well()
+                    return
+            except AnswerLost as fault:
+                await self._drop_link()
+                self._health.fails(PART, str(fault))
+            except Refusal as refusal:
+                if refusal.code == "READONLY":
+                    # Another may be the master by now, under the same name.
+                    await self._drop_link()
+                    self._elsewhere()
+                self._health.fails(PART, str(refusal))
+
+    def _well(self) -> None:
+        self._backoff.reset()
+        self._health.works(PART)
+
+    def _refuse_queue(self) -> None:
+        while self._queue:
+            self._queue.popleft().refuse()
+        self._queued_bytes = 0
+        self._queued.clear()
+
+    async def _drop_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def _close(self) -> None:
+        self._refuse_queue()
+        for group in list(self._sent.values()):
+            group.refuse()
+            self._forget(group)
+        with contextlib.suppress(AnswerLost):
+            await self._drop_link()

@@ -1,0 +1,199 @@
+"""The Redis backbone: one stream is the log of all nodes.
+
+Three connections, each with one owner and one task: one appends, one follows, one reads. Order
+comes from the stream alone, and every node delivers what it reads there, its own events too.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from fastsse.backbone import Broken, Deliver, Done, Placed, Stretched
+from fastsse.backbone.redis.appending import Appender
+from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.health import Health
+from fastsse.backbone.redis.keys import Keys
+from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.backbone.redis.reading import Reader, wanted_position
+from fastsse.backbone.redis.retention import Retention
+from fastsse.backbone.redis.tail import LogEnd, Tail, find_end
+from fastsse.config import Config
+from fastsse.errors import FastsseError, Refused
+from fastsse.events import Event
+from fastsse.log import get_logger
+from fastsse.subscriptions import Cursor
+
+__all__ = ["COUNTS", "RedisBackbone", "open_redis"]
+
+log = get_logger("redis")
+COUNTS: Final = (
+    "redis_reconnects",
+    "redis_resent",
+    "redis_refused",
+    "redis_entries_skipped",
+    "redis_index_failures",
+    "redis_gaps_lost",
+    "redis_gaps_trimmed",
+    "redis_gaps_flushed",
+    "redis_gaps_failed",
+)
+# SET with GET and PX, and MINID, are from there on.
+OLDEST_VERSION: Final = (6, 2)
+# A stream asked to go on from another node's position waits for this node to have it.
+REACH_S: Final = 2.0
+RETRY_AFTER_S: Final = 2
+
+
+async def open_redis(url: str, config: Config) -> "RedisBackbone":
+    """Opens the log, making it when there is none.
+
+    Waits `redis_start` for a Redis that is away or loading. Raises FastsseError, whose text says
+    what is wrong, when it is still away then, refuses us, or is too old.
+    """
+    address = Address(url, config.redis_timeout)
+    keys = Keys(config.redis_stream)
+    backoff = Backoff()
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + config.redis_start
+    while True:
+        await backoff.wait()
+        try:
+            end = await _open(address, keys)
+        except (AnswerLost, Refusal) as fault:
+            if loop.time() >= until_s or getattr(fault, "code", "LOADING") not in _PASSING:
+                raise FastsseError(str(fault)) from None
+            log.warning("Waiting for Redis.", why=str(fault))
+        else:
+            return RedisBackbone(config, address, keys, end)
+
+
+_PASSING: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MAXCLIENTS")
+
+
+async def _open(address: Address, keys: Keys) -> LogEnd:
+    link = await Link.open(address)
+    try:
+        await _look_at(link)
+        return await find_end(link, keys, 0)
+    finally:
+        await link.close()
+
+
+async def _look_at(link: Link) -> None:
+    """Refuses a Redis that is too old; warns of one that may drop what was promised."""
+    try:
+        lines = (await link.call(b"INFO")).decode("utf-8", "replace").splitlines()
+    except Refusal as refusal:
+        if refusal.code != "NOPERM":
+            raise
+        return
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    version = tuple(int(part) for part in told["redis_version"].split(".")[:2])
+    if version < OLDEST_VERSION:
+        raise FastsseError(f"Redis {told['redis_version']} is too old: 6.2 or later is needed")
+    if told.get("maxmemory", "0") != "0" and told.get("maxmemory_policy") != "noeviction":
+        log.warning(
+            "Redis may evict history: maxmemory_policy should be noeviction.",
+            policy=told.get("maxmemory_policy"),
+        )
+
+
+class RedisBackbone:
+    """A node's side of the log. Made by `open_redis`."""
+
+    def __init__(self, config: Config, address: Address, keys: Keys, end: LogEnd) -> None:
+        retention = Retention(config, config.redis_events)
+        self.start: Final = end.position
+        self._health = health = Health()
+        self._keys = keys
+        self._reader = Reader(address, keys, retention, health)
+        self._appender = Appender(
+            address, keys, retention, config.redis_wait, health, self._reopen, self._elsewhere
+        )
+        self._tail = Tail(address, keys, end, health, self._appender.delivered)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def head(self) -> int:
+        """The last position that this node has delivered or passed over."""
+        return self._tail.head
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with Redis."""
+        return "closed" if self._is_closed else self._health.trouble
+
+    def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
+        """Delivers everything after the place where the log was opened."""
+        self._spawn(self._tail.follow(deliver, broken))
+        self._spawn(self._appender.run())
+
+    def append(self, events: Sequence[Event], done: Done) -> None:
+        """Sends a batch; `done` comes when it came back down the log, or after `redis_timeout`."""
+        if self._is_closed:
+            done(Refused("backbone", RETRY_AFTER_S))
+        else:
+            self._appender.append(events, done)
+
+    def read(
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """Exact topics cost what is read; templates and `*` also what lies between."""
+        self._answer(self._reader.read(selectors, after, self.head, limit_bytes), done)
+
+    def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
+        """An own id is one look-up, O(1); `last` N reads N ids of each topic."""
+        self._answer(self._seek(selectors, cursor), done)
+
+    def counters(self) -> dict[str, int]:
+        """What happened between this node and Redis."""
+        return {name: self._health.counts[name] for name in COUNTS}
+
+    async def close(self) -> None:
+        """Refuses what is pending and ends all connections."""
+        self._is_closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reader.close()
+
+    async def _seek(self, selectors: tuple[str, ...], cursor: Cursor) -> int | None:
+        if cursor.kind == "last":
+            assert isinstance(cursor.value, int)
+            return await self._reader.before_newest(selectors, self.head, cursor.value)
+        position = wanted_position(cursor)
+        if position is None:
+            position = await self._reader.find(cursor.text)
+        if position is None or not await self._tail.reached(position, REACH_S):
+            return None
+        return position
+
+    def _answer(self, question: Coroutine[Any, Any, Any], done: Callable[[Any], None]) -> None:
+        """Has `done` called with a question's answer."""
+
+        async def ask() -> None:
+            try:
+                answer = await question
+            except (AnswerLost, Refusal) as fault:
+                log.warning("History can't be read.", why=str(fault))
+                answer = Refused("backbone", RETRY_AFTER_S)
+            except asyncio.CancelledError:
+                answer = Refused("backbone", RETRY_AFTER_S)
+            done(answer)
+
+        self._spawn(ask())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reopen(self, link: Link) -> None:
+        with contextlib.suppress(Refusal):
+            await find_end(link, self._keys, self.head)
+
+    def _elsewhere(self) -> None:
+        self._tail.reconnect()

@@ -1,0 +1,83 @@
+"""What goes wrong with Redis, by its names: an answer that is an error, or none at all."""
+
+import re
+from typing import Final
+
+from redis import exceptions
+
+__all__ = ["AnswerLost", "Refusal", "Silence", "refusal_of"]
+
+# What operators read in `/readyz` and the log.
+MEANINGS: Final = {
+    "LOADING": "Redis is loading its data",
+    "OOM": "Redis is out of memory",
+    "READONLY": "Redis is a read-only replica",
+    "MISCONF": "Redis can't save to its disk",
+    "NOAUTH": "Redis wants a password",
+    "WRONGPASS": "Redis refuses the user or password",
+    "NOPERM": "Redis doesn't allow this user what it needs",
+    "BUSY": "Redis is busy with a script",
+    "CLUSTERDOWN": "the Redis cluster is down",
+    "MASTERDOWN": "this replica has lost its master",
+    "NOREPLICAS": "Redis has too few replicas to write",
+    "MAXCLIENTS": "Redis has too many clients",
+    "WRONGTYPE": "a key of ours in Redis holds something else",
+    "NOSCRIPT": "Redis has forgotten a script",
+}
+_BY_CLASS: Final = (
+    (exceptions.BusyLoadingError, "LOADING"),
+    (exceptions.OutOfMemoryError, "OOM"),
+    (exceptions.ReadOnlyError, "READONLY"),
+    (exceptions.NoPermissionError, "NOPERM"),
+    (exceptions.NoScriptError, "NOSCRIPT"),
+    (exceptions.MasterDownError, "MASTERDOWN"),
+    (exceptions.ClusterDownError, "CLUSTERDOWN"),
+)
+_WORD: Final = re.compile(rf"\b(?:{'|'.join(MEANINGS)})\b")
+# Redis 6.2 says it in a sentence when a script asked for it.
+_SENTENCES: Final = (
+    ("max number of clients", "MAXCLIENTS"),
+    ("can't run this command", "NOPERM"),
+    ("can't access at least one of the keys", "NOPERM"),
+    ("no permissions", "NOPERM"),
+    ("Authentication required", "NOAUTH"),
+    ("invalid username-password", "WRONGPASS"),
+)
+
+
+class AnswerLost(Exception):
+    """A connection ended or kept silent: whether its last command was carried out is unknown."""
+
+
+class Silence(AnswerLost):
+    """No answer within the time for it."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis does not answer")
+
+
+class Refusal(Exception):
+    """Redis answered with an error: the command was not carried out.
+
+    Attributes:
+        code: the error's name, `ERR` when it has none of its own.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        meaning = MEANINGS.get(code)
+        super().__init__(f"{meaning} ({code})" if meaning else f"Redis answers {code}: {detail}")
+        self.code: Final = code
+
+
+def refusal_of(error: exceptions.RedisError) -> Refusal:
+    """The refusal that the client library's error stands for. In a script's error the name is
+    somewhere in the sentence."""
+    text = str(error)
+    code = next((name for kind, name in _BY_CLASS if isinstance(error, kind)), None)
+    if code is None and (found := _WORD.search(text)):
+        code = found[0]
+    if code is None:
+        code = next((name for sentence, name in _SENTENCES if sentence in text), None)
+    if code is None and isinstance(error, exceptions.AuthenticationError):
+        code = "NOAUTH"
+    return Refusal(code or "ERR", text[:200])

@@ -1,0 +1,77 @@
+"""Health: what is wrong between this node and Redis, and what was counted on the way."""
+
+from collections import Counter
+from typing import Final
+
+from fastsse.log import get_logger
+
+__all__ = ["Health", "SkipLog"]
+
+log = get_logger("redis")
+# Skipped entries come in floods, when they come.
+SKIPS_LOGGED: Final = 5
+SKIPS_EACH_S: Final = 10.0
+
+
+class Health:
+    """The troubles of the log's parts (`publishing`, `following`), a text each, and its counts.
+
+    Each change is logged once.
+    """
+
+    __slots__ = ("_troubles", "counts")
+
+    def __init__(self) -> None:
+        self._troubles: dict[str, str] = {}
+        self.counts: Final[Counter[str]] = Counter()
+
+    @property
+    def trouble(self) -> str | None:
+        """The trouble that came first of those that are left."""
+        return next(iter(self._troubles.values()), None)
+
+    def fails(self, part: str, why: str) -> None:
+        """A part can't do its work."""
+        if self._troubles.get(part) != why:
+            log.warning("Redis is not as it should be.", part=part, why=why)
+        self._troubles[part] = why
+
+    def works(self, part: str) -> None:
+        """A part does its work."""
+        if self._troubles.pop(part, None) is not None:
+            log.info("Redis is well again.", part=part)
+
+    def skipped(self, stream_id: bytes, why: str, skips: "SkipLog", now_s: float) -> None:
+        """An entry that is none of ours, or breaks a rule, was left out."""
+        self.counts["redis_entries_skipped"] += 1
+        unlogged = skips.take(now_s)
+        if unlogged is not None:
+            log.warning(
+                "An entry of the stream was skipped.",
+                id=stream_id.decode("latin-1"),
+                why=why,
+                unlogged_before=unlogged,
+            )
+
+
+class SkipLog:
+    """Lets so many records through in each stretch of time, and counts the rest."""
+
+    __slots__ = ("_left", "_unlogged", "_until_s")
+
+    def __init__(self) -> None:
+        self._until_s = 0.0
+        self._left = 0
+        self._unlogged = 0
+
+    def take(self, now_s: float) -> int | None:
+        """How many were not logged since the last that was, or None: this one neither."""
+        if now_s >= self._until_s:
+            self._until_s = now_s + SKIPS_EACH_S
+            self._left = SKIPS_LOGGED
+        if self._left == 0:
+            self._unlogged += 1
+            return None
+        self._left -= 1
+        unlogged, self._unlogged = self._unlogged, 0
+        return unlogged

@@ -1,0 +1,227 @@
+"""Links: connections to Redis that each have one owner and never see a pool.
+
+Answers come in the order of commands, so a link keeps a queue of those who wait. Whoever stops
+waiting leaves the queue as it is: the answer is still taken from the wire, and dropped. So no
+answer can ever reach another, and a link that breaks in the middle of one is not used again.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from typing import Any, Final
+
+from redis import exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence, refusal_of
+from fastsse.backbone.redis.scripts import Script
+
+__all__ = ["Address", "Backoff", "Link"]
+
+# Errors that are answers although the library counts them to the connection's.
+_ANSWERS: Final = (
+    exceptions.ResponseError,
+    exceptions.BusyLoadingError,
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+    exceptions.MaxConnectionsError,
+)
+
+
+class Address:
+    """Where a Redis is and how to log in there.
+
+    Arguments:
+        url: `redis://`, `rediss://` or `unix://`, with user, password and database as the client
+            library takes them.
+        timeout_s: how long connecting and an ordinary answer may take.
+
+    Raises ValueError for what is no such address.
+    """
+
+    __slots__ = ("_kind", "_options", "timeout_s")
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        options: dict[str, Any] = dict(parse_url(url))
+        self._kind: type[AbstractConnection] = options.pop("connection_class", Connection)
+        self._options = options | {
+            "protocol": 2,
+            # Time is kept here: a library that gives up in the middle of an answer would not
+            # know whose the rest is.
+            "socket_timeout": None,
+            "socket_connect_timeout": timeout_s,
+            "health_check_interval": 0,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        self.timeout_s: Final = timeout_s
+
+    def connection(self) -> AbstractConnection:
+        """A connection that is not open yet."""
+        return self._kind(**self._options)
+
+
+class Backoff:
+    """How long to wait before the next try: at once, then twice as long each time, up to 1 s, and
+    somewhere in the upper half of it, so that many nodes do not come back together."""
+
+    FIRST_S: Final = 0.05
+    MOST_S: Final = 1.0
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def reset(self) -> None:
+        """All is well."""
+        self.tries = 0
+
+    async def wait(self) -> None:
+        """Waits, longer each time."""
+        tries = self.tries
+        self.tries = min(tries + 1, 16)
+        if tries:
+            limit_s = min(self.FIRST_S * 2 ** (tries - 1), self.MOST_S)
+            await asyncio.sleep(limit_s * random.uniform(0.5, 1))
+
+
+class Link:
+    """One connection. Made open, used by one owner, closed for good by the first thing wrong."""
+
+    def __init__(self, address: Address, connection: AbstractConnection) -> None:
+        self._timeout_s = address.timeout_s
+        self._connection = connection
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._fault: AnswerLost | None = None
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, address: Address) -> "Link":
+        """Connects and logs in. Raises AnswerLost or Refusal."""
+        connection = address.connection()
+        try:
+            async with asyncio.timeout(address.timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            await _shut(connection)
+            raise Silence from None
+        except _ANSWERS as error:
+            await _shut(connection)
+            raise refusal_of(error) from None
+        except (exceptions.RedisError, OSError) as error:
+            await _shut(connection)
+            raise AnswerLost(f"Redis is away: {_first_line(error)}") from None
+        except BaseException:
+            await _shut(connection)
+            raise
+        return cls(address, connection)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used."""
+        return self._fault is None
+
+    async def call(self, *command: bytes | str | int, wait_s: float | None = None) -> Any:
+        """One command's answer. Raises Refusal, or AnswerLost when it may have been carried out.
+
+        `wait_s` is what the command itself waits in Redis, beside the time for an answer.
+        """
+        return (await self.calls([command], wait_s))[0]
+
+    async def calls(
+        self, commands: "list[tuple[bytes | str | int, ...]]", wait_s: float | None = None
+    ) -> list[Any]:
+        """Several commands' answers, sent together. Raises as `call` for the first that fails."""
+        answers = await self._send(commands, (wait_s or 0) + self._timeout_s)
+        for answer in answers:
+            if isinstance(answer, Refusal):
+                raise answer
+        return answers
+
+    async def run(self, script: Script, keys: "list[bytes]", *arguments: bytes | str | int) -> Any:
+        """A script's answer; it is sent whole only to a Redis that doesn't know it."""
+        tail = (len(keys), *keys, *arguments)
+        try:
+            return await self.call(b"EVALSHA", script.digest, *tail)
+        except Refusal as refusal:
+            if refusal.code != "NOSCRIPT":
+                raise
+            return await self.call(b"EVAL", script.text, *tail)
+
+    def abort(self, why: str) -> None:
+        """Ends its use; whoever waits gets AnswerLost. `close` is still its owner's to call."""
+        self._end(AnswerLost(why))
+
+    async def close(self) -> None:
+        """Ends it; whoever waits gets AnswerLost."""
+        self._end(AnswerLost("the connection was closed"))
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        await _shut(self._connection)
+
+    async def _send(
+        self, commands: "list[tuple[bytes | str | int, ...]]", timeout_s: float
+    ) -> list[Any]:
+        if self._fault is not None:
+            raise self._fault
+        loop = asyncio.get_running_loop()
+        answers = [loop.create_future() for _ in commands]
+        self._waiting += answers
+        packed = b"".join(
+            part for command in commands for part in self._connection.pack_command(*command)
+        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connection.send_packed_command(packed, check_health=False)
+                return [await answer for answer in answers]
+        except TimeoutError:
+            self._end(Silence())
+        except AnswerLost as lost:
+            self._end(lost)
+        except (exceptions.RedisError, OSError) as error:
+            self._end(AnswerLost(f"Redis is away: {_first_line(error)}"))
+        assert self._fault is not None
+        raise self._fault
+
+    async def _read(self) -> None:
+        """Gives each answer to who waits longest."""
+        try:
+            while True:
+                answer = await self._answer()
+                if not self._waiting:
+                    raise AnswerLost("Redis answers what was not asked")
+                waiting = self._waiting.popleft()
+                if not waiting.done():
+                    waiting.set_result(answer)
+        except AnswerLost as lost:
+            self._end(lost)
+
+    async def _answer(self) -> Any:
+        try:
+            return await self._connection.read_response(disconnect_on_error=False)
+        except _ANSWERS as error:
+            return refusal_of(error)
+        except (exceptions.RedisError, OSError, EOFError) as error:
+            raise AnswerLost(f"Redis is away: {_first_line(error)}") from None
+
+    def _end(self, fault: AnswerLost) -> None:
+        if self._fault is not None:
+            return
+        self._fault = fault
+        if self._reading is not asyncio.current_task():
+            self._reading.cancel()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(fault)
+                waiting.exception()  # Whoever no longer looks at it leaves no complaint.
+        self._waiting.clear()
+
+
+async def _shut(connection: AbstractConnection) -> None:
+    with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError):
+        await connection.disconnect(nowait=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,57 @@
+"""What the log is asked to keep of each topic: at least what the options promise.
+
+Redis trims streams by whole blocks of entries, so it keeps a little more than asked, never less.
+A topic's own stream is trimmed by count with each event, and expires as a whole when its newest
+event is too old. Bytes are not counted there: `maxmemory` bounds Redis.
+"""
+
+from typing import Final
+
+from fastsse.config import HistoryOptions
+
+__all__ = ["MARK_EXTRA_MS", "Retention"]
+
+# The last position of a topic is known so much longer than its events: whoever asks for a topic
+# that has been quiet is told a gap only when there was one.
+MARK_EXTRA_MS: Final = 24 * 60 * 60 * 1000
+# Topics whose rule was looked up and is remembered.
+TOPICS_KEPT: Final = 10_000
+
+TopicArguments = tuple[bytes, int, int, int]
+
+
+class Retention:
+    """Limits by topic, in the form that the appending script takes.
+
+    Arguments:
+        history: the options; rules for topics among them.
+        stream_events: events of all topics that the stream itself keeps.
+
+    Attributes:
+        longest_ms: the longest age that any rule names.
+    """
+
+    def __init__(self, history: HistoryOptions, stream_events: int) -> None:
+        ages_s = [history.history_age, *(rule.history_age or 0 for rule in history.topics)]
+        self.stream_events: Final = stream_events
+        self.longest_ms: Final = max(1, round(max(ages_s) * 1000))
+        self.mark_ms: Final = self.longest_ms + MARK_EXTRA_MS
+        self._history = history
+        self._known: dict[str, TopicArguments] = {}
+
+    def arguments(self, topic: str) -> TopicArguments:
+        """Its name, the events kept (0 for none), how long in ms, and how long its last position
+        is known. O(1) for topics in use, else O(rules)."""
+        known = self._known.get(topic)
+        if known is None:
+            if len(self._known) >= TOPICS_KEPT:
+                self._known.clear()
+            limits = self._history.limits(topic)
+            age_ms = round(limits.age_s * 1000)
+            events = limits.events if limits.bytes and age_ms else 0
+            known = self._known[topic] = topic.encode(), events, max(1, age_ms), self.mark_ms
+        return known
+
+    def own_id_ms(self, topics: tuple[str, ...]) -> int:
+        """How long an event is found by its publisher's id: as long as a topic keeps it."""
+        return max(self.arguments(topic)[2] for topic in topics)

@@ -1,0 +1,269 @@
+"""The tail: a node follows the log on a connection of its own, and nothing is missed unnoticed.
+
+Each entry has a running number. The next one read must be one more than the last: whatever was
+trimmed, flushed, or lost in a failover between them shows there, however the ids look. Where a
+connection begins, the log's end is held against what the node has: if it lies below, or what the
+node had last is not in it although older entries are, this is another copy of the log.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from fastsse.backbone import Broken, Deliver
+from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence
+from fastsse.backbone.redis.health import Health, SkipLog
+from fastsse.backbone.redis.keys import Keys
+from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.backbone.redis.records import StreamEntry, decode_event, id_at, parse_entry, place_of
+from fastsse.backbone.redis.scripts import OPEN
+from fastsse.entries import encode_entries
+from fastsse.events import Event
+from fastsse.log import get_logger
+from fastsse.positions import N_BITS, N_MASK
+
+__all__ = ["LogEnd", "Sent", "Tail", "find_end"]
+
+log = get_logger("redis")
+PART: Final = "following"
+# How long Redis holds an XREAD that finds nothing; then the node looks at the log's end, so a
+# flush of a silent log is told within this time.
+BLOCK_MS: Final = 1_000
+READ_MOST: Final = 1_000
+# What one read should not be much above; entries are read one by one if they are so large.
+READ_BYTES: Final = 4 * 1024 * 1024
+
+Sent = Callable[[StreamEntry], None]
+"""Told of each entry that was delivered, after it was."""
+
+
+class LogEnd(NamedTuple):
+    """Where the log is: its newest entry, where it began, and what was done to have it so."""
+
+    sequence: int
+    position: int
+    floor: int
+    done: bytes
+
+
+async def find_end(link: Link, keys: Keys, known: int, is_other: bool = False) -> LogEnd:
+    """The log's end, after making the log, or raising it above `known`, when that is needed.
+
+    With `is_other` a mark is set in any case: it tells all nodes that events were lost.
+    """
+    names = [keys.stream, keys.sequence, keys.floor]
+    answer = await link.run(OPEN, names, known >> N_BITS, known & N_MASK, int(is_other))
+    sequence, newest, floor, done = answer
+    return LogEnd(int(sequence), place_of(newest), place_of(floor), done)
+
+
+class Tail:
+    """Follows the log from a place for as long as the node runs.
+
+    Arguments:
+        address, keys: where the log is.
+        end: the log's end when the node opened it; what comes after it is delivered.
+        health: is told how it goes.
+        sent: see there.
+
+    Attributes:
+        head: the last position that was delivered or passed over.
+    """
+
+    def __init__(
+        self, address: Address, keys: Keys, end: LogEnd, health: Health, sent: Sent
+    ) -> None:
+        self.head = end.position
+        self._address = address
+        self._keys = keys
+        self._health = health
+        self._sent = sent
+        self._skips = SkipLog()
+        self._read_through = id_at(end.position)
+        self._last: StreamEntry | None = None  # What lies there, when it is known.
+        self._sequence: int | None = end.sequence
+        self._own_mark = 0
+        self._held: list[tuple[StreamEntry, Event]] = []
+        self._complete = 0  # Of those held, how many are whole batches.
+        self._count = READ_MOST
+        self._link: Link | None = None
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    async def follow(self, deliver: Deliver, broken: Broken) -> None:
+        """Runs until it is cancelled."""
+        self._deliver, self._broken = deliver, broken
+        backoff = Backoff()
+        while True:
+            try:
+                await backoff.wait()
+                await self._follow_link(backoff)
+            except AnswerLost as fault:
+                self._health.counts["redis_reconnects"] += 1
+                # A connection that is cut and comes back at once is no trouble.
+                if backoff.tries > 1 or isinstance(fault, Silence):
+                    self._health.fails(PART, str(fault))
+            except Refusal as refusal:
+                self._health.fails(PART, str(refusal))
+            except Exception:
+                log.exception("Following the log failed; what was read may be missing.")
+                self._tell_broken("failed", self.head)
+
+    def reconnect(self) -> None:
+        """Has it connect anew: this Redis is not the one to follow."""
+        if self._link is not None:
+            self._link.abort("connecting anew")
+
+    async def reached(self, position: int, wait_s: float) -> bool:
+        """Whether the head reaches a position within a time."""
+        if position <= self.head:
+            return True
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((position, reached))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await reached
+        self._waiting = [pair for pair in self._waiting if pair[1] is not reached]
+        return position <= self.head
+
+    async def _follow_link(self, backoff: Backoff) -> None:
+        self._link = link = await Link.open(self._address)
+        try:
+            await self._find_place(link)
+            while True:
+                found = await self._read(link)
+                backoff.reset()
+                self._health.works(PART)
+                if found:
+                    self._take(found)
+                else:
+                    await self._find_place(link)
+        finally:
+            self._link = None
+            await link.close()
+
+    async def _read(self, link: Link) -> "Sequence[tuple[bytes, Sequence[bytes]]]":
+        answer: Any = await link.call(
+            b"XREAD", b"COUNT", self._count, b"BLOCK", BLOCK_MS,
+            b"STREAMS", self._keys.stream, self._read_through,
+            wait_s=BLOCK_MS / 1000,
+        )  # fmt: skip
+        return answer[0][1] if answer else ()
+
+    async def _find_place(self, link: Link) -> None:
+        """Holds the log's end against what the node has; tells what can't be there any more."""
+        end = await find_end(link, self._keys, self.head)
+        if end.floor > self.head:
+            # Made anew, by us or by another node; its first entry is the mark at the floor.
+            is_ours = end.done == b"made"
+            self._go_on("flushed", end.floor, end.sequence if is_ours else None)
+        elif end.done == b"raised":
+            self._go_on("lost", end.position, end.sequence)
+        elif not await self._is_our_log(link):
+            # What was written to it since is not lost, and comes next.
+            self._own_mark = (await find_end(link, self._keys, self.head, True)).position
+            self._go_on("lost", self.head, None)
+
+    async def _is_our_log(self, link: Link) -> bool:
+        """Whether what was read last is still there, or older than all that is."""
+        place = self._read_through
+        here, oldest = await link.calls(
+            [
+                (b"XRANGE", self._keys.stream, place, place),
+                (b"XRANGE", self._keys.stream, b"-", b"+", b"COUNT", 1),
+            ]
+        )
+        if here and self._last is not None:
+            with contextlib.suppress(ValueError):
+                return parse_entry(*here[0]).identity == self._last.identity
+            return False
+        return bool(here) or not oldest or place_of(oldest[0][0]) > place_of(place)
+
+    def _go_on(self, why: str, place: int, sequence: int | None) -> None:
+        """Goes on after a place of another log than the one that was followed."""
+        self._break(why, place)
+        self._read_through = id_at(place)
+        self._last = None
+        self._sequence = sequence
+
+    def _take(self, found: "Sequence[tuple[bytes, Sequence[bytes]]]") -> None:
+        """Delivers what was read in runs as long as possible; never a part of a batch."""
+        size_bytes = 0
+        for stream_id, fields in found:
+            size_bytes += len(fields[-1])
+            try:
+                self._take_entry(stream_id, fields)
+            except ValueError as error:
+                now_s = asyncio.get_running_loop().time()
+                self._health.skipped(stream_id, str(error), self._skips, now_s)
+        self._hand_on()
+        if not self._held:
+            self._pass_over(self._read_through)
+        if size_bytes > READ_BYTES:
+            self._count = max(1, self._count // 2)
+        elif len(found) == self._count:
+            self._count = min(READ_MOST, self._count * 2)
+
+    def _take_entry(self, stream_id: bytes, fields: Sequence[bytes]) -> None:
+        self._read_through, self._last = stream_id, None
+        self._last = entry = parse_entry(stream_id, fields)
+        if self._sequence not in (None, entry.sequence - 1):
+            self._note_missing(entry, self._sequence)
+        elif entry.mark and entry.position != self._own_mark:
+            # Another node had more than this log has.
+            self._break("lost", entry.position)
+        self._sequence = entry.sequence
+        if entry.mark:
+            return
+        if self._held and not entry.continues(self._held[-1][0]):
+            self._complete = len(self._held)
+        try:
+            self._held.append((entry, decode_event(entry.record)))
+        finally:
+            if entry.left == 0:
+                self._complete = len(self._held)
+
+    def _note_missing(self, entry: StreamEntry, sequence: int | None) -> None:
+        """The running number jumped: what lies before this entry is not all there."""
+        if entry.mark == b"made":
+            self._break("flushed", entry.position)
+        elif sequence is not None and entry.sequence <= sequence:
+            self._break("lost", entry.position - 1)
+        else:
+            self._break("trimmed", entry.position - 1)
+
+    def _break(self, why: str, place: int) -> None:
+        self._complete = len(self._held)
+        self._hand_on()
+        self._tell_broken(why, place)
+
+    def _hand_on(self) -> None:
+        ready, self._held = self._held[: self._complete], self._held[self._complete :]
+        self._complete = 0
+        if not ready:
+            return
+        positions = [entry.position for entry, _ in ready]
+        entries = encode_entries(positions, [event for _, event in ready])
+        self.head = positions[-1]
+        self._deliver(entries)
+        for entry, _ in ready:
+            self._sent(entry)
+        self._wake()
+
+    def _tell_broken(self, why: str, place: int) -> None:
+        log.warning("Events of the log are missing.", why=why, through=id_at(place).decode())
+        self._health.counts[f"redis_gaps_{why}"] += 1
+        self.head = max(self.head, place)
+        self._broken(why, self.head)
+        self._wake()
+
+    def _pass_over(self, stream_id: bytes) -> None:
+        """Past entries that were not delivered: marks, and what was skipped."""
+        with contextlib.suppress(ValueError):
+            self.head = max(self.head, place_of(stream_id))
+            self._wake()
+
+    def _wake(self) -> None:
+        for position, reached in self._waiting:
+            if position <= self.head and not reached.done():
+                reached.set_result(None)

@@ -1,0 +1,26 @@
+"""The Redis backbone keeps the promises of all backbones."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from fastsse.backbone import Backbone
+from fastsse.backbone.redis import open_redis
+from fastsse.config import Config
+from tests.hub.backbone_contract import BackboneContract
+from tests.redis.server import RedisServer
+
+
+class TestRedisBackbone(BackboneContract):
+    @pytest.fixture(autouse=True)
+    def on_a_real_server(self, redis: RedisServer) -> None:
+        self.redis = redis
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Backbone]:
+        backbone = await open_redis(self.redis.url, Config(port=0))
+        try:
+            yield backbone
+        finally:
+            await backbone.close()
