@@ -1,6 +1,7 @@
 """The options as data: what help texts, error messages, `config show` and tables are made of."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,10 +12,13 @@ from pydantic.fields import FieldInfo
 
 from fastsse.config.kinds import HOSTS, MASK, NAMES, NETWORKS, ORIGINS, Kind
 from fastsse.config.options import GROUPS
+from fastsse.config.rights import REPEATED
 from fastsse.config.rules import TopicRule
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
 _TEXT = Kind("TEXT", "text")
+# What may be a password in what may be meant as a URL.
+_PASSWORD = re.compile(r"(//[^/@:]*:)[^@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Option:
         if self.kind.secret and value is not None:
             return MASK
         text = repr(value) if not isinstance(value, str) else f'"{_printable(value)}"'
+        text = _PASSWORD.sub(rf"\1{MASK}@", text)
         return text if len(text) <= 80 else text[:77] + "…" + text[-1]
 
 
@@ -97,7 +102,7 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
         default=_default_text(default, kind),
         allowed=_allowed(kind, _bounds(kind, metadata)),
         bounds=_bounds(kind, metadata) or kind.words,
-        repeatable=kind in (HOSTS, NAMES, NETWORKS, ORIGINS),
+        repeatable=kind in (HOSTS, NAMES, NETWORKS, ORIGINS, *REPEATED),
         kind=kind,
     )
 

@@ -1,0 +1,41 @@
+"""`store` names memory, a file or a server, and never shows a password."""
+
+import pytest
+
+from fastsse.config import Config, ConfigError, catalogue
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "memory",
+        "sqlite:history.db",
+        "sqlite:/var/lib/a b/history.db",
+        "redis://localhost",
+        "redis://localhost:6379/0",
+        "rediss://user:secret@example.com/1",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_store_is_memory_a_file_or_a_server(store: str) -> None:
+    assert Config(store=store).store == store
+
+
+def test_only_a_file_has_a_path() -> None:
+    assert Config(store="sqlite:a/b.db").store_path == "a/b.db"
+    assert Config(store="memory").store_path is None
+    assert Config(store="redis://localhost").store_path is None
+
+
+def test_what_a_store_can_be_is_said() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(store="mysql:x")
+    assert "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL" in str(caught.value)
+
+
+def test_a_password_is_never_shown() -> None:
+    shown = catalogue()["store"].show("redis://user:secret@example.com:6379/0")
+    assert shown == "redis://user:***@example.com:6379/0"
+    with pytest.raises(ConfigError) as caught:
+        Config(store="redis://user:secret@example.com:port")
+    assert "secret" not in str(caught.value)
