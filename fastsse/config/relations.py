@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from fastsse.config.rights import rights_conflicts, rights_doubts
 from fastsse.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
     """Every relation that `config` breaks."""
     if config.uds is not None and config.fd is not None:
         yield "fd", "left out when uds is given"
-    if config.is_public and not (config.publish_token or config.allow_anonymous_publish):
+    may_publish = config.publish_token or config.publishers_need_tokens
+    if config.is_public and not (may_publish or config.allow_anonymous_publish):
         yield (
             "host",
-            "a loopback address while anyone may publish; set publish_token, or "
+            "a loopback address while anyone may publish; set publish_token or jwt_key, or "
             "allow_anonymous_publish if that is meant",
         )
     if config.proxy_protocol and not config.trusted_proxies:
@@ -41,6 +43,7 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
         reason = "the kernel gives up on a peer after user_timeout"
         yield _blame(config, "max_lag_time", _AT_MOST, "user_timeout", format_duration, reason)
     yield from _lag_conflicts(config)
+    yield from rights_conflicts(config)
 
 
 def _lag_conflicts(config: "Config") -> Iterator[Conflict]:
@@ -87,3 +90,4 @@ def doubts(config: "Config") -> Iterator[str]:
             f"heartbeat ({format_duration(config.heartbeat)}) is long: idle peers that vanish "
             "are noticed only after it, and many proxies cut streams idle for 60s."
         )
+    yield from rights_doubts(config)

@@ -15,7 +15,7 @@ from fastsse.config.kinds import MASK, Kind, Seconds, Switch, read_list
 if TYPE_CHECKING:
     from fastsse.config.settings import Config
 
-__all__ = ["RightsOptions", "rights_conflicts", "rights_doubts"]
+__all__ = ["REPEATED", "RightsOptions", "rights_conflicts", "rights_doubts"]
 
 KEY = Kind(
     "KEY",
@@ -27,6 +27,8 @@ ALGORITHM_NAMES = Kind("ALG", f"of {', '.join(ALGORITHMS)}", ",".join)
 TEXTS = Kind("TEXT", "texts without commas", ",".join, example="https://example.com")
 KEY_SET = Kind("URL", "an http(s) URL without a user, or a path that begins with / or .")
 COOKIE_NAME = Kind("NAME", "a cookie's name")
+#: Kinds of lists, whose flags may be repeated.
+REPEATED = (ALGORITHM_NAMES, TEXTS)
 MOMENT = Kind("TIME", "a time", example="2026-01-31T12:00:00Z")
 
 # RFC 6265 §4.1.1.
