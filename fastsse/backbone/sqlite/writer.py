@@ -27,12 +27,12 @@ __all__ = ["Put", "Stored", "Writer"]
 log = get_logger("history")
 
 # One transaction's worth; more than that waits for the next.
-GROUP_EVENTS: Final = 4_096
+GROUP_EVENTS: Final = 1_024
 # How often the file is looked at when nothing else happens, and tried again in trouble.
 IDLE_S: Final = 1.0
 AGAIN_S: Final = 0.5
 # While publishers wait, tidying gets a step this often.
-TIDY_EVERY_S: Final = 0.02
+TIDY_EVERY_S: Final = 0.01
 
 
 class Put(NamedTuple):
