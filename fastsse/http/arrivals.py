@@ -10,6 +10,7 @@ import asyncio
 import socket
 from typing import Final
 
+from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.http.clients import host_of
 from fastsse.http.problems import Problem
@@ -19,7 +20,7 @@ from fastsse.http.reader import Reader
 from fastsse.http.request import Request
 from fastsse.http.responses import Response
 from fastsse.http.site import Site
-from fastsse.http.streams import name_of
+from fastsse.http.streams import Opening, name_of
 from fastsse.http.upload import BLANK_LINE
 from fastsse.subscriptions import Subscription
 
@@ -103,14 +104,12 @@ class Arrivals:
             return False
         if wish.subscription is None:
             return False
-        self._take(sock, wish.subscription, request, name)
+        opening = site.opening(wish.subscription, wish.rights, request, name)
+        self._take(sock, opening, request)
         return True
 
-    def _take(
-        self, sock: socket.socket, subscription: Subscription, request: Request, name: str
-    ) -> None:
+    def _take(self, sock: socket.socket, opening: Opening, request: Request) -> None:
         site = self.site
-        opening = site.opening(subscription, request, name)
         try:
             site.streams.take(sock, opening)
         except TurnedAway:
@@ -145,13 +144,17 @@ class _Wish:
     """An exchange (`routes.Exchange`) that learns what stream a request asks for. Whatever else
     its route has to say, it will say again to the `Connection`."""
 
-    __slots__ = ("subscription",)
+    __slots__ = ("rights", "subscription")
+
+    may_wait: Final = False
 
     def __init__(self) -> None:
         self.subscription: Subscription | None = None
+        self.rights: Rights | None = None
 
-    def stream(self, subscription: Subscription) -> None:
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
         self.subscription = subscription
+        self.rights = rights
 
     def respond(self, response: Response) -> None:
         pass

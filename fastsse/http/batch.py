@@ -18,7 +18,7 @@ from fastsse.http.problems import Problem
 
 __all__ = ["event_of_json", "events_of_lines"]
 
-MEMBERS: Final = ("topic", "data", "event", "id", "retry")
+MEMBERS: Final = ("topic", "data", "event", "id", "retry", "private")
 _MEMBER_SET: Final = frozenset(MEMBERS)
 _QUOTED: Final = tuple(b'"%s"' % name.encode() for name in MEMBERS)
 # Our names are of the letters a to z only.
@@ -88,7 +88,10 @@ def _event(members: dict[str, Any], encoded: list[bytes]) -> Event:
         except TypeError:
             raise InvalidEvent("data", "is nested too deep") from None
         encoded.append(data)
-    return Event(members["topic"], data, get("event"), get("id"), get("retry"))
+    private = get("private", False)
+    if type(private) is not bool:
+        raise InvalidEvent("private", "must be true or false")
+    return Event(members["topic"], data, get("event"), get("id"), get("retry"), private)
 
 
 def _refuse_members(members: dict[str, Any]) -> NoReturn:

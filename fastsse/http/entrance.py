@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
+from fastsse.http.access import Open
 from fastsse.http.arrivals import Arrivals
 from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
@@ -17,7 +18,7 @@ from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_
 from fastsse.http.page import page_routes
 from fastsse.http.probes import probe_routes
 from fastsse.http.protocol import Connection
-from fastsse.http.publish import Publish
+from fastsse.http.publish import Intake, Publish
 from fastsse.http.quotas import Quotas
 from fastsse.http.routes import Paths, Route, Routes
 from fastsse.http.site import Site
@@ -100,7 +101,7 @@ class Entrance:
         self._clients = Clients(config.trusted_proxies, by_header=config.proxy_protocol)
         self._quotas = Quotas(config, loop.time)
         self._streams = Streams(
-            hub.channels,
+            hub.streams,
             ComeBack(loop.time),
             self._quotas,
             access=access,
@@ -180,10 +181,10 @@ class Entrance:
     def _event_routes(self, cors: Cors) -> Paths:
         config = self._config
         secret = config.publish_token
-        token = None if secret is None else secret.get_secret_value()
-        access = self._access if self._access.logs_publishes else None
-        publish = Publish(self._hub, token, cors, self._clients, self._quotas, access)
-        subscribe = Subscribe(config.max_topics, lambda: time.time_ns() // 1_000_000)
+        access = Open(None if secret is None else secret.get_secret_value(), cors)
+        log = self._access if self._access.logs_publishes else None
+        publish = Publish(Intake(self._hub, access, self._clients, self._quotas, log))
+        subscribe = Subscribe(config.max_topics, lambda: time.time_ns() // 1_000_000, access)
         routes = {b"GET": Route(subscribe, streams=True), b"POST": Route(publish, publish.admit)}
         return {b"/events": routes}
 
@@ -221,10 +222,10 @@ class Entrance:
             listener.pause(ACCEPT_PAUSE_S, "No descriptor is left.")
 
     def _unready(self) -> str | None:
-        channels = self._hub.channels
-        if channels.draining:
+        streams = self._hub.streams
+        if streams.draining:
             return "draining"
-        return None if channels.has_room() else "full"
+        return None if streams.has_room() else "full"
 
 
 def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:

@@ -17,6 +17,7 @@ wait in `kept` and reading pauses; the kernel's window then holds the peer back.
 import asyncio
 from typing import Final, cast
 
+from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.http.clients import host_of
 from fastsse.http.problems import Problem, problem_of, problem_response
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
         "_proceeding",
         "_reader",
         "_request",
+        "_rights",
         "_route",
         "_site",
         "_state",
@@ -68,12 +70,16 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None
         self._route: Route | None = None  # That admitted the body under way.
         self._subscription: Subscription | None = None
+        self._rights: Rights | None = None
         self._kept = early  # Bytes that nobody has looked at.
         self._persists = True
         self._at_eof = False
         self._choked = False
         self._lingers = False
         self._proceeding = False
+
+    #: Of a route's answer, as an exchange: it may come later.
+    may_wait: Final = True
 
     # ── Events of the transport ──────────────────────────────────────────────────────────────
 
@@ -95,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._site.waits.leave(self, self._wait)
         self._site.uncount_upload(self._reader.upload)
         self._reader.close()
-        self._request = self._subscription = None
+        self._request = self._subscription = self._rights = None
         self._kept = b""
 
     def data_received(self, data: bytes) -> None:
@@ -302,11 +308,12 @@ class Connection(asyncio.Protocol):
         """Answers with the problem that an error is."""
         self.respond(problem_response(problem_of(error)))
 
-    def stream(self, subscription: Subscription) -> None:
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
         """Hands the socket over to the sender, as soon as earlier answers have left."""
         if self._state == ANSWERING:
             self._state = HANDOVER
             self._subscription = subscription
+            self._rights = rights
             if not self._proceeding:
                 self._settle(b"")
 
@@ -360,7 +367,8 @@ class Connection(asyncio.Protocol):
         assert subscription is not None
         site = self._site
         try:
-            opening = site.opening(subscription, request, peer_of(self._transport))
+            peer = peer_of(self._transport)
+            opening = site.opening(subscription, self._rights, request, peer)
             site.streams.take_copy(self._transport, opening)
         except TurnedAway:
             self._state = ANSWERING

@@ -1,25 +1,27 @@
 """`POST /events`: a request's body as events, put in order by the hub."""
 
-import hmac
 import math
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import orjson
 
+from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
+from fastsse.http.access import CREDENTIAL_NAMES, Access
 from fastsse.http.batch import event_of_json, events_of_lines
 from fastsse.http.clients import Clients
-from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.quotas import Owner, Quotas
 from fastsse.http.request import Request, Target
-from fastsse.http.responses import json_response
+from fastsse.http.responses import Response, json_response
 from fastsse.http.routes import Exchange
 from fastsse.hub import Hub, Published
 from fastsse.log import AccessLog
+from fastsse.reserved import check_not_reserved
 
-__all__ = ["Publish"]
+__all__ = ["Intake", "Publish"]
 
 _JSON: Final = b"application/json"
 _NDJSON: Final = b"application/x-ndjson"
@@ -27,112 +29,84 @@ _ACCEPTED: Final = (
     "Without topic in the query the body must be application/json "
     '({"topic": …, "data": …}) or application/x-ndjson (one such object a line).'
 )
-_FIELDS: Final = ("topic", "event", "id", "retry")
+_FIELDS: Final = ("topic", "event", "id", "retry", "private")
+_SWITCHES: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-class Publish:
-    """Takes events in.
+class Intake:
+    """Where publishers are served, whatever language they speak: who may, how much, and the note
+    in the log.
 
     Arguments:
-        hub: orders them.
-        token: what `Authorization: Bearer` must hold; None lets anyone publish.
-        cors: says which pages may.
+        hub: orders the events.
+        access: says who may publish.
         clients: tells who they are.
         quotas: how many publishes a client may send.
-        access: told of each publish; None when that would write nothing.
+        log: told of each publish; None when that would write nothing.
     """
 
     def __init__(
         self,
         hub: Hub,
-        token: str | None,
-        cors: Cors,
+        access: Access,
         clients: Clients,
         quotas: Quotas,
-        access: AccessLog | None,
+        log: AccessLog | None,
     ) -> None:
         self._hub = hub
-        self._token = None if token is None else token.encode()
-        self._cors = cors
+        self._access = access
         self._clients = clients
         self._quotas = quotas
-        self._access = access
+        self._log = log
 
     def admit(self, request: Request) -> None:
-        """Looks at the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
-        headers = request.headers
-        if self._token is not None:
-            self._authorise(headers.get(b"authorization"))
-        self._cors.check_publish(headers)
-        coding = headers.get(b"content-encoding")
+        """Looks at the head before the body is read. Raises Problem (401, 403, 415, 429)."""
+        self._access.admit_publisher(request)
+        coding = request.headers.get(b"content-encoding")
         if coding is not None and coding.strip().lower() not in (b"", b"identity"):
             accepted = b"Accept-Encoding: identity\r\n"
             detail = "Compressed bodies are not accepted."
             raise Problem(415, detail, field="Content-Encoding", header_lines=accepted)
-        target = request.target
-        if target.publication is None:
-            target.publication = _read_query(target)
-        if target.publication is _NOT_IN_QUERY:
-            _content_type(request)
         if self._quotas.active:
             self._take_allowance(request)
 
-    def __call__(self, request: Request, exchange: Exchange) -> None:
-        """Handles POST, admitted. Raises InvalidEvent or Problem (400)."""
-        body = request.body
-        query: _Query = request.target.publication
-        if query is not _NOT_IN_QUERY:
-            topics, event, event_id, retry = query
-            self._publish(Event(topics, bytes(body), event, event_id, retry), body, exchange)
-        elif _content_type(request) == _NDJSON:
-            events = events_of_lines(body)
+    def publish(
+        self,
+        events: Sequence[Event],
+        request: Request,
+        exchange: Exchange,
+        answer: Callable[[Published], Response],
+    ) -> None:
+        """Publishes all events or none for a request that was admitted, and answers it.
+
+        Raises Forbidden when a topic is reserved, or not among those that the publisher may use.
+        """
+
+        def allowed(rights: Rights | None) -> None:
+            for event in events:
+                check_not_reserved(event.topics)
+                if rights is not None:
+                    rights.check_publish(event.topics)
             if self._quotas.active:
                 self._quotas.published_more(self._owner(request), len(events) - 1)
-            self._publish_batch(events, body, exchange)
-        else:
-            self._publish(event_of_json(body), body, exchange)
-
-    def _publish(self, event: Event, body: bytes | bytearray, exchange: Exchange) -> None:
-        def done(outcome: Published | FastsseError) -> None:
-            if isinstance(outcome, FastsseError):
-                exchange.fail(outcome)
-            elif event.id is None:  # A position: nothing in it needs escaping.
-                exchange.respond(json_response(b'{"id":"%b"}\n' % outcome.last))
-            else:
-                exchange.respond(json_response(_line({"id": event.id.decode()})))
-            if self._access is not None:
-                self._note(outcome, 1, len(body), exchange)
-
-        self._hub.publish((event,), done)
-
-    def _publish_batch(
-        self, events: list[Event], body: bytes | bytearray, exchange: Exchange
-    ) -> None:
-        if not events:
-            raise Problem(400, "Must hold at least one line.", field="body")
+            self._hub.publish(events, done)
 
         def done(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
             else:
-                first, last = outcome.first.decode(), outcome.last.decode()
-                answer = {"count": outcome.count, "first": first, "last": last}
-                exchange.respond(json_response(_line(answer)))
-            if self._access is not None:
-                self._note(outcome, len(events), len(body), exchange)
+                exchange.respond(answer(outcome))
+            if self._log is not None:
+                status = problem_of(outcome).status if isinstance(outcome, FastsseError) else 200
+                self._log.published(exchange.peer(), len(events), len(request.body), status)
 
-        self._hub.publish(events, done)
-
-    def _note(
-        self, outcome: Published | FastsseError, events: int, sent_bytes: int, exchange: Exchange
-    ) -> None:
-        assert self._access is not None
-        status = problem_of(outcome).status if isinstance(outcome, FastsseError) else 200
-        self._access.published(exchange.peer(), events, sent_bytes, status)
+        self._access.publisher(request, exchange, allowed)
 
     def _owner(self, request: Request) -> Owner:
         forwarded = request.headers.get(b"x-forwarded-for")
-        return self._quotas.owner(self._clients.address(request.peer, forwarded), None)
+        client = self._clients.address(request.peer, forwarded)
+        rights = request.rights
+        return self._quotas.owner(client, None if rights is None else rights.subject)
 
     def _take_allowance(self, request: Request) -> None:
         wait_s = self._quotas.publish_wait_s(self._owner(request))
@@ -140,15 +114,57 @@ class Publish:
             after = b"Retry-After: %d\r\n" % math.ceil(wait_s)
             raise Problem(429, "This client publishes too much.", header_lines=after)
 
-    def _authorise(self, given: bytes | None) -> None:
-        assert self._token is not None
-        scheme, _, token = (given or b"").strip().partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
+
+class Publish:
+    """Takes events in.
+
+    Arguments:
+        intake: where they are handed in.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    def admit(self, request: Request) -> None:
+        """Looks at the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
+        self._intake.admit(request)
+        target = request.target
+        if target.publication is None:
+            target.publication = _read_query(target)
+        if target.publication is _NOT_IN_QUERY:
+            _content_type(request)
+
+    def __call__(self, request: Request, exchange: Exchange) -> None:
+        """Handles POST, admitted. Raises InvalidEvent, Problem (400) or Forbidden."""
+        body = request.body
+        query: _Query = request.target.publication
+        if query is not _NOT_IN_QUERY:
+            topics, name, event_id, retry, private = query
+            event = Event(topics, bytes(body), name, event_id, retry, private)
+        elif _content_type(request) == _NDJSON:
+            events = events_of_lines(body)
+            if not events:
+                raise Problem(400, "Must hold at least one line.", field="body")
+            self._intake.publish(events, request, exchange, _answer_batch)
             return
-        challenge = b'WWW-Authenticate: Bearer realm="fastsse"%b\r\n'
-        error = b"" if given is None else b', error="invalid_token"'
-        detail = "Publishing needs the header Authorization: Bearer <publish_token>."
-        raise Problem(401, detail, field="Authorization", header_lines=challenge % error)
+        else:
+            event = event_of_json(body)
+        answer = _answer_position if event.id is None else _answer_own_id
+        self._intake.publish((event,), request, exchange, answer)
+
+
+def _answer_position(published: Published) -> Response:
+    # Nothing in a position needs escaping.
+    return json_response(b'{"id":"%b"}\n' % published.last)
+
+
+def _answer_own_id(published: Published) -> Response:
+    return json_response(_line({"id": published.last.decode()}))
+
+
+def _answer_batch(published: Published) -> Response:
+    first, last = published.first.decode(), published.last.decode()
+    return json_response(_line({"count": published.count, "first": first, "last": last}))
 
 
 class _Query(NamedTuple):
@@ -158,9 +174,10 @@ class _Query(NamedTuple):
     event: str | None
     id: str | None
     retry: str | None
+    private: bool
 
 
-_NOT_IN_QUERY: Final = _Query((), None, None, None)
+_NOT_IN_QUERY: Final = _Query((), None, None, None, False)
 
 
 def _read_query(target: Target) -> _Query:
@@ -168,6 +185,8 @@ def _read_query(target: Target) -> _Query:
     topics = tuple(value for name, value in target.pairs if name == "topic")
     chosen: dict[str, str] = {}
     for name, value in target.pairs:
+        if name in CREDENTIAL_NAMES:
+            continue
         if name not in _FIELDS:
             raise InvalidEvent(name, f"is unknown; there are {', '.join(_FIELDS)}")
         if name in chosen:
@@ -177,7 +196,10 @@ def _read_query(target: Target) -> _Query:
     if topics:
         # One topic alone is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
-        return _Query(named, chosen.get("event"), chosen.get("id"), chosen.get("retry"))
+        private = _SWITCHES.get(chosen.get("private", "false").lower())
+        if private is None:
+            raise InvalidEvent("private", "must be true or false")
+        return _Query(named, chosen.get("event"), chosen.get("id"), chosen.get("retry"), private)
     for name in chosen:
         raise InvalidEvent(name, "needs topic beside it in the query")
     return _NOT_IN_QUERY

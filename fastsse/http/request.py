@@ -4,8 +4,11 @@ import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from fastsse.auth.rights import Rights
 from fastsse.http.problems import Problem
 
+# What client libraries that can't set the header `Last-Event-ID` call it in the query.
+ID_NAMES = frozenset({"last_event_id", "lastEventID", "lastEventId", "last-event-id"})
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CACHED_TARGET_BYTES = 512
@@ -97,7 +100,7 @@ class Request:
     """One request whose body, if any, is complete. `headers` holds the few that routes read,
     by lower-case name, values stripped of nothing."""
 
-    __slots__ = ("body", "chunked", "headers", "method", "peer", "target")
+    __slots__ = ("body", "chunked", "headers", "method", "peer", "pending", "rights", "target")
 
     def __init__(
         self,
@@ -114,4 +117,7 @@ class Request:
         self.chunked = chunked
         #: The other side's host, `unix`, or whom a trusted proxy announced.
         self.peer = peer
+        #: What its sender may publish, once that was asked; `pending` while it must be fetched.
+        self.rights: Rights | None = None
+        self.pending: Any = None
         self.body: bytes | bytearray = b""

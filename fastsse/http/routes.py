@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError
 from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem
@@ -19,14 +20,19 @@ class Exchange(Protocol):
     A call for a client that is gone does nothing.
     """
 
+    @property
+    def may_wait(self) -> bool:
+        """False for one that is only asked whether the answer is a stream, here and now."""
+
     def respond(self, response: Response) -> None:
         """Answers."""
 
     def fail(self, error: FastsseError) -> None:
         """Answers with the problem that an error is."""
 
-    def stream(self, subscription: Subscription) -> None:
-        """Hands the socket over to the sender as this stream."""
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
+        """Hands the socket over to the sender as this stream, which may read private events as
+        far as `rights` say."""
 
     def peer(self) -> str:
         """The client's address, for logs."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from fastsse.auth.rights import Rights
 from fastsse.config import HttpOptions
 from fastsse.errors import Refused
 from fastsse.http.clients import Clients
@@ -95,15 +96,18 @@ class Site:
         """The address of a request's client."""
         return self.clients.address(request.peer, request.headers.get(b"x-forwarded-for"))
 
-    def opening(self, subscription: Subscription, request: Request, peer: str) -> Opening:
+    def opening(
+        self, subscription: Subscription, rights: Rights | None, request: Request, peer: str
+    ) -> Opening:
         """The stream that a request asks for. `peer` names the other side for the log."""
         lines = self.cors.lines(request.headers) if self.cors.active else b""
         owner = None
         if self.clients.active:
             peer = self.client(request)
         if self.quotas.active:
-            owner = self.quotas.owner(self.client(request), None)
-        return Opening(subscription, request.chunked, lines, peer, owner)
+            subject = None if rights is None else rights.subject
+            owner = self.quotas.owner(self.client(request), subject)
+        return Opening(subscription, rights, request.chunked, lines, peer, owner)
 
     def count_upload(self, upload: Upload | None) -> None:
         """Notes how much of a body is here. Raises Problem (503) when all hold too much."""

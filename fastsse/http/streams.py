@@ -9,11 +9,12 @@ from collections.abc import Callable
 from socket import socket
 from typing import Final, NamedTuple
 
+from fastsse.auth.rights import Rights
 from fastsse.errors import TurnedAway
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.quotas import Owner, Quotas
 from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
-from fastsse.hub.channels import Channels
+from fastsse.hub.streams import Streams as HubStreams
 from fastsse.log import AccessLog
 from fastsse.subscriptions import Subscription
 
@@ -64,11 +65,13 @@ class ComeBack:
 class Opening(NamedTuple):
     """A stream that is to be opened.
 
-    `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
+    `rights` are the token's, None where there are none; `chunked` is false for HTTP/1.0; `lines`
+    are more header lines, of which there are few;
     `client` is for the log; `owner` None where nothing is limited.
     """
 
     subscription: Subscription
+    rights: Rights | None
     chunked: bool
     lines: bytes
     client: str
@@ -79,7 +82,7 @@ class Streams:
     """Hands sockets to the sender, or tells their clients when to come back.
 
     Arguments:
-        channels: takes them.
+        streams: takes them.
         come_back: says when those turned away shall return.
         quotas: what each client may have.
         access: told of each stream.
@@ -90,7 +93,7 @@ class Streams:
 
     def __init__(
         self,
-        channels: Channels,
+        streams: HubStreams,
         come_back: ComeBack,
         quotas: Quotas,
         *,
@@ -99,7 +102,7 @@ class Streams:
         exhausted: Callable[[], None],
         descriptor_limit: int,
     ) -> None:
-        self._channels = channels
+        self._streams = streams
         self._come_back = come_back
         self._quotas = quotas
         self._access = access
@@ -132,14 +135,14 @@ class Streams:
     def _open(self, fd: int, opening: Opening) -> None:
         """Gives the sender a descriptor, which is the sender's when this returns."""
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
-        if fd >= self._descriptor_limit or not self._channels.has_room():
+        if fd >= self._descriptor_limit or not self._streams.has_room():
             raise TurnedAway("full")
-        subscription, chunked, lines, client, owner = opening
+        subscription, _rights, chunked, lines, client, owner = opening
         if owner is not None:
             replays = subscription.cursor.kind != "head"
             if not self._quotas.may_open(owner, replays=replays):
                 raise TurnedAway("limited")
-        stream = self._channels.open(subscription, self._head(chunked, lines), chunked, fd)
+        stream = self._streams.open(subscription, self._head(chunked, lines), chunked, fd)
         if owner is not None:
             self._quotas.opened(stream, owner)
         self._access.opened(stream, client, subscription.selectors)
@@ -159,7 +162,7 @@ class Streams:
 
     def _wake(self) -> None:
         self._will_wake = False
-        self._channels.wake()
+        self._streams.wake()
 
     def turn_away(self) -> Response:
         """The answer to a subscriber that can't be taken: a stream that ends, and when to come

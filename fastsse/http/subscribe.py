@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
+from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidSubscription
-from fastsse.http.request import Request, Target
+from fastsse.http.access import Access
+from fastsse.http.request import ID_NAMES, Request, Target
 from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
 from fastsse.http.routes import Exchange
 from fastsse.subscriptions import HEAD, Cursor, Subscription
@@ -14,8 +16,6 @@ from fastsse.units import parse_duration_s
 
 __all__ = ["Subscribe"]
 
-# What client libraries that can't set the header call it.
-_ID_NAMES: Final = frozenset({"last_event_id", "lastEventID", "lastEventId", "last-event-id"})
 _SWITCHES: Final = {"true": True, "1": True, "false": False, "0": False}
 # RFC 3339 §5.6. A `+` that was not escaped has become a space.
 _TIME: Final = re.compile(
@@ -32,23 +32,29 @@ class Subscribe:
     Arguments:
         topics_max: the bound on topics of one stream.
         now_ms: unix milliseconds, for `since=10m`.
+        access: says who may.
 
     What a page's author got wrong is a 400, and that ends an EventSource for good. What only a
     later reconnect can hold (an id that is too long, unknown, or not UTF-8) never is: such a
     stream opens and begins with a gap event.
     """
 
-    def __init__(self, topics_max: int, now_ms: Callable[[], int]) -> None:
+    def __init__(self, topics_max: int, now_ms: Callable[[], int], access: Access) -> None:
+        self._access = access
         self._topics_max = topics_max
         self._now_ms = now_ms
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles GET and HEAD. Raises InvalidSubscription."""
         subscription = self.read(request.target, request.headers)
-        if request.method == b"HEAD":
-            exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
-        else:
-            exchange.stream(subscription)
+
+        def opened(rights: Rights | None) -> None:
+            if request.method == b"HEAD":
+                exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
+            else:
+                exchange.stream(subscription, rights)
+
+        self._access.subscriber(request, exchange, opened)
 
     def read(self, target: Target, headers: Mapping[bytes, bytes]) -> Subscription:
         """The subscription that a request asks for. O(1) when its target was seen lately.
@@ -78,7 +84,7 @@ class Subscribe:
         for name, value in target.pairs:
             if name == "topic":
                 topics.append(value)
-            elif name in _ID_NAMES:
+            elif name in ID_NAMES:
                 # A library appends the id that it has come to behind the one in the page's URL.
                 last_event_id = value
             elif name in ("since", "last", "initial_id"):

@@ -154,19 +154,19 @@ async def test_streams_over_every_kind_of_socket(start, tmp_path, uses_unix) -> 
 async def test_options_of_the_listener_hold_for_streams(start, monkeypatch) -> None:
     server = await start(user_timeout="25s", notsent_lowat="32KiB")
     seen: dict[str, int] = {}
-    channels = server._worker._hub.channels
-    really_open = channels.open
+    streams = server._worker._hub.streams
+    really_open = streams.open
 
-    def look(subscription, head, chunked, fd):
+    def look(subscription, head, chunked, fd, *others, **options):
         sock = socket.socket(fileno=os.dup(fd))
         with sock:
             for name in ("TCP_USER_TIMEOUT", "TCP_NOTSENT_LOWAT", "TCP_NODELAY"):
                 option = getattr(socket, name)
                 seen[name] = sock.getsockopt(socket.IPPROTO_TCP, option)
         assert not os.get_inheritable(fd)
-        return really_open(subscription, head, chunked, fd)
+        return really_open(subscription, head, chunked, fd, *others, **options)
 
-    monkeypatch.setattr(channels, "open", look)
+    monkeypatch.setattr(streams, "open", look)
     for whole in (True, False):
         async with connected(server) as raw:
             await (raw.send if whole else raw.trickle)(SUBSCRIBE)

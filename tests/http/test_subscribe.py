@@ -3,11 +3,14 @@
 import pytest
 
 from fastsse.errors import InvalidSubscription
+from fastsse.http.access import Open
+from fastsse.http.cors import Cors
 from fastsse.http.request import parse_target
 from fastsse.http.subscribe import Subscribe
 from tests.http.raw import Stream, connected, get
 
 NOW_MS = 1_800_000_000_000
+ANYONE = Open(None, Cors((), cross_publish=False))
 
 
 async def streamed(server, path: str, *headers: str, count: int) -> list[str]:
@@ -173,7 +176,7 @@ async def test_hundred_topics_are_allowed(server) -> None:
 
 def since(text: str) -> int:
     """The unix milliseconds that a `since` means."""
-    subscribe = Subscribe(100, lambda: NOW_MS)
+    subscribe = Subscribe(100, lambda: NOW_MS, ANYONE)
     target = parse_target(b"/events?topic=a&since=" + text.encode())
     cursor = subscribe.read(target, {}).cursor
     assert cursor.kind == "since"
@@ -203,7 +206,7 @@ def test_since_is_a_time_or_a_span(text, unix_ms) -> None:
 
 def test_span_is_counted_from_each_request() -> None:
     now_ms = [NOW_MS]
-    subscribe = Subscribe(100, lambda: now_ms[0])
+    subscribe = Subscribe(100, lambda: now_ms[0], ANYONE)
     target = parse_target(b"/events?topic=a&since=1s")
     assert subscribe.read(target, {}).cursor.value == NOW_MS - 1000
     now_ms[0] += 500
@@ -211,7 +214,7 @@ def test_span_is_counted_from_each_request() -> None:
 
 
 def test_header_is_not_remembered_with_the_target() -> None:
-    subscribe = Subscribe(100, lambda: NOW_MS)
+    subscribe = Subscribe(100, lambda: NOW_MS, ANYONE)
     target = parse_target(b"/events?topic=a")
     assert subscribe.read(target, {b"last-event-id": b"x"}).cursor.kind == "after"
     assert subscribe.read(target, {}).cursor.kind == "head"
@@ -219,4 +222,4 @@ def test_header_is_not_remembered_with_the_target() -> None:
 
 def test_bound_on_topics_is_the_option() -> None:
     with pytest.raises(InvalidSubscription):
-        Subscribe(1, lambda: NOW_MS).read(parse_target(b"/events?topic=a&topic=b"), {})
+        Subscribe(1, lambda: NOW_MS, ANYONE).read(parse_target(b"/events?topic=a&topic=b"), {})
