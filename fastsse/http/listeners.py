@@ -13,7 +13,15 @@ from fastsse.config import ListenOptions, StreamOptions
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
 
-__all__ = ["ACCEPT_PAUSE_S", "ListenError", "Listener", "open_sockets", "open_tcp"]
+__all__ = [
+    "ACCEPT_PAUSE_S",
+    "ListenError",
+    "Listener",
+    "SocketFiles",
+    "addresses_of",
+    "open_sockets",
+    "open_tcp",
+]
 
 log = get_logger("http")
 # The kernel caps it at net.core.somaxconn.
@@ -190,51 +198,61 @@ class Listener:
     sockets that are bound for the sender away before a transport was made for them.
 
     `welcome` is given each accepted socket, its own from then on, and the peer's address.
+    `is_owner`: whether the files of Unix sockets are removed at the end.
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], welcome: Callable[[socket.socket, object], None]
+        self,
+        sockets: Sequence[socket.socket],
+        welcome: Callable[[socket.socket, object], None],
+        *,
+        is_owner: bool = True,
     ) -> None:
         self._sockets = tuple(sockets)
+        self._watched: tuple[socket.socket, ...] = ()
         self._welcome = welcome
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
         #: Where it listens: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`.
-        self.addresses: Final = list(map(_address, sockets))
+        self.addresses: Final = addresses_of(sockets)
         #: The TCP port, 0 when there is none.
         self.port: Final = next(map(_port, sockets), 0)
-        self._unix_files = [
-            (sock.getsockname(), _file_identity(sock.getsockname()))
-            for sock in sockets
-            if sock.family == socket.AF_UNIX and sock.getsockname()
-        ]
+        self._files = SocketFiles(sockets if is_owner else ())
 
     def serve(self) -> None:
         """Begins to accept."""
-        for sock in self._sockets:
-            self._loop.add_reader(sock.fileno(), self._accept, sock)
+        self.watch(self._sockets)
+
+    def watch(self, sockets: Sequence[socket.socket]) -> None:
+        """Accepts from these and no others from here on: its own, some that another process has
+        too, or none. Connects wait in the kernel for whoever watches their socket."""
+        if self._paused is None:
+            for sock in self._watched:
+                if sock not in sockets:
+                    self._loop.remove_reader(sock.fileno())
+            for sock in sockets:
+                if sock not in self._watched:
+                    self._loop.add_reader(sock.fileno(), self._accept, sock)
+        self._watched = tuple(sockets)
 
     def pause(self, duration_s: float, reason: str) -> None:
         """Stops accepting for a while; connects wait in the kernel."""
         if self._paused is None:
             log.warning("Accepting pauses.", reason=reason, for_s=duration_s)
-            self._stop_watching()
+            for sock in self._watched:
+                self._loop.remove_reader(sock.fileno())
             self._paused = self._loop.call_later(duration_s, self._resume)
 
     def close(self) -> None:
         """Stops accepting for good and removes its files. Idempotent."""
         if self._paused is not None:
             self._paused.cancel()
-        else:
-            self._stop_watching()
+            self._watched = ()
+        self.watch(())
         for sock in self._sockets:
             sock.close()
         self._sockets = ()
-        for path, identity in self._unix_files:
-            if identity is not None and _file_identity(path) == identity:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-        self._unix_files = []
+        self._files.remove()
 
     def _accept(self, sock: socket.socket) -> None:
         for _ in range(ACCEPTS_A_TURN):
@@ -248,16 +266,35 @@ class Listener:
                 self.pause(ACCEPT_PAUSE_S, error.strerror or str(error))
                 return
             self._welcome(accepted, address)
-            if self._paused is not None:
+            if self._paused is not None or sock not in self._watched:
                 return
 
     def _resume(self) -> None:
         self._paused = None
-        self.serve()
+        watched, self._watched = self._watched, ()
+        self.watch(watched)
 
-    def _stop_watching(self) -> None:
-        for sock in self._sockets:
-            self._loop.remove_reader(sock.fileno())
+
+class SocketFiles:
+    """The files of Unix sockets, to be removed by whoever made them, unless another has put its
+    own in their place."""
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        names = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
+        self._files = [(name, _file_identity(name)) for name in names if name]
+
+    def remove(self) -> None:
+        """Removes them. Idempotent."""
+        for path, identity in self._files:
+            if identity is not None and _file_identity(path) == identity:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        self._files = []
+
+
+def addresses_of(sockets: Sequence[socket.socket]) -> list[str]:
+    """Where sockets listen: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`."""
+    return list(map(_address, sockets))
 
 
 def _file_identity(path: str | bytes) -> tuple[int, int] | None:
