@@ -33,6 +33,14 @@ Counters = Callable[[], Mapping[str, int]]
 Buckets = tuple[Sequence[float], Sequence[int], float]
 
 
+#: CPU time used, s, and resident bytes.
+Process = tuple[float, int]
+
+# How several workers' values become the service's: added; or the largest of them; or, for a counter
+# of what every worker sees alike, the log, what any one of them counts.
+SUM, MOST, SAME = "sum", "most", "same"
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A counter's key and the metric it becomes; `label` for a family of keys by prefix."""
@@ -41,18 +49,20 @@ class _Row:
     name: str
     help: str
     label: str = ""
+    merge: str = SUM
 
 
 GAUGES = (
+    _Row("workers", "workers", "Worker processes that serve."),
     _Row("connections", "connections", "Streams open now."),
     _Row("max_connections", "max_connections", "Streams that can be open at once."),
     _Row("blocked", "blocked_connections", "Streams whose socket takes no more."),
-    _Row("lag_bytes", "lag_bytes", "Largest lag of a blocked stream."),
+    _Row("lag_bytes", "lag_bytes", "Largest lag of a blocked stream.", merge=MOST),
     _Row("channels", "channels", "Distinct sets of topics that streams asked for."),
-    _Row("topics", "topics", "Topics with history or subscribers."),
+    _Row("topics", "topics", "Topics with history or subscribers.", merge=MOST),
     _Row("replays", "replays", "Streams that are reading history now."),
-    _Row("history_events", "history_events", "Events in history."),
-    _Row("history_bytes", "history_bytes", "Bytes of events in history."),
+    _Row("history_events", "history_events", "Events in history.", merge=MOST),
+    _Row("history_bytes", "history_bytes", "Bytes of events in history.", merge=MOST),
     _Row("ring_entries", "ring_entries", "Events in the channels' rings."),
     _Row("ring_bytes", "ring_bytes", "Bytes of the channels' rings."),
     _Row("memory_bytes", "memory_bytes", "Bytes that memory_limit bounds."),
@@ -62,7 +72,7 @@ COUNTERS = (
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("turned_away", "turned_away", "Subscribers told to come back later."),
     _Row("limited_", "limited", "Requests over a client's limits.", "limit"),
-    _Row("events_published", "events_published", "Events put in order."),
+    _Row("events_published", "events_published", "Events put in order.", merge=SAME),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
     _Row("deliveries", "deliveries", "Events handed to sockets, one for each stream."),
     _Row("sends", "sends", "System calls that sent."),
@@ -94,7 +104,8 @@ class Metrics(Collector):
 
     Arguments: `counters`, callables whose mappings have no key in common; `latency`, the
     sender's histogram; `build`, label values of `fastsse_build_info`; `now_s`, a monotonic
-    clock. All are called on the loop thread, each in time that does not grow with connections.
+    clock; `process`, what the process uses. All are called on the loop thread, each in time that
+    does not grow with connections.
     """
 
     def __init__(
@@ -103,8 +114,10 @@ class Metrics(Collector):
         latency: Callable[[], Buckets],
         build: Mapping[str, str],
         now_s: Callable[[], float] = time.monotonic,
+        process: Callable[[], Process] | None = None,
     ) -> None:
         self._counters = tuple(counters)
+        self._process = process or process_use
         self._latency = latency
         self._build = dict(build)
         self._now_s = now_s
@@ -130,7 +143,7 @@ class Metrics(Collector):
         yield from _families(GaugeMetricFamily, GAUGES, counters)
         yield from _families(CounterMetricFamily, COUNTERS, counters)
         yield _histogram(self._latency())
-        yield from _process()
+        yield from _process(self._process())
         info = GaugeMetricFamily(_PREFIX + "build_info", "1, with the build as labels.")
         info.add_sample(info.name, self._build, 1)
         yield info
@@ -220,17 +233,39 @@ def _quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> f
     return None
 
 
-def _process() -> Iterator[Metric]:
-    """CPU and memory of the process.
+def process_use() -> Process:
+    """CPU and memory of this process.
 
     The library's own collector also lists the open descriptors, which takes longer the more
     streams there are.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = usage.ru_utime + usage.ru_stime
-    yield CounterMetricFamily("process_cpu_seconds", "CPU time used.", value=cpu_s)
     with open("/proc/self/statm", encoding="ascii") as statm:
         resident_bytes = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return usage.ru_utime + usage.ru_stime, resident_bytes
+
+
+def _process(use: Process) -> Iterator[Metric]:
+    cpu_s, resident_bytes = use
+    yield CounterMetricFamily("process_cpu_seconds", "CPU time used.", value=cpu_s)
     yield GaugeMetricFamily(
-        "process_resident_memory_bytes", "Resident memory.", value=resident_bytes
+        "process_resident_memory_bytes",
+        "Resident memory; what processes share counts in each.",
+        value=resident_bytes,
     )
+
+
+_ROWS = {row.key: row for row in (*GAUGES, *COUNTERS) if not row.label}
+_FAMILIES = tuple(row for row in COUNTERS if row.label)
+_COUNTER_KEYS = frozenset(row.key for row in COUNTERS)
+
+
+def is_counter(key: str) -> bool:
+    """Whether the value of a key only grows."""
+    return key in _COUNTER_KEYS or any(key.startswith(row.key) for row in _FAMILIES)
+
+
+def merge_of(key: str) -> str:
+    """How several workers' values of a key become one: SUM, MOST or SAME."""
+    row = _ROWS.get(key)
+    return SUM if row is None else row.merge
