@@ -1,0 +1,388 @@
+"""Figures of the whole service, from any worker: metrics, statistics, readiness.
+
+Every worker tells the desk `figures` its counters once a second, and when it is asked to. The desk
+adds them up and answers with whole bodies, so that a worker only passes them on. What a worker that
+ended had counted stays in the sums, so no counter goes back; its gauges go with it. The sums are
+told to all workers, and they tell them to the next hub process, if this one is killed.
+
+The desk also knows who is full, and says who shall accept in its place.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from fastsse.control import Answer, Broadcast, Control, MakeDesk
+from fastsse.errors import FastsseError
+from fastsse.metrics import (
+    MOST,
+    SAME,
+    Buckets,
+    Counters,
+    Metrics,
+    is_counter,
+    merge_of,
+    process_use,
+)
+
+__all__ = ["SUBJECT", "Figures", "FiguresDesk", "Help", "Reading", "figures_desk"]
+
+SUBJECT: Final = "figures"
+METRICS: Final = b"metrics"
+STATS: Final = b"stats"
+READY: Final = b"ready"
+# How long a scrape waits for a worker that is busy; its last figures count then.
+GATHER_S: Final = 0.5
+SAMPLE_S: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a worker tells of itself.
+
+    Attributes:
+        slot: its place among the workers.
+        slots: how many places there are.
+        room: streams it can still take.
+        unready: in a word why it takes no more newcomers (`full`, `draining`), or None.
+        leaving: another worker has its place already.
+        bounds, buckets, latency_s: the sender's histogram.
+        sums: the desk's, as it told them last.
+    """
+
+    slot: int
+    slots: int
+    pid: int
+    started_s: float
+    room: int
+    unready: str | None
+    leaving: bool
+    counters: Mapping[str, int]
+    bounds: Sequence[float]
+    buckets: Sequence[int]
+    latency_s: float
+    cpu_s: float
+    resident_bytes: int
+    sums: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Sums:
+    """What must outlive workers, and the desk: counts of those that are gone.
+
+    `base` is what to add to the leader's count of each thing that all workers count alike.
+    """
+
+    version: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    buckets: list[int] = field(default_factory=list)
+    latency_s: float = 0.0
+    cpu_s: float = 0.0
+    leader: int = -1
+    base: dict[str, int] = field(default_factory=dict)
+
+    def bury(self, reading: Reading) -> None:
+        """Keeps what a worker had counted."""
+        self.version += 1
+        for key, value in reading.counters.items():
+            if is_counter(key) and merge_of(key) != SAME:
+                self.counters[key] = self.counters.get(key, 0) + value
+        self.buckets = _added(self.buckets, reading.buckets)
+        self.latency_s += reading.latency_s
+        self.cpu_s += reading.cpu_s
+
+    def follow(self, leader: int, before: Mapping[str, int], reading: Reading) -> None:
+        """Goes on counting what all count alike with another worker; `before` is what was shown."""
+        self.version += 1
+        self.leader = leader
+        same = [key for key in (*before, *reading.counters) if merge_of(key) == SAME]
+        self.base = {key: before.get(key, 0) - reading.counters.get(key, 0) for key in same}
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """Who accepts for whom: `helper[slot]` is the number of the worker that takes the newcomers of
+    a slot that has no room or no worker. `is_room`: some worker has room."""
+
+    helper: Mapping[int, int]
+    is_room: bool
+
+
+class FiguresDesk:
+    """The one place where the workers' figures come together. Loop thread only.
+
+    Arguments:
+        broadcast: to all workers.
+        own: counters of this process that no worker has.
+        build: as Metrics takes it.
+        now_s: a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        broadcast: Broadcast,
+        own: Counters,
+        build: Mapping[str, str],
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._broadcast = broadcast
+        self._own = own
+        self._bounds: Sequence[float] = ()
+        self._now_s = now_s
+        self._sampled_s = now_s()
+        self._readings: dict[int, Reading] = {}
+        self._sums = Sums()
+        self._shown_same: dict[str, int] = {}
+        self._help = Help({}, True)
+        # Who asked what, and who has not told yet, since the last call to tell.
+        self._asking: list[tuple[bytes, Callable[[bytes], None]]] = []
+        self._awaited: set[int] = set()
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._build = dict(build)
+        self._metrics = self._made()
+
+    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+        """`metrics`, `stats` or `ready`: gathers everybody's figures first."""
+        self._asking.append((message, answer))
+        if self._giving_up is None:
+            self._awaited = set(self._readings)
+            self._giving_up = asyncio.get_running_loop().call_later(GATHER_S, self._answer)
+            self._broadcast(orjson.dumps({"tell": True}))
+            self._answer_if_complete()
+
+    def told(self, worker: int, message: bytes) -> None:
+        """A worker's reading."""
+        reading = Reading(**orjson.loads(message))
+        is_new = worker not in self._readings
+        self._readings[worker] = reading
+        if not self._bounds:
+            self._bounds = reading.bounds
+            self._metrics = self._made()
+        if reading.sums is not None and reading.sums["version"] > self._sums.version:
+            self._sums = Sums(**reading.sums)
+            is_new = True
+        self._lead()
+        self._share(is_new)
+        self._awaited.discard(worker)
+        if self._now_s() - self._sampled_s >= SAMPLE_S:
+            self._sampled_s = self._now_s()
+            self._metrics.tick()
+        self._answer_if_complete()
+
+    def left(self, worker: int) -> None:
+        """Its counts stay."""
+        reading = self._readings.pop(worker, None)
+        self._awaited.discard(worker)
+        if reading is not None:
+            self._sums.bury(reading)
+            self._lead()
+            self._share(True)
+        self._answer_if_complete()
+
+    def _made(self) -> Metrics:
+        return Metrics(
+            [self._merged, self._own], self._latency, self._build, self._now_s, self._process
+        )
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def _answer_if_complete(self) -> None:
+        if self._asking and not self._awaited:
+            self._answer()
+
+    def _answer(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+        asking, self._asking = self._asking, []
+        for message, answer in asking:
+            answer(self._body(message))
+
+    def _body(self, message: bytes) -> bytes:
+        if message == METRICS:
+            return self._metrics.exposition()
+        if message == STATS:
+            stats = {**self._metrics.stats(), "processes": self._spread()}
+            return orjson.dumps(stats, option=orjson.OPT_APPEND_NEWLINE)
+        return (self._unready() or "").encode()
+
+    def _unready(self) -> str | None:
+        """Why no worker takes newcomers; None when one does."""
+        reasons = [reading.unready for reading in self._readings.values()]
+        if not reasons:
+            return "starting"
+        return None if None in reasons else str(reasons[0])
+
+    def _spread(self) -> list[dict[str, Any]]:
+        """Each worker's share, by slot."""
+        now_s = time.time()
+        return [
+            {
+                "worker": reading.slot,
+                "pid": reading.pid,
+                "uptime_s": round(now_s - reading.started_s, 3),
+                "state": "leaving" if reading.leaving else reading.unready or "ready",
+                "connections": reading.counters.get("connections", 0),
+                "room": reading.room,
+                "deliveries": reading.counters.get("deliveries", 0),
+                "cpu_s": round(reading.cpu_s, 3),
+                "resident_bytes": reading.resident_bytes,
+            }
+            for reading in sorted(
+                self._readings.values(), key=lambda one: (one.slot, one.started_s)
+            )
+        ]
+
+    # -- sums -----------------------------------------------------------------------------------
+
+    def _merged(self) -> dict[str, int]:
+        """Everybody's counters and gauges as one worker's."""
+        merged = dict(self._sums.counters)
+        for reading in self._readings.values():
+            for key, value in reading.counters.items():
+                match merge_of(key):
+                    case how if how == MOST:
+                        merged[key] = max(merged.get(key, 0), value)
+                    case how if how != SAME and not (reading.leaving and key == "max_connections"):
+                        merged[key] = merged.get(key, 0) + value
+        merged["workers"] = sum(not reading.leaving for reading in self._readings.values())
+        merged.update(self._same())
+        return merged
+
+    def _same(self) -> dict[str, int]:
+        """What all count alike, as the leader does."""
+        leader = self._readings.get(self._sums.leader)
+        if leader is not None:
+            base = self._sums.base
+            for key, value in leader.counters.items():
+                if merge_of(key) == SAME:
+                    shown = value + base.get(key, 0)
+                    self._shown_same[key] = max(self._shown_same.get(key, 0), shown)
+        return self._shown_same
+
+    def _lead(self) -> None:
+        """Sees to it that somebody counts for all: the one that has done so longest."""
+        if self._sums.leader in self._readings or not self._readings:
+            return
+        before = dict(self._shown_same)
+        if not before:
+            before = {key: -value for key, value in self._sums.base.items() if value < 0}
+        leader = min(self._readings)
+        if self._sums.leader < 0:
+            self._sums.leader = leader
+        else:
+            self._sums.follow(leader, before, self._readings[leader])
+
+    def _latency(self) -> Buckets:
+        counts = self._sums.buckets or [0] * (len(self._bounds) + 1)
+        latency_s = self._sums.latency_s
+        for reading in self._readings.values():
+            counts = _added(counts, reading.buckets)
+            latency_s += reading.latency_s
+        return self._bounds, counts, latency_s
+
+    def _process(self) -> tuple[float, int]:
+        readings = self._readings.values()
+        cpu_s, resident_bytes = 0.0, 0
+        if all(reading.pid != os.getpid() for reading in readings):
+            cpu_s, resident_bytes = process_use()
+        cpu_s += self._sums.cpu_s + sum(reading.cpu_s for reading in readings)
+        return cpu_s, resident_bytes + sum(reading.resident_bytes for reading in readings)
+
+    # -- who accepts ----------------------------------------------------------------------------
+
+    def _share(self, is_new: bool) -> None:
+        """Tells all when it changes who accepts for whom, or what must not be forgotten."""
+        helped = self._helped()
+        if helped != self._help or is_new:
+            self._help = helped
+            text = {
+                "helper": {str(slot): number for slot, number in helped.helper.items()},
+                "is_room": helped.is_room,
+                "sums": asdict(self._sums),
+            }
+            self._broadcast(orjson.dumps(text))
+
+    def _helped(self) -> Help:
+        staying = {n: one for n, one in self._readings.items() if not one.leaving}
+        roomy = {number: one.room for number, one in staying.items() if one.room > 0}
+        if not roomy:
+            return Help({}, False)
+        most = max(roomy, key=lambda number: (number in self._help.helper.values(), roomy[number]))
+        served = {staying[number].slot for number in roomy}
+        slots = max(one.slots for one in staying.values())
+        return Help({slot: most for slot in range(slots) if slot not in served}, True)
+
+
+def _seniority(reading: Reading) -> tuple[int, float]:
+    return reading.slot, reading.started_s
+
+
+def _added(counts: Sequence[int], more: Sequence[int]) -> list[int]:
+    """Two histograms' counts; an empty one is all zeros."""
+    if not counts or not more:
+        return list(counts or more)
+    return [one + other for one, other in zip(counts, more, strict=True)]
+
+
+def figures_desk(own: Counters, build: Mapping[str, str]) -> MakeDesk:
+    """Makes the desk, as Desks takes its makers."""
+    return lambda broadcast, store, publish: FiguresDesk(broadcast, own, build)
+
+
+class Figures:
+    """A worker's side: tells its own figures, asks for those of all. Loop thread only.
+
+    Arguments:
+        control: the way to the desk.
+        read: this worker's reading, with `sums` None.
+        helped: called with who accepts for whom, when that changes.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        read: Callable[[], Reading],
+        helped: Callable[[Help], None] = lambda help: None,
+    ) -> None:
+        self._control = control
+        self._read = read
+        self._helped = helped
+        self._sums: Mapping[str, Any] | None = None
+        control.listen(SUBJECT, self._heard)
+
+    def tell(self) -> None:
+        """To be called once a second, and when there is no room any more."""
+        reading = asdict(self._read())
+        reading["sums"] = self._sums
+        self._control.tell(SUBJECT, orjson.dumps(reading))
+
+    def metrics(self, done: Answer) -> None:
+        """The body of `/metrics`, or an error when the desk can't be reached."""
+        self._control.ask(SUBJECT, METRICS, done)
+
+    def stats(self, done: Answer) -> None:
+        """The body of `/stats`."""
+        self._control.ask(SUBJECT, STATS, done)
+
+    def unready(self, done: Callable[[str | None], None]) -> None:
+        """In a word why no worker takes newcomers, or None."""
+
+        def judge(answer: bytes | FastsseError) -> None:
+            done("hub" if isinstance(answer, FastsseError) else answer.decode() or None)
+
+        self._control.ask(SUBJECT, READY, judge)
+
+    def _heard(self, message: bytes) -> None:
+        said = orjson.loads(message)
+        if "tell" in said:
+            self.tell()
+            return
+        self._sums = said["sums"]
+        helper = {int(slot): number for slot, number in said["helper"].items()}
+        self._helped(Help(helper, said["is_room"]))
