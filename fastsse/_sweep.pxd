@@ -101,13 +101,13 @@ cdef inline void trim(State* state, Channel* channel, uint64_t through) noexcept
     to which policy `skip` may have to go."""
     cdef Ring* ring = &channel.ring
     cdef Entry* entry
-    cdef uint64_t oldest_us = state.now_us - <uint64_t>state.options.max_lag_ds * 100_000
+    cdef uint64_t max_age_us = <uint64_t>state.options.max_lag_ds * 100_000
     while ring.count:
         entry = ring_at(ring, 0)
         if entry.sequence > through:
             return
         if channel.blocked and (ring.count == 1 or (
-                entry.accepted_us > oldest_us
+                entry.accepted_us + max_age_us > state.now_us
                 and ring.appended_bytes - entry.end_bytes < state.options.max_lag_bytes)):
             return
         bump(&state.counters.ring_entries, -1)

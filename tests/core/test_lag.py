@@ -53,6 +53,17 @@ def test_lag_below_the_bound_is_nobodys_business(slow: Hub) -> None:
     client.read_until(last.body)
 
 
+def test_a_bound_in_seconds_above_the_machines_uptime_lets_go_of_nothing(make_hub: MakeHub) -> None:
+    hub = make_hub(max_lag_ms=4_000_000_000, tick_ms=1)
+    hub.sender.add_channel(1, [1])
+    client = hub.connect(1, send_buffer=4096)
+    frames = [hub.publish(b"f" * 3000) for _ in range(40)]
+    hub.wait_count("blocked", 1)
+    hub.sender.advance_clock(2_000)
+    frames.append(hub.publish(b"end"))
+    client.gets(*frames)
+
+
 def test_lag_in_seconds_counts_from_the_oldest_missing_event(slow: Hub) -> None:
     client = slow.connect(1, send_buffer=4096)
     fill(slow, client, 1, policy=_core.POLICY_DISCONNECT)
