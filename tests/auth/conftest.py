@@ -1,0 +1,35 @@
+"""A guard and its node, without a server."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fastsse.auth.guard import DESKS, Guard, make_guard
+from fastsse.auth.rights import Rights
+from fastsse.auth.verifier import Verifier
+from fastsse.config import Config
+from fastsse.control import LocalControl
+from tests.auth.minting import SECRET
+
+
+def control() -> LocalControl:
+    return LocalControl(DESKS, lambda events: None)
+
+
+def guard_of(**options: Any) -> Guard:
+    """A guard with these options."""
+    guard = make_guard(Config(**options), control())
+    assert guard is not None
+    return guard
+
+
+def verifier_of(**options: Any) -> Verifier:
+    return guard_of(**options).verifier
+
+
+@pytest.fixture
+def verify() -> Callable[[bytes], Rights]:
+    """Verifies a subscriber's token with the usual secret."""
+    verifier = verifier_of(jwt_key=SECRET)
+    return lambda raw: verifier.verify(raw, "subscribe")

@@ -1,0 +1,311 @@
+"""Key sets: rotation costs nobody a token, and no token makes the server fetch at its will."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from fastsse.auth import jwks
+from fastsse.auth.guard import Guard, Pending, make_guard
+from fastsse.auth.jwks import FetchedKeySet, FileKeySet, KeysMissing, read_key_set
+from fastsse.auth.rights import Rights
+from fastsse.config import Config, ConfigError
+from fastsse.errors import FastsseError, Refused, Unauthorised
+from tests.auth.conftest import control
+from tests.auth.minting import SECRET, ec_key, jwk, mint, other_rsa_key, public_pem, rsa_key
+
+
+class Issuer:
+    """A server of a key set on a real socket, which counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.keys: list[Any] = [jwk(rsa_key(), "first")]
+        self.requests: list[bytes] = []
+        self.answer: bytes | None = None
+        self.hangs = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        if self.hangs:
+            await reader.read()
+        body = orjson.dumps({"keys": self.keys})
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+        writer.write(self.answer or head + body)
+        writer.close()
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "PAUSE_S", 0.05)
+    monkeypatch.setattr(FetchedKeySet.__init__, "__defaults__", (0.05, jwks.time.monotonic))
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[tuple[Issuer, str]]:
+    made = Issuer()
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield made, f"http://127.0.0.1:{port}/keys"
+    server.close()
+
+
+@pytest.fixture
+async def guard(issuer: tuple[Issuer, str]) -> AsyncIterator[Guard]:
+    made = make_guard(Config(jwks_url=issuer[1]), control())
+    assert made is not None
+    yield made
+    made.close()
+
+
+def headers(raw: bytes) -> dict[bytes, bytes]:
+    return {b"authorization": b"Bearer " + raw}
+
+
+async def outcome(guard: Guard, raw: bytes) -> Rights | FastsseError | None:
+    """What a request with this token comes to, waited for as a route would."""
+    answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    try:
+        return guard.subscriber(headers(raw), ())
+    except Pending as pending:
+        pending.wait(answered.set_result)
+    except FastsseError as error:
+        return error
+    return await asyncio.wait_for(answered, 30)
+
+
+def signed(kid: str | None, key: Any = None) -> bytes:
+    header = {} if kid is None else {"kid": kid}
+    return mint(key=key or rsa_key(), alg="RS256", header=header)
+
+
+async def test_the_first_token_waits_for_the_set_and_the_next_does_not(
+    guard: Guard, issuer: tuple[Issuer, str]
+) -> None:
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    assert isinstance(guard.subscriber(headers(signed("first")), ()), Rights)
+    assert isinstance(guard.subscriber(headers(signed(None)), ()), Rights)
+    assert len(issuer[0].requests) == 1
+
+
+async def test_a_rotated_key_is_found_by_the_first_token_that_names_it(
+    guard: Guard, issuer: tuple[Issuer, str]
+) -> None:
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    issuer[0].keys = [jwk(other_rsa_key(), "second")]
+    assert isinstance(await outcome(guard, signed("second", other_rsa_key())), Rights)
+    # And the key that is gone verifies nothing any more, also not what was remembered.
+    assert isinstance(await outcome(guard, signed("first")), Unauthorised)
+
+
+async def test_a_storm_of_unknown_kids_is_one_fetch_a_pause(
+    guard: Guard, issuer: tuple[Issuer, str]
+) -> None:
+    await outcome(guard, signed("first"))
+    before = len(issuer[0].requests)
+    storm = [outcome(guard, signed(f"no-{number}")) for number in range(200)]
+    errors = await asyncio.gather(*storm)
+    assert all(isinstance(error, Unauthorised) for error in errors)
+    assert len(issuer[0].requests) - before == 1
+    # Names that were not found are remembered: no waiting, no fetch.
+    for number in range(200):
+        with pytest.raises(Unauthorised):
+            guard.subscriber(headers(signed(f"no-{number}")), ())
+    assert len(issuer[0].requests) - before == 1
+
+
+async def test_known_tokens_are_not_held_up_by_unknown_kids(
+    guard: Guard, issuer: tuple[Issuer, str]
+) -> None:
+    await outcome(guard, signed("first"))
+    issuer[0].hangs = True
+    waiting = asyncio.ensure_future(outcome(guard, signed("unknown")))
+    await asyncio.sleep(0)
+    assert isinstance(guard.subscriber(headers(signed("first")), ()), Rights)
+    guard.close()
+    assert isinstance(await waiting, Refused)
+
+
+async def test_who_waits_is_bounded(
+    guard: Guard, issuer: tuple[Issuer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "_WAITING_MAX", 10)
+    await outcome(guard, signed("first"))
+    answers = await asyncio.gather(*(outcome(guard, signed(f"x{n}")) for n in range(30)))
+    assert sum(isinstance(answer, Refused) for answer in answers) == 20
+
+
+@pytest.mark.parametrize(
+    "kid", ["../admin", "x?y=z", "http://169.254.169.254/latest", "a\r\nX-Evil: 1", "%2e%2e"]
+)
+async def test_nothing_of_a_token_is_put_into_the_fetch(
+    guard: Guard, issuer: tuple[Issuer, str], kid: str
+) -> None:
+    claims = {"iss": kid, "sub": kid, "mercure": {}, "tenant": kid}
+    raw = mint(claims, key=rsa_key(), alg="RS256", header={"kid": kid, "x5t": kid})
+    assert isinstance(await outcome(guard, raw), Unauthorised)
+    assert len(issuer[0].requests) == 2
+    first, second = issuer[0].requests
+    assert first == second
+    assert first.startswith(b"GET /keys HTTP/1.1\r\n")
+
+
+ANSWERS = {
+    "status": b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
+    "redirect": b"HTTP/1.1 302 Go\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+    "not json": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+    "no keys": b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"keys":[]}',
+    "not http": b"\0\1\2",
+    "huge": b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b" " * 2_000_000,
+    "nothing": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_a_set_that_can_not_be_read_refuses_and_then_recovers(
+    issuer: tuple[Issuer, str], name: str
+) -> None:
+    issuer[0].answer = ANSWERS[name]
+    guard = make_guard(Config(jwks_url=issuer[1]), control())
+    assert guard is not None
+    assert isinstance(await outcome(guard, signed("first")), Refused)
+    issuer[0].answer = None
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    # Later failures leave the keys that are known.
+    issuer[0].answer = ANSWERS[name]
+    assert isinstance(await outcome(guard, signed("other")), Refused)
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    guard.close()
+
+
+async def test_an_old_set_is_read_again_and_a_very_old_one_not_believed(
+    issuer: tuple[Issuer, str],
+) -> None:
+    now = [0.0]
+    keys = FetchedKeySet(issuer[1], ["RS256"], 0.0, lambda: now[0])
+
+    async def ready() -> None:
+        while keys._task is not None or keys._timer is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    await ready()
+    assert keys.find("RS256", "first")
+    now[0] = jwks.REFRESH_S
+    assert keys.find("RS256", "first"), "nobody waits for that"
+    await ready()
+    assert len(issuer[0].requests) == 2
+    now[0] += jwks.STALE_S
+    with pytest.raises(KeysMissing):
+        keys.find("RS256", "first")
+    keys.close()
+
+
+async def test_a_symmetric_key_of_a_set_and_its_public_key_as_secret_verify_nothing(
+    issuer: tuple[Issuer, str],
+) -> None:
+    oct_key = {"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "s"}
+    issuer[0].keys.append(oct_key)
+    guard = make_guard(Config(jwks_url=issuer[1]), control())
+    assert guard is not None
+    await outcome(guard, signed("first"))
+    for secret in ("secret" * 5, public_pem(rsa_key()), orjson.dumps(jwk(rsa_key(), "first"))):
+        forged = mint(key=secret, alg="HS256", header={"kid": "s"})
+        error = await outcome(guard, forged)
+        assert isinstance(error, Unauthorised)
+        assert "alg" in str(error)
+    guard.close()
+
+
+async def test_a_keys_name_does_not_lend_it_another_keys_algorithm(
+    issuer: tuple[Issuer, str],
+) -> None:
+    """CVE-2026-48523: the token's alg against the alg of the key it names."""
+    issuer[0].keys = [jwk(rsa_key(), "r", alg="RS256"), jwk(ec_key(), "e")]
+    guard = make_guard(Config(jwks_url=issuer[1]), control())
+    assert guard is not None
+    pss = mint(key=rsa_key(), alg="PS256", header={"kid": "r"})
+    assert isinstance(await outcome(guard, pss), Unauthorised)
+    crossed = mint(key=rsa_key(), alg="RS256", header={"kid": "e"})
+    assert isinstance(await outcome(guard, crossed), Unauthorised)
+    assert isinstance(await outcome(guard, mint(key=ec_key(), alg="ES256")), Rights)
+    guard.close()
+
+
+async def test_a_secret_beside_a_set_is_for_hmac_only(issuer: tuple[Issuer, str]) -> None:
+    guard = make_guard(Config(jwks_url=issuer[1], jwt_key=SECRET), control())
+    assert guard is not None
+    assert isinstance(await outcome(guard, mint()), Rights), "and it does not wait for the set"
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    guard.close()
+
+
+async def test_an_address_that_is_not_reached_is_told_without_its_secrets(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = make_guard(Config(jwks_url="http://127.0.0.1:1/keys?secret=s3cret"), control())
+    assert guard is not None
+    error = await outcome(guard, signed("first"))
+    assert isinstance(error, Refused)
+    assert error.reason == "keys"
+    written = "".join(capsys.readouterr()) + caplog.text
+    assert "s3cret" not in written
+    guard.close()
+
+
+# --- Files
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    path = tmp_path / "keys.json"
+
+    def write(*keys: Any) -> Path:
+        fresh = tmp_path / "fresh"
+        fresh.write_bytes(orjson.dumps({"keys": keys}))
+        return fresh.rename(path)
+
+    return write
+
+
+def test_a_rotated_file_is_read_when_a_token_names_its_key(file: Callable[..., Path]) -> None:
+    guard = make_guard(Config(jwks_url=str(file(jwk(rsa_key(), "first")))), control())
+    assert guard is not None
+    assert guard.subscriber(headers(signed("first")), ())
+    with pytest.raises(Unauthorised):
+        guard.subscriber(headers(signed("second", other_rsa_key())), ())
+    file(jwk(other_rsa_key(), "second"))
+    assert guard.subscriber(headers(signed("second", other_rsa_key())), ())
+    with pytest.raises(Unauthorised):
+        guard.subscriber(headers(signed("first")), ())
+
+
+def test_a_broken_file_leaves_the_keys_that_are_known(file: Callable[..., Path]) -> None:
+    now = [0.0]
+    path = file(jwk(rsa_key(), "first"))
+    keys = FileKeySet(str(path), ["RS256"], lambda: now[0])
+    path.write_text("{")
+    now[0] += 10
+    assert keys.find("RS256", "first")
+    path.unlink()
+    now[0] += 10
+    assert keys.find("RS256", "first")
+    assert not keys.find("RS256", "other")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"keys":{}}', b" " * (1024 * 1024 + 1)])
+def test_a_file_that_is_no_key_set_is_refused_at_start(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="jwks_url"):
+        make_guard(Config(jwks_url=str(path)), control())
+
+
+def test_a_set_of_very_many_keys_is_refused() -> None:
+    keys = [{"kty": "oct"}] * (jwks.KEYS_MAX + 1)
+    with pytest.raises(ValueError, match="keys"):
+        read_key_set(orjson.dumps({"keys": keys}), ["RS256"])
