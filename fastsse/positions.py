@@ -6,12 +6,14 @@ of a Redis stream id, or a UUID that holds the same. `n` begins at 1 in each mil
 """
 
 import re
+import time
 from collections.abc import Callable
 
 __all__ = [
     "Clock",
     "format_position",
     "is_position_shaped",
+    "now_ms",
     "parse_id",
     "parse_position",
     "position_at",
@@ -34,6 +36,11 @@ _UUID_SHAPE = re.compile(
     rb"urn:uuid:([0-9a-f]{8})-([0-9a-f]{4})-7%03x-8000-0000([0-9a-f]{8})" % _UUID_TAG,
     re.IGNORECASE,
 )
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 def position_at(ms: int) -> int:

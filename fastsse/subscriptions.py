@@ -7,7 +7,16 @@ from typing import Final, Literal
 from fastsse.errors import InvalidSubscription
 from fastsse.events import EARLIEST, as_header_value, check_topic
 
-__all__ = ["ANY", "HEAD", "Cursor", "Subscription"]
+__all__ = [
+    "ANY",
+    "EVENTS",
+    "HEAD",
+    "MERCURE",
+    "MERCURE_TELLING",
+    "Cursor",
+    "Dialect",
+    "Subscription",
+]
 
 # The selector that every topic matches.
 ANY: Final = "*"
@@ -71,24 +80,45 @@ def _kind_after(value: bytes | str | int) -> Literal["head", "after", "earliest"
 HEAD: Final = Cursor("head")
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a stream speaks beside its events.
+
+    `opens`: it begins with `retry:` and the id of the place where it begins; else with a comment.
+    `tells`: gaps, and the end of a token, are events of the stream's own; else only the response
+    head tells of a gap, and a stream that loses continuity later ends, so that the next one's does.
+    """
+
+    opens: bool
+    tells: bool
+
+
+EVENTS: Final = Dialect(opens=True, tells=True)
+# https://mercure.rocks: existing clients know the events of the hub's users, and no others.
+MERCURE: Final = Dialect(opens=False, tells=False)
+MERCURE_TELLING: Final = Dialect(opens=False, tells=True)
+
+
 class Subscription:
     """A subscriber's wish, validated; may be shared by all who wish the same.
 
     Arguments:
-        selectors: topics and `*`; 1 to `topics_max` different ones. `*` makes the others
-            superfluous.
+        selectors: topics, templates (RFC 6570) and `*`; 1 to `topics_max` different ones. `*`
+            makes the others superfluous.
         cursor: where the stream begins; `last` times the selectors is at most 10,000.
         initial_id: whether the opening block names that place in an `id:` line.
         topics_max: the bound on selectors.
+        dialect: how the stream speaks.
 
     Raises InvalidSubscription about `topic` or `last`.
     """
 
-    __slots__ = ("cursor", "initial_id", "selectors")
+    __slots__ = ("cursor", "dialect", "initial_id", "selectors")
 
     selectors: Final[tuple[str, ...]]
     cursor: Final[Cursor]
     initial_id: Final[bool]
+    dialect: Final[Dialect]
 
     def __init__(
         self,
@@ -96,6 +126,7 @@ class Subscription:
         cursor: Cursor = HEAD,
         initial_id: bool = True,
         topics_max: int = TOPICS_MAX,
+        dialect: Dialect = EVENTS,
     ) -> None:
         wanted = {check_topic(selector, InvalidSubscription) for selector in selectors}
         if not 0 < len(wanted) <= topics_max:
@@ -105,3 +136,4 @@ class Subscription:
             _check_last(cursor.value, len(self.selectors))
         self.cursor = cursor
         self.initial_id = initial_id
+        self.dialect = dialect

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,17 +10,20 @@ from typing import Any, Final
 import orjson
 
 from fastsse._core import Sender
+from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import Config
+from fastsse.control import Control, LocalControl
+from fastsse.desks import desk_makers
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
-from fastsse.facts import build_facts
+from fastsse.figures import Figures, Reading
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.entrance import Entrance, Sockets
 from fastsse.hub import Hub, Published
-from fastsse.hub.channels import ClosedStream
+from fastsse.hub.streams import ClosedStream
 from fastsse.log import AccessLog, get_logger
-from fastsse.metrics import Metrics
+from fastsse.metrics import ALIASES, process_use
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 
@@ -41,43 +45,61 @@ def now_ms() -> int:
 class Worker:
     """Everything that runs. Loop thread only; made inside the loop that it runs on.
 
+    Arguments:
+        config: the options.
+        sockets: what it listens on, its own from here on; None binds what the options name.
+        backbone: gives the order; its own from here on. None keeps events in memory.
+        control: the way to the node's desks; None has them here.
+        number: its own among the workers of a service.
+
     Raises ConfigError or ListenError, and has then left nothing behind. Logs one line when it
-    serves.
+    serves, unless others do for it.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config: Final = config
+    def __init__(
+        self,
+        config: Config,
+        *,
+        sockets: Sockets | None = None,
+        backbone: Backbone | None = None,
+        control: Control | None = None,
+        number: int = 0,
+    ) -> None:
+        self.config = config
         self._loop = asyncio.get_running_loop()
         self._descriptors = Descriptors.plan(config.max_connections)
         self._drained: asyncio.Event | None = None
         with contextlib.ExitStack() as undo:
-            sockets = undo.enter_context(contextlib.closing(Sockets.bind(config)))
+            sockets = sockets or Sockets.bind(config)
+            undo.callback(sockets.close)
             # Before the sender's thread exists; see there.
             self._descriptors.grow_table()
             self._sender = sender = _sender(config, self._descriptors)
             undo.callback(sender.stop)
             sender.start()
-            self._backbone = MemoryBackbone(now_ms)
+            self._backbone = backbone or MemoryBackbone(now_ms)
             self._hub = hub = Hub(sender, self._backbone, config, config)
-            hub.channels.on_closed = self._on_closed
-            self._loop.add_reader(sender.notice_fd, hub.channels.read_notices)
+            hub.streams.on_closed = self._on_closed
+            undo.callback(hub.streams.abandon)
+            self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
             undo.callback(self._loop.remove_reader, sender.notice_fd)
             self._access = AccessLog(config)
             self.entrance: Final = Entrance(
                 config, hub, self._descriptors, lambda: self.stream_count, self._access
             )
             undo.callback(self.entrance.close)
-            self._metrics = Metrics(
-                [sender.counters, hub.counters, self.entrance.counters],
-                sender.latency_buckets,
-                build_facts(),
-            )
-            self.entrance.serve(sockets, self._metrics)
+            self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
+            self._started_s = time.time()
+            self._is_leaving = False
+            control = control or LocalControl(desk_makers(), self._announce)
+            self._figures = Figures(control, self._reading, self.entrance.helped)
+            self.entrance.serve(sockets, self._figures, lambda: self._backbone.trouble, number)
             self._tick()
             self._sweep()
             undo.callback(self._stop_timers)
             self._undo = undo.pop_all()
-        self._log_start()
+        if not sockets.all:
+            self._log_start()
 
     @property
     def max_connections(self) -> int:
@@ -106,17 +128,34 @@ class Worker:
             raise outcome
         return outcome.last.decode()
 
-    async def drain(self, window_s: float) -> None:
-        """Ends all streams spread over a time; returns when no client is left, or 1 s after."""
+    def apply(self, config: Config) -> None:
+        """Takes over from new options what can change while it serves."""
+        self.config = config
+        self._access.apply(config)
+        self.entrance.apply(config)
+
+    async def drain(self, window_s: float, *, replaced: bool = False) -> None:
+        """Ends all streams spread over a time; returns when no client is left, or 1 s after.
+
+        `replaced`: another worker has the same sockets, so publishers are refused nothing, and
+        are sent there with their next answer.
+        """
         if self.stream_count:
             log.info("Draining.", streams=self.stream_count, window=format_duration(window_s))
         self._drained = asyncio.Event()
-        self._hub.drain(window_s)
-        self.entrance.drain()
-        self._note_if_drained()
         try:
             async with asyncio.timeout(window_s + DRAIN_GRACE_S):
+                if replaced:
+                    self._is_leaving = True
+                    self._figures.tell()
+                    await self.entrance.leave()
+                self._hub.drain(window_s, refuse=not replaced)
+                if not replaced:
+                    self.entrance.drain()
+                self._note_if_drained()
                 await self._drained.wait()
+                if replaced:
+                    self.entrance.close_idle()
                 await self.entrance.answered()
         except TimeoutError:
             log.warning("Some clients outlived the drain.", streams=self.stream_count)
@@ -137,9 +176,38 @@ class Worker:
 
     def _tick(self) -> None:
         """Once a second: rates, and the access log's allowance."""
-        self._metrics.tick()
+        self._figures.tell()
         self._access.tick()
+        self.entrance.look()
         self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+    def _reading(self) -> Reading:
+        """What this worker adds to the service's figures."""
+        bounds, buckets, latency_s = self._sender.latency_buckets()
+        cpu_s, resident_bytes = process_use()
+        parts = (self._sender, self._hub, self.entrance, self._backbone)
+        counters: dict[str, int] = {}
+        for part in parts:
+            counters |= part.counters()
+        return Reading(
+            slot=self._slot,
+            slots=self._slots,
+            pid=os.getpid(),
+            started_s=self._started_s,
+            room=self.entrance.room(),
+            unready=self.entrance.unready(),
+            leaving=self._is_leaving,
+            counters={ALIASES.get(key, key): value for key, value in counters.items()},
+            bounds=bounds,
+            buckets=buckets,
+            latency_s=latency_s,
+            cpu_s=cpu_s,
+            resident_bytes=resident_bytes,
+        )
+
+    def _announce(self, events: Sequence[Event]) -> None:
+        """Publishes what a desk has to say."""
+        self._hub.publish(tuple(events), lambda outcome: None)
 
     def _sweep(self) -> None:
         """Evicts what is too old, a bounded amount a step."""

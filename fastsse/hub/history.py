@@ -10,15 +10,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from fastsse._core import Frame
+from fastsse.auth.rights import Rights
+from fastsse.entries import Entry
 from fastsse.events import as_header_value
-from fastsse.hub.logs import Log, WholeLog, position_of
+from fastsse.hub.logs import Log, Owners, WholeLog, position_of
+from fastsse.hub.patterns import Wanted
 from fastsse.hub.topics import Topic, Topics
 from fastsse.positions import position_at
 
-__all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
+__all__ = ["PAGE_BYTES", "Evictions", "History", "Page", "Selection"]
 
 PAGE_BYTES = 256 * 1024
 # What a kept event costs beside its bytes (frame header, allocation, position, its places in two
@@ -30,8 +33,11 @@ OWN_ID_COST_BYTES = 320
 # Events that one sweep looks at: a few milliseconds at most.
 SWEEP_EVENTS = 4_000
 
+# From so many topics on the whole log is read, leaving out what does not match, and not theirs.
+MERGED_MAX = 1_000
+
 # The topics that a reader wants; None is every event.
-Selection = Sequence[Topic] | None
+Selection: TypeAlias = Sequence[Topic] | Wanted | None
 
 
 class Page(NamedTuple):
@@ -43,6 +49,15 @@ class Page(NamedTuple):
     evicted_through: int  # Where its topics' memory began when it was read.
 
 
+class Evictions(NamedTuple):
+    """What a history has let go, for another that was handed its events: by topic, of all
+    together, and of topics that it knows nothing of."""
+
+    by_topic: dict[str, int]
+    of_all: int
+    forgotten_through: int
+
+
 class History:
     """The newest events of all topics.
 
@@ -51,14 +66,20 @@ class History:
         total_bytes: the bound over all topics; what lies above it goes, the oldest first.
         start: the place before which nothing is kept: an id from before a restart is there.
 
+    Who reads may see private events of the topics that their rights cover, and no others: as if
+    those did not exist. Without rights, none.
+
     Attributes:
         head: the position of the newest event.
+        lost_through: up to here events may be missing because the log that we follow lost them.
+        start: as given.
         events: how many are kept.
         bytes: what they cost, with what is needed to keep them.
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
-        self.head = start
+        self.head = self.start = start
+        self.lost_through = 0
         self.events = 0
         self.bytes = 0
         self._topics = topics
@@ -104,13 +125,21 @@ class History:
                 return True
         return False
 
-    def page(self, selection: Selection, after: int, limit_bytes: int = PAGE_BYTES) -> Page:
+    def page(
+        self,
+        selection: Selection,
+        after: int,
+        limit_bytes: int = PAGE_BYTES,
+        rights: Rights | None = None,
+    ) -> Page:
         """The next events after a place, in order, each once: at most `limit_bytes` of them, but
-        at least one. O(log n + page)."""
+        at least one. O(log n + page), also of what is left out."""
         frames: list[Frame] = []
         room_bytes = limit_bytes
         evicted_through = self.evicted_through(selection)
         for frame in self._after(selection, after):
+            if frame.private and not self._may_read(frame, rights):
+                continue
             room_bytes -= frame.size
             if room_bytes < 0 and frames:
                 return Page(frames, frames[-1].position, False, evicted_through)
@@ -121,33 +150,104 @@ class History:
         """The last place of which a reader of these topics may have lost events. O(topics)."""
         if selection is None:
             return self._evicted_through
+        if isinstance(selection, Wanted):
+            return max(selection.evicted_through, self.lost_through)
         return max(topic.evicted_through for topic in selection)
 
-    def before_earliest(self, selection: Selection) -> int:
-        """The place just before the oldest event kept, or the head when none is."""
-        first = next(self._after(selection, 0), None)
-        return self.head if first is None else first.position - 1
-
-    def before_newest(self, selection: Selection, count: int) -> int:
-        """The place just before the newest `count` events kept, or before all when there are
-        fewer, or the head when there is none. O(count)."""
-        oldest = deque(islice(self._newest_first(selection), count), maxlen=1)
-        return oldest[0].position - 1 if oldest else self.head
+    def before_newest(
+        self, selection: Selection, count: int, rights: Rights | None = None
+    ) -> tuple[int, bool]:
+        """The place just before the newest `count` events kept, and whether there are as many.
+        With fewer it lies before all of them, with none it is the head. O(count)."""
+        readable = (
+            frame
+            for frame in self._newest_first(selection)
+            if not frame.private or self._may_read(frame, rights)
+        )
+        newest = deque(enumerate(islice(readable, count), 1), maxlen=1)
+        if not newest:
+            return self.head, count == 0
+        found, oldest = newest[0]
+        return oldest.position - 1, found == count
 
     def find(self, own_id: bytes) -> int | None:
         """The position of the event that was published with this id, the earliest if several
         were; None when none that is kept was."""
         return self._position_of.get(as_header_value(own_id))
 
+    def may_read(self, position: int, rights: Rights | None) -> bool:
+        """Whether the event kept at a position is public, or private and covered. O(log n)."""
+        frame = next(self._whole.after(position - 1), None)
+        return frame is None or not frame.private or self._may_read(frame, rights)
+
+    def lose(self, place: int) -> int:
+        """Lets go of everything: what lies up to a place, or to the head when that is later, can't
+        be relied on. Returns from where on it can. O(events and topics)."""
+        self.head = self.lost_through = place = max(place, self.head)
+        while self._whole.first() is not None:
+            self._evict_oldest()
+        self._evicted_through = place
+        for topic in self._topics.by_name.values():
+            topic.evicted_through = place
+        self._topics.forgotten_through = place
+        return place
+
+    def _may_read(self, frame: Frame, rights: Rights | None) -> bool:
+        """Whether a private event's topics are covered. Rare enough to be looked up."""
+        if rights is None:
+            return False
+        owners = self._whole.owners_of(frame.position)
+        topics = owners if isinstance(owners, tuple) else (owners,)
+        return rights.covers_subscribe(topic.name for topic in topics if topic is not None)
+
+    def entries(self, after: int, limit_bytes: int = PAGE_BYTES) -> list[Entry]:
+        """The next events kept of all topics after a place, as another process is handed them: at
+        most `limit_bytes`, but at least one; none at the end. O(log n + page)."""
+        entries: list[Entry] = []
+        for frame, owners in self._whole.owned_after(after):
+            limit_bytes -= frame.size
+            if limit_bytes < 0 and entries:
+                break
+            topics = owners if isinstance(owners, tuple) else (owners,)
+            names = tuple(topic.name for topic in topics)
+            own_id = self._own_id_at.get(frame.position)
+            entries.append(Entry(frame.position, names, own_id, frame))
+        return entries
+
+    def evictions(self) -> Evictions:
+        """What was let go so far. O(topics)."""
+        topics = self._topics
+        return Evictions(topics.evicted(), self._evicted_through, topics.forgotten_through)
+
+    def evict(self, evictions: Evictions) -> None:
+        """Lets go what another history, which this one's events came from, has let go. O(topics
+        and events let go)."""
+        for name, through in evictions.by_topic.items():
+            topic = self._topics.by_name.get(name)
+            if topic is None:
+                self._topics.remember(name, through)
+            else:
+                self._evict_through(topic, through)
+        self._evicted_through = max(self._evicted_through, evictions.of_all)
+        self._topics.forgotten_through = max(
+            self._topics.forgotten_through, evictions.forgotten_through
+        )
+
     def _after(self, selection: Selection, position: int) -> Iterator[Frame]:
         if selection is None:
             return self._whole.after(position)
+        if isinstance(selection, Wanted) and selection.size > MERGED_MAX:
+            owned = self._whole.owned_after(position)
+            return (frame for frame, owners in owned if _is_wanted(selection, owners))
         logs = [log.after(position) for log in _logs(selection)]
         return logs[0] if len(logs) == 1 else _once(merge(*logs, key=position_of))
 
     def _newest_first(self, selection: Selection) -> Iterator[Frame]:
         if selection is None:
             return self._whole.newest_first()
+        if isinstance(selection, Wanted) and selection.size > MERGED_MAX:
+            owned = self._whole.owned_newest_first()
+            return (frame for frame, owners in owned if _is_wanted(selection, owners))
         logs = [log.newest_first() for log in _logs(selection)]
         return logs[0] if len(logs) == 1 else _once(merge(*logs, key=position_of, reverse=True))
 
@@ -188,6 +288,11 @@ class History:
                     self._evict_first(topic, topic.log)
         return len(aged)
 
+    def _evict_through(self, topic: Topic, through: int) -> None:
+        while (log := topic.log) is not None and log.frames[log.start].position <= through:
+            self._evict_first(topic, log)
+        topic.evicted_through = max(topic.evicted_through, through)
+
     def _evict_first(self, topic: Topic, log: Log) -> None:
         """Has a topic let its oldest event go, and forgets that when no other topic keeps it."""
         frame = log.drop_first()
@@ -219,8 +324,14 @@ class History:
             self.bytes += OWN_ID_COST_BYTES
 
 
-def _logs(topics: Sequence[Topic]) -> list[Log]:
+def _logs(topics: Iterable[Topic]) -> list[Log]:
     return [topic.log for topic in topics if topic.log is not None]
+
+
+def _is_wanted(wanted: Wanted, owners: Owners) -> bool:
+    if isinstance(owners, tuple):
+        return any(topic in wanted for topic in owners)
+    return owners in wanted
 
 
 def _once(frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -18,7 +18,10 @@ from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import PAGE_BYTES, History
 from fastsse.hub.replay import GAP_REASONS
+from fastsse.hub.streams import MAX_REPLAYS, Streams
 from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
+from fastsse.log import get_logger
+from fastsse.positions import format_position, now_ms
 
 __all__ = ["Hub", "Published"]
 
@@ -27,6 +30,7 @@ REFUSALS: Final = (*RETRY_AFTER_S, "backbone")
 # Of the memory beside the history replays may use this share, which leaves the rest to publishers.
 REPLAY_MEMORY_SHARE = 0.75
 
+log = get_logger("hub")
 data_of = attrgetter("data")
 
 
@@ -69,13 +73,18 @@ class Hub:
         history: limits and topic rules.
         streams: `retry`, `lag_policy`, and `memory_limit`, of which the history is a part.
         page_bytes: the bound on one page of a replay.
+        max_replays: how many reads of the backbone may be under way.
+        now_ms: unix milliseconds.
 
     Attributes:
-        channels: opens streams.
+        channels: who listens to what.
+        streams: opens streams.
         history: what is kept.
         topics: those that are alive.
         events_published: events taken.
         publishes_refused: publishes refused, by reason.
+        refuses: publishes are refused, since the service ends.
+        losses: times that the backbone's log lost something.
     """
 
     def __init__(
@@ -85,22 +94,30 @@ class Hub:
         history: HistoryOptions,
         streams: StreamOptions,
         page_bytes: int = PAGE_BYTES,
+        max_replays: int = MAX_REPLAYS,
+        now_ms: Callable[[], int] = now_ms,
     ) -> None:
         start = backbone.start
         self.topics: Final = Topics(Rules(history, streams.lag_policy), start)
         self.history: Final = History(self.topics, history.history_total, start)
-        self.channels: Final = Channels(
+        self.channels: Final = Channels(sender, self.topics)
+        self.streams: Final = Streams(
             sender,
+            self.channels,
             self.history,
-            self.topics,
+            backbone,
             retry_ms=round(streams.retry * 1000),
             replay_memory_bytes=int(
                 REPLAY_MEMORY_SHARE * max(0, streams.memory_limit - history.history_total)
             ),
             page_bytes=page_bytes,
+            max_replays=max_replays,
+            now_ms=now_ms,
         )
         self.events_published = 0
         self.publishes_refused: Counter[str] = Counter()
+        self.losses = 0
+        self.refuses = False
         self._sender = sender
         self._backbone = backbone
         self._memory_limit_bytes = streams.memory_limit
@@ -128,9 +145,11 @@ class Hub:
 
         self._backbone.append(events, acknowledge)
 
-    def drain(self, window_s: float) -> None:
-        """Refuses publishes and newcomers from here on; closes the streams over a time."""
-        self.channels.drain(window_s)
+    def drain(self, window_s: float, *, refuse: bool = True) -> None:
+        """Refuses newcomers from here on, and publishes too unless others take them for us;
+        closes the streams over a time."""
+        self.refuses = refuse
+        self.streams.drain(window_s)
 
     def sweep(self, now_ms: int) -> bool:
         """Evicts what is too old and forgets idle topics, a bounded amount of work a call.
@@ -138,6 +157,7 @@ class Hub:
         To be called about once a second, and again within milliseconds when it returns True.
         """
         is_late = self.history.sweep(now_ms)
+        self.streams.sweep()
         return self.channels.sweep() or is_late
 
     def counters(self) -> dict[str, int]:
@@ -148,17 +168,19 @@ class Hub:
             "history_bytes": self.history.bytes,
             "memory_bytes": self._sender.memory_bytes,
             "topics": len(self.topics),
-            "replays": self.channels.replays,
+            "replays": self.streams.replays,
+            "replays_failed": self.streams.replays_failed,
+            "losses": self.losses,
         }
         counted.update((f"refused_{why}", self.publishes_refused[why]) for why in REFUSALS)
-        counted.update((f"gaps_{why}", self.channels.gaps[why]) for why in GAP_REASONS)
+        counted.update((f"gaps_{why}", self.streams.gaps[why]) for why in GAP_REASONS)
         return counted
 
     def _objection(self, events: Sequence[Event]) -> FastsseError | None:
         """Why a batch can't be taken now, or at all."""
         if not events:
             return InvalidEvent("events", "a batch needs at least one event")
-        if self.channels.draining:
+        if self.refuses:
             return _refused("draining")
         if self._sender.pending_commands >= QUEUE_LIMIT:
             return _refused("queue")
@@ -198,7 +220,12 @@ class Hub:
         self.events_published += len(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
-        """The backbone lost hold of what lies up to a place."""
+        """The log that the backbone follows lost something, and goes on after a place: who reads
+        is told, and what lies before is no longer promised."""
+        self.losses += 1
+        place = self.history.lose(place)
+        self.streams.tell_lost(place)
+        log.warning("The log lost events.", reason=reason, place=format_position(place).decode())
 
 
 def _refused(reason: str) -> Refused:

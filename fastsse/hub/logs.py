@@ -131,6 +131,31 @@ class WholeLog:
         backwards = range(len(frames) - 1, self._start - 1, -1)
         return (frame for index in backwards if (frame := frames[index]) is not GONE)
 
+    def owned_after(self, position: int) -> Iterator[tuple[Frame, Owners]]:
+        """The frames after `position` with their topics, in order. O(log n) to begin."""
+        frames, owners = self._frames, self._owners
+        first = bisect_right(self._positions, position, self._start)
+        return (
+            (frames[index], owner)
+            for index in range(first, len(frames))
+            if (owner := owners[index]) is not None
+        )
+
+    def owned_newest_first(self) -> Iterator[tuple[Frame, Owners]]:
+        """The same backwards."""
+        frames, owners = self._frames, self._owners
+        backwards = range(len(frames) - 1, self._start - 1, -1)
+        return (
+            (frames[index], owner) for index in backwards if (owner := owners[index]) is not None
+        )
+
+    def owners_of(self, position: int) -> Owners:
+        """The topics of the event kept at a position; none when there is none. O(log n)."""
+        positions = self._positions
+        index = bisect_left(positions, position, self._start)
+        found = index < len(positions) and positions[index] == position
+        return (self._owners[index] if found else None) or ()
+
     def owned_between(
         self, after: int, through: int, limit: int
     ) -> list[tuple[int, Owners | None]]:

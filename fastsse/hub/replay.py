@@ -1,41 +1,35 @@
-"""Replay: what a stream gets before it is live, and what it is told when something is missing.
+"""Replay: where a stream goes on from, what it gets before it is live, and what it is told when
+something is missing.
 
 A stream opens with one block. When continuity can't be promised the gap event stands in that
 block, before anything else. What is kept follows in pages; the stream is live after the last.
 """
 
 import json
-import sys
-from collections import OrderedDict
 from typing import Final, Literal, NamedTuple
 
 from fastsse._core import Frame, join_frames, raw_frame
-from fastsse.hub.history import PAGE_BYTES, History, Page, Selection
-from fastsse.positions import format_position, parse_position, position_at
+from fastsse.auth.rights import Rights
+from fastsse.hub.history import History
+from fastsse.hub.pages import JoinedPage, Reader
+from fastsse.positions import format_position, parse_id, position_at
 from fastsse.subscriptions import Cursor
 
 __all__ = [
     "GAP_REASONS",
+    "Begun",
     "Gap",
-    "JoinedPage",
-    "PageCache",
     "Replay",
     "after_gap",
+    "begin",
+    "begin_at",
     "opening_block",
 ]
 
-GapReason = Literal["evicted", "unknown", "future"]
-GAP_REASONS: Final[tuple[GapReason, ...]] = ("evicted", "unknown", "future")
+GapReason = Literal["evicted", "unknown", "future", "lost"]
+GAP_REASONS: Final[tuple[GapReason, ...]] = ("evicted", "unknown", "future", "lost")
 # An id is at most this long, so nothing longer is worth repeating to whoever asked for it.
 REQUESTED_MAX_BYTES = 256
-PAGE_CACHE_BYTES = 8 * 1024 * 1024
-PAGES_MAX = 1_000
-# A page's own objects: the frame's and the page's, the key's place, the table's row.
-PAGE_COST_BYTES: Final = 400
-# Of a set of topics, beside their names: the set's tuple.
-TOPIC_COST_BYTES: Final = 8
-# What a page may be known by, however little is in it.
-KEY_FREE_BYTES: Final = 1024
 
 
 class Gap:
@@ -70,152 +64,112 @@ def opening_block(retry_ms: int, place: int | None, gap: Gap | None = None) -> b
     return opening if place is None else b"%bid: %b\n\n" % (opening, format_position(place))
 
 
-# Selectors and a place.
-_Key = tuple[tuple[str, ...], int]
-
-
-class JoinedPage(NamedTuple):
-    """A page ready to send. Its `frame` is None when nothing matching lies after the place."""
-
-    frame: Frame | None
-    before: int  # The place just before its first event, or where it ends.
-    through: int
-    is_last: bool
-    evicted_through: int
-
-
-class PageCache:
-    """Pages joined once for all who resume from the same place; the latest used are kept.
-
-    A page that ends before the head stays right for ever: what lies between two places of the
-    order does not change, and what was evicted since is still in it.
-
-    What a page is known by counts too, and a page worth less than that is not kept: else whoever
-    asks for ever different sets of topics would fill memory with their names.
-
-    Arguments:
-        limit_bytes: the bound on all pages together; there are at most PAGES_MAX of them.
-        page_bytes: the bound on one, see `History.page`.
-    """
-
-    __slots__ = ("_limit_bytes", "_page_bytes", "_pages", "bytes")
-
-    def __init__(self, limit_bytes: int = PAGE_CACHE_BYTES, page_bytes: int = PAGE_BYTES) -> None:
-        self._limit_bytes = limit_bytes
-        self._page_bytes = page_bytes
-        self._pages: OrderedDict[_Key, tuple[JoinedPage, int]] = OrderedDict()
-        self.bytes = 0
-
-    def read(
-        self, history: History, selectors: tuple[str, ...], selection: Selection, after: int
-    ) -> JoinedPage:
-        """The next page after a place. `selectors` is what the selection is known by."""
-        key = (selectors, after)
-        kept = self._pages.get(key)
-        if kept is not None:
-            page = kept[0]
-            if not page.is_last or page.through == history.head:
-                self._pages.move_to_end(key)
-                return page
-        page = _joined(history.page(selection, after, self._page_bytes))
-        if page.frame is not None:
-            self._keep(key, page, page.frame.size)
-        return page
-
-    def _keep(self, key: _Key, page: JoinedPage, page_bytes: int) -> None:
-        _, stale_bytes = self._pages.pop(key, (None, 0))
-        self.bytes -= stale_bytes
-        key_bytes = sum(sys.getsizeof(name) + TOPIC_COST_BYTES for name in key[0])
-        if key_bytes > max(page_bytes, KEY_FREE_BYTES):
-            return
-        cost_bytes = page_bytes + key_bytes + PAGE_COST_BYTES
-        self._pages[key] = page, cost_bytes
-        self.bytes += cost_bytes
-        while self.bytes > self._limit_bytes or len(self._pages) > PAGES_MAX:
-            self.bytes -= self._pages.popitem(last=False)[1][1]
-
-
-def _joined(page: Page) -> JoinedPage:
-    frames = page.frames
-    return JoinedPage(
-        frame=join_frames(frames) if frames else None,
-        before=frames[0].position - 1 if frames else page.through,
-        through=page.through,
-        is_last=page.is_last,
-        evicted_through=page.evicted_through,
-    )
-
-
 class Replay:
     """One stream on its way to live.
 
     `after` is the place up to which it has everything; `told_through` the eviction that it knows
-    of, so that one gap is told once; `requested` how the client called the place it is at.
+    of, so that one gap is told once, None when its first page says it; `requested` how the client
+    called the place it is at.
     """
 
     __slots__ = ("after", "requested", "told_through")
 
-    def __init__(self, after: int, requested: bytes, told_through: int = 0) -> None:
+    def __init__(self, after: int, requested: bytes, told_through: int | None = 0) -> None:
         self.after = after
         self.requested = requested
         self.told_through = told_through
 
-    @classmethod
-    def begin(
-        cls, history: History, selection: Selection, cursor: Cursor
-    ) -> "tuple[Replay, Gap | None]":
-        """Where a cursor begins, and the gap when that place is not known here.
-
-        Eviction is not judged yet: each page does it, also the first.
-        """
-        place = _place(history, selection, cursor)
-        if isinstance(place, Gap):
-            return cls(place.resumes_at, b""), place
-        if cursor.kind == "after" or cursor.kind == "since":
-            requested = cursor.text if cursor.kind == "after" else format_position(place)
-            return cls(place, requested), None
-        return cls(place, b"", history.evicted_through(selection)), None
-
     def advance(self, page: JoinedPage) -> Gap | None:
         """Moves on behind a page; returns the gap to tell before it, when there is one."""
         gap = None
-        if page.evicted_through > max(self.after, self.told_through):
-            gap = Gap("evicted", self.requested, page.before)
+        if self.told_through is None:
+            self.told_through = page.evicted_through
+        elif page.evicted_through > max(self.after, self.told_through):
+            gap = Gap("lost" if page.is_lost else "evicted", self.requested, page.before)
             self.told_through = page.evicted_through
         self.after = page.through
         self.requested = format_position(page.through)
         return gap
 
 
+class Begun(NamedTuple):
+    """Where a stream begins, and the gap when the place that was asked for is not known here.
+
+    Eviction is not judged yet: each page does it, also the first.
+    """
+
+    replay: Replay
+    gap: Gap | None = None
+
+    @property
+    def place(self) -> int | None:
+        """Where it begins; None when only its first page can tell."""
+        return None if self.replay.told_through is None else self.replay.after
+
+
+def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
+    """Where a cursor begins, as far as memory knows; None: the backbone has to be asked, and
+    `begin_at` takes its answer. O(log n), O(N) for the last N."""
+    value = cursor.value
+    match cursor.kind:
+        case "head":
+            return Begun(Replay(history.head, b"", history.head))
+        case "earliest":
+            return Begun(Replay(0, b"", None))
+        case "since":
+            assert isinstance(value, int)
+            place = min(position_at(value), history.head)
+            return Begun(Replay(place, format_position(place)))
+        case "last":
+            return _begin_last(history, reader, cursor)
+        case "after":
+            return _begin_after(history, reader.rights, cursor.text)
+
+
+def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None) -> Begun:
+    """Where a cursor begins that only the backbone could tell. `place` is its answer."""
+    if cursor.kind == "last":
+        if place is not None:
+            return Begun(Replay(place, b"", None))
+        return _last_kept(history, reader, cursor)
+    event_id = cursor.text
+    if place is not None and place <= history.head:
+        return Begun(Replay(place, event_id))
+    known = parse_id(event_id) is not None or place is not None
+    return _unplaced(history, "future" if known else "unknown", event_id)
+
+
+def _begin_after(history: History, rights: Rights | None, event_id: bytes) -> Begun | None:
+    position = parse_id(event_id)
+    if position is None:
+        position = history.find(event_id)
+        # An id of an event that may not be read is unknown: whether it exists is not told.
+        if position is not None and not history.may_read(position, rights):
+            return _unplaced(history, "unknown", event_id)
+    if position is None or position > history.head:
+        return None
+    return Begun(Replay(position, event_id))
+
+
+def _begin_last(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
+    assert isinstance(cursor.value, int)
+    place, are_all = history.before_newest(reader.topics, cursor.value, reader.rights)
+    if not are_all or place < history.evicted_through(reader.topics):
+        return None
+    return Begun(Replay(place, b"", place))
+
+
+def _last_kept(history: History, reader: Reader, cursor: Cursor) -> Begun:
+    assert isinstance(cursor.value, int)
+    place, _ = history.before_newest(reader.topics, cursor.value, reader.rights)
+    return Begun(Replay(place, b"", history.evicted_through(reader.topics)))
+
+
+def _unplaced(history: History, reason: GapReason, event_id: bytes) -> Begun:
+    return Begun(Replay(history.head, b""), Gap(reason, event_id, history.head))
+
+
 def after_gap(gap: Gap, page: Frame | None) -> Frame:
     """A gap that shows itself in the middle of a replay, with the page that follows it."""
     told = raw_frame(gap.encode())
     return told if page is None else join_frames((told, page))
-
-
-def _place(history: History, selection: Selection, cursor: Cursor) -> int | Gap:
-    value = cursor.value
-    match cursor.kind:
-        case "head":
-            return history.head
-        case "earliest":
-            return history.before_earliest(selection)
-        case "last":
-            assert isinstance(value, int)
-            return history.before_newest(selection, value)
-        case "since":
-            assert isinstance(value, int)
-            return min(position_at(value), history.head)
-        case "after":
-            return _place_of_id(history, cursor.text)
-
-
-def _place_of_id(history: History, event_id: bytes) -> int | Gap:
-    position = parse_position(event_id)
-    if position is None:
-        position = history.find(event_id)
-    if position is None:
-        return Gap("unknown", event_id, history.head)
-    if position > history.head:
-        return Gap("future", event_id, history.head)
-    return position

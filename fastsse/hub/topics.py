@@ -68,11 +68,12 @@ class Rules:
 class Topic:
     """One topic: its number in the core, its rule, its log while an event of it is kept.
 
-    `evicted_through` is the last place of which it may have lost events, `channels` how many
-    channels name it.
+    `evicted_through` is the last place of which it may have lost events. `channels` is 0 when no
+    channel gets it; `named` counts those that name it, and keep it alive by that, which a template
+    that happens to match does not.
     """
 
-    __slots__ = ("channels", "evicted_through", "log", "name", "number", "rule")
+    __slots__ = ("channels", "evicted_through", "log", "name", "named", "number", "rule")
 
     def __init__(self, name: str, number: int, rule: Rule, evicted_through: int) -> None:
         self.name = name
@@ -81,6 +82,7 @@ class Topic:
         self.evicted_through = evicted_through
         self.log: Log | None = None
         self.channels = 0
+        self.named = 0
 
 
 class Topics:
@@ -129,10 +131,30 @@ class Topics:
         Returns those that were forgotten: their numbers are given to others from now on.
         """
         looked_at = [self._idle.popitem()[0] for _ in range(min(limit, len(self._idle)))]
-        idle = [topic for topic in looked_at if topic.log is None and not topic.channels]
+        idle = [topic for topic in looked_at if topic.log is None and not topic.named]
         for topic in idle:
             self._forget(topic)
         return idle
+
+    def evicted_from_forgotten(self, matches: Callable[[str], bool]) -> int:
+        """The last place of which topics that are not alive and match may have lost events.
+        O(those that are remembered)."""
+        places = (place for name, place in self._remembered.items() if matches(name))
+        return max(self.forgotten_through, max(places, default=0))
+
+    def evicted(self) -> dict[str, int]:
+        """Where events were let go of topics, alive or remembered, of which more is known than
+        `forgotten_through`. O(topics)."""
+        known = {name: topic.evicted_through for name, topic in self.by_name.items()}
+        return known | self._remembered
+
+    def remember(self, name: str, evicted_through: int) -> None:
+        """Notes where events were let go of a topic that is not alive."""
+        if evicted_through > max(self.forgotten_through, self._remembered.get(name, 0)):
+            self._remembered[name] = evicted_through
+        if len(self._remembered) > REMEMBERED_MAX:
+            oldest = next(iter(self._remembered))
+            self.forgotten_through = max(self.forgotten_through, self._remembered.pop(oldest))
 
     @property
     def idle_count(self) -> int:
@@ -152,8 +174,4 @@ class Topics:
     def _forget(self, topic: Topic) -> None:
         del self.by_name[topic.name]
         self._free_numbers.append(topic.number)
-        if topic.evicted_through > self.forgotten_through:
-            self._remembered[topic.name] = topic.evicted_through
-        if len(self._remembered) > REMEMBERED_MAX:
-            oldest = next(iter(self._remembered))
-            self.forgotten_through = max(self.forgotten_through, self._remembered.pop(oldest))
+        self.remember(topic.name, topic.evicted_through)

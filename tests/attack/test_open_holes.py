@@ -15,12 +15,12 @@ import pytest
 from fastsse import _core
 from fastsse.config import Config
 from fastsse.hub.history import History
-from fastsse.hub.replay import PageCache
 from fastsse.hub.topics import Rules, Topics
 from fastsse.server import Server
 from tests.core.conftest import Hub, wait_until
 from tests.eventstream import Message, parse
 from tests.http.raw import connected, get, request
+from tests.hub.readers import Audience, memory_pages, read
 
 MakeHub = Callable[..., Hub]
 PROGRAMS = Path(__file__).with_name("programs")
@@ -58,12 +58,12 @@ def bytes_kept_by_replays(count: int) -> int:
     history = History(Topics(Rules(Config(), "disconnect"), 0), 1 << 20, 0)
     hot = history._topics.intern("hot")
     history.append(_core.encode_frame(b"x", None, b"1-1", 0, (1 << 64) | 1), (hot,), None)
-    pages = PageCache(limit_bytes=64 * 1024)
+    pages = memory_pages(history, cache_bytes=64 * 1024)
     tracemalloc.start()
     try:
         for number in range(count):
             names = tuple(f"{number}-{index}".ljust(150, "z") for index in range(99))
-            pages.read(history, ("hot", *names), (hot,), 0)
+            read(pages, Audience(("hot", *names), (hot,)), 0)
         return tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

@@ -12,9 +12,9 @@ from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
-from fastsse.hub.channels import ClosedStream, Cursor, Subscription
 from fastsse.hub.history import PAGE_BYTES
-from fastsse.subscriptions import HEAD
+from fastsse.hub.streams import ClosedStream
+from fastsse.subscriptions import HEAD, Cursor, Subscription
 from tests.eventstream import EventStream, Message
 
 START_MS = 1_700_000_000_000
@@ -86,7 +86,7 @@ class Node:
         )
         self.clients: list[Client] = []
         self.closed: list[ClosedStream] = []
-        self.hub.channels.on_closed = self.closed.append
+        self.hub.streams.on_closed = self.closed.append
 
     def publish(self, topic: str | Sequence[str], data: str = "", *, id: str | None = None) -> str:
         """Publishes one event and returns its id."""
@@ -117,8 +117,8 @@ class Node:
         theirs.setblocking(False)
         subscription = Subscription(topics, cursor, initial_id)
         try:
-            handle = self.hub.channels.open(subscription, RESPONSE_HEAD, chunked, theirs.fileno())
-            self.hub.channels.wake()
+            handle = self.hub.streams.open(subscription, RESPONSE_HEAD, chunked, theirs.fileno())
+            self.hub.streams.wake()
         except BaseException:
             ours.close()
             theirs.close()
@@ -140,7 +140,7 @@ class Node:
             fds = [self.sender.notice_fd, *(sock.fileno() for sock in waiting)]
             ready, _, _ = select.select(fds, [], [], 1)
             if self.sender.notice_fd in ready:
-                self.hub.channels.read_notices()
+                self.hub.streams.read_notices()
             if reading:
                 for client in self.clients:
                     client.read()

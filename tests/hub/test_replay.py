@@ -8,11 +8,13 @@ from fastsse._core import encode_frame
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.errors import InvalidSubscription
 from fastsse.hub.history import History
-from fastsse.hub.replay import PAGES_MAX, Gap, PageCache, Replay, opening_block
+from fastsse.hub.pages import PAGES_MAX
+from fastsse.hub.replay import Gap, Replay, begin, begin_at, opening_block
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import format_position, position_at
 from fastsse.subscriptions import Cursor, Subscription
 from tests.eventstream import parse
+from tests.hub.readers import Audience, memory_pages, read
 
 START = position_at(1000)
 
@@ -37,15 +39,29 @@ class Kept:
         frame = encode_frame(b"x", None, own_id or format_position(position), 0, position)
         self.history.append(frame, (self.topics.intern(topic),), own_id)
 
-    def begin(self, topic: str, cursor: Cursor) -> tuple[Replay, Gap | None]:
-        return Replay.begin(self.history, [self.topics.intern(topic)], cursor)
+    def audience(self, *topics: str) -> Audience:
+        return Audience(topics, [self.topics.intern(topic) for topic in topics])
 
-    def first_gap(self, topic: str, cursor: Cursor) -> Gap | None:
+    def begin(self, topics: str, cursor: Cursor) -> tuple[Replay, Gap | None]:
+        """Where a stream of these topics (`"a b"`) begins when there is nothing but memory."""
+        audience = self.audience(*topics.split())
+        begun = begin(self.history, audience, cursor)
+        return begun or begin_at(self.history, audience, cursor, None)
+
+    def first_gap(self, topics: str, cursor: Cursor) -> Gap | None:
         """What the stream is told when it opens."""
-        replay, gap = self.begin(topic, cursor)
-        selection = [self.topics.intern(topic)]
-        page = PageCache().read(self.history, (topic,), selection, replay.after)
-        return replay.advance(page) or gap
+        replay, gap = self.begin(topics, cursor)
+        pages = memory_pages(self.history)
+        return replay.advance(read(pages, self.audience(*topics.split()), replay.after)) or gap
+
+    def first_place(self, topics: str, cursor: Cursor) -> int:
+        """The place that its opening names when it is told no gap."""
+        replay, gap = self.begin(topics, cursor)
+        assert gap is None
+        if replay.told_through is not None:
+            return replay.after
+        audience = self.audience(*topics.split())
+        return read(memory_pages(self.history), audience, replay.after).before
 
 
 def test_opening_block_is_a_comment_the_retry_time_and_the_place() -> None:
@@ -98,8 +114,7 @@ def test_a_stream_goes_on_after_a_position_an_own_id_or_from_the_earliest() -> N
         (Cursor("earliest"), START),
         (Cursor("after", ""), START + 6),
     ):
-        replay, gap = kept.begin("a", cursor)
-        assert (replay.after, gap) == (after, None), cursor
+        assert kept.first_place("a", cursor) == after, cursor
 
 
 def test_last_n_begins_before_the_first_of_them_and_never_tells_a_gap() -> None:
@@ -115,11 +130,11 @@ def test_last_n_begins_before_the_first_of_them_and_never_tells_a_gap() -> None:
 @pytest.mark.parametrize("cursor", [Cursor("earliest"), Cursor("last", 100)])
 def test_what_is_kept_is_asked_for_without_a_gap_whatever_one_topic_lost(cursor: Cursor) -> None:
     kept = Kept("calm", "busy", "busy", "busy", history_events=1)
-    selection = [kept.topics.intern("busy"), kept.topics.intern("calm")]
-    replay, gap = Replay.begin(kept.history, selection, cursor)
-    page = PageCache().read(kept.history, ("busy", "calm"), selection, replay.after)
-    assert (gap, replay.advance(page)) == (None, None)
-    assert (replay.after, page.before) == (START + 4, START)
+    assert kept.first_gap("busy calm", cursor) is None
+    assert kept.first_place("busy calm", cursor) == START
+    replay, _ = kept.begin("busy calm", cursor)
+    replay.advance(read(memory_pages(kept.history), kept.audience("busy", "calm"), replay.after))
+    assert replay.after == START + 4
 
 
 def test_since_begins_before_the_first_event_of_that_millisecond() -> None:
@@ -193,13 +208,12 @@ def test_a_client_that_comes_back_with_the_gaps_id_is_told_no_gap_again() -> Non
 
 def test_pages_are_joined_once_for_all_who_resume_from_the_same_place() -> None:
     kept = Kept("a", "a", "a")
-    pages = PageCache()
-    topics = [kept.topics.intern("a")]
-    first = pages.read(kept.history, ("a",), topics, START)
-    assert pages.read(kept.history, ("a",), topics, START) is first
-    assert pages.read(kept.history, ("a",), topics, START + 1) is not first
+    pages, audience = memory_pages(kept.history), kept.audience("a")
+    first = read(pages, audience, START)
+    assert read(pages, audience, START) is first
+    assert read(pages, audience, START + 1) is not first
     kept.add("a")
-    later = pages.read(kept.history, ("a",), topics, START)
+    later = read(pages, audience, START)
     assert later.through == kept.history.head
     assert later.frame is not None
     assert later.frame.events == 4
@@ -207,45 +221,42 @@ def test_pages_are_joined_once_for_all_who_resume_from_the_same_place() -> None:
 
 def test_cached_pages_are_bounded_in_bytes_and_the_latest_used_stay() -> None:
     kept = Kept("a", "a", "a")
-    topics = [kept.topics.intern("a")]
-    alone = PageCache()
-    alone.read(kept.history, ("a",), topics, START)
-    pages = PageCache(limit_bytes=alone.bytes + 10)
-    first = pages.read(kept.history, ("a",), topics, START)
-    assert pages.bytes == alone.bytes
-    pages.read(kept.history, ("a",), topics, START + 1)
-    assert pages.bytes < alone.bytes
-    assert pages.read(kept.history, ("a",), topics, START) is not first
+    audience = kept.audience("a")
+    alone = memory_pages(kept.history)
+    read(alone, audience, START)
+    pages = memory_pages(kept.history, cache_bytes=alone.cache.bytes + 10)
+    first = read(pages, audience, START)
+    assert pages.cache.bytes == alone.cache.bytes
+    read(pages, audience, START + 1)
+    assert pages.cache.bytes < alone.cache.bytes
+    assert read(pages, audience, START) is not first
 
 
 def test_cached_pages_are_bounded_in_number() -> None:
     kept = Kept(*["a"] * (PAGES_MAX + 5))
-    topics = [kept.topics.intern("a")]
-    pages = PageCache(page_bytes=1)
+    pages = memory_pages(kept.history, page_bytes=1)
     for after in range(PAGES_MAX + 5):
-        pages.read(kept.history, ("a",), topics, START + after)
-    assert len(pages._pages) == PAGES_MAX
+        read(pages, kept.audience("a"), START + after)
+    assert len(pages.cache) == PAGES_MAX
 
 
 def test_a_page_is_not_kept_when_its_topics_names_outweigh_it() -> None:
     kept = Kept("a", "a")
-    topics = [kept.topics.intern("a")]
-    pages = PageCache()
-    pages.read(kept.history, ("a", "b" * 1024), topics, START)
-    assert pages.bytes == 0
+    pages = memory_pages(kept.history)
+    read(pages, kept.audience("a", "b" * 1024), START)
+    assert pages.cache.bytes == 0
 
 
 def test_a_page_that_was_cached_before_an_eviction_still_tells_no_gap() -> None:
     kept = Kept(*["a"] * 100, history_events=100)
-    topics = [kept.topics.intern("a")]
-    pages = PageCache(page_bytes=1000)
-    page = pages.read(kept.history, ("a",), topics, START)
+    pages, audience = memory_pages(kept.history, page_bytes=1000), kept.audience("a")
+    page = read(pages, audience, START)
     assert not page.is_last
     for _ in range(5):
         kept.add("a")
     early, late = Replay(START, b""), Replay(START, b"")
-    assert early.advance(pages.read(kept.history, ("a",), topics, START)) is None
-    assert late.advance(PageCache().read(kept.history, ("a",), topics, START)) is not None
+    assert early.advance(read(pages, audience, START)) is None
+    assert late.advance(read(memory_pages(kept.history), audience, START)) is not None
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from fastsse._core import QUEUE_LIMIT, REASON_ENDED, Frame, native_bytes_held, raw_frame
+from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions
 from fastsse.errors import TurnedAway
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import History
+from fastsse.hub.streams import Streams
 from fastsse.hub.topics import Rules, Topics
 from fastsse.subscriptions import Cursor, Subscription
 from tests.hub.onenode import RESPONSE_HEAD, START_MS, Node
@@ -59,21 +61,24 @@ class Recorded:
     def __init__(self) -> None:
         self.sender = RecordingSender()
         self.topics = Topics(Rules(HistoryOptions(), "disconnect"), 0)
-        self.channels = Channels(
+        self.channels = Channels(self.sender, self.topics)  # type: ignore[arg-type]
+        self.streams = Streams(
             self.sender,  # type: ignore[arg-type]
+            self.channels,
             History(self.topics, 1 << 20, 0),
-            self.topics,
+            MemoryBackbone(lambda: 0),
             retry_ms=3000,
             replay_memory_bytes=1 << 20,
+            now_ms=lambda: 0,
         )
 
     def open(self, *topics: str, cursor: str = "head") -> int:
         subscription = Subscription(topics, Cursor(cursor))  # type: ignore[arg-type]
-        return self.channels.open(subscription, RESPONSE_HEAD, True, 99)
+        return self.streams.open(subscription, RESPONSE_HEAD, True, 99)
 
     def end(self, handle: int, channel: int) -> None:
         self.sender.notices.append(("closed", handle, channel, "reset", 1.5, 3, 400))
-        self.channels.read_notices()
+        self.streams.read_notices()
 
     def take_commands(self) -> list[tuple[object, ...]]:
         taken, self.sender.commands = self.sender.commands, []
@@ -146,7 +151,7 @@ def test_an_attach_that_fails_leaves_nothing_behind() -> None:
         ("release", 1),
         ("remove_channel", 0),
     ]
-    assert (len(recorded.channels), recorded.channels.replays) == (0, 0)
+    assert (len(recorded.channels), recorded.streams.replays) == (0, 0)
 
 
 def test_a_channel_that_can_not_be_made_leaves_nothing_behind(
@@ -173,13 +178,13 @@ def test_a_channel_that_can_not_be_made_leaves_nothing_behind(
 def test_a_listener_that_fails_leaves_no_stream_behind() -> None:
     recorded = Recorded()
     first, second = recorded.open("a"), recorded.open("b")
-    recorded.channels.on_closed = lambda stream: 1 / 0  # type: ignore[assignment]
+    recorded.streams.on_closed = lambda stream: 1 / 0  # type: ignore[assignment]
     recorded.sender.notices = [
         ("closed", first, 0, "reset", 1.5, 3, 400),
         ("closed", second, 1, "reset", 1.5, 3, 400),
     ]
     with pytest.raises(ZeroDivisionError):
-        recorded.channels.read_notices()
+        recorded.streams.read_notices()
     assert len(recorded.channels) == 0
 
 
@@ -188,7 +193,7 @@ def test_a_page_notice_of_a_stream_that_is_live_or_gone_is_nothing() -> None:
     handle = recorded.open("a", cursor="earliest")
     recorded.take_commands()
     recorded.sender.notices = [("page", handle), ("page", 12345)]
-    recorded.channels.read_notices()
+    recorded.streams.read_notices()
     assert recorded.take_commands() == []
 
 
@@ -201,12 +206,12 @@ def test_replays_wait_while_memory_is_short_and_go_on_in_turn() -> None:
         ("attach", second, 0, False),
     ]
     recorded.sender.notices = [("page", first), ("page", second)]
-    recorded.channels.read_notices()
+    recorded.streams.read_notices()
     assert recorded.take_commands() == []
     recorded.sender.memory_bytes = 0
-    recorded.channels.sweep()
+    recorded.streams.sweep()
     assert recorded.take_commands() == [("page", first, True), ("page", second, True)]
-    assert recorded.channels.replays == 0
+    assert recorded.streams.replays == 0
 
 
 def test_a_waiting_replay_that_ends_is_forgotten_while_memory_is_still_short() -> None:
@@ -214,12 +219,12 @@ def test_a_waiting_replay_that_ends_is_forgotten_while_memory_is_still_short() -
     recorded.sender.memory_bytes = 2 << 20
     first, second = (recorded.open("a", cursor="earliest") for _ in range(2))
     recorded.sender.notices = [("page", first), ("page", second)]
-    recorded.channels.read_notices()
+    recorded.streams.read_notices()
     recorded.take_commands()
     recorded.end(first, 0)
-    assert list(recorded.channels._waiting) == [second]
+    assert list(recorded.streams._waiting) == [second]
     recorded.sender.memory_bytes = 0
-    recorded.channels.sweep()
+    recorded.streams.sweep()
     assert recorded.take_commands() == [("page", second, True)]
 
 
@@ -244,7 +249,7 @@ def test_opening_block_without_an_id_has_no_blank_line(node: Node) -> None:
 
 
 def test_streams_opened_between_two_publishes_share_their_first_frame(node: Node) -> None:
-    openings = node.hub.channels._openings
+    openings = node.hub.streams._openings
     for initial_id in (True, True, False):
         node.subscribe("a", initial_id=initial_id)
     assert len(openings) == 2
@@ -285,30 +290,30 @@ def test_a_closed_stream_is_reported_once_with_what_it_got(node: Node) -> None:
 def test_closing_a_stream_sends_the_farewell_and_ends_it(node: Node) -> None:
     client = node.subscribe("a")
     node.run_until(lambda: client.body.endswith(b"\n\n"))
-    assert node.hub.channels.close(client.handle, REASON_ENDED, raw_frame(b"retry: 9000\n"))
+    assert node.hub.streams.close(client.handle, REASON_ENDED, raw_frame(b"retry: 9000\n"))
     node.run_until(lambda: client.is_ended and len(node.closed) == 1)
     assert client.stream.retry_ms == 9000
     assert node.closed[0].reason == "ended"
-    assert not node.hub.channels.close(client.handle, REASON_ENDED)
+    assert not node.hub.streams.close(client.handle, REASON_ENDED)
 
 
 def test_a_full_table_turns_newcomers_away_and_takes_them_again(make_node: MakeNode) -> None:
     node = make_node(max_connections=1)
-    assert node.hub.channels.has_room()
+    assert node.hub.streams.has_room()
     client = node.subscribe("a")
-    assert not node.hub.channels.has_room()
+    assert not node.hub.streams.has_room()
     with pytest.raises(TurnedAway) as caught:
         node.subscribe("a")
     assert caught.value.reason == "full"
     node.hang_up(client)
-    assert node.hub.channels.has_room()
+    assert node.hub.streams.has_room()
     node.subscribe("a")
 
 
 def test_a_sender_that_is_behind_turns_newcomers_away() -> None:
     recorded = Recorded()
     recorded.sender.pending_commands = QUEUE_LIMIT
-    assert not recorded.channels.has_room()
+    assert not recorded.streams.has_room()
     with pytest.raises(TurnedAway) as caught:
         recorded.open("a")
     assert caught.value.reason == "queue"
@@ -318,7 +323,7 @@ def test_a_sender_that_is_behind_turns_newcomers_away() -> None:
 def test_a_draining_node_turns_newcomers_away_and_ends_its_streams(node: Node) -> None:
     client = node.subscribe("a")
     node.hub.drain(0.0)
-    assert not node.hub.channels.has_room()
+    assert not node.hub.streams.has_room()
     with pytest.raises(TurnedAway) as caught:
         node.subscribe("a")
     assert caught.value.reason == "draining"
@@ -331,8 +336,8 @@ def test_nothing_is_left_of_streams_that_are_gone(node: Node) -> None:
         node.run_until(lambda client=client: client.body != b"")  # type: ignore[misc]
         node.hang_up(client)
     node.hub.sweep(node.now_ms)
-    channels = node.hub.channels
-    assert (len(channels), len(node.hub.topics), channels.replays) == (0, 0, 0)
+    hub = node.hub
+    assert (len(hub.channels), len(hub.topics), hub.streams.replays) == (0, 0, 0)
 
 
 def test_a_stream_on_a_topic_of_its_own_costs_at_most_a_kilobyte() -> None:
@@ -343,18 +348,21 @@ def test_a_stream_on_a_topic_of_its_own_costs_at_most_a_kilobyte() -> None:
     sender.__dict__["commands"] = _Forgetful()
     topics = Topics(Rules(HistoryOptions(), "disconnect"), 0)
     history = History(topics, 1 << 20, 0)
-    channels = Channels(
+    channels = Channels(sender, topics)  # type: ignore[arg-type]
+    streams = Streams(
         sender,  # type: ignore[arg-type]
+        channels,
         history,
-        topics,
+        MemoryBackbone(lambda: 0),
         retry_ms=3000,
         replay_memory_bytes=1 << 20,
+        now_ms=lambda: 0,
     )
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for index in range(count):
         subscription = Subscription([f"user/{index}", "news"])
-        channels.open(subscription, RESPONSE_HEAD, True, 99)
+        streams.open(subscription, RESPONSE_HEAD, True, 99)
     python_bytes = (tracemalloc.get_traced_memory()[0] - before) / count
     tracemalloc.stop()
     assert len(channels) == count

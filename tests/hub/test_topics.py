@@ -62,11 +62,18 @@ def test_topics_with_history_or_channels_are_not_forgotten() -> None:
     topics = topics_with()
     kept, heard = topics.intern("kept"), topics.intern("heard")
     kept.log = Log()
-    heard.channels = 1
+    heard.channels = heard.named = 1
     topics.may_be_idle(kept)
     topics.may_be_idle(heard)
     assert topics.forget_idle(10) == []
     assert topics.idle_count == 0
+
+
+def test_a_topic_that_only_templates_match_is_forgotten() -> None:
+    topics = topics_with()
+    topics.intern("a").channels = 1
+    topics.may_be_idle(topics.intern("a"))
+    assert [topic.name for topic in topics.forget_idle(10)] == ["a"]
 
 
 def test_forgetting_looks_at_no_more_than_it_is_told() -> None:

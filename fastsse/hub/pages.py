@@ -1,0 +1,207 @@
+"""Pages: what a replay is sent, from memory or from the store, made once for all who resume from
+the same place.
+
+Memory is used wherever it can promise to have everything after a place. What lies before is read
+from the backbone, page by page, until memory can take over; the last page always comes from it.
+"""
+
+import sys
+from collections import OrderedDict
+from typing import Final, NamedTuple, Protocol
+
+from fastsse._core import Frame, join_frames
+from fastsse.auth.rights import Rights
+from fastsse.backbone import Stretch
+from fastsse.errors import FastsseError
+from fastsse.hub.history import PAGE_BYTES, History, Selection
+from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
+
+__all__ = ["JoinedPage", "PageCache", "Pages", "Reader"]
+
+PAGE_CACHE_BYTES = 8 * 1024 * 1024
+PAGES_MAX = 1_000
+# A page's own objects: the frame's and the page's, the key's place, the table's row.
+PAGE_COST_BYTES: Final = 400
+# Of a set of topics, beside their names: the set's tuple.
+TOPIC_COST_BYTES: Final = 8
+# What a page may be known by, however little is in it.
+KEY_FREE_BYTES: Final = 1024
+
+
+class Reader(Protocol):
+    """What a page is made for: all who want the same topics and may read the same."""
+
+    @property
+    def selectors(self) -> tuple[str, ...]: ...
+
+    @property
+    def topics(self) -> Selection: ...
+
+    @property
+    def rights(self) -> Rights | None: ...
+
+
+class JoinedPage(NamedTuple):
+    """A page ready to send. Its `frame` is None when nothing matching lies after the place."""
+
+    frame: Frame | None
+    before: int  # The place just before its first event, or where it ends.
+    through: int
+    is_last: bool
+    evicted_through: int
+    is_lost: bool  # What lies up to there was not evicted: the log that we follow lost it.
+
+
+# Selectors, grants and a place.
+_Key = tuple[tuple[str, ...], tuple[str, ...], int]
+
+
+class PageCache:
+    """Pages joined once for all who resume from the same place; the latest used are kept.
+
+    A page that ends before the head stays right for ever: what lies between two places of the
+    order does not change, and what was evicted since is still in it.
+
+    What a page is known by counts too, and a page worth less than that is not kept: else whoever
+    asks for ever different sets of topics would fill memory with their names.
+
+    Arguments:
+        limit_bytes: the bound on all pages together; there are at most PAGES_MAX of them.
+    """
+
+    __slots__ = ("_limit_bytes", "_pages", "bytes")
+
+    def __init__(self, limit_bytes: int = PAGE_CACHE_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._pages: OrderedDict[_Key, tuple[JoinedPage, int]] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def find(self, key: _Key, head: int) -> JoinedPage | None:
+        """The page kept under a key, unless something came after it."""
+        kept = self._pages.get(key)
+        if kept is None or (kept[0].is_last and kept[0].through != head):
+            return None
+        self._pages.move_to_end(key)
+        return kept[0]
+
+    def keep(self, key: _Key, page: JoinedPage) -> None:
+        """Keeps a page, when it is worth it, in the place of the one before."""
+        if page.frame is None:
+            return
+        page_bytes = page.frame.size
+        _, stale_bytes = self._pages.pop(key, (None, 0))
+        self.bytes -= stale_bytes
+        names = (*key[0], *key[1])
+        key_bytes = sum(sys.getsizeof(name) + TOPIC_COST_BYTES for name in names)
+        if key_bytes > max(page_bytes, KEY_FREE_BYTES):
+            return
+        cost_bytes = page_bytes + key_bytes + PAGE_COST_BYTES
+        self._pages[key] = page, cost_bytes
+        self.bytes += cost_bytes
+        while self.bytes > self._limit_bytes or len(self._pages) > PAGES_MAX:
+            self.bytes -= self._pages.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Lets go of all."""
+        self._pages.clear()
+        self.bytes = 0
+
+
+class Pages:
+    """Makes pages. Loop thread only.
+
+    Arguments:
+        history: what memory has.
+        turns: the way to what the backbone stores.
+        page_bytes: the bound on one page; a single event may be larger.
+        cache_bytes: the bound on the pages that are kept.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        turns: Turns,
+        page_bytes: int = PAGE_BYTES,
+        cache_bytes: int = PAGE_CACHE_BYTES,
+    ) -> None:
+        self.cache: Final = PageCache(cache_bytes)
+        self._history = history
+        self._turns = turns
+        self._page_bytes = page_bytes
+
+    def read(self, reader: Reader, after: int, asker: Asker) -> JoinedPage | FastsseError | None:
+        """The next page after a place; None when it has to be read: the asker is told the
+        stretch then, for `made`. O(page), O(1) when it is kept."""
+        history = self._history
+        page = self.cache.find(_key(reader, after), history.head)
+        if page is not None:
+            return page
+        if after >= history.evicted_through(reader.topics):
+            return self._from_memory(reader, after)
+        outcome = self._turns.read(reader.selectors, after, self._page_bytes, asker)
+        return None if outcome is UNKNOWN_YET else self.made(reader, after, outcome)
+
+    def made(
+        self, reader: Reader, after: int, outcome: Stretch | FastsseError
+    ) -> JoinedPage | FastsseError:
+        """The page from what the store has after a place. O(page)."""
+        if isinstance(outcome, FastsseError):
+            return outcome
+        # Joined already, for another with the same rights?
+        page = self.cache.find(_key(reader, after), self._history.head)
+        if page is not None:
+            return page
+        begins = self._history.evicted_through(reader.topics)
+        # What is committed and not delivered yet comes live, so it must not come from here.
+        through = min(outcome.through, self._history.head)
+        if after >= begins or outcome.evicted_through >= begins or through <= after:
+            # Memory reaches as far back as the store, or further.
+            return self._from_memory(reader, after)
+        return self._from_store(reader, after, through, outcome)
+
+    def _from_memory(self, reader: Reader, after: int) -> JoinedPage:
+        history = self._history
+        page = history.page(reader.topics, after, self._page_bytes, reader.rights)
+        return self._joined(
+            reader, after, page.frames, page.through, page.is_last, page.evicted_through
+        )
+
+    def _from_store(self, reader: Reader, after: int, through: int, stretch: Stretch) -> JoinedPage:
+        """What the store does not know is that the log lost something, so memory says that."""
+        rights = reader.rights
+        frames = [
+            frame
+            for position, topics, _, frame in stretch.entries
+            if position <= through
+            and (not frame.private or (rights is not None and rights.covers_subscribe(topics)))
+        ]
+        evicted_through = max(stretch.evicted_through, self._history.lost_through)
+        return self._joined(reader, after, frames, through, False, evicted_through)
+
+    def _joined(
+        self,
+        reader: Reader,
+        after: int,
+        frames: list[Frame],
+        through: int,
+        is_last: bool,
+        evicted_through: int,
+    ) -> JoinedPage:
+        page = JoinedPage(
+            frame=join_frames(frames) if frames else None,
+            before=frames[0].position - 1 if frames else through,
+            through=through,
+            is_last=is_last,
+            evicted_through=evicted_through,
+            is_lost=evicted_through == self._history.lost_through,
+        )
+        self.cache.keep(_key(reader, after), page)
+        return page
+
+
+def _key(reader: Reader, after: int) -> _Key:
+    rights = reader.rights
+    return reader.selectors, () if rights is None else rights.subscribe, after

@@ -1,0 +1,130 @@
+"""Turns: questions to a store, at most so many at once; the others wait, the oldest first.
+
+The same question that is under way is asked once for all who want to know, and one that nobody
+wants to know any more is not asked at all.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from enum import Enum
+from typing import Any, Final, Protocol
+
+from fastsse.backbone import Backbone, Stretch
+from fastsse.errors import FastsseError
+from fastsse.subscriptions import Cursor
+
+__all__ = ["UNKNOWN_YET", "Asker", "Turns"]
+
+
+class _Later(Enum):
+    """What a question gives that is answered later."""
+
+    UNKNOWN_YET = 0
+
+
+UNKNOWN_YET: Final = _Later.UNKNOWN_YET
+
+Put = Callable[[Callable[[Any], None]], None]
+
+
+class Asker(Protocol):
+    """Who wants to know something."""
+
+    @property
+    def ended(self) -> bool:
+        """Does not want to know any more."""
+
+    def answered(self, outcome: Any) -> None:
+        """Called once for each question that was not answered within the call."""
+
+
+class _Question:
+    __slots__ = ("askers", "key", "outcome", "put")
+
+    def __init__(self, key: Hashable, put: Put) -> None:
+        self.key = key
+        self.put = put
+        self.askers: list[Asker] = []
+        self.outcome: Any = UNKNOWN_YET
+
+
+class Turns:
+    """Asks a backbone. Loop thread only.
+
+    Arguments:
+        backbone: answers within the call, or later.
+        at_once_max: how many questions may be under way.
+
+    Attributes:
+        under_way: how many are.
+    """
+
+    def __init__(self, backbone: Backbone, at_once_max: int) -> None:
+        self.under_way = 0
+        self._backbone = backbone
+        self._at_once_max = at_once_max
+        self._questions: dict[Hashable, _Question] = {}
+        self._waiting: deque[_Question] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Questions that have still to be asked."""
+        return len(self._waiting)
+
+    def read(
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, asker: Asker
+    ) -> Stretch | FastsseError | _Later:
+        """As `Backbone.read`: gives the outcome, or UNKNOWN_YET and tells the asker later."""
+
+        def put(done: Callable[[Any], None]) -> None:
+            self._backbone.read(selectors, after, limit_bytes, done)
+
+        stretch: Stretch | FastsseError | _Later
+        stretch = self._ask((selectors, after, limit_bytes), put, asker)
+        return stretch
+
+    def seek(
+        self, selectors: tuple[str, ...], cursor: Cursor, asker: Asker
+    ) -> int | FastsseError | _Later | None:
+        """As `Backbone.seek`, and otherwise as `read`."""
+
+        def put(done: Callable[[Any], None]) -> None:
+            self._backbone.seek(selectors, cursor, done)
+
+        place: int | FastsseError | _Later | None
+        place = self._ask((selectors, cursor), put, asker)
+        return place
+
+    def _ask(self, key: Hashable, put: Put, asker: Asker) -> Any:
+        question = self._questions.get(key)
+        if question is None:
+            question = self._questions[key] = _Question(key, put)
+            if self.under_way < self._at_once_max:
+                self._begin(question)
+            else:
+                self._waiting.append(question)
+        if question.outcome is UNKNOWN_YET:
+            question.askers.append(asker)
+        return question.outcome
+
+    def _begin(self, question: _Question) -> None:
+        self.under_way += 1
+
+        def done(outcome: Any) -> None:
+            self.under_way -= 1
+            del self._questions[question.key]
+            question.outcome = outcome
+            self._begin_waiting()
+            for asker in question.askers:
+                if not asker.ended:
+                    asker.answered(outcome)
+
+        question.put(done)
+
+    def _begin_waiting(self) -> None:
+        while self._waiting and self.under_way < self._at_once_max:
+            question = self._waiting.popleft()
+            if all(asker.ended for asker in question.askers):
+                del self._questions[question.key]
+            else:
+                self._begin(question)
