@@ -99,7 +99,7 @@ class SqliteBackbone:
             ack,
             self._call,
             self._on_stored,
-            self._reader.drop,
+            self._reader.closed,
             wake,
             time.monotonic,
         )

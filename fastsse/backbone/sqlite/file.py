@@ -10,11 +10,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from fastsse.backbone.sqlite.errors import HistoryError
+from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.lease import may_have_lost
 from fastsse.backbone.sqlite.lock import FileLock
 from fastsse.backbone.sqlite.places import place_of, position_of
-from fastsse.backbone.sqlite.schema import Connect, State, open_writing, read_state
+from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
 from fastsse.backbone.sqlite.topicrows import TopicRows
 from fastsse.positions import position_at
 
@@ -44,26 +44,28 @@ class HistoryFile:
     ) -> None:
         self.path: Final = path
         self._connect: Final = connect
-        start = place_of(position_at(now_ms()))
-        self._lock = FileLock(path)
+        check_path(path)
+        self._lock: FileLock | None = FileLock(path)
         try:
-            self.connection = open_writing(path, start, connect)
+            self._open(place_of(position_at(now_ms())), must_exist=False)
         except BaseException:
             self._lock.release()
             raise
-        self._is_full_sync = False
-        self._begin()
-        stored = self._last_place()
-        clean = not self.state.ack
-        self.head: Final = position_of(max(self.state.leased_through, stored))
-        self.lost_through: Final = (
-            0 if clean or not may_have_lost(self.state) else place_of(self.head)
-        )
+        self.head: Final = position_of(max(self.state.leased_through, self._last_place))
+        self.lost_through: Final = place_of(self.head) if may_have_lost(self.state) else 0
 
-    def _begin(self) -> None:
-        self.state: State = read_state(self.connection)
+    def _open(self, start: int, must_exist: bool) -> None:
+        self.connection = open_writing(self.path, start, self._connect, must_exist)
+        self._is_full_sync = False
         self.topics: TopicRows = TopicRows()
-        self._identity = self._stat()
+        try:
+            self.state: State = read_state(self.connection)
+            (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
+            self._last_place = last or 0
+            self._identity = self._stat()
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise HistoryError(self.path, f"can't be used: {trouble_of(error).words}") from error
 
     @contextlib.contextmanager
     def transaction(self, synced: bool) -> Iterator[sqlite3.Connection]:
@@ -115,26 +117,20 @@ class HistoryFile:
 
     def reopen(self) -> None:
         """Opens the file again, and reads again what holds for it. Raises HistoryError."""
-        self.connection = open_writing(self.path, 0, self._connect, must_exist=True)
-        self._is_full_sync = False
-        self._begin()
+        self._open(0, must_exist=True)
 
     def close(self) -> None:
         """Gives up the connection and the lock. Idempotent."""
         self.close_connection()
         if self._lock is not None:
             self._lock.release()
-            self._lock = None  # type: ignore[assignment]
-
-    def _last_place(self) -> int:
-        (place,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
-        return place or 0
+            self._lock = None
 
     def _stat(self) -> tuple[int, int]:
         try:
             found = os.stat(self.path)
         except OSError as error:
-            raise HistoryError(self.path, "is not there any more") from error
+            raise HistoryError(self.path, "is gone from its place") from error
         return found.st_dev, found.st_ino
 
 

@@ -3,7 +3,8 @@
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from fastsse.backbone.sqlite.errors import HistoryError
@@ -36,7 +37,7 @@ class Reader:
         call: hands a call over to the loop thread.
         connect: opens connections.
 
-    The connection is opened with the first question, and again after `drop`.
+    The connection is opened with the first question, and again after `closed`.
     """
 
     def __init__(
@@ -66,12 +67,17 @@ class Reader:
         """Has `answer` called on the loop thread, with an error when the file can't be read."""
         self._questions.put((question, answer))
 
-    def drop(self) -> None:
-        """Closes the connection; waits for the question under way. Any thread."""
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Has no connection meanwhile; questions wait. Waits for the one under way. Any thread."""
         with self._in_use:
-            connection, self._connection, self._reading = self._connection, None, None
-            if connection is not None:
-                connection.close()
+            self._drop()
+            yield
+
+    def _drop(self) -> None:
+        connection, self._connection, self._reading = self._connection, None, None
+        if connection is not None:
+            connection.close()
 
     def stop(self) -> None:
         """Answers what was asked, then ends; does not wait."""
@@ -80,7 +86,7 @@ class Reader:
     def join(self) -> None:
         """Waits for the end."""
         self._thread.join()
-        self.drop()
+        self._drop()
 
     def _run(self) -> None:
         while (asked := self._questions.get()) is not None:
@@ -89,13 +95,13 @@ class Reader:
             self._call(lambda answer=answer, found=found: answer(found))  # type: ignore[misc]
 
     def _answer(self, question: Question) -> object | FastsseError:
-        try:
-            with self._in_use:
+        with self._in_use:
+            try:
                 return question(self._opened())
-        except (sqlite3.Error, HistoryError, ValueError) as error:
-            log.error("History can't be read.", path=self._path, error=str(error))
-            self.drop()
-            return Refused("backbone", READ_AGAIN_S)
+            except (sqlite3.Error, HistoryError, ValueError) as error:
+                log.error("History can't be read.", path=self._path, error=str(error))
+                self._drop()
+                return Refused("backbone", READ_AGAIN_S)
 
     def _opened(self) -> Reading:
         if self._reading is None:

@@ -18,7 +18,8 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
@@ -27,19 +28,20 @@ from fastsse.backbone.sqlite.schema import open_reading
 __all__ = ["reopen"]
 
 
-def reopen(file: HistoryFile, close_others: Callable[[], None]) -> None:
+def reopen(file: HistoryFile, others_closed: AbstractContextManager[None]) -> None:
     """Closes everything, renews the log, opens the file again.
 
     Arguments:
-        close_others: closes the other connections of this process.
+        others_closed: within it, this process has no other connection.
 
     Raises OSError, sqlite3.Error or HistoryError; to be tried again then, whole.
     """
-    with _log_is_left(file.path):
-        file.close_connection()
-        close_others()
-    _renew_log(file.path)
-    file.reopen()
+    with contextlib.ExitStack() as stack:
+        with _log_is_left(file.path):
+            file.close_connection()
+            stack.enter_context(others_closed)
+        _renew_log(file.path)
+        file.reopen()
 
 
 @contextlib.contextmanager

@@ -221,9 +221,9 @@ class Retention:
         if self._round_at == 0:
             self._round_began_ms = self._now_ms()
             self._forget_keys()
-            self._rounds += 1
-            if self._rounds % FORGET_ROUNDS == 1:
+            if self._rounds % FORGET_ROUNDS == 0:
                 self._forget_topics()
+            self._rounds += 1
         (found,) = self._file.connection.execute(
             "SELECT json_group_array(json_array(number, name, events, bytes, (SELECT min(place)"
             " FROM topic_event WHERE topic = number))) FROM (SELECT number, name, events, bytes"

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.batch import Batch
@@ -71,7 +72,7 @@ class Writer:
         ack: `received`, `written` or `synced`.
         call: hands a call over to the loop thread.
         told: called there with what came of batches, in order.
-        close_readers: closes the other connections of this process.
+        readers_closed: makes what keeps readers from having a connection.
         wake: the checkpointer's.
         monotonic_s: a clock that only goes forward.
     """
@@ -84,7 +85,7 @@ class Writer:
         ack: str,
         call: Callable[[Callable[[], None]], None],
         told: Callable[[Stored], None],
-        close_readers: Callable[[], None],
+        readers_closed: Callable[[], AbstractContextManager[None]],
         wake: threading.Event,
         monotonic_s: Callable[[], float],
     ) -> None:
@@ -94,7 +95,7 @@ class Writer:
         self._ack: Final = ack
         self._call: Final = call
         self._told: Final = told
-        self._close_readers: Final = close_readers
+        self._readers_closed: Final = readers_closed
         self._wake: Final = wake
         self._monotonic_s: Final = monotonic_s
         self._queue: Final[deque[Work]] = deque()
@@ -215,9 +216,8 @@ class Writer:
         if self._trouble is None or self._trouble.words != trouble.words:
             log.error("History can't be written.", path=self._file.path, why=trouble.words)
         self._trouble = trouble
-        if trouble.must_reopen:
-            self._must_reopen = True
-            self._doubtful += batches
+        self._must_reopen = self._must_reopen or trouble.must_reopen
+        self._doubtful += batches
         self._owe(batches)
         self._tell(Stored(batches, self._file.state.leased_through, trouble))
 
@@ -266,23 +266,22 @@ class Writer:
         """Tries whether the cause is gone; stores what is owed when it is."""
         try:
             if self._must_reopen:
-                reopen(self._file, self._close_all)
-                self._settle()
+                self._checkpointer.drop()
+                reopen(self._file, self._readers_closed())
                 self._must_reopen = False
+            self._settle()
             self._try_out()
         except _CAUGHT as error:
-            self._fail(error, [])
+            self._fail(error, list(self._owed))
             return
         self._trouble = None
         log.info("History can be written again.", path=self._file.path)
         self._tell(Stored([], self._file.state.leased_through, None))
 
-    def _close_all(self) -> None:
-        self._checkpointer.drop()
-        self._close_readers()
-
     def _settle(self) -> None:
         """Makes true what was said of batches that may be in the file although they failed."""
+        if not self._doubtful:
+            return
         doubtful = [batch for batch in self._doubtful if batch.repeats is None]
         told = [batch for batch in doubtful if batch.is_told]
         stored = self._file.stored_places(place_of(b.entries[0].position) for b in told)

@@ -1,0 +1,210 @@
+"""What is let go, and that every reader is told so: against a model that keeps everything."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastsse.backbone.sqlite.batch import Batch
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.places import PlaceClock, place_of, position_of
+from fastsse.backbone.sqlite.reading import Reading
+from fastsse.backbone.sqlite.retention import Retention
+from fastsse.backbone.sqlite.schema import open_reading
+from fastsse.backbone.sqlite.storing import EVENT_COST_BYTES, store_entries
+from fastsse.config import Config
+from fastsse.entries import Entry, encode_entries, pack_entry
+from fastsse.events import Event
+from tests.backbone.storage import Clock, opened, until
+
+NAMES = ("few", "small", "short", "plain", "none")
+CONFIG = Config(
+    history_events=6,
+    history_bytes="1MiB",
+    history_age="1h",
+    max_lag="1KiB",
+    topics=[
+        {"match": "few", "history_events": 2},
+        {"match": "small", "history_bytes": "1KiB"},
+        {"match": "short", "history_age": "10s"},
+        {"match": "none", "history_events": 0},
+    ],
+)
+
+
+@dataclass
+class Model:
+    """All events ever, and what each topic keeps of them by the rules."""
+
+    entries: list[Entry] = field(default_factory=list)
+    kept: dict[str, list[Entry]] = field(default_factory=lambda: {name: [] for name in NAMES})
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        for name in entry.topics:
+            self.kept[name].append(entry)
+
+    def let_go(self, now_ms: int) -> None:
+        for name, kept in self.kept.items():
+            limits = CONFIG.limits(name)
+            aged = (now_ms - round(limits.age_s * 1000)) << 64
+            while kept and (
+                len(kept) > limits.events
+                or sum(map(cost, kept)) > limits.bytes
+                or kept[0].position <= aged
+            ):
+                kept.pop(0)
+
+    def follow(self, name: str, positions: list[int]) -> None:
+        """The bound on all topics took more: the oldest, and nothing in between."""
+        kept = [entry for entry in self.kept[name] if entry.position in positions]
+        assert kept == self.kept[name][len(self.kept[name]) - len(kept) :]
+        assert len(kept) == len(positions)
+        self.kept[name] = kept
+
+    def all_kept(self) -> list[Entry]:
+        kept = {entry.position: entry for kept in self.kept.values() for entry in kept}
+        return list(kept.values())
+
+
+def cost(entry: Entry) -> int:
+    return len(pack_entry(entry)) + EVENT_COST_BYTES
+
+
+UNBOUNDED = 1 << 40
+STEPS = st.lists(
+    st.one_of(
+        st.lists(
+            st.tuples(
+                st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True),
+                st.integers(0, 400),
+            ),
+            min_size=1,
+            max_size=6,
+        ),
+        st.sampled_from(["let go", "5s pass", "a day passes", "a day back", "reopen"]),
+    ),
+    max_size=14,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=STEPS, total_bytes=st.sampled_from([2_000, UNBOUNDED]))
+def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[object], total_bytes: int
+) -> None:
+    path, clock = tmp_path_factory.mktemp("model") / "history.db", Clock()
+    model = Model()
+    file = HistoryFile(str(path), clock)
+    start = file.head
+    retention = Retention(file, CONFIG.limits, total_bytes, clock)
+    positions = PlaceClock(clock, file.head)
+    try:
+        for step in [*steps, "let go"]:
+            if isinstance(step, list):
+                events = [Event(topics, "x" * size) for topics, size in step]
+                first = positions.take(len(events))
+                entries = encode_entries(range(first, first + len(events)), events)
+                with file.transaction(synced=False):
+                    retention.note(store_entries(file, entries))
+                for entry in entries:
+                    model.add(entry)
+            elif step == "reopen":
+                file.close()
+                file = HistoryFile(str(path), clock)
+                retention = Retention(file, CONFIG.limits, total_bytes, clock)
+            elif step == "let go":
+                clock.ms += 1_000
+                # A round finds what is too old, and the next steps let it go.
+                while retention.step() or retention.round_is_due(clock.ms):
+                    pass
+                model.let_go(clock.ms)
+                check(path, model, start, positions.last, total_bytes)
+            else:
+                clock.ms += {"5s pass": 5_000, "a day passes": 86_400_000}.get(
+                    str(step), -86_400_000
+                )
+        assert file.state.events == len(model.all_kept())
+        assert file.state.bytes == sum(map(cost, model.all_kept()))
+    finally:
+        file.close()
+
+
+def check(path: Path, model: Model, start: int, head: int, total_bytes: int) -> None:
+    """What is read is what is kept; and nothing that is gone lies above `evicted_through`."""
+    connection = open_reading(str(path))
+    reading = Reading(connection, 0)
+    try:
+        if total_bytes < UNBOUNDED:
+            for name in NAMES:
+                stretch = reading.stretch((name,), 0, head, 1 << 20)
+                model.follow(name, [entry.position for entry in stretch.entries])
+            assert sum(map(cost, model.all_kept())) <= total_bytes
+        for selectors in (*((name,) for name in NAMES), ("few", "small"), NAMES, ("*",)):
+            stretch = reading.stretch(selectors, 0, head, 1 << 20)
+            named = NAMES if selectors == ("*",) else selectors
+            kept = {e.position for name in named for e in model.kept[name]}
+            assert {entry.position for entry in stretch.entries} == kept
+            gone = [
+                entry.position
+                for entry in model.entries
+                if not set(named).isdisjoint(entry.topics)
+                if any(entry not in model.kept[name] for name in entry.topics if name in named)
+                if selectors != ("*",) or entry.position not in kept
+            ]
+            # No loss goes untold, and none is told that did not happen.
+            assert stretch.evicted_through == max(gone, default=start)
+    finally:
+        connection.close()
+
+
+async def test_topics_without_events_are_forgotten_and_their_readers_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastsse.backbone.sqlite.retention.REMEMBERED_MAX", 3)
+    monkeypatch.setattr("fastsse.backbone.sqlite.retention.FORGET_ROUNDS", 1)
+    clock, config = Clock(), Config(history_events=0, history_age="10s")
+    path = tmp_path / "history.db"
+    async with opened(path, config, now_ms=clock) as tail:
+        for index in range(10):
+            await tail.append(Event(f"t{index}"))
+        counters = tail.backbone.counters
+        await until(lambda: counters()["stored_events"] == 0)
+    file = HistoryFile(str(path), clock)
+    retention = Retention(file, config.limits, 0, clock)
+    for _ in range(4):
+        clock.ms += 2_000
+        retention.step()
+    (rows,) = file.connection.execute("SELECT count(*) FROM topic").fetchone()
+    file.close()
+    assert rows == 3
+    async with opened(path, config, now_ms=clock) as tail:
+        for index in range(10):
+            assert (await tail.read((f"t{index}",), 0)).evicted_through > 0
+        (position,) = await tail.append(Event("t0"))
+        assert position > (await tail.read(("t0",), 0)).evicted_through - 1
+
+
+async def test_stored_history_shrinks_under_load_and_stays_within_its_bound(
+    tmp_path: Path,
+) -> None:
+    config = Config(history_events=100, history_age="1d")
+    async with opened(tmp_path / "history.db", config) as tail:
+        answers = [tail.append(*(Event("a", "x") for _ in range(50))) for _ in range(60)]
+        for answer in answers:
+            await answer
+        counters = tail.backbone.counters
+        await until(lambda: counters()["stored_events"] == 100)
+        found = await tail.read_all(("a",), 0, 1 << 20)
+        assert [entry.position for entry in found] == tail.positions[-100:]
+        assert (await tail.read(("a",), 0)).evicted_through == tail.positions[-101]
+
+
+def test_a_batch_lies_in_a_row() -> None:
+    entries = encode_entries(range(5, 8), [Event("a")] * 3)
+    assert list(Batch(entries, lambda _: None, None).positions) == [5, 6, 7]
+    assert position_of(place_of(5)) == 5
