@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from jwt.algorithms import Algorithm
 
-__all__ = ["ALGORITHMS", "ASYMMETRIC", "BadKey", "Key", "check_key", "key_of_jwk", "read_key"]
+__all__ = [
+    "ALGORITHMS",
+    "ASYMMETRIC",
+    "BadKey",
+    "Key",
+    "check_key",
+    "key_of_jwk",
+    "read_key",
+    "signing_key",
+]
 
 HMAC: Final = ("HS256", "HS384", "HS512")
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -171,6 +180,20 @@ def _kinds_of(public: Any) -> tuple[str, ...]:
     if isinstance(public, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
         return ("EdDSA",)
     raise BadKey("an RSA key, one on P-256, P-384 or P-521, or an Edwards key")
+
+
+def signing_key(raw: bytes, algorithms: Sequence[str] = ()) -> tuple[Any, str]:
+    """A key that signs, as PyJWT takes it, and the algorithm: the first that suits. For
+    development tokens. Raises BadKey, also for a public key."""
+    key = check_key(raw, algorithms)
+    suiting = [name for name in algorithms or ALGORITHMS if name in key.algorithms]
+    if not raw.startswith(_PEM):
+        return raw, suiting[0]
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if b"PRIVATE KEY-----" not in raw:
+        raise BadKey("private: a public key can't sign")
+    return load_pem_private_key(raw, password=None), suiting[0]
 
 
 def key_of_jwk(jwk: Any, algorithms: Sequence[str]) -> Key | None:

@@ -75,7 +75,7 @@ class Revocation(NamedTuple):
 
     def pack(self) -> bytes:
         """As `unpack` reads it."""
-        return orjson.dumps(self)
+        return orjson.dumps([*self])
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Revocation":
@@ -126,7 +126,7 @@ class RevocationDesk:
         """Tells all, or takes another."""
         if message == _LIST:
             self._forget_ended()
-            answer(orjson.dumps(list(self._kept.values())))
+            answer(orjson.dumps([[*one] for one in self._kept.values()]))
         else:
             answer(self._take(Revocation.unpack(message)))
 

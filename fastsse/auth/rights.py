@@ -11,9 +11,11 @@ from fastsse.selectors import compile_selector
 __all__ = ["ANONYMOUS", "REVOKE_TOPIC", "Rights", "claim_hash"]
 
 ANY: Final = "*"
-# Whoever may publish to this topic may revoke tokens. Nobody can publish to it: topics that begin
-# with $ are the server's.
+# Whoever may publish to this topic (by its name or by *) may revoke tokens. Nobody can publish to
+# it: topics that begin with $ are the server's.
 REVOKE_TOPIC: Final = "$fastsse/revoke"
+
+_RESERVED: Final = "$"
 
 # A subject's name is chosen by others; without our key none can be made that meets another's hash.
 _HASH_KEY: Final = secrets.token_bytes(16)
@@ -44,6 +46,8 @@ class _Grants:
     def __contains__(self, topic: str) -> bool:
         if self._any or topic in self._exact:
             return True
+        if topic.startswith(_RESERVED):  # No template means those by accident.
+            return False
         return any(template.matches(topic) for template in self._templates)
 
 

@@ -136,7 +136,10 @@ class Verifier:
         Raises Unauthorised with the reason, or KeysMissing. O(bytes) and a signature at first,
         later a hash.
         """
-        ring, memory, now_s = self._rings[side], self._memories[side], self._now_s()
+        ring = self._rings.get(side)
+        if ring is None:
+            raise Unauthorised("There is no key for subscribers' tokens here.")
+        memory, now_s = self._memories[side], self._now_s()
         if ring.key_set is not None and ring.key_set.generation != memory.generation:
             memory.clear()
             memory.generation = ring.key_set.generation

@@ -20,6 +20,7 @@ COMMANDS = {
     "listen": ("fastsse.cli.listen", "listen", "Show a topic's events as they come."),
     "swarm": ("fastsse.swarm.command", "command", "Hold very many streams; say what they got."),
     "doctor": ("fastsse.cli.doctor", "doctor", "Say what this machine or a path lacks."),
+    "token": ("fastsse.cli.token", "token", "Make and explain tokens (JWT)."),
     "config": ("fastsse.cli.config", "config", "Show or check the configuration."),
 }
 

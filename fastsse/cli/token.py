@@ -1,0 +1,291 @@
+"""`fastsse token mint|explain`: tokens for trying things out, and what a server thinks of one."""
+
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import click
+
+from fastsse.auth.guard import DESKS, make_guard
+from fastsse.auth.jwks import KeysMissing
+from fastsse.auth.keys import BadKey, read_key, signing_key
+from fastsse.auth.rights import Rights
+from fastsse.auth.token import TOKEN_MAX_BYTES, Token, open_token, read_payload
+from fastsse.auth.verifier import Side, Verifier
+from fastsse.cli import EXIT_FAILED
+from fastsse.cli.flags import FILE_HELP, OptionFlag, ServerCommand, given_flags
+from fastsse.config import Config, RightsOptions, catalogue, load
+from fastsse.control import LocalControl
+from fastsse.errors import FastsseError, Unauthorised
+from fastsse.units import format_duration, parse_duration_s
+
+__all__ = ["token"]
+
+_NEVER: Final = "never"
+_MARKS: Final = {"publish": "publisher_jwt_key", "subscribe": "subscriber_jwt_key"}
+SIDES: Final[tuple[Side, ...]] = ("publish", "subscribe")
+
+
+def rights_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command `--config` and the server's options about tokens."""
+    click.option("--config", "file", metavar="FILE", help=FILE_HELP)(function)
+    parameters: list[click.Parameter] = function.__click_params__  # type: ignore[attr-defined]
+    options = [one for one in catalogue().values() if one.group == RightsOptions.title]
+    parameters[:0] = [OptionFlag(option) for option in reversed(options)]
+    return function
+
+
+@click.group()
+def token() -> None:
+    """Make development tokens, and explain given ones."""
+
+
+def _lifetime_s(_: click.Context, __: click.Parameter, text: str) -> float | None:
+    if text == _NEVER:
+        return None
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, or never") from None
+
+
+def _json(_: click.Context, __: click.Parameter, text: str | None) -> object:
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        raise click.BadParameter("must be JSON") from None
+
+
+@token.command(cls=ServerCommand)
+@click.option("--publish", multiple=True, metavar="SELECTOR", help="Grant publishing; repeatable.")
+@click.option(
+    "--subscribe", multiple=True, metavar="SELECTOR", help="Grant private events; repeatable."
+)
+@click.option("--payload", metavar="JSON", callback=_json, help="Told in subscription events.")
+@click.option("--subject", metavar="TEXT", help="Who it is (sub).")
+@click.option("--id", "token_id", metavar="TEXT", help="The token's id (jti); else a random one.")
+@click.option(
+    "--lifetime",
+    metavar="DURATION",
+    default="1h",
+    show_default=True,
+    callback=_lifetime_s,
+    help="Until it ends; or never.",
+)
+@click.option("--key", metavar="KEY", help="Sign with this secret, private PEM key or file.")
+@click.option("--kid", metavar="TEXT", help="The key's name in the header.")
+@click.option("--alg", metavar="ALG", help="Sign with this algorithm.")
+@rights_options
+@click.pass_context
+def mint(ctx: click.Context, /, file: str | None, **given: Any) -> None:
+    """Print a token for development. Its key is that of the server's options, else --key; a public
+    key can't sign, so name the private one."""
+    config = load(given_flags(ctx, _server_flags(given)), file).config
+    import jwt
+
+    text, algorithms = _signing_text(config, given)
+    try:
+        key, algorithm = signing_key(read_key(text), [given["alg"]] if given["alg"] else algorithms)
+    except BadKey as error:
+        raise click.UsageError(f"The key to sign with must be {error}.") from None
+    headers = {"kid": given["kid"]} if given["kid"] else None
+    click.echo(jwt.encode(_claims(config, given), key, algorithm, headers=headers))
+
+
+def _server_flags(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in catalogue()}
+
+
+def _signing_text(config: Config, given: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The key's text, and the algorithms that it is pinned to."""
+    if given["key"]:
+        return given["key"], ()
+    wanted = [side for side in SIDES if given[side]] or ["subscribe"]
+    found = {_key_of(config, _MARKS[side]) for side in wanted}
+    if len(found) > 1:
+        raise click.UsageError("Publishers and subscribers have different keys: make two tokens.")
+    name = found.pop()
+    if name is None:
+        raise click.UsageError("Set jwt_key (FASTSSE_JWT_KEY, --jwt-key), or give --key.")
+    prefix = name.removesuffix("jwt_key")
+    return getattr(config, name).get_secret_value(), getattr(config, f"{prefix}jwt_algorithms")
+
+
+def _key_of(config: Config, name: str) -> str | None:
+    if getattr(config, name):
+        return name
+    return "jwt_key" if config.jwt_key else None
+
+
+def _claims(config: Config, given: dict[str, Any]) -> dict[str, Any]:
+    now_s = int(time.time())
+    grants: dict[str, object] = {side: list(given[side]) for side in SIDES if given[side]}
+    if given["payload"] is not None:
+        grants["payload"] = given["payload"]
+    claims = {
+        "mercure": grants,
+        "sub": given["subject"],
+        "jti": given["token_id"] or secrets.token_hex(16),
+        "iat": now_s,
+        "exp": None if given["lifetime"] is None else now_s + max(1, round(given["lifetime"])),
+        "aud": config.jwt_audience[0] if config.jwt_audience else None,
+        "iss": config.jwt_issuer[0] if config.jwt_issuer else None,
+    }
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+@token.command(cls=ServerCommand)
+@click.argument("text", metavar="[TOKEN]", default="-")
+@click.option("--topic", "topics", multiple=True, help="Say what may be done with it; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@rights_options
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    /,
+    text: str,
+    topics: tuple[str, ...],
+    as_json: bool,
+    file: str | None,
+    **flags: Any,
+) -> int:
+    """Say what a token grants, when it ends, and whether a server with these options takes it.
+
+    Without TOKEN it is read from standard input, which no shell remembers. Exits with 1 when it
+    is refused both to publishers and to subscribers.
+    """
+    config = load(given_flags(ctx, flags), file).config
+    raw = (sys.stdin.read(TOKEN_MAX_BYTES + 2) if text == "-" else text).strip()
+    raw = raw.removeprefix("Bearer ").strip()
+    judged = asyncio.run(_judge(config, raw.encode("utf-8", "replace")))
+    if as_json:
+        click.echo(json.dumps(judged.members(topics), indent=2))
+    else:
+        click.echo("\n".join(judged.lines(topics)))
+    return 0 if judged.is_taken else EXIT_FAILED
+
+
+async def _judge(config: Config, raw: bytes) -> "_Judged":
+    content, claims = _read(raw)
+    guard = make_guard(config, LocalControl(DESKS, lambda events: None))
+    if guard is None:
+        return _Judged(content, claims, {})
+    try:
+        verdicts = {side: await _verdict(guard.verifier, raw, side) for side in SIDES}
+    finally:
+        guard.close()
+    return _Judged(content, claims, verdicts)
+
+
+async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
+    """The rights, or why there are none."""
+    try:
+        return verifier.verify(raw, side)
+    except Unauthorised as error:
+        return error.detail
+    except KeysMissing as missing:
+        fetched: asyncio.Future[FastsseError | None] = asyncio.get_running_loop().create_future()
+        missing.fetch(fetched.set_result)
+        if await fetched is not None:
+            return "The key set can't be fetched."
+        return await _verdict(verifier, raw, side)
+
+
+def _read(raw: bytes) -> tuple[Token | str, dict[str, Any]]:
+    """What the token says, whoever signed it; or why that can't be read."""
+    try:
+        content = open_token(raw)
+        return content, read_payload(content)
+    except Unauthorised as error:
+        return error.detail, {}
+
+
+class _Judged(NamedTuple):
+    """A token's content, and for each side the rights or why not; no sides without a key."""
+
+    content: Token | str
+    claims: dict[str, Any]
+    verdicts: dict[Side, Rights | str]
+
+    @property
+    def is_taken(self) -> bool:
+        verdicts = self.verdicts.values()
+        has_rights = any(isinstance(verdict, Rights) for verdict in verdicts)
+        return has_rights if verdicts else not isinstance(self.content, str)
+
+    def members(self, topics: tuple[str, ...]) -> dict[str, Any]:
+        said = isinstance(self.content, Token)
+        return {
+            "alg": self.content.algorithm if isinstance(self.content, Token) else None,
+            "kid": self.content.kid if isinstance(self.content, Token) else None,
+            "claims": self.claims if said else None,
+            "unreadable": None if said else self.content,
+            "sides": {side: self._side(side, verdict) for side, verdict in self.verdicts.items()},
+            "topics": {topic: self._topic(topic) for topic in topics},
+        }
+
+    def lines(self, topics: tuple[str, ...]) -> list[str]:
+        """For people. What the token says is shown as JSON: it may hold anything."""
+        if isinstance(self.content, str):
+            return [f"refused    {self.content}"]
+        lines = [f"signed     {_shown(self.content.algorithm)}{self._kid()}"]
+        for name in ("sub", "jti", "iss", "aud"):
+            if name in self.claims:
+                lines.append(f"{name:<11}{_shown(self.claims[name])}")
+        for name in ("iat", "nbf", "exp"):
+            if name in self.claims or name == "exp":
+                lines.append(f"{name:<11}{_when(self.claims.get(name))}")
+        grants = self.claims.get("https://mercure.rocks/", self.claims.get("mercure"))
+        for name in ("publish", "subscribe", "payload"):
+            if isinstance(grants, dict) and name in grants:
+                lines.append(f"{name:<11}{_shown(grants[name])}")
+        if not self.verdicts:
+            lines.append("Not verified: no key is configured (jwt_key).")
+        for side, verdict in self.verdicts.items():
+            who = "publishers" if side == "publish" else "subscribers"
+            lines.append(f"As {who} show it: {verdict if isinstance(verdict, str) else 'taken.'}")
+        for topic in topics:
+            allowed = [what for what, is_allowed in self._topic(topic).items() if is_allowed]
+            lines.append(f"{_shown(topic)}: {', '.join(allowed) or 'nothing'}")
+        return lines
+
+    def _kid(self) -> str:
+        assert isinstance(self.content, Token)
+        return "" if self.content.kid is None else f", kid {_shown(self.content.kid)}"
+
+    def _side(self, side: Side, verdict: Rights | str) -> dict[str, Any]:
+        if isinstance(verdict, str):
+            return {"taken": False, "why": verdict}
+        return {"taken": True, "grants": getattr(verdict, side), "ends_s": verdict.expires_s}
+
+    def _topic(self, topic: str) -> dict[str, bool]:
+        publisher, subscriber = (self.verdicts.get(side) for side in SIDES)
+        return {
+            "publish": isinstance(publisher, Rights) and publisher.covers_publish([topic]),
+            "read private events": isinstance(subscriber, Rights)
+            and subscriber.covers_subscribe([topic]),
+        }
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 500 else text[:499] + "…"
+
+
+def _when(value: object) -> str:
+    """A time and how far it is away."""
+    if value is None:
+        return "never"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _shown(value)
+    try:
+        moment = datetime.fromtimestamp(value, UTC).isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):
+        return _shown(value)
+    distance = format_duration(abs(round(value - time.time())))
+    return f"{moment} ({f'in {distance}' if value > time.time() else f'{distance} ago'})"
