@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis as client_library
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 # Starting is quick; a busy machine is not.
 START_S = 30
@@ -54,9 +56,11 @@ class RedisServer:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
-        self._options = {"save": "", "appendonly": "no"} | options
+        self.options: dict[str, str | int] = {"save": "", "appendonly": "no"} | options
         self._process: subprocess.Popen[bytes] | None = None
-        self.client: Any = client_library.Redis(port=self.port, socket_timeout=START_S)
+        self.client: Any = client_library.Redis(
+            port=self.port, socket_timeout=START_S, retry=Retry(NoBackoff(), 0)
+        )
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
@@ -65,7 +69,7 @@ class RedisServer:
         assert found is not None
         options = [
             part
-            for name, value in self._options.items()
+            for name, value in self.options.items()
             for part in (f"--{name.replace('_', '-')}", str(value))
         ]
         with (self._folder / "log").open("ab") as output:

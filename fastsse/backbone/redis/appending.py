@@ -310,33 +310,40 @@ class Appender:
         """Redis took nothing of it, and says why; until it takes a probe, nothing is sent."""
         group.refuse()
         self._forget(group)
-        self._health.fails(PART, str(refusal))
         self._health.counts["redis_refused"] += 1
+        await self._name(refusal)
         self._refuse_queue()
+        await self._until_it_works()
+
+    async def _until_it_works(self) -> None:
+        """Tries with a group of no events, which needs the same rights, memory and replicas.
+
+        Its number is above all that were given up, so none of these is stored after it.
+        """
+        while not await self._probe():
+            pass
+
+    async def _probe(self) -> bool:
+        try:
+            link = await self._open_link()
+            if not await self._send(link, self._group(())):
+                return False
+        except AnswerLost as fault:
+            await self._lose_link(fault)
+        except Refusal as refusal:
+            await self._name(refusal)
+            await asyncio.sleep(PROBE_S)
+        else:
+            self._well()
+            return True
+        return False
+
+    async def _name(self, refusal: Refusal) -> None:
+        self._health.fails(PART, str(refusal))
         if refusal.code == "READONLY":
             # Another may be the master by now, under the same name.
             await self._drop_link()
             self._elsewhere()
-        await self._until_it_works()
-
-    async def _until_it_works(self) -> None:
-        """Tries with a group of no events, which needs the same rights, memory and replicas."""
-        while True:
-            try:
-                await asyncio.sleep(PROBE_S)
-                link = await self._open_link()
-                if await self._send(link, self._group(())):
-                    self._well()
-                    return
-            except AnswerLost as fault:
-                await self._drop_link()
-                self._health.fails(PART, str(fault))
-            except Refusal as refusal:
-                if refusal.code == "READONLY":
-                    # Another may be the master by now, under the same name.
-                    await self._drop_link()
-                    self._elsewhere()
-                self._health.fails(PART, str(refusal))
 
     def _well(self) -> None:
         self._backoff.reset()

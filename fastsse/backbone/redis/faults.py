@@ -5,7 +5,7 @@ from typing import Final
 
 from redis import exceptions
 
-__all__ = ["AnswerLost", "Refusal", "Silence", "refusal_of"]
+__all__ = ["AnswerLost", "Elsewhere", "Refusal", "Silence", "refusal_of"]
 
 # What operators read in `/readyz` and the log.
 MEANINGS: Final = {
@@ -22,6 +22,7 @@ MEANINGS: Final = {
     "NOREPLICAS": "Redis has too few replicas to write",
     "MAXCLIENTS": "Redis has too many clients",
     "WRONGTYPE": "a key of ours in Redis holds something else",
+    "UNBLOCKED": "Redis has changed its role",
     "NOSCRIPT": "Redis has forgotten a script",
 }
 _BY_CLASS: Final = (
@@ -54,6 +55,10 @@ class Silence(AnswerLost):
 
     def __init__(self) -> None:
         super().__init__("Redis does not answer")
+
+
+class Elsewhere(AnswerLost):
+    """The connection was ended on purpose: this Redis is not the one that can be written to."""
 
 
 class Refusal(Exception):

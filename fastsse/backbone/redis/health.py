@@ -27,8 +27,8 @@ class Health:
 
     @property
     def trouble(self) -> str | None:
-        """The trouble that came first of those that are left."""
-        return next(iter(self._troubles.values()), None)
+        """What is wrong now, each thing once; None when all is well."""
+        return "; ".join(dict.fromkeys(self._troubles.values())) or None
 
     def fails(self, part: str, why: str) -> None:
         """A part can't do its work."""

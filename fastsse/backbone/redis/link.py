@@ -149,9 +149,9 @@ class Link:
                 raise
             return await self.call(b"EVAL", script.text, *tail)
 
-    def abort(self, why: str) -> None:
-        """Ends its use; whoever waits gets AnswerLost. `close` is still its owner's to call."""
-        self._end(AnswerLost(why))
+    def abort(self, fault: AnswerLost) -> None:
+        """Ends its use; whoever waits gets the fault. `close` is still its owner's to call."""
+        self._end(fault)
 
     async def close(self) -> None:
         """Ends it; whoever waits gets AnswerLost."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from fastsse.backbone import Broken, Deliver
-from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence
+from fastsse.backbone.redis.faults import AnswerLost, Elsewhere, Refusal, Silence
 from fastsse.backbone.redis.health import Health, SkipLog
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
@@ -98,6 +98,8 @@ class Tail:
             try:
                 await backoff.wait()
                 await self._follow_link(backoff)
+            except Elsewhere:
+                backoff.reset()
             except AnswerLost as fault:
                 self._health.counts["redis_reconnects"] += 1
                 # A connection that is cut and comes back at once is no trouble.
@@ -112,7 +114,7 @@ class Tail:
     def reconnect(self) -> None:
         """Has it connect anew: this Redis is not the one to follow."""
         if self._link is not None:
-            self._link.abort("connecting anew")
+            self._link.abort(Elsewhere())
 
     async def reached(self, position: int, wait_s: float) -> bool:
         """Whether the head reaches a position within a time."""

@@ -1,0 +1,121 @@
+"""A proxy of ours between nodes and a Redis, which can do what networks do: delay, freeze, cut,
+close one half, swallow an answer, lead to another server."""
+
+import asyncio
+import contextlib
+from types import TracebackType
+from typing import Self
+
+
+class Proxy:
+    """Passes bytes on, both ways.
+
+    Attributes:
+        target: the port that new connections are led to.
+        delay_s: each piece of bytes waits for so long.
+        mute: connections that have sent these bytes hear nothing.
+        swallow: answers that hold these bytes are not passed on: the connection is cut instead.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.delay_s = 0.0
+        self.swallow: bytes | None = None
+        self.swallowed = 0
+        self.mute: bytes | None = None
+        self.connections = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.close()
+        self.cut()
+        self.mute = None
+        self.thaw()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def freeze(self) -> None:
+        """Nothing passes any more, and nobody is told: no error, just no progress."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Resets every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def half_close(self) -> None:
+        """Ends one direction of every connection: what comes from the server."""
+        for writer in self._writers:
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.write_eof()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self._writers.add(writer)
+        try:
+            await self._flowing.wait()
+            to_server = await asyncio.open_connection("127.0.0.1", self.target)
+            self._writers.add(to_server[1])
+            try:
+                asked = bytearray()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._ask(reader, to_server[1], asked))
+                    group.create_task(self._answer(to_server[0], writer, asked))
+            finally:
+                self._writers.discard(to_server[1])
+                to_server[1].transport.abort()
+        except* (OSError, ConnectionError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytearray
+    ) -> None:
+        while data := await reader.read(64 * 1024):
+            asked += data
+            del asked[:-4096]
+            await self._pass(writer, data)
+        raise ConnectionResetError
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytearray
+    ) -> None:
+        while data := await reader.read(64 * 1024):
+            while self.mute is not None and self.mute in asked:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            if self.swallow is not None and self.swallow in data:
+                self.swallow = None
+                self.swallowed += 1
+                raise ConnectionResetError
+            await self._pass(writer, data)
+        raise ConnectionResetError
+
+    async def _pass(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        await self._flowing.wait()
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        writer.write(data)
+        await writer.drain()
