@@ -25,3 +25,11 @@ control:
 - While there is no hub `backbone.trouble` says so. Streams stay open, publishers wait for at most
   2 s, and are then refused.
 """
+
+from fastsse.bus.backbone import BusBackbone
+from fastsse.bus.connecting import connect
+from fastsse.bus.control import BusControl
+from fastsse.bus.hubprocess import run_hub
+from fastsse.bus.uplink import BusError
+
+__all__ = ["BusBackbone", "BusControl", "BusError", "connect", "run_hub"]

@@ -1,0 +1,318 @@
+"""The worker's end of the bus, as the backbone of its hub.
+
+What is published goes up and comes back down the log, as what others publish does; what is read
+or sought is asked of the hub process. While that is away publishers and readers wait for a short
+time, and streams stay as they are.
+"""
+
+import asyncio
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import Final
+
+from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_position, text
+from fastsse.bus.greeting import Welcome
+from fastsse.bus.handover import Dump, evicted_frames, read_entries, read_evicted
+from fastsse.bus.origins import Origin, Origins, pack_origins, unpack_origins
+from fastsse.bus.outbox import PATIENCE_S, Outbox
+from fastsse.bus.questions import Questions
+from fastsse.bus.uplink import Uplink
+from fastsse.entries import Entry
+from fastsse.errors import FastsseError, Refused
+from fastsse.events import Event
+from fastsse.hub.history import Evictions, History
+from fastsse.positions import parse_id
+from fastsse.subscriptions import Cursor
+
+__all__ = ["BusBackbone"]
+
+AWAY: Final = "the hub process is away"
+LOST: Final = "lost"
+_COUNT: Final = struct.Struct("<I")
+_position_of = attrgetter("position")
+
+
+class BusBackbone:
+    """A `Backbone` whose events are ordered and kept by the hub process. Loop thread only; made
+    by `connect`.
+
+    Attributes:
+        start: the place where the log began that this process was handed.
+        ended: a future: why the hub gave this worker up, once it did. The worker must end.
+    """
+
+    def __init__(self, uplink: Uplink, key: bytes, patience_s: float = PATIENCE_S) -> None:
+        self.start = 0
+        self.ended: Final = uplink.ended
+        self._uplink = uplink
+        self._key = key
+        self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox(uplink.send, patience_s)
+        self._questions = Questions(uplink.send, patience_s)
+        self._patience_s = patience_s
+        self._head = 0
+        self._deliver: Deliver | None = None
+        self._broken: Broken | None = None
+        self._history: History | None = None
+        self._origins = Origins()
+        # Of batches of ours that were taken, and whose entries have not come yet.
+        self._announced: list[Origin] = []
+        # What comes before there is a hub that it can be given to.
+        self._early: list[Entry] = []
+        self._early_evictions: list[Evictions] = []
+        self._is_caught_up = asyncio.Event()
+        self._hub_trouble: str | None = None
+        self._away_s: float | None = self._loop.time()
+        self._is_closed = False
+        uplink.head = lambda: self._head
+        uplink.on_up.append(self._on_up)
+        uplink.on_down.append(self._on_down)
+        uplink.handlers.update(
+            {
+                Kind.LOG: self._on_log,
+                Kind.TAKEN: self._on_taken,
+                Kind.HELD: self._on_held,
+                Kind.REFUSED: self._on_refused,
+                Kind.EVICTED: self._on_evicted,
+                Kind.CAUGHT_UP: self._on_caught_up,
+                Kind.TROUBLE: self._on_trouble,
+                Kind.STRETCH: self._questions.answered,
+                Kind.PLACE: self._questions.answered,
+                Kind.FAILED: self._questions.failed,
+                Kind.DUMP: self._on_dump,
+            }
+        )
+
+    # -- what the hub of this worker wants --------------------------------------------------------
+
+    @property
+    def head(self) -> int:
+        """The last position that came down the log."""
+        return self._head
+
+    @property
+    def trouble(self) -> str | None:
+        """Why publishes are refused: what the hub process says, or that it has been away for
+        longer than publishers wait."""
+        if self._is_closed:
+            return "closed"
+        if self._away_s is None:
+            return self._hub_trouble
+        is_long = self._loop.time() - self._away_s > self._patience_s
+        return AWAY if is_long else None
+
+    async def caught_up(self) -> None:
+        """Returns when everything has come that was in the log at the first welcome."""
+        await self._is_caught_up.wait()
+
+    def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
+        """Hands on what came since `connect`, and from now on what comes, within the loop turn in
+        which it does."""
+        self._deliver, self._broken = deliver, broken
+        early, self._early = self._early, []
+        first = bisect_right(early, after, key=_position_of)
+        if first < len(early):
+            deliver(early[first:])
+        self._acknowledge()
+
+    def share(self, history: History) -> None:
+        """Takes the worker's own history, filled by `tail`: what the hub has let go of is let go
+        there, and it is handed to a hub that has lost its own."""
+        self._history = history
+        for evictions in self._early_evictions:
+            history.evict(evictions)
+        self._early_evictions.clear()
+
+    def append(self, events: Sequence[Event], done: Done) -> None:
+        """Sends a batch up; it is done when its entries came down and were delivered. Without a
+        hub it waits for 2 s and is refused then."""
+        if self._is_closed or self.ended.done():
+            done(Refused("backbone", retry_after_s=1))
+        else:
+            self._outbox.add(events, done)
+
+    def read(
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """Asks the hub process, in order with the log: what it finds was delivered here."""
+
+        def answered(answer: Fields | FastsseError) -> None:
+            done(answer if isinstance(answer, FastsseError) else _stretch(answer))
+
+        size = _COUNT.pack(min(limit_bytes, 0xFFFFFFFF))
+        body = pack_position(after) + size + _texts(selectors)
+        self._questions.ask(Kind.READ, body, answered, may_repeat=True)
+
+    def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
+        """Asks the hub process, in order with the log: a place above the head is answered when
+        it was reached here, or is not known there."""
+
+        def answered(answer: Fields | FastsseError) -> None:
+            if isinstance(answer, FastsseError):
+                done(answer)
+                return
+            found, place = answer.u8(), answer.position()
+            answer.end()
+            done(place if found else None)
+
+        if cursor.kind == "after":
+            place = parse_id(cursor.text)
+            if place is not None and place <= self._head:
+                done(place)
+                return
+            body = b"\0" + text(cursor.text.decode("utf-8", "replace"))
+        else:
+            assert isinstance(cursor.value, int)
+            body = b"\1" + text(str(cursor.value))
+        self._questions.ask(Kind.SEEK, body + _texts(selectors), answered, may_repeat=True)
+
+    def counters(self) -> dict[str, int]:
+        """What this end of the bus counts."""
+        return {
+            "bus_pending_bytes": self._outbox.bytes,
+            "bus_events_refused": self._outbox.refused,
+            "bus_events_late": self._outbox.late,
+            "bus_hub_lost": self._uplink.lost_count,
+        }
+
+    async def close(self) -> None:
+        """Refuses what has no answer. What was appended may be published all the same."""
+        self._is_closed = True
+        self._outbox.close()
+        self._questions.close()
+        await self._uplink.close()
+        self._deliver = self._broken = self._history = None
+
+    # -- what comes down --------------------------------------------------------------------------
+
+    def _on_up(self, welcome: Welcome) -> None:
+        if not self._head:
+            self.start = self._head = welcome.start
+        self._away_s = None
+        self._hub_trouble = welcome.trouble or None
+        self._outbox.up(welcome.up_limit_bytes)
+        self._questions.up()
+
+    def _on_down(self) -> None:
+        self._away_s = self._loop.time()
+        self._announced.clear()
+        if not self._is_caught_up.is_set():
+            # What was begun is begun anew: only a whole history can be relied on.
+            self._early.clear()
+            self._early_evictions.clear()
+            self._head = 0
+        self._outbox.down()
+        self._questions.down()
+
+    def _on_log(self, body: bytes) -> None:
+        """The next entries, and the batches that end with them."""
+        if len(body) < _COUNT.size:
+            raise FrameError("a frame ends too early")
+        (count,) = _COUNT.unpack_from(body)
+        rows, at = unpack_origins(body, count, _COUNT.size)
+        entries = read_entries(body, at)
+        # What a catch-up sent twice was delivered once.
+        if entries and entries[0].position <= self._head:
+            entries = entries[bisect_right(entries, self._head, key=_position_of) :]
+        if entries:
+            self._check(entries)
+            self._head = entries[-1].position
+            if self._deliver is None:
+                self._early += entries
+            else:
+                self._deliver(entries)
+        if self._uplink.welcome is not None and self._uplink.welcome.wants_memory:
+            for row in rows:
+                self._origins.note(row)
+        self._announced += [row for row in rows if row.key == self._key]
+        self._acknowledge()
+
+    def _check(self, entries: list[Entry]) -> None:
+        last = self._head
+        for entry in entries:
+            if entry.position <= last:
+                raise FrameError("a log that goes back")
+            last = entry.position
+
+    def _acknowledge(self) -> None:
+        """Tells publishers what was delivered here."""
+        announced = self._announced
+        if not announced or self._deliver is None:
+            return
+        ready = [row for row in announced if row.last <= self._head]
+        self._announced = [row for row in announced if row.last > self._head]
+        for row in ready:
+            self._outbox.taken(row)
+
+    def _on_taken(self, body: bytes) -> None:
+        """Batches that were sent again, and are in the log."""
+        if len(body) < _COUNT.size:
+            raise FrameError("a frame ends too early")
+        (count,) = _COUNT.unpack_from(body)
+        rows, end = unpack_origins(body, count, _COUNT.size)
+        if end != len(body):
+            raise FrameError("a frame ends too late")
+        self._announced += rows
+        self._acknowledge()
+
+    def _on_held(self, body: bytes) -> None:
+        fields = Fields(body)
+        self._outbox.held(fields.u64())
+        fields.end()
+
+    def _on_refused(self, body: bytes) -> None:
+        fields = Fields(body)
+        n, retry_after_s, reason = fields.u64(), fields.u32(), fields.text()
+        fields.end()
+        self._outbox.refuse(n, Refused(reason, retry_after_s))
+
+    def _on_evicted(self, body: bytes) -> None:
+        evictions = read_evicted(body)
+        if self._history is None:
+            self._early_evictions.append(evictions)
+        else:
+            self._history.evict(evictions)
+
+    def _on_caught_up(self, body: bytes) -> None:
+        """The log is live; what lies up to a place, if any, may be missing."""
+        fields = Fields(body)
+        lost_through = fields.position()
+        fields.end()
+        self._is_caught_up.set()
+        if lost_through and self._broken is not None:
+            self._broken(LOST, max(lost_through, self._head))
+
+    def _on_trouble(self, body: bytes) -> None:
+        fields = Fields(body)
+        self._hub_trouble = fields.text() or None
+        fields.end()
+
+    def _on_dump(self, body: bytes) -> None:
+        """The hub has lost its memory and asks for ours."""
+        fields = Fields(body)
+        after = fields.position()
+        fields.end()
+        link, history = self._uplink.link, self._history
+        if history is None or link is None:
+            raise FrameError("there is no history to hand over")
+        Dump(history, link, after, lambda: self._last_of_dump(history))
+
+    def _last_of_dump(self, history: History) -> Iterator[bytes]:
+        yield from evicted_frames(history.evictions())
+        rows = pack_origins(self._origins)
+        count = _COUNT.pack(len(self._origins))
+        places = pack_position(history.start) + pack_position(self._head)
+        yield frame(Kind.DUMPED, places, count, rows)
+
+
+def _texts(values: Sequence[str]) -> bytes:
+    return struct.pack("<H", len(values)) + b"".join(map(text, values))
+
+
+def _stretch(fields: Fields) -> Stretch:
+    through, evicted_through = fields.position(), fields.position()
+    is_last = bool(fields.u8())
+    return Stretch(read_entries(fields.rest()), through, is_last, evicted_through)

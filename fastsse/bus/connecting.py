@@ -1,0 +1,40 @@
+"""How a worker comes to its hub process."""
+
+import asyncio
+
+from fastsse.bus.backbone import BusBackbone
+from fastsse.bus.control import BusControl
+from fastsse.bus.outbox import PATIENCE_S
+from fastsse.bus.uplink import BusError, Uplink
+
+__all__ = ["connect"]
+
+
+async def connect(
+    address: str | bytes, worker: int, key: bytes, patience_s: float = PATIENCE_S
+) -> tuple[BusBackbone, BusControl]:
+    """Meets the hub process, and waits until everything that it keeps has come here.
+
+    Arguments:
+        address: what the hub's Unix socket is bound to; an abstract name begins with NUL.
+        worker: this worker's number, from 0; its own among the workers that live.
+        key: this process's own, 8 random bytes.
+        patience_s: how long publishers and readers wait while there is no hub.
+
+    Waits for a hub for as long as there is none. Raises BusError when the hub does not take it.
+    Both that are returned end with the backbone's `close`.
+    """
+    uplink = Uplink(address, worker, key)
+    backbone = BusBackbone(uplink, key, patience_s)
+    control = BusControl(uplink, worker, patience_s)
+    there = asyncio.ensure_future(backbone.caught_up())
+    try:
+        await asyncio.wait((there, uplink.ended), return_when=asyncio.FIRST_COMPLETED)
+        if uplink.ended.done():
+            raise BusError(f"The hub process did not take this worker: {uplink.ended.result()}.")
+    except BaseException:
+        there.cancel()
+        control.close()
+        await backbone.close()
+        raise
+    return backbone, control

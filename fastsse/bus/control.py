@@ -1,0 +1,99 @@
+"""The worker's end of the bus, as its way to the desks."""
+
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.bus.frames import Fields, Kind, frame, text
+from fastsse.bus.greeting import Welcome
+from fastsse.bus.outbox import PATIENCE_S
+from fastsse.bus.questions import Questions
+from fastsse.bus.uplink import Uplink
+from fastsse.control import Answer
+from fastsse.errors import FastsseError, Refused
+
+__all__ = ["MESSAGE_LIMIT_BYTES", "SUBJECT_LIMIT_BYTES", "BusControl"]
+
+SUBJECT_LIMIT_BYTES: Final = 64
+MESSAGE_LIMIT_BYTES: Final = 1024 * 1024
+# What is told while there is no hub, at most.
+UNTOLD_MAX: Final = 1024
+
+
+class BusControl:
+    """A `Control` whose desks are in the hub process. Loop thread only; made by `connect`.
+
+    A question that was sent to a hub that died has an error for its answer, though the desk may
+    have heard it. What is told without a hub waits for the next one, the newest 1,024 messages.
+
+    Attributes:
+        worker: this worker's number.
+        on_back: called when there is a hub again, in order: its desks know of this worker only
+            what survives a restart, and what they are told now. A hub that only lost sight of
+            this worker has forgotten it likewise.
+    """
+
+    def __init__(self, uplink: Uplink, worker: int, patience_s: float = PATIENCE_S) -> None:
+        self.worker: Final = worker
+        self.on_back: Final[list[Callable[[], None]]] = []
+        self._uplink = uplink
+        self._questions = Questions(uplink.send, patience_s)
+        self._untold: list[bytes] = []
+        self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
+        self._was_up = False
+        uplink.on_up.append(self._on_up)
+        uplink.on_down.append(self._questions.down)
+        uplink.handlers.update(
+            {
+                Kind.ANSWER: self._questions.answered,
+                Kind.UNANSWERED: self._questions.failed,
+                Kind.HEARD: self._on_heard,
+            }
+        )
+
+    def ask(self, subject: str, message: bytes, done: Answer) -> None:
+        """As Control; `message` is at most 1 MiB."""
+
+        def answered(answer: Fields | FastsseError) -> None:
+            done(answer if isinstance(answer, FastsseError) else answer.rest())
+
+        if len(message) > MESSAGE_LIMIT_BYTES:
+            done(Refused("queue", retry_after_s=1))
+            return
+        self._questions.ask(Kind.ASK, text(subject) + message, answered, may_repeat=False)
+
+    def tell(self, subject: str, message: bytes) -> None:
+        """As Control; `message` is at most 1 MiB."""
+        if len(message) > MESSAGE_LIMIT_BYTES:
+            raise ValueError(f"a message of more than {MESSAGE_LIMIT_BYTES} bytes")
+        told = frame(Kind.TELL, text(subject), message)
+        if self._uplink.is_up:
+            self._uplink.send(told)
+        else:
+            self._untold.append(told)
+            del self._untold[:-UNTOLD_MAX]
+
+    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """As Control."""
+        self._listeners.setdefault(subject, []).append(heard)
+
+    def close(self) -> None:
+        """Gives up what has no answer."""
+        self._questions.close()
+        self._listeners.clear()
+        self.on_back.clear()
+
+    def _on_up(self, welcome: Welcome) -> None:
+        for told in self._untold:
+            self._uplink.send(told)
+        self._untold.clear()
+        self._questions.up()
+        if self._was_up:
+            for called in self.on_back:
+                called()
+        self._was_up = True
+
+    def _on_heard(self, body: bytes) -> None:
+        fields = Fields(body)
+        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
+        for heard in self._listeners.get(subject, ()):
+            heard(message)

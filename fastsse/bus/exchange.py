@@ -1,0 +1,225 @@
+"""The exchange: what the hub process has once for all workers.
+
+Batches come in from peers, go through the backbone, and leave by the relay. A batch that was sent
+twice is told from a new one by its key.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from fastsse.bus.frames import Kind, frame, text
+from fastsse.bus.kept import KeptMemory, Key, KeyedBackbone
+from fastsse.bus.origins import Origins, rows_of
+from fastsse.bus.outbox import monotonic_ms
+from fastsse.bus.relay import Relay
+from fastsse.control import Desks, MakeDesk, MemoryStore, Store
+from fastsse.entries import Entry
+from fastsse.errors import FastsseError, Refused
+from fastsse.events import Event
+from fastsse.log import get_logger
+
+if TYPE_CHECKING:
+    from fastsse.bus.peer import Peer
+
+__all__ = ["Exchange", "Limits"]
+
+log = get_logger("bus")
+BEAT_S: Final = 0.5
+# A worker that says nothing for so long, not even that it is there, is given up.
+SILENCE_S: Final = 30.0
+SWEEP_ON_S: Final = 0.005
+# For what was sent last; a worker that does not take it is cut off.
+CLOSE_S: Final = 1.0
+GIVEN_UP_MAX: Final = 1024
+
+
+class Limits:
+    """Bounds on frames, from the largest body that a publisher may send.
+
+    A draft is about as long as the body that it came in; the worst event is all line ends, and is
+    seven times as long when it is encoded.
+    """
+
+    def __init__(self, max_body_bytes: int) -> None:
+        slack = 4 * 1024 * 1024
+        self.up_bytes: Final = min(2 * max_body_bytes + slack, 0xFFFFFFFF)
+        self.down_bytes: Final = min(8 * max_body_bytes + 4 * slack, 1 << 30)
+
+
+class Exchange:
+    """Orders what peers send and hands it on. Loop thread only.
+
+    Arguments:
+        backbone: where order comes from; this is its only user.
+        limits: on frames.
+        makers: of the desks.
+        store: for what desks keep; None forgets it with the process.
+
+    Attributes:
+        peers: the workers that are taken, by key.
+        origins: the newest batches of the log.
+        kept: the memory store, where it is the backbone.
+        is_open: workers are taken; before that they wait.
+    """
+
+    def __init__(
+        self,
+        backbone: KeyedBackbone,
+        limits: Limits,
+        makers: Mapping[str, MakeDesk],
+        store: Store | None = None,
+    ) -> None:
+        self.backbone: Final = backbone
+        self.limits: Final = limits
+        self.kept: Final = backbone if isinstance(backbone, KeptMemory) else None
+        self.peers: Final[dict[bytes, Peer]] = {}
+        self.origins = Origins()
+        self.relay = Relay(backbone.head)
+        self.is_open = False
+        self.on_waiting: Callable[[Peer], None] = lambda peer: None
+        self.lost_through = 0
+        self._trouble: str | None = None
+        self._held: set[Key] = set()
+        self._given_up: dict[bytes, str] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        publish = partial(_publish, backbone)
+        self.desks: Final = Desks(makers, self._broadcast, store or MemoryStore(), publish)
+        backbone.tail(backbone.head, self._deliver, self._on_broken)
+        self._beat()
+        if self.kept is not None:
+            self._sweep(self.kept)
+
+    def open(self) -> None:
+        """Takes workers from now on."""
+        self.relay = Relay(self.backbone.head)
+        self.is_open = True
+
+    async def close(self) -> None:
+        """Lets go of all workers when what was sent has left, without a word: another hub may
+        follow."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self.relay.flush()
+        peers = list(self.peers.values())
+        for peer in peers:
+            self.leave(peer)
+            peer.close()
+        async with asyncio.timeout(CLOSE_S):
+            await asyncio.gather(*(peer.link.closed() for peer in peers))
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def enter(self, peer: "Peer") -> str | None:
+        """Takes a worker, or says why not. One whose link was lost and that comes back before
+        that was noticed takes its own place."""
+        reason = self._given_up.get(peer.key)
+        if reason is not None:
+            return reason
+        before = self.peers.get(peer.key)
+        if before is not None:
+            before.abort()
+            self.leave(before)
+        self.peers[peer.key] = peer
+        return None
+
+    def leave(self, peer: "Peer") -> None:
+        """A worker's link is gone."""
+        if self.peers.get(peer.key) is peer:
+            del self.peers[peer.key]
+            self.relay.leave(peer)
+            self.desks.left(peer.worker)
+
+    def give_up(self, peer: "Peer", reason: str) -> None:
+        """A worker can't go on; it is told when it comes back."""
+        log.error("A worker is given up.", worker=peer.worker, reason=reason)
+        self._given_up[peer.key] = reason
+        if len(self._given_up) > GIVEN_UP_MAX:
+            del self._given_up[next(iter(self._given_up))]
+
+    # -- batches --------------------------------------------------------------------------------
+
+    def publish(self, peer: "Peer", n: int, deadline_ms: int, events: Sequence[Event]) -> None:
+        """A batch of a worker. It is answered once, perhaps on a later link of that worker."""
+        key = (peer.key, n)
+        if key in self._held:
+            peer.held(n)
+        elif self.origins.is_taken(*key):
+            self._answer_again(peer, key)
+        elif monotonic_ms() > deadline_ms:
+            peer.refuse(n, Refused("backbone", retry_after_s=1))
+        else:
+            self._held.add(key)
+            self.backbone.append(events, partial(self._done, key), key)
+            if key in self._held:
+                peer.held(n)
+
+    def _done(self, key: Key, outcome: Sequence[int] | FastsseError) -> None:
+        self._held.discard(key)
+        peer = self.peers.get(key[0])
+        if isinstance(outcome, FastsseError):
+            if peer is not None:
+                peer.refuse(key[1], outcome)
+            self._tell_trouble()
+            return
+        rows = rows_of(*key, outcome)
+        for row in rows:
+            self.origins.note(row)
+        self.relay.taken(rows)
+        if peer is not None and not peer.is_live:
+            # It may get these entries from the store, which does not say whose they were.
+            peer.taken(rows)
+
+    def _answer_again(self, peer: "Peer", key: Key) -> None:
+        rows = self.origins.find(*key)
+        if rows:
+            peer.taken(rows)
+        else:
+            peer.refuse(key[1], Refused("backbone", retry_after_s=1))
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        self.relay.deliver(entries)
+
+    def _on_broken(self, reason: str, place: int) -> None:
+        """The backbone lost hold of the log. Workers are told in its order."""
+        self.relay.flush()
+        self.lost_through = max(self.lost_through, place)
+        for peer in list(self.peers.values()):
+            peer.broken(place)
+
+    # -- all workers ----------------------------------------------------------------------------
+
+    def _broadcast(self, subject: str, message: bytes) -> None:
+        data = frame(Kind.HEARD, text(subject), message)
+        for peer in self.peers.values():
+            peer.send(data)
+
+    def _tell_trouble(self) -> None:
+        trouble = self.backbone.trouble
+        if trouble != self._trouble:
+            self._trouble = trouble
+            data = frame(Kind.TROUBLE, text(trouble or ""))
+            for peer in self.peers.values():
+                peer.send(data)
+
+    def _beat(self) -> None:
+        self._tell_trouble()
+        beat = frame(Kind.BEAT)
+        for peer in list(self.peers.values()):
+            peer.beat(beat, self._loop.time(), SILENCE_S)
+        self._timers["beat"] = self._loop.call_later(BEAT_S, self._beat)
+
+    def _sweep(self, kept: KeptMemory) -> None:
+        delay_s = SWEEP_ON_S if self.is_open and kept.sweep() else 1.0
+        self._timers["sweep"] = self._loop.call_later(delay_s, self._sweep, kept)
+
+
+def _publish(backbone: KeyedBackbone, events: Sequence[Event]) -> None:
+    """For desks: nobody waits for the outcome."""
+    backbone.append(events, _ignore)
+
+
+def _ignore(outcome: Sequence[int] | FastsseError) -> None:
+    """A desk's events were published, or not."""

@@ -1,0 +1,222 @@
+"""Frames: length, kind, body; and the strict reading of what is in them.
+
+A frame is `<u32 length of the body> <u8 kind> <body>`, little-endian. Whoever sends a longer one
+than was agreed, an unknown kind, or a body that ends too early or too late, is cut off: nothing
+of what it says can be trusted any more.
+"""
+
+from enum import IntEnum
+from struct import Struct, error
+from typing import Final
+
+__all__ = [
+    "HELLO_LIMIT_BYTES",
+    "VERSION",
+    "Fields",
+    "FrameError",
+    "Incoming",
+    "Kind",
+    "blob",
+    "frame",
+    "pack_position",
+    "text",
+]
+
+VERSION: Final = 1
+HEADER: Final = Struct("<IB")
+POSITION_BYTES: Final = 16
+# Before both know each other no frame is longer.
+HELLO_LIMIT_BYTES: Final = 1024
+# What is read at once, and kept between frames.
+BUFFER_BYTES: Final = 256 * 1024
+
+_U8, _U16, _U32, _U64 = (Struct(code) for code in ("<B", "<H", "<I", "<Q"))
+
+
+class Kind(IntEnum):
+    """What a frame is. Up is from a worker to the hub."""
+
+    HELLO = 1  # up: who this is, and where it is in the log
+    WELCOME = 2  # down: where the log is
+    BYE = 3  # down: the worker was given up, and why
+    BEAT = 4  # both: still here
+    BATCH = 10  # up: drafts to publish
+    LOG = 11  # down: the next entries, and which batches they were
+    TAKEN = 12  # down: batches that were in the log already, with their positions
+    HELD = 13  # down: batches up to this one will be answered by this hub
+    REFUSED = 14  # down: a batch that was not taken, and why
+    EVICTED = 15  # down: what the hub has evicted, by topic
+    CAUGHT_UP = 16  # down: the log is live from here
+    TROUBLE = 17  # down: why appends are refused now
+    READ = 20  # up
+    STRETCH = 21  # down
+    SEEK = 22  # up
+    PLACE = 23  # down
+    FAILED = 24  # down: a READ or SEEK that can't be answered
+    ASK = 30  # up
+    ANSWER = 31  # down
+    UNANSWERED = 32  # down: an ASK that can't be answered
+    TELL = 33  # up
+    HEARD = 34  # down: what a desk tells everybody
+    DUMP = 40  # down: asks for what the worker keeps
+    KEPT = 41  # up: entries that it keeps
+    DUMPED = 42  # up: that was all, and what it knows beside
+
+
+class FrameError(ValueError):
+    """The other end broke the protocol."""
+
+
+def frame(kind: Kind, *parts: bytes) -> bytes:
+    """A whole frame, ready to be sent."""
+    body = b"".join(parts)
+    return HEADER.pack(len(body), kind) + body
+
+
+def blob(data: bytes) -> bytes:
+    """Bytes behind their length (u32)."""
+    return _U32.pack(len(data)) + data
+
+
+def text(value: str) -> bytes:
+    """UTF-8 behind its length (u16); what is longer is cut short."""
+    data = value.encode()
+    if len(data) > 0xFFFF:
+        data = data[:0xFFFF].decode(errors="ignore").encode()
+    return _U16.pack(len(data)) + data
+
+
+def pack_position(position: int) -> bytes:
+    """A position in 16 bytes."""
+    return position.to_bytes(POSITION_BYTES, "little")
+
+
+class Fields:
+    """Reads a body from front to end; raises FrameError where it does not hold what it should."""
+
+    __slots__ = ("_at", "_body")
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._at = 0
+
+    def u8(self) -> int:
+        """One byte."""
+        return self._number(_U8)
+
+    def u16(self) -> int:
+        """Two bytes."""
+        return self._number(_U16)
+
+    def u32(self) -> int:
+        """Four bytes."""
+        return self._number(_U32)
+
+    def u64(self) -> int:
+        """Eight bytes."""
+        return self._number(_U64)
+
+    def position(self) -> int:
+        """A position, or a place between two."""
+        return int.from_bytes(self.raw(POSITION_BYTES), "little")
+
+    def raw(self, size: int) -> bytes:
+        """That many bytes."""
+        start = self._at
+        self._at = end = start + size
+        if end > len(self._body):
+            raise FrameError("a frame ends too early")
+        return self._body[start:end]
+
+    def blob(self, limit_bytes: int) -> bytes:
+        """Bytes behind their length, at most so many."""
+        size = self.u32()
+        if size > limit_bytes:
+            raise FrameError(f"{size} bytes where {limit_bytes} are allowed")
+        return self.raw(size)
+
+    def text(self, limit_bytes: int = 0xFFFF) -> str:
+        """UTF-8 behind its length, at most so many bytes."""
+        size = self.u16()
+        if size > limit_bytes:
+            raise FrameError(f"{size} bytes of text where {limit_bytes} are allowed")
+        try:
+            return self.raw(size).decode()
+        except UnicodeDecodeError:
+            raise FrameError("text that is not UTF-8") from None
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        start, self._at = self._at, len(self._body)
+        return self._body[start:]
+
+    def end(self) -> None:
+        """Nothing may be left."""
+        if self._at != len(self._body):
+            raise FrameError("a frame ends too late")
+
+    def _number(self, code: Struct) -> int:
+        try:
+            (number,) = code.unpack_from(self._body, self._at)
+        except error:
+            raise FrameError("a frame ends too early") from None
+        self._at += code.size
+        assert isinstance(number, int)
+        return number
+
+
+class Incoming:
+    """Bytes as they arrive, cut into frames.
+
+    `limit_bytes` bounds a frame's body; it may be raised between frames.
+    """
+
+    __slots__ = ("_buffer", "_end", "_start", "limit_bytes")
+
+    def __init__(self, limit_bytes: int = HELLO_LIMIT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._start = 0
+        self._end = 0
+
+    def room(self) -> memoryview:
+        """Where to write what arrives next; never empty."""
+        return memoryview(self._buffer)[self._end :]
+
+    def filled(self, size: int) -> None:
+        """So many bytes were written into `room()`. `take` until it returns None, then go on."""
+        self._end += size
+
+    def take(self) -> tuple[int, bytes] | None:
+        """The next whole frame, its kind and body; None when more has to arrive first.
+
+        Raises FrameError when it is longer than allowed. O(its size).
+        """
+        start, end = self._start, self._end
+        body_start = start + HEADER.size
+        if body_start > end:
+            self._make_room(BUFFER_BYTES)
+            return None
+        size, kind = HEADER.unpack_from(self._buffer, start)
+        if size > self.limit_bytes:
+            raise FrameError(f"a frame of {size} bytes where {self.limit_bytes} are allowed")
+        stop = body_start + size
+        if stop > end:
+            self._make_room(max(BUFFER_BYTES, HEADER.size + size))
+            return None
+        self._start = stop
+        with memoryview(self._buffer) as view:
+            return kind, bytes(view[body_start:stop])
+
+    def _make_room(self, size: int) -> None:
+        """Has the part of a frame that is there begin at the front of a buffer of that size."""
+        start, end = self._start, self._end
+        if start == end and len(self._buffer) == size:
+            self._start = self._end = 0
+        elif len(self._buffer) != size or start > 0:
+            # Never resized: whoever fills it may still hold a view.
+            fresh = bytearray(size) if len(self._buffer) != size else self._buffer
+            part = self._buffer[start:end]
+            fresh[: len(part)] = part
+            self._buffer = fresh
+            self._start, self._end = 0, len(part)

@@ -1,0 +1,84 @@
+"""The first words of both ends, and who may speak at all."""
+
+import os
+import socket
+import struct
+from typing import Final, NamedTuple
+
+from fastsse.bus.frames import VERSION, Fields, FrameError, Kind, frame, pack_position, text
+
+__all__ = ["KEY_BYTES", "Hello", "Welcome", "is_ours"]
+
+KEY_BYTES: Final = 8
+_MAGIC: Final = b"fsse"
+_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED.
+
+
+class Hello(NamedTuple):
+    """A worker says who it is. `head` is the last position that it has, 0 when it has nothing
+    and wants everything that is kept."""
+
+    version: int
+    worker: int
+    key: bytes
+    head: int
+
+    def pack(self) -> bytes:
+        """The whole frame."""
+        version, worker, key, head = self
+        numbers = struct.pack("<HI", version, worker)
+        return frame(Kind.HELLO, _MAGIC, numbers, key, pack_position(head))
+
+    @classmethod
+    def unpack(cls, body: bytes) -> "Hello":
+        """Raises FrameError for what is no hello. Of another version only that is read."""
+        fields = Fields(body)
+        if fields.raw(len(_MAGIC)) != _MAGIC:
+            raise FrameError("no greeting of a worker")
+        version, worker = fields.u16(), fields.u32()
+        if version != VERSION:
+            return cls(version, worker, b"", 0)
+        hello = cls(version, worker, fields.raw(KEY_BYTES), fields.position())
+        fields.end()
+        return hello
+
+
+class Welcome(NamedTuple):
+    """The hub takes a worker.
+
+    `start` is where the log that follows begins: the worker's own head, or for one that has
+    nothing what lies before the oldest event kept. `up_limit_bytes` bounds the frames of the
+    worker, `down_limit_bytes` those of the hub. `wants_memory` asks the worker to remember what a
+    hub without a store would need of it.
+    """
+
+    head: int
+    start: int
+    up_limit_bytes: int
+    down_limit_bytes: int
+    wants_memory: bool
+    trouble: str
+
+    def pack(self) -> bytes:
+        """The whole frame."""
+        limits = struct.pack("<II?", *self[2:5])
+        places = pack_position(self.head) + pack_position(self.start)
+        return frame(Kind.WELCOME, places, limits, text(self.trouble))
+
+    @classmethod
+    def unpack(cls, body: bytes) -> "Welcome":
+        """Raises FrameError for what is no welcome."""
+        fields = Fields(body)
+        head, start = fields.position(), fields.position()
+        welcome = cls(head, start, fields.u32(), fields.u32(), bool(fields.u8()), fields.text())
+        fields.end()
+        if start > head:
+            raise FrameError("a log that begins behind its head")
+        return welcome
+
+
+def is_ours(sock: socket.socket) -> bool:
+    """Whether the other end of a Unix socket runs as the same user as this process, or as root."""
+    size = _CREDENTIALS.size
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return uid in (os.geteuid(), 0)

@@ -1,0 +1,154 @@
+"""The hub process: one loop, the backbone, the desks, and a peer for each worker."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import uvloop
+
+from fastsse.backbone import Backbone, Done
+from fastsse.backbone.redis import open_redis
+from fastsse.backbone.sqlite import SqliteBackbone
+from fastsse.bus.exchange import Exchange, Limits
+from fastsse.bus.kept import KeptMemory, Key, KeyedBackbone
+from fastsse.bus.peer import Peer
+from fastsse.bus.rebuild import Rebuild
+from fastsse.config import Config
+from fastsse.config.storing import MEMORY
+from fastsse.control import MakeDesk, Store
+from fastsse.events import Event
+from fastsse.log import get_logger
+
+__all__ = ["HubProcess", "run_hub"]
+
+log = get_logger("bus")
+
+
+def run_hub(
+    config: Config,
+    listening: socket.socket,
+    ready: Callable[[], None],
+    *,
+    workers: int = 0,
+    restarted: bool = False,
+    makers: Mapping[str, MakeDesk] | None = None,
+) -> int:
+    """Runs the hub process until SIGTERM or SIGINT, and returns its exit status.
+
+    Arguments:
+        config: of which it uses the store, the history's limits and the largest body.
+        listening: a Unix stream socket that listens; whoever gave it keeps it open too.
+        ready: called once, in the loop, when workers are served.
+        workers: how many there are.
+        restarted: whether they had a hub before.
+        makers: of the desks.
+
+    Raises FastsseError when the store can't be opened. Main thread only.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, listening, ready, workers, restarted, makers or {}))
+
+
+async def _serve(
+    config: Config,
+    listening: socket.socket,
+    ready: Callable[[], None],
+    workers: int,
+    restarted: bool,
+    makers: Mapping[str, MakeDesk],
+) -> int:
+    loop = asyncio.get_running_loop()
+    signalled = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled.set)
+    hub = await HubProcess.start(config, listening, workers, restarted, makers)
+    try:
+        ready()
+        log.info("The hub serves.", store=config.store.partition(":")[0])
+        await signalled.wait()
+    finally:
+        await hub.close()
+    return 0
+
+
+class HubProcess:
+    """A hub that serves, in whatever loop it was started."""
+
+    def __init__(
+        self, backbone: KeyedBackbone, exchange: Exchange, server: asyncio.AbstractServer
+    ) -> None:
+        self.exchange: Final = exchange
+        self._backbone = backbone
+        self._server = server
+
+    @classmethod
+    async def start(
+        cls,
+        config: Config,
+        listening: socket.socket,
+        workers: int = 0,
+        restarted: bool = False,
+        makers: Mapping[str, MakeDesk] | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> "HubProcess":
+        """Opens the store and takes workers. Arguments as `run_hub`; `now_ms` is the clock."""
+        backbone, store = await _open_backbone(config, now_ms)
+        exchange = Exchange(backbone, Limits(config.max_body), makers or {}, store)
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: Peer(exchange).link, sock=listening
+        )
+        hub = cls(backbone, exchange, server)
+        if restarted and isinstance(backbone, KeptMemory):
+            await Rebuild(exchange, backbone, workers).run()
+        else:
+            exchange.open()
+        return hub
+
+    async def close(self) -> None:
+        """Takes nobody any more, lets go of all workers, ends the store."""
+        self._server.close()
+        await self._backbone.close()
+        await self.exchange.close()
+
+
+async def _open_backbone(
+    config: Config, now_ms: Callable[[], int]
+) -> tuple[KeyedBackbone, Store | None]:
+    path = config.store_path
+    if path is not None:
+        sqlite = SqliteBackbone(path, config, config.ack, config.store_total, now_ms)
+        return sqlite, sqlite.desks
+    if config.store == MEMORY:
+        return KeptMemory(now_ms, config, config), None
+    return _WithoutKeys(await open_redis(config.store, config)), None
+
+
+class _WithoutKeys:
+    """A backbone that knows no keys: what was stored by a hub that died before it could say so is
+    stored again when it is sent again."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self.tail: Final = backbone.tail
+        self.read: Final = backbone.read
+        self.seek: Final = backbone.seek
+        self.counters: Final = backbone.counters
+        self.close: Final = backbone.close
+
+    @property
+    def head(self) -> int:
+        return self._backbone.head
+
+    @property
+    def start(self) -> int:
+        return self._backbone.start
+
+    @property
+    def trouble(self) -> str | None:
+        return self._backbone.trouble
+
+    def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
+        self._backbone.append(events, done)

@@ -1,0 +1,141 @@
+"""One end of a connection between the hub and a worker.
+
+Frames that are sent in one turn of the loop leave in one write. What the other end does not take
+is bounded: an end that can't keep up is cut off, never waited for.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+from fastsse.bus.frames import FrameError, Incoming
+
+__all__ = ["BEHIND", "GONE", "QUEUE_LIMIT_BYTES", "Link"]
+
+# What may wait for one peer before it is cut off.
+QUEUE_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# Pages of a catch-up wait while more than this does.
+HIGH_WATER_BYTES: Final = 1024 * 1024
+
+BEHIND: Final = "it could not keep up"
+GONE: Final = "it closed the connection"
+
+
+class Link(asyncio.BufferedProtocol):
+    """Sends and receives frames. Loop thread only.
+
+    Arguments:
+        on_frame: called with each frame's kind and body; a FrameError that it raises cuts the
+            link, as one of the framing itself does.
+        on_lost: called once, with why, when the link is no more; not after `abort`.
+        queue_limit_bytes: the bound on what waits for the other end.
+
+    Attributes:
+        incoming: its `limit_bytes` is raised once both ends know each other.
+        on_drained: called when what waited has fallen below a quarter of HIGH_WATER_BYTES.
+        is_full: more than HIGH_WATER_BYTES wait.
+        heard: whether anything came since it was last set to False.
+    """
+
+    def __init__(
+        self,
+        on_frame: Callable[[int, bytes], None],
+        on_lost: Callable[[str], None],
+        queue_limit_bytes: int = QUEUE_LIMIT_BYTES,
+    ) -> None:
+        self.incoming: Final = Incoming()
+        self.on_drained: Callable[[], None] = lambda: None
+        self.is_full = False
+        self.heard = True
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._queue_limit_bytes = queue_limit_bytes
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._closed = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent."""
+        return self._transport is not None
+
+    def send(self, frame: bytes) -> None:
+        """Sends a whole frame with the others of this turn; nothing when the link is lost."""
+        out = self._out
+        if not out:
+            self._loop.call_soon(self.flush)
+        out.append(frame)
+
+    def flush(self) -> None:
+        """Writes what was sent in this turn. O(bytes)."""
+        out, self._out = self._out, []
+        transport = self._transport
+        if transport is None or not out:
+            return
+        transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if transport.get_write_buffer_size() > self._queue_limit_bytes:
+            self._lose(BEHIND)
+
+    def abort(self) -> None:
+        """Ends the link at once, without a word to `on_lost`."""
+        transport, self._transport = self._transport, None
+        self._out.clear()
+        if transport is not None:
+            transport.abort()
+
+    def close(self) -> None:
+        """Ends the link when what was sent has left, without a word to `on_lost`."""
+        self.flush()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    async def closed(self) -> None:
+        """Returns when the descriptor is closed."""
+        await self._closed.wait()
+
+    # -- asyncio.BufferedProtocol ---------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The link is open."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self.incoming.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hands on every frame that is whole."""
+        self.heard = True
+        incoming = self.incoming
+        incoming.filled(nbytes)
+        try:
+            while self._transport is not None and (found := incoming.take()) is not None:
+                self._on_frame(*found)
+        except FrameError as error:
+            self._lose(str(error))
+
+    def eof_received(self) -> bool:
+        """The other end closed; so do we."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The descriptor is about to be closed."""
+        self._closed.set()
+        self._lose(GONE)
+
+    def pause_writing(self) -> None:
+        """The transport holds much."""
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        """The transport holds little again."""
+        self.is_full = False
+        self.on_drained()
+
+    def _lose(self, why: str) -> None:
+        if self._transport is not None:
+            self.abort()
+            self._on_lost(why)

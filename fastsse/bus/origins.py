@@ -1,0 +1,108 @@
+"""Origins: which batch of which worker stands where in the log.
+
+A worker numbers its batches. What it has no answer for it sends again to the next hub, which
+must know the batch when it is in the log already. A store keeps the numbers with the events;
+without one the hub and all workers remember the newest of them.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from struct import Struct
+from typing import Final, NamedTuple
+
+from fastsse.bus.frames import POSITION_BYTES, FrameError
+from fastsse.bus.greeting import KEY_BYTES
+
+__all__ = ["Origin", "Origins", "pack_origins", "rows_of", "unpack_origins"]
+
+# Seconds of a busy log; a batch is sent again within two.
+ROWS_MAX: Final = 16 * 1024
+# Worker processes, dead ones included.
+KEYS_MAX: Final = 4 * 1024
+_ROW: Final = Struct(f"<{KEY_BYTES}sQ{POSITION_BYTES}sI")
+
+
+class Origin(NamedTuple):
+    """A run of `size` positions in a row that belong to the worker's batch `n`. A batch is one
+    run, unless its store is shared and others came in between."""
+
+    key: bytes
+    n: int
+    first: int
+    size: int
+
+    @property
+    def last(self) -> int:
+        """The last position of the run."""
+        return self.first + self.size - 1
+
+
+def rows_of(key: bytes, n: int, positions: Sequence[int]) -> list[Origin]:
+    """A batch's positions as runs. O(1) for a range, else O(positions)."""
+    if isinstance(positions, range) or positions[-1] - positions[0] == len(positions) - 1:
+        return [Origin(key, n, positions[0], len(positions))]
+    runs = []
+    for _, run in groupby(enumerate(positions), lambda pair: pair[1] - pair[0]):
+        places = [position for _, position in run]
+        runs.append(Origin(key, n, places[0], len(places)))
+    return runs
+
+
+def pack_origins(rows: Iterable[Origin]) -> bytes:
+    """Rows one behind the other."""
+    pack = _ROW.pack
+    return b"".join(
+        pack(key, n, first.to_bytes(POSITION_BYTES, "little"), size) for key, n, first, size in rows
+    )
+
+
+def unpack_origins(body: bytes, count: int, at: int = 0) -> tuple[list[Origin], int]:
+    """`count` rows from a place on, and where they end. Raises FrameError."""
+    end = at + count * _ROW.size
+    if end > len(body):
+        raise FrameError("a frame ends too early")
+    rows = [
+        Origin(key, n, int.from_bytes(first, "little"), run)
+        for key, n, first, run in _ROW.iter_unpack(body[at:end])
+    ]
+    return rows, end
+
+
+class Origins:
+    """The newest batches of the log, bounded."""
+
+    __slots__ = ("_by_batch", "_last", "_rows")
+
+    def __init__(self) -> None:
+        self._rows: deque[Origin] = deque()
+        self._by_batch: dict[tuple[bytes, int], list[Origin]] = {}
+        self._last: OrderedDict[bytes, int] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Origin]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def note(self, row: Origin) -> None:
+        """Adds the newest run. O(1)."""
+        key, n = row.key, row.n
+        self._rows.append(row)
+        self._by_batch.setdefault((key, n), []).append(row)
+        self._last[key] = max(n, self._last.get(key, 0))
+        self._last.move_to_end(key)
+        if len(self._rows) > ROWS_MAX:
+            oldest = self._rows.popleft()
+            self._by_batch.pop((oldest.key, oldest.n), None)
+        if len(self._last) > KEYS_MAX:
+            self._last.popitem(last=False)
+
+    def is_taken(self, key: bytes, n: int) -> bool:
+        """Whether the batch, or a later one of that worker, is in the log. Batches go in in the
+        order of their numbers, so one below the last is in the log or was refused."""
+        return n <= self._last.get(key, 0)
+
+    def find(self, key: bytes, n: int) -> list[Origin]:
+        """The batch's runs; none when it was refused, or is too long ago."""
+        return self._by_batch.get((key, n), [])

@@ -1,0 +1,289 @@
+"""The outbox: what a worker has to publish and has no answer for.
+
+Publishes of one turn of the loop travel as one batch, numbered by the worker. A batch stays here
+until its entries came down the log, or the hub refused it. What becomes of it otherwise:
+
+- There is no hub, and the batch was never sent: it waits, is refused after PATIENCE_S, and was
+  certainly not published.
+- The hub dies before it answers: the batch is sent again, with its number, to the next one, which
+  knows it if it is in the log. If none comes in PATIENCE_S it is refused and not sent again.
+  Whether the dead hub had committed it nobody can know; then it comes down the log later, once,
+  and is counted as late. Whoever publishes again what was refused may publish it twice.
+- The hub lives and is stuck: it looks at the batch's deadline before it takes it up, so that
+  nothing is published that was refused in the meantime.
+- The hub lives and has taken it up: it says so (HELD), and then it alone answers, as long as it
+  lives, however slow its store is.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Final
+
+from fastsse.backbone import Done
+from fastsse.bus.frames import HEADER, Kind
+from fastsse.bus.origins import Origin
+from fastsse.entries import pack_events
+from fastsse.errors import InvalidEvent, Refused
+from fastsse.events import Event
+
+__all__ = ["BATCH_HEAD", "PATIENCE_S", "Outbox", "monotonic_ms"]
+
+PATIENCE_S: Final = 2.0
+# n, the deadline (milliseconds of CLOCK_MONOTONIC, which is the machine's), how many events.
+BATCH_HEAD: Final = Struct("<QQI")
+# A batch that has come so far is closed.
+BATCH_BYTES: Final = 1024 * 1024
+# Batches under way; while there are as many, what is published joins the next.
+WINDOW: Final = 8
+QUEUE_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# Batches that were sent and refused, of which it is known when they turn out to be in the log.
+REFUSED_MAX: Final = 4096
+TICK_S: Final = 0.1
+# After the deadline, for an answer that is on its way.
+GRACE_S: Final = 0.25
+
+
+def monotonic_ms() -> int:
+    """Milliseconds on the clock that all processes of the machine share."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Batch:
+    """Publishes that travel together; all of them are taken or none."""
+
+    __slots__ = (
+        "body",
+        "bytes",
+        "count",
+        "deadline_ms",
+        "dones",
+        "held",
+        "n",
+        "positions",
+        "since",
+    )
+
+    def __init__(self, since: float) -> None:
+        self.n = 0  # Given when it is sent first.
+        self.body: list[bytes] = []
+        self.bytes = 0
+        self.count = 0
+        self.dones: list[tuple[int, Done]] = []
+        self.since = since
+        self.deadline_ms = 0
+        self.held = False
+        self.positions: list[int] = []
+
+    def add(self, packed: bytes, count: int, done: Done) -> None:
+        """One publish more."""
+        self.body.append(packed)
+        self.bytes += len(packed)
+        self.count += count
+        self.dones.append((count, done))
+
+    def frame(self) -> bytes:
+        """As it is sent."""
+        head = HEADER.pack(BATCH_HEAD.size + self.bytes, Kind.BATCH)
+        numbers = BATCH_HEAD.pack(self.n, self.deadline_ms, self.count)
+        return b"".join((head, numbers, *self.body))
+
+    def acknowledge(self) -> None:
+        """Tells each publisher its positions."""
+        positions: Sequence[int] = self.positions
+        if positions[-1] - positions[0] == self.count - 1:
+            positions = range(positions[0], positions[0] + self.count)
+        at = 0
+        for count, done in self.dones:
+            done(positions[at : at + count])
+            at += count
+
+    def refuse(self, error: Refused) -> None:
+        """Tells each publisher that nothing was taken."""
+        for _, done in self.dones:
+            done(error)
+
+
+class Outbox:
+    """Batches on their way. Loop thread only.
+
+    Arguments:
+        send: sends a frame; only called while the hub is up.
+        patience_s: how long publishers wait for a hub.
+        now_s: a monotonic clock, seconds.
+
+    Attributes:
+        limit_bytes: the bound on one frame, as the hub said.
+        late: events that came down the log after they had been refused.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        patience_s: float = PATIENCE_S,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit_bytes = BATCH_BYTES
+        self.late = 0
+        self.refused = 0
+        self._send = send
+        self._patience_s = patience_s
+        self._now_s = now_s
+        self._loop = asyncio.get_running_loop()
+        self._is_up = False
+        self._n = 0
+        self._unsent: deque[Batch] = deque()
+        self._under_way: dict[int, Batch] = {}
+        self._bytes = 0
+        self._refused_sent: OrderedDict[int, None] = OrderedDict()
+        self._flush_is_due = False
+        self._ticking: asyncio.TimerHandle | None = None
+        self._ticked_s = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that have no answer yet."""
+        return self._bytes
+
+    @property
+    def batches(self) -> int:
+        """Batches that were sent and have no answer yet."""
+        return len(self._under_way)
+
+    def add(self, events: Sequence[Event], done: Done) -> None:
+        """Publishes events, with the others of this turn. O(bytes)."""
+        packed = pack_events(events)
+        if BATCH_HEAD.size + len(packed) > self.limit_bytes:
+            done(InvalidEvent("data", f"at most {self.limit_bytes} bytes at once"))
+            return
+        if self._bytes + len(packed) > QUEUE_LIMIT_BYTES:
+            done(Refused("queue", retry_after_s=1))
+            return
+        self._bytes += len(packed)
+        self._open(len(packed)).add(packed, len(events), done)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+        if self._ticking is None:
+            self._tick_on()
+
+    def up(self, limit_bytes: int) -> None:
+        """A hub is there: everything that has no answer is sent to it, in the order of numbers."""
+        self.limit_bytes = limit_bytes
+        self._is_up = True
+        for batch in self._under_way.values():
+            self._send_off(batch)
+        self._flush()
+
+    def down(self) -> None:
+        """The hub is lost: from now on what it held waits for the next."""
+        self._is_up = False
+        now = self._now_s()
+        for batch in self._under_way.values():
+            if batch.held:
+                batch.held = False
+                batch.since = now
+            batch.positions.clear()
+
+    def held(self, through: int) -> None:
+        """The hub has taken up all batches up to a number, and will answer them."""
+        for batch in self._under_way.values():
+            if batch.n > through:
+                break
+            batch.held = True
+
+    def taken(self, row: Origin) -> None:
+        """A run of a batch of ours is in the log, and was delivered here."""
+        batch = self._under_way.get(row.n)
+        if batch is None:
+            if row.n in self._refused_sent:
+                self.late += row.size
+            return
+        if row.first in batch.positions:
+            return
+        batch.positions.extend(range(row.first, row.first + row.size))
+        if len(batch.positions) < batch.count:
+            return
+        self._forget(batch)
+        batch.acknowledge()
+        if self._unsent:
+            self._flush()
+
+    def refuse(self, n: int, error: Refused) -> None:
+        """A batch was not taken."""
+        batch = self._under_way.get(n)
+        if batch is not None:
+            self._forget(batch)
+            self._refused_sent[n] = None
+            if len(self._refused_sent) > REFUSED_MAX:
+                self._refused_sent.popitem(last=False)
+            self.refused += batch.count
+            batch.refuse(error)
+
+    def close(self) -> None:
+        """Refuses everything that has no answer. Nothing may be added later."""
+        self._is_up = False
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for batch in self._under_way.values():
+            batch.held = False
+        self._refuse_old(float("inf"))
+
+    def _open(self, size_bytes: int) -> Batch:
+        """The batch that the next publish joins."""
+        now = self._now_s()
+        if self._unsent:
+            batch = self._unsent[-1]
+            is_full = batch.bytes + size_bytes > min(BATCH_BYTES, self.limit_bytes)
+            if not is_full and now - batch.since < TICK_S:
+                return batch
+        batch = Batch(now)
+        self._unsent.append(batch)
+        return batch
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        while self._is_up and self._unsent and len(self._under_way) < WINDOW:
+            batch = self._unsent.popleft()
+            self._n += 1
+            batch.n = self._n
+            self._under_way[batch.n] = batch
+            self._send_off(batch)
+
+    def _send_off(self, batch: Batch) -> None:
+        batch.deadline_ms = int((batch.since + self._patience_s) * 1000)
+        self._send(batch.frame())
+
+    def _forget(self, batch: Batch) -> None:
+        del self._under_way[batch.n]
+        self._bytes -= batch.bytes
+
+    def _tick_on(self) -> None:
+        self._ticked_s = self._now_s()
+        self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        """Refuses what has waited too long. When this loop itself was late, answers that wait in
+        the socket are read first."""
+        self._ticking = None
+        now = self._now_s()
+        if now - self._ticked_s < 3 * TICK_S:
+            self._refuse_old(now)
+        if self._unsent or self._under_way:
+            self._tick_on()
+
+    def _refuse_old(self, now: float) -> None:
+        oldest = now - self._patience_s
+        while self._unsent and self._unsent[0].since <= oldest:
+            batch = self._unsent.popleft()
+            self._bytes -= batch.bytes
+            self.refused += batch.count
+            batch.refuse(Refused("backbone", retry_after_s=1))
+        if self._is_up:
+            oldest -= GRACE_S
+        waiting = [batch for batch in self._under_way.values() if not batch.held]
+        for batch in waiting:
+            if batch.since <= oldest:
+                self.refuse(batch.n, Refused("backbone", retry_after_s=1))

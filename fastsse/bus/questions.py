@@ -1,0 +1,161 @@
+"""Questions to the hub: sent, answered by number, sent again to the next hub or given up."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from struct import Struct
+from typing import Final
+
+from fastsse.bus.frames import Fields, FrameError, Kind, frame
+from fastsse.bus.outbox import PATIENCE_S, TICK_S
+from fastsse.errors import FastsseError, Refused
+
+__all__ = ["ANSWER_S", "QUESTIONS_MAX", "Questions"]
+
+# Under way at once; the hub cuts off who asks more.
+QUESTIONS_MAX: Final = 256
+# That wait for their turn, or for a hub.
+WAITING_MAX: Final = 64 * 1024
+# A hub that is there answers within this, or the question is given up.
+ANSWER_S: Final = 10.0
+
+_NUMBER: Final = Struct("<Q")
+
+# Given the answer's fields, or why there is none.
+Answered = Callable[[Fields | FastsseError], None]
+
+
+class _Question:
+    __slots__ = ("answered", "body", "deadline_s", "kind", "may_repeat", "number")
+
+    def __init__(
+        self, number: int, kind: Kind, body: bytes, may_repeat: bool, answered: Answered
+    ) -> None:
+        self.number = number
+        self.kind = kind
+        self.body = body
+        self.may_repeat = may_repeat
+        self.answered = answered
+        self.deadline_s = 0.0
+
+
+class Questions:
+    """Questions under way, in order. Loop thread only.
+
+    Arguments:
+        send: sends a frame; only called while the hub is up.
+        patience_s: how long a question waits for a hub.
+    """
+
+    def __init__(self, send: Callable[[bytes], None], patience_s: float = PATIENCE_S) -> None:
+        self._send = send
+        self._patience_s = patience_s
+        self._loop = asyncio.get_running_loop()
+        self._numbers = count(1)
+        self._is_up = False
+        self._waiting: deque[_Question] = deque()
+        self._under_way: dict[int, _Question] = {}
+        self._ticking: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._under_way) + len(self._waiting)
+
+    def ask(self, kind: Kind, body: bytes, answered: Answered, *, may_repeat: bool) -> None:
+        """Asks; `answered` is called once. One that may not be repeated, and was sent to a hub
+        that died, has an error for its answer, though that hub may have heard it."""
+        if len(self._waiting) >= WAITING_MAX:
+            answered(Refused("queue", retry_after_s=1))
+            return
+        question = _Question(next(self._numbers), kind, body, may_repeat, answered)
+        question.deadline_s = time.monotonic() + self._patience_s
+        self._waiting.append(question)
+        self._go_on()
+        if self._ticking is None:
+            self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+    def up(self) -> None:
+        """A hub is there."""
+        self._is_up = True
+        self._go_on()
+
+    def down(self) -> None:
+        """The hub is lost: what may be repeated waits for the next."""
+        self._is_up = False
+        under_way, self._under_way = self._under_way, {}
+        again = [question for question in under_way.values() if question.may_repeat]
+        deadline_s = time.monotonic() + self._patience_s
+        for question in again:
+            question.deadline_s = deadline_s
+        self._waiting.extendleft(reversed(again))
+        for question in under_way.values():
+            if not question.may_repeat:
+                question.answered(_away())
+
+    def answered(self, body: bytes) -> None:
+        """An answer arrived. Raises FrameError when nobody asked."""
+        fields = Fields(body)
+        question = self._take(fields)
+        try:
+            question.answered(fields)
+        except FrameError:
+            question.answered(_away())
+            raise
+        self._go_on()
+
+    def failed(self, body: bytes) -> None:
+        """A question can't be answered."""
+        fields = Fields(body)
+        question = self._take(fields)
+        question.answered(Refused(fields.text(), retry_after_s=1))
+        self._go_on()
+
+    def close(self) -> None:
+        """Gives everything up."""
+        self._is_up = False
+        if self._ticking is not None:
+            self._ticking.cancel()
+        given_up = [*self._under_way.values(), *self._waiting]
+        self._under_way.clear()
+        self._waiting.clear()
+        for question in given_up:
+            question.answered(_away())
+
+    def _take(self, fields: Fields) -> _Question:
+        question = self._under_way.pop(fields.u64(), None)
+        if question is None:
+            raise FrameError("an answer that nobody asked for")
+        return question
+
+    def _go_on(self) -> None:
+        waiting = self._waiting
+        while self._is_up and waiting and len(self._under_way) < QUESTIONS_MAX:
+            question = waiting.popleft()
+            question.deadline_s = time.monotonic() + ANSWER_S
+            self._under_way[question.number] = question
+            self._send(frame(question.kind, _NUMBER.pack(question.number), question.body))
+
+    def _tick(self) -> None:
+        """Gives up what has waited too long. An answer to it that still comes is not an error."""
+        self._ticking = None
+        now = time.monotonic()
+        while self._waiting and self._waiting[0].deadline_s <= now:
+            self._waiting.popleft().answered(_away())
+        for question in self._under_way.values():
+            if question.deadline_s > now:
+                break
+            question.answered(_away())
+            question.answered = _ignore
+            question.deadline_s = float("inf")
+            question.may_repeat = False
+        if self._waiting or self._under_way:
+            self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+
+def _away() -> Refused:
+    return Refused("backbone", retry_after_s=1)
+
+
+def _ignore(answer: Fields | FastsseError) -> None:
+    """Whoever asked does not wait any more."""

@@ -1,0 +1,126 @@
+"""The relay: the ordered log on its way down to all workers.
+
+Entries are packed once. What was delivered in one turn of the loop is one frame, the same bytes
+for every worker. The newest frames are kept for workers that catch up.
+"""
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+from fastsse.bus.frames import Kind, frame
+from fastsse.bus.origins import Origin, pack_origins
+from fastsse.entries import Entry, pack_entry
+
+__all__ = ["Listener", "Relay", "log_frame"]
+
+# A frame that has come so far is closed.
+FRAME_BYTES: Final = 1024 * 1024
+RECENT_BYTES: Final = 8 * 1024 * 1024
+_COUNT: Final = struct.Struct("<I")
+
+
+class Listener(Protocol):
+    """A worker that is up to date."""
+
+    def send(self, data: bytes) -> None:
+        """Sends a whole frame."""
+
+
+class Relay:
+    """Hands the log on. Loop thread only.
+
+    Attributes:
+        head: the last position that was handed on.
+    """
+
+    def __init__(self, head: int) -> None:
+        self.head = head
+        self._live: dict[Listener, None] = {}
+        self._recent: deque[tuple[int, bytes]] = deque()
+        self._recent_bytes = 0
+        self._recent_start = head
+        self._entries: list[bytes] = []
+        self._entries_bytes = 0
+        self._last = head
+        self._rows: list[Origin] = []
+        self._ready: list[tuple[int, bytes]] = []
+        self._is_due = False
+        self._loop = asyncio.get_running_loop()
+
+    def deliver(self, entries: Sequence[Entry]) -> None:
+        """The next entries; they leave at the end of the turn."""
+        for entry in entries:
+            packed = pack_entry(entry)
+            self._entries.append(packed)
+            self._entries_bytes += len(packed)
+            self._last = entry.position
+            if self._entries_bytes >= FRAME_BYTES:
+                self._close_frame()
+        self._be_due()
+
+    def taken(self, rows: Sequence[Origin]) -> None:
+        """Batches whose entries were delivered; their workers are told behind them."""
+        self._rows += rows
+        self._be_due()
+
+    def flush(self) -> None:
+        """Hands on what was delivered so far."""
+        self._is_due = False
+        if self._entries or self._rows:
+            self._close_frame()
+        ready, self._ready = self._ready, []
+        for last, data in ready:
+            self.head = last
+            self._remember(last, data)
+            for listener in tuple(self._live):
+                listener.send(data)
+
+    def listen(self, listener: Listener) -> None:
+        """Has a worker get every frame from now on. It has everything up to `head`."""
+        self._live[listener] = None
+
+    def leave(self, listener: Listener) -> None:
+        """The worker is gone."""
+        self._live.pop(listener, None)
+
+    def covers(self, after: int) -> bool:
+        """Whether `recent` has everything after a place."""
+        return after >= self._recent_start
+
+    def recent(self, after: int) -> Iterator[bytes]:
+        """The frames with what lies after a place, the first perhaps with some of before."""
+        return (data for last, data in self._recent if last > after)
+
+    @property
+    def recent_start(self) -> int:
+        """The place after which `recent` has everything."""
+        return self._recent_start
+
+    def _be_due(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._flush_if_due)
+
+    def _flush_if_due(self) -> None:
+        if self._is_due:
+            self.flush()
+
+    def _close_frame(self) -> None:
+        self._ready.append((self._last, log_frame(self._rows, self._entries)))
+        self._entries, self._rows = [], []
+        self._entries_bytes = 0
+
+    def _remember(self, last: int, data: bytes) -> None:
+        self._recent.append((last, data))
+        self._recent_bytes += len(data)
+        while self._recent_bytes > RECENT_BYTES:
+            self._recent_start, oldest = self._recent.popleft()
+            self._recent_bytes -= len(oldest)
+
+
+def log_frame(rows: Sequence[Origin], packed: Sequence[bytes]) -> bytes:
+    """A LOG frame: batches that end here, and entries as records."""
+    return frame(Kind.LOG, _COUNT.pack(len(rows)), pack_origins(rows), *packed)

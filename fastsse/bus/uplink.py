@@ -1,0 +1,175 @@
+"""A worker's connection to the hub process: kept, and made anew when the hub is gone."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.bus.frames import VERSION, Fields, FrameError, Kind, frame
+from fastsse.bus.greeting import Hello, Welcome, is_ours
+from fastsse.bus.link import Link
+from fastsse.errors import FastsseError
+from fastsse.log import get_logger
+
+__all__ = ["BusError", "Uplink"]
+
+log = get_logger("bus")
+# Tried again so soon, and twice as long each time up to the second.
+RETRY_S: Final = 0.02
+RETRY_MOST_S: Final = 0.25
+BEAT_S: Final = 0.5
+# The most that a hub may say it will send in one frame.
+DOWN_LIMIT_BYTES: Final = 1 << 30
+
+Handler = Callable[[bytes], None]
+
+
+class BusError(FastsseError):
+    """The hub process can't be reached, or did not take this worker."""
+
+
+class Uplink:
+    """Dials, greets, hands frames to whoever handles their kind, and dials again.
+
+    Arguments:
+        address: what the hub's socket is bound to.
+        worker: this worker's number.
+        key: this process's own, never used before.
+
+    Attributes:
+        handlers: what is called with the body of each kind of frame.
+        on_up: called, in order, when the hub has taken this worker, also each time again.
+        on_down: called, in order, when the hub was lost.
+        welcome: what the hub said last.
+        is_up: frames can be sent.
+        head: tells what the worker has, for the greeting.
+        ended: why the hub gave this worker up, once it did.
+    """
+
+    def __init__(self, address: str | bytes, worker: int, key: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self.handlers: Final[dict[int, Handler]] = {
+            Kind.WELCOME: self._on_welcome,
+            Kind.BYE: self._on_bye,
+            Kind.BEAT: lambda body: None,
+        }
+        self.on_up: Final[list[Callable[[Welcome], None]]] = []
+        self.on_down: Final[list[Callable[[], None]]] = []
+        self.head: Callable[[], int] = lambda: 0
+        self.welcome: Welcome | None = None
+        self.is_up = False
+        self.lost_count = 0
+        self.ended: Final[asyncio.Future[str]] = loop.create_future()
+        self._address = address
+        self._worker = worker
+        self._key = key
+        self._loop = loop
+        self._link: Link | None = None
+        self._lost = asyncio.Event()
+        self._dialling = loop.create_task(self._dial_for_ever())
+        self._beating = loop.call_later(BEAT_S, self._beat)
+
+    @property
+    def link(self) -> Link | None:
+        """The link, while there is one."""
+        return self._link
+
+    def send(self, data: bytes) -> None:
+        """Sends a whole frame, in the order of calls. Only while `is_up`."""
+        assert self._link is not None
+        self._link.send(data)
+
+    async def close(self) -> None:
+        """Ends it; what was sent leaves first. Nothing is called any more."""
+        self._beating.cancel()
+        self._dialling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._dialling
+        self.is_up = False
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+            await link.closed()
+        self.ended.cancel()
+
+    async def _dial_for_ever(self) -> None:
+        delay_s = RETRY_S
+        while not self.ended.done():
+            try:
+                await self._dial()
+            except OSError as error:
+                log.debug("No hub yet.", error=str(error))
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MOST_S)
+                continue
+            was_up = self.welcome
+            await self._lost.wait()
+            if self.welcome is not was_up:
+                delay_s = RETRY_S
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MOST_S)
+
+    async def _dial(self) -> None:
+        """Connects and says hello. Raises OSError; a full queue of connects is one too."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(self._address)
+            if not is_ours(sock):
+                raise PermissionError("the bus belongs to another user")
+            self._lost.clear()
+            link = Link(self._on_frame, self._on_lost)
+            await self._loop.create_unix_connection(lambda: link, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._link = link
+        link.send(Hello(VERSION, self._worker, self._key, self.head()).pack())
+
+    def _on_frame(self, kind: int, body: bytes) -> None:
+        handler = self.handlers.get(kind)
+        if handler is None or (self.welcome_is_due and kind not in (Kind.WELCOME, Kind.BYE)):
+            raise FrameError(f"a frame of kind {kind} where none may be")
+        handler(body)
+
+    @property
+    def welcome_is_due(self) -> bool:
+        """Whether the hub has not taken this worker yet, on this link."""
+        return not self.is_up
+
+    def _on_welcome(self, body: bytes) -> None:
+        if self.is_up:
+            raise FrameError("welcomed twice")
+        welcome = Welcome.unpack(body)
+        if welcome.down_limit_bytes > DOWN_LIMIT_BYTES:
+            raise FrameError(f"frames of up to {welcome.down_limit_bytes} bytes")
+        head = self.head()
+        if head and welcome.start != head:
+            raise FrameError("a log that does not go on where this worker is")
+        assert self._link is not None
+        self._link.incoming.limit_bytes = welcome.down_limit_bytes
+        self.welcome = welcome
+        self.is_up = True
+        for called in self.on_up:
+            called(welcome)
+
+    def _on_bye(self, body: bytes) -> None:
+        reason = Fields(body).text()
+        log.error("The hub gave this worker up.", reason=reason)
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+    def _on_lost(self, why: str) -> None:
+        was_up, self.is_up = self.is_up, False
+        self._link = None
+        self._lost.set()
+        if was_up:
+            self.lost_count += 1
+            log.warning("The hub is lost.", reason=why)
+            for called in self.on_down:
+                called()
+
+    def _beat(self) -> None:
+        if self.is_up:
+            self.send(frame(Kind.BEAT))
+        self._beating = self._loop.call_later(BEAT_S, self._beat)
