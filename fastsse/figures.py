@@ -36,6 +36,7 @@ SUBJECT: Final = "figures"
 METRICS: Final = b"metrics"
 STATS: Final = b"stats"
 READY: Final = b"ready"
+PING: Final = b"ping"
 # How long a scrape waits for a worker that is busy; its last figures count then.
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
@@ -147,7 +148,10 @@ class FiguresDesk:
         self._metrics = self._made()
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """`metrics`, `stats` or `ready`: gathers everybody's figures first."""
+        """`metrics`, `stats` or `ready`, for which everybody's figures are gathered; or `ping`."""
+        if message == PING:
+            answer(b"")
+            return
         self._asking.append((message, answer))
         if self._giving_up is None:
             self._awaited = set(self._readings)
@@ -361,6 +365,10 @@ class Figures:
         reading = asdict(self._read())
         reading["sums"] = self._sums
         self._control.tell(SUBJECT, orjson.dumps(reading))
+
+    def ping(self, done: Answer) -> None:
+        """Anything but an error: the desk is there."""
+        self._control.ask(SUBJECT, PING, done)
 
     def metrics(self, done: Answer) -> None:
         """The body of `/metrics`, or an error when the desk can't be reached."""

@@ -170,12 +170,17 @@ class AccessLog:
 
     def __init__(self, options: LogOptions, log: BoundLogger | None = None) -> None:
         self._log = get_logger("access") if log is None else log
+        self._lines_left = 0
+        self._unwritten: dict[str, int] = {}
+        self.apply(options)
+
+    def apply(self, options: LogOptions) -> None:
+        """Goes by other options from here on."""
         self._level = _LEVELS[options.log_level]
         self._lines_per_tick = options.access_lines if self._level <= logging.INFO else 0
         self._lines_left = self._lines_per_tick
-        self._unwritten: dict[str, int] = {}
+        #: Whether `published` does anything; a caller may spare itself the call.
         self.logs_publishes = self._level <= logging.DEBUG
-        """Whether `published` does anything; a caller may spare itself the call."""
 
     def opened(self, stream: int, client: str, topics: Sequence[str]) -> None:
         """A stream was handed over. `client` is its address."""

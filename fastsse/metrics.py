@@ -81,12 +81,36 @@ COUNTERS = (
     _Row("skipped", "skipped", "Times a lagging stream went to the newest event."),
     _Row("lapped", "lapped", "Times a lagging stream got only the latest of each topic."),
     _Row("heartbeats", "heartbeats", "Heartbeats sent."),
+    _Row("replays_failed", "replays_failed", "Replays that the store could not serve."),
+    _Row("losses", "log_losses", "Times that the followed log lost events.", merge=SAME),
+    _Row("announced", "announcements", "Gap events sent to every stream of a worker."),
+    _Row("told", "told", "Events sent to one stream alone."),
+    _Row("pings", "pings", "Pings sent."),
+    _Row("pongs", "pongs", "Pongs that came for a stream."),
+    _Row("renewed", "renewals", "Streams whose token was renewed."),
+    _Row("revocations", "revocations", "Times that streams were searched for revoked tokens."),
     _Row("gaps_", "gaps", "Gap events sent.", "reason"),
     _Row("missed_edges", "missed_edges", "Writable sockets that no event told of; should be 0."),
 )
+# What only some services have: those with a store, or with several workers.
+STORE_GAUGES = (
+    _Row("stored_events", "stored_events", "Events in the store."),
+    _Row("stored_bytes", "stored_bytes", "Bytes of events in the store."),
+    _Row("bus_pending_bytes", "bus_pending_bytes", "Bytes of publishes that wait for the hub."),
+)
+STORE_COUNTERS = (
+    _Row("store_commits", "store_commits", "Commits to the store."),
+    _Row("store_failures", "store_failures", "Commits that failed."),
+    _Row("store_evicted", "store_evicted", "Events that the store let go of."),
+    _Row("store_repeats", "store_repeats", "Publishes that were in the store already."),
+    _Row("bus_events_refused", "bus_events_refused", "Events refused since the hub was away."),
+    _Row("bus_events_late", "bus_events_late", "Events taken after their publisher was refused."),
+    _Row("bus_hub_lost", "bus_hub_lost", "Times that a worker lost the hub."),
+    _Row("redis_", "redis", "What happened between this node and Redis.", "what"),
+)
 LATENCY = ("delivery_latency_seconds", "From publish accepted to handed to the socket.")
-# The core's own name for the gap events that it sends.
-_ALIASES = {"gaps_sent": "gaps_lagged"}
+#: The core's own name for the gap events that it sends.
+ALIASES = {"gaps_sent": "gaps_lagged"}
 # What `/stats` gives as rates, by metric name.
 RATES = ("connections", "events_published", "deliveries", "sends", "bytes_sent")
 _PREFIX = "fastsse_"
@@ -131,7 +155,7 @@ class Metrics(Collector):
         merged: dict[str, int] = {}
         for read in self._counters:
             merged.update(read())
-        return {_ALIASES.get(key, key): value for key, value in merged.items()}
+        return {ALIASES.get(key, key): value for key, value in merged.items()}
 
     def exposition(self) -> bytes:
         """The body of `/metrics`, of type CONTENT_TYPE."""
@@ -142,6 +166,8 @@ class Metrics(Collector):
         counters = self.counters()
         yield from _families(GaugeMetricFamily, GAUGES, counters)
         yield from _families(CounterMetricFamily, COUNTERS, counters)
+        yield from _present(_families(GaugeMetricFamily, STORE_GAUGES, counters))
+        yield from _present(_families(CounterMetricFamily, STORE_COUNTERS, counters))
         yield _histogram(self._latency())
         yield from _process(self._process())
         info = GaugeMetricFamily(_PREFIX + "build_info", "1, with the build as labels.")
@@ -212,6 +238,11 @@ def _families(
         yield metric
 
 
+def _present(metrics: Iterator[Metric]) -> Iterator[Metric]:
+    """Those that have a value."""
+    return (metric for metric in metrics if metric.samples)
+
+
 def _histogram(buckets: Buckets) -> Metric:
     bounds, counts, sum_s = buckets
     cumulative, seen = [], 0
@@ -255,9 +286,10 @@ def _process(use: Process) -> Iterator[Metric]:
     )
 
 
-_ROWS = {row.key: row for row in (*GAUGES, *COUNTERS) if not row.label}
-_FAMILIES = tuple(row for row in COUNTERS if row.label)
-_COUNTER_KEYS = frozenset(row.key for row in COUNTERS)
+_ALL_COUNTERS = (*COUNTERS, *STORE_COUNTERS)
+_ROWS = {row.key: row for row in (*GAUGES, *_ALL_COUNTERS) if not row.label}
+_FAMILIES = tuple(row for row in _ALL_COUNTERS if row.label)
+_COUNTER_KEYS = frozenset(row.key for row in _ALL_COUNTERS)
 
 
 def is_counter(key: str) -> bool:

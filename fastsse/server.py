@@ -3,26 +3,21 @@
 `Server` leaves the process alone. `run` raises limits, takes signals and drains.
 """
 
-import asyncio
 import contextlib
-import gc
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-import uvloop
-
+from fastsse.backbone.opening import open_backbone
 from fastsse.config import Config
-from fastsse.http.descriptors import raise_soft_limit
-from fastsse.log import get_logger
+from fastsse.supervisor.alone import run_alone
+from fastsse.supervisor.cores import worker_count
+from fastsse.supervisor.notify import Notifier
+from fastsse.supervisor.service import run_service
+from fastsse.supervisor.sockets import Activation
 from fastsse.worker import Worker
 
 __all__ = ["Server", "run"]
-
-log = get_logger("server")
-# Young objects are nearly all freed by their counts; looking for cycles less often saves time.
-GC_THRESHOLD: Final = 20_000
 
 
 class Server:
@@ -41,6 +36,7 @@ class Server:
     def __init__(self, config: Config | None = None) -> None:
         self.config: Final = Config() if config is None else config
         self._running: Worker | None = None
+        self._is_starting = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -90,24 +86,49 @@ class Server:
         event: str | None = None,
         id: str | None = None,
         retry: int | None = None,
+        private: bool = False,
     ) -> str:
-        """Publishes one event and returns its id.
+        """Publishes one event and returns its id. For the memory store, which answers at once;
+        `publish_later` is for every store.
 
         Arguments:
             topic: one topic or up to 100.
             data: text or UTF-8 bytes as they are; anything else as compact JSON.
             event, id, retry: as Event takes them; retry in milliseconds.
+            private: only for subscribers whose grants match.
 
         Raises InvalidEvent for what can't be published, Refused when the server can't take it
-        now. O(bytes + topics), whatever the subscribers.
+        now, RuntimeError when the store answers later. O(bytes + topics), whatever the
+        subscribers.
         """
-        return self._worker.publish(topic, data, event, id, retry)
+        return self._worker.publish(topic, data, event, id, retry, private)
+
+    async def publish_later(
+        self,
+        topic: str | Sequence[str],
+        data: Any,
+        *,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        private: bool = False,
+    ) -> str:
+        """As `publish`, with any store: returns when the event is committed, as the option `ack`
+        means it. Several at once keep the order in which they were begun.
+
+        Cancelled, it does not take the event back.
+        """
+        return await self._worker.publish_later(topic, data, event, id, retry, private)
 
     async def start(self) -> None:
         """Binds, starts the sender, listens; logs one line about it. `close` undoes it."""
-        if self._running is not None:
+        if self._running is not None or self._is_starting:
             raise RuntimeError("The server is running already.")
-        self._running = Worker(self.config)
+        self._is_starting = True
+        try:
+            self._running = await Worker.open(self.config)
+        finally:
+            self._is_starting = False
 
     async def drain(self, window_s: float | None = None) -> None:
         """Stops listening and ends all streams spread over a time (the option `drain`), each told
@@ -129,54 +150,26 @@ class Server:
         return self._running
 
 
-def run(config: Config) -> int:
+def run(
+    config: Config,
+    load: Callable[[], Config] | None = None,
+    origin_of: Callable[[str], str] = lambda option: "an argument",
+) -> int:
     """Serves until SIGTERM or SIGINT, drains, and returns the process's exit status: 0, or 128
     plus the number of a second signal, which ends it at once.
 
-    Raises ConfigError or ListenError before anything is served. Main thread only. Logging is the
-    caller's to configure.
+    Arguments:
+        config: the options. With more than one worker this process watches over others.
+        load: reads the options anew, for SIGHUP; None keeps those that there are.
+        origin_of: where an option's value came from, for errors.
+
+    Raises ConfigError, ListenError or another FastsseError before anything is served. Main thread
+    only. Logging is the caller's to configure.
     """
-    raise_soft_limit(config.max_connections)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
-
-
-async def _serve(config: Config) -> int:
-    loop = asyncio.get_running_loop()
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    server = Server(config)
-    with contextlib.ExitStack() as undo:
-        # Before anybody knows that it serves.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signals.put_nowait, number)
-            undo.callback(loop.remove_signal_handler, number)
-        loop.add_signal_handler(signal.SIGHUP, _on_hangup)
-        undo.callback(loop.remove_signal_handler, signal.SIGHUP)
-        await server.start()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-        try:
-            await signals.get()
-            return await _drained_or_signalled(server, signals)
-        finally:
-            await server.close()
-
-
-async def _drained_or_signalled(server: Server, signals: "asyncio.Queue[int]") -> int:
-    draining = asyncio.create_task(server.drain())
-    again = asyncio.create_task(signals.get())
-    done, pending = await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    if draining in done:
-        draining.result()
-        log.info("Stopped.")
-        return 0
-    log.warning("Stopped by a second signal.", signal=again.result())
-    return 128 + again.result()
-
-
-def _on_hangup() -> None:
-    log.warning("SIGHUP is ignored: reloading needs a restart.")
+    notifier, activation = Notifier(), Activation.take()
+    workers = worker_count(config.workers)
+    again = load or (lambda: config)
+    with contextlib.closing(notifier):
+        if workers == 1:
+            return run_alone(config, again, notifier, activation)
+        return run_service(config, workers, again, origin_of, notifier, activation)

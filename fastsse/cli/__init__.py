@@ -16,9 +16,11 @@ from fastsse.errors import FastsseError
 # Name: (module, attribute, what `fastsse --help` says).
 COMMANDS = {
     "serve": ("fastsse.cli.serve", "serve", "Serve event streams and take publishes."),
+    "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration anew."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
     "listen": ("fastsse.cli.listen", "listen", "Show a topic's events as they come."),
     "swarm": ("fastsse.swarm.command", "command", "Hold very many streams; say what they got."),
+    "history": ("fastsse.cli.history", "history", "Check, copy or trim a stored history."),
     "doctor": ("fastsse.cli.doctor", "doctor", "Say what this machine or a path lacks."),
     "token": ("fastsse.cli.token", "token", "Make and explain tokens (JWT)."),
     "config": ("fastsse.cli.config", "config", "Show or check the configuration."),

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from fastsse.cli.flags import ServerCommand, given_flags, server_options
-from fastsse.config import ConfigError, load
+from fastsse.config import Config, ConfigError, load
 
 
 @click.command(cls=ServerCommand)
@@ -16,7 +16,7 @@ def serve(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
 
     Options come from flags, then from the environment, then from a TOML file, then from their
     defaults. Durations are written 250ms, 10s, 1m30s; sizes 64KB, 1MiB. `fastsse config show`
-    tells where each value came from.
+    tells where each value came from. SIGHUP (`fastsse reload`) reads them anew.
     """
     loaded = load(given_flags(ctx, flags), file)
     from fastsse import log
@@ -25,7 +25,14 @@ def serve(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
     log.configure(loaded.config)
     for note in loaded.notes:
         log.get_logger("config").warning(note)
+
+    def load_again() -> Config:
+        again = load(given_flags(ctx, flags), file)
+        for note in again.notes:
+            log.get_logger("config").warning(note)
+        return again.config
+
     try:
-        return run(loaded.config)
+        return run(loaded.config, load_again, loaded.origin_of)
     except ConfigError as error:
         raise error.with_origins(loaded.origin_of) from None

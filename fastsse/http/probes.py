@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Final
 
-import orjson
-
+from fastsse.errors import FastsseError
+from fastsse.figures import Figures
 from fastsse.http.request import Request
 from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
 from fastsse.http.routes import Exchange, Handler, Route
-from fastsse.metrics import CONTENT_TYPE, Metrics
+from fastsse.metrics import CONTENT_TYPE
 
 __all__ = ["probe_routes"]
 
@@ -18,30 +18,52 @@ _READY: Final = text_response(200, "ready")
 
 
 def probe_routes(
-    metrics: Metrics, unready: Callable[[], str | None]
+    figures: Figures, unready: Callable[[Callable[[str | None], None]], None]
 ) -> dict[bytes, dict[bytes, Route]]:
-    """`/healthz`, `/readyz`, `/metrics` and `/stats`.
+    """`/healthz`, `/readyz`, `/metrics` and `/stats`, for the whole service.
 
-    `unready` gives in a word why newcomers are turned away (`draining`, `full`), else None.
+    `figures` gives the bodies; `unready` gives its argument in a few words why newcomers or
+    publishers are refused (`draining`, `full`, …), else None.
     """
 
+    def live(request: Request, exchange: Exchange) -> None:
+        # Whoever can't reach the hub for longer than it takes to restart it is not well.
+        def judge(body: bytes | FastsseError) -> None:
+            is_well = not isinstance(body, FastsseError)
+            exchange.respond(_ALIVE if is_well else text_response(503, "hub"))
+
+        figures.ping(judge)
+
     def ready(request: Request, exchange: Exchange) -> None:
-        reason = unready()
-        exchange.respond(_READY if reason is None else text_response(503, reason))
+        def judge(reason: str | None) -> None:
+            exchange.respond(_READY if reason is None else text_response(503, reason))
+
+        unready(judge)
 
     def expose(request: Request, exchange: Exchange) -> None:
-        exchange.respond(Response.of(200, metrics.exposition(), _METRICS_LINES))
+        figures.metrics(_responder(exchange, _METRICS_LINES))
 
     def tell(request: Request, exchange: Exchange) -> None:
-        body = orjson.dumps(metrics.stats(), option=orjson.OPT_APPEND_NEWLINE)
-        exchange.respond(Response.of(200, body, JSON))
+        figures.stats(_responder(exchange, JSON))
 
     return {
-        b"/healthz": _get(lambda request, exchange: exchange.respond(_ALIVE)),
+        b"/healthz": _get(live),
         b"/readyz": _get(ready),
         b"/metrics": _get(expose),
         b"/stats": _get(tell),
     }
+
+
+def _responder(exchange: Exchange, lines: bytes) -> Callable[[bytes | FastsseError], None]:
+    """Answers with a body, or with the problem of not having one."""
+
+    def respond(body: bytes | FastsseError) -> None:
+        if isinstance(body, FastsseError):
+            exchange.fail(body)
+        else:
+            exchange.respond(Response.of(200, body, lines))
+
+    return respond
 
 
 def _get(handler: Handler) -> dict[bytes, Route]:

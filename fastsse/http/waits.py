@@ -57,9 +57,16 @@ class Waits:
         self.linger = Wait(LINGER_S)
         self._all = (self.head, self.body, self.idle, self.answer, self.linger)
         self._loop = loop
-        self._interval_s = min(SWEEP_S, *(wait.limit_s / 4 for wait in self._all))
+        self.apply(options)
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
+
+    def apply(self, options: HttpOptions) -> None:
+        """Goes by other limits, also for those that wait already."""
+        self.head.limit_s = options.head_timeout
+        self.body.limit_s = options.body_timeout
+        self.idle.limit_s = self.answer.limit_s = options.idle_timeout
+        self._interval_s = min(SWEEP_S, *(wait.limit_s / 4 for wait in self._all))
 
     def __len__(self) -> int:
         return sum(len(wait.since) for wait in self._all)

@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 # Says that a callable is to be called whenever a socket is readable; and no longer.
 Watch = Callable[[socket.socket, Callable[[], None]], None]
-Unwatch = Callable[[socket.socket], None]
+Unwatch = Callable[[socket.socket], object]
 
 
 class ControlSocket:

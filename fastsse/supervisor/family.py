@@ -21,8 +21,9 @@ HUNG_S = 60.0
 class Crew(Protocol):
     """What the children do, and what a reload changes."""
 
-    #: Over how long streams are ended on a stop, s.
-    window_s: float
+    @property
+    def window_s(self) -> float:
+        """Over how long streams are ended on a stop, s."""
 
     def serve(self, slot: int, number: int, link: Link) -> int:
         """A child's life, called in it; the hub's slot is -1. Returns its exit status.

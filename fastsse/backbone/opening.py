@@ -1,0 +1,35 @@
+"""Opens the backbone that the options name, for a process that is its node's only one."""
+
+from typing import NamedTuple
+
+from fastsse.backbone import Backbone
+from fastsse.backbone.memory import MemoryBackbone
+from fastsse.config import Config
+from fastsse.config.storing import MEMORY
+from fastsse.control import Store
+from fastsse.positions import now_ms
+
+__all__ = ["Opened", "open_backbone"]
+
+
+class Opened(NamedTuple):
+    """A backbone, and what desks keep over restarts where it can keep that. Both end with the
+    backbone's `close`."""
+
+    backbone: Backbone
+    desks: Store | None
+
+
+async def open_backbone(config: Config) -> Opened:
+    """Opens what `store` names. Raises FastsseError when it can't be opened."""
+    path = config.store_path
+    if path is not None:
+        from fastsse.backbone.sqlite import SqliteBackbone
+
+        sqlite = SqliteBackbone(path, config, config.ack, config.store_total, now_ms)
+        return Opened(sqlite, sqlite.desks)
+    if config.store == MEMORY:
+        return Opened(MemoryBackbone(now_ms), None)
+    from fastsse.backbone.redis import open_redis
+
+    return Opened(await open_redis(config.store, config), None)

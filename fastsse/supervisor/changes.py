@@ -1,0 +1,58 @@
+"""What a new configuration changes, and how much of that a reload can do."""
+
+from collections.abc import Collection
+from typing import Final
+
+from fastsse.config import (
+    Config,
+    HistoryOptions,
+    ListenOptions,
+    PresenceOptions,
+    ProcessOptions,
+    catalogue,
+)
+from fastsse.config.redis import RedisOptions
+from fastsse.config.storing import StoreOptions
+
+__all__ = ["NOT_LIVE", "RESTART", "adapted", "sentence"]
+
+# What one process can change while it serves.
+_LIVE: Final = frozenset(
+    (
+        "log_level", "log_format", "access_lines", "drain",
+        "max_body", "max_head", "max_headers",
+        "head_timeout", "body_timeout", "idle_timeout",
+    )
+)  # fmt: skip
+
+#: What one process can't change while it serves.
+NOT_LIVE: Final = frozenset(catalogue()) - _LIVE
+
+#: What new workers can't change either: the listeners, the processes, and what the hub holds.
+RESTART: Final = frozenset(
+    (
+        *ListenOptions.model_fields,
+        *ProcessOptions.model_fields,
+        *HistoryOptions.model_fields,
+        *StoreOptions.model_fields,
+        *RedisOptions.model_fields,
+        *PresenceOptions.model_fields,
+        # Set on the listeners, once.
+        "user_timeout",
+        "notsent_lowat",
+    )
+)
+
+
+def adapted(old: Config, new: Config, fixed: Collection[str]) -> tuple[Config, list[str]]:
+    """`new` with the values that `old` has of what is `fixed`; and which of those it would have
+    changed."""
+    kept = [
+        name for name in catalogue() if name in fixed and getattr(old, name) != getattr(new, name)
+    ]
+    return new.model_copy(update={name: getattr(old, name) for name in kept}), kept
+
+
+def sentence(kept: Collection[str]) -> str:
+    """What to tell of options that stay as they were; nothing when there are none."""
+    return f"Only a restart changes {', '.join(kept)}." if kept else ""

@@ -1,0 +1,72 @@
+"""The hub process: it serves the workers, and ends after the last of them."""
+
+import asyncio
+import os
+import signal
+import socket
+from typing import Final
+
+from fastsse.bus import run_hub
+from fastsse.config import Config
+from fastsse.desks import desk_makers
+from fastsse.supervisor.wire import ALIVE, READY, Link
+
+__all__ = ["LifeLine", "serve_hub"]
+
+ALIVE_EVERY_S: Final = 1.0
+
+
+class LifeLine:
+    """A pipe that the supervisor and every worker hold open, and that ends with the last of them.
+
+    So the hub, which is not told when the supervisor dies, serves until all workers have drained.
+    """
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC)
+
+    def watch(self) -> int:
+        """In the hub process: the descriptor that becomes readable when all others are gone."""
+        os.close(self._write_fd)
+        return self._read_fd
+
+    def close(self) -> None:
+        """Lets go of both ends."""
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+
+def serve_hub(
+    config: Config,
+    listening: socket.socket,
+    workers: int,
+    restarted: bool,
+    life: LifeLine,
+    link: Link,
+) -> int:
+    """Runs the hub until SIGTERM, or until nobody needs it; returns the exit status.
+
+    Arguments:
+        listening: where workers come in; the supervisor keeps it open.
+        workers: how many there are.
+        restarted: whether they had a hub before.
+        life: ends with all others.
+        link: to the supervisor.
+
+    Raises FastsseError when it can't start.
+    """
+
+    def ready() -> None:
+        loop = asyncio.get_running_loop()
+        # There can be nothing to read but the end.
+        loop.add_reader(life.watch(), os.kill, os.getpid(), signal.SIGTERM)
+        tell_alive(loop)
+        link.say(READY)
+
+    def tell_alive(loop: asyncio.AbstractEventLoop) -> None:
+        link.say(ALIVE, "0")
+        loop.call_later(ALIVE_EVERY_S, tell_alive, loop)
+
+    return run_hub(
+        config, listening, ready, workers=workers, restarted=restarted, makers=desk_makers
+    )

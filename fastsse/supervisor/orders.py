@@ -1,0 +1,51 @@
+"""What a worker's loop is told to do, by its supervisor or by a signal."""
+
+import asyncio
+import signal
+from typing import Final
+
+from fastsse.log import get_logger
+from fastsse.supervisor.wire import DRAIN, Link
+
+__all__ = ["Orders"]
+
+log = get_logger("supervisor")
+
+
+class Orders:
+    """Words of `wire` as they come in. Loop thread only.
+
+    The end of the link is the supervisor's death, and means DRAIN, as SIGTERM does. The process
+    is then on its own, so SIGALRM ends it if the drain does not.
+
+    Arguments:
+        patience_s: how long it may live without a supervisor.
+    """
+
+    def __init__(self, link: Link, patience_s: float) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self._link = link
+        self._patience_s = patience_s
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._loop.add_reader(link.fileno(), self._hear)
+        self._loop.add_signal_handler(signal.SIGTERM, self._queue.put_nowait, DRAIN)
+
+    async def next(self) -> str:
+        """Waits for the next order."""
+        return await self._queue.get()
+
+    def close(self) -> None:
+        """Listens no longer."""
+        self._loop.remove_signal_handler(signal.SIGTERM)
+        if self._link.is_open:
+            self._loop.remove_reader(self._link.fileno())
+        self._link.close()
+
+    def _hear(self) -> None:
+        while (packet := self._link.hear()) is not None:
+            self._queue.put_nowait(packet.word)
+        if not self._link.is_open:
+            self._loop.remove_reader(self._link.fileno())
+            log.warning("The supervisor is gone; this process drains and ends.")
+            signal.alarm(max(1, round(self._patience_s)))
+            self._queue.put_nowait(DRAIN)

@@ -1,0 +1,160 @@
+"""The service as the supervisor runs it: what its hub and workers do."""
+
+import contextlib
+import math
+import socket
+from collections.abc import Callable, Sequence
+
+from fastsse.config import Config
+from fastsse.errors import FastsseError
+from fastsse.http.descriptors import raise_soft_limit
+from fastsse.http.entrance import Sockets
+from fastsse.http.listeners import addresses_of
+from fastsse.log import configure, get_logger
+from fastsse.supervisor.changes import RESTART, adapted, sentence
+from fastsse.supervisor.control import ControlSocket
+from fastsse.supervisor.forking import Closable
+from fastsse.supervisor.hubprocess import LifeLine, serve_hub
+from fastsse.supervisor.notify import Notifier
+from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.sockets import Activation, open_for_workers
+from fastsse.supervisor.supervisor import Supervisor
+from fastsse.supervisor.wire import Link
+from fastsse.supervisor.workerprocess import serve_worker, settle_memory, start_failed
+from fastsse.version import __version__
+
+__all__ = ["Service", "run_service"]
+
+log = get_logger("server")
+
+
+class Service:
+    """A hub process and workers on their sockets: the supervisor's crew.
+
+    Arguments:
+        config: the options.
+        load: reads them anew.
+        origin_of: where an option's value came from.
+        sockets: each worker's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        origin_of: Callable[[str], str],
+        sockets: Sequence[Sockets],
+    ) -> None:
+        self._config = self._config_before = config
+        self._load = load
+        self._origin_of = origin_of
+        self._sockets = sockets
+        self._life = LifeLine()
+        self._hub = _hub_socket()
+        self._hubs = 0
+        #: Answers `fastsse reload`, when there is a pid file.
+        self.control: ControlSocket | None = None
+
+    @property
+    def window_s(self) -> float:
+        """Over how long streams are ended on a stop, s."""
+        return self._config.drain
+
+    def serve(self, slot: int, number: int, link: Link) -> int:
+        """A child's life, called in it."""
+        try:
+            if slot < 0:
+                return serve_hub(
+                    self._config, self._hub, len(self._sockets), number > 0, self._life, link
+                )
+            everybodys = [sockets.main for sockets in self._sockets]
+            sockets = self._sockets[slot]._replace(all=everybodys, slot=slot)
+            return serve_worker(self._share(), sockets, number, self._hub.getsockname(), link)
+        except FastsseError as error:
+            return start_failed(link, error, self._origin_of)
+
+    def serving(self) -> None:
+        """Logs where."""
+        config, first = self._config, self._sockets[0]
+        admin = {"admin": addresses_of(first.admin)} if first.admin else {}
+        log.info(
+            "fastsse is serving.",
+            version=__version__,
+            addresses=addresses_of(first.main),
+            **admin,
+            workers=len(self._sockets),
+            store=config.store,
+            publish="with a token" if config.publish_token else "by anyone",
+        )
+
+    def reload(self) -> str:
+        """Has new workers start with the configuration as it is now, as far as they can."""
+        config, kept = adapted(self._config, self._load(), RESTART)
+        self._config_before, self._config = self._config, config
+        configure(config)
+        if kept:
+            log.warning("Some options change only with a restart.", options=kept)
+        return sentence(kept)
+
+    def revert(self) -> None:
+        """Undoes the last `reload`."""
+        self._config = self._config_before
+        configure(self._config)
+
+    def left_by_child(self) -> Sequence[Closable]:
+        """What a child must close."""
+        return self.control.descriptors if self.control is not None else ()
+
+    def close(self) -> None:
+        """Closes what all children shared."""
+        self._life.close()
+        self._hub.close()
+        for sockets in self._sockets:
+            sockets.close()
+
+    def _share(self) -> Config:
+        """A worker's part of the streams."""
+        most = self._config.max_connections
+        each = math.ceil(most / len(self._sockets))
+        return self._config.model_copy(update={"max_connections": each}) if most else self._config
+
+
+def _hub_socket() -> socket.socket:
+    """Where workers meet the hub: a name that the kernel chose, so nothing is left behind."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind("")
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def run_service(
+    config: Config,
+    workers: int,
+    load: Callable[[], Config],
+    origin_of: Callable[[str], str],
+    notifier: Notifier,
+    activation: Activation,
+) -> int:
+    """Serves with several processes until a signal ends it; returns the exit status.
+
+    Raises ConfigError, ListenError, PidFileError or StartError when it can't serve.
+    """
+    raise_soft_limit(math.ceil(config.max_connections / workers))
+    with contextlib.ExitStack() as stack:
+        pidfile = None
+        if config.pidfile is not None:
+            pidfile = stack.enter_context(contextlib.closing(PidFile(config.pidfile)))
+        sockets = open_for_workers(config, workers, activation)
+        service = stack.enter_context(contextlib.closing(Service(config, load, origin_of, sockets)))
+        supervisor = Supervisor(service, workers, with_hub=True, notifier=notifier)
+        if pidfile is not None:
+            control = ControlSocket(
+                pidfile, supervisor.watch, supervisor.unwatch, supervisor.begin_reload
+            )
+            stack.callback(control.close)
+            supervisor.reloaded = control.answer
+            service.control = control
+        # Whatever a child does not change it shares with all.
+        settle_memory()
+        return supervisor.run()

@@ -1,0 +1,137 @@
+"""A worker process: from its fork to its end."""
+
+import asyncio
+import contextlib
+import gc
+import os
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import uvloop
+
+from fastsse.bus import connect
+from fastsse.config import Config, ConfigError
+from fastsse.errors import FastsseError
+from fastsse.http.entrance import Sockets
+from fastsse.log import get_logger
+from fastsse.supervisor.orders import Orders
+from fastsse.supervisor.wire import ALIVE, END, FAILED, READY, REPLACED, Link
+from fastsse.worker import DRAIN_GRACE_S, Worker
+
+__all__ = ["GIVEN_UP", "serve_worker", "settle_memory", "start_failed"]
+
+log = get_logger("supervisor")
+#: The exit status of a worker that the hub gave up (sysexits.h: EX_TEMPFAIL).
+GIVEN_UP: Final = 75
+ALIVE_EVERY_S: Final = 1.0
+# Beyond the drain, when nobody is left to end the process.
+ORPHAN_GRACE_S: Final = 5.0
+# Young objects are nearly all freed by their counts; looking for cycles less often saves time.
+GC_THRESHOLD: Final = 20_000
+_T = TypeVar("_T")
+
+
+def settle_memory() -> None:
+    """What was made until now stays: it is never searched for cycles again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+
+
+def start_failed(link: Link, error: FastsseError, origin_of: Callable[[str], str]) -> int:
+    """Tells the supervisor why a child can't start; returns the child's exit status."""
+    if isinstance(error, ConfigError):
+        error = error.with_origins(origin_of)
+    status = int(getattr(error, "exit_status", 1))
+    link.say(FAILED, f"{status} {error}")
+    return status
+
+
+def serve_worker(
+    config: Config, sockets: Sockets, number: int, address: str | bytes, link: Link
+) -> int:
+    """Runs a worker until it is told to end, or its supervisor or hub is lost for good.
+
+    Arguments:
+        config: the options; `max_connections` are this worker's alone.
+        sockets: what it listens on.
+        number: the process's own among all workers there ever were.
+        address: where the hub process is.
+        link: to the supervisor.
+
+    Returns the exit status. Raises FastsseError when it can't start.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_live(config, sockets, number, address, link))
+
+
+async def _live(
+    config: Config, sockets: Sockets, number: int, address: str | bytes, link: Link
+) -> int:
+    orders = Orders(link, config.drain + DRAIN_GRACE_S + ORPHAN_GRACE_S)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(orders.close)
+        met = await _unless_ordered(orders, connect(address, worker=number, key=os.urandom(8)))
+        if met is None:
+            return 0
+        backbone, control = met
+        stack.push_async_callback(backbone.close)
+        worker = Worker(config, sockets=sockets, backbone=backbone, control=control, number=number)
+        stack.push_async_callback(worker.close)
+        settle_memory()
+        link.say(READY)
+        stack.callback(_tell_alive(link, worker))
+        return await _until_ended(worker, orders, backbone.ended, config.drain)
+
+
+async def _unless_ordered(orders: Orders, awaited: Awaitable[_T]) -> _T | None:
+    """What is awaited; None when an order comes first, which while starting can only mean the
+    end."""
+    task = asyncio.ensure_future(awaited)
+    order = asyncio.ensure_future(orders.next())
+    done, pending = await asyncio.wait((task, order), return_when=asyncio.FIRST_COMPLETED)
+    for one in pending:
+        one.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return task.result() if task in done else None
+
+
+def _tell_alive(link: Link, worker: Worker) -> Callable[[], None]:
+    """Says once a second that the loop comes round; returns how to stop that."""
+    loop = asyncio.get_running_loop()
+    timer: list[asyncio.TimerHandle] = []
+
+    def tell() -> None:
+        link.say(ALIVE, str(worker.stream_count))
+        timer[:] = [loop.call_later(ALIVE_EVERY_S, tell)]
+
+    tell()
+    return lambda: timer[0].cancel()
+
+
+async def _until_ended(
+    worker: Worker, orders: Orders, given_up: "asyncio.Future[str]", window_s: float
+) -> int:
+    """Serves, drains, and returns the exit status. An order that comes while it drains counts only
+    when it is to end at once."""
+    order = asyncio.ensure_future(orders.next())
+    await asyncio.wait((order, given_up), return_when=asyncio.FIRST_COMPLETED)
+    if not order.done():
+        order.cancel()
+        log.error("The hub process gave this worker up.", reason=str(given_up.result()))
+        return GIVEN_UP
+    word = order.result()
+    if word == END:
+        return 0
+    draining = asyncio.ensure_future(worker.drain(window_s, replaced=word == REPLACED))
+    at_once = asyncio.ensure_future(_ordered_to_end(orders))
+    await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
+    for one in (draining, at_once):
+        one.cancel()
+    await asyncio.gather(draining, at_once, return_exceptions=True)
+    return 0
+
+
+async def _ordered_to_end(orders: Orders) -> None:
+    while await orders.next() != END:
+        pass
