@@ -5,15 +5,16 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import orjson
 
 from fastsse._core import Sender
 from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
+from fastsse.backbone.opening import open_backbone
 from fastsse.config import Config
-from fastsse.control import Control, LocalControl
+from fastsse.control import Control, LocalControl, Store
 from fastsse.desks import desk_makers
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
@@ -24,6 +25,7 @@ from fastsse.hub import Hub, Published
 from fastsse.hub.streams import ClosedStream
 from fastsse.log import AccessLog, get_logger
 from fastsse.metrics import ALIASES, process_use
+from fastsse.positions import now_ms
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 
@@ -37,11 +39,6 @@ SWEEP_ON_S: Final = 0.005
 DRAIN_GRACE_S: Final = 1.0
 
 
-def now_ms() -> int:
-    """Unix milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
 class Worker:
     """Everything that runs. Loop thread only; made inside the loop that it runs on.
 
@@ -50,6 +47,7 @@ class Worker:
         sockets: what it listens on, its own from here on; None binds what the options name.
         backbone: gives the order; its own from here on. None keeps events in memory.
         control: the way to the node's desks; None has them here.
+        store: what desks that are here keep over restarts; None forgets it.
         number: its own among the workers of a service.
 
     Raises ConfigError or ListenError, and has then left nothing behind. Logs one line when it
@@ -63,6 +61,7 @@ class Worker:
         sockets: Sockets | None = None,
         backbone: Backbone | None = None,
         control: Control | None = None,
+        store: Store | None = None,
         number: int = 0,
     ) -> None:
         self.config = config
@@ -78,20 +77,22 @@ class Worker:
             undo.callback(sender.stop)
             sender.start()
             self._backbone = backbone or MemoryBackbone(now_ms)
-            self._hub = hub = Hub(sender, self._backbone, config, config)
+            self._hub = hub = Hub(
+                sender, self._backbone, config, config, max_replays=config.max_replays
+            )
             hub.streams.on_closed = self._on_closed
             undo.callback(hub.streams.abandon)
             self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
             undo.callback(self._loop.remove_reader, sender.notice_fd)
             self._access = AccessLog(config)
+            control = control or LocalControl(desk_makers(), self._announce, store)
             self.entrance: Final = Entrance(
-                config, hub, self._descriptors, lambda: self.stream_count, self._access
+                config, hub, self._descriptors, lambda: self.stream_count, self._access, control
             )
             undo.callback(self.entrance.close)
             self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
             self._started_s = time.time()
             self._is_leaving = False
-            control = control or LocalControl(desk_makers(), self._announce)
             self._figures = Figures(control, self._reading, self.entrance.helped)
             self.entrance.serve(sockets, self._figures, lambda: self._backbone.trouble, number)
             self._tick()
@@ -100,6 +101,20 @@ class Worker:
             self._undo = undo.pop_all()
         if not sockets.all:
             self._log_start()
+
+    @classmethod
+    async def open(cls, config: Config, *, sockets: Sockets | None = None) -> Self:
+        """The only worker of a service, with the store that its options name.
+
+        Raises ConfigError, ListenError, or what the store can't be opened for, and has then left
+        nothing behind but `sockets`.
+        """
+        opened = await open_backbone(config)
+        try:
+            return cls(config, sockets=sockets, backbone=opened.backbone, store=opened.desks)
+        except BaseException:
+            await opened.backbone.close()
+            raise
 
     @property
     def max_connections(self) -> int:
@@ -118,15 +133,33 @@ class Worker:
         event: str | None,
         id: str | None,
         retry: int | None,
+        private: bool = False,
     ) -> str:
         """As `Server.publish`."""
-        text = data if isinstance(data, str | bytes) else _json(data)
+        if not isinstance(self._backbone, MemoryBackbone):
+            raise RuntimeError("This store answers later: await publish_later instead.")
         outcomes: list[Published | FastsseError] = []
-        self._hub.publish((Event(topic, text, event, id, retry),), outcomes.append)
-        outcome = outcomes[0]
-        if isinstance(outcome, FastsseError):
-            raise outcome
-        return outcome.last.decode()
+        self._hub.publish((_event(topic, data, event, id, retry, private),), outcomes.append)
+        return _id_of(outcomes[0])
+
+    async def publish_later(
+        self,
+        topic: str | Sequence[str],
+        data: Any,
+        event: str | None,
+        id: str | None,
+        retry: int | None,
+        private: bool,
+    ) -> str:
+        """As `Server.publish_later`."""
+        answer: asyncio.Future[Published | FastsseError] = self._loop.create_future()
+
+        def done(outcome: Published | FastsseError) -> None:
+            if not answer.done():  # Else whoever waited gave up.
+                answer.set_result(outcome)
+
+        self._hub.publish((_event(topic, data, event, id, retry, private),), done)
+        return _id_of(await answer)
 
     def apply(self, config: Config) -> None:
         """Takes over from new options what can change while it serves."""
@@ -252,6 +285,24 @@ def _sender(config: Config, descriptors: Descriptors) -> Sender:
         max_lag_ms=round(config.max_lag_time * 1000),
         retry_ms=round(config.retry * 1000),
     )
+
+
+def _event(
+    topic: str | Sequence[str],
+    data: Any,
+    event: str | None,
+    id: str | None,
+    retry: int | None,
+    private: bool,
+) -> Event:
+    text = data if isinstance(data, str | bytes) else _json(data)
+    return Event(topic, text, event, id, retry, private)
+
+
+def _id_of(outcome: Published | FastsseError) -> str:
+    if isinstance(outcome, FastsseError):
+        raise outcome
+    return outcome.last.decode()
 
 
 def _json(data: Any) -> bytes:

@@ -496,6 +496,7 @@ class Streams:
         def go_on(one: _Replaying, outcome: Any) -> None:
             try:
                 then(one, outcome)
+                self.wake()
             except Exception:
                 self._drop(one)
                 raise
@@ -541,6 +542,7 @@ class Streams:
         while self._waiting and not self._must_wait():
             handle, _ = self._waiting.popitem(last=False)
             self._read_page(self._replays[handle])
+            self.wake()
 
     def _must_wait(self) -> bool:
         held_bytes = self._sender.memory_bytes - self._history.bytes
