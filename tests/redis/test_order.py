@@ -119,3 +119,26 @@ async def test_a_slow_network_is_no_trouble(redis: RedisServer) -> None:
         await node.until(lambda: len(node.acknowledged) == 20)
         assert node.backbone.trouble is None
         assert node.backbone.counters()["redis_reconnects"] == 0
+
+
+async def test_a_batch_with_a_key_is_stored_once_by_whatever_process(redis: RedisServer) -> None:
+    key = (b"worker", 7)
+    async with node_on(redis.url) as node:
+        await node.answered("a", "b", key=key)
+        stored = list(node.acknowledged.values())
+    async with node_on(redis.url) as node:
+        await node.answered("between")
+        await node.answered("a", "b", key=key)
+        assert [node.acknowledged[text] for text in "ab"] == stored
+        await node.answered("c", key=(b"worker", 8))
+        assert node.seen == ["between", "c"]
+        assert node.backbone.counters()["redis_repeats"] == 1
+
+
+async def test_positions_leave_room_before_the_first_event_of_a_millisecond(
+    redis: RedisServer,
+) -> None:
+    async with node_on(redis.url) as node:
+        for index in range(50):
+            await node.answered(str(index))
+        assert all(position & (2**64 - 1) > 0 for position in node.positions)

@@ -1,44 +1,89 @@
--- Stores a group of events, all or nothing, once.
+-- Stores a group of batches, each all or nothing, each once.
 --
--- KEYS: stream, sequence, the sender's counter.
+-- KEYS: stream, newest, the sender's counter.
 -- ARGV: key prefix, group number, the counter's life in ms, events the stream keeps, age in ms that
---       the stream keeps, number of events, then for each event:
+--       the stream keeps, number of batches, then for each batch:
+--       its key ('' for none), number of events, then for each event:
 --       identity, record, own id ('' for none), ms that it is found by, number of topics,
 --       then for each topic: name, events kept, ms kept, ms that its last position is known.
--- Answers: 'stored', 'repeated' when this group was stored before, 'no log' when there is none.
+-- Answers: 'stored' ('repeated' when the group was stored before, 'no log' when there is none), how
+--       many index entries could not be written, and for each batch whose key was stored before
+--       its number from 1 and its ids.
 --
 -- What can be refused (memory, rights, a replica) is refused at the first write, before anything
 -- is changed. The indexes come last; one that can't be written is counted, and the rest goes on.
-local stream, sequence_key, counter_key = KEYS[1], KEYS[2], KEYS[3]
+local stream, newest_key, counter_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, group = ARGV[1], tonumber(ARGV[2])
 
 if group <= tonumber(redis.call('GET', counter_key) or '0') then
-  return {'repeated', 0}
+  return {'repeated', 0, {}}
 end
-local sequence = redis.call('GET', sequence_key)
-if not sequence or redis.call('EXISTS', stream) == 0 then
-  return {'no log', 0}
+local newest = redis.call('GET', newest_key)
+if not newest or redis.call('EXISTS', stream) == 0 then
+  return {'no log', 0, {}}
 end
-sequence = tonumber(sequence)
+local sequence, ms, n = string.match(newest, '^(%d+) (%d+)-(%d+)$')
+sequence, ms, n = tonumber(sequence), tonumber(ms), tonumber(n)
 
-local count = tonumber(ARGV[6])
-if count == 0 then
+local batches = tonumber(ARGV[6])
+if batches == 0 then
   -- A probe: may this user write here, now? It changes nothing.
   redis.call('XADD', prefix .. 'nothing', 'NOMKSTREAM', '*', 'e', '')
 end
 
-local ids, at = {}, 7
-for i = 1, count do
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+-- An id above all others, by Redis's clock; n begins at 1, so that the place before the first
+-- event of a millisecond is never another's. Redis itself gives one when an entry that is not
+-- ours was put above our last.
+local function add(identity, record)
   sequence = sequence + 1
-  ids[i] = redis.call('XADD', stream, 'MAXLEN', '~', ARGV[4], '*',
-    's', string.format('%.0f', sequence), 'k', ARGV[at], 'e', ARGV[at + 1])
-  at = at + 5 + 4 * tonumber(ARGV[at + 4])
+  if now_ms > ms then ms, n = now_ms, 1 else n = n + 1 end
+  local running = string.format('%.0f', sequence)
+  local id = string.format('%.0f-%.0f', ms, n)
+  local answer = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[4], id,
+    's', running, 'k', identity, 'e', record)
+  if type(answer) == 'table' then
+    if not string.find(answer.err, 'equal or smaller', 1, true) then return answer end
+    answer = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[4], '*',
+      's', running, 'k', identity, 'e', record)
+    if type(answer) == 'table' then return answer end
+    local given_ms, given_n = string.match(answer, '^(%d+)-(%d+)$')
+    ms, n = tonumber(given_ms), tonumber(given_n)
+  end
+  return answer
+end
+
+local stored, repeated, keys, at = {}, {}, {}, 7
+for b = 1, batches do
+  local key, count = ARGV[at], tonumber(ARGV[at + 1])
+  local before = key ~= '' and redis.call('GET', prefix .. 'batch:' .. key)
+  local ids = {}
+  at = at + 2
+  for _ = 1, count do
+    if not before then
+      local id = add(ARGV[at], ARGV[at + 1])
+      if type(id) == 'table' then return id end
+      stored[#stored + 1] = {id, at}
+      ids[#ids + 1] = id
+    end
+    at = at + 5 + 4 * tonumber(ARGV[at + 4])
+  end
+  if before then
+    repeated[#repeated + 1] = {b, before}
+  elseif key ~= '' then
+    keys[#keys + 1] = {prefix .. 'batch:' .. key, table.concat(ids, ' ')}
+  end
 end
 redis.call('SET', counter_key, group, 'PX', ARGV[3])
-if count == 0 then
-  return {'stored', 0}
+if #stored == 0 then
+  return {'stored', 0, repeated}
 end
-redis.call('SET', sequence_key, string.format('%.0f', sequence))
+redis.call('SET', newest_key, string.format('%.0f %.0f-%.0f', sequence, ms, n))
+for i = 1, #keys do
+  redis.call('SET', keys[i][1], keys[i][2], 'PX', ARGV[3])
+end
 
 local failures = 0
 local function index(...)
@@ -50,25 +95,21 @@ local function index(...)
   return answer
 end
 
-at = 7
-for i = 1, count do
-  local id, record, own_id = ids[i], ARGV[at + 1], ARGV[at + 2]
+for i = 1, #stored do
+  local id = stored[i][1]
+  at = stored[i][2]
+  local record, own_id = ARGV[at + 1], ARGV[at + 2]
   if own_id ~= '' then
     index('SET', prefix .. 'id:' .. own_id, id, 'PX', ARGV[at + 3], 'NX')
   end
-  local first = at + 5
-  at = first + 4 * tonumber(ARGV[at + 4])
-  for t = first, at - 1, 4 do
+  for t = at + 5, at + 4 + 4 * tonumber(ARGV[at + 4]), 4 do
     local last_key, topic_key = prefix .. 'last:' .. ARGV[t], prefix .. 'topic:' .. ARGV[t]
     local before = index('SET', last_key, id, 'PX', ARGV[t + 3], 'GET')
     if ARGV[t + 1] ~= '0' then
-      index('XADD', topic_key, 'MAXLEN', '~', ARGV[t + 1], id,
-        'e', record, 'p', before or '0-0')
+      index('XADD', topic_key, 'MAXLEN', '~', ARGV[t + 1], id, 'e', record, 'p', before or '0-0')
       index('PEXPIRE', topic_key, ARGV[t + 2])
     end
   end
 end
-
-local newest_ms = tonumber(string.match(ids[count], '^%d+'))
-index('XTRIM', stream, 'MINID', '~', string.format('%.0f-0', newest_ms - tonumber(ARGV[5])))
-return {'stored', failures}
+index('XTRIM', stream, 'MINID', '~', string.format('%.0f-0', math.max(0, ms - tonumber(ARGV[5]))))
+return {'stored', failures, repeated}

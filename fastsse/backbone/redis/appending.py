@@ -6,6 +6,9 @@ node in the same step as the events. So a group whose answer was lost is sent ag
 it was stored, the number says so. One node's groups never overtake each other, and a number that
 was passed is never stored late, by whatever connection it comes.
 
+A batch that comes from a worker has a key of its own besides, which outlives this process: a hub
+that is started again and given the batch again stores it only once.
+
 A batch is acknowledged when the tail has delivered its last event: then Redis has it, and this
 node's subscribers do. With replicas to wait for, also not before these have it.
 """
@@ -14,7 +17,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from fastsse.backbone import Done
@@ -22,14 +25,14 @@ from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence
 from fastsse.backbone.redis.health import Health
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.records import StreamEntry, encode_event
+from fastsse.backbone.redis.records import StreamEntry, encode_event, place_of
 from fastsse.backbone.redis.retention import Retention
 from fastsse.backbone.redis.scripts import APPEND
 from fastsse.errors import Refused
 from fastsse.events import Event, as_header_value
 from fastsse.log import get_logger
 
-__all__ = ["Appender"]
+__all__ = ["Appender", "Key"]
 
 log = get_logger("redis")
 PART: Final = "publishing"
@@ -45,13 +48,18 @@ SENDER_LIFE_MS: Final = 60 * 60 * 1000
 PROBE_S: Final = 0.5
 
 
+Key = tuple[bytes, int]
+"""Who sent a batch to this node, and which of its batches it is."""
+
+
 class Batch:
     """Events of one publish, and who waits for them."""
 
-    __slots__ = ("_done", "events", "positions", "size_bytes")
+    __slots__ = ("_done", "events", "key", "positions", "size_bytes")
 
-    def __init__(self, events: Sequence[Event], done: Done) -> None:
+    def __init__(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         self.events: Final = events
+        self.key: Final = b"" if key is None else b"%b:%d" % (key[0].hex().encode(), key[1])
         self.size_bytes: Final = sum(len(event.data) + EVENT_COST_BYTES for event in events)
         self.positions: list[int] = []
         self._done: Done | None = done
@@ -87,11 +95,6 @@ class Group:
         self.deadline: asyncio.TimerHandle | None = None
         self._batch_of: Final = [batch for batch in batches for _ in batch.events]
 
-    @property
-    def count(self) -> int:
-        """How many events it has."""
-        return len(self._batch_of)
-
     def note(self, entry: StreamEntry) -> None:
         """One of its events was delivered."""
         if entry.nth < len(self._batch_of):
@@ -123,6 +126,7 @@ class Appender:
         health: is told how it goes.
         reopen: makes the log when there is none; given a link.
         elsewhere: called when this Redis is not the one that can be written to.
+        reached: waits until this node has delivered a position, for so many seconds at most.
     """
 
     def __init__(
@@ -134,6 +138,7 @@ class Appender:
         health: Health,
         reopen: "Callable[[Link], Any]",
         elsewhere: Callable[[], None],
+        reached: Callable[[int, float], Awaitable[bool]],
     ) -> None:
         self._address = address
         self._keys = keys
@@ -142,6 +147,7 @@ class Appender:
         self._health = health
         self._reopen = reopen
         self._elsewhere = elsewhere
+        self._reached = reached
         # Of this run alone: a node that starts again begins its numbers anew.
         self._node: Final = os.urandom(12).hex().encode()
         self._number = 0
@@ -152,9 +158,9 @@ class Appender:
         self._link: Link | None = None
         self._backoff = Backoff()
 
-    def append(self, events: Sequence[Event], done: Done) -> None:
+    def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Takes a batch to be sent; refuses it at once while the log takes none."""
-        batch = Batch(events, done)
+        batch = Batch(events, done, key)
         if self._health.trouble is not None or self._queued_bytes > QUEUE_BYTES:
             batch.refuse()
             return
@@ -215,11 +221,12 @@ class Appender:
         retention = self._retention
         arguments: list[bytes | int] = [
             self._keys.prefix, group.number, SENDER_LIFE_MS, retention.stream_events,
-            retention.longest_ms, group.count,
+            retention.longest_ms, len(group.batches),
         ]  # fmt: skip
         index = 0
         for batch in group.batches:
             left = len(batch.events)
+            arguments += (batch.key, left)
             for event in batch.events:
                 left -= 1
                 arguments += (
@@ -272,17 +279,29 @@ class Appender:
 
     async def _send(self, link: Link, group: Group) -> bool:
         """Whether Redis has it now; if not, there was no log, and now there is one."""
-        names = [self._keys.stream, self._keys.sequence, self._keys.sender(self._node)]
-        answer, failures = await link.run(APPEND, names, *group.arguments)
+        names = [self._keys.stream, self._keys.newest, self._keys.sender(self._node)]
+        answer, failures, repeated = await link.run(APPEND, names, *group.arguments)
         if answer == b"no log":
             await self._reopen(link)
             return False
         if failures:
             self._health.counts["redis_index_failures"] += failures
             log.warning("History of topics could not be written.", failures=failures)
+        for number, ids in repeated:
+            await self._note_repeated(group, group.batches[number - 1], ids)
         if self._replicas:
             await self._wait_for_replicas(link, group)
         return True
+
+    async def _note_repeated(self, group: Group, batch: Batch, ids: bytes) -> None:
+        """A batch was stored before, under the positions that its answer gets."""
+        self._health.counts["redis_repeats"] += 1
+        positions = list(map(place_of, ids.split(b" ")))
+        await self._reached(positions[-1], self._address.timeout_s)
+        batch.positions = positions
+        if not group.waits_for_replicas:
+            batch.acknowledge()
+        self._forget_if_done(group)
 
     async def _wait_for_replicas(self, link: Link, group: Group) -> None:
         wait_s = self._address.timeout_s / 2

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretched
-from fastsse.backbone.redis.appending import Appender
+from fastsse.backbone.redis.appending import Appender, Key
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
 from fastsse.backbone.redis.health import Health
 from fastsse.backbone.redis.keys import Keys
@@ -30,6 +30,7 @@ log = get_logger("redis")
 COUNTS: Final = (
     "redis_reconnects",
     "redis_resent",
+    "redis_repeats",
     "redis_refused",
     "redis_entries_skipped",
     "redis_index_failures",
@@ -109,8 +110,9 @@ class RedisBackbone:
         self._keys = keys
         self._reader = Reader(address, keys, retention, health)
         self._appender = Appender(
-            address, keys, retention, config.redis_wait, health, self._reopen, self._elsewhere
-        )
+            address, keys, retention, config.redis_wait, health, self._reopen,
+            self._elsewhere, self._reached,
+        )  # fmt: skip
         self._tail = Tail(address, keys, end, health, self._appender.delivered)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -130,12 +132,16 @@ class RedisBackbone:
         self._spawn(self._tail.follow(deliver, broken))
         self._spawn(self._appender.run())
 
-    def append(self, events: Sequence[Event], done: Done) -> None:
-        """Sends a batch; `done` comes when it came back down the log, or after `redis_timeout`."""
+    def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
+        """Sends a batch; `done` comes when it came back down the log, or after `redis_timeout`.
+
+        One that is stored already under its key is not stored again, for an hour: `done` is given
+        the positions that it has.
+        """
         if self._is_closed:
             done(Refused("backbone", RETRY_AFTER_S))
         else:
-            self._appender.append(events, done)
+            self._appender.append(events, done, key)
 
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
@@ -194,6 +200,9 @@ class RedisBackbone:
     async def _reopen(self, link: Link) -> None:
         with contextlib.suppress(Refusal):
             await find_end(link, self._keys, self.head)
+
+    async def _reached(self, position: int, wait_s: float) -> bool:
+        return await self._tail.reached(position, wait_s)
 
     def _elsewhere(self) -> None:
         self._tail.reconnect()

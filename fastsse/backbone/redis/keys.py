@@ -18,16 +18,16 @@ class Keys:
 
     Attributes:
         stream: every event of every topic, in order: what nodes follow.
-        sequence: the running number of its newest entry, by which a missing one shows.
+        newest: the running number of its newest entry, by which a missing one shows, and its id.
         floor: the position at which this log began; nothing older is known.
     """
 
-    __slots__ = ("floor", "prefix", "sequence", "stream")
+    __slots__ = ("floor", "newest", "prefix", "stream")
 
     def __init__(self, name: str) -> None:
         self.stream: Final = name.encode()
         self.prefix: Final = b"{%b}:" % self.stream
-        self.sequence: Final = self.prefix + b"sequence"
+        self.newest: Final = self.prefix + b"newest"
         self.floor: Final = self.prefix + b"floor"
 
     def sender(self, node: bytes) -> bytes:
