@@ -110,6 +110,16 @@ class HistoryFile:
         )
         return {place for (place,) in rows.fetchall()}
 
+    def record(self, place: int) -> bytes | None:
+        """What is stored at a place."""
+        row = self.connection.execute("SELECT record FROM event WHERE place = ?", (place,))
+        found = row.fetchone()
+        return None if found is None else found[0]
+
+    def flush(self) -> None:
+        """Has everything in the file itself, and on the disk. Raises sqlite3.Error."""
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close_connection(self) -> None:
         """Closes without a word about errors: what was not committed is not in the file."""
         with contextlib.suppress(sqlite3.Error):

@@ -12,7 +12,7 @@ from fastsse.backbone.sqlite.topicrows import TopicRow
 from fastsse.entries import Entry, pack_entry
 from fastsse.events import as_header_value
 
-__all__ = ["EVENT_COST_BYTES", "mark_repeats", "store_entries", "store_keys", "take_out"]
+__all__ = ["EVENT_COST_BYTES", "mark_repeats", "rows_of", "store_entries", "store_keys", "take_out"]
 
 # What an event costs in the file beside its record: its place in two trees, and what pages leave
 # empty. Measured with `python -m bench.stored`.
@@ -42,7 +42,7 @@ def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]
 
     Their places must be free. O(entries log n).
     """
-    touched = _rows(file, {name for entry in entries for name in entry.topics})
+    touched = rows_of(file, {name for entry in entries for name in entry.topics})
     events: list[Any] = []
     kept: list[Any] = []
     total_bytes = 0
@@ -85,7 +85,7 @@ def take_out(file: HistoryFile, batches: Sequence[Batch]) -> None:
 
 def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
     connection = file.connection
-    rows = _rows(file, {name for entry in entries for name in entry.topics})
+    rows = rows_of(file, {name for entry in entries for name in entry.topics})
     total_bytes = 0
     for entry in entries:
         place, size_bytes = place_of(entry.position), len(pack_entry(entry)) + EVENT_COST_BYTES
@@ -103,7 +103,7 @@ def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
     file.update(events=file.state.events - len(entries), bytes=file.state.bytes - total_bytes)
 
 
-def _rows(file: HistoryFile, names: set[str]) -> dict[str, TopicRow]:
+def rows_of(file: HistoryFile, names: set[str]) -> dict[str, TopicRow]:
     """The rows of topics, made where there are none, to be changed in this transaction."""
     number = file.state.next_topic
     for name in file.topics.load(file.connection, names):

@@ -1,0 +1,238 @@
+"""A history file as lines of JSON, and back: `fastsse history export` and `import`.
+
+The first line is about the file, then one for each topic, then one for each event in its order.
+All positions are text. What is read is validated as if a publisher had sent it. An import never
+moves positions back: what the file gives out next lies above all that it ever gave out, and above
+all that was imported.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from fastsse.backbone.sqlite.errors import HistoryError
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.places import fits, place_of, position_of
+from fastsse.backbone.sqlite.schema import State, open_reading, read_state
+from fastsse.backbone.sqlite.storing import rows_of, store_entries
+from fastsse.entries import Entry, encode_entries, pack_entry, unpack_entries
+from fastsse.errors import InvalidEvent
+from fastsse.events import Event, check_topic
+from fastsse.positions import format_position, parse_position, uuid_of_position
+
+__all__ = ["BadLine", "Imported", "export_lines", "import_lines"]
+
+FORMAT: Final = 1
+# Events of one transaction of an import.
+STEP_EVENTS: Final = 2_000
+
+
+class BadLine(HistoryError):
+    """A line that can't be imported; those before its step are in the file."""
+
+    def __init__(self, path: str, number: int, why: str) -> None:
+        super().__init__(path, f"can't take line {number}: {why}")
+
+
+class Imported(NamedTuple):
+    """What an import came to: events that were added, and those that were there already."""
+
+    added: int
+    known: int
+
+
+def export_lines(path: str) -> Iterator[bytes]:
+    """All of a file, a line each without its end, in one snapshot; a server may use it meanwhile.
+
+    Raises HistoryError. O(events), one at a time.
+    """
+    connection = open_reading(path)
+    try:
+        connection.execute("BEGIN")
+        yield orjson.dumps(_head_of(read_state(connection)))
+        topics = "SELECT name, evicted_through FROM topic ORDER BY number"
+        for name, evicted_through in connection.execute(topics):
+            yield orjson.dumps({"topic": name, "evicted_through": _text(evicted_through)})
+        for (record,) in connection.execute("SELECT record FROM event ORDER BY place"):
+            yield orjson.dumps(_fields(unpack_entries(record)[0]))
+    except (sqlite3.Error, ValueError) as error:
+        raise HistoryError(path, f"can't be read: {error}") from error
+    finally:
+        connection.close()
+
+
+def import_lines(file: HistoryFile, lines: Iterable[bytes]) -> Imported:
+    """Adds what the lines say to a file that no server uses, step by step; whatever is in it
+    already, with the same position, stays.
+
+    Raises BadLine for a line that is none, or whose position has another event. O(events log n).
+    """
+    return _Import(file).run(lines)
+
+
+class _Import:
+    def __init__(self, file: HistoryFile) -> None:
+        self._file: Final = file
+        # A file that never held anything takes over what the lines say was let go. Another keeps
+        # what it knows: its own gaps stay gaps.
+        self._is_new = file.state.events == 0 and file.state.next_topic == 1
+        self._has_head = False
+        self._entries: list[Entry] = []
+        self._added = self._known = 0
+        self._number = 0
+
+    def run(self, lines: Iterable[bytes]) -> Imported:
+        for line in lines:
+            self._number += 1
+            if not line.strip():
+                continue
+            try:
+                self._take(orjson.loads(line))
+            except (InvalidEvent, ValueError, KeyError, TypeError) as error:
+                raise BadLine(self._file.path, self._number, _why(error)) from None
+            if len(self._entries) >= STEP_EVENTS:
+                self._store()
+        self._store()
+        self._file.flush()
+        return Imported(self._added, self._known)
+
+    def _take(self, fields: dict[str, Any]) -> None:
+        if "fastsse_history" in fields:
+            self._take_head(fields)
+        elif "position" in fields:
+            self._entries.append(_entry(fields))
+        else:
+            self._take_topic(fields)
+
+    def _take_head(self, fields: dict[str, Any]) -> None:
+        if fields["fastsse_history"] != FORMAT:
+            raise ValueError("of another version")
+        state = self._file.state
+        leased_through = max(state.leased_through, _place(fields["leased_through"]))
+        with self._file.transaction(synced=False):
+            self._file.update(leased_through=leased_through)
+            if self._is_new:
+                self._has_head = True
+                self._file.update(
+                    evicted_through=_place(fields["evicted_through"]),
+                    forgotten_through=_place(fields["forgotten_through"]),
+                )
+
+    def _take_topic(self, fields: dict[str, Any]) -> None:
+        name, place = check_topic(fields["topic"]), _place(fields["evicted_through"])
+        with self._file.transaction(synced=False):
+            row = rows_of(self._file, {name})[name]
+            row.evicted_through = place if self._is_new else max(row.evicted_through, place)
+
+    def _store(self) -> None:
+        entries, self._entries = self._entries, []
+        if not entries:
+            return
+        new = self._new(entries)
+        last = max(place_of(entry.position) for entry in entries)
+        with self._file.transaction(synced=False):
+            if self._is_new and not self._has_head:
+                # Nothing is known of what came before the first of them.
+                before = place_of(entries[0].position) - 1
+                self._file.update(evicted_through=before, forgotten_through=before)
+            self._has_head = True
+            store_entries(self._file, new)
+            self._file.update(leased_through=max(self._file.state.leased_through, last))
+        self._added += len(new)
+        self._known += len(entries) - len(new)
+
+    def _new(self, entries: list[Entry]) -> list[Entry]:
+        """Those that are not in the file; raises when another event has such a position."""
+        by_place = {place_of(entry.position): entry for entry in entries}
+        if len(by_place) < len(entries):
+            raise BadLine(self._file.path, self._number, "a position stands twice")
+        for place in self._file.stored_places(by_place):
+            entry = by_place.pop(place)
+            if self._file.record(place) != pack_entry(entry):
+                text = format_position(entry.position).decode()
+                why = f"position {text} is another event's (or one of the lines before it)"
+                raise BadLine(self._file.path, self._number, why)
+        return [by_place[place] for place in sorted(by_place)]
+
+
+def _head_of(state: State) -> dict[str, object]:
+    return {
+        "fastsse_history": FORMAT,
+        "leased_through": _text(state.leased_through),
+        "evicted_through": _text(state.evicted_through),
+        "forgotten_through": _text(state.forgotten_through),
+    }
+
+
+def _text(place: int) -> str:
+    return format_position(position_of(place)).decode()
+
+
+def _place(text: object) -> int:
+    position = parse_position(text) if isinstance(text, str) else None
+    if position is None:
+        raise ValueError(f"{text!r} is no position")
+    return place_of(position)
+
+
+def _fields(entry: Entry) -> dict[str, object]:
+    """An entry's event, taken out of its frame again (WHATWG HTML 9.2.6)."""
+    fields: dict[str, bytes] = {}
+    data: list[bytes] = []
+    for line in entry.frame.body.split(b"\n")[:-2]:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data.append(value)
+        else:
+            fields[name.decode()] = value
+    own_id, event, retry = entry.own_id, fields.get("event"), fields.get("retry")
+    uuid = own_id is None and fields.get("id") == uuid_of_position(entry.position)
+    return {
+        "position": format_position(entry.position).decode(),
+        "topics": entry.topics,
+        "id": None if own_id is None else own_id.decode(),
+        "event": None if event is None else event.decode(),
+        "retry": None if retry is None else int(retry),
+        "private": entry.frame.private,
+        "id_style": "uuid" if uuid else "position",
+        "data": b"\n".join(data).decode(),
+    }
+
+
+_FIELDS: Final = {"position", "topics", "id", "event", "retry", "private", "id_style", "data"}
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
+    text = fields["position"]
+    position = parse_position(text) if isinstance(text, str) else None
+    if position is None or not fits(position):
+        raise ValueError(f"{text!r} is no position that can be stored")
+    style = fields.get("id_style", "position")
+    if style not in ("position", "uuid") or not isinstance(fields.get("private", False), bool):
+        raise ValueError("id_style must be position or uuid, private true or false")
+    event = Event(
+        fields["topics"],
+        fields["data"],
+        fields.get("event"),
+        fields.get("id"),
+        fields.get("retry"),
+        private=fields.get("private", False),
+        id_style=style,
+    )
+    return encode_entries([position], [event])[0]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    if isinstance(error, orjson.JSONDecodeError):
+        return "it is not JSON"
+    if isinstance(error, InvalidEvent | ValueError):
+        return str(error)
+    return "it is not an object of ours"

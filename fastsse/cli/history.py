@@ -1,0 +1,154 @@
+"""`fastsse history check|export|import|trim`: a sqlite store's file, beside the server."""
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import click
+
+from fastsse.backbone.sqlite.checking import Report, check
+from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.places import position_of
+from fastsse.backbone.sqlite.transfer import export_lines, import_lines
+from fastsse.backbone.sqlite.trimming import Bounds, trim
+from fastsse.cli import EXIT_FAILED
+from fastsse.cli.clientoptions import read_duration
+from fastsse.cli.flags import FILE_HELP
+from fastsse.config import load
+from fastsse.positions import format_position, position_ms
+from fastsse.units import format_size, parse_size_bytes
+
+PATH = click.argument("path", type=click.Path(dir_okay=False))
+
+
+@click.group()
+def history() -> None:
+    """Check, copy or trim the file of a sqlite store.
+
+    \b
+    fastsse history check /var/lib/fastsse/history.db
+    fastsse history export history.db | gzip > history.jsonl.gz
+    zcat history.jsonl.gz | fastsse history import other.db
+    fastsse history trim history.db --age 1d
+    """
+
+
+@history.command("check")
+@PATH
+def check_command(path: str) -> int:
+    """Read all of a file and say what it holds and what is wrong with it.
+
+    Exits with 1 when something is. A server may use the file meanwhile.
+    """
+    report = check(path)
+    for line in _lines(report):
+        click.echo(line)
+    for problem in report.problems:
+        click.echo(problem, err=True)
+    return EXIT_FAILED if report.problems else 0
+
+
+@history.command("export")
+@PATH
+def export_command(path: str) -> None:
+    """Write everything in a file to standard output, a line of JSON for each event.
+
+    A server may use the file meanwhile.
+    """
+    for line in export_lines(path):
+        sys.stdout.buffer.write(line + b"\n")
+
+
+@history.command("import")
+@PATH
+@click.argument("source", type=click.File("rb"), default="-")
+def import_command(path: str, source: BinaryIO) -> None:
+    """Add the lines of an export (SOURCE, or standard input) to a file, made when there is none.
+
+    Events keep their positions, and positions never go back. What is there already is left alone,
+    so an import that was cut short can be repeated. Stop the server first.
+    """
+    with _opened(path) as file:
+        imported = import_lines(file, source)
+    click.echo(f"{imported.added} events imported, {imported.known} were there already.", err=True)
+
+
+@history.command("trim")
+@PATH
+@click.option("--events", type=click.IntRange(0), metavar="N", help="Keep so many of each topic.")
+@click.option("--age", callback=read_duration, metavar="DURATION", help="Keep what is younger.")
+@click.option("--bytes", "size", metavar="SIZE", help="Keep so many bytes of each topic.")
+@click.option("--total", metavar="SIZE", help="Keep so many bytes of all topics.")
+@click.option("--topic", default="*", metavar="GLOB", help="Of these topics only.")
+@click.option("--config", "config", metavar="FILE", help=f"{FILE_HELP}  Its rules hold too.")
+@click.option("--compact", is_flag=True, help="Write the file anew, without the room that is free.")
+def trim_command(
+    path: str,
+    events: int | None,
+    age: float | None,
+    size: str | None,
+    total: str | None,
+    topic: str,
+    config: str | None,
+    compact: bool,
+) -> None:
+    """Let go of events now, the oldest first; whoever asks for them is told a gap.
+
+    Stop the server first.
+    """
+    bounds = Bounds(
+        topic,
+        events,
+        age,
+        None if size is None else _read_size("--bytes", size),
+        0 if total is None else _read_size("--total", total),
+        None if config is None else load(file=config).config,
+    )
+    if bounds.is_empty and not compact:
+        raise click.UsageError("Say what to keep: --events, --age, --bytes, --total or --config.")
+    with _opened(path) as file:
+        gone = trim(file, bounds, compact)
+        left = file.state.events
+    click.echo(f"{gone} events let go, {left} are left.", err=True)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[HistoryFile]:
+    """The file, for this command alone."""
+    file = HistoryFile(path, lambda: time.time_ns() // 1_000_000)
+    try:
+        yield file
+    except sqlite3.Error as error:
+        raise HistoryError(path, f"can't be written: {trouble_of(error).words}") from error
+    finally:
+        file.close()
+
+
+def _read_size(flag: str, text: str) -> int:
+    try:
+        return int(parse_size_bytes(text))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}.", param_hint=flag) from None
+
+
+def _lines(report: Report) -> Iterable[str]:
+    state = report.state
+    yield f"{state.events} events of {report.topics} topics, {format_size(state.bytes)}"
+    if report.first is not None and report.last is not None:
+        yield f"from {_when(report.first)} to {_when(report.last)}"
+    yield f"let go through {_when(state.evicted_through)}"
+    if report.is_unclean:
+        lost = "events may be missing" if report.may_have_lost else "nothing is missing"
+        yield f"in use, or left by a process that was killed: {lost}"
+    yield "all is well" if not report.problems else f"{len(report.problems)} problems"
+
+
+def _when(place: int) -> str:
+    position = position_of(place)
+    moment = datetime.fromtimestamp(position_ms(position) / 1000, UTC)
+    return f"{format_position(position).decode()} ({moment:%Y-%m-%d %H:%M:%S} UTC)"
