@@ -195,10 +195,10 @@ async def test_small_answers_are_not_delayed(server) -> None:
 
 
 async def test_failing_route_is_a_500_and_tells_nothing(server, monkeypatch, caplog) -> None:
-    def fail() -> bytes:
+    def fail(done: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(server._worker._metrics, "exposition", fail)
+    monkeypatch.setattr(server._worker._figures, "metrics", fail)
     async with connected(server) as raw:
         await raw.send(get("/metrics?token=hidden"))
         answer = await raw.answer()

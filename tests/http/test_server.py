@@ -418,11 +418,11 @@ async def test_second_signal_exits_at_once(program) -> None:
         assert await running.status() == 128 + signal.SIGTERM
 
 
-async def test_hangup_is_logged_and_survived(program) -> None:
+async def test_hangup_is_a_reload_and_survived(program) -> None:
     running = await program("0s")
     started = await running.line()
     running.process.send_signal(signal.SIGHUP)
-    assert (await running.line())["level"] == "warning"
+    assert (await running.line())["event"] == "Reloaded."
     async with opened(started["addresses"][0]) as raw:
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
