@@ -81,6 +81,7 @@ class Exchange:
         self.on_waiting: Callable[[Peer], None] = lambda peer: None
         self.lost_through = 0
         self._trouble: str | None = None
+        self._is_closing = False
         self._held: set[Key] = set()
         self._given_up: dict[bytes, str] = {}
         self._loop = asyncio.get_running_loop()
@@ -98,10 +99,12 @@ class Exchange:
         self.is_open = True
 
     async def close(self) -> None:
-        """Lets go of all workers when what was sent has left, without a word: another hub may
-        follow."""
+        """Ends the backbone, and lets go of all workers when they were sent what it took: without
+        a word, because another hub may follow. What it did not take they send to that one."""
+        self._is_closing = True
         for timer in self._timers.values():
             timer.cancel()
+        await self.backbone.close()
         self.relay.flush()
         peers = list(self.peers.values())
         for peer in peers:
@@ -144,6 +147,8 @@ class Exchange:
     def publish(self, peer: "Peer", n: int, deadline_ms: int, events: Sequence[Event]) -> None:
         """A batch of a worker. It is answered once, perhaps on a later link of that worker."""
         key = (peer.key, n)
+        if self._is_closing:
+            return
         if key in self._held:
             peer.held(n)
         elif self.origins.is_taken(*key):
@@ -160,7 +165,8 @@ class Exchange:
         self._held.discard(key)
         peer = self.peers.get(key[0])
         if isinstance(outcome, FastsseError):
-            if peer is not None:
+            # What a hub that ends did not take is for the next one.
+            if peer is not None and not self._is_closing:
                 peer.refuse(key[1], outcome)
             self._tell_trouble()
             return
@@ -194,7 +200,7 @@ class Exchange:
     def _broadcast(self, subject: str, message: bytes) -> None:
         data = frame(Kind.HEARD, text(subject), message)
         for peer in self.peers.values():
-            peer.send(data)
+            peer.tell(data)
 
     def _tell_trouble(self) -> None:
         trouble = self.backbone.trouble
@@ -202,7 +208,7 @@ class Exchange:
             self._trouble = trouble
             data = frame(Kind.TROUBLE, text(trouble or ""))
             for peer in self.peers.values():
-                peer.send(data)
+                peer.tell(data)
 
     def _beat(self) -> None:
         self._tell_trouble()

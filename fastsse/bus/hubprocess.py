@@ -25,6 +25,12 @@ from fastsse.log import get_logger
 __all__ = ["HubProcess", "run_hub"]
 
 log = get_logger("bus")
+MakersFor = Callable[[Callable[[], Mapping[str, int]]], Mapping[str, MakeDesk]]
+
+
+def no_desks(counters: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeDesk]:
+    """For a hub that workers only publish to."""
+    return {}
 
 
 def run_hub(
@@ -34,7 +40,7 @@ def run_hub(
     *,
     workers: int = 0,
     restarted: bool = False,
-    makers: Mapping[str, MakeDesk] | None = None,
+    makers: MakersFor = no_desks,
 ) -> int:
     """Runs the hub process until SIGTERM or SIGINT, and returns its exit status.
 
@@ -44,12 +50,12 @@ def run_hub(
         ready: called once, in the loop, when workers are served.
         workers: how many there are.
         restarted: whether they had a hub before.
-        makers: of the desks.
+        makers: makes the desks' makers, given what the backbone counts.
 
     Raises FastsseError when the store can't be opened. Main thread only.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, listening, ready, workers, restarted, makers or {}))
+        return runner.run(_serve(config, listening, ready, workers, restarted, makers))
 
 
 async def _serve(
@@ -58,7 +64,7 @@ async def _serve(
     ready: Callable[[], None],
     workers: int,
     restarted: bool,
-    makers: Mapping[str, MakeDesk],
+    makers: MakersFor,
 ) -> int:
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
@@ -77,11 +83,8 @@ async def _serve(
 class HubProcess:
     """A hub that serves, in whatever loop it was started."""
 
-    def __init__(
-        self, backbone: KeyedBackbone, exchange: Exchange, server: asyncio.AbstractServer
-    ) -> None:
+    def __init__(self, exchange: Exchange, server: asyncio.AbstractServer) -> None:
         self.exchange: Final = exchange
-        self._backbone = backbone
         self._server = server
 
     @classmethod
@@ -91,16 +94,16 @@ class HubProcess:
         listening: socket.socket,
         workers: int = 0,
         restarted: bool = False,
-        makers: Mapping[str, MakeDesk] | None = None,
+        makers: MakersFor = no_desks,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> "HubProcess":
         """Opens the store and takes workers. Arguments as `run_hub`; `now_ms` is the clock."""
         backbone, store = await _open_backbone(config, now_ms)
-        exchange = Exchange(backbone, Limits(config.max_body), makers or {}, store)
+        exchange = Exchange(backbone, Limits(config.max_body), makers(backbone.counters), store)
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Peer(exchange).link, sock=listening
         )
-        hub = cls(backbone, exchange, server)
+        hub = cls(exchange, server)
         if restarted and isinstance(backbone, KeptMemory):
             await Rebuild(exchange, backbone, workers).run()
         else:
@@ -110,7 +113,6 @@ class HubProcess:
     async def close(self) -> None:
         """Takes nobody any more, lets go of all workers, ends the store."""
         self._server.close()
-        await self._backbone.close()
         await self.exchange.close()
 
 

@@ -89,6 +89,11 @@ class Peer:
         """Sends a whole frame."""
         self.link.send(data)
 
+    def tell(self, data: bytes) -> None:
+        """Sends a whole frame, unless the worker still waits to be welcomed."""
+        if self._is_taken:
+            self.link.send(data)
+
     def refuse(self, n: int, error: FastsseError) -> None:
         """A batch was not taken."""
         refused = error if isinstance(error, Refused) else Refused("backbone", retry_after_s=1)

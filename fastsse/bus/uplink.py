@@ -19,6 +19,8 @@ log = get_logger("bus")
 RETRY_S: Final = 0.02
 RETRY_MOST_S: Final = 0.25
 BEAT_S: Final = 0.5
+# What a hub may say before it takes a worker.
+BEFORE_WELCOME: Final = frozenset((Kind.WELCOME, Kind.BYE, Kind.BEAT, Kind.DUMP))
 # The most that a hub may say it will send in one frame.
 DOWN_LIMIT_BYTES: Final = 1 << 30
 
@@ -128,14 +130,9 @@ class Uplink:
 
     def _on_frame(self, kind: int, body: bytes) -> None:
         handler = self.handlers.get(kind)
-        if handler is None or (self.welcome_is_due and kind not in (Kind.WELCOME, Kind.BYE)):
+        if handler is None or not (self.is_up or kind in BEFORE_WELCOME):
             raise FrameError(f"a frame of kind {kind} where none may be")
         handler(body)
-
-    @property
-    def welcome_is_due(self) -> bool:
-        """Whether the hub has not taken this worker yet, on this link."""
-        return not self.is_up
 
     def _on_welcome(self, body: bytes) -> None:
         if self.is_up:

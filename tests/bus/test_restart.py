@@ -166,7 +166,7 @@ async def test_what_a_dead_hub_stored_and_told_nobody_is_not_published_again(
         assert first.positions == [position]
 
 
-async def test_a_batch_that_was_refused_and_is_in_the_log_comes_once_and_is_counted() -> None:
+async def test_a_batch_whose_outcome_was_unknown_when_it_was_refused_comes_once() -> None:
     async with a_bus() as bus:
         hub = await bus.start()
         first, second = await bus.worker(patience_s=0.2), await bus.worker()
