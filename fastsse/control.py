@@ -42,6 +42,11 @@ class Control(Protocol):
     def worker(self) -> int:
         """This worker's number, from 0."""
 
+    @property
+    def on_back(self) -> list[Callable[[], None]]:
+        """What is called when the desks are others than before, and know of this worker only
+        what survives a restart: whoever told them something tells it again."""
+
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
         """Has the subject's desk answer, within the call or later; `done` is called once, with
         an error when the desk can't be reached (it may have got the message all the same)."""
@@ -192,6 +197,7 @@ class LocalControl:
         self, makers: Mapping[str, MakeDesk], publish: Publish, store: Store | None = None
     ) -> None:
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
+        self.on_back: Final[list[Callable[[], None]]] = []  # Nobody ever calls them.
         self.desks: Final = Desks(makers, self._broadcast, store or MemoryStore(), publish)
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:

@@ -8,10 +8,12 @@ from fastsse.facts import build_facts
 from fastsse.figures import SUBJECT as FIGURES
 from fastsse.figures import figures_desk
 from fastsse.metrics import Counters
+from fastsse.presence import SUBJECT as PRESENCE
+from fastsse.presence import PresenceDesk
 
 __all__ = ["desk_makers"]
 
 
 def desk_makers(own: Counters = dict) -> Mapping[str, MakeDesk]:
     """What makes them. `own` are counters of the desks' process that no worker has."""
-    return {**GUARD_DESKS, FIGURES: figures_desk(own, build_facts())}
+    return {**GUARD_DESKS, FIGURES: figures_desk(own, build_facts()), PRESENCE: PresenceDesk}

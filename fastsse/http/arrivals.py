@@ -11,6 +11,7 @@ import socket
 from typing import Final
 
 from fastsse.auth.rights import Rights
+from fastsse.config import HttpOptions
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.http.clients import host_of
 from fastsse.http.problems import Problem
@@ -58,6 +59,11 @@ class Arrivals:
         elif not (data[:4] == b"GET " and self._stream(sock, data, host, name_of(address))):
             self._connect(sock, data)
 
+    def apply(self, options: HttpOptions) -> None:
+        """Goes by other limits from here on."""
+        self.site.apply(options)
+        self._renew_reader()
+
     def close(self) -> None:
         """Lets go of sockets that have no transport yet."""
         self._reader.close()
@@ -104,7 +110,7 @@ class Arrivals:
             return False
         if wish.subscription is None:
             return False
-        opening = site.opening(wish.subscription, wish.rights, request, name)
+        opening = site.opening(wish.subscription, wish.rights, wish.pings, request, name)
         self._take(sock, opening, request)
         return True
 
@@ -144,17 +150,21 @@ class _Wish:
     """An exchange (`routes.Exchange`) that learns what stream a request asks for. Whatever else
     its route has to say, it will say again to the `Connection`."""
 
-    __slots__ = ("rights", "subscription")
+    __slots__ = ("pings", "rights", "subscription")
 
     may_wait: Final = False
 
     def __init__(self) -> None:
         self.subscription: Subscription | None = None
         self.rights: Rights | None = None
+        self.pings = False
 
-    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
+    def stream(
+        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
+    ) -> None:
         self.subscription = subscription
         self.rights = rights
+        self.pings = pings
 
     def respond(self, response: Response) -> None:
         pass

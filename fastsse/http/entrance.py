@@ -4,39 +4,61 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple, cast
 
+from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
-from fastsse.http.access import Open
+from fastsse.control import Control
+from fastsse.errors import Forbidden, Unauthorised
+from fastsse.events import EARLIEST
+from fastsse.figures import Figures, Help
+from fastsse.http.access import Access, Open
 from fastsse.http.arrivals import Arrivals
 from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
 from fastsse.http.descriptors import Descriptors
+from fastsse.http.doors import Doors
+from fastsse.http.guarded import Guarded
 from fastsse.http.hosts import Hosts
 from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
+from fastsse.http.mercure import mercure_routes
+from fastsse.http.origins import Origins
 from fastsse.http.page import page_routes
+from fastsse.http.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
 from fastsse.http.probes import probe_routes
 from fastsse.http.protocol import Connection
 from fastsse.http.publish import Intake, Publish
 from fastsse.http.quotas import Quotas
-from fastsse.http.routes import Paths, Route, Routes
+from fastsse.http.routes import BELOW, Paths, Route, Routes
 from fastsse.http.site import Site
 from fastsse.http.streams import ComeBack, Streams
 from fastsse.http.subscribe import Subscribe
 from fastsse.http.waits import Waits
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
-from fastsse.metrics import Metrics
+from fastsse.positions import uuid_of_position
+from fastsse.presence import Presence
+from fastsse.reserved import HUB_PATH
 
 __all__ = ["Entrance", "Sockets"]
 
+# How long a worker that is replaced waits for connections that have not asked for anything yet.
+LEAVING_LOOK_S: Final = 0.02
+LEAVING_LOOKS: Final = 25
+
 
 class Sockets(NamedTuple):
-    """Bound sockets; `admin` is empty when `main` serves all."""
+    """Bound sockets; `admin` is empty when `main` serves all.
+
+    Where there are several workers, `all` are the main sockets of each slot, of which `main` are
+    those of `slot`; whoever forked them owns the files of Unix sockets.
+    """
 
     main: Sequence[socket.socket]
     admin: Sequence[socket.socket]
+    all: Sequence[Sequence[socket.socket]] = ()
+    slot: int = 0
 
     @classmethod
     def bind(cls, config: Config) -> "Sockets":
@@ -81,6 +103,8 @@ class Entrance:
         descriptors: how many there are.
         stream_count: how many of them are streams.
         access: told of streams and publishes.
+        control: what the node's workers share; needed where tokens have keys, or anybody is to be
+            told who is there.
     """
 
     def __init__(
@@ -90,6 +114,7 @@ class Entrance:
         descriptors: Descriptors,
         stream_count: Callable[[], int],
         access: AccessLog,
+        control: Control | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._config = config
@@ -100,10 +125,15 @@ class Entrance:
         self._waits = Waits(config, loop)
         self._clients = Clients(config.trusted_proxies, by_header=config.proxy_protocol)
         self._quotas = Quotas(config, loop.time)
+        self._guard = _guard(config, control)
+        self._presence = None
+        if config.subscriptions and control is not None:
+            self._presence = Presence(control, loop.call_soon)
         self._streams = Streams(
             hub.streams,
             ComeBack(loop.time),
             self._quotas,
+            self._presence,
             access=access,
             call_soon=loop.call_soon,
             exhausted=self._pause,
@@ -111,6 +141,8 @@ class Entrance:
         )
         self._arrivals: list[Arrivals] = []
         self._listeners: list[Listener] = []
+        self._doors = cast(Doors, None)  # Until it serves.
+        self._has_successor = False
 
     @property
     def main(self) -> Listener:
@@ -122,32 +154,100 @@ class Entrance:
         """Where probes, metrics and the page are; mostly `main`."""
         return self._listeners[-1]
 
-    def serve(self, sockets: Sockets, metrics: Metrics) -> None:
-        """Begins to accept."""
+    def serve(
+        self,
+        sockets: Sockets,
+        figures: Figures,
+        trouble: Callable[[], str | None] = lambda: None,
+        worker: int = 0,
+    ) -> None:
+        """Begins to accept.
+
+        Arguments:
+            figures: answers for the whole service.
+            trouble: why publishers are refused.
+            worker: this one's number.
+        """
+        self._figures = figures
+        self._trouble = trouble
         token = self._config.publish_token
         cors = Cors(self._config.cors_origins, cross_publish=token is not None)
         events = self._event_routes(cors)
-        admin = {**events, **probe_routes(metrics, self._unready)}
+        admin = {**events, **probe_routes(figures, self._unready)}
         if self._config.page == "on" or (
             self._config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
         ):
             admin |= page_routes()
+        is_owner = not sockets.all
         if sockets.admin:
-            self._listen(sockets.main, events, cors)
-            self._listen(sockets.admin, admin, cors)
+            self._listen(sockets.main, events, cors, is_owner)
+            self._listen(sockets.admin, admin, cors, is_owner)
         else:
-            self._listen(sockets.main, admin, cors)
+            self._listen(sockets.main, admin, cors, is_owner)
         for listener in self._listeners:
             listener.serve()
+        self._doors = Doors(
+            self.main, sockets.all or (sockets.main,), sockets.slot, worker, self.room, figures.tell
+        )
         self._waits.start()
+
+    def room(self) -> int:
+        """Streams that can be taken beside those that may be about to be asked for."""
+        if not self._hub.streams.has_room():
+            return 0
+        free = self._descriptors.max_connections - self._stream_count()
+        return free - len(self._waits.head.since)
+
+    def unready(self) -> str | None:
+        """In a word why this worker takes no newcomers, or None."""
+        streams = self._hub.streams
+        if streams.draining:
+            return "draining"
+        return None if streams.has_room() else "full"
+
+    def apply(self, config: Config) -> None:
+        """Goes by other limits from here on; connections that there are keep theirs."""
+        self._waits.apply(config)
+        for arrivals in self._arrivals:
+            arrivals.apply(config)
+
+    def look(self) -> None:
+        """To be called once a second: is there room?"""
+        self._doors.look()
+
+    def helped(self, help: Help) -> None:
+        """Who accepts for whom has changed."""
+        if self._doors is not None:
+            self._doors.helped(help)
 
     def drain(self) -> None:
         """Stops listening, except for admins, and closes every connection after its answer."""
-        for arrivals in self._arrivals:
-            arrivals.site.draining = True
+        self._close_doors()
         self.main.close()
+        self.close_idle()
+
+    async def leave(self) -> None:
+        """Another worker has the same sockets: stops listening, and closes every connection after
+        its next answer. Returns when those that came before have asked for what they want, or
+        a moment later."""
+        self._has_successor = True
+        self._close_doors()
+        for listener in self._listeners:
+            listener.close()
+        for _ in range(LEAVING_LOOKS):
+            if not self._waits.head.since:
+                break
+            await asyncio.sleep(LEAVING_LOOK_S)
+
+    def close_idle(self) -> None:
+        """Closes connections that wait for nothing."""
         for connection in self._waits:
             connection.close()
+
+    def _close_doors(self) -> None:
+        self._doors.close()
+        for arrivals in self._arrivals:
+            arrivals.site.draining = True
 
     def close(self) -> None:
         """Closes everything at once; `answered` tells when it is done."""
@@ -155,6 +255,8 @@ class Entrance:
             listener.close()
         for arrivals in self._arrivals:
             arrivals.close()
+        if self._guard is not None:
+            self._guard.close()
         self._waits.stop()
         for connection in self._waits:
             connection.abort()
@@ -177,18 +279,52 @@ class Entrance:
         """To be told of each stream that ended."""
         if self._quotas.active:
             self._quotas.closed(stream)
+        if self._presence is not None:
+            self._presence.closed(stream)
 
     def _event_routes(self, cors: Cors) -> Paths:
         config = self._config
-        secret = config.publish_token
-        access = Open(None if secret is None else secret.get_secret_value(), cors)
-        log = self._access if self._access.logs_publishes else None
-        publish = Publish(Intake(self._hub, access, self._clients, self._quotas, log))
+        access, mercure_access = self._accesses(cors)
+        publish = Publish(self._intake(access))
         subscribe = Subscribe(config.max_topics, lambda: time.time_ns() // 1_000_000, access)
-        routes = {b"GET": Route(subscribe, streams=True), b"POST": Route(publish, publish.admit)}
-        return {b"/events": routes}
+        mercure_intake = self._intake(mercure_access, Unauthorised)
+        paths = {
+            b"/events": {
+                b"GET": Route(subscribe, streams=True),
+                b"POST": Route(publish, publish.admit),
+            },
+            HUB_PATH.encode(): mercure_routes(mercure_access, mercure_intake),
+        }
+        if self._presence is not None:
+            route = subscriptions_route(mercure_access, self._presence, self._last_id)
+            paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
+            plain = presence_route(access, self._presence, self._last_id)
+            paths[b"/presence"] = {b"GET": plain}
+        return paths
 
-    def _listen(self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors) -> None:
+    def _last_id(self) -> bytes:
+        """The id of the last event that this worker knows of, `earliest` before any."""
+        hub = self._hub
+        if not (hub.events_published or hub.history.events):
+            return EARLIEST
+        return uuid_of_position(hub.history.head)
+
+    def _accesses(self, cors: Cors) -> tuple[Access, Access]:
+        """Who may use the interface of our own, and Mercure's."""
+        if self._guard is not None:
+            return Guarded(self._guard, mercure=False), Guarded(self._guard, mercure=True)
+        secret = self._config.publish_token
+        access = Open(None if secret is None else secret.get_secret_value(), cors)
+        return access, access
+
+    def _intake(
+        self, access: Access, not_granted: type[Forbidden] | type[Unauthorised] = Forbidden
+    ) -> Intake:
+        return Intake(self._hub, access, self._clients, self._quotas, self._access, not_granted)
+
+    def _listen(
+        self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors, is_owner: bool
+    ) -> None:
         config = self._config
         site = Site(
             config,
@@ -203,7 +339,12 @@ class Entrance:
         )
         arrivals = Arrivals(site)
         self._arrivals.append(arrivals)
-        self._listeners.append(Listener(sockets, arrivals.welcome))
+
+        def welcome(sock: socket.socket, address: object) -> None:
+            arrivals.welcome(sock, address)
+            self._doors.look()
+
+        self._listeners.append(Listener(sockets, welcome, is_owner=is_owner))
 
     def _on_arrival(self, newcomer: Connection) -> None:
         """Keeps one descriptor free for whoever comes next, probes above all: what is missed
@@ -221,11 +362,21 @@ class Entrance:
         for listener in self._listeners:
             listener.pause(ACCEPT_PAUSE_S, "No descriptor is left.")
 
-    def _unready(self) -> str | None:
-        streams = self._hub.streams
-        if streams.draining:
-            return "draining"
-        return None if streams.has_room() else "full"
+    def _unready(self, done: Callable[[str | None], None]) -> None:
+        """In a word why the service takes no newcomers, or None."""
+        if self._hub.streams.draining and not self._has_successor:
+            done("draining")
+        elif (trouble := self._trouble()) is not None:
+            done(trouble)
+        else:
+            self._figures.unready(done)
+
+
+def _guard(config: Config, control: Control | None) -> Guard | None:
+    """The guard where tokens have keys."""
+    if control is None:
+        return None
+    return make_guard(config, control, Origins(config.publish_origins))
 
 
 def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:

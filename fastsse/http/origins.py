@@ -39,10 +39,12 @@ class Origins:
     def __bool__(self) -> bool:
         return self.is_any or bool(self._exact) or self._patterns is not None
 
-    def __contains__(self, origin: bytes) -> bool:
+    def __contains__(self, origin: object) -> bool:
         """Whether `origin`, an `Origin` header's value, is allowed. O(its length)."""
         if self.is_any:
             return True
+        if not isinstance(origin, bytes):
+            return False
         origin = origin.strip().lower()
         if origin in self._exact:
             return True

@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_kept",
         "_lingers",
         "_persists",
+        "_pings",
         "_proceeding",
         "_reader",
         "_request",
@@ -71,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._route: Route | None = None  # That admitted the body under way.
         self._subscription: Subscription | None = None
         self._rights: Rights | None = None
+        self._pings = False
         self._kept = early  # Bytes that nobody has looked at.
         self._persists = True
         self._at_eof = False
@@ -308,12 +310,15 @@ class Connection(asyncio.Protocol):
         """Answers with the problem that an error is."""
         self.respond(problem_response(problem_of(error)))
 
-    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
+    def stream(
+        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
+    ) -> None:
         """Hands the socket over to the sender, as soon as earlier answers have left."""
         if self._state == ANSWERING:
             self._state = HANDOVER
             self._subscription = subscription
             self._rights = rights
+            self._pings = pings
             if not self._proceeding:
                 self._settle(b"")
 
@@ -368,7 +373,7 @@ class Connection(asyncio.Protocol):
         site = self._site
         try:
             peer = peer_of(self._transport)
-            opening = site.opening(subscription, self._rights, request, peer)
+            opening = site.opening(subscription, self._rights, self._pings, request, peer)
             site.streams.take_copy(self._transport, opening)
         except TurnedAway:
             self._state = ANSWERING

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError, InvalidEvent
+from fastsse.errors import FastsseError, Forbidden, InvalidEvent, Unauthorised
 from fastsse.events import Event
 from fastsse.http.access import CREDENTIAL_NAMES, Access
 from fastsse.http.batch import event_of_json, events_of_lines
@@ -43,6 +43,7 @@ class Intake:
         clients: tells who they are.
         quotas: how many publishes a client may send.
         log: told of each publish; None when that would write nothing.
+        not_granted: what a topic is that the token does not cover.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Intake:
         clients: Clients,
         quotas: Quotas,
         log: AccessLog | None,
+        not_granted: type[Forbidden] | type[Unauthorised] = Forbidden,
     ) -> None:
+        self._not_granted = not_granted
         self._hub = hub
         self._access = access
         self._clients = clients
@@ -79,14 +82,15 @@ class Intake:
     ) -> None:
         """Publishes all events or none for a request that was admitted, and answers it.
 
-        Raises Forbidden when a topic is reserved, or not among those that the publisher may use.
+        Raises Forbidden when a topic is reserved, and `not_granted` when the token does not cover
+        one.
         """
 
         def allowed(rights: Rights | None) -> None:
             for event in events:
+                if rights is not None and not rights.covers_publish(event.topics):
+                    raise self._not_granted("The token's mercure.publish lacks a topic.")
                 check_not_reserved(event.topics)
-                if rights is not None:
-                    rights.check_publish(event.topics)
             if self._quotas.active:
                 self._quotas.published_more(self._owner(request), len(events) - 1)
             self._hub.publish(events, done)
@@ -96,7 +100,7 @@ class Intake:
                 exchange.fail(outcome)
             else:
                 exchange.respond(answer(outcome))
-            if self._log is not None:
+            if self._log is not None and self._log.logs_publishes:
                 status = problem_of(outcome).status if isinstance(outcome, FastsseError) else 200
                 self._log.published(exchange.peer(), len(events), len(request.body), status)
 

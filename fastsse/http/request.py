@@ -22,10 +22,14 @@ class Target:
     it here: `subscription` and `publication` are theirs.
     """
 
-    __slots__ = ("pairs", "path", "publication", "subscription")
+    __slots__ = ("pairs", "path", "publication", "raw_path", "subscription")
 
-    def __init__(self, path: bytes, pairs: tuple[tuple[str, str], ...]) -> None:
+    def __init__(
+        self, path: bytes, pairs: tuple[tuple[str, str], ...], raw_path: bytes | None = None
+    ) -> None:
         self.path = path
+        #: As it was sent, for routes whose path says more than a name.
+        self.raw_path = path if raw_path is None else raw_path
         self.pairs = pairs
         self.subscription: Any = None
         self.publication: Any = None
@@ -66,10 +70,11 @@ def parse_target(raw: bytes) -> Target:
         raise Problem(400, "The request target must not hold a fragment.", field="target")
     path, _, query = raw.partition(b"?")
     decoded = decode(path, "target", plus=False).encode() if b"%" in path else path
-    return Target(decoded, tuple(_pairs(query)))
+    return Target(decoded, tuple(pairs_of(query)), path)
 
 
-def _pairs(query: bytes) -> list[tuple[str, str]]:
+def pairs_of(query: bytes) -> list[tuple[str, str]]:
+    """A query, or a form's body, as decoded pairs (WHATWG URL §5.1). Raises Problem (400)."""
     pairs = []
     for part in query.split(b"&"):
         if part:

@@ -13,6 +13,13 @@ EVENT_STREAM = (
     b"X-Accel-Buffering: no\r\n"
     b"X-Content-Type-Options: nosniff\r\n"
 )
+MERCURE_STREAM = (
+    b"Content-Type: text/event-stream\r\n"
+    b"Cache-Control: private, no-cache, no-store, must-revalidate, max-age=0\r\n"
+    b"Pragma: no-cache\r\n"
+    b"X-Accel-Buffering: no\r\n"
+    b"X-Content-Type-Options: nosniff\r\n"
+)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode())

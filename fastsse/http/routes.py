@@ -1,7 +1,7 @@
 """The route table: path and method to what answers them."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError
@@ -11,7 +11,7 @@ from fastsse.http.request import Request
 from fastsse.http.responses import STATUS_LINES, Response
 from fastsse.subscriptions import Subscription
 
-__all__ = ["Exchange", "Handler", "Paths", "Route", "Routes"]
+__all__ = ["BELOW", "Exchange", "Handler", "Paths", "Route", "Routes"]
 
 
 class Exchange(Protocol):
@@ -30,9 +30,11 @@ class Exchange(Protocol):
     def fail(self, error: FastsseError) -> None:
         """Answers with the problem that an error is."""
 
-    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
+    def stream(
+        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
+    ) -> None:
         """Hands the socket over to the sender as this stream, which may read private events as
-        far as `rights` say."""
+        far as `rights` say, and is pinged visibly if it wants that."""
 
     def peer(self) -> str:
         """The client's address, for logs."""
@@ -58,41 +60,59 @@ class Route(NamedTuple):
 Paths = Mapping[bytes, Mapping[bytes, Route]]
 
 
-class Routes:
-    """The paths of one listener. HEAD is answered as GET; the connection leaves the body out.
+BELOW: Final = b"/*"
 
-    OPTIONS is answered here, for every path.
+
+class _Methods(NamedTuple):
+    """What one path answers to, and the header line that says so."""
+
+    table: dict[bytes, Route]
+    allow: bytes
+
+
+class Routes:
+    """The paths of one listener; one that ends with `/*` stands for all below it.
+
+    HEAD is answered as GET; the connection leaves the body out. OPTIONS is answered here, for
+    every path.
     """
 
     def __init__(self, paths: Paths, cors: Cors) -> None:
         self._cors = cors
-        self._paths: dict[bytes, dict[bytes, Route]] = {}
-        self._allow: dict[bytes, bytes] = {}
+        self._paths: dict[bytes, _Methods] = {}
         for path, methods in paths.items():
             table = dict(methods)
             if b"GET" in table:
                 table[b"HEAD"] = table[b"GET"]
             allow = b"Allow: %s\r\n" % b", ".join([*table, b"OPTIONS"])
             table[b"OPTIONS"] = Route(self._options)
-            self._paths[path] = table
-            self._allow[path] = allow
+            self._paths[path] = _Methods(table, allow)
         # RFC 9110 §9.3.7: the server as a whole.
-        self._paths[b"*"] = {b"OPTIONS": Route(self._options)}
-        self._allow[b"*"] = b"Allow: GET, HEAD, POST, OPTIONS\r\n"
+        whole = b"Allow: GET, HEAD, POST, OPTIONS\r\n"
+        self._paths[b"*"] = _Methods({b"OPTIONS": Route(self._options)}, whole)
+        self._folders = [path[:-1] for path in self._paths if path.endswith(BELOW)]
 
     def find(self, request: Request) -> Route:
         """The route of a request. O(1). Raises Problem (404, 405)."""
-        path = request.target.path
-        methods = self._paths.get(path)
-        if methods is None:
-            raise Problem(404, "Nothing is served under this path.")
-        route = methods.get(request.method)
+        methods = self._methods(request)
+        route = methods.table.get(request.method)
         if route is None:
             method = request.method.decode()
-            allow = self._allow[path]
-            raise Problem(405, f"{method} is not allowed here.", header_lines=allow)
+            detail = f"{method} is not allowed here."
+            raise Problem(405, detail, header_lines=methods.allow)
         return route
 
+    def _methods(self, request: Request) -> _Methods:
+        methods = self._paths.get(request.target.path)
+        if methods is not None:
+            return methods
+        raw_path = request.target.raw_path
+        for folder in self._folders:
+            if raw_path.startswith(folder):
+                return self._paths[folder + b"*"]
+        raise Problem(404, "Nothing is served under this path.")
+
     def _options(self, request: Request, exchange: Exchange) -> None:
-        lines = self._allow[request.target.path] + self._cors.preflight_lines(request.headers)
+        allow = self._methods(request).allow
+        lines = allow + self._cors.preflight_lines(request.headers)
         exchange.respond(Response(STATUS_LINES[204] + lines))

@@ -78,7 +78,6 @@ class Site:
         arrived: "Callable[[Connection], None]",
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.limits = Limits(options.max_head, options.max_headers, options.max_body)
         self.routes = routes
         self.cors = cors
         self.hosts = hosts
@@ -89,15 +88,25 @@ class Site:
         self.arrived = arrived
         self.targets = Targets()
         self.upload_bytes = 0
-        self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
         self.draining = False
+        self.apply(options)
+
+    def apply(self, options: HttpOptions) -> None:
+        """Goes by other limits; connections that there are keep theirs."""
+        self.limits = Limits(options.max_head, options.max_headers, options.max_body)
+        self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
 
     def client(self, request: Request) -> str:
         """The address of a request's client."""
         return self.clients.address(request.peer, request.headers.get(b"x-forwarded-for"))
 
     def opening(
-        self, subscription: Subscription, rights: Rights | None, request: Request, peer: str
+        self,
+        subscription: Subscription,
+        rights: Rights | None,
+        pings: bool,
+        request: Request,
+        peer: str,
     ) -> Opening:
         """The stream that a request asks for. `peer` names the other side for the log."""
         lines = self.cors.lines(request.headers) if self.cors.active else b""
@@ -107,7 +116,7 @@ class Site:
         if self.quotas.active:
             subject = None if rights is None else rights.subject
             owner = self.quotas.owner(self.client(request), subject)
-        return Opening(subscription, rights, request.chunked, lines, peer, owner)
+        return Opening(subscription, rights, pings, request.chunked, lines, peer, owner)
 
     def count_upload(self, upload: Upload | None) -> None:
         """Notes how much of a body is here. Raises Problem (503) when all hold too much."""

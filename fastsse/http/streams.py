@@ -4,18 +4,23 @@ import fcntl
 import math
 import os
 import random
+import re
 from asyncio import BaseTransport, Transport
 from collections.abc import Callable
+from functools import partial
 from socket import socket
 from typing import Final, NamedTuple
 
 from fastsse.auth.rights import Rights
 from fastsse.errors import TurnedAway
+from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.quotas import Owner, Quotas
-from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
+from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, Response
+from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
 from fastsse.log import AccessLog
+from fastsse.presence import Presence
 from fastsse.subscriptions import Subscription
 
 __all__ = ["ComeBack", "Opening", "Streams", "name_of", "peer_of"]
@@ -23,6 +28,10 @@ __all__ = ["ComeBack", "Opening", "Streams", "name_of", "peer_of"]
 _HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
 _RAW: Final = b"Connection: close\r\n"
+# What Mercure's hub sends; existing clients have only ever seen this.
+_MERCURE_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
+# What came back as an id may stand in the head; anything else is not put there.
+_ID: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 # They differ by coding and by what one origin is told; a flood of others builds its own.
 _HEADS_MOST: Final = 1_000
 
@@ -65,13 +74,14 @@ class ComeBack:
 class Opening(NamedTuple):
     """A stream that is to be opened.
 
-    `rights` are the token's, None where there are none; `chunked` is false for HTTP/1.0; `lines`
-    are more header lines, of which there are few;
+    `rights` are the token's, None where there are none; `pings` says that it wants visible pings;
+    `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
     `client` is for the log; `owner` None where nothing is limited.
     """
 
     subscription: Subscription
     rights: Rights | None
+    pings: bool
     chunked: bool
     lines: bytes
     client: str
@@ -85,6 +95,7 @@ class Streams:
         streams: takes them.
         come_back: says when those turned away shall return.
         quotas: what each client may have.
+        presence: told of each stream; None where nobody may ask.
         access: told of each stream.
         call_soon: the loop's; the sender is woken once for all streams of a turn.
         exhausted: called when the process has no descriptor left.
@@ -96,6 +107,7 @@ class Streams:
         streams: HubStreams,
         come_back: ComeBack,
         quotas: Quotas,
+        presence: Presence | None,
         *,
         access: AccessLog,
         call_soon: Callable[[Callable[[], None]], object],
@@ -105,12 +117,13 @@ class Streams:
         self._streams = streams
         self._come_back = come_back
         self._quotas = quotas
+        self._presence = presence
         self._access = access
         self._call_soon = call_soon
         self._will_wake = False
         self._exhausted = exhausted
         self._descriptor_limit = descriptor_limit
-        self._heads: dict[tuple[bool, bytes], bytes] = {}
+        self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
         #: Subscribers told to come back later.
         self.turned_away = 0
 
@@ -137,27 +150,36 @@ class Streams:
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._streams.has_room():
             raise TurnedAway("full")
-        subscription, _rights, chunked, lines, client, owner = opening
+        subscription, rights, pings, chunked, lines, client, owner = opening
         if owner is not None:
             replays = subscription.cursor.kind != "head"
             if not self._quotas.may_open(owner, replays=replays):
                 raise TurnedAway("limited")
-        stream = self._streams.open(subscription, self._head(chunked, lines), chunked, fd)
+        head: Head = self._head(subscription.dialect.opens, chunked, lines)
+        if not subscription.dialect.opens and subscription.cursor.kind != "head":
+            head = partial(_resumed, head)
+        stream = self._streams.open(
+            subscription, head, chunked, fd, rights, client=client, pings=pings
+        )
         if owner is not None:
             self._quotas.opened(stream, owner)
+        if self._presence is not None:
+            payload = None if rights is None else rights.payload
+            self._presence.opened(stream, subscription.selectors, payload)
         self._access.opened(stream, client, subscription.selectors)
         if not self._will_wake:
             self._will_wake = True
             self._call_soon(self._wake)
 
-    def _head(self, chunked: bool, lines: bytes) -> bytes:
+    def _head(self, opens: bool, chunked: bool, lines: bytes) -> bytes:
         """The response head of a stream; the same object for all that have the same."""
-        head = self._heads.get((chunked, lines))
+        head = self._heads.get((opens, chunked, lines))
         if head is None:
-            head = b"".join((_HEAD, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
+            first = _HEAD if opens else _MERCURE_HEAD
+            head = b"".join((first, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
             if len(self._heads) >= _HEADS_MOST:
                 self._heads.clear()
-            self._heads[chunked, lines] = head
+            self._heads[opens, chunked, lines] = head
         return head
 
     def _wake(self) -> None:
@@ -180,6 +202,15 @@ class Streams:
             if out_of_descriptors(error):
                 self._exhausted()
             raise TurnedAway("full") from None
+
+
+def _resumed(head: bytes, known: bytes | None) -> bytes:
+    """A head that tells from which event on a stream goes on (Mercure, "Reconciliation")."""
+    if known is None:
+        return head
+    if _ID.fullmatch(known) is None:
+        known = EARLIEST
+    return b"%bLast-Event-ID: %b\r\n\r\n" % (head[:-2], known)
 
 
 def peer_of(transport: BaseTransport) -> str:

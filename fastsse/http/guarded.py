@@ -1,0 +1,91 @@
+"""Access by tokens: what the guard says, as routes ask for it."""
+
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.auth.guard import Guard, Pending
+from fastsse.auth.rights import Rights
+from fastsse.errors import Expired, FastsseError
+from fastsse.http.access import Then
+from fastsse.http.request import ID_NAMES, Request
+from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response
+from fastsse.http.routes import Exchange
+
+__all__ = ["Guarded"]
+
+# The only answer beside 200 that an EventSource takes as a friendly end (WHATWG HTML §9.2.3).
+_STOP: Final = Response(STATUS_LINES[204] + NOT_STORED)
+
+
+class Guarded:
+    """Access by tokens.
+
+    Arguments:
+        guard: reads them.
+        mercure: whether requests come by Mercure's path, where clients are promised more limits.
+    """
+
+    def __init__(self, guard: Guard, *, mercure: bool) -> None:
+        self._guard = guard
+        self._mercure = mercure
+
+    def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
+        """Whoever has a token that is right, or none where that is allowed."""
+        guard = self._guard
+        try:
+            rights = guard.subscriber(request.headers, request.target.pairs, mercure=self._mercure)
+        except Pending as pending:
+            if exchange.may_wait:
+                pending.wait(_answered(exchange, then, request))
+            return
+        except Expired as error:
+            _refuse_expired(error, request, exchange)
+            return
+        then(rights)
+
+    def admit_publisher(self, request: Request) -> None:
+        """Raises Unauthorised; what must be fetched first is asked for with the body here."""
+        try:
+            request.rights = self._guard.publisher(
+                request.headers, request.target.pairs, mercure=self._mercure
+            )
+        except Pending as pending:
+            request.pending = pending
+
+    def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
+        """Whoever has a token that is right."""
+        pending, request.pending = request.pending, None
+        if pending is None:
+            then(request.rights)
+        else:
+            pending.wait(_answered(exchange, then, None))
+
+
+def _answered(
+    exchange: Exchange, then: Then, subscriber: Request | None
+) -> Callable[[Rights | FastsseError | None], None]:
+    """Goes on when an answer was fetched; `subscriber` is the request of one who wants to read."""
+
+    def done(outcome: Rights | FastsseError | None) -> None:
+        try:
+            if isinstance(outcome, Expired) and subscriber is not None:
+                _refuse_expired(outcome, subscriber, exchange)
+            elif isinstance(outcome, FastsseError):
+                exchange.fail(outcome)
+            else:
+                then(outcome)
+        except FastsseError as error:
+            exchange.fail(error)
+
+    return done
+
+
+def _refuse_expired(error: Expired, request: Request, exchange: Exchange) -> None:
+    """Tells who comes back with a token that has expired to stop, which any error would do too,
+    but not without a complaint on the page; and who never had a stream what is wrong."""
+    reconnects = b"last-event-id" in request.headers or any(
+        name in ID_NAMES for name, _ in request.target.pairs
+    )
+    if not reconnects:
+        raise error
+    exchange.respond(_STOP)
