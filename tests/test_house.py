@@ -18,7 +18,7 @@ FLOORS = [
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
     {"entries"},
-    {"control"},
+    {"control", "reach"},
     {"figures"},
     {"auth"},
     {"backbone"},

@@ -13,14 +13,16 @@ What the routes call, all on the loop thread:
 - `POST /tickets`: `guard.subscriber(…)`, then `guard.tickets.issue(rights, done)`: `done` gets the
   ticket (str) or `Refused`. It is spent as `?ticket=…`, which `guard.subscriber` understands (it
   raises Pending then).
-- `POST /renew`: `guard.subscriber(…)`, then `renewal.check_renewal(held, fresh)` where `held` are
-  the Rights that the stream has; raises `Forbidden`. Then `Sender.renew(handle, *fresh.renewal)`.
+- `POST /renew`: `guard.subscriber(…)`, then `renewal.Renewals(reach, hub.streams).renew(stream_id,
+  rights, done)`, which finds the stream in whatever worker it is: `done` gets True, False when
+  there is no such stream (404), or `Forbidden` or `Refused`. `reach.Reach(control)` is one for
+  each worker, and serves pongs too: `reach.teach(b"p", act)`.
 - `POST /revoke`: `rights = guard.publisher(…)`, `rights.check_publish((REVOKE_TOPIC,))`, then
   `guard.revocations.revoke(Revocation.of_json(body), done)`; `done` gets None or `Refused`.
   `guard.revocations.on_revoked = f` has `f(subject_hash, token_hash, issued_before_s)` called in
   every worker, which is what `Sender.revoke` takes.
-- Desks for the node: `tickets.TicketDesk`, `revocations.RevocationDesk`; `guard.DESKS` has both by
-  subject, as `control.Desks` takes them.
+- Desks for the node: `tickets.TicketDesk`, `revocations.RevocationDesk`, `reach.ReachDesk`;
+  `guard.DESKS` has them by subject, as `control.Desks` takes them.
 
 `selectors` matches; `keys` and `jwks` know keys; `token` opens a token, `claims` reads it,
 `verifier` does both and remembers; `credentials` finds the token in a request.

@@ -21,11 +21,17 @@ from fastsse.config.kinds import MASK
 from fastsse.config.rights import RightsOptions
 from fastsse.control import Control, MakeDesk
 from fastsse.errors import FastsseError, Unauthorised
+from fastsse.reach import SUBJECT as REACH
+from fastsse.reach import ReachDesk
 
 __all__ = ["DESKS", "Guard", "Pending", "make_guard"]
 
 #: The node's desks that guards need, by subject.
-DESKS: Final[Mapping[str, MakeDesk]] = {TICKETS: TicketDesk, REVOCATIONS: RevocationDesk}
+DESKS: Final[Mapping[str, MakeDesk]] = {
+    TICKETS: TicketDesk,
+    REVOCATIONS: RevocationDesk,
+    REACH: ReachDesk,
+}
 
 Answered = Callable[[Rights | FastsseError | None], None]
 

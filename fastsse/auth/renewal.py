@@ -1,18 +1,78 @@
-"""A fresh token for an open stream: may it take the place of the one that opened it?"""
+"""A fresh token for an open stream takes the place of the one that opened it."""
 
-from fastsse.auth.rights import ANY, Rights, claim_hash
-from fastsse.errors import Forbidden
+from collections.abc import Callable
+from typing import Final, Protocol
 
-__all__ = ["check_renewal"]
+from fastsse.auth.rights import ANY, Rights
+from fastsse.errors import FastsseError, Forbidden
+from fastsse.reach import Reach
+
+__all__ = ["Renewals", "check_renewal"]
+
+_RENEW: Final = b"r"
+_RENEWED: Final = b""
 
 
-def check_renewal(subscribe: tuple[str, ...], subject_hash: int, fresh: Rights) -> None:
+class Streams(Protocol):
+    """The streams of one worker (`hub.streams`)."""
+
+    def find(self, stream_id: bytes) -> int:
+        """The handle of a stream, or 0."""
+
+    def rights_of(self, handle: int) -> Rights | None:
+        """The rights of the token that it has now, or None."""
+
+    def renew(self, handle: int, rights: Rights) -> bool:
+        """Gives it another; False when it has ended."""
+
+
+class Renewals:
+    """Renews streams wherever they are. Loop thread only.
+
+    Arguments:
+        reach: the way to other workers' streams.
+        streams: this worker's.
+    """
+
+    def __init__(self, reach: Reach, streams: Streams) -> None:
+        self._reach = reach
+        self._streams = streams
+        reach.teach(_RENEW, self._here)
+
+    def renew(
+        self, stream_id: bytes, fresh: Rights, done: Callable[[bool | FastsseError], None]
+    ) -> None:
+        """Gives `done` True when the stream lives by the fresh token now, False when there is no
+        such stream or it bears no token; Forbidden when the token does not fit, or Refused."""
+
+        def reached(answer: bytes | FastsseError | None) -> None:
+            if answer is None or isinstance(answer, FastsseError):
+                done(False if answer is None else answer)
+            else:
+                done(True if answer == _RENEWED else Forbidden(answer.decode()))
+
+        self._reach.reach(_RENEW, stream_id, fresh.pack(), reached)
+
+    def _here(self, stream_id: bytes, packed: bytes) -> bytes | None:
+        handle = self._streams.find(stream_id)
+        held = self._streams.rights_of(handle) if handle else None
+        if held is None:
+            return None
+        fresh = Rights.unpack(packed)
+        try:
+            check_renewal(held, fresh)
+        except Forbidden as error:
+            return error.detail.encode()
+        return _RENEWED if self._streams.renew(handle, fresh) else None
+
+
+def check_renewal(held: Rights, fresh: Rights) -> None:
     """Raises Forbidden unless `fresh` is of the same subject and covers all that was granted.
 
-    `subscribe` are the grants that the stream was opened with (its channel goes on with them, so
-    the fresh token must hold each), `subject_hash` the second of its `Rights.claims`.
+    The stream goes on with the grants that it was opened with, so the fresh token must have each
+    of them.
     """
-    if claim_hash(fresh.subject) != subject_hash:
+    if fresh.subject != held.subject:
         raise Forbidden("The fresh token is another subject's (sub) than the stream's.")
-    if ANY not in fresh.subscribe and not set(subscribe) <= set(fresh.subscribe):
+    if ANY not in fresh.subscribe and not set(held.subscribe) <= set(fresh.subscribe):
         raise Forbidden("The fresh token's mercure.subscribe lacks some of the stream's selectors.")

@@ -7,6 +7,7 @@ worker refuses such tokens and has the native core end the streams that they ope
 """
 
 import time
+from bisect import bisect_right, insort
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -26,7 +27,10 @@ KEPT_S: Final = 400 * 24 * 3600.0
 _TEXT_MAX_BYTES: Final = 1024
 _TIME_MAX_S: Final = 253_402_300_799
 _MEMBERS: Final = ("jti", "sub", "issued_before", "expires")
+_ADDED_UNTIL_TIDY: Final = 1_000
 _LIST: Final = b"?"
+# Of at most 2.2 KiB each, so that a page fits into a message.
+_PAGE: Final = 250
 _DONE: Final = b"+"
 _NOT_DONE: Final = b"-"
 
@@ -105,8 +109,9 @@ def _time(members: dict[str, Any], name: str) -> float | None:
 class RevocationDesk:
     """Keeps a node's revocations, each under its name in the store. Made by `control.Desks`.
 
-    A question is `?`, answered with a JSON list of all, or a revocation, answered with `+`, or
-    `-` when there are too many. What is broadcast is a revocation.
+    A question is a revocation, answered with `+`, or `-` when there are too many; or `?` and a
+    name, answered with a JSON list: the name to go on from, empty at the end, and the revocations
+    behind the name that was asked for. What is broadcast is a revocation.
     """
 
     def __init__(
@@ -121,12 +126,12 @@ class RevocationDesk:
         self._now_s = now_s
         kept = ((name, Revocation.unpack(packed)) for name, packed in store.items())
         self._kept: dict[str, Revocation] = dict(kept)
+        self._names = sorted(self._kept)
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Tells all, or takes another."""
-        if message == _LIST:
-            self._forget_ended()
-            answer(orjson.dumps([[*one] for one in self._kept.values()]))
+        if message[:1] == _LIST:
+            answer(self._page(message[1:].decode()))
         else:
             answer(self._take(Revocation.unpack(message)))
 
@@ -136,6 +141,14 @@ class RevocationDesk:
     def left(self, worker: int) -> None:
         """Revocations are not a worker's."""
 
+    def _page(self, after: str) -> bytes:
+        if not after:
+            self._forget_ended()
+        begin = bisect_right(self._names, after)
+        names = self._names[begin : begin + _PAGE]
+        more = names[-1] if begin + _PAGE < len(self._names) else ""
+        return orjson.dumps([more, [[*self._kept[name]] for name in names]])
+
     def _take(self, revocation: Revocation) -> bytes:
         name = revocation.name
         known = self._kept.get(name)
@@ -143,7 +156,9 @@ class RevocationDesk:
             self._forget_ended()
             if len(self._kept) >= REVOCATIONS_MAX:
                 return _NOT_DONE
-        if known is not None:
+        if known is None:
+            insort(self._names, name)
+        else:
             revocation = revocation._replace(expires=max(known.expires, revocation.expires))
         self._kept[name] = revocation
         packed = revocation.pack()
@@ -156,6 +171,7 @@ class RevocationDesk:
         for name in [name for name, one in self._kept.items() if one.expires <= now_s]:
             del self._kept[name]
             self._store.put(name, None)
+        self._names = sorted(self._kept)
 
 
 class Revocations:
@@ -175,24 +191,44 @@ class Revocations:
         self._by_token: dict[str, list[Revocation]] = {}
         self._by_subject: dict[str, list[Revocation]] = {}
         self._by_time: list[Revocation] = []
+        self._added = 0
         self.on_revoked: Callable[[int, int, int], None] | None = None
         #: Whether all that was revoked before is known; until then nothing should be verified.
         self.known = False
         control.listen(SUBJECT, self._heard)
+        control.on_back.append(self.learn)
         self.learn()
 
     def learn(self, done: Callable[[FastsseError | None], None] | None = None) -> None:
-        """Asks the desk for all; again after it was away."""
+        """Asks the desk for all; again after it was away, when it is told what it lost."""
+        listed: set[Revocation] = set()
 
         def answered(answer: bytes | FastsseError) -> None:
-            if not isinstance(answer, FastsseError):
-                for members in orjson.loads(answer):
-                    self._add(Revocation(*members))
+            if isinstance(answer, FastsseError):
+                outcome: FastsseError | None = Refused("revocations", 1)
+            else:
+                more, members = orjson.loads(answer)
+                page = [Revocation(*each) for each in members]
+                listed.update(page)
+                for one in page:
+                    self._add(one)
+                if more:
+                    self._control.ask(SUBJECT, _LIST + more.encode(), answered)
+                    return
                 self.known = True
+                self.forget_ended()
+                self._remind(listed)
+                outcome = None
             if done is not None:
-                done(Refused("revocations", 1) if isinstance(answer, FastsseError) else None)
+                done(outcome)
 
         self._control.ask(SUBJECT, _LIST, answered)
+
+    def _remind(self, listed: set[Revocation]) -> None:
+        """Tells a desk that has begun anew, and keeps nothing, what was revoked before."""
+        places = (*self._by_token.values(), *self._by_subject.values(), self._by_time)
+        for one in [one for place in places for one in place if one not in listed]:
+            self.revoke(one, lambda error: None)
 
     def revoke(self, revocation: Revocation, done: Callable[[FastsseError | None], None]) -> None:
         """Has the node revoke; `done` is given None once every worker was told, or Refused."""
@@ -218,11 +254,14 @@ class Revocations:
         self._add(Revocation.unpack(message))
 
     def _add(self, revocation: Revocation) -> None:
-        if revocation.expires <= self._now_s():
-            return
         place = self._place(revocation)
-        place[:] = [one for one in place if one[:3] != revocation[:3]]
+        if revocation.expires <= self._now_s() or revocation in place:
+            return
+        place[:] = [one for one in place if not _outdoes(revocation, one)]
         place.append(revocation)
+        self._added += 1
+        if self._added % _ADDED_UNTIL_TIDY == 0:
+            self.forget_ended()
         if self.on_revoked is not None:
             before_s = 0 if revocation.issued_before is None else _up(revocation.issued_before)
             self.on_revoked(claim_hash(revocation.sub), claim_hash(revocation.jti), before_s)
@@ -235,7 +274,7 @@ class Revocations:
         return self._by_time
 
     def forget_ended(self) -> None:
-        """Drops what is over; to be called now and then. O(revocations)."""
+        """Drops what is over. O(revocations)."""
         now_s = self._now_s()
         for places in (self._by_token, self._by_subject):
             for name in list(places):
@@ -243,6 +282,14 @@ class Revocations:
                 if not places[name]:
                     del places[name]
         self._by_time = [one for one in self._by_time if one.expires > now_s]
+
+
+def _outdoes(new: Revocation, old: Revocation) -> bool:
+    """Whether the newer one revokes all that the older does, for at least as long."""
+    if (new.jti, new.sub) != (old.jti, old.sub) or new.expires < old.expires:
+        return False
+    before_s = float("inf") if new.issued_before is None else new.issued_before
+    return before_s >= (float("inf") if old.issued_before is None else old.issued_before)
 
 
 def _holds(revocation: Revocation, rights: Rights) -> bool:

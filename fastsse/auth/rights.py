@@ -3,7 +3,9 @@
 import secrets
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from fastsse.errors import Forbidden
 from fastsse.selectors import compile_selector
@@ -128,6 +130,25 @@ class Rights:
         if self._subscribe is None:
             self._subscribe = _Grants(self.subscribe)
         return any(topic in self._subscribe for topic in topics)
+
+    def pack(self) -> bytes:
+        """All but the grants to publish, for another process of the node."""
+        return orjson.dumps(
+            {
+                "subscribe": self.subscribe,
+                "payload": self.payload,
+                "subject": self.subject,
+                "token_id": self.token_id,
+                "issued_s": self.issued_s,
+                "expires_s": self.expires_s,
+            }
+        )
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Rights":
+        """What `pack` made."""
+        members: dict[str, Any] = orjson.loads(packed)
+        return cls((), **members)
 
     def __repr__(self) -> str:
         return f"Rights(publish={len(self.publish)}, subscribe={len(self.subscribe)})"

@@ -9,9 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from fastsse.auth.rights import Rights
 from fastsse.control import Broadcast, Control, Publish, Store
@@ -114,7 +112,7 @@ class Tickets:
     def issue(self, rights: Rights, done: Callable[[str | FastsseError], None]) -> None:
         """Gives `done` a ticket for these rights, or Refused when there are too many or the
         desk can't be reached."""
-        packed = _pack(rights)
+        packed = rights.pack()
         if len(packed) > _RIGHTS_MAX_BYTES:
             done(Refused("tickets", 1))
             return
@@ -140,7 +138,7 @@ class Tickets:
             elif answer[:1] != _DONE:
                 done(_not_valid())
             else:
-                rights = _unpack(answer[1:])
+                rights = Rights.unpack(answer[1:])
                 ended = rights.expires_s is not None and rights.expires_s <= self._now_s()
                 done(_not_valid() if ended else rights)
 
@@ -153,22 +151,3 @@ def _not_valid() -> Unauthorised:
 
 def _hash(ticket: bytes) -> bytes:
     return blake2b(ticket, digest_size=_HASH_BYTES).digest()
-
-
-def _pack(rights: Rights) -> bytes:
-    """All but the grants to publish: a ticket opens streams."""
-    return orjson.dumps(
-        {
-            "subscribe": rights.subscribe,
-            "payload": rights.payload,
-            "subject": rights.subject,
-            "token_id": rights.token_id,
-            "issued_s": rights.issued_s,
-            "expires_s": rights.expires_s,
-        }
-    )
-
-
-def _unpack(packed: bytes) -> Rights:
-    members: dict[str, Any] = orjson.loads(packed)
-    return Rights((), **members)

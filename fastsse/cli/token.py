@@ -160,7 +160,7 @@ def explain(
     is refused both to publishers and to subscribers.
     """
     config = load(given_flags(ctx, flags), file).config
-    raw = (sys.stdin.read(TOKEN_MAX_BYTES + 2) if text == "-" else text).strip()
+    raw = (sys.stdin.read(2 * TOKEN_MAX_BYTES) if text == "-" else text).strip()
     raw = raw.removeprefix("Bearer ").strip()
     judged = asyncio.run(_judge(config, raw.encode("utf-8", "replace")))
     if as_json:

@@ -383,6 +383,7 @@ class Away:
     def __init__(self, control: LocalControl) -> None:
         self.control = control
         self.is_away = True
+        self.on_back: list[Callable[[], None]] = []
         self.asked: list[tuple[str, bytes, Answer]] = []
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
@@ -499,6 +500,31 @@ def test_a_revocation_is_forgotten_when_its_tokens_have_ended() -> None:
     assert not node.one.revocations._by_token
 
 
+def test_a_worker_learns_very_many_revocations_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations_module, "_PAGE", 7)
+    store = MemoryStore()
+    node = Node(store)
+    for number in range(50):
+        got(node.one.revocations.revoke, Revocation(str(number), None, None, 1e11))
+    fresh = Node(store).one.revocations
+    assert len(fresh._by_token) == 50
+    answer = got(node.control.ask, "revocations", b"?")
+    assert len(orjson.loads(answer)[1]) == 7
+
+
+def test_a_desk_that_began_anew_is_told_what_was_revoked() -> None:
+    node = Node()
+    got(node.one.revocations.revoke, Revocation("7", None, None, 1e11))
+    calls: list[tuple[int, int, int]] = []
+    node.one.revocations.on_revoked = lambda *call: calls.append(call)
+    desk = RevocationDesk(lambda message: None, MemoryStore(), lambda events: None)
+    node.control.desks._desks["revocations"] = desk
+    for back in node.control.on_back:
+        back()
+    assert [one.jti for one in desk._kept.values()] == ["7"]
+    assert not calls, "what is known ends nothing again"
+
+
 def test_a_repeated_revocation_is_one_and_lasts_longest() -> None:
     node = Node()
     for end_s in (20, 10, 15):
@@ -567,10 +593,6 @@ def test_a_revocation_of_nobody_costs_nothing() -> None:
 # --- Renewal
 
 
-def held(rights: Rights) -> tuple[tuple[str, ...], int]:
-    return rights.subscribe, rights.claims[1]
-
-
 @pytest.mark.parametrize(
     ("fresh", "fits"),
     [
@@ -588,17 +610,17 @@ def held(rights: Rights) -> tuple[tuple[str, ...], int]:
 def test_a_fresh_token_must_be_the_same_subjects_and_grant_as_much(
     fresh: Rights, fits: bool
 ) -> None:
-    stream = held(Rights(subscribe=["a", "b"], subject="me"))
+    held = Rights(subscribe=["a", "b"], subject="me")
     if fits:
-        check_renewal(*stream, fresh)
+        check_renewal(held, fresh)
     else:
         with pytest.raises(Forbidden):
-            check_renewal(*stream, fresh)
+            check_renewal(held, fresh)
 
 
 def test_what_was_granted_everything_needs_everything_again() -> None:
     with pytest.raises(Forbidden):
-        check_renewal(*held(Rights(subscribe=["*"])), Rights(subscribe=["a"]))
+        check_renewal(Rights(subscribe=["*"]), Rights(subscribe=["a"]))
 
 
 def test_renewal_tells_the_core_the_new_end() -> None:

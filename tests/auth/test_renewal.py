@@ -1,0 +1,95 @@
+"""A stream is renewed from whatever worker is asked, and nobody waits for ever."""
+
+import asyncio
+from typing import Any
+
+from fastsse.auth.guard import DESKS
+from fastsse.auth.renewal import Renewals
+from fastsse.auth.rights import Rights
+from fastsse.control import LocalControl
+from fastsse.errors import FastsseError, Forbidden, Refused
+from fastsse.reach import UNANSWERED_MAX, Reach, ReachDesk
+
+HELD = Rights(subscribe=["a"], subject="me", expires_s=10)
+FRESH = Rights(subscribe=["a", "b"], subject="me", token_id="9", expires_s=20)
+
+
+class Worker:
+    """One worker's streams, and its way to those of the others."""
+
+    def __init__(self, control: LocalControl, *stream_ids: bytes, **options: Any) -> None:
+        self.streams: dict[int, Rights | None] = {n + 1: HELD for n in range(len(stream_ids))}
+        self.handles = {stream_id: n + 1 for n, stream_id in enumerate(stream_ids)}
+        self.renewals = Renewals(Reach(control, **options), self)
+
+    def find(self, stream_id: bytes) -> int:
+        return self.handles.get(stream_id, 0)
+
+    def rights_of(self, handle: int) -> Rights | None:
+        return self.streams[handle]
+
+    def renew(self, handle: int, rights: Rights) -> bool:
+        self.streams[handle] = rights
+        return True
+
+    async def ask(self, stream_id: bytes, fresh: Rights = FRESH) -> bool | FastsseError:
+        answered: asyncio.Future[bool | FastsseError] = asyncio.get_running_loop().create_future()
+        self.renewals.renew(stream_id, fresh, answered.set_result)
+        return await asyncio.wait_for(answered, 30)
+
+
+def node() -> LocalControl:
+    return LocalControl(DESKS, lambda events: None)
+
+
+async def test_a_stream_is_renewed_where_it_is_and_from_any_other_worker() -> None:
+    control = node()
+    one, other = Worker(control, b"here"), Worker(control, b"there", patience_s=0.01)
+    assert await one.ask(b"here") is True
+    assert await one.ask(b"there") is True
+    for renewed in (one.streams[1], other.streams[1]):
+        assert renewed is not None
+        assert (renewed.subscribe, renewed.claims) == (FRESH.subscribe, FRESH.claims)
+
+
+async def test_a_token_that_does_not_fit_changes_nothing_anywhere() -> None:
+    control = node()
+    one, other = Worker(control, b"here"), Worker(control, b"there")
+    for stream_id in (b"here", b"there"):
+        for fresh in (Rights(subscribe=["a"], subject="you"), Rights(subject="me")):
+            outcome = await one.ask(stream_id, fresh)
+            assert isinstance(outcome, Forbidden)
+            assert "fresh token" in outcome.detail
+    assert (one.streams[1], other.streams[1]) == (HELD, HELD)
+
+
+async def test_a_stream_that_is_nowhere_is_soon_told_so() -> None:
+    control = node()
+    one, _ = Worker(control, patience_s=0.01), Worker(control, b"there")
+    for stream_id in (b"gone", b"", b"x" * 256, b"\0" * 255):
+        assert await one.ask(stream_id) is False
+    assert await Worker(node(), b"x", is_alone=True).ask(b"gone") is False
+
+
+async def test_a_stream_without_a_token_is_not_renewed() -> None:
+    alone = Worker(node(), b"x", is_alone=True)
+    alone.streams[1] = None
+    assert await alone.ask(b"x") is False
+
+
+async def test_a_desk_that_is_away_is_an_error() -> None:
+    control = node()
+    worker = Worker(control)
+    control.ask = lambda subject, message, done: done(Refused("bus", 1))  # type: ignore[method-assign]
+    assert isinstance(await worker.ask(b"x"), Refused)
+
+
+def test_questions_that_nobody_answers_are_bounded() -> None:
+    desk = ReachDesk(lambda message: None, None, None)  # type: ignore[arg-type]
+    answers: list[bytes] = []
+    for _ in range(UNANSWERED_MAX + 5):
+        desk.asked(0, b"r\1x", answers.append)
+    assert answers == [b"-"] * 5
+    desk.told(0, b"\xff" * 9)
+    desk.told(0, b"")
+    assert len(answers) == 5
