@@ -109,9 +109,7 @@ class Exchange:
         peers = list(self.peers.values())
         for peer in peers:
             self.leave(peer)
-            peer.close()
-        async with asyncio.timeout(CLOSE_S):
-            await asyncio.gather(*(peer.link.closed() for peer in peers))
+        await asyncio.gather(*(peer.close(CLOSE_S) for peer in peers))
 
     # -- workers --------------------------------------------------------------------------------
 

@@ -28,7 +28,6 @@ class Link(asyncio.BufferedProtocol):
         on_frame: called with each frame's kind and body; a FrameError that it raises cuts the
             link, as one of the framing itself does.
         on_lost: called once, with why, when the link is no more; not after `abort`.
-        queue_limit_bytes: the bound on what waits for the other end.
 
     Attributes:
         incoming: its `limit_bytes` is raised once both ends know each other.
@@ -41,7 +40,6 @@ class Link(asyncio.BufferedProtocol):
         self,
         on_frame: Callable[[int, bytes], None],
         on_lost: Callable[[str], None],
-        queue_limit_bytes: int = QUEUE_LIMIT_BYTES,
     ) -> None:
         self.incoming: Final = Incoming()
         self.on_drained: Callable[[], None] = lambda: None
@@ -49,7 +47,6 @@ class Link(asyncio.BufferedProtocol):
         self.heard = True
         self._on_frame = on_frame
         self._on_lost = on_lost
-        self._queue_limit_bytes = queue_limit_bytes
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -74,7 +71,7 @@ class Link(asyncio.BufferedProtocol):
         if transport is None or not out:
             return
         transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if transport.get_write_buffer_size() > self._queue_limit_bytes:
+        if transport.get_write_buffer_size() > QUEUE_LIMIT_BYTES:
             self._lose(BEHIND)
 
     def abort(self) -> None:
@@ -84,15 +81,25 @@ class Link(asyncio.BufferedProtocol):
         if transport is not None:
             transport.abort()
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Ends the link when what was sent has left, without a word to `on_lost`."""
         self.flush()
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
 
-    async def closed(self) -> None:
-        """Returns when the descriptor is closed."""
+    async def close(self, patience_s: float) -> None:
+        """Ends the link when what was sent has left, without a word to `on_lost`; what the other
+        end does not take in some time is lost. Returns when the descriptor is closed."""
+        self.flush()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self._closed.wait()
+            except TimeoutError:
+                transport.abort()
         await self._closed.wait()
 
     # -- asyncio.BufferedProtocol ---------------------------------------------------------------

@@ -132,10 +132,10 @@ class Peer:
         self._deadline.cancel()
         self.link.abort()
 
-    def close(self) -> None:
-        """Ends the link when what was sent has left."""
+    async def close(self, patience_s: float) -> None:
+        """Ends the link when what was sent has left, or some time has passed."""
         self._deadline.cancel()
-        self.link.close()
+        await self.link.close(patience_s)
 
     def ask_dump(self, after: int, on_kept: Callable[[int, bytes], None]) -> None:
         """Asks for what it keeps; `on_kept` is called with each frame of it."""
@@ -176,7 +176,7 @@ class Peer:
         """Does not take it, or not any more."""
         self._deadline.cancel()
         self.send(frame(Kind.BYE, text(reason)))
-        self.link.close()
+        self.link.end()
         self._exchange.leave(self)
 
     # -- catching up ----------------------------------------------------------------------------

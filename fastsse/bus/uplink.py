@@ -21,6 +21,8 @@ RETRY_MOST_S: Final = 0.25
 BEAT_S: Final = 0.5
 # What a hub may say before it takes a worker.
 BEFORE_WELCOME: Final = frozenset((Kind.WELCOME, Kind.BYE, Kind.BEAT, Kind.DUMP))
+# For what was sent last.
+CLOSE_S: Final = 1.0
 # The most that a hub may say it will send in one frame.
 DOWN_LIMIT_BYTES: Final = 1 << 30
 
@@ -91,8 +93,7 @@ class Uplink:
         self.is_up = False
         link, self._link = self._link, None
         if link is not None:
-            link.close()
-            await link.closed()
+            await link.close(CLOSE_S)
         self.ended.cancel()
 
     async def _dial_for_ever(self) -> None:

@@ -109,6 +109,11 @@ class Bus:
         self.hub: HubProcess | None = None
         self._opened: list[tuple[BusBackbone, BusControl]] = []
 
+    @staticmethod
+    def config_of(**options: Any) -> Config:
+        """A configuration that listens nowhere."""
+        return Config(port=0, **options)
+
     async def start(self, **options: Any) -> HubProcess:
         """Starts the hub."""
         self.hub = await HubProcess.start(self.config, self.listening.dup(), **options)
@@ -145,7 +150,7 @@ class Bus:
 @asynccontextmanager
 async def a_bus(**options: Any) -> AsyncIterator[Bus]:
     """A bus whose hub does not run yet."""
-    bus = Bus(Config(port=0, **options))
+    bus = Bus(Bus.config_of(**options))
     try:
         yield bus
     finally:
