@@ -1,5 +1,6 @@
 """Opens the backbone that the options name, for a process that is its node's only one."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from fastsse.backbone import Backbone
@@ -20,7 +21,7 @@ class Opened(NamedTuple):
     desks: Store | None
 
 
-async def open_backbone(config: Config) -> Opened:
+async def open_backbone(config: Config, now_ms: Callable[[], int] = now_ms) -> Opened:
     """Opens what `store` names. Raises FastsseError when it can't be opened."""
     path = config.store_path
     if path is not None:

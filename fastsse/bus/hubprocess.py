@@ -3,24 +3,21 @@
 import asyncio
 import signal
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, cast
 
 import uvloop
 
-from fastsse.backbone import Backbone, Done
-from fastsse.backbone.redis import open_redis
-from fastsse.backbone.sqlite import SqliteBackbone
+from fastsse.backbone.opening import open_backbone
 from fastsse.bus.exchange import Exchange, Limits
-from fastsse.bus.kept import KeptMemory, Key, KeyedBackbone
+from fastsse.bus.kept import KeptMemory, KeyedBackbone
 from fastsse.bus.peer import Peer
 from fastsse.bus.rebuild import Rebuild
 from fastsse.config import Config
 from fastsse.config.storing import MEMORY
 from fastsse.control import MakeDesk, Store
-from fastsse.events import Event
 from fastsse.log import get_logger
+from fastsse.positions import now_ms
 
 __all__ = ["HubProcess", "run_hub"]
 
@@ -95,7 +92,7 @@ class HubProcess:
         workers: int = 0,
         restarted: bool = False,
         makers: MakersFor = no_desks,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = now_ms,
     ) -> "HubProcess":
         """Opens the store and takes workers. Arguments as `run_hub`; `now_ms` is the clock."""
         backbone, store = await _open_backbone(config, now_ms)
@@ -119,38 +116,8 @@ class HubProcess:
 async def _open_backbone(
     config: Config, now_ms: Callable[[], int]
 ) -> tuple[KeyedBackbone, Store | None]:
-    path = config.store_path
-    if path is not None:
-        sqlite = SqliteBackbone(path, config, config.ack, config.store_total, now_ms)
-        return sqlite, sqlite.desks
     if config.store == MEMORY:
         return KeptMemory(now_ms, config, config), None
-    return _WithoutKeys(await open_redis(config.store, config)), None
-
-
-class _WithoutKeys:
-    """A backbone that knows no keys: what was stored by a hub that died before it could say so is
-    stored again when it is sent again."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
-        self.tail: Final = backbone.tail
-        self.read: Final = backbone.read
-        self.seek: Final = backbone.seek
-        self.counters: Final = backbone.counters
-        self.close: Final = backbone.close
-
-    @property
-    def head(self) -> int:
-        return self._backbone.head
-
-    @property
-    def start(self) -> int:
-        return self._backbone.start
-
-    @property
-    def trouble(self) -> str | None:
-        return self._backbone.trouble
-
-    def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
-        self._backbone.append(events, done)
+    opened = await open_backbone(config, now_ms)
+    # Every store keeps the keys of batches; only memory in one process has none.
+    return cast("KeyedBackbone", opened.backbone), opened.desks
