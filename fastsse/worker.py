@@ -13,6 +13,7 @@ from fastsse._core import Sender
 from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.opening import open_backbone
+from fastsse.bus import BusBackbone
 from fastsse.config import Config
 from fastsse.control import Control, LocalControl, Store
 from fastsse.desks import desk_makers
@@ -80,6 +81,8 @@ class Worker:
             self._hub = hub = Hub(
                 sender, self._backbone, config, config, max_replays=config.max_replays
             )
+            if isinstance(backbone, BusBackbone):
+                backbone.share(hub.history)
             hub.streams.on_closed = self._on_closed
             undo.callback(hub.streams.abandon)
             self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
