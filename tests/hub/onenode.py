@@ -5,17 +5,20 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastsse._core import Sender
+from fastsse.auth.rights import Rights
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
 from fastsse.hub.history import PAGE_BYTES
-from fastsse.hub.streams import ClosedStream
-from fastsse.subscriptions import HEAD, Cursor, Subscription
+from fastsse.hub.streams import ClosedStream, Head
+from fastsse.subscriptions import EVENTS, HEAD, Cursor, Dialect, Subscription
 from tests.eventstream import EventStream, Message
+from tests.hub.storednode import Disk, StoredBackbone
 
 START_MS = 1_700_000_000_000
 RESPONSE_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -72,25 +75,37 @@ class Node:
         max_connections: int = 100,
         now_ms: int = START_MS,
         page_bytes: int = PAGE_BYTES,
+        disk: Disk | None = None,
+        max_replays: int = 64,
     ) -> None:
         self.now_ms = now_ms
         self.sender = Sender(max_connections=max_connections)
         self.sender.start()
-        backbone = MemoryBackbone(lambda: self.now_ms)
+        # On a disk that another node may have written before, else in memory.
+        self.store = StoredBackbone(disk or Disk(), lambda: self.now_ms)
         self.hub = Hub(
             self.sender,
-            backbone,
+            MemoryBackbone(lambda: self.now_ms) if disk is None else self.store,
             history or HistoryOptions(),
             streams or StreamOptions(),
             page_bytes,
+            max_replays,
+            lambda: self.now_ms,
         )
         self.clients: list[Client] = []
         self.closed: list[ClosedStream] = []
         self.hub.streams.on_closed = self.closed.append
 
-    def publish(self, topic: str | Sequence[str], data: str = "", *, id: str | None = None) -> str:
+    def publish(
+        self,
+        topic: str | Sequence[str],
+        data: str = "",
+        *,
+        id: str | None = None,
+        private: bool = False,
+    ) -> str:
         """Publishes one event and returns its id."""
-        return self.publish_all([Event(topic, data, id=id)]).first.decode()
+        return self.publish_all([Event(topic, data, id=id, private=private)]).first.decode()
 
     def publish_all(self, events: Sequence[Event]) -> Published:
         """Publishes a batch; raises what it was refused with."""
@@ -108,6 +123,9 @@ class Node:
         initial_id: bool = True,
         chunked: bool = False,
         receive_bytes: int = 0,
+        head: Head = RESPONSE_HEAD,
+        rights: Rights | None = None,
+        dialect: Dialect = EVENTS,
     ) -> Client:
         """Opens a stream. `receive_bytes` bounds what waits in the pair unread."""
         ours, theirs = socket.socketpair()
@@ -115,9 +133,11 @@ class Node:
         if receive_bytes:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_bytes)
         theirs.setblocking(False)
-        subscription = Subscription(topics, cursor, initial_id)
+        subscription = Subscription(topics, cursor, initial_id, dialect=dialect)
         try:
-            handle = self.hub.streams.open(subscription, RESPONSE_HEAD, chunked, theirs.fileno())
+            handle = self.hub.streams.open(
+                subscription, head, chunked, theirs.fileno(), rights, client="somebody"
+            )
             self.hub.streams.wake()
         except BaseException:
             ours.close()
@@ -128,8 +148,8 @@ class Node:
         self.clients.append(client)
         return client
 
-    def resume(self, *topics: str, after: str) -> Client:
-        return self.subscribe(*topics, cursor=Cursor("after", after))
+    def resume(self, *topics: str, after: str, **options: Any) -> Client:
+        return self.subscribe(*topics, cursor=Cursor("after", after), **options)
 
     def run_until(self, done: Callable[[], bool], *, reading: bool = True) -> None:
         """Lets the node work until something holds: notices are taken, clients read."""
@@ -138,7 +158,8 @@ class Node:
             assert time.monotonic() < deadline_s, "this never came about"
             waiting = [client.sock for client in self.clients if reading and not client.is_ended]
             fds = [self.sender.notice_fd, *(sock.fileno() for sock in waiting)]
-            ready, _, _ = select.select(fds, [], [], 1)
+            is_busy = self.store.answer()
+            ready, _, _ = select.select(fds, [], [], 0 if is_busy else 1)
             if self.sender.notice_fd in ready:
                 self.hub.streams.read_notices()
             if reading:
@@ -156,9 +177,16 @@ class Node:
         self.clients.remove(client)
         self.run_until(lambda: any(stream.handle == client.handle for stream in self.closed))
 
+    def hang_up_unanswered(self, client: Client) -> None:
+        """As `hang_up`, while the store does not answer."""
+        answer, self.store.answer = self.store.answer, lambda count=0: False  # type: ignore[method-assign]
+        self.hang_up(client)
+        self.store.answer = answer  # type: ignore[method-assign]
+
     def close(self) -> None:
+        self.hub.streams.abandon()
         self.sender.stop()
         for client in self.clients:
             client.sock.close()
         # pytest holds fixtures for longer than the frames may live.
-        del self.hub, self.sender
+        del self.hub, self.sender, self.store

@@ -47,6 +47,9 @@ class RecordingSender:
         taken, self.notices = self.notices, []
         return taken
 
+    def wake(self) -> None:
+        pass
+
     def page(self, handle: int, frame: Frame | None, live: bool) -> bool:
         self.commands.append(("page", handle, live))
         return True
@@ -222,7 +225,7 @@ def test_a_waiting_replay_that_ends_is_forgotten_while_memory_is_still_short() -
     recorded.streams.read_notices()
     recorded.take_commands()
     recorded.end(first, 0)
-    assert list(recorded.streams._waiting) == [second]
+    assert list(recorded.streams._replays._waiting) == [second]
     recorded.sender.memory_bytes = 0
     recorded.streams.sweep()
     assert recorded.take_commands() == [("page", second, True)]

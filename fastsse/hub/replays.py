@@ -1,0 +1,389 @@
+"""Replays: streams on their way to live.
+
+A stream that resumes goes through these steps, within the call when memory knows all, else one
+after the other as the backbone answers:
+
+    place its cursor ─▶ read its first page ─▶ attach it ─▶ page by page ─▶ live
+                        (told what is missing, before anything else)
+
+Until it is attached its socket stands here: the response head and the opening block depend on
+what the first page says. Such a stream has a row of the table, so there are not more of them.
+"""
+
+import os
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from fastsse._core import REASON_ENDED, Frame, Sender, raw_frame, wire_frame
+from fastsse.backbone import Stretch
+from fastsse.errors import FastsseError, TurnedAway
+from fastsse.hub.channels import Channel
+from fastsse.hub.history import History
+from fastsse.hub.pages import JoinedPage, Pages
+from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at, opening_block
+from fastsse.hub.turns import UNKNOWN_YET, Turns
+from fastsse.positions import parse_id
+from fastsse.subscriptions import ANY, Subscription
+
+__all__ = ["COMMENT", "Head", "Opening", "Replaying", "Replays", "first_frame"]
+
+EVERYTHING: Final = (ANY,)
+COMMENT: Final = b":\n"
+
+Head = bytes | Callable[[bytes | None], bytes]
+"""A response head, blank line included; or what makes it, once it is known from where the stream
+goes on: the id that was asked for when all after it follows, else `earliest`, and None for a
+stream that asked for nothing (which is Mercure's `Last-Event-ID`)."""
+
+
+class Opening(NamedTuple):
+    """A stream that has not been given to the sender: see `Streams.open`. `options` are what
+    `Sender.attach` takes beside what every stream has."""
+
+    fd: int
+    head: Head
+    chunked: bool
+    options: dict[str, Any]
+
+
+class Replaying:
+    """A stream on its way to live. Asks for its places and pages (`turns.Asker`)."""
+
+    __slots__ = (
+        "begun",
+        "channel",
+        "ended",
+        "gap",
+        "handle",
+        "opening",
+        "place",
+        "subscription",
+        "then",
+    )
+
+    def __init__(
+        self, handle: int, channel: Channel, subscription: Subscription, opening: Opening
+    ) -> None:
+        self.handle = handle
+        self.channel = channel
+        self.subscription = subscription
+        self.opening: Opening | None = opening  # Until it is attached.
+        self.begun: Begun | None = None  # Until its cursor is placed.
+        self.place: int | None = None  # Where it begins; None until its first page says it.
+        self.gap: Gap | None = None  # To tell before the next page.
+        self.ended = False
+        self.then: Callable[[Any], None] | None = None
+
+    def answered(self, outcome: Any) -> None:
+        """What was asked for is known."""
+        assert self.then is not None
+        self.then(outcome)
+
+
+class Replays:
+    """All streams of one worker that are not live yet. Loop thread only.
+
+    Arguments:
+        sender: owns the sockets.
+        history: what is replayed from memory.
+        turns: the way to what lies before.
+        pages: makes pages of both.
+        retry_ms: the reconnection time that streams open with.
+        memory_bytes: while the core holds more than this beside the history, replays wait for
+            their next page.
+        dropped: called with a stream that can't be given to the sender any more; its socket is
+            closed.
+
+    Attributes:
+        gaps: gap events told, by reason; to all streams at once counts once.
+        failed: streams that ended because the backbone could not be read.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        history: History,
+        turns: Turns,
+        pages: Pages,
+        *,
+        retry_ms: int,
+        memory_bytes: int,
+        dropped: Callable[[Replaying], None],
+    ) -> None:
+        self.gaps: Counter[str] = Counter()
+        self.failed = 0
+        self._sender = sender
+        self._history = history
+        self._turns = turns
+        self._pages = pages
+        self._retry_ms = retry_ms
+        self._memory_bytes = memory_bytes
+        self._dropped = dropped
+        self._by_handle: dict[int, Replaying] = {}
+        # Handles of those that wait for memory, oldest first; those that end are taken out.
+        self._waiting: OrderedDict[int, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_handle)
+
+    def begin(self, one: Replaying) -> None:
+        """Places a stream's cursor, reads its first page and attaches it, now or later.
+
+        Raises TurnedAway when the backbone fails now, or what the sender raises: then the socket
+        is still the caller's, and nothing is known of the stream here.
+        """
+        try:
+            self._place(one)
+        except BaseException:
+            self._by_handle.pop(one.handle, None)
+            raise
+
+    def page_sent(self, handle: int) -> None:
+        """A stream that is not live can take its next page."""
+        if handle in self._by_handle:
+            self._waiting[handle] = None
+
+    def go_on(self) -> None:
+        """Sends pages to those that wait for one, as far as memory allows."""
+        while self._waiting and not self._must_wait():
+            handle, _ = self._waiting.popitem(last=False)
+            self._read_page(self._by_handle[handle])
+            self._sender.wake()
+
+    def closed(self, handle: int) -> None:
+        """A stream has ended."""
+        one = self._by_handle.pop(handle, None)
+        if one is not None:
+            one.ended = True
+            self._waiting.pop(handle, None)
+
+    def stop(self, handle: int) -> None:
+        """A stream is going to be closed: the sender is given it, if it was not yet."""
+        one = self._by_handle.pop(handle, None)
+        if one is not None:
+            self._stop(one)
+
+    def stop_unattached(self) -> None:
+        """All are going to be closed, and the sender can only close what it has."""
+        for one in list(self._by_handle.values()):
+            if one.opening is not None:
+                self.stop(one.handle)
+
+    def abandon(self) -> None:
+        """Closes the sockets that the sender was not given yet."""
+        for one in self._by_handle.values():
+            one.ended = True
+            if one.opening is not None:
+                os.close(one.opening.fd)
+        self._by_handle.clear()
+        self._waiting.clear()
+
+    def tell_lost(self, place: int) -> None:
+        """Tells every stream that events up to a place may be missing, from which it goes on."""
+        gap = Gap("lost", b"", place)
+        self._pages.cache.clear()
+        self._sender.announce(raw_frame(gap.encode()))
+        self._count(gap)
+        for one in self._by_handle.values():
+            # Those that are not attached are not told yet: their first page does it.
+            if one.opening is None and one.begun is not None:
+                one.begun.replay.told_through = place
+
+    # -- where it begins ------------------------------------------------------------------------
+
+    def _place(self, one: Replaying) -> None:
+        cursor = one.subscription.cursor
+        begun = begin(self._history, one.channel, cursor)
+        if begun is not None:
+            self._begun(one, begun)
+            return
+        outcome = self._turns.seek(one.channel.selectors, cursor, one)
+        if outcome is UNKNOWN_YET:
+            self._wait_for(one, lambda outcome: self._on_sought(one, outcome))
+        else:
+            self._on_sought(one, outcome)
+
+    def _on_sought(self, one: Replaying, place: int | FastsseError | None) -> None:
+        """The backbone placed the cursor. An id of an event that may not be read stays unknown, so
+        an id of the publisher's own is looked at first."""
+        if isinstance(place, FastsseError):
+            self._fail(one)
+            return
+        rights, cursor = one.channel.rights, one.subscription.cursor
+        reads_all = rights is not None and rights.subscribe == EVERYTHING
+        is_own_id = cursor.kind == "after" and parse_id(cursor.text) is None
+        if place is None or reads_all or not is_own_id:
+            self._placed(one, place)
+            return
+        outcome = self._turns.read(EVERYTHING, place - 1, 1, one)
+        if outcome is UNKNOWN_YET:
+            self._wait_for(one, lambda outcome: self._check(one, place, outcome))
+        else:
+            self._check(one, place, outcome)
+
+    def _check(self, one: Replaying, place: int, outcome: Stretch | FastsseError) -> None:
+        if isinstance(outcome, FastsseError):
+            self._fail(one)
+            return
+        rights = one.channel.rights
+        hidden = any(
+            entry.frame.private and not (rights and rights.covers_subscribe(entry.topics))
+            for entry in outcome.entries
+            if entry.position == place
+        )
+        self._placed(one, None if hidden else place)
+
+    def _placed(self, one: Replaying, place: int | None) -> None:
+        cursor = one.subscription.cursor
+        self._begun(one, begin_at(self._history, one.channel, cursor, place))
+
+    def _begun(self, one: Replaying, begun: Begun) -> None:
+        one.begun, one.place, one.gap = begun, begun.place, begun.gap
+        if not self._must_wait():
+            self._read_page(one)
+            return
+        self._by_handle[one.handle] = one
+        if one.subscription.dialect.opens:
+            # The opening is this stream's first page: when it is sent, the next is asked for.
+            self._attach(one, None, is_last=False)
+        else:
+            self._waiting[one.handle] = None
+
+    # -- pages ----------------------------------------------------------------------------------
+
+    def _read_page(self, one: Replaying) -> None:
+        assert one.begun is not None
+        page = self._pages.read(one.channel, one.begun.replay.after, one)
+        if page is None:
+            self._wait_for(one, lambda outcome: self._on_stretch(one, outcome))
+        else:
+            self._on_page(one, page)
+
+    def _on_stretch(self, one: Replaying, outcome: Stretch | FastsseError) -> None:
+        assert one.begun is not None
+        self._on_page(one, self._pages.made(one.channel, one.begun.replay.after, outcome))
+
+    def _on_page(self, one: Replaying, page: JoinedPage | FastsseError) -> None:
+        """Sends a page. The last one and going live are one command, given in the same step that
+        read the page: no event can lie between."""
+        assert one.begun is not None
+        if isinstance(page, FastsseError):
+            self._fail(one)
+            return
+        gap = one.gap = one.begun.replay.advance(page) or one.gap
+        if page.frame is None and not page.is_last and gap is None:
+            self._read_page(one)
+            return
+        if one.place is None:
+            one.place = page.before
+        if one.opening is None and gap is not None and not one.subscription.dialect.tells:
+            self._fail(one)
+            return
+        if page.is_last:
+            self._by_handle.pop(one.handle, None)
+        else:
+            self._by_handle[one.handle] = one
+        if one.opening is not None:
+            self._attach(one, page.frame, is_last=page.is_last)
+        else:
+            self._send_page(one, page)
+
+    def _send_page(self, one: Replaying, page: JoinedPage) -> None:
+        gap, one.gap = one.gap, None
+        self._count(gap)
+        frame = page.frame if gap is None else after_gap(gap, page.frame)
+        self._sender.page(one.handle, frame, page.is_last)
+
+    def _attach(self, one: Replaying, page: Frame | None, *, is_last: bool) -> None:
+        """Gives the sender a stream that is ready to begin."""
+        assert one.opening is not None
+        dialect, gap = one.subscription.dialect, one.gap
+        head = one.opening.head
+        if not isinstance(head, bytes):
+            is_known = one.subscription.cursor.kind == "after" and gap is None
+            head = head(one.subscription.cursor.text if is_known else b"earliest")
+        told = gap if dialect.tells else None
+        if dialect.opens:
+            place = one.place if one.subscription.initial_id else None
+            block = opening_block(self._retry_ms, place, told)
+        else:
+            block = COMMENT if told is None else COMMENT + told.encode()
+        if page is not None:
+            first = [first_frame(head, block, one.opening.chunked), page]
+        elif is_last:
+            first = [first_frame(head, block, one.opening.chunked)]
+        else:
+            first = [wire_frame(head), raw_frame(block)]
+        self._give(one, is_last, first)
+        self._count(told)
+        one.gap = None
+
+    def _give(self, one: Replaying, live: bool, first: list[Frame]) -> None:
+        opening = one.opening
+        assert opening is not None
+        number = one.channel.number
+        self._sender.attach(
+            one.handle, opening.fd, number, opening.chunked, live, first, **opening.options
+        )
+        one.opening = None
+
+    # -- waiting and ending ---------------------------------------------------------------------
+
+    def _must_wait(self) -> bool:
+        held_bytes = self._sender.memory_bytes - self._history.bytes
+        return held_bytes > self._memory_bytes
+
+    def _wait_for(self, one: Replaying, then: Callable[[Any], None]) -> None:
+        """Has a stream go on when the backbone has answered."""
+
+        def go_on(outcome: Any) -> None:
+            try:
+                then(outcome)
+                self._sender.wake()
+            except Exception:
+                self._drop(one)
+                raise
+
+        self._by_handle[one.handle] = one
+        one.then = go_on
+
+    def _fail(self, one: Replaying) -> None:
+        """Ends a stream whose events can't be read now, or that can't be told what is missing: it
+        comes back, and asks again."""
+        self.failed += 1
+        if self._by_handle.pop(one.handle, None) is None:
+            raise TurnedAway("store")
+        self._stop(one)
+        farewell = raw_frame(b"retry: %d\n\n" % (self._retry_ms * (1 + random.random())))
+        self._sender.close(one.handle, REASON_ENDED, farewell)
+
+    def _stop(self, one: Replaying) -> None:
+        """Gives the sender a stream that ends before it began."""
+        one.ended = True
+        self._waiting.pop(one.handle, None)
+        if one.opening is None:
+            return
+        head = one.opening.head
+        block = opening_block(self._retry_ms, None) if one.subscription.dialect.opens else COMMENT
+        first = [wire_frame(head if isinstance(head, bytes) else head(None)), raw_frame(block)]
+        self._give(one, False, first)
+
+    def _drop(self, one: Replaying) -> None:
+        """Something failed where nobody can be told: what the sender does not have is let go."""
+        self._by_handle.pop(one.handle, None)
+        one.ended = True
+        opening, one.opening = one.opening, None
+        if opening is not None:
+            os.close(opening.fd)
+            self._dropped(one)
+
+    def _count(self, gap: Gap | None) -> None:
+        if gap is not None:
+            self.gaps[gap.reason] += 1
+
+
+def first_frame(head: bytes, block: bytes, chunked: bool) -> Frame:
+    """The response head and the opening block, framed for the client's coding."""
+    return wire_frame(b"%b%x\r\n%b\r\n" % (head, len(block), block) if chunked else head + block)

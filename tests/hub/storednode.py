@@ -1,0 +1,125 @@
+"""A store that outlives its node, and answers when it is told to."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.entries import Entry, encode_entries
+from fastsse.errors import FastsseError, Refused
+from fastsse.events import Event
+from fastsse.positions import Clock, position_at
+from fastsse.selectors import compile_selector
+from fastsse.subscriptions import Cursor
+
+
+class Disk:
+    """What is stored."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.head = 0
+        self.evicted_through = 0
+
+    def evict(self, count: int) -> None:
+        self.evicted_through = self.entries[count - 1].position
+        del self.entries[:count]
+
+
+class StoredBackbone:
+    """A backbone on a disk. While `holds`, questions wait for `answer`."""
+
+    def __init__(self, disk: Disk, now_ms: Callable[[], int]) -> None:
+        self.disk = disk
+        self.start = max(disk.head, position_at(now_ms()))
+        self.trouble: str | None = None
+        self.holds = False
+        self.fails = False
+        self.held: list[Callable[[], None]] = []
+        self.questions: list[tuple[Any, ...]] = []
+        self._clock = Clock(now_ms, last=self.start)
+        self.deliver: Deliver = lambda entries: None
+        self.broken: Broken = lambda why, place: None
+
+    @property
+    def head(self) -> int:
+        return self._clock.last
+
+    def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
+        self.deliver, self.broken = deliver, broken
+
+    def append(self, events: Sequence[Event], done: Done) -> None:
+        self.deliver(self.commit(events))
+        done([entry.position for entry in self.disk.entries[-len(events) :]])
+
+    def commit(self, events: Sequence[Event]) -> list[Entry]:
+        """Stores without delivering."""
+        first = self._clock.take(len(events))
+        entries = encode_entries(range(first, first + len(events)), events)
+        self.disk.entries += entries
+        self.disk.head = self.head
+        return entries
+
+    def read(
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        self._ask(
+            ("read", selectors, after), done, lambda: self._stretch(selectors, after, limit_bytes)
+        )
+
+    def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
+        self._ask(("seek", selectors, cursor), done, lambda: self._place(selectors, cursor))
+
+    def answer(self, count: int = 1_000_000) -> bool:
+        """Answers what is held; says whether there was anything."""
+        answered, self.held = self.held[:count], self.held[count:]
+        for one in answered:
+            one()
+        return bool(answered)
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    async def close(self) -> None:
+        self.trouble = "closed"
+
+    def _ask(
+        self, question: tuple[Any, ...], done: Callable[[Any], None], find: Callable[[], Any]
+    ) -> None:
+        self.questions.append(question)
+
+        def give() -> None:
+            failed: FastsseError = Refused("backbone", 1)
+            done(failed if self.fails else find())
+
+        if self.holds:
+            self.held.append(give)
+        else:
+            give()
+
+    def _matching(self, selectors: tuple[str, ...]) -> list[Entry]:
+        wanted = [compile_selector(text) for text in selectors]
+        return [
+            entry
+            for entry in self.disk.entries
+            if any(one.matches(topic) for one in wanted for topic in entry.topics)
+        ]
+
+    def _stretch(self, selectors: tuple[str, ...], after: int, limit_bytes: int) -> Stretch:
+        found: list[Entry] = []
+        room_bytes = limit_bytes
+        for entry in self._matching(selectors):
+            if entry.position <= after:
+                continue
+            room_bytes -= entry.frame.size
+            if room_bytes < 0 and found:
+                return Stretch(found, found[-1].position, False, self.disk.evicted_through)
+            found.append(entry)
+        return Stretch(found, self.head, True, self.disk.evicted_through)
+
+    def _place(self, selectors: tuple[str, ...], cursor: Cursor) -> int | None:
+        if cursor.kind == "after":
+            ids = [entry.position for entry in self.disk.entries if entry.own_id == cursor.text]
+            return ids[0] if ids else None
+        matching = self._matching(selectors)
+        assert isinstance(cursor.value, int)
+        return matching[-cursor.value :][0].position - 1 if matching and cursor.value else None
