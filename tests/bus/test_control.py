@@ -1,0 +1,151 @@
+"""Desks in the hub process, for all workers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import pytest
+
+from fastsse.control import Broadcast, MakeDesk, Publish, Store
+from fastsse.errors import Refused
+from fastsse.events import Event
+from tests.bus.onebus import Bus, a_bus, until
+
+
+class Book:
+    """A desk that writes down what it hears, counts in its store, and answers when it likes."""
+
+    def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
+        self.broadcast = broadcast
+        self.publish = publish
+        self.store = store
+        self.heard: list[tuple[int, bytes]] = []
+        self.left_by: list[int] = []
+        self.unanswered: list[Callable[[bytes], None]] = []
+
+    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+        self.heard.append((worker, message))
+        if message == b"later":
+            self.unanswered.append(answer)
+        else:
+            answer(b"%d: %b" % (worker, message))
+
+    def told(self, worker: int, message: bytes) -> None:
+        self.heard.append((worker, message))
+        if message.startswith(b"all "):
+            self.broadcast(message[4:])
+        elif message.startswith(b"event "):
+            self.publish([Event("a", message[6:])])
+
+    def left(self, worker: int) -> None:
+        self.left_by.append(worker)
+
+
+def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeDesk]:
+    return {"book": Book}
+
+
+def book(bus: Bus) -> Book:
+    assert bus.hub is not None
+    desk = bus.hub.exchange.desks["book"]
+    assert isinstance(desk, Book)
+    return desk
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[Bus]:
+    async with a_bus() as bus:
+        await bus.start(makers=makers)
+        yield bus
+
+
+async def test_a_desk_answers_whoever_asks(bus: Bus) -> None:
+    first, second = await bus.worker(), await bus.worker()
+    answers = [end.ask("book", b"%d" % n) for n in range(20) for end in (first, second)]
+    assert await asyncio.gather(*answers) == [
+        b"%d: %d" % (worker, n) for n in range(20) for worker in (0, 1)
+    ]
+
+
+async def test_answers_find_their_questions_in_any_order(bus: Bus) -> None:
+    end = await bus.worker()
+    later = [end.ask("book", b"later") for _ in range(3)]
+    assert await end.ask("book", b"now") == b"0: now"
+    for index, answer in enumerate(reversed(book(bus).unanswered)):
+        answer(b"%d" % index)
+    assert await asyncio.gather(*later) == [b"2", b"1", b"0"]
+
+
+async def test_more_questions_than_may_be_under_way_wait_for_their_turn(bus: Bus) -> None:
+    end = await bus.worker()
+    answers = [end.ask("book", b"x" * 1000) for _ in range(1_000)]
+    assert len(set(await asyncio.gather(*answers))) == 1
+
+
+async def test_a_subject_without_a_desk_is_an_error(bus: Bus) -> None:
+    end = await bus.worker()
+    with pytest.raises(Refused):
+        await end.ask("nobody", b"?")
+
+
+async def test_what_a_desk_broadcasts_is_heard_by_all_workers(bus: Bus) -> None:
+    ends = [await bus.worker() for _ in range(3)]
+    heard: list[list[bytes]] = [[], [], []]
+    for end, to in zip(ends, heard, strict=True):
+        end.control.listen("book", to.append)
+        end.control.listen("other", lambda message: pytest.fail("not for this one"))
+    ends[1].control.tell("book", b"all hear")
+    ends[1].control.tell("book", b"all this")
+    await until(lambda: all(len(to) == 2 for to in heard))
+    assert heard == [[b"hear", b"this"]] * 3
+
+
+async def test_a_desk_publishes(bus: Bus) -> None:
+    ends = [await bus.worker() for _ in range(2)]
+    ends[0].control.tell("book", b"event of a desk")
+    await until(lambda: all(end.data == [b"of a desk"] for end in ends))
+
+
+async def test_a_desk_is_told_who_left(bus: Bus) -> None:
+    await bus.worker()
+    end = await bus.worker()
+    await end.backbone.close()
+    await until(lambda: book(bus).left_by == [1])
+
+
+async def test_without_a_hub_questions_wait_and_what_is_told_is_not_lost(bus: Bus) -> None:
+    end = await bus.worker()
+    back = []
+    end.control.on_back.append(lambda: back.append("back"))
+    await bus.stop()
+    answer = end.ask("book", b"asked")
+    end.control.tell("book", b"told")
+    await bus.start(makers=makers, workers=1, restarted=True)
+    assert await answer == b"0: asked"
+    assert sorted(book(bus).heard) == [(0, b"asked"), (0, b"told")]
+    assert back == ["back"]
+
+
+async def test_without_a_hub_for_long_questions_fail(bus: Bus) -> None:
+    end = await bus.worker(patience_s=0.1)
+    await bus.stop()
+    with pytest.raises(Refused):
+        await end.ask("book", b"?")
+
+
+async def test_a_question_that_a_dead_hub_may_have_heard_fails_at_once(bus: Bus) -> None:
+    end = await bus.worker()
+    answer = end.ask("book", b"later")
+    await until(lambda: book(bus).unanswered)
+    await bus.stop()
+    with pytest.raises(Refused):
+        await answer
+
+
+async def test_a_message_that_is_too_long_is_refused(bus: Bus) -> None:
+    end = await bus.worker()
+    longest = bytes(1024 * 1024)
+    assert len(await end.ask("book", longest)) == len(longest) + 3
+    with pytest.raises(Refused):
+        await end.ask("book", longest + b"x")
+    with pytest.raises(ValueError, match="1048576"):
+        end.control.tell("book", longest + b"x")
