@@ -287,6 +287,9 @@ def _sender(config: Config, descriptors: Descriptors) -> Sender:
         max_lag_bytes=config.max_lag,
         max_lag_ms=round(config.max_lag_time * 1000),
         retry_ms=round(config.retry * 1000),
+        ping_ms=round(config.ping * 1000),
+        pong_timeout_ms=round(config.pong_timeout * 1000),
+        expiry_notice_ms=round(config.expiry_notice * 1000),
     )
 
 

@@ -29,6 +29,8 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
         )
     if config.proxy_protocol and not config.trusted_proxies:
         yield "proxy_protocol", "off, or trusted_proxies says whose headers are believed"
+    if config.subscriptions and not config.subscribers_need_tokens:
+        yield "subscriptions", "false, or tokens have a key (jwt_key) and say who may see others"
     if config.pong_timeout and not config.ping:
         yield "pong_timeout", "0s, or ping says how often streams are asked"
     elif config.pong_timeout and config.pong_timeout <= config.ping:

@@ -3,13 +3,13 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
-from fastsse.control import Control
+from fastsse.control import Control, LocalControl
 from fastsse.errors import Forbidden, Unauthorised
 from fastsse.events import EARLIEST
 from fastsse.figures import Figures, Help
@@ -21,6 +21,7 @@ from fastsse.http.descriptors import Descriptors
 from fastsse.http.doors import Doors
 from fastsse.http.guarded import Guarded
 from fastsse.http.hosts import Hosts
+from fastsse.http.lifetimes import lifetime_routes, pong_routes
 from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
 from fastsse.http.mercure import mercure_routes
 from fastsse.http.origins import Origins
@@ -39,6 +40,7 @@ from fastsse.hub import Hub
 from fastsse.log import AccessLog
 from fastsse.positions import uuid_of_position
 from fastsse.presence import Presence
+from fastsse.reach import Reach
 from fastsse.reserved import HUB_PATH
 
 __all__ = ["Entrance", "Sockets"]
@@ -52,13 +54,14 @@ class Sockets(NamedTuple):
     """Bound sockets; `admin` is empty when `main` serves all.
 
     Where there are several workers, `all` are the main sockets of each slot, of which `main` are
-    those of `slot`; whoever forked them owns the files of Unix sockets.
+    those of `slot`. `is_lent`: the files of Unix sockets are not ours to remove.
     """
 
     main: Sequence[socket.socket]
     admin: Sequence[socket.socket]
     all: Sequence[Sequence[socket.socket]] = ()
     slot: int = 0
+    is_lent: bool = False
 
     @classmethod
     def bind(cls, config: Config) -> "Sockets":
@@ -126,6 +129,9 @@ class Entrance:
         self._clients = Clients(config.trusted_proxies, by_header=config.proxy_protocol)
         self._quotas = Quotas(config, loop.time)
         self._guard = _guard(config, control)
+        self._reach = None
+        if control is not None:
+            self._reach = Reach(control, is_alone=isinstance(control, LocalControl))
         self._presence = None
         if config.subscriptions and control is not None:
             self._presence = Presence(control, loop.call_soon)
@@ -135,7 +141,7 @@ class Entrance:
             self._quotas,
             self._presence,
             access=access,
-            call_soon=loop.call_soon,
+            call_soon=lambda wake: loop.call_soon(self._opened, wake),
             exhausted=self._pause,
             descriptor_limit=descriptors.limit - 1,
         )
@@ -178,7 +184,7 @@ class Entrance:
             self._config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
         ):
             admin |= page_routes()
-        is_owner = not sockets.all
+        is_owner = not sockets.is_lent
         if sockets.admin:
             self._listen(sockets.main, events, cors, is_owner)
             self._listen(sockets.admin, admin, cors, is_owner)
@@ -192,11 +198,10 @@ class Entrance:
         self._waits.start()
 
     def room(self) -> int:
-        """Streams that can be taken beside those that may be about to be asked for."""
+        """Streams that can still be taken."""
         if not self._hub.streams.has_room():
             return 0
-        free = self._descriptors.max_connections - self._stream_count()
-        return free - len(self._waits.head.since)
+        return self._descriptors.max_connections - self._stream_count()
 
     def unready(self) -> str | None:
         """In a word why this worker takes no newcomers, or None."""
@@ -286,21 +291,35 @@ class Entrance:
         config = self._config
         access, mercure_access = self._accesses(cors)
         publish = Publish(self._intake(access))
-        subscribe = Subscribe(config.max_topics, lambda: time.time_ns() // 1_000_000, access)
+        subscribe = Subscribe(
+            config.max_topics, lambda: time.time_ns() // 1_000_000, access, pings=bool(config.ping)
+        )
         mercure_intake = self._intake(mercure_access, Unauthorised)
-        paths = {
+        paths: dict[bytes, Mapping[bytes, Route]] = {
             b"/events": {
                 b"GET": Route(subscribe, streams=True),
                 b"POST": Route(publish, publish.admit),
             },
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_intake),
         }
+        paths |= self._lifetime_routes(access)
         if self._presence is not None:
             route = subscriptions_route(mercure_access, self._presence, self._last_id)
             paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
             plain = presence_route(access, self._presence, self._last_id)
             paths[b"/presence"] = {b"GET": plain}
         return paths
+
+    def _lifetime_routes(self, access: Access) -> Paths:
+        """Beside those who only read and publish."""
+        if self._reach is None:
+            return {}
+        streams, guard = self._hub.streams, self._guard
+        routes = dict(pong_routes(self._reach, streams)) if self._config.ping else {}
+        if guard is not None:
+            guard.revocations.on_revoked = streams.revoke
+            routes.update(lifetime_routes(guard, access, self._reach, streams))
+        return routes
 
     def _last_id(self) -> bytes:
         """The id of the last event that this worker knows of, `earliest` before any."""
@@ -345,6 +364,11 @@ class Entrance:
             self._doors.look()
 
         self._listeners.append(Listener(sockets, welcome, is_owner=is_owner))
+
+    def _opened(self, wake: Callable[[], None]) -> None:
+        """Streams were opened in the turn before."""
+        wake()
+        self._doors.look()
 
     def _on_arrival(self, newcomer: Connection) -> None:
         """Keeps one descriptor free for whoever comes next, probes above all: what is missed

@@ -155,9 +155,10 @@ class Streams:
             replays = subscription.cursor.kind != "head"
             if not self._quotas.may_open(owner, replays=replays):
                 raise TurnedAway("limited")
-        head: Head = self._head(subscription.dialect.opens, chunked, lines)
-        if not subscription.dialect.opens and subscription.cursor.kind != "head":
-            head = partial(_resumed, head)
+        opens = subscription.dialect.opens
+        plain = self._head(opens, chunked, lines)
+        resumes = not opens and subscription.cursor.kind != "head"
+        head: Head = partial(_resumed, plain) if resumes else plain
         stream = self._streams.open(
             subscription, head, chunked, fd, rights, client=client, pings=pings
         )

@@ -33,26 +33,31 @@ class Subscribe:
         topics_max: the bound on topics of one stream.
         now_ms: unix milliseconds, for `since=10m`.
         access: says who may.
+        pings: whether streams can be pinged visibly.
 
     What a page's author got wrong is a 400, and that ends an EventSource for good. What only a
     later reconnect can hold (an id that is too long, unknown, or not UTF-8) never is: such a
     stream opens and begins with a gap event.
     """
 
-    def __init__(self, topics_max: int, now_ms: Callable[[], int], access: Access) -> None:
+    def __init__(
+        self, topics_max: int, now_ms: Callable[[], int], access: Access, *, pings: bool = False
+    ) -> None:
         self._access = access
+        self._pings = pings
         self._topics_max = topics_max
         self._now_ms = now_ms
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles GET and HEAD. Raises InvalidSubscription."""
         subscription = self.read(request.target, request.headers)
+        pings = self._wants_pings(request.target)
 
         def opened(rights: Rights | None) -> None:
             if request.method == b"HEAD":
                 exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
             else:
-                exchange.stream(subscription, rights)
+                exchange.stream(subscription, rights, pings=pings)
 
         self._access.subscriber(request, exchange, opened)
 
@@ -75,6 +80,14 @@ class Subscribe:
             return subscription
         selectors, initial_id = subscription.selectors, subscription.initial_id
         return Subscription(selectors, cursor, initial_id, self._topics_max)
+
+    def _wants_pings(self, target: Target) -> bool:
+        wanted = [value for name, value in target.pairs if name == "ping"]
+        if not wanted or not _switch("ping", wanted[-1]):
+            return False
+        if not self._pings:
+            raise InvalidSubscription("ping", "is off here (option ping)")
+        return True
 
     def _of_query(self, target: Target) -> tuple[Subscription, bool]:
         """The subscription without headers, and whether it means the same at any time."""

@@ -1,0 +1,131 @@
+"""What happens to streams and tokens beside reading and publishing: tickets, renewal, revocation,
+and the page's word that it is still there.
+
+    POST /tickets           a token in the header: a ticket to put into an EventSource's URL
+    POST /renew?stream=…    a fresh token: the stream lives as long as that
+    POST /revoke            {"jti": …, "sub": …, "issued_before": …}: ends streams, refuses tokens
+    POST /pong?stream=…     answers `fastsse.ping`
+
+A stream's id is told in its own events only and can't be guessed; it may be in any worker.
+"""
+
+from functools import partial
+from typing import Final
+
+import orjson
+
+from fastsse.auth.guard import Guard
+from fastsse.auth.renewal import Renewals
+from fastsse.auth.revocations import Revocation
+from fastsse.auth.rights import REVOKE_TOPIC, Rights
+from fastsse.errors import BadRequest, FastsseError, Unauthorised
+from fastsse.http.access import Access
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request
+from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response, json_response
+from fastsse.http.routes import Exchange, Paths, Route
+from fastsse.hub.streams import Streams
+from fastsse.reach import Reach
+
+__all__ = ["lifetime_routes", "pong_routes"]
+
+_DONE: Final = Response(STATUS_LINES[204] + NOT_STORED)
+_PONG: Final = b"p"
+_STREAM_ID_LONGEST: Final = 255
+
+
+def pong_routes(reach: Reach, streams: Streams) -> Paths:
+    """`/pong`, for streams that are pinged visibly."""
+
+    def here(stream_id: bytes, _: bytes) -> bytes | None:
+        return b"" if streams.pong(stream_id) else None
+
+    def pong(request: Request, exchange: Exchange) -> None:
+        reach.reach(_PONG, _stream_id(request), b"", partial(_answer_found, exchange))
+
+    reach.teach(_PONG, here)
+    return {b"/pong": {b"POST": Route(pong, _admit_any)}}
+
+
+def lifetime_routes(guard: Guard, access: Access, reach: Reach, streams: Streams) -> Paths:
+    """`/tickets`, `/renew` and `/revoke`, where tokens have keys."""
+    renewals = Renewals(reach, streams)
+
+    def issue(request: Request, exchange: Exchange) -> None:
+        if b"authorization" not in request.headers:
+            raise Unauthorised("A ticket needs a token in the header: Authorization: Bearer.")
+
+        def issued(ticket: str | FastsseError) -> None:
+            if isinstance(ticket, FastsseError):
+                exchange.fail(ticket)
+            else:
+                lifetime_s = guard.tickets.lifetime_s
+                exchange.respond(_json({"ticket": ticket, "expires_in_s": lifetime_s}))
+
+        def allowed(rights: Rights | None) -> None:
+            assert rights is not None
+            guard.tickets.issue(rights, issued)
+
+        access.subscriber(request, exchange, allowed)
+
+    def renew(request: Request, exchange: Exchange) -> None:
+        stream_id = _stream_id(request)
+        if any(name == "ticket" for name, _ in request.target.pairs):
+            raise Unauthorised("A ticket opens streams; renewing one needs a token.")
+
+        def allowed(rights: Rights | None) -> None:
+            assert rights is not None
+            renewals.renew(stream_id, rights, partial(_answer_renewed, exchange))
+
+        access.subscriber(request, exchange, allowed)
+
+    def revoke(request: Request, exchange: Exchange) -> None:
+        def allowed(rights: Rights | None) -> None:
+            assert rights is not None
+            rights.check_publish((REVOKE_TOPIC,))
+            revocation = Revocation.of_json(request.body)
+            guard.revocations.revoke(revocation, partial(_answer_done, exchange))
+
+        access.publisher(request, exchange, allowed)
+
+    return {
+        b"/tickets": {b"POST": Route(issue, _admit_any)},
+        b"/renew": {b"POST": Route(renew, _admit_any)},
+        b"/revoke": {b"POST": Route(revoke, access.admit_publisher)},
+    }
+
+
+def _admit_any(request: Request) -> None:
+    """A body is taken and means nothing: `sendBeacon` always sends one."""
+
+
+def _stream_id(request: Request) -> bytes:
+    """The query's `stream`. Raises BadRequest."""
+    given = [value.encode() for name, value in request.target.pairs if name == "stream"]
+    if len(given) != 1 or not 0 < len(given[0]) <= _STREAM_ID_LONGEST:
+        raise BadRequest("stream", "must stand once: the id that the stream's events tell")
+    return given[0]
+
+
+def _answer_found(exchange: Exchange, answer: bytes | FastsseError | None) -> None:
+    _answer_renewed(exchange, answer if isinstance(answer, FastsseError) else answer is not None)
+
+
+def _answer_renewed(exchange: Exchange, outcome: bool | FastsseError) -> None:
+    if isinstance(outcome, FastsseError):
+        exchange.fail(outcome)
+    elif outcome:
+        exchange.respond(_DONE)
+    else:
+        exchange.fail(Problem(404, "There is no such stream.", field="stream"))
+
+
+def _answer_done(exchange: Exchange, outcome: FastsseError | None) -> None:
+    if outcome is None:
+        exchange.respond(_DONE)
+    else:
+        exchange.fail(outcome)
+
+
+def _json(members: dict[str, object]) -> Response:
+    return json_response(orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE))
