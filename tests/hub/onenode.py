@@ -77,9 +77,10 @@ class Node:
         page_bytes: int = PAGE_BYTES,
         disk: Disk | None = None,
         max_replays: int = 64,
+        sender: Sender | None = None,
     ) -> None:
         self.now_ms = now_ms
-        self.sender = Sender(max_connections=max_connections)
+        self.sender = sender or Sender(max_connections=max_connections)
         self.sender.start()
         # On a disk that another node may have written before, else in memory.
         self.store = StoredBackbone(disk or Disk(), lambda: self.now_ms)
