@@ -1,5 +1,5 @@
-"""How streams speak: our own dialect tells in band, Mercure's in the response head; and what bearers
-of tokens are told and can be told."""
+"""How streams speak: our own dialect tells in band, Mercure's in the response head; and what
+bearers of tokens are told and can be told."""
 
 import json
 import time
