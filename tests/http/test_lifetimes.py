@@ -1,0 +1,197 @@
+"""Tickets, renewal, revocation and pongs, by HTTP."""
+
+import json
+
+import pytest
+
+from fastsse.server import Server
+from tests.http.conftest import Start
+from tests.http.raw import Stream, connected, request, until
+from tests.mercure.client import HUB, KEY, ask, bearer, in_a_while, publish, subscribed, texts
+
+
+@pytest.fixture
+async def guarded(start: Start) -> Server:
+    """A server that wants tokens."""
+    return await start(jwt_key=KEY, expiry_notice="30s")
+
+
+async def private(server: Server, topic: str, data: str) -> None:
+    assert (await publish(server, ("topic", topic), ("data", data), ("private", "1"))).status == 200
+
+
+# ── Tickets ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_ticket_opens_one_stream_with_its_tokens_rights(guarded: Server) -> None:
+    answer = await ask(guarded, "POST", "/tickets", bearer(subscribe=["a"]))
+    assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
+    assert answer.json["expires_in_s"] == 30
+    ticket = answer.json["ticket"]
+    async with connected(guarded) as raw:
+        await raw.send(request("GET", f"/events?topic=a&ticket={ticket}"))
+        stream = await raw.stream()
+        await stream.opening()
+        await private(guarded, "a", "for the holder")
+        assert await texts(stream, 1) == ["for the holder"]
+    for path in ("/events", HUB):
+        again = await ask(guarded, "GET", f"{path}?topic=a&ticket={ticket}")
+        assert again.status == 401
+
+
+async def test_a_ticket_opens_a_stream_on_mercures_path_too(guarded: Server) -> None:
+    ticket = (await ask(guarded, "POST", "/tickets", bearer(subscribe=["a"]))).json["ticket"]
+    async with subscribed(guarded, f"topic=a&ticket={ticket}") as stream:
+        await private(guarded, "a", "x")
+        assert await texts(stream, 1) == ["x"]
+
+
+async def test_a_ticket_is_for_streams_only(guarded: Server) -> None:
+    ticket = (await ask(guarded, "POST", "/tickets", bearer(["*"], ["*"]))).json["ticket"]
+    assert (await ask(guarded, "POST", f"/tickets?ticket={ticket}")).status == 401
+    assert (await ask(guarded, "POST", f"/renew?stream=x&ticket={ticket}")).status == 401
+    assert (await ask(guarded, "POST", f"/events?topic=a&ticket={ticket}", body=b"x")).status == 401
+    cookie = "Cookie: mercureAuthorization=" + bearer(subscribe=["a"]).split()[-1]
+    assert (await ask(guarded, "POST", "/tickets", cookie)).status == 401
+    async with connected(guarded) as raw:
+        await raw.send(request("GET", f"/events?topic=a&ticket={ticket}"))
+        await (await raw.stream()).opening()
+
+
+@pytest.mark.parametrize("ticket", ["", "x", "A" * 32, "A" * 5000, "%00" * 32, "é" * 32])
+async def test_no_other_text_is_a_ticket(guarded: Server, ticket: str) -> None:
+    path = "/events?topic=a&ticket=" + "".join(f"%{byte:02x}" for byte in ticket.encode())
+    assert (await ask(guarded, "GET", path)).status in (400, 401)
+
+
+# ── Renewal ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def expiring(stream: Stream) -> dict[str, object]:
+    event = await stream.next()
+    assert event.type == "fastsse.expiring"
+    data: dict[str, object] = json.loads(event.data)
+    return data
+
+
+async def test_a_stream_is_told_of_its_tokens_end_and_lives_on_by_a_fresh_one(
+    guarded: Server,
+) -> None:
+    async with connected(guarded) as raw:
+        by = bearer(subscribe=["a"], sub="ann", exp=in_a_while(4))
+        await raw.send(request("GET", "/events?topic=a", by))
+        stream = await raw.stream()
+        told = await expiring(stream)
+        assert 0 < float(str(told["expires_in_s"])) <= 4
+        fresh = bearer(subscribe=["a"], sub="ann", exp=in_a_while(6))
+        path = f"/renew?stream={told['stream']}"
+        assert (await ask(guarded, "POST", path, fresh)).status == 204
+        again = await expiring(stream)
+        assert float(str(again["expires_in_s"])) > float(str(told["expires_in_s"])) - 4 + 1
+        await private(guarded, "a", "still here")
+        assert await texts(stream, 1) == ["still here"]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "status"),
+    [
+        (bearer(subscribe=["a"], sub="bob"), 403),
+        (bearer(subscribe=["a"]), 403),
+        (bearer(subscribe=["b"], sub="ann"), 403),
+        (bearer(subscribe=["*"], sub="ann"), 204),
+        (bearer(subscribe=["a"], sub="ann", exp=1), 401),
+    ],
+)
+async def test_only_the_same_subject_with_the_same_grants_renews(
+    guarded: Server, fresh: str, status: int
+) -> None:
+    async with connected(guarded) as raw:
+        by = bearer(subscribe=["a"], sub="ann", exp=in_a_while(20))
+        await raw.send(request("GET", "/events?topic=a", by))
+        stream_id = (await expiring(await raw.stream()))["stream"]
+        answer = await ask(guarded, "POST", f"/renew?stream={stream_id}", fresh)
+        assert answer.status == status
+
+
+async def test_a_stream_that_is_not_there_is_not_renewed(guarded: Server) -> None:
+    by = bearer(subscribe=["a"])
+    for stream_id in ("x", "0" * 32, "f" * 255):
+        assert (await ask(guarded, "POST", f"/renew?stream={stream_id}", by)).status == 404
+    for query in ("", "stream=", "stream=a&stream=b", "stream=" + "f" * 256):
+        assert (await ask(guarded, "POST", f"/renew?{query}", by)).status == 400
+
+
+# ── Revocation ────────────────────────────────────────────────────────────────────────────────
+
+REVOKER = bearer(["*"])
+JSON = "Content-Type: application/json"
+
+
+@pytest.mark.parametrize(
+    "what", [b'{"jti":"t1"}', b'{"sub":"ann"}', b'{"sub":"ann","issued_before":4000000000}']
+)
+async def test_a_revoked_tokens_streams_end_and_it_opens_no_other(
+    guarded: Server, what: bytes
+) -> None:
+    gone = bearer(subscribe=["a"], sub="ann", jti="t1", iat=in_a_while(-5))
+    kept = bearer(subscribe=["a"], sub="bob", jti="t2", iat=in_a_while(-5))
+    async with connected(guarded) as one, connected(guarded) as other:
+        await one.send(request("GET", "/events?topic=a", gone))
+        stream = await one.stream()
+        await other.send(request("GET", "/events?topic=a", kept))
+        lives = await other.stream()
+        assert (await ask(guarded, "POST", "/revoke", REVOKER, JSON, body=what)).status == 204
+        await stream.to_end()
+        await private(guarded, "a", "for bob")
+        assert await texts(lives, 1) == ["for bob"]
+    assert (await ask(guarded, "GET", "/events?topic=a", gone)).status == 401
+
+
+async def test_revoking_needs_its_own_grant(guarded: Server) -> None:
+    body = b'{"sub":"ann"}'
+    for by, status in ((bearer(["a", "/{x}"]), 403), (bearer(["$fastsse/revoke"]), 204)):
+        assert (await ask(guarded, "POST", "/revoke", by, JSON, body=body)).status == status
+    assert (await ask(guarded, "POST", "/revoke", JSON, body=body)).status == 401
+    for bad in (b"", b"{}", b"[]", b'{"sub":1}', b'{"who":"x"}', b"nothing"):
+        assert (await ask(guarded, "POST", "/revoke", REVOKER, JSON, body=bad)).status == 400
+
+
+# ── Pings ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_page_that_answers_its_pings_stays_and_one_that_does_not_goes(
+    start: Start,
+) -> None:
+    server = await start(ping="50ms", pong_timeout="1s")
+    async with connected(server) as one, connected(server) as other, connected(server) as raw:
+        await one.send(request("GET", "/events?topic=a&ping=true"))
+        await other.send(request("GET", "/events?topic=a&ping=true"))
+        answers, silent = await one.stream(), await other.stream()
+        async with connected(server) as plain:
+            await plain.send(request("GET", "/events?topic=a"))
+            unpinged = await plain.stream()
+            await unpinged.opening()
+            while server.stream_count > 2:
+                event = await answers.next()
+                assert event.type == "fastsse.ping"
+                await raw.send(request("POST", f"/pong?stream={event.data}", body=b""))
+                assert (await raw.answer()).status == 204
+            await silent.to_end()
+            assert not unpinged.parsed.events
+    await until(lambda: server.stream_count == 0)
+
+
+async def test_a_pong_for_no_stream_is_404_and_off_it_is_no_route(start: Start) -> None:
+    server = await start(ping="1s")
+    assert (await ask(server, "POST", "/pong?stream=abc", body=b"x")).status == 404
+    assert (await ask(server, "POST", "/pong", body=b"x")).status == 400
+    without = await start()
+    assert (await ask(without, "POST", "/pong?stream=abc", body=b"")).status == 404
+    answer = await ask(without, "GET", "/events?topic=a&ping=true")
+    assert (answer.status, answer.field) == (400, "ping")
+
+
+async def test_without_keys_there_are_no_tokens_to_speak_of(start: Start) -> None:
+    server = await start()
+    for path in ("/tickets", "/renew?stream=x", "/revoke"):
+        assert (await ask(server, "POST", path)).status == 404
