@@ -35,11 +35,9 @@ class Orders:
         return await self._queue.get()
 
     def close(self) -> None:
-        """Listens no longer."""
+        """Listens no longer. The link stays open, for a last word."""
         self._loop.remove_signal_handler(signal.SIGTERM)
-        if self._link.is_open:
-            self._loop.remove_reader(self._link.fileno())
-        self._link.close()
+        self._loop.remove_reader(self._link.fileno())
 
     def _hear(self) -> None:
         while (packet := self._link.hear()) is not None:

@@ -9,7 +9,7 @@ from fastsse.config import Config
 from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.http.entrance import Sockets
-from fastsse.http.listeners import addresses_of
+from fastsse.http.listeners import SocketFiles, addresses_of
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import RESTART, adapted, sentence
 from fastsse.supervisor.control import ControlSocket
@@ -68,7 +68,7 @@ class Service:
                     self._config, self._hub, len(self._sockets), number > 0, self._life, link
                 )
             everybodys = [sockets.main for sockets in self._sockets]
-            sockets = self._sockets[slot]._replace(all=everybodys, slot=slot)
+            sockets = self._sockets[slot]._replace(all=everybodys, slot=slot, is_lent=True)
             return serve_worker(self._share(), sockets, number, self._hub.getsockname(), link)
         except FastsseError as error:
             return start_failed(link, error, self._origin_of)
@@ -146,6 +146,8 @@ def run_service(
         if config.pidfile is not None:
             pidfile = stack.enter_context(contextlib.closing(PidFile(config.pidfile)))
         sockets = open_for_workers(config, workers, activation)
+        if not sockets[0].is_lent:
+            stack.callback(SocketFiles(sockets[0].main).remove)
         service = stack.enter_context(contextlib.closing(Service(config, load, origin_of, sockets)))
         supervisor = Supervisor(service, workers, with_hub=True, notifier=notifier)
         if pidfile is not None:

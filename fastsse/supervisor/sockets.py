@@ -63,7 +63,8 @@ def open_for_workers(
     except BaseException:
         first.close()
         raise
-    return [Sockets(*one) for one in zip(main, admin, strict=True)]
+    is_lent = bool(activation.main)
+    return [Sockets(*one, is_lent=is_lent) for one in zip(main, admin, strict=True)]
 
 
 def _activated(config: Config, activation: Activation) -> Sockets:
@@ -90,9 +91,9 @@ def _adopt(config: Config, fds: Sequence[int]) -> list[socket.socket]:
     adopted: list[socket.socket] = []
     try:
         for fd in fds:
-            os.set_inheritable(fd, False)
             named = config.model_copy(update={"fd": fd, "uds": None})
             adopted.extend(open_sockets(named, named))
+            os.set_inheritable(fd, False)
     except (OSError, FastsseError):
         for sock in adopted:
             sock.close()

@@ -1,14 +1,16 @@
-"""Supervisors with children that do next to nothing."""
+"""Supervisors with children that do next to nothing, and whole services."""
 
 import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.commandline import environment
+from tests.supervisor.service import Service
 
 PATIENCE_S = 30
 
@@ -77,15 +79,20 @@ async def begin() -> AsyncIterator[Begin]:
         await little.stop()
 
 
-async def gone(pid: int) -> None:
-    """Returns when there is no such process, or only its exit status is left."""
-    async with asyncio.timeout(PATIENCE_S):
-        while _state(pid) != "Z":  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+Serve = Callable[..., Awaitable[Service]]
 
 
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return "Z"
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """`await serve("--workers", "2")` starts a service that serves when this returns; with
+    `wait=False` it returns at once. Nothing of it is left after the test."""
+    begun: list[Service] = []
+
+    async def serve_service(*arguments: str, wait: bool = True, **options: Any) -> Service:
+        quick = ("--port", "0", "--drain", "200ms", "--retry", "10ms")
+        begun.append(await Service.start(*quick, *arguments, **options))
+        return await begun[-1].wait() if wait else begun[-1]
+
+    yield serve_service
+    for service in begun:
+        await service.stop()

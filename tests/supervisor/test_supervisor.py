@@ -11,7 +11,7 @@ import pytest
 from fastsse.supervisor.children import LONGEST_PAUSE_S, Child, Slot
 from fastsse.supervisor.control import ReloadError, ask_to_reload
 from fastsse.supervisor.wire import Link
-from tests.supervisor.conftest import gone
+from tests.supervisor.service import gone
 
 
 async def test_hub_starts_first_and_ends_last(begin) -> None:
