@@ -8,6 +8,7 @@ from typing import Final
 
 from fastsse.http.responses import Response
 from fastsse.http.routes import Route
+from fastsse.reserved import HUB_PATH
 
 __all__ = ["page_routes"]
 
@@ -30,6 +31,7 @@ def _response(html: bytes) -> Response:
     lines = (
         "Content-Type: text/html; charset=utf-8\r\n"
         f"Content-Security-Policy: {_POLICY.format(**hashes)}\r\n"
+        f'Link: <{HUB_PATH}>; rel="mercure"\r\n'
         "X-Content-Type-Options: nosniff\r\n"
         "Referrer-Policy: no-referrer\r\n"
         "Cross-Origin-Opener-Policy: same-origin\r\n"

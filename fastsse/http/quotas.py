@@ -99,7 +99,16 @@ class Quotas:
         time: loop time, s.
     """
 
-    __slots__ = ("_addresses", "_owners", "_sides", "_subjects", "_time", "active", "refused")
+    __slots__ = (
+        "_addresses",
+        "_first_pages",
+        "_owners",
+        "_sides",
+        "_subjects",
+        "_time",
+        "active",
+        "refused",
+    )
 
     def __init__(self, options: LimitOptions, time: Callable[[], float]) -> None:
         self._time = time
@@ -107,6 +116,7 @@ class Quotas:
         self._subjects = _ledger("subject", options)
         self._sides = (self._addresses, self._subjects)
         self._owners: dict[int, Owner] = {}
+        self._first_pages: dict[int, int] = {}
         #: Whether anything is limited; without that nobody need ask.
         self.active = self._addresses.active or self._subjects.active
         #: Requests refused, by limit.
@@ -137,8 +147,10 @@ class Quotas:
     def opened(self, stream: int, owner: Owner) -> None:
         """A stream that `may_open` allowed is open; it counts until `closed`."""
         self._owners[stream] = owner
+        first_bytes = self._first_pages.pop(stream, 0)
         for _, account in self._accounts(owner, self._time()):
             account.streams += 1
+            account.replay -= first_bytes
 
     def closed(self, stream: int) -> None:
         """A stream has ended. O(1)."""
@@ -151,9 +163,11 @@ class Quotas:
                 account.streams -= 1
 
     def replayed(self, stream: int, sent_bytes: int) -> None:
-        """History went to a stream."""
+        """History went to a stream; the first page of one may come before `opened`."""
         owner = self._owners.get(stream)
-        if owner is not None:
+        if owner is None:
+            self._first_pages[stream] = sent_bytes
+        else:
             for _, account in self._accounts(owner, self._time()):
                 account.replay -= sent_bytes
 

@@ -99,6 +99,8 @@ class Replays:
     Attributes:
         gaps: gap events told, by reason; to all streams at once counts once.
         failed: streams that ended because the backbone could not be read.
+        on_page: called with each page that a stream is given, if not None: its handle and the
+            page's bytes.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Replays:
     ) -> None:
         self.gaps: Counter[str] = Counter()
         self.failed = 0
+        self.on_page: Callable[[int, int], None] | None = None
         self._sender = sender
         self._history = history
         self._turns = turns
@@ -295,6 +298,7 @@ class Replays:
         self._count(gap)
         frame = page.frame if gap is None else after_gap(gap, page.frame)
         self._sender.page(one.handle, frame, page.is_last)
+        self._note(one, page.frame)
 
     def _attach(self, one: Replaying, page: Frame | None, *, is_last: bool) -> None:
         """Gives the sender a stream that is ready to begin."""
@@ -317,8 +321,13 @@ class Replays:
         else:
             first = [wire_frame(head), raw_frame(block)]
         self._give(one, is_last, first)
+        self._note(one, page)
         self._count(told)
         one.gap = None
+
+    def _note(self, one: Replaying, page: Frame | None) -> None:
+        if page is not None and self.on_page is not None:
+            self.on_page(one.handle, page.size)
 
     def _give(self, one: Replaying, live: bool, first: list[Frame]) -> None:
         opening = one.opening

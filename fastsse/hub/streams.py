@@ -107,6 +107,11 @@ class Streams:
         """Streams that are being replayed to now."""
         return len(self._replays)
 
+    def watch_replays(self, on_page: Callable[[int, int], None]) -> None:
+        """Has `on_page` called with each page of history that a stream is given: its handle and
+        the page's bytes. A stream's first may come within `open`."""
+        self._replays.on_page = on_page
+
     @property
     def replays_failed(self) -> int:
         """Streams that ended because the backbone could not be read."""

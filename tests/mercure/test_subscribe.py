@@ -18,10 +18,14 @@ async def test_S1_the_hub_is_at_the_well_known_path(hub: Server) -> None:
     assert (await ask(hub, "GET", "/mercure?topic=a")).status == 404
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "QUERY"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 async def test_S2_other_methods_are_not_allowed(hub: Server, method: str) -> None:
     answer = await ask(hub, method, f"{HUB}?topic=a")
-    assert answer.status in (405, 400 if method == "QUERY" else 405)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, POST, HEAD, OPTIONS")
+
+
+async def test_S1_the_page_tells_where_the_hub_is(hub: Server) -> None:
+    assert (await ask(hub, "GET", "/")).headers["link"] == f'<{HUB}>; rel="mercure"'
 
 
 async def test_S2_head_is_told_what_get_would_be(hub: Server) -> None:
