@@ -109,8 +109,6 @@ def _selectors(grants: Mapping[str, Any], name: str) -> list[str] | None:
         raise Unauthorised(f"The token's mercure.{name} is no list of texts.")
     if len(value) > SELECTORS_MAX:
         raise Unauthorised(f"The token's mercure.{name} has more than {SELECTORS_MAX} entries.")
-    if not _is_unicode(*value):
-        raise Unauthorised(f"The token's mercure.{name} holds text that is not Unicode.")
     return value
 
 
@@ -132,15 +130,6 @@ def _text(claims: Mapping[str, Any], name: str) -> str | None:
     value = claims.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _TEXT_MAX or not _is_unicode(value):
+    if not isinstance(value, str) or len(value) > _TEXT_MAX:
         raise Unauthorised(f"The token's {name} is no text of at most {_TEXT_MAX} characters.")
     return value
-
-
-def _is_unicode(*texts: str) -> bool:
-    """Whether there is no lone surrogate, which JSON can spell and UTF-8 can't."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

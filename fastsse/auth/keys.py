@@ -6,6 +6,7 @@ nor one that names RS256 with a secret: no pair of that sort exists. The cryptog
 it is imported when the first key is read, so that a server without keys does not load it.
 """
 
+import hmac
 import stat
 from collections.abc import Sequence
 from functools import cache
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 HMAC: Final = ("HS256", "HS384", "HS512")
+_HASHES: Final = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 ASYMMETRIC: Final = (*_RSA, *_CURVES.values(), "EdDSA")
@@ -62,7 +64,10 @@ class Key:
     def __init__(
         self, prepared: dict[str, Any], kid: str | None = None, until_s: float | None = None
     ) -> None:
-        self._verifiers: Final = {name: (_algorithms()[name], prepared[name]) for name in prepared}
+        self._verifiers: Final = {
+            name: (None if name in HMAC else _algorithms()[name], prepared[name])
+            for name in prepared
+        }
         self.kid: Final = kid
         self.until_s: Final = until_s
 
@@ -80,6 +85,8 @@ class Key:
         if verifier is None:
             return False
         how, key = verifier
+        if how is None:
+            return hmac.compare_digest(hmac.digest(key, message, _HASHES[algorithm]), signature)
         return how.verify(message, key, signature)
 
     def __repr__(self) -> str:
