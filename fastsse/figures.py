@@ -21,7 +21,6 @@ from fastsse.control import Answer, Broadcast, Control, MakeDesk
 from fastsse.errors import FastsseError
 from fastsse.metrics import (
     MOST,
-    SAME,
     Buckets,
     Counters,
     Metrics,
@@ -74,35 +73,23 @@ class Reading:
 
 @dataclass(slots=True)
 class Sums:
-    """What must outlive workers, and the desk: counts of those that are gone.
-
-    `base` is what to add to the leader's count of each thing that all workers count alike.
-    """
+    """What must outlive workers, and the desk: counts of those that are gone."""
 
     version: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     buckets: list[int] = field(default_factory=list)
     latency_s: float = 0.0
     cpu_s: float = 0.0
-    leader: int = -1
-    base: dict[str, int] = field(default_factory=dict)
 
     def bury(self, reading: Reading) -> None:
         """Keeps what a worker had counted."""
         self.version += 1
         for key, value in reading.counters.items():
-            if is_counter(key) and merge_of(key) != SAME:
+            if is_counter(key):
                 self.counters[key] = self.counters.get(key, 0) + value
         self.buckets = _added(self.buckets, reading.buckets)
         self.latency_s += reading.latency_s
         self.cpu_s += reading.cpu_s
-
-    def follow(self, leader: int, before: Mapping[str, int], reading: Reading) -> None:
-        """Goes on counting what all count alike with another worker; `before` is what was shown."""
-        self.version += 1
-        self.leader = leader
-        same = [key for key in (*before, *reading.counters) if merge_of(key) == SAME]
-        self.base = {key: before.get(key, 0) - reading.counters.get(key, 0) for key in same}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +125,6 @@ class FiguresDesk:
         self._sampled_s = now_s()
         self._readings: dict[int, Reading] = {}
         self._sums = Sums()
-        self._shown_same: dict[str, int] = {}
         self._help = Help({}, True)
         # Who asked what, and who has not told yet, since the last call to tell.
         self._asking: list[tuple[bytes, Callable[[bytes], None]]] = []
@@ -170,7 +156,6 @@ class FiguresDesk:
         if reading.sums is not None and reading.sums["version"] > self._sums.version:
             self._sums = Sums(**reading.sums)
             is_new = True
-        self._lead()
         self._share(is_new)
         self._awaited.discard(worker)
         if self._now_s() - self._sampled_s >= SAMPLE_S:
@@ -184,7 +169,6 @@ class FiguresDesk:
         self._awaited.discard(worker)
         if reading is not None:
             self._sums.bury(reading)
-            self._lead()
             self._share(True)
         self._answer_if_complete()
 
@@ -249,38 +233,12 @@ class FiguresDesk:
         merged = dict(self._sums.counters)
         for reading in self._readings.values():
             for key, value in reading.counters.items():
-                match merge_of(key):
-                    case how if how == MOST:
-                        merged[key] = max(merged.get(key, 0), value)
-                    case how if how != SAME and not (reading.leaving and key == "max_connections"):
-                        merged[key] = merged.get(key, 0) + value
+                if merge_of(key) == MOST:
+                    merged[key] = max(merged.get(key, 0), value)
+                elif not (reading.leaving and key == "max_connections"):
+                    merged[key] = merged.get(key, 0) + value
         merged["workers"] = sum(not reading.leaving for reading in self._readings.values())
-        merged.update(self._same())
         return merged
-
-    def _same(self) -> dict[str, int]:
-        """What all count alike, as the leader does."""
-        leader = self._readings.get(self._sums.leader)
-        if leader is not None:
-            base = self._sums.base
-            for key, value in leader.counters.items():
-                if merge_of(key) == SAME:
-                    shown = value + base.get(key, 0)
-                    self._shown_same[key] = max(self._shown_same.get(key, 0), shown)
-        return self._shown_same
-
-    def _lead(self) -> None:
-        """Sees to it that somebody counts for all: the one that has done so longest."""
-        if self._sums.leader in self._readings or not self._readings:
-            return
-        before = dict(self._shown_same)
-        if not before:
-            before = {key: -value for key, value in self._sums.base.items() if value < 0}
-        leader = min(self._readings)
-        if self._sums.leader < 0:
-            self._sums.leader = leader
-        else:
-            self._sums.follow(leader, before, self._readings[leader])
 
     def _latency(self) -> Buckets:
         counts = self._sums.buckets or [0] * (len(self._bounds) + 1)

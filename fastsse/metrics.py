@@ -36,9 +36,8 @@ Buckets = tuple[Sequence[float], Sequence[int], float]
 #: CPU time used, s, and resident bytes.
 Process = tuple[float, int]
 
-# How several workers' values become the service's: added; or the largest of them; or, for a counter
-# of what every worker sees alike, the log, what any one of them counts.
-SUM, MOST, SAME = "sum", "most", "same"
+# How several workers' values become the service's: added, or the largest of them.
+SUM, MOST = "sum", "most"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ COUNTERS = (
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("turned_away", "turned_away", "Subscribers told to come back later."),
     _Row("limited_", "limited", "Requests over a client's limits.", "limit"),
-    _Row("events_published", "events_published", "Events put in order.", merge=SAME),
+    _Row("events_published", "events_published", "Events taken from publishers."),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
     _Row("deliveries", "deliveries", "Events handed to sockets, one for each stream."),
     _Row("sends", "sends", "System calls that sent."),
@@ -82,7 +81,7 @@ COUNTERS = (
     _Row("lapped", "lapped", "Times a lagging stream got only the latest of each topic."),
     _Row("heartbeats", "heartbeats", "Heartbeats sent."),
     _Row("replays_failed", "replays_failed", "Replays that the store could not serve."),
-    _Row("losses", "log_losses", "Times that the followed log lost events.", merge=SAME),
+    _Row("losses", "log_losses", "Times that the followed log lost events."),
     _Row("announced", "announcements", "Gap events sent to every stream of a worker."),
     _Row("told", "told", "Events sent to one stream alone."),
     _Row("pings", "pings", "Pings sent."),
@@ -96,6 +95,7 @@ COUNTERS = (
 STORE_GAUGES = (
     _Row("stored_events", "stored_events", "Events in the store."),
     _Row("stored_bytes", "stored_bytes", "Bytes of events in the store."),
+    _Row("source_lag_ms_", "source_lag_ms", "How far behind a source is.", "source"),
     _Row("bus_pending_bytes", "bus_pending_bytes", "Bytes of publishes that wait for the hub."),
 )
 STORE_COUNTERS = (
@@ -107,6 +107,7 @@ STORE_COUNTERS = (
     _Row("bus_events_late", "bus_events_late", "Events taken after their publisher was refused."),
     _Row("bus_hub_lost", "bus_hub_lost", "Times that a worker lost the hub."),
     _Row("redis_", "redis", "What happened between this node and Redis.", "what"),
+    _Row("sources_", "sources", "What came of the entries of sources.", "what"),
 )
 LATENCY = ("delivery_latency_seconds", "From publish accepted to handed to the socket.")
 #: The core's own name for the gap events that it sends.
@@ -298,6 +299,6 @@ def is_counter(key: str) -> bool:
 
 
 def merge_of(key: str) -> str:
-    """How several workers' values of a key become one: SUM, MOST or SAME."""
+    """How several workers' values of a key become one: SUM or MOST."""
     row = _ROWS.get(key)
     return SUM if row is None else row.merge

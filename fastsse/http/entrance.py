@@ -128,6 +128,8 @@ class Entrance:
         self._waits = Waits(config, loop)
         self._clients = Clients(config.trusted_proxies, by_header=config.proxy_protocol)
         self._quotas = Quotas(config, loop.time)
+        if config.address_replay or config.subject_replay:
+            hub.streams.watch_replays(self._quotas.replayed)
         self._guard = _guard(config, control)
         self._reach = None
         if control is not None:
@@ -324,7 +326,7 @@ class Entrance:
     def _last_id(self) -> bytes:
         """The id of the last event that this worker knows of, `earliest` before any."""
         hub = self._hub
-        if not (hub.events_published or hub.history.events):
+        if not (hub.entries_seen or hub.history.events):
             return EARLIEST
         return uuid_of_position(hub.history.head)
 

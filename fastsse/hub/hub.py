@@ -81,7 +81,8 @@ class Hub:
         streams: opens streams.
         history: what is kept.
         topics: those that are alive.
-        events_published: events taken.
+        events_published: events taken from publishers here.
+        entries_seen: events that came down the log, whoever published them.
         publishes_refused: publishes refused, by reason.
         refuses: publishes are refused, since the service ends.
         losses: times that the backbone's log lost something.
@@ -115,6 +116,7 @@ class Hub:
             now_ms=now_ms,
         )
         self.events_published = 0
+        self.entries_seen = 0
         self.publishes_refused: Counter[str] = Counter()
         self.losses = 0
         self.refuses = False
@@ -141,6 +143,7 @@ class Hub:
             if isinstance(outcome, FastsseError):
                 done(self._counted(outcome))
             else:
+                self.events_published += len(events)
                 done(Published(outcome, events))
 
         self._backbone.append(events, acknowledge)
@@ -217,7 +220,7 @@ class Hub:
                 keep(frame, topics, own_id)
                 hand_on(frame, tuple(topic.number for topic in topics), _strictest(topics))
         self.channels.wake()
-        self.events_published += len(entries)
+        self.entries_seen += len(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
         """The log that the backbone follows lost something, and goes on after a place: who reads

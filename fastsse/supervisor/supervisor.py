@@ -118,8 +118,9 @@ class Supervisor:
         self._selector.register(sock, selectors.EVENT_READ, heard)
 
     def unwatch(self, sock: socket.socket) -> None:
-        """No longer; before it is closed."""
-        self._selector.unregister(sock)
+        """No longer; before it is closed. After `run` nothing is watched anyway."""
+        if self._selector.get_map() is not None:
+            self._selector.unregister(sock)
 
     # -- what happens ---------------------------------------------------------------------------
 
