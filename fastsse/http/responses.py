@@ -3,7 +3,9 @@
 from http import HTTPStatus
 from typing import NamedTuple
 
-NOT_STORED = b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+# No page of another origin may take an answer for a script or a picture (Fetch standard, "CORP").
+SHIELD = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
+NOT_STORED = b"Cache-Control: no-store\r\n" + SHIELD
 JSON = b"Content-Type: application/json\r\n" + NOT_STORED
 TEXT = b"Content-Type: text/plain; charset=utf-8\r\n" + NOT_STORED
 # Nobody between us and the client may cache, compress or buffer a stream.
@@ -11,15 +13,13 @@ EVENT_STREAM = (
     b"Content-Type: text/event-stream; charset=utf-8\r\n"
     b"Cache-Control: no-cache, no-transform\r\n"
     b"X-Accel-Buffering: no\r\n"
-    b"X-Content-Type-Options: nosniff\r\n"
-)
+) + SHIELD
 MERCURE_STREAM = (
     b"Content-Type: text/event-stream\r\n"
     b"Cache-Control: private, no-cache, no-store, must-revalidate, max-age=0\r\n"
     b"Pragma: no-cache\r\n"
     b"X-Accel-Buffering: no\r\n"
-    b"X-Content-Type-Options: nosniff\r\n"
-)
+) + SHIELD
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode())

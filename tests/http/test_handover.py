@@ -22,6 +22,7 @@ async def test_stream_has_its_headers_and_opens_at_once(server) -> None:
             "cache-control": "no-cache, no-transform",
             "x-accel-buffering": "no",
             "x-content-type-options": "nosniff",
+            "cross-origin-resource-policy": "same-origin",
             "transfer-encoding": "chunked",
             "connection": "keep-alive",
         }

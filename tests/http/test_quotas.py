@@ -139,3 +139,16 @@ async def test_a_client_that_publishes_too_much_gets_429_and_a_time(start: Start
         await raw.send(get("/metrics"))
         metrics = (await raw.answer()).body
     assert b'fastsse_limited_total{limit="address_publishes"} 1.0' in metrics
+
+
+async def test_a_client_may_not_have_its_history_read_again_and_again(start: Start) -> None:
+    server = await start(address_replay="10KB")
+    for _ in range(10):
+        server.publish("a", "x" * 10_000)
+    opened_with_all = 0
+    for _ in range(5):
+        async with connected(server) as raw:
+            await raw.send(get("/events?topic=a&since=earliest"))
+            body = await (await raw.stream()).opening()
+            opened_with_all += b"id:" in body
+    assert opened_with_all == 1
