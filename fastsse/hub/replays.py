@@ -98,7 +98,8 @@ class Replays:
 
     Attributes:
         gaps: gap events told, by reason; to all streams at once counts once.
-        failed: streams that ended because the backbone could not be read.
+        failed: streams that ended because the backbone could not be read, or because they could
+            not be told what was missing.
         on_page: called with each page that a stream is given, if not None: its handle and the
             page's bytes.
     """
@@ -152,8 +153,8 @@ class Replays:
         """Sends pages to those that wait for one, as far as memory allows."""
         while self._waiting and not self._must_wait():
             handle, _ = self._waiting.popitem(last=False)
-            self._read_page(self._by_handle[handle])
-            self._sender.wake()
+            one = self._by_handle[handle]
+            self._go_on(one, self._read_page, one)
 
     def closed(self, handle: int) -> None:
         """A stream has ended."""
@@ -346,17 +347,17 @@ class Replays:
 
     def _wait_for(self, one: Replaying, then: Callable[[Any], None]) -> None:
         """Has a stream go on when the backbone has answered."""
-
-        def go_on(outcome: Any) -> None:
-            try:
-                then(outcome)
-                self._sender.wake()
-            except Exception:
-                self._drop(one)
-                raise
-
         self._by_handle[one.handle] = one
-        one.then = go_on
+        one.then = lambda outcome: self._go_on(one, then, outcome)
+
+    def _go_on(self, one: Replaying, step: Callable[[Any], None], given: Any) -> None:
+        """A step that nobody waits for who could be told that it failed."""
+        try:
+            step(given)
+            self._sender.wake()
+        except Exception:
+            self._drop(one)
+            raise
 
     def _fail(self, one: Replaying) -> None:
         """Ends a stream whose events can't be read now, or that can't be told what is missing: it
@@ -380,8 +381,9 @@ class Replays:
         self._give(one, False, first)
 
     def _drop(self, one: Replaying) -> None:
-        """Something failed where nobody can be told: what the sender does not have is let go."""
+        """What the sender does not have is let go."""
         self._by_handle.pop(one.handle, None)
+        self._waiting.pop(one.handle, None)
         one.ended = True
         opening, one.opening = one.opening, None
         if opening is not None:

@@ -114,7 +114,8 @@ class Streams:
 
     @property
     def replays_failed(self) -> int:
-        """Streams that ended because the backbone could not be read."""
+        """Streams that ended because the backbone could not be read, or because they could not
+        be told what was missing."""
         return self._replays.failed
 
     @property

@@ -319,6 +319,29 @@ def test_closing_a_stream_whose_first_page_is_awaited_ends_it(make_node: MakeNod
     assert client.stream.retry_ms == 9000
 
 
+def test_a_stream_that_can_not_be_attached_later_leaves_nothing_behind(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_node(disk=Disk())
+    first = before.publish("a", "0")
+    node = restarted(make_node, before)
+    node.store.holds = True
+    client = node.resume("a", after=first)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.hub.streams._replays, "_attach", fail)
+        with pytest.raises(RuntimeError):
+            node.store.answer()
+    client.sock.setblocking(True)
+    assert client.sock.recv(1) == b""
+    assert [stream.handle for stream in node.closed] == [client.handle]
+    assert (len(node.hub.channels), node.hub.streams.replays) == (0, 0)
+    assert node.hub.streams.has_room()
+
+
 def test_a_node_that_ends_closes_sockets_that_were_still_waiting(make_node: MakeNode) -> None:
     before = make_node(disk=Disk())
     first = before.publish("a", "0")
