@@ -27,6 +27,7 @@ from fastsse.hub.streams import ClosedStream
 from fastsse.log import AccessLog, get_logger
 from fastsse.metrics import ALIASES, process_use
 from fastsse.positions import now_ms
+from fastsse.sources import Sources
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 
@@ -88,6 +89,7 @@ class Worker:
             self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
             undo.callback(self._loop.remove_reader, sender.notice_fd)
             self._access = AccessLog(config)
+            is_alone = control is None
             control = control or LocalControl(desk_makers(), self._announce, store)
             self.entrance: Final = Entrance(
                 config, hub, self._descriptors, lambda: self.stream_count, self._access, control
@@ -98,6 +100,8 @@ class Worker:
             self._is_leaving = False
             self._figures = Figures(control, self._reading, self.entrance.helped)
             self.entrance.serve(sockets, self._figures, lambda: self._backbone.trouble, number)
+            # Beside the log: where others share it, it is not here.
+            self._sources = Sources(config, hub.publish) if is_alone else None
             self._tick()
             self._sweep()
             undo.callback(self._stop_timers)
@@ -195,10 +199,13 @@ class Worker:
                 await self.entrance.answered()
         except TimeoutError:
             log.warning("Some clients outlived the drain.", streams=self.stream_count)
+        self._figures.tell()  # The last: what was counted must not go with this process.
 
     async def close(self) -> None:
         """Ends everything at once: no descriptor, thread or timer is left."""
         self._undo.close()
+        if self._sources is not None:
+            await self._sources.close()
         await self._backbone.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_GRACE_S):
@@ -225,6 +232,8 @@ class Worker:
         counters: dict[str, int] = {}
         for part in parts:
             counters |= part.counters()
+        if self._sources is not None:
+            counters |= self._sources.counters()
         return Reading(
             slot=self._slot,
             slots=self._slots,

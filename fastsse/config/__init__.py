@@ -22,6 +22,7 @@ from fastsse.config.redis import RedisOptions
 from fastsse.config.rights import RightsOptions
 from fastsse.config.rules import LagPolicy, TopicLimits, TopicRule
 from fastsse.config.settings import Config
+from fastsse.config.sources import SourceOptions, SourceRule
 from fastsse.config.storing import Ack, StoreOptions
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "ProcessOptions",
     "RedisOptions",
     "RightsOptions",
+    "SourceOptions",
+    "SourceRule",
     "StoreOptions",
     "StreamOptions",
     "TopicLimits",

@@ -8,12 +8,14 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fastsse.config.kinds import HOSTS, MASK, NAMES, NETWORKS, ORIGINS, Kind
 from fastsse.config.options import GROUPS
 from fastsse.config.rights import REPEATED
 from fastsse.config.rules import TopicRule
+from fastsse.config.sources import PATTERNS, SourceRule
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
 _TEXT = Kind("TEXT", "text")
@@ -76,10 +78,14 @@ def catalogue() -> dict[str, Option]:
     }
 
 
+_TABLES: dict[str, type[BaseModel]] = {"topics": TopicRule, "sources": SourceRule}
+
+
 @cache
-def rule_catalogue() -> dict[str, Option]:
-    """What a `[[topics]]` rule may hold, by key."""
-    return {name: _describe(name, field, "") for name, field in TopicRule.model_fields.items()}
+def table_catalogue(table: str) -> dict[str, Option]:
+    """What one of the file's `[[topics]]` or `[[sources]]` may hold, by key."""
+    fields = _TABLES[table].model_fields
+    return {name: _describe(name, field, "") for name, field in fields.items()}
 
 
 def closest_name(name: str, names: list[str]) -> str | None:
@@ -102,7 +108,7 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
         default=_default_text(default, kind),
         allowed=_allowed(kind, _bounds(kind, metadata)),
         bounds=_bounds(kind, metadata) or kind.words,
-        repeatable=kind in (HOSTS, NAMES, NETWORKS, ORIGINS, *REPEATED),
+        repeatable=kind in (HOSTS, NAMES, NETWORKS, ORIGINS, PATTERNS, *REPEATED),
         kind=kind,
     )
 

@@ -29,6 +29,7 @@ from fastsse.config.processes import ProcessOptions
 from fastsse.config.redis import RedisOptions
 from fastsse.config.rights import RightsOptions
 from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, TopicLimits, TopicRule
+from fastsse.config.sources import SourceOptions
 from fastsse.config.storing import StoreOptions
 
 
@@ -203,6 +204,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     StoreOptions,
     HistoryOptions,
     RedisOptions,
+    SourceOptions,
     HttpOptions,
     RightsOptions,
     LimitOptions,

@@ -7,7 +7,12 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fastsse.config.catalogue import ENVIRONMENT_PREFIX, catalogue, closest_name, rule_catalogue
+from fastsse.config.catalogue import (
+    ENVIRONMENT_PREFIX,
+    catalogue,
+    closest_name,
+    table_catalogue,
+)
 from fastsse.config.errors import DEFAULT, ConfigError, Problem
 from fastsse.config.kinds import PATTERN, RULES, is_loopback
 from fastsse.config.limits import LimitOptions
@@ -23,13 +28,14 @@ from fastsse.config.processes import ProcessOptions
 from fastsse.config.redis import RedisOptions
 from fastsse.config.relations import conflicts
 from fastsse.config.rights import RightsOptions
+from fastsse.config.sources import SOURCES, SourceOptions
 from fastsse.config.storing import StoreOptions
 
 ARGUMENT = "an argument"
 _CONFLICT = "conflict"
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
-_EXPLAINED_KINDS = (PATTERN, RULES)
+_EXPLAINED_KINDS = (SOURCES, PATTERN, RULES)
 
 
 # The last base's options come first.
@@ -40,6 +46,7 @@ class Config(
     LimitOptions,
     RightsOptions,
     HttpOptions,
+    SourceOptions,
     RedisOptions,
     HistoryOptions,
     StoreOptions,
@@ -101,9 +108,10 @@ def _shown(config: Config, name: str) -> str:
     """The value of `port` or `topics[0].history_bytes` as text."""
     if name in catalogue():
         return catalogue()[name].show(getattr(config, name))
-    topics, _, key = name.partition(".")
-    rule = config.topics[int(topics.removeprefix("topics[").rstrip("]"))]
-    return rule_catalogue()[key].show(getattr(rule, key))
+    place, _, key = name.partition(".")
+    table, _, index = place.partition("[")
+    rule = getattr(config, table)[int(index.rstrip("]"))]
+    return table_catalogue(table)[key].show(getattr(rule, key))
 
 
 def _problems(error: ValidationError, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -121,8 +129,8 @@ def _field_problem(detail: ErrorDetails) -> Problem:
     known, key = catalogue(), str(loc[0])
     name = key
     if len(loc) > 2:
-        known, key = rule_catalogue(), str(loc[2])
-        name = f"topics[{loc[1]}].{key}"
+        known, key = table_catalogue(str(loc[0])), str(loc[2])
+        name = f"{loc[0]}[{loc[1]}].{key}"
     option = known.get(key)
     if option is None:  # Its value is not shown: it may be a secret under a mistyped name.
         near = closest_name(key, list(known))

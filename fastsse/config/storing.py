@@ -23,7 +23,7 @@ def check_store(store: str) -> str:
         return MEMORY
     if store.startswith(SQLITE):
         return SQLITE + _check_path(store.removeprefix(SQLITE))
-    return _check_redis_url(store)
+    return check_redis_url(store)
 
 
 def _check_path(path: str) -> str:
@@ -36,7 +36,8 @@ def _check_path(path: str) -> str:
     return path
 
 
-def _check_redis_url(url: str) -> str:
+def check_redis_url(url: str) -> str:
+    """A URL that Redis clients know."""
     parts = urlsplit(url)
     _ = parts.port  # Raises ValueError when it is no port.
     if parts.scheme not in _REDIS_SCHEMES or not re.fullmatch(r"[\x21-\x7e]+", url, re.ASCII):

@@ -130,6 +130,11 @@ ADVICE: dict[str, Advice] = {
     "redis_start": Advice(
         "too short: a node that starts beside its Redis gives up before that is ready", _START
     ),
+    "sources": Advice(
+        "a pattern that nobody publishes to; a field or template that entries lack: they are "
+        "skipped",
+        "`fastsse_sources_total`, `fastsse_source_lag_ms`, the log",
+    ),
     "publish_token": Advice("401 for publishers: none sent, or another one", _STATUS),
     "allow_anonymous_publish": Advice(
         "on, where others reach the port: anybody's events in your streams",

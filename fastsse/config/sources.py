@@ -1,0 +1,110 @@
+"""`[[sources]]`: what flows through Redis already, and how it becomes events."""
+
+import json
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fastsse.config.groups import OptionGroup, option
+from fastsse.config.kinds import Choice, Count, Kind, read_list, read_rules
+from fastsse.config.storing import check_redis_url, show_store
+
+__all__ = ["PLACEHOLDER", "SourceOptions", "SourceRule"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+# What a template can hold: the channel or stream, what the n-th wildcard stood for, a field.
+PLACEHOLDER: Final = re.compile(r"\{(channel|stream|[1-9]|field\.[^{}]{1,128})\}")
+_CHANNELS_MAX: Final = 100
+
+SOURCE_NAME = Kind("NAME", "1 to 64 letters, digits or ._-")
+TEMPLATE = Kind(
+    "TEMPLATE", "text with {channel}, {stream}, {1} to {9} or {field.NAME}", example="orders/{1}"
+)
+PATTERNS = Kind("PATTERN", "1 to 100 patterns as PSUBSCRIBE takes them", ",".join)
+REDIS_KEY = Kind("KEY", "a Redis key of 1 to 1024 characters")
+REDIS_URL = Kind("URL", "a redis://, rediss:// or unix:// URL", show_store)
+SOURCES = Kind(
+    "JSON",
+    "a list of at most 100 tables with name and channels or stream",
+    lambda rules: json.dumps([rule.shown() for rule in rules]),
+)
+
+
+def check_name(name: str) -> str:
+    """A name that can stand in metrics and keys."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("must be a name")
+    return name
+
+
+def check_template(template: str) -> str:
+    """A template whose placeholders are known."""
+    rest = PLACEHOLDER.sub("", template)
+    if "{" in rest or "}" in rest:
+        raise ValueError("has a placeholder that is unknown")
+    return template
+
+
+Template = Annotated[
+    str, Field(min_length=1, max_length=1024), AfterValidator(check_template), TEMPLATE
+]
+RedisKey = Annotated[str, Field(min_length=1, max_length=1024), REDIS_KEY]
+
+
+class SourceRule(BaseModel):
+    """One source: channels of Redis, or one of its streams.
+
+    - `channels`: patterns; what is published there now becomes events, and what was while nobody
+      listened is gone. With `stream` instead: every entry does, at least once, by a consumer group.
+    - `topic`, `event`: templates. `{1}` is what the first wildcard of the pattern stood for.
+    - `payload`: `data` takes it as the event's data; `envelope` as the JSON object that
+      `POST /events` takes, in which `topic` may be missing.
+    - `field`: the stream entry's field that holds it; without such a field, all of them as JSON.
+    - `pending`: how many events wait for the log, at most.
+    - `dead_letter`: a stream for what can't become an event; without one that is only logged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AfterValidator(check_name), SOURCE_NAME]
+    url: Annotated[str, AfterValidator(check_redis_url), REDIS_URL] | None = None
+    channels: Annotated[
+        tuple[str, ...], BeforeValidator(read_list), Field(max_length=_CHANNELS_MAX), PATTERNS
+    ] = ()
+    stream: RedisKey | None = None
+    group: RedisKey = "fastsse"
+    topic: Template | None = None
+    event: Template | None = None
+    payload: Annotated[Literal["data", "envelope"], Choice] = "data"
+    field: RedisKey = "data"
+    private: bool = False
+    pending: Annotated[Count, Field(ge=1, le=100_000)] = 1000
+    dead_letter: RedisKey | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.channels) == (self.stream is not None):
+            raise ValueError(f"{self.name} needs either channels or stream")
+        if self.topic is None and self.payload != "envelope":
+            raise ValueError(f"{self.name} needs topic, or envelopes that say it")
+        return self
+
+    def shown(self) -> dict[str, object]:
+        """What was given, without passwords."""
+        given = self.model_dump(exclude_defaults=True)
+        return given | ({"url": show_store(self.url)} if self.url else {})
+
+
+class SourceOptions(OptionGroup):
+    """What becomes events besides what is published here."""
+
+    title = "Sources"
+
+    sources: Annotated[tuple[SourceRule, ...], BeforeValidator(read_rules), SOURCES] = option(
+        (),
+        "Redis channels and streams that become events: name, url (the store's when it is left "
+        "out), channels or stream and group, topic, event, payload, field, private, pending, "
+        "dead_letter. In the file: [[sources]].",
+        max_length=100,
+    )

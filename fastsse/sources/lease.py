@@ -1,0 +1,75 @@
+"""Leases: of the nodes that share a log, one alone takes what is published on channels."""
+
+import asyncio
+import os
+from typing import Final
+
+from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.link import Address, Backoff, Link
+
+__all__ = ["Lease"]
+
+LIFE_MS: Final = 3_000
+RENEWAL_S: Final = 1.0
+_RENEW: Final = (
+    b"if redis.call('GET', KEYS[1]) == ARGV[1] then "
+    b"return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end "
+    b"return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') and 1 or 0"
+)
+_GIVE_UP: Final = (
+    b"if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+)
+
+
+class Lease:
+    """A key that one holder has; who ends gives it up, who dies loses it within 3 s.
+
+    Attributes:
+        is_held: whether this node has it. It is given up in time when it can't be renewed.
+    """
+
+    def __init__(self, address: Address, key: bytes) -> None:
+        self._address = address
+        self._key = key
+        self._holder: Final = os.urandom(12).hex().encode()
+        self._until_s = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        return asyncio.get_running_loop().time() < self._until_s
+
+    async def keep(self) -> None:
+        """Asks for it, and renews it, until it is cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                await backoff.wait()
+                link = await Link.open(self._address)
+            except (AnswerLost, Refusal):
+                continue
+            try:
+                await self._renew(link, backoff)
+            except (AnswerLost, Refusal):
+                continue
+            finally:
+                if self.is_held:
+                    await self._give_up(link)
+                await link.close()
+
+    async def _renew(self, link: Link, backoff: Backoff) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            asked_s = loop.time()
+            has_it = await link.call(b"EVAL", _RENEW, 1, self._key, self._holder, LIFE_MS)
+            # A part of its life is kept as a reserve, for clocks that do not run alike.
+            self._until_s = asked_s + 0.9 * LIFE_MS / 1000 if has_it else 0.0
+            backoff.reset()
+            await asyncio.sleep(RENEWAL_S)
+
+    async def _give_up(self, link: Link) -> None:
+        self._until_s = 0.0
+        try:
+            async with asyncio.timeout(RENEWAL_S):
+                await link.call(b"EVAL", _GIVE_UP, 1, self._key, self._holder)
+        except (AnswerLost, Refusal, TimeoutError):
+            return

@@ -1,0 +1,77 @@
+"""Payloads: bytes from elsewhere as events, by the same rules as everybody's."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from fastsse.config.sources import SourceRule
+from fastsse.errors import FastsseError
+from fastsse.events import Event
+from fastsse.reserved import check_not_reserved
+from fastsse.sources.templates import Template
+
+__all__ = ["Maker"]
+
+_MEMBERS: Final = frozenset(("topic", "data", "event", "id", "retry", "private"))
+
+
+class Maker:
+    """Makes a source's events.
+
+    Arguments:
+        rule: the source.
+        max_bytes: what a payload may have.
+    """
+
+    def __init__(self, rule: SourceRule, max_bytes: int) -> None:
+        self._topic = None if rule.topic is None else Template(rule.topic)
+        self._event = None if rule.event is None else Template(rule.event)
+        self._has_envelope = rule.payload == "envelope"
+        self._private = rule.private
+        self._max_bytes = max_bytes
+
+    def make(self, payload: bytes, words: Mapping[str, str]) -> Event:
+        """The event of a payload. Raises ValueError that says what is wrong with it."""
+        if len(payload) > self._max_bytes:
+            raise ValueError("the payload is larger than max_body")
+        try:
+            event = (
+                self._of_envelope(payload, words)
+                if self._has_envelope
+                else self._of_data(payload, words)
+            )
+            check_not_reserved(event.topics)
+        except FastsseError as error:
+            raise ValueError(str(error)) from None
+        return event
+
+    def _of_data(self, payload: bytes, words: Mapping[str, str]) -> Event:
+        assert self._topic is not None
+        return Event(self._topic.fill(words), payload, self._type(words), private=self._private)
+
+    def _of_envelope(self, payload: bytes, words: Mapping[str, str]) -> Event:
+        members: Any = orjson.loads(payload)
+        if not isinstance(members, dict) or "data" not in members:
+            raise ValueError("no JSON object with data")
+        unknown = members.keys() - _MEMBERS
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is unknown")
+        if "topic" not in members:
+            if self._topic is None:
+                raise ValueError("has no topic")
+            members["topic"] = self._topic.fill(words)
+        data, private = members["data"], members.get("private", self._private)
+        if not isinstance(private, bool):
+            raise ValueError("private must be true or false")
+        return Event(
+            members["topic"],
+            data if isinstance(data, str) else orjson.dumps(data),
+            members["event"] if "event" in members else self._type(words),
+            members.get("id"),
+            members.get("retry"),
+            private,
+        )
+
+    def _type(self, words: Mapping[str, str]) -> str | None:
+        return None if self._event is None else self._event.fill(words)

@@ -1,0 +1,217 @@
+"""What flows through a real Redis reaches streams, whatever else flows there too."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from fastsse.sources import lease, streams
+from tests.redis import cluster
+from tests.redis.cluster import subscribers, until
+from tests.redis.proxy import Proxy
+from tests.redis.server import RedisServer
+
+CHANNELS = {"name": "orders", "channels": ["orders.*"], "topic": "orders/{1}", "event": "{1}"}
+STREAM = {"name": "jobs", "stream": "jobs", "topic": "t"}
+
+
+def listens(redis: RedisServer) -> bool:
+    return bool(redis.client.pubsub_numpat())
+
+
+def has_group(redis: RedisServer) -> bool:
+    return bool(redis.client.exists("jobs")) and bool(redis.client.xinfo_groups("jobs"))
+
+
+async def metric(url: str, name: str) -> float:
+    lines = (await cluster.get(url, "/metrics")).text.splitlines()
+    return float(next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(name)))
+
+
+async def until_metric(url: str, name: str, least: float) -> None:
+    for _ in range(600):
+        if await metric(url, name) >= least:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{name} never was {least}")
+
+
+async def test_a_program_that_publishes_to_channels_reaches_streams(redis: RedisServer) -> None:
+    source = CHANNELS | {"url": redis.url, "dead_letter": "dead"}
+    async with (
+        cluster.node("memory", sources=[source]) as url,
+        subscribers([url], "orders/paid") as (reader,),
+    ):
+        await until(lambda: listens(redis))
+        redis.client.publish("orders.paid", '{"order":1}')
+        redis.client.publish("orders.sent", "another topic")
+        redis.client.publish("other.paid", "another channel")
+        redis.client.publish("orders.pa\nid", "no topic's name")
+        redis.client.publish("orders.paid", b"\xff not text")
+        redis.client.publish("orders.paid", "line 1\nline 2")
+        await reader.saw('{"order":1}', "line 1\nline 2")
+        assert len(reader.seen) == 2
+        assert await metric(url, 'fastsse_sources_total{what="skipped"}') == 2
+        await until(lambda: redis.client.xlen("dead") == 2)
+        letters = [fields for _, fields in redis.client.xrange("dead")]
+        assert letters[1][b"payload"] == b"\xff not text"
+        assert letters[0][b"origin"] == b"orders.pa\nid"
+        assert await metric(url, 'fastsse_source_lag_ms{source="orders"}') == 0
+
+
+async def test_channels_are_taken_once_by_nodes_that_share_a_log(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LIFE_MS", 600)
+    monkeypatch.setattr(lease, "RENEWAL_S", 0.1)
+    async with AsyncExitStack() as first:
+        goes = await first.enter_async_context(cluster.node(redis.url, sources=[CHANNELS]))
+        await until(lambda: redis.client.exists("{fastsse}:source:orders") == 1)
+        async with (
+            cluster.node(redis.url, sources=[CHANNELS]) as stays,
+            subscribers([stays, goes], "orders/x") as (reader, other),
+        ):
+            await until(lambda: listens(redis))
+            for index in range(50):
+                redis.client.publish("orders.x", str(index))
+            await reader.saw("49")
+            await other.saw("49")
+            assert reader.seen == other.seen == list(map(str, range(50)))
+            await first.aclose()
+            # Whoever is left takes over, within the life of a lease.
+            for index in range(600):
+                redis.client.publish("orders.x", f"later {index}")
+                await asyncio.sleep(0.02)
+                if len(reader.seen) > 50:
+                    break
+            assert len(set(reader.seen)) == len(reader.seen) > 50
+
+
+async def test_a_channel_source_comes_back_after_its_redis_was_away(redis: RedisServer) -> None:
+    async with (
+        Proxy(redis.port) as proxy,
+        cluster.node("memory", sources=[CHANNELS | {"url": proxy.url}]) as url,
+        subscribers([url], "orders/x") as (reader,),
+    ):
+        await until(lambda: listens(redis))
+        proxy.cut()
+        await until(lambda: proxy.connections >= 2)
+        await until(lambda: listens(redis))
+        for index in range(600):
+            redis.client.publish("orders.x", str(index))
+            await asyncio.sleep(0.01)
+            if reader.seen:
+                break
+        assert reader.seen
+
+
+async def test_every_entry_of_a_stream_becomes_an_event(redis: RedisServer) -> None:
+    source: dict[str, Any] = STREAM | {
+        "url": redis.url,
+        "event": "{field.kind}",
+        "payload": "envelope",
+        "dead_letter": "dead",
+    }
+    async with (
+        cluster.node("memory", sources=[source]) as url,
+        subscribers([url]) as (reader,),
+    ):
+        await until(lambda: has_group(redis))
+        for index in range(450):
+            redis.client.xadd("jobs", {"kind": "k", "data": f'{{"data":"{index}"}}'})
+        redis.client.xadd("jobs", {"kind": "k", "data": "no envelope"})
+        redis.client.xadd("jobs", {"data": '{"data":"no kind"}'})
+        redis.client.xadd("jobs", {"kind": "k", "data": '{"data":"last","topic":["t","u"]}'})
+        await reader.saw("last")
+        assert reader.seen == [*map(str, range(450)), "last"]
+        await until(lambda: redis.client.xpending("jobs", "fastsse")["pending"] == 0)
+        await until(lambda: redis.client.xlen("dead") == 2)
+        assert await metric(url, 'fastsse_sources_total{what="events"}') == 451
+        await until_metric(url, 'fastsse_sources_total{what="skipped"}', 2)
+
+
+async def test_a_stream_s_place_is_kept_while_nobody_reads(redis: RedisServer) -> None:
+    source = STREAM | {"url": redis.url}
+    async with cluster.node(redis.url, sources=[source]) as url:
+        await until(lambda: has_group(redis))
+        redis.client.xadd("jobs", {"data": "first"})
+        async with subscribers([url], last_event_id="earliest") as (reader,):
+            await reader.saw("first")
+    for index in range(5):
+        redis.client.xadd("jobs", {"data": f"while away {index}"})
+    async with (
+        cluster.node(redis.url, sources=[source]) as url,
+        subscribers([url], last_event_id="earliest") as (reader,),
+    ):
+        await reader.saw("while away 4")
+        assert reader.seen == ["first", *(f"while away {index}" for index in range(5))]
+
+
+async def test_what_a_dead_reader_had_taken_is_taken_over(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LOOK_S", 0.1)
+    redis.client.xgroup_create("jobs", "fastsse", "0", mkstream=True)
+    for index in range(3):
+        redis.client.xadd("jobs", {"data": str(index)})
+    # Read by somebody who was killed before it was published; long ago.
+    redis.client.xreadgroup("fastsse", "dead", {"jobs": ">"})
+    pending = redis.client.xpending_range("jobs", "fastsse", "-", "+", 9)
+    ids = [entry["message_id"] for entry in pending]
+    redis.client.xclaim("jobs", "fastsse", "dead", 0, ids, idle=3_600_000)
+    async with (
+        cluster.node("memory", sources=[STREAM | {"url": redis.url}]) as url,
+        subscribers([url], last_event_id="earliest") as (reader,),
+    ):
+        await reader.saw("0", "1", "2")
+        await until(lambda: redis.client.xpending("jobs", "fastsse")["pending"] == 0)
+
+
+async def test_entries_wait_in_their_stream_while_the_log_takes_none(redis: RedisServer) -> None:
+    """The source's Redis is well; the log's is away."""
+    async with (
+        Proxy(redis.port) as proxy,
+        cluster.node(proxy.url, sources=[STREAM | {"url": redis.url, "pending": 10}]) as url,
+        subscribers([url]) as (reader,),
+    ):
+        await until(lambda: has_group(redis))
+        proxy.target = 1
+        proxy.cut()
+        for index in range(100):
+            redis.client.xadd("jobs", {"data": str(index)})
+        await until_metric(url, 'fastsse_sources_total{what="refused"}', 1)
+        assert 1 <= redis.client.xpending("jobs", "fastsse")["pending"] <= 10
+        proxy.target = redis.port
+        await reader.saw("99")
+        assert sorted(set(reader.seen), key=int) == list(map(str, range(100)))
+        assert reader.gaps == []
+
+
+async def test_a_flood_is_dropped_and_counted_beyond_the_bound(redis: RedisServer) -> None:
+    source = CHANNELS | {"url": redis.url, "pending": 10}
+    async with Proxy(redis.port) as proxy, cluster.node(proxy.url, sources=[source]) as url:
+        await until(lambda: listens(redis))
+        await until(lambda: redis.client.exists("{fastsse}:source:orders") == 1)
+        proxy.target = 1
+        proxy.cut()
+        for index in range(100):
+            redis.client.publish("orders.x", str(index))
+        await until_metric(url, 'fastsse_sources_total{what="dropped"}', 80)
+        await until_metric(url, 'fastsse_source_lag_ms{source="orders"}', 0)
+        proxy.target = redis.port
+
+
+async def test_a_key_that_is_no_stream_stops_nothing_else(redis: RedisServer) -> None:
+    redis.client.set("jobs", "not a stream")
+    sources = [STREAM | {"url": redis.url}, CHANNELS | {"url": redis.url}]
+    async with (
+        cluster.node("memory", sources=sources) as url,
+        subscribers([url], "orders/x") as (reader,),
+    ):
+        await until(lambda: listens(redis))
+        redis.client.publish("orders.x", "here")
+        await reader.saw("here")
+        await until_metric(url, 'fastsse_sources_total{what="reconnects"}', 2)
+        redis.client.delete("jobs")
+        await until(lambda: has_group(redis))

@@ -1,0 +1,113 @@
+"""Names of channels become topics and event types, as the configuration says."""
+
+import pytest
+
+from fastsse.config import Config, ConfigError
+from fastsse.config.sources import SourceRule
+from fastsse.sources.payloads import Maker
+from fastsse.sources.templates import Template, compile_pattern, words_of
+
+
+@pytest.mark.parametrize(
+    ("pattern", "channel", "words"),
+    [
+        ("orders.*", "orders.17.paid", {"1": "17.paid"}),
+        ("orders.*.*", "orders.17.paid", {"1": "17", "2": "paid"}),
+        ("h?llo", "hallo", {"1": "a"}),
+        ("h[ae]llo", "hello", {"1": "e"}),
+        ("h[^e]llo", "hallo", {"1": "a"}),
+        ("h[a-c]llo", "hbllo", {"1": "b"}),
+        (r"a\*b.*", "a*b.c", {"1": "c"}),
+        ("**", "x\ny", {"1": "x\ny"}),
+        ("plain", "plain", {}),
+        ("a.b+c", "a.b+c", {}),
+    ],
+)
+def test_wildcards_stand_for_what_redis_matched(
+    pattern: str, channel: str, words: dict[str, str]
+) -> None:
+    assert words_of(compile_pattern(pattern), channel) == {"channel": channel} | words
+
+
+def test_a_template_is_filled_or_says_what_it_lacks() -> None:
+    template = Template("orders/{1}/{field.kind}/{channel}")
+    assert template.fill({"1": "7", "field.kind": "x", "channel": "c"}) == "orders/7/x/c"
+    with pytest.raises(ValueError, match=r"field\.kind"):
+        template.fill({"1": "7", "channel": "c"})
+
+
+def maker(**rule: object) -> Maker:
+    given = {"name": "s", "channels": ["a.*"], "topic": "t/{1}"} | rule
+    return Maker(SourceRule.model_validate(given), 100)
+
+
+def test_an_envelope_says_what_a_publish_can_say() -> None:
+    make = maker(payload="envelope", event="{1}").make
+    event = make(b'{"topic":["a","b"],"data":{"x":1},"event":"e","id":"i","private":true}', {})
+    assert (event.topics, event.data, event.event) == (("a", "b"), b'{"x":1}', b"e")
+    assert (event.id, event.private) == (b"i", True)
+    event = make(b'{"data":"text"}', {"1": "one"})
+    assert (event.topics, event.data, event.event) == (("t/one",), b"text", b"one")
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"", "empty document"),
+        (b"[1]", "no JSON object"),
+        (b'{"topic":"a"}', "with data"),
+        (b'{"data":"x","color":1}', "'color' is unknown"),
+        (b'{"data":"x","topic":7}', "topic"),
+        (b'{"data":"x","event":"a\\nb"}', "CR, LF or NUL"),
+        (b'{"data":"x","id":"1-1"}', "id"),
+        (b'{"data":"x","private":1}', "private"),
+        (b'{"data":"x","topic":"/.well-known/mercure/x"}', "server's own"),
+        (b'{"data":"' + b"x" * 200 + b'"}', "larger than max_body"),
+    ],
+)
+def test_a_payload_that_can_t_be_an_event_says_why(payload: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        maker(payload="envelope").make(payload, {"1": "x"})
+
+
+def test_data_is_held_to_the_encoder_s_rules() -> None:
+    with pytest.raises(ValueError, match="UTF-8"):
+        maker().make(b"\xff", {"1": "x"})
+    with pytest.raises(ValueError, match="control characters"):
+        maker().make(b"x", {"1": "a\nb"})
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        maker(event="{1}", topic="t").make(b"x", {"1": "a\nb"})
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"name": "a b", "channels": ["x"], "topic": "t"}, "sources[0].name"),
+        ({"name": "a", "topic": "t"}, "either channels or stream"),
+        ({"name": "a", "channels": ["x"], "stream": "s", "topic": "t"}, "either channels or"),
+        ({"name": "a", "channels": ["x"]}, "needs topic"),
+        ({"name": "a", "channels": ["x"], "topic": "{0}"}, "sources[0].topic"),
+        ({"name": "a", "channels": ["x"], "topic": "{x}"}, "sources[0].topic"),
+        ({"name": "a", "channels": ["x"], "topic": "t", "url": "http://x"}, "sources[0].url"),
+        ({"name": "a", "channels": ["x"], "topic": "t", "pending": 0}, "sources[0].pending"),
+        ({"name": "a", "channels": ["x"], "topic": "t", "colour": 1}, "colour"),
+        ({"name": "a", "channels": ["x"], "topic": "t"}, "given when store is no Redis"),
+    ],
+)
+def test_a_source_that_can_t_be_is_refused_by_name(source: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(sources=[source])
+    assert said in str(caught.value)
+
+
+def test_a_password_is_never_shown() -> None:
+    url = "redis://me:hidden@127.0.0.1/0"
+    with pytest.raises(ConfigError) as caught:
+        Config(sources=[{"name": "a", "url": url, "channels": ["x"], "topic": "t", "pending": -1}])
+    assert "hidden" not in str(caught.value)
+    config = Config(sources=[{"name": "a", "url": url, "channels": ["x"], "topic": "t"}])
+    from fastsse.config import catalogue
+
+    shown = catalogue()["sources"].show(config.sources)
+    assert "hidden" not in shown
+    assert "127.0.0.1" in shown
