@@ -32,7 +32,7 @@ serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000"
 
 # Much of the suite is waiting, so more of it at once than there are cores.
 test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part, JOBS=0 one by one)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.test-installed  ## ruff and mypy
 	$(BIN)/ruff check .

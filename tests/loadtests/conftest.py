@@ -26,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "locust_run(name): the test reads this run's results")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The runs are started once, so one process has all that look at them."""
+    for item in items:
+        if item.get_closest_marker("locust_run") is not None:
+            item.add_marker(pytest.mark.xdist_group("locust"))
+
+
 def free_port() -> int:
     """A free one below those that the kernel gives out, for programs that must be told theirs
     beforehand."""
@@ -146,10 +154,9 @@ def running(
     names = {str(mark.args[0]) for mark in marks if mark is not None}
     folder = tmp_path_factory.mktemp("locust")
     wanted = {name: RUNS[name] for name in sorted(names)}
+    options = {run.server_name: run.server for run in wanted.values() if run.server_name}
     servers: dict[str | None, Server] = {
-        run.server_name: Server(run.server, folder / f"server-{run.server_name}.log")
-        for run in wanted.values()
-        if run.server_name is not None
+        name: Server(given, folder / f"server-{name}.log") for name, given in options.items()
     }
     runs = {
         name: Running(run, folder / name, servers.get(run.server_name))
