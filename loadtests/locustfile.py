@@ -91,7 +91,7 @@ def _lead(environment: Environment, trial: Trial, web_ui: WebUI | None) -> None:
 
     def write(**_: Any) -> None:
         if server is not None:
-            server.stop()
+            server.end()
         if trial.options.figures:
             closing.write(Path(trial.options.figures))
 

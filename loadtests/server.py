@@ -24,6 +24,7 @@ class OwnServer:
         self._command = shlex.split(command)
         self._url = url
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
 
     def start(self) -> None:
         """Returns once it answers. Raises a Refusal when it does not, or another does already."""
@@ -47,12 +48,18 @@ class OwnServer:
     def restart(self) -> None:
         """Stops it as an operator would (SIGTERM, which lets it drain) and starts it again."""
         log.info("Restarting the server.")
-        self.stop()
-        self.start()
-        log.info("The server is back.")
+        self._stop()
+        # The run may be over by now.
+        if not self._ended:
+            self.start()
+            log.info("The server is back.")
 
-    def stop(self) -> None:
-        """Idempotent."""
+    def end(self) -> None:
+        """Stops it for good. Idempotent."""
+        self._ended = True
+        self._stop()
+
+    def _stop(self) -> None:
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
