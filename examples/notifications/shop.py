@@ -1,0 +1,12 @@
+"""The shop: a program that has never heard of fastsse. It tells whoever listens of its orders.
+
+python shop.py alice '{"order": 17, "state": "paid"}'
+"""
+
+import os
+import sys
+
+import redis
+
+user, text = sys.argv[1:]
+redis.Redis.from_url(os.environ["FASTSSE_STORE"]).publish(f"orders.{user}", text)

