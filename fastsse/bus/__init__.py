@@ -19,7 +19,7 @@ control:
   hub whose store is `memory` waits for that many (a second at most) and goes on from what they
   have.
 - `key` is a worker process's own, 8 random bytes: never used by another one.
-- `run_hub` returns the process's exit status after SIGTERM or SIGINT. Stop the workers first.
+- `run_hub` returns the process's exit status after SIGTERM. Stop the workers first.
 - A worker that the hub gave up (it could not keep up, or has what the hub never had) is told so:
   `backbone.ended` is a future with the reason; the worker must end, and may be started anew.
 - While there is no hub `backbone.trouble` says so. Streams stay open, publishers wait for at most

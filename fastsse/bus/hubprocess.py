@@ -18,6 +18,7 @@ from fastsse.config.storing import MEMORY
 from fastsse.control import MakeDesk, Store
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
+from fastsse.sources import Sources
 
 __all__ = ["HubProcess", "run_hub"]
 
@@ -39,7 +40,7 @@ def run_hub(
     restarted: bool = False,
     makers: MakersFor = no_desks,
 ) -> int:
-    """Runs the hub process until SIGTERM or SIGINT, and returns its exit status.
+    """Runs the hub process until SIGTERM, and returns its exit status.
 
     Arguments:
         config: of which it uses the store, the history's limits and the largest body.
@@ -65,8 +66,7 @@ async def _serve(
 ) -> int:
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled.set)
+    loop.add_signal_handler(signal.SIGTERM, signalled.set)
     hub = await HubProcess.start(config, listening, workers, restarted, makers)
     try:
         ready()
@@ -80,8 +80,11 @@ async def _serve(
 class HubProcess:
     """A hub that serves, in whatever loop it was started."""
 
-    def __init__(self, exchange: Exchange, server: asyncio.AbstractServer) -> None:
+    def __init__(
+        self, exchange: Exchange, server: asyncio.AbstractServer, sources: Sources
+    ) -> None:
         self.exchange: Final = exchange
+        self._sources = sources
         self._server = server
 
     @classmethod
@@ -96,20 +99,27 @@ class HubProcess:
     ) -> "HubProcess":
         """Opens the store and takes workers. Arguments as `run_hub`; `now_ms` is the clock."""
         backbone, store = await _open_backbone(config, now_ms)
-        exchange = Exchange(backbone, Limits(config.max_body), makers(backbone.counters), store)
+        sources = Sources(config, backbone.append)
+
+        def counters() -> Mapping[str, int]:
+            return {**backbone.counters(), **sources.counters()}
+
+        exchange = Exchange(backbone, Limits(config.max_body), makers(counters), store)
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Peer(exchange).link, sock=listening
         )
-        hub = cls(exchange, server)
+        hub = cls(exchange, server, sources)
         if restarted and isinstance(backbone, KeptMemory):
             await Rebuild(exchange, backbone, workers).run()
         else:
             exchange.open()
+        sources.begin()
         return hub
 
     async def close(self) -> None:
         """Takes nobody any more, lets go of all workers, ends the store."""
         self._server.close()
+        await self._sources.close()
         await self.exchange.close()
 
 

@@ -168,7 +168,7 @@ class Peer:
             backbone.trouble or "",
         )
         self.send(welcome.pack())
-        log.info("A worker came.", worker=self.worker, behind=head != self.head)
+        log.debug("A worker came.", worker=self.worker, behind=head != self.head)
         self.link.on_drained = self._catch_up
         self._catch_up()
 
