@@ -160,7 +160,7 @@ class Node:
             waiting = [client.sock for client in self.clients if reading and not client.is_ended]
             fds = [self.sender.notice_fd, *(sock.fileno() for sock in waiting)]
             is_busy = self.store.answer()
-            ready, _, _ = select.select(fds, [], [], 0 if is_busy else 1)
+            ready, _, _ = select.select(fds, [], [], 0 if is_busy else 0.05)
             if self.sender.notice_fd in ready:
                 self.hub.streams.read_notices()
             if reading:
