@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -45,10 +45,17 @@ class Server:
 
     Args:
         cpu: the core that all its threads stay on; below 0: any.
+        environment: variables beside those of this process.
     """
 
-    def __init__(self, cpu: int = -1, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        cpu: int = -1,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.options = list(options)
+        self._environment = {**os.environ, **(environment or {})}
         self._cpu = cpu
         self.url = ""
 
@@ -62,6 +69,7 @@ class Server:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
+            env=self._environment,
         )
         if self._cpu >= 0:
             os.sched_setaffinity(self._process.pid, {self._cpu})

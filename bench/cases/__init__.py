@@ -22,6 +22,8 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "churn": arrivals.churn,
     "publish": publishing.publish_single,
     "publish-ndjson": publishing.publish_batch,
+    "publish-written": publishing.publish_written,
+    "publish-synced": publishing.publish_synced,
     "slow": slow.never_read,
     "slow-10k": slow.read_slowly,
     "neighbour": neighbour.neighbour,

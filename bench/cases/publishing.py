@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
 from bench.cases.case import Result, Setup
 from bench.load import others_busy
 from bench.machine import busy_us
+from bench.server import Server, UnderTest
+from bench.slow_disk import slow_syncs
 from fastsse.swarm import OpenLoop, Schedule
 
 
-def publish_speed(setup: Setup, name: str, batch: int, connections: int, least: int) -> Result:
-    """A closed loop over keep-alive connections, nobody subscribed."""
+def publish_speed(
+    setup: Setup,
+    name: str,
+    batch: int,
+    connections: int,
+    least: int,
+    start: Callable[[], AbstractContextManager[UnderTest]] | None = None,
+    kept: str = "",
+) -> Result:
+    """A closed loop over keep-alive connections, nobody subscribed.
+
+    Args:
+        start: starts another server than the set-up's.
+        kept: where that one keeps events, for the title.
+    """
     samples = []
     seconds = setup.seconds(4)
     for _ in range(setup.repeats):
-        with setup.server() as server:
+        with (start or setup.server)() as server:
             cpu_before, busy_before = server.cpu_us(), busy_us()
             figures = OpenLoop(
                 Schedule(
@@ -42,7 +61,7 @@ def publish_speed(setup: Setup, name: str, batch: int, connections: int, least: 
         )
         samples[-1]["others_busy"] = others_busy(samples[-1], busy, taken_s)
     kind = "single" if batch == 1 else f"NDJSON, {batch} a batch"
-    title = f"publish over {connections} keep-alive connections, {kind}"
+    title = f"publish over {connections} keep-alive connections, {kind}{kept}"
     result = Result(name, title, f"≥ {least:,}/s", samples, ("a_second", "events/s"))
     result.is_fan_out = False
     result.met = result.median("a_second") >= least and not result.median("refused")
@@ -56,3 +75,32 @@ def publish_single(setup: Setup) -> Result:
 
 def publish_batch(setup: Setup) -> Result:
     return publish_speed(setup, "publish-ndjson", 200, 8, 150_000)
+
+
+@contextmanager
+def stored(setup: Setup, ack: str, environment: Mapping[str, str]) -> Iterator[UnderTest]:
+    """A server that keeps events in a new file."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ("--store", f"sqlite:{folder}/history.db", "--ack", ack)
+        with Server(setup.server_cpu, options, environment) as server:
+            yield server
+
+
+def publish_written(setup: Setup) -> Result:
+    """Each event is in a file when its publisher is answered."""
+
+    def start() -> AbstractContextManager[UnderTest]:
+        return stored(setup, "written", {})
+
+    return publish_speed(setup, "publish-written", 1, 64, 10_000, start, ", sqlite, written")
+
+
+def publish_synced(setup: Setup) -> Result:
+    """Each event is on a disk whose syncs take 5 ms more when its publisher is answered."""
+    environment = slow_syncs(5)
+
+    def start() -> AbstractContextManager[UnderTest]:
+        return stored(setup, "synced", environment)
+
+    kept = ", sqlite, synced, each fsync 5 ms longer"
+    return publish_speed(setup, "publish-synced", 1, 64, 5_000, start, kept)

@@ -24,10 +24,12 @@ class Trouble(NamedTuple):
 
     `words` are for `/readyz`, publishers and the log. After some failures nothing that this
     process believes of the file may be believed any longer: it `must_reopen` it and read it again.
+    What is unknown is probably a mistake of ours.
     """
 
     words: str
     must_reopen: bool
+    is_unknown: bool = False
 
 
 _OF_PRIMARY_CODE: Final = {
@@ -66,4 +68,4 @@ def trouble_of(error: Exception) -> Trouble:
         known = _OF_PRIMARY_CODE.get(code & 0xFF)
         if known is not None:
             return known
-    return Trouble(f"{type(error).__name__}: {error}", True)
+    return Trouble(f"{type(error).__name__}: {error}", True, is_unknown=True)

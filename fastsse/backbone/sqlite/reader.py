@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.reading import Reading
 from fastsse.backbone.sqlite.schema import Connect, open_reading
 from fastsse.errors import FastsseError, Refused
@@ -98,7 +97,8 @@ class Reader:
         with self._in_use:
             try:
                 return question(self._opened())
-            except (sqlite3.Error, HistoryError, ValueError) as error:
+            except Exception as error:
+                # Whatever it was: whoever asked gets an answer, and the next one too.
                 log.error("History can't be read.", path=self._path, error=str(error))
                 self._drop()
                 return Refused("backbone", READ_AGAIN_S)

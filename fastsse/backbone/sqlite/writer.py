@@ -7,6 +7,7 @@ refused, trouble that begins and ends.
 
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -32,6 +33,9 @@ GROUP_EVENTS: Final = 1_024
 # How often the file is looked at when nothing else happens, and tried again in trouble.
 IDLE_S: Final = 1.0
 AGAIN_S: Final = 0.5
+# Of the time that the last commit took, the most that is spent on waiting for more to commit.
+GATHER_SHARE: Final = 0.3
+GATHER_STEP_S: Final = 0.000_2
 # While publishers wait, tidying gets a step this often.
 TIDY_EVERY_S: Final = 0.01
 
@@ -59,7 +63,6 @@ class Stored(NamedTuple):
 
 
 Work = Batch | Put | Barrier
-_CAUGHT: Final = (sqlite3.Error, HistoryError, OSError, ValueError, ArithmeticError, LookupError)
 
 
 class Writer:
@@ -110,6 +113,8 @@ class Writer:
         self._owed: list[Batch] = []
         self._puts: dict[str, bytes | None] = {}
         self._tidied_s = 0.0
+        self._commit_s = 0.0
+        self._expected = self._before = 0
         self.commits = 0
         self.failures = 0
 
@@ -135,6 +140,8 @@ class Writer:
         while True:
             self._wake.clear()
             stopping = self._stop_at is not None
+            if self._queue and not stopping:
+                self._gather()
             work = self._take()
             if self._trouble is None:
                 self._store(work)
@@ -145,6 +152,13 @@ class Writer:
             if not self._queue:
                 self._wake.wait(self._tidy())
         self._end()
+
+    def _gather(self) -> None:
+        """Gives those who were just answered a moment to come again: a commit that begins with the
+        first of them makes all others wait for two."""
+        deadline_s = self._monotonic_s() + self._commit_s * GATHER_SHARE
+        while len(self._queue) < self._expected and self._monotonic_s() < deadline_s:
+            time.sleep(GATHER_STEP_S)
 
     def _take(self) -> list[Work]:
         """What waits, up to one transaction's worth."""
@@ -163,13 +177,14 @@ class Writer:
         try:
             if batches or self._puts:
                 self._commit(batches)
-        except _CAUGHT as error:
+        except Exception as error:
             self._fail(error, batches)
         self._pass_barriers(work)
 
     def _commit(self, batches: list[Batch]) -> None:
         """Stores batches and tells of them. What one transaction did not take is in none."""
         file = self._file
+        began_s = self._monotonic_s()
         if not file.is_in_place():
             raise HistoryError(file.path, "is gone from its place")
         lease = None
@@ -185,6 +200,10 @@ class Writer:
             self._store_puts(connection)
             if lease is not None:
                 file.update(leased_through=lease, ack=self._ack, boot=boot_id())
+        self._commit_s = self._monotonic_s() - began_s
+        # Publishers who wait for each answer come in two crowds when the last crowd was small.
+        self._expected = max(len(batches), self._before)
+        self._before = len(batches)
         self._puts.clear()
         self._owed = []
         self.commits += 1
@@ -211,10 +230,17 @@ class Writer:
 
     def _fail(self, error: Exception, batches: list[Batch]) -> None:
         """Something went wrong: nothing is stored until it is right again."""
+        # Whatever it was, a thread that ended would leave publishers without any answer.
         trouble = trouble_of(error)
         self.failures += 1
         if self._trouble is None or self._trouble.words != trouble.words:
-            log.error("History can't be written.", path=self._file.path, why=trouble.words)
+            unknown = error if trouble.is_unknown else None
+            log.error(
+                "History can't be written.",
+                path=self._file.path,
+                why=trouble.words,
+                exc_info=unknown,
+            )
         self._trouble = trouble
         self._must_reopen = self._must_reopen or trouble.must_reopen
         self._doubtful += batches
@@ -245,7 +271,7 @@ class Writer:
             if self._checkpointer.finished():
                 checkpoint(self._file.connection)
             more = self._retention.step()
-        except _CAUGHT as error:
+        except Exception as error:
             self._fail(error, [])
             return AGAIN_S
         self._tidied_s = self._monotonic_s()
@@ -271,7 +297,7 @@ class Writer:
                 self._must_reopen = False
             self._settle()
             self._try_out()
-        except _CAUGHT as error:
+        except Exception as error:
             self._fail(error, list(self._owed))
             return
         self._trouble = None
@@ -316,5 +342,5 @@ class Writer:
         try:
             with self._file.transaction(synced=True):
                 self._file.update(leased_through=place_of(self._stop_at), ack="", boot="")
-        except _CAUGHT as error:
+        except Exception as error:
             log.warning("History was not closed cleanly.", why=trouble_of(error).words)
