@@ -102,6 +102,8 @@ class Worker:
             self.entrance.serve(sockets, self._figures, lambda: self._backbone.trouble, number)
             # Beside the log: where others share it, it is not here.
             self._sources = Sources(config, hub.publish) if is_alone else None
+            if self._sources is not None:
+                self._sources.begin()
             self._tick()
             self._sweep()
             undo.callback(self._stop_timers)

@@ -28,7 +28,7 @@ COUNTS: Final = (
 )
 
 
-class _Source(Protocol):
+class _Part(Protocol):
     async def run(self) -> None: ...
 
 
@@ -45,8 +45,12 @@ class Sources:
         self._counts: Counter[str] = Counter()
         self._intakes: list[Intake] = []
         self._tasks: list[asyncio.Task[None]] = []
-        for rule in config.sources:
-            self._begin(rule, publish)
+        self._publish = publish
+        self._parts = [part for rule in config.sources for part in self._made(rule)]
+
+    def begin(self) -> None:
+        """Starts them, when the log can be appended to."""
+        self._tasks = [_begun(part) for part in self._parts]
 
     def counters(self) -> dict[str, int]:
         """What sources counted, and how far behind each is, in ms; nothing without sources."""
@@ -61,28 +65,28 @@ class Sources:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, rule: SourceRule, publish: Publish) -> None:
+    def _made(self, rule: SourceRule) -> "tuple[_Part, _Part]":
         config = self._config
         url = rule.url or config.store
         address = Address(url, config.redis_timeout)
         maker = Maker(rule, config.max_body)
-        intake = Intake(rule.name, publish, self._counts)
+        intake = Intake(rule.name, self._publish, self._counts)
         letters = DeadLetters(address, rule.dead_letter, rule.name)
         self._intakes.append(intake)
-        source: _Source
+        source: _Part
         if rule.stream is None:
             key = Keys(config.redis_stream).prefix + b"source:" + rule.name.encode()
             lease = Lease(address, key) if "://" in config.store else None
             source = ChannelSource(rule, address, maker, intake, lease, letters)
         else:
             source = StreamSource(rule, address, maker, intake, letters)
-        self._tasks += [_begun(source), _begun(letters)]
+        return source, letters
 
 
-def _begun(source: _Source) -> "asyncio.Task[None]":
+def _begun(part: _Part) -> "asyncio.Task[None]":
     async def run() -> None:
         try:
-            await source.run()
+            await part.run()
         except Exception:
             log.exception("A source failed and stopped.")
 

@@ -1,6 +1,7 @@
 """What flows through a real Redis reaches streams, whatever else flows there too."""
 
 import asyncio
+import pathlib
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -215,3 +216,29 @@ async def test_a_key_that_is_no_stream_stops_nothing_else(redis: RedisServer) ->
         await until_metric(url, 'fastsse_sources_total{what="reconnects"}', 2)
         redis.client.delete("jobs")
         await until(lambda: has_group(redis))
+
+
+async def test_a_service_with_workers_has_each_source_once(
+    redis: RedisServer, tmp_path: pathlib.Path
+) -> None:
+    options = tmp_path / "fastsse.toml"
+    options.write_text(
+        """[[sources]]
+        name = "orders"
+        channels = ["orders.*"]
+        topic = "orders/{1}"
+        """
+    )
+    async with (
+        cluster.process(redis.url, "--workers", "2", "--config", str(options)) as url,
+        subscribers([url] * 4, "orders/x") as readers,
+    ):
+        await until(lambda: listens(redis))
+        await until(lambda: redis.client.exists("{fastsse}:source:orders") == 1)
+        redis.client.publish("orders.x", "once")
+        redis.client.publish("orders.x", "last")
+        for reader in readers:
+            await reader.saw("last")
+            assert reader.seen == ["once", "last"]
+        await until_metric(url, 'fastsse_sources_total{what="events"}', 2)
+        assert redis.client.pubsub_numpat() == 1
