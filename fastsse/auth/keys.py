@@ -59,14 +59,19 @@ class Key:
         until_s: unix seconds from which it is not valid any more.
     """
 
-    __slots__ = ("_verifiers", "kid", "until_s")
+    __slots__ = ("_hmacs", "_verifiers", "kid", "until_s")
 
     def __init__(
         self, prepared: dict[str, Any], kid: str | None = None, until_s: float | None = None
     ) -> None:
         self._verifiers: Final = {
-            name: (None if name in HMAC else _algorithms()[name], prepared[name])
-            for name in prepared
+            name: (_algorithms()[name], key) for name, key in prepared.items() if name not in HMAC
+        }
+        # Begun once with the secret, copied for each token.
+        self._hmacs: Final = {
+            name: hmac.new(key, digestmod=_HASHES[name])
+            for name, key in prepared.items()
+            if name in HMAC
         }
         self.kid: Final = kid
         self.until_s: Final = until_s
@@ -74,23 +79,26 @@ class Key:
     @property
     def algorithms(self) -> frozenset[str]:
         """The names of what it may verify."""
-        return frozenset(self._verifiers)
+        return frozenset(self._verifiers) | frozenset(self._hmacs)
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
         """Whether the signature is this key's. False for an algorithm that it is not meant for.
 
         Secrets are compared in constant time.
         """
+        begun = self._hmacs.get(algorithm)
+        if begun is not None:
+            code = begun.copy()
+            code.update(message)
+            return hmac.compare_digest(code.digest(), signature)
         verifier = self._verifiers.get(algorithm)
         if verifier is None:
             return False
         how, key = verifier
-        if how is None:
-            return hmac.compare_digest(hmac.digest(key, message, _HASHES[algorithm]), signature)
         return how.verify(message, key, signature)
 
     def __repr__(self) -> str:
-        return f"Key({', '.join(sorted(self._verifiers))})"
+        return f"Key({', '.join(sorted(self.algorithms))})"
 
 
 def read_key(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ ANY: Final = "*"
 REVOKE_TOPIC: Final = "$fastsse/revoke"
 
 _RESERVED: Final = "$"
+_KNOWN_MAX: Final = 8
 
 # A subject's name is chosen by others; without our key none can be made that meets another's hash.
 _HASH_KEY: Final = secrets.token_bytes(16)
@@ -155,8 +157,17 @@ class Rights:
 
 
 def _simplest(selectors: Iterable[str]) -> tuple[str, ...]:
-    wanted = set(selectors)
+    given = tuple(selectors)
+    return _known_simplest(given) if len(given) <= _KNOWN_MAX else _sorted(given)
+
+
+def _sorted(given: tuple[str, ...]) -> tuple[str, ...]:
+    wanted = set(given)
     return (ANY,) if ANY in wanted else tuple(sorted(wanted))
+
+
+# Many tokens grant the same few: they share one tuple.
+_known_simplest: Final = lru_cache(maxsize=4096)(_sorted)
 
 
 #: A subscriber without a token, where that is allowed: public events only.

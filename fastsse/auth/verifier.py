@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from fastsse.auth.claims import Expected, read_rights
 from fastsse.auth.jwks import KeySet
@@ -21,6 +21,7 @@ Side = Literal["publish", "subscribe"]
 REMEMBERED_MAX: Final = 50_000
 REMEMBERED_MAX_BYTES: Final = 64 * 1024 * 1024
 _RIGHTS_BYTES: Final = 1024
+_NEVER_S: Final = float("inf")
 
 
 class KeyRing:
@@ -64,10 +65,8 @@ def _signer(keys: Sequence[Key], token: Token, now_s: float) -> Key | None:
     return None
 
 
-class _Known(NamedTuple):
-    rights: Rights
-    until_s: float
-    size_bytes: int
+# The rights, until when they are good, and what they are counted as.
+_Known = tuple[Rights, float, int]
 
 
 class _Memory:
@@ -87,15 +86,15 @@ class _Memory:
         known = self._known.get(name)
         if known is None:
             return None
-        if now_s < known.until_s:
-            return known.rights
+        if now_s < known[1]:
+            return known[0]
         self._drop(name)
         return None
 
     def put(self, name: bytes, rights: Rights, until_s: float, token_bytes: int) -> None:
-        known = _Known(rights, until_s, _RIGHTS_BYTES + 4 * token_bytes)
-        self._known[name] = known
-        self._bytes += known.size_bytes
+        size_bytes = _RIGHTS_BYTES + 4 * token_bytes
+        self._known[name] = (rights, until_s, size_bytes)
+        self._bytes += size_bytes
         while len(self._known) > REMEMBERED_MAX or self._bytes > REMEMBERED_MAX_BYTES:
             self._drop(next(iter(self._known)))
 
@@ -104,7 +103,7 @@ class _Memory:
         self._bytes = 0
 
     def _drop(self, name: bytes) -> None:
-        self._bytes -= self._known.pop(name).size_bytes
+        self._bytes -= self._known.pop(name)[2]
 
     def __len__(self) -> int:
         return len(self._known)
@@ -136,10 +135,10 @@ class Verifier:
         Raises Unauthorised with the reason, or KeysMissing. O(bytes) and a signature at first,
         later a hash.
         """
-        ring = self._rings.get(side)
+        ring, now_s = self._rings.get(side), self._now_s()
         if ring is None:
             raise Unauthorised("There is no key for subscribers' tokens here.")
-        memory, now_s = self._memories[side], self._now_s()
+        memory = self._memories[side]
         if ring.key_set is not None and ring.key_set.generation != memory.generation:
             memory.clear()
             memory.generation = ring.key_set.generation
@@ -151,8 +150,10 @@ class Verifier:
         token = open_token(raw)
         key = ring.verify(token, now_s)
         rights = read_rights(read_payload(token), self._expected, side, now_s)
-        ends = [end_s for end_s in (rights.expires_s, key.until_s) if end_s is not None]
-        memory.put(name, rights, min(ends, default=float("inf")), len(raw))
+        until_s = _NEVER_S if rights.expires_s is None else rights.expires_s
+        if key.until_s is not None:
+            until_s = min(until_s, key.until_s)
+        memory.put(name, rights, until_s, len(raw))
         return rights
 
     @property
