@@ -50,7 +50,7 @@ class BusBackbone:
         self._uplink = uplink
         self._key = key
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(uplink.send, patience_s)
+        self._outbox = Outbox(uplink.send_now, patience_s)
         self._questions = Questions(uplink.send, patience_s)
         self._patience_s = patience_s
         self._head = 0

@@ -50,6 +50,7 @@ class Link(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self._is_due = False
         self._closed = asyncio.Event()
 
     @property
@@ -59,13 +60,18 @@ class Link(asyncio.BufferedProtocol):
 
     def send(self, frame: bytes) -> None:
         """Sends a whole frame with the others of this turn; nothing when the link is lost."""
-        out = self._out
-        if not out:
-            self._loop.call_soon(self.flush)
-        out.append(frame)
+        self._out.append(frame)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._flush_if_due)
+
+    def send_now(self, frame: bytes) -> None:
+        """The same, for who knows that nothing follows in this turn."""
+        self._out.append(frame)
+        self.flush()
 
     def flush(self) -> None:
-        """Writes what was sent in this turn. O(bytes)."""
+        """Writes what was sent so far."""
         out, self._out = self._out, []
         transport = self._transport
         if transport is None or not out:
@@ -141,6 +147,11 @@ class Link(asyncio.BufferedProtocol):
         """The transport holds little again."""
         self.is_full = False
         self.on_drained()
+
+    def _flush_if_due(self) -> None:
+        self._is_due = False
+        if self._out:
+            self.flush()
 
     def _lose(self, why: str) -> None:
         if self._transport is not None:

@@ -89,6 +89,10 @@ class Peer:
         """Sends a whole frame."""
         self.link.send(data)
 
+    def send_now(self, data: bytes) -> None:
+        """Sends a whole frame, and what was sent before it in this turn."""
+        self.link.send_now(data)
+
     def tell(self, data: bytes) -> None:
         """Sends a whole frame, unless the worker still waits to be welcomed."""
         if self._is_taken:

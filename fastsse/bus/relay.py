@@ -25,8 +25,8 @@ _COUNT: Final = struct.Struct("<I")
 class Listener(Protocol):
     """A worker that is up to date."""
 
-    def send(self, data: bytes) -> None:
-        """Sends a whole frame."""
+    def send_now(self, data: bytes) -> None:
+        """Sends a whole frame, and what was sent before it in this turn."""
 
 
 class Relay:
@@ -76,7 +76,7 @@ class Relay:
             self.head = last
             self._remember(last, data)
             for listener in tuple(self._live):
-                listener.send(data)
+                listener.send_now(data)
 
     def listen(self, listener: Listener) -> None:
         """Has a worker get every frame from now on. It has everything up to `head`."""

@@ -84,6 +84,11 @@ class Uplink:
         assert self._link is not None
         self._link.send(data)
 
+    def send_now(self, data: bytes) -> None:
+        """The same, for who knows that nothing follows in this turn."""
+        assert self._link is not None
+        self._link.send_now(data)
+
     async def close(self) -> None:
         """Ends it; what was sent leaves first. Nothing is called any more."""
         self._beating.cancel()
