@@ -10,10 +10,17 @@ from fastsse.figures import figures_desk
 from fastsse.metrics import Counters
 from fastsse.presence import SUBJECT as PRESENCE
 from fastsse.presence import PresenceDesk
+from fastsse.shares import SUBJECT as SHARES
+from fastsse.shares import SharesDesk
 
 __all__ = ["desk_makers"]
 
 
 def desk_makers(own: Counters = dict) -> Mapping[str, MakeDesk]:
     """What makes them. `own` are counters of the desks' process that no worker has."""
-    return {**GUARD_DESKS, FIGURES: figures_desk(own, build_facts()), PRESENCE: PresenceDesk}
+    return {
+        **GUARD_DESKS,
+        FIGURES: figures_desk(own, build_facts()),
+        PRESENCE: PresenceDesk,
+        SHARES: SharesDesk,
+    }

@@ -42,6 +42,7 @@ from fastsse.positions import uuid_of_position
 from fastsse.presence import Presence
 from fastsse.reach import Reach
 from fastsse.reserved import HUB_PATH
+from fastsse.shares import Shares
 
 __all__ = ["Entrance", "Sockets"]
 
@@ -133,7 +134,11 @@ class Entrance:
         self._guard = _guard(config, control)
         self._reach = None
         if control is not None:
-            self._reach = Reach(control, is_alone=isinstance(control, LocalControl))
+            is_alone = isinstance(control, LocalControl)
+            self._reach = Reach(control, is_alone=is_alone)
+            if self._quotas.active and not is_alone:
+                tell = self._quotas.others_used
+                self._quotas.shares = Shares(control, loop.call_later, tell)
         self._presence = None
         if config.subscriptions and control is not None:
             self._presence = Presence(control, loop.call_soon)

@@ -1,4 +1,4 @@
-"""How much one client may do, by its address and by its token's subject.
+"""How much one client may do, by its address and by its token's subject, in the whole service.
 
 Rates are token buckets that hold two seconds' worth. What a replay costs is known only
 afterwards, so it is paid then: whoever is in debt opens no stream with a replay until the time
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from fastsse.config import LimitOptions
 from fastsse.http.clients import account_name
+from fastsse.shares import Shares, Use
 
 __all__ = ["ACCOUNTS_MOST", "Owner", "Quotas"]
 
@@ -97,6 +98,9 @@ class Quotas:
     Arguments:
         options: the limits.
         time: loop time, s.
+
+    `shares`, once set, tells other workers what is used here; `others_used` is to be told of
+    what they say.
     """
 
     __slots__ = (
@@ -108,6 +112,7 @@ class Quotas:
         "_time",
         "active",
         "refused",
+        "shares",
     )
 
     def __init__(self, options: LimitOptions, time: Callable[[], float]) -> None:
@@ -119,6 +124,7 @@ class Quotas:
         self._first_pages: dict[int, int] = {}
         #: Whether anything is limited; without that nobody need ask.
         self.active = self._addresses.active or self._subjects.active
+        self.shares: Shares | None = None
         #: Requests refused, by limit.
         self.refused: Counter[str] = Counter()
 
@@ -142,6 +148,7 @@ class Quotas:
                 return False
         for _, account in accounts:
             account.opens -= 1
+        self._share(owner, opens=1)
         return True
 
     def opened(self, stream: int, owner: Owner) -> None:
@@ -151,6 +158,7 @@ class Quotas:
         for _, account in self._accounts(owner, self._time()):
             account.streams += 1
             account.replay -= first_bytes
+        self._share(owner, streams=1, replay=first_bytes)
 
     def closed(self, stream: int) -> None:
         """A stream has ended. O(1)."""
@@ -161,6 +169,7 @@ class Quotas:
             account = ledger.find(name) if name else None
             if account is not None:
                 account.streams -= 1
+        self._share(owner, streams=-1)
 
     def replayed(self, stream: int, sent_bytes: int) -> None:
         """History went to a stream; the first page of one may come before `opened`."""
@@ -170,6 +179,7 @@ class Quotas:
         else:
             for _, account in self._accounts(owner, self._time()):
                 account.replay -= sent_bytes
+            self._share(owner, replay=sent_bytes)
 
     def publish_wait_s(self, owner: Owner) -> float:
         """Takes a publish from the owner's allowance: 0; or nothing: seconds until there is one
@@ -181,12 +191,23 @@ class Quotas:
                 return (1 - account.publishes) / ledger.publishes
         for _, account in accounts:
             account.publishes -= 1
+        self._share(owner, publishes=1)
         return 0.0
 
     def published_more(self, owner: Owner, events: int) -> None:
         """A publish that was allowed held so many events more than one; they are owed."""
         for _, account in self._accounts(owner, self._time()):
             account.publishes -= events
+        if events:
+            self._share(owner, publishes=events)
+
+    def others_used(self, use: Use) -> None:
+        """Another worker tells what a client used there."""
+        account = self._sides[use.side].account(use.name, self._time())
+        account.streams += use.streams
+        account.opens -= use.opens
+        account.publishes -= use.publishes
+        account.replay -= use.replay
 
     def counters(self) -> dict[str, int]:
         """Requests refused, by the names of the metrics."""
@@ -195,6 +216,12 @@ class Quotas:
             for side in self._sides
             for kind in _KINDS
         }
+
+    def _share(self, owner: Owner, **amounts: int) -> None:
+        if self.shares is not None:
+            for side, name in enumerate(owner):
+                if name:
+                    self.shares.used(Use(side, name, **amounts))
 
     def _accounts(self, owner: Owner, now_s: float) -> list[tuple[_Ledger, _Account]]:
         return [

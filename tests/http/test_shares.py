@@ -1,0 +1,88 @@
+"""Limits hold for a service of several workers."""
+
+from collections.abc import Callable
+
+from fastsse.control import Desks, MemoryStore
+from fastsse.shares import SUBJECT, Shares, SharesDesk, Use
+
+
+class Node:
+    """A desk and its workers, without processes between them."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[bytes], None]] = []
+        self.workers: list[Worker] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """The desk is a new one."""
+        self.desks = Desks(
+            {SUBJECT: SharesDesk}, self._broadcast, MemoryStore(), lambda events: None
+        )
+
+    def _broadcast(self, subject: str, message: bytes) -> None:
+        for heard in self.listeners:
+            heard(message)
+
+
+class Worker:
+    """A control, and what its worker heard of others."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.worker = len(node.workers)
+        node.workers.append(self)
+        self.on_back: list[Callable[[], None]] = []
+        self.later: list[Callable[[], None]] = []
+        self.others: dict[tuple[int, str], int] = {}
+        self.shares = Shares(self, lambda _, call: self.later.append(call), self.heard)
+
+    def ask(self, subject: str, message: bytes, done: Callable[[bytes], None]) -> None:
+        self.node.desks.asked(self.worker, subject, message, done)  # type: ignore[arg-type]
+
+    def tell(self, subject: str, message: bytes) -> None:
+        self.node.desks.told(self.worker, subject, message)
+
+    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        self.node.listeners.append(heard)
+
+    def heard(self, use: Use) -> None:
+        self.others[use[:2]] = self.others.get(use[:2], 0) + use.streams
+
+    def turn(self) -> None:
+        """Time passes."""
+        calls, self.later = self.later, []
+        for call in calls:
+            call()
+
+
+def test_what_is_used_in_one_worker_is_known_in_the_others_and_goes_with_it() -> None:
+    node = Node()
+    one, other = Worker(node), Worker(node)
+    one.shares.used(Use(0, "x", streams=1, opens=1))
+    one.shares.used(Use(0, "x", streams=1))
+    one.turn()
+    assert (one.others, other.others) == ({}, {(0, "x"): 2})
+    late = Worker(node)
+    assert late.others == {(0, "x"): 2}
+    node.desks.left(one.worker)
+    assert (other.others, late.others) == ({(0, "x"): 0}, {(0, "x"): 0})
+
+
+def test_a_new_desk_is_told_what_is_held_and_nothing_is_counted_twice() -> None:
+    node = Node()
+    one, other = Worker(node), Worker(node)
+    for worker in (one, other):
+        worker.shares.used(Use(1, "=ann", streams=2))
+        worker.turn()
+    one.shares.used(Use(1, "=ann", streams=1))
+    node.renew()
+    for worker in (one, other):
+        for call in worker.on_back:
+            call()
+    for _ in range(2):
+        one.turn()
+        other.turn()
+    assert (one.others, other.others) == ({(1, "=ann"): 2}, {(1, "=ann"): 3})
+    node.desks.left(other.worker)
+    assert one.others == {(1, "=ann"): 0}
