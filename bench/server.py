@@ -105,19 +105,30 @@ class Server:
         return self._process.poll() is None
 
     def cpu_us(self) -> int:
-        """User and system time of all its threads, from /proc/<pid>/stat (10 ms steps)."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) * TICK_US
+        """User and system time of all its threads and processes, from /proc/<pid>/stat (10 ms
+        steps)."""
+        total = 0
+        for pid in self.pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += (int(fields[11]) + int(fields[12])) * TICK_US
+        return total
 
     def memory(self) -> dict[str, int]:
-        """See `UnderTest`."""
-        found = {}
+        """See `UnderTest`. What its processes share is in `pss` once, and in `rss` in each."""
         names = {"Rss": "rss", "Pss": "pss", "Private_Dirty": "private"}
-        for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name in names:
-                found[names[name]] = int(rest.split()[0]) * 1024
+        found = dict.fromkeys(names.values(), 0)
+        for pid in self.pids():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                name, _, rest = line.partition(":")
+                if name in names:
+                    found[names[name]] += int(rest.split()[0]) * 1024
         return found
+
+    def pids(self) -> list[int]:
+        """The process, and with several workers those under it."""
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
 
     def metrics(self) -> dict[str, float]:
         """What `/metrics` counts without labels: deliveries, sends, missed edges …"""

@@ -1,18 +1,21 @@
-"""Holds very many streams on several server processes and broadcasts to all of them.
+"""Holds very many streams on one service and broadcasts to all of them.
 
     python -m loadtests.hold                          # 100,000 streams
     python -m loadtests.hold --connections 1000000    # as far as memory goes
 
-One process's descriptors carry some 19,000 streams where the hard limit is 20,000, so there are as
-many servers as that asks for, each with a swarm of its own. Every stream must get every broadcast.
+One process's descriptors carry some 19,000 streams where the hard limit is 20,000, so the service
+has as many workers as that asks for, and the swarm as many processes. Every stream must get every
+broadcast once, and a sample of others, cut off during one, must get what it missed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,9 +27,14 @@ from pathlib import Path
 import click
 
 from bench.server import Server
+from fastsse.stamp import Stamp, encode, now_us
 
+# A worker's, or a swarm's, own descriptors; and how far above the mean a worker's share may lie
+# when the kernel spreads connects by chance (six standard deviations of 19,000).
 RESERVE = 300
-OPEN_PATIENCE_S = 300
+UNEVEN = 850
+SAMPLE = 100
+POLL_S = 0.1
 
 
 def kernel_bytes() -> int:
@@ -40,41 +48,45 @@ def kernel_bytes() -> int:
     return slab + int(pages) * resource.getpagesize()
 
 
-def memory_of(servers: list[Server]) -> int:
-    """User-space bytes, pages that the servers share counted once."""
-    return sum(server.memory()["pss"] for server in servers)
+def available_bytes() -> int:
+    """What the machine could still give."""
+    text = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
+    return int(text.split()[0]) * 1024
 
 
-def figure(servers: list[Server], name: str) -> float:
-    """One of fastsse's metrics, all servers together."""
-    return sum(server.metrics()[f"fastsse_{name}"] for server in servers)
+def stats(server: Server) -> dict:
+    """The whole service's `/stats`."""
+    with urllib.request.urlopen(f"{server.url}/stats", timeout=60) as answer:
+        return json.load(answer)
 
 
-def publish(server: Server, text: str) -> None:
-    request = urllib.request.Request(server.url + "/events?topic=news", text.encode())
+def publish(server: Server, number: int) -> str:
+    """One event to everybody; its id."""
+    data = encode(Stamp(now_us(), 1, number), 128)
+    request = urllib.request.Request(server.url + "/events?topic=news", data)
     with urllib.request.urlopen(request, timeout=60) as answer:
-        answer.read()
+        return str(json.load(answer)["id"])
 
 
 @contextlib.contextmanager
-def swarm(server: Server, number: int, streams: int, folder: Path, hold_s: int) -> Iterator[None]:
-    """A swarm of one server's streams, from addresses of its own; reports to a file."""
+def swarm(server: Server, streams: int, processes: int, report: Path) -> Iterator[subprocess.Popen]:
+    """All streams but the sample; reports to a file when it is interrupted."""
     command = [sys.executable, "-m", "fastsse", "swarm", server.url, "--topic", "news"]
     options = {
         "--connections": str(streams),
-        "--duration": f"{hold_s}s",
-        "--processes": "1",
-        "--sources": f"127.{2 + number // 250}.{1 + number % 250}.0/24",
-        "--json": str(folder / f"{number}.json"),
+        "--duration": "0s",
+        "--max-opening": str(512 * processes),
+        "--processes": str(processes),
+        "--json": str(report),
     }
     arguments = [part for option in options.items() for part in option]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL)
     try:
-        yield
-        process.wait(hold_s + OPEN_PATIENCE_S)
+        yield process
     finally:
-        process.terminate()
-        process.wait()
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(300)
 
 
 def wait_for(what: str, condition: Callable[[], bool], patience_s: float) -> float:
@@ -83,67 +95,121 @@ def wait_for(what: str, condition: Callable[[], bool], patience_s: float) -> flo
     while not condition():
         if time.monotonic() - began > patience_s:
             raise click.ClickException(f"{what}: not within {patience_s:.0f} s.")
-        time.sleep(0.2)
+        time.sleep(POLL_S)
     return time.monotonic() - began
 
 
-def broadcast(servers: list[Server], connections: int, number: int) -> float:
-    """Publishes on every server; seconds until each stream's copy went into its socket."""
-    before = figure(servers, "deliveries_total")
+def broadcast(
+    server: Server, connections: int, number: int, patience_s: float
+) -> tuple[str, float]:
+    """Publishes; the event's id, and seconds until each stream's copy went into its socket."""
+    before = stats(server)["totals"]["deliveries"]
     began = time.monotonic()
-    for server in servers:
-        publish(server, f"broadcast {number}")
+    event = publish(server, number)
     wait_for(
         f"Broadcast {number}",
-        lambda: figure(servers, "deliveries_total") - before >= connections,
-        OPEN_PATIENCE_S,
+        lambda: stats(server)["totals"]["deliveries"] - before >= connections,
+        patience_s,
     )
-    return time.monotonic() - began
+    return event, time.monotonic() - began
+
+
+# ── The sample that resumes ───────────────────────────────────────────────────────────────────
+
+
+async def follow(port: int, last_id: str, events: int) -> list[str]:
+    """Ids on a stream: the opening's, then so many events'."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        last = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
+        head = f"GET /events?topic=news HTTP/1.0\r\nHost: localhost\r\n{last}\r\n"
+        writer.write(head.encode())
+        ids = []
+        while len(ids) <= events:
+            line = await reader.readline()
+            if not line:
+                raise click.ClickException("A stream of the sample ended early.")
+            if line.startswith(b"id: "):
+                ids.append(line[4:].strip().decode())
+        return ids
+    finally:
+        writer.close()
+
+
+async def all_follow(port: int, places: list[str], events: int) -> list[list[str]]:
+    """As `follow`, for all of the sample at once."""
+    return await asyncio.gather(*(follow(port, place, events) for place in places))
+
+
+def resumed(server: Server, connections: int, number: int, patience_s: float) -> int:
+    """Cuts a sample off, broadcasts twice, and has it come back: how many got exactly what they
+    had missed."""
+    port = int(server.url.rpartition(":")[2])
+    places = [ids[0] for ids in asyncio.run(all_follow(port, [""] * SAMPLE, 0))]
+    left = "The sample's leaving"
+    wait_for(left, lambda: stats(server)["connections"] <= connections, patience_s)
+    missed = [broadcast(server, connections, number + n, patience_s)[0] for n in range(2)]
+    got = asyncio.run(all_follow(port, places, len(missed)))
+    return sum(ids[1:] == missed for ids in got)
 
 
 @click.command(help=__doc__)
 @click.option("--connections", default=100_000, show_default=True, type=click.IntRange(1))
 @click.option("--broadcasts", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--hold", "hold_s", default=60, show_default=True, help="Seconds, opening included.")
-def main(connections: int, broadcasts: int, hold_s: int) -> None:
+@click.option("--workers", default=0, help="0: as many as descriptors ask for, two at least.")
+@click.option("--patience", "patience_s", default=600, show_default=True, help="Seconds a step.")
+def main(connections: int, broadcasts: int, workers: int, patience_s: int) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - RESERVE
-    count = math.ceil(connections / limit)
-    shares = [connections // count + (n < connections % count) for n in range(count)]
+    workers = workers or max(2, math.ceil(connections / (limit - UNEVEN)))
+    processes = math.ceil(connections / limit)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        quiet = ("--access-lines", "0", "--drain", "1s")
-        servers = [stack.enter_context(Server(options=quiet)) for _ in shares]
-        user, kernel = memory_of(servers), kernel_bytes()
-        cpu_us = sum(one.cpu_us() for one in servers)
-        swarms = stack.enter_context(contextlib.ExitStack())
-        for number, (server, share) in enumerate(zip(servers, shares, strict=True)):
-            swarms.enter_context(swarm(server, number, share, folder, hold_s))
-        opened_s = wait_for(
-            "Opening", lambda: figure(servers, "connections") == connections, OPEN_PATIENCE_S
-        )
-        user = memory_of(servers) - user
-        kernel = kernel_bytes() - kernel
-        reached = [broadcast(servers, connections, n) for n in range(broadcasts)]
-        cpu_us = sum(one.cpu_us() for one in servers) - cpu_us
-        swarms.close()
-        reports = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    events = sum(report["counters"]["events"] for report in reports)
-    faults = {name: sum(r["faults"][name] for r in reports) for name in reports[0]["faults"]}
-    result = {
+        report = Path(stack.enter_context(tempfile.TemporaryDirectory()), "swarm.json")
+        quiet = ("--access-lines", "0", "--drain", "1s", "--workers", str(workers))
+        server = stack.enter_context(Server(options=quiet))
+        wait_for("The workers", lambda: len(stats(server)["processes"]) == workers, patience_s)
+        idle = server.memory()
+        kernel, cpu_us, free = kernel_bytes(), server.cpu_us(), available_bytes()
+        with swarm(server, connections, processes, report) as crew:
+            opened_s = wait_for(
+                "Opening",
+                lambda: stats(server)["connections"] == connections or crew.poll() is not None,
+                patience_s,
+            )
+            if crew.poll() is not None:
+                raise click.ClickException("The swarm ended early.")
+            held = server.memory()
+            kernel, free = kernel_bytes() - kernel, free - available_bytes()
+            opening_cpu_us = server.cpu_us() - cpu_us
+            numbers = range(1, broadcasts + 1)
+            reached = [broadcast(server, connections, n, patience_s)[1] for n in numbers]
+            cpu_us = server.cpu_us() - cpu_us
+            exact = resumed(server, connections, broadcasts + 1, patience_s)
+            spread = sorted(one["connections"] for one in stats(server)["processes"])
+        result = json.loads(report.read_text())
+    published = broadcasts + 2
+    received, faults = result["counters"]["events"], result["faults"]
+    ended = sum(result["ended"].values())
+    figures = {
         "connections": connections,
-        "servers": count,
+        "workers": workers,
+        "swarm_processes": processes,
+        "spread": {"least": spread[0], "median": spread[len(spread) // 2], "most": spread[-1]},
         "opened_s": round(opened_s, 1),
-        "user_bytes_each": round(user / connections),
+        "user_bytes_each": round((held["pss"] - idle["pss"]) / connections),
+        "idle_worker_private_bytes": round(idle["private"] / (workers + 2)),
         "kernel_bytes_each_both_ends": round(kernel / connections),
+        "machine_bytes_each_both_ends": round(free / connections),
         "broadcast_reached_all_s": [round(one, 2) for one in reached],
-        "servers_cpu_s": round(cpu_us / 1e6, 1),
-        "events_expected": connections * broadcasts,
-        "events_received": events,
-        "ended_early": sum(sum(report["ended"].values()) for report in reports),
+        "opening_cpu_s": round(opening_cpu_us / 1e6, 1),
+        "broadcasts_cpu_s": round((cpu_us - opening_cpu_us) / 1e6, 1),
+        "sample_resumed_exactly": f"{exact} of {SAMPLE}",
+        "events_expected": connections * published,
+        "events_received": received,
+        "ended_early": ended,
         "faults": faults,
     }
-    click.echo(json.dumps(result, indent=2))
-    if events != connections * broadcasts or any(faults.values()):
+    click.echo(json.dumps(figures, indent=2))
+    if received != connections * published or any(faults.values()) or exact != SAMPLE:
         raise SystemExit(1)
 
 
