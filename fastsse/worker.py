@@ -70,6 +70,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._descriptors = Descriptors.plan(config.max_connections)
         self._drained: asyncio.Event | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as undo:
             sockets = sockets or Sockets.bind(config)
             undo.callback(sockets.close)
@@ -85,6 +86,7 @@ class Worker:
             if isinstance(backbone, BusBackbone):
                 backbone.share(hub.history)
             hub.streams.on_closed = self._on_closed
+            hub.channels.on_unready = lambda: self._sweep_in(SWEEP_ON_S)
             undo.callback(hub.streams.abandon)
             self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
             undo.callback(self._loop.remove_reader, sender.notice_fd)
@@ -217,7 +219,8 @@ class Worker:
 
     def _stop_timers(self) -> None:
         self._ticking.cancel()
-        self._sweeping.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
 
     def _tick(self) -> None:
         """Once a second: rates, and the access log's allowance."""
@@ -260,6 +263,11 @@ class Worker:
         """Evicts what is too old, a bounded amount a step."""
         more = self._hub.sweep(now_ms())
         delay_s = SWEEP_ON_S if more else TICK_S
+        self._sweep_in(delay_s)
+
+    def _sweep_in(self, delay_s: float) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self._sweeping = self._loop.call_later(delay_s, self._sweep)
 
     def _on_closed(self, stream: ClosedStream) -> None:

@@ -5,13 +5,15 @@ same. It is made for its first stream and removed when the last one's closed not
 With `streams`, the only module that commands the sender.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from fastsse._core import EVERY_EVENT, Sender
 from fastsse.auth.rights import Rights
 from fastsse.hub.history import Selection
-from fastsse.hub.patterns import Patterns, Wanted
+from fastsse.hub.patterns import Pattern, Patterns, Wanted
 from fastsse.hub.topics import Topic, Topics
+from fastsse.hub.turns import Asker
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import ANY
 
@@ -19,16 +21,20 @@ __all__ = ["Channel", "Channels"]
 
 # Topics that one sweep looks at, to forget them.
 SWEEP_TOPICS = 4_000
+# Topics that new templates look at when a channel needs them, and in each sweep: milliseconds.
+LOOKS_AT_ONCE = 20_000
+LOOKS_A_STEP = 5_000
 
 
 class Channel:
     """One distinct set of selectors and grants, and how many streams share it.
 
     `rights` are those of its first stream, which has the same grants as all others; None without
-    any: then no private event is for them.
+    any: then no private event is for them. `waiting` are streams that can't begin before its
+    templates have looked at all topics; None once they have.
     """
 
-    __slots__ = ("number", "rights", "selectors", "streams", "topics")
+    __slots__ = ("number", "rights", "selectors", "streams", "topics", "waiting")
 
     def __init__(
         self, number: int, selectors: tuple[str, ...], topics: Selection, rights: Rights | None
@@ -38,6 +44,7 @@ class Channel:
         self.topics = topics
         self.rights = rights
         self.streams = 0
+        self.waiting: list[Asker] | None = None
 
 
 class Channels:
@@ -52,12 +59,15 @@ class Channels:
             for a topic that no channel gets, unless there are channels of everything.
         wake: after the last of a run of publishes, or of streams opened.
         of_everything: how many channels get every event.
+        on_unready: called when a channel can't be used yet: `sweep` is to be called soon, and
+            again until it says that nothing is left.
     """
 
     def __init__(self, sender: Sender, topics: Topics) -> None:
         self.publish: Final = sender.publish
         self.wake: Final = sender.wake
         self.of_everything = 0
+        self.on_unready: Callable[[], None] = lambda: None
         self._sender = sender
         self._topics = topics
         self._patterns = Patterns(topics)
@@ -65,6 +75,7 @@ class Channels:
         self._granted: dict[tuple[tuple[str, ...], tuple[str, ...]], Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
+        self._unready: dict[Channel, tuple[Pattern, ...]] = {}
         topics.on_new = self._on_new
 
     def __len__(self) -> int:
@@ -78,8 +89,7 @@ class Channels:
     def join(self, selectors: tuple[str, ...], rights: Rights | None) -> Channel:
         """The channel of these selectors and grants, for one more stream, which is to `leave` it.
 
-        O(1) when there is one. Else O(selectors and grants), and for templates that no other
-        channel has, O(live topics)."""
+        O(1) when there is one, else O(selectors and grants, and topics that templates match)."""
         if rights is None or not rights.subscribe:
             channel = self._public.get(selectors)
             if channel is None:
@@ -98,7 +108,8 @@ class Channels:
         channel.streams -= 1
         if channel.streams:
             return
-        self._sender.remove_channel(channel.number)
+        if self._unready.pop(channel, None) is None:
+            self._sender.remove_channel(channel.number)
         if channel.rights is None:
             del self._public[channel.selectors]
         else:
@@ -107,11 +118,16 @@ class Channels:
         self._let_go(channel)
 
     def sweep(self) -> bool:
-        """Forgets topics that nothing needs. True: there are more to look at."""
+        """Forgets topics that nothing needs; gets channels ready. True: there is more to do."""
         for topic in self._topics.forget_idle(SWEEP_TOPICS):
             self._patterns.forget(topic)
             self._sender.remove_topic(topic.number)
-        return self._topics.idle_count > 0
+        if self._unready:
+            self._patterns.look(LOOKS_A_STEP)
+            for channel, patterns in list(self._unready.items()):
+                if all(pattern.is_ready for pattern in patterns):
+                    self._make_ready(channel)
+        return self._topics.idle_count > 0 or bool(self._unready)
 
     def _add(self, selectors: tuple[str, ...], rights: Rights | None) -> Channel:
         topics: Selection = None
@@ -130,22 +146,48 @@ class Channels:
                 self.of_everything += 1
             elif templates:
                 patterns = tuple([self._patterns.select(text, channel) for text in templates])
-                channel.topics = topics = Wanted(named, patterns)
-            self._command(channel, topics, rights)
+                channel.topics = Wanted(named, patterns)
+            self._get_ready(channel)
         except BaseException:
             self._let_go(channel)
             raise
         self._by_number[channel.number] = channel
         return channel
 
-    def _command(self, channel: Channel, topics: Selection, rights: Rights | None) -> None:
+    def _get_ready(self, channel: Channel) -> None:
+        """Gives the sender a new channel, now or when its patterns have looked at all topics."""
+        patterns: list[Pattern] = []
+        rights, topics = channel.rights, channel.topics
+        if rights is not None and rights.subscribe != (ANY,):
+            patterns += self._patterns.grant(rights.subscribe, channel)
+        if isinstance(topics, Wanted):
+            patterns += topics.patterns
+        if patterns and not all(pattern.is_ready for pattern in patterns):
+            self._patterns.look(LOOKS_AT_ONCE)
+        if all(pattern.is_ready for pattern in patterns):
+            self._command(channel)
+        else:
+            channel.waiting = []
+            self._unready[channel] = tuple(patterns)
+            self.on_unready()
+
+    def _make_ready(self, channel: Channel) -> None:
+        waiting, channel.waiting = channel.waiting, None
+        del self._unready[channel]
+        self._command(channel)
+        for stream in waiting or ():
+            if not stream.ended:
+                stream.answered(None)
+
+    def _command(self, channel: Channel) -> None:
+        topics, rights = channel.topics, channel.rights
         numbers = (EVERY_EVENT,) if topics is None else tuple([topic.number for topic in topics])
         if rights is None:
             self._sender.add_channel(channel.number, numbers)
         elif rights.subscribe == (ANY,):
             self._sender.add_channel(channel.number, numbers, (EVERY_EVENT,))
         else:
-            granted = self._patterns.grant(rights.subscribe, channel)
+            granted = self._patterns.covered(rights.subscribe)
             self._sender.add_channel(channel.number, numbers, [one.number for one in granted])
 
     def _let_go(self, channel: Channel) -> None:

@@ -1,7 +1,11 @@
 """Patterns: selectors that are templates, and grants. Both look at each topic once: at those that
 are alive when the first channel names them, and at every later one when it comes to life.
+
+There may be a million topics, and a stream may bring a thousand new templates. So a new one looks
+at a bounded number at a time; until it has seen all, its channels wait.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
@@ -29,14 +33,67 @@ class Pattern:
     now may have lost events.
     """
 
-    __slots__ = ("channels", "evicted_through", "granted", "selector", "topics")
+    __slots__ = (
+        "_looked",
+        "_sight",
+        "channels",
+        "evicted_through",
+        "granted",
+        "selector",
+        "topics",
+    )
 
-    def __init__(self, selector: Selector, evicted_through: int) -> None:
+    def __init__(self, selector: Selector, sight: "_Sight", evicted_through: int) -> None:
         self.selector = selector
         self.evicted_through = evicted_through
         self.topics: dict[Topic, None] = {}
         self.channels: dict[Holder, None] = {}
         self.granted: dict[Holder, None] = {}
+        # What it has still to look at. A topic that comes to life later is not in it.
+        self._sight: _Sight | None = sight if len(sight) else None
+        self._looked = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has looked at all topics."""
+        return self._sight is None
+
+    def look(self, limit: int) -> int:
+        """Looks at some of the topics that it has not seen; returns at how many."""
+        sight, matches = self._sight, self.selector.matches
+        if sight is None:
+            return 0
+        begin = self._looked
+        self._looked = stop = min(begin + limit, len(sight))
+        for topic in sight.alive[begin:stop]:
+            if not matches(topic.name):
+                continue
+            if topic.is_forgotten:
+                self.evicted_through = max(self.evicted_through, topic.evicted_through)
+            else:
+                self.topics[topic] = None
+                topic.channels += len(self.channels)
+        alive = len(sight.alive)
+        for name, place in sight.forgotten[max(0, begin - alive) : max(0, stop - alive)]:
+            if place > self.evicted_through and matches(name):
+                self.evicted_through = place
+        if stop == len(sight):
+            self._sight = None
+        return stop - begin
+
+
+class _Sight:
+    """The topics that there are at a moment, for all patterns that are made in it: `alive` ones,
+    and forgotten ones with the place through which each may have lost events."""
+
+    __slots__ = ("alive", "forgotten")
+
+    def __init__(self, topics: Topics) -> None:
+        self.alive = list(topics.by_name.values())
+        self.forgotten = topics.remembered()
+
+    def __len__(self) -> int:
+        return len(self.alive) + len(self.forgotten)
 
 
 class Wanted:
@@ -85,6 +142,9 @@ class Patterns:
         self._idle: dict[str, None] = {}
         # Grants of plain topics: the channels that have them, whether the topic is alive or not.
         self._granted: dict[str, dict[Holder, None]] = {}
+        # Those that have still to look at topics, in turn.
+        self._looking: deque[Pattern] = deque()
+        self._sight: _Sight | None = None  # While it is right.
 
     def __len__(self) -> int:
         return len(self._patterns)
@@ -105,20 +165,35 @@ class Patterns:
             topic.channels -= 1
         self._may_be_idle(text, pattern)
 
-    def grant(self, texts: Iterable[str], channel: Holder) -> set[Topic]:
-        """Notes a channel's grants; gives the live topics that they cover."""
-        covered: set[Topic] = set()
+    def grant(self, texts: Iterable[str], channel: Holder) -> list[Pattern]:
+        """Notes a channel's grants; gives those that are patterns."""
+        used = []
         for text in texts:
             if compile_selector(text).is_exact:
                 self._granted.setdefault(text, {})[channel] = None
-                topic = self._topics.by_name.get(text)
-                if topic is not None:
-                    covered.add(topic)
             else:
-                pattern = self._use(text)
-                pattern.granted[channel] = None
-                covered.update(pattern.topics)
+                used.append(self._use(text))
+                used[-1].granted[channel] = None
+        return used
+
+    def covered(self, texts: Iterable[str]) -> set[Topic]:
+        """The live topics that a channel's grants cover."""
+        covered: set[Topic] = set()
+        for text in texts:
+            topic = self._topics.by_name.get(text)
+            if topic is not None:
+                covered.add(topic)
+            if text in self._patterns:
+                covered.update(self._patterns[text].topics)
         return covered
+
+    def look(self, limit: int) -> bool:
+        """Has new patterns look at topics, at most about `limit`; True: there is more to do."""
+        while self._looking and limit > 0:
+            limit -= self._looking[0].look(limit)
+            if self._looking[0].is_ready:
+                self._looking.popleft()
+        return bool(self._looking)
 
     def ungrant(self, texts: Iterable[str], channel: Holder) -> None:
         """The channel is gone."""
@@ -135,6 +210,7 @@ class Patterns:
     def look_at(self, topic: Topic) -> tuple[set[Holder], set[Holder]]:
         """Notes a topic that has just come to life; gives the channels that get it by a template,
         and those that are granted it. O(patterns)."""
+        self._sight = None
         linked: set[Holder] = set()
         granted = set(self._granted.get(topic.name, ()))
         for pattern in self._patterns.values():
@@ -147,6 +223,7 @@ class Patterns:
 
     def forget(self, topic: Topic) -> None:
         """A topic is forgotten; what was evicted from it is not. O(patterns)."""
+        self._sight = None
         for pattern in self._patterns.values():
             if pattern.topics.pop(topic, topic) is None:
                 pattern.evicted_through = max(pattern.evicted_through, topic.evicted_through)
@@ -154,16 +231,13 @@ class Patterns:
     def _use(self, text: str) -> Pattern:
         pattern = self._patterns.get(text)
         if pattern is None:
-            pattern = self._patterns[text] = self._add(compile_selector(text))
+            if self._sight is None:
+                self._sight = _Sight(self._topics)
+            pattern = Pattern(compile_selector(text), self._sight, self._topics.forgotten_through)
+            self._patterns[text] = pattern
+            if not pattern.is_ready:
+                self._looking.append(pattern)
         self._idle.pop(text, None)
-        return pattern
-
-    def _add(self, selector: Selector) -> Pattern:
-        """O(live topics, and forgotten ones that are remembered)."""
-        pattern = Pattern(selector, self._topics.evicted_from_forgotten(selector.matches))
-        for name, topic in self._topics.by_name.items():
-            if selector.matches(name):
-                pattern.topics[topic] = None
         return pattern
 
     def _may_be_idle(self, text: str, pattern: Pattern) -> None:
@@ -172,4 +246,7 @@ class Patterns:
         self._idle[text] = None
         if len(self._idle) > IDLE_MAX:
             oldest = next(iter(self._idle))
-            del self._idle[oldest], self._patterns[oldest]
+            del self._idle[oldest]
+            pattern = self._patterns.pop(oldest)
+            if not pattern.is_ready:
+                self._looking.remove(pattern)

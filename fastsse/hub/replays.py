@@ -1,7 +1,7 @@
 """Replays: streams on their way to live.
 
-A stream that resumes goes through these steps, within the call when memory knows all, else one
-after the other as the backbone answers:
+A stream that resumes, or whose channel is not ready, goes through these steps, within the call
+when memory knows all, else one after the other as the backbone answers:
 
     place its cursor ─▶ read its first page ─▶ attach it ─▶ page by page ─▶ live
                         (told what is missing, before anything else)
@@ -23,12 +23,14 @@ from fastsse.hub.channels import Channel
 from fastsse.hub.history import History
 from fastsse.hub.pages import JoinedPage, Pages
 from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at, opening_block
-from fastsse.hub.turns import UNKNOWN_YET, Turns
+from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
+from fastsse.log import get_logger
 from fastsse.positions import parse_id
-from fastsse.subscriptions import ANY, Subscription
+from fastsse.subscriptions import ANY, Cursor, Subscription
 
 __all__ = ["COMMENT", "Head", "Opening", "Replaying", "Replays", "first_frame"]
 
+log = get_logger("hub")
 EVERYTHING: Final = (ANY,)
 COMMENT: Final = b":\n"
 
@@ -49,7 +51,7 @@ class Opening(NamedTuple):
 
 
 class Replaying:
-    """A stream on its way to live. Asks for its places and pages (`turns.Asker`)."""
+    """A stream on its way to live: asks for its place and pages, as a `turns.Asker`."""
 
     __slots__ = (
         "begun",
@@ -139,7 +141,10 @@ class Replays:
         is still the caller's, and nothing is known of the stream here.
         """
         try:
-            self._place(one)
+            if one.channel.waiting is None:
+                self._place(one)
+            else:
+                self._wait_for_channel(one, one.channel.waiting)
         except BaseException:
             self._by_handle.pop(one.handle, None)
             raise
@@ -196,6 +201,14 @@ class Replays:
                 one.begun.replay.told_through = place
 
     # -- where it begins ------------------------------------------------------------------------
+
+    def _wait_for_channel(self, one: Replaying, waiting: list[Asker]) -> None:
+        """The head is where it is now, not where it is going to be by then."""
+        cursor, begun = one.subscription.cursor, None
+        if cursor.kind == "head":
+            begun = begin(self._history, one.channel, cursor)
+        self._wait_for(one, lambda _: self._begun(one, begun) if begun else self._place(one))
+        waiting.append(one)
 
     def _place(self, one: Replaying) -> None:
         cursor = one.subscription.cursor
@@ -307,8 +320,7 @@ class Replays:
         dialect, gap = one.subscription.dialect, one.gap
         head = one.opening.head
         if not isinstance(head, bytes):
-            is_known = one.subscription.cursor.kind == "after" and gap is None
-            head = head(one.subscription.cursor.text if is_known else b"earliest")
+            head = head(_last_event_id(one.subscription.cursor, gap))
         told = gap if dialect.tells else None
         if dialect.opens:
             place = one.place if one.subscription.initial_id else None
@@ -356,8 +368,8 @@ class Replays:
             step(given)
             self._sender.wake()
         except Exception:
+            log.exception("A stream could not go on.")
             self._drop(one)
-            raise
 
     def _fail(self, one: Replaying) -> None:
         """Ends a stream whose events can't be read now, or that can't be told what is missing: it
@@ -374,6 +386,9 @@ class Replays:
         one.ended = True
         self._waiting.pop(one.handle, None)
         if one.opening is None:
+            return
+        if one.channel.waiting is not None:
+            self._drop(one)  # The sender does not have its channel.
             return
         head = one.opening.head
         block = opening_block(self._retry_ms, None) if one.subscription.dialect.opens else COMMENT
@@ -393,6 +408,13 @@ class Replays:
     def _count(self, gap: Gap | None) -> None:
         if gap is not None:
             self.gaps[gap.reason] += 1
+
+
+def _last_event_id(cursor: Cursor, gap: Gap | None) -> bytes | None:
+    """What a `Head` names."""
+    if cursor.kind == "head":
+        return None
+    return cursor.text if cursor.kind == "after" and gap is None else b"earliest"
 
 
 def first_frame(head: bytes, block: bytes, chunked: bool) -> Frame:

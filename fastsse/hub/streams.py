@@ -172,13 +172,13 @@ class Streams:
         try:
             channel = self._channels.join(subscription.selectors, rights)
             options = _NO_OPTIONS if rights is None and not pings else _options(rights, pings)
-            if subscription.cursor.kind == "head":
+            if subscription.cursor.kind == "head" and channel.waiting is None:
                 first = (self._at_head(head, chunked, subscription),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
             else:
                 opening = Opening(fd, head, chunked, options)
                 self._replays.begin(Replaying(handle, channel, subscription, opening))
-                self.replays_total += 1
+                self.replays_total += subscription.cursor.kind != "head"
         except BaseException:
             self._sender.release(handle)
             if channel is not None:

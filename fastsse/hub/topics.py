@@ -73,7 +73,16 @@ class Topic:
     that happens to match does not.
     """
 
-    __slots__ = ("channels", "evicted_through", "log", "name", "named", "number", "rule")
+    __slots__ = (
+        "channels",
+        "evicted_through",
+        "is_forgotten",
+        "log",
+        "name",
+        "named",
+        "number",
+        "rule",
+    )
 
     def __init__(self, name: str, number: int, rule: Rule, evicted_through: int) -> None:
         self.name = name
@@ -83,6 +92,7 @@ class Topic:
         self.log: Log | None = None
         self.channels = 0
         self.named = 0
+        self.is_forgotten = False
 
 
 class Topics:
@@ -136,11 +146,10 @@ class Topics:
             self._forget(topic)
         return idle
 
-    def evicted_from_forgotten(self, matches: Callable[[str], bool]) -> int:
-        """The last place of which topics that are not alive and match may have lost events.
-        O(those that are remembered)."""
-        places = (place for name, place in self._remembered.items() if matches(name))
-        return max(self.forgotten_through, max(places, default=0))
+    def remembered(self) -> list[tuple[str, int]]:
+        """Topics that are not alive, and the last place of which each may have lost events, as far
+        as that is remembered. Of the others only `forgotten_through` is known."""
+        return list(self._remembered.items())
 
     def evicted(self) -> dict[str, int]:
         """Where events were let go of topics, alive or remembered, of which more is known than
@@ -173,5 +182,6 @@ class Topics:
 
     def _forget(self, topic: Topic) -> None:
         del self.by_name[topic.name]
+        topic.is_forgotten = True
         self._free_numbers.append(topic.number)
         self.remember(topic.name, topic.evicted_through)

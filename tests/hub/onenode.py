@@ -96,6 +96,8 @@ class Node:
         self.clients: list[Client] = []
         self.closed: list[ClosedStream] = []
         self.hub.streams.on_closed = self.closed.append
+        self.is_unready = False
+        self.hub.channels.on_unready = lambda: setattr(self, "is_unready", True)
 
     def publish(
         self,
@@ -160,6 +162,8 @@ class Node:
             waiting = [client.sock for client in self.clients if reading and not client.is_ended]
             fds = [self.sender.notice_fd, *(sock.fileno() for sock in waiting)]
             is_busy = self.store.answer()
+            if self.is_unready:
+                self.is_unready = self.hub.sweep(self.now_ms)
             ready, _, _ = select.select(fds, [], [], 0 if is_busy else 0.05)
             if self.sender.notice_fd in ready:
                 self.hub.streams.read_notices()
@@ -187,6 +191,7 @@ class Node:
     def close(self) -> None:
         self.hub.streams.abandon()
         self.sender.stop()
+        self.hub.channels.on_unready = lambda: None
         for client in self.clients:
             client.sock.close()
         # pytest holds fixtures for longer than the frames may live.

@@ -1,6 +1,7 @@
 """Private events reach those whose grants match, live and on replay; for others they are as if they
 did not exist. Templates get what they match, whenever it comes to life."""
 
+import contextlib
 import json
 from collections.abc import Callable
 
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from fastsse.auth.rights import Rights
 from fastsse.config import HistoryOptions
+from fastsse.hub import channels as channels_module
 from fastsse.hub import history as history_module
 from fastsse.hub import patterns
 from fastsse.selectors import compile_selector
-from fastsse.subscriptions import Cursor
+from fastsse.subscriptions import MERCURE, Cursor
 from tests.hub.onenode import Client, Node
 from tests.hub.storednode import Disk
 
@@ -209,6 +211,95 @@ def test_a_template_that_matches_very_many_topics_is_replayed_in_order(
     assert newest.data == client.data[-10:]
 
 
+# -- templates that need time ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new template sees three topics at once, and two more in each sweep."""
+    monkeypatch.setattr(channels_module, "LOOKS_AT_ONCE", 3)
+    monkeypatch.setattr(channels_module, "LOOKS_A_STEP", 2)
+
+
+@pytest.mark.usefixtures("slow_looks")
+def test_a_stream_whose_template_has_many_topics_to_look_at_opens_later_and_misses_nothing(
+    node: Node,
+) -> None:
+    ids = [node.publish(f"user/{index}", str(index)) for index in range(20)]
+    head = node.subscribe("user/{id}", "other")
+    resumed = node.resume("user/{id}", after=ids[9])
+    bearer = node.subscribe("*", rights=Rights(subscribe=["user/{id}"]))
+    assert node.hub.streams.replays == 3
+    node.publish("user/new", "new")
+    node.run_until(lambda: all(client.body != b"" for client in (head, resumed, bearer)))
+    assert node.hub.streams.replays == 0
+    node.publish("user/3", "private", private=True)
+    node.publish("user/3", "end")
+    node.run_until(lambda: all(c.data[-1:] == ["end"] for c in (head, resumed, bearer)))
+    assert head.data == ["new", "end"]
+    assert head.stream.events == head.events
+    assert resumed.data == [*map(str, range(10, 20)), "new", "end"]
+    assert bearer.data == ["new", "private", "end"]
+
+
+@pytest.mark.usefixtures("slow_looks")
+def test_what_was_forgotten_before_a_template_saw_it_is_not_forgotten_to_be_told(
+    make_node: MakeNode,
+) -> None:
+    node = make_node(HistoryOptions(history_events=1))
+    start = node.publish("place", "0")
+    for index in range(10):
+        node.publish(f"user/{index}", "lost")
+        node.publish(f"user/{index}", "aged")
+    client = node.resume("user/{id}", after=start)
+    node.hub.history.sweep(node.now_ms + 10_000_000)
+    while len(node.hub.topics):
+        node.hub.sweep(node.now_ms)
+    node.run_until(lambda: client.body != b"")
+    assert [json.loads(gap.data)["reason"] for gap in client.gaps] == ["evicted"]
+
+
+@pytest.mark.usefixtures("slow_looks")
+@pytest.mark.parametrize("how", ["drain", "close", "hang up", "abandon"])
+def test_a_stream_that_ends_before_its_channel_is_ready_leaves_nothing(
+    node: Node, how: str
+) -> None:
+    for index in range(20):
+        node.publish(f"user/{index}", "x")
+    client = node.subscribe("user/{id}")
+    if how == "drain":
+        node.hub.drain(0.0)
+    elif how == "close":
+        assert not node.hub.streams.close(client.handle, 6)
+    elif how == "abandon":
+        node.hub.streams.abandon()
+    if how == "hang up":
+        node.hang_up(client)
+    else:
+        client.sock.setblocking(True)
+        assert client.sock.recv(1) == b""
+    if how != "abandon":
+        assert [stream.handle for stream in node.closed] == [client.handle]
+        assert (len(node.hub.channels), node.hub.streams.replays) == (0, 0)
+    while node.hub.sweep(node.now_ms):
+        pass
+
+
+@pytest.mark.usefixtures("slow_looks")
+def test_a_mercure_stream_that_opens_later_names_no_id(node: Node) -> None:
+    for index in range(20):
+        node.publish(f"user/{index}", "x")
+    seen: list[bytes | None] = []
+
+    def head(last_event_id: bytes | None) -> bytes:
+        seen.append(last_event_id)
+        return b"HTTP/1.1 200 OK\r\n\r\n"
+
+    client = node.subscribe("user/{id}", dialect=MERCURE, head=head)
+    node.run_until(lambda: client.body == b":\n")
+    assert seen == [None]
+
+
 # -- at random ----------------------------------------------------------------------------------
 
 selectors = st.lists(
@@ -237,7 +328,9 @@ def test_whoever_wants_and_may_read_gets_it_live_and_on_replay(
 ) -> None:
     """Subscribes in between, sweeps in between, resumes after everything, with little memory."""
     node = Node(HistoryOptions(history_events=kept), disk=Disk(), page_bytes=300)
-    try:
+    with pytest.MonkeyPatch.context() as patched, contextlib.closing(node):
+        patched.setattr(channels_module, "LOOKS_AT_ONCE", data.draw(st.sampled_from([1, 1000])))
+        patched.setattr(channels_module, "LOOKS_A_STEP", 1)
         node.store.holds = data.draw(st.booleans())
         begin = data.draw(st.integers(0, len(steps)))
         start = node.publish("elsewhere", "place")
@@ -262,8 +355,6 @@ def test_whoever_wants_and_may_read_gets_it_live_and_on_replay(
             newer = [word for index, word in expected if index >= begin]
             node.run_until_received(live, len(newer))
             assert live.data == newer
-    finally:
-        node.close()
 
 
 def matches(texts: "list[str] | tuple[str, ...]", topics: list[str]) -> bool:
