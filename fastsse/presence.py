@@ -9,9 +9,11 @@ Cost, in memory of the desk's process: about 1 KiB for a stream with one selecto
 kept or told while the option `subscriptions` is off.
 """
 
+import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote_plus
@@ -44,6 +46,7 @@ _ANSWER_BYTES: Final = 8 * 1024 * 1024
 # Events that are published in one batch.
 _BATCH: Final = 500
 _OPENED, _ENDED = 1, 0
+_ESCAPED_KEPT: Final = 4_096
 
 
 class Subscribed(NamedTuple):
@@ -61,12 +64,19 @@ class Found(NamedTuple):
     subscriptions: list[Subscribed]
 
 
+_ALL: Final = f"{HUB_PATH}/subscriptions"
+_escape = lru_cache(_ESCAPED_KEPT)(quote_plus)
+
+
 def path_of(topic: str | None = None, subscriber: str | None = None) -> str:
     """The path of a collection or of one subscription, which is its topic too; escaped as the
     reference hub does, so a space is a plus."""
-    parts = [f"{HUB_PATH}/subscriptions"]
-    parts += [quote_plus(part) for part in (topic, subscriber) if part is not None]
-    return "/".join(parts)
+    if topic is None:
+        return _ALL
+    if subscriber is None:
+        return f"{_ALL}/{_escape(topic)}"
+    # A UUID's name needs no more.
+    return f"{_ALL}/{_escape(topic)}/{subscriber.replace(':', '%3A')}"
 
 
 def subscription_document(one: Subscribed, *, active: bool) -> dict[str, object]:
@@ -100,6 +110,8 @@ class PresenceDesk:
         self._subscribers: dict[str, _Subscriber] = {}
         self._by_selector: dict[str, dict[str, _Subscriber]] = {}
         self._count = 0
+        self._unannounced: deque[tuple[_Subscriber, bool]] = deque()
+        self._goes_on = False
 
     def told(self, worker: int, message: bytes) -> None:
         """Streams opened and ended. O(selectors)."""
@@ -127,7 +139,7 @@ class PresenceDesk:
         answer(b"[%d,[%b]]" % (count, b",".join(listed)))
 
     def left(self, worker: int) -> None:
-        """A worker's streams ended with it. O(streams of the node)."""
+        """A worker's streams ended with it. O(streams of the node); it is announced in turns."""
         gone = [one.name for one in self._subscribers.values() if one.worker == worker]
         changes: list[tuple[_Subscriber, bool]] = []
         for name in gone:
@@ -170,11 +182,20 @@ class PresenceDesk:
         return len(there), (Subscribed(topic, one.name, one.payload) for one in there.values())
 
     def _announce(self, changes: Iterable[tuple[_Subscriber, bool]]) -> None:
+        self._unannounced.extend(changes)
+        if not self._goes_on:
+            self._announce_some()
+
+    def _announce_some(self) -> None:
+        """Publishes a bounded number, in order; a worker that died may have had very many."""
         events: list[Event] = []
-        for one, active in changes:
-            events += _events_of(one, active)
-        for start in range(0, len(events), _BATCH):
-            self._publish(events[start : start + _BATCH])
+        while self._unannounced and len(events) < _BATCH:
+            events += _events_of(*self._unannounced.popleft())
+        if events:
+            self._publish(events)
+        self._goes_on = bool(self._unannounced)
+        if self._goes_on:
+            asyncio.get_running_loop().call_later(0, self._announce_some)
 
 
 def _events_of(one: _Subscriber, active: bool) -> Iterator[Event]:

@@ -1,0 +1,65 @@
+"""What presence costs: 100,000 streams of one selector each come, are listed, and go."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from fastsse.control import MemoryStore
+from fastsse.entries import encode_entries
+from fastsse.events import Event
+from fastsse.positions import position_at
+from fastsse.presence import PresenceDesk
+
+STREAMS = 100_000
+A_TURN = 64
+
+
+def messages(opened: bool) -> list[bytes]:
+    """What workers tell, as many streams a turn as a burst has."""
+    names = [f"urn:uuid:{number:08x}-0000-4000-8000-000000000000" for number in range(STREAMS)]
+    changes = [
+        (1, name, (f"users/{n}",), None) if opened else (0, name) for n, name in enumerate(names)
+    ]
+    return [orjson.dumps(changes[start : start + A_TURN]) for start in range(0, STREAMS, A_TURN)]
+
+
+def encode(events: Any) -> None:
+    """What a hub does first with events."""
+    encode_entries(range(position_at(1), position_at(1) + len(events)), events)
+
+
+def quiet(events: Any) -> None:
+    """Nobody publishes."""
+
+
+@pytest.mark.parametrize("publish", [quiet, encode])
+def test_streams_come_and_go(benchmark: Any, publish: Callable[[list[Event]], None]) -> None:
+    """Both ways, an event each."""
+    come, go = messages(True), messages(False)
+
+    def all_of_them() -> None:
+        desk = PresenceDesk(lambda message: None, MemoryStore(), publish)
+        for message in (*come, *go):
+            desk.told(0, message)
+
+    benchmark.pedantic(all_of_them, rounds=3)
+    benchmark.extra_info["us_a_change"] = benchmark.stats.stats.min / (2 * STREAMS) * 1e6
+
+
+def test_a_killed_worker_is_taken_out(benchmark: Any) -> None:
+    """All streams were its own."""
+    come = messages(True)
+
+    def filled() -> tuple[tuple[PresenceDesk], dict[str, Any]]:
+        desk = PresenceDesk(lambda message: None, MemoryStore(), quiet)
+        for message in come:
+            desk.told(0, message)
+        return (desk,), {}
+
+    async def leave(desk: PresenceDesk) -> None:
+        desk.left(0)
+
+    benchmark.pedantic(lambda desk: asyncio.run(leave(desk)), setup=filled, rounds=3)
