@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from bench.cases import arrivals, fanout, idle, ladder, neighbour, publishing, rights, slow
+from bench.cases import arrivals, fanout, idle, ladder, neighbour, nodes, publishing, rights, slow
 from bench.cases.case import Result, Setup
 
 __all__ = ["CASES", "Result", "Setup", "run_cases"]
@@ -24,6 +24,9 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "publish-ndjson": publishing.publish_batch,
     "publish-written": publishing.publish_written,
     "publish-synced": publishing.publish_synced,
+    "publish-redis": nodes.publish_redis,
+    "nodes": nodes.across,
+    "redis-outage": nodes.outage,
     "subscribe-token": rights.subscribe_with_tokens,
     "publish-token": rights.publish_with_token,
     "slow": slow.never_read,

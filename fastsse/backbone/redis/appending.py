@@ -85,7 +85,15 @@ class Batch:
 class Group:
     """Batches that are sent together."""
 
-    __slots__ = ("_batch_of", "arguments", "batches", "deadline", "number", "waits_for_replicas")
+    __slots__ = (
+        "_batch_of",
+        "_undelivered",
+        "arguments",
+        "batches",
+        "deadline",
+        "number",
+        "waits_for_replicas",
+    )
 
     def __init__(self, number: int, batches: Sequence[Batch], waits_for_replicas: bool) -> None:
         self.number: Final = number
@@ -94,14 +102,30 @@ class Group:
         self.arguments: list[bytes | int] = []
         self.deadline: asyncio.TimerHandle | None = None
         self._batch_of: Final = [batch for batch in batches for _ in batch.events]
+        self._undelivered = len(batches)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every batch of it was delivered, and nothing else is waited for."""
+        return self._undelivered == 0 and not self.waits_for_replicas
 
     def note(self, entry: StreamEntry) -> None:
         """One of its events was delivered."""
         if entry.nth < len(self._batch_of):
             batch = self._batch_of[entry.nth]
             batch.positions.append(entry.position)
-            if batch.is_delivered and not self.waits_for_replicas:
-                batch.acknowledge()
+            if len(batch.positions) == len(batch.events):
+                self._delivered(batch)
+
+    def repeated(self, batch: Batch, positions: list[int]) -> None:
+        """One of its batches was stored before, and is delivered."""
+        batch.positions = positions
+        self._delivered(batch)
+
+    def _delivered(self, batch: Batch) -> None:
+        self._undelivered -= 1
+        if not self.waits_for_replicas:
+            batch.acknowledge()
 
     def replicated(self) -> None:
         """Enough replicas have it."""
@@ -247,9 +271,8 @@ class Appender:
         self._sent.pop(group.number, None)
 
     def _forget_if_done(self, group: Group) -> None:
-        if group.waits_for_replicas or not all(batch.is_delivered for batch in group.batches):
-            return
-        self._forget(group)
+        if group.is_done:
+            self._forget(group)
 
     def _forget(self, group: Group) -> None:
         self._sent.pop(group.number, None)
@@ -298,9 +321,7 @@ class Appender:
         self._health.counts["redis_repeats"] += 1
         positions = list(map(place_of, ids.split(b" ")))
         await self._reached(positions[-1], self._address.timeout_s)
-        batch.positions = positions
-        if not group.waits_for_replicas:
-            batch.acknowledge()
+        group.repeated(batch, positions)
         self._forget_if_done(group)
 
     async def _wait_for_replicas(self, link: Link, group: Group) -> None:

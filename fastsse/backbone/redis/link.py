@@ -11,6 +11,7 @@ import random
 from collections import deque
 from typing import Any, Final
 
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
@@ -64,11 +65,11 @@ class Address:
 
 
 class Backoff:
-    """How long to wait before the next try: at once, then twice as long each time, up to 1 s, and
+    """How long to wait before the next try: at once, then twice as long each time, up to 0.5 s, and
     somewhere in the upper half of it, so that many nodes do not come back together."""
 
     FIRST_S: Final = 0.05
-    MOST_S: Final = 1.0
+    MOST_S: Final = 0.5
 
     def __init__(self) -> None:
         self.tries = 0
@@ -169,7 +170,7 @@ class Link:
         answers = [loop.create_future() for _ in commands]
         self._waiting += answers
         packed = b"".join(
-            part for command in commands for part in self._connection.pack_command(*command)
+            [pack_command(command) for command in commands]  # type: ignore[arg-type]
         )
         try:
             async with asyncio.timeout(timeout_s):

@@ -1,0 +1,125 @@
+"""Several nodes on one Redis: from one to another, how fast, and how soon after an outage."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from bench.cases.case import Result, Setup
+from bench.cases.publishing import publish_speed
+from bench.load import DELIVERY_PATIENCE_S, Load, Sample, connected, measured, publish
+from bench.redis import Redis
+from bench.server import Server, UnderTest
+from fastsse.swarm import Crew, Figures
+
+TOPIC = "news"
+BACK_PATIENCE_S = 60
+
+
+@contextmanager
+def node(setup: Setup, redis: Redis) -> Iterator[Server]:
+    """A server on a log."""
+    with Server(setup.server_cpu, ("--store", redis.url)) as server:
+        yield server
+
+
+def publish_redis(setup: Setup) -> Result:
+    """Each event came back down the log when its publisher is answered."""
+
+    @contextmanager
+    def alone() -> Iterator[UnderTest]:
+        with Redis(setup.server_cpu) as redis, node(setup, redis) as server:
+            yield server
+
+    def start() -> AbstractContextManager[UnderTest]:
+        return alone()
+
+    return publish_speed(setup, "publish-redis", 1, 64, 8_000, start, ", Redis")
+
+
+def across(setup: Setup) -> Result:
+    """Published on one node, received on another, beside what one node alone does."""
+    connections, seconds = setup.count(1000), setup.seconds(5)
+    samples = []
+    for _ in range(setup.repeats):
+        alone = _fan_out(setup, 1, connections, seconds)
+        sample = _fan_out(setup, 3, connections, seconds)
+        sample["alone_p50_ms"], sample["alone_p99_ms"] = alone["p50_ms"], alone["p99_ms"]
+        samples.append(sample)
+    title = f"three nodes, {connections:,} clients each x 1,000/s, from one to another"
+    result = Result("nodes", title, "all delivered", samples, ("p99_ms", "ms p99"))
+    result.met = result.sound()
+    result.notes = [
+        f"p50 {result.median('p50_ms'):.1f} ms",
+        f"one node alone: p50 {result.median('alone_p50_ms'):.1f}, "
+        f"p99 {result.median('alone_p99_ms'):.1f} ms",
+    ]
+    return result
+
+
+def _fan_out(setup: Setup, count: int, connections: int, seconds: float) -> Sample:
+    """Publishes to the first node; the sample is what the last one's clients saw."""
+    load = Load((TOPIC,), 1000, seconds, connections)
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis(setup.server_cpu))
+        nodes = [stack.enter_context(node(setup, redis)) for _ in range(count)]
+        crews = [
+            stack.enter_context(connected(setup.plan(server, connections, TOPIC)))
+            for server in nodes
+        ]
+
+        def run() -> Figures:
+            figures = publish(nodes[0].url, load, seconds)
+            for crew in crews[:-1]:
+                crew.wait_for_events(figures["events_accepted"] * connections, DELIVERY_PATIENCE_S)
+            return figures
+
+        return measured(nodes[-1], crews[-1], run, connections)[0]
+
+
+def outage(setup: Setup) -> Result:
+    """Redis is away for a while: how long after it is back events reach everybody again."""
+    away_s, samples = setup.seconds(10), []
+    for _ in range(setup.repeats):
+        with ExitStack() as stack:
+            redis = stack.enter_context(Redis())
+            nodes = [stack.enter_context(node(setup, redis)) for _ in range(3)]
+            plans = [setup.plan(server, setup.count(1000), TOPIC) for server in nodes]
+            crews = [stack.enter_context(connected(plan)) for plan in plans]
+            back_s = _back_s(redis, nodes, crews, away_s)
+            samples.append({"back_s": back_s, "others_busy": 0.0})
+    title = f"three nodes, Redis away for {away_s:g} s: back to all live"
+    result = Result("redis-outage", title, "≤ 2 s", samples, ("back_s", "s"))
+    result.is_fan_out = False
+    result.met = result.median("back_s") <= 2
+    return result
+
+
+def _back_s(redis: Redis, nodes: list[Server], crews: list[Crew], away_s: float) -> float:
+    """From Redis taking connections to an event of every node at every client."""
+    redis.stop()
+    time.sleep(away_s)
+    before = [crew.figures()["events"] for crew in crews]
+    redis.start()
+    began = time.monotonic()
+    for server in nodes:
+        while not _publishes(server):
+            if time.monotonic() > began + BACK_PATIENCE_S:
+                raise RuntimeError("a node did not come back")
+            time.sleep(0.01)
+    for crew, count in zip(crews, before, strict=True):
+        opened = crew.counters()["stream"]
+        crew.wait_for_events(count + len(nodes) * opened, DELIVERY_PATIENCE_S)
+    return time.monotonic() - began
+
+
+def _publishes(server: Server) -> bool:
+    try:
+        address = f"{server.url}/events?topic={TOPIC}"
+        urllib.request.urlopen(address, data=b"back", timeout=5).close()
+    except urllib.error.HTTPError:
+        return False
+    return True
