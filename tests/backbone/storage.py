@@ -50,20 +50,21 @@ class Disk:
 
         class Connection(sqlite3.Connection):
             def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-                due = bool(disk.code) and sql.startswith(disk.begins)
-                if due and not disk.is_after:
-                    raise disk.error()
+                # It may be mended meanwhile, by another thread.
+                code = disk.code if sql.startswith(disk.begins) else 0
+                if code and not disk.is_after:
+                    raise disk.error(code)
                 cursor = super().execute(sql, *values)
-                if due:
-                    raise disk.error()
+                if code:
+                    raise disk.error(code)
                 return cursor
 
         return sqlite3.connect(*arguments, factory=Connection, **options)
 
-    def error(self) -> sqlite3.OperationalError:
+    def error(self, code: int) -> sqlite3.OperationalError:
         self.failures += 1
         error = sqlite3.OperationalError("injected")
-        error.sqlite_errorcode = self.code
+        error.sqlite_errorcode = code
         return error
 
 

@@ -7,9 +7,14 @@ themselves looked at, a bounded number a call.
 
 import json
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate
 from typing import Final, NamedTuple
+
+import orjson
 
 from fastsse.backbone import Stretch
 from fastsse.backbone.sqlite.places import place_of, position_of
@@ -22,6 +27,8 @@ __all__ = ["Reading"]
 
 # Events of one stretch, at most.
 STRETCH_EVENTS: Final = 4_096
+# Looked for beyond what should fill a page, where events are smaller than the mean.
+SPARE_EVENTS: Final = 32
 # Topics whose trees are walked side by side; with more of them events are looked at instead.
 WALKED_TOPICS_MAX: Final = 400
 LOOKED_AT_EVENTS: Final = 20_000
@@ -33,6 +40,22 @@ class _Run(NamedTuple):
     places: list[int]
     through: int
     is_last: bool
+
+
+_ALL: Final = (
+    "SELECT place, length(record) AS bytes FROM event WHERE place > ?1 AND place <= ?2"
+    " ORDER BY place LIMIT ?3"
+)
+
+
+@lru_cache(maxsize=256)
+def _walk(topics: tuple[int, ...]) -> str:
+    """Walks the trees of these topics side by side; an event of several comes once."""
+    walk = " UNION ".join(
+        f"SELECT place, bytes FROM topic_event WHERE topic = {topic} AND place > ?1 AND place <= ?2"
+        for topic in topics
+    )
+    return f"{walk} ORDER BY place LIMIT ?3"
 
 
 class Reading:
@@ -55,13 +78,16 @@ class Reading:
         first, last = place_of(after), place_of(through)
         with self._snapshot():
             selection = self._selections.find(self._connection, selectors, self._lost_through)
+            count = min(STRETCH_EVENTS, limit_bytes // selection.mean_bytes + SPARE_EVENTS)
             if selection.topics is None:
-                run = self._run_of_all(first, last, limit_bytes)
+                run = self._run(_ALL, (first, last, count), limit_bytes)
+            elif not selection.topics:
+                run = _Run([], last, True)
             elif len(selection.topics) <= WALKED_TOPICS_MAX:
-                run = self._run(selection.topics, first, last, limit_bytes)
+                run = self._run(_walk(tuple(selection.topics)), (first, last, count), limit_bytes)
             else:
                 run = self._run_looked_at(selection, first, last, limit_bytes)
-            entries = self._entries(run.places)
+            entries = self._entries(run.places, in_a_row=selection.topics is None)
         # Where nothing was left out the stretch reaches as far as was asked, to the position.
         reached = through if run.is_last else position_of(run.through)
         return Stretch(entries, reached, run.is_last, position_of(selection.evicted_through))
@@ -87,41 +113,18 @@ class Reading:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
-    def _run_of_all(self, after: int, through: int, limit_bytes: int) -> _Run:
-        return self._sized_run(
-            "SELECT place, length(record) AS bytes FROM event WHERE place > ? AND place <= ?"
-            " ORDER BY place LIMIT ?",
-            (after, through),
-            through,
-            limit_bytes,
-        )
-
-    def _run(self, topics: list[int], after: int, through: int, limit_bytes: int) -> _Run:
-        if not topics:
-            return _Run([], through, True)
-        walk = " UNION ".join(
-            f"SELECT place, bytes FROM topic_event WHERE topic = {topic}"
-            " AND place > ?1 AND place <= ?2"
-            for topic in topics
-        )
-        sql = f"{walk} ORDER BY place LIMIT ?3"
-        return self._sized_run(sql, (after, through), through, limit_bytes)
-
-    def _sized_run(self, sql: str, bounds: tuple[int, int], through: int, limit_bytes: int) -> _Run:
+    def _run(self, sql: str, bounds: tuple[int, int, int], limit_bytes: int) -> _Run:
         """As many of the places that a query gives as the limit allows; at least one."""
-        (found,) = self._connection.execute(
-            f"SELECT json_group_array(json_array(place, bytes)) FROM ({sql})",
-            (*bounds, STRETCH_EVENTS),
+        _, through, count = bounds
+        places_text, sizes_text = self._connection.execute(
+            f"SELECT json_group_array(place), json_group_array(bytes) FROM ({sql})", bounds
         ).fetchone()
-        places: list[int] = []
-        room_bytes, rows = limit_bytes, json.loads(found)
-        for place, size_bytes in rows:
-            room_bytes -= size_bytes
-            if room_bytes < 0 and places:
-                return _Run(places, places[-1], False)
-            places.append(place)
-        if len(rows) == STRETCH_EVENTS:
-            return _Run(places, places[-1], False)
+        places: list[int] = orjson.loads(places_text)
+        if not places:
+            return _Run([], through, True)
+        fitting = max(1, bisect_right(list(accumulate(orjson.loads(sizes_text))), limit_bytes))
+        if fitting < len(places) or len(places) == count:
+            return _Run(places[:fitting], places[:fitting][-1], False)
         return _Run(places, through, True)
 
     def _run_looked_at(
@@ -145,17 +148,24 @@ class Reading:
                 return _Run(places, place, False)
         return _Run(places, through, True)
 
-    def _entries(self, places: list[int]) -> list[Entry]:
+    def _entries(self, places: list[int], in_a_row: bool) -> list[Entry]:
+        if not places:
+            return []
         if len(places) == 1:
             sql = "SELECT record FROM event WHERE place = ?"
             return unpack_entries(self._connection.execute(sql, places).fetchone()[0])
+        wanted: tuple[str, tuple[str | int, ...]]
+        if in_a_row:
+            wanted = "BETWEEN ? AND ?", (places[0], places[-1])
+        else:
+            wanted = "IN (SELECT value FROM json_each(?))", (json.dumps(places),)
         # In one step, so that the interpreter's lock is asked for once and not for each event.
         (text,) = self._connection.execute(
-            "SELECT group_concat(hex(record), '') FROM (SELECT record FROM event WHERE place IN"
-            " (SELECT value FROM json_each(?)) ORDER BY place)",
-            (json.dumps(places),),
+            "SELECT group_concat(hex(record), '') FROM"
+            f" (SELECT record FROM event WHERE place {wanted[0]} ORDER BY place)",
+            wanted[1],
         ).fetchone()
-        return unpack_entries(bytes.fromhex(text)) if text else []
+        return unpack_entries(bytes.fromhex(text))
 
     def _of_own_id(self, own_id: bytes) -> int | None:
         (place,) = self._connection.execute(

@@ -16,11 +16,13 @@ TEMPLATES_MAX: Final = 256
 
 class Selection(NamedTuple):
     """`topics` are the numbers of those that are stored, None for all; `selectors` are tried on an
-    event's topics where there are too many numbers; `evicted_through` is a place."""
+    event's topics where there are too many numbers; `evicted_through` is a place; `mean_bytes`
+    what one of their events has, by which it is judged how many fill a page."""
 
     topics: list[int] | None
     selectors: list[Selector]
     evicted_through: int
+    mean_bytes: int
 
 
 class _Template:
@@ -49,25 +51,25 @@ class Selections:
 
         O(topics asked for); for a template O(topics stored), once.
         """
-        whole, forgotten = connection.execute(
-            "SELECT evicted_through, forgotten_through FROM state"
+        whole, forgotten, events, total_bytes = connection.execute(
+            "SELECT evicted_through, forgotten_through, events, bytes FROM state"
         ).fetchone()
         if ANY in selectors:
-            return Selection(None, [], max(whole, floor))
+            return Selection(None, [], max(whole, floor), _mean(events, total_bytes))
         compiled = [compile_selector(text) for text in selectors]
         # A selector equals its own text, also where it is a template.
-        numbers, evicted_through = _named(connection, selectors)
-        found = set(numbers)
+        found = _named(connection, selectors)
         for selector in compiled:
             if not selector.is_exact:
-                matching = self._matching(connection, selector)
-                found.update(matching)
-                evicted_through = max(evicted_through, _evicted_through(connection, matching))
-        return Selection(sorted(found), compiled, max(evicted_through, forgotten, floor))
-
-    def forget(self) -> None:
-        """The file is not the one that it was."""
-        self._templates.clear()
+                found.update(self._matching(connection, selector))
+        topics = sorted(found)
+        evicted_through, events, total_bytes = connection.execute(
+            "SELECT max(evicted_through), total(events), total(bytes) FROM topic"
+            " WHERE number IN (SELECT value FROM json_each(?))",
+            (json.dumps(topics),),
+        ).fetchone()
+        evicted_through = max(evicted_through or 0, forgotten, floor)
+        return Selection(topics, compiled, evicted_through, _mean(events, total_bytes))
 
     def _matching(self, connection: sqlite3.Connection, selector: Selector) -> list[int]:
         template = self._templates.get(selector.text)
@@ -88,18 +90,13 @@ class Selections:
         return template.numbers
 
 
-def _named(connection: sqlite3.Connection, names: tuple[str, ...]) -> tuple[list[int], int]:
-    numbers, evicted_through = connection.execute(
-        "SELECT json_group_array(number), max(evicted_through) FROM topic"
-        " WHERE name IN (SELECT value FROM json_each(?))",
+def _named(connection: sqlite3.Connection, names: tuple[str, ...]) -> set[int]:
+    (numbers,) = connection.execute(
+        "SELECT json_group_array(number) FROM topic WHERE name IN (SELECT value FROM json_each(?))",
         (json.dumps(names),),
     ).fetchone()
-    return json.loads(numbers), evicted_through or 0
+    return set(json.loads(numbers))
 
 
-def _evicted_through(connection: sqlite3.Connection, numbers: list[int]) -> int:
-    (place,) = connection.execute(
-        "SELECT max(evicted_through) FROM topic WHERE number IN (SELECT value FROM json_each(?))",
-        (json.dumps(numbers),),
-    ).fetchone()
-    return place or 0
+def _mean(events: float, total_bytes: float) -> int:
+    return max(1, int(total_bytes / events)) if events else 1
