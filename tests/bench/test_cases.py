@@ -11,7 +11,7 @@ from tests.swarm.conftest import ROOT
 
 CASES = (
     *("steady", "ladder", "own-topics", "idle-own", "connect", "resume", "churn"),
-    *("publish-ndjson", "slow", "neighbour"),
+    *("publish-ndjson", "subscribe-token", "publish-token", "slow", "neighbour"),
 )
 
 
