@@ -86,7 +86,7 @@ class Worker:
             if isinstance(backbone, BusBackbone):
                 backbone.share(hub.history)
             hub.streams.on_closed = self._on_closed
-            hub.channels.on_unready = lambda: self._sweep_in(SWEEP_ON_S)
+            hub.channels.on_unready = self._sweep_soon
             undo.callback(hub.streams.abandon)
             self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
             undo.callback(self._loop.remove_reader, sender.notice_fd)
@@ -263,12 +263,14 @@ class Worker:
         """Evicts what is too old, a bounded amount a step."""
         more = self._hub.sweep(now_ms())
         delay_s = SWEEP_ON_S if more else TICK_S
-        self._sweep_in(delay_s)
-
-    def _sweep_in(self, delay_s: float) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
         self._sweeping = self._loop.call_later(delay_s, self._sweep)
+
+    def _sweep_soon(self) -> None:
+        """Something waits for a sweep. However often it is said, the sweep is not put off."""
+        soon_s = self._loop.time() + SWEEP_ON_S
+        if self._sweeping is not None and self._sweeping.when() > soon_s:
+            self._sweeping.cancel()
+            self._sweeping = self._loop.call_at(soon_s, self._sweep)
 
     def _on_closed(self, stream: ClosedStream) -> None:
         self._access.closed(

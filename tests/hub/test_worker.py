@@ -7,6 +7,7 @@ import pytest
 
 from fastsse import Config, FastsseError, Server
 from fastsse.client import listen
+from fastsse.hub import channels
 
 
 def config(path: Path) -> Config:
@@ -48,6 +49,21 @@ async def test_publishing_at_once_needs_a_store_that_answers_at_once(tmp_path: P
 async def test_publishing_later_works_with_memory_too() -> None:
     async with Server(Config(port=0, log_level="error")) as server:
         assert await server.publish_later("a", "x") < await server.publish_later("a", "y")
+
+
+async def test_streams_whose_templates_need_time_open_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channels, "LOOKS_AT_ONCE", 1)
+    monkeypatch.setattr(channels, "LOOKS_A_STEP", 10)
+    async with Server(Config(port=0, log_level="error")) as server, asyncio.timeout(30):
+        for index in range(100):
+            server.publish(f"user/{index}", "x")
+        for index in range(3):
+            url = f"{server.addresses[0]}/events"
+            async with listen(url, f"{{x}}/{{y}}{index}") as stream:
+                server.publish(f"user/0{index}", "seen")
+                assert (await anext(aiter(stream))).data == "seen"
 
 
 async def test_a_store_that_can_not_be_opened_leaves_nothing_behind(tmp_path: Path) -> None:
