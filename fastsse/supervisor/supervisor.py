@@ -101,7 +101,10 @@ class Supervisor:
             self._selector.close()
         if self._failure is not None:
             raise self._failure
-        return 128 + self._stopped_by if self._ends_at_once else 0
+        if self._ends_at_once:
+            return 128 + self._stopped_by
+        log.info("Stopped.")
+        return 0
 
     def begin_reload(self) -> None:
         """Replaces every worker by one with the configuration as it is now; `reloaded` hears how

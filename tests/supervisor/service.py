@@ -11,7 +11,7 @@ import httpx
 
 from tests.cli.commandline import command, environment
 
-PATIENCE_S = 30
+PATIENCE_S = 45
 # What a service manager does: sockets from 3 on, and whom they are for.
 _ACTIVATE = """
 import fcntl, os, sys
@@ -51,15 +51,17 @@ class Service:
         )
         return cls(process)
 
-    async def wait(self) -> "Service":
+    async def wait(self, patience_s: float = PATIENCE_S) -> "Service":
         """Returns when it serves."""
-        record = await self.logged("fastsse is serving.")
+        record = await self.logged("fastsse is serving.", patience_s=patience_s)
         self.url = record["addresses"][0]
         return self
 
-    async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
+    async def logged(
+        self, event: str, count: int = 1, patience_s: float = PATIENCE_S
+    ) -> dict[str, Any]:
         """The first (or a later) record of an event, when it is there."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             while True:
                 found = [record for record in self.log if record.get("event") == event]
                 if len(found) >= count:
