@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import jwt
 
 from bench.cases.case import Result, Setup
-from bench.load import Sample
+from bench.load import Sample, others_busy
+from bench.machine import busy_us
 from bench.server import Server, UnderTest
 from fastsse.swarm import OpenLoop, Schedule
 
@@ -52,8 +53,10 @@ def _subscribe_run(setup: Setup, count: int, secret: str) -> Sample:
     with Server(setup.server_cpu, guarded) as server:
         same_s, same_us = _open_streams(server, same)
     with Server(setup.server_cpu, guarded) as server:
+        busy_before, client_before_s = busy_us(), time.process_time()
         own_s, own_us = _open_streams(server, own)
-    return {
+        busy, client_s = busy_us() - busy_before, time.process_time() - client_before_s
+    sample = {
         "a_second": count / own_s,
         "without_a_second": count / plain_s,
         "ratio": plain_s / own_s,
@@ -63,7 +66,10 @@ def _subscribe_run(setup: Setup, count: int, secret: str) -> Sample:
         "server_cpu_us": own_us / count,
         "server_cpu_without_us": plain_us / count,
         "server_busy": own_us / 1e6 / own_s,
+        "client_busy": client_s / own_s,
     }
+    sample["others_busy"] = others_busy(sample, busy, own_s)
+    return sample
 
 
 def _open_streams(server: UnderTest, tokens: Sequence[str]) -> tuple[float, int]:
@@ -105,12 +111,12 @@ def publish_with_token(setup: Setup) -> Result:
     samples = []
     for _ in range(setup.repeats):
         with Server(setup.server_cpu) as server:
-            without = _published_a_second(setup, server, ())
+            without = _publish_run(setup, server, ())
         with Server(setup.server_cpu, ("--jwt-key", secret)) as server:
-            a_second = _published_a_second(setup, server, headers)
-        samples.append(
-            {"a_second": a_second, "without_a_second": without, "ratio": a_second / without}
-        )
+            sample = _publish_run(setup, server, headers)
+        sample["without_a_second"] = without["a_second"]
+        sample["ratio"] = sample["a_second"] / without["a_second"]
+        samples.append(sample)
     title = "publishes with a token (HS256) to those without"
     result = Result("publish-token", title, f"≥ {_LEAST_PUBLISH}", samples, ("ratio", "x"))
     result.is_fan_out = False
@@ -119,9 +125,8 @@ def publish_with_token(setup: Setup) -> Result:
     return result
 
 
-def _published_a_second(
-    setup: Setup, server: UnderTest, headers: Sequence[tuple[str, str]]
-) -> float:
+def _publish_run(setup: Setup, server: UnderTest, headers: Sequence[tuple[str, str]]) -> Sample:
+    cpu_before, busy_before = server.cpu_us(), busy_us()
     figures = OpenLoop(
         Schedule(
             url=server.url,
@@ -131,9 +136,18 @@ def _published_a_second(
             headers=headers,
         )
     ).run()
+    cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
     if figures["refused"] or figures["unknown"]:
         raise RuntimeError("a publish was refused")
-    return figures["events_accepted"] / ((figures["ended_at_us"] - figures["started_at_us"]) / 1e6)
+    taken_s = (figures["ended_at_us"] - figures["started_at_us"]) / 1e6
+    sample = {
+        "a_second": figures["events_accepted"] / taken_s,
+        "server_cpu_us": cpu_us / max(1, figures["events_accepted"]),
+        "server_busy": cpu_us / 1e6 / taken_s,
+        "client_busy": figures["cpu_us"] / 1e6 / taken_s,
+    }
+    sample["others_busy"] = others_busy(sample, busy, taken_s)
+    return sample
 
 
 def token(secret: str, **claims: str) -> str:
