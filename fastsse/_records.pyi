@@ -1,10 +1,20 @@
 """The native part of `fastsse.entries`. Any thread."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fastsse.events import Event
 
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
+
+def encode_entries(
+    positions: Sequence[int], events: Sequence[Event], entry_type: type[_Entry]
+) -> list[_Entry]:
+    """Events that got their positions, each encoded and made an `entry_type`. O(bytes).
+
+    Raises:
+        ValueError: there are not as many of both.
+    """
 
 def pack_entry(entry: tuple[Any, ...]) -> bytes:
     """An entry (position, topics, own id, frame) as a record. O(bytes).

@@ -10,10 +10,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from fastsse._core import load_frame
+from fastsse._core import encode_frame, load_frame
 from fastsse.events import EVENT_TOPICS_MAX, Event
+from fastsse.positions import uuid_of_position
 
 cdef enum:
     ENTRY_HEAD = 22
@@ -32,6 +34,34 @@ cdef int MOST_TOPICS = EVENT_TOPICS_MAX
 cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
 cdef object N_BITS = 64
+cdef object N_MASK = (1 << 64) - 1
+
+
+# -- encoding -------------------------------------------------------------------------------------
+
+def encode_entries(positions not None, events not None, entry_type not None):
+    """Events that got their positions, each encoded and made an `entry_type`. O(bytes)."""
+    cdef list entries = []
+    cdef bytes own_id, event_id
+    for position, event in zip(positions, events, strict=True):
+        own_id = event_id = event.id
+        if event_id is None:
+            if event.id_style == "uuid":
+                event_id = uuid_of_position(position)
+            else:
+                event_id = position_text(position >> N_BITS, position & N_MASK)
+        frame = encode_frame(
+            event.data, event.event, event_id, event.retry_ms, position, event.private
+        )
+        entries.append(new_tuple(entry_type, (position, event.topics, own_id, frame)))
+    return entries
+
+
+cdef bytes position_text(uint64_t ms, uint64_t n):
+    """A position as an id."""
+    cdef char text[48]
+    cdef unsigned long long left = ms, right = n
+    return text[:snprintf(text, sizeof(text), "%llu-%llu", left, right)]
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -89,7 +119,7 @@ def pack_entry(entry not None):
     body = frame.body
     cdef Py_ssize_t own_size = 0, body_size = PyBytes_GET_SIZE(body)
     cdef Py_ssize_t size = ENTRY_HEAD + topics_size(topics) + body_size
-    cdef uint64_t ms = position >> N_BITS, n = position & 0xFFFFFFFFFFFFFFFF
+    cdef uint64_t ms = position >> N_BITS, n = position & N_MASK
     cdef uint8_t flags = PRIVATE if frame.private else 0
     if own_id is not None:
         flags |= OWN_ID

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastsse import _records
-from fastsse._core import Frame, encode_frame
+from fastsse._core import Frame
 from fastsse._records import pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
@@ -42,23 +42,7 @@ class Entry(NamedTuple):
 
 def encode_entries(positions: Sequence[int], events: Sequence[Event]) -> list[Entry]:
     """Events that got their positions, encoded. O(bytes)."""
-    entries = []
-    ms, prefix = -1, b""
-    for position, event in zip(positions, events, strict=True):
-        own_id = event_id = event.id
-        if event_id is None:
-            if event.id_style == "uuid":
-                event_id = uuid_of_position(position)
-            else:
-                if position >> N_BITS != ms:
-                    ms = position >> N_BITS
-                    prefix = b"%d-" % ms
-                event_id = prefix + b"%d" % (position & N_MASK)
-        frame = encode_frame(
-            event.data, event.event, event_id, event.retry_ms, position, event.private
-        )
-        entries.append(Entry(position, event.topics, own_id, frame))
-    return entries
+    return _records.encode_entries(positions, events, Entry)
 
 
 def id_of(position: int, event: Event) -> bytes:

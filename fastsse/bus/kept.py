@@ -4,6 +4,7 @@ It keeps what they keep, by the same rules, so that a worker that starts is hand
 have, and a hub that starts again takes it from one of them.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -22,6 +23,9 @@ __all__ = ["KeptMemory", "Key", "KeyedBackbone"]
 Key = tuple[bytes, int]
 """A worker process's key, and the number of one of its batches."""
 
+# What is kept and not in its topics' logs yet. Of a busy topic most of it never comes there.
+UNSETTLED_MAX: Final = 16 * 1024
+UNSETTLED_BYTES: Final = 8 * 1024 * 1024
 # A hub that goes on from what a worker has may not know of the last events of the one before.
 LEAP_MS: Final = 1_000
 
@@ -106,11 +110,19 @@ class KeptMemory:
 
     # -- the history ----------------------------------------------------------------------------
 
+    @property
+    def history(self) -> History:
+        """What is kept, as the rules allow. O(what was kept since it was looked at last)."""
+        if self._unsettled:
+            self._settle()
+        return self._history
+
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Keeps the newest entries, as the rules allow."""
-        intern, append = self._topics.intern, self.history.append
-        for _, names, own_id, frame in entries:
-            append(frame, tuple(map(intern, names)), own_id)
+        """Keeps the newest entries."""
+        self._unsettled += entries
+        self._unsettled_bytes += sum([entry.frame.size for entry in entries])
+        if len(self._unsettled) > UNSETTLED_MAX or self._unsettled_bytes > UNSETTLED_BYTES:
+            self._settle()
 
     def sweep(self) -> bool:
         """Evicts what is too old, a bounded amount a call; True: call again soon."""
@@ -132,4 +144,38 @@ class KeptMemory:
 
     def _begin(self, start: int) -> None:
         self._topics = Topics(Rules(self._options, self._lag_policy), start)
-        self.history = History(self._topics, self._options.history_total, start)
+        self._history = History(self._topics, self._options.history_total, start)
+        self._unsettled: list[Entry] = []
+        self._unsettled_bytes = 0
+
+    def _settle(self) -> None:
+        """Puts entries into their topics' logs, except those that would have to go at once."""
+        entries, self._unsettled = self._unsettled, []
+        self._unsettled_bytes = 0
+        surplus = self._surplus(entries)
+        if surplus:
+            of_all = max(surplus.values())
+            self._history.evict(Evictions(surplus, of_all, self._topics.forgotten_through))
+        intern, append = self._topics.intern, self._history.append
+        for position, names, own_id, frame in entries:
+            if len(names) > 1 or position > surplus.get(names[0], 0):
+                append(frame, tuple(map(intern, names)), own_id)
+
+    def _surplus(self, entries: Sequence[Entry]) -> dict[str, int]:
+        """Topics with more entries than are kept of them, each with the last of the first ones
+        that are too many: of those before its first entry that other topics have too."""
+        counts: Counter[str] = Counter()
+        alone: defaultdict[str, list[int]] = defaultdict(list)
+        shared: set[str] = set()
+        for position, names, _, _ in entries:
+            counts.update(names)
+            if len(names) > 1:
+                shared.update(names)
+            elif names[0] not in shared:
+                alone[names[0]].append(position)
+        surplus = {}
+        for name, positions in alone.items():
+            too_many = min(counts[name] - self._topics.rule(name).events, len(positions))
+            if too_many > 0:
+                surplus[name] = positions[too_many - 1]
+        return surplus

@@ -36,8 +36,9 @@ PATIENCE_S: Final = 2.0
 BATCH_HEAD: Final = Struct("<QQI")
 # A batch that has come so far is closed.
 BATCH_BYTES: Final = 1024 * 1024
-# Batches under way; while there are as many, what is published joins the next.
-WINDOW: Final = 8
+# Batches that the hub has not taken up yet; while there are as many, what is published joins the
+# next one. So batches grow with the load, and at rest nobody waits.
+WINDOW: Final = 1
 QUEUE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # Batches that were sent and refused, of which it is known when they turn out to be in the log.
 REFUSED_MAX: Final = 4096
@@ -60,7 +61,6 @@ class Batch:
         "count",
         "deadline_ms",
         "dones",
-        "held",
         "n",
         "positions",
         "since",
@@ -74,7 +74,6 @@ class Batch:
         self.dones: list[tuple[int, Done]] = []
         self.since = since
         self.deadline_ms = 0
-        self.held = False
         self.positions: list[int] = []
 
     def add(self, packed: bytes, count: int, done: Done) -> None:
@@ -136,6 +135,7 @@ class Outbox:
         self._n = 0
         self._unsent: deque[Batch] = deque()
         self._under_way: dict[int, Batch] = {}
+        self._not_held: dict[int, Batch] = {}
         self._bytes = 0
         self._refused_sent: OrderedDict[int, None] = OrderedDict()
         self._flush_is_due = False
@@ -182,17 +182,17 @@ class Outbox:
         self._is_up = False
         now = self._now_s()
         for batch in self._under_way.values():
-            if batch.held:
-                batch.held = False
+            if batch.n not in self._not_held:
                 batch.since = now
             batch.positions.clear()
+        self._not_held = dict(self._under_way)
 
     def held(self, through: int) -> None:
         """The hub has taken up all batches up to a number, and will answer them."""
-        for batch in self._under_way.values():
-            if batch.n > through:
-                break
-            batch.held = True
+        for n in [n for n in self._not_held if n <= through]:
+            del self._not_held[n]
+        if self._unsent:
+            self._flush()
 
     def taken(self, row: Origin) -> None:
         """A run of a batch of ours is in the log, and was delivered here."""
@@ -221,14 +221,15 @@ class Outbox:
                 self._refused_sent.popitem(last=False)
             self.refused += batch.count
             batch.refuse(error)
+            if self._unsent:
+                self._flush()
 
     def close(self) -> None:
         """Refuses everything that has no answer. Nothing may be added later."""
         self._is_up = False
         if self._ticking is not None:
             self._ticking.cancel()
-        for batch in self._under_way.values():
-            batch.held = False
+        self._not_held = dict(self._under_way)
         self._refuse_old(float("inf"))
 
     def _open(self, size_bytes: int) -> Batch:
@@ -245,11 +246,11 @@ class Outbox:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        while self._is_up and self._unsent and len(self._under_way) < WINDOW:
+        while self._is_up and self._unsent and len(self._not_held) < WINDOW:
             batch = self._unsent.popleft()
             self._n += 1
             batch.n = self._n
-            self._under_way[batch.n] = batch
+            self._under_way[batch.n] = self._not_held[batch.n] = batch
             self._send_off(batch)
 
     def _send_off(self, batch: Batch) -> None:
@@ -259,6 +260,7 @@ class Outbox:
     def _forget(self, batch: Batch) -> None:
         del self._under_way[batch.n]
         self._bytes -= batch.bytes
+        self._not_held.pop(batch.n, None)
 
     def _tick_on(self) -> None:
         self._ticked_s = self._now_s()
@@ -283,7 +285,6 @@ class Outbox:
             batch.refuse(Refused("backbone", retry_after_s=1))
         if self._is_up:
             oldest -= GRACE_S
-        waiting = [batch for batch in self._under_way.values() if not batch.held]
-        for batch in waiting:
+        for batch in list(self._not_held.values()):
             if batch.since <= oldest:
                 self.refuse(batch.n, Refused("backbone", retry_after_s=1))
