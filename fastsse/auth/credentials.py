@@ -16,6 +16,7 @@ __all__ = ["TICKET", "Credential", "credentials", "page_origin"]
 AUTHORIZATION: Final = "authorization"
 TICKET: Final = "ticket"
 _SCHEME: Final = b"bearer"
+_USUAL: Final = b"Bearer "
 # No signed token is shorter; the Mercure hub counts the scheme and its blank in a header.
 _MERCURE_HEADER_MIN: Final = 48
 _MERCURE_QUERY_MIN: Final = 41
@@ -78,6 +79,8 @@ def page_origin(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def _bearer(header: bytes, mercure: bool) -> bytes:
+    if header.startswith(_USUAL) and len(header) >= _MERCURE_HEADER_MIN and header[-1] > ord(" "):
+        return header[len(_USUAL) :].lstrip(b" ")
     scheme, _, token = header.strip(b" \t").partition(b" ")
     if mercure and (scheme != b"Bearer" or len(header.strip(b" \t")) < _MERCURE_HEADER_MIN):
         raise Unauthorised("Authorization must be Bearer and a token.")
