@@ -343,7 +343,7 @@ async def test_foreign_and_poisoned_entries_are_skipped_and_counted(redis: Redis
 
 async def test_a_key_of_ours_that_holds_something_else_is_named(redis: RedisServer) -> None:
     async with node_on(redis.url) as node:
-        redis.client.set("{fastsse}:topic:t", "not a stream")
+        redis.client.set("{fastsse}:topic:t", "not a list")
         await node.answered("stored all the same")
         assert node.acknowledged
         assert node.backbone.counters()["redis_index_failures"] > 0

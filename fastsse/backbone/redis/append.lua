@@ -106,7 +106,9 @@ for i = 1, #stored do
     local last_key, topic_key = prefix .. 'last:' .. ARGV[t], prefix .. 'topic:' .. ARGV[t]
     local before = index('SET', last_key, id, 'PX', ARGV[t + 3], 'GET')
     if ARGV[t + 1] ~= '0' then
-      index('XADD', topic_key, 'MAXLEN', '~', ARGV[t + 1], id, 'e', record, 'p', before or '0-0')
+      -- A list takes 0.3 KiB where a stream takes 4.5, and most topics have few events.
+      index('RPUSH', topic_key, id .. ' ' .. (before or '0-0') .. ' ' .. record)
+      index('LTRIM', topic_key, -tonumber(ARGV[t + 1]), -1)
       index('PEXPIRE', topic_key, ARGV[t + 2])
     end
   end

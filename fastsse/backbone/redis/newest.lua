@@ -1,10 +1,30 @@
 -- The ids of the newest stored events of topics, newest first, at most so many of each.
 -- ARGV: key prefix, the id up to which, how many, topics.
-local answer = {}
+local function is_above(id, other)
+  local ms, n = string.match(id, '^(%d+)-(%d+)')
+  local other_ms, other_n = string.match(other, '^(%d+)-(%d+)')
+  if #ms ~= #other_ms then return #ms > #other_ms end
+  if ms ~= other_ms then return ms > other_ms end
+  if #n ~= #other_n then return #n > #other_n end
+  return n > other_n
+end
+
+local answer, wanted = {}, tonumber(ARGV[3])
 for t = 4, #ARGV do
-  local found = redis.call('XREVRANGE', ARGV[1] .. 'topic:' .. ARGV[t], ARGV[2], '-', 'COUNT', ARGV[3])
-  for i = 1, #found do
-    answer[#answer + 1] = found[i][1]
+  local key = ARGV[1] .. 'topic:' .. ARGV[t]
+  local at, taken = -1, 0
+  while taken < wanted do
+    local found = redis.call('LRANGE', key, at - 63, at)
+    if #found == 0 then break end
+    for i = #found, 1, -1 do
+      local id = string.match(found[i], '^%d+%-%d+')
+      if taken < wanted and not is_above(id, ARGV[2]) then
+        answer[#answer + 1] = id
+        taken = taken + 1
+      end
+    end
+    if #found < 64 then break end
+    at = at - 64
   end
 end
 return answer

@@ -4,29 +4,60 @@
 -- Answers: the time in ms, the floor, then for each topic: what is known of events it had and has no
 -- more (the id before the oldest stored, or of the last one when none is stored; '' when nothing
 -- is known), whether all up to the end were read, and the entries as id, record, id, record, ….
+--
+-- A topic is a list of `id before record`, oldest first. Where to begin is found by bisection.
 local prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+
+-- Two ids as text: their numbers may have more digits than a double holds.
+local function is_above(id, other)
+  local ms, n = string.match(id, '^(%d+)-(%d+)')
+  local other_ms, other_n = string.match(other, '^(%d+)-(%d+)')
+  if #ms ~= #other_ms then return #ms > #other_ms end
+  if ms ~= other_ms then return ms > other_ms end
+  if #n ~= #other_n then return #n > #other_n end
+  return n > other_n
+end
+
+local function first_after(key, length)
+  local low, high = 0, length
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if is_above(redis.call('LINDEX', key, middle), after) then high = middle else low = middle + 1 end
+  end
+  return low
+end
+
+local function read(key)
+  local length = redis.call('LLEN', key)
+  if length == 0 then return nil, 1, {} end
+  local oldest = redis.call('LINDEX', key, 0)
+  local entries, bytes, count = {}, 0, 1
+  local at = is_above(oldest, after) and 0 or first_after(key, length)
+  while at < length do
+    local found = redis.call('LRANGE', key, at, at + count - 1)
+    for i = 1, #found do
+      local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
+      if is_above(id, through) then return oldest, 1, entries end
+      -- At least one, whatever it has.
+      if bytes >= budget then return oldest, 0, entries end
+      entries[#entries + 1], entries[#entries + 2] = id, record
+      bytes = bytes + #record
+    end
+    at = at + #found
+    count = math.min(count * 2, 64)
+  end
+  return oldest, 1, entries
+end
+
 local time = redis.call('TIME')
 local answer = {
   string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)),
   redis.call('GET', KEYS[1]) or '0-0',
 }
 for t = 5, #ARGV do
-  local key = prefix .. 'topic:' .. ARGV[t]
-  local oldest = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)
-  local gone = oldest[1] and oldest[1][2][4] or redis.call('GET', prefix .. 'last:' .. ARGV[t]) or ''
-  local entries, bytes, count, place, is_whole = {}, 0, 1, after, not oldest[1]
-  while not is_whole and bytes < budget do
-    local found = redis.call('XRANGE', key, '(' .. place, through, 'COUNT', count)
-    for i = 1, #found do
-      local record = found[i][2][2]
-      entries[#entries + 1] = found[i][1]
-      entries[#entries + 1] = record
-      bytes = bytes + #record
-      place = found[i][1]
-    end
-    is_whole = #found < count
-    count = math.min(count * 2, 64)
-  end
-  answer[#answer + 1] = {gone, is_whole and 1 or 0, entries}
+  local oldest, is_whole, entries = read(prefix .. 'topic:' .. ARGV[t])
+  local gone = oldest and string.match(oldest, '^%d+%-%d+ (%d+%-%d+) ')
+    or redis.call('GET', prefix .. 'last:' .. ARGV[t]) or ''
+  answer[#answer + 1] = {gone, is_whole, entries}
 end
 return answer

@@ -1,8 +1,8 @@
 """What the log is asked to keep of each topic: at least what the options promise.
 
-Redis trims streams by whole blocks of entries, so it keeps a little more than asked, never less.
-A topic's own stream is trimmed by count with each event, and expires as a whole when its newest
-event is too old. Bytes are not counted there: `maxmemory` bounds Redis.
+Redis trims the common stream by whole blocks of entries, so it keeps a little more than asked,
+never less. A topic's own list is trimmed by count with each event, and expires as a whole when its
+newest event is too old. Bytes are not counted there: `maxmemory` bounds Redis.
 """
 
 from typing import Final
