@@ -156,8 +156,11 @@ class Channels:
 
     def _get_ready(self, channel: Channel) -> None:
         """Gives the sender a new channel, now or when its patterns have looked at all topics."""
-        patterns: list[Pattern] = []
         rights, topics = channel.rights, channel.topics
+        if rights is None and not isinstance(topics, Wanted):
+            self._command(channel)
+            return
+        patterns: list[Pattern] = []
         if rights is not None and rights.subscribe != (ANY,):
             patterns += self._patterns.grant(rights.subscribe, channel)
         if isinstance(topics, Wanted):

@@ -26,6 +26,9 @@ class Holder(Protocol):
     def number(self) -> int: ...
 
 
+NOBODY: Final[tuple[set[Holder], set[Holder]]] = (set(), set())
+
+
 class Pattern:
     """One distinct template, the live topics that it matches, and who uses it.
 
@@ -211,6 +214,8 @@ class Patterns:
         """Notes a topic that has just come to life; gives the channels that get it by a template,
         and those that are granted it. O(patterns)."""
         self._sight = None
+        if not self._patterns and not self._granted:
+            return NOBODY
         linked: set[Holder] = set()
         granted = set(self._granted.get(topic.name, ()))
         for pattern in self._patterns.values():
