@@ -27,6 +27,7 @@ from fastsse.units import format_duration, parse_duration_s
 __all__ = ["token"]
 
 _NEVER: Final = "never"
+_NOT_FETCHED: Final = "The key set can't be fetched."
 _MARKS: Final = {"publish": "publisher_jwt_key", "subscribe": "subscriber_jwt_key"}
 SIDES: Final[tuple[Side, ...]] = ("publish", "subscribe")
 
@@ -176,7 +177,10 @@ async def _judge(config: Config, raw: bytes) -> "_Judged":
     if guard is None:
         return _Judged(content, claims, {})
     try:
-        verdicts = {side: await _verdict(guard.verifier, raw, side) for side in SIDES}
+        verdicts: dict[Side, Rights | str] = {}
+        for side in SIDES:  # One try is enough to know that the key set is out of reach.
+            is_vain = _NOT_FETCHED in verdicts.values()
+            verdicts[side] = _NOT_FETCHED if is_vain else await _verdict(guard.verifier, raw, side)
     finally:
         guard.close()
     return _Judged(content, claims, verdicts)
@@ -192,7 +196,7 @@ async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
         fetched: asyncio.Future[FastsseError | None] = asyncio.get_running_loop().create_future()
         missing.fetch(fetched.set_result)
         if await fetched is not None:
-            return "The key set can't be fetched."
+            return _NOT_FETCHED
         return await _verdict(verifier, raw, side)
 
 
