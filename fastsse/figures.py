@@ -317,6 +317,8 @@ class Figures:
         self._helped = helped
         self._sums: Mapping[str, Any] | None = None
         control.listen(SUBJECT, self._heard)
+        # A new hub process knows nobody's figures.
+        control.on_back.append(self.tell)
 
     def tell(self) -> None:
         """To be called once a second, and when there is no room any more."""

@@ -23,6 +23,7 @@ class Member:
         self.room, self.unready, self.leaving = 9, None, False
         self.help: list[Help] = []
         self.listeners: list[Any] = []
+        self.on_back: list[Any] = []
         self.is_busy = False
         self.figures = Figures(self, self.reading, self.help.append)  # type: ignore[arg-type]
 
