@@ -3,7 +3,8 @@
     python -m tests.backbone.appender PATH ACK
 
 Lines on standard output: `s POSITION` for each position that was delivered to streams, `a POSITION`
-for each that was acknowledged, both before the process does anything else.
+for each that was acknowledged, `r 0` for each batch that was refused; all before the process does
+anything else.
 """
 
 import asyncio
@@ -32,7 +33,10 @@ async def main(path: str, ack: str) -> None:
 
     def publish(number: int) -> None:
         def done(outcome: Sequence[int] | FastsseError) -> None:
-            assert not isinstance(outcome, FastsseError), outcome
+            if isinstance(outcome, FastsseError):
+                say("r", [0])
+                asyncio.get_running_loop().call_later(0.02, publish, number)
+                return
             say("a", outcome)
             asyncio.get_running_loop().call_soon(publish, number)
 

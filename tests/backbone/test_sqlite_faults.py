@@ -3,6 +3,7 @@
 and all goes on by itself when the cause is gone."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import tempfile
@@ -140,6 +141,28 @@ async def test_a_file_that_is_taken_away_is_missed_and_welcome_when_it_is_back(
         await until(lambda: tail.backbone.trouble is None)
         await tail.append(Event("a", "3"))
         assert len(await tail.read_all(("a",), 0, 1 << 20)) == 2
+
+
+async def test_an_older_copy_in_its_place_is_owned_up_to(path: Path) -> None:
+    copy = path.with_name("copy")
+    async with opened(path) as tail:
+        (first,) = await tail.append(Event("a", "1"))
+    shutil.copy(path, copy)
+    async with opened(path) as tail:
+        (lost,) = await tail.append(Event("a", "2"))
+        path.rename(path.with_name("away"))
+        with pytest.raises(Refused):
+            await tail.append(Event("a", "refused"))
+        for beside in ("history.db-wal", "history.db-shm"):
+            path.with_name(beside).unlink(missing_ok=True)
+        copy.rename(path)
+        await until(lambda: tail.backbone.trouble is None)
+        assert tail.broken == [("lost", lost)]
+        (position,) = await tail.append(Event("a", "3"))
+        assert first < lost < position
+        stretch = await tail.read(("a",), first - 1)
+        assert [entry.position for entry in stretch.entries] == [first, position]
+        assert stretch.evicted_through == lost
 
 
 async def test_another_program_may_read_and_hold_the_file_for_a_moment(path: Path) -> None:

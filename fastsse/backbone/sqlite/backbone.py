@@ -19,6 +19,7 @@ from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.backbone.sqlite.batch import Batch, Key
 from fastsse.backbone.sqlite.checkpoint import Checkpointer
 from fastsse.backbone.sqlite.desk import DeskStore
+from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import BATCH_MAX_EVENTS, PlaceClock, place_of
 from fastsse.backbone.sqlite.reader import READ_AGAIN_S, Reader
@@ -81,6 +82,7 @@ class SqliteBackbone:
         self.trouble: str | None = None
         self._clock: Final = PlaceClock(now_ms, last=self.start)
         self._deliver: Deliver | None = None
+        self._broken: Broken = lambda why, place: None
         self._reads: Final[dict[tuple[object, ...], list[Stretched]]] = {}
         # Under `received`: a lease that still holds, batches that are behind, what is ahead.
         self._leased_through = 0
@@ -103,7 +105,11 @@ class SqliteBackbone:
             wake,
             time.monotonic,
         )
-        self.desks: Final = DeskStore(self._file.connection, self._writer.put)
+        try:
+            self.desks: Final = DeskStore(self._file.connection, self._writer.put)
+        except sqlite3.Error as error:
+            self._file.close()
+            raise HistoryError(path, f"can't be used: {trouble_of(error).words}") from error
         self._writer.start()
         self._reader.start()
 
@@ -114,7 +120,7 @@ class SqliteBackbone:
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """As Backbone; `after` must be `start`."""
-        self._deliver = deliver
+        self._deliver, self._broken = deliver, broken
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """As Backbone. O(bytes) here.
@@ -240,6 +246,8 @@ class SqliteBackbone:
         self._leased_through = stored.leased_through
         if stored.trouble is not None or self.trouble != "closed":
             self._set_trouble(None if stored.trouble is None else stored.trouble.words)
+        if stored.is_lost:
+            self._broken("lost", self._head)
         waited = []
         for batch in stored.batches:
             if batch.is_told:

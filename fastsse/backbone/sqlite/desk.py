@@ -39,3 +39,11 @@ class DeskStore:
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""
         return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
+
+    def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
+        """A file has one node."""
+
+    @property
+    def vault(self) -> None:
+        """None: desks have their own."""
+        return None

@@ -34,6 +34,7 @@ class HistoryFile:
         state: as it is stored, or will be by the transaction under way.
         topics: rows of topics that were used of late.
         head: the last position that may be in use.
+        last_place: of the newest event when it was opened, or opened again.
         lost_through: the place up to which events may be missing since an end that was not clean.
 
     Raises HistoryError.
@@ -51,7 +52,7 @@ class HistoryFile:
         except BaseException:
             self._lock.release()
             raise
-        self.head: Final = position_of(max(self.state.leased_through, self._last_place))
+        self.head: Final = position_of(max(self.state.leased_through, self.last_place))
         self.lost_through: Final = place_of(self.head) if may_have_lost(self.state) else 0
 
     def _open(self, start: int, must_exist: bool) -> None:
@@ -61,7 +62,7 @@ class HistoryFile:
         try:
             self.state: State = read_state(self.connection)
             (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
-            self._last_place = last or 0
+            self.last_place = last or 0
             self._identity = self._stat()
         except sqlite3.Error as error:
             self.connection.close()

@@ -55,11 +55,12 @@ class Barrier(NamedTuple):
 
 class Stored(NamedTuple):
     """Batches in their order, how far positions are leased, and the trouble there is: with it,
-    they are refused."""
+    they are refused. With `is_lost` the file lacks what was in it before."""
 
     batches: Sequence[Batch]
     leased_through: int
     trouble: Trouble | None
+    is_lost: bool = False
 
 
 Work = Batch | Put | Barrier
@@ -112,6 +113,9 @@ class Writer:
         self._doubtful: list[Batch] = []
         self._owed: list[Batch] = []
         self._puts: dict[str, bytes | None] = {}
+        # The newest event that was told to be stored.
+        self._stored_through = file.last_place
+        self._is_lost = False
         self._tidied_s = 0.0
         self._commit_s = 0.0
         self._expected = self._before = 0
@@ -206,6 +210,8 @@ class Writer:
         self._before = len(batches)
         self._puts.clear()
         self._owed = []
+        if entries:
+            self._stored_through = place_of(entries[-1].position)
         self.commits += 1
         self._retention.note(rows)
         self._checkpointer.wrote(4096 * (4 + len(rows)) + sum(e.frame.size for e in entries) * 2)
@@ -295,14 +301,18 @@ class Writer:
                 self._checkpointer.drop()
                 reopen(self._file, self._readers_closed())
                 self._must_reopen = False
+                self._is_lost = self._file.last_place < self._stored_through
             self._settle()
+            if self._is_lost:
+                self._own_up()
             self._try_out()
         except Exception as error:
             self._fail(error, list(self._owed))
             return
         self._trouble = None
         log.info("History can be written again.", path=self._file.path)
-        self._tell(Stored([], self._file.state.leased_through, None))
+        self._tell(Stored([], self._file.state.leased_through, None, self._is_lost))
+        self._is_lost = False
 
     def _settle(self) -> None:
         """Makes true what was said of batches that may be in the file although they failed."""
@@ -316,6 +326,17 @@ class Writer:
         with self._file.transaction(synced=True):
             take_out(self._file, [batch for batch in doubtful if not batch.is_told])
         self._doubtful = []
+
+    def _own_up(self) -> None:
+        """What is in place now is not what was there: an older copy, or a part of it is gone."""
+        log.error("History lacks events that were stored.", path=self._file.path)
+        state, lost = self._file.state, self._stored_through
+        with self._file.transaction(synced=True):
+            self._file.update(
+                evicted_through=max(state.evicted_through, lost),
+                forgotten_through=max(state.forgotten_through, lost),
+                leased_through=max(state.leased_through, lost),
+            )
 
     def _try_out(self) -> None:
         """Stores what is owed, or else changes something and takes it back, synced both times."""
