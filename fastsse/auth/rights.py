@@ -116,6 +116,15 @@ class Rights:
         expires_ms, _, token_hash, issued_s = self.claims
         return expires_ms, token_hash, issued_s
 
+    def is_named(self, subject_hash: int, token_hash: int, issued_before_s: int) -> bool:
+        """Whether the claims meet every condition that is not 0, as in `Sender.revoke`."""
+        _, subject, token, issued_s = self.claims
+        return (
+            subject_hash in (0, subject)
+            and token_hash in (0, token)
+            and (issued_before_s == 0 or issued_s < issued_before_s)
+        )
+
     def covers_publish(self, topics: Iterable[str]) -> bool:
         """Whether every one of the topics may be published to. O(topics x templates)."""
         if self._publish is None:

@@ -174,11 +174,14 @@ class Replays:
         if one is not None:
             self._stop(one)
 
+    def unattached(self) -> list[int]:
+        """The streams that the sender was not given yet."""
+        return [one.handle for one in self._by_handle.values() if one.opening is not None]
+
     def stop_unattached(self) -> None:
         """All are going to be closed, and the sender can only close what it has."""
-        for one in list(self._by_handle.values()):
-            if one.opening is not None:
-                self.stop(one.handle)
+        for handle in self.unattached():
+            self.stop(handle)
 
     def abandon(self) -> None:
         """Closes the sockets that the sender was not given yet."""

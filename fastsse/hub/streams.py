@@ -25,6 +25,7 @@ __all__ = ["ClosedStream", "Head", "Streams"]
 
 # Heads differ by what the request allows (coding, CORS origin); more than these are a flood.
 OPENINGS_MAX = 64
+_REVOKED: Final = REASONS.index("revoked")
 MAX_REPLAYS: Final = 64
 _NO_OPTIONS: Final[dict[str, Any]] = {}
 
@@ -264,6 +265,11 @@ class Streams:
     def revoke(self, subject_hash: int, token_hash: int, issued_before_s: int) -> None:
         """Ends the streams whose tokens meet every condition that is not 0, within a second."""
         self._sender.revoke(subject_hash, token_hash, issued_before_s)
+        # To the sender these come later, and so are none of the revocation's business.
+        for handle in self._replays.unattached():
+            rights = self.rights_of(handle)
+            if rights and rights.is_named(subject_hash, token_hash, issued_before_s):
+                self.close(handle, _REVOKED)
 
     def _tell_expiry(self, handle: int) -> None:
         rights, is_told = self._bearers.get(handle, (None, False))

@@ -223,6 +223,23 @@ def test_revoking_ends_those_that_match_and_no_others(node: Node) -> None:
     node.run_until(lambda: all(client.data == ["x"] for client in clients[1:]))
 
 
+def test_a_revocation_ends_streams_that_still_wait_for_their_first_page(
+    make_node: MakeNode,
+) -> None:
+    node = make_node(disk=Disk())
+    first = node.publish("a", "0")
+    node.publish("a", "1")
+    node = make_node(disk=node.store.disk, now_ms=node.now_ms + 1)
+    node.store.holds = True
+    mine, other = Rights(subject="me", issued_s=5), Rights(subject="me", issued_s=9)
+    clients = [node.resume("a", after=first, rights=one) for one in (mine, other)]
+    node.hub.streams.revoke(mine.claims[1], 0, 7)
+    node.run_until(lambda: clients[0].is_ended and bool(node.closed))
+    assert [stream.reason for stream in node.closed] == ["revoked"]
+    node.run_until(lambda: clients[1].data == ["1"])
+    assert clients[0].data == []
+
+
 def test_pongs_are_for_streams_that_are_there(node: Node) -> None:
     client = node.subscribe("a")
     streams = node.hub.streams
