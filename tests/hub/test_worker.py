@@ -11,7 +11,7 @@ from fastsse.hub import channels
 
 
 def config(path: Path) -> Config:
-    return Config(port=0, store=f"sqlite:{path / 'history'}", log_level="error")
+    return Config(port=0, store=f"sqlite:{path / 'history'}", log_level="error", drain="0s")
 
 
 async def first_events(server: Server, count: int, **query: str) -> list[str]:
