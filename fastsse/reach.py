@@ -3,25 +3,27 @@
 A stream's public id says nothing of where it is, and a request about it (a pong, a renewal) comes
 to any worker. The worker looks among its own streams first; then the desk has all of them look,
 and the one that holds the stream answers. Nobody answers for a stream that is gone, so whoever
-asks waits for a bounded time.
+asks waits for a bounded time; the desk itself does not, and keeps nothing: ids that nobody has
+can't use up the questions that a worker may have under way.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Final
 
 from fastsse.control import Broadcast, Control, Publish, Store
-from fastsse.errors import FastsseError
+from fastsse.errors import FastsseError, Refused
 
 __all__ = ["SUBJECT", "Act", "Reach", "ReachDesk"]
 
 SUBJECT: Final = "reach"
-# Questions that nobody answered yet; the oldest go when there are more.
+# Questions of one worker that nobody answered yet.
 UNANSWERED_MAX: Final = 10_000
 PATIENCE_S: Final = 2.0
-_NUMBER_BYTES: Final = 8
-_FOUND: Final = b"+"
-_NOT_FOUND: Final = b"-"
+_NAME_BYTES: Final = 16
+_QUESTION: Final = b"?"
+_ANSWER: Final = b"!"
 
 Act = Callable[[bytes, bytes], bytes | None]
 """Does something to the stream with this id, told more by the second argument; its answer, or
@@ -30,31 +32,24 @@ Reached = Callable[[bytes | FastsseError | None], None]
 
 
 class ReachDesk:
-    """Passes questions about streams on to all workers, and the answer back. Made by
-    `control.Desks`. What is broadcast is a number and a question; what is told, the same number
-    and its answer."""
+    """Passes questions about streams on to all workers, and the answers too. Made by
+    `control.Desks`. What is broadcast is `?`, a question's name and the question, or `!`, its name
+    and the answer, which is told without the mark."""
 
     def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
         self._broadcast = broadcast
-        self._last = 0
-        self._unanswered: dict[int, Callable[[bytes], None]] = {}
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Has every worker look."""
-        self._last += 1
-        self._unanswered[self._last] = answer
-        if len(self._unanswered) > UNANSWERED_MAX:
-            self._unanswered.pop(next(iter(self._unanswered)))(_NOT_FOUND)
-        self._broadcast(self._last.to_bytes(_NUMBER_BYTES) + message)
+        self._broadcast(_QUESTION + message)
+        answer(b"")
 
     def told(self, worker: int, message: bytes) -> None:
         """A worker has the stream."""
-        answer = self._unanswered.pop(int.from_bytes(message[:_NUMBER_BYTES]), None)
-        if answer is not None:
-            answer(_FOUND + message[_NUMBER_BYTES:])
+        self._broadcast(_ANSWER + message)
 
     def left(self, worker: int) -> None:
-        """Whoever asked about its streams has waited in vain."""
+        """Whoever asked about its streams waits in vain."""
 
 
 class Reach:
@@ -73,6 +68,8 @@ class Reach:
         self._is_alone = is_alone
         self._patience_s = patience_s
         self._acts: dict[int, Act] = {}
+        # Questions by their names, which no other worker's have.
+        self._asked: dict[bytes, Callable[[bytes | FastsseError | None], None]] = {}
         control.listen(SUBJECT, self._heard)
 
     def teach(self, name: bytes, act: Act) -> None:
@@ -93,28 +90,35 @@ class Reach:
         self._ask(question, done)
 
     def _ask(self, question: bytes, done: Reached) -> None:
-        waiting = [done]
+        if len(self._asked) >= UNANSWERED_MAX:
+            done(Refused("queue", retry_after_s=1))
+            return
+        name = secrets.token_bytes(_NAME_BYTES)
 
         def finish(outcome: bytes | FastsseError | None) -> None:
-            timer.cancel()
-            if waiting:
-                waiting.pop()(outcome)
+            if self._asked.pop(name, None) is not None:
+                timer.cancel()
+                done(outcome)
 
-        def answered(answer: bytes | FastsseError) -> None:
+        def passed_on(answer: bytes | FastsseError) -> None:
             if isinstance(answer, FastsseError):
                 finish(answer)
-            else:
-                finish(answer[1:] if answer[:1] == _FOUND else None)
 
         timer = asyncio.get_running_loop().call_later(self._patience_s, finish, None)
-        self._control.ask(SUBJECT, question, answered)
+        self._asked[name] = finish
+        self._control.ask(SUBJECT, name + question, passed_on)
 
     def _heard(self, message: bytes) -> None:
-        number, question = message[:_NUMBER_BYTES], message[_NUMBER_BYTES:]
-        act = self._acts.get(question[0])
+        mark, name, said = message[:1], message[1 : 1 + _NAME_BYTES], message[1 + _NAME_BYTES :]
+        if mark == _ANSWER:
+            finish = self._asked.get(name)
+            if finish is not None:
+                finish(said)
+            return
+        act = self._acts.get(said[0])
         if act is None:
             return
-        end = 2 + question[1]
-        answer = act(question[2:end], question[end:])
+        end = 2 + said[1]
+        answer = act(said[2:end], said[end:])
         if answer is not None:
-            self._control.tell(SUBJECT, number + answer)
+            self._control.tell(SUBJECT, name + answer)

@@ -8,7 +8,7 @@ from fastsse.auth.renewal import Renewals
 from fastsse.auth.rights import Rights
 from fastsse.control import LocalControl
 from fastsse.errors import FastsseError, Forbidden, Refused
-from fastsse.reach import UNANSWERED_MAX, Reach, ReachDesk
+from fastsse.reach import Reach
 
 HELD = Rights(subscribe=["a"], subject="me", expires_s=10)
 FRESH = Rights(subscribe=["a", "b"], subject="me", token_id="9", expires_s=20)
@@ -82,14 +82,3 @@ async def test_a_desk_that_is_away_is_an_error() -> None:
     worker = Worker(control)
     control.ask = lambda subject, message, done: done(Refused("bus", 1))  # type: ignore[method-assign]
     assert isinstance(await worker.ask(b"x"), Refused)
-
-
-def test_questions_that_nobody_answers_are_bounded() -> None:
-    desk = ReachDesk(lambda message: None, None, None)  # type: ignore[arg-type]
-    answers: list[bytes] = []
-    for _ in range(UNANSWERED_MAX + 5):
-        desk.asked(0, b"r\1x", answers.append)
-    assert answers == [b"-"] * 5
-    desk.told(0, b"\xff" * 9)
-    desk.told(0, b"")
-    assert len(answers) == 5

@@ -1,0 +1,45 @@
+"""Ids of streams that nobody has must not cost those who have some."""
+
+import asyncio
+
+from fastsse.auth.guard import DESKS
+from fastsse.bus.questions import QUESTIONS_MAX
+from fastsse.errors import Refused
+from fastsse.reach import UNANSWERED_MAX, Reach
+from tests.bus.onebus import a_bus
+
+
+async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> None:
+    async with a_bus() as bus:
+        await bus.start(makers=lambda counters: DESKS)
+        worker, other = await bus.worker(), await bus.worker()
+        here, there = (Reach(end.control, patience_s=0.01) for end in (worker, other))
+        here.teach(b"p", lambda stream_id, what: None)
+        there.teach(b"p", lambda stream_id, what: b"yes" if stream_id == b"there" else None)
+        for _ in range(3):
+            answers: list[object] = []
+            for number in range(QUESTIONS_MAX):
+                here.reach(b"p", b"made up %d" % number, b"", answers.append)
+            async with asyncio.timeout(30):
+                while len(answers) < QUESTIONS_MAX:
+                    await asyncio.sleep(0.01)
+            assert answers == [None] * QUESTIONS_MAX
+        assert (await asyncio.wait_for(worker.ask("tickets", b"r" + bytes(16)), 30)) == b"-"
+        found: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        patient = Reach(worker.control, patience_s=30)
+        patient.teach(b"p", lambda stream_id, what: None)
+        patient.reach(b"p", b"there", b"", found.set_result)
+        assert await found == b"yes"
+
+
+async def test_questions_about_streams_are_bounded() -> None:
+    async with a_bus() as bus:
+        await bus.start(makers=lambda counters: DESKS)
+        worker = await bus.worker()
+        reach = Reach(worker.control, patience_s=0.1)
+        reach.teach(b"p", lambda stream_id, what: None)
+        answers: list[object] = []
+        for number in range(UNANSWERED_MAX + 5):
+            reach.reach(b"p", b"%d" % number, b"", answers.append)
+        assert len(answers) == 5
+        assert all(isinstance(answer, Refused) for answer in answers)
