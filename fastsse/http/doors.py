@@ -43,7 +43,8 @@ class Doors:
         self._number = number
         self._room = room
         self._on_full = on_full
-        self._help = Help({}, False)
+        # Until it is told better, whoever is full waits for the desk.
+        self._help = Help({}, is_room=True)
         self._is_full = False
         self._is_closed = False
 
