@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Final
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
-from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_position, text
+from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_position, text, texts
 from fastsse.bus.greeting import Welcome
 from fastsse.bus.handover import Dump, evicted_frames, read_entries, read_evicted
 from fastsse.bus.origins import Origin, Origins, pack_origins, unpack_origins
@@ -143,7 +143,7 @@ class BusBackbone:
             done(answer if isinstance(answer, FastsseError) else _stretch(answer))
 
         size = _COUNT.pack(min(limit_bytes, 0xFFFFFFFF))
-        body = pack_position(after) + size + _texts(selectors)
+        body = pack_position(after) + size + texts(selectors)
         self._questions.ask(Kind.READ, body, answered, may_repeat=True)
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
@@ -167,7 +167,7 @@ class BusBackbone:
         else:
             assert isinstance(cursor.value, int)
             body = b"\1" + text(str(cursor.value))
-        self._questions.ask(Kind.SEEK, body + _texts(selectors), answered, may_repeat=True)
+        self._questions.ask(Kind.SEEK, body + texts(selectors), answered, may_repeat=True)
 
     def counters(self) -> dict[str, int]:
         """What this end of the bus counts."""
@@ -306,10 +306,6 @@ class BusBackbone:
         count = _COUNT.pack(len(self._origins))
         places = pack_position(history.start) + pack_position(self._head)
         yield frame(Kind.DUMPED, places, count, rows)
-
-
-def _texts(values: Sequence[str]) -> bytes:
-    return struct.pack("<H", len(values)) + b"".join(map(text, values))
 
 
 def _stretch(fields: Fields) -> Stretch:

@@ -4,6 +4,7 @@ import asyncio
 
 from fastsse.bus.backbone import BusBackbone
 from fastsse.bus.control import BusControl
+from fastsse.bus.greeting import KEY_BYTES
 from fastsse.bus.outbox import PATIENCE_S
 from fastsse.bus.uplink import BusError, Uplink
 
@@ -24,6 +25,8 @@ async def connect(
     Waits for a hub for as long as there is none. Raises BusError when the hub does not take it.
     Both that are returned end with the backbone's `close`.
     """
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes")
     uplink = Uplink(address, worker, key)
     backbone = BusBackbone(uplink, key, patience_s)
     control = BusControl(uplink, worker, patience_s)

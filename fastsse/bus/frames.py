@@ -5,6 +5,7 @@ than was agreed, an unknown kind, or a body that ends too early or too late, is 
 of what it says can be trusted any more.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct, error
 from typing import Final
@@ -20,6 +21,7 @@ __all__ = [
     "frame",
     "pack_position",
     "text",
+    "texts",
 ]
 
 VERSION: Final = 1
@@ -86,6 +88,11 @@ def text(value: str) -> bytes:
     return _U16.pack(len(data)) + data
 
 
+def texts(values: Sequence[str]) -> bytes:
+    """Texts behind their number (u16)."""
+    return _U16.pack(len(values)) + b"".join(map(text, values))
+
+
 def pack_position(position: int) -> bytes:
     """A position in 16 bytes."""
     return position.to_bytes(POSITION_BYTES, "little")
@@ -144,6 +151,15 @@ class Fields:
             return self.raw(size).decode()
         except UnicodeDecodeError:
             raise FrameError("text that is not UTF-8") from None
+
+    def texts(self, most: int) -> tuple[str, ...]:
+        """1 to `most` texts behind their number (u16), which end the body."""
+        count = self.u16()
+        if not 0 < count <= most:
+            raise FrameError(f"{count} texts where 1 to {most} are allowed")
+        values = tuple([self.text() for _ in range(count)])
+        self.end()
+        return values
 
     def rest(self) -> bytes:
         """All that is left."""

@@ -5,6 +5,7 @@ is bounded: an end that can't keep up is cut off, never waited for.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -18,6 +19,7 @@ QUEUE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 HIGH_WATER_BYTES: Final = 1024 * 1024
 
 BEHIND: Final = "it could not keep up"
+STRANGER: Final = "it belongs to another user"
 GONE: Final = "it closed the connection"
 
 
@@ -27,6 +29,7 @@ class Link(asyncio.BufferedProtocol):
     Arguments:
         on_frame: called with each frame's kind and body; a FrameError that it raises cuts the
             link, as one of the framing itself does.
+        admits: asked about the socket when the link opens; False cuts it at once.
         on_lost: called once, with why, when the link is no more; not after `abort`.
 
     Attributes:
@@ -40,6 +43,7 @@ class Link(asyncio.BufferedProtocol):
         self,
         on_frame: Callable[[int, bytes], None],
         on_lost: Callable[[str], None],
+        admits: Callable[[socket.socket], bool] = lambda sock: True,
     ) -> None:
         self.incoming: Final = Incoming()
         self.on_drained: Callable[[], None] = lambda: None
@@ -47,6 +51,7 @@ class Link(asyncio.BufferedProtocol):
         self.heard = True
         self._on_frame = on_frame
         self._on_lost = on_lost
+        self._admits = admits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -114,6 +119,8 @@ class Link(asyncio.BufferedProtocol):
         """The link is open."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
+        if not self._admits(transport.get_extra_info("socket")):
+            self._lose(STRANGER)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""

@@ -14,7 +14,7 @@ from fastsse.backbone import Stretch
 from fastsse.bus.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
 from fastsse.bus.exchange import Exchange
 from fastsse.bus.frames import VERSION, Fields, FrameError, Kind, frame, pack_position, text
-from fastsse.bus.greeting import Hello, Welcome
+from fastsse.bus.greeting import Hello, Welcome, is_ours
 from fastsse.bus.handover import PAGE_BYTES, evicted_frames
 from fastsse.bus.link import GONE, Link
 from fastsse.bus.origins import Origin, pack_origins
@@ -55,7 +55,7 @@ class Peer:
         self.is_live = False
         self.on_kept: Callable[[int, bytes], None] | None = None
         self.on_lost: Callable[[], None] = _nothing
-        self.link: Final = Link(self._on_frame, self._on_lost)
+        self.link: Final = Link(self._on_frame, self._on_lost, is_ours)
         self._exchange = exchange
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.call_later(HELLO_S, self._cut_off, "it did not greet")
@@ -194,24 +194,27 @@ class Peer:
                 self._go_live()
             elif kept is None:
                 self._is_reading = True
-                self._exchange.backbone.read(
-                    ("*",), self._sent_through, PAGE_BYTES, self._on_own_page
-                )
+                done = partial(self._on_own_page, relay.recent_start)
+                self._exchange.backbone.read(("*",), self._sent_through, PAGE_BYTES, done)
             else:
                 if kept.history.evicted_through(None) > self._sent_through and not self._is_fresh:
                     self._lost_through = kept.history.evicted_through(None)
                 entries = kept.history.entries(self._sent_through, PAGE_BYTES)
                 self._send_page(entries, entries[-1].position if entries else relay.recent_start)
 
-    def _on_own_page(self, stretch: Stretch | FastsseError) -> None:
+    def _on_own_page(self, reached: int, stretch: Stretch | FastsseError) -> None:
+        """What the store had when the relay remembered what lies after `reached`."""
         self._is_reading = False
+        if not self.link.is_open:
+            return
         if isinstance(stretch, FastsseError):
             # The store can't be read now; it will be.
             self._loop.call_later(0.25, self._catch_up)
             return
         if stretch.evicted_through > self._sent_through:
             self._lost_through = max(self._lost_through, stretch.evicted_through)
-        self._send_page(stretch.entries, max(stretch.through, self._sent_through))
+        through = max(stretch.through, reached) if stretch.is_last else stretch.through
+        self._send_page(stretch.entries, max(through, self._sent_through))
         self._catch_up()
 
     def _send_page(self, entries: Sequence[Entry], through: int) -> None:
@@ -283,7 +286,7 @@ class Peer:
         fields = Fields(body)
         number = self._ask(fields)
         after, limit_bytes = fields.position(), fields.u32()
-        selectors = _texts(fields)
+        selectors = fields.texts(SELECTORS_MAX)
         limit_bytes = min(limit_bytes, READ_LIMIT_BYTES)
         done = partial(self._read, number)
         self._exchange.backbone.read(selectors, after, limit_bytes, done)
@@ -307,7 +310,7 @@ class Peer:
         fields = Fields(body)
         number = self._ask(fields)
         is_last, value = fields.u8(), fields.text()
-        selectors = _texts(fields)
+        selectors = fields.texts(SELECTORS_MAX)
         done = partial(self._sought, number)
         if is_last:
             if not value.isdecimal() or len(value) > 5 or int(value) > LAST_MAX:
@@ -383,15 +386,6 @@ class Peer:
         elif why != GONE:
             log.warning("A connection to the bus was cut off.", reason=why)
         self.on_lost()
-
-
-def _texts(fields: Fields) -> tuple[str, ...]:
-    count = fields.u16()
-    if not 0 < count <= SELECTORS_MAX:
-        raise FrameError(f"{count} selectors")
-    values = tuple(fields.text() for _ in range(count))
-    fields.end()
-    return values
 
 
 def _expect_nothing(body: bytes) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from fastsse.backbone import Stretch
 from fastsse.bus import relay
+from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
 from fastsse.positions import format_position
@@ -133,6 +134,47 @@ async def test_a_long_history_is_handed_over_in_pages(monkeypatch: pytest.Monkey
         second = await bus.worker()
         assert len(second.kept) == 800
         assert second.kept == first.kept
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_worker_that_was_away_is_sent_what_it_lacks(
+    store: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "RECENT_BYTES", 10_000)
+    url = store if store == "memory" else f"sqlite:{tmp_path / 'history.db'}"
+    async with a_bus(store=url) as bus:
+        hub = await bus.start()
+        first, second = await bus.worker(), await bus.worker()
+        for _ in range(3):
+            peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 1)
+            peer.abort()
+            hub.exchange.leave(peer)
+            answers = [first.publish(*[Event("a", "x" * 5_000)] * 20) for _ in range(10)]
+            answers.append(second.publish(Event("a", "of the one that was away")))
+            await asyncio.gather(*answers)
+        await until(lambda: len(second.entries) == 603)
+        assert second.positions == first.positions
+        assert second.broken == []
+
+
+async def test_a_worker_that_was_away_for_too_long_is_told_what_may_be_missing() -> None:
+    async with a_bus(history_events=3) as bus:
+        hub = await bus.start()
+        first, second = await bus.worker(), await bus.worker()
+        hub.exchange.relay = relay.Relay(hub.exchange.relay.head)  # Remembers nothing of before.
+        peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 1)
+        peer.abort()
+        hub.exchange.leave(peer)
+        entries = encode_entries(
+            range(hub.exchange.relay.head + 1, hub.exchange.relay.head + 6), [Event("a")] * 5
+        )
+        assert hub.exchange.kept is not None
+        hub.exchange.kept.keep(entries)
+        hub.exchange.relay = relay.Relay(entries[-1].position)
+        await until(lambda: second.broken)
+        assert second.broken == [("lost", entries[-1].position)]
+        assert second.positions == [entry.position for entry in entries[2:]]
+        assert first.broken == []
 
 
 async def test_a_worker_that_is_behind_waits_for_a_place_that_others_have(bus: Bus) -> None:

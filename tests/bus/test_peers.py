@@ -170,6 +170,18 @@ async def test_who_says_nothing_is_cut_off(bus: Bus, monkeypatch: pytest.MonkeyP
     await still_works(bus)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+async def test_another_user_is_cut_off(bus: Bus) -> None:
+    os.seteuid(65534)
+    try:
+        stranger = RawWorker(bus.address)
+    finally:
+        os.seteuid(0)
+    assert await stranger.cut_off()
+    stranger.socket.close()
+    await still_works(bus)
+
+
 async def test_a_worker_that_falls_silent_is_given_up(
     bus: Bus, raw: RawWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
