@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fastsse.backbone.opening import open_backbone
 from fastsse.config import Config
 from fastsse.supervisor.alone import run_alone
 from fastsse.supervisor.cores import worker_count

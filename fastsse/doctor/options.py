@@ -247,9 +247,9 @@ ADVICE: dict[str, Advice] = {
         "publishers' errors",
     ),
     "workers": Advice(
-        "too few: one core is full and others idle; more than cores: memory, and nothing gained but "
-        "descriptors",
-        "`top` by process, `workers` of `/stats`",
+        "too few: one core is full and others idle; more than cores: memory, and nothing gained "
+        "but descriptors",
+        "`top` by process, `processes` of `/stats`",
     ),
     "pidfile": Advice("unset: `fastsse reload` finds no server", "`fastsse reload`"),
     "log_level": Advice("`debug`: a line for each publish, and CPU for it", "the log's size"),
