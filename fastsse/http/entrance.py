@@ -2,47 +2,31 @@
 
 import asyncio
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, cast
 
-from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
-from fastsse.control import Control, LocalControl
-from fastsse.errors import Forbidden, Unauthorised
-from fastsse.events import EARLIEST
+from fastsse.control import Control
 from fastsse.figures import Figures, Help
-from fastsse.http.access import Access, Open
 from fastsse.http.arrivals import Arrivals
 from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.doors import Doors
-from fastsse.http.guarded import Guarded
 from fastsse.http.hosts import Hosts
-from fastsse.http.lifetimes import lifetime_routes, pong_routes
 from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
-from fastsse.http.mercure import mercure_routes
-from fastsse.http.origins import Origins
+from fastsse.http.offer import Offer
 from fastsse.http.page import page_routes
-from fastsse.http.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
 from fastsse.http.probes import probe_routes
 from fastsse.http.protocol import Connection
-from fastsse.http.publish import Intake, Publish
 from fastsse.http.quotas import Quotas
-from fastsse.http.routes import BELOW, Paths, Route, Routes
+from fastsse.http.routes import Paths, Routes
 from fastsse.http.site import Site
 from fastsse.http.streams import ComeBack, Streams
-from fastsse.http.subscribe import Subscribe
 from fastsse.http.waits import Waits
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
-from fastsse.positions import uuid_of_position
-from fastsse.presence import Presence
-from fastsse.reach import Reach
-from fastsse.reserved import HUB_PATH
-from fastsse.shares import Shares
 
 __all__ = ["Entrance", "Sockets"]
 
@@ -129,24 +113,12 @@ class Entrance:
         self._waits = Waits(config, loop)
         self._clients = Clients(config.trusted_proxies, by_header=config.proxy_protocol)
         self._quotas = Quotas(config, loop.time)
-        if config.address_replay or config.subject_replay:
-            hub.streams.watch_replays(self._quotas.replayed)
-        self._guard = _guard(config, control)
-        self._reach = None
-        if control is not None:
-            is_alone = isinstance(control, LocalControl)
-            self._reach = Reach(control, is_alone=is_alone)
-            if self._quotas.active and not is_alone:
-                tell = self._quotas.others_used
-                self._quotas.shares = Shares(control, loop.call_later, tell)
-        self._presence = None
-        if config.subscriptions and control is not None:
-            self._presence = Presence(control, loop.call_soon)
+        self._offer = Offer(config, hub, self._clients, self._quotas, access, control)
         self._streams = Streams(
             hub.streams,
             ComeBack(loop.time),
             self._quotas,
-            self._presence,
+            self._offer.presence,
             access=access,
             call_soon=lambda wake: loop.call_soon(self._opened, wake),
             exhausted=self._pause,
@@ -185,7 +157,7 @@ class Entrance:
         self._trouble = trouble
         token = self._config.publish_token
         cors = Cors(self._config.cors_origins, cross_publish=token is not None)
-        events = self._event_routes(cors)
+        events = self._offer.paths(cors)
         admin = {**events, **probe_routes(figures, self._unready)}
         if self._config.page == "on" or (
             self._config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
@@ -267,8 +239,7 @@ class Entrance:
             listener.close()
         for arrivals in self._arrivals:
             arrivals.close()
-        if self._guard is not None:
-            self._guard.close()
+        self._offer.close()
         self._waits.stop()
         for connection in self._waits:
             connection.abort()
@@ -289,64 +260,7 @@ class Entrance:
 
     def closed(self, stream: int) -> None:
         """To be told of each stream that ended."""
-        if self._quotas.active:
-            self._quotas.closed(stream)
-        if self._presence is not None:
-            self._presence.closed(stream)
-
-    def _event_routes(self, cors: Cors) -> Paths:
-        config = self._config
-        access, mercure_access = self._accesses(cors)
-        publish = Publish(self._intake(access))
-        subscribe = Subscribe(
-            config.max_topics, lambda: time.time_ns() // 1_000_000, access, pings=bool(config.ping)
-        )
-        mercure_intake = self._intake(mercure_access, Unauthorised)
-        paths: dict[bytes, Mapping[bytes, Route]] = {
-            b"/events": {
-                b"GET": Route(subscribe, streams=True),
-                b"POST": Route(publish, publish.admit),
-            },
-            HUB_PATH.encode(): mercure_routes(mercure_access, mercure_intake),
-        }
-        paths |= self._lifetime_routes(access)
-        if self._presence is not None:
-            route = subscriptions_route(mercure_access, self._presence, self._last_id)
-            paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
-            plain = presence_route(access, self._presence, self._last_id)
-            paths[b"/presence"] = {b"GET": plain}
-        return paths
-
-    def _lifetime_routes(self, access: Access) -> Paths:
-        """Beside those who only read and publish."""
-        if self._reach is None:
-            return {}
-        streams, guard = self._hub.streams, self._guard
-        routes = dict(pong_routes(self._reach, streams)) if self._config.ping else {}
-        if guard is not None:
-            guard.revocations.on_revoked = streams.revoke
-            routes.update(lifetime_routes(guard, access, self._reach, streams))
-        return routes
-
-    def _last_id(self) -> bytes:
-        """The id of the last event that this worker knows of, `earliest` before any."""
-        hub = self._hub
-        if not (hub.entries_seen or hub.history.events):
-            return EARLIEST
-        return uuid_of_position(hub.history.head)
-
-    def _accesses(self, cors: Cors) -> tuple[Access, Access]:
-        """Who may use the interface of our own, and Mercure's."""
-        if self._guard is not None:
-            return Guarded(self._guard, mercure=False), Guarded(self._guard, mercure=True)
-        secret = self._config.publish_token
-        access = Open(None if secret is None else secret.get_secret_value(), cors)
-        return access, access
-
-    def _intake(
-        self, access: Access, not_granted: type[Forbidden] | type[Unauthorised] = Forbidden
-    ) -> Intake:
-        return Intake(self._hub, access, self._clients, self._quotas, self._access, not_granted)
+        self._offer.closed(stream)
 
     def _listen(
         self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors, is_owner: bool
@@ -401,13 +315,6 @@ class Entrance:
             done(trouble)
         else:
             self._figures.unready(done)
-
-
-def _guard(config: Config, control: Control | None) -> Guard | None:
-    """The guard where tokens have keys."""
-    if control is None:
-        return None
-    return make_guard(config, control, Origins(config.publish_origins))
 
 
 def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:

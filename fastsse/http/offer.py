@@ -1,0 +1,147 @@
+"""What a worker offers to who reads and publishes: paths, and what stands behind them."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from fastsse.auth.guard import Guard, make_guard
+from fastsse.config import Config
+from fastsse.control import Control, LocalControl
+from fastsse.errors import Forbidden, Unauthorised
+from fastsse.events import EARLIEST
+from fastsse.http.access import Access, Open
+from fastsse.http.clients import Clients
+from fastsse.http.cors import Cors
+from fastsse.http.guarded import Guarded
+from fastsse.http.lifetimes import lifetime_routes, pong_routes
+from fastsse.http.mercure import mercure_routes
+from fastsse.http.origins import Origins
+from fastsse.http.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
+from fastsse.http.publish import Intake, Publish
+from fastsse.http.quotas import Quotas
+from fastsse.http.routes import BELOW, Paths, Route
+from fastsse.http.subscribe import Subscribe
+from fastsse.hub import Hub
+from fastsse.log import AccessLog
+from fastsse.positions import uuid_of_position
+from fastsse.presence import Presence
+from fastsse.reach import Reach
+from fastsse.reserved import HUB_PATH
+from fastsse.shares import Shares
+
+__all__ = ["Offer"]
+
+
+class Offer:
+    """Our own interface, Mercure's, and what is beside them. Loop thread only.
+
+    Arguments:
+        config: the options.
+        hub: takes events in and opens streams.
+        clients: tells who they are.
+        quotas: how much each may do.
+        log: told of publishes.
+        control: what the node's workers share; None offers nothing that needs it.
+
+    `presence` is to be told of each stream that opens; None where nobody may ask.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        clients: Clients,
+        quotas: Quotas,
+        log: AccessLog,
+        control: Control | None,
+    ) -> None:
+        self._config = config
+        self._hub = hub
+        self._clients = clients
+        self._quotas = quotas
+        self._log = log
+        self._guard: Guard | None = None
+        self._reach: Reach | None = None
+        self.presence: Presence | None = None
+        if config.address_replay or config.subject_replay:
+            hub.streams.watch_replays(quotas.replayed)
+        if control is not None:
+            self._join(control)
+
+    def paths(self, cors: Cors) -> Paths:
+        """The routes by their paths; to be asked for once."""
+        config = self._config
+        access, mercure_access = self._accesses(cors)
+        publish = Publish(self._intake(access))
+        subscribe = Subscribe(
+            config.max_topics, lambda: time.time_ns() // 1_000_000, access, pings=bool(config.ping)
+        )
+        mercure_intake = self._intake(mercure_access, Unauthorised)
+        paths: dict[bytes, Mapping[bytes, Route]] = {
+            b"/events": {
+                b"GET": Route(subscribe, streams=True),
+                b"POST": Route(publish, publish.admit),
+            },
+            HUB_PATH.encode(): mercure_routes(mercure_access, mercure_intake),
+        }
+        paths |= self._lifetimes(access)
+        if self.presence is not None:
+            route = subscriptions_route(mercure_access, self.presence, self._last_id)
+            paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
+            paths[b"/presence"] = {b"GET": presence_route(access, self.presence, self._last_id)}
+        return paths
+
+    def closed(self, stream: int) -> None:
+        """A stream has ended."""
+        if self._quotas.active:
+            self._quotas.closed(stream)
+        if self.presence is not None:
+            self.presence.closed(stream)
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        if self._guard is not None:
+            self._guard.close()
+
+    def _join(self, control: Control) -> None:
+        """Takes part in what the node's workers share."""
+        loop = asyncio.get_running_loop()
+        config = self._config
+        is_alone = isinstance(control, LocalControl)
+        self._guard = make_guard(config, control, Origins(config.publish_origins))
+        self._reach = Reach(control, is_alone=is_alone)
+        if self._quotas.active and not is_alone:
+            self._quotas.shares = Shares(control, loop.call_later, self._quotas.others_used)
+        if config.subscriptions:
+            self.presence = Presence(control, loop.call_soon)
+
+    def _lifetimes(self, access: Access) -> Paths:
+        """What is beside reading and publishing."""
+        if self._reach is None:
+            return {}
+        streams, guard = self._hub.streams, self._guard
+        routes = dict(pong_routes(self._reach, streams)) if self._config.ping else {}
+        if guard is not None:
+            guard.revocations.on_revoked = streams.revoke
+            routes.update(lifetime_routes(guard, access, self._reach, streams))
+        return routes
+
+    def _last_id(self) -> bytes:
+        """The id of the last event that this worker knows of, `earliest` before any."""
+        hub = self._hub
+        if not (hub.entries_seen or hub.history.events):
+            return EARLIEST
+        return uuid_of_position(hub.history.head)
+
+    def _accesses(self, cors: Cors) -> tuple[Access, Access]:
+        """Who may use the interface of our own, and Mercure's."""
+        if self._guard is not None:
+            return Guarded(self._guard, mercure=False), Guarded(self._guard, mercure=True)
+        secret = self._config.publish_token
+        access = Open(None if secret is None else secret.get_secret_value(), cors)
+        return access, access
+
+    def _intake(
+        self, access: Access, not_granted: type[Forbidden] | type[Unauthorised] = Forbidden
+    ) -> Intake:
+        return Intake(self._hub, access, self._clients, self._quotas, self._log, not_granted)
