@@ -24,6 +24,7 @@ __all__ = [
     "NoDesk",
     "Publish",
     "Store",
+    "Vault",
 ]
 
 Answer = Callable[[bytes | FastsseError], None]
@@ -59,6 +60,16 @@ class Control(Protocol):
         with several listeners for one subject."""
 
 
+class Vault(Protocol):
+    """What is handed out once, whichever of the nodes that share it is asked."""
+
+    def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
+        """Keeps a value for a time; says whether it does."""
+
+    def take(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Gives a value out, which is gone then; None when it is not there."""
+
+
 class Store(Protocol):
     """What a desk keeps over restarts: small, and held in memory as a whole. Writes reach the
     disk, or the other nodes, soon after; whoever needs more than that appends an event."""
@@ -70,6 +81,13 @@ class Store(Protocol):
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys."""
+
+    def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
+        """Has `changed` called with what other nodes put under keys that begin so."""
+
+    @property
+    def vault(self) -> Vault | None:
+        """Where nodes keep together what is handed out once; None: each desk has its own."""
 
 
 class Desk(Protocol):
@@ -110,6 +128,14 @@ class MemoryStore:
         """O(keys log keys)."""
         return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
 
+    def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
+        """There are no other nodes."""
+
+    @property
+    def vault(self) -> Vault | None:
+        """None."""
+        return None
+
 
 class _PrefixedStore:
     """One desk's part of the node's store."""
@@ -128,6 +154,14 @@ class _PrefixedStore:
         cut = len(self._prefix)
         pairs = self._store.items(self._prefix + prefix)
         return [(key[cut:], value) for key, value in pairs]
+
+    def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
+        cut = len(self._prefix)
+        self._store.listen(self._prefix + prefix, lambda key, value: changed(key[cut:], value))
+
+    @property
+    def vault(self) -> Vault | None:
+        return self._store.vault
 
 
 class Desks:

@@ -127,6 +127,8 @@ class RevocationDesk:
         kept = ((name, Revocation.unpack(packed)) for name, packed in store.items())
         self._kept: dict[str, Revocation] = dict(kept)
         self._names = sorted(self._kept)
+        # What another node revoked holds here too.
+        store.listen("", lambda name, packed: self._learn(packed))
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Tells all, or takes another."""
@@ -148,6 +150,13 @@ class RevocationDesk:
         names = self._names[begin : begin + _PAGE]
         more = names[-1] if begin + _PAGE < len(self._names) else ""
         return orjson.dumps([more, [[*self._kept[name]] for name in names]])
+
+    def _learn(self, packed: bytes) -> None:
+        try:
+            revocation = Revocation.unpack(packed)
+        except (ValueError, TypeError):
+            return  # Whatever else has come under our keys.
+        self._take(revocation)
 
     def _take(self, revocation: Revocation) -> bytes:
         name = revocation.name

@@ -33,7 +33,8 @@ _NOT_DONE: Final = b"-"
 
 
 class TicketDesk:
-    """Keeps a node's tickets in memory: none outlives a restart. Made by `control.Desks`.
+    """Keeps a node's tickets in memory: none outlives a restart; or in the vault that nodes share,
+    where one can be spent at any of them. Made by `control.Desks`.
 
     `now_s` is a clock that only goes on. Questions are `i` hash lifetime-in-ms(8 bytes) rights, and
     `r` hash.
@@ -47,6 +48,7 @@ class TicketDesk:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now_s = now_s
+        self._vault = store.vault
         self._tickets: dict[bytes, tuple[float, bytes]] = {}  # In the order of their ends.
         self._bytes = 0
 
@@ -54,17 +56,32 @@ class TicketDesk:
         """Issues or redeems. O(1), beside those that ended."""
         self._forget_ended()
         name = message[1 : 1 + _HASH_BYTES]
-        if message[:1] == _ISSUE:
-            lifetime_ms = int.from_bytes(message[1 + _HASH_BYTES : 9 + _HASH_BYTES])
-            answer(self._issue(name, lifetime_ms / 1000, message[9 + _HASH_BYTES :]))
+        if message[:1] == _REDEEM:
+            self._hand_out(name, answer)
+            return
+        lifetime_ms = int.from_bytes(message[1 + _HASH_BYTES : 9 + _HASH_BYTES])
+        rights = message[9 + _HASH_BYTES :]
+        if self._vault is None:
+            answer(self._issue(name, lifetime_ms / 1000, rights))
         else:
-            answer(self._redeem(name))
+            said = {True: _DONE, False: _NOT_DONE}
+            self._vault.put(name, rights, lifetime_ms, lambda kept: answer(said[kept]))
 
     def told(self, worker: int, message: bytes) -> None:
         """Nothing is told."""
 
     def left(self, worker: int) -> None:
         """Tickets are not a worker's."""
+
+    def _hand_out(self, name: bytes, answer: Callable[[bytes], None]) -> None:
+        if self._vault is None:
+            answer(self._redeem(name))
+            return
+
+        def taken(rights: bytes | None) -> None:
+            answer(_NOT_DONE if rights is None else _DONE + rights)
+
+        self._vault.take(name, taken)
 
     def _issue(self, name: bytes, lifetime_s: float, rights: bytes) -> bytes:
         too_many = len(self._tickets) >= TICKETS_MAX

@@ -33,4 +33,5 @@ async def open_backbone(config: Config, now_ms: Callable[[], int] = now_ms) -> O
         return Opened(MemoryBackbone(now_ms), None)
     from fastsse.backbone.redis import open_redis
 
-    return Opened(await open_redis(config.store, config), None)
+    redis = await open_redis(config.store, config)
+    return Opened(redis, redis.desks)

@@ -80,6 +80,10 @@ class Subscriber:
     async def saw(self, *data: str) -> None:
         await until(lambda: set(data) <= set(self.seen), self)
 
+    def ended(self) -> bool:
+        """Whether it was told not to come back."""
+        return self._reading.done()
+
     async def close(self) -> None:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)

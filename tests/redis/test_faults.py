@@ -32,7 +32,7 @@ async def test_a_killed_redis_that_writes_all_down_loses_nothing(make_redis: Mak
     async with node_on(server.url) as node, node_on(server.url) as other:
         for _ in range(3):
             await publish_while(node, server.restart)
-        await other.saw(*node.acknowledged)
+        await other.saw(*node.acknowledged, *node.seen)
         await node.saw(*other.seen)
         assert node.seen == other.seen
         assert not node.broken

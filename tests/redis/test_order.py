@@ -86,7 +86,7 @@ async def test_cuts_and_half_closes_lose_and_repeat_nothing(redis: RedisServer) 
                 await asyncio.sleep(chance.random() / 100)
                 chance.choice([proxy.cut, proxy.half_close])()
         await node.until(lambda: len(node.acknowledged) + len(node.refused) == 300)
-        await other.saw(*node.acknowledged)
+        await other.saw(*node.acknowledged, *node.seen)
         await node.saw(*other.seen)
         assert node.seen == other.seen
         assert not node.broken

@@ -6,11 +6,12 @@ comes from the stream alone, and every node delivers what it reads there, its ow
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretched
 from fastsse.backbone.redis.appending import Appender, Key
+from fastsse.backbone.redis.desks import DeskStore, read_all
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
 from fastsse.backbone.redis.health import Health
 from fastsse.backbone.redis.keys import Keys
@@ -60,23 +61,23 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
     while True:
         await backoff.wait()
         try:
-            end = await _open(address, keys)
+            end, values = await _open(address, keys)
         except (AnswerLost, Refusal) as fault:
             if loop.time() >= until_s or getattr(fault, "code", "LOADING") not in _PASSING:
                 raise FastsseError(str(fault)) from None
             log.warning("Waiting for Redis.", why=str(fault))
         else:
-            return RedisBackbone(config, address, keys, end)
+            return RedisBackbone(config, address, keys, end, values)
 
 
 _PASSING: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MAXCLIENTS")
 
 
-async def _open(address: Address, keys: Keys) -> LogEnd:
+async def _open(address: Address, keys: Keys) -> tuple[LogEnd, Mapping[bytes, bytes]]:
     link = await Link.open(address)
     try:
         await _look_at(link)
-        return await find_end(link, keys, 0)
+        return await find_end(link, keys, 0), await read_all(link, keys)
     finally:
         await link.close()
 
@@ -103,7 +104,14 @@ async def _look_at(link: Link) -> None:
 class RedisBackbone:
     """A node's side of the log. Made by `open_redis`."""
 
-    def __init__(self, config: Config, address: Address, keys: Keys, end: LogEnd) -> None:
+    def __init__(
+        self,
+        config: Config,
+        address: Address,
+        keys: Keys,
+        end: LogEnd,
+        values: Mapping[bytes, bytes],
+    ) -> None:
         retention = Retention(config, config.redis_events)
         self.start: Final = end.position
         self._health = health = Health()
@@ -114,6 +122,7 @@ class RedisBackbone:
             self._elsewhere, self._reached,
         )  # fmt: skip
         self._tail = Tail(address, keys, end, health, self._appender.delivered)
+        self.desks: Final = DeskStore(address, keys, values)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -131,6 +140,7 @@ class RedisBackbone:
         """Delivers everything after the place where the log was opened."""
         self._spawn(self._tail.follow(deliver, broken))
         self._spawn(self._appender.run())
+        self._spawn(self.desks.run())
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Sends a batch; `done` comes when it came back down the log, or after `redis_timeout`.
@@ -165,6 +175,7 @@ class RedisBackbone:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._reader.close()
+        await self.desks.close()
 
     async def _seek(self, selectors: tuple[str, ...], cursor: Cursor) -> int | None:
         if cursor.kind == "last":

@@ -19,15 +19,18 @@ class Keys:
     Attributes:
         stream: every event of every topic, in order: what nodes follow.
         newest: the running number of its newest entry, by which a missing one shows, and its id.
+        desk, changes: what desks keep, and a stream of what was put there last.
         floor: the position at which this log began; nothing older is known.
     """
 
-    __slots__ = ("floor", "newest", "prefix", "stream")
+    __slots__ = ("changes", "desk", "floor", "newest", "prefix", "stream")
 
     def __init__(self, name: str) -> None:
         self.stream: Final = name.encode()
         self.prefix: Final = b"{%b}:" % self.stream
         self.newest: Final = self.prefix + b"newest"
+        self.desk: Final = self.prefix + b"desk"
+        self.changes: Final = self.prefix + b"changes"
         self.floor: Final = self.prefix + b"floor"
 
     def sender(self, node: bytes) -> bytes:

@@ -1,0 +1,201 @@
+"""What desks keep, shared by all nodes of a log: a hash in Redis, and a copy of it in each node.
+
+Each change is also an entry of a short stream, which every node follows. A node that was away reads
+the whole hash when it is back. What is handed out once is not copied: Redis gives it to whoever
+asks first.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.keys import Keys
+from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.log import get_logger
+
+__all__ = ["DeskStore", "RedisVault", "read_all"]
+
+log = get_logger("redis")
+BLOCK_MS: Final = 1_000
+CHANGES_KEPT: Final = 10_000
+CHANGES_READ: Final = 1_000
+
+
+async def read_all(link: Link, keys: Keys) -> Mapping[bytes, bytes]:
+    """All that desks keep."""
+    flat: Sequence[bytes] = await link.call(b"HGETALL", keys.desk)
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class DeskStore:
+    """A node's copy. Loop thread only; see fastsse.control.Store.
+
+    Arguments:
+        address, keys: where it lies.
+        values: what was there when the log was opened.
+    """
+
+    def __init__(self, address: Address, keys: Keys, values: Mapping[bytes, bytes]) -> None:
+        self._address = address
+        self._keys = keys
+        self._values = {key.decode("utf-8", "replace"): value for key, value in values.items()}
+        self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
+        self._unwritten: dict[str, bytes | None] = {}
+        self._to_write = asyncio.Event()
+        self.vault: Final = RedisVault(address, keys)
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None. O(1)."""
+        return self._values.get(key)
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Sets a key, or with None takes it out; the other nodes know it soon after."""
+        if self._values.get(key) == value:
+            return
+        if value is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+        self._unwritten[key] = value
+        self._to_write.set()
+
+    def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""
+        return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
+
+    def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
+        """Has `changed` called with what other nodes put under keys that begin so."""
+        self._listeners.append((prefix, changed))
+
+    async def run(self) -> None:
+        """Writes and follows until it is cancelled."""
+        await asyncio.gather(self._while_linked(self._write), self._while_linked(self._follow))
+
+    async def close(self) -> None:
+        """Ends the vault's connection."""
+        await self.vault.close()
+
+    async def _while_linked(
+        self, work: Callable[[Link, Backoff], Coroutine[Any, Any, None]]
+    ) -> None:
+        backoff = Backoff()
+        while True:
+            await backoff.wait()
+            try:
+                link = await Link.open(self._address)
+            except (AnswerLost, Refusal):
+                continue
+            try:
+                await work(link, backoff)
+            except (AnswerLost, Refusal):
+                continue
+            finally:
+                await link.close()
+
+    async def _write(self, link: Link, backoff: Backoff) -> None:
+        """What was not confirmed is written again: the same values to the same keys."""
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            try:
+                while self._unwritten:
+                    key, value = next(iter(self._unwritten.items()))
+                    await link.calls(self._commands(key, value))
+                    backoff.reset()
+                    if self._unwritten.get(key) is value:
+                        del self._unwritten[key]
+            finally:
+                if self._unwritten:
+                    self._to_write.set()
+
+    def _commands(self, key: str, value: bytes | None) -> "list[tuple[bytes | str | int, ...]]":
+        trim = (b"MAXLEN", b"~", CHANGES_KEPT, b"*")
+        if value is None:
+            return [(b"HDEL", self._keys.desk, key)]
+        return [
+            (b"HSET", self._keys.desk, key, value),
+            (b"XADD", self._keys.changes, *trim, b"k", key, b"v", value),
+        ]
+
+    async def _follow(self, link: Link, backoff: Backoff) -> None:
+        newest = await link.call(b"XREVRANGE", self._keys.changes, b"+", b"-", b"COUNT", 1)
+        place: bytes = newest[0][0] if newest else b"0-0"
+        kept = await read_all(link, self._keys)
+        for key, value in kept.items():
+            self._learn(key, value)
+        # A Redis that has lost them is told again.
+        lacking = {key: value for key, value in self._values.items() if key.encode() not in kept}
+        self._unwritten.update(lacking)
+        self._to_write.set()
+        while True:
+            answer: Any = await link.call(
+                b"XREAD", b"COUNT", CHANGES_READ, b"BLOCK", BLOCK_MS,
+                b"STREAMS", self._keys.changes, place,
+                wait_s=BLOCK_MS / 1000,
+            )  # fmt: skip
+            backoff.reset()
+            for place, fields in answer[0][1] if answer else ():  # noqa: B007
+                if len(fields) == 4:
+                    self._learn(fields[1], fields[3])
+
+    def _learn(self, raw_key: bytes, value: bytes) -> None:
+        key = raw_key.decode("utf-8", "replace")
+        if key in self._unwritten or self._values.get(key) == value:
+            return
+        self._values[key] = value
+        for prefix, changed in self._listeners:
+            if key.startswith(prefix):
+                changed(key, value)
+
+
+class RedisVault:
+    """A `Vault` in Redis: a key for each value, which `GETDEL` hands out once. Loop thread only."""
+
+    def __init__(self, address: Address, keys: Keys) -> None:
+        self._address = address
+        self._prefix = keys.prefix + b"vault:"
+        self._link: Link | None = None
+        self._opening = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
+        """Keeps a value for a time."""
+        command = (b"SET", self._prefix + key, value, b"PX", max(1, life_ms), b"NX")
+        self._ask(command, lambda answer: done(answer is not None))
+
+    def take(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Gives a value out once. Not there, too, when Redis can't be asked: it may be spent."""
+        self._ask((b"GETDEL", self._prefix + key), done)
+
+    async def close(self) -> None:
+        """Ends its connection; what was asked is answered with no."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    def _ask(self, command: tuple[bytes | str | int, ...], done: Callable[[Any], None]) -> None:
+        async def ask() -> None:
+            answer = None
+            try:
+                answer = await (await self._usable_link()).call(*command)
+            except (AnswerLost, Refusal) as fault:
+                log.warning("A ticket can't be kept or spent.", why=str(fault))
+            finally:
+                done(answer)
+
+        task = asyncio.get_running_loop().create_task(ask())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _usable_link(self) -> Link:
+        async with self._opening:
+            if self._link is not None and not self._link.is_open:
+                await self._link.close()
+                self._link = None
+            if self._link is None:
+                self._link = await Link.open(self._address)
+            return self._link

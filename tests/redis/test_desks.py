@@ -1,0 +1,113 @@
+"""What nodes share beside the log: tickets that are spent once anywhere, revocations that hold
+everywhere."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.auth.minting import SECRET, grants, mint
+from tests.redis import cluster
+from tests.redis.cluster import Subscriber, until
+from tests.redis.proxy import Proxy
+from tests.redis.server import RedisServer
+
+REVOKER = mint(grants(publish=["$fastsse/revoke"])).decode()
+
+
+def token(subject: str, token_id: str) -> str:
+    claims = grants(subscribe=["*"], publish=["*"])
+    return mint({"sub": subject, "jti": token_id, "iat": 1_700_000_000, **claims}).decode()
+
+
+async def ask(method: str, url: str, bearer: str = "", **more: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        return await client.request(method, url, headers=headers, **more)
+
+
+async def opens(url: str, query: str, bearer: str = "") -> int:
+    """The status of a subscription, which is ended again."""
+    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=20) as client,
+        client.stream("GET", f"{url}/events?topic=t{query}", headers=headers) as stream,
+    ):
+        return stream.status_code
+
+
+@pytest.fixture
+async def pair(redis: RedisServer) -> AsyncIterator[tuple[str, str]]:
+    """A node with workers and one without, which want tokens."""
+    async with (
+        cluster.process(redis.url, "--workers", "2", "--jwt-key", SECRET) as one,
+        cluster.node(redis.url, jwt_key=SECRET) as two,
+    ):
+        yield one, two
+
+
+async def test_a_ticket_is_spent_once_at_whatever_node(pair: tuple[str, str]) -> None:
+    for issuer in pair:
+        for taker in pair:
+            answer = await ask("POST", issuer + "/tickets", token("alice", "1"))
+            ticket = answer.json()["ticket"]
+            statuses = await asyncio.gather(
+                *(opens(url, f"&ticket={ticket}") for url in (taker, *pair))
+            )
+            assert sorted(statuses) == [200, 401, 401]
+
+
+async def test_a_revocation_ends_streams_at_every_node_and_outlives_them(
+    pair: tuple[str, str], redis: RedisServer
+) -> None:
+    bad, good = token("mallory", "2"), token("alice", "3")
+    readers = [Subscriber(url, "t", token=bad) for url in pair]
+    others = [Subscriber(url, "t", token=good) for url in pair]
+    for reader in (*readers, *others):
+        await asyncio.wait_for(reader.opened.wait(), 20)
+    revoked = await ask("POST", pair[0] + "/revoke", REVOKER, json={"sub": "mallory"})
+    assert revoked.status_code == 204
+    for url in pair:
+        await _until_refused(url, bad)
+        assert await opens(url, "", good) == 200
+    # What was open ended, and did not come back.
+    for reader in readers:
+        await until(reader.ended, reader)
+    assert [other.connections for other in others] == [1, 1]
+    for reader in (*readers, *others):
+        await reader.close()
+    # A node that starts later knows it.
+    async with cluster.node(redis.url, jwt_key=SECRET) as later:
+        assert await opens(later, "", bad) == 401
+        assert await opens(later, "", good) == 200
+
+
+async def test_a_node_that_was_away_learns_what_was_revoked(redis: RedisServer) -> None:
+    async with (
+        Proxy(redis.port) as proxy,
+        cluster.node(proxy.url, jwt_key=SECRET) as away,
+        cluster.node(redis.url, jwt_key=SECRET) as here,
+    ):
+        bad = token("mallory", "4")
+        proxy.target = 1
+        proxy.cut()
+        assert await opens(away, "", bad) == 200
+        revoked = await ask("POST", here + "/revoke", REVOKER, json={"jti": "4"})
+        assert revoked.status_code == 204
+        await _until_refused(here, bad)
+        # And what is revoked there reaches the others when it is back.
+        other = token("eve", "5")
+        assert (await ask("POST", away + "/revoke", REVOKER, json={"jti": "5"})).status_code == 204
+        proxy.target = redis.port
+        await _until_refused(away, bad)
+        await _until_refused(here, other)
+
+
+async def _until_refused(url: str, bearer: str) -> None:
+    for _ in range(400):
+        if await opens(url, "", bearer) == 401:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("a revoked token opens streams")
