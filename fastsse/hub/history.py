@@ -71,6 +71,7 @@ class History:
 
     Attributes:
         head: the position of the newest event.
+        public_head: that of the newest which everybody may know of.
         lost_through: up to here events may be missing because the log that we follow lost them.
         start: as given.
         events: how many are kept.
@@ -78,7 +79,7 @@ class History:
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
-        self.head = self.start = start
+        self.head = self.public_head = self.start = start
         self.lost_through = 0
         self.events = 0
         self.bytes = 0
@@ -93,6 +94,8 @@ class History:
     def append(self, frame: Frame, topics: tuple[Topic, ...], own_id: bytes | None) -> None:
         """Keeps the newest event under its topics, as their rules allow, and evicts for it."""
         self.head = position = frame.position
+        if not frame.private:
+            self.public_head = position
         cost_bytes = frame.size + EVENT_COST_BYTES
         full = False
         for topic in topics:
@@ -170,6 +173,11 @@ class History:
         found, oldest = newest[0]
         return oldest.position - 1, found == count
 
+    def head_for(self, rights: Rights | None) -> int:
+        """The newest place to name to a reader. Without grants it is not a private event's: that
+        one was published, and when, is nobody's business."""
+        return self.head if rights is not None and rights.subscribe else self.public_head
+
     def find(self, own_id: bytes) -> int | None:
         """The position of the event that was published with this id, the earliest if several
         were; None when none that is kept was."""
@@ -183,7 +191,7 @@ class History:
     def lose(self, place: int) -> int:
         """Lets go of everything: what lies up to a place, or to the head when that is later, can't
         be relied on. Returns from where on it can. O(events and topics)."""
-        self.head = self.lost_through = place = max(place, self.head)
+        self.head = self.public_head = self.lost_through = place = max(place, self.head)
         while self._whole.first() is not None:
             self._evict_oldest()
         self._evicted_through = place

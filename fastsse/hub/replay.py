@@ -118,7 +118,7 @@ def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
             return Begun(Replay(0, b"", None))
         case "since":
             assert isinstance(value, int)
-            place = min(position_at(value), history.head)
+            place = min(position_at(value), history.head_for(reader.rights))
             return Begun(Replay(place, format_position(place)))
         case "last":
             return _begin_last(history, reader, cursor)
@@ -136,7 +136,8 @@ def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None
     if place is not None and place <= history.head:
         return Begun(Replay(place, event_id))
     known = parse_id(event_id) is not None or place is not None
-    return _unplaced(history, "future" if known else "unknown", event_id)
+    reason: GapReason = "future" if known else "unknown"
+    return _unplaced(history, reader.rights, reason, event_id)
 
 
 def _begin_after(history: History, rights: Rights | None, event_id: bytes) -> Begun | None:
@@ -145,7 +146,7 @@ def _begin_after(history: History, rights: Rights | None, event_id: bytes) -> Be
         position = history.find(event_id)
         # An id of an event that may not be read is unknown: whether it exists is not told.
         if position is not None and not history.may_read(position, rights):
-            return _unplaced(history, "unknown", event_id)
+            return _unplaced(history, rights, "unknown", event_id)
     if position is None or position > history.head:
         return None
     return Begun(Replay(position, event_id))
@@ -165,8 +166,10 @@ def _last_kept(history: History, reader: Reader, cursor: Cursor) -> Begun:
     return Begun(Replay(place, b"", history.evicted_through(reader.topics)))
 
 
-def _unplaced(history: History, reason: GapReason, event_id: bytes) -> Begun:
-    return Begun(Replay(history.head, b""), Gap(reason, event_id, history.head))
+def _unplaced(
+    history: History, rights: Rights | None, reason: GapReason, event_id: bytes
+) -> Begun:
+    return Begun(Replay(history.head, b""), Gap(reason, event_id, history.head_for(rights)))
 
 
 def after_gap(gap: Gap, page: Frame | None) -> Frame:

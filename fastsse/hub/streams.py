@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fastsse._core import QUEUE_LIMIT, REASON_ENDED, REASONS, Frame, Sender, raw_frame
-from fastsse.auth.rights import Rights
+from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.backbone import Backbone
 from fastsse.errors import TurnedAway
 from fastsse.hub.channels import Channel, Channels
@@ -100,7 +100,7 @@ class Streams:
         )
         # What streams may do that bear a token, and whether they want to be told of its end.
         self._bearers: dict[int, tuple[Rights, bool]] = {}
-        self._openings: dict[tuple[bytes, bool, bool, bool], Frame] = {}
+        self._openings: dict[tuple[bytes, bool, int | None, bool], Frame] = {}
         self._openings_place = -1
 
     @property
@@ -174,7 +174,7 @@ class Streams:
             channel = self._channels.join(subscription.selectors, rights)
             options = _NO_OPTIONS if rights is None and not pings else _options(rights, pings)
             if subscription.cursor.kind == "head" and channel.waiting is None:
-                first = (self._at_head(head, chunked, subscription),)
+                first = (self._at_head(head, chunked, subscription, rights),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
             else:
                 opening = Opening(fd, head, chunked, options)
@@ -282,17 +282,19 @@ class Streams:
 
     # -- openings and ends ------------------------------------------------------------------------
 
-    def _at_head(self, head: Head, chunked: bool, subscription: Subscription) -> Frame:
+    def _at_head(
+        self, head: Head, chunked: bool, subscription: Subscription, rights: Rights | None
+    ) -> Frame:
         """The first bytes of a stream that begins at the head: the same for all until the next
         publish."""
-        place = self._history.head
-        if place != self._openings_place or len(self._openings) >= OPENINGS_MAX:
+        if self._history.head != self._openings_place or len(self._openings) >= OPENINGS_MAX:
             self._openings.clear()
-            self._openings_place = place
+            self._openings_place = self._history.head
+        place = self._history.head_for(rights)
         if not isinstance(head, bytes):
             head = head(None)
         with_id, opens = subscription.initial_id, subscription.dialect.opens
-        key = (head, chunked, with_id, opens)
+        key = (head, chunked, place if with_id else None, opens)
         frame = self._openings.get(key)
         if frame is None:
             block = opening_block(self._retry_ms, place if with_id else None) if opens else COMMENT
@@ -319,7 +321,8 @@ class Streams:
 def _options(rights: Rights | None, pings: bool) -> dict[str, Any]:
     """What `Sender.attach` takes beside what every stream has."""
     options: dict[str, Any] = {}
-    if rights is not None and any(rights.claims):
+    # A token that claims nothing can still be older than a revocation.
+    if rights is not None and rights is not ANONYMOUS:
         options["claims"] = rights.claims
     if pings:
         options["pings"] = True

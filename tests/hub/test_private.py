@@ -112,6 +112,29 @@ def test_an_id_of_an_event_that_may_not_be_read_is_as_unknown_as_any(
     assert received(node, bearer)[0][:2] == ["public", "news for 1"]
 
 
+def test_whoever_has_no_grant_can_not_tell_that_a_private_event_was_published(node: Node) -> None:
+    node.publish("user/1", "public")
+
+    def places() -> list[bytes]:
+        told = [
+            node.subscribe("user/1"),
+            node.subscribe("user/1", rights=Rights()),
+            node.subscribe("user/1", cursor=Cursor("since", node.now_ms + 1_000_000)),
+            node.resume("user/1", after="nobody's"),
+        ]
+        node.run_until(lambda: all(b"\nid: " in client.body for client in told))
+        return [client.body.split(b"\nid: ")[1].split(b"\n")[0] for client in told]
+
+    before = places()
+    hidden = node.publish("user/1", "to 1", private=True)
+    assert places() == before
+    bearer = node.subscribe("user/1", rights=ONE)
+    node.run_until(lambda: hidden.encode() in bearer.body)
+    # Nothing is missed from there on, and nothing hidden comes.
+    resumed = node.resume("user/1", after=before[0].decode())
+    assert received(node, resumed) == [[]]
+
+
 def test_pages_are_not_shared_between_those_who_may_read_and_those_who_may_not(
     node: Node,
 ) -> None:
