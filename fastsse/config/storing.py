@@ -2,7 +2,7 @@
 
 import re
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
@@ -48,13 +48,16 @@ def check_redis_url(url: str) -> str:
 
 
 def show_store(store: str) -> str:
-    """The store, without a password."""
-    parts = urlsplit(store) if "://" in store else None
-    if parts is None or "@" not in parts.netloc:
+    """The store, without a password, which may also stand in the query."""
+    if store.startswith(SQLITE):
         return store
-    user, _, _ = parts.netloc.rpartition("@")[0].partition(":")
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:{MASK}@{host}"))
+    # Not taken apart as a URL: this shows wrong ones too.
+    mark = "://" if "://" in store else ":"
+    scheme, mark, rest = store.partition(mark)
+    before, at, place = rest.rpartition("@")
+    user = f"{before.partition(':')[0]}:{MASK}@" if at else ""
+    place, asks, _ = place.partition("?")
+    return f"{scheme}{mark}{user}{place}" + (f"?{MASK}" if asks else "")
 
 
 STORE = Kind("STORE", "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL", show_store)
@@ -85,7 +88,7 @@ class StoreOptions(OptionGroup):
     )
     max_replays: Count = option(
         64,
-        "Streams that are sent history from the store at once; others wait their turn.",
+        "Reads of the store for streams that resume, at once; others wait their turn.",
         ge=1,
         le=100_000,
     )
