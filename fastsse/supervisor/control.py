@@ -7,6 +7,7 @@ user may write to the socket.
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -60,8 +61,7 @@ class ControlSocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._socket.setblocking(False)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
+            _remove_dead(self._path)
             before = os.umask(0o177)
             try:
                 self._socket.bind(self._path)
@@ -148,6 +148,13 @@ def ask_to_reload(pidfile: str, patience_s: float) -> str:
     if answer.startswith(_REFUSED):
         raise ReloadError(answer.removeprefix(_REFUSED).decode(errors="replace"))
     raise ReloadError("The server ended before the reload did.")
+
+
+def _remove_dead(path: str) -> None:
+    """Removes the socket that a killed server left, and nothing else: bind fails then."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
 
 
 def socket_path(pidfile: str) -> str:

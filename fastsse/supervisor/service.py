@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from fastsse.config import Config
+from fastsse.config.storing import show_store
 from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.http.entrance import Sockets
@@ -83,8 +84,8 @@ class Service:
             addresses=addresses_of(first.main),
             **admin,
             workers=len(self._sockets),
-            store=config.store,
-            publish="with a token" if config.publish_token else "by anyone",
+            store=show_store(config.store),
+            publish="with a token" if config.publishing_needs_token else "by anyone",
         )
 
     def reload(self) -> str:

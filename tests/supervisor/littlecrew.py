@@ -3,7 +3,8 @@
 Each child writes a line when it starts and when it ends: `start 0 3 4711`, `end 0 3 drain` (slot,
 number, process or order). The environment says what goes wrong: FAIL_AT_START=slot,
 FAIL_FROM=number (no child from this number on can start), DIE_SOON=slot (serves and ends),
-SLOW=seconds (to drain), BAD=path (a reload is refused while there is such a file).
+SLOW=seconds (to drain), BAD=path (a reload is refused while there is such a file),
+HUNG=seconds (of silence after which a child is killed).
 """
 
 import os
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 from fastsse.config import Config
 from fastsse.errors import FastsseError
 from fastsse.log import configure
+from fastsse.supervisor import family
+from fastsse.supervisor import supervisor as supervisor_module
 from fastsse.supervisor.control import ControlSocket
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.notify import Notifier
@@ -78,6 +81,8 @@ class LittleCrew:
 
 def main() -> int:
     configure(Config(log_format="json"))
+    if "HUNG" in os.environ:
+        family.HUNG_S = supervisor_module.STATUS_EVERY_S = float(os.environ["HUNG"])
     crew = LittleCrew()
     notifier = Notifier()
     supervisor = Supervisor(crew, int(sys.argv[1]), with_hub="hub" in sys.argv, notifier=notifier)

@@ -174,6 +174,14 @@ async def test_pid_file_of_a_killed_server_is_taken_over(serve, tmp_path: Path) 
     assert status == 0
 
 
+async def test_what_is_no_socket_is_not_removed_for_one(serve, tmp_path: Path) -> None:
+    (tmp_path / "pid.sock").write_text("mine")
+    service = await serve("--pidfile", str(tmp_path / "pid"), wait=False)
+    assert await service.ended() == 1
+    assert "Choose another --pidfile" in json.dumps(service.log)
+    assert (tmp_path / "pid.sock").read_text() == "mine"
+
+
 @pytest.mark.parametrize("where", ["missing/pid", "folder", "x" * 300, "link"])
 async def test_unusable_pid_file_is_one_line(serve, tmp_path: Path, where: str) -> None:
     (tmp_path / "folder").mkdir()

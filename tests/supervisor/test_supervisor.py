@@ -96,6 +96,14 @@ async def test_children_end_when_the_supervisor_is_killed(begin) -> None:
     assert ["end", "0", "0", "orphan"] in little.lines
 
 
+async def test_child_that_stands_still_is_killed_and_replaced(begin) -> None:
+    little = await begin(1, HUNG="0.5")  # Little children speak only once.
+    await little.line("serving")
+    await little.line("start", 0, 1)
+    little.signal(signal.SIGTERM)
+    assert await little.ended() == 0
+
+
 # ── Reload ────────────────────────────────────────────────────────────────────────────────────
 
 
