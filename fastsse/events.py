@@ -88,16 +88,17 @@ class Event:
 def check_topic(topic: str, error: type[BadRequest] = InvalidEvent) -> str:
     """Returns `topic` when it is a topic's name, else raises `error` about the field `topic`."""
     # What is ASCII, printable and short is right at once; the rest of the rules is for the rest.
-    if topic.isascii() and topic.isprintable() and 0 < len(topic) <= TOPIC_MAX_BYTES:
-        if topic[0] != RESERVED_TOPIC_PREFIX:
-            return topic
-        raise error("topic", "topics that begin with $ are reserved")
+    plain = topic.isascii() and topic.isprintable() and 0 < len(topic) <= TOPIC_MAX_BYTES
+    if plain and topic[0] != RESERVED_TOPIC_PREFIX:
+        return topic
     if not topic:
         raise error("topic", "must not be empty")
     if len(_utf8(topic, "topic", error)) > TOPIC_MAX_BYTES:
         raise error("topic", f"must be at most {TOPIC_MAX_BYTES} bytes of UTF-8")
     if _CONTROL.search(topic):
         raise error("topic", "must not hold control characters")
+    if topic[0] == RESERVED_TOPIC_PREFIX:
+        raise error("topic", "topics that begin with $ are reserved")
     return topic
 
 

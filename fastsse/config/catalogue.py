@@ -19,8 +19,9 @@ from fastsse.config.sources import PATTERNS, SourceRule
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
 _TEXT = Kind("TEXT", "text")
-# What may be a password in what may be meant as a URL.
-_PASSWORD = re.compile(r"(//[^/@:]*:)[^@]*@")
+# What may be a password in what may be meant as a URL: before the host, or in the query.
+_PASSWORD = re.compile(r"(/[^/@:]*:)[^@]*@")
+_QUERY = re.compile(r"((?:unix|rediss?):[^?]*\?).*(?=[\"'])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Option:
         if self.kind.secret and value is not None:
             return MASK
         text = repr(value) if not isinstance(value, str) else f'"{_printable(value)}"'
-        text = _PASSWORD.sub(rf"\1{MASK}@", text)
+        text = _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", text))
         return text if len(text) <= 80 else text[:77] + "…" + text[-1]
 
 

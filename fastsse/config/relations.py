@@ -20,8 +20,8 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
     """Every relation that `config` breaks."""
     if config.uds is not None and config.fd is not None:
         yield "fd", "left out when uds is given"
-    may_publish = config.publish_token or config.publishers_need_tokens
-    if config.is_public and not (may_publish or config.allow_anonymous_publish):
+    may_publish = config.publishing_needs_token or config.allow_anonymous_publish
+    if config.is_public and not may_publish:
         yield (
             "host",
             "a loopback address while anyone may publish; set publish_token or jwt_key, or "

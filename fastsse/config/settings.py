@@ -95,6 +95,11 @@ class Config(
         """
         return self.uds is None and self.fd is None and not all(map(is_loopback, self.host))
 
+    @property
+    def publishing_needs_token(self) -> bool:
+        """Whether there is any token without which nobody may publish."""
+        return bool(self.publish_token) or self.publishers_need_tokens
+
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
         broken = list(conflicts(self))

@@ -1,11 +1,12 @@
 """Nobody publishes to the server's own topics, however they are spelt."""
 
 import json
+from urllib.parse import quote, urlencode
 
 import pytest
 
-from fastsse.reserved import is_reserved
-from tests.http.conftest import Start
+from fastsse.reserved import HUB_PATH, is_reserved
+from tests.http.conftest import Start, asked
 from tests.http.raw import connected, request
 
 RESERVED = [
@@ -81,3 +82,18 @@ async def test_no_way_of_publishing_reaches_a_reserved_topic(
         assert (await raw.answer()).status == 403
         await raw.send(request("GET", "/stats"))
         assert (await raw.answer()).json["totals"]["events_published"] == 0
+
+
+@pytest.mark.parametrize("topic", ["$é", "$fastsse/revoke\u00e9", "$\u00a0x", "$" + "é" * 100])
+async def test_a_topic_of_the_servers_own_is_refused_in_any_script(
+    start: Start, topic: str
+) -> None:
+    server = await start()
+    event = json.dumps({"topic": ["free", topic], "data": "x"}).encode()
+    for path in ("/events", HUB_PATH):
+        as_form = urlencode({"topic": topic, "data": "x"}).encode()
+        kind = "application/json" if path == "/events" else "application/x-www-form-urlencoded"
+        body = event if path == "/events" else as_form
+        answer = await asked(server, "POST", path, f"Content-Type: {kind}", body=body)
+        assert answer.status == 400
+    assert (await asked(server, "GET", "/events?topic=" + quote(topic))).status == 400

@@ -2,9 +2,15 @@
 
 import asyncio
 import json
+from pathlib import Path
 
+import pytest
+from redis import Redis
+
+from fastsse.config import Config, ConfigError, catalogue
 from tests.http.raw import Raw, opened, request
 from tests.mercure.client import FORM, HUB, KEY, token
+from tests.redis.server import START_S, RedisServer, program
 from tests.supervisor.conftest import Serve, serve
 
 __all__ = ["serve"]
@@ -91,3 +97,43 @@ async def test_no_secret_is_written_or_answered(serve: Serve) -> None:
         assert secret not in written
         assert secret.encode() not in b"".join(answers)
     assert MARK not in written
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://user:{MARK}@host/0",
+        f"redis://host/0?password={MARK}",
+        f"redis://:{MARK}/more@host",
+        f"unix:///socket?db=0&password={MARK}",
+        f"redis:/user:{MARK}@host",
+        f"redis://user:{MARK}@host:port?{MARK}",
+    ],
+)
+def test_a_password_to_redis_is_never_shown(url: str) -> None:
+    assert MARK not in catalogue()["store"].show(url)
+    assert MARK not in catalogue()["store"].show_raw(url)
+    with pytest.raises(ConfigError) as caught:
+        Config(store=url, port=-1)
+    assert MARK not in str(caught.value)
+
+
+def test_names_of_stores_are_shown_whole() -> None:
+    for store in ("memory", "sqlite:/a@b?c.db", "redis://host:1/0", "unix:///socket"):
+        assert catalogue()["store"].show(store) == store
+
+
+async def test_a_service_does_not_tell_its_log_the_password_to_redis(
+    serve: Serve, tmp_path: Path
+) -> None:
+    if program() is None:
+        pytest.skip("no redis-server")
+    server = RedisServer(tmp_path, requirepass=MARK)
+    server.client = Redis(port=server.port, password=MARK, socket_timeout=START_S)
+    server.start()
+    try:
+        store = f"redis://:{MARK}@127.0.0.1:{server.port}/0"
+        service = await serve("--workers", "2", "--store", store)
+        assert MARK not in json.dumps(service.log)
+    finally:
+        server.kill()

@@ -6,7 +6,7 @@ from fastsse.auth.guard import DESKS
 from fastsse.bus.questions import QUESTIONS_MAX
 from fastsse.errors import Refused
 from fastsse.reach import UNANSWERED_MAX, Reach
-from tests.bus.onebus import a_bus
+from tests.bus.onebus import a_bus, until
 
 
 async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> None:
@@ -20,9 +20,7 @@ async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> 
             answers: list[object] = []
             for number in range(QUESTIONS_MAX):
                 here.reach(b"p", b"made up %d" % number, b"", answers.append)
-            async with asyncio.timeout(30):
-                while len(answers) < QUESTIONS_MAX:
-                    await asyncio.sleep(0.01)
+            await until(lambda: len(answers) == QUESTIONS_MAX)  # noqa: B023
             assert answers == [None] * QUESTIONS_MAX
         assert (await asyncio.wait_for(worker.ask("tickets", b"r" + bytes(16)), 30)) == b"-"
         found: asyncio.Future[object] = asyncio.get_running_loop().create_future()
