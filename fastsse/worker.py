@@ -297,7 +297,7 @@ class Worker:
             memory_limit=format_size(config.memory_limit),
             history=format_size(config.history_total),
             max_lag=format_size(config.max_lag),
-            publish="with a token" if config.publish_token else "by anyone",
+            publish="with a token" if config.publishing_needs_token else "by anyone",
         )
 
 

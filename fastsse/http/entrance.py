@@ -66,11 +66,12 @@ class Sockets(NamedTuple):
 
     def check(self, config: Config) -> None:
         """What the options alone can't tell: where an inherited socket is reached from."""
-        if _are_local(self.main) or config.publish_token or config.allow_anonymous_publish:
+        may_publish = config.publishing_needs_token or config.allow_anonymous_publish
+        if _are_local(self.main) or may_publish:
             return
         allowed = (
-            "a socket on a loopback address while anyone may publish; set publish_token, or "
-            "allow_anonymous_publish if that is meant"
+            "a socket on a loopback address while anyone may publish; set publish_token or "
+            "jwt_key, or allow_anonymous_publish if that is meant"
         )
         option = "host" if config.fd is None else "fd"
         value = str(getattr(config, option))
