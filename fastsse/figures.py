@@ -39,6 +39,9 @@ PING: Final = b"ping"
 # How long a scrape waits for a worker that is busy; its last figures count then.
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
+# How far above the mean a worker may be: so many streams, or a twentieth.
+UNEVEN_LEAST: Final = 8
+UNEVEN_PART: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Reading:
         room: streams it can still take.
         unready: in a word why it takes no more newcomers (`full`, `draining`), or None.
         leaving: another worker has its place already.
+        is_shared: it accepts from the same socket as the others.
         bounds, buckets, latency_s: the sender's histogram.
         sums: the desk's, as it told them last.
     """
@@ -62,6 +66,7 @@ class Reading:
     room: int
     unready: str | None
     leaving: bool
+    is_shared: bool
     counters: Mapping[str, int]
     bounds: Sequence[float]
     buckets: Sequence[int]
@@ -95,10 +100,12 @@ class Sums:
 @dataclass(frozen=True, slots=True)
 class Help:
     """Who accepts for whom: `helper[slot]` is the number of the worker that takes the newcomers of
-    a slot that has no room or no worker. `is_room`: some worker has room."""
+    a slot that has no room or no worker. `is_room`: some worker has room. `heavy`: those that
+    shall leave a socket that all accept from to the others for now."""
 
     helper: Mapping[int, int]
     is_room: bool
+    heavy: frozenset[int] = frozenset()
 
 
 class FiguresDesk:
@@ -126,6 +133,7 @@ class FiguresDesk:
         self._readings: dict[int, Reading] = {}
         self._sums = Sums()
         self._help = Help({}, True)
+        self._heavy: frozenset[int] = frozenset()
         # Who asked what, and who has not told yet, since the last call to tell.
         self._asking: list[tuple[bytes, Callable[[bytes], None]]] = []
         self._awaited: set[int] = set()
@@ -161,6 +169,7 @@ class FiguresDesk:
         if self._now_s() - self._sampled_s >= SAMPLE_S:
             self._sampled_s = self._now_s()
             self._metrics.tick()
+            self._weigh()
         self._answer_if_complete()
 
     def left(self, worker: int) -> None:
@@ -266,19 +275,33 @@ class FiguresDesk:
             text = {
                 "helper": {str(slot): number for slot, number in helped.helper.items()},
                 "is_room": helped.is_room,
+                "heavy": sorted(helped.heavy),
                 "sums": asdict(self._sums),
             }
             self._broadcast(orjson.dumps(text))
+
+    def _weigh(self) -> None:
+        """Once a second: who has clearly more streams than the mean, where one socket is all's."""
+        counts = {
+            number: reading.counters.get("connections", 0)
+            for number, reading in self._readings.items()
+            if reading.is_shared and not reading.leaving
+        }
+        mean = sum(counts.values()) // max(1, len(counts))
+        fair = mean + max(UNEVEN_LEAST, mean // UNEVEN_PART)
+        self._heavy = frozenset(number for number, count in counts.items() if count > fair)
+        self._share(False)
 
     def _helped(self) -> Help:
         staying = {n: one for n, one in self._readings.items() if not one.leaving}
         roomy = {number: one.room for number, one in staying.items() if one.room > 0}
         if not roomy:
-            return Help({}, False)
+            return Help({}, False, self._heavy)
         most = max(roomy, key=lambda number: (number in self._help.helper.values(), roomy[number]))
         served = {staying[number].slot for number in roomy}
         slots = max(one.slots for one in staying.values())
-        return Help({slot: most for slot in range(slots) if slot not in served}, True)
+        helper = {slot: most for slot in range(slots) if slot not in served}
+        return Help(helper, True, self._heavy)
 
 
 def _seniority(reading: Reading) -> tuple[int, float]:
@@ -353,4 +376,4 @@ class Figures:
             return
         self._sums = said["sums"]
         helper = {int(slot): number for slot, number in said["helper"].items()}
-        self._helped(Help(helper, said["is_room"]))
+        self._helped(Help(helper, said["is_room"], frozenset(said["heavy"])))

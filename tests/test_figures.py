@@ -21,6 +21,7 @@ class Member:
         self.service, self.number, self.slot, self.worker = service, number, slot, number
         self.counters = {"connections": 1, "deliveries": 10, "events_published": 5, "topics": 3}
         self.room, self.unready, self.leaving = 9, None, False
+        self.is_shared = False
         self.help: list[Help] = []
         self.listeners: list[Any] = []
         self.on_back: list[Any] = []
@@ -30,7 +31,7 @@ class Member:
     def reading(self) -> Reading:
         return Reading(
             self.slot, 3, 1000 + self.number, 0.0, self.room, self.unready, self.leaving,
-            self.counters, BOUNDS, [1, 0, 0], 0.5, 2.0, 1_000_000,
+            self.is_shared, self.counters, BOUNDS, [1, 0, 0], 0.5, 2.0, 1_000_000,
         )  # fmt: skip
 
     def listen(self, subject: str, heard: Any) -> None:
@@ -209,10 +210,23 @@ def test_leaving_worker_neither_helps_nor_is_helped() -> None:
     assert service.members[2].help[-1].helper == {1: 2}
 
 
+def test_workers_at_one_socket_learn_who_has_too_much_of_it() -> None:
+    service = Service()
+    for number, member in service.members.items():
+        member.is_shared = True
+        member.counters["connections"] = 10 * number
+    for _ in range(2):
+        service.now_s += 1.0
+        for member in service.members.values():
+            member.figures.tell()
+    assert {member.help[-1].heavy for member in service.members.values()} == {frozenset({2})}
+
+
 async def test_only_worker_answers_within_the_call() -> None:
     control = LocalControl({SUBJECT: figures_desk(dict, {})}, lambda events: None, MemoryStore())
     member = Member.__new__(Member)
     member.slot, member.number, member.leaving, member.unready = 0, 0, False, None
+    member.is_shared = False
     member.counters, member.room = {"deliveries": 3}, 1
     figures = Figures(control, member.reading)
     figures.tell()

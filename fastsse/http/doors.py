@@ -4,6 +4,9 @@ All workers of a service hold all its sockets. One without room stops watching i
 knows that another has room, and the one that is told to help watches it too; connects wait in the
 kernel meanwhile. When nobody has room each watches its own again, and tells its newcomers when to
 come back.
+
+Where all accept from one socket the kernel wakes whom it likes. There a worker with clearly more
+streams than the mean stays away for a second, so that they even out.
 """
 
 import socket
@@ -42,6 +45,9 @@ class Doors:
         self._slot = slot
         self._number = number
         self._room = room
+        others = [one for index, one in enumerate(sockets) if index != slot]
+        #: Whether its sockets are another's too.
+        self.is_shared = any(sock in one for one in others for sock in sockets[slot])
         self._on_full = on_full
         # Until it is told better, whoever is full waits for the desk.
         self._help = Help({}, is_room=True)
@@ -71,7 +77,8 @@ class Doors:
         if self._is_closed:
             return
         slots = []
-        if not (self._is_full and self._help.is_room):
+        is_heavy = self.is_shared and self._number in self._help.heavy
+        if not (is_heavy or (self._is_full and self._help.is_room)):
             slots.append(self._slot)
         if not self._is_full:
             slots += [slot for slot, number in self._help.helper.items() if number == self._number]
