@@ -14,7 +14,7 @@ class PresenceOptions(OptionGroup):
     subscriptions: Switch = option(
         False,
         "Publish a private event when a subscription begins and when it ends, and list those that "
-        "are active (`/presence`, `/.well-known/mercure/subscriptions`).",
+        "are active, by Mercure's interface and under `/presence`.",
     )
     ping: Seconds = duration(
         "0s",
