@@ -128,6 +128,7 @@ def test_the_wheel_runs_without_cython_and_a_compiler(tmp_path: pathlib.Path) ->
         "fastsse/_core.pyi",
         "fastsse/swarm/_swarm.pyi",
         "fastsse/http/page.html",
+        "fastsse/backbone/redis/append.lua",
     } <= set(names)
     program = (
         "import sys; sys.modules['Cython'] = None; import fastsse;"

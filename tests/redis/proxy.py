@@ -3,11 +3,11 @@ close one half, swallow an answer, lead to another server."""
 
 import asyncio
 import contextlib
-from types import TracebackType
-from typing import Self
+
+from tests.loopback import LoopbackServer
 
 
-class Proxy:
+class Proxy(LoopbackServer):
     """Passes bytes on, both ways.
 
     Attributes:
@@ -17,36 +17,17 @@ class Proxy:
         swallow: answers that hold these bytes are not passed on: the connection is cut instead.
     """
 
+    scheme = "redis"
+
     def __init__(self, target: int) -> None:
+        super().__init__()
         self.target = target
         self.delay_s = 0.0
         self.swallow: bytes | None = None
         self.swallowed = 0
         self.mute: bytes | None = None
-        self.connections = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.close()
-        self.cut()
-        self.mute = None
-        self.thaw()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
 
     def freeze(self) -> None:
         """Nothing passes any more, and nobody is told: no error, just no progress."""
@@ -55,41 +36,26 @@ class Proxy:
     def thaw(self) -> None:
         self._flowing.set()
 
-    def cut(self) -> None:
-        """Resets every connection."""
-        for writer in self._writers:
-            writer.transport.abort()
-
     def half_close(self) -> None:
         """Ends one direction of every connection: what comes from the server."""
-        for writer in self._writers:
+        for writer in self.writers:
             with contextlib.suppress(OSError, RuntimeError):
                 writer.write_eof()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        self._writers.add(writer)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._flowing.wait()
+        to_server = await asyncio.open_connection("127.0.0.1", self.target)
+        self.writers.add(to_server[1])
         try:
-            await self._flowing.wait()
-            to_server = await asyncio.open_connection("127.0.0.1", self.target)
-            self._writers.add(to_server[1])
-            try:
-                asked = bytearray()
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._ask(reader, to_server[1], asked))
-                    group.create_task(self._answer(to_server[0], writer, asked))
-            finally:
-                self._writers.discard(to_server[1])
-                to_server[1].transport.abort()
-        except* (OSError, ConnectionError):
+            asked = bytearray()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._ask(reader, to_server[1], asked))
+                group.create_task(self._answer(to_server[0], writer, asked))
+        except* OSError:
             pass
         finally:
-            self._tasks.discard(task)
-            self._writers.discard(writer)
-            writer.transport.abort()
+            self.writers.discard(to_server[1])
+            to_server[1].transport.abort()
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytearray

@@ -18,20 +18,20 @@ from tests.redis.server import RedisServer
 MakeRedis = Callable[..., RedisServer]
 
 
-async def publish_while(node: Node, event: Callable[[], None]) -> None:
-    """Publishes all the time, a little before something happens and until it works again."""
+async def publish_while(node: Node, name: str, event: Callable[[], None]) -> None:
+    """Publishes a little before something happens, and until it works again."""
     for index in range(20):
-        node.publish(f"{id(node)} before {index}")
-    await node.until(lambda: len(node.acknowledged) >= 1)
+        node.publish(f"{name} before {index}")
+    await node.until(lambda: f"{name} before 0" in node.acknowledged)
     await asyncio.to_thread(event)
-    await node.published_again(f"{id(node)} after")
+    await node.published_again(f"{name} after")
 
 
 async def test_a_killed_redis_that_writes_all_down_loses_nothing(make_redis: MakeRedis) -> None:
     server = make_redis(appendonly="yes", appendfsync="always")
     async with node_on(server.url) as node, node_on(server.url) as other:
-        for _ in range(3):
-            await publish_while(node, server.restart)
+        for name in ("first", "second", "third"):
+            await publish_while(node, name, server.restart)
         await other.saw(*node.acknowledged, *node.seen)
         await node.saw(*other.seen)
         assert node.seen == other.seen
@@ -55,7 +55,7 @@ async def test_a_redis_that_forgets_all_is_told_as_a_gap(make_redis: MakeRedis, 
         server.start()
 
     async with node_on(server.url) as node, node_on(server.url) as other:
-        await publish_while(node, end_and_start)
+        await publish_while(node, "once", end_and_start)
         after = list(node.acknowledged)[-1]
         await other.saw(after)
         assert [why for why, _ in node.broken] == [why for why, _ in other.broken] == ["flushed"]

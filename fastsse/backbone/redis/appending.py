@@ -22,13 +22,13 @@ from typing import Any, Final
 
 from fastsse.backbone import Done
 from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence
+from fastsse.backbone.redis.groups import Batch, Group, Key
 from fastsse.backbone.redis.health import Health
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.backbone.redis.records import StreamEntry, encode_event, place_of
 from fastsse.backbone.redis.retention import Retention
 from fastsse.backbone.redis.scripts import APPEND
-from fastsse.errors import Refused
 from fastsse.events import Event, as_header_value
 from fastsse.log import get_logger
 
@@ -36,108 +36,14 @@ __all__ = ["Appender", "Key"]
 
 log = get_logger("redis")
 PART: Final = "publishing"
-RETRY_AFTER_S: Final = 2
 # A group holds Redis for so many events, about 15 us each; a larger batch goes alone.
 GROUP_EVENTS: Final = 512
 GROUP_BYTES: Final = 1024 * 1024
 # What may wait to be sent.
 QUEUE_BYTES: Final = 64 * 1024 * 1024
-EVENT_COST_BYTES: Final = 256
 # Redis keeps a node's number for this long after its last group; no answer is waited for longer.
 SENDER_LIFE_MS: Final = 60 * 60 * 1000
 PROBE_S: Final = 0.5
-
-
-Key = tuple[bytes, int]
-"""Who sent a batch to this node, and which of its batches it is."""
-
-
-class Batch:
-    """Events of one publish, and who waits for them."""
-
-    __slots__ = ("_done", "events", "key", "positions", "size_bytes")
-
-    def __init__(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
-        self.events: Final = events
-        self.key: Final = b"" if key is None else b"%b:%d" % (key[0].hex().encode(), key[1])
-        self.size_bytes: Final = sum(len(event.data) + EVENT_COST_BYTES for event in events)
-        self.positions: list[int] = []
-        self._done: Done | None = done
-
-    @property
-    def is_delivered(self) -> bool:
-        """Whether its last event came down the log."""
-        return len(self.positions) == len(self.events)
-
-    def acknowledge(self) -> None:
-        """Answers once: taken."""
-        done, self._done = self._done, None
-        if done is not None:
-            done(self.positions)
-
-    def refuse(self) -> None:
-        """Answers once: not taken, as far as is known."""
-        done, self._done = self._done, None
-        if done is not None:
-            done(Refused("backbone", retry_after_s=RETRY_AFTER_S))
-
-
-class Group:
-    """Batches that are sent together."""
-
-    __slots__ = (
-        "_batch_of",
-        "_undelivered",
-        "arguments",
-        "batches",
-        "deadline",
-        "number",
-        "waits_for_replicas",
-    )
-
-    def __init__(self, number: int, batches: Sequence[Batch], waits_for_replicas: bool) -> None:
-        self.number: Final = number
-        self.batches: Final = batches
-        self.waits_for_replicas = waits_for_replicas
-        self.arguments: list[bytes | int] = []
-        self.deadline: asyncio.TimerHandle | None = None
-        self._batch_of: Final = [batch for batch in batches for _ in batch.events]
-        self._undelivered = len(batches)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether every batch of it was delivered, and nothing else is waited for."""
-        return self._undelivered == 0 and not self.waits_for_replicas
-
-    def note(self, entry: StreamEntry) -> None:
-        """One of its events was delivered."""
-        if entry.nth < len(self._batch_of):
-            batch = self._batch_of[entry.nth]
-            batch.positions.append(entry.position)
-            if len(batch.positions) == len(batch.events):
-                self._delivered(batch)
-
-    def repeated(self, batch: Batch, positions: list[int]) -> None:
-        """One of its batches was stored before, and is delivered."""
-        batch.positions = positions
-        self._delivered(batch)
-
-    def _delivered(self, batch: Batch) -> None:
-        self._undelivered -= 1
-        if not self.waits_for_replicas:
-            batch.acknowledge()
-
-    def replicated(self) -> None:
-        """Enough replicas have it."""
-        self.waits_for_replicas = False
-        for batch in self.batches:
-            if batch.is_delivered:
-                batch.acknowledge()
-
-    def refuse(self) -> None:
-        """Refuses what was not acknowledged."""
-        for batch in self.batches:
-            batch.refuse()
 
 
 class Appender:
