@@ -14,6 +14,9 @@ __all__ = ["Child", "Slot", "how_it_ended"]
 # A child that came this far was well; whatever ended it, the next may start at once.
 WELL_AFTER_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.1
+# A child that served at all is missed by its clients …
+LONGEST_PAUSE_AFTER_SERVICE_S: Final = 0.4
+# … one that can't even start is not.
 LONGEST_PAUSE_S: Final = 30.0
 
 
@@ -68,13 +71,16 @@ class Slot:
     def lost(self, child: Child, now_s: float) -> float:
         """The slot's child ended unasked; returns how long to wait before the next, s.
 
-        None at all after one that was well; else twice as long each time.
+        None at all after one that was well; else twice as long each time, but never long after
+        one that served.
         """
         self.child = None
         self._failures = 0 if child.was_well(now_s) else self._failures + 1
         pause_s = 0.0
         if self._failures:
-            pause_s = min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S)
+            served = child.ready_s is not None
+            longest_s = LONGEST_PAUSE_AFTER_SERVICE_S if served else LONGEST_PAUSE_S
+            pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 16), longest_s)
         self.due_s = now_s + pause_s
         return pause_s
 
