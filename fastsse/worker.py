@@ -247,6 +247,7 @@ class Worker:
             room=self.entrance.room(),
             unready=self.entrance.unready(),
             leaving=self._is_leaving,
+            is_shared=self.entrance.is_shared,
             counters={ALIASES.get(key, key): value for key, value in counters.items()},
             bounds=bounds,
             buckets=buckets,

@@ -60,7 +60,10 @@ class StreamOptions(OptionGroup):
     title = "Streams"
 
     max_connections: Count = option(
-        0, "Streams at once; 0 is as many as the fd limit carries.", ge=0, le=16_000_000
+        0,
+        "Streams at once, of all workers together; 0 is as many as the fd limit carries.",
+        ge=0,
+        le=16_000_000,
     )
     max_topics: Count = option(100, "Topics one stream may ask for.", ge=1, le=10_000)
     retry: Seconds = duration(

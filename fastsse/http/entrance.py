@@ -173,7 +173,12 @@ class Entrance:
         for listener in self._listeners:
             listener.serve()
         self._doors = Doors(
-            self.main, sockets.all or (sockets.main,), sockets.slot, worker, self.room, figures.tell
+            self.main,
+            sockets.all or (sockets.main,),
+            sockets.slot,
+            worker,
+            self.room,
+            figures.tell,
         )
         self._waits.start()
 
@@ -199,6 +204,11 @@ class Entrance:
     def look(self) -> None:
         """To be called once a second: is there room?"""
         self._doors.look()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers accept from the same sockets."""
+        return self._doors is not None and self._doors.is_shared
 
     def helped(self, help: Help) -> None:
         """Who accepts for whom has changed."""
