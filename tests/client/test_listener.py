@@ -157,7 +157,7 @@ async def test_refused_connection_is_tried_again() -> None:
         await free.wait_closed()
 
         async def serve_there(wait_s: float) -> None:
-            again = await asyncio.start_server(server._serve, "127.0.0.1", port)
+            again = await asyncio.start_server(server.take, "127.0.0.1", port)
             stack.append(again)
 
         stack: list[asyncio.Server] = []

@@ -7,6 +7,7 @@ import pytest
 from fastsse.client import Publisher, Receipt, Refused, StreamState, Unreachable, listen
 from fastsse.config import Config
 from fastsse.server import Server
+from tests.loopback import Relay
 
 HARD_TOPICS = ["a b", "a+b", "a&topic=b", "é世🙂", "100%", "a/b?c#d", "*x", "%41"]
 
@@ -87,20 +88,20 @@ async def test_cut_streams_lose_and_repeat_nothing_while_events_flow() -> None:
 
     cuts = Cuts()
     wanted = [f"{number}" for number in range(300)]
-    async with Server(config()) as server:
-        relay = Relay(server.port)
-        async with relay:
-            url = f"http://127.0.0.1:{relay.port}"
-            async with listen(url, "t", on_state=cuts) as events:
-                received = []
-                for number in wanted:
-                    server.publish("t", number)
-                    if int(number) % 20 == 7:
-                        relay.cut()
-                    if int(number) % 3 == 0:
-                        received.append((await anext(events)).data)
-                while len(received) < len(wanted):
-                    received.append((await anext(events)).data)
+    async with (
+        Server(config()) as server,
+        Relay(server.addresses[0]) as relay,
+        listen(relay.url, "t", on_state=cuts) as events,
+    ):
+        received = []
+        for number in wanted:
+            server.publish("t", number)
+            if int(number) % 20 == 7:
+                relay.cut()
+            if int(number) % 3 == 0:
+                received.append((await anext(events)).data)
+        while len(received) < len(wanted):
+            received.append((await anext(events)).data)
     assert received == wanted
     assert cuts.opened >= 3
 
@@ -162,47 +163,3 @@ async def test_stopped_server_is_unreachable() -> None:
     async with Publisher(url, patience_s=0) as publisher:
         with pytest.raises(Unreachable):
             await publisher.publish("t", "x")
-
-
-class Relay:
-    """Passes bytes between clients and a server, and can cut them all."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> "Relay":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    def cut(self) -> None:
-        """Reset every connection, both ways."""
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        self._writers |= {writer, back}
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._pass(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while chunk := await source.read(100):
-                sink.write(chunk)
-                await sink.drain()
-        except OSError:
-            pass
-        finally:
-            sink.close()

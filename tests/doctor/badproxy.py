@@ -4,11 +4,10 @@ import asyncio
 import re
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
+
+from tests.loopback import LoopbackServer
 
 _COMMENT = re.compile(rb"^:.*\n", re.MULTILINE)
 _CHUNK_BYTES = 65_536
@@ -45,47 +44,16 @@ class Manners:
     removes: Sequence[str] = ()
 
 
-class BadProxy:
+class BadProxy(LoopbackServer):
     """Passes requests on to the upstreams in turn, an answer a connection."""
 
     def __init__(self, manners: Manners, *upstreams: str) -> None:
+        super().__init__()
         self._manners = manners
         self._ports = [urlsplit(url).port for url in upstreams]
         self._turn = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-        # Aborted transports close their sockets in the loop's next turn.
-        await asyncio.sleep(0)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            # Cancelled, it ends quietly: asyncio would log the end of its own task as an error.
-            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._answer(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first, headers = _parse(await reader.readuntil(b"\r\n\r\n"))
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         method, target, _ = first.split(" ")

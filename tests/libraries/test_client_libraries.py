@@ -22,7 +22,7 @@ import sseclient
 
 from fastsse.config import Config
 from fastsse.server import Server
-from tests.libraries.relay import Relay
+from tests.loopback import Relay
 
 HERE = pathlib.Path(__file__).parent
 # Put there by `make test`, beside the environment that runs this.
