@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis.server import program
 from tests.swarm.conftest import ROOT
 
 CASES = (
     *("steady", "ladder", "own-topics", "idle-own", "connect", "resume", "churn"),
     *("publish-ndjson", "subscribe-token", "publish-token", "slow", "neighbour"),
+    *(("publish-redis", "nodes") if program() else ()),
 )
 
 
