@@ -303,15 +303,19 @@ class _Template:
         for part in self._parts:
             fragment = places.text(part) if isinstance(part, bytes) else places.expression(part)
             whole = places.then(whole, fragment)
-        self._accepts = accepts = [0] * 256
+        accepts = [0] * 256
         for allowed, takers in places.takers.items():
             for byte in set(allowed):
                 accepts[byte] |= takers
+        # Places are numbers as long as the template: equal ones are kept once.
+        once: dict[int, int] = {}
+        self._accepts = [once.setdefault(takers, takers) for takers in accepts]
         self._last = whole.last
-        self._follow = places.follow
-        # Within literal text the next place is the one beside; only the others need a look each.
-        plain = (1 << place for place, follow in enumerate(self._follow) if follow == 2 << place)
-        self._branching = ((1 << len(self._follow)) - 1) ^ sum(plain)
+        # Within literal text the next place is the one beside; only the others need a look each,
+        # and only theirs are kept.
+        follow = places.follow
+        self._follow = {at: next for at, next in enumerate(follow) if next != 2 << at}
+        self._branching = sum(1 << place for place in self._follow)
         self._begin = (whole.first, whole.optional)
         return self._begin
 

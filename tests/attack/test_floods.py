@@ -3,8 +3,12 @@
 import asyncio
 import os
 import signal
+import tracemalloc
 from contextlib import AsyncExitStack
 
+import pytest
+
+from fastsse.selectors import Selector
 from tests.http.raw import Raw, get, opened, request
 from tests.supervisor.conftest import Serve, serve
 from tests.supervisor.service import Service
@@ -45,3 +49,23 @@ async def test_a_publisher_has_its_rate_once_in_the_whole_service(serve: Serve) 
         await asyncio.sleep(0.15)
     assert statuses.count(200) <= 3
     assert 429 in statuses
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{?" + ",".join(f"v{number}".ljust(13, "n") for number in range(64)) + "}",
+        "{a}" + "x1" * 500 + "{b}",
+    ],
+)
+def test_what_a_template_takes_of_memory_is_in_proportion_to_its_text(template: str) -> None:
+    Selector("{warm}").matches("x")
+    tracemalloc.start()
+    try:
+        selector = Selector(template)
+        assert not selector.matches("?")
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not selector.is_exact
+    assert kept_bytes < 100 * len(template)
