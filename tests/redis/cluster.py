@@ -1,8 +1,7 @@
 """Whole nodes on one Redis: servers in this process, and one as users start it, with workers."""
 
 import asyncio
-import json
-import sys
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,8 +13,8 @@ from fastsse.client.listener import Listener, StreamState
 from fastsse.client.publisher import Publisher
 from fastsse.config import Config
 from fastsse.server import Server
-from tests.cli.commandline import command, environment
 from tests.redis.onelog import PATIENCE_S
+from tests.supervisor.service import Service
 
 OPTIONS = {"drain": "0s", "retry": "10ms", "redis_timeout": "2s", "access_lines": 0}
 
@@ -30,34 +29,14 @@ async def node(store: str, **options: Any) -> AsyncIterator[str]:
 @asynccontextmanager
 async def process(store: str, *flags: str) -> AsyncIterator[str]:
     """The address of a service in processes of its own; ended as an operator would."""
-    running = await asyncio.create_subprocess_exec(
-        *command(["serve", "--port", "0", "--store", store, "--log-format", "json", *flags]),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(**{f"FASTSSE_{key.upper()}": str(v) for key, v in OPTIONS.items()}),
-    )
-    assert running.stderr is not None
-    lines: list[str] = []
-    reading = None
+    variables = {f"FASTSSE_{key.upper()}": str(value) for key, value in OPTIONS.items()}
+    service = await Service.start("--port", "0", "--store", store, *flags, **variables)
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                line = (await running.stderr.readline()).decode()
-                assert line, "".join(lines)
-                lines.append(line)
-                told = json.loads(line)
-                if told.get("addresses"):
-                    break
-        reading = asyncio.create_task(running.stderr.read())
-        yield told["addresses"][0]
+        yield (await service.wait()).url
+        service.signal(signal.SIGTERM)
+        await service.ended()
     finally:
-        if running.returncode is None:
-            running.terminate()
-        if reading is not None:
-            await reading
-        await running.wait()
-        if sys.exception() is not None:
-            print("".join(lines))
+        await service.stop()
 
 
 class Subscriber:

