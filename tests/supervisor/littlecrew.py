@@ -2,7 +2,7 @@
 
 Each child writes a line when it starts and when it ends: `start 0 3 4711`, `end 0 3 drain` (slot,
 number, process or order). The environment says what goes wrong: FAIL_AT_START=slot,
-FAIL_FROM=number (no child from this number on can start), DIE_SOON=slot (serves and ends),
+FAIL_FROM=number (no child from this number on can start), DIE_SOON=slot (from number 2 on),
 SLOW=seconds (to drain), BAD=path (a reload is refused while there is such a file),
 HUNG=seconds (of silence after which a child is killed).
 """
@@ -46,7 +46,7 @@ class LittleCrew:
         say("start", slot, number, os.getpid())
         link.say(READY)
         link.say(ALIVE, "5")
-        if os.environ.get("DIE_SOON") == str(slot):
+        if os.environ.get("DIE_SOON") == str(slot) and number >= 2:
             return 3
         if slot == -1:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

@@ -47,6 +47,8 @@ async def test_killed_child_is_replaced_within_a_second(begin, number: int) -> N
 
 async def test_child_that_ends_again_and_again_is_started_with_growing_pauses(begin) -> None:
     little = await begin(2, DIE_SOON="1")
+    await little.line("serving")
+    os.kill(little.pid_of(1), signal.SIGKILL)
     for _ in range(4):
         await little.line("start", 1)
     little.signal(signal.SIGTERM)
