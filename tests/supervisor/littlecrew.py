@@ -2,7 +2,7 @@
 
 Each child writes a line when it starts and when it ends: `start 0 3 4711`, `end 0 3 drain` (slot,
 number, process or order). The environment says what goes wrong: FAIL_AT_START=slot,
-FAIL_FROM=number (no child from this number on can start), DIE_SOON=slot (from number 2 on),
+FAIL_FROM=number (no child from this number on can start), DIE_SOON=slot (all but its first),
 SLOW=seconds (to drain), BAD=path (a reload is refused while there is such a file),
 HUNG=seconds (of silence after which a child is killed).
 """
