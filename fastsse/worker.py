@@ -15,11 +15,11 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.opening import open_backbone
 from fastsse.bus import BusBackbone
 from fastsse.config import Config
-from fastsse.control import Control, LocalControl, Store
-from fastsse.desks import desk_makers
+from fastsse.desks.control import Control, LocalControl, Store
+from fastsse.desks.figures import Figures, Reading
+from fastsse.desks.makers import desk_makers
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
-from fastsse.figures import Figures, Reading
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.entrance import Entrance, Sockets
 from fastsse.hub import Hub, Published

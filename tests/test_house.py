@@ -18,9 +18,10 @@ FLOORS = [
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
     {"entries", "_records"},
-    {"control", "reach"},
-    {"figures"},
+    {"desks.control"},
+    {"desks.reach", "desks.figures", "desks.presence", "desks.shares"},
     {"auth"},
+    {"desks.makers", "desks"},
     {"backbone"},
     {"sources"},
     {"hub.topics", "hub.logs", "hub.patterns", "hub.history", "hub.turns"},
@@ -31,8 +32,7 @@ FLOORS = [
     {"hub.streams"},
     {"hub.hub"},
     {"hub"},
-    {"bus", "presence", "shares"},
-    {"desks"},
+    {"bus"},
     {"http"},
     {"worker"},
     {"swarm", "doctor"},
@@ -45,8 +45,8 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def room_of(module: str) -> str | None:
-    """`fastsse.http.cors` stands in `http`; None for what is not ours. Inside the hub the
-    dependencies point one way too, so each of its files is a room."""
+    """`fastsse.http.cors` stands in `http`; None for what is not ours. Inside the
+    hub and among desks the dependencies point one way too, so each file there is a room."""
     parts = module.split(".")
     if parts[0] != "fastsse" or len(parts) == 1:
         return None

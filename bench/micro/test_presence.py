@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from fastsse.control import MemoryStore
+from fastsse.desks.control import MemoryStore
+from fastsse.desks.presence import PresenceDesk
 from fastsse.entries import encode_entries
 from fastsse.events import Event
 from fastsse.positions import position_at
-from fastsse.presence import PresenceDesk
 
 STREAMS = 100_000
 A_TURN = 64

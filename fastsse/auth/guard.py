@@ -19,10 +19,10 @@ from fastsse.auth.verifier import KeyRing, Side, Verifier
 from fastsse.config import ConfigError, Problem
 from fastsse.config.kinds import MASK
 from fastsse.config.rights import RightsOptions
-from fastsse.control import Control, MakeDesk
+from fastsse.desks.control import Control, MakeDesk
+from fastsse.desks.reach import SUBJECT as REACH
+from fastsse.desks.reach import ReachDesk
 from fastsse.errors import FastsseError, Unauthorised
-from fastsse.reach import SUBJECT as REACH
-from fastsse.reach import ReachDesk
 
 __all__ = ["DESKS", "Guard", "Pending", "make_guard"]
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from fastsse.auth.rights import ANY, Rights
+from fastsse.desks.reach import Reach
 from fastsse.errors import FastsseError, Forbidden
-from fastsse.reach import Reach
 
 __all__ = ["Renewals", "check_renewal"]
 

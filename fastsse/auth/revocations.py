@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fastsse.auth.rights import Rights, claim_hash
-from fastsse.control import Broadcast, Control, Publish, Store
+from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import BadRequest, FastsseError, Refused
 
 __all__ = ["SUBJECT", "Revocation", "RevocationDesk", "Revocations"]

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Final
 
 from fastsse.auth.rights import Rights
-from fastsse.control import Broadcast, Control, Publish, Store
+from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import FastsseError, Refused, Unauthorised
 
 __all__ = ["SUBJECT", "TicketDesk", "Tickets"]

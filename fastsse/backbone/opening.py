@@ -7,7 +7,7 @@ from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import Config
 from fastsse.config.storing import MEMORY
-from fastsse.control import Store
+from fastsse.desks.control import Store
 from fastsse.positions import now_ms
 
 __all__ = ["Opened", "open_backbone"]

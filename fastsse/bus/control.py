@@ -8,7 +8,7 @@ from fastsse.bus.greeting import Welcome
 from fastsse.bus.outbox import PATIENCE_S
 from fastsse.bus.questions import Questions
 from fastsse.bus.uplink import Uplink
-from fastsse.control import Answer
+from fastsse.desks.control import Answer
 from fastsse.errors import FastsseError, Refused
 
 __all__ = ["MESSAGE_LIMIT_BYTES", "SUBJECT_LIMIT_BYTES", "BusControl"]

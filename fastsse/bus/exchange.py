@@ -14,7 +14,7 @@ from fastsse.bus.kept import KeptMemory, Key, KeyedBackbone
 from fastsse.bus.origins import Origins, rows_of
 from fastsse.bus.outbox import monotonic_ms
 from fastsse.bus.relay import Relay
-from fastsse.control import Desks, MakeDesk, MemoryStore, Store
+from fastsse.desks.control import Desks, MakeDesk, MemoryStore, Store
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event

@@ -16,7 +16,7 @@ from fastsse.bus.peer import Peer
 from fastsse.bus.rebuild import Rebuild
 from fastsse.config import Config
 from fastsse.config.storing import MEMORY
-from fastsse.control import MakeDesk, Store
+from fastsse.desks.control import MakeDesk, Store
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
 from fastsse.sources import Sources

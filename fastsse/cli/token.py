@@ -20,7 +20,7 @@ from fastsse.auth.verifier import Side, Verifier
 from fastsse.cli import EXIT_FAILED
 from fastsse.cli.flags import FILE_HELP, OptionFlag, ServerCommand, given_flags
 from fastsse.config import Config, RightsOptions, catalogue, load
-from fastsse.control import LocalControl
+from fastsse.desks.control import LocalControl
 from fastsse.errors import FastsseError, Unauthorised
 from fastsse.units import format_duration, parse_duration_s
 

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastsse.figures import Help
+from fastsse.desks.figures import Help
 from fastsse.http.listeners import Listener
 
 __all__ = ["Doors"]

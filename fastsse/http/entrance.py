@@ -7,8 +7,8 @@ from typing import Final, NamedTuple, cast
 
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
-from fastsse.control import Control
-from fastsse.figures import Figures, Help
+from fastsse.desks.control import Control
+from fastsse.desks.figures import Figures, Help
 from fastsse.http.arrivals import Arrivals
 from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors

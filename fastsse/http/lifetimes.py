@@ -18,6 +18,7 @@ from fastsse.auth.guard import Guard
 from fastsse.auth.renewal import Renewals
 from fastsse.auth.revocations import Revocation
 from fastsse.auth.rights import REVOKE_TOPIC, Rights
+from fastsse.desks.reach import Reach
 from fastsse.errors import BadRequest, FastsseError, Unauthorised
 from fastsse.http.access import Access
 from fastsse.http.problems import Problem
@@ -25,7 +26,6 @@ from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response, json_response
 from fastsse.http.routes import Exchange, Paths, Route
 from fastsse.hub.streams import Streams
-from fastsse.reach import Reach
 
 __all__ = ["lifetime_routes", "pong_routes"]
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
-from fastsse.control import Control, LocalControl
+from fastsse.desks.control import Control, LocalControl
+from fastsse.desks.presence import Presence
+from fastsse.desks.reach import Reach
+from fastsse.desks.shares import Shares
 from fastsse.errors import Forbidden, Unauthorised
 from fastsse.events import EARLIEST
 from fastsse.http.access import Access, Open
@@ -24,10 +27,7 @@ from fastsse.http.subscribe import Subscribe
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
 from fastsse.positions import uuid_of_position
-from fastsse.presence import Presence
-from fastsse.reach import Reach
 from fastsse.reserved import HUB_PATH
-from fastsse.shares import Shares
 
 __all__ = ["Offer"]
 

@@ -13,13 +13,7 @@ from typing import Final
 import orjson
 
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError, Forbidden, InvalidSubscription, Unauthorised
-from fastsse.http.access import Access
-from fastsse.http.problems import Problem
-from fastsse.http.request import Request, decode
-from fastsse.http.responses import JSON, NOT_STORED, STATUS_LINES, Response
-from fastsse.http.routes import Exchange, Route
-from fastsse.presence import (
+from fastsse.desks.presence import (
     CONTEXT,
     LISTED_MOST,
     Found,
@@ -28,6 +22,12 @@ from fastsse.presence import (
     path_of,
     subscription_document,
 )
+from fastsse.errors import FastsseError, Forbidden, InvalidSubscription, Unauthorised
+from fastsse.http.access import Access
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request, decode
+from fastsse.http.responses import JSON, NOT_STORED, STATUS_LINES, Response
+from fastsse.http.routes import Exchange, Route
 
 __all__ = ["SUBSCRIPTIONS_PATH", "presence_route", "subscriptions_route"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from fastsse.desks.figures import Figures
 from fastsse.errors import FastsseError
-from fastsse.figures import Figures
 from fastsse.http.request import Request
 from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
 from fastsse.http.routes import Exchange, Handler, Route

@@ -12,8 +12,8 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from fastsse.config import LimitOptions
+from fastsse.desks.shares import Shares, Use
 from fastsse.http.clients import account_name
-from fastsse.shares import Shares, Use
 
 __all__ = ["ACCOUNTS_MOST", "Owner", "Quotas"]
 

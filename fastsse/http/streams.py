@@ -12,6 +12,7 @@ from socket import socket
 from typing import Final, NamedTuple
 
 from fastsse.auth.rights import Rights
+from fastsse.desks.presence import Presence
 from fastsse.errors import TurnedAway
 from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
@@ -20,7 +21,6 @@ from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, R
 from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
 from fastsse.log import AccessLog
-from fastsse.presence import Presence
 from fastsse.subscriptions import Subscription
 
 __all__ = ["ComeBack", "Opening", "Streams", "name_of", "peer_of"]

@@ -8,7 +8,7 @@ from typing import Final
 
 from fastsse.bus import run_hub
 from fastsse.config import Config
-from fastsse.desks import desk_makers
+from fastsse.desks.makers import desk_makers
 from fastsse.supervisor.wire import ALIVE, READY, Link
 
 __all__ = ["LifeLine", "serve_hub"]

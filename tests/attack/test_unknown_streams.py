@@ -4,8 +4,8 @@ import asyncio
 
 from fastsse.auth.guard import DESKS
 from fastsse.bus.questions import QUESTIONS_MAX
+from fastsse.desks.reach import UNANSWERED_MAX, Reach
 from fastsse.errors import Refused
-from fastsse.reach import UNANSWERED_MAX, Reach
 from tests.bus.onebus import a_bus, until
 
 

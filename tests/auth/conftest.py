@@ -9,7 +9,7 @@ from fastsse.auth.guard import DESKS, Guard, make_guard
 from fastsse.auth.rights import Rights
 from fastsse.auth.verifier import Verifier
 from fastsse.config import Config
-from fastsse.control import LocalControl
+from fastsse.desks.control import LocalControl
 from tests.auth.minting import SECRET
 
 

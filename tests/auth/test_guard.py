@@ -16,7 +16,7 @@ from fastsse.auth.revocations import Revocation, RevocationDesk, Revocations
 from fastsse.auth.rights import ANONYMOUS, REVOKE_TOPIC, Rights, claim_hash
 from fastsse.auth.tickets import TicketDesk, Tickets
 from fastsse.config import Config
-from fastsse.control import Answer, LocalControl, MemoryStore
+from fastsse.desks.control import Answer, LocalControl, MemoryStore
 from fastsse.errors import BadRequest, FastsseError, Forbidden, Refused, Unauthorised
 from fastsse.events import Event
 from tests.auth.conftest import control, guard_of

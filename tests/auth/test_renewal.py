@@ -6,9 +6,9 @@ from typing import Any
 from fastsse.auth.guard import DESKS
 from fastsse.auth.renewal import Renewals
 from fastsse.auth.rights import Rights
-from fastsse.control import LocalControl
+from fastsse.desks.control import LocalControl
+from fastsse.desks.reach import Reach
 from fastsse.errors import FastsseError, Forbidden, Refused
-from fastsse.reach import Reach
 
 HELD = Rights(subscribe=["a"], subject="me", expires_s=10)
 FRESH = Rights(subscribe=["a", "b"], subject="me", token_id="9", expires_s=20)

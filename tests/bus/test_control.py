@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
-from fastsse.control import Broadcast, MakeDesk, Publish, Store
+from fastsse.desks.control import Broadcast, MakeDesk, Publish, Store
 from fastsse.errors import Refused
 from fastsse.events import Event
 from tests.bus.onebus import Bus, a_bus, until

@@ -29,7 +29,7 @@ async def read_all(link: Link, keys: Keys) -> Mapping[bytes, bytes]:
 
 
 class DeskStore:
-    """A node's copy. Loop thread only; see fastsse.control.Store.
+    """A node's copy. Loop thread only; see fastsse.desks.control.Store.
 
     Arguments:
         address, keys: where it lies.

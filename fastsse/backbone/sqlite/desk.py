@@ -10,7 +10,7 @@ __all__ = ["DeskStore"]
 
 
 class DeskStore:
-    """The `Store` of a history file. Loop thread only; see fastsse.control.
+    """The `Store` of a history file. Loop thread only; see fastsse.desks.control.
 
     Arguments:
         connection: where what was kept is read from, at once.

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from fastsse.control import Answer, Broadcast, Control, MakeDesk
+from fastsse.desks.control import Answer, Broadcast, Control, MakeDesk
 from fastsse.errors import FastsseError
 from fastsse.metrics import (
     MOST,

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.control import Broadcast, Control, Publish, Store
+from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import FastsseError, Refused
 
 __all__ = ["SUBJECT", "Act", "Reach", "ReachDesk"]

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 
 from fastsse.auth.guard import DESKS as GUARD_DESKS
-from fastsse.control import MakeDesk
+from fastsse.desks.control import MakeDesk
+from fastsse.desks.figures import SUBJECT as FIGURES
+from fastsse.desks.figures import figures_desk
+from fastsse.desks.presence import SUBJECT as PRESENCE
+from fastsse.desks.presence import PresenceDesk
+from fastsse.desks.shares import SUBJECT as SHARES
+from fastsse.desks.shares import SharesDesk
 from fastsse.facts import build_facts
-from fastsse.figures import SUBJECT as FIGURES
-from fastsse.figures import figures_desk
 from fastsse.metrics import Counters
-from fastsse.presence import SUBJECT as PRESENCE
-from fastsse.presence import PresenceDesk
-from fastsse.shares import SUBJECT as SHARES
-from fastsse.shares import SharesDesk
 
 __all__ = ["desk_makers"]
 

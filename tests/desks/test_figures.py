@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
-from fastsse.control import LocalControl, MemoryStore
+from fastsse.desks.control import LocalControl, MemoryStore
+from fastsse.desks.figures import SUBJECT, Figures, FiguresDesk, Help, Reading, figures_desk
 from fastsse.errors import FastsseError
-from fastsse.figures import SUBJECT, Figures, FiguresDesk, Help, Reading, figures_desk
 from tests.test_metrics import samples_of
 
 BOUNDS = (0.001, 0.01)

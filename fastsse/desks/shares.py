@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from fastsse.control import Broadcast, Control, Publish, Store
+from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import FastsseError
 
 __all__ = ["SUBJECT", "Shares", "SharesDesk", "Use"]

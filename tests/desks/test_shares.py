@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from fastsse.control import Desks, MemoryStore
-from fastsse.shares import SUBJECT, Shares, SharesDesk, Use
+from fastsse.desks.control import Desks, MemoryStore
+from fastsse.desks.shares import SUBJECT, Shares, SharesDesk, Use
 
 
 class Node:

@@ -20,7 +20,7 @@ from urllib.parse import quote_plus
 
 import orjson
 
-from fastsse.control import Broadcast, Control, Publish, Store
+from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
 from fastsse.reserved import HUB_PATH
