@@ -21,8 +21,8 @@ What the routes call, all on the loop thread:
   `guard.revocations.revoke(Revocation.of_json(body), done)`; `done` gets None or `Refused`.
   `guard.revocations.on_revoked = f` has `f(subject_hash, token_hash, issued_before_s)` called in
   every worker, which is what `Sender.revoke` takes.
-- Desks for the node: `tickets.TicketDesk`, `revocations.RevocationDesk`, `reach.ReachDesk`;
-  `guard.DESKS` has them by subject, as `control.Desks` takes them.
+- Desks for the node: `tickets.TicketDesk`, `revocations.RevocationDesk`; `guard.DESKS` has them
+  by subject, as `control.Desks` takes them.
 
 `selectors` matches; `keys` and `jwks` know keys; `token` opens a token, `claims` reads it,
 `verifier` does both and remembers; `credentials` finds the token in a request.

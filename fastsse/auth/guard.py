@@ -20,18 +20,12 @@ from fastsse.config import ConfigError, Problem
 from fastsse.config.kinds import MASK
 from fastsse.config.rights import RightsOptions
 from fastsse.desks.control import Control, MakeDesk
-from fastsse.desks.reach import SUBJECT as REACH
-from fastsse.desks.reach import ReachDesk
 from fastsse.errors import FastsseError, Unauthorised
 
 __all__ = ["DESKS", "Guard", "Pending", "make_guard"]
 
 #: The node's desks that guards need, by subject.
-DESKS: Final[Mapping[str, MakeDesk]] = {
-    TICKETS: TicketDesk,
-    REVOCATIONS: RevocationDesk,
-    REACH: ReachDesk,
-}
+DESKS: Final[Mapping[str, MakeDesk]] = {TICKETS: TicketDesk, REVOCATIONS: RevocationDesk}
 
 Answered = Callable[[Rights | FastsseError | None], None]
 

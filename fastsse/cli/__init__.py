@@ -28,7 +28,6 @@ COMMANDS = {
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_UNREACHABLE = 3
 # What shells report for a program that a signal ended: 128 + its number.
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141

@@ -230,9 +230,7 @@ class FiguresDesk:
                 "cpu_s": round(reading.cpu_s, 3),
                 "resident_bytes": reading.resident_bytes,
             }
-            for reading in sorted(
-                self._readings.values(), key=lambda one: (one.slot, one.started_s)
-            )
+            for reading in sorted(self._readings.values(), key=_seniority)
         ]
 
     # -- sums -----------------------------------------------------------------------------------

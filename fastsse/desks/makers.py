@@ -8,6 +8,8 @@ from fastsse.desks.figures import SUBJECT as FIGURES
 from fastsse.desks.figures import figures_desk
 from fastsse.desks.presence import SUBJECT as PRESENCE
 from fastsse.desks.presence import PresenceDesk
+from fastsse.desks.reach import SUBJECT as REACH
+from fastsse.desks.reach import ReachDesk
 from fastsse.desks.shares import SUBJECT as SHARES
 from fastsse.desks.shares import SharesDesk
 from fastsse.facts import build_facts
@@ -22,5 +24,6 @@ def desk_makers(own: Counters = dict) -> Mapping[str, MakeDesk]:
         **GUARD_DESKS,
         FIGURES: figures_desk(own, build_facts()),
         PRESENCE: PresenceDesk,
+        REACH: ReachDesk,
         SHARES: SharesDesk,
     }

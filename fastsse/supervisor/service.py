@@ -52,7 +52,6 @@ class Service:
         self._sockets = sockets
         self._life = LifeLine()
         self._hub = _hub_socket()
-        self._hubs = 0
         #: Answers `fastsse reload`, when there is a pid file.
         self.control: ControlSocket | None = None
 

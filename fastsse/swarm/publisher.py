@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlencode, urlsplit
@@ -94,10 +93,6 @@ class OpenLoop:
     def figures(self) -> Figures:
         """What was sent and answered until now. A millisecond."""
         return read_publish_block(memoryview(self._block).cast("Q"))
-
-    def wait_until_due(self) -> None:
-        """Sleeps until the first event is due."""
-        time.sleep(max(0.0, (self.due_at_us - stamp.now_us()) / 1e6))
 
 
 def _check(schedule: Schedule) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from fastsse.auth.guard import DESKS
 from fastsse.bus.questions import QUESTIONS_MAX
+from fastsse.desks.makers import desk_makers
 from fastsse.desks.reach import UNANSWERED_MAX, Reach
 from fastsse.errors import Refused
 from tests.bus.onebus import a_bus, until
@@ -11,7 +11,7 @@ from tests.bus.onebus import a_bus, until
 
 async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> None:
     async with a_bus() as bus:
-        await bus.start(makers=lambda counters: DESKS)
+        await bus.start(makers=desk_makers)
         worker, other = await bus.worker(), await bus.worker()
         here, there = (Reach(end.control, patience_s=0.01) for end in (worker, other))
         here.teach(b"p", lambda stream_id, what: None)
@@ -32,7 +32,7 @@ async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> 
 
 async def test_questions_about_streams_are_bounded() -> None:
     async with a_bus() as bus:
-        await bus.start(makers=lambda counters: DESKS)
+        await bus.start(makers=desk_makers)
         worker = await bus.worker()
         reach = Reach(worker.control, patience_s=0.1)
         reach.teach(b"p", lambda stream_id, what: None)

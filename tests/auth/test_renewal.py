@@ -3,11 +3,10 @@
 import asyncio
 from typing import Any
 
-from fastsse.auth.guard import DESKS
 from fastsse.auth.renewal import Renewals
 from fastsse.auth.rights import Rights
 from fastsse.desks.control import LocalControl
-from fastsse.desks.reach import Reach
+from fastsse.desks.reach import SUBJECT, Reach, ReachDesk
 from fastsse.errors import FastsseError, Forbidden, Refused
 
 HELD = Rights(subscribe=["a"], subject="me", expires_s=10)
@@ -39,7 +38,7 @@ class Worker:
 
 
 def node() -> LocalControl:
-    return LocalControl(DESKS, lambda events: None)
+    return LocalControl({SUBJECT: ReachDesk}, lambda events: None)
 
 
 async def test_a_stream_is_renewed_where_it_is_and_from_any_other_worker() -> None:
