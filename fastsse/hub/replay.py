@@ -166,9 +166,7 @@ def _last_kept(history: History, reader: Reader, cursor: Cursor) -> Begun:
     return Begun(Replay(place, b"", history.evicted_through(reader.topics)))
 
 
-def _unplaced(
-    history: History, rights: Rights | None, reason: GapReason, event_id: bytes
-) -> Begun:
+def _unplaced(history: History, rights: Rights | None, reason: GapReason, event_id: bytes) -> Begun:
     return Begun(Replay(history.head, b""), Gap(reason, event_id, history.head_for(rights)))
 
 

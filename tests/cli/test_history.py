@@ -1,7 +1,5 @@
 """`fastsse history check|export|import|trim` on real files."""
 
-
-
 import json
 import sqlite3
 from contextlib import closing
