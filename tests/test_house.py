@@ -28,6 +28,7 @@ FLOORS = [
     {"hub.pages"},
     {"hub.replay"},
     {"hub.channels"},
+    {"hub.opening"},
     {"hub.replays"},
     {"hub.streams"},
     {"hub.hub"},

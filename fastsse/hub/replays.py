@@ -14,74 +14,24 @@ import os
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from fastsse._core import REASON_ENDED, Frame, Sender, raw_frame, wire_frame
+from fastsse._core import REASON_ENDED, Frame, Sender, raw_frame
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, TurnedAway
-from fastsse.hub.channels import Channel
 from fastsse.hub.history import History
+from fastsse.hub.opening import Replaying, first_frames, last_frames
 from fastsse.hub.pages import JoinedPage, Pages
-from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at, opening_block
+from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at
 from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
 from fastsse.log import get_logger
 from fastsse.positions import parse_id
-from fastsse.subscriptions import ANY, Cursor, Subscription
+from fastsse.subscriptions import ANY
 
-__all__ = ["COMMENT", "Head", "Opening", "Replaying", "Replays", "first_frame"]
+__all__ = ["Replays"]
 
 log = get_logger("hub")
 EVERYTHING: Final = (ANY,)
-COMMENT: Final = b":\n"
-
-Head = bytes | Callable[[bytes | None], bytes]
-"""A response head, blank line included; or what makes it, once it is known from where the stream
-goes on: the id that was asked for when all after it follows, else `earliest`, and None for a
-stream that asked for nothing (which is Mercure's `Last-Event-ID`)."""
-
-
-class Opening(NamedTuple):
-    """A stream that has not been given to the sender: see `Streams.open`. `options` are what
-    `Sender.attach` takes beside what every stream has."""
-
-    fd: int
-    head: Head
-    chunked: bool
-    options: dict[str, Any]
-
-
-class Replaying:
-    """A stream on its way to live: asks for its place and pages, as a `turns.Asker`."""
-
-    __slots__ = (
-        "begun",
-        "channel",
-        "ended",
-        "gap",
-        "handle",
-        "opening",
-        "place",
-        "subscription",
-        "then",
-    )
-
-    def __init__(
-        self, handle: int, channel: Channel, subscription: Subscription, opening: Opening
-    ) -> None:
-        self.handle = handle
-        self.channel = channel
-        self.subscription = subscription
-        self.opening: Opening | None = opening  # Until it is attached.
-        self.begun: Begun | None = None  # Until its cursor is placed.
-        self.place: int | None = None  # Where it begins; None until its first page says it.
-        self.gap: Gap | None = None  # To tell before the next page.
-        self.ended = False
-        self.then: Callable[[Any], None] | None = None
-
-    def answered(self, outcome: Any) -> None:
-        """What was asked for is known."""
-        assert self.then is not None
-        self.then(outcome)
 
 
 class Replays:
@@ -319,23 +269,8 @@ class Replays:
 
     def _attach(self, one: Replaying, page: Frame | None, *, is_last: bool) -> None:
         """Gives the sender a stream that is ready to begin."""
-        assert one.opening is not None
-        dialect, gap = one.subscription.dialect, one.gap
-        head = one.opening.head
-        if not isinstance(head, bytes):
-            head = head(_last_event_id(one.subscription.cursor, gap))
-        told = gap if dialect.tells else None
-        if dialect.opens:
-            place = one.place if one.subscription.initial_id else None
-            block = opening_block(self._retry_ms, place, told)
-        else:
-            block = COMMENT if told is None else COMMENT + told.encode()
-        if page is not None:
-            first = [first_frame(head, block, one.opening.chunked), page]
-        elif is_last:
-            first = [first_frame(head, block, one.opening.chunked)]
-        else:
-            first = [wire_frame(head), raw_frame(block)]
+        told = one.gap if one.subscription.dialect.tells else None
+        first = first_frames(one, self._retry_ms, told, page, is_last=is_last)
         self._give(one, is_last, first)
         self._note(one, page)
         self._count(told)
@@ -393,10 +328,7 @@ class Replays:
         if one.channel.waiting is not None:
             self._drop(one)  # The sender does not have its channel.
             return
-        head = one.opening.head
-        block = opening_block(self._retry_ms, None) if one.subscription.dialect.opens else COMMENT
-        first = [wire_frame(head if isinstance(head, bytes) else head(None)), raw_frame(block)]
-        self._give(one, False, first)
+        self._give(one, False, last_frames(one, self._retry_ms))
 
     def _drop(self, one: Replaying) -> None:
         """What the sender does not have is let go."""
@@ -411,15 +343,3 @@ class Replays:
     def _count(self, gap: Gap | None) -> None:
         if gap is not None:
             self.gaps[gap.reason] += 1
-
-
-def _last_event_id(cursor: Cursor, gap: Gap | None) -> bytes | None:
-    """What a `Head` names."""
-    if cursor.kind == "head":
-        return None
-    return cursor.text if cursor.kind == "after" and gap is None else b"earliest"
-
-
-def first_frame(head: bytes, block: bytes, chunked: bool) -> Frame:
-    """The response head and the opening block, framed for the client's coding."""
-    return wire_frame(b"%b%x\r\n%b\r\n" % (head, len(block), block) if chunked else head + block)

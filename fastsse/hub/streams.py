@@ -15,9 +15,9 @@ from fastsse.backbone import Backbone
 from fastsse.errors import TurnedAway
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.history import PAGE_BYTES, History
+from fastsse.hub.opening import Head, Opening, Replaying, first_block, first_frame
 from fastsse.hub.pages import Pages
-from fastsse.hub.replay import opening_block
-from fastsse.hub.replays import COMMENT, Head, Opening, Replaying, Replays, first_frame
+from fastsse.hub.replays import Replays
 from fastsse.hub.turns import Turns
 from fastsse.subscriptions import Subscription
 
@@ -293,11 +293,11 @@ class Streams:
         place = self._history.head_for(rights)
         if not isinstance(head, bytes):
             head = head(None)
-        with_id, opens = subscription.initial_id, subscription.dialect.opens
-        key = (head, chunked, place if with_id else None, opens)
+        told = place if subscription.initial_id else None
+        key = (head, chunked, told, subscription.dialect.opens)
         frame = self._openings.get(key)
         if frame is None:
-            block = opening_block(self._retry_ms, place if with_id else None) if opens else COMMENT
+            block = first_block(subscription.dialect, self._retry_ms, told)
             frame = self._openings[key] = first_frame(head, block, chunked)
         return frame
 

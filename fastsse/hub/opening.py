@@ -1,0 +1,123 @@
+"""Streams before they are live: what is known of each, and the bytes that it begins with."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from fastsse._core import Frame, raw_frame, wire_frame
+from fastsse.hub.channels import Channel
+from fastsse.hub.replay import Begun, Gap, opening_block
+from fastsse.subscriptions import Cursor, Dialect, Subscription
+
+__all__ = [
+    "Head",
+    "Opening",
+    "Replaying",
+    "first_block",
+    "first_frame",
+    "first_frames",
+    "last_frames",
+]
+
+_COMMENT: Final = b":\n"
+
+Head = bytes | Callable[[bytes | None], bytes]
+"""A response head, blank line included; or what makes it, once it is known from where the stream
+goes on: the id that was asked for when all after it follows, else `earliest`, and None for a
+stream that asked for nothing (which is Mercure's `Last-Event-ID`)."""
+
+
+class Opening(NamedTuple):
+    """A stream that has not been given to the sender: see `Streams.open`. `options` are what
+    `Sender.attach` takes beside what every stream has."""
+
+    fd: int
+    head: Head
+    chunked: bool
+    options: dict[str, Any]
+
+
+class Replaying:
+    """A stream on its way to live: asks for its place and pages, as a `turns.Asker`."""
+
+    __slots__ = (
+        "begun",
+        "channel",
+        "ended",
+        "gap",
+        "handle",
+        "opening",
+        "place",
+        "subscription",
+        "then",
+    )
+
+    def __init__(
+        self, handle: int, channel: Channel, subscription: Subscription, opening: Opening
+    ) -> None:
+        self.handle = handle
+        self.channel = channel
+        self.subscription = subscription
+        self.opening: Opening | None = opening  # Until it is attached.
+        self.begun: Begun | None = None  # Until its cursor is placed.
+        self.place: int | None = None  # Where it begins; None until its first page says it.
+        self.gap: Gap | None = None  # To tell before the next page.
+        self.ended = False
+        self.then: Callable[[Any], None] | None = None
+
+    def answered(self, outcome: Any) -> None:
+        """What was asked for is known."""
+        assert self.then is not None
+        self.then(outcome)
+
+
+def first_block(
+    dialect: Dialect, retry_ms: int, place: int | None, gap: Gap | None = None
+) -> bytes:
+    """What stands before a stream's events. `place` is None where it tells none."""
+    if dialect.opens:
+        return opening_block(retry_ms, place, gap)
+    return _COMMENT if gap is None else _COMMENT + gap.encode()
+
+
+def first_frame(head: bytes, block: bytes, chunked: bool) -> Frame:
+    """The response head and the opening block, framed for the client's coding."""
+    return wire_frame(b"%b%x\r\n%b\r\n" % (head, len(block), block) if chunked else head + block)
+
+
+def first_frames(
+    one: Replaying, retry_ms: int, told: Gap | None, page: Frame | None, *, is_last: bool
+) -> list[Frame]:
+    """What the sender is given with a stream that begins: head, opening block and a page.
+
+    Arguments:
+        told: what the opening block tells of `one.gap`.
+        page: None where nothing is replayed, or not yet.
+        is_last: whether the stream is live after this.
+    """
+    opening, subscription = one.opening, one.subscription
+    assert opening is not None
+    head = opening.head
+    if not isinstance(head, bytes):
+        head = head(_last_event_id(subscription.cursor, one.gap))
+    place = one.place if subscription.initial_id else None
+    block = first_block(subscription.dialect, retry_ms, place, told)
+    if page is not None:
+        return [first_frame(head, block, opening.chunked), page]
+    if is_last:
+        return [first_frame(head, block, opening.chunked)]
+    return [wire_frame(head), raw_frame(block)]
+
+
+def last_frames(one: Replaying, retry_ms: int) -> list[Frame]:
+    """What the sender is given with a stream that ends before it began."""
+    assert one.opening is not None
+    head = one.opening.head
+    block = first_block(one.subscription.dialect, retry_ms, None)
+    return [wire_frame(head if isinstance(head, bytes) else head(None)), raw_frame(block)]
+
+
+def _last_event_id(cursor: Cursor, gap: Gap | None) -> bytes | None:
+    """What a `Head` names."""
+    if cursor.kind == "head":
+        return None
+    return cursor.text if cursor.kind == "after" and gap is None else b"earliest"
