@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+import orjson
+
 from fastsse.config import Config
+from fastsse.errors import InvalidEvent
+from fastsse.events import Event
 from fastsse.supervisor.alone import run_alone
 from fastsse.supervisor.cores import worker_count
 from fastsse.supervisor.notify import Notifier
@@ -100,7 +104,7 @@ class Server:
         now, RuntimeError when the store answers later. O(bytes + topics), whatever the
         subscribers.
         """
-        return self._worker.publish(topic, data, event, id, retry, private)
+        return self._worker.publish(Event(topic, _text(data), event, id, retry, private))
 
     async def publish_later(
         self,
@@ -117,7 +121,8 @@ class Server:
 
         Cancelled, it does not take the event back.
         """
-        return await self._worker.publish_later(topic, data, event, id, retry, private)
+        worker = self._worker
+        return await worker.publish_later(Event(topic, _text(data), event, id, retry, private))
 
     async def start(self) -> None:
         """Binds, starts the sender, listens; logs one line about it. `close` undoes it."""
@@ -147,6 +152,15 @@ class Server:
         if self._running is None:
             raise RuntimeError("The server is not running.")
         return self._running
+
+
+def _text(data: Any) -> str | bytes:
+    if isinstance(data, str | bytes):
+        return data
+    try:
+        return orjson.dumps(data)
+    except TypeError as error:
+        raise InvalidEvent("data", f"must be text, bytes or JSON: {error}") from None
 
 
 def run(

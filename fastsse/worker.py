@@ -5,9 +5,7 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Self
-
-import orjson
+from typing import Final, Self
 
 from fastsse._core import Sender
 from fastsse.backbone import Backbone
@@ -18,7 +16,7 @@ from fastsse.config import Config
 from fastsse.desks.control import Control, LocalControl, Store
 from fastsse.desks.figures import Figures, Reading
 from fastsse.desks.makers import desk_makers
-from fastsse.errors import FastsseError, InvalidEvent
+from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.entrance import Entrance, Sockets
@@ -71,47 +69,58 @@ class Worker:
         self._descriptors = Descriptors.plan(config.max_connections)
         self._drained: asyncio.Event | None = None
         self._sweeping: asyncio.TimerHandle | None = None
+        self._started_s = time.time()
+        self._is_leaving = False
         with contextlib.ExitStack() as undo:
             sockets = sockets or Sockets.bind(config)
             undo.callback(sockets.close)
             # Before the sender's thread exists; see there.
             self._descriptors.grow_table()
-            self._sender = sender = _sender(config, self._descriptors)
-            undo.callback(sender.stop)
-            sender.start()
+            self._sender = _sender(config, self._descriptors)
+            undo.callback(self._sender.stop)
+            self._sender.start()
             self._backbone = backbone or MemoryBackbone(now_ms)
-            self._hub = hub = Hub(
-                sender, self._backbone, config, config, max_replays=config.max_replays
-            )
-            if isinstance(backbone, BusBackbone):
-                backbone.share(hub.history)
-            hub.streams.on_closed = self._on_closed
-            hub.channels.on_unready = self._sweep_soon
-            undo.callback(hub.streams.abandon)
-            self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
-            undo.callback(self._loop.remove_reader, sender.notice_fd)
+            self._hub = self._open_hub(undo)
             self._access = AccessLog(config)
             is_alone = control is None
             control = control or LocalControl(desk_makers(), self._announce, store)
             self.entrance: Final = Entrance(
-                config, hub, self._descriptors, lambda: self.stream_count, self._access, control
+                config,
+                self._hub,
+                self._descriptors,
+                lambda: self.stream_count,
+                self._access,
+                control,
             )
             undo.callback(self.entrance.close)
-            self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
-            self._started_s = time.time()
-            self._is_leaving = False
-            self._figures = Figures(control, self._reading, self.entrance.helped)
-            self.entrance.serve(sockets, self._figures, lambda: self._backbone.trouble, number)
             # Beside the log: where others share it, it is not here.
-            self._sources = Sources(config, hub.publish) if is_alone else None
-            if self._sources is not None:
-                self._sources.begin()
-            self._tick()
-            self._sweep()
+            self._sources = Sources(config, self._hub.publish) if is_alone else None
+            self._serve(sockets, control, number)
             undo.callback(self._stop_timers)
             self._undo = undo.pop_all()
         if not sockets.all:
             self._log_start()
+
+    def _open_hub(self, undo: contextlib.ExitStack) -> Hub:
+        config, sender = self.config, self._sender
+        hub = Hub(sender, self._backbone, config, config, max_replays=config.max_replays)
+        if isinstance(self._backbone, BusBackbone):
+            self._backbone.share(hub.history)
+        hub.streams.on_closed = self._on_closed
+        hub.channels.on_unready = self._sweep_soon
+        undo.callback(hub.streams.abandon)
+        self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
+        undo.callback(self._loop.remove_reader, sender.notice_fd)
+        return hub
+
+    def _serve(self, sockets: Sockets, control: Control, number: int) -> None:
+        self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
+        self._figures = Figures(control, self._reading, self.entrance.helped)
+        self.entrance.serve(sockets, self._figures, lambda: self._backbone.trouble, number)
+        if self._sources is not None:
+            self._sources.begin()
+        self._tick()
+        self._sweep()
 
     @classmethod
     async def open(cls, config: Config, *, sockets: Sockets | None = None) -> Self:
@@ -137,31 +146,15 @@ class Worker:
         """Streams that are open now."""
         return self._descriptors.max_connections - self._sender.free_slot_count
 
-    def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        event: str | None,
-        id: str | None,
-        retry: int | None,
-        private: bool = False,
-    ) -> str:
+    def publish(self, event: Event) -> str:
         """As `Server.publish`."""
         if not isinstance(self._backbone, MemoryBackbone):
             raise RuntimeError("This store answers later: await publish_later instead.")
         outcomes: list[Published | FastsseError] = []
-        self._hub.publish((_event(topic, data, event, id, retry, private),), outcomes.append)
+        self._hub.publish((event,), outcomes.append)
         return _id_of(outcomes[0])
 
-    async def publish_later(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        event: str | None,
-        id: str | None,
-        retry: int | None,
-        private: bool,
-    ) -> str:
+    async def publish_later(self, event: Event) -> str:
         """As `Server.publish_later`."""
         answer: asyncio.Future[Published | FastsseError] = self._loop.create_future()
 
@@ -169,7 +162,7 @@ class Worker:
             if not answer.done():  # Else whoever waited gave up.
                 answer.set_result(outcome)
 
-        self._hub.publish((_event(topic, data, event, id, retry, private),), done)
+        self._hub.publish((event,), done)
         return _id_of(await answer)
 
     def apply(self, config: Config) -> None:
@@ -223,7 +216,7 @@ class Worker:
             self._sweeping.cancel()
 
     def _tick(self) -> None:
-        """Once a second: rates, and the access log's allowance."""
+        """Once a second: tells its figures, and looks whether there is room."""
         self._figures.tell()
         self._access.tick()
         self.entrance.look()
@@ -315,26 +308,7 @@ def _sender(config: Config, descriptors: Descriptors) -> Sender:
     )
 
 
-def _event(
-    topic: str | Sequence[str],
-    data: Any,
-    event: str | None,
-    id: str | None,
-    retry: int | None,
-    private: bool,
-) -> Event:
-    text = data if isinstance(data, str | bytes) else _json(data)
-    return Event(topic, text, event, id, retry, private)
-
-
 def _id_of(outcome: Published | FastsseError) -> str:
     if isinstance(outcome, FastsseError):
         raise outcome
     return outcome.last.decode()
-
-
-def _json(data: Any) -> bytes:
-    try:
-        return orjson.dumps(data)
-    except TypeError as error:
-        raise InvalidEvent("data", f"must be text, bytes or JSON: {error}") from None
