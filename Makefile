@@ -30,10 +30,10 @@ $(VENV)/.test-installed: $(VENV)/.installed
 serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000" for more)
 	$(BIN)/fastsse serve $(ARGS)
 
-# Much of the suite is waiting, so more of it at once than there are cores.
 cluster: $(VENV)/.test-installed  ## Redis, two nodes and HAProxy or nginx on http://127.0.0.1:8080 (ARGS="--proxy nginx")
 	$(BIN)/python deploy/cluster.py $(ARGS)
 
+# Much of the suite is waiting, so more of it at once than there are cores.
 test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part, JOBS=0 one by one)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
