@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from bench.cases import arrivals, fanout, idle, ladder, neighbour, nodes, publishing, rights, slow
+from bench.cases import (
+    arrivals,
+    fanout,
+    idle,
+    ladder,
+    neighbour,
+    nodes,
+    publishing,
+    rights,
+    slow,
+    workers,
+)
 from bench.cases.case import Result, Setup
 
 __all__ = ["CASES", "Result", "Setup", "run_cases"]
@@ -29,6 +40,8 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "redis-outage": nodes.outage,
     "subscribe-token": rights.subscribe_with_tokens,
     "publish-token": rights.publish_with_token,
+    "workers-publish": workers.publishing,
+    "workers-deliver": workers.delivering,
     "slow": slow.never_read,
     "slow-10k": slow.read_slowly,
     "neighbour": neighbour.neighbour,

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import jwt
 
 from bench.cases.case import Result, Setup
+from bench.cases.publishing import closed_loop
 from bench.load import Sample, others_busy
 from bench.machine import busy_us
 from bench.server import Server, UnderTest
-from fastsse.swarm import OpenLoop, Schedule
 
 _GRANTS = {"publish": ["*"], "subscribe": ["user/{id}", "news"]}
 _LEAST_SUBSCRIBE = 0.6
@@ -126,27 +126,9 @@ def publish_with_token(setup: Setup) -> Result:
 
 
 def _publish_run(setup: Setup, server: UnderTest, headers: Sequence[tuple[str, str]]) -> Sample:
-    cpu_before, busy_before = server.cpu_us(), busy_us()
-    figures = OpenLoop(
-        Schedule(
-            url=server.url,
-            topics=("news",),
-            duration_s=setup.seconds(4),
-            connections=32,
-            headers=headers,
-        )
-    ).run()
-    cpu_us, busy = server.cpu_us() - cpu_before, busy_us() - busy_before
-    if figures["refused"] or figures["unknown"]:
+    sample = closed_loop(setup, server, 32, headers=headers)
+    if sample["refused"]:
         raise RuntimeError("a publish was refused")
-    taken_s = (figures["ended_at_us"] - figures["started_at_us"]) / 1e6
-    sample = {
-        "a_second": figures["events_accepted"] / taken_s,
-        "server_cpu_us": cpu_us / max(1, figures["events_accepted"]),
-        "server_busy": cpu_us / 1e6 / taken_s,
-        "client_busy": figures["cpu_us"] / 1e6 / taken_s,
-    }
-    sample["others_busy"] = others_busy(sample, busy, taken_s)
     return sample
 
 

@@ -12,7 +12,8 @@ from tests.swarm.conftest import ROOT
 
 CASES = (
     *("steady", "ladder", "own-topics", "idle-own", "connect", "resume", "churn"),
-    *("publish-ndjson", "subscribe-token", "publish-token", "slow", "neighbour"),
+    *("publish-ndjson", "subscribe-token", "publish-token", "workers-deliver"),
+    *("slow", "neighbour"),
     *(("publish-redis", "nodes") if program() else ()),
 )
 

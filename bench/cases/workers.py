@@ -1,0 +1,58 @@
+"""What a second worker costs: the same load on one process and on a service of two workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.cases.case import Result, Setup
+from bench.cases.publishing import closed_loop
+from bench.load import Load, Sample, connected, fan_out
+from bench.server import Server, UnderTest
+
+_MOST = 1.6
+_TWO = ("--workers", "2")
+
+
+def publishing(setup: Setup) -> Result:
+    """Single publishes in a closed loop: the way to the hub process and back included."""
+
+    def run(server: UnderTest) -> Sample:
+        return closed_loop(setup, server, 64)
+
+    result = _compared(setup, "workers-publish", "a publish over 64 connections", run)
+    result.met = result.median("ratio") <= _MOST and not result.median("refused")
+    return result
+
+
+def delivering(setup: Setup) -> Result:
+    """Half of the streams on each worker, which each take the whole log."""
+    count, rate = setup.count(1000), 100
+    load = Load(("news",), rate, setup.seconds(5), count, warm_up_s=setup.seconds(0.5))
+
+    def run(server: UnderTest) -> Sample:
+        with connected(setup.plan(server, count, "news")) as crew:
+            return fan_out(server, crew, load)
+
+    title = f"a delivery, {count:,} clients x {rate}/s"
+    result = _compared(setup, "workers-deliver", title, run)
+    result.is_fan_out = True
+    result.met = result.sound() and result.median("ratio") <= _MOST
+    return result
+
+
+def _compared(setup: Setup, name: str, title: str, run: Callable[[UnderTest], Sample]) -> Result:
+    samples = []
+    for _ in range(setup.repeats):
+        with Server(setup.server_cpu) as server:
+            one = run(server)
+        with Server(setup.server_cpu, _TWO) as server:
+            sample = run(server)
+        sample["one_cpu_us"] = one["server_cpu_us"]
+        sample["ratio"] = sample["server_cpu_us"] / max(1e-3, one["server_cpu_us"])
+        samples.append(sample)
+    title = f"CPU of {title}: two workers to one"
+    result = Result(name, title, f"≤ {_MOST}", samples, ("ratio", "x"))
+    result.is_fan_out = False
+    cpu_us, one_us = result.median("server_cpu_us"), result.median("one_cpu_us")
+    result.notes = [f"{cpu_us:.1f} us to {one_us:.1f} us"]
+    return result
