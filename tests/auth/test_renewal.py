@@ -3,8 +3,10 @@
 import asyncio
 from typing import Any
 
-from fastsse.auth.renewal import Renewals
-from fastsse.auth.rights import Rights
+import pytest
+
+from fastsse.auth.renewal import Renewals, check_renewal
+from fastsse.auth.rights import Rights, claim_hash
 from fastsse.desks.control import LocalControl
 from fastsse.desks.reach import SUBJECT, Reach, ReachDesk
 from fastsse.errors import FastsseError, Forbidden, Refused
@@ -81,3 +83,38 @@ async def test_a_desk_that_is_away_is_an_error() -> None:
     worker = Worker(control)
     control.ask = lambda subject, message, done: done(Refused("bus", 1))  # type: ignore[method-assign]
     assert isinstance(await worker.ask(b"x"), Refused)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "fits"),
+    [
+        (Rights(subscribe=["a", "b"], subject="me"), True),
+        (Rights(subscribe=["a", "b", "c"], subject="me"), True),
+        (Rights(subscribe=["*"], subject="me"), True),
+        (Rights(subscribe=["a"], subject="me"), False),
+        (Rights(subject="me"), False),
+        (Rights(subscribe=["{x}"], subject="me"), False),
+        (Rights(subscribe=["a", "b"], subject="you"), False),
+        (Rights(subscribe=["a", "b"]), False),
+    ],
+    ids=str,
+)
+def test_a_fresh_token_must_be_the_same_subjects_and_grant_as_much(
+    fresh: Rights, fits: bool
+) -> None:
+    held = Rights(subscribe=["a", "b"], subject="me")
+    if fits:
+        check_renewal(held, fresh)
+    else:
+        with pytest.raises(Forbidden):
+            check_renewal(held, fresh)
+
+
+def test_what_was_granted_everything_needs_everything_again() -> None:
+    with pytest.raises(Forbidden):
+        check_renewal(Rights(subscribe=["*"]), Rights(subscribe=["a"]))
+
+
+def test_renewal_tells_the_core_the_new_end() -> None:
+    rights = Rights(token_id="9", issued_s=5, expires_s=7.5)
+    assert rights.renewal == (7500, claim_hash("9"), 5)

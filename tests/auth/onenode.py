@@ -1,0 +1,59 @@
+"""A node of several workers, as far as rights go, and how tests ask it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fastsse.auth.guard import Guard, Pending, make_guard
+from fastsse.auth.revocations import RevocationDesk
+from fastsse.auth.rights import Rights
+from fastsse.auth.tickets import TicketDesk
+from fastsse.config import Config
+from fastsse.desks.control import LocalControl, MemoryStore
+from fastsse.errors import FastsseError
+from tests.auth.minting import SECRET
+
+
+def bearer(raw: bytes, **more: bytes) -> dict[bytes, bytes]:
+    return {b"authorization": b"Bearer " + raw, **{k.encode(): v for k, v in more.items()}}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = time.time()
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Node:
+    """A node of several workers around one control, as far as rights go."""
+
+    def __init__(self, store: MemoryStore | None = None, **options: Any) -> None:
+        self.clock = Clock()
+        makers = {
+            "tickets": lambda *ways: TicketDesk(*ways, self.clock),
+            "revocations": lambda *ways: RevocationDesk(*ways, self.clock),
+        }
+        self.store = store or MemoryStore()
+        self.control = LocalControl(makers, lambda events: None, self.store)
+        config = Config(**{"jwt_key": SECRET, **options})
+        guards = [make_guard(config, self.control, (), self.clock) for _ in range(2)]
+        self.one, self.other = [guard for guard in guards if guard is not None]
+
+
+def got(begin: Callable[..., None], *arguments: Any) -> Any:
+    """What a callback is given, within the call."""
+    outcomes: list[Any] = []
+    begin(*arguments, outcomes.append)
+    (outcome,) = outcomes
+    return outcome
+
+
+def spend(guard: Guard, ticket: str) -> Rights | FastsseError | None:
+    with pytest.raises(Pending) as caught:
+        guard.subscriber({}, [("topic", "a"), ("ticket", ticket)])
+    outcome: Rights | FastsseError | None = got(caught.value.wait)
+    return outcome
