@@ -62,6 +62,17 @@ Paths = Mapping[bytes, Mapping[bytes, Route]]
 
 BELOW: Final = b"/*"
 
+# Paths that an option brings, so that whoever reads of them finds out why they are not there.
+_ABSENT: Final = {
+    path: f"Nothing is served under this path here; it comes with the option {option}."
+    for option, paths in {
+        "jwt_key": (b"/tickets", b"/renew", b"/revoke"),
+        "subscriptions": (b"/presence", b"/.well-known/mercure/subscriptions"),
+        "ping": (b"/pong",),
+    }.items()
+    for path in paths
+}
+
 
 class _Methods(NamedTuple):
     """What one path answers to, and the header line that says so."""
@@ -110,7 +121,7 @@ class Routes:
         for folder in self._folders:
             if raw_path.startswith(folder):
                 return self._paths[folder + b"*"]
-        raise Problem(404, "Nothing is served under this path.")
+        raise Problem(404, _ABSENT.get(request.target.path, "Nothing is served under this path."))
 
     def _options(self, request: Request, exchange: Exchange) -> None:
         allow = self._methods(request).allow

@@ -70,6 +70,23 @@ async def test_unknown_path_is_404(ask, path) -> None:
     assert answer.headers.items() >= SECURED.items()
 
 
+@pytest.mark.parametrize(
+    ("path", "option"),
+    [
+        ("/tickets", "jwt_key"),
+        ("/renew?stream=a", "jwt_key"),
+        ("/revoke", "jwt_key"),
+        ("/presence?topic=a", "subscriptions"),
+        ("/.well-known/mercure/subscriptions", "subscriptions"),
+        ("/pong?stream=a", "ping"),
+    ],
+)
+async def test_path_that_an_option_brings_names_it(ask, path: str, option: str) -> None:
+    answer = await ask("GET", path)
+    assert answer.status == 404
+    assert f"comes with the option {option}." in answer.body.decode()
+
+
 @pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "TRACE", "PURGE"])
 @pytest.mark.parametrize(
     ("path", "allow"),
