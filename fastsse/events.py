@@ -12,7 +12,16 @@ from typing import Final, Literal
 from fastsse.errors import BadRequest, InvalidEvent
 from fastsse.positions import is_position_shaped
 
-__all__ = ["EARLIEST", "EVENT_TOPICS_MAX", "Event", "IdStyle", "as_header_value", "check_topic"]
+__all__ = [
+    "CONTROL",
+    "EARLIEST",
+    "EVENT_TOPICS_MAX",
+    "RESERVED_TOPIC_PREFIX",
+    "Event",
+    "IdStyle",
+    "as_header_value",
+    "check_topic",
+]
 
 TOPIC_MAX_BYTES = 1024
 EVENT_TOPICS_MAX = 100
@@ -25,7 +34,8 @@ EARLIEST = b"earliest"
 RESERVED_TOPIC_PREFIX = "$"
 RESERVED_EVENT_TYPE_PREFIX = b"fastsse."
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: Control characters of Unicode (C0, DEL, C1).
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ENDS_A_LINE = re.compile(rb"[\r\n\0]")
 # Header values may hold no others (RFC 9110 5.5), so such an id could never be resumed from.
 _NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -95,7 +105,7 @@ def check_topic(topic: str, error: type[BadRequest] = InvalidEvent) -> str:
         raise error("topic", "must not be empty")
     if len(_utf8(topic, "topic", error)) > TOPIC_MAX_BYTES:
         raise error("topic", f"must be at most {TOPIC_MAX_BYTES} bytes of UTF-8")
-    if _CONTROL.search(topic):
+    if CONTROL.search(topic):
         raise error("topic", "must not hold control characters")
     if topic[0] == RESERVED_TOPIC_PREFIX:
         raise error("topic", "topics that begin with $ are reserved")

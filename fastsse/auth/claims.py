@@ -8,13 +8,13 @@ import orjson
 from fastsse.auth.rights import Rights
 from fastsse.errors import Expired, Unauthorised
 
-__all__ = ["Expected", "read_rights"]
+__all__ = ["TIME_MAX_S", "Expected", "read_rights"]
 
 _NAMESPACED: Final = "https://mercure.rocks/"
-SELECTORS_MAX: Final = 1_000
+_SELECTORS_MAX: Final = 1_000
 _TEXT_MAX: Final = 1024
 # The last second of the year 9999: what lies beyond was not meant as a time.
-_TIME_MAX_S: Final = 253_402_300_799
+TIME_MAX_S: Final = 253_402_300_799
 # Clocks differ, and a token is often used in the second that it was made in.
 _ISSUED_AHEAD_S: Final = 60
 
@@ -83,7 +83,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unauthorised(f"The token's {name} is no number.")
-    if not 0 <= value <= _TIME_MAX_S:
+    if not 0 <= value <= TIME_MAX_S:
         raise Unauthorised(f"The token's {name} is no time.")
     return value
 
@@ -109,8 +109,8 @@ def _selectors(grants: Mapping[str, Any], name: str) -> list[str] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise Unauthorised(f"The token's mercure.{name} is no list of texts.")
-    if len(value) > SELECTORS_MAX:
-        raise Unauthorised(f"The token's mercure.{name} has more than {SELECTORS_MAX} entries.")
+    if len(value) > _SELECTORS_MAX:
+        raise Unauthorised(f"The token's mercure.{name} has more than {_SELECTORS_MAX} entries.")
     return value
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from fastsse.auth.rights import ANY, Rights
+from fastsse.auth.rights import Rights
 from fastsse.desks.reach import Reach
 from fastsse.errors import FastsseError, Forbidden
+from fastsse.subscriptions import ANY
 
 __all__ = ["Renewals", "check_renewal"]
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from fastsse.auth.claims import TIME_MAX_S
 from fastsse.auth.rights import Rights, claim_hash
 from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import BadRequest, FastsseError, Refused
@@ -25,7 +26,6 @@ REVOCATIONS_MAX: Final = 100_000
 # Kept so long when nothing else is said: longer than tokens should live.
 KEPT_S: Final = 400 * 24 * 3600.0
 _TEXT_MAX_BYTES: Final = 1024
-_TIME_MAX_S: Final = 253_402_300_799
 _MEMBERS: Final = ("jti", "sub", "issued_before", "expires")
 _ADDED_UNTIL_TIDY: Final = 1_000
 _LIST: Final = b"?"
@@ -101,7 +101,7 @@ def _time(members: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= _TIME_MAX_S:
+    if not is_number or not 0 < value <= TIME_MAX_S:
         raise BadRequest(name, "must be unix seconds")
     return float(value)
 

@@ -9,16 +9,16 @@ from typing import Any, Final
 import orjson
 
 from fastsse.errors import Forbidden
+from fastsse.events import RESERVED_TOPIC_PREFIX
 from fastsse.selectors import compile_selector
+from fastsse.subscriptions import ANY
 
 __all__ = ["ANONYMOUS", "REVOKE_TOPIC", "Rights", "claim_hash"]
 
-ANY: Final = "*"
 # Whoever may publish to this topic (by its name or by *) may revoke tokens. Nobody can publish to
 # it: topics that begin with $ are the server's.
 REVOKE_TOPIC: Final = "$fastsse/revoke"
 
-_RESERVED: Final = "$"
 _KNOWN_MAX: Final = 8
 
 # A subject's name is chosen by others; without our key none can be made that meets another's hash.
@@ -50,7 +50,7 @@ class _Grants:
     def __contains__(self, topic: str) -> bool:
         if self._any or topic in self._exact:
             return True
-        if topic.startswith(_RESERVED):  # No template means those by accident.
+        if topic.startswith(RESERVED_TOPIC_PREFIX):  # No template means those by accident.
             return False
         return any(template.matches(topic) for template in self._templates)
 

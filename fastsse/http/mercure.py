@@ -10,7 +10,7 @@ from typing import Final
 
 from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidEvent, InvalidSubscription
-from fastsse.events import Event
+from fastsse.events import CONTROL, Event
 from fastsse.http.access import Access
 from fastsse.http.problems import Problem
 from fastsse.http.publish import Intake
@@ -26,7 +26,6 @@ SELECTORS_MAX: Final = 1_000
 #: The query parameter that opts in to the server's own in-band events (gaps, expiring tokens).
 TELLS: Final = "fastsse"
 _FORM: Final = b"application/x-www-form-urlencoded"
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}")
 _RETRY_LIMIT: Final = 1 << 64
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
@@ -108,7 +107,7 @@ def read_update(fields: Mapping[str, list[str]]) -> Event:
     if not topics:
         raise InvalidEvent("topic", "is missing")
     kind = _first(fields, "type")
-    if _CONTROL.search(kind):
+    if CONTROL.search(kind):
         raise InvalidEvent("type", "must not hold control characters")
     return Event(
         topics,
