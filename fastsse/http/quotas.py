@@ -162,6 +162,7 @@ class Quotas:
 
     def closed(self, stream: int) -> None:
         """A stream has ended. O(1)."""
+        self._first_pages.pop(stream, None)
         owner = self._owners.pop(stream, None)
         if owner is None:
             return

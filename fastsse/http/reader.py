@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from fastsse.http.hosts import Hosts
 from fastsse.http.problems import Problem
 from fastsse.http.proxied import read_announcement
-from fastsse.http.request import Request, Targets
+from fastsse.http.request import Request, Targets, authority_of
 from fastsse.http.upload import BLANK_LINE, Upload
 
 __all__ = ["Limits", "Reader"]
@@ -240,6 +240,8 @@ class Reader:
         elif host != self._host:
             self._hosts.check(host)
             self._host = host
+        if target[:1] != b"/" and (authority := authority_of(target)) is not None:
+            self._hosts.check(authority)
         return Request(method, self._targets.parse(target), headers, minor == b"1", self.peer)
 
     def _do_not_upgrade(self, head: bytes) -> None:

@@ -9,7 +9,7 @@ from fastsse.http.problems import Problem
 
 # What client libraries that can't set the header `Last-Event-ID` call it in the query.
 ID_NAMES = frozenset({"last_event_id", "lastEventID", "lastEventId", "last-event-id"})
-_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CACHED_TARGET_BYTES = 512
 _CACHED_TARGETS = 4096
@@ -53,6 +53,13 @@ class Targets:
                     self._kept.clear()
                 self._kept[raw] = target
         return target
+
+
+def authority_of(raw: bytes) -> bytes | None:
+    """The host and port in a target of the absolute form, which hold instead of the Host header
+    (RFC 9112 §3.2.2); None for other targets."""
+    absolute = None if raw[:1] == b"/" else _ABSOLUTE_FORM.match(raw)
+    return None if absolute is None else absolute[1]
 
 
 def parse_target(raw: bytes) -> Target:

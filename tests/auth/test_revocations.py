@@ -41,7 +41,7 @@ def token(**claims: Any) -> bytes:
             [{"sub": "me"}, {"jti": "7"}, {"sub": "me", "jti": "8"}],
         ),
     ],
-    ids=str,
+    ids=["token", "subject", "time", "subject and time", "subject and token"],
 )
 def test_a_revocation_holds_for_what_it_names_in_every_worker(
     body: dict[str, Any], ended: list[dict[str, Any]], kept: list[dict[str, Any]]

@@ -105,6 +105,13 @@ async def test_a_rebound_name_is_refused_for_every_path(
     assert server.stream_count == 0
 
 
+async def test_the_name_in_the_target_holds_beside_the_one_in_host(start: Start) -> None:
+    server = await start()
+    for target, status in (("http://evil.example/healthz", 421), ("http://localhost/healthz", 200)):
+        assert (await told(server.addresses[0], "localhost", target)).status == status
+    assert (await told(server.addresses[0], "evil.example", "http://localhost/")).status == 421
+
+
 async def test_an_earlier_request_under_a_right_name_helps_no_other(start: Start) -> None:
     server = await start()
     async with opened(server.addresses[0]) as raw:
