@@ -16,8 +16,9 @@ import orjson
 
 from fastsse.auth.guard import Guard
 from fastsse.auth.renewal import Renewals
-from fastsse.auth.revocations import Revocation
+from fastsse.auth.revocations import Revocation, Revocations
 from fastsse.auth.rights import REVOKE_TOPIC, Rights
+from fastsse.auth.tickets import Tickets
 from fastsse.desks.reach import Reach
 from fastsse.errors import BadRequest, FastsseError, Unauthorised
 from fastsse.http.access import Access
@@ -49,8 +50,14 @@ def pong_routes(reach: Reach, streams: Streams) -> Paths:
 
 def lifetime_routes(guard: Guard, access: Access, reach: Reach, streams: Streams) -> Paths:
     """`/tickets`, `/renew` and `/revoke`, where tokens have keys."""
-    renewals = Renewals(reach, streams)
+    return {
+        b"/tickets": {b"POST": _ticket_route(guard.tickets, access)},
+        b"/renew": {b"POST": _renewal_route(Renewals(reach, streams), access)},
+        b"/revoke": {b"POST": _revocation_route(guard.revocations, access)},
+    }
 
+
+def _ticket_route(tickets: Tickets, access: Access) -> Route:
     def issue(request: Request, exchange: Exchange) -> None:
         if b"authorization" not in request.headers:
             raise Unauthorised("A ticket needs a token in the header: Authorization: Bearer.")
@@ -59,15 +66,18 @@ def lifetime_routes(guard: Guard, access: Access, reach: Reach, streams: Streams
             if isinstance(ticket, FastsseError):
                 exchange.fail(ticket)
             else:
-                lifetime_s = guard.tickets.lifetime_s
-                exchange.respond(_json({"ticket": ticket, "expires_in_s": lifetime_s}))
+                exchange.respond(_json({"ticket": ticket, "expires_in_s": tickets.lifetime_s}))
 
         def allowed(rights: Rights | None) -> None:
             assert rights is not None
-            guard.tickets.issue(rights, issued)
+            tickets.issue(rights, issued)
 
         access.subscriber(request, exchange, allowed)
 
+    return Route(issue, _admit_any)
+
+
+def _renewal_route(renewals: Renewals, access: Access) -> Route:
     def renew(request: Request, exchange: Exchange) -> None:
         stream_id = _stream_id(request)
         if any(name == "ticket" for name, _ in request.target.pairs):
@@ -79,20 +89,20 @@ def lifetime_routes(guard: Guard, access: Access, reach: Reach, streams: Streams
 
         access.subscriber(request, exchange, allowed)
 
+    return Route(renew, _admit_any)
+
+
+def _revocation_route(revocations: Revocations, access: Access) -> Route:
     def revoke(request: Request, exchange: Exchange) -> None:
         def allowed(rights: Rights | None) -> None:
             assert rights is not None
             rights.check_publish((REVOKE_TOPIC,))
             revocation = Revocation.of_json(request.body)
-            guard.revocations.revoke(revocation, partial(_answer_done, exchange))
+            revocations.revoke(revocation, partial(_answer_done, exchange))
 
         access.publisher(request, exchange, allowed)
 
-    return {
-        b"/tickets": {b"POST": Route(issue, _admit_any)},
-        b"/renew": {b"POST": Route(renew, _admit_any)},
-        b"/revoke": {b"POST": Route(revoke, access.admit_publisher)},
-    }
+    return Route(revoke, access.admit_publisher)
 
 
 def _admit_any(request: Request) -> None:
