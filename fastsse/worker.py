@@ -13,6 +13,7 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.opening import open_backbone
 from fastsse.bus import BusBackbone
 from fastsse.config import Config
+from fastsse.config.storing import show_store
 from fastsse.desks.control import Control, LocalControl, Store
 from fastsse.desks.figures import Figures, Reading
 from fastsse.desks.makers import desk_makers
@@ -289,6 +290,7 @@ class Worker:
             max_connections=self.max_connections,
             descriptors=self._descriptors.limit,
             memory_limit=format_size(config.memory_limit),
+            store=show_store(config.store),
             history=format_size(config.history_total),
             max_lag=format_size(config.max_lag),
             publish="with a token" if config.publishing_needs_token else "by anyone",

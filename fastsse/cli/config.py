@@ -43,7 +43,7 @@ def check(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
             click.echo(str(problem), err=True)
         return EXIT_USAGE
     _warn(loaded)
-    click.echo("The configuration is right.")
+    click.echo("The configuration can be used." if loaded.notes else "The configuration is right.")
     return 0
 
 

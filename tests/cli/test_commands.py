@@ -109,6 +109,16 @@ def test_check_of_a_right_configuration_says_so(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "The configuration is right.\n"
 
 
+def test_check_with_a_warning_does_not_say_that_all_is_right(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTSSE_MAX_LAGG", "1MiB")
+    assert main(["config", "check", "--port", "0"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "The configuration can be used.\n"
+    assert "did you mean FASTSSE_MAX_LAG?" in err
+
+
 def test_show_tells_value_and_origin_and_masks_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,8 @@ class FileLock:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
             whose = f" (process {holder})" if holder.isdigit() else ""
-            raise HistoryError(path, f"is in use by another server{whose}") from None
+            advice = "end that first, or name another file"
+            raise HistoryError(path, f"is in use by another server{whose}; {advice}") from None
         self._sign()
 
     def _sign(self) -> None:
