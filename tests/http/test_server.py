@@ -1,31 +1,22 @@
-"""A server's whole life: in a program of others, and as a program of its own."""
+"""A server's whole life in a program of others, and what it logs."""
 
 import asyncio
 import gc
-import json
 import resource
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 
-from fastsse.config import Config, ConfigError
+from fastsse.config import Config
 from fastsse.errors import InvalidEvent, Refused
-from fastsse.http.descriptors import Descriptors, reserve, spare
 from fastsse.http.protocol import Connection
 from fastsse.metrics import Metrics
 from fastsse.server import Server
-from tests.cli.commandline import environment
 from tests.http.raw import Stream, connected, get, opened, request, until
-
-ROOT = Path(__file__).parents[2]
-
 
 # ── In a program of others ────────────────────────────────────────────────────────────────────
 
@@ -209,225 +200,6 @@ async def test_what_is_costly_to_tell_is_made_once_a_request(start, monkeypatch,
         await raw.send(get(path))
         assert (await raw.answer()).status == 200
     assert len(made) == 1
-
-
-# ── Descriptors ───────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def soft_limit(monkeypatch):
-    def pretend(limit: int) -> None:
-        monkeypatch.setattr("fastsse.http.descriptors.resource.getrlimit", lambda _: (limit, limit))
-
-    return pretend
-
-
-@pytest.mark.parametrize(
-    ("limit", "streams"),
-    [(1024, 768), (20_000, 19_744), (100_000, 99_000), (2**30, 1_000_000), (256, 128)],
-)
-def test_streams_leave_a_reserve_of_descriptors(soft_limit, limit, streams) -> None:
-    soft_limit(limit)
-    plan = Descriptors.plan(0)
-    assert plan.max_connections == streams
-    assert plan.limit <= limit
-    assert plan.limit - plan.max_connections == reserve(limit) or streams == 1_000_000
-
-
-def test_more_streams_than_descriptors_carry_are_refused(soft_limit) -> None:
-    soft_limit(20_000)
-    assert Descriptors.plan(19_744).max_connections == 19_744
-    with pytest.raises(ConfigError, match=r"max_connections = 19745 .* at most 19744"):
-        Descriptors.plan(19_745)
-
-
-@pytest.mark.parametrize("limit", [64, 80, 128, 200, 512, 1024])
-@pytest.mark.parametrize("others", [10, 30, 64, 300])
-def test_streams_leave_requests_room_under_every_limit(
-    soft_limit, monkeypatch, limit, others
-) -> None:
-    soft_limit(limit)
-    monkeypatch.setattr("fastsse.http.descriptors._open_count", lambda: others)
-    for asked in (0, 3):
-        if limit < others + spare(limit) + 8 + max(1, asked):
-            with pytest.raises(ConfigError):
-                Descriptors.plan(asked)
-        else:
-            plan = Descriptors.plan(asked)
-            assert plan.requests_most(plan.max_connections) >= 8
-            assert plan.limit <= limit
-
-
-def test_a_limit_that_leaves_streams_nothing_is_refused(soft_limit) -> None:
-    soft_limit(20)
-    with pytest.raises(ConfigError, match=r"limit of 20 descriptors leaves none .* raise it"):
-        Descriptors.plan(0)
-
-
-async def test_a_newcomer_is_never_the_one_that_goes(start) -> None:
-    server = await start()
-    entrance = server._worker.entrance
-    entrance._descriptors = entrance._descriptors._replace(others=1 << 40)
-    async with connected(server) as probe:
-        await probe.send(get("/healthz"))
-        assert (await probe.answer()).status == 200
-
-
-async def test_newcomer_is_served_when_idle_connections_fill_the_reserve(start) -> None:
-    server = await start()
-    entrance = server._worker.entrance
-    plan = entrance._descriptors
-    entrance._descriptors = plan._replace(others=plan.requests_most(0) + plan.others - 3)
-    assert entrance._descriptors.requests_most(0) == 3
-    async with connected(server) as idle, connected(server) as slow, connected(server) as busy:
-        await idle.send(get("/healthz"))
-        assert (await idle.answer()).status == 200
-        await slow.send(b"GET /slow")
-        await busy.send(request("POST", "/events?topic=a", body=b"xy")[:-1])
-        await until(lambda: len(entrance._waits) == 3)
-        async with connected(server) as probe:
-            await probe.send(get("/healthz"))
-            assert (await probe.answer()).status == 200
-            assert await idle.is_closed()
-            async with connected(server) as second:
-                await second.send(b"GET /")
-                await until(lambda: len(entrance._waits) == 3)
-                await busy.send(b"y")
-                assert (await busy.answer()).status == 200
-
-
-async def test_descriptors_run_out_and_streams_go_on(start, monkeypatch) -> None:
-    """The process has none left: those who come wait, and whoever streams notices nothing."""
-    monkeypatch.setattr("fastsse.http.listeners.ACCEPT_PAUSE_S", 0.05)
-    server = await start()
-    async with connected(server) as raw:
-        await raw.send(get("/events?topic=a"))
-        stream = await raw.stream()
-        await stream.opening()
-        # A client's own socket, made before there are none left.
-        client = socket.socket()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
-        try:
-            client.connect(("127.0.0.1", server.port))
-            client.send(get("/healthz"))
-            await until(lambda: server._worker.entrance.main._paused)
-            server.publish("a", "x")
-            assert (await stream.next()).data == "x"
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        client.setblocking(False)
-        loop = asyncio.get_running_loop()
-        assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200")
-        client.close()
-
-
-async def test_hand_over_without_descriptors_turns_away(start, monkeypatch) -> None:
-    server = await start()
-    monkeypatch.setattr(
-        "fastsse.http.streams.fcntl.fcntl",
-        lambda *_: (_ for _ in ()).throw(OSError(24, "Too many open files")),
-    )
-    async with connected(server) as raw:
-        await raw.trickle(get("/events?topic=a"))
-        answer = await raw.answer()
-        assert (answer.status, answer.body[:7]) == (200, b"retry: ")
-        assert server._worker.entrance.main._paused is not None
-
-
-# ── As a program of its own ───────────────────────────────────────────────────────────────────
-
-PROGRAM = """
-import sys
-from fastsse.config import Config
-from fastsse.log import configure
-from fastsse.server import run
-config = Config(port=0, log_format="json", drain=sys.argv[1])
-configure(config)
-sys.exit(run(config))
-"""
-
-
-class Program:
-    """A server process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    async def line(self) -> dict:
-        assert self.process.stderr is not None
-        return json.loads(await asyncio.wait_for(self.process.stderr.readline(), 20))
-
-    async def status(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 20)
-
-
-@pytest.fixture
-async def program():
-    running = []
-
-    async def start_program(drain: str) -> Program:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            PROGRAM,
-            drain,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-            env=environment(),
-        )
-        running.append(process)
-        return Program(process)
-
-    yield start_program
-    for process in running:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_drains_and_exits_0(program, number) -> None:
-    running = await program("200ms")
-    started = await running.line()
-    assert started["event"] == "fastsse is serving."
-    assert started["max_connections"] > 0
-    assert started["memory_limit"] == "1GiB"
-    async with opened(started["addresses"][0]) as raw:
-        await raw.send(get("/events?topic=a"))
-        stream = await raw.stream()
-        await stream.opening()
-        running.process.send_signal(number)
-        await stream.to_end()
-        assert stream.parsed.retry_ms is not None
-        assert stream.parsed.retry_ms >= 3000
-    assert await running.status() == 0
-
-
-async def test_second_signal_exits_at_once(program) -> None:
-    running = await program("1h")
-    started = await running.line()
-    async with opened(started["addresses"][0]) as raw, opened(started["addresses"][0]) as other:
-        for one in (raw, other):
-            await one.send(get("/events?topic=a"))
-            await (await one.stream()).opening()
-        running.process.send_signal(signal.SIGTERM)
-        while (await running.line())["event"] != "Draining.":
-            pass
-        running.process.send_signal(signal.SIGTERM)
-        assert await running.status() == 128 + signal.SIGTERM
-
-
-async def test_hangup_is_a_reload_and_survived(program) -> None:
-    running = await program("0s")
-    started = await running.line()
-    running.process.send_signal(signal.SIGHUP)
-    assert (await running.line())["event"] == "Reloaded."
-    async with opened(started["addresses"][0]) as raw:
-        await raw.send(get("/healthz"))
-        assert (await raw.answer()).status == 200
-    running.process.send_signal(signal.SIGTERM)
-    assert await running.status() == 0
 
 
 # ── Logs ──────────────────────────────────────────────────────────────────────────────────────
