@@ -14,7 +14,7 @@ from fastsse.http.batch import event_of_json, events_of_lines
 from fastsse.http.clients import Clients
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.quotas import Owner, Quotas
-from fastsse.http.request import Request, Target
+from fastsse.http.request import SWITCHES, Request, Target
 from fastsse.http.responses import Response, json_response
 from fastsse.http.routes import Exchange
 from fastsse.hub import Hub, Published
@@ -30,7 +30,6 @@ _ACCEPTED: Final = (
     '({"topic": …, "data": …}) or application/x-ndjson (one such object a line).'
 )
 _FIELDS: Final = ("topic", "event", "id", "retry", "private")
-_SWITCHES: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Intake:
@@ -200,7 +199,7 @@ def _read_query(target: Target) -> _Query:
     if topics:
         # One topic alone is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
-        private = _SWITCHES.get(chosen.get("private", "false").lower())
+        private = SWITCHES.get(chosen.get("private", "false").lower())
         if private is None:
             raise InvalidEvent("private", "must be true or false")
         return _Query(named, chosen.get("event"), chosen.get("id"), chosen.get("retry"), private)

@@ -9,6 +9,8 @@ from fastsse.http.problems import Problem
 
 # What client libraries that can't set the header `Last-Event-ID` call it in the query.
 ID_NAMES = frozenset({"last_event_id", "lastEventID", "lastEventId", "last-event-id"})
+#: What a switch in a query may say, in lower case.
+SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CACHED_TARGET_BYTES = 512

@@ -8,7 +8,7 @@ from typing import Final
 from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidSubscription
 from fastsse.http.access import Access
-from fastsse.http.request import ID_NAMES, Request, Target
+from fastsse.http.request import ID_NAMES, SWITCHES, Request, Target
 from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
 from fastsse.http.routes import Exchange
 from fastsse.subscriptions import HEAD, Cursor, Subscription
@@ -16,7 +16,6 @@ from fastsse.units import parse_duration_s
 
 __all__ = ["Subscribe"]
 
-_SWITCHES: Final = {"true": True, "1": True, "false": False, "0": False}
 # RFC 3339 §5.6. A `+` that was not escaped has become a space.
 _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:([Zz])|([+ -])(\d\d:\d\d))", re.ASCII
@@ -152,6 +151,6 @@ def _unix_ms(match: re.Match[str]) -> int:
 
 def _switch(field: str, text: str) -> bool:
     try:
-        return _SWITCHES[text.lower()]
+        return SWITCHES[text.lower()]
     except KeyError:
         raise InvalidSubscription(field, "must be true or false") from None
