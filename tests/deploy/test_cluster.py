@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.commandline import environment
 from tests.redis import cluster
-from tests.redis.cluster import Publishing, Subscriber, subscribers, until
+from tests.redis.cluster import Publishing, Subscriber, saw_the_same, subscribers, until
 from tests.redis.conftest import NO_SERVER
 from tests.redis.onelog import PATIENCE_S
 from tests.redis.server import program
@@ -90,14 +90,7 @@ async def test_two_nodes_are_one_service_through_a_proxy(two: Cluster) -> None:
         await until(lambda: len(publishing.acknowledged) > before + 50)
         ended.set()
         await load
-        for reader in readers:
-            await reader.saw(*publishing.acknowledged)
-            assert len(set(reader.seen)) == len(reader.seen)
-            assert reader.gaps == []
-        most = max(len(reader.seen) for reader in readers)
-        for reader in readers:
-            await until(lambda reader=reader: len(reader.seen) == most)  # type: ignore[misc]
-            assert reader.seen == readers[0].seen
+        await saw_the_same(readers, *publishing.acknowledged)
         assert sum(reader.connections > 1 for reader in readers) == 2
 
         # It is started again, and takes its part.

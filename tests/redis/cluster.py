@@ -105,6 +105,18 @@ async def subscribers(urls: list[str], topic: str = "t", **cursor: Any) -> Async
         yield opened
 
 
+async def saw_the_same(readers: list[Subscriber], *data: str) -> None:
+    """All saw these, each event once, in one order, with no gap."""
+    for reader in readers:
+        await reader.saw(*data)
+    most = max(len(reader.seen) for reader in readers)
+    for reader in readers:
+        await until(lambda reader=reader: len(reader.seen) == most)  # type: ignore[misc]
+        assert reader.seen == readers[0].seen
+        assert len(set(reader.seen)) == len(reader.seen)
+        assert reader.gaps == []
+
+
 class Publishing:
     """Publishes to several nodes in turn, and keeps what each answered."""
 

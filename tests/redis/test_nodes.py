@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from tests.redis import cluster
-from tests.redis.cluster import Publishing, subscribers, until
+from tests.redis.cluster import Publishing, saw_the_same, subscribers, until
 from tests.redis.proxy import Proxy
 from tests.redis.server import RedisServer
 
@@ -67,15 +67,8 @@ async def test_a_killed_redis_under_load_loses_nothing_acknowledged(three: Three
         await until(lambda: len(publishing.acknowledged) > before + 50)
         ended.set()
         await load
-        for reader in readers:
-            await reader.saw(*publishing.acknowledged)
-        most = max(len(reader.seen) for reader in readers)
-        for reader in readers:
-            await until(lambda reader=reader: len(reader.seen) == most)  # type: ignore[misc]
-            assert reader.seen == readers[0].seen
-            assert len(set(reader.seen)) == len(reader.seen)
-            assert reader.gaps == []
-            assert reader.connections == 1
+        await saw_the_same(readers, *publishing.acknowledged)
+        assert [reader.connections for reader in readers] == [1] * len(readers)
 
 
 @pytest.mark.timeout(120)
