@@ -156,7 +156,7 @@ async def test_bytes_after_a_malformed_request_are_not_read_as_one(server, case)
 WELL_FORMED = {
     "empty line first": b"\r\n" + get("/healthz"),
     "absolute form": b"GET http://localhost/healthz HTTP/1.1\r\n" + HOST + b"\r\n",
-    "absolute form of another host": b"GET HTTP://127.0.0.1:1/healthz HTTP/1.1\r\n" + HOST + b"\r\n",
+    "absolute form of another host": b"GET HTTP://[::1]/healthz HTTP/1.1\r\n" + HOST + b"\r\n",
     "escaped path": b"GET /%68ealthz HTTP/1.1\r\n" + HOST + b"\r\n",
     "empty Host": b"GET /healthz HTTP/1.1\r\nHost:\r\n\r\n",
     "IPv6 Host": b"GET /healthz HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
