@@ -86,7 +86,9 @@ async def test_syncs_that_fail_acknowledge_nothing_and_end_by_themselves(
     tmp_path: Path, failing_sync: Path
 ) -> None:
     path, fault = tmp_path / "history.db", tmp_path / "fault"
-    environment = {**os.environ, "LD_PRELOAD": str(failing_sync), "FAIL_SYNC": str(fault)}
+    # What is loaded before everything already, such as a sanitizer, stays first.
+    loaded = f"{os.environ.get('LD_PRELOAD', '')} {failing_sync}".strip()
+    environment = {**os.environ, "LD_PRELOAD": loaded, "FAIL_SYNC": str(fault)}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.backbone.appender", str(path), "synced"],
         cwd=ROOT,
