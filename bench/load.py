@@ -44,6 +44,7 @@ class Load:
 
     Attributes:
         subscribers: connections that each event reaches (for the expected number).
+        depth: publishes that may await their answers.
     """
 
     topics: Sequence[str]
@@ -52,6 +53,7 @@ class Load:
     subscribers: int
     size_bytes: int = 128
     warm_up_s: float = WARM_UP_S
+    depth: int = 8
 
 
 def publish(url: str, load: Load, duration_s: float) -> Figures:
@@ -62,7 +64,7 @@ def publish(url: str, load: Load, duration_s: float) -> Figures:
         rate=load.rate,
         duration_s=duration_s,
         size_bytes=load.size_bytes,
-        depth=8,
+        depth=load.depth,
     )
     with punctual():
         return OpenLoop(schedule).run()

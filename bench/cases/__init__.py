@@ -37,6 +37,7 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "publish-synced": publishing.publish_synced,
     "publish-redis": nodes.publish_redis,
     "nodes": nodes.across,
+    "nodes-in-reach": nodes.across_in_reach,
     "redis-outage": nodes.outage,
     "subscribe-token": rights.subscribe_with_tokens,
     "publish-token": rights.publish_with_token,

@@ -17,6 +17,9 @@ from fastsse.swarm import Crew, Figures
 
 TOPIC = "news"
 BACK_PATIENCE_S = 60
+# An answer comes when the event is back from Redis, behind all that the nodes' core is busy with;
+# the publisher must not be what holds the rate up.
+DEPTH = 256
 
 
 @contextmanager
@@ -41,16 +44,27 @@ def publish_redis(setup: Setup) -> Result:
 
 
 def across(setup: Setup) -> Result:
+    """At the rate at which one node is measured: more than two cores do, so its delay says only
+    how far behind they fall."""
+    return _across(setup, "nodes", 1000)
+
+
+def across_in_reach(setup: Setup) -> Result:
+    """At a rate that three nodes, Redis and all clients can carry on two cores."""
+    return _across(setup, "nodes-in-reach", 250)
+
+
+def _across(setup: Setup, name: str, rate: float) -> Result:
     """Published on one node, received on another, beside what one node alone does."""
     connections, seconds = setup.count(1000), setup.seconds(5)
     samples = []
     for _ in range(setup.repeats):
-        alone = _fan_out(setup, 1, connections, seconds)
-        sample = _fan_out(setup, 3, connections, seconds)
+        alone = _fan_out(setup, 1, connections, rate, seconds)
+        sample = _fan_out(setup, 3, connections, rate, seconds)
         sample["alone_p50_ms"], sample["alone_p99_ms"] = alone["p50_ms"], alone["p99_ms"]
         samples.append(sample)
-    title = f"three nodes, {connections:,} clients each x 1,000/s, from one to another"
-    result = Result("nodes", title, "all delivered", samples, ("p99_ms", "ms p99"))
+    title = f"three nodes, {connections:,} clients each x {rate:,}/s, from one to another"
+    result = Result(name, title, "all delivered", samples, ("p99_ms", "ms p99"))
     result.met = result.sound()
     result.notes = [
         f"p50 {result.median('p50_ms'):.1f} ms",
@@ -60,9 +74,9 @@ def across(setup: Setup) -> Result:
     return result
 
 
-def _fan_out(setup: Setup, count: int, connections: int, seconds: float) -> Sample:
+def _fan_out(setup: Setup, count: int, connections: int, rate: float, seconds: float) -> Sample:
     """Publishes to the first node; the sample is what the last one's clients saw."""
-    load = Load((TOPIC,), 1000, seconds, connections)
+    load = Load((TOPIC,), rate, seconds, connections, depth=DEPTH)
     with ExitStack() as stack:
         redis = stack.enter_context(Redis(setup.server_cpu))
         nodes = [stack.enter_context(node(setup, redis)) for _ in range(count)]
@@ -72,9 +86,11 @@ def _fan_out(setup: Setup, count: int, connections: int, seconds: float) -> Samp
         ]
 
         def run() -> Figures:
+            before = [crew.figures()["events"] for crew in crews]
             figures = publish(nodes[0].url, load, seconds)
-            for crew in crews[:-1]:
-                crew.wait_for_events(figures["events_accepted"] * connections, DELIVERY_PATIENCE_S)
+            expected = figures["events_accepted"] * connections
+            for crew, had in zip(crews[:-1], before, strict=False):
+                crew.wait_for_events(had + expected, DELIVERY_PATIENCE_S)
             return figures
 
         return measured(nodes[-1], crews[-1], run, connections)[0]

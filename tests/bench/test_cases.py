@@ -14,7 +14,7 @@ CASES = (
     *("steady", "ladder", "own-topics", "idle-own", "connect", "resume", "churn"),
     *("publish-ndjson", "subscribe-token", "publish-token", "workers-deliver"),
     *("slow", "neighbour"),
-    *(("publish-redis", "nodes") if program() else ()),
+    *(("publish-redis", "nodes-in-reach") if program() else ()),
 )
 
 
