@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -111,20 +112,14 @@ async def _resume(
     def note(name: str, ms: float) -> None:
         took.setdefault(name, []).append(ms)
 
-    ms, found = await answered(
-        lambda done: backbone.seek(topic, Cursor("after", own_id(index)), done)
-    )
+    ms, found = await answered(partial(backbone.seek, topic, Cursor("after", own_id(index))))
     assert found == place, (found, format_position(place))
     note("find a publisher's own id", ms)
     for name, limit_bytes in (("first event", 1), ("page of 256 KiB", PAGE_BYTES)):
-        ms, stretch = await answered(
-            lambda done, limit=limit_bytes: backbone.read(topic, place, limit, done)
-        )
+        ms, stretch = await answered(partial(backbone.read, topic, place, limit_bytes))
         assert stretch.is_last or stretch.entries[0].position == position_of(index + TOPICS)
         note(f"{name} of a topic after an id", ms)
-        ms, stretch = await answered(
-            lambda done, limit=limit_bytes: backbone.read(("*",), place, limit, done)
-        )
+        ms, stretch = await answered(partial(backbone.read, ("*",), place, limit_bytes))
         assert stretch.is_last or stretch.entries[0].position == position_of(index + 1)
         note(f"{name} of all after an id", ms)
 

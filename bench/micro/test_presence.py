@@ -1,7 +1,7 @@
 """What presence costs: 100,000 streams of one selector each come, are listed, and go."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -36,7 +36,7 @@ def quiet(events: Any) -> None:
 
 
 @pytest.mark.parametrize("publish", [quiet, encode])
-def test_streams_come_and_go(benchmark: Any, publish: Callable[[list[Event]], None]) -> None:
+def test_streams_come_and_go(benchmark: Any, publish: Callable[[Sequence[Event]], None]) -> None:
     """Both ways, an event each."""
     come, go = messages(True), messages(False)
 
