@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fastsse.auth.claims import TIME_MAX_S
+from fastsse.auth.objects import Odd, read_object
 from fastsse.auth.rights import Rights, claim_hash
 from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import BadRequest, FastsseError, Refused
@@ -51,11 +52,9 @@ class Revocation(NamedTuple):
         the revocation is kept for 400 days. Raises BadRequest.
         """
         try:
-            members = orjson.loads(body)
-        except ValueError:
-            raise BadRequest("body", "must be a JSON object") from None
-        if not isinstance(members, dict):
-            raise BadRequest("body", "must be a JSON object")
+            members = read_object(body)
+        except Odd as error:
+            raise BadRequest("body", f"must be a JSON object; this {error}") from None
         for name in members:
             if name not in _MEMBERS:
                 raise BadRequest("body", f"may have the members {', '.join(_MEMBERS)}")

@@ -5,14 +5,11 @@ says about how to verify it is followed, but for the names of an algorithm and a
 choose among those that are configured.
 """
 
-import json
-import math
 from binascii import Error as NotBase64
 from binascii import a2b_base64
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
-import orjson
-
+from fastsse.auth.objects import Odd, read_object
 from fastsse.errors import Unauthorised
 
 __all__ = ["TOKEN_MAX_BYTES", "Token", "open_token", "read_payload"]
@@ -102,53 +99,7 @@ def _decode(part: bytes) -> bytes:
 
 
 def _read_object(raw: bytes, part: str) -> dict[str, Any]:
-    """A JSON object that all readers understand alike."""
     try:
-        value = orjson.loads(raw)
-        # Mostly a token is JSON as we would write it. Then no name stands twice, which orjson
-        # does not tell; nor are there numbers that it can't hold.
-        if orjson.dumps(value) != raw:
-            value = _decoder.decode(raw.decode())
-    except _Odd as error:
-        raise Unauthorised(f"The token's {part} has {error}.") from None
-    except (ValueError, TypeError, RecursionError):
-        raise Unauthorised(f"The token's {part} is not JSON.") from None
-    if not isinstance(value, dict):
-        raise Unauthorised(f"The token's {part} is no JSON object.")
-    return value
-
-
-class _Odd(Exception):
-    """Valid to a parser, and read differently by different ones."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _Odd("a name that stands twice")
-    return members
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise _Odd("a number that is none")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise _Odd("a number that is too large")
-    return number
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20:
-        raise _Odd("a number that is too long")
-    return int(text)
-
-
-_decoder: Final = json.JSONDecoder(
-    object_pairs_hook=_object,
-    parse_constant=_no_constant,
-    parse_float=_finite,
-    parse_int=_whole,
-)
+        return read_object(raw)
+    except Odd as error:
+        raise Unauthorised(f"The token's {part} {error}.") from None

@@ -26,7 +26,7 @@ from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response, json_response
 from fastsse.http.routes import Exchange, Paths, Route
-from fastsse.hub.streams import Streams
+from fastsse.hub.streams import Streams, may_be_stream_id
 
 __all__ = ["lifetime_routes", "pong_routes"]
 
@@ -42,7 +42,9 @@ def pong_routes(reach: Reach, streams: Streams) -> Paths:
         return b"" if streams.pong(stream_id) else None
 
     def pong(request: Request, exchange: Exchange) -> None:
-        reach.reach(_PONG, _stream_id(request), b"", partial(_answer_found, exchange))
+        stream_id = _stream_id(request)
+        _check_given_out(stream_id)
+        reach.reach(_PONG, stream_id, b"", partial(_answer_found, exchange))
 
     reach.teach(_PONG, here)
     return {b"/pong": {b"POST": Route(pong, _admit_any)}}
@@ -85,6 +87,7 @@ def _renewal_route(renewals: Renewals, access: Access) -> Route:
 
         def allowed(rights: Rights | None) -> None:
             assert rights is not None
+            _check_given_out(stream_id)
             renewals.renew(stream_id, rights, partial(_answer_renewed, exchange))
 
         access.subscriber(request, exchange, allowed)
@@ -117,6 +120,16 @@ def _stream_id(request: Request) -> bytes:
     return given[0]
 
 
+def _check_given_out(stream_id: bytes) -> None:
+    """Raises Problem (404) for what no stream here or anywhere can be called: nobody is asked."""
+    if not may_be_stream_id(stream_id):
+        raise _no_stream()
+
+
+def _no_stream() -> Problem:
+    return Problem(404, "There is no such stream.", field="stream")
+
+
 def _answer_found(exchange: Exchange, answer: bytes | FastsseError | None) -> None:
     _answer_renewed(exchange, answer if isinstance(answer, FastsseError) else answer is not None)
 
@@ -127,7 +140,7 @@ def _answer_renewed(exchange: Exchange, outcome: bool | FastsseError) -> None:
     elif outcome:
         exchange.respond(_DONE)
     else:
-        exchange.fail(Problem(404, "There is no such stream.", field="stream"))
+        exchange.fail(_no_stream())
 
 
 def _answer_done(exchange: Exchange, outcome: FastsseError | None) -> None:

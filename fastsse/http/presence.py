@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from fastsse.auth.rights import Rights
+from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.desks.presence import (
     CONTEXT,
     LISTED_MOST,
@@ -92,7 +92,9 @@ class _Plain:
         topic, most = _question(request.target.pairs)
 
         def allowed(rights: Rights | None) -> None:
-            if rights is None or not rights.covers_subscribe((path_of(topic),)):
+            if rights is None or rights is ANONYMOUS:
+                raise Unauthorised("Asking who is there needs a token.")
+            if not rights.covers_subscribe((path_of(topic),)):
                 raise Forbidden(f"The token's mercure.subscribe must cover {path_of(topic)}.")
             last_id = self._last_id().decode()
             self._presence.find(topic, None, most, partial(_answer_plain, exchange, topic, last_id))

@@ -5,6 +5,7 @@ anything about it. With `channels` and `replays`, the only module that commands 
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -21,13 +22,14 @@ from fastsse.hub.replays import Replays
 from fastsse.hub.turns import Turns
 from fastsse.subscriptions import Subscription
 
-__all__ = ["ClosedStream", "Head", "Streams"]
+__all__ = ["ClosedStream", "Head", "Streams", "may_be_stream_id"]
 
 # Heads differ by what the request allows (coding, CORS origin); more than these are a flood.
 OPENINGS_MAX = 64
 _REVOKED: Final = REASONS.index("revoked")
 MAX_REPLAYS: Final = 64
 _NO_OPTIONS: Final[dict[str, Any]] = {}
+_STREAM_ID: Final = re.compile(rb"[0-9a-f]{32}")
 
 
 class ClosedStream(NamedTuple):
@@ -316,6 +318,11 @@ class Streams:
         self._channels.leave(one.channel)
         selectors = one.channel.selectors
         self.on_closed(ClosedStream(one.handle, selectors, REASONS[REASON_ENDED], 0.0, 0, 0))
+
+
+def may_be_stream_id(text: bytes) -> bool:
+    """Whether a public id of a stream, of whatever worker, has this form."""
+    return _STREAM_ID.fullmatch(text) is not None
 
 
 def _options(rights: Rights | None, pings: bool) -> dict[str, Any]:

@@ -1,12 +1,18 @@
 """Ids of streams that nobody has must not cost those who have some."""
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from fastsse.bus.questions import QUESTIONS_MAX
 from fastsse.desks.makers import desk_makers
 from fastsse.desks.reach import UNANSWERED_MAX, Reach
 from fastsse.errors import Refused
+from fastsse.http import offer
+from tests.attack.conftest import Start
 from tests.bus.onebus import a_bus, until
+from tests.mercure.client import KEY, ask, bearer
 
 
 async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> None:
@@ -28,6 +34,27 @@ async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> 
         patient.teach(b"p", lambda stream_id, what: None)
         patient.reach(b"p", b"there", b"", found.set_result)
         assert await found == b"yes"
+
+
+class Nobody:
+    """A way to streams that nobody should be sent on."""
+
+    def teach(self, name: bytes, act: object) -> None: ...
+
+    def reach(self, name: bytes, stream_id: bytes, what: bytes, done: Any) -> None:
+        raise AssertionError(f"{stream_id!r} was looked for")
+
+
+@pytest.mark.parametrize("made_up", ["x", "f" * 31, "f" * 33, "F" * 32, "g" * 32, "%00" * 32])
+async def test_nobody_is_asked_for_what_can_be_no_streams_id(
+    start: Start, monkeypatch: pytest.MonkeyPatch, made_up: str
+) -> None:
+    monkeypatch.setattr(offer, "Reach", lambda control, is_alone: Nobody())
+    server = await start(ping="1s", jwt_key=KEY)
+    assert (await ask(server, "POST", f"/pong?stream={made_up}")).status == 404
+    by = bearer(subscribe=["a"])
+    assert (await ask(server, "POST", f"/renew?stream={made_up}", by)).status == 404
+    assert (await ask(server, "POST", f"/renew?stream={made_up}")).status == 401
 
 
 async def test_questions_about_streams_are_bounded() -> None:

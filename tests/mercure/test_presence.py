@@ -185,7 +185,8 @@ async def test_presence_refuses_what_it_does_not_understand(hub: Server, query: 
 
 
 async def test_presence_needs_a_grant(hub: Server) -> None:
-    assert (await ask(hub, "GET", "/presence?topic=a")).status == 403
+    unknown = await ask(hub, "GET", "/presence?topic=a")
+    assert (unknown.status, unknown.headers["www-authenticate"][:6]) == (401, "Bearer")
     assert (await ask(hub, "GET", "/presence?topic=a", bearer(subscribe=["a"]))).status == 403
 
 
