@@ -1,13 +1,5 @@
 -- The ids of the newest stored events of topics, newest first, at most so many of each.
 -- ARGV: key prefix, the id up to which, how many, topics.
-local function is_above(id, other)
-  local ms, n = string.match(id, '^(%d+)-(%d+)')
-  local other_ms, other_n = string.match(other, '^(%d+)-(%d+)')
-  if #ms ~= #other_ms then return #ms > #other_ms end
-  if ms ~= other_ms then return ms > other_ms end
-  if #n ~= #other_n then return #n > #other_n end
-  return n > other_n
-end
 
 local answer, wanted = {}, tonumber(ARGV[3])
 for t = 4, #ARGV do

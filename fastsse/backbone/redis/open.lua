@@ -7,14 +7,7 @@
 --   (the log ended below what the node has delivered: a mark lifts it, for positions never go
 --   back), or 'lost' (the mark that was asked for).
 local stream, newest_key, floor_key = KEYS[1], KEYS[2], KEYS[3]
-
--- Ids are two numbers of up to 19 and 20 digits, more than a double holds: compared as text.
-local function is_above(ms, n, other_ms, other_n)
-  if #ms ~= #other_ms then return #ms > #other_ms end
-  if ms ~= other_ms then return ms > other_ms end
-  if #n ~= #other_n then return #n > #other_n end
-  return n > other_n
-end
+local known = ARGV[1] .. '-' .. ARGV[2]
 
 local function after(ms, n)
   if #n > 15 then
@@ -48,12 +41,12 @@ if not sequence or not is_there then
   -- No earlier log counted as far: that would take a million events a second for ever.
   sequence = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
   local now_ms = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-  if is_above(ARGV[1], ARGV[2], ms, n) then ms, n = ARGV[1], ARGV[2] end
-  if is_above(now_ms, '0', ms, n) then ms, n = now_ms, '1' else ms, n = after(ms, n) end
+  if is_above(known, ms .. '-' .. n) then ms, n = ARGV[1], ARGV[2] end
+  if is_above(now_ms .. '-0', ms .. '-' .. n) then ms, n = now_ms, '1' else ms, n = after(ms, n) end
   done = mark('made')
   redis.call('SET', floor_key, ms .. '-' .. n)
 else
-  local is_behind = is_above(ARGV[1], ARGV[2], ms, n)
+  local is_behind = is_above(known, ms .. '-' .. n)
   if is_behind or ARGV[3] == '1' then
     if is_behind then ms, n = ARGV[1], ARGV[2] end
     ms, n = after(ms, n)

@@ -8,16 +8,6 @@
 -- A topic is a list of `id before record`, oldest first. Where to begin is found by bisection.
 local prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
--- Two ids as text: their numbers may have more digits than a double holds.
-local function is_above(id, other)
-  local ms, n = string.match(id, '^(%d+)-(%d+)')
-  local other_ms, other_n = string.match(other, '^(%d+)-(%d+)')
-  if #ms ~= #other_ms then return #ms > #other_ms end
-  if ms ~= other_ms then return ms > other_ms end
-  if #n ~= #other_n then return #n > #other_n end
-  return n > other_n
-end
-
 local function first_after(key, length)
   local low, high = 0, length
   while low < high do
