@@ -27,10 +27,13 @@ class BusControl:
 
     Attributes:
         worker: this worker's number.
+        is_alone: there are others.
         on_back: called when there is a hub again, in order: its desks know of this worker only
             what survives a restart, and what they are told now. A hub that only lost sight of
             this worker has forgotten it likewise.
     """
+
+    is_alone: Final = False
 
     def __init__(self, uplink: Uplink, worker: int, patience_s: float = PATIENCE_S) -> None:
         self.worker: Final = worker

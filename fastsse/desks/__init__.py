@@ -2,7 +2,9 @@
 
 - `control`: what a desk is, how workers reach one, and what it keeps.
 - `figures`: metrics, statistics and readiness of all workers as one.
-- `presence`: who reads what. `shares`: what clients used of their limits.
+- `nodes`: what desks have together with those of other nodes, where a store is shared.
+- `presence`: who reads what; `roster`: the list of it, and what is published of each change.
+- `shares`: what clients used of their limits.
 - `reach`: a stream in whatever worker holds it.
 - `makers`: every desk by its subject. Those of tickets and revocations are `auth`'s.
 """

@@ -9,6 +9,7 @@ broadcasts. Messages are bytes whose meaning is the subject's own affair. Loop t
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
+from fastsse.desks.nodes import Answer, Neighbours, Roster, Vault
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 
@@ -27,7 +28,6 @@ __all__ = [
     "Vault",
 ]
 
-Answer = Callable[[bytes | FastsseError], None]
 Broadcast = Callable[[bytes], None]
 Publish = Callable[[Sequence[Event]], None]
 
@@ -44,6 +44,10 @@ class Control(Protocol):
         """This worker's number, from 0."""
 
     @property
+    def is_alone(self) -> bool:
+        """Whether its desks have no other worker, here or at another node."""
+
+    @property
     def on_back(self) -> list[Callable[[], None]]:
         """What is called when the desks are others than before, and know of this worker only
         what survives a restart: whoever told them something tells it again."""
@@ -58,16 +62,6 @@ class Control(Protocol):
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
         """Has `heard` called with what the subject's desk broadcasts from now on. May be called
         with several listeners for one subject."""
-
-
-class Vault(Protocol):
-    """What is handed out once, whichever of the nodes that share it is asked."""
-
-    def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
-        """Keeps a value for a time; says whether it does."""
-
-    def take(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
-        """Gives a value out, which is gone then; None when it is not there."""
 
 
 class Store(Protocol):
@@ -89,11 +83,19 @@ class Store(Protocol):
     def vault(self) -> Vault | None:
         """Where nodes keep together what is handed out once; None: each desk has its own."""
 
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """The way to other nodes; None where there can be none."""
+
+    @property
+    def roster(self) -> Roster | None:
+        """Who is at all nodes; None: each node knows its own."""
+
 
 class Desk(Protocol):
     """The one place of a subject, for all workers of a node."""
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def asked(self, worker: int, message: bytes, answer: Answer) -> None:
         """A worker asks; `answer` is to be called once, within the call or later."""
 
     def told(self, worker: int, message: bytes) -> None:
@@ -136,6 +138,16 @@ class MemoryStore:
         """None."""
         return None
 
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """None."""
+        return None
+
+    @property
+    def roster(self) -> Roster | None:
+        """None."""
+        return None
+
 
 class _PrefixedStore:
     """One desk's part of the node's store."""
@@ -162,6 +174,14 @@ class _PrefixedStore:
     @property
     def vault(self) -> Vault | None:
         return self._store.vault
+
+    @property
+    def neighbours(self) -> Neighbours | None:
+        return self._store.neighbours
+
+    @property
+    def roster(self) -> Roster | None:
+        return self._store.roster
 
 
 class Desks:
@@ -232,7 +252,9 @@ class LocalControl:
     ) -> None:
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self.on_back: Final[list[Callable[[], None]]] = []  # Nobody ever calls them.
-        self.desks: Final = Desks(makers, self._broadcast, store or MemoryStore(), publish)
+        store = store or MemoryStore()
+        self.is_alone: Final = store.neighbours is None
+        self.desks: Final = Desks(makers, self._broadcast, store, publish)
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
         """As Control."""

@@ -1,60 +1,30 @@
-"""Who is there: every stream's selectors, in one place of the node, and an event for each change.
+"""Who is there: every stream's selectors, in one place, and an event for each change.
 
-Workers tell the desk what opened and what ended, one message a turn of their loop. The desk
-publishes a private event for each selector of each stream, under a topic of its own, so that
-whoever has a grant for those topics sees them come and go (Mercure, "Active Subscriptions"), and
-answers who is there now. What a killed worker held is taken out and announced as ended.
-
-Cost, in memory of the desk's process: about 1 KiB for a stream with one selector. Nothing is
-kept or told while the option `subscriptions` is off.
+Workers tell the desk what opened and what ended, one message a turn of their loop. The desk has
+its roster take that down: its own where the node is alone, else the one that all nodes share. The
+roster tells of it by private events, and answers who is there now. What a killed worker held is
+taken out and announced as ended. Nothing is kept or told while the option `subscriptions` is off.
 """
 
-import asyncio
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote_plus
 
 import orjson
 
 from fastsse.desks.control import Broadcast, Control, Publish, Store
-from fastsse.errors import FastsseError, InvalidEvent
-from fastsse.events import Event
-from fastsse.reserved import HUB_PATH
+from fastsse.desks.nodes import Answer, Change, Subscriber
+from fastsse.desks.roster import OwnRoster, Subscribed
+from fastsse.errors import FastsseError
 
-__all__ = [
-    "LISTED_MOST",
-    "SUBJECT",
-    "Found",
-    "Presence",
-    "PresenceDesk",
-    "Subscribed",
-    "path_of",
-    "subscription_document",
-]
+__all__ = ["SUBJECT", "Found", "Presence", "PresenceDesk"]
 
 SUBJECT: Final = "presence"
-CONTEXT: Final = "https://mercure.rocks/"
-#: Subscriptions that one answer may list.
-LISTED_MOST: Final = 50_000
-# Bytes of changes in one message, and of what one answer lists, about.
+# Bytes of changes in one message, about.
 _MESSAGE_BYTES: Final = 64 * 1024
-_ANSWER_BYTES: Final = 8 * 1024 * 1024
-# Events that are published in one batch.
-_BATCH: Final = 500
 _OPENED, _ENDED = 1, 0
-_ESCAPED_KEPT: Final = 4_096
-
-
-class Subscribed(NamedTuple):
-    """One selector of one stream."""
-
-    topic: str
-    subscriber: str
-    payload: Any
 
 
 class Found(NamedTuple):
@@ -64,154 +34,40 @@ class Found(NamedTuple):
     subscriptions: list[Subscribed]
 
 
-_ALL: Final = f"{HUB_PATH}/subscriptions"
-_escape = lru_cache(_ESCAPED_KEPT)(quote_plus)
-
-
-def path_of(topic: str | None = None, subscriber: str | None = None) -> str:
-    """The path of a collection or of one subscription, which is its topic too; escaped as the
-    reference hub does, so a space is a plus."""
-    if topic is None:
-        return _ALL
-    if subscriber is None:
-        return f"{_ALL}/{_escape(topic)}"
-    # A UUID's name needs no more.
-    return f"{_ALL}/{_escape(topic)}/{subscriber.replace(':', '%3A')}"
-
-
-def subscription_document(one: Subscribed, *, active: bool) -> dict[str, object]:
-    """A subscription as JSON-LD, without its context."""
-    members: dict[str, object] = {
-        "id": path_of(one.topic, one.subscriber),
-        "type": "Subscription",
-        "topic": one.topic,
-        "subscriber": one.subscriber,
-        "active": active,
-    }
-    if one.payload is not None:
-        members["payload"] = one.payload
-    return members
-
-
-class _Subscriber(NamedTuple):
-    """A stream that is open."""
-
-    worker: int
-    name: str
-    selectors: tuple[str, ...]
-    payload: Any
-
-
 class PresenceDesk:
     """Knows all streams of a node. Made by `control.Desks`; its process's loop thread."""
 
     def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
-        self._publish = publish
-        self._subscribers: dict[str, _Subscriber] = {}
-        self._by_selector: dict[str, dict[str, _Subscriber]] = {}
-        self._count = 0
-        self._unannounced: deque[tuple[_Subscriber, bool]] = deque()
-        self._goes_on = False
+        self._held: dict[int, dict[str, Subscriber]] = {}  # By worker.
+        self._roster = store.roster or OwnRoster(publish)
+        self._roster.begin(self._present)
 
     def told(self, worker: int, message: bytes) -> None:
         """Streams opened and ended. O(selectors)."""
-        changes: list[tuple[_Subscriber, bool]] = []
+        held = self._held.setdefault(worker, {})
+        changes: list[Change] = []
         for what, name, *rest in orjson.loads(message):
-            if what == _OPENED:
+            if what == _ENDED:
+                if name in held:
+                    changes.append((held.pop(name), False))
+            elif name not in held:  # Else it is told again.
                 selectors, payload = rest
-                self._open(_Subscriber(worker, name, tuple(selectors), payload), changes)
-            else:
-                self._end(name, changes)
-        self._announce(changes)
+                one = held[name] = Subscriber(name, tuple(selectors), payload)
+                changes.append((one, True))
+        self._roster.note(changes)
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def asked(self, worker: int, message: bytes, answer: Answer) -> None:
         """Who is there: for a topic or all, one subscriber or all. O(what is listed)."""
         topic, name, most = orjson.loads(message)
-        count, found = self._find(topic, name)
-        listed: list[bytes] = []
-        size = 0
-        for one in islice(found, most):
-            text = orjson.dumps(tuple(one))
-            size += len(text)
-            if size > _ANSWER_BYTES:
-                break
-            listed.append(text)
-        answer(b"[%d,[%b]]" % (count, b",".join(listed)))
+        self._roster.find(topic, name, most, answer)
 
     def left(self, worker: int) -> None:
-        """A worker's streams ended with it. O(streams of the node); it is announced in turns."""
-        gone = [one.name for one in self._subscribers.values() if one.worker == worker]
-        changes: list[tuple[_Subscriber, bool]] = []
-        for name in gone:
-            self._end(name, changes)
-        self._announce(changes)
+        """A worker's streams ended with it. O(its streams)."""
+        gone = self._held.pop(worker, {})
+        self._roster.note([(one, False) for one in gone.values()])
 
-    def _open(self, one: _Subscriber, changes: list[tuple[_Subscriber, bool]]) -> None:
-        if one.name in self._subscribers:
-            return  # Told again.
-        self._subscribers[one.name] = one
-        for selector in one.selectors:
-            self._by_selector.setdefault(selector, {})[one.name] = one
-        self._count += len(one.selectors)
-        changes.append((one, True))
-
-    def _end(self, name: str, changes: list[tuple[_Subscriber, bool]]) -> None:
-        one = self._subscribers.pop(name, None)
-        if one is None:
-            return
-        for selector in one.selectors:
-            there = self._by_selector[selector]
-            del there[name]
-            if not there:
-                del self._by_selector[selector]
-        self._count -= len(one.selectors)
-        changes.append((one, False))
-
-    def _find(self, topic: str | None, name: str | None) -> tuple[int, Iterator[Subscribed]]:
-        if topic is None:
-            every = self._subscribers.values()
-            return self._count, (
-                Subscribed(selector, one.name, one.payload)
-                for one in every
-                for selector in one.selectors
-            )
-        there = self._by_selector.get(topic, {})
-        if name is not None:
-            one = there.get(name)
-            there = {} if one is None else {name: one}
-        return len(there), (Subscribed(topic, one.name, one.payload) for one in there.values())
-
-    def _announce(self, changes: Iterable[tuple[_Subscriber, bool]]) -> None:
-        self._unannounced.extend(changes)
-        if not self._goes_on:
-            self._announce_some()
-
-    def _announce_some(self) -> None:
-        """Publishes a bounded number, in order; a worker that died may have had very many."""
-        events: list[Event] = []
-        while self._unannounced and len(events) < _BATCH:
-            events += _events_of(*self._unannounced.popleft())
-        if events:
-            self._publish(events)
-        self._goes_on = bool(self._unannounced)
-        if self._goes_on:
-            asyncio.get_running_loop().call_later(0, self._announce_some)
-
-
-def _events_of(one: _Subscriber, active: bool) -> Iterator[Event]:
-    """What is published of a stream that opened or ended."""
-    for selector in one.selectors:
-        subscribed = Subscribed(selector, one.name, one.payload)
-        document = {"@context": CONTEXT, **subscription_document(subscribed, active=active)}
-        try:
-            yield Event(
-                path_of(selector, one.name),
-                orjson.dumps(document),
-                private=True,
-                id_style="uuid",
-            )
-        except InvalidEvent:
-            continue  # A selector so long that its escaped form is no topic; it is listed still.
+    def _present(self) -> Iterator[Subscriber]:
+        return chain.from_iterable(held.values() for held in self._held.values())
 
 
 class Presence:

@@ -37,6 +37,7 @@ class Use(NamedTuple):
     opens: int = 0
     publishes: int = 0
     replay: int = 0
+    requests: int = 0
 
 
 class SharesDesk:
@@ -108,7 +109,7 @@ class Shares:
         account = use[:2]
         if not self._untold:
             self._call_later(TELL_EVERY_S, self._tell)
-        sums = self._untold.setdefault(account, [0, 0, 0, 0])
+        sums = self._untold.setdefault(account, [0] * len(use[2:]))
         for index, amount in enumerate(use[2:]):
             sums[index] += amount
         if use.streams:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
-from fastsse.desks.control import Control, LocalControl
+from fastsse.desks.control import Control
 from fastsse.desks.presence import Presence
 from fastsse.desks.reach import Reach
 from fastsse.desks.shares import Shares
 from fastsse.errors import Forbidden, Unauthorised
 from fastsse.events import EARLIEST
 from fastsse.http.access import Access, Open
+from fastsse.http.allowances import Allowances, Counted
 from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
 from fastsse.http.guarded import Guarded
@@ -57,7 +58,7 @@ class Offer:
     ) -> None:
         self._config = config
         self._hub = hub
-        self._clients = clients
+        self._allowances = Allowances(clients, quotas)
         self._quotas = quotas
         self._log = log
         self._guard: Guard | None = None
@@ -84,11 +85,14 @@ class Offer:
             },
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_intake),
         }
-        paths |= self._lifetimes(access)
+        counted, mercure_counted = (
+            Counted(one, self._allowances) for one in (access, mercure_access)
+        )
+        paths |= self._lifetimes(counted)
         if self.presence is not None:
-            route = subscriptions_route(mercure_access, self.presence, self._last_id)
+            route = subscriptions_route(mercure_counted, self.presence, self._last_id)
             paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
-            paths[b"/presence"] = {b"GET": presence_route(access, self.presence, self._last_id)}
+            paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
         return paths
 
     def closed(self, stream: int) -> None:
@@ -107,10 +111,9 @@ class Offer:
         """Takes part in what the node's workers share."""
         loop = asyncio.get_running_loop()
         config = self._config
-        is_alone = isinstance(control, LocalControl)
         self._guard = make_guard(config, control, Origins(config.publish_origins))
-        self._reach = Reach(control, is_alone=is_alone)
-        if self._quotas.active and not is_alone:
+        self._reach = Reach(control, is_alone=control.is_alone)
+        if self._quotas.active and not control.is_alone:
             self._quotas.shares = Shares(control, loop.call_later, self._quotas.others_used)
         if config.subscriptions:
             self.presence = Presence(control, loop.call_soon)
@@ -120,7 +123,9 @@ class Offer:
         if self._reach is None:
             return {}
         streams, guard = self._hub.streams, self._guard
-        routes = dict(pong_routes(self._reach, streams)) if self._config.ping else {}
+        routes: dict[bytes, Mapping[bytes, Route]] = {}
+        if self._config.ping:
+            routes |= pong_routes(self._allowances, self._reach, streams)
         if guard is not None:
             guard.revocations.on_revoked = streams.revoke
             routes.update(lifetime_routes(guard, access, self._reach, streams))
@@ -144,4 +149,4 @@ class Offer:
     def _intake(
         self, access: Access, not_granted: type[Forbidden] | type[Unauthorised] = Forbidden
     ) -> Intake:
-        return Intake(self._hub, access, self._clients, self._quotas, self._log, not_granted)
+        return Intake(self._hub, access, self._allowances, self._log, not_granted)

@@ -13,11 +13,10 @@ from typing import Final
 import orjson
 
 from fastsse.auth.rights import ANONYMOUS, Rights
-from fastsse.desks.presence import (
+from fastsse.desks.presence import Found, Presence
+from fastsse.desks.roster import (
     CONTEXT,
     LISTED_MOST,
-    Found,
-    Presence,
     Subscribed,
     path_of,
     subscription_document,

@@ -12,6 +12,7 @@ from typing import Any, Final
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.desks.nodes import Neighbours, Roster
 from fastsse.log import get_logger
 
 __all__ = ["DeskStore", "RedisVault", "read_all"]
@@ -44,6 +45,8 @@ class DeskStore:
         self._unwritten: dict[str, bytes | None] = {}
         self._to_write = asyncio.Event()
         self.vault: Final = RedisVault(address, keys)
+        self.neighbours: Neighbours | None = None
+        self.roster: Roster | None = None
 
     def get(self, key: str) -> bytes | None:
         """The value, or None. O(1)."""

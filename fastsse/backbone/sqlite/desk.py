@@ -47,3 +47,13 @@ class DeskStore:
     def vault(self) -> None:
         """None: desks have their own."""
         return None
+
+    @property
+    def neighbours(self) -> None:
+        """None: a file has one node."""
+        return None
+
+    @property
+    def roster(self) -> None:
+        """None: desks have their own."""
+        return None

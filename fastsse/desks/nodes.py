@@ -1,0 +1,83 @@
+"""What desks of several nodes have together, where a store is shared by them; Redis has it all.
+
+A `Vault` hands out what is there once. `Neighbours` carry messages to the same desk of the other
+nodes. A `Roster` knows who is at all nodes, and outlives each of them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from fastsse.errors import FastsseError
+
+__all__ = ["Answer", "Change", "Neighbours", "Roster", "Subscriber", "Vault"]
+
+Answer = Callable[[bytes | FastsseError], None]
+
+
+class Vault(Protocol):
+    """What is handed out once, whichever of the nodes that share it is asked."""
+
+    def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
+        """Keeps a value for a time; says whether it does."""
+
+    def take(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Gives a value out, which is gone then; None when it is not there."""
+
+
+class Neighbours(Protocol):
+    """A node's way to the others, each known by a name of bytes. Loop thread only.
+
+    What is told goes to all and is counted: whoever has missed something is told everything anew.
+    What is said is not: it reaches who hears it now.
+    """
+
+    def listen(
+        self,
+        subject: str,
+        heard: Callable[[bytes, bytes], None],
+        gone: Callable[[bytes], None] | None = None,
+        whole: Callable[[], Iterable[bytes]] | None = None,
+    ) -> None:
+        """Has a desk take part; once for each subject.
+
+        Arguments:
+            heard: called with a node and its message. May raise ValueError for one that is
+                damaged, which is dropped.
+            gone: called with a node that left or fell silent, or that is about to tell everything
+                anew: what it told before holds no longer.
+            whole: gives the messages that tell everything, as if they had been told one by one.
+        """
+
+    def tell(self, subject: str, message: bytes) -> None:
+        """Tells all others, in order; at most 256 KiB."""
+
+    def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
+        """Says something to one or to all; whether it is on its way. At most 256 KiB."""
+
+
+class Subscriber(NamedTuple):
+    """A stream that is open: its public name, what it asks for, and what its token says of it."""
+
+    name: str
+    selectors: tuple[str, ...]
+    payload: Any
+
+
+Change = tuple[Subscriber, bool]
+"""Who came (True) or went."""
+
+
+class Roster(Protocol):
+    """Who is there, and tells of each coming and going by private events. Loop thread only."""
+
+    def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
+        """Once, before all else. `present` gives those that are at this node, for a roster that
+        has lost them."""
+
+    def note(self, changes: Sequence[Change]) -> None:
+        """Who came and went at this node, in order; each comes once, and goes after that."""
+
+    def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
+        """Who is there, for a topic or all, one subscriber or all: `[count, [[topic, subscriber,
+        payload], …]]` as JSON, at most so many of them and about 8 MiB; or why it can't be
+        told."""

@@ -1,0 +1,172 @@
+"""Subscriptions as Mercure tells of them ("Active Subscriptions"), and the roster of a node alone.
+
+Each coming and going of a stream is a private event for each of its selectors, under a topic of
+its own, so that whoever has a grant for those topics sees them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote_plus
+
+import orjson
+
+from fastsse.desks.control import Publish
+from fastsse.desks.nodes import Answer, Change, Subscriber
+from fastsse.errors import InvalidEvent
+from fastsse.events import Event
+from fastsse.reserved import HUB_PATH
+
+__all__ = [
+    "ANSWER_BYTES",
+    "CONTEXT",
+    "LISTED_MOST",
+    "OwnRoster",
+    "Subscribed",
+    "events_of",
+    "path_of",
+    "subscription_document",
+]
+
+CONTEXT: Final = "https://mercure.rocks/"
+#: Subscriptions that one answer may list, and its bytes, about.
+LISTED_MOST: Final = 50_000
+ANSWER_BYTES: Final = 8 * 1024 * 1024
+# Events that are published in one batch.
+_BATCH: Final = 500
+_ESCAPED_KEPT: Final = 4_096
+_ALL: Final = f"{HUB_PATH}/subscriptions"
+_escape = lru_cache(_ESCAPED_KEPT)(quote_plus)
+
+
+class Subscribed(NamedTuple):
+    """One selector of one stream."""
+
+    topic: str
+    subscriber: str
+    payload: Any
+
+
+def path_of(topic: str | None = None, subscriber: str | None = None) -> str:
+    """The path of a collection or of one subscription, which is its topic too; escaped as the
+    reference hub does, so a space is a plus."""
+    if topic is None:
+        return _ALL
+    if subscriber is None:
+        return f"{_ALL}/{_escape(topic)}"
+    # A UUID's name needs no more.
+    return f"{_ALL}/{_escape(topic)}/{subscriber.replace(':', '%3A')}"
+
+
+def subscription_document(one: Subscribed, *, active: bool) -> dict[str, object]:
+    """A subscription as JSON-LD, without its context."""
+    members: dict[str, object] = {
+        "id": path_of(one.topic, one.subscriber),
+        "type": "Subscription",
+        "topic": one.topic,
+        "subscriber": one.subscriber,
+        "active": active,
+    }
+    if one.payload is not None:
+        members["payload"] = one.payload
+    return members
+
+
+def events_of(one: Subscriber, active: bool) -> Iterator[Event]:
+    """What is published of a stream that opened or ended."""
+    for selector in one.selectors:
+        subscribed = Subscribed(selector, one.name, one.payload)
+        document = {"@context": CONTEXT, **subscription_document(subscribed, active=active)}
+        try:
+            yield Event(
+                path_of(selector, one.name),
+                orjson.dumps(document),
+                private=True,
+                id_style="uuid",
+            )
+        except InvalidEvent:
+            continue  # A selector so long that its escaped form is no topic; it is listed still.
+
+
+class OwnRoster:
+    """The `Roster` of a node that has no others: in memory. Cost: about 560 bytes for a stream
+    with one selector, with what the desk has of it.
+
+    Arguments:
+        publish: takes the events.
+    """
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+        self._by_selector: dict[str, dict[str, Subscriber]] = {}
+        self._count = 0
+        self._unannounced: deque[Change] = deque()
+        self._goes_on = False
+
+    def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
+        """As Roster."""
+        self._present = present
+
+    def note(self, changes: Sequence[Change]) -> None:
+        """As Roster. O(selectors); many at once are announced in turns."""
+        for one, came in changes:
+            if came:
+                self._add(one)
+            else:
+                self._drop(one)
+        self._unannounced.extend(changes)
+        if not self._goes_on:
+            self._announce_some()
+
+    def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
+        """As Roster, within the call. O(what is listed)."""
+        count, found = self._find(topic, name)
+        listed: list[bytes] = []
+        size = 0
+        for one in islice(found, most):
+            text = orjson.dumps(tuple(one))
+            size += len(text)
+            if size > ANSWER_BYTES:
+                break
+            listed.append(text)
+        answer(b"[%d,[%b]]" % (count, b",".join(listed)))
+
+    def _add(self, one: Subscriber) -> None:
+        for selector in one.selectors:
+            self._by_selector.setdefault(selector, {})[one.name] = one
+        self._count += len(one.selectors)
+
+    def _drop(self, one: Subscriber) -> None:
+        for selector in one.selectors:
+            there = self._by_selector[selector]
+            del there[one.name]
+            if not there:
+                del self._by_selector[selector]
+        self._count -= len(one.selectors)
+
+    def _find(self, topic: str | None, name: str | None) -> tuple[int, Iterator[Subscribed]]:
+        if topic is None:
+            return self._count, (
+                Subscribed(selector, one.name, one.payload)
+                for one in self._present()
+                for selector in one.selectors
+            )
+        there = self._by_selector.get(topic, {})
+        if name is not None:
+            one = there.get(name)
+            there = {} if one is None else {name: one}
+        return len(there), (Subscribed(topic, one.name, one.payload) for one in there.values())
+
+    def _announce_some(self) -> None:
+        """Publishes a bounded number, in order; a worker that died may have had very many."""
+        events: list[Event] = []
+        while self._unannounced and len(events) < _BATCH:
+            events += events_of(*self._unannounced.popleft())
+        if events:
+            self._publish(events)
+        self._goes_on = bool(self._unannounced)
+        if self._goes_on:
+            asyncio.get_running_loop().call_later(0, self._announce_some)
