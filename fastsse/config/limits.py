@@ -34,6 +34,13 @@ class LimitOptions(OptionGroup):
     address_publishes: Count = option(
         0, "Publishes a second from one client address; 0: any number.", ge=0, le=_MOST
     )
+    address_requests: Count = option(
+        0,
+        "Other requests a second from one client address: tickets, renewals, revocations, pongs, "
+        "questions who is there; 0: any number.",
+        ge=0,
+        le=_MOST,
+    )
     address_replay: Bytes = size(
         "0B",
         "Bytes of history replayed a second to one client address; 0: any number.",
@@ -48,6 +55,13 @@ class LimitOptions(OptionGroup):
     )
     subject_publishes: Count = option(
         0, "Publishes a second by one token subject; 0: any number.", ge=0, le=_MOST
+    )
+    subject_requests: Count = option(
+        0,
+        "Other requests a second by one token subject: tickets, renewals, revocations, pongs, "
+        "questions who is there; 0: any number.",
+        ge=0,
+        le=_MOST,
     )
     subject_replay: Bytes = size(
         "0B",

@@ -206,6 +206,10 @@ ADVICE: dict[str, Advice] = {
         "`fastsse_limited_total`",
     ),
     "address_publishes": Advice("too small: 429 for publishers", "`fastsse_limited_total`"),
+    "address_requests": Advice(
+        "too small: 429 for pongs and tickets, and streams end for want of them",
+        "`fastsse_limited_total`",
+    ),
     "address_replay": Advice(
         "too small: clients that come back are told to come later", "`fastsse_limited_total`"
     ),
@@ -217,6 +221,10 @@ ADVICE: dict[str, Advice] = {
         "`fastsse_limited_total`",
     ),
     "subject_publishes": Advice("too small: 429 for publishers", "`fastsse_limited_total`"),
+    "subject_requests": Advice(
+        "too small: 429 for tickets and renewals of a user with many tabs",
+        "`fastsse_limited_total`",
+    ),
     "subject_replay": Advice(
         "too small: users that come back are told to come later", "`fastsse_limited_total`"
     ),

@@ -22,6 +22,7 @@ from fastsse.auth.tickets import Tickets
 from fastsse.desks.reach import Reach
 from fastsse.errors import BadRequest, FastsseError, Unauthorised
 from fastsse.http.access import Access
+from fastsse.http.allowances import Allowances
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response, json_response
@@ -35,13 +36,14 @@ _PONG: Final = b"p"
 _STREAM_ID_LONGEST: Final = 255
 
 
-def pong_routes(reach: Reach, streams: Streams) -> Paths:
+def pong_routes(allowances: Allowances, reach: Reach, streams: Streams) -> Paths:
     """`/pong`, for streams that are pinged visibly."""
 
     def here(stream_id: bytes, _: bytes) -> bytes | None:
         return b"" if streams.pong(stream_id) else None
 
     def pong(request: Request, exchange: Exchange) -> None:
+        allowances.take_request(request, None)
         stream_id = _stream_id(request)
         _check_given_out(stream_id)
         reach.reach(_PONG, stream_id, b"", partial(_answer_found, exchange))

@@ -1,6 +1,5 @@
 """`POST /events`: a request's body as events, put in order by the hub."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -10,10 +9,9 @@ from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, Forbidden, InvalidEvent, Unauthorised
 from fastsse.events import Event
 from fastsse.http.access import CREDENTIAL_NAMES, Access
+from fastsse.http.allowances import Allowances
 from fastsse.http.batch import event_of_json, events_of_lines
-from fastsse.http.clients import Clients
 from fastsse.http.problems import Problem, problem_of
-from fastsse.http.quotas import Owner, Quotas
 from fastsse.http.request import SWITCHES, Request, Target
 from fastsse.http.responses import Response, json_response
 from fastsse.http.routes import Exchange
@@ -39,8 +37,7 @@ class Intake:
     Arguments:
         hub: orders the events.
         access: says who may publish.
-        clients: tells who they are.
-        quotas: how many publishes a client may send.
+        allowances: how many publishes a client may send.
         log: told of each publish; None when that would write nothing.
         not_granted: what a topic is that the token does not cover.
     """
@@ -49,16 +46,14 @@ class Intake:
         self,
         hub: Hub,
         access: Access,
-        clients: Clients,
-        quotas: Quotas,
+        allowances: Allowances,
         log: AccessLog | None,
         not_granted: type[Forbidden] | type[Unauthorised] = Forbidden,
     ) -> None:
         self._not_granted = not_granted
         self._hub = hub
         self._access = access
-        self._clients = clients
-        self._quotas = quotas
+        self._allowances = allowances
         self._log = log
 
     def admit(self, request: Request) -> None:
@@ -69,8 +64,8 @@ class Intake:
             accepted = b"Accept-Encoding: identity\r\n"
             detail = "Compressed bodies are not accepted."
             raise Problem(415, detail, field="Content-Encoding", header_lines=accepted)
-        if self._quotas.active:
-            self._take_allowance(request)
+        if self._allowances.active:
+            self._allowances.take_publish(request)
 
     def publish(
         self,
@@ -81,17 +76,21 @@ class Intake:
     ) -> None:
         """Publishes all events or none for a request that was admitted, and answers it.
 
-        Raises Forbidden when a topic is reserved, and `not_granted` when the token does not cover
-        one.
+        Raises Forbidden when a topic is reserved, `not_granted` when the token does not cover
+        one, and Problem (429) for a subject over its limit that was not known before.
         """
+        is_counted = request.pending is None
 
         def allowed(rights: Rights | None) -> None:
+            if not is_counted and self._allowances.active:
+                request.rights = rights
+                self._allowances.take_publish_late(request)
             for event in events:
                 if rights is not None and not rights.covers_publish(event.topics):
                     raise self._not_granted("The token's mercure.publish lacks a topic.")
                 check_not_reserved(event.topics)
-            if self._quotas.active:
-                self._quotas.published_more(self._owner(request), len(events) - 1)
+            if self._allowances.active:
+                self._allowances.published_more(request, len(events) - 1)
             self._hub.publish(events, done)
 
         def done(outcome: Published | FastsseError) -> None:
@@ -104,18 +103,6 @@ class Intake:
                 self._log.published(exchange.peer(), len(events), len(request.body), status)
 
         self._access.publisher(request, exchange, allowed)
-
-    def _owner(self, request: Request) -> Owner:
-        forwarded = request.headers.get(b"x-forwarded-for")
-        client = self._clients.address(request.peer, forwarded)
-        rights = request.rights
-        return self._quotas.owner(client, None if rights is None else rights.subject)
-
-    def _take_allowance(self, request: Request) -> None:
-        wait_s = self._quotas.publish_wait_s(self._owner(request))
-        if wait_s:
-            after = b"Retry-After: %d\r\n" % math.ceil(wait_s)
-            raise Problem(429, "This client publishes too much.", header_lines=after)
 
 
 class Publish:

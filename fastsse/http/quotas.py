@@ -19,20 +19,21 @@ __all__ = ["ACCOUNTS_MOST", "Owner", "Quotas"]
 
 ACCOUNTS_MOST: Final = 100_000
 BURST_S: Final = 2.0
-_KINDS: Final = ("streams", "opens", "publishes", "replay")
+_KINDS: Final = ("streams", "opens", "publishes", "requests", "replay")
 # Longer subjects are known by their hash.
 _NAME_LONGEST: Final = 64
 
 
 class _Account:
-    """What one client has used: open streams, and what is left in its three buckets."""
+    """What one client has used: open streams, and what is left in its four buckets."""
 
-    __slots__ = ("at_s", "opens", "publishes", "replay", "streams")
+    __slots__ = ("at_s", "opens", "publishes", "replay", "requests", "streams")
 
     def __init__(self, ledger: "_Ledger", now_s: float) -> None:
         self.streams = 0
         self.opens = _full(ledger.opens)
         self.publishes = _full(ledger.publishes)
+        self.requests = _full(ledger.requests)
         self.replay = _full(ledger.replay)
         self.at_s = now_s
 
@@ -40,15 +41,22 @@ class _Account:
 class _Ledger:
     """The accounts of one side, addresses or subjects."""
 
-    __slots__ = ("_accounts", "active", "opens", "publishes", "replay", "side", "streams")
+    __slots__ = (
+        "_accounts",
+        "active",
+        "opens",
+        "publishes",
+        "replay",
+        "requests",
+        "side",
+        "streams",
+    )
 
-    def __init__(self, side: str, streams: int, opens: int, publishes: int, replay: int) -> None:
+    def __init__(self, side: str, options: LimitOptions) -> None:
         self.side = side
-        self.streams = streams
-        self.opens = opens
-        self.publishes = publishes
-        self.replay = replay
-        self.active = any((streams, opens, publishes, replay))
+        limits: list[int] = [getattr(options, f"{side}_{kind}") for kind in _KINDS]
+        self.streams, self.opens, self.publishes, self.requests, self.replay = limits
+        self.active = any(limits)
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
 
     def __len__(self) -> int:
@@ -66,6 +74,7 @@ class _Ledger:
         account.at_s = now_s
         account.opens = _filled(account.opens, self.opens, span_s)
         account.publishes = _filled(account.publishes, self.publishes, span_s)
+        account.requests = _filled(account.requests, self.requests, span_s)
         account.replay = _filled(account.replay, self.replay, span_s)
         return account
 
@@ -117,8 +126,8 @@ class Quotas:
 
     def __init__(self, options: LimitOptions, time: Callable[[], float]) -> None:
         self._time = time
-        self._addresses = _ledger("address", options)
-        self._subjects = _ledger("subject", options)
+        self._addresses = _Ledger("address", options)
+        self._subjects = _Ledger("subject", options)
         self._sides = (self._addresses, self._subjects)
         self._owners: dict[int, Owner] = {}
         self._first_pages: dict[int, int] = {}
@@ -202,12 +211,25 @@ class Quotas:
         if events:
             self._share(owner, publishes=events)
 
+    def request_wait_s(self, owner: Owner) -> float:
+        """As `publish_wait_s`, of what neither publishes nor opens a stream."""
+        accounts = self._accounts(owner, self._time())
+        for ledger, account in accounts:
+            if ledger.requests and account.requests < 1:
+                self.refused[f"{ledger.side}_requests"] += 1
+                return (1 - account.requests) / ledger.requests
+        for _, account in accounts:
+            account.requests -= 1
+        self._share(owner, requests=1)
+        return 0.0
+
     def others_used(self, use: Use) -> None:
         """Another worker tells what a client used there."""
         account = self._sides[use.side].account(use.name, self._time())
         account.streams += use.streams
         account.opens -= use.opens
         account.publishes -= use.publishes
+        account.requests -= use.requests
         account.replay -= use.replay
 
     def counters(self) -> dict[str, int]:
@@ -230,10 +252,6 @@ class Quotas:
             for ledger, name in zip(self._sides, owner, strict=True)
             if name
         ]
-
-
-def _ledger(side: str, options: LimitOptions) -> _Ledger:
-    return _Ledger(side, *(getattr(options, f"{side}_{kind}") for kind in _KINDS))
 
 
 def _stream_objection(ledger: _Ledger, account: _Account, replays: bool) -> str | None:
