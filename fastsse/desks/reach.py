@@ -4,7 +4,8 @@ A stream's public id says nothing of where it is, and a request about it (a pong
 to any worker. The worker looks among its own streams first; then the desk has all of them look,
 and the one that holds the stream answers. Nobody answers for a stream that is gone, so whoever
 asks waits for a bounded time; the desk itself does not, and keeps nothing: ids that nobody has
-can't use up the questions that a worker may have under way.
+can't use up the questions that a worker may have under way. Where there are other nodes, their
+desks are asked too, and a question says from which node it came.
 """
 
 import asyncio
@@ -21,7 +22,12 @@ SUBJECT: Final = "reach"
 # Questions of one worker that nobody answered yet.
 UNANSWERED_MAX: Final = 10_000
 PATIENCE_S: Final = 2.0
+#: Of a node's name.
+NODE_BYTES: Final = 12
 _NAME_BYTES: Final = 16
+_HEAD_BYTES: Final = NODE_BYTES + _NAME_BYTES
+_HERE: Final = bytes(NODE_BYTES)
+_NOT_ALL: Final = b"-"
 _QUESTION: Final = b"?"
 _ANSWER: Final = b"!"
 
@@ -33,31 +39,56 @@ Reached = Callable[[bytes | FastsseError | None], None]
 
 class ReachDesk:
     """Passes questions about streams on to all workers, and the answers too. Made by
-    `control.Desks`. What is broadcast is `?`, a question's name and the question, or `!`, its name
-    and the answer, which is told without the mark."""
+    `control.Desks`. What is broadcast is `?`, whose question it is (a node's name), a question's
+    name and the question, or `!`, its name and the answer, which is told with whose the question
+    was instead of the mark. Among nodes it is `?` or `!`, the name and the rest."""
 
     def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
         self._broadcast = broadcast
+        self._neighbours = store.neighbours
+        if self._neighbours is not None:
+            self._neighbours.listen(SUBJECT, self._heard)
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Has every worker look."""
-        self._broadcast(_QUESTION + message)
-        answer(b"")
+        """Has every worker look. Answers whether all could be asked, with `+` or `-`."""
+        nodes = self._neighbours
+        is_whole = nodes is None or nodes.say(SUBJECT, _QUESTION + message)
+        self._broadcast(_QUESTION + _HERE + message)
+        answer(b"+" if is_whole else _NOT_ALL)
 
     def told(self, worker: int, message: bytes) -> None:
         """A worker has the stream."""
-        self._broadcast(_ANSWER + message)
+        node, answer = message[:NODE_BYTES], message[NODE_BYTES:]
+        if node == _HERE:
+            self._broadcast(_ANSWER + answer)
+        elif self._neighbours is not None:
+            self._neighbours.say(SUBJECT, _ANSWER + answer, node)
 
     def left(self, worker: int) -> None:
         """Whoever asked about its streams waits in vain."""
 
+    def _heard(self, node: bytes, message: bytes) -> None:
+        mark, rest = message[:1], message[1:]
+        if mark == _ANSWER:
+            self._broadcast(message)
+        elif mark == _QUESTION and len(node) == NODE_BYTES and _is_question(rest):
+            self._broadcast(_QUESTION + node + rest)
+        else:
+            raise ValueError("neither question nor answer")
+
+
+def _is_question(message: bytes) -> bool:
+    """Whether there is all that `_heard` of a worker looks at."""
+    said = message[_NAME_BYTES:]
+    return len(said) > 2 and len(said) >= 2 + said[1]
+
 
 class Reach:
-    """A worker's way to every stream of its node. Loop thread only.
+    """A worker's way to every stream of the service. Loop thread only.
 
     Arguments:
         control: the worker's.
-        is_alone: whether there is no other worker, and so nobody else to ask.
+        is_alone: whether there is no other worker at any node, and so nobody else to ask.
         patience_s: how long others are waited for.
     """
 
@@ -94,6 +125,7 @@ class Reach:
             done(Refused("queue", retry_after_s=1))
             return
         name = secrets.token_bytes(_NAME_BYTES)
+        silence: FastsseError | None = None  # What it means when nobody answers.
 
         def finish(outcome: bytes | FastsseError | None) -> None:
             if self._asked.pop(name, None) is not None:
@@ -101,24 +133,28 @@ class Reach:
                 done(outcome)
 
         def passed_on(answer: bytes | FastsseError) -> None:
+            nonlocal silence
             if isinstance(answer, FastsseError):
                 finish(answer)
+            elif answer == _NOT_ALL:
+                silence = Refused("backbone", retry_after_s=1)
 
-        timer = asyncio.get_running_loop().call_later(self._patience_s, finish, None)
+        timer = asyncio.get_running_loop().call_later(self._patience_s, lambda: finish(silence))
         self._asked[name] = finish
         self._control.ask(SUBJECT, name + question, passed_on)
 
     def _heard(self, message: bytes) -> None:
-        mark, name, said = message[:1], message[1 : 1 + _NAME_BYTES], message[1 + _NAME_BYTES :]
+        mark, message = message[:1], message[1:]
         if mark == _ANSWER:
-            finish = self._asked.get(name)
+            finish = self._asked.get(message[:_NAME_BYTES])
             if finish is not None:
-                finish(said)
+                finish(message[_NAME_BYTES:])
             return
+        whose, said = message[:_HEAD_BYTES], message[_HEAD_BYTES:]
         act = self._acts.get(said[0])
         if act is None:
             return
         end = 2 + said[1]
         answer = act(said[2:end], said[end:])
         if answer is not None:
-            self._control.tell(SUBJECT, name + answer)
+            self._control.tell(SUBJECT, whose + answer)

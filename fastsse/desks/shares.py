@@ -4,8 +4,12 @@ A worker tells the desk ten times a second what was used there since, when anyth
 tells it to the others, who take it from the accounts that they judge by. So every worker judges at
 once, by itself, and a client can use more than its limit only by what several workers let in
 within a tenth of a second. Of a worker that ended its streams are taken back.
+
+Where there are other nodes, the desk tells theirs four times a second what was used in all of its
+workers, and hears the same of them. What streams a node holds is taken back when it is gone.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -19,13 +23,19 @@ __all__ = ["SUBJECT", "Shares", "SharesDesk", "Use"]
 
 SUBJECT: Final = "shares"
 TELL_EVERY_S: Final = 0.1
+TELL_NODES_EVERY_S: Final = 0.25
 # Accounts in one message: of at most 130 bytes each.
 _ACCOUNTS_A_MESSAGE: Final = 1_000
 _HELD: Final = b"h"
 # When the workers of a new desk have told it what they hold.
 _RELEARN_S: Final = 2.0
+# Of an account, in letters.
+_NAME_MOST: Final = 200
 # Whose a message of the desk's own is.
 _NOBODY: Final = -1
+
+
+Account = tuple[int, str]
 
 
 class Use(NamedTuple):
@@ -42,41 +52,97 @@ class Use(NamedTuple):
 
 class SharesDesk:
     """Passes on what was used, and remembers who holds how many streams for which client. Made by
-    `control.Desks`. What is told is a list of uses, or of streams that are held, `h` before it; a
-    broadcast has the worker before it."""
+    `control.Desks`. What is told, also among nodes, is a list of uses, or of streams that are held,
+    `h` before it; a broadcast has the worker before it."""
 
     def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
         self._broadcast = broadcast
-        self._streams: dict[int, dict[tuple[int, str], int]] = {}
+        # By workers, and by the names of other nodes.
+        self._streams: dict[int | bytes, dict[Account, int]] = {}
+        self._untold: dict[Account, list[int]] = {}
+        self._neighbours = store.neighbours
+        if self._neighbours is not None:
+            self._neighbours.listen(SUBJECT, self._heard, self._gone, self._whole)
 
     def told(self, worker: int, message: bytes) -> None:
         """What was used in a worker, or what it held under a desk before this one. O(accounts)."""
-        held = self._streams.setdefault(worker, {})
         if message[:1] == _HELD:
-            held.update(((side, name), count) for side, name, count in orjson.loads(message[1:]))
-            return
-        for side, name, streams, *_ in orjson.loads(message):
-            count = held.get((side, name), 0) + streams
-            if count:
-                held[side, name] = count
-            else:
-                held.pop((side, name), None)
-        self._broadcast(b"[%d,%b]" % (worker, message))
+            held = self._streams.get(worker, {})
+            told = orjson.loads(message[1:])
+            uses = [
+                Use(side, name, count - held.get((side, name), 0)) for side, name, count in told
+            ]
+        else:
+            uses = [Use(*use) for use in orjson.loads(message)]
+            self._broadcast(b"[%d,%b]" % (worker, message))
+        self._hold(worker, uses)
+        self._tell_nodes(uses)
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Tells a worker that is new who holds streams already."""
-        sums: Counter[tuple[int, str]] = Counter()
-        for number, held in self._streams.items():
-            if number != worker:
-                sums.update(held)
+        sums = self._sums(holder for holder in self._streams if holder != worker)
         answer(orjson.dumps([(*account, count) for account, count in sums.items()]))
 
     def left(self, worker: int) -> None:
         """A worker's streams ended with it."""
-        held = self._streams.pop(worker, {})
-        uses = [Use(side, name, -count) for (side, name), count in held.items()]
+        self._tell_nodes(self._take_back(worker))
+
+    def _hold(self, holder: int | bytes, uses: Iterable[Use]) -> None:
+        held = self._streams.setdefault(holder, {})
+        for use in uses:
+            account = use[:2]
+            count = held.get(account, 0) + use.streams
+            if count:
+                held[account] = count
+            else:
+                held.pop(account, None)
+
+    def _take_back(self, holder: int | bytes) -> list[Use]:
+        held = self._streams.pop(holder, {})
+        uses = [Use(*account, -count) for account, count in held.items()]
+        self._tell_workers(uses)
+        return uses
+
+    def _tell_workers(self, uses: Sequence[Use]) -> None:
         for message in _messages(uses):
             self._broadcast(b"[%d,%b]" % (_NOBODY, message))
+
+    def _sums(self, holders: Iterable[int | bytes]) -> Counter[Account]:
+        sums: Counter[Account] = Counter()
+        for holder in holders:
+            sums.update(self._streams[holder])
+        return sums
+
+    # -- other nodes ----------------------------------------------------------------------------
+
+    def _tell_nodes(self, uses: Iterable[Use]) -> None:
+        """Soon, and of each account once."""
+        if self._neighbours is None:
+            return
+        if not self._untold:
+            asyncio.get_running_loop().call_later(TELL_NODES_EVERY_S, self._tell_now)
+        for use in uses:
+            _sum_up(self._untold, use)
+
+    def _tell_now(self) -> None:
+        untold, self._untold = self._untold, {}
+        assert self._neighbours is not None
+        for message in _messages([Use(*account, *sums) for account, sums in untold.items()]):
+            self._neighbours.tell(SUBJECT, message)
+
+    def _whole(self) -> Iterator[bytes]:
+        """What its workers hold, all of which was told."""
+        self._tell_now()
+        sums = self._sums(holder for holder in self._streams if isinstance(holder, int))
+        return _messages([Use(*account, count) for account, count in sums.items()])
+
+    def _heard(self, node: bytes, message: bytes) -> None:
+        uses = _checked(orjson.loads(message))
+        self._hold(node, uses)
+        self._tell_workers(uses)
+
+    def _gone(self, node: bytes) -> None:
+        self._take_back(node)
 
 
 class Shares:
@@ -97,9 +163,9 @@ class Shares:
         self._control = control
         self._call_later = call_later
         self._others_used = others_used
-        self._untold: dict[tuple[int, str], list[int]] = {}
-        self._held: Counter[tuple[int, str]] = Counter()
-        self._others: Counter[tuple[int, str]] = Counter()  # Streams that others hold.
+        self._untold: dict[Account, list[int]] = {}
+        self._held: Counter[Account] = Counter()
+        self._others: Counter[Account] = Counter()  # Streams that others hold.
         control.listen(SUBJECT, self._heard)
         control.on_back.append(self._tell_held)
         self._ask()
@@ -160,7 +226,32 @@ def _whole(use: Sequence[Any]) -> Sequence[Any]:
     return (*use, *(0,) * (len(Use._fields) - len(use)))
 
 
-def _add(counts: Counter[tuple[int, str]], account: tuple[int, str], count: int) -> None:
+def _checked(uses: Any) -> list[Use]:
+    """Uses that came from elsewhere. Raises ValueError for what can't be."""
+    if not isinstance(uses, list):
+        raise ValueError("no list of uses")
+    return list(map(_checked_use, uses))
+
+
+def _checked_use(use: Any) -> Use:
+    try:
+        side, name, *amounts = use
+        made = Use(side, name, *amounts)
+    except TypeError:
+        raise ValueError("no use") from None
+    is_right = made.side in (0, 1) and isinstance(name, str) and len(name) <= _NAME_MOST
+    if not is_right or not all(type(amount) is int for amount in (side, *amounts)):
+        raise ValueError("a use that can't be")
+    return made
+
+
+def _sum_up(sums_of: dict[Account, list[int]], use: Use) -> None:
+    sums = sums_of.setdefault(use[:2], [0, 0, 0, 0])
+    for index, amount in enumerate(use[2:]):
+        sums[index] += amount
+
+
+def _add(counts: Counter[Account], account: tuple[int, str], count: int) -> None:
     """Adds, and keeps no account that came to nothing."""
     counts[account] += count
     if not counts[account]:
