@@ -5,28 +5,23 @@ faster than the log takes it once `pending` events wait; that is counted as drop
 """
 
 import asyncio
-import contextlib
 import time
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
-from redis import exceptions
-
-from fastsse.backbone.redis.link import Address, Backoff
+from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.config.sources import SourceRule
-from fastsse.events import Event
-from fastsse.log import get_logger
-from fastsse.sources.deadletters import DeadLetters
-from fastsse.sources.intake import BATCH_EVENTS, Intake
+from fastsse.sources.intake import BATCH_EVENTS, NS_A_MS, Draft, Intake
 from fastsse.sources.lease import Lease
-from fastsse.sources.payloads import Maker
 from fastsse.sources.templates import compile_pattern, words_of
 
 __all__ = ["ChannelSource"]
 
-log = get_logger("sources")
 # A connection on which nothing comes is asked whether it is alive, and left if it is not.
 PING_S: Final = 5.0
+# What may wait for the log, beside the bound on events.
+WAITING_BYTES: Final = 64 * 1024 * 1024
 
 
 class ChannelSource:
@@ -35,29 +30,20 @@ class ChannelSource:
     Arguments:
         rule: the source.
         address: where its Redis is.
-        maker: makes its events.
-        intake: takes them.
+        intake: takes what it brings.
         lease: None where no other node has the same log.
-        dead_letters: takes what can't become an event.
     """
 
     def __init__(
-        self,
-        rule: SourceRule,
-        address: Address,
-        maker: Maker,
-        intake: Intake,
-        lease: Lease | None,
-        dead_letters: DeadLetters,
+        self, rule: SourceRule, address: Address, intake: Intake, lease: Lease | None
     ) -> None:
-        self._rule = rule
+        self._most: Final = rule.pending
         self._address = address
-        self._maker = maker
         self._intake = intake
         self._lease = lease
-        self._dead_letters = dead_letters
         self._patterns = {text.encode(): compile_pattern(text) for text in rule.channels}
-        self._queue: deque[tuple[int, Event]] = deque()
+        self._queue: deque[tuple[int, Draft]] = deque()
+        self._queued_bytes = 0
         self._queued = asyncio.Event()
 
     async def run(self) -> None:
@@ -72,57 +58,42 @@ class ChannelSource:
         backoff = Backoff()
         while True:
             await backoff.wait()
-            connection = self._address.connection()
             try:
-                async with asyncio.timeout(self._address.timeout_s):
-                    await connection.connect()  # type: ignore[no-untyped-call]
-                    await self._send(connection, b"PSUBSCRIBE", *self._patterns)
-                while True:
-                    await self._read(connection, backoff)
-            except (exceptions.RedisError, OSError, TimeoutError) as error:
-                self._intake.counts["sources_reconnects"] += 1
-                if backoff.tries == 2:
-                    log.warning("A source is away.", source=self._rule.name, why=str(error)[:200])
+                link = await Link.open(self._address, self._hear)
+            except (AnswerLost, Refusal) as fault:
+                self._intake.is_away(str(fault), backoff.tries)
+                continue
+            try:
+                await self._listen(link, backoff)
+            except (AnswerLost, Refusal) as fault:
+                self._intake.is_away(str(fault), backoff.tries)
             finally:
-                with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError):
-                    await connection.disconnect(nowait=True)
+                await link.close()
 
-    async def _read(self, connection: Any, backoff: Backoff) -> None:
-        """One message. A silent connection is asked once, and then not trusted any more."""
-        reading = asyncio.ensure_future(connection.read_response(disconnect_on_error=False))
-        try:
-            done, _ = await asyncio.wait((reading,), timeout=PING_S)
-            if not done:
-                await self._send(connection, b"PING")
-            async with asyncio.timeout(self._address.timeout_s):
-                message = await reading
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        backoff.reset()
-        if isinstance(message, list) and message[0] == b"pmessage":
-            self._take(*message[1:4])
+    async def _listen(self, link: Link, backoff: Backoff) -> None:
+        # One answer to each command.
+        await link.calls([(b"PSUBSCRIBE", pattern) for pattern in self._patterns])
+        while True:
+            self._intake.is_there()
+            backoff.reset()
+            await link.lasts(PING_S)
+            await link.call(b"PING")
 
-    async def _send(self, connection: Any, *command: bytes) -> None:
-        packed = b"".join(connection.pack_command(*command))
-        await connection.send_packed_command(packed, check_health=False)
-
-    def _take(self, pattern: bytes, channel: bytes, payload: bytes) -> None:
+    def _hear(self, pattern: bytes, channel: bytes, payload: bytes) -> None:
         if self._lease is not None and not self._lease.is_held:
             return
-        try:
-            words = words_of(self._patterns[pattern], channel.decode())
-            event = self._maker.make(payload, words)
-        except (ValueError, KeyError) as error:
-            name = channel.decode("utf-8", "replace")
-            self._intake.skipped(name, str(error))
-            self._dead_letters.add(name, str(error), payload)
-            return
-        if len(self._queue) >= self._rule.pending:
+        if len(self._queue) >= self._most or self._queued_bytes + len(payload) > WAITING_BYTES:
             self._intake.counts["sources_dropped"] += 1
             return
-        self._queue.append((time.monotonic_ns(), event))
-        self._queued.set()
+        draft = self._intake.draft(
+            channel.decode("utf-8", "replace"),
+            payload,
+            lambda: words_of(self._patterns[pattern], channel),
+        )
+        if draft is not None:
+            self._queue.append((time.monotonic_ns(), draft))
+            self._queued_bytes += len(payload)
+            self._queued.set()
 
     async def _hand_on(self) -> None:
         while True:
@@ -130,10 +101,10 @@ class ChannelSource:
             self._queued.clear()
             while self._queue:
                 waited_ns = time.monotonic_ns() - self._queue[0][0]
-                self._intake.lag_ms = waited_ns // 1_000_000
+                self._intake.is_behind(waited_ns // NS_A_MS)
                 count = min(len(self._queue), BATCH_EVENTS)
                 # They keep their places until they are taken, so that `pending` bounds all.
                 await self._intake.take([self._queue[index][1] for index in range(count)])
                 for _ in range(count):
-                    self._queue.popleft()
-            self._intake.lag_ms = 0
+                    self._queued_bytes -= len(self._queue.popleft()[1].payload)
+            self._intake.is_level()

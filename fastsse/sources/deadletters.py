@@ -1,56 +1,113 @@
 """Dead letters: what could not become an event, kept in a stream for somebody to look at."""
 
 import asyncio
+from collections import Counter, deque
 from typing import Final
 
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.link import Address, Link
+from fastsse.backbone.redis.health import SkipLog
+from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.log import get_logger
 
 __all__ = ["DeadLetters"]
 
 log = get_logger("sources")
-# The stream keeps about so many; so many may wait to be written.
+# The stream keeps about so many; so many, and of so many bytes, may wait to be written.
 KEPT: Final = 10_000
 WAITING_MOST: Final = 1_000
+WAITING_BYTES: Final = 16 * 1024 * 1024
+# What waits at the end is still written, if that can be done in this time.
+END_S: Final = 0.5
+
+Letter = tuple[str, str, bytes]
+"""Where it comes from, what is wrong with it, and what it was."""
 
 
 class DeadLetters:
-    """Writes to a source's dead-letter stream, if it has one; never holds the source up."""
+    """Writes to a source's dead-letter stream, if it has one; never holds the source up.
 
-    def __init__(self, address: Address, stream: str | None, source: str) -> None:
+    Arguments:
+        address: where the stream is.
+        stream: its name; None writes nothing.
+        source: the source's name.
+        counts: has those that are lost.
+    """
+
+    def __init__(
+        self, address: Address, stream: str | None, source: str, counts: "Counter[str]"
+    ) -> None:
         self._address = address
         self._stream = stream
         self._source = source
-        self._letters: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(WAITING_MOST)
+        self._counts = counts
+        self._letters: deque[Letter] = deque()
+        self._waiting_bytes = 0
+        self._added = asyncio.Event()
+        self._losses = SkipLog()
 
     def add(self, origin: str, why: str, payload: bytes) -> None:
-        """Has a letter written. When too many wait already it is only in the log."""
-        if self._stream is not None and not self._letters.full():
-            self._letters.put_nowait((origin, why, payload))
+        """Has a letter written. When too much waits already it is lost, and counted."""
+        if self._stream is None:
+            return
+        is_full = len(self._letters) >= WAITING_MOST
+        if is_full or self._waiting_bytes + len(payload) > WAITING_BYTES:
+            self._lose("too much waits to be written")
+            return
+        self._letters.append((origin, why, payload))
+        self._waiting_bytes += len(payload)
+        self._added.set()
 
     async def run(self) -> None:
-        """Writes until it is cancelled."""
-        while True:
-            letter = await self._letters.get()
+        """Writes until it is cancelled, and then what waits, while that is quick."""
+        try:
+            while True:
+                await self._added.wait()
+                self._added.clear()
+                await self._write_waiting()
+        finally:
+            try:
+                async with asyncio.timeout(END_S):
+                    await self._write_waiting()
+            except TimeoutError:
+                log.warning("Dead letters are lost.", source=self._source, count=len(self._letters))
+
+    async def _write_waiting(self) -> None:
+        backoff = Backoff()
+        while self._letters:
+            await backoff.wait()
             try:
                 link = await Link.open(self._address)
-            except (AnswerLost, Refusal) as fault:
-                log.warning("A dead letter is lost.", source=self._source, why=str(fault))
+            except (AnswerLost, Refusal):
                 continue
             try:
-                await self._write(link, letter)
-                while not self._letters.empty():
-                    await self._write(link, self._letters.get_nowait())
-            except (AnswerLost, Refusal) as fault:
-                log.warning("A dead letter is lost.", source=self._source, why=str(fault))
+                await self._write_over(link, backoff)
+            except AnswerLost:
+                continue
             finally:
                 await link.close()
 
-    async def _write(self, link: Link, letter: tuple[str, str, bytes]) -> None:
+    async def _write_over(self, link: Link, backoff: Backoff) -> None:
+        while self._letters:
+            try:
+                await self._write(link, self._letters[0])
+            except Refusal as refusal:
+                self._lose(str(refusal))
+            _, _, payload = self._letters.popleft()
+            self._waiting_bytes -= len(payload)
+            backoff.reset()
+
+    async def _write(self, link: Link, letter: Letter) -> None:
         origin, why, payload = letter
         assert self._stream is not None
         await link.call(
             b"XADD", self._stream, b"MAXLEN", b"~", KEPT, b"*",
             b"source", self._source, b"origin", origin, b"why", why, b"payload", payload,
         )  # fmt: skip
+
+    def _lose(self, why: str) -> None:
+        self._counts["sources_letters_lost"] += 1
+        unlogged = self._losses.take(asyncio.get_running_loop().time())
+        if unlogged is not None:
+            log.warning(
+                "A dead letter is lost.", source=self._source, why=why, unlogged_before=unlogged
+            )

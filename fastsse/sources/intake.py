@@ -1,47 +1,123 @@
-"""The way from a source into the log: one batch at a time, tried until it is taken."""
+"""The way from a source into the log: what it brings becomes events, one batch at a time is tried
+until the log takes it, and what can't be an event is set aside."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from fastsse.backbone.redis.health import SkipLog
+from fastsse.backbone.redis.health import Outage, SkipLog
 from fastsse.backbone.redis.link import Backoff
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
 from fastsse.log import get_logger
+from fastsse.sources.deadletters import DeadLetters
+from fastsse.sources.payloads import Maker
 
-__all__ = ["BATCH_EVENTS", "Intake", "Publish"]
+__all__ = ["BATCH_EVENTS", "NS_A_MS", "Draft", "Intake", "Publish"]
 
 log = get_logger("sources")
 BATCH_EVENTS: Final = 200
+NS_A_MS: Final = 1_000_000
 
 Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 """Appends a batch; calls back once with a FastsseError or something else."""
 
 
+class Draft(NamedTuple):
+    """An event on its way, with what it was made of, should the log not allow it."""
+
+    event: Event
+    origin: str
+    payload: bytes
+
+
 class Intake:
-    """What a source needs of the server, and what it counts.
+    """What a source needs of the server, and what it counts. Loop thread only.
 
     Arguments:
         name: the source's.
+        maker: makes its events.
         publish: appends events.
         counts: shared by all sources.
-
-    Attributes:
-        lag_ms: how far behind the source is.
+        dead_letters: takes what can't become an event.
     """
 
-    def __init__(self, name: str, publish: Publish, counts: "Counter[str]") -> None:
+    def __init__(
+        self,
+        name: str,
+        maker: Maker,
+        publish: Publish,
+        counts: "Counter[str]",
+        dead_letters: DeadLetters,
+    ) -> None:
         self.name: Final = name
-        self.lag_ms = 0
         self.counts: Final = counts
+        self._maker = maker
         self._publish = publish
+        self._dead_letters = dead_letters
         self._skips = SkipLog()
+        self._outage = Outage("A source is away.", "A source is there again.", source=name)
+        self._away_since_ns: int | None = None
+        self._behind_since_ns: int | None = None
 
-    async def take(self, events: Sequence[Event]) -> None:
-        """Publishes a batch; returns when it was acknowledged. A log that refuses is asked again
-        for as long as it takes; what it will never take is counted as skipped."""
+    @property
+    def lag_ms(self) -> int:
+        """How old the oldest is that the log has not yet; at least as old as the last news."""
+        moments = (self._away_since_ns, self._behind_since_ns)
+        known = [moment for moment in moments if moment is not None]
+        return (time.monotonic_ns() - min(known)) // NS_A_MS if known else 0
+
+    def is_behind(self, age_ms: int) -> None:
+        """The oldest that is not in the log is so old."""
+        self._behind_since_ns = time.monotonic_ns() - age_ms * NS_A_MS
+
+    def is_level(self) -> None:
+        """The log has all."""
+        self._behind_since_ns = None
+
+    def is_away(self, why: str, tries: int) -> None:
+        """The source can't be read. A connection that is cut and comes back at once is counted,
+        and not worth a record."""
+        self.counts["sources_reconnects"] += 1
+        if self._away_since_ns is None:
+            self._away_since_ns = time.monotonic_ns()
+        if tries > 1:
+            self._outage.lasts(why, asyncio.get_running_loop().time())
+
+    def is_there(self) -> None:
+        """The source can be read."""
+        self._away_since_ns = None
+        self._outage.is_over()
+
+    def draft(
+        self, origin: str, payload: bytes, words: Callable[[], Mapping[str, str]]
+    ) -> Draft | None:
+        """The event of a payload; None for what is bad, which is set aside.
+
+        `words` are for the templates; they may raise ValueError too.
+        """
+        try:
+            return Draft(self._maker.make(payload, words()), origin, payload)
+        except ValueError as error:
+            self._set_aside(origin, str(error), payload)
+            return None
+
+    async def take(self, drafts: Sequence[Draft]) -> None:
+        """Publishes; returns when all was acknowledged. A log that refuses is asked again for as
+        long as it takes; what it will never take is set aside."""
+        first = size_bytes = 0
+        for index, draft in enumerate(drafts):
+            size_bytes += len(draft.payload)
+            # A batch is no larger than one that a publisher could send.
+            if size_bytes > self._maker.max_bytes and index > first:
+                await self._take_batch(drafts[first:index])
+                first, size_bytes = index, len(draft.payload)
+        await self._take_batch(drafts[first:])
+
+    async def _take_batch(self, drafts: Sequence[Draft]) -> None:
+        events = [draft.event for draft in drafts]
         backoff = Backoff()
         while events:
             await backoff.wait()
@@ -50,23 +126,10 @@ class Intake:
                 self.counts["sources_refused"] += 1
                 continue
             if isinstance(outcome, FastsseError):
-                await self._take_apart(events, outcome)
-                return
-            self.counts["sources_events"] += len(events)
+                await self._take_apart(drafts, outcome)
+            else:
+                self.counts["sources_events"] += len(events)
             return
-
-    def skipped(self, what: str, why: str) -> None:
-        """Something that can't become an event was left out."""
-        self.counts["sources_skipped"] += 1
-        unlogged = self._skips.take(asyncio.get_running_loop().time())
-        if unlogged is not None:
-            log.warning(
-                "A source's entry was skipped.",
-                source=self.name,
-                entry=what,
-                why=why,
-                unlogged_before=unlogged,
-            )
 
     async def _append(self, events: Sequence[Event]) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -78,10 +141,23 @@ class Intake:
         self._publish(events, done)
         return await answer
 
-    async def _take_apart(self, events: Sequence[Event], error: FastsseError) -> None:
-        """One of them is not allowed here (a rule for event types): the others still go."""
-        if len(events) == 1:
-            self.skipped(events[0].topics[0], str(error))
+    async def _take_apart(self, drafts: Sequence[Draft], error: FastsseError) -> None:
+        """One of them is not allowed here: the others still go."""
+        if len(drafts) == 1:
+            self._set_aside(drafts[0].origin, str(error), drafts[0].payload)
             return
-        for event in events:
-            await self.take((event,))
+        for draft in drafts:
+            await self._take_batch((draft,))
+
+    def _set_aside(self, origin: str, why: str, payload: bytes) -> None:
+        self.counts["sources_skipped"] += 1
+        self._dead_letters.add(origin, why, payload)
+        unlogged = self._skips.take(asyncio.get_running_loop().time())
+        if unlogged is not None:
+            log.warning(
+                "A source's entry was skipped.",
+                source=self.name,
+                entry=origin,
+                why=why,
+                unlogged_before=unlogged,
+            )

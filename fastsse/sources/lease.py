@@ -5,6 +5,7 @@ import os
 from typing import Final
 
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.health import Outage
 from fastsse.backbone.redis.link import Address, Backoff, Link
 
 __all__ = ["Lease"]
@@ -24,13 +25,22 @@ _GIVE_UP: Final = (
 class Lease:
     """A key that one holder has; who ends gives it up, who dies loses it within 3 s.
 
+    Arguments:
+        address, key: where it lies.
+        source: whose it is, for the log.
+
     Attributes:
         is_held: whether this node has it. It is given up in time when it can't be renewed.
     """
 
-    def __init__(self, address: Address, key: bytes) -> None:
+    def __init__(self, address: Address, key: bytes, source: str) -> None:
         self._address = address
         self._key = key
+        self._outage = Outage(
+            "It can't be told which node takes a source's channels.",
+            "Nodes agree again who takes a source's channels.",
+            source=source,
+        )
         self._holder: Final = os.urandom(12).hex().encode()
         self._until_s = 0.0
 
@@ -42,15 +52,16 @@ class Lease:
         """Asks for it, and renews it, until it is cancelled."""
         backoff = Backoff()
         while True:
+            await backoff.wait()
             try:
-                await backoff.wait()
                 link = await Link.open(self._address)
-            except (AnswerLost, Refusal):
+            except (AnswerLost, Refusal) as fault:
+                self._fails(fault, backoff)
                 continue
             try:
                 await self._renew(link, backoff)
-            except (AnswerLost, Refusal):
-                continue
+            except (AnswerLost, Refusal) as fault:
+                self._fails(fault, backoff)
             finally:
                 if self.is_held:
                     await self._give_up(link)
@@ -64,7 +75,13 @@ class Lease:
             # A part of its life is kept as a reserve, for clocks that do not run alike.
             self._until_s = asked_s + 0.9 * LIFE_MS / 1000 if has_it else 0.0
             backoff.reset()
-            await asyncio.sleep(RENEWAL_S)
+            self._outage.is_over()
+            await link.lasts(RENEWAL_S)
+
+    def _fails(self, fault: Exception, backoff: Backoff) -> None:
+        # A connection that is cut and comes back at once is not worth a record.
+        if backoff.tries > 1:
+            self._outage.lasts(str(fault), asyncio.get_running_loop().time())
 
     async def _give_up(self, link: Link) -> None:
         self._until_s = 0.0

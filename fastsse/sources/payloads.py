@@ -22,6 +22,9 @@ class Maker:
     Arguments:
         rule: the source.
         max_bytes: what a payload may have.
+
+    Attributes:
+        max_bytes: see there.
     """
 
     def __init__(self, rule: SourceRule, max_bytes: int) -> None:
@@ -29,11 +32,11 @@ class Maker:
         self._event = None if rule.event is None else Template(rule.event)
         self._has_envelope = rule.payload == "envelope"
         self._private = rule.private
-        self._max_bytes = max_bytes
+        self.max_bytes: Final = max_bytes
 
     def make(self, payload: bytes, words: Mapping[str, str]) -> Event:
         """The event of a payload. Raises ValueError that says what is wrong with it."""
-        if len(payload) > self._max_bytes:
+        if len(payload) > self.max_bytes:
             raise ValueError("the payload is larger than max_body")
         try:
             event = (
@@ -66,7 +69,7 @@ class Maker:
             raise ValueError("private must be true or false")
         return Event(
             members["topic"],
-            data if isinstance(data, str) else orjson.dumps(data),
+            data if isinstance(data, str) else _json(data),
             members["event"] if "event" in members else self._type(words),
             members.get("id"),
             members.get("retry"),
@@ -75,3 +78,10 @@ class Maker:
 
     def _type(self, words: Mapping[str, str]) -> str | None:
         return None if self._event is None else self._event.fill(words)
+
+
+def _json(data: Any) -> bytes:
+    try:
+        return orjson.dumps(data)
+    except TypeError:
+        raise ValueError("data is nested too deep") from None

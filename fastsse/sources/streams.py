@@ -1,166 +1,175 @@
 """Streams: the entries of a Redis stream as events, each at least once.
 
 A consumer group keeps the place. An entry is confirmed when the log has its event, so whatever
-ends here or there, it is read again: by this node, or by another that finds it was left alone.
+ends here or there, it is read again: by this node, or by another that finds it was left alone. A
+node that ends in order leaves nothing to be found: what it had is handed back, and read first.
 """
 
 import asyncio
-import os
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import orjson
 
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
 from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.config.sources import SourceRule
-from fastsse.events import Event
-from fastsse.log import get_logger
-from fastsse.sources.deadletters import DeadLetters
-from fastsse.sources.intake import BATCH_EVENTS, Intake
-from fastsse.sources.payloads import Maker
+from fastsse.sources.group import Entries, Group, id_of
+from fastsse.sources.intake import BATCH_EVENTS, Draft, Intake
 
 __all__ = ["StreamSource"]
 
-log = get_logger("sources")
-BLOCK_MS: Final = 1_000
-# An entry that somebody read and did not confirm for so long is taken over.
-LEFT_ALONE_MS: Final = 10_000
+# How often is looked for what others left alone.
 LOOK_S: Final = 5.0
-
-Entries = Sequence[tuple[bytes, Sequence[bytes] | None]]
+# What is under way may end by itself for so long, and then be handed back.
+END_S: Final = 0.6
+RELEASE_S: Final = 0.4
+# What one read should not be much above; entries are read one by one if they are so large.
+READ_BYTES: Final = 4 * 1024 * 1024
+# Longer ones make no topic, and need not be decoded to see that.
+WORD_MAX_BYTES: Final = 1024
+# An id below this many ms was given by hand and tells no time.
+TIMES_FROM_MS: Final = 1_000_000_000_000
 
 
 class StreamSource:
-    """Reads one source's stream. Arguments as ChannelSource."""
+    """Reads one source's stream.
 
-    def __init__(
-        self,
-        rule: SourceRule,
-        address: Address,
-        maker: Maker,
-        intake: Intake,
-        dead_letters: DeadLetters,
-        left_alone_ms: int = LEFT_ALONE_MS,
-    ) -> None:
+    Arguments:
+        rule: the source.
+        address: where its Redis is.
+        intake: takes what it brings.
+    """
+
+    def __init__(self, rule: SourceRule, address: Address, intake: Intake) -> None:
         assert rule.stream is not None
-        self._stream = rule.stream.encode()
-        self._group = rule.group.encode()
-        self._rule = rule
-        self._count = min(rule.pending, BATCH_EVENTS)
+        self._stream: Final = rule.stream
+        self._field: Final = rule.field.encode()
+        self._group = Group(rule.stream, rule.group)
+        self._most: Final = min(rule.pending, BATCH_EVENTS)
+        self._count = self._most
         self._address = address
-        self._maker = maker
         self._intake = intake
-        self._dead_letters = dead_letters
-        self._left_alone_ms = left_alone_ms
-        self._consumer: Final = os.urandom(8).hex().encode()
         self._look_at_s = 0.0
+        self._is_ending = False
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Runs until it is cancelled; then ends in order, within a second."""
+        following = asyncio.create_task(self._follow())
+        try:
+            await asyncio.shield(following)
+        finally:
+            self._is_ending = True
+            await asyncio.wait((following,), timeout=END_S)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _follow(self) -> None:
         backoff = Backoff()
-        while True:
+        while not self._is_ending:
             await backoff.wait()
             try:
                 link = await Link.open(self._address)
             except (AnswerLost, Refusal) as fault:
-                self._is_away(fault, backoff)
+                self._intake.is_away(str(fault), backoff.tries)
                 continue
             try:
-                await self._begin(link)
-                while True:
-                    await self._read(link)
-                    backoff.reset()
+                await self._read_on(link, backoff)
             except (AnswerLost, Refusal) as fault:
-                self._is_away(fault, backoff)
+                self._intake.is_away(str(fault), backoff.tries)
             finally:
-                await link.close()
+                await self._let_go(link)
 
-    def _is_away(self, fault: Exception, backoff: Backoff) -> None:
-        self._intake.counts["sources_reconnects"] += 1
-        if backoff.tries == 2:
-            log.warning("A source is away.", source=self._rule.name, why=str(fault))
+    async def _let_go(self, link: Link) -> None:
+        if self._is_ending:
+            try:
+                async with asyncio.timeout(RELEASE_S):
+                    await self._group.release(link)
+            except TimeoutError:
+                pass  # It is taken over later.
+        await link.close()
 
-    async def _begin(self, link: Link) -> None:
-        """Makes the group where there is none: it begins with what comes from now on."""
-        try:
-            await link.call(b"XGROUP", b"CREATE", self._stream, self._group, b"$", b"MKSTREAM")
-        except Refusal as refusal:
-            if "BUSYGROUP" not in str(refusal):
-                raise
+    async def _read_on(self, link: Link, backoff: Backoff) -> None:
+        await self._group.begin(link)
         self._look_at_s = 0.0
-
-    async def _read(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._look_at_s:
-            self._look_at_s = loop.time() + LOOK_S
-            await self._take_over(link)
-        answer: Any = await link.call(
-            b"XREADGROUP", b"GROUP", self._group, self._consumer, b"COUNT", self._count,
-            b"BLOCK", BLOCK_MS, b"STREAMS", self._stream, b">",
-            wait_s=BLOCK_MS / 1000,
-        )  # fmt: skip
-        if answer:
-            await self._take(link, answer[0][1])
-        else:
-            self._intake.lag_ms = 0
+        while not self._is_ending:
+            if loop.time() >= self._look_at_s:
+                self._look_at_s = loop.time() + LOOK_S
+                await self._take_over(link)
+                await self._group.tidy(link)
+            entries = await self._group.read(link, self._count)
+            self._intake.is_there()
+            backoff.reset()
+            await self._take(link, entries)
 
     async def _take_over(self, link: Link) -> None:
-        """What another consumer, or this node before, read and never confirmed."""
+        """What this reader, or another one, took and never confirmed."""
+        await self._take_own(link)
         place = b"0-0"
-        while True:
-            answer: Any = await link.call(
-                b"XAUTOCLAIM", self._stream, self._group, self._consumer, self._left_alone_ms,
-                place, b"COUNT", self._count,
-            )  # fmt: skip
-            place, entries = answer[0], answer[1]
-            await self._take(link, [entry for entry in entries if entry is not None])
+        while not self._is_ending:
+            place = await self._group.claim(link, place, self._most)
+            await self._take_own(link)
             if place == b"0-0":
                 return
+
+    async def _take_own(self, link: Link) -> None:
+        while not self._is_ending:
+            entries = await self._group.read_own(link, self._count)
+            if not entries:
+                return
+            await self._take(link, entries)
 
     async def _take(self, link: Link, entries: Entries) -> None:
         """Publishes entries and confirms them; what is bad is set aside and confirmed too."""
         if not entries:
+            self._intake.is_level()
             return
-        events: list[Event] = []
-        for entry_id, fields in entries:
-            if fields is None:  # Deleted since it was read.
-                continue
-            try:
-                events.append(self._event(fields))
-            except ValueError as error:
-                name = entry_id.decode()
-                self._intake.skipped(name, str(error))
-                self._dead_letters.add(name, str(error), _all_fields(fields))
-        newest_ms = int(entries[-1][0].partition(b"-")[0])
-        self._intake.lag_ms = max(0, time.time_ns() // 1_000_000 - newest_ms)
-        await self._intake.take(events)
-        ids = [entry_id for entry_id, _ in entries]
-        await link.call(b"XACK", self._stream, self._group, *ids)
+        self._intake.is_behind(_age_ms(entries[0][0]))
+        drafts = [
+            draft
+            for entry_id, fields in entries
+            if fields is not None and (draft := self._draft(entry_id, fields))
+        ]
+        await self._intake.take(drafts)
+        self._suit_count(entries)
+        await self._group.confirm(link, [entry_id for entry_id, _ in entries])
 
-    def _event(self, fields: Sequence[bytes]) -> Event:
+    def _draft(self, entry_id: bytes, fields: Sequence[bytes]) -> Draft | None:
         pairs = dict(zip(fields[::2], fields[1::2], strict=True))
-        words = {
-            f"field.{name.decode()}": value.decode("utf-8", "surrogateescape")
-            for name, value in pairs.items()
-            if len(value) <= 1024 and _is_text(name)
-        }
-        payload = pairs.get(self._rule.field.encode())
+        payload = pairs.get(self._field)
         if payload is None:
-            payload = _all_fields(fields)
-        return self._maker.make(payload, words | {"stream": self._stream.decode()})
+            payload = _all_fields(pairs)
+        return self._intake.draft(entry_id.decode(), payload, lambda: self._words(pairs))
+
+    def _words(self, pairs: Mapping[bytes, bytes]) -> dict[str, str]:
+        words = {
+            f"field.{name.decode('utf-8', 'replace')}": value.decode("utf-8", "surrogateescape")
+            for name, value in pairs.items()
+            if len(value) <= WORD_MAX_BYTES
+        }
+        return words | {"stream": self._stream}
+
+    def _suit_count(self, entries: Entries) -> None:
+        """Fewer at once when they are large."""
+        size_bytes = sum(sum(map(len, fields)) for _, fields in entries if fields is not None)
+        if size_bytes > READ_BYTES:
+            self._count = max(1, self._count // 2)
+        elif len(entries) == self._count:
+            self._count = min(self._most, self._count * 2)
 
 
-def _is_text(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _age_ms(entry_id: bytes) -> int:
+    ms, _ = id_of(entry_id)
+    return max(0, time.time_ns() // 1_000_000 - ms) if ms >= TIMES_FROM_MS else 0
 
 
-def _all_fields(fields: Sequence[bytes]) -> bytes:
+def _all_fields(pairs: Mapping[bytes, bytes]) -> bytes:
     """All fields as one JSON object."""
-    texts = [field.decode("utf-8", "replace") for field in fields]
-    return orjson.dumps(dict(zip(texts[::2], texts[1::2], strict=True)))
+    return orjson.dumps(
+        {
+            name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+            for name, value in pairs.items()
+        }
+    )

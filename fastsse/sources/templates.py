@@ -9,8 +9,7 @@ from fastsse.config.sources import PLACEHOLDER
 __all__ = ["Template", "compile_pattern", "words_of"]
 
 # A longer channel could be no topic, and would cost the pattern's wildcards too much.
-CHANNEL_MAX: Final = 1024
-_GLOB_PART: Final = re.compile(r"\\(.)|(\*+)|(\?)|\[(\^?)((?:\\.|[^\]\\])*)\]|(.)", re.DOTALL)
+CHANNEL_MAX_BYTES: Final = 1024
 
 
 class Template:
@@ -32,26 +31,58 @@ class Template:
             raise ValueError(f"has no {error.args[0]}") from None
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A glob as Redis has them, its wildcards as groups: `*`, `?`, `[ab]`, `[^a]`, `\\x`."""
-    parts = []
-    for escaped, many, one, negated, members, plain in _GLOB_PART.findall(pattern):
-        if many:
-            parts.append("(.*)")
-        elif one:
-            parts.append("(.)")
-        elif members:
-            kept = re.sub(r"\\(.)|([\[&~|])", r"\\\1\2", members)
-            parts.append(f"([{negated}{kept}])")
+def compile_pattern(pattern: str) -> re.Pattern[bytes]:
+    """A glob as Redis reads it, byte by byte, its wildcards as groups: `*`, `?`, `[ab]`, `[^a]`,
+    `[a-c]`, `\\x`."""
+    text = pattern.encode()
+    parts, at = [], 0
+    while at < len(text):
+        sign = text[at : at + 1]
+        at += 1
+        if sign == b"*":
+            parts.append(b"(.*)")
+            while text[at : at + 1] == b"*":
+                at += 1
+        elif sign == b"?":
+            parts.append(b"(.)")
+        elif sign == b"[":
+            members, at = _compile_members(text, at)
+            parts.append(b"(%b)" % members)
         else:
-            parts.append(re.escape(escaped or plain))
-    return re.compile("".join(parts), re.DOTALL)
+            if sign == b"\\" and at < len(text):
+                sign, at = text[at : at + 1], at + 1
+            parts.append(re.escape(sign))
+    return re.compile(b"".join(parts), re.DOTALL)
 
 
-def words_of(pattern: re.Pattern[str], channel: str) -> dict[str, str]:
-    """What a template can say of a channel. Raises ValueError for a name that is too long."""
-    if len(channel) > CHANNEL_MAX:
+def _compile_members(text: bytes, at: int) -> tuple[bytes, int]:
+    """What stands in brackets, from behind the first, and where the text goes on. One that is not
+    closed ends with the text; `a-c` is what lies between, in whatever order."""
+    is_negated = text[at : at + 1] == b"^"
+    at += is_negated
+    ranges = b""
+    while at < len(text) and text[at] != ord("]"):
+        if text[at] == ord("\\") and at + 1 < len(text):
+            low = high = text[at + 1]
+            at += 2
+        elif text[at + 1 : at + 2] == b"-" and at + 2 < len(text):
+            low, high = sorted((text[at], text[at + 2]))
+            at += 3
+        else:
+            low = high = text[at]
+            at += 1
+        ranges += b"\\x%02x-\\x%02x" % (low, high)
+    if not ranges:
+        return (b"." if is_negated else b"(?!)"), at + 1
+    return b"[%b%b]" % (b"^" if is_negated else b"", ranges), at + 1
+
+
+def words_of(pattern: re.Pattern[bytes], channel: bytes) -> dict[str, str]:
+    """What a template can say of a channel. Raises ValueError for a name that is too long, or is
+    no text."""
+    if len(channel) > CHANNEL_MAX_BYTES:
         raise ValueError("the channel's name is too long")
     found = pattern.fullmatch(channel)
     groups = found.groups() if found is not None else ()
-    return {"channel": channel} | {str(index): text for index, text in enumerate(groups, 1)}
+    words = {str(index): text.decode() for index, text in enumerate(groups, 1)}
+    return words | {"channel": channel.decode()}

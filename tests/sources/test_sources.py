@@ -3,39 +3,15 @@
 import asyncio
 import pathlib
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 
-from fastsse.sources import lease, streams
+from fastsse.sources import lease
 from tests.redis import cluster
 from tests.redis.cluster import subscribers, until
 from tests.redis.proxy import Proxy
 from tests.redis.server import RedisServer
-
-CHANNELS = {"name": "orders", "channels": ["orders.*"], "topic": "orders/{1}", "event": "{1}"}
-STREAM = {"name": "jobs", "stream": "jobs", "topic": "t"}
-
-
-def listens(redis: RedisServer) -> bool:
-    return bool(redis.client.pubsub_numpat())
-
-
-def has_group(redis: RedisServer) -> bool:
-    return bool(redis.client.exists("jobs")) and bool(redis.client.xinfo_groups("jobs"))
-
-
-async def metric(url: str, name: str) -> float:
-    lines = (await cluster.get(url, "/metrics")).text.splitlines()
-    return float(next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(name)))
-
-
-async def until_metric(url: str, name: str, least: float) -> None:
-    for _ in range(600):
-        if await metric(url, name) >= least:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{name} never was {least}")
+from tests.sources.flows import CHANNELS, STREAM, has_group, listens, metric, until_metric
 
 
 async def test_a_program_that_publishes_to_channels_reaches_streams(redis: RedisServer) -> None:
@@ -108,7 +84,7 @@ async def test_a_channel_source_comes_back_after_its_redis_was_away(redis: Redis
 
 
 async def test_every_entry_of_a_stream_becomes_an_event(redis: RedisServer) -> None:
-    source: dict[str, Any] = STREAM | {
+    source = STREAM | {
         "url": redis.url,
         "event": "{field.kind}",
         "payload": "envelope",
@@ -130,43 +106,6 @@ async def test_every_entry_of_a_stream_becomes_an_event(redis: RedisServer) -> N
         await until(lambda: redis.client.xlen("dead") == 2)
         assert await metric(url, 'fastsse_sources_total{what="events"}') == 451
         await until_metric(url, 'fastsse_sources_total{what="skipped"}', 2)
-
-
-async def test_a_stream_s_place_is_kept_while_nobody_reads(redis: RedisServer) -> None:
-    source = STREAM | {"url": redis.url}
-    async with cluster.node(redis.url, sources=[source]) as url:
-        await until(lambda: has_group(redis))
-        redis.client.xadd("jobs", {"data": "first"})
-        async with subscribers([url], last_event_id="earliest") as (reader,):
-            await reader.saw("first")
-    for index in range(5):
-        redis.client.xadd("jobs", {"data": f"while away {index}"})
-    async with (
-        cluster.node(redis.url, sources=[source]) as url,
-        subscribers([url], last_event_id="earliest") as (reader,),
-    ):
-        await reader.saw("while away 4")
-        assert reader.seen == ["first", *(f"while away {index}" for index in range(5))]
-
-
-async def test_what_a_dead_reader_had_taken_is_taken_over(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streams, "LOOK_S", 0.1)
-    redis.client.xgroup_create("jobs", "fastsse", "0", mkstream=True)
-    for index in range(3):
-        redis.client.xadd("jobs", {"data": str(index)})
-    # Read by somebody who was killed before it was published; long ago.
-    redis.client.xreadgroup("fastsse", "dead", {"jobs": ">"})
-    pending = redis.client.xpending_range("jobs", "fastsse", "-", "+", 9)
-    ids = [entry["message_id"] for entry in pending]
-    redis.client.xclaim("jobs", "fastsse", "dead", 0, ids, idle=3_600_000)
-    async with (
-        cluster.node("memory", sources=[STREAM | {"url": redis.url}]) as url,
-        subscribers([url], last_event_id="earliest") as (reader,),
-    ):
-        await reader.saw("0", "1", "2")
-        await until(lambda: redis.client.xpending("jobs", "fastsse")["pending"] == 0)
 
 
 async def test_entries_wait_in_their_stream_while_the_log_takes_none(redis: RedisServer) -> None:

@@ -21,12 +21,26 @@ from fastsse.sources.templates import Template, compile_pattern, words_of
         ("**", "x\ny", {"1": "x\ny"}),
         ("plain", "plain", {}),
         ("a.b+c", "a.b+c", {}),
+        ("h[z-a]llo", "hello", {"1": "e"}),
+        (r"h[\d]llo", "hdllo", {"1": "d"}),
+        (r"h[\]e]llo", "h]llo", {"1": "]"}),
+        ("h[^]llo", "hello", {"1": "e"}),
+        ("h[ell", "he", {"1": "e"}),
+        ("h??", "h\u00e9", None),
+        ("*?", "\u00e9", None),
+        ("\u00fc.*", "\u00fc.\u00e9", {"1": "\u00e9"}),
     ],
 )
 def test_wildcards_stand_for_what_redis_matched(
-    pattern: str, channel: str, words: dict[str, str]
+    pattern: str, channel: str, words: dict[str, str] | None
 ) -> None:
-    assert words_of(compile_pattern(pattern), channel) == {"channel": channel} | words
+    """A part of a character, as `?` can stand for, is no word."""
+    compiled = compile_pattern(pattern)
+    if words is None:
+        with pytest.raises(UnicodeDecodeError):
+            words_of(compiled, channel.encode())
+    else:
+        assert words_of(compiled, channel.encode()) == {"channel": channel} | words
 
 
 def test_a_template_is_filled_or_says_what_it_lacks() -> None:

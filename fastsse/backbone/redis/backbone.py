@@ -13,7 +13,7 @@ from fastsse.backbone import Broken, Deliver, Done, Placed, Stretched
 from fastsse.backbone.redis.appending import Appender, Key
 from fastsse.backbone.redis.desks import DeskStore, read_all
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.health import Health
+from fastsse.backbone.redis.health import Health, Outage
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.backbone.redis.reading import Reader, wanted_position
@@ -56,6 +56,7 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
     address = Address(url, config.redis_timeout)
     keys = Keys(config.redis_stream)
     backoff = Backoff()
+    outage = Outage("Waiting for Redis.", "Redis is there.")
     loop = asyncio.get_running_loop()
     until_s = loop.time() + config.redis_start
     while True:
@@ -65,8 +66,9 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
         except (AnswerLost, Refusal) as fault:
             if loop.time() >= until_s or getattr(fault, "code", "LOADING") not in _PASSING:
                 raise FastsseError(str(fault)) from None
-            log.warning("Waiting for Redis.", why=str(fault))
+            outage.lasts(str(fault), loop.time())
         else:
+            outage.is_over()
             return RedisBackbone(config, address, keys, end, values)
 
 

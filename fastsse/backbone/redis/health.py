@@ -5,12 +5,15 @@ from typing import Final
 
 from fastsse.log import get_logger
 
-__all__ = ["Health", "SkipLog"]
+__all__ = ["Health", "Outage", "SkipLog"]
 
 log = get_logger("redis")
 # Skipped entries come in floods, when they come.
 SKIPS_LOGGED: Final = 5
 SKIPS_EACH_S: Final = 10.0
+# What lasts is said again this often; and each new reason, but not more of them.
+REMINDERS_EACH_S: Final = 30.0
+REASONS_LOGGED: Final = 8
 
 
 class Health:
@@ -75,3 +78,35 @@ class SkipLog:
         self._left -= 1
         unlogged, self._unlogged = self._unlogged, 0
         return unlogged
+
+
+class Outage:
+    """Says what is away, and why: at once, then rarely, however often it is tried meanwhile.
+
+    Arguments:
+        lost, back: what the log says of it when it begins, and when it is over.
+        about: goes into each of these records.
+    """
+
+    __slots__ = ("_about", "_again_s", "_back", "_lost", "_reasons")
+
+    def __init__(self, lost: str, back: str, **about: str) -> None:
+        self._lost = lost
+        self._back = back
+        self._about = about
+        self._reasons: set[str] = set()
+        self._again_s = 0.0
+
+    def lasts(self, why: str, now_s: float) -> None:
+        """It is away, at a time of the loop's clock."""
+        is_new = why not in self._reasons and len(self._reasons) < REASONS_LOGGED
+        if is_new or now_s >= self._again_s:
+            self._reasons.add(why)
+            self._again_s = now_s + REMINDERS_EACH_S
+            log.warning(self._lost, why=why, **self._about)
+
+    def is_over(self) -> None:
+        """It is there."""
+        if self._reasons:
+            self._reasons.clear()
+            log.info(self._back, **self._about)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from hiredis import pack_command
@@ -87,19 +88,29 @@ class Backoff:
             await asyncio.sleep(limit_s * random.uniform(0.5, 1))
 
 
+Heard = Callable[[bytes, bytes, bytes], None]
+"""Told of what was published: the pattern that matched, the channel, the payload."""
+
+
 class Link:
     """One connection. Made open, used by one owner, closed for good by the first thing wrong."""
 
-    def __init__(self, address: Address, connection: AbstractConnection) -> None:
+    def __init__(
+        self, address: Address, connection: AbstractConnection, heard: Heard | None = None
+    ) -> None:
         self._timeout_s = address.timeout_s
         self._connection = connection
+        self._heard = heard
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._fault: AnswerLost | None = None
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, address: Address) -> "Link":
-        """Connects and logs in. Raises AnswerLost or Refusal."""
+    async def open(cls, address: Address, heard: Heard | None = None) -> "Link":
+        """Connects and logs in. Raises AnswerLost or Refusal.
+
+        `heard` is called with the messages of patterns that are subscribed to on this link.
+        """
         connection = address.connection()
         try:
             async with asyncio.timeout(address.timeout_s):
@@ -116,7 +127,7 @@ class Link:
         except BaseException:
             await _shut(connection)
             raise
-        return cls(address, connection)
+        return cls(address, connection, heard)
 
     @property
     def is_open(self) -> bool:
@@ -149,6 +160,12 @@ class Link:
             if refusal.code != "NOSCRIPT":
                 raise
             return await self.call(b"EVAL", script.text, *tail)
+
+    async def lasts(self, time_s: float) -> None:
+        """Returns after a time. Raises AnswerLost when the connection ends before."""
+        await asyncio.wait((self._reading,), timeout=time_s)
+        if self._fault is not None:
+            raise self._fault
 
     def abort(self, fault: AnswerLost) -> None:
         """Ends its use; whoever waits gets the fault. `close` is still its owner's to call."""
@@ -190,6 +207,9 @@ class Link:
         try:
             while True:
                 answer = await self._answer()
+                if self._heard is not None and _is_message(answer):
+                    self._heard(*answer[1:])
+                    continue
                 if not self._waiting:
                     raise AnswerLost("Redis answers what was not asked")
                 waiting = self._waiting.popleft()
@@ -197,6 +217,8 @@ class Link:
                     waiting.set_result(answer)
         except AnswerLost as lost:
             self._end(lost)
+        finally:
+            self._end(AnswerLost("reading from Redis failed inside"))
 
     async def _answer(self) -> Any:
         try:
@@ -217,6 +239,10 @@ class Link:
                 waiting.set_exception(fault)
                 waiting.exception()  # Whoever no longer looks at it leaves no complaint.
         self._waiting.clear()
+
+
+def _is_message(answer: Any) -> bool:
+    return isinstance(answer, list) and len(answer) == 4 and answer[0] == b"pmessage"
 
 
 async def _shut(connection: AbstractConnection) -> None:

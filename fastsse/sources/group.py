@@ -1,0 +1,160 @@
+"""Groups: a reader's place in a Redis stream, and what it took and did not confirm yet.
+
+Redis keeps both. A reader has a name of its own for as long as it runs, so what is pending under
+that name was read on a connection that broke, and comes first when there is another.
+"""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.link import Link
+from fastsse.backbone.redis.scripts import Script
+from fastsse.log import get_logger
+
+__all__ = ["Entries", "Group", "id_of"]
+
+log = get_logger("sources")
+# How long Redis holds a read that finds nothing. A read is never broken off: Redis may give the
+# next entry to a reader that is gone, and it would wait to be taken over, out of order.
+BLOCK_MS: Final = 500
+# An entry that somebody read and did not confirm for so long is taken over.
+LEFT_ALONE_MS: Final = 10_000
+# The name of a reader that was killed is taken out of the group after this time.
+GONE_MS: Final = 10 * 60 * 1000
+HANDED_BACK_MS: Final = 24 * 60 * 60 * 1000
+NAME_PREFIX: Final = b"fastsse-"
+
+Entries = Sequence[tuple[bytes, Sequence[bytes] | None]]
+"""Ids and fields, one after the other; no fields for what was deleted since it was read."""
+
+_HERE: Final = pathlib.Path(__file__).parent
+_RELEASE: Final = Script("release", folder=_HERE)
+_TIDY: Final = Script("tidy", folder=_HERE)
+
+
+class Group:
+    """One reader of a group. All methods raise AnswerLost and Refusal unless said otherwise.
+
+    Arguments:
+        stream, group: their names.
+    """
+
+    def __init__(self, stream: str, group: str) -> None:
+        self._stream: Final = stream.encode()
+        self._group: Final = group.encode()
+        self._reader: Final = NAME_PREFIX + os.urandom(8).hex().encode()
+        # What the group had given out when this reader last looked.
+        self._place: bytes | None = None
+        self._published: Sequence[bytes] = ()
+        self._cut_off_until_s = 0.0
+
+    async def begin(self, link: Link) -> None:
+        """Goes on with what this reader had, or makes the group where there is none.
+
+        A new group begins with what comes from now on; one that was deleted while it was read
+        goes on where it was.
+        """
+        await self._make(link)
+        await self.confirm(link)
+        # A read that was cut off may still be given something; it is ours, and comes first.
+        await asyncio.sleep(self._cut_off_until_s - asyncio.get_running_loop().time())
+
+    async def read(self, link: Link, most: int) -> Entries:
+        """What nobody read yet, at most so many; nothing when none came for a while."""
+        self._cut_off_until_s = asyncio.get_running_loop().time() + BLOCK_MS / 1000
+        entries = await self._read(link, most, b">", b"BLOCK", BLOCK_MS)
+        self._cut_off_until_s = 0.0
+        if entries:
+            self._place = entries[-1][0]
+        return entries
+
+    async def read_own(self, link: Link, most: int) -> Entries:
+        """What this reader has and did not confirm, the oldest first."""
+        return await self._read(link, most, b"0")
+
+    async def claim(self, link: Link, place: bytes, most: int) -> bytes:
+        """Makes ours what others left alone after a place; returns where to go on, `0-0` at the
+        end."""
+        answer = await link.call(
+            b"XAUTOCLAIM", self._stream, self._group, self._reader, LEFT_ALONE_MS, place,
+            b"COUNT", most, b"JUSTID",
+        )  # fmt: skip
+        return bytes(answer[0])
+
+    async def confirm(self, link: Link, ids: Sequence[bytes] = ()) -> None:
+        """The log has these. Should Redis not hear of it, it is told later, before anything is
+        read again: what was published is not published twice while this reader runs."""
+        self._published = [*self._published, *ids]
+        if self._published:
+            await link.call(b"XACK", self._stream, self._group, *self._published)
+        self._published = ()
+
+    async def tidy(self, link: Link) -> None:
+        """Takes out readers that are gone. A user who may not do that leaves them."""
+        with contextlib.suppress(Refusal):
+            await link.run(_TIDY, [self._stream], self._group, NAME_PREFIX, GONE_MS)
+
+    async def release(self, link: Link) -> None:
+        """Hands back what was not confirmed, and leaves the group. Raises nothing: what can't be
+        released is taken over later."""
+        with contextlib.suppress(AnswerLost, Refusal):
+            await self.confirm(link)
+            await link.run(_RELEASE, [self._stream], self._group, self._reader, HANDED_BACK_MS)
+
+    async def _read(self, link: Link, most: int, after: bytes, *options: bytes | int) -> Entries:
+        answer: Any = await link.call(
+            b"XREADGROUP", b"GROUP", self._group, self._reader, b"COUNT", most, *options,
+            b"STREAMS", self._stream, after,
+            wait_s=BLOCK_MS / 1000,
+        )  # fmt: skip
+        entries: Entries = answer[0][1] if answer else ()
+        return entries
+
+    async def _make(self, link: Link) -> None:
+        place = self._place
+        try:
+            await link.call(
+                b"XGROUP", b"CREATE", self._stream, self._group, place or b"$", b"MKSTREAM"
+            )
+        except Refusal as refusal:
+            if "BUSYGROUP" not in str(refusal):
+                raise
+        else:
+            log.info(
+                "A group of a stream was made.",
+                stream=self._stream.decode(),
+                group=self._group.decode(),
+                after=(place or b"the newest").decode(),
+            )
+            if place is not None:
+                await self._begin_anew_in_another(link, place)
+        await self._look(link)
+
+    async def _begin_anew_in_another(self, link: Link, place: bytes) -> None:
+        """A stream that ends below what was read was deleted, and all in it is new."""
+        told = _pairs(await link.call(b"XINFO", b"STREAM", self._stream))
+        if id_of(told[b"last-generated-id"]) < id_of(place):
+            await link.call(b"XGROUP", b"SETID", self._stream, self._group, b"0")
+
+    async def _look(self, link: Link) -> None:
+        """Where the group is. A user who may not know it begins anew should the group go."""
+        with contextlib.suppress(Refusal):
+            for flat in await link.call(b"XINFO", b"GROUPS", self._stream):
+                told = _pairs(flat)
+                if told[b"name"] == self._group:
+                    self._place = told[b"last-delivered-id"]
+
+
+def id_of(text: bytes) -> tuple[int, int]:
+    """An entry's id, in the order of the stream."""
+    ms, _, n = text.partition(b"-")
+    return int(ms), int(n)
+
+
+def _pairs(flat: Sequence[Any]) -> dict[bytes, Any]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
