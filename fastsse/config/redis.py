@@ -45,6 +45,13 @@ class RedisOptions(OptionGroup):
         least="100ms",
         most="1m",
     )
+    redis_node_timeout: Seconds = duration(
+        "8s",
+        "A node that Redis has heard nothing of for so long is taken for dead: its subscribers "
+        "leave the lists, and what its clients hold of their limits is given back.",
+        least="500ms",
+        most="10m",
+    )
     redis_start: Seconds = duration(
         "30s", "How long a start waits for a Redis that is away.", least="0s", most="1h"
     )

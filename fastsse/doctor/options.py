@@ -127,6 +127,11 @@ ADVICE: dict[str, Advice] = {
         "too short: publishes refused while Redis forks or fails over; too long: publishers wait",
         f'{_STATUS}, `fastsse_redis_total{{what="reconnects"}}`',
     ),
+    "redis_node_timeout": Advice(
+        "too short: nodes that only pause for a moment are announced as ended and come again; too "
+        "long: a killed node's subscribers stay in the lists",
+        "the log: This node comes again under another name; A dead node was taken out",
+    ),
     "redis_start": Advice(
         "too short: a node that starts beside its Redis gives up before that is ready", _START
     ),

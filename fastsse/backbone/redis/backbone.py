@@ -16,8 +16,10 @@ from fastsse.backbone.redis.faults import AnswerLost, Refusal
 from fastsse.backbone.redis.health import Health, Outage
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.backbone.redis.members import Members
 from fastsse.backbone.redis.reading import Reader, wanted_position
 from fastsse.backbone.redis.retention import Retention
+from fastsse.backbone.redis.roster import RedisRoster
 from fastsse.backbone.redis.tail import LogEnd, Tail, find_end
 from fastsse.config import Config
 from fastsse.errors import FastsseError, Refused
@@ -124,7 +126,9 @@ class RedisBackbone:
             self._elsewhere, self._reached,
         )  # fmt: skip
         self._tail = Tail(address, keys, end, health, self._appender.delivered)
-        self.desks: Final = DeskStore(address, keys, values)
+        members = Members(address, keys, config.redis_node_timeout)
+        roster = RedisRoster(address, keys, members, self.append) if config.subscriptions else None
+        self.desks: Final = DeskStore(address, keys, values, members, roster)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 

@@ -6,13 +6,16 @@ asks first.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from fastsse.backbone.redis.faults import AnswerLost, Refusal
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.desks.nodes import Neighbours, Roster
+from fastsse.backbone.redis.linked import LinkOnDemand, while_linked
+from fastsse.backbone.redis.members import Members
+from fastsse.backbone.redis.neighbours import RedisNeighbours
+from fastsse.backbone.redis.roster import RedisRoster
 from fastsse.log import get_logger
 
 __all__ = ["DeskStore", "RedisVault", "read_all"]
@@ -35,9 +38,21 @@ class DeskStore:
     Arguments:
         address, keys: where it lies.
         values: what was there when the log was opened.
+        members: this node among all.
+        roster: who is at all nodes; None where nobody may ask.
+
+    Attributes:
+        vault, neighbours, roster: as Store.
     """
 
-    def __init__(self, address: Address, keys: Keys, values: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        keys: Keys,
+        values: Mapping[bytes, bytes],
+        members: Members,
+        roster: RedisRoster | None,
+    ) -> None:
         self._address = address
         self._keys = keys
         self._values = {key.decode("utf-8", "replace"): value for key, value in values.items()}
@@ -45,8 +60,10 @@ class DeskStore:
         self._unwritten: dict[str, bytes | None] = {}
         self._to_write = asyncio.Event()
         self.vault: Final = RedisVault(address, keys)
-        self.neighbours: Neighbours | None = None
-        self.roster: Roster | None = None
+        self.neighbours: Final = RedisNeighbours(address, keys, members)
+        self.roster: Final = roster
+        self._members = members
+        self._parts = (members, self.neighbours, *(() if roster is None else (roster,)))
 
     def get(self, key: str) -> bytes | None:
         """The value, or None. O(1)."""
@@ -73,28 +90,18 @@ class DeskStore:
 
     async def run(self) -> None:
         """Writes and follows until it is cancelled."""
-        await asyncio.gather(self._while_linked(self._write), self._while_linked(self._follow))
+        await asyncio.gather(
+            while_linked(self._address, "writing what desks keep", self._write),
+            while_linked(self._address, "following what desks keep", self._follow),
+            *(part.run() for part in self._parts),
+        )
 
     async def close(self) -> None:
-        """Ends the vault's connection."""
+        """Tells other nodes that this one ends, and ends all connections."""
         await self.vault.close()
-
-    async def _while_linked(
-        self, work: Callable[[Link, Backoff], Coroutine[Any, Any, None]]
-    ) -> None:
-        backoff = Backoff()
-        while True:
-            await backoff.wait()
-            try:
-                link = await Link.open(self._address)
-            except (AnswerLost, Refusal):
-                continue
-            try:
-                await work(link, backoff)
-            except (AnswerLost, Refusal):
-                continue
-            finally:
-                await link.close()
+        if self.roster is not None:
+            await self.roster.close()
+        await self._members.leave()
 
     async def _write(self, link: Link, backoff: Backoff) -> None:
         """What was not confirmed is written again: the same values to the same keys."""
@@ -156,10 +163,8 @@ class RedisVault:
     """A `Vault` in Redis: a key for each value, which `GETDEL` hands out once. Loop thread only."""
 
     def __init__(self, address: Address, keys: Keys) -> None:
-        self._address = address
         self._prefix = keys.prefix + b"vault:"
-        self._link: Link | None = None
-        self._opening = asyncio.Lock()
+        self._link = LinkOnDemand(address)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
@@ -176,15 +181,13 @@ class RedisVault:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
+        await self._link.close()
 
     def _ask(self, command: tuple[bytes | str | int, ...], done: Callable[[Any], None]) -> None:
         async def ask() -> None:
             answer = None
             try:
-                answer = await (await self._usable_link()).call(*command)
+                answer = await (await self._link.get()).call(*command)
             except (AnswerLost, Refusal) as fault:
                 log.warning("A ticket can't be kept or spent.", why=str(fault))
             finally:
@@ -193,12 +196,3 @@ class RedisVault:
         task = asyncio.get_running_loop().create_task(ask())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _usable_link(self) -> Link:
-        async with self._opening:
-            if self._link is not None and not self._link.is_open:
-                await self._link.close()
-                self._link = None
-            if self._link is None:
-                self._link = await Link.open(self._address)
-            return self._link

@@ -21,9 +21,25 @@ class Keys:
         newest: the running number of its newest entry, by which a missing one shows, and its id.
         desk, changes: what desks keep, and a stream of what was put there last.
         floor: the position at which this log began; nothing older is known.
+        nodes: those that are alive, by the time until which each is, unless it is heard of again.
+        dead: those whose subscribers are still to be taken out, by the time until which that is
+            somebody's task.
+        heard: when any node was heard of last.
+        counts: how many subscriptions each node has.
     """
 
-    __slots__ = ("changes", "desk", "floor", "newest", "prefix", "stream")
+    __slots__ = (
+        "changes",
+        "counts",
+        "dead",
+        "desk",
+        "floor",
+        "heard",
+        "newest",
+        "nodes",
+        "prefix",
+        "stream",
+    )
 
     def __init__(self, name: str) -> None:
         self.stream: Final = name.encode()
@@ -32,6 +48,10 @@ class Keys:
         self.desk: Final = self.prefix + b"desk"
         self.changes: Final = self.prefix + b"changes"
         self.floor: Final = self.prefix + b"floor"
+        self.nodes: Final = self.prefix + b"nodes"
+        self.dead: Final = self.prefix + b"dead"
+        self.heard: Final = self.prefix + b"heard"
+        self.counts: Final = self.prefix + b"counts"
 
     def sender(self, node: bytes) -> bytes:
         """The number of the last group that a node had stored."""
@@ -40,3 +60,15 @@ class Keys:
     def own_id(self, own_id: bytes) -> bytes:
         """The position of the event that was published with this id."""
         return self.prefix + b"id:" + own_id
+
+    def held(self, node: bytes) -> bytes:
+        """Who is at a node: names of subscribers, and what `roster` says of each."""
+        return self.prefix + b"held:" + node
+
+    def there(self, topic: bytes) -> bytes:
+        """Who asks for a topic, at whatever node."""
+        return self.prefix + b"there:" + topic
+
+    def channel(self, database: int, node: bytes = b"all") -> bytes:
+        """Where nodes speak to one of them, or to all; channels are the same in all databases."""
+        return b"%bnode:%d:%b" % (self.prefix, database, node)

@@ -44,7 +44,7 @@ class Address:
     Raises ValueError for what is no such address.
     """
 
-    __slots__ = ("_kind", "_options", "timeout_s")
+    __slots__ = ("_kind", "_options", "database", "timeout_s")
 
     def __init__(self, url: str, timeout_s: float) -> None:
         options: dict[str, Any] = dict(parse_url(url))
@@ -59,6 +59,8 @@ class Address:
             "retry": Retry(NoBackoff(), 0),
         }
         self.timeout_s: Final = timeout_s
+        #: The number of the database.
+        self.database: Final = int(options.get("db") or 0)
 
     def connection(self) -> AbstractConnection:
         """A connection that is not open yet."""

@@ -1,0 +1,61 @@
+-- A node says that it is alive, hears who else is, and may be given a dead one to take out.
+--
+-- KEYS: nodes, dead, heard. ARGV: key prefix, node, ms that it may be silent, '1' when it comes
+--       under this name for the first time ('0' again, '' when it leaves), the name that it had
+--       before ('' for none), ms for which a dead one is its task, 0 when it can't take any.
+-- Answers: 'here', 'gone' (it was taken for dead, or Redis has lost it: it must take another
+--       name), or 'wait' (what it had under the name before is still being taken out); the dead one
+--       that is its task now ('' for none); the names of all that are alive.
+--
+-- Time in which nobody was heard of counts for nobody: Redis was away then, or its clock jumped.
+local nodes, dead, heard = KEYS[1], KEYS[2], KEYS[3]
+local prefix, node, life_ms, kind, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local task_ms = tonumber(ARGV[6])
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+local silence_ms = now_ms - tonumber(redis.call('GET', heard) or now_ms)
+if math.abs(silence_ms) > life_ms * 0.375 then
+  for _, other in ipairs(redis.call('ZRANGE', nodes, 0, -1)) do
+    redis.call('ZINCRBY', nodes, silence_ms, other)
+  end
+end
+if silence_ms < 0 then
+  for _, other in ipairs(redis.call('ZRANGE', dead, 0, -1)) do
+    redis.call('ZADD', dead, 0, other)
+  end
+end
+redis.call('SET', heard, string.format('%.0f', now_ms))
+
+-- One that has nobody needs nobody to take that out.
+local function bury(other)
+  redis.call('ZREM', nodes, other)
+  if redis.call('EXISTS', prefix .. 'held:' .. other) == 1 then
+    redis.call('ZADD', dead, 0, other)
+  else
+    redis.call('HDEL', prefix .. 'counts', other)
+  end
+end
+
+for _, other in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms)) do
+  bury(other)
+end
+if kind == '' then
+  bury(node)
+  return {'gone', '', {}}
+end
+
+local task = ''
+if task_ms > 0 then
+  task = redis.call('ZRANGEBYSCORE', dead, '-inf', now_ms, 'LIMIT', 0, 1)[1] or ''
+  if task ~= '' then redis.call('ZADD', dead, now_ms + task_ms, task) end
+end
+
+local answer = 'here'
+if kind == '1' then
+  if before ~= '' and redis.call('ZSCORE', dead, before) then answer = 'wait' end
+elseif not redis.call('ZSCORE', nodes, node) then
+  answer = 'gone'
+end
+if answer == 'here' then redis.call('ZADD', nodes, now_ms + life_ms, node) end
+return {answer, task, redis.call('ZRANGE', nodes, 0, -1)}

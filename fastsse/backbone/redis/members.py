@@ -1,0 +1,140 @@
+"""Which nodes are alive: each says so to Redis all the time, and hears of the others.
+
+A node has a base, which is its process's for good, and a name, which is the base and a number. One
+that was silent for too long is dead for all others, and what it had under its name is taken out.
+If it was only paused or cut off it takes the next name, and comes again with all that it has.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.keys import Keys
+from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.backbone.redis.linked import while_linked
+from fastsse.backbone.redis.scripts import Script
+from fastsse.desks.reach import NODE_BYTES
+from fastsse.log import get_logger
+
+__all__ = ["NAME_BYTES", "Members", "base_of"]
+
+log = get_logger("redis")
+BEAT: Final = Script("beat")
+NAME_BYTES: Final = NODE_BYTES + 4
+BEATS_A_LIFE: Final = 8
+# For how long a dead node is one survivor's task, unless that goes on with it.
+TASK_MS: Final = 10_000
+LEAVE_S: Final = 1.0
+
+
+def base_of(name: bytes) -> bytes:
+    """The base of a node's name."""
+    return name[:NODE_BYTES]
+
+
+class Members:
+    """This node among all. Loop thread only.
+
+    Arguments:
+        address, keys: where they meet.
+        life_s: how long a node may be silent; every other node goes by what each says of itself.
+
+    Attributes:
+        base: this node's.
+        name: what it is known by now; empty until it is.
+        alive: bases of all nodes, this one too, by the last answer.
+        on_beat: called after each answer.
+        on_task: called with the name of a dead node that is for this one to take out; None where
+            this node can't do that.
+        on_named: called when it has another name.
+    """
+
+    def __init__(self, address: Address, keys: Keys, life_s: float) -> None:
+        self.base: Final = os.urandom(NODE_BYTES // 2).hex().encode()
+        self.name = b""
+        self.alive: frozenset[bytes] = frozenset()
+        self.on_beat: list[Callable[[], None]] = []
+        self.on_task: Callable[[bytes], None] | None = None
+        self.on_named: Callable[[], None] = _nothing
+        self._address = address
+        self._keys = keys
+        self._life_ms = round(life_s * 1000)
+        self._count = 0
+        self._before = b""
+        self._named = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def wait_for_name(self) -> bytes:
+        """This node's name, when it has one."""
+        await self._named.wait()
+        return self.name
+
+    def rename(self, name: bytes) -> None:
+        """Takes another name, if this is still its own: it was taken for dead, or is to begin
+        anew."""
+        if name and name == self.name:
+            log.warning("This node comes again under another name.", before=name.decode())
+            self._before, self.name = name, b""
+            self._named.clear()
+            self._hurry.set()
+
+    async def run(self) -> None:
+        """Beats until it is cancelled."""
+        await while_linked(self._address, "telling that this node is alive", self._beat_on)
+
+    async def leave(self) -> None:
+        """Says that this node ends, so that others take it out at once. Bounded in time."""
+        name, self.name = self.name, b""
+        if not name:
+            return
+        with contextlib.suppress(AnswerLost, Refusal, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                link = await Link.open(self._address)
+                try:
+                    await self._beat(link, name, b"", 0)
+                finally:
+                    await link.close()
+
+    async def _beat_on(self, link: Link, backoff: Backoff) -> None:
+        while True:
+            name = self.name or b"%b%04x" % (self.base, self._count)
+            task_ms = 0 if self.on_task is None else TASK_MS
+            kind = b"0" if self.name else b"1"
+            answer, task, alive = await self._beat(link, name, kind, task_ms)
+            backoff.reset()
+            self._take(name, answer, frozenset(map(base_of, alive)))
+            if task and self.on_task is not None:
+                self.on_task(task)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._life_ms / 1000 / BEATS_A_LIFE):
+                    await self._hurry.wait()
+            self._hurry.clear()
+
+    def _take(self, name: bytes, answer: bytes, alive: frozenset[bytes]) -> None:
+        if answer == b"gone":
+            self.rename(name)
+        elif answer == b"here" and not self.name:
+            self.name = name
+            self._count = (self._count + 1) % 0x10000
+            self._named.set()
+            self.on_named()
+        self.alive = alive
+        for call in self.on_beat:
+            call()
+
+    async def _beat(
+        self, link: Link, name: bytes, kind: bytes, task_ms: int
+    ) -> tuple[bytes, bytes, list[bytes]]:
+        keys = self._keys
+        names = [keys.nodes, keys.dead, keys.heard]
+        answer, task, alive = await link.run(
+            BEAT, names, keys.prefix, name, self._life_ms, kind, self._before, task_ms
+        )
+        return answer, task, alive
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,251 @@
+"""The roster of all nodes: who is there, in Redis.
+
+For each topic a hash of who asks for it, for each node a hash of who is there. Who came and went
+is written in batches, in order, by one task; each is published after it was written, and forgotten
+after its end was published. So whoever is announced is listed, whoever is announced as ended is
+not, and what a killed node did not get to is done by another one.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import orjson
+
+from fastsse.backbone import Done
+from fastsse.backbone.redis.faults import AnswerLost, Refusal
+from fastsse.backbone.redis.keys import Keys
+from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.backbone.redis.linked import while_linked
+from fastsse.backbone.redis.lists import Lists
+from fastsse.backbone.redis.members import TASK_MS, Members
+from fastsse.backbone.redis.scripts import Script
+from fastsse.desks.nodes import Answer, Change, Subscriber
+from fastsse.desks.roster import events_of
+from fastsse.errors import FastsseError
+from fastsse.events import Event
+from fastsse.log import get_logger
+
+__all__ = ["RedisRoster"]
+
+log = get_logger("redis")
+THERE: Final = Script("there")
+REAP: Final = Script("reap")
+# Selectors in one batch, about: 3 us of Redis each.
+BATCH: Final = 500
+# What may wait to be written; above it this node begins anew, with all that is there then.
+QUEUE_MOST: Final = 500_000
+PUBLISH_AGAIN_S: Final = 0.5
+
+Append = Callable[[Sequence[Event], Done], None]
+_Word = bytes | str | int
+
+
+class _Renamed(Exception):
+    """This node has another name than the one under which it wrote."""
+
+
+class RedisRoster:
+    """The `Roster` of a node. Loop thread only.
+
+    Arguments:
+        address, keys: where it lies.
+        members: knows under which name this node writes.
+        append: publishes to the log.
+    """
+
+    def __init__(self, address: Address, keys: Keys, members: Members, append: Append) -> None:
+        self._address = address
+        self._keys = keys
+        self._members = members
+        self._append = append
+        self._present: Callable[[], Iterable[Subscriber]] = tuple
+        self._name = b""  # Under which what waits is to be written; without one nothing waits.
+        self._queue: deque[Change] = deque()
+        self._queued = asyncio.Event()
+        self._ended: list[Subscriber] = []  # Those whose end was published.
+        self._task: asyncio.Queue[bytes] = asyncio.Queue(1)
+        self._lists = Lists(address, keys)
+        members.on_task = self._take_task
+        members.on_named = self._queued.set
+
+    def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
+        """As Roster."""
+        self._present = present
+
+    def note(self, changes: Sequence[Change]) -> None:
+        """As Roster. O(changes)."""
+        if not self._name:
+            return  # All who are there will be written.
+        if len(self._queue) + len(changes) > QUEUE_MOST:
+            log.warning("Too much waits to be written down; this node begins anew.")
+            self._members.rename(self._name)
+            self._begin_as(b"")
+        self._queue.extend(changes)
+        self._queued.set()
+
+    def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
+        """As Roster; an error while Redis is away."""
+        self._lists.find(topic, name, most, answer)
+
+    async def run(self) -> None:
+        """Writes, and takes out dead nodes, until it is cancelled."""
+        writing = while_linked(self._address, "writing down who is there", self._write)
+        await asyncio.gather(writing, self._reap_all())
+
+    async def close(self) -> None:
+        """Ends its connections; what is asked is answered with an error."""
+        await self._lists.close()
+
+    # -- who came and went here -----------------------------------------------------------------
+
+    async def _write(self, link: Link, backoff: Backoff) -> None:
+        while True:
+            name = await self._members.wait_for_name()
+            if name != self._name:
+                self._begin_as(name)
+            try:
+                while True:
+                    await self._queued.wait()
+                    self._queued.clear()
+                    while self._queue or self._ended:
+                        await self._write_some(name, link)
+                        backoff.reset()
+                    self._check(name)
+            except _Renamed:
+                self._members.rename(name)
+            finally:
+                self._queued.set()
+
+    def _begin_as(self, name: bytes) -> None:
+        """All who are here are to be written under a name."""
+        self._name = name
+        self._ended.clear()
+        self._queue.clear()
+        if name:
+            self._queue.extend((one, True) for one in self._present())
+
+    async def _write_some(self, name: bytes, link: Link) -> None:
+        """A batch. It stays in the queue until all was done; all may be done twice."""
+        keys, forgotten, batch = self._keys, list(self._ended), self._batch()
+        words: list[_Word] = []
+        for one in forgotten:
+            words += (b"x", one.name, len(one.selectors))
+        for change in batch:
+            words += _words(*change)
+        names = [keys.nodes, keys.held(name), keys.counts]
+        news = await link.run(THERE, names, keys.prefix, name, *words)
+        if news is None:
+            raise _Renamed
+        self._check(name)
+        del self._ended[: len(forgotten)]
+        await self._publish(_told(batch, news), name)
+        for _ in batch:
+            self._queue.popleft()
+        self._ended += [one for one, came in batch if not came]
+
+    def _batch(self) -> list[Change]:
+        batch: list[Change] = []
+        size = 0
+        for change in self._queue:
+            size += len(change[0].selectors)
+            if batch and size > BATCH:
+                break
+            batch.append(change)
+        return batch
+
+    def _check(self, name: bytes) -> None:
+        if name != self._members.name or name != self._name:
+            raise _Renamed
+
+    async def _publish(self, events: Sequence[Event], name: bytes | None = None) -> None:
+        """Publishes, again and again until it is done, or this node has not the name any more."""
+        for start in range(0, len(events), BATCH):
+            some = events[start : start + BATCH]
+            while not await self._is_published(some):
+                if name is not None:
+                    self._check(name)
+                await asyncio.sleep(PUBLISH_AGAIN_S)
+        if name is not None:
+            self._check(name)
+
+    async def _is_published(self, events: Sequence[Event]) -> bool:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Sequence[int] | FastsseError) -> None:
+            if not answer.done():
+                answer.set_result(not isinstance(outcome, FastsseError))
+
+        self._append(events, done)
+        return await answer
+
+    # -- who was at a dead node -----------------------------------------------------------------
+
+    def _take_task(self, name: bytes) -> None:
+        self._members.on_task = None
+        self._task.put_nowait(name)
+
+    async def _reap_all(self) -> None:
+        """Takes out dead nodes, one after the other. What fails is somebody's task again later."""
+        while True:
+            name = await self._task.get()
+            try:
+                link = await Link.open(self._address)
+                try:
+                    await self._reap(name, link)
+                finally:
+                    await link.close()
+            except (AnswerLost, Refusal) as fault:
+                log.warning("A dead node is not taken out yet.", node=name.decode(), why=str(fault))
+            except Exception:
+                log.exception("Taking out a dead node failed.", node=name.decode())
+            finally:
+                self._members.on_task = self._take_task
+
+    async def _reap(self, name: bytes, link: Link) -> None:
+        """Publishes the ends of some, then forgets these: one that is killed in between is followed
+        by one that publishes them again."""
+        keys, count = self._keys, 0
+        names = [keys.dead, keys.held(name), keys.counts]
+        cursor: bytes = b"0"
+        ended: list[bytes] = []
+        while True:
+            cursor, found = await link.run(
+                REAP, names, keys.prefix, name, TASK_MS, cursor, BATCH, *ended
+            )
+            if not cursor:
+                break
+            ended = found[::2]
+            count += len(ended)
+            gone = map(_subscriber, ended, found[1::2])
+            await self._publish([event for one in gone for event in events_of(one, False)])
+        log.info("A dead node was taken out.", node=name.decode(), subscribers=count)
+
+
+def _words(one: Subscriber, came: bool) -> list[_Word]:
+    """A change as the script reads it."""
+    payload = b"" if one.payload is None else orjson.dumps(one.payload)
+    kept = b"%b\n%b" % (orjson.dumps(one.selectors), payload)
+    if came:
+        return [b"+", one.name, kept, payload, len(one.selectors), *one.selectors]
+    return [b"-", one.name, kept, len(one.selectors), *one.selectors]
+
+
+def _told(batch: Sequence[Change], news: bytes) -> list[Event]:
+    """What is to be published of a batch: all that went, and those that came and are new."""
+    is_new = iter(news)
+    return [
+        event
+        for one, came in batch
+        if not came or next(is_new) == ord("1")
+        for event in events_of(one, came)
+    ]
+
+
+def _subscriber(name: bytes, kept: bytes) -> Subscriber:
+    """What a node had of one. Raises ValueError."""
+    selectors, _, payload = kept[1:].partition(b"\n")
+    return Subscriber(
+        name.decode(), tuple(orjson.loads(selectors)), orjson.loads(payload) if payload else None
+    )
