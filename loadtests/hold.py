@@ -15,7 +15,6 @@ import contextlib
 import json
 import math
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -70,7 +69,7 @@ def publish(server: Server, number: int) -> str:
 
 @contextlib.contextmanager
 def swarm(server: Server, streams: int, processes: int, report: Path) -> Iterator[subprocess.Popen]:
-    """All streams but the sample; reports to a file when it is interrupted."""
+    """All streams but the sample; reports to a file when it is told to end."""
     command = [sys.executable, "-m", "fastsse", "swarm", server.url, "--topic", "news"]
     options = {
         "--connections": str(streams),
@@ -85,8 +84,12 @@ def swarm(server: Server, streams: int, processes: int, report: Path) -> Iterato
         yield process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(300)
+            process.terminate()
+            try:
+                process.wait(300)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 def wait_for(what: str, condition: Callable[[], bool], patience_s: float) -> float:

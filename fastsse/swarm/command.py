@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,8 @@ def command(
         reconnects=reconnect,
         **rest,
     )
+    # What a shell runs in the background ignores SIGINT; SIGTERM ends it with its report too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = run(plan, duration, console)
     for table in report.tables():
         console.print(table)

@@ -36,8 +36,9 @@ async def test_each_event_says_when_it_was_due(start, here) -> None:
     assert "due → answered" in done.out
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 async def test_the_swarm_counts_what_was_published_on_every_stream(
-    start, here, tmp_path: Path
+    start, here, tmp_path: Path, end: signal.Signals
 ) -> None:
     path = tmp_path / "out.json"
     swarm = await start(
@@ -48,7 +49,7 @@ async def test_the_swarm_counts_what_was_published_on_every_stream(
     publish = await start(*paced(here.url, "--connections", "3"))
     assert (await publish.ended()).status == 0
     await until(here.url, "fastsse_deliveries_total", 40 * 30)
-    swarm.signal(signal.SIGINT)
+    swarm.signal(end)
     done = await swarm.ended()
     assert done.status == 0, done.err
     assert "latency (due → read)" in done.out
