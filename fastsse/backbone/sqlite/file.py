@@ -127,7 +127,9 @@ class HistoryFile:
             self.connection.close()
 
     def reopen(self) -> None:
-        """Opens the file again, and reads again what holds for it. Raises HistoryError."""
+        """Opens the file again, and reads again what holds for it. Raises HistoryError, which says
+        at each try that the file is gone, when it is."""
+        self._stat()
         self._open(0, must_exist=True)
 
     def close(self) -> None:
