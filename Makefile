@@ -35,7 +35,7 @@ cluster: $(VENV)/.test-installed  ## Redis, two nodes and HAProxy or nginx on ht
 
 # Much of the suite is waiting, so more of it at once than there are cores.
 test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part, JOBS=0 one by one)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/.test-installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from fastsse.swarm import Refusal
 from loadtests.wire import BadAnswer, Wire
 
 log = logging.getLogger(__name__)
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 LOOK_S = 0.05
 

@@ -3,7 +3,9 @@ memory behind fails, whatever else it showed."""
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,24 @@ from fastsse import _core
 # How long an example takes says how busy the machine is.
 settings.register_profile("without deadlines", deadline=None)
 settings.load_profile("without deadlines")
+# A shell that runs the tests in the background has them ignore Ctrl-C, and with them every program
+# that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Whose tests share what is started once, and so have one process where there are several.
+TOGETHER = "tests/loadtests/"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deals the tests out one by one, but those of `TOGETHER` as one (pytest-xdist's interface)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Dealer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER if nodeid.startswith(TOGETHER) else nodeid
+
+    return Dealer(config, log)
 
 
 def open_fds() -> set[tuple[int, str]]:

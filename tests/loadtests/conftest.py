@@ -1,5 +1,5 @@
-"""Real Locust processes against real servers. All that the collected tests need start together
-and run side by side; each test then waits for its own."""
+"""Real Locust processes against real servers. What the collected tests need runs side by side;
+each test then waits for its own."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,12 @@ import pytest
 from tests.loadtests.runs import RUNS, Run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 100
+PATIENCE_S = 240
 """Far more than a run takes, for a machine that is busy with other things."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "locust_run(name): the test reads this run's results")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The runs are started once, so one process has all that look at them."""
-    for item in items:
-        if item.get_closest_marker("locust_run") is not None:
-            item.add_marker(pytest.mark.xdist_group("locust"))
 
 
 def free_port() -> int:
@@ -140,42 +132,77 @@ class Running:
             result.locust[entry["method"], entry["name"]] = entry
         return result
 
+    @property
+    def is_under_way(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def end(self) -> None:
         if self.process is not None:
             end(self.process)
 
 
+class Runs:
+    """The runs that tests look at, begun in the order in which they are looked at: a few at once,
+    so that the machine has something left for other tests."""
+
+    AT_ONCE = 4
+
+    def __init__(self, names: Iterable[str], folder: Path) -> None:
+        self._folder = folder
+        self._waiting = list(names)
+        self._begun: dict[str, Running] = {}
+        self._servers: dict[str, Server] = {}
+
+    def running(self, name: str) -> Running:
+        """A run, begun by now, and further ones beside it."""
+        if name in self._waiting:
+            self._begin(name)
+        while self._waiting and self._under_way < self.AT_ONCE:
+            self._begin(self._waiting[0])
+        return self._begun[name]
+
+    @property
+    def _under_way(self) -> int:
+        return sum(running.is_under_way for running in self._begun.values())
+
+    def end(self) -> None:
+        for running in self._begun.values():
+            running.end()
+        for server in self._servers.values():
+            end(server.process)
+
+    def _begin(self, name: str) -> None:
+        self._waiting.remove(name)
+        run = RUNS[name]
+        self._begun[name] = Running(run, self._folder / name, self._server(run))
+        self._begun[name].start()
+
+    def _server(self, run: Run) -> Server | None:
+        if run.server_name is None:
+            return None
+        if run.server_name not in self._servers:
+            log = self._folder / f"server-{run.server_name}.log"
+            self._servers[run.server_name] = Server(run.server, log)
+        return self._servers[run.server_name]
+
+
 @pytest.fixture(scope="session")
-def running(
+def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Running]]:
-    """The runs that the collected tests name, all started."""
+) -> Iterator[Runs]:
+    """Those that the collected tests name."""
     marks = (item.get_closest_marker("locust_run") for item in request.session.items)
-    names = {str(mark.args[0]) for mark in marks if mark is not None}
-    folder = tmp_path_factory.mktemp("locust")
-    wanted = {name: RUNS[name] for name in sorted(names)}
-    options = {run.server_name: run.server for run in wanted.values() if run.server_name}
-    servers: dict[str | None, Server] = {
-        name: Server(given, folder / f"server-{name}.log") for name, given in options.items()
-    }
-    runs = {
-        name: Running(run, folder / name, servers.get(run.server_name))
-        for name, run in wanted.items()
-    }
-    for running in runs.values():
-        running.start()
+    names = dict.fromkeys(str(mark.args[0]) for mark in marks if mark is not None)
+    runs = Runs(names, tmp_path_factory.mktemp("locust"))
     yield runs
-    for running in runs.values():
-        running.end()
-    for server in servers.values():
-        end(server.process)
+    runs.end()
 
 
 @pytest.fixture
-def mine(running: dict[str, Running], request: pytest.FixtureRequest) -> Running:
+def mine(runs: Runs, request: pytest.FixtureRequest) -> Running:
     """The run that the test names."""
     mark = request.node.get_closest_marker("locust_run")
-    return running[mark.args[0]]
+    return runs.running(mark.args[0])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from tests.loadtests.conftest import PATIENCE_S, Running
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.locust_run("web")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.locust_run("web")]
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

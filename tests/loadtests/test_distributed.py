@@ -5,7 +5,7 @@ import pytest
 from tests.loadtests.conftest import Result
 from tests.loadtests.runs import STREAMS
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.locust_run("distributed")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.locust_run("distributed")]
 EVENTS = 20
 
 

@@ -18,7 +18,7 @@ EVENTS_A_READER = {
 scenarios = pytest.mark.parametrize(
     "scenario", [pytest.param(s, marks=pytest.mark.locust_run(s)) for s in EVENTS]
 )
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @scenarios

@@ -4,7 +4,7 @@ import pytest
 
 from tests.loadtests.conftest import Result
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.locust_run("mix")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.locust_run("mix")]
 EVENTS = 300
 
 
