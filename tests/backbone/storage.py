@@ -13,7 +13,7 @@ from fastsse.errors import FastsseError
 from fastsse.events import Event
 from tests.hub.backbone_contract import START_MS, Tail
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 NO_ROOM = sqlite3.SQLITE_FULL
 BAD_SECTOR = sqlite3.SQLITE_IOERR_WRITE
 NOT_SYNCED = sqlite3.SQLITE_IOERR_FSYNC

@@ -26,7 +26,7 @@ def listen() -> tuple[socket.socket, str]:
     return sock, address
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Waits for a condition."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110

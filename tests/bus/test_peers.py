@@ -72,7 +72,7 @@ class RawWorker:
     async def cut_off(self) -> bool:
         """Reads until the other end closes."""
         try:
-            while await asyncio.wait_for(self._some(1 << 20), 20):
+            while await asyncio.wait_for(self._some(1 << 20), 60):
                 pass
         except ConnectionResetError:
             pass
@@ -81,7 +81,7 @@ class RawWorker:
     async def _exactly(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
-            part = await asyncio.wait_for(self._some(size - len(data)), 20)
+            part = await asyncio.wait_for(self._some(size - len(data)), 60)
             assert part, "the other end closed"
             data += part
         return data
@@ -359,6 +359,6 @@ async def test_a_worker_that_is_not_taken_says_why() -> None:
         backbone, _ = await bus.connected(key=key)
         hub.exchange.give_up(hub.exchange.peers[key], "it lied")
         hub.exchange.peers[key].abort()
-        assert await asyncio.wait_for(backbone.ended, 20) == "it lied"
+        assert await asyncio.wait_for(backbone.ended, 60) == "it lied"
         with pytest.raises(BusError, match="it lied"):
             await connect(bus.address, 1, key)

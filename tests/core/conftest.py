@@ -12,7 +12,7 @@ import pytest
 from fastsse import _core
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -21,10 +21,7 @@ from tests.redis.server import program
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(program() is None, reason=NO_SERVER),
-]
+pytestmark = pytest.mark.skipif(program() is None, reason=NO_SERVER)
 
 
 def proxy(name: str) -> object:

@@ -108,7 +108,6 @@ async def scene(redis: RedisServer) -> AsyncIterator[Scene]:
         yield Scene(application, events, redis)
 
 
-@pytest.mark.timeout(120)
 async def test_who_was_offline_gets_what_came_meanwhile_on_every_device(scene: Scene) -> None:
     for number in (1, 2, 3):
         await scene.order("alice", number)

@@ -11,7 +11,7 @@ from fastsse.server import Server
 from tests.eventstream import EventStream, Message
 
 HOST = b"Host: localhost\r\n"
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 @dataclass

@@ -22,7 +22,7 @@ from tests.hub.storednode import Disk, StoredBackbone
 
 START_MS = 1_700_000_000_000
 RESPONSE_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 class Client:

@@ -64,7 +64,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Looks again and again; what is waited for happens in a thread or a process."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -49,12 +49,12 @@ async def test_what_a_publisher_sends_reaches_who_may_read_it(hub: Server) -> No
         more: dict[str, Any] = {"id": "urn:own:1", "type": "changed", "retry": 2000}
         await ours.publish(topics, "two\nlines", private=True, **more)
         await ours.publish("https://example.com/books/4", "last")
-    first, second, third = await asyncio.wait_for(reading, 20)
+    first, second, third = await asyncio.wait_for(reading, 60)
     assert json.loads(first.data) == {"title": "one"}
     assert (second.data, second.id, second.event) == ("two\nlines", "urn:own:1", "changed")
     assert (third.data, third.event) == ("last", "message")
     resumed = {**params, "lastEventID": first.id}
-    again = await asyncio.wait_for(read(hub, 2, resumed, cookies=cookies), 20)
+    again = await asyncio.wait_for(read(hub, 2, resumed, cookies=cookies), 60)
     assert [event.data for event in again] == ["two\nlines", "last"]
 
 

@@ -14,7 +14,7 @@ from fastsse.events import Event
 from fastsse.subscriptions import Cursor
 
 # Everything here is quick; a busy machine is not.
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -66,7 +66,7 @@ async def test_a_revocation_ends_streams_at_every_node_and_outlives_them(
     readers = [Subscriber(url, "t", token=bad) for url in pair]
     others = [Subscriber(url, "t", token=good) for url in pair]
     for reader in (*readers, *others):
-        await asyncio.wait_for(reader.opened.wait(), 20)
+        await asyncio.wait_for(reader.opened.wait(), 60)
     revoked = await ask("POST", pair[0] + "/revoke", REVOKER, json={"sub": "mallory"})
     assert revoked.status_code == 204
     for url in pair:

@@ -32,7 +32,6 @@ async def three(make_redis: MakeRedis) -> AsyncIterator[Three]:
         yield Three(redis, [one, two, third])
 
 
-@pytest.mark.timeout(120)
 async def test_any_node_takes_a_publish_and_all_deliver_it_in_one_order(three: Three) -> None:
     publishing = Publishing(three.urls)
     async with subscribers(three.urls * 2) as readers:
@@ -54,7 +53,6 @@ async def test_any_node_takes_a_publish_and_all_deliver_it_in_one_order(three: T
             assert later.gaps == []
 
 
-@pytest.mark.timeout(120)
 async def test_a_killed_redis_under_load_loses_nothing_acknowledged(three: Three) -> None:
     publishing, ended = Publishing(three.urls), asyncio.Event()
     async with subscribers(three.urls) as readers:
@@ -71,7 +69,6 @@ async def test_a_killed_redis_under_load_loses_nothing_acknowledged(three: Three
         assert [reader.connections for reader in readers] == [1] * len(readers)
 
 
-@pytest.mark.timeout(120)
 async def test_while_redis_is_away_streams_stay_and_publishers_are_told(three: Three) -> None:
     async with subscribers(three.urls) as readers:
         publishing = Publishing(three.urls)
@@ -116,7 +113,6 @@ async def _until_ready(url: str) -> None:
     raise AssertionError("it never was ready again")
 
 
-@pytest.mark.timeout(120)
 async def test_a_flushed_log_is_told_to_every_stream(three: Three) -> None:
     async with subscribers(three.urls) as readers:
         publishing = Publishing(three.urls)

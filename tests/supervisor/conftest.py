@@ -12,7 +12,7 @@ import pytest
 from tests.cli.commandline import environment
 from tests.supervisor.service import Service
 
-PATIENCE_S = 30
+PATIENCE_S = 90
 
 
 class Little:

@@ -11,7 +11,7 @@ import httpx
 
 from tests.cli.commandline import command, environment
 
-PATIENCE_S = 45
+PATIENCE_S = 90
 # What a service manager does: sockets from 3 on, and whom they are for.
 _ACTIVATE = """
 import fcntl, os, sys

@@ -20,7 +20,6 @@ async def test_random_kills_lose_nothing_and_repeat_nothing(store: str) -> None:
     assert int(str(figures["resumes"])) > 0
 
 
-@pytest.mark.timeout(120)
 async def test_resume_works_after_a_restart_of_everything_without_a_new_publish(
     serve, tmp_path
 ) -> None:

@@ -20,7 +20,7 @@ from fastsse.swarm.request import request_head, split_at_numbers
 ROOT = Path(__file__).parents[2]
 PLAIN_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 CHUNKED_HEAD = PLAIN_HEAD[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
-PATIENCE_S = 10
+PATIENCE_S = 60
 
 Script = Callable[[socket.socket, bytes, int], None]
 """Called with the connection, the request's head and the connection's number; it then closes."""

@@ -10,7 +10,7 @@ async def served(port: int, path: bytes) -> tuple[asyncio.StreamWriter, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
     try:
-        return writer, await asyncio.wait_for(reader.read(1000), 5)
+        return writer, await asyncio.wait_for(reader.read(1000), 20)
     except (ConnectionError, TimeoutError) as error:
         return writer, type(error).__name__.encode()
 
