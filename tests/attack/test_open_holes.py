@@ -47,7 +47,7 @@ def said_by(program: str) -> str:
         [sys.executable, PROGRAMS / program],
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return done.stdout.strip() or done.stderr
@@ -89,12 +89,7 @@ def test_a_drain_ends_the_stuck_at_its_windows_end_also_below_free_slots(make_hu
     hub.sender.drain(1000)
     hub.settle()
     hub.sender.advance_clock(1500)
-    for _ in range(40):
-        if hub.count("connections") == 0:
-            break
-        hub.sender.advance_clock(10)
-        hub.settle()
-        stuck.is_silent()
+    assert hub.wait_closed(stuck)[3] == "drained"
     assert hub.count("closed_drained") == 1
 
 

@@ -22,7 +22,7 @@ async def program(name: str, *arguments: str, fds: tuple[int, ...] = ()) -> Proc
         sys.executable, "-m", f"tests.bus.{name}", *arguments, stdout=PIPE, cwd=ROOT, pass_fds=fds
     )
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), 30)
+    line = await asyncio.wait_for(process.stdout.readline(), 60)
     assert line == b"ready\n"
     return process
 
@@ -83,7 +83,7 @@ async def test_a_hub_may_be_killed_at_any_moment(store: str, tmp_path: pathlib.P
         ]
         for _ in range(4):
             count = len(acknowledged)
-            await until(lambda count=count: len(acknowledged) > count + 200, 30)
+            await until(lambda count=count: len(acknowledged) > count + 200)
             await hub.kill()
             await hub.start("yes")
         over.set()
@@ -129,7 +129,7 @@ async def test_a_hub_that_is_told_to_end_loses_nothing(tmp_path: pathlib.Path) -
 
 async def test_a_hub_that_stands_still_publishes_nothing_that_was_refused() -> None:
     async with a_hub("memory", 2) as hub:
-        impatient, patient = await hub.bus.worker(patience_s=0.2), await hub.bus.worker()
+        impatient, patient = await hub.bus.worker(patience_s=1), await hub.bus.worker()
         await impatient.publish(Event("a", "before"))
         assert hub.process is not None
         hub.process.send_signal(signal.SIGSTOP)

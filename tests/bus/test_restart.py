@@ -93,7 +93,7 @@ async def test_a_worker_that_starts_with_the_new_hub_has_what_the_old_ones_have(
 
 
 async def test_publishers_that_wait_too_long_are_refused_and_not_published_later(bus: Bus) -> None:
-    end = await bus.worker(patience_s=0.3)
+    end = await bus.worker(patience_s=1)
     await end.publish(Event("a", "before"))
     await bus.stop()
     began = time.monotonic()
@@ -101,7 +101,7 @@ async def test_publishers_that_wait_too_long_are_refused_and_not_published_later
         await end.publish(Event("a", "refused"))
     assert caught.value.reason == "backbone"
     assert caught.value.retry_after_s > 0
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began >= 1
     assert end.backbone.trouble == "the hub process is away"
     await bus.start(workers=1, restarted=True)
     await end.publish(Event("a", "after"))
@@ -169,7 +169,7 @@ async def test_what_a_dead_hub_stored_and_told_nobody_is_not_published_again(
 async def test_a_batch_whose_outcome_was_unknown_when_it_was_refused_comes_once() -> None:
     async with a_bus() as bus:
         hub = await bus.start()
-        first, second = await bus.worker(patience_s=0.2), await bus.worker()
+        first, second = await bus.worker(patience_s=1), await bus.worker()
         peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 0)
         hub.exchange.relay.leave(peer)
         answer = first.publish(Event("a", "unknown"), Event("a", "outcome"))

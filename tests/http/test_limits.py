@@ -195,10 +195,13 @@ async def feed_slowly(raw, data: bytes, every_s: float) -> None:
         await asyncio.sleep(every_s)
 
 
-async def test_trickling_head_ends_at_the_deadline_with_408(start) -> None:
-    server = await start(head_timeout="100ms")
+async def test_trickling_head_ends_at_the_deadline_with_408(server) -> None:
+    waits = server._worker.entrance._waits
     async with connected(server) as raw:
         feeding = asyncio.create_task(feed_slowly(raw, get("/healthz", "X: " + "x" * 9999), 0.005))
+        # A deadline that is over before the first byte has come would close it without a word.
+        await until(lambda: any(one._reader.is_within_head for one in waits))
+        waits.head.limit_s = 0.1
         answer = await raw.answer()
         assert (answer.status, answer.field) == (408, "head")
         assert answer.headers["connection"] == "close"
@@ -217,11 +220,11 @@ async def test_trickling_body_ends_at_the_deadline_with_408(start) -> None:
         await asyncio.gather(feeding, return_exceptions=True)
 
 
-async def test_head_on_a_kept_connection_has_a_deadline_of_its_own(start) -> None:
-    server = await start(head_timeout="100ms")
+async def test_head_on_a_kept_connection_has_a_deadline_of_its_own(server) -> None:
     async with connected(server) as raw:
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
+        server._worker.entrance._waits.head.limit_s = 0.1
         await raw.send(b"GET /heal")
         assert (await raw.answer()).status == 408
 
@@ -240,13 +243,17 @@ async def test_idle_connection_is_closed_without_a_word(start) -> None:
         assert await raw.is_closed()
 
 
-async def test_busy_connection_is_not_idle(start) -> None:
-    server = await start(idle_timeout="200ms")
+async def test_busy_connection_is_not_idle(server) -> None:
+    waits = server._worker.entrance._waits
+    now_s = waits.time()
+    waits.time = lambda: now_s
     async with connected(server) as raw:
         for _ in range(10):
             await raw.send(get("/healthz"))
             assert (await raw.answer()).status == 200
-            await asyncio.sleep(0.05)
+            now_s += waits.idle.limit_s * 0.9
+            waits.stop()
+            waits._sweep()
 
 
 async def test_refused_client_that_never_closes_is_not_kept(server, monkeypatch) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tests.http.raw import Stream, opened, request
 from tests.mercure.client import HUB, KEY, bearer, in_a_while
 from tests.supervisor.conftest import Serve, serve
-from tests.supervisor.service import Service
+from tests.supervisor.service import Service, gone
 
 __all__ = ["serve"]
 
@@ -39,7 +39,7 @@ async def told(service: Service, method: str, path: str, *headers: str) -> tuple
 
 async def present(service: Service, topic: str, count: int) -> None:
     """Returns when every worker, asked over some connections, says that so many are there."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         agreed = 0
         while agreed < 6:
             status, body = await told(service, "GET", f"/presence?topic={topic}", EVERYTHING)
@@ -57,9 +57,11 @@ async def test_presence_is_right_across_workers_and_their_deaths(serve: Serve) -
         await present(service, "a", 16)
         (killed, _) = service.children()["worker"]
         watchers = [
-            await stack.enter_async_context(streaming(service, query, EVERYTHING)) for _ in range(6)
+            await stack.enter_async_context(streaming(service, query, EVERYTHING))
+            for _ in range(16)
         ]
         os.kill(killed, signal.SIGKILL)
+        await gone(killed)  # And with it its sockets: what has ended is seen to have ended.
         ended = sum(await asyncio.gather(*map(has_ended, streams)))
         assert 0 < ended < 16
         await present(service, "a", 16 - ended)
@@ -81,7 +83,7 @@ async def has_ended(stream: Stream) -> bool:
 
 async def all_of(watchers: list[Stream], count: int) -> list[object]:
     """What the watchers that live were told, once one of them has seen so many ends."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             for watcher in watchers:
                 ends = [
