@@ -1,6 +1,7 @@
 """Small servers of tests, on a free port of loopback; nothing of them is left at the end."""
 
 import asyncio
+import ssl
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -15,9 +16,11 @@ class LoopbackServer:
         url, port: where it is.
         connections: how many there were.
         writers: those that `cut` aborts; `serve` may add others that belong to it.
+        tls: what is needed to speak TLS; None speaks none.
     """
 
     scheme = "http"
+    tls: ssl.SSLContext | None = None
 
     def __init__(self) -> None:
         self.connections = 0
@@ -29,7 +32,7 @@ class LoopbackServer:
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self.take, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self.take, "127.0.0.1", 0, ssl=self.tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
         return self

@@ -28,14 +28,14 @@ from fastsse.config.processes import ProcessOptions
 from fastsse.config.redis import RedisOptions
 from fastsse.config.relations import conflicts
 from fastsse.config.rights import RightsOptions
-from fastsse.config.sources import SOURCES, SourceOptions
-from fastsse.config.storing import StoreOptions
+from fastsse.config.sources import REDIS_URL, SOURCES, SourceOptions
+from fastsse.config.storing import STORE, StoreOptions
 
 ARGUMENT = "an argument"
 _CONFLICT = "conflict"
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
-_EXPLAINED_KINDS = (SOURCES, PATTERN, RULES)
+_EXPLAINED_KINDS = (SOURCES, REDIS_URL, STORE, PATTERN, RULES)
 
 
 # The last base's options come first.

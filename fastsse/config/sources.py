@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fastsse.config.groups import OptionGroup, option
 from fastsse.config.kinds import Choice, Count, Kind, read_list, read_rules
-from fastsse.config.storing import check_redis_url, show_store
+from fastsse.config.redis_url import check_redis_url
+from fastsse.config.storing import show_store
 
 __all__ = ["PLACEHOLDER", "SourceOptions", "SourceRule"]
 

@@ -1,19 +1,17 @@
 """Where events are stored, and what an acknowledgement means."""
 
-import re
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
 from fastsse.config.groups import OptionGroup, option, size
 from fastsse.config.kinds import MASK, Bytes, Choice, Count, Kind
+from fastsse.config.redis_url import check_redis_url
 
 __all__ = ["Ack", "StoreOptions"]
 
 MEMORY: Final = "memory"
 SQLITE: Final = "sqlite:"
-_REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 _PATH_MAX_BYTES: Final = 4_000
 
 
@@ -34,17 +32,6 @@ def _check_path(path: str) -> str:
     if path == ":memory:" or path.endswith("/"):
         raise ValueError("must be a file's path")
     return path
-
-
-def check_redis_url(url: str) -> str:
-    """A URL that Redis clients know."""
-    parts = urlsplit(url)
-    _ = parts.port  # Raises ValueError when it is no port.
-    if parts.scheme not in _REDIS_SCHEMES or not re.fullmatch(r"[\x21-\x7e]+", url, re.ASCII):
-        raise ValueError("must be a store")
-    if not (parts.path.strip("/") if parts.scheme == "unix" else parts.hostname):
-        raise ValueError("must name a server")
-    return url
 
 
 def show_store(store: str) -> str:

@@ -1,12 +1,30 @@
 """What goes wrong with Redis, by its names: an answer that is an error, or none at all."""
 
 import re
+import ssl
 from typing import Final
 
 from redis import exceptions
 
-__all__ = ["AnswerLost", "Elsewhere", "Refusal", "Silence", "refusal_of"]
+__all__ = [
+    "AnswerLost",
+    "Distrust",
+    "Elsewhere",
+    "Refusal",
+    "Silence",
+    "fault_of_opening",
+    "first_line",
+    "refusal_of",
+]
 
+# Errors that are answers although the library counts them to the connection's.
+ANSWERS: Final = (
+    exceptions.ResponseError,
+    exceptions.BusyLoadingError,
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+    exceptions.MaxConnectionsError,
+)
 # What operators read in `/readyz` and the log.
 MEANINGS: Final = {
     "LOADING": "Redis is loading its data",
@@ -53,8 +71,8 @@ class AnswerLost(Exception):
 class Silence(AnswerLost):
     """No answer within the time for it."""
 
-    def __init__(self) -> None:
-        super().__init__("Redis does not answer")
+    def __init__(self, hint: str = "") -> None:
+        super().__init__(f"Redis does not answer{hint}")
 
 
 class Elsewhere(AnswerLost):
@@ -72,6 +90,31 @@ class Refusal(Exception):
         meaning = MEANINGS.get(code)
         super().__init__(f"{meaning} ({code})" if meaning else f"Redis answers {code}: {detail}")
         self.code: Final = code
+
+
+class Distrust(Refusal):
+    """There is no TLS between us and this Redis that either side would trust. Nothing was asked."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("TLS", why)
+        self.args = (f"no TLS with Redis that can be trusted: {why}",)
+
+
+def fault_of_opening(error: Exception) -> "Refusal | AnswerLost":
+    """What the client library's error stands for when a connection can't be opened."""
+    # What Redis answers there comes wrapped in the library's errors of connections, or does not.
+    inner = error.__cause__ or error.__context__
+    for one in (error, inner):
+        if isinstance(one, ANSWERS):
+            return refusal_of(one)
+    if isinstance(inner, ssl.SSLError):
+        return Distrust(getattr(inner, "verify_message", "") or inner.reason or str(inner))
+    return AnswerLost(f"Redis is away: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in short."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def refusal_of(error: exceptions.RedisError) -> Refusal:

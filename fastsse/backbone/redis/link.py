@@ -7,6 +7,7 @@ answer can ever reach another, and a link that breaks in the middle of one is no
 
 import asyncio
 import contextlib
+import os
 import random
 from collections import deque
 from collections.abc import Callable
@@ -14,23 +15,26 @@ from typing import Any, Final
 
 from hiredis import pack_command
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence, refusal_of
+from fastsse.backbone.redis.faults import (
+    ANSWERS,
+    AnswerLost,
+    Distrust,
+    Refusal,
+    Silence,
+    fault_of_opening,
+    first_line,
+    refusal_of,
+)
 from fastsse.backbone.redis.scripts import Script
 
 __all__ = ["Address", "Backoff", "Link"]
 
-# Errors that are answers although the library counts them to the connection's.
-_ANSWERS: Final = (
-    exceptions.ResponseError,
-    exceptions.BusyLoadingError,
-    exceptions.AuthenticationError,
-    exceptions.AuthorizationError,
-    exceptions.MaxConnectionsError,
-)
+# What a URL's query can name for TLS.
+_FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 class Address:
@@ -65,6 +69,22 @@ class Address:
     def connection(self) -> AbstractConnection:
         """A connection that is not open yet."""
         return self._kind(**self._options)
+
+    def silence(self) -> Silence:
+        """What it means that the other side does not answer a greeting."""
+        return Silence("; it may speak no TLS" if self._is_tls else "")
+
+    def fault_of(self, error: Exception) -> Refusal | AnswerLost:
+        """What it means that no connection could be opened."""
+        for name in _FILES:
+            path = self._options.get(name)
+            if path is not None and not os.access(path, os.R_OK):
+                return Distrust(f"{name} {path} can't be read")
+        return fault_of_opening(error)
+
+    @property
+    def _is_tls(self) -> bool:
+        return issubclass(self._kind, SSLConnection)
 
 
 class Backoff:
@@ -119,13 +139,10 @@ class Link:
                 await connection.connect()  # type: ignore[no-untyped-call]
         except TimeoutError:
             await _shut(connection)
-            raise Silence from None
-        except _ANSWERS as error:
-            await _shut(connection)
-            raise refusal_of(error) from None
+            raise address.silence() from None
         except (exceptions.RedisError, OSError) as error:
             await _shut(connection)
-            raise AnswerLost(f"Redis is away: {_first_line(error)}") from None
+            raise address.fault_of(error) from None
         except BaseException:
             await _shut(connection)
             raise
@@ -200,7 +217,7 @@ class Link:
         except AnswerLost as lost:
             self._end(lost)
         except (exceptions.RedisError, OSError) as error:
-            self._end(AnswerLost(f"Redis is away: {_first_line(error)}"))
+            self._end(AnswerLost(f"Redis is away: {first_line(error)}"))
         assert self._fault is not None
         raise self._fault
 
@@ -225,10 +242,10 @@ class Link:
     async def _answer(self) -> Any:
         try:
             return await self._connection.read_response(disconnect_on_error=False)
-        except _ANSWERS as error:
+        except ANSWERS as error:
             return refusal_of(error)
         except (exceptions.RedisError, OSError, EOFError) as error:
-            raise AnswerLost(f"Redis is away: {_first_line(error)}") from None
+            raise AnswerLost(f"Redis is away: {first_line(error)}") from None
 
     def _end(self, fault: AnswerLost) -> None:
         if self._fault is not None:
@@ -250,7 +267,3 @@ def _is_message(answer: Any) -> bool:
 async def _shut(connection: AbstractConnection) -> None:
     with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError):
         await connection.disconnect(nowait=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
