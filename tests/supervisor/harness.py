@@ -19,7 +19,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from pathlib import Path
 import httpx
 
 from tests.eventstream import EventStream
+from tests.loopback import held_port
 from tests.supervisor.ledger import Ledger, Seen
 from tests.supervisor.service import Service, gone
 
@@ -144,8 +144,9 @@ class Harness:
         self.ledger = Ledger()
         self.killed: Counter[str] = Counter()
         self.slowest_s: Counter[str] = Counter()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        # Nobody else is given it while one supervisor is dead and the next not there yet.
+        self._held = held_port()
+        self.port: int = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         store = "memory" if plan.store == "memory" else f"sqlite:{folder / 'history.db'}"
         self.arguments = (
@@ -180,6 +181,7 @@ class Harness:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.service.stop()
+            self._held.close()
         seen = [one.seen for one in subscribers]
         return {
             "store": self.plan.store,
