@@ -21,7 +21,7 @@ TEMPLATE_MAX_BYTES: Final = 4 * 1024
 EXPRESSIONS_MAX: Final = 32
 VARIABLES_MAX: Final = 64
 # Compiled selectors kept, and of each the steps between states: about 100 bytes a step.
-SELECTORS_KEPT: Final = 4 * 1024
+SELECTORS_KEPT: Final = 1024
 STEPS_KEPT: Final = 512
 
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -70,7 +70,7 @@ class Selector:
 
 @lru_cache(maxsize=SELECTORS_KEPT)
 def compile_selector(text: str) -> Selector:
-    """The selector of this text; the 4,096 used last are kept. Never raises."""
+    """The selector of this text; the 1,024 used last are kept. Never raises."""
     return Selector(text)
 
 

@@ -26,6 +26,7 @@ FLOORS = [
     {"desks.makers", "desks"},
     {"backbone"},
     {"sources"},
+    {"hub.numbers", "hub.looptime"},
     {"hub.topics", "hub.logs", "hub.patterns", "hub.history", "hub.turns"},
     {"hub.pages"},
     {"hub.replay"},

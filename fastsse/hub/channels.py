@@ -5,12 +5,14 @@ same. It is made for its first stream and removed when the last one's closed not
 With `streams`, the only module that commands the sender.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from fastsse._core import EVERY_EVENT, Sender
 from fastsse.auth.rights import Rights
 from fastsse.hub.history import Selection
+from fastsse.hub.looptime import LoopTime
 from fastsse.hub.patterns import Pattern, Patterns, Wanted
 from fastsse.hub.topics import Topic, Topics
 from fastsse.hub.turns import Asker
@@ -19,11 +21,13 @@ from fastsse.subscriptions import ANY
 
 __all__ = ["Channel", "Channels"]
 
-# Topics that one sweep looks at, to forget them.
-SWEEP_TOPICS = 4_000
-# Topics that new templates look at when a channel needs them, and in each sweep: milliseconds.
-LOOKS_AT_ONCE = 20_000
-LOOKS_A_STEP = 5_000
+# Topics that one step looks at to forget them, where there are no patterns to tell; with patterns
+# fewer.
+FORGOTTEN_A_STEP = 4_000
+# Topics that a channel's templates look at, and that it is made of, without waiting for a turn:
+# well under a millisecond. And those that a template looks at in one step.
+LOOKS_AT_ONCE = 256
+LOOKS_A_STEP = 32
 
 
 class Channel:
@@ -58,7 +62,7 @@ class Channels:
         publish: hands a frame on: `publish(frame, topic numbers, policy)`. O(topics). Not needed
             for a topic that no channel gets, unless there are channels of everything.
         wake: after the last of a run of publishes, or of streams opened.
-        of_everything: how many channels get every event.
+        of_everything: how many channels get every event, or may get any topic's by a template.
         on_unready: called when a channel can't be used yet: `sweep` is to be called soon, and
             again until it says that nothing is left.
     """
@@ -75,7 +79,9 @@ class Channels:
         self._granted: dict[tuple[tuple[str, ...], tuple[str, ...]], Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
-        self._unready: dict[Channel, tuple[Pattern, ...]] = {}
+        # Channels whose patterns have topics to look at, each with those; in turn.
+        self._unready: OrderedDict[Channel, tuple[Pattern, ...]] = OrderedDict()
+        self._looptime = LoopTime()
         topics.on_new = self._on_new
 
     def __len__(self) -> int:
@@ -118,16 +124,37 @@ class Channels:
         self._let_go(channel)
 
     def sweep(self) -> bool:
-        """Forgets topics that nothing needs; gets channels ready. True: there is more to do."""
-        for topic in self._topics.forget_idle(SWEEP_TOPICS):
+        """Forgets topics that nothing needs; gets channels ready: for a few milliseconds. True:
+        there is more to do."""
+        self._looptime.run(self._step)
+        return self._has_more()
+
+    def _step(self) -> bool:
+        """A bit of what is to do; True: there is more."""
+        if self._topics.idle_count:
+            self._forget_some()
+        if self._unready:
+            self._go_on()
+        return self._has_more()
+
+    def _has_more(self) -> bool:
+        return self._topics.idle_count > 0 or bool(self._unready)
+
+    def _forget_some(self) -> None:
+        count = 1 + FORGOTTEN_A_STEP // (1 + len(self._patterns))
+        for topic in self._topics.forget_idle(count):
             self._patterns.forget(topic)
             self._sender.remove_topic(topic.number)
-        if self._unready:
-            self._patterns.look(LOOKS_A_STEP)
-            for channel, patterns in list(self._unready.items()):
-                if all(pattern.is_ready for pattern in patterns):
-                    self._make_ready(channel)
-        return self._topics.idle_count > 0 or bool(self._unready)
+
+    def _go_on(self) -> None:
+        """Gets on with the channel whose turn it is; behind all others it has its next one."""
+        channel, patterns = next(iter(self._unready.items()))
+        for pattern in patterns:
+            if not pattern.is_ready:
+                pattern.look(LOOKS_A_STEP)
+                self._unready.move_to_end(channel)
+                return
+        self._make_ready(channel)
 
     def _add(self, selectors: tuple[str, ...], rights: Rights | None) -> Channel:
         topics: Selection = None
@@ -146,7 +173,8 @@ class Channels:
                 self.of_everything += 1
             elif templates:
                 patterns = tuple([self._patterns.select(text, channel) for text in templates])
-                channel.topics = Wanted(named, patterns)
+                channel.topics = Wanted(named, patterns, self._patterns.numbered)
+                self.of_everything += 1  # Whether one of them matches is not looked up.
             self._get_ready(channel)
         except BaseException:
             self._let_go(channel)
@@ -165,13 +193,17 @@ class Channels:
             patterns += self._patterns.grant(rights.subscribe, channel)
         if isinstance(topics, Wanted):
             patterns += topics.patterns
-        if patterns and not all(pattern.is_ready for pattern in patterns):
-            self._patterns.look(LOOKS_AT_ONCE)
-        if all(pattern.is_ready for pattern in patterns):
+        looks = sum(pattern.left + pattern.topics.count for pattern in patterns)
+        if looks <= LOOKS_AT_ONCE:
+            for pattern in patterns:
+                pattern.look(pattern.left)
             self._command(channel)
-        else:
-            channel.waiting = []
-            self._unready[channel] = tuple(patterns)
+            return
+        channel.waiting = []
+        self._unready[channel] = tuple(patterns)
+        if len(self._unready) == 1:
+            self._looptime.run(self._step)
+        if self._unready:
             self.on_unready()
 
     def _make_ready(self, channel: Channel) -> None:
@@ -184,14 +216,14 @@ class Channels:
 
     def _command(self, channel: Channel) -> None:
         topics, rights = channel.topics, channel.rights
-        numbers = (EVERY_EVENT,) if topics is None else tuple([topic.number for topic in topics])
+        numbers = _numbers(topics)
         if rights is None:
             self._sender.add_channel(channel.number, numbers)
         elif rights.subscribe == (ANY,):
             self._sender.add_channel(channel.number, numbers, (EVERY_EVENT,))
         else:
             granted = self._patterns.covered(rights.subscribe)
-            self._sender.add_channel(channel.number, numbers, [one.number for one in granted])
+            self._sender.add_channel(channel.number, numbers, granted)
 
     def _let_go(self, channel: Channel) -> None:
         """Has everything forget a channel that the sender does not have (any more)."""
@@ -200,6 +232,7 @@ class Channels:
         if topics is None:
             self.of_everything -= 1
         elif isinstance(topics, Wanted):
+            self.of_everything -= 1
             for pattern in topics.patterns:
                 self._patterns.unselect(pattern.selector.text, channel)
             topics = topics.named
@@ -224,6 +257,15 @@ class Channels:
             return self._free_numbers.pop()
         self._by_number.append(None)
         return len(self._by_number) - 1
+
+
+def _numbers(topics: Selection) -> tuple[int, ...]:
+    """What the sender is told of a channel's topics."""
+    if topics is None:
+        return (EVERY_EVENT,)
+    if isinstance(topics, Wanted):
+        return tuple(topics.numbers)
+    return tuple([topic.number for topic in topics])
 
 
 def _is_template(text: str) -> bool:

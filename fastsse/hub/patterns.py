@@ -3,12 +3,15 @@ are alive when the first channel names them, and at every later one when it come
 
 There may be a million topics, and a stream may bring a thousand new templates. So a new one looks
 at a bounded number at a time; until it has seen all, its channels wait.
+
+What a template matches is kept by the topics' numbers. One that is new goes up the numbers that
+there are: whoever comes to life meanwhile is looked at then, and whoever is forgotten too.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+from fastsse.hub.numbers import Numbers, united
 from fastsse.hub.topics import Topic, Topics
 from fastsse.selectors import Selector, compile_selector
 
@@ -29,6 +32,12 @@ class Holder(Protocol):
 NOBODY: Final[tuple[set[Holder], set[Holder]]] = (set(), set())
 
 
+# What a pattern has still to look at: topics by number, forgotten ones with the place through which
+# each may have lost events, and to what number, or place in the second, it has come.
+_Known = Sequence[Topic | None]
+_Forgotten = Sequence[tuple[str, int]]
+
+
 class Pattern:
     """One distinct template, the live topics that it matches, and who uses it.
 
@@ -37,93 +46,107 @@ class Pattern:
     """
 
     __slots__ = (
+        "_forgotten",
         "_looked",
-        "_sight",
+        "_numbered",
         "channels",
         "evicted_through",
         "granted",
+        "left",
         "selector",
         "topics",
     )
 
-    def __init__(self, selector: Selector, sight: "_Sight", evicted_through: int) -> None:
+    def __init__(
+        self, selector: Selector, numbered: _Known, forgotten: _Forgotten, evicted_through: int
+    ) -> None:
         self.selector = selector
         self.evicted_through = evicted_through
-        self.topics: dict[Topic, None] = {}
+        self.topics = Numbers()
         self.channels: dict[Holder, None] = {}
         self.granted: dict[Holder, None] = {}
-        # What it has still to look at. A topic that comes to life later is not in it.
-        self._sight: _Sight | None = sight if len(sight) else None
+        #: How many topics it has still to look at.
+        self.left = len(numbered) + len(forgotten)
         self._looked = 0
+        self._numbered = numbered
+        self._forgotten = forgotten
 
     @property
     def is_ready(self) -> bool:
         """Whether it has looked at all topics."""
-        return self._sight is None
+        return self.left == 0
 
-    def look(self, limit: int) -> int:
-        """Looks at some of the topics that it has not seen; returns at how many."""
-        sight, matches = self._sight, self.selector.matches
-        if sight is None:
-            return 0
+    def look(self, limit: int) -> None:
+        """Looks at some of the topics that it has not seen."""
+        matches = self.selector.matches
+        numbered, forgotten = self._numbered, self._forgotten
         begin = self._looked
-        self._looked = stop = min(begin + limit, len(sight))
-        for topic in sight.alive[begin:stop]:
-            if not matches(topic.name):
-                continue
-            if topic.is_forgotten:
-                self.evicted_through = max(self.evicted_through, topic.evicted_through)
-            else:
-                self.topics[topic] = None
-                topic.channels += len(self.channels)
-        alive = len(sight.alive)
-        for name, place in sight.forgotten[max(0, begin - alive) : max(0, stop - alive)]:
+        self._looked = stop = begin + min(limit, self.left)
+        self.left -= stop - begin
+        last = len(forgotten)
+        for name, place in forgotten[begin : min(stop, last)]:
             if place > self.evicted_through and matches(name):
                 self.evicted_through = place
-        if stop == len(sight):
-            self._sight = None
-        return stop - begin
+        for number in range(max(0, begin - last), stop - last):
+            topic = numbered[number]
+            if topic is not None and matches(topic.name):
+                self.topics.add(number)
+        if not self.left:
+            self._numbered = self._forgotten = ()
 
+    def note_new(self, topic: Topic) -> bool:
+        """A topic has come to life; whether it matches. A pattern may see it again."""
+        if not self.selector.matches(topic.name):
+            return False
+        self.topics.add(topic.number)
+        return True
 
-class _Sight:
-    """The topics that there are at a moment, for all patterns that are made in it: `alive` ones,
-    and forgotten ones with the place through which each may have lost events."""
-
-    __slots__ = ("alive", "forgotten")
-
-    def __init__(self, topics: Topics) -> None:
-        self.alive = list(topics.by_name.values())
-        self.forgotten = topics.remembered()
-
-    def __len__(self) -> int:
-        return len(self.alive) + len(self.forgotten)
+    def note_forgotten(self, topic: Topic) -> None:
+        """A topic is forgotten, which it may not have seen yet."""
+        had = self.topics.discard(topic.number)
+        if topic.evicted_through > self.evicted_through and (
+            had or (self.left and self.selector.matches(topic.name))
+        ):
+            self.evicted_through = topic.evicted_through
 
 
 class Wanted:
-    """The topics of a channel with templates: those that it names and those that match now."""
+    """The topics of a channel with templates: those that it names and those that match now.
 
-    __slots__ = ("named", "patterns")
+    Arguments:
+        numbered: the live topics by number.
+    """
 
-    def __init__(self, named: tuple[Topic, ...], patterns: tuple[Pattern, ...]) -> None:
+    __slots__ = ("_numbered", "named", "patterns")
+
+    def __init__(
+        self, named: tuple[Topic, ...], patterns: tuple[Pattern, ...], numbered: _Known
+    ) -> None:
         self.named = named
         self.patterns = patterns
+        self._numbered = numbered
 
     def __contains__(self, topic: Topic) -> bool:
-        return topic in self.named or any(topic in pattern.topics for pattern in self.patterns)
+        if topic in self.named:
+            return True
+        number = topic.number
+        return not topic.is_forgotten and any(number in pattern.topics for pattern in self.patterns)
 
     def __iter__(self) -> Iterator[Topic]:
         """Each once."""
-        if len(self.patterns) == 1 and not self.named:
-            return iter(self.patterns[0].topics)
-        topics = dict.fromkeys(self.named)
-        for pattern in self.patterns:
-            topics.update(pattern.topics)
-        return iter(topics)
+        numbered = self._numbered
+        return (topic for number in self.numbers if (topic := numbered[number]) is not None)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The topics' numbers, each once. O(topics)."""
+        sets = [pattern.topics for pattern in self.patterns]
+        return united(sets, [topic.number for topic in self.named])
 
     @property
     def size(self) -> int:
         """How many there are, at most."""
-        return len(self.named) + sum(len(pattern.topics) for pattern in self.patterns)
+        return len(self.named) + sum(pattern.topics.count for pattern in self.patterns)
 
     @property
     def evicted_through(self) -> int:
@@ -145,9 +168,11 @@ class Patterns:
         self._idle: dict[str, None] = {}
         # Grants of plain topics: the channels that have them, whether the topic is alive or not.
         self._granted: dict[str, dict[Holder, None]] = {}
-        # Those that have still to look at topics, in turn.
-        self._looking: deque[Pattern] = deque()
-        self._sight: _Sight | None = None  # While it is right.
+        #: Live topics by number; those that are made are put into it by `look_at`.
+        self.numbered: list[Topic | None] = []
+        self._forgotten: list[tuple[str, int]] | None = None  # While it is right.
+        for topic in topics.by_name.values():
+            self._number(topic)
 
     def __len__(self) -> int:
         return len(self._patterns)
@@ -156,16 +181,12 @@ class Patterns:
         """Has a channel get what the template matches from now on."""
         pattern = self._use(text)
         pattern.channels[channel] = None
-        for topic in pattern.topics:
-            topic.channels += 1
         return pattern
 
     def unselect(self, text: str, channel: Holder) -> None:
         """The channel is gone."""
         pattern = self._patterns[text]
         del pattern.channels[channel]
-        for topic in pattern.topics:
-            topic.channels -= 1
         self._may_be_idle(text, pattern)
 
     def grant(self, texts: Iterable[str], channel: Holder) -> list[Pattern]:
@@ -179,24 +200,12 @@ class Patterns:
                 used[-1].granted[channel] = None
         return used
 
-    def covered(self, texts: Iterable[str]) -> set[Topic]:
-        """The live topics that a channel's grants cover."""
-        covered: set[Topic] = set()
-        for text in texts:
-            topic = self._topics.by_name.get(text)
-            if topic is not None:
-                covered.add(topic)
-            if text in self._patterns:
-                covered.update(self._patterns[text].topics)
-        return covered
-
-    def look(self, limit: int) -> bool:
-        """Has new patterns look at topics, at most about `limit`; True: there is more to do."""
-        while self._looking and limit > 0:
-            limit -= self._looking[0].look(limit)
-            if self._looking[0].is_ready:
-                self._looking.popleft()
-        return bool(self._looking)
+    def covered(self, texts: Iterable[str]) -> list[int]:
+        """The numbers of the live topics that a channel's grants cover."""
+        by_name = self._topics.by_name
+        named = [by_name[text].number for text in texts if text in by_name]
+        sets = [self._patterns[text].topics for text in texts if text in self._patterns]
+        return united(sets, named)
 
     def ungrant(self, texts: Iterable[str], channel: Holder) -> None:
         """The channel is gone."""
@@ -213,35 +222,39 @@ class Patterns:
     def look_at(self, topic: Topic) -> tuple[set[Holder], set[Holder]]:
         """Notes a topic that has just come to life; gives the channels that get it by a template,
         and those that are granted it. O(patterns)."""
-        self._sight = None
+        self._forgotten = None
+        self._number(topic)
         if not self._patterns and not self._granted:
             return NOBODY
         linked: set[Holder] = set()
         granted = set(self._granted.get(topic.name, ()))
         for pattern in self._patterns.values():
-            if pattern.selector.matches(topic.name):
-                pattern.topics[topic] = None
-                topic.channels += len(pattern.channels)
+            if pattern.note_new(topic):
                 linked.update(pattern.channels)
                 granted.update(pattern.granted)
         return linked, granted
 
     def forget(self, topic: Topic) -> None:
         """A topic is forgotten; what was evicted from it is not. O(patterns)."""
-        self._sight = None
+        self._forgotten = None
+        self.numbered[topic.number] = None
         for pattern in self._patterns.values():
-            if pattern.topics.pop(topic, topic) is None:
-                pattern.evicted_through = max(pattern.evicted_through, topic.evicted_through)
+            pattern.note_forgotten(topic)
+
+    def _number(self, topic: Topic) -> None:
+        if topic.number >= len(self.numbered):
+            self.numbered.extend([None] * (topic.number + 1 - len(self.numbered)))
+        self.numbered[topic.number] = topic
 
     def _use(self, text: str) -> Pattern:
         pattern = self._patterns.get(text)
         if pattern is None:
-            if self._sight is None:
-                self._sight = _Sight(self._topics)
-            pattern = Pattern(compile_selector(text), self._sight, self._topics.forgotten_through)
-            self._patterns[text] = pattern
-            if not pattern.is_ready:
-                self._looking.append(pattern)
+            if self._forgotten is None:
+                self._forgotten = self._topics.remembered()
+            forgotten_through = self._topics.forgotten_through
+            pattern = self._patterns[text] = Pattern(
+                compile_selector(text), self.numbered, self._forgotten, forgotten_through
+            )
         self._idle.pop(text, None)
         return pattern
 
@@ -251,7 +264,4 @@ class Patterns:
         self._idle[text] = None
         if len(self._idle) > IDLE_MAX:
             oldest = next(iter(self._idle))
-            del self._idle[oldest]
-            pattern = self._patterns.pop(oldest)
-            if not pattern.is_ready:
-                self._looking.remove(pattern)
+            del self._idle[oldest], self._patterns[oldest]

@@ -13,7 +13,7 @@ from fastsse.auth.rights import Rights
 from fastsse.config import HistoryOptions
 from fastsse.hub import channels as channels_module
 from fastsse.hub import history as history_module
-from fastsse.hub import patterns
+from fastsse.hub import looptime, patterns
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import MERCURE, Cursor
 from tests.hub.onenode import Client, Node
@@ -239,8 +239,9 @@ def test_a_template_that_matches_very_many_topics_is_replayed_in_order(
 
 @pytest.fixture
 def slow_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new template sees three topics at once, and two more in each sweep."""
-    monkeypatch.setattr(channels_module, "LOOKS_AT_ONCE", 3)
+    """A new template sees two topics at once, and two more in each sweep."""
+    monkeypatch.setattr(looptime, "BURST_S", 0.0)
+    monkeypatch.setattr(channels_module, "LOOKS_AT_ONCE", 0)
     monkeypatch.setattr(channels_module, "LOOKS_A_STEP", 2)
 
 
@@ -352,6 +353,7 @@ def test_whoever_wants_and_may_read_gets_it_live_and_on_replay(
     """Subscribes in between, sweeps in between, resumes after everything, with little memory."""
     node = Node(HistoryOptions(history_events=kept), disk=Disk(), page_bytes=300)
     with pytest.MonkeyPatch.context() as patched, contextlib.closing(node):
+        patched.setattr(looptime, "BURST_S", 0.0)
         patched.setattr(channels_module, "LOOKS_AT_ONCE", data.draw(st.sampled_from([1, 1000])))
         patched.setattr(channels_module, "LOOKS_A_STEP", 1)
         node.store.holds = data.draw(st.booleans())
