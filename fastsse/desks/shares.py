@@ -246,7 +246,7 @@ def _checked_use(use: Any) -> Use:
 
 
 def _sum_up(sums_of: dict[Account, list[int]], use: Use) -> None:
-    sums = sums_of.setdefault(use[:2], [0, 0, 0, 0])
+    sums = sums_of.setdefault(use[:2], [0] * len(use[2:]))
     for index, amount in enumerate(use[2:]):
         sums[index] += amount
 

@@ -25,8 +25,7 @@ log = get_logger("redis")
 BEAT: Final = Script("beat")
 NAME_BYTES: Final = NODE_BYTES + 4
 BEATS_A_LIFE: Final = 8
-# For how long a dead node is one survivor's task, unless that goes on with it.
-TASK_MS: Final = 10_000
+TASK_S: Final = 10.0
 LEAVE_S: Final = 1.0
 
 
@@ -41,9 +40,11 @@ class Members:
     Arguments:
         address, keys: where they meet.
         life_s: how long a node may be silent; every other node goes by what each says of itself.
+        task_s: for how long a dead node is one survivor's task, unless that goes on with it.
 
     Attributes:
         base: this node's.
+        task_ms: as `task_s`.
         name: what it is known by now; empty until it is.
         alive: bases of all nodes, this one too, by the last answer.
         on_beat: called after each answer.
@@ -52,7 +53,7 @@ class Members:
         on_named: called when it has another name.
     """
 
-    def __init__(self, address: Address, keys: Keys, life_s: float) -> None:
+    def __init__(self, address: Address, keys: Keys, life_s: float, task_s: float = TASK_S) -> None:
         self.base: Final = os.urandom(NODE_BYTES // 2).hex().encode()
         self.name = b""
         self.alive: frozenset[bytes] = frozenset()
@@ -62,6 +63,7 @@ class Members:
         self._address = address
         self._keys = keys
         self._life_ms = round(life_s * 1000)
+        self.task_ms: Final = round(task_s * 1000)
         self._count = 0
         self._before = b""
         self._named = asyncio.Event()
@@ -101,7 +103,7 @@ class Members:
     async def _beat_on(self, link: Link, backoff: Backoff) -> None:
         while True:
             name = self.name or b"%b%04x" % (self.base, self._count)
-            task_ms = 0 if self.on_task is None else TASK_MS
+            task_ms = 0 if self.on_task is None else self.task_ms
             kind = b"0" if self.name else b"1"
             answer, task, alive = await self._beat(link, name, kind, task_ms)
             backoff.reset()

@@ -1,10 +1,10 @@
 """Neighbours: what desks of one node tell the same desks of the others, by Redis's pub/sub.
 
-Redis keeps none of it, so what is told is numbered. Whoever misses a number, begins to listen, or
-meets a node that it does not know asks that one for everything, and gets it on a channel of its
-own: first the number at which everything is as it is, then all of it, then what is told from there
-on. It comes over one connection, in the order in which it was sent. So nobody is ever wrong for
-longer than it takes to notice, and nothing is told again without need.
+Redis keeps none of it, so what is told is numbered, and with each beat every node says where it
+stands. Whoever misses a number, begins to listen, or meets a node that it does not know asks that
+one for everything, and gets it on a channel of its own: first the number at which everything is as
+it is, then all of it, then what is told from there on. It comes over one connection, in the order
+in which it was sent. So nobody is wrong for long, and nothing is told again without need.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ PING_S: Final = 2.0
 
 _HEAD: Final = struct.Struct(f"<c{NODE_BYTES}sQB")  # kind, from whom, number, length of the subject
 _TOLD: Final = b"n"
+_STANDS: Final = b"@"
 _SAID: Final = b"d"
 _ASKS: Final = b"?"
 _WHOLE: Final = b"w"
@@ -105,7 +106,6 @@ class RedisNeighbours:
             return False
         if self._queued_bytes > QUEUE_BYTES:
             self._drop()
-            self._tell_number()
             return False
         head = _HEAD.pack(kind, self._own, self._number, len(subject))
         data = head + subject.encode() + message
@@ -115,15 +115,10 @@ class RedisNeighbours:
         return True
 
     def _drop(self) -> None:
-        """What was to be sent will not be; the next number shows it."""
+        """What was to be sent will not be, as the number will show."""
         self._queue.clear()
         self._queued_bytes = 0
         self._number += 1
-
-    def _tell_number(self) -> None:
-        """Something was lost, and everybody shall notice."""
-        self._number += 1
-        self._send(self._channel(), _TOLD)
 
     def _channel(self, node: bytes = b"all") -> bytes:
         return self._keys.channel(self._address.database, node)
@@ -131,7 +126,6 @@ class RedisNeighbours:
     async def _speak(self, link: Link, backoff: Backoff) -> None:
         try:
             self._is_linked = True
-            self._tell_number()
             while True:
                 await self._queued.wait()
                 await link.calls([(b"PUBLISH", *pair) for pair in self._taken()])
@@ -224,6 +218,8 @@ class RedisNeighbours:
         subject, message = body[:length].decode(), body[length:]
         if kind == _TOLD:
             self._take_told(node, number, subject, message)
+        elif kind == _STANDS:
+            self._compare(node, number)
         elif kind == _ASKS:
             self._tell_whole(node)
         elif kind == _WHOLE:
@@ -238,8 +234,12 @@ class RedisNeighbours:
         if known is not None and number == known + 1:
             self._known[node] = number
             self._hand_on(node, subject, message)
-        elif known is not None and number > known:
-            # Until all is told anew, what was told holds.
+        else:
+            self._compare(node, number)
+
+    def _compare(self, node: bytes, number: int) -> None:
+        """Whether all that a node told was heard. Until it tells it anew, what was told holds."""
+        if self._known.get(node, number) != number:
             del self._known[node]
             self._ask(node)
 
@@ -258,8 +258,9 @@ class RedisNeighbours:
             self._ask(node)
 
     def _look(self) -> None:
-        """After each beat: asks those that are not known, forgets those that are not there. One
-        that only just came may be missing in one answer, but not in two."""
+        """After each beat: says where it stands, asks those that are not known, forgets those that
+        are not there. One that only just came may be missing in one answer, but not in two."""
+        self._send(self._channel(), _STANDS)
         if self._is_heard:
             self._ask_unknown()
         missing = self._heard_of - self._members.alive

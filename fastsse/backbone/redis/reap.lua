@@ -20,15 +20,23 @@ redis.call('ZADD', dead, now_ms + tonumber(ARGV[3]), node)
 
 local each = tonumber(redis.call('HGET', counts, node) or '1') / redis.call('HLEN', held)
 local count = math.max(1, math.floor(tonumber(ARGV[5]) / math.max(1, each)))
+-- What can't be read was not written by a node.
+local function selectors_of(kept)
+  local is_read, selectors = pcall(cjson.decode, string.match(kept, '^.([^\n]*)'))
+  if not is_read or type(selectors) ~= 'table' then return nil end
+  for _, selector in ipairs(selectors) do
+    if type(selector) ~= 'string' then return nil end
+  end
+  return selectors
+end
+
 local walk = redis.call('HSCAN', held, ARGV[4], 'COUNT', count)
 local ended = {}
 for i = 1, #walk[2], 2 do
   local name, kept = walk[2][i], walk[2][i + 1]
-  local is_elsewhere = false
-  -- What can't be read was not written by a node.
-  local is_read, selectors = pcall(cjson.decode, string.match(kept, '^.([^\n]*)'))
-  if not is_read or type(selectors) ~= 'table' then is_elsewhere, selectors = true, {} end
-  for _, selector in ipairs(selectors) do
+  local selectors = selectors_of(kept)
+  local is_elsewhere = not selectors
+  for _, selector in ipairs(selectors or {}) do
     local key = prefix .. 'there:' .. selector
     local value = redis.call('HGET', key, name)
     if value and string.sub(value, 1, #node) == node then

@@ -19,7 +19,7 @@ from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.backbone.redis.linked import while_linked
 from fastsse.backbone.redis.lists import Lists
-from fastsse.backbone.redis.members import TASK_MS, Members
+from fastsse.backbone.redis.members import Members
 from fastsse.backbone.redis.scripts import Script
 from fastsse.desks.nodes import Answer, Change, Subscriber
 from fastsse.desks.roster import events_of
@@ -206,13 +206,13 @@ class RedisRoster:
     async def _reap(self, name: bytes, link: Link) -> None:
         """Publishes the ends of some, then forgets these: one that is killed in between is followed
         by one that publishes them again."""
-        keys, count = self._keys, 0
+        keys, task_ms, count = self._keys, self._members.task_ms, 0
         names = [keys.dead, keys.held(name), keys.counts]
         cursor: bytes = b"0"
         ended: list[bytes] = []
         while True:
             cursor, found = await link.run(
-                REAP, names, keys.prefix, name, TASK_MS, cursor, BATCH, *ended
+                REAP, names, keys.prefix, name, task_ms, cursor, BATCH, *ended
             )
             if not cursor:
                 break
@@ -244,8 +244,10 @@ def _told(batch: Sequence[Change], news: bytes) -> list[Event]:
 
 
 def _subscriber(name: bytes, kept: bytes) -> Subscriber:
-    """What a node had of one. Raises ValueError."""
+    """What a node had of one; of nothing when it can't be read, for no node wrote that."""
     selectors, _, payload = kept[1:].partition(b"\n")
-    return Subscriber(
-        name.decode(), tuple(orjson.loads(selectors)), orjson.loads(payload) if payload else None
-    )
+    try:
+        who = name.decode(), tuple(orjson.loads(selectors))
+        return Subscriber(*who, orjson.loads(payload) if payload else None)
+    except ValueError:
+        return Subscriber("", (), None)
