@@ -163,7 +163,8 @@ async def test_revoking_needs_its_own_grant(guarded: Server) -> None:
 async def test_a_page_that_answers_its_pings_stays_and_one_that_does_not_goes(
     start: Start,
 ) -> None:
-    server = await start(ping="50ms", pong_timeout="1s")
+    server = await start(ping="10s", pong_timeout="20s")
+    sender = server._worker._sender
     async with connected(server) as one, connected(server) as other, connected(server) as raw:
         await one.send(request("GET", "/events?topic=a&ping=true"))
         await other.send(request("GET", "/events?topic=a&ping=true"))
@@ -171,13 +172,16 @@ async def test_a_page_that_answers_its_pings_stays_and_one_that_does_not_goes(
         async with connected(server) as plain:
             await plain.send(request("GET", "/events?topic=a"))
             unpinged = await plain.stream()
-            await unpinged.opening()
+            for stream in (answers, silent, unpinged):
+                await stream.opening()
             while server.stream_count > 2:
+                sender.advance_clock(10_000)
                 event = await answers.next()
                 assert event.type == "fastsse.ping"
                 await raw.send(request("POST", f"/pong?stream={event.data}", body=b""))
                 assert (await raw.answer()).status == 204
             await silent.to_end()
+            assert [event.type for event in silent.parsed.events][:2] == ["fastsse.ping"] * 2
             assert not unpinged.parsed.events
     await until(lambda: server.stream_count == 0)
 
