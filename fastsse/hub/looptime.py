@@ -12,7 +12,7 @@ __all__ = ["LoopTime"]
 
 # What may be used at once, and what comes back of each second that passes.
 BURST_S: Final = 0.003
-SHARE: Final = 0.4
+SHARE: Final = 0.25
 
 
 class LoopTime:
