@@ -40,7 +40,7 @@ async def test_a_program_that_publishes_to_channels_reaches_streams(redis: Redis
 async def test_channels_are_taken_once_by_nodes_that_share_a_log(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LIFE_MS", 600)
+    monkeypatch.setattr(lease, "LIFE_MS", 10_000)
     monkeypatch.setattr(lease, "RENEWAL_S", 0.1)
     async with AsyncExitStack() as first:
         goes = await first.enter_async_context(cluster.node(redis.url, sources=[CHANNELS]))
