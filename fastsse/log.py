@@ -32,6 +32,7 @@ ROOT = "fastsse"
 _VALUE_LIMIT = 1000
 _TOPICS_SHOWN = 10
 _PLAIN_VALUE = re.compile(r"[\w.:/@%+*~-]+", re.ASCII)
+_of_process: dict[str, object] = {}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -70,6 +71,18 @@ def configure(options: LogOptions, stream: TextIO | None = None) -> None:
     logging.getLogger(ROOT).setLevel(_LEVELS[options.log_level])
 
 
+def name_worker(number: int) -> None:
+    """Has each record of this process say which of several workers writes it, as `worker`: what
+    they count, streams above all, they count each for itself."""
+    _of_process["worker"] = number
+
+
+def _add_process(_logger: object, _method: str, record: MutableMapping[str, Any]) -> Any:
+    for name, value in _of_process.items():
+        record.setdefault(name, value)
+    return record
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Gives a record up quietly when its reader is gone (a closed terminal, `| head`)."""
 
@@ -86,6 +99,7 @@ def _formatter(as_console: bool, colors: bool) -> ProcessorFormatter:
             structlog.processors.TimeStamper(
                 fmt="%H:%M:%S" if as_console else "iso", utc=not as_console, key="time"
             ),
+            _add_process,
         ],
         processors=[
             ProcessorFormatter.remove_processors_meta,

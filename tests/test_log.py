@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastsse import log
 from fastsse.config import Config
 from fastsse.log import AccessLog, configure, escape, get_logger
 
@@ -61,6 +62,18 @@ def test_console_is_chosen_on_a_terminal_with_colours_unless_refused(
     get_logger("server").info("Hello.", topic="news")
     assert "\x1b" not in stream.getvalue()
     assert stream.getvalue().endswith("Hello. topic=news\n")
+
+
+def test_several_workers_say_each_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_of_process", {})
+    stream = configured()
+    get_logger("access").info("Stream opened.", stream=7)
+    log.name_worker(3)
+    get_logger("access").info("Stream opened.", stream=7)
+    get_logger("server").info("Gone.", worker=4)
+    alone, one, other = map(json.loads, stream.getvalue().splitlines())
+    assert "worker" not in alone
+    assert (one["worker"], one["stream"], other["worker"]) == (3, 7, 4)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

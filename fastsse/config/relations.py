@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fastsse.config.rights import rights_conflicts, rights_doubts
+from fastsse.config.storing import MEMORY
 from fastsse.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
         yield "pong_timeout", "0s, or ping says how often streams are asked"
     elif config.pong_timeout and config.pong_timeout <= config.ping:
         yield "pong_timeout", f"above ping, which is {format_duration(config.ping)}"
+    if config.ack == "synced" and config.store == MEMORY:
+        yield "ack", "left out: what is in memory survives no crash; or store is sqlite:PATH"
     if config.history_total >= config.memory_limit:
         reason = "history is part of it"
         yield _blame(config, "history_total", _BELOW, "memory_limit", format_size, reason)
@@ -96,5 +99,10 @@ def doubts(config: "Config") -> Iterator[str]:
         yield (
             f"heartbeat ({format_duration(config.heartbeat)}) is long: idle peers that vanish "
             "are noticed only after it, and many proxies cut streams idle for 60s."
+        )
+    if config.ack != "written" and config.store != MEMORY and config.store_path is None:
+        yield (
+            f"ack {config.ack} has no effect with a Redis: what a 200 means there is the affair "
+            "of its appendfsync, and of redis_wait."
         )
     yield from rights_doubts(config)

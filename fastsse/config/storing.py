@@ -8,7 +8,7 @@ from fastsse.config.groups import OptionGroup, option, size
 from fastsse.config.kinds import MASK, Bytes, Choice, Count, Kind
 from fastsse.config.redis_url import check_redis_url
 
-__all__ = ["Ack", "StoreOptions"]
+__all__ = ["MEMORY", "Ack", "StoreOptions"]
 
 MEMORY: Final = "memory"
 SQLITE: Final = "sqlite:"
@@ -27,7 +27,9 @@ def check_store(store: str) -> str:
 def _check_path(path: str) -> str:
     # What SQLite itself would take for a database in memory is not meant by anyone who asks for
     # a file.
-    if not path.strip() or "\0" in path or len(path.encode()) > _PATH_MAX_BYTES:
+    if not path.strip():
+        raise ValueError("the path behind sqlite: is missing")
+    if "\0" in path or len(path.encode()) > _PATH_MAX_BYTES:
         raise ValueError("must be a path")
     if path == ":memory:" or path.endswith("/"):
         raise ValueError("must be a file's path")

@@ -13,7 +13,7 @@ from fastsse.bus import connect
 from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError
 from fastsse.http.entrance import Sockets
-from fastsse.log import get_logger
+from fastsse.log import get_logger, name_worker
 from fastsse.supervisor.orders import Orders
 from fastsse.supervisor.wire import ALIVE, END, FAILED, READY, REPLACED, Link
 from fastsse.worker import DRAIN_GRACE_S, Worker
@@ -61,6 +61,7 @@ def serve_worker(
 
     Returns the exit status. Raises FastsseError when it can't start.
     """
+    name_worker(number)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_live(config, sockets, number, address, link))
 

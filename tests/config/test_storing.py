@@ -3,6 +3,7 @@
 import pytest
 
 from fastsse.config import Config, ConfigError, catalogue
+from fastsse.config.relations import doubts
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,20 @@ def test_what_a_store_can_be_is_said() -> None:
     with pytest.raises(ConfigError) as caught:
         Config(store="mysql:x")
     assert "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL" in str(caught.value)
+
+
+def test_a_file_without_a_path_is_told_so() -> None:
+    with pytest.raises(ConfigError, match="path behind sqlite: is missing"):
+        Config(store="sqlite:")
+
+
+def test_memory_promises_nobody_that_events_survive_a_crash() -> None:
+    with pytest.raises(ConfigError, match="ack"):
+        Config(ack="synced")
+    assert Config(ack="synced", store="sqlite:x.db").ack == "synced"
+    redis = Config(ack="synced", store="redis://localhost")
+    assert any("redis_wait" in doubt for doubt in doubts(redis))
+    assert not any("redis_wait" in doubt for doubt in doubts(Config(store="redis://localhost")))
 
 
 def test_a_password_is_never_shown() -> None:
