@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
@@ -127,7 +127,7 @@ class Entrance:
         )
         self._arrivals: list[Arrivals] = []
         self._listeners: list[Listener] = []
-        self._doors = cast(Doors, None)  # Until it serves.
+        self._doors: Doors | None = None  # Until it serves.
         self._has_successor = False
 
     @property
@@ -203,7 +203,8 @@ class Entrance:
 
     def look(self) -> None:
         """To be called once a second: is there room?"""
-        self._doors.look()
+        if self._doors is not None:
+            self._doors.look()
 
     @property
     def is_shared(self) -> bool:
@@ -240,7 +241,8 @@ class Entrance:
             connection.close()
 
     def _close_doors(self) -> None:
-        self._doors.close()
+        if self._doors is not None:
+            self._doors.close()
         for arrivals in self._arrivals:
             arrivals.site.draining = True
 
@@ -293,14 +295,14 @@ class Entrance:
 
         def welcome(sock: socket.socket, address: object) -> None:
             arrivals.welcome(sock, address)
-            self._doors.look()
+            self.look()
 
         self._listeners.append(Listener(sockets, welcome, is_owner=is_owner))
 
     def _opened(self, wake: Callable[[], None]) -> None:
         """Streams were opened in the turn before."""
         wake()
-        self._doors.look()
+        self.look()
 
     def _on_arrival(self, newcomer: Connection) -> None:
         """Keeps one descriptor free for whoever comes next, probes above all: what is missed

@@ -35,6 +35,7 @@ __all__ = ["Connection"]
 HEAD, BODY, ANSWERING, HANDOVER, ENDING, GONE = range(6)
 # Requests of one connection that are handled before others have their turn.
 REQUESTS_A_TURN: Final = 64
+_Wish = tuple[Subscription, Rights | None, bool]
 
 
 class Connection(asyncio.Protocol):
@@ -46,17 +47,15 @@ class Connection(asyncio.Protocol):
         "_kept",
         "_lingers",
         "_persists",
-        "_pings",
         "_proceeding",
         "_reader",
         "_request",
-        "_rights",
         "_route",
         "_site",
         "_state",
-        "_subscription",
         "_transport",
         "_wait",
+        "_wish",
     )
 
     def __init__(self, site: Site, early: bytes = b"", peer: str = "") -> None:
@@ -70,9 +69,7 @@ class Connection(asyncio.Protocol):
         self._wait = site.waits.head
         self._request: Request | None = None
         self._route: Route | None = None  # That admitted the body under way.
-        self._subscription: Subscription | None = None
-        self._rights: Rights | None = None
-        self._pings = False
+        self._wish: _Wish | None = None  # What it is to become.
         self._kept = early  # Bytes that nobody has looked at.
         self._persists = True
         self._at_eof = False
@@ -103,7 +100,7 @@ class Connection(asyncio.Protocol):
         self._site.waits.leave(self, self._wait)
         self._site.uncount_upload(self._reader.upload)
         self._reader.close()
-        self._request = self._subscription = self._rights = None
+        self._request = self._wish = None
         self._kept = b""
 
     def data_received(self, data: bytes) -> None:
@@ -316,9 +313,7 @@ class Connection(asyncio.Protocol):
         """Hands the socket over to the sender, as soon as earlier answers have left."""
         if self._state == ANSWERING:
             self._state = HANDOVER
-            self._subscription = subscription
-            self._rights = rights
-            self._pings = pings
+            self._wish = subscription, rights, pings
             if not self._proceeding:
                 self._settle(b"")
 
@@ -367,13 +362,11 @@ class Connection(asyncio.Protocol):
         The loop only takes back its own registration and closes its own descriptor; the
         `connection_lost` that follows is no disconnect.
         """
-        request, subscription = self._request, self._subscription
+        site, request, wish = self._site, self._request, self._wish
         assert request is not None
-        assert subscription is not None
-        site = self._site
+        assert wish is not None
         try:
-            peer = peer_of(self._transport)
-            opening = site.opening(subscription, self._rights, self._pings, request, peer)
+            opening = site.opening(*wish, request, peer_of(self._transport))
             site.streams.take_copy(self._transport, opening)
         except TurnedAway:
             self._state = ANSWERING
