@@ -17,7 +17,7 @@ import orjson
 from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.desks.nodes import Answer, Change, Subscriber
 from fastsse.desks.roster import OwnRoster, Subscribed
-from fastsse.errors import FastsseError
+from fastsse.errors import FastsseError, Refused
 
 __all__ = ["SUBJECT", "Found", "Presence", "PresenceDesk"]
 
@@ -141,7 +141,12 @@ def _found(done: Callable[[Found | FastsseError], None], answer: bytes | Fastsse
     if isinstance(answer, FastsseError):
         done(answer)
         return
-    count, listed = orjson.loads(answer)
+    try:
+        count, listed = orjson.loads(answer)
+    except ValueError:
+        # Where nodes share the list, others may have written into it.
+        done(Refused("backbone", retry_after_s=1))
+        return
     done(Found(count, [Subscribed(*one) for one in listed]))
 
 
