@@ -119,7 +119,7 @@ class Arrivals:
         try:
             site.streams.take(sock, opening)
         except TurnedAway:
-            head, body = site.streams.turn_away()
+            head, body = site.streams.turn_away(opening.subscription)
             _send_and_close(sock, b"".join((head, opening.lines, CLOSE_LINE, body)))
         except Exception:
             site.failed(request)

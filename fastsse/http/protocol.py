@@ -73,9 +73,7 @@ class Connection(asyncio.Protocol):
         self._kept = early  # Bytes that nobody has looked at.
         self._persists = True
         self._at_eof = False
-        self._choked = False
-        self._lingers = False
-        self._proceeding = False
+        self._choked = self._lingers = self._proceeding = False
 
     #: Of a route's answer, as an exchange: it may come later.
     may_wait: Final = True
@@ -371,7 +369,7 @@ class Connection(asyncio.Protocol):
         except TurnedAway:
             self._state = ANSWERING
             self._persists = False
-            self.respond(site.streams.turn_away())
+            self.respond(site.streams.turn_away(wish[0]))
         except Exception:
             site.failed(request)
             self._transport.abort()

@@ -18,6 +18,7 @@ from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.quotas import Owner, Quotas
 from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, Response
+from fastsse.hub.opening import last_event_id
 from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
 from fastsse.log import AccessLog
@@ -187,12 +188,17 @@ class Streams:
         self._will_wake = False
         self._streams.wake()
 
-    def turn_away(self) -> Response:
+    def turn_away(self, subscription: Subscription) -> Response:
         """The answer to a subscriber that can't be taken: a stream that ends, and when to come
-        back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3)."""
+        back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3). Nothing is
+        missing yet, so a Mercure client is told the id that it asked for."""
         self.turned_away += 1
         body = b"retry: %d\n\n" % self._come_back.retry_ms()
-        return Response.of(200, body, EVENT_STREAM)
+        if subscription.dialect.opens:
+            return Response.of(200, body, EVENT_STREAM)
+        known = last_event_id(subscription.cursor)
+        lines = b"" if known is None else _known_line(known)
+        return Response.of(200, body, MERCURE_STREAM + lines)
 
     def _duplicate(self, transport: Transport) -> int:
         """A descriptor of our own for the transport's socket."""
@@ -207,11 +213,11 @@ class Streams:
 
 def _resumed(head: bytes, known: bytes | None) -> bytes:
     """A head that tells from which event on a stream goes on (Mercure, "Reconciliation")."""
-    if known is None:
-        return head
-    if _ID.fullmatch(known) is None:
-        known = EARLIEST
-    return b"%bLast-Event-ID: %b\r\n\r\n" % (head[:-2], known)
+    return head if known is None else b"%b%b\r\n" % (head[:-2], _known_line(known))
+
+
+def _known_line(known: bytes) -> bytes:
+    return b"Last-Event-ID: %b\r\n" % (EARLIEST if _ID.fullmatch(known) is None else known)
 
 
 def peer_of(transport: BaseTransport) -> str:

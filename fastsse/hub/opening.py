@@ -15,6 +15,7 @@ __all__ = [
     "first_block",
     "first_frame",
     "first_frames",
+    "last_event_id",
     "last_frames",
 ]
 
@@ -98,7 +99,7 @@ def first_frames(
     assert opening is not None
     head = opening.head
     if not isinstance(head, bytes):
-        head = head(_last_event_id(subscription.cursor, one.gap))
+        head = head(last_event_id(subscription.cursor, one.gap))
     place = one.place if subscription.initial_id else None
     block = first_block(subscription.dialect, retry_ms, place, told)
     if page is not None:
@@ -109,14 +110,16 @@ def first_frames(
 
 
 def last_frames(one: Replaying, retry_ms: int) -> list[Frame]:
-    """What the sender is given with a stream that ends before it began."""
+    """What the sender is given with a stream that ends before it began. It comes back for what it
+    asked for now."""
     assert one.opening is not None
-    head = one.opening.head
-    block = first_block(one.subscription.dialect, retry_ms, None)
-    return [wire_frame(head if isinstance(head, bytes) else head(None)), raw_frame(block)]
+    head, subscription = one.opening.head, one.subscription
+    if not isinstance(head, bytes):
+        head = head(last_event_id(subscription.cursor))
+    return [wire_frame(head), raw_frame(first_block(subscription.dialect, retry_ms, None))]
 
 
-def _last_event_id(cursor: Cursor, gap: Gap | None) -> bytes | None:
+def last_event_id(cursor: Cursor, gap: Gap | None = None) -> bytes | None:
     """What a `Head` names."""
     if cursor.kind == "head":
         return None

@@ -5,7 +5,10 @@ from urllib.parse import quote
 
 import pytest
 
+from fastsse.hub.channels import Channel
+from fastsse.hub.opening import Opening, Replaying, last_frames
 from fastsse.server import Server
+from fastsse.subscriptions import HEAD, MERCURE, Cursor, Subscription
 from tests.http.conftest import Start
 from tests.http.raw import connected, request
 from tests.mercure.client import HUB, KEY, bearer, publish, subscribed, texts, update
@@ -152,3 +155,45 @@ async def test_T4_a_stop_ends_streams_within_its_window(start: Start) -> None:
         await hub.drain(0)
         await stream.to_end()
         assert b"retry: " in stream.body
+
+
+@pytest.mark.parametrize("asked_for", ["urn:uuid:5e94c686-2c0b-4f9b-958c-92ccc3bbb4eb", "mine", ""])
+async def test_R5_who_is_told_to_come_back_is_told_the_id_that_it_asked_for(
+    start: Start, asked_for: str
+) -> None:
+    hub = await start(jwt_key=KEY, anonymous=True, address_streams=1)
+    async with subscribed(hub, "topic=a"), connected(hub) as raw, connected(hub) as known:
+        lines = [f"Last-Event-ID: {asked_for}"] if asked_for else []
+        # One whose request came with it, and one whose connection was there before.
+        await raw.send(request("GET", f"{HUB}?topic=a", *lines))
+        await known.send(request("GET", "/healthz"))
+        assert (await known.answer()).status == 200
+        await known.send(request("GET", f"{HUB}?topic=a", *lines))
+        for one in (raw, known):
+            status, headers = await one.head()
+            assert (status, headers["content-type"]) == (200, "text/event-stream")
+            assert headers.get(LAST, "") == asked_for
+            assert (await one.rest()).startswith(b"retry: ")
+
+
+@pytest.mark.parametrize(
+    ("cursor", "told"),
+    [
+        (Cursor("after", "mine"), b"mine"),
+        (Cursor("earliest"), b"earliest"),
+        (HEAD, None),
+    ],
+)
+def test_R5_whose_history_can_not_be_read_is_told_the_id_that_it_asked_for(
+    cursor: Cursor, told: bytes | None
+) -> None:
+    names: list[bytes | None] = []
+
+    def head(known: bytes | None) -> bytes:
+        names.append(known)
+        return b"HTTP/1.1 200 OK\r\n\r\n"
+
+    channel = Channel(0, ("a",), (), None)
+    subscription = Subscription(["a"], cursor, True, 10, MERCURE)
+    last_frames(Replaying(1, channel, subscription, Opening(-1, head, True, {})), 1000)
+    assert names == [told]
