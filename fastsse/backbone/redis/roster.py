@@ -85,6 +85,11 @@ class RedisRoster:
         self._queue.extend(changes)
         self._queued.set()
 
+    @property
+    def writes(self) -> bool:
+        """Whether it has a name under which it writes."""
+        return bool(self._name)
+
     def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
         """As Roster; an error while Redis is away."""
         self._lists.find(topic, name, most, answer)
