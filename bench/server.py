@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 ROOT = Path(__file__).parents[1]
-START_PATIENCE_S = 20
+START_PATIENCE_S = 60
 STOP_PATIENCE_S = 30
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 

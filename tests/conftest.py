@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from fastsse import _core
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("without deadlines", deadline=None)
-settings.load_profile("without deadlines")
+# How long an example takes says how busy the machine is. Each run tries the same ones, so that what
+# fails is what was changed; --hypothesis-profile=search looks for others.
+settings.register_profile(
+    "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile("same", settings.get_profile("search"), derandomize=True)
+settings.load_profile("same")
 # A shell that runs the tests in the background has them ignore Ctrl-C, and with them every program
 # that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -76,7 +76,7 @@ def test_several_workers_say_each_which_it_is(monkeypatch: pytest.MonkeyPatch) -
     assert (one["worker"], one["stream"], other["worker"]) == (3, 7, 4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.text(), st.sampled_from(["console", "json"]))
 def test_any_value_stays_inside_its_line(text: str, log_format: str) -> None:
     stream = configured(log_format=log_format)

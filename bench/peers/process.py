@@ -17,7 +17,7 @@ from typing import Self
 
 from bench.peers.peer import Peer
 
-START_PATIENCE_S = 20
+START_PATIENCE_S = 60
 STOP_PATIENCE_S = 2
 MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Dirty": "private"}
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")

@@ -90,9 +90,7 @@ STEPS = st.lists(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS, total_bytes=st.sampled_from([2_000, UNBOUNDED]))
 def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
     tmp_path_factory: pytest.TempPathFactory, steps: list[object], total_bytes: int

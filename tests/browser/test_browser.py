@@ -12,12 +12,9 @@ from fastsse.config import Config
 from fastsse.server import Server
 from tests.auth.minting import SECRET, grants, mint
 from tests.browser.chromium import PROGRAM, Browser, EmptySite, Page, chromium
-from tests.loopback import Relay
+from tests.loopback import Relay, held_port
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(PROGRAM is None, reason="no Chromium here"),
-]
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
 CLOSED = 2
 HUB = "/.well-known/mercure"
 TEXTS = ["one", "two\nlines\n", "snowman \u2603", "", ": colon", "x" * 70_000, " leading"]
@@ -77,20 +74,19 @@ async def test_a_page_gets_every_event_once_over_a_cut_connection(
 async def test_a_page_resumes_at_a_server_that_started_anew(
     browser: Browser, site: EmptySite, tmp_path: Path
 ) -> None:
-    store = f"sqlite:{tmp_path / 'history.db'}"
     page = await browser.open(site.url)
-    async with server(site, store=store) as one:
-        address = one.addresses[0]
-        await page.watch("news", f"{address}/events?topic=news")
-        await opened(page, "news")
-        first = await one.publish_later("news", "before")
-        await page.until("news", lambda seen: len(events_of(seen)) == 1)
-    await page.until("news", lambda seen: seen[-1][0] == "error")
-    assert await page.run("sources.news.readyState") != CLOSED
-    port = int(address.rpartition(":")[2])
-    async with server(site, store=store, port=port) as one:
-        second = await one.publish_later("news", "after")
-        seen = await page.until("news", lambda seen: len(events_of(seen)) == 2)
+    with held_port() as held:
+        options = {"store": f"sqlite:{tmp_path / 'history.db'}", "port": held.getsockname()[1]}
+        async with server(site, **options) as one:
+            await page.watch("news", f"{one.addresses[0]}/events?topic=news")
+            await opened(page, "news")
+            first = await one.publish_later("news", "before")
+            await page.until("news", lambda seen: len(events_of(seen)) == 1)
+        await page.until("news", lambda seen: seen[-1][0] == "error")
+        assert await page.run("sources.news.readyState") != CLOSED
+        async with server(site, **options) as one:
+            second = await one.publish_later("news", "after")
+            seen = await page.until("news", lambda seen: len(events_of(seen)) == 2)
     assert events_of(seen) == [["message", "before", first], ["message", "after", second]]
 
 
