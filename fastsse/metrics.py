@@ -97,6 +97,8 @@ STORE_GAUGES = (
     _Row("stored_bytes", "stored_bytes", "Bytes of events in the store."),
     _Row("source_lag_ms_", "source_lag_ms", "How far behind a source is.", "source"),
     _Row("bus_pending_bytes", "bus_pending_bytes", "Bytes of publishes that wait for the hub."),
+    _Row("bus_hub_filling", "bus_hub_filling", "1 while the hub takes what workers keep."),
+    _Row("bus_workers_filling", "bus_workers_filling", "Workers that are handed what is kept."),
 )
 STORE_COUNTERS = (
     _Row("store_commits", "store_commits", "Commits to the store."),

@@ -6,16 +6,18 @@ time, and streams stay as they are.
 """
 
 import asyncio
-import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Final
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
-from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_position, text, texts
+from fastsse.bus.frames import COUNT, Fields, FrameError, Kind, frame, pack_position, text, texts
 from fastsse.bus.greeting import Welcome
-from fastsse.bus.handover import Dump, evicted_frames, read_entries, read_evicted
+from fastsse.bus.handover import Giving, evictions_of, read_entries
+from fastsse.bus.inheritance import Inheritance
+from fastsse.bus.link import Link
 from fastsse.bus.origins import Origin, Origins, pack_origins, unpack_origins
 from fastsse.bus.outbox import PATIENCE_S, Outbox
 from fastsse.bus.questions import Questions
@@ -23,7 +25,7 @@ from fastsse.bus.uplink import Uplink
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
-from fastsse.hub.history import Evictions, History
+from fastsse.hub.history import History
 from fastsse.positions import parse_id
 from fastsse.subscriptions import Cursor
 
@@ -31,7 +33,6 @@ __all__ = ["BusBackbone"]
 
 AWAY: Final = "the hub process is away"
 LOST: Final = "lost"
-_COUNT: Final = struct.Struct("<I")
 _position_of = attrgetter("position")
 
 
@@ -40,7 +41,7 @@ class BusBackbone:
     by `connect`.
 
     Attributes:
-        start: the place where the log began that this process was handed.
+        start: the place before which nothing is kept in memory.
         ended: a future: why the hub gave this worker up, once it did. The worker must end.
     """
 
@@ -62,12 +63,12 @@ class BusBackbone:
         self._announced: list[Origin] = []
         # What comes before there is a hub that it can be given to.
         self._early: list[Entry] = []
-        self._early_evictions: list[Evictions] = []
         self._is_caught_up = asyncio.Event()
+        self._inheritance = Inheritance(uplink)
         self._hub_trouble: str | None = None
         self._away_s: float | None = self._loop.time()
         self._is_closed = False
-        uplink.head = lambda: self._head
+        uplink.reach = lambda: (self._head, self._inheritance.begins)
         uplink.on_up.append(self._on_up)
         uplink.on_down.append(self._on_down)
         uplink.handlers.update(
@@ -76,13 +77,16 @@ class BusBackbone:
                 Kind.TAKEN: self._on_taken,
                 Kind.HELD: self._on_held,
                 Kind.REFUSED: self._on_refused,
-                Kind.EVICTED: self._on_evicted,
                 Kind.CAUGHT_UP: self._on_caught_up,
                 Kind.TROUBLE: self._on_trouble,
                 Kind.STRETCH: self._questions.answered,
                 Kind.PLACE: self._questions.answered,
                 Kind.FAILED: self._questions.failed,
+                Kind.LAST: self._on_last,
                 Kind.DUMP: self._on_dump,
+                Kind.KEPT: partial(self._inheritance.take, Kind.KEPT),
+                Kind.EVICTED: partial(self._inheritance.take, Kind.EVICTED),
+                Kind.DUMPED: partial(self._inheritance.take, Kind.DUMPED),
             }
         )
 
@@ -105,7 +109,7 @@ class BusBackbone:
         return AWAY if is_long else None
 
     async def caught_up(self) -> None:
-        """Returns when everything has come that was in the log at the first welcome."""
+        """Returns when the log is live here. What was kept before may follow later."""
         await self._is_caught_up.wait()
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
@@ -118,13 +122,16 @@ class BusBackbone:
             deliver(early[first:])
         self._acknowledge()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all is here that was kept in memory before this worker began."""
+        return not self._inheritance.is_awaited
+
     def share(self, history: History) -> None:
-        """Takes the worker's own history, filled by `tail`: what the hub has let go of is let go
-        there, and it is handed to a hub that has lost its own."""
+        """Takes the worker's own history, filled by `tail`: what was kept before comes into it as
+        soon as the hub has handed it over, and it is handed to a hub that has lost its own."""
         self._history = history
-        for evictions in self._early_evictions:
-            history.evict(evictions)
-        self._early_evictions.clear()
+        self._inheritance.share(history)
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Sends a batch up; it is done when its entries came down and were delivered. Without a
@@ -142,9 +149,10 @@ class BusBackbone:
         def answered(answer: Fields | FastsseError) -> None:
             done(answer if isinstance(answer, FastsseError) else _stretch(answer))
 
-        size = _COUNT.pack(min(limit_bytes, 0xFFFFFFFF))
+        size = COUNT.pack(min(limit_bytes, 0xFFFFFFFF))
         body = pack_position(after) + size + texts(selectors)
-        self._questions.ask(Kind.READ, body, answered, may_repeat=True)
+        ask = partial(self._questions.ask, Kind.READ, body, answered, may_repeat=True)
+        self._inheritance.wait(ask, done)
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Asks the hub process, in order with the log: a place above the head is answered when
@@ -165,24 +173,35 @@ class BusBackbone:
                 return
             body = b"\0" + text(cursor.text.decode("utf-8", "replace"))
         else:
+            place = None
             assert isinstance(cursor.value, int)
             body = b"\1" + text(str(cursor.value))
-        self._questions.ask(Kind.SEEK, body + texts(selectors), answered, may_repeat=True)
+        body += texts(selectors)
+        ask = partial(self._questions.ask, Kind.SEEK, body, answered, may_repeat=True)
+        if place is None:
+            self._inheritance.wait(ask, done)
+        else:
+            ask()
 
     def counters(self) -> dict[str, int]:
         """What this end of the bus counts."""
-        return {
+        welcome = self._uplink.welcome
+        counted = {
             "bus_pending_bytes": self._outbox.bytes,
             "bus_events_refused": self._outbox.refused,
             "bus_events_late": self._outbox.late,
             "bus_hub_lost": self._uplink.lost_count,
         }
+        if welcome is not None and welcome.wants_memory:
+            counted["bus_workers_filling"] = int(self._inheritance.is_awaited)
+        return counted
 
     async def close(self) -> None:
         """Refuses what has no answer. What was appended may be published all the same."""
         self._is_closed = True
         self._outbox.close()
         self._questions.close()
+        self._inheritance.close()
         await self._uplink.close()
         self._deliver = self._broken = self._history = None
 
@@ -190,7 +209,9 @@ class BusBackbone:
 
     def _on_up(self, welcome: Welcome) -> None:
         if not self._head:
-            self.start = self._head = welcome.start
+            self.start, self._head = welcome.memory_start, welcome.start
+            if welcome.wants_memory:
+                self._inheritance.begin(welcome.start)
         self._away_s = None
         self._hub_trouble = welcome.trouble or None
         self._outbox.up(welcome.up_limit_bytes)
@@ -200,19 +221,19 @@ class BusBackbone:
         self._away_s = self._loop.time()
         self._announced.clear()
         if not self._is_caught_up.is_set():
-            # What was begun is begun anew: only a whole history can be relied on.
+            # What was begun is begun anew.
             self._early.clear()
-            self._early_evictions.clear()
             self._head = 0
+        self._inheritance.down()
         self._outbox.down()
         self._questions.down()
 
     def _on_log(self, body: bytes) -> None:
         """The next entries, and the batches that end with them."""
-        if len(body) < _COUNT.size:
+        if len(body) < COUNT.size:
             raise FrameError("a frame ends too early")
-        (count,) = _COUNT.unpack_from(body)
-        rows, at = unpack_origins(body, count, _COUNT.size)
+        (count,) = COUNT.unpack_from(body)
+        rows, at = unpack_origins(body, count, COUNT.size)
         entries = read_entries(body, at)
         # What a catch-up sent twice was delivered once.
         if entries and entries[0].position <= self._head:
@@ -249,10 +270,10 @@ class BusBackbone:
 
     def _on_taken(self, body: bytes) -> None:
         """Batches that were sent again, and are in the log."""
-        if len(body) < _COUNT.size:
+        if len(body) < COUNT.size:
             raise FrameError("a frame ends too early")
-        (count,) = _COUNT.unpack_from(body)
-        rows, end = unpack_origins(body, count, _COUNT.size)
+        (count,) = COUNT.unpack_from(body)
+        rows, end = unpack_origins(body, count, COUNT.size)
         if end != len(body):
             raise FrameError("a frame ends too late")
         self._announced += rows
@@ -269,19 +290,13 @@ class BusBackbone:
         fields.end()
         self._outbox.refuse(n, Refused(reason, retry_after_s))
 
-    def _on_evicted(self, body: bytes) -> None:
-        evictions = read_evicted(body)
-        if self._history is None:
-            self._early_evictions.append(evictions)
-        else:
-            self._history.evict(evictions)
-
     def _on_caught_up(self, body: bytes) -> None:
         """The log is live; what lies up to a place, if any, may be missing."""
         fields = Fields(body)
         lost_through = fields.position()
         fields.end()
         self._is_caught_up.set()
+        self._inheritance.live()
         if lost_through and self._broken is not None:
             self._broken(LOST, max(lost_through, self._head))
 
@@ -290,22 +305,30 @@ class BusBackbone:
         self._hub_trouble = fields.text() or None
         fields.end()
 
+    def _on_last(self, body: bytes) -> None:
+        """The hub has lost its memory and asks how our log ends."""
+        history, link, after = self._asked_for(body)
+
+        def end() -> Iterator[bytes]:
+            places = pack_position(self._head) + pack_position(history.evicted_through(None))
+            count = COUNT.pack(len(self._origins))
+            yield frame(Kind.ENDED, places, count, pack_origins(self._origins))
+
+        Giving(history, link, after, self._head, end)
+
     def _on_dump(self, body: bytes) -> None:
-        """The hub has lost its memory and asks for ours."""
+        """The same hub asks for what lies before."""
+        history, link, through = self._asked_for(body)
+        Giving(history, link, 0, through, lambda: evictions_of(history))
+
+    def _asked_for(self, body: bytes) -> tuple[History, Link, int]:
         fields = Fields(body)
-        after = fields.position()
+        place = fields.position()
         fields.end()
         link, history = self._uplink.link, self._history
         if history is None or link is None:
             raise FrameError("there is no history to hand over")
-        Dump(history, link, after, lambda: self._last_of_dump(history))
-
-    def _last_of_dump(self, history: History) -> Iterator[bytes]:
-        yield from evicted_frames(history.evictions())
-        rows = pack_origins(self._origins)
-        count = _COUNT.pack(len(self._origins))
-        places = pack_position(history.start) + pack_position(self._head)
-        yield frame(Kind.DUMPED, places, count, rows)
+        return history, link, place
 
 
 def _stretch(fields: Fields) -> Stretch:

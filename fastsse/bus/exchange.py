@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fastsse.bus.frames import Kind, frame, text
+from fastsse.bus.frames import BEAT_S, CLOSE_S, Kind, frame, text
 from fastsse.bus.kept import KeptMemory, Key, KeyedBackbone
 from fastsse.bus.origins import Origins, rows_of
 from fastsse.bus.outbox import monotonic_ms
@@ -26,12 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "Limits"]
 
 log = get_logger("bus")
-BEAT_S: Final = 0.5
 # A worker that says nothing for so long, not even that it is there, is given up.
 SILENCE_S: Final = 30.0
 SWEEP_ON_S: Final = 0.005
-# For what was sent last; a worker that does not take it is cut off.
-CLOSE_S: Final = 1.0
 GIVEN_UP_MAX: Final = 1024
 
 
@@ -62,6 +59,8 @@ class Exchange:
         origins: the newest batches of the log.
         kept: the memory store, where it is the backbone.
         is_open: workers are taken; before that they wait.
+        on_waiting: called with each that waits.
+        on_live: called with each that gets the live log from now on.
     """
 
     def __init__(
@@ -79,6 +78,7 @@ class Exchange:
         self.relay = Relay(backbone.head)
         self.is_open = False
         self.on_waiting: Callable[[Peer], None] = lambda peer: None
+        self.on_live: Callable[[Peer], None] = lambda peer: None
         self.lost_through = 0
         self._trouble: str | None = None
         self._is_closing = False
@@ -94,8 +94,13 @@ class Exchange:
             self._sweep(self.kept)
 
     def open(self) -> None:
-        """Takes workers from now on."""
-        self.relay = Relay(self.backbone.head)
+        """Takes workers from now on, which have the log up to where it stands."""
+        self.go_on(self.backbone.head, ())
+
+    def go_on(self, after: int, entries: Sequence[Entry]) -> None:
+        """Takes workers from now on. What they may lack of the log lies after a place."""
+        self.relay = Relay(after)
+        self.relay.recall(entries, self.backbone.head)
         self.is_open = True
 
     async def close(self) -> None:
@@ -121,8 +126,7 @@ class Exchange:
             return reason
         before = self.peers.get(peer.key)
         if before is not None:
-            before.abort()
-            self.leave(before)
+            before.drop()
         self.peers[peer.key] = peer
         return None
 

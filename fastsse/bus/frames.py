@@ -11,6 +11,9 @@ from struct import Struct, error
 from typing import Final
 
 __all__ = [
+    "BEAT_S",
+    "CLOSE_S",
+    "COUNT",
     "HELLO_LIMIT_BYTES",
     "VERSION",
     "Fields",
@@ -24,8 +27,14 @@ __all__ = [
     "texts",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 HEADER: Final = Struct("<IB")
+# How many of something follow.
+COUNT: Final = Struct("<I")
+# Both ends say so often that they are there.
+BEAT_S: Final = 0.5
+# How long an end that closes waits for what it sent last; who does not take it is cut off.
+CLOSE_S: Final = 1.0
 POSITION_BYTES: Final = 16
 # Before both know each other no frame is longer.
 HELLO_LIMIT_BYTES: Final = 1024
@@ -47,7 +56,7 @@ class Kind(IntEnum):
     TAKEN = 12  # down: batches that were in the log already, with their positions
     HELD = 13  # down: batches up to this one will be answered by this hub
     REFUSED = 14  # down: a batch that was not taken, and why
-    EVICTED = 15  # down: what the hub has evicted, by topic
+    EVICTED = 15  # both: what was let go, by topic
     CAUGHT_UP = 16  # down: the log is live from here
     TROUBLE = 17  # down: why appends are refused now
     READ = 20  # up
@@ -60,9 +69,11 @@ class Kind(IntEnum):
     UNANSWERED = 32  # down: an ASK that can't be answered
     TELL = 33  # up
     HEARD = 34  # down: what a desk tells everybody
-    DUMP = 40  # down: asks for what the worker keeps
-    KEPT = 41  # up: entries that it keeps
-    DUMPED = 42  # up: that was all, and what it knows beside
+    DUMP = 40  # both: asks for what the other keeps up to a place
+    KEPT = 41  # both: entries that it keeps
+    DUMPED = 42  # both: that was all that it keeps
+    LAST = 43  # down: asks for the end of the worker's log, after a place
+    ENDED = 44  # up: that was it, and which batches it was
 
 
 class FrameError(ValueError):

@@ -15,19 +15,21 @@ _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class Hello(NamedTuple):
-    """A worker says who it is. `head` is the last position that it has, 0 when it has nothing
-    and wants everything that is kept."""
+    """A worker says who it is. `head` is the last position that it has, 0 when it has nothing;
+    `begins` the place after which it has what is kept in memory."""
 
     version: int
     worker: int
     key: bytes
     head: int
+    begins: int = 0
 
     def pack(self) -> bytes:
         """The whole frame."""
-        version, worker, key, head = self
+        version, worker, key, head, begins = self
         numbers = struct.pack("<HI", version, worker)
-        return frame(Kind.HELLO, _MAGIC, numbers, key, pack_position(head))
+        places = pack_position(head) + pack_position(begins)
+        return frame(Kind.HELLO, _MAGIC, numbers, key, places)
 
     @classmethod
     def unpack(cls, body: bytes) -> "Hello":
@@ -38,7 +40,8 @@ class Hello(NamedTuple):
         version, worker = fields.u16(), fields.u32()
         if version != VERSION:
             return cls(version, worker, b"", 0)
-        hello = cls(version, worker, fields.raw(KEY_BYTES), fields.position())
+        key = fields.raw(KEY_BYTES)
+        hello = cls(version, worker, key, fields.position(), fields.position())
         fields.end()
         return hello
 
@@ -46,14 +49,16 @@ class Hello(NamedTuple):
 class Welcome(NamedTuple):
     """The hub takes a worker.
 
-    `start` is where the log that follows begins: the worker's own head, or for one that has
-    nothing what lies before the oldest event kept. `up_limit_bytes` bounds the frames of the
-    worker, `down_limit_bytes` those of the hub. `wants_memory` asks the worker to remember what a
-    hub without a store would need of it.
+    `start` is where the log that follows begins: the worker's own head, or `head` for one that has
+    nothing. That one's memory goes back to `memory_start`; what it holds from before `start` is
+    handed over when it is asked for. `up_limit_bytes` bounds the frames of the worker,
+    `down_limit_bytes` those of the hub. `wants_memory` asks the worker to remember what a hub
+    without a store would need of it.
     """
 
     head: int
     start: int
+    memory_start: int
     up_limit_bytes: int
     down_limit_bytes: int
     wants_memory: bool
@@ -61,18 +66,18 @@ class Welcome(NamedTuple):
 
     def pack(self) -> bytes:
         """The whole frame."""
-        limits = struct.pack("<II?", *self[2:5])
-        places = pack_position(self.head) + pack_position(self.start)
+        limits = struct.pack("<II?", *self[3:6])
+        places = b"".join(map(pack_position, self[:3]))
         return frame(Kind.WELCOME, places, limits, text(self.trouble))
 
     @classmethod
     def unpack(cls, body: bytes) -> "Welcome":
         """Raises FrameError for what is no welcome."""
         fields = Fields(body)
-        head, start = fields.position(), fields.position()
-        welcome = cls(head, start, fields.u32(), fields.u32(), bool(fields.u8()), fields.text())
+        places = fields.position(), fields.position(), fields.position()
+        welcome = cls(*places, fields.u32(), fields.u32(), bool(fields.u8()), fields.text())
         fields.end()
-        if start > head:
+        if not welcome.memory_start <= welcome.start <= welcome.head:
             raise FrameError("a log that begins behind its head")
         return welcome
 

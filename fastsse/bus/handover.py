@@ -1,42 +1,28 @@
-"""A history on its way to another process: its entries in pages, then what it has let go."""
+"""A history on its way to another process: its entries in pages, what it has let go, its end.
 
-import struct
+A hub that lost its memory takes it from a worker, and a worker that starts takes it from the hub.
+Both serve meanwhile: what is new comes down the log, and what is handed over lies before it.
+"""
+
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_position, text
+from fastsse.bus.frames import COUNT, Fields, FrameError, Kind, frame, pack_position, text
 from fastsse.bus.link import Link
 from fastsse.entries import Entry, pack_entry, unpack_entries
-from fastsse.hub.history import Evictions, History
+from fastsse.hub.history import History
+from fastsse.hub.older import Evictions
 
-__all__ = ["Dump", "evicted_frames", "read_entries", "read_evicted"]
+__all__ = ["PAGE_BYTES", "Giving", "Taking", "evictions_of", "read_entries"]
 
+# Of a catch-up.
 PAGE_BYTES: Final = 256 * 1024
+# Of a history: what either end has to do for one is done in a millisecond or two, and then its
+# loop comes round.
+SLICE_BYTES: Final = 64 * 1024
 # Topics in one frame.
 TOPICS_MAX: Final = 4_000
-_COUNT: Final = struct.Struct("<I")
-
-
-def evicted_frames(evictions: Evictions) -> Iterator[bytes]:
-    """What was let go, in frames of a bounded size."""
-    names = list(evictions.by_topic.items())
-    places = pack_position(evictions.of_all) + pack_position(evictions.forgotten_through)
-    for at in range(0, len(names) or 1, TOPICS_MAX):
-        some = names[at : at + TOPICS_MAX]
-        rows = b"".join(text(name) + pack_position(place) for name, place in some)
-        yield frame(Kind.EVICTED, places, _COUNT.pack(len(some)), rows)
-
-
-def read_evicted(body: bytes) -> Evictions:
-    """One such frame. Raises FrameError."""
-    fields = Fields(body)
-    of_all, forgotten_through = fields.position(), fields.position()
-    count = fields.u32()
-    if count > TOPICS_MAX:
-        raise FrameError(f"{count} topics in a frame")
-    by_topic = {fields.text(): fields.position() for _ in range(count)}
-    fields.end()
-    return Evictions(by_topic, of_all, forgotten_through)
 
 
 def read_entries(body: bytes, at: int = 0) -> list[Entry]:
@@ -47,36 +33,121 @@ def read_entries(body: bytes, at: int = 0) -> list[Entry]:
         raise FrameError(str(error)) from None
 
 
-class Dump:
-    """Sends a history up a link, a page whenever the link has room.
+def evictions_of(history: History) -> Iterator[bytes]:
+    """What a history has let go, in frames of a bounded size, and the frame that ends it all."""
+    evictions = history.evictions()
+    names = list(evictions.by_topic.items())
+    for at in range(0, len(names), TOPICS_MAX):
+        some = names[at : at + TOPICS_MAX]
+        rows = b"".join([text(name) + pack_position(place) for name, place in some])
+        yield frame(Kind.EVICTED, COUNT.pack(len(some)), rows)
+    places = pack_position(evictions.of_all) + pack_position(evictions.forgotten_through)
+    yield frame(Kind.DUMPED, places)
+
+
+class Giving:
+    """Sends what a history keeps over a link: a page a turn of the loop, while the link has room.
 
     Arguments:
+        after, through: between which places.
         end: gives the frames that follow the last page.
     """
 
     def __init__(
-        self, history: History, link: Link, after: int, end: Callable[[], Iterator[bytes]]
+        self,
+        history: History,
+        link: Link,
+        after: int,
+        through: int,
+        end: Callable[[], Iterator[bytes]],
     ) -> None:
         self._history = history
         self._link = link
         self._after = after
+        self._through = through
         self._end = end
-        link.on_drained = self._go_on
+        self._is_due = False
+        self._loop = asyncio.get_running_loop()
+        link.on_drained = self._be_due
         self._go_on()
 
+    def _be_due(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._go_on)
+
     def _go_on(self) -> None:
+        self._is_due = False
         link = self._link
-        while link.is_open and not link.is_full:
-            entries = self._history.entries(self._after, PAGE_BYTES)
-            if not entries:
-                link.on_drained = _nothing
-                for last in self._end():
-                    link.send(last)
-                return
+        if not link.is_open or link.is_full:
+            return
+        entries = self._history.entries(self._after, SLICE_BYTES)
+        while entries and entries[-1].position > self._through:
+            entries.pop()
+        if entries:
             self._after = entries[-1].position
-            link.send(frame(Kind.KEPT, *map(pack_entry, entries)))
-            link.flush()
+            link.send_now(frame(Kind.KEPT, *map(pack_entry, entries)))
+            self._be_due()
+        else:
+            link.on_drained = _nothing
+            for last in self._end():
+                link.send(last)
+
+
+class Taking:
+    """Takes what another process kept, until it says that this was all. Nothing of the history
+    is changed before.
+
+    Arguments:
+        history: that it goes into, and that expects it.
+    """
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._older = history.older()
+        self._last = 0
+        self._by_topic: dict[str, int] = {}
+
+    def take(self, kind: int, body: bytes) -> bool:
+        """One frame; True: that was the last, and the history is whole. Raises FrameError."""
+        if kind == Kind.KEPT:
+            self._take_entries(read_entries(body))
+        elif kind == Kind.EVICTED:
+            by_topic = _read_evicted(body)
+            self._older.hold(by_topic)
+            self._by_topic.update(by_topic)
+        else:
+            fields = Fields(body)
+            of_all, forgotten_through = fields.position(), fields.position()
+            fields.end()
+            evictions = Evictions(self._by_topic, of_all, forgotten_through)
+            self._history.prepend(self._older, evictions)
+            self._older.release()
+        return kind == Kind.DUMPED
+
+    def give_up(self) -> None:
+        """Forgets what has come so far."""
+        self._older.release()
+
+    def _take_entries(self, entries: list[Entry]) -> None:
+        last, most = self._last, self._history.expected_through
+        for entry in entries:
+            if not last < entry.position <= most:
+                raise FrameError("a history out of order")
+            last = entry.position
+        self._last = last
+        self._older.add(entries)
+
+
+def _read_evicted(body: bytes) -> dict[str, int]:
+    fields = Fields(body)
+    count = fields.u32()
+    if count > TOPICS_MAX:
+        raise FrameError(f"{count} topics in a frame")
+    by_topic = {fields.text(): fields.position() for _ in range(count)}
+    fields.end()
+    return by_topic
 
 
 def _nothing() -> None:
-    """No dump is under way."""
+    """Nothing is on its way."""

@@ -90,6 +90,7 @@ class HubProcess:
         self, exchange: Exchange, server: asyncio.AbstractServer, sources: Sources
     ) -> None:
         self.exchange: Final = exchange
+        self._rebuild: Rebuild | None = None
         self._sources = sources
         self._server = server
 
@@ -116,7 +117,8 @@ class HubProcess:
         )
         hub = cls(exchange, server, sources)
         if restarted and isinstance(backbone, KeptMemory):
-            await Rebuild(exchange, backbone, workers).run()
+            hub._rebuild = Rebuild(exchange, backbone, workers)
+            await hub._rebuild.run()
         else:
             exchange.open()
         sources.begin()
@@ -126,6 +128,8 @@ class HubProcess:
         """Takes nobody any more, lets go of all workers, ends the store."""
         self._server.close()
         await self._sources.close()
+        if self._rebuild is not None:
+            await self._rebuild.close()
         await self.exchange.close()
 
 

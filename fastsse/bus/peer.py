@@ -11,40 +11,35 @@ from functools import partial
 from typing import Final
 
 from fastsse.backbone import Stretch
-from fastsse.bus.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
+from fastsse.bus.answers import Answers
 from fastsse.bus.exchange import Exchange
-from fastsse.bus.frames import VERSION, Fields, FrameError, Kind, frame, pack_position, text
+from fastsse.bus.frames import COUNT, VERSION, FrameError, Kind, frame, pack_position, text
 from fastsse.bus.greeting import Hello, Welcome, is_ours
-from fastsse.bus.handover import PAGE_BYTES, evicted_frames
+from fastsse.bus.handover import PAGE_BYTES
+from fastsse.bus.kept import KeptMemory
 from fastsse.bus.link import GONE, Link
 from fastsse.bus.origins import Origin, pack_origins
 from fastsse.bus.outbox import BATCH_HEAD
-from fastsse.bus.questions import QUESTIONS_MAX
 from fastsse.bus.relay import log_frame
 from fastsse.entries import Entry, pack_entry, unpack_events
 from fastsse.errors import FastsseError, Refused
 from fastsse.log import get_logger
-from fastsse.positions import parse_id
-from fastsse.subscriptions import LAST_MAX, Cursor
 
 __all__ = ["Peer"]
 
 log = get_logger("bus")
 # From a connect to the whole greeting.
 HELLO_S: Final = 5.0
-READ_LIMIT_BYTES: Final = 1024 * 1024
-SELECTORS_MAX: Final = 10_000
-_COUNT: Final = struct.Struct("<I")
-_NUMBER: Final = struct.Struct("<Q")
+# What a worker is asked for, in parts.
+_PARTS: Final = frozenset((Kind.KEPT, Kind.EVICTED, Kind.DUMPED, Kind.ENDED))
 
 
 class Peer:
     """One worker's end. Loop thread only.
 
     Attributes:
-        key, worker: as it greeted.
+        key, worker, head, begins: as it greeted.
         is_live: it gets what the relay sends.
-        on_kept: what is called with frames of a dump, while one was asked for.
         on_lost: called when it is gone.
     """
 
@@ -52,8 +47,9 @@ class Peer:
         self.key = b""
         self.worker = -1
         self.head = 0
+        self.begins = 0
         self.is_live = False
-        self.on_kept: Callable[[int, bytes], None] | None = None
+        self._on_kept: Callable[[int, bytes], bool] | None = None
         self.on_lost: Callable[[], None] = _nothing
         self.link: Final = Link(self._on_frame, self._on_lost, is_ours)
         self._exchange = exchange
@@ -62,20 +58,15 @@ class Peer:
         self._is_taken = False
         self._sent_through = 0
         self._lost_through = 0
-        self._is_fresh = False
         self._is_reading = False
         self._last_n = 0
         self._held_n = 0
-        self._questions = 0
-        self._later: list[tuple[int, bytes]] = []
         self._heard_s = self._loop.time()
+        self._answers = Answers(self, exchange)
         self._handlers: Final[dict[int, Callable[[bytes], None]]] = {
             Kind.BATCH: self._on_batch,
-            Kind.READ: self._on_read,
-            Kind.SEEK: self._on_seek,
-            Kind.ASK: self._on_ask,
-            Kind.TELL: self._on_tell,
             Kind.BEAT: _expect_nothing,
+            **self._answers.handlers,
         }
 
     @property
@@ -106,7 +97,7 @@ class Peer:
 
     def taken(self, rows: Sequence[Origin]) -> None:
         """A batch that was sent again is in the log."""
-        self.send(frame(Kind.TAKEN, _COUNT.pack(len(rows)), pack_origins(rows)))
+        self.send(frame(Kind.TAKEN, COUNT.pack(len(rows)), pack_origins(rows)))
 
     def held(self, n: int) -> None:
         """Batches up to this one were taken up, and will be answered."""
@@ -136,29 +127,34 @@ class Peer:
         self._deadline.cancel()
         self.link.abort()
 
+    def drop(self) -> None:
+        """Ends the link of one that does not say what it should, or has another by now."""
+        self.abort()
+        self._exchange.leave(self)
+        self.on_lost()
+
     async def close(self, patience_s: float) -> None:
         """Ends the link when what was sent has left, or some time has passed."""
         self._deadline.cancel()
         await self.link.close(patience_s)
 
-    def ask_dump(self, after: int, on_kept: Callable[[int, bytes], None]) -> None:
-        """Asks for what it keeps; `on_kept` is called with each frame of it."""
-        self.on_kept = on_kept
+    def ask(self, kind: Kind, place: int, on_kept: Callable[[int, bytes], bool]) -> None:
+        """Asks for the end of its log, or for what it keeps; `on_kept` is called with each frame of
+        that, and says which is the last."""
+        self._on_kept = on_kept
         self.link.incoming.limit_bytes = self._exchange.limits.down_bytes
-        self.send(frame(Kind.DUMP, pack_position(after)))
+        self.send(frame(kind, pack_position(place)))
 
     def welcome(self) -> None:
         """Takes the worker: it catches up, and is live after that."""
         exchange = self._exchange
         backbone, kept, head = exchange.backbone, exchange.kept, exchange.relay.head
         exchange.relay.flush()
-        self._is_fresh = self.head == 0
-        if self._is_fresh:
-            self.head = exchange.relay.head if kept is None else kept.start
+        if not self.head:
+            self.head = exchange.relay.head
         if self.head > exchange.relay.head:
             self.bye("it has what this hub never had")
             return
-        self.on_kept = None
         self._is_taken = True
         self._sent_through = self.head
         limits = exchange.limits
@@ -166,6 +162,7 @@ class Peer:
         welcome = Welcome(
             exchange.relay.head,
             self.head,
+            self.head if kept is None else min(self.head, kept.start),
             limits.up_bytes,
             limits.down_bytes,
             kept is not None,
@@ -196,11 +193,18 @@ class Peer:
                 self._is_reading = True
                 done = partial(self._on_own_page, relay.recent_start)
                 self._exchange.backbone.read(("*",), self._sent_through, PAGE_BYTES, done)
-            else:
-                if kept.history.evicted_through(None) > self._sent_through and not self._is_fresh:
-                    self._lost_through = kept.history.evicted_through(None)
+            elif kept.is_whole:
+                self._lost_through = max(self._lost_through, self._missing_of(kept))
                 entries = kept.history.entries(self._sent_through, PAGE_BYTES)
                 self._send_page(entries, entries[-1].position if entries else relay.recent_start)
+            else:
+                kept.when_whole(self._catch_up)
+                return
+
+    def _missing_of(self, kept: KeptMemory) -> int:
+        """Up to where it may lack what memory let go before it was sent; 0: it lacks nothing."""
+        evicted_through = kept.history.evicted_through(None)
+        return evicted_through if evicted_through > self._sent_through else 0
 
     def _on_own_page(self, reached: int, stretch: Stretch | FastsseError) -> None:
         """What the store had when the relay remembered what lies after `reached`."""
@@ -225,26 +229,24 @@ class Peer:
 
     def _go_live(self) -> None:
         """From the next frame of the relay on it gets what all get."""
-        relay, kept = self._exchange.relay, self._exchange.kept
+        relay = self._exchange.relay
         for data in relay.recent(self._sent_through):
             self.send(data)
-        if self._is_fresh and kept is not None:
-            for data in evicted_frames(kept.history.evictions()):
-                self.send(data)
         self.is_live = True
         relay.listen(self)
         self.send(frame(Kind.CAUGHT_UP, pack_position(self._lost_through)))
-        for _, data in self._later:
-            self.send(data)
-        self._later.clear()
+        self._answers.live()
+        self._exchange.on_live(self)
 
     # -- what the worker says -------------------------------------------------------------------
 
     def _on_frame(self, kind: int, body: bytes) -> None:
         if not self.key:
             self._on_hello(kind, body)
-        elif self.on_kept is not None and kind in (Kind.EVICTED, Kind.KEPT, Kind.DUMPED):
-            self.on_kept(kind, body)
+        elif self._on_kept is not None and kind in _PARTS:
+            if self._on_kept(kind, body):
+                self._on_kept = None
+                self.link.incoming.limit_bytes = self._exchange.limits.up_bytes
         elif self._is_taken and (handler := self._handlers.get(kind)) is not None:
             handler(body)
         elif kind != Kind.BEAT:
@@ -258,7 +260,8 @@ class Peer:
             self.bye(f"it speaks version {hello.version} of the bus, this hub {VERSION}")
             return
         self._deadline.cancel()
-        self.key, self.worker, self.head = hello.key, hello.worker, hello.head
+        self.key, self.worker = hello.key, hello.worker
+        self.head, self.begins = hello.head, hello.begins
         reason = self._exchange.enter(self)
         if reason is not None:
             self.bye(reason)
@@ -280,96 +283,7 @@ class Peer:
 
     def _tell_held(self) -> None:
         n, self._held_n = self._held_n, 0
-        self.send(frame(Kind.HELD, _NUMBER.pack(n)))
-
-    def _on_read(self, body: bytes) -> None:
-        fields = Fields(body)
-        number = self._ask(fields)
-        after, limit_bytes = fields.position(), fields.u32()
-        selectors = fields.texts(SELECTORS_MAX)
-        limit_bytes = min(limit_bytes, READ_LIMIT_BYTES)
-        done = partial(self._read, number)
-        self._exchange.backbone.read(selectors, after, limit_bytes, done)
-
-    def _read(self, number: int, stretch: Stretch | FastsseError) -> None:
-        self._questions -= 1
-        if isinstance(stretch, FastsseError):
-            self._fail(Kind.FAILED, number, stretch)
-            return
-        self._exchange.relay.flush()
-        entries, through, is_last, evicted_through = stretch
-        if through > self.sent_through:
-            # The rest comes down the log.
-            through, is_last = self.sent_through, True
-            entries = [entry for entry in entries if entry.position <= through]
-        places = pack_position(through) + pack_position(evicted_through)
-        head = _NUMBER.pack(number) + places + bytes((is_last,))
-        self.send(frame(Kind.STRETCH, head, *map(pack_entry, entries)))
-
-    def _on_seek(self, body: bytes) -> None:
-        fields = Fields(body)
-        number = self._ask(fields)
-        is_last, value = fields.u8(), fields.text()
-        selectors = fields.texts(SELECTORS_MAX)
-        done = partial(self._sought, number)
-        if is_last:
-            if not value.isdecimal() or len(value) > 5 or int(value) > LAST_MAX:
-                raise FrameError("a number of events that can't be")
-            self._exchange.backbone.seek(selectors, Cursor("last", int(value)), done)
-            return
-        place = parse_id(value.encode())
-        self._exchange.relay.flush()
-        if place is not None and place <= self._exchange.relay.head:
-            done(place)
-        else:
-            self._exchange.backbone.seek(selectors, Cursor("after", value), done)
-
-    def _sought(self, number: int, place: int | FastsseError | None) -> None:
-        self._questions -= 1
-        if isinstance(place, FastsseError):
-            self._fail(Kind.FAILED, number, place)
-            return
-        self._exchange.relay.flush()
-        found = bytes((place is not None,)) + pack_position(place or 0)
-        answer = frame(Kind.PLACE, _NUMBER.pack(number), found)
-        if place is None or place <= self.sent_through:
-            self.send(answer)
-        else:
-            self._later.append((place, answer))
-
-    def _on_ask(self, body: bytes) -> None:
-        fields = Fields(body)
-        number = self._ask(fields)
-        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
-        if len(message) > MESSAGE_LIMIT_BYTES:
-            raise FrameError("a question that is too long")
-
-        def answer(outcome: bytes | FastsseError) -> None:
-            self._questions -= 1
-            if isinstance(outcome, FastsseError):
-                self._fail(Kind.UNANSWERED, number, outcome)
-            else:
-                self.send(frame(Kind.ANSWER, _NUMBER.pack(number), outcome))
-
-        self._exchange.desks.asked(self.worker, subject, message, answer)
-
-    def _on_tell(self, body: bytes) -> None:
-        fields = Fields(body)
-        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
-        if len(message) > MESSAGE_LIMIT_BYTES:
-            raise FrameError("a message that is too long")
-        self._exchange.desks.told(self.worker, subject, message)
-
-    def _ask(self, fields: Fields) -> int:
-        """Counts a question, and gives its number."""
-        self._questions += 1
-        if self._questions > 2 * QUESTIONS_MAX:
-            raise FrameError("too many questions at once")
-        return fields.u64()
-
-    def _fail(self, kind: Kind, number: int, error: FastsseError) -> None:
-        reason = error.reason if isinstance(error, Refused) else "backbone"
-        self.send(frame(kind, _NUMBER.pack(number), text(reason)))
+        self.send(frame(Kind.HELD, struct.pack("<Q", n)))
 
     # -- its end --------------------------------------------------------------------------------
 

@@ -1,22 +1,24 @@
-"""A hub that starts again without a store takes the log from a worker.
+"""A hub that starts again without a store takes the log from its workers.
 
-All workers have the same log, each up to its own head: so the one that is furthest has all that
-any of them has. It is asked for what it keeps; the others are sent what they lack. What it has
-had from the dead hub and no other has is thereby known to all.
+Each worker has the log up to its own head, and what is kept of it from where it began. So the hub
+
+1. asks the one that is furthest for the end of the log, as far as any other lacks it, and which
+   batches that was. It can go on with that: it serves, and all workers get the same log again.
+2. asks one that has all for what is kept, which comes in slices beside what is new. If that one
+   dies another is asked, from the beginning; until all is there workers that start wait for it.
 """
 
 import asyncio
-import struct
+import contextlib
 from typing import Final
 
 from fastsse.bus.exchange import Exchange
-from fastsse.bus.frames import Fields, FrameError, Kind
-from fastsse.bus.handover import read_entries, read_evicted
+from fastsse.bus.frames import COUNT, POSITION_BYTES, Fields, FrameError, Kind
+from fastsse.bus.handover import Taking, read_entries
 from fastsse.bus.kept import KeptMemory
 from fastsse.bus.origins import Origin, Origins, unpack_origins
 from fastsse.bus.peer import Peer
 from fastsse.entries import Entry
-from fastsse.hub.history import Evictions
 from fastsse.log import get_logger
 
 __all__ = ["Rebuild"]
@@ -24,12 +26,13 @@ __all__ = ["Rebuild"]
 log = get_logger("bus")
 # A worker that died with the hub is waited for no longer.
 WAIT_S: Final = 1.0
-DUMP_S: Final = 30.0
+# A worker that is asked and says nothing for so long is given up.
+SILENT_S: Final = 10.0
 _ROWS_MAX: Final = 1 << 20
 
 
 class Rebuild:
-    """Waits for workers, takes the log from the furthest, welcomes all.
+    """Waits for workers, and goes on from what they have. Loop thread only.
 
     Arguments:
         exchange: not open yet.
@@ -43,10 +46,12 @@ class Rebuild:
         self._workers = workers
         self._waiting: list[Peer] = []
         self._changed = asyncio.Event()
+        self._filling: asyncio.Task[None] | None = None
         exchange.on_waiting = self._came
+        exchange.on_live = lambda peer: self._changed.set()
 
     async def run(self) -> None:
-        """Returns when the exchange is open."""
+        """Returns when the exchange is open. What is kept may still be on its way."""
         try:
             async with asyncio.timeout(WAIT_S):
                 while len(self._waiting) < self._workers:
@@ -54,84 +59,214 @@ class Rebuild:
                     await self._changed.wait()
         except TimeoutError:
             log.warning("Not all workers came back.", workers=len(self._waiting))
-        while (furthest := self._furthest()) is not None:
-            dump = _Dump(furthest)
-            if await dump.arrived():
-                dump.fill(self._kept, self._exchange)
-                break
-            self._waiting = [peer for peer in self._waiting if peer is not furthest]
-        self._exchange.open()
+        end = await self._end_of_log()
+        if end is None:
+            self._exchange.open()
+        else:
+            self._go_on(end)
         for peer in self._waiting:
             if peer.link.is_open:
                 peer.welcome()
+        if end is not None:
+            self._filling = asyncio.get_running_loop().create_task(self._fill())
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.gather(self._filling, return_exceptions=True)
+        self._exchange.on_waiting = self._exchange.on_live = _nobody
 
     def _came(self, peer: Peer) -> None:
         self._waiting = [one for one in self._waiting if one.key != peer.key]
         self._waiting.append(peer)
         self._changed.set()
 
-    def _furthest(self) -> Peer | None:
-        """The worker that has the longest log; None when nobody has any."""
-        there = [peer for peer in self._waiting if peer.head and peer.link.is_open]
-        return max(there, key=lambda peer: peer.head, default=None)
+    # -- the end of the log ---------------------------------------------------------------------
+
+    async def _end_of_log(self) -> "_End | None":
+        """What some workers have and others lack; None when nobody has anything."""
+        while there := self._there():
+            end = _End(min(peer.head for peer in there))
+            lost = None
+            while lost is None and (peer := end.next_of(there)) is not None:
+                if not await _Last(peer, end).arrived():
+                    lost = peer
+            if lost is None:
+                return end
+            self._waiting = [peer for peer in self._waiting if peer is not lost]
+        return None
+
+    def _there(self) -> list[Peer]:
+        return [peer for peer in self._waiting if peer.head and peer.link.is_open]
+
+    def _go_on(self, end: "_End") -> None:
+        there = self._there()
+        self._kept.go_on(min((peer.begins for peer in there), default=end.head), end.head)
+        self._exchange.origins = Origins()
+        for row in end.rows:
+            self._exchange.origins.note(row)
+        self._exchange.go_on(end.after, end.entries)
+        for peer in there:
+            if end.missing_through > peer.head:
+                peer.broken(end.missing_through)
+        log.info("The hub goes on from its workers.", workers=len(there))
+
+    # -- what is kept ---------------------------------------------------------------------------
+
+    async def _fill(self) -> None:
+        tried: set[Peer] = set()
+        while (peer := await self._fullest(tried)) is not None:
+            tried.add(peer)
+            if await _Fill(peer, self._kept).arrived():
+                log.info("What is kept was taken from a worker.", events=self._kept.history.events)
+                break
+        self._kept.be_whole()
+
+    async def _fullest(self, tried: set[Peer]) -> Peer | None:
+        """A worker that has most of what lies before the new log; None when nobody has any, and
+        nobody comes back who could."""
+        through = self._kept.history.expected_through
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    self._changed.clear()
+                    peers = self._exchange.peers.values()
+                    able = [one for one in peers if one.is_live and one.begins < through]
+                    if left := [one for one in able if one not in tried]:
+                        return min(left, key=lambda peer: peer.begins)
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
 
 
-class _Dump:
-    """What one worker keeps, as it arrives. Nothing is changed before all of it has."""
+class _End:
+    """The end of the log as workers together have it.
 
-    def __init__(self, peer: Peer) -> None:
+    Attributes:
+        after: the place that all have reached.
+        head: the place up to which it is here.
+        entries: what lies between.
+        rows: the newest batches.
+        missing_through: up to here something may be missing that was let go already.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = self.head = after
+        self.entries: list[Entry] = []
+        self.rows: list[Origin] = []
+        self.missing_through = 0
+        self._is_begun = False
+
+    def next_of(self, peers: list[Peer]) -> Peer | None:
+        """Who has more; None when nobody has. The first is asked in any case."""
+        more = [peer for peer in peers if peer.head > self.head or not self._is_begun]
+        able = [peer for peer in more if peer.begins <= self.head]
+        if able:
+            return max(able, key=lambda peer: peer.head)
+        return min(more, key=lambda peer: peer.begins, default=None)
+
+    def add(
+        self, head: int, evicted_through: int, entries: list[Entry], rows: list[Origin]
+    ) -> None:
+        """What one worker has after `head`."""
+        if evicted_through > self.head:
+            self.missing_through = evicted_through
+        self.rows += [row for row in rows if row.last > self.head or not self._is_begun]
+        self.entries += entries
+        self.head = head
+        self._is_begun = True
+
+
+class _Part:
+    """What one worker sends when it is asked, until it ends or says nothing any more."""
+
+    def __init__(self, peer: Peer, kind: Kind, place: int) -> None:
         self._peer = peer
-        self._entries: list[Entry] = []
-        self._evictions: list[Evictions] = []
-        self._rows: list[Origin] = []
-        self._start = 0
-        self._end = asyncio.Event()
+        self._over = asyncio.Event()
         self._is_whole = False
-        peer.on_lost = self._end.set
-        peer.ask_dump(0, self._on_frame)
+        self._is_heard = True
+        peer.on_lost = self._over.set
+        peer.ask(kind, place, self._on_part)
 
     async def arrived(self) -> bool:
         """Whether everything came; False when the worker was lost on the way."""
-        try:
-            async with asyncio.timeout(DUMP_S):
-                await self._end.wait()
-        except TimeoutError:
-            self._peer.abort()
+        while not self._over.is_set() and self._is_heard:
+            self._is_heard = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SILENT_S):
+                    await self._over.wait()
+        if not self._over.is_set():
+            self._peer.drop()
         return self._is_whole
 
-    def fill(self, kept: KeptMemory, exchange: Exchange) -> None:
-        """Makes this the hub's own."""
-        kept.begin_again(self._start)
-        kept.keep(self._entries)
-        kept.go_on(self._peer.head, self._evictions)
-        exchange.origins = Origins()
-        for row in self._rows:
-            exchange.origins.note(row)
-        log.info("The log was taken from a worker.", entries=len(self._entries))
+    def _on_part(self, kind: int, body: bytes) -> bool:
+        self._is_heard = True
+        if self._take(kind, body):
+            self._is_whole = True
+            self._over.set()
+        return self._is_whole
 
-    def _on_frame(self, kind: int, body: bytes) -> None:
-        if self._is_whole:
-            raise FrameError("a dump that does not end")
+    def _take(self, kind: int, body: bytes) -> bool:
+        """A frame; True: the last."""
+        raise NotImplementedError
+
+
+class _Last(_Part):
+    """The end of one worker's log."""
+
+    def __init__(self, peer: Peer, end: _End) -> None:
+        self._end = end
+        self._entries: list[Entry] = []
+        super().__init__(peer, Kind.LAST, end.head)
+
+    def _take(self, kind: int, body: bytes) -> bool:
         if kind == Kind.KEPT:
-            entries = read_entries(body)
-            last = self._entries[-1].position if self._entries else 0
-            for entry in entries:
-                if not last < entry.position <= self._peer.head:
-                    raise FrameError("a dump out of order")
-                last = entry.position
-            self._entries += entries
-        elif kind == Kind.EVICTED:
-            self._evictions.append(read_evicted(body))
-        else:
-            self._finish(body)
-
-    def _finish(self, body: bytes) -> None:
+            self._add(read_entries(body))
+            return False
+        if kind != Kind.ENDED:
+            raise FrameError("the end of a log is something else")
         fields = Fields(body)
-        self._start, head, count = fields.position(), fields.position(), fields.u32()
-        if head != self._peer.head or self._start > head or count > _ROWS_MAX:
-            raise FrameError("a dump of another log")
-        self._rows, end = unpack_origins(body, count, struct.calcsize("<16s16sI"))
-        if end != len(body):
+        head, evicted_through, count = fields.position(), fields.position(), fields.u32()
+        if head != self._peer.head or count > _ROWS_MAX:
+            raise FrameError("the end of another log")
+        rows, stop = unpack_origins(body, count, 2 * POSITION_BYTES + COUNT.size)
+        if stop != len(body):
             raise FrameError("a frame ends too late")
-        self._is_whole = True
-        self._end.set()
+        self._end.add(head, evicted_through, self._entries, rows)
+        return True
+
+    def _add(self, entries: list[Entry]) -> None:
+        last = self._entries[-1].position if self._entries else self._end.head
+        for entry in entries:
+            if not last < entry.position <= self._peer.head:
+                raise FrameError("the end of a log, out of order")
+            last = entry.position
+        self._entries += entries
+
+
+class _Fill(_Part):
+    """What one worker keeps."""
+
+    def __init__(self, peer: Peer, kept: KeptMemory) -> None:
+        self._kept = kept
+        self._taking = Taking(kept.history)
+        super().__init__(peer, Kind.DUMP, kept.history.expected_through)
+
+    async def arrived(self) -> bool:
+        """As of any part; what came of one that was lost is forgotten."""
+        if await super().arrived():
+            return True
+        self._taking.give_up()
+        return False
+
+    def _take(self, kind: int, body: bytes) -> bool:
+        if kind == Kind.ENDED:
+            raise FrameError("what is kept is something else")
+        if kind == Kind.DUMPED:
+            self._kept.settle()
+        return self._taking.take(kind, body)
+
+
+def _nobody(peer: Peer) -> None:
+    """It is not waited for any more."""

@@ -5,12 +5,11 @@ for every worker. The newest frames are kept for workers that catch up.
 """
 
 import asyncio
-import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from fastsse.bus.frames import Kind, frame
+from fastsse.bus.frames import COUNT, Kind, frame
 from fastsse.bus.origins import Origin, pack_origins
 from fastsse.entries import Entry, pack_entry
 
@@ -19,7 +18,6 @@ __all__ = ["Listener", "Relay", "log_frame"]
 # A frame that has come so far is closed.
 FRAME_BYTES: Final = 1024 * 1024
 RECENT_BYTES: Final = 8 * 1024 * 1024
-_COUNT: Final = struct.Struct("<I")
 
 
 class Listener(Protocol):
@@ -49,6 +47,14 @@ class Relay:
         self._ready: list[tuple[int, bytes]] = []
         self._is_due = False
         self._loop = asyncio.get_running_loop()
+
+    def recall(self, entries: Sequence[Entry], head: int) -> None:
+        """The end of the log that a hub before handed on, for workers that lack some of it; from
+        here on it goes on at `head`. Before anybody listens."""
+        if entries:
+            self.deliver(entries)
+            self.flush()
+        self.head = self._last = head
 
     def deliver(self, entries: Sequence[Entry]) -> None:
         """The next entries; they leave at the end of the turn."""
@@ -123,4 +129,4 @@ class Relay:
 
 def log_frame(rows: Sequence[Origin], packed: Sequence[bytes]) -> bytes:
     """A LOG frame: batches that end here, and entries as records."""
-    return frame(Kind.LOG, _COUNT.pack(len(rows)), pack_origins(rows), *packed)
+    return frame(Kind.LOG, COUNT.pack(len(rows)), pack_origins(rows), *packed)

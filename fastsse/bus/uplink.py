@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.bus.frames import VERSION, Fields, FrameError, Kind, frame
+from fastsse.bus.frames import BEAT_S, CLOSE_S, VERSION, Fields, FrameError, Kind, frame
 from fastsse.bus.greeting import Hello, Welcome, is_ours
 from fastsse.bus.link import Link
 from fastsse.errors import FastsseError
@@ -18,11 +18,8 @@ log = get_logger("bus")
 # Tried again so soon, and twice as long each time up to the second.
 RETRY_S: Final = 0.02
 RETRY_MOST_S: Final = 0.25
-BEAT_S: Final = 0.5
 # What a hub may say before it takes a worker.
-BEFORE_WELCOME: Final = frozenset((Kind.WELCOME, Kind.BYE, Kind.BEAT, Kind.DUMP))
-# For what was sent last.
-CLOSE_S: Final = 1.0
+BEFORE_WELCOME: Final = frozenset((Kind.WELCOME, Kind.BYE, Kind.BEAT, Kind.LAST))
 # The most that a hub may say it will send in one frame.
 DOWN_LIMIT_BYTES: Final = 1 << 30
 
@@ -47,7 +44,7 @@ class Uplink:
         on_down: called, in order, when the hub was lost.
         welcome: what the hub said last.
         is_up: frames can be sent.
-        head: tells what the worker has, for the greeting.
+        reach: tells what the worker has, for the greeting: its head, and from where on.
         ended: why the hub gave this worker up, once it did.
     """
 
@@ -60,7 +57,7 @@ class Uplink:
         }
         self.on_up: Final[list[Callable[[Welcome], None]]] = []
         self.on_down: Final[list[Callable[[], None]]] = []
-        self.head: Callable[[], int] = lambda: 0
+        self.reach: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.welcome: Welcome | None = None
         self.is_up = False
         self.lost_count = 0
@@ -132,7 +129,7 @@ class Uplink:
             sock.close()
             raise
         self._link = link
-        link.send(Hello(VERSION, self._worker, self._key, self.head()).pack())
+        link.send(Hello(VERSION, self._worker, self._key, *self.reach()).pack())
 
     def _on_frame(self, kind: int, body: bytes) -> None:
         handler = self.handlers.get(kind)
@@ -146,7 +143,7 @@ class Uplink:
         welcome = Welcome.unpack(body)
         if welcome.down_limit_bytes > DOWN_LIMIT_BYTES:
             raise FrameError(f"frames of up to {welcome.down_limit_bytes} bytes")
-        head = self.head()
+        head, _ = self.reach()
         if head and welcome.start != head:
             raise FrameError("a log that does not go on where this worker is")
         assert self._link is not None

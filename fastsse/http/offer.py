@@ -134,7 +134,7 @@ class Offer:
     def _last_id(self) -> bytes:
         """The id of the last event that this worker knows of, `earliest` before any."""
         hub = self._hub
-        if not (hub.entries_seen or hub.history.events):
+        if not (hub.entries_seen or hub.history.events or hub.history.expected_through):
             return EARLIEST
         return uuid_of_position(hub.history.head)
 

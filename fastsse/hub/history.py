@@ -7,7 +7,7 @@ keeps an event is a comparison with the topic's `evicted_through`. Loop thread o
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from typing import NamedTuple, TypeAlias
@@ -16,18 +16,24 @@ from fastsse._core import Frame
 from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
-from fastsse.hub.logs import Log, Owners, WholeLog, position_of
+from fastsse.hub.logs import (
+    EVENT_COST_BYTES,
+    Log,
+    WholeLog,
+    is_wanted,
+    logs_of,
+    once,
+    position_of,
+)
+from fastsse.hub.older import Evictions, Older
 from fastsse.hub.patterns import Wanted
 from fastsse.hub.topics import Topic, Topics
 from fastsse.positions import position_at
 
-__all__ = ["PAGE_BYTES", "Evictions", "History", "Page", "Selection"]
+__all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 
 PAGE_BYTES = 256 * 1024
-# What a kept event costs beside its bytes (frame header, allocation, position, its places in two
-# logs), a topic beside its events, an own id beside its text. Measured, and counted so that
-# the limits bound memory for small events too.
-EVENT_COST_BYTES = 192
+# What a topic costs beside its events, and an own id beside its text, as EVENT_COST_BYTES.
 TOPIC_COST_BYTES = 512
 OWN_ID_COST_BYTES = 320
 # Events that one sweep looks at: a few milliseconds at most.
@@ -49,15 +55,6 @@ class Page(NamedTuple):
     evicted_through: int  # Where its topics' memory began when it was read.
 
 
-class Evictions(NamedTuple):
-    """What a history has let go, for another that was handed its events: by topic, of all
-    together, and of topics that it knows nothing of."""
-
-    by_topic: dict[str, int]
-    of_all: int
-    forgotten_through: int
-
-
 class History:
     """The newest events of all topics.
 
@@ -74,6 +71,8 @@ class History:
         public_head: that of the newest which everybody may know of.
         lost_through: up to here events may be missing because the log that we follow lost them.
         start: as given.
+        expected_through: what lies up to here is on its way from another process, if it is above 0.
+            Until it is there it is as if it had been let go.
         events: how many are kept.
         bytes: what they cost, with what is needed to keep them.
     """
@@ -81,6 +80,8 @@ class History:
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
         self.head = self.public_head = self.start = start
         self.lost_through = 0
+        self.expected_through = 0
+        self._learnt_through = 0
         self.events = 0
         self.bytes = 0
         self._topics = topics
@@ -152,10 +153,13 @@ class History:
     def evicted_through(self, selection: Selection) -> int:
         """The last place of which a reader of these topics may have lost events. O(topics)."""
         if selection is None:
-            return self._evicted_through
-        if isinstance(selection, Wanted):
-            return max(selection.evicted_through, self.lost_through)
-        return max(topic.evicted_through for topic in selection)
+            through = self._evicted_through
+        elif isinstance(selection, Wanted):
+            # Its templates may be older than what was learnt of topics that nobody remembers.
+            through = max(selection.evicted_through, self.lost_through, self._learnt_through)
+        else:
+            through = max(topic.evicted_through for topic in selection)
+        return through if through > self.expected_through else self.expected_through
 
     def before_newest(
         self, selection: Selection, count: int, rights: Rights | None = None
@@ -222,10 +226,20 @@ class History:
             entries.append(Entry(frame.position, names, own_id, frame))
         return entries
 
+    @property
+    def begins(self) -> int:
+        """The place after which it has what its rules keep."""
+        return max(self.start, self.expected_through)
+
     def evictions(self) -> Evictions:
         """What was let go so far. O(topics)."""
-        topics = self._topics
-        return Evictions(topics.evicted(), self._evicted_through, topics.forgotten_through)
+        topics, least = self._topics, self.begins
+        by_topic = topics.evicted()
+        if self.expected_through:
+            by_topic = {name: max(place, least) for name, place in by_topic.items()}
+        return Evictions(
+            by_topic, max(self._evicted_through, least), max(topics.forgotten_through, least)
+        )
 
     def evict(self, evictions: Evictions) -> None:
         """Lets go what another history, which this one's events came from, has let go. O(topics
@@ -241,23 +255,69 @@ class History:
             self._topics.forgotten_through, evictions.forgotten_through
         )
 
+    def expect(self, through: int) -> None:
+        """Says that what lies up to a place will come from another process, by `prepend`. Before
+        anything is appended."""
+        self.expected_through = through
+        self.head = self.public_head = max(self.head, through)
+
+    def older(self) -> Older:
+        """An empty place for what comes."""
+        return Older(self._topics)
+
+    def prepend(self, older: Older, evictions: Evictions) -> None:
+        """Puts what another process kept before everything, and lets go what it had let go: now
+        this is the history that it would be if it had always been here. O(events and topics)."""
+        self._learn(evictions)
+        self._evicted_through = max(self._evicted_through, older.cut())
+        for topic, log in older.logs.items():
+            if topic.log is not None:
+                topic.log.prepend(log)
+            elif log.frames:
+                topic.log = log
+                self.bytes += TOPIC_COST_BYTES
+        self._whole.prepend(older.positions, older.frames, older.owners)
+        self.events += len(older.positions)
+        self.bytes += older.bytes
+        for position, own_id in older.own_ids.items():
+            self._index_older(own_id, position)
+        if self.public_head == self.expected_through:
+            public = (frame.position for frame in reversed(older.frames) if not frame.private)
+            self.public_head = next(public, self.start)
+        self._aged_through = dict.fromkeys(self._aged_through, self.start)
+        self.expected_through = 0
+        self._trim(tuple(older.logs))
+        while self.bytes > self._total_bytes:
+            self._evict_oldest()
+
+    def _learn(self, evictions: Evictions) -> None:
+        """What another process has let go of topics that are alive here, of others, and of those
+        that it does not remember."""
+        by_topic, forgotten_through = evictions.by_topic, evictions.forgotten_through
+        by_name = self._topics.by_name
+        self.evict(evictions)
+        for name, topic in by_name.items():
+            if name not in by_topic and topic.evicted_through < forgotten_through:
+                self._evict_through(topic, forgotten_through)
+        self._learnt_through = max(self._learnt_through, forgotten_through)
+
     def _after(self, selection: Selection, position: int) -> Iterator[Frame]:
         if selection is None:
             return self._whole.after(position)
         if isinstance(selection, Wanted) and selection.size > MERGED_MAX:
             owned = self._whole.owned_after(position)
-            return (frame for frame, owners in owned if _is_wanted(selection, owners))
-        logs = [log.after(position) for log in _logs(selection)]
-        return logs[0] if len(logs) == 1 else _once(merge(*logs, key=position_of))
+            return (frame for frame, owners in owned if is_wanted(selection, owners))
+        logs = [log.after(position) for log in logs_of(selection)]
+        return logs[0] if len(logs) == 1 else once(merge(*logs, key=position_of))
 
     def _newest_first(self, selection: Selection) -> Iterator[Frame]:
         if selection is None:
             return self._whole.newest_first()
         if isinstance(selection, Wanted) and selection.size > MERGED_MAX:
             owned = self._whole.owned_newest_first()
-            return (frame for frame, owners in owned if _is_wanted(selection, owners))
-        logs = [log.newest_first() for log in _logs(selection)]
-        return logs[0] if len(logs) == 1 else _once(merge(*logs, key=position_of, reverse=True))
+            return (frame for frame, owners in owned if is_wanted(selection, owners))
+        logs = [log.newest_first() for log in logs_of(selection)]
+        return logs[0] if len(logs) == 1 else once(merge(*logs, key=position_of, reverse=True))
 
     def _begin(self, topic: Topic) -> Log:
         topic.log = log = Log()
@@ -324,28 +384,17 @@ class History:
                 del self._position_of[own_id]
                 self.bytes -= OWN_ID_COST_BYTES
 
+    def _index_older(self, own_id: bytes, position: int) -> None:
+        """The earliest event of an id is the one that it finds."""
+        later = self._position_of.get(as_header_value(own_id), 0)
+        if later > position:
+            del self._position_of[self._own_id_at.pop(later)]
+            self.bytes -= OWN_ID_COST_BYTES
+        self._index(own_id, position)
+
     def _index(self, own_id: bytes, position: int) -> None:
         came_back = as_header_value(own_id)
         if came_back not in self._position_of:
             self._position_of[came_back] = position
             self._own_id_at[position] = came_back
             self.bytes += OWN_ID_COST_BYTES
-
-
-def _logs(topics: Iterable[Topic]) -> list[Log]:
-    return [topic.log for topic in topics if topic.log is not None]
-
-
-def _is_wanted(wanted: Wanted, owners: Owners) -> bool:
-    if isinstance(owners, tuple):
-        return any(topic in wanted for topic in owners)
-    return owners in wanted
-
-
-def _once(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Leaves out repeats: an event under several of the topics is the same frame in a row."""
-    last = None
-    for frame in frames:
-        if frame is not last:
-            yield frame
-        last = frame

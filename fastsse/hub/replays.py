@@ -202,7 +202,7 @@ class Replays:
             entry.frame.private and not (rights and rights.covers_subscribe(entry.topics))
             for entry in outcome.entries
             if entry.position == place
-        )
+        ) or not self._history.may_read(place, rights)
         self._placed(one, None if hidden else place)
 
     def _placed(self, one: Replaying, place: int | None) -> None:

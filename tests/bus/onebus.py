@@ -135,7 +135,13 @@ class Bus:
         return both
 
     async def worker(self, patience_s: float = 20, key: bytes | None = None) -> End:
-        """One more worker."""
+        """One more worker, which has been handed what the others keep."""
+        end = await self.newcomer(patience_s, key)
+        await until(lambda: end.backbone.is_whole)
+        return end
+
+    async def newcomer(self, patience_s: float = 20, key: bytes | None = None) -> End:
+        """One more worker that has still to be handed what the others keep."""
         return End(*await self.connected(patience_s, key), self.config)
 
     async def close(self) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from fastsse._core import Frame, encode_frame
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.hub import logs
-from fastsse.hub.history import EVENT_COST_BYTES, OWN_ID_COST_BYTES, TOPIC_COST_BYTES, History
+from fastsse.hub.history import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, History
+from fastsse.hub.logs import EVENT_COST_BYTES
 from fastsse.hub.topics import Rules, Topic, Topics
 from fastsse.positions import position_at
 

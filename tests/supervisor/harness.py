@@ -6,7 +6,7 @@ subscriber's sequence against what was acknowledged.
 
 With a store in a file any process is killed, the supervisor too (all are started anew then, on the
 same port), and in any order. The memory store promises to survive one loss at a time, so there the
-next kill waits until all are back, and the supervisor is spared.
+next kill waits until all are back and have what is kept, and the supervisor is spared.
 
 Promised, and checked: no acknowledged event is lost, no position is used twice, nothing is seen
 twice, all see the same order; whatever is missing was announced by a gap before it.
@@ -236,13 +236,26 @@ class Harness:
         self.slowest_s[what] = max(self.slowest_s[what], time.monotonic() - began_s)
 
     async def _whole(self) -> None:
-        """Returns when every worker serves, and publishes are taken again."""
+        """Returns when every worker serves, and all processes have what is kept."""
         await self.service.until(
             lambda stats: (
                 len(stats["processes"]) == self.plan.workers
                 and all(one["state"] == "ready" for one in stats["processes"])
             )
         )
+        async with asyncio.timeout(CALM_S):
+            while not await self._is_handed_over():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def _is_handed_over(self) -> bool:
+        """Whether nobody is still being handed what the others keep."""
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            try:
+                metrics = (await client.get(f"{self.url}/metrics")).text
+            except httpx.HTTPError:
+                return False
+        names = ("fastsse_bus_hub_filling", "fastsse_bus_workers_filling")
+        return all(f"\n{name} 0.0\n" in metrics for name in names)
 
     async def _settle(self, publisher: Publisher, subscribers: Sequence[Subscriber]) -> None:
         """A last event on every topic, until everybody has it."""

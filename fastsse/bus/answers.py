@@ -1,0 +1,168 @@
+"""What a worker asks of the hub process, and what it is answered."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from fastsse.backbone import Stretch
+from fastsse.bus.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
+from fastsse.bus.exchange import Exchange
+from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_position, text
+from fastsse.bus.handover import Giving, evictions_of
+from fastsse.bus.kept import KeptMemory
+from fastsse.bus.questions import QUESTIONS_MAX
+from fastsse.entries import pack_entry
+from fastsse.errors import FastsseError, Refused
+from fastsse.positions import parse_id
+from fastsse.subscriptions import LAST_MAX, Cursor
+
+if TYPE_CHECKING:
+    from fastsse.bus.peer import Peer
+
+__all__ = ["Answers"]
+
+READ_LIMIT_BYTES: Final = 1024 * 1024
+SELECTORS_MAX: Final = 10_000
+_NUMBER: Final = Struct("<Q")
+
+
+class Answers:
+    """Answers one worker, in order with the log: what an answer names was sent before it. Loop
+    thread only.
+
+    Arguments:
+        peer: the worker.
+        exchange: whose backbone, desks and memory are asked.
+
+    Attributes:
+        handlers: for the kinds of frames that ask something.
+    """
+
+    def __init__(self, peer: "Peer", exchange: Exchange) -> None:
+        self.handlers: Final[Mapping[int, Callable[[bytes], None]]] = {
+            Kind.READ: self._on_read,
+            Kind.SEEK: self._on_seek,
+            Kind.ASK: self._on_ask,
+            Kind.TELL: self._on_tell,
+            Kind.DUMP: self._on_dump,
+        }
+        self._peer = peer
+        self._exchange = exchange
+        self._under_way = 0
+        self._was_given = False
+        self._later: list[bytes] = []
+
+    def live(self) -> None:
+        """The worker has the log up to its head: answers that name a place in it may leave."""
+        for data in self._later:
+            self._peer.send(data)
+        self._later.clear()
+
+    def _on_read(self, body: bytes) -> None:
+        fields = Fields(body)
+        number = self._ask(fields)
+        after, limit_bytes = fields.position(), fields.u32()
+        selectors = fields.texts(SELECTORS_MAX)
+        limit_bytes = min(limit_bytes, READ_LIMIT_BYTES)
+        done = partial(self._read, number)
+        self._exchange.backbone.read(selectors, after, limit_bytes, done)
+
+    def _read(self, number: int, stretch: Stretch | FastsseError) -> None:
+        self._under_way -= 1
+        if isinstance(stretch, FastsseError):
+            self._fail(Kind.FAILED, number, stretch)
+            return
+        self._exchange.relay.flush()
+        entries, through, is_last, evicted_through = stretch
+        if through > self._peer.sent_through:
+            # The rest comes down the log.
+            through, is_last = self._peer.sent_through, True
+            entries = [entry for entry in entries if entry.position <= through]
+        places = pack_position(through) + pack_position(evicted_through)
+        head = _NUMBER.pack(number) + places + bytes((is_last,))
+        self._peer.send(frame(Kind.STRETCH, head, *map(pack_entry, entries)))
+
+    def _on_seek(self, body: bytes) -> None:
+        fields = Fields(body)
+        number = self._ask(fields)
+        is_last, value = fields.u8(), fields.text()
+        selectors = fields.texts(SELECTORS_MAX)
+        done = partial(self._sought, number)
+        if is_last:
+            if not value.isdecimal() or len(value) > 5 or int(value) > LAST_MAX:
+                raise FrameError("a number of events that can't be")
+            self._exchange.backbone.seek(selectors, Cursor("last", int(value)), done)
+            return
+        place = parse_id(value.encode())
+        self._exchange.relay.flush()
+        if place is not None and place <= self._exchange.relay.head:
+            done(place)
+        else:
+            self._exchange.backbone.seek(selectors, Cursor("after", value), done)
+
+    def _sought(self, number: int, place: int | FastsseError | None) -> None:
+        self._under_way -= 1
+        if isinstance(place, FastsseError):
+            self._fail(Kind.FAILED, number, place)
+            return
+        self._exchange.relay.flush()
+        found = bytes((place is not None,)) + pack_position(place or 0)
+        answer = frame(Kind.PLACE, _NUMBER.pack(number), found)
+        if place is None or place <= self._peer.sent_through:
+            self._peer.send(answer)
+        else:
+            self._later.append(answer)
+
+    def _on_ask(self, body: bytes) -> None:
+        fields = Fields(body)
+        number = self._ask(fields)
+        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
+        if len(message) > MESSAGE_LIMIT_BYTES:
+            raise FrameError("a question that is too long")
+
+        def answer(outcome: bytes | FastsseError) -> None:
+            self._under_way -= 1
+            if isinstance(outcome, FastsseError):
+                self._fail(Kind.UNANSWERED, number, outcome)
+            else:
+                self._peer.send(frame(Kind.ANSWER, _NUMBER.pack(number), outcome))
+
+        self._exchange.desks.asked(self._peer.worker, subject, message, answer)
+
+    def _on_tell(self, body: bytes) -> None:
+        fields = Fields(body)
+        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
+        if len(message) > MESSAGE_LIMIT_BYTES:
+            raise FrameError("a message that is too long")
+        self._exchange.desks.told(self._peer.worker, subject, message)
+
+    def _on_dump(self, body: bytes) -> None:
+        """It has begun lately, and wants what was kept before."""
+        fields = Fields(body)
+        through = fields.position()
+        fields.end()
+        kept = self._exchange.kept
+        if kept is None or self._was_given:
+            raise FrameError("a history that is not to be had")
+        self._was_given = True
+        kept.when_whole(partial(self._give, kept, through))
+
+    def _give(self, kept: KeptMemory, through: int) -> None:
+        def end() -> Iterator[bytes]:
+            # What was let go for an event, the worker hears of that event first.
+            self._exchange.relay.flush()
+            return evictions_of(kept.history)
+
+        Giving(kept.history, self._peer.link, 0, through, end)
+
+    def _ask(self, fields: Fields) -> int:
+        """Counts a question, and gives its number."""
+        self._under_way += 1
+        if self._under_way > 2 * QUESTIONS_MAX:
+            raise FrameError("too many questions at once")
+        return fields.u64()
+
+    def _fail(self, kind: Kind, number: int, error: FastsseError) -> None:
+        reason = error.reason if isinstance(error, Refused) else "backbone"
+        self._peer.send(frame(kind, _NUMBER.pack(number), text(reason)))

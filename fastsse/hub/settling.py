@@ -1,0 +1,91 @@
+"""Settling: the newest entries wait together until somebody looks, and go into the history's logs
+then, without those that would have to go at once.
+
+Of a busy topic most never come there. Where nobody reads, that saves most of what keeping costs.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from fastsse.entries import Entry
+from fastsse.hub.history import History
+from fastsse.hub.older import Evictions
+from fastsse.hub.topics import Topics
+
+__all__ = ["Settling"]
+
+# What waits, at most.
+UNSETTLED_MAX: Final = 16 * 1024
+UNSETTLED_BYTES: Final = 8 * 1024 * 1024
+
+
+class Settling:
+    """Entries on their way into a history. Loop thread only.
+
+    Arguments:
+        topics: the history's.
+        history: only to be looked at after `settle`.
+    """
+
+    def __init__(self, topics: Topics, history: History) -> None:
+        self._topics = topics
+        self._history = history
+        self._unsettled: list[Entry] = []
+        self._unsettled_bytes = 0
+
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Keeps the newest entries."""
+        self._unsettled += entries
+        self._unsettled_bytes += sum([entry[3].size for entry in entries])
+        if len(self._unsettled) > UNSETTLED_MAX or self._unsettled_bytes > UNSETTLED_BYTES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Puts entries into their topics' logs, except those that would have to go at once. O(what
+        was kept since)."""
+        entries, self._unsettled = self._unsettled, []
+        if not entries:
+            return
+        self._unsettled_bytes = 0
+        surplus = self._surplus(entries)
+        if surplus:
+            of_all = max(surplus.values())
+            self._history.evict(Evictions(surplus, of_all, self._topics.forgotten_through))
+        intern, append = self._topics.intern, self._history.append
+        for position, names, own_id, frame in entries:
+            if len(names) > 1 or position > surplus.get(names[0], 0):
+                append(frame, tuple(map(intern, names)), own_id)
+
+    def _surplus(self, entries: Sequence[Entry]) -> dict[str, int]:
+        """Topics with more entries than are kept of them, each with the last of the first ones
+        that are too many: of those before its first entry that other topics have too."""
+        busy = self._too_busy(Counter([names for _, names, _, _ in entries]))
+        if not busy:
+            return {}
+        alone: dict[str, list[int]] = {name: [] for name in busy}
+        met: set[str] = set()
+        for position, names, _, _ in entries:
+            if len(names) > 1:
+                met.update(names)
+            elif names[0] in busy and names[0] not in met:
+                alone[names[0]].append(position)
+        surplus = {}
+        for name, positions in alone.items():
+            too_many = min(busy[name], len(positions))
+            if too_many:
+                surplus[name] = positions[too_many - 1]
+        return surplus
+
+    def _too_busy(self, counts: Counter[tuple[str, ...]]) -> dict[str, int]:
+        """Topics with more entries than are kept of them, and how many more."""
+        by_name: Counter[str] = Counter()
+        for names, count in counts.items():
+            for name in names:
+                by_name[name] += count
+        rule = self._topics.rule
+        return {
+            name: count - kept
+            for name, count in by_name.items()
+            if count > (kept := rule(name).events)
+        }
