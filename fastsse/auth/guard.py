@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastsse.auth.claims import Expected
 from fastsse.auth.credentials import Credential, credentials, page_origin
@@ -22,7 +22,7 @@ from fastsse.config.rights import RightsOptions
 from fastsse.desks.control import Control, MakeDesk
 from fastsse.errors import FastsseError, Unauthorised
 
-__all__ = ["DESKS", "Guard", "Pending", "make_guard"]
+__all__ = ["DESKS", "Guard", "Pending", "Shown", "make_guard"]
 
 #: The node's desks that guards need, by subject.
 DESKS: Final[Mapping[str, MakeDesk]] = {TICKETS: TicketDesk, REVOCATIONS: RevocationDesk}
@@ -41,6 +41,17 @@ class Pending(FastsseError):
     def __init__(self, wait: Callable[[Answered], None]) -> None:
         super().__init__("pending")
         self.wait: Final = wait
+
+
+class Shown(NamedTuple):
+    """A publisher's header `Authorization`, the rights that were found for it, and while what they
+    hold: until a time, and while neither keys nor revocations have become others."""
+
+    header: bytes
+    rights: Rights
+    until_s: float
+    keys: int
+    revoked: int
 
 
 class Guard:
@@ -65,6 +76,7 @@ class Guard:
         self._anonymous = options.anonymous
         self._cookie = options.jwt_cookie.encode()
         self._origins = origins
+        self._now_s = now_s
         self.verifier: Final = verifier
         self.tickets: Final = Tickets(control, options.ticket_lifetime, now_s)
         self.revocations: Final = Revocations(control, now_s)
@@ -106,6 +118,24 @@ class Guard:
         if shown.source == "cookie":
             self._check_origin(headers)
         return self._rights(shown, "publish")
+
+    def note(self, header: bytes, rights: Rights, *, mercure: bool = False) -> Shown:
+        """What `again` takes, for rights that `publisher` has just given for this header. O(bytes)
+        as verifying them was."""
+        token = credentials({b"authorization": header}, (), b"", mercure=mercure)
+        assert token is not None
+        until_s = self.verifier.until_s(token.text, "publish")
+        keys = self.verifier.generation("publish")
+        return Shown(header, rights, until_s, keys, self.revocations.generation)
+
+    def again(self, shown: Shown) -> Rights | None:
+        """The rights that `publisher` would give again; None when it has to be asked. O(1)."""
+        holds = (
+            self._now_s() < shown.until_s
+            and shown.keys == self.verifier.generation("publish")
+            and shown.revoked == self.revocations.generation
+        )
+        return shown.rights if holds else None
 
     def close(self) -> None:
         """Ends what is under way."""

@@ -258,6 +258,11 @@ class Revocations:
         )
         return any(one.expires > now_s and _holds(one, rights) for one in candidates)
 
+    @property
+    def generation(self) -> int:
+        """Another number whenever more is revoked than was before."""
+        return self._added
+
     def _heard(self, message: bytes) -> None:
         self._add(Revocation.unpack(message))
 

@@ -39,16 +39,16 @@ def claim_hash(claim: str | None) -> int:
 class _Grants:
     """Selectors of one claim, arranged so that plain topics are found by one look."""
 
-    __slots__ = ("_any", "_exact", "_templates")
+    __slots__ = ("_exact", "_templates", "any")
 
     def __init__(self, selectors: Sequence[str]) -> None:
         compiled = [compile_selector(text) for text in selectors]
-        self._any = ANY in selectors
+        self.any: Final = ANY in selectors
         self._exact = frozenset(selectors)
         self._templates = tuple(one for one in compiled if not one.is_exact)
 
     def __contains__(self, topic: str) -> bool:
-        if self._any or topic in self._exact:
+        if self.any or topic in self._exact:
             return True
         if topic.startswith(RESERVED_TOPIC_PREFIX):  # No template means those by accident.
             return False
@@ -127,9 +127,10 @@ class Rights:
 
     def covers_publish(self, topics: Iterable[str]) -> bool:
         """Whether every one of the topics may be published to. O(topics x templates)."""
-        if self._publish is None:
-            self._publish = _Grants(self.publish)
-        return all(topic in self._publish for topic in topics)
+        grants = self._publish
+        if grants is None:
+            grants = self._publish = _Grants(self.publish)
+        return grants.any or all(topic in grants for topic in topics)
 
     def check_publish(self, topics: Iterable[str]) -> None:
         """Raises Forbidden unless every one of the topics may be published to."""

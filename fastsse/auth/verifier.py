@@ -91,6 +91,10 @@ class _Memory:
         self._drop(name)
         return None
 
+    def until_s(self, name: bytes) -> float:
+        known = self._known.get(name)
+        return 0.0 if known is None else known[1]
+
     def put(self, name: bytes, rights: Rights, until_s: float, token_bytes: int) -> None:
         size_bytes = _RIGHTS_BYTES + 4 * token_bytes
         self._known[name] = (rights, until_s, size_bytes)
@@ -128,6 +132,7 @@ class Verifier:
         self._expected = expected
         self._now_s = now_s
         self._memories: dict[str, _Memory] = {side: _Memory() for side in rings}
+        self._forgotten = 0
 
     def verify(self, raw: bytes, side: Side) -> Rights:
         """The rights that a token gives on a side; the same object while it is remembered.
@@ -156,6 +161,17 @@ class Verifier:
         memory.put(name, rights, until_s, len(raw))
         return rights
 
+    def until_s(self, raw: bytes, side: Side) -> float:
+        """Until when a token need not be verified again while `generation` stays as it is: unix
+        seconds, 0 when it must be. O(bytes)."""
+        memory = self._memories[side]
+        return memory.until_s(memory.name(raw[: TOKEN_MAX_BYTES + 1]))
+
+    def generation(self, side: Side) -> int:
+        """Another number whenever tokens of a side have to be verified anew."""
+        key_set = self._rings[side].key_set
+        return self._forgotten if key_set is None else self._forgotten + key_set.generation
+
     @property
     def remembered(self) -> int:
         """Tokens that would not be verified again."""
@@ -163,6 +179,7 @@ class Verifier:
 
     def forget(self) -> None:
         """Verifies everything anew."""
+        self._forgotten += 1
         for memory in self._memories.values():
             memory.clear()
 

@@ -15,6 +15,9 @@ __all__ = ["Guarded"]
 
 # The only answer beside 200 that an EventSource takes as a friendly end (WHATWG HTML §9.2.3).
 _STOP: Final = Response(STATUS_LINES[204] + NOT_STORED)
+# A connection keeps the header that it has shown, while it is no longer than this.
+_NOTED_MAX_BYTES: Final = 4 * 1024
+_NOTHING_SHOWN: Final = (None, None, None)
 
 
 class Guarded:
@@ -44,7 +47,28 @@ class Guarded:
         then(rights)
 
     def admit_publisher(self, request: Request) -> None:
-        """Raises Unauthorised; what must be fetched first is asked for with the body here."""
+        """Raises Unauthorised; what must be fetched first is asked for with the body here.
+
+        A connection mostly sends the same header again; then nothing is looked up but whether the
+        token may have ended since.
+        """
+        header = request.headers.get(b"authorization")
+        by, known, shown = request.memory.shown or _NOTHING_SHOWN
+        if known is None or header != known or by is not self:
+            self._admit_anew(request, header)
+        elif shown is None:
+            self._admit_anew(request, header)
+            if request.rights is not None:
+                shown = self._guard.note(known, request.rights, mercure=self._mercure)
+                request.memory.shown = self, known, shown
+        else:
+            request.rights = self._guard.again(shown)
+            if request.rights is None:
+                self._admit_anew(request, header)
+
+    def _admit_anew(self, request: Request, header: bytes | None) -> None:
+        is_short = header is not None and len(header) <= _NOTED_MAX_BYTES
+        request.memory.shown = (self, header, None) if is_short else None
         try:
             request.rights = self._guard.publisher(
                 request.headers, request.target.pairs, mercure=self._mercure

@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from fastsse.http.hosts import Hosts
 from fastsse.http.problems import Problem
 from fastsse.http.proxied import read_announcement
-from fastsse.http.request import Request, Targets, authority_of
+from fastsse.http.request import Memory, Request, Targets, authority_of
 from fastsse.http.upload import BLANK_LINE, Upload
 
 __all__ = ["Limits", "Reader"]
@@ -85,6 +85,7 @@ class Reader:
         "_host",
         "_hosts",
         "_limits",
+        "_memory",
         "_parser",
         "_partial",
         "_repeated",
@@ -99,6 +100,7 @@ class Reader:
         self._limits = limits
         self._targets = targets
         self._hosts = hosts
+        self._memory = Memory()
         self._parser = HttpRequestParser(self)
         self._partial = b""  # The part of a head that llhttp has seen.
         self._headers: dict[bytes, bytes] = {}
@@ -242,7 +244,8 @@ class Reader:
             self._host = host
         if target[:1] != b"/" and (authority := authority_of(target)) is not None:
             self._hosts.check(authority)
-        return Request(method, self._targets.parse(target), headers, minor == b"1", self.peer)
+        parsed = self._targets.parse(target)
+        return Request(method, parsed, headers, minor == b"1", self.peer, self._memory)
 
     def _do_not_upgrade(self, head: bytes) -> None:
         """Nothing is upgraded here (RFC 9110 §7.8 allows that), but llhttp takes what follows for

@@ -110,11 +110,30 @@ def decode(raw: bytes, field: str, *, plus: bool = True) -> str:
         raise Problem(400, "Must be UTF-8.", field=field) from None
 
 
+class Memory:
+    """What is kept of one connection from request to request: `shown` is its access's."""
+
+    __slots__ = ("shown",)
+
+    def __init__(self) -> None:
+        self.shown: Any = None
+
+
 class Request:
     """One request whose body, if any, is complete. `headers` holds the few that routes read,
     by lower-case name, values stripped of nothing."""
 
-    __slots__ = ("body", "chunked", "headers", "method", "peer", "pending", "rights", "target")
+    __slots__ = (
+        "body",
+        "chunked",
+        "headers",
+        "memory",
+        "method",
+        "peer",
+        "pending",
+        "rights",
+        "target",
+    )
 
     def __init__(
         self,
@@ -122,7 +141,8 @@ class Request:
         target: Target,
         headers: dict[bytes, bytes],
         chunked: bool,
-        peer: str = "",
+        peer: str,
+        memory: Memory,
     ) -> None:
         self.method = method
         self.target = target
@@ -131,6 +151,8 @@ class Request:
         self.chunked = chunked
         #: The other side's host, `unix`, or whom a trusted proxy announced.
         self.peer = peer
+        #: Its connection's.
+        self.memory = memory
         #: What its sender may publish, once that was asked; `pending` while it must be fetched.
         self.rights: Rights | None = None
         self.pending: Any = None
