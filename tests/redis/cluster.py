@@ -27,14 +27,22 @@ async def node(store: str, **options: Any) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def process(store: str, *flags: str) -> AsyncIterator[str]:
+async def process(store: str, *flags: str, **options: Any) -> AsyncIterator[str]:
     """The address of a service in processes of its own; ended as an operator would."""
-    variables = {f"FASTSSE_{key.upper()}": str(value) for key, value in OPTIONS.items()}
-    service = await Service.start("--port", "0", "--store", store, *flags, **variables)
-    try:
-        yield (await service.wait()).url
+    async with doomed(store, *flags, **options) as service:
+        yield service.url
         service.signal(signal.SIGTERM)
         await service.ended()
+
+
+@asynccontextmanager
+async def doomed(store: str, *flags: str, **options: Any) -> AsyncIterator[Service]:
+    """A service in processes of its own, for a test that stops or kills it."""
+    given = {key: str(value).lower() if value is True else value for key, value in options.items()}
+    variables = {f"FASTSSE_{key.upper()}": str(value) for key, value in (OPTIONS | given).items()}
+    service = await Service.start("--port", "0", "--store", store, *flags, **variables)
+    try:
+        yield await service.wait()
     finally:
         await service.stop()
 
