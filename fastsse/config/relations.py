@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fastsse.config.rights import rights_conflicts, rights_doubts
+from fastsse.config.sources import source_conflicts
 from fastsse.config.storing import MEMORY
 from fastsse.units import format_duration, format_size
 
@@ -48,11 +49,7 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
         reason = "the kernel gives up on a peer after user_timeout"
         yield _blame(config, "max_lag_time", _AT_MOST, "user_timeout", format_duration, reason)
     yield from _lag_conflicts(config)
-    for index, source in enumerate(config.sources):
-        if source.url is None and "://" not in config.store:
-            yield f"sources[{index}].url", "given when store is no Redis"
-        if source.name in [other.name for other in config.sources[:index]]:
-            yield f"sources[{index}].name", "another than the other sources'"
+    yield from source_conflicts(config)
     yield from rights_conflicts(config)
 
 

@@ -2,7 +2,8 @@
 
 import json
 import re
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -11,7 +12,10 @@ from fastsse.config.kinds import Choice, Count, Kind, read_list, read_rules
 from fastsse.config.redis_url import check_redis_url
 from fastsse.config.storing import show_store
 
-__all__ = ["PLACEHOLDER", "SourceOptions", "SourceRule"]
+__all__ = ["PLACEHOLDER", "SourceOptions", "SourceRule", "source_conflicts"]
+
+if TYPE_CHECKING:
+    from fastsse.config.settings import Config
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # What a template can hold: the channel or stream, what the n-th wildcard stood for, a field.
@@ -87,6 +91,8 @@ class SourceRule(BaseModel):
     def _check(self) -> Self:
         if bool(self.channels) == (self.stream is not None):
             raise ValueError(f"{self.name} needs either channels or stream")
+        if self.stream is not None and self.stream == self.dead_letter:
+            raise ValueError(f"{self.name} would read what it can't make events of again")
         if self.topic is None and self.payload != "envelope":
             raise ValueError(f"{self.name} needs topic, or envelopes that say it")
         return self
@@ -109,3 +115,27 @@ class SourceOptions(OptionGroup):
         "dead_letter. In the file: [[sources]].",
         max_length=100,
     )
+
+
+def source_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+    """What can't be between sources, and between them and the store."""
+    readers: set[tuple[str, str, str]] = set()
+    names: set[str] = set()
+    for index, source in enumerate(config.sources):
+        url = source.url or config.store
+        if "://" not in url:
+            yield f"sources[{index}].url", "given when store is no Redis"
+        if source.name in names:
+            yield f"sources[{index}].name", "another than the other sources'"
+        for key in ("stream", "dead_letter"):
+            if url == config.store and _is_of_the_log(config, getattr(source, key)):
+                yield f"sources[{index}].{key}", "another than what the log itself has in Redis"
+        if source.stream is not None and (url, source.stream, source.group) in readers:
+            yield f"sources[{index}].group", "another than that of the same stream before"
+        readers.add((url, source.stream or "", source.group))
+        names.add(source.name)
+
+
+def _is_of_the_log(config: "Config", key: str | None) -> bool:
+    name = config.redis_stream
+    return key is not None and (key == name or key.startswith(f"{{{name}}}:"))

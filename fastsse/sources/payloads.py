@@ -1,6 +1,6 @@
 """Payloads: bytes from elsewhere as events, by the same rules as everybody's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -11,9 +11,13 @@ from fastsse.events import Event
 from fastsse.reserved import check_not_reserved
 from fastsse.sources.templates import Template
 
-__all__ = ["Maker"]
+__all__ = ["Allows", "Maker"]
 
 _MEMBERS: Final = frozenset(("topic", "data", "event", "id", "retry", "private"))
+
+
+Allows = Callable[[str, str | None], bool]
+"""Whether events of a type may be published to a topic."""
 
 
 class Maker:
@@ -22,17 +26,19 @@ class Maker:
     Arguments:
         rule: the source.
         max_bytes: what a payload may have.
+        allows: says which types a topic may have; None restricts none.
 
     Attributes:
         max_bytes: see there.
     """
 
-    def __init__(self, rule: SourceRule, max_bytes: int) -> None:
+    def __init__(self, rule: SourceRule, max_bytes: int, allows: Allows | None = None) -> None:
         self._topic = None if rule.topic is None else Template(rule.topic)
         self._event = None if rule.event is None else Template(rule.event)
         self._has_envelope = rule.payload == "envelope"
         self._private = rule.private
         self.max_bytes: Final = max_bytes
+        self._allows = allows
 
     def make(self, payload: bytes, words: Mapping[str, str]) -> Event:
         """The event of a payload. Raises ValueError that says what is wrong with it."""
@@ -45,6 +51,7 @@ class Maker:
                 else self._of_data(payload, words)
             )
             check_not_reserved(event.topics)
+            self._check_type(event)
         except FastsseError as error:
             raise ValueError(str(error)) from None
         return event
@@ -75,6 +82,14 @@ class Maker:
             members.get("retry"),
             private,
         )
+
+    def _check_type(self, event: Event) -> None:
+        if self._allows is None:
+            return
+        name = None if event.event is None else event.event.decode()
+        for topic in event.topics:
+            if not self._allows(topic, name):
+                raise ValueError(f"event: this type is not allowed on topic {topic}")
 
     def _type(self, words: Mapping[str, str]) -> str | None:
         return None if self._event is None else self._event.fill(words)

@@ -13,7 +13,7 @@ from fastsse.sources.channels import ChannelSource
 from fastsse.sources.deadletters import DeadLetters
 from fastsse.sources.intake import Intake, Publish
 from fastsse.sources.lease import Lease
-from fastsse.sources.payloads import Maker
+from fastsse.sources.payloads import Allows, Maker
 from fastsse.sources.streams import StreamSource
 
 __all__ = ["Sources"]
@@ -77,7 +77,7 @@ class Sources:
         config = self._config
         address = Address(rule.url or config.store, config.redis_timeout)
         letters = DeadLetters(address, rule.dead_letter, rule.name, self._counts)
-        maker = Maker(rule, config.max_body)
+        maker = Maker(rule, config.max_body, _allows(config))
         intake = Intake(rule.name, maker, self._publish, self._counts, letters)
         self._letters.append(letters)
         self._intakes.append(intake)
@@ -86,6 +86,13 @@ class Sources:
         key = Keys(config.redis_stream).prefix + b"source:" + rule.name.encode()
         lease = Lease(address, key, rule.name) if "://" in config.store else None
         return ChannelSource(rule, address, intake, lease)
+
+
+def _allows(config: Config) -> Allows | None:
+    """The rules of topics, which hold for sources as for every other publisher."""
+    if all(rule.event_types is None for rule in config.topics):
+        return None
+    return lambda topic, name: config.limits(topic).allows_event_type(name)
 
 
 async def _kept_running(part: _Part) -> None:

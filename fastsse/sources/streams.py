@@ -27,6 +27,7 @@ END_S: Final = 0.6
 RELEASE_S: Final = 0.4
 # What one read should not be much above; entries are read one by one if they are so large.
 READ_BYTES: Final = 4 * 1024 * 1024
+COUNT_FIRST: Final = 10
 # Longer ones make no topic, and need not be decoded to see that.
 WORD_MAX_BYTES: Final = 1024
 # An id below this many ms was given by hand and tells no time.
@@ -48,7 +49,7 @@ class StreamSource:
         self._field: Final = rule.field.encode()
         self._group = Group(rule.stream, rule.group)
         self._most: Final = min(rule.pending, BATCH_EVENTS)
-        self._count = self._most
+        self._count = min(self._most, COUNT_FIRST)
         self._address = address
         self._intake = intake
         self._look_at_s = 0.0

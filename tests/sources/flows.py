@@ -50,3 +50,13 @@ async def until_metric(url: str, name: str, least: float) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"{name} never was {least}")
+
+
+async def until_taken(redis: RedisServer, url: str, channel: str, what: str = "events") -> None:
+    """Waits until a node takes what is published: it listens, and knows that it is the one to."""
+    for _ in range(600):
+        redis.client.publish(channel, "does anybody take this?")
+        if await metric(url, f'{SOURCES}{{what="{what}"}}') >= 1:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"nobody took {channel}")

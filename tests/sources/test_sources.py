@@ -11,7 +11,15 @@ from tests.redis import cluster
 from tests.redis.cluster import subscribers, until
 from tests.redis.proxy import Proxy
 from tests.redis.server import RedisServer
-from tests.sources.flows import CHANNELS, STREAM, has_group, listens, metric, until_metric
+from tests.sources.flows import (
+    CHANNELS,
+    STREAM,
+    has_group,
+    listens,
+    metric,
+    until_metric,
+    until_taken,
+)
 
 
 async def test_a_program_that_publishes_to_channels_reaches_streams(redis: RedisServer) -> None:
@@ -131,8 +139,7 @@ async def test_entries_wait_in_their_stream_while_the_log_takes_none(redis: Redi
 async def test_a_flood_is_dropped_and_counted_beyond_the_bound(redis: RedisServer) -> None:
     source = CHANNELS | {"url": redis.url, "pending": 10}
     async with Proxy(redis.port) as proxy, cluster.node(proxy.url, sources=[source]) as url:
-        await until(lambda: listens(redis))
-        await until(lambda: redis.client.exists("{fastsse}:source:orders") == 1)
+        await until_taken(redis, url, "orders.x")
         proxy.target = 1
         proxy.cut()
         for index in range(100):
@@ -157,6 +164,66 @@ async def test_a_key_that_is_no_stream_stops_nothing_else(redis: RedisServer) ->
         await until(lambda: has_group(redis))
 
 
+BAD = [
+    *(
+        b"",
+        b"\0",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"7" * 2_000_000,
+        b"no JSON",
+        b'{"data":"no topic"}',
+    ),
+    b'{"topic":"t","data":' + b"[" * 600 + b"]" * 600 + b"}",
+    b'{"topic":"/.well-known/mercure/subscriptions","data":""}',
+    b'{"topic":"$t","data":""}',
+    b'{"topic":"t","data":"","event":"fastsse.gap"}',
+    b'{"topic":"t","data":"","event":"a\\r\\nid: 7"}',
+]
+
+
+async def test_bad_entries_stop_nothing_wherever_they_can_not_go(redis: RedisServer) -> None:
+    """Their dead-letter stream is none, besides."""
+    redis.client.set("dead", "no stream")
+    given = {"url": redis.url, "payload": "envelope", "dead_letter": "dead", "topic": None}
+    sources = [STREAM | given, CHANNELS | given | {"event": None}]
+    async with (
+        cluster.node("memory", sources=sources) as url,
+        subscribers([url]) as (reader,),
+    ):
+        await until(lambda: has_group(redis) and listens(redis))
+        for payload in BAD:
+            redis.client.xadd("jobs", {"data": payload})
+            redis.client.publish("orders.x", payload)
+        redis.client.xadd("jobs", {b"\xff\0": b"\xff", b"": b""})
+        redis.client.xadd("jobs", {"data": '{"topic":"t","data":"of the stream"}'})
+        redis.client.publish("orders.x", '{"topic":"t","data":"of a channel"}')
+        await reader.saw("of the stream", "of a channel")
+        assert len(reader.seen) == 2
+        await until_metric(url, 'fastsse_sources_total{what="skipped"}', 2 * len(BAD) + 1)
+        await until_metric(url, 'fastsse_sources_total{what="letters_lost"}', 2 * len(BAD) + 1)
+        assert await metric(url, 'fastsse_sources_total{what="events"}') == 2
+
+
+async def test_dead_letters_outlive_connections_that_break(redis: RedisServer) -> None:
+    """One whose answer was lost may be written twice."""
+    wanted = [b"%d" % index for index in range(40)]
+
+    def letters() -> list[bytes]:
+        return [fields[b"payload"] for _, fields in redis.client.xrange("dead")]
+
+    async with Proxy(redis.port) as proxy:
+        source = STREAM | {"url": proxy.url, "topic": "{field.none}", "dead_letter": "dead"}
+        async with cluster.node("memory", sources=[source]):
+            await until(lambda: has_group(redis))
+            for index, text in enumerate(wanted):
+                if index % 10 == 5:
+                    proxy.cut()
+                redis.client.xadd("jobs", {"data": text})
+                await asyncio.sleep(0.01)
+            await until(lambda: list(dict.fromkeys(letters())) == wanted)
+
+
 async def test_a_service_with_workers_has_each_source_once(
     redis: RedisServer, tmp_path: pathlib.Path
 ) -> None:
@@ -166,18 +233,25 @@ async def test_a_service_with_workers_has_each_source_once(
         name = "orders"
         channels = ["orders.*"]
         topic = "orders/{1}"
+        [[topics]]
+        match = "orders/*"
+        event_types = "message"
+        [[sources]]
+        name = "untyped"
+        channels = ["untyped.*"]
+        topic = "orders/{1}"
+        event = "of no allowed type"
         """
     )
     async with (
         cluster.process(redis.url, "--workers", "2", "--config", str(options)) as url,
         subscribers([url] * 4, "orders/x") as readers,
     ):
-        await until(lambda: listens(redis))
-        await until(lambda: redis.client.exists("{fastsse}:source:orders") == 1)
+        await until_taken(redis, url, "orders.another")
+        await until_taken(redis, url, "untyped.x", "skipped")
         redis.client.publish("orders.x", "once")
         redis.client.publish("orders.x", "last")
         for reader in readers:
             await reader.saw("last")
             assert reader.seen == ["once", "last"]
-        await until_metric(url, 'fastsse_sources_total{what="events"}', 2)
-        assert redis.client.pubsub_numpat() == 1
+        assert redis.client.pubsub_numpat() == 2

@@ -1,11 +1,18 @@
 """Names of channels become topics and event types, as the configuration says."""
 
+import contextlib
+import json
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from fastsse.config import Config, ConfigError
 from fastsse.config.sources import SourceRule
 from fastsse.sources.payloads import Maker
 from fastsse.sources.templates import Template, compile_pattern, words_of
+
+ENVELOPES = {"name": "s", "channels": ["a.*"], "payload": "envelope"}
 
 
 @pytest.mark.parametrize(
@@ -106,12 +113,70 @@ def test_data_is_held_to_the_encoder_s_rules() -> None:
         ({"name": "a", "channels": ["x"], "topic": "t", "pending": 0}, "sources[0].pending"),
         ({"name": "a", "channels": ["x"], "topic": "t", "colour": 1}, "colour"),
         ({"name": "a", "channels": ["x"], "topic": "t"}, "given when store is no Redis"),
+        ({"name": "a", "stream": "s", "topic": "t", "dead_letter": "s"}, "again"),
     ],
 )
 def test_a_source_that_can_t_be_is_refused_by_name(source: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(sources=[source])
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ([{"stream": "s"}, {"name": "b", "stream": "s"}], "sources[1].group"),
+        ([{"stream": "s"}, {"stream": "other"}], "sources[1].name"),
+        ([{"stream": "fastsse"}], "sources[0].stream"),
+        ([{"stream": "s", "dead_letter": "{fastsse}:desk"}], "sources[0].dead_letter"),
+    ],
+)
+def test_sources_keep_out_of_each_other_s_way_and_the_log_s(
+    sources: list[dict[str, object]], said: str
+) -> None:
+    given = [{"name": "a", "topic": "t"} | source for source in sources]
+    with pytest.raises(ConfigError) as caught:
+        Config(store="redis://127.0.0.1", sources=given)
+    assert said in str(caught.value)
+    elsewhere = [source | {"url": f"redis://h{index}"} for index, source in enumerate(given)]
+    if "name" not in said:
+        Config(store="redis://127.0.0.1", sources=elsewhere)
+
+
+def test_the_types_that_a_topic_may_have_hold_for_sources_too() -> None:
+    rule = SourceRule.model_validate(
+        {"name": "s", "stream": "s", "topic": "t", "event": "{stream}"}
+    )
+    make = Maker(rule, 100, lambda topic, name: (topic, name) == ("t", "good")).make
+    assert make(b"x", {"stream": "good"}).event == b"good"
+    with pytest.raises(ValueError, match="not allowed on topic t"):
+        make(b"x", {"stream": "bad"})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+MEMBER = st.sampled_from(["topic", "data", "event", "id", "retry", "private"])
+
+
+@settings(max_examples=300)
+@given(
+    st.binary(max_size=50)
+    | st.dictionaries(MEMBER, JSON).map(lambda members: json.dumps(members).encode())
+)
+@example(b'{"topic":"t","data":' + b"[" * 600 + b"]" * 600 + b"}")
+@example(b"[" * 100_000)
+@example(b'{"topic":"t","data":"\\ud800"}')
+@example(b'{"topic":"t","data":' + b"9" * 5000 + b"}")
+@example(b'{"topic":["/.well-known/mercure/subscriptions"],"data":""}')
+@example(b'{"topic":"t","data":"","retry":1e400}')
+@example(b'{"topic":"$t","data":"\\u0000"}')
+def test_whatever_a_payload_holds_it_is_an_event_or_says_why_not(payload: bytes) -> None:
+    make = Maker(SourceRule.model_validate(ENVELOPES), 1_000_000).make
+    with contextlib.suppress(ValueError):
+        assert make(payload, {}).topics
 
 
 def test_a_password_is_never_shown() -> None:
