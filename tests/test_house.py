@@ -26,7 +26,7 @@ FLOORS = [
     {"desks.makers", "desks"},
     {"backbone"},
     {"sources"},
-    {"hub.numbers", "hub.looptime"},
+    {"hub.numbers", "hub.looptime", "hub.bearers"},
     {"hub.topics", "hub.logs", "hub.older", "hub.patterns", "hub.history", "hub.turns"},
     {"hub.settling"},
     {"hub.pages"},

@@ -1,17 +1,25 @@
 """A fresh token for an open stream takes the place of the one that opened it."""
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from fastsse.auth.rights import Rights
+from fastsse.auth.rights import Rights, claim_hash
 from fastsse.desks.reach import Reach
 from fastsse.errors import FastsseError, Forbidden
 from fastsse.subscriptions import ANY
 
-__all__ = ["Renewals", "check_renewal"]
+__all__ = ["Held", "Renewals", "check_renewal"]
 
 _RENEW: Final = b"r"
 _RENEWED: Final = b""
+
+
+class Held(NamedTuple):
+    """What a stream goes by: its subject's hash as `claim_hash` makes it, and the grants that it
+    was opened with."""
+
+    subject_hash: int
+    subscribe: tuple[str, ...]
 
 
 class Streams(Protocol):
@@ -20,8 +28,8 @@ class Streams(Protocol):
     def find(self, stream_id: bytes) -> int:
         """The handle of a stream, or 0."""
 
-    def rights_of(self, handle: int) -> Rights | None:
-        """The rights of the token that it has now, or None."""
+    def held_by(self, handle: int) -> Held | None:
+        """What it goes by; None when it bears no token."""
 
     def renew(self, handle: int, rights: Rights) -> bool:
         """Gives it another; False when it has ended."""
@@ -56,7 +64,7 @@ class Renewals:
 
     def _here(self, stream_id: bytes, packed: bytes) -> bytes | None:
         handle = self._streams.find(stream_id)
-        held = self._streams.rights_of(handle) if handle else None
+        held = self._streams.held_by(handle) if handle else None
         if held is None:
             return None
         fresh = Rights.unpack(packed)
@@ -67,13 +75,13 @@ class Renewals:
         return _RENEWED if self._streams.renew(handle, fresh) else None
 
 
-def check_renewal(held: Rights, fresh: Rights) -> None:
+def check_renewal(held: Held, fresh: Rights) -> None:
     """Raises Forbidden unless `fresh` is of the same subject and covers all that was granted.
 
     The stream goes on with the grants that it was opened with, so the fresh token must have each
     of them.
     """
-    if fresh.subject != held.subject:
+    if claim_hash(fresh.subject) != held.subject_hash:
         raise Forbidden("The fresh token is another subject's (sub) than the stream's.")
     if ANY not in fresh.subscribe and not set(held.subscribe) <= set(fresh.subscribe):
         raise Forbidden("The fresh token's mercure.subscribe lacks some of the stream's selectors.")

@@ -13,7 +13,7 @@ from fastsse.events import RESERVED_TOPIC_PREFIX
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import ANY
 
-__all__ = ["ANONYMOUS", "REVOKE_TOPIC", "Rights", "claim_hash"]
+__all__ = ["ANONYMOUS", "REVOKE_TOPIC", "Claims", "Rights", "claim_hash", "is_named"]
 
 # Whoever may publish to this topic (by its name or by *) may revoke tokens. Nobody can publish to
 # it: topics that begin with $ are the server's.
@@ -34,6 +34,21 @@ def claim_hash(claim: str | None) -> int:
         return 0
     digest = blake2b(claim.encode(), digest_size=8, key=_HASH_KEY).digest()
     return int.from_bytes(digest) or 1
+
+
+#: What `Sender.attach` keeps beside a stream: the token's end in unix ms (0: none), hashes of
+#: subject and token, and when it was issued (0: unknown, so older than anything).
+Claims = tuple[int, int, int, int]
+
+
+def is_named(claims: Claims, subject_hash: int, token_hash: int, issued_before_s: int) -> bool:
+    """Whether claims meet every condition that is not 0, as in `Sender.revoke`."""
+    _, subject, token, issued_s = claims
+    return (
+        subject_hash in (0, subject)
+        and token_hash in (0, token)
+        and (issued_before_s == 0 or issued_s < issued_before_s)
+    )
 
 
 class _Grants:
@@ -99,9 +114,7 @@ class Rights:
         self.token_id: Final = token_id
         self.issued_s: Final = issued_s
         self.expires_s: Final = expires_s
-        #: What `Sender.attach` keeps beside the stream: end in unix ms (0: none), hashes of
-        #: subject and token, and when it was issued (0: unknown, so older than anything).
-        self.claims: Final = (
+        self.claims: Final[Claims] = (
             0 if expires_s is None else max(1, int(expires_s * 1000)),
             claim_hash(subject),
             claim_hash(token_id),
@@ -115,15 +128,6 @@ class Rights:
         """What `Sender.renew` takes: new end in unix ms, the token's hash, when it was issued."""
         expires_ms, _, token_hash, issued_s = self.claims
         return expires_ms, token_hash, issued_s
-
-    def is_named(self, subject_hash: int, token_hash: int, issued_before_s: int) -> bool:
-        """Whether the claims meet every condition that is not 0, as in `Sender.revoke`."""
-        _, subject, token, issued_s = self.claims
-        return (
-            subject_hash in (0, subject)
-            and token_hash in (0, token)
-            and (issued_before_s == 0 or issued_s < issued_before_s)
-        )
 
     def covers_publish(self, topics: Iterable[str]) -> bool:
         """Whether every one of the topics may be published to. O(topics x templates)."""

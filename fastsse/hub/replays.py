@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fastsse._core import REASON_ENDED, Frame, Sender, raw_frame
+from fastsse.auth.rights import Claims
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.hub.history import History
@@ -127,6 +128,14 @@ class Replays:
     def unattached(self) -> list[int]:
         """The streams that the sender was not given yet."""
         return [one.handle for one in self._by_handle.values() if one.opening is not None]
+
+    def unattached_claims(self) -> list[tuple[int, Claims]]:
+        """As `unattached`, those that bear tokens, each with its claims."""
+        return [
+            (one.handle, one.opening.options["claims"])
+            for one in self._by_handle.values()
+            if one.opening is not None and "claims" in one.opening.options
+        ]
 
     def stop_unattached(self) -> None:
         """All are going to be closed, and the sender can only close what it has."""

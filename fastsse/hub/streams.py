@@ -1,7 +1,8 @@
 """Streams: sockets that are opened, told things, and closed.
 
-A stream is a number here, its handle; only while it replays, or bears a token, does Python keep
-anything about it. With `channels` and `replays`, the only module that commands the sender.
+A stream is a number here, its handle; only while it replays does Python keep an object for it, and
+of one that bears a token a few numbers. With `channels` and `replays`, the only module that commands
+the sender.
 """
 
 import json
@@ -11,9 +12,11 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fastsse._core import QUEUE_LIMIT, REASON_ENDED, REASONS, Frame, Sender, raw_frame
-from fastsse.auth.rights import ANONYMOUS, Rights
+from fastsse.auth.renewal import Held
+from fastsse.auth.rights import ANONYMOUS, Rights, is_named
 from fastsse.backbone import Backbone
 from fastsse.errors import TurnedAway
+from fastsse.hub.bearers import Bearer, Bearers
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.history import PAGE_BYTES, History
 from fastsse.hub.opening import Head, Opening, Replaying, first_block, first_frame
@@ -100,8 +103,7 @@ class Streams:
             memory_bytes=replay_memory_bytes,
             dropped=self._on_dropped,
         )
-        # What streams may do that bear a token, and whether they want to be told of its end.
-        self._bearers: dict[int, tuple[Rights, bool]] = {}
+        self._bearers = Bearers()
         self._openings: dict[tuple[bytes, bool, int | None, bool], Frame] = {}
         self._openings_place = -1
 
@@ -188,7 +190,10 @@ class Streams:
                 self._channels.leave(channel)
             raise
         if rights is not None and "claims" in options:
-            self._bearers[handle] = rights, subscription.dialect.tells
+            expires_ms, subject_hash, *_ = rights.claims
+            is_told = subscription.dialect.tells
+            bearer = Bearer(channel.number, subject_hash, expires_ms, is_told)
+            self._bearers.add(handle, bearer)
         if self.on_opened is not None:
             self.on_opened(handle, subscription, rights, client)
         return handle
@@ -251,33 +256,34 @@ class Streams:
         handle = self._sender.find_stream(stream_id)
         return handle != 0 and self._sender.pong(handle)
 
-    def rights_of(self, handle: int) -> Rights | None:
-        """The rights of a stream's token; None for one that has ended, or bears none."""
-        bearer = self._bearers.get(handle)
-        return None if bearer is None else bearer[0]
+    def held_by(self, handle: int) -> Held | None:
+        """What a stream's token gives it; None for one that has ended, or bears none."""
+        bearer = self._bearers.find(handle)
+        if bearer is None:
+            return None
+        rights = self._channels[bearer.channel].rights
+        return Held(bearer.subject_hash, () if rights is None else rights.subscribe)
 
     def renew(self, handle: int, rights: Rights) -> bool:
         """Gives a stream the end of a newer token of the same grants; False when it has ended."""
-        bearer = self._bearers.get(handle)
-        if bearer is None or not self._sender.renew(handle, *rights.renewal):
+        if self._bearers.find(handle) is None or not self._sender.renew(handle, *rights.renewal):
             return False
-        self._bearers[handle] = rights, bearer[1]
+        self._bearers.renew(handle, rights.claims[0])
         return True
 
     def revoke(self, subject_hash: int, token_hash: int, issued_before_s: int) -> None:
         """Ends the streams whose tokens meet every condition that is not 0, within a second."""
         self._sender.revoke(subject_hash, token_hash, issued_before_s)
         # To the sender these come later, and so are none of the revocation's business.
-        for handle in self._replays.unattached():
-            rights = self.rights_of(handle)
-            if rights and rights.is_named(subject_hash, token_hash, issued_before_s):
+        for handle, claims in self._replays.unattached_claims():
+            if is_named(claims, subject_hash, token_hash, issued_before_s):
                 self.close(handle, _REVOKED)
 
     def _tell_expiry(self, handle: int) -> None:
-        rights, is_told = self._bearers.get(handle, (None, False))
-        if rights is None or not is_told:
+        bearer = self._bearers.find(handle)
+        if bearer is None or not bearer.is_told:
             return
-        left_ms = max(0, rights.claims[0] - self._now_ms())
+        left_ms = max(0, bearer.expires_ms - self._now_ms())
         data = {"stream": self.id_of(handle).decode(), "expires_in_s": left_ms / 1000}
         text = json.dumps(data, separators=(",", ":")).encode()
         self._sender.tell(handle, raw_frame(b"event: fastsse.expiring\ndata: %b\n\n" % text))
@@ -307,14 +313,14 @@ class Streams:
         self, handle: int, number: int, reason: str, duration_s: float, events: int, size: int
     ) -> ClosedStream:
         self._replays.closed(handle)
-        self._bearers.pop(handle, None)
+        self._bearers.drop(handle)
         channel = self._channels[number]
         self._channels.leave(channel)
         return ClosedStream(handle, channel.selectors, reason, duration_s, events, size)
 
     def _on_dropped(self, one: Replaying) -> None:
         self._sender.release(one.handle)
-        self._bearers.pop(one.handle, None)
+        self._bearers.drop(one.handle)
         self._channels.leave(one.channel)
         selectors = one.channel.selectors
         self.on_closed(ClosedStream(one.handle, selectors, REASONS[REASON_ENDED], 0.0, 0, 0))

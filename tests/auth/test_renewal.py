@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fastsse.auth.renewal import Renewals, check_renewal
+from fastsse.auth.renewal import Held, Renewals, check_renewal
 from fastsse.auth.rights import Rights, claim_hash
 from fastsse.desks.control import LocalControl
 from fastsse.desks.reach import SUBJECT, Reach, ReachDesk
@@ -13,6 +13,10 @@ from fastsse.errors import FastsseError, Forbidden, Refused
 
 HELD = Rights(subscribe=["a"], subject="me", expires_s=10)
 FRESH = Rights(subscribe=["a", "b"], subject="me", token_id="9", expires_s=20)
+
+
+def held(rights: Rights) -> Held:
+    return Held(claim_hash(rights.subject), rights.subscribe)
 
 
 class Worker:
@@ -26,8 +30,9 @@ class Worker:
     def find(self, stream_id: bytes) -> int:
         return self.handles.get(stream_id, 0)
 
-    def rights_of(self, handle: int) -> Rights | None:
-        return self.streams[handle]
+    def held_by(self, handle: int) -> Held | None:
+        rights = self.streams[handle]
+        return None if rights is None else held(rights)
 
     def renew(self, handle: int, rights: Rights) -> bool:
         self.streams[handle] = rights
@@ -102,17 +107,17 @@ async def test_a_desk_that_is_away_is_an_error() -> None:
 def test_a_fresh_token_must_be_the_same_subjects_and_grant_as_much(
     fresh: Rights, fits: bool
 ) -> None:
-    held = Rights(subscribe=["a", "b"], subject="me")
+    before = held(Rights(subscribe=["a", "b"], subject="me"))
     if fits:
-        check_renewal(held, fresh)
+        check_renewal(before, fresh)
     else:
         with pytest.raises(Forbidden):
-            check_renewal(held, fresh)
+            check_renewal(before, fresh)
 
 
 def test_what_was_granted_everything_needs_everything_again() -> None:
     with pytest.raises(Forbidden):
-        check_renewal(Rights(subscribe=["*"]), Rights(subscribe=["a"]))
+        check_renewal(held(Rights(subscribe=["*"])), Rights(subscribe=["a"]))
 
 
 def test_renewal_tells_the_core_the_new_end() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from fastsse._core import Sender, raw_frame
-from fastsse.auth.rights import Rights
+from fastsse.auth.rights import Rights, claim_hash
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import TurnedAway
 from fastsse.events import Event
@@ -163,11 +163,11 @@ def test_a_bearer_is_told_before_its_token_ends_and_then_it_ends(noticing: Node)
     data = json.loads(told.data)
     assert data["stream"] == noticing.hub.streams.id_of(client.handle).decode()
     assert 0 < data["expires_in_s"] < 30
-    assert noticing.hub.streams.rights_of(client.handle) is rights
+    assert noticing.hub.streams.held_by(client.handle) == (claim_hash("me"), ("a",))
     noticing.sender.advance_clock(21_000)
     noticing.run_until(lambda: client.is_ended and bool(noticing.closed))
     assert noticing.closed[0].reason == "expired"
-    assert noticing.hub.streams.rights_of(client.handle) is None
+    assert noticing.hub.streams.held_by(client.handle) is None
 
 
 def test_a_renewed_stream_lives_on(noticing: Node) -> None:
@@ -180,7 +180,7 @@ def test_a_renewed_stream_lives_on(noticing: Node) -> None:
     noticing.sender.advance_clock(100_000)
     noticing.publish("a", "still here", private=True)
     assert noticing.run_until_received(client, 2)[-1] == "still here"
-    assert streams.rights_of(client.handle) is fresh
+    assert streams._bearers.find(client.handle)[2] == fresh.claims[0]  # type: ignore[index]
     anonymous = noticing.subscribe("a")
     assert not streams.renew(anonymous.handle, fresh)
     assert not streams.renew(0, fresh)
