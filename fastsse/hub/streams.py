@@ -1,8 +1,8 @@
 """Streams: sockets that are opened, told things, and closed.
 
 A stream is a number here, its handle; only while it replays does Python keep an object for it, and
-of one that bears a token a few numbers. With `channels` and `replays`, the only module that commands
-the sender.
+of one that bears a token a few numbers. With `channels` and `replays`, the only module that
+commands the sender.
 """
 
 import json
