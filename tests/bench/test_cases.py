@@ -10,35 +10,41 @@ import pytest
 from tests.redis.server import program
 from tests.swarm.conftest import ROOT
 
-CASES = (
-    *("steady", "ladder", "own-topics", "idle-own", "connect", "resume", "churn"),
-    *("publish-ndjson", "subscribe-token", "publish-token", "workers-deliver"),
-    *("slow", "neighbour"),
-    *(("publish-redis", "nodes-in-reach") if program() else ()),
-)
+PARTS = {
+    "fan-out": ("steady", "ladder", "own-topics", "idle-own", "slow", "neighbour"),
+    "streams": ("connect", "resume", "churn", "subscribe-token", "workers-deliver"),
+    "publishing": (
+        *("publish-ndjson", "publish-token"),
+        *(("publish-redis", "nodes-in-reach") if program() else ()),
+    ),
+}
 
 
 @pytest.mark.timeout(300)
-def test_the_benchmarks_run_and_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "bench.json"
+@pytest.mark.parametrize("part", PARTS)
+def test_the_benchmarks_run_and_lose_nothing(tmp_path: Path, part: str) -> None:
+    path, cases = tmp_path / "bench.json", PARTS[part]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--json", str(path), *CASES],
+        [sys.executable, "-m", "bench", "--quick", "--json", str(path), *cases],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "<svg" in path.with_suffix(".html").read_text()
+    page = path.with_suffix(".html").read_text()
+    assert page.endswith("</html>")
+    assert "<svg" in page or part != "fan-out"
     found = json.loads(path.read_text())
     results = {result["name"]: result for result in found["results"]}
-    assert set(results) == set(CASES)
+    assert set(results) == set(cases)
     for result in results.values():
         for sample in result["samples"] if result["is_fan_out"] else ():
             assert sample["delivered"] == sample["expected"] > 0
             assert sample["lost"] == sample["repeated"] == sample["disordered"] == 0
-    assert results["steady"]["samples"][0]["bare_cpu_us"] > 0
-    assert results["connect"]["samples"][0]["a_second"] > 0
-    assert results["publish-ndjson"]["samples"][0]["refused"] == 0
+    for name, figure in (("steady", "bare_cpu_us"), ("connect", "a_second")):
+        assert name not in results or results[name]["samples"][0][figure] > 0
+    if part == "publishing":
+        assert results["publish-ndjson"]["samples"][0]["refused"] == 0
     assert found["environment"]["kernel"]
     assert "what is promised" in done.stdout

@@ -108,15 +108,15 @@ async def test_presence_outlives_a_killed_hub(serve: Serve) -> None:
 
 
 async def test_streams_are_renewed_and_answered_for_in_any_worker(serve: Serve) -> None:
-    service = await serve(*OPTIONS, "--ping", "100ms", "--pong-timeout", "20s")
-    by = bearer(subscribe=["a"], sub="ann", exp=in_a_while(25))
+    service = await serve(*OPTIONS, "--ping", "100ms", "--pong-timeout", "2m")
+    by = bearer(subscribe=["a"], sub="ann", exp=in_a_while(200))
     async with streaming(service, "/events?topic=a&ping=true", by) as stream:
         stream_id = ""
         while not stream_id:
             event = await stream.next()
             if event.type == "fastsse.ping":
                 stream_id = event.data
-        fresh = bearer(subscribe=["a"], sub="ann", exp=in_a_while(60))
+        fresh = bearer(subscribe=["a"], sub="ann", exp=in_a_while(400))
         for _ in range(8):
             assert (await told(service, "POST", f"/pong?stream={stream_id}"))[0] == 204
             assert (await told(service, "POST", f"/renew?stream={stream_id}", fresh))[0] == 204
