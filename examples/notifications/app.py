@@ -24,7 +24,8 @@ HERE = pathlib.Path(__file__).parent
 FILES = {"/": ("page.html", "text/html"), "/mailbox.js": ("mailbox.js", "text/javascript")}
 USER = re.compile(r"[a-z0-9]{1,32}")
 POSITION = re.compile(r"\d{1,19}-\d{1,20}")
-DAY_S = 24 * 60 * 60
+SESSION_S = int(os.environ.get("SESSION_S", 24 * 60 * 60))
+BODY_MAX_BYTES = 10_000
 # A mark only goes forward, whichever device is slower to say how far it has read.
 ADVANCE = """
 local ms, n = string.match(ARGV[1], '^(%d+)-(%d+)$')
@@ -42,10 +43,10 @@ key = os.environ["FASTSSE_JWT_KEY"].encode()
 
 
 def token_for(user: str) -> str:
-    """A JSON Web Token that lets its bearer read this user's topic, for a day."""
+    """A JSON Web Token that lets its bearer read this user's topic, for a session."""
     claims = {
         "sub": user,
-        "exp": int(time.time()) + DAY_S,
+        "exp": int(time.time()) + SESSION_S,
         "mercure": {"subscribe": [f"users/{user}"]},
     }
     parts = [_text(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims)]
@@ -57,7 +58,7 @@ def user_of(token: str) -> str | None:
     *parts, signature = token.split(".")
     if len(parts) != 2 or not hmac.compare_digest(signature, _signature(parts)):
         return None
-    claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=="))
+    claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=="))  # ours: it was signed here
     return str(claims["sub"]) if claims["exp"] > time.time() else None
 
 
@@ -86,7 +87,7 @@ class Application(BaseHTTPRequestHandler):
             self._answer(404, b"")
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), 10_000)))
+        asked = self._asked()
         user = user_of(str(asked.get("token", "")))
         through = str(asked.get("through", ""))
         if self.path != "/read" or user is None or not POSITION.fullmatch(through):
@@ -95,6 +96,18 @@ class Application(BaseHTTPRequestHandler):
         if store.eval(ADVANCE, 1, f"read:{user}", through):
             store.publish(f"reads.{user}", json.dumps({"through": through}))
         self._answer(204, b"")
+
+    def _asked(self) -> dict[str, object]:
+        """The body's members; none of what is no JSON object, or too long."""
+        size_bytes = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"[0-9]{1,9}", size_bytes) or int(size_bytes) > BODY_MAX_BYTES:
+            self.close_connection = True
+            return {}
+        try:
+            asked = json.loads(self.rfile.read(int(size_bytes)))
+        except (ValueError, RecursionError):
+            return {}
+        return asked if isinstance(asked, dict) else {}
 
     def _begin_session(self, user: str) -> None:
         if not USER.fullmatch(user):

@@ -20,7 +20,7 @@ export class Mailbox {
   }
 
   add(id, data) {
-    this.notifications.push({ id, ...data });
+    this.notifications.push({ ...data, id });
   }
 
   isUnread(notification) {
@@ -36,31 +36,62 @@ export class Mailbox {
   }
 }
 
+/** What a program wrote as a JSON object; null for anything else, which is nothing to show. */
+function parsed(text) {
+  try {
+    const value = JSON.parse(text);
+    return typeof value === "object" ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+const AGAIN_MS = 1000;
+
 /** Connects a device. `onChange(mailbox)` is called with each change. */
 export async function connect(application, user, onChange, Source = globalThis.EventSource) {
   const mailbox = new Mailbox();
+  let session, source, again;
+  let place = "earliest";
   const begin = async () => {
     const answer = await fetch(`${application}/session?user=${encodeURIComponent(user)}`);
-    const session = await answer.json();
+    session = await answer.json();
     mailbox.markRead(session.read);
-    return session;
   };
-  const { events, token } = await begin();
-  const source = new Source(`${events}&last_event_id=earliest&authorization=${token}`);
-  const on = (type, take) =>
-    source.addEventListener(type, (event) => {
-      take(event);
-      onChange(mailbox);
+  const open = () => {
+    source = new Source(`${session.events}&last_event_id=${place}&authorization=${session.token}`);
+    const on = (type, take) =>
+      source.addEventListener(type, (event) => {
+        place = event.lastEventId || place;
+        const data = parsed(event.data);
+        if (data !== null) take(event, data);
+        onChange(mailbox);
+      });
+    on("order", (event, order) => mailbox.add(event.lastEventId, order));
+    on("read", (event, mark) => mailbox.markRead(mark.through));
+    on("fastsse.gap", () => (mailbox.mayLack = true));
+    // While this device was away another may have read on: the mark is asked for again.
+    source.addEventListener("open", () => begin().then(() => onChange(mailbox), () => {}));
+    source.addEventListener("error", () => {
+      if (source.readyState === Source.CLOSED) again = setTimeout(reopen, AGAIN_MS);
     });
-  on("order", (event) => mailbox.add(event.lastEventId, JSON.parse(event.data)));
-  on("read", (event) => mailbox.markRead(JSON.parse(event.data).through));
-  on("fastsse.gap", () => (mailbox.mayLack = true));
-  // While this device was away another may have read on: the mark is asked for again.
-  source.addEventListener("open", () => begin().then(() => onChange(mailbox), () => {}));
-  const readAll = () =>
-    fetch(`${application}/read`, {
-      method: "POST",
-      body: JSON.stringify({ token, through: mailbox.newest }),
+  };
+  // A token ends, and its stream with it, for good: whoever is still there gets another.
+  const reopen = () =>
+    begin().then(open, () => {
+      again = setTimeout(reopen, AGAIN_MS);
     });
-  return { mailbox, readAll, close: () => source.close() };
+  await begin();
+  open();
+  const readAll = async () => {
+    const through = mailbox.newest;
+    await begin(); // The token may have ended.
+    const body = JSON.stringify({ token: session.token, through });
+    return fetch(`${application}/read`, { method: "POST", body });
+  };
+  const close = () => {
+    clearTimeout(again);
+    source.close();
+  };
+  return { mailbox, readAll, close };
 }

@@ -8,5 +8,7 @@ import sys
 
 import redis
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 user, text = sys.argv[1:]
 redis.Redis.from_url(os.environ["FASTSSE_STORE"]).publish(f"orders.{user}", text)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pathlib
+import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -83,6 +84,15 @@ class Scene:
         async with program(NODE, script, LIBRARY, self.application, user) as running:
             yield Device(running)
 
+    async def until_a_token_ended(self) -> None:
+        """Waits until a stream was closed for that."""
+        for _ in range(600):
+            metrics = (await cluster.get(self.events, "/metrics")).text
+            if re.search(r'fastsse_disconnects_total{reason="expired"} [1-9]', metrics):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("no token ended")
+
     async def order(self, user: str, number: int) -> None:
         """The shop, as it always was."""
         text = json.dumps({"order": number, "state": "paid"})
@@ -94,8 +104,14 @@ class Scene:
 
 @pytest.fixture
 async def scene(redis: RedisServer) -> AsyncIterator[Scene]:
+    async with playing(redis) as scene:
+        yield scene
+
+
+@asynccontextmanager
+async def playing(redis: RedisServer, **session: str) -> AsyncIterator[Scene]:
     flags = ("--config", str(EXAMPLE / "fastsse.toml"), "--jwt-key", KEY)
-    variables = {"FASTSSE_STORE": redis.url, "FASTSSE_JWT_KEY": KEY}
+    variables = {"FASTSSE_STORE": redis.url, "FASTSSE_JWT_KEY": KEY} | session
     async with AsyncExitStack() as stack:
         port = stack.enter_context(held_port()).getsockname()[1]
         events = await stack.enter_async_context(cluster.process(redis.url, *flags))
@@ -134,6 +150,18 @@ async def test_who_was_offline_gets_what_came_meanwhile_on_every_device(scene: S
         await desk.shows([1, 2, 3, 4, 5, 6], unread=[6])
 
 
+async def test_a_device_that_stays_gets_the_next_token_and_goes_on(redis: RedisServer) -> None:
+    async with playing(redis, SESSION_S="2") as scene:
+        await scene.order("alice", 1)
+        async with scene.device("alice") as phone:
+            await phone.shows([1], unread=[1])
+            await scene.until_a_token_ended()
+            await scene.order("alice", 2)
+            await phone.shows([1, 2], unread=[1, 2])
+            phone.read_all()
+            await phone.shows([1, 2], unread=[])
+
+
 async def test_nobody_reads_another_s_mailbox(scene: Scene) -> None:
     await scene.order("alice", 1)
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -151,6 +179,9 @@ async def test_nobody_reads_another_s_mailbox(scene: Scene) -> None:
                     break
         forged = {"token": bob["token"][:-2] + "xx", "through": "9-9"}
         assert (await client.post(f"{scene.application}/read", json=forged)).status_code == 403
+        for body in (b"", b"[]", b"no JSON", b"[" * 9_000, b"x" * 20_000):
+            refused = await client.post(f"{scene.application}/read", content=body)
+            assert refused.status_code == 403
 
 
 async def test_the_page_and_its_script_are_there(scene: Scene) -> None:
