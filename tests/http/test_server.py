@@ -5,7 +5,6 @@ import gc
 import resource
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -182,9 +181,7 @@ async def test_drain_does_not_wait_for_ever(start, caplog) -> None:
     async with connected(server) as raw:
         await raw.send(b"GET /never")
         await until(lambda: server._worker.entrance._waits)
-        began_s = time.monotonic()
         await server.drain(0)
-        assert time.monotonic() - began_s < 10
         await server.close()
         assert await raw.is_closed()
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,12 @@ async def test_hub_starts_first_and_ends_last(begin) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-async def test_killed_child_is_replaced_within_a_second(begin, number: int) -> None:
+async def test_killed_child_is_replaced(begin, number: int) -> None:
     little = await begin(1, "hub")
     await little.line("serving")
-    # What had time to serve is not blamed for its end.
-    time.sleep(1.1)  # noqa: ASYNC251
-    began_s = time.monotonic()
     os.kill(little.pid_of(number), signal.SIGKILL)
     line = await little.line("start")
     assert line[1:3] == [str(number - 1), "2"]
-    assert time.monotonic() - began_s < 10
     little.signal(signal.SIGINT)
     assert await little.ended() == 0
 
