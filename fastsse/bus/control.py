@@ -23,7 +23,8 @@ class BusControl:
     """A `Control` whose desks are in the hub process. Loop thread only; made by `connect`.
 
     A question that was sent to a hub that died has an error for its answer, though the desk may
-    have heard it. What is told without a hub waits for the next one, the newest 1,024 messages.
+    have heard it; so has one that is not answered within ANSWER_S (10 s). What is told without a
+    hub waits for the next one, the newest 1,024 messages.
 
     Attributes:
         worker: this worker's number.

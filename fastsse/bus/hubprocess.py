@@ -1,7 +1,6 @@
 """The hub process: one loop, the backbone, the desks, and a peer for each worker."""
 
 import asyncio
-import gc
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -24,7 +23,6 @@ from fastsse.sources import Sources
 __all__ = ["HubProcess", "run_hub"]
 
 log = get_logger("bus")
-GC_THRESHOLD: Final = 20_000
 MakersFor = Callable[[Callable[[], Mapping[str, int]]], Mapping[str, MakeDesk]]
 
 
@@ -70,10 +68,6 @@ async def _serve(
     signalled = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, signalled.set)
     hub = await HubProcess.start(config, listening, workers, restarted, makers)
-    # What was made until now stays; what comes is nearly all freed by its counts.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     try:
         ready()
         log.info("The hub serves.", store=config.store.partition(":")[0])

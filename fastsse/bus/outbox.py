@@ -24,6 +24,7 @@ from typing import Final
 
 from fastsse.backbone import Done
 from fastsse.bus.frames import HEADER, Kind
+from fastsse.bus.link import QUEUE_LIMIT_BYTES
 from fastsse.bus.origins import Origin
 from fastsse.entries import pack_events
 from fastsse.errors import InvalidEvent, Refused
@@ -39,7 +40,6 @@ BATCH_BYTES: Final = 1024 * 1024
 # Batches that the hub has not taken up yet; while there are as many, what is published joins the
 # next one. So batches grow with the load, and at rest nobody waits.
 WINDOW: Final = 1
-QUEUE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # Batches that were sent and refused, of which it is known when they turn out to be in the log.
 REFUSED_MAX: Final = 4096
 TICK_S: Final = 0.1

@@ -57,6 +57,8 @@ class Questions:
         self._is_up = False
         self._waiting: deque[_Question] = deque()
         self._under_way: dict[int, _Question] = {}
+        # Sent and given up: an answer that still comes is not an error.
+        self._given_up: set[int] = set()
         self._ticking: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -83,6 +85,7 @@ class Questions:
     def down(self) -> None:
         """The hub is lost: what may be repeated waits for the next."""
         self._is_up = False
+        self._given_up.clear()
         under_way, self._under_way = self._under_way, {}
         again = [question for question in under_way.values() if question.may_repeat]
         deadline_s = time.monotonic() + self._patience_s
@@ -97,6 +100,8 @@ class Questions:
         """An answer arrived. Raises FrameError when nobody asked."""
         fields = Fields(body)
         question = self._take(fields)
+        if question is None:
+            return
         try:
             question.answered(fields)
         except FrameError:
@@ -108,6 +113,8 @@ class Questions:
         """A question can't be answered."""
         fields = Fields(body)
         question = self._take(fields)
+        if question is None:
+            return
         question.answered(Refused(fields.text(), retry_after_s=1))
         self._go_on()
 
@@ -122,40 +129,44 @@ class Questions:
         for question in given_up:
             question.answered(_away())
 
-    def _take(self, fields: Fields) -> _Question:
-        question = self._under_way.pop(fields.u64(), None)
+    def _take(self, fields: Fields) -> _Question | None:
+        """The question that an answer is for; None when nobody waits for it any more."""
+        number = fields.u64()
+        question = self._under_way.pop(number, None)
         if question is None:
-            raise FrameError("an answer that nobody asked for")
+            if number not in self._given_up:
+                raise FrameError("an answer that nobody asked for")
+            self._given_up.remove(number)
+            self._go_on()
         return question
+
+    @property
+    def _at_the_hub(self) -> int:
+        """Questions that the hub has, whether somebody still waits for the answer or not."""
+        return len(self._under_way) + len(self._given_up)
 
     def _go_on(self) -> None:
         waiting = self._waiting
-        while self._is_up and waiting and len(self._under_way) < QUESTIONS_MAX:
+        while self._is_up and waiting and self._at_the_hub < QUESTIONS_MAX:
             question = waiting.popleft()
             question.deadline_s = time.monotonic() + ANSWER_S
             self._under_way[question.number] = question
             self._send(frame(question.kind, _NUMBER.pack(question.number), question.body))
 
     def _tick(self) -> None:
-        """Gives up what has waited too long. An answer to it that still comes is not an error."""
+        """Gives up what has waited too long; both kinds stand in the order of their deadlines."""
         self._ticking = None
         now = time.monotonic()
         while self._waiting and self._waiting[0].deadline_s <= now:
             self._waiting.popleft().answered(_away())
-        for question in self._under_way.values():
-            if question.deadline_s > now:
-                break
+        late = [one for one in self._under_way.values() if one.deadline_s <= now]
+        for question in late:
+            del self._under_way[question.number]
+            self._given_up.add(question.number)
             question.answered(_away())
-            question.answered = _ignore
-            question.deadline_s = float("inf")
-            question.may_repeat = False
         if self._waiting or self._under_way:
             self._ticking = self._loop.call_later(TICK_S, self._tick)
 
 
 def _away() -> Refused:
     return Refused("backbone", retry_after_s=1)
-
-
-def _ignore(answer: Fields | FastsseError) -> None:
-    """Whoever asked does not wait any more."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import Final
 
 import uvloop
 
@@ -13,17 +12,16 @@ from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import NOT_LIVE, adapted, sentence
-from fastsse.supervisor.control import ControlSocket, Outcome
-from fastsse.supervisor.notify import Notifier
+from fastsse.supervisor.memory import settle_memory
+from fastsse.supervisor.notify import STATUS_EVERY_S, Notifier
 from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.reloadsocket import Outcome, ReloadSocket
 from fastsse.supervisor.sockets import Activation, open_for_workers
-from fastsse.supervisor.workerprocess import settle_memory
 from fastsse.worker import Worker
 
 __all__ = ["run_alone"]
 
 log = get_logger("server")
-STATUS_EVERY_S: Final = 5.0
 
 
 def run_alone(
@@ -62,7 +60,7 @@ class _Alone:
         self._activation = activation
         self._pidfile = pidfile
         self._signals: asyncio.Queue[int] = asyncio.Queue()
-        self._control: ControlSocket | None = None
+        self._control: ReloadSocket | None = None
         self._status = ""
 
     async def serve(self) -> int:
@@ -91,7 +89,7 @@ class _Alone:
 
     def _open_control(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._pidfile is not None:
-            self._control = ControlSocket(
+            self._control = ReloadSocket(
                 self._pidfile,
                 lambda sock, heard: loop.add_reader(sock.fileno(), heard),
                 lambda sock: loop.remove_reader(sock.fileno()),

@@ -4,16 +4,14 @@ import asyncio
 import os
 import signal
 import socket
-from typing import Final
 
 from fastsse.bus import run_hub
 from fastsse.config import Config
 from fastsse.desks.makers import desk_makers
-from fastsse.supervisor.wire import ALIVE, READY, Link
+from fastsse.supervisor.memory import settle_memory
+from fastsse.supervisor.wire import ALIVE, ALIVE_EVERY_S, READY, Link
 
 __all__ = ["LifeLine", "serve_hub"]
-
-ALIVE_EVERY_S: Final = 1.0
 
 
 class LifeLine:
@@ -58,6 +56,7 @@ def serve_hub(
 
     def ready() -> None:
         loop = asyncio.get_running_loop()
+        settle_memory()
         # There can be nothing to read but the end.
         loop.add_reader(life.watch(), os.kill, os.getpid(), signal.SIGTERM)
         tell_alive(loop)

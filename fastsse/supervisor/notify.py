@@ -8,9 +8,11 @@ from typing import Final
 
 from fastsse.log import get_logger
 
-__all__ = ["Notifier"]
+__all__ = ["STATUS_EVERY_S", "Notifier"]
 
 log = get_logger("supervisor")
+# A status that changed is told so often.
+STATUS_EVERY_S: Final = 5.0
 
 
 class Notifier:

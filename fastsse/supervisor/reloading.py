@@ -6,8 +6,8 @@ from collections.abc import Callable
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
 from fastsse.supervisor.children import Child, Slot
-from fastsse.supervisor.control import Outcome
 from fastsse.supervisor.family import Crew, Family
+from fastsse.supervisor.reloadsocket import Outcome
 from fastsse.supervisor.wire import REPLACED
 
 __all__ = ["Reload"]

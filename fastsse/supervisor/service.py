@@ -13,15 +13,16 @@ from fastsse.http.entrance import Sockets
 from fastsse.http.listeners import SocketFiles, addresses_of
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import RESTART, adapted, sentence
-from fastsse.supervisor.control import ControlSocket
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.hubprocess import LifeLine, serve_hub
+from fastsse.supervisor.memory import settle_memory
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.reloadsocket import ReloadSocket
 from fastsse.supervisor.sockets import Activation, open_for_workers
 from fastsse.supervisor.supervisor import Supervisor
 from fastsse.supervisor.wire import Link
-from fastsse.supervisor.workerprocess import serve_worker, settle_memory, start_failed
+from fastsse.supervisor.workerprocess import serve_worker, start_failed
 from fastsse.version import __version__
 
 __all__ = ["Service", "run_service"]
@@ -53,7 +54,7 @@ class Service:
         self._life = LifeLine()
         self._hub = _hub_socket()
         #: Answers `fastsse reload`, when there is a pid file.
-        self.control: ControlSocket | None = None
+        self.control: ReloadSocket | None = None
 
     @property
     def window_s(self) -> float:
@@ -151,7 +152,7 @@ def run_service(
         service = stack.enter_context(contextlib.closing(Service(config, load, origin_of, sockets)))
         supervisor = Supervisor(service, workers, with_hub=True, notifier=notifier)
         if pidfile is not None:
-            control = ControlSocket(
+            control = ReloadSocket(
                 pidfile, supervisor.watch, supervisor.unwatch, supervisor.begin_reload
             )
             stack.callback(control.close)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
 from fastsse.supervisor.children import Child
-from fastsse.supervisor.control import Outcome
 from fastsse.supervisor.family import Crew, Family
-from fastsse.supervisor.notify import Notifier
+from fastsse.supervisor.notify import STATUS_EVERY_S, Notifier
 from fastsse.supervisor.reloading import Reload
+from fastsse.supervisor.reloadsocket import Outcome
 from fastsse.supervisor.signals import SignalPipe
 from fastsse.supervisor.wire import DRAIN, END
 
@@ -28,7 +28,6 @@ log = get_logger("supervisor")
 END_GRACE_S = 5.0
 # … and when everything is to end at once.
 AT_ONCE_S = 2.0
-STATUS_EVERY_S = 5.0
 
 
 class StartError(FastsseError):

@@ -8,12 +8,23 @@ import contextlib
 import socket
 from typing import Final, NamedTuple
 
-__all__ = ["ALIVE", "DRAIN", "END", "FAILED", "READY", "REPLACED", "Link", "Packet"]
+__all__ = [
+    "ALIVE",
+    "ALIVE_EVERY_S",
+    "DRAIN",
+    "END",
+    "FAILED",
+    "READY",
+    "REPLACED",
+    "Link",
+    "Packet",
+]
 
 # From a child.
 READY: Final = "ready"
-ALIVE: Final = "alive"  # … and how many streams it has; once a second.
+ALIVE: Final = "alive"  # … and how many streams it has; every ALIVE_EVERY_S.
 FAILED: Final = "failed"  # … an exit status and the reason: it could not start.
+ALIVE_EVERY_S: Final = 1.0
 # To a child.
 DRAIN: Final = "drain"  # The service stops: end all streams spread over the window.
 REPLACED: Final = "replaced"  # Another worker has the listeners: end the streams, refuse nobody.

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -14,28 +13,19 @@ from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError
 from fastsse.http.entrance import Sockets
 from fastsse.log import get_logger, name_worker
+from fastsse.supervisor.memory import settle_memory
 from fastsse.supervisor.orders import Orders
-from fastsse.supervisor.wire import ALIVE, END, FAILED, READY, REPLACED, Link
+from fastsse.supervisor.wire import ALIVE, ALIVE_EVERY_S, END, FAILED, READY, REPLACED, Link
 from fastsse.worker import DRAIN_GRACE_S, Worker
 
-__all__ = ["GIVEN_UP", "serve_worker", "settle_memory", "start_failed"]
+__all__ = ["GIVEN_UP", "serve_worker", "start_failed"]
 
 log = get_logger("supervisor")
 #: The exit status of a worker that the hub gave up (sysexits.h: EX_TEMPFAIL).
 GIVEN_UP: Final = 75
-ALIVE_EVERY_S: Final = 1.0
 # Beyond the drain, when nobody is left to end the process.
 ORPHAN_GRACE_S: Final = 5.0
-# Young objects are nearly all freed by their counts; looking for cycles less often saves time.
-GC_THRESHOLD: Final = 20_000
 _T = TypeVar("_T")
-
-
-def settle_memory() -> None:
-    """What was made until now stays: it is never searched for cycles again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
 def start_failed(link: Link, error: FastsseError, origin_of: Callable[[str], str]) -> int:

@@ -19,10 +19,10 @@ from fastsse.errors import FastsseError
 from fastsse.log import configure
 from fastsse.supervisor import family
 from fastsse.supervisor import supervisor as supervisor_module
-from fastsse.supervisor.control import ControlSocket
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.reloadsocket import ReloadSocket
 from fastsse.supervisor.supervisor import StartError, Supervisor
 from fastsse.supervisor.wire import ALIVE, FAILED, READY, Link
 
@@ -90,7 +90,7 @@ def main() -> int:
     supervisor.reloaded = lambda outcome: say("reloaded", outcome.is_done, outcome.text)
     if os.environ.get("PIDFILE"):
         pidfile = PidFile(os.environ["PIDFILE"])
-        control = ControlSocket(
+        control = ReloadSocket(
             pidfile, supervisor.watch, supervisor.unwatch, supervisor.begin_reload
         )
         supervisor.reloaded = control.answer

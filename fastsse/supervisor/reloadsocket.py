@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from fastsse.errors import FastsseError
 from fastsse.supervisor.pidfile import PidFile
 
-__all__ = ["ControlSocket", "Outcome", "ReloadError", "ask_to_reload"]
+__all__ = ["Outcome", "ReloadError", "ReloadSocket", "ask_to_reload"]
 
 _RELOAD: Final = b"reload"
 _DONE: Final = b"done "
@@ -39,7 +39,7 @@ Watch = Callable[[socket.socket, Callable[[], None]], None]
 Unwatch = Callable[[socket.socket], object]
 
 
-class ControlSocket:
+class ReloadSocket:
     """Takes wishes on `<pidfile>.sock`. For one thread, whatever loop it has.
 
     Arguments:
