@@ -13,7 +13,7 @@ from fastsse.supervisor.children import (
     Child,
     Slot,
 )
-from fastsse.supervisor.control import ReloadError, ask_to_reload
+from fastsse.supervisor.reloadsocket import ReloadError, ask_to_reload
 from fastsse.supervisor.wire import Link
 from tests.supervisor.service import gone
 
