@@ -17,7 +17,8 @@ control:
 - `ready()` is called once, in the hub's loop, when workers are served.
 - `workers` is how many workers there are, `restarted` whether they had a hub before. A restarted
   hub whose store is `memory` waits for that many (a second at most) and goes on from what they
-  have.
+  have; what they keep follows while it serves. Likewise a worker that starts is handed what is kept
+  while it serves: `backbone.is_whole` says whether all is there.
 - `key` is a worker process's own, 8 random bytes: never used by another one.
 - `run_hub` returns the process's exit status after SIGTERM. Stop the workers first.
 - A worker that the hub gave up (it could not keep up, or has what the hub never had) is told so:
