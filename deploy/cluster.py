@@ -95,7 +95,7 @@ class Cluster(contextlib.ExitStack):
         self._run(
             redis_program(), "--port", str(self._redis_port), "--bind", LOOPBACK,
             "--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "always",
-            "--loglevel", "warning",
+            "--maxmemory-policy", "noeviction", "--loglevel", "warning",
         )  # fmt: skip
 
     def _start_node(self, address: str) -> "subprocess.Popen[bytes]":
