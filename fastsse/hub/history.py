@@ -6,25 +6,15 @@ evicted when the last of them lets it go; the oldest always goes first, so wheth
 keeps an event is a comparison with the topic's `evicted_through`. Loop thread only.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import merge
-from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from fastsse._core import Frame
 from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
-from fastsse.hub.logs import (
-    EVENT_COST_BYTES,
-    Log,
-    WholeLog,
-    is_wanted,
-    logs_of,
-    once,
-    position_of,
-)
+from fastsse.hub.logs import EVENT_COST_BYTES, Log, WholeLog, is_wanted, logs_of, once, position_of
 from fastsse.hub.older import Evictions, Older
 from fastsse.hub.patterns import Wanted
 from fastsse.hub.topics import Topic, Topics
@@ -36,6 +26,9 @@ PAGE_BYTES = 256 * 1024
 # What a topic costs beside its events, and an own id beside its text, as EVENT_COST_BYTES.
 TOPIC_COST_BYTES = 512
 OWN_ID_COST_BYTES = 320
+# Events that a reader may not see, at which one look ends: else whoever asks for private ones would
+# take the loop's time for nothing.
+LEFT_OUT_MOST = 2_000
 # Events that one sweep looks at: a few milliseconds at most.
 SWEEP_EVENTS = 4_000
 
@@ -137,12 +130,15 @@ class History:
         rights: Rights | None = None,
     ) -> Page:
         """The next events after a place, in order, each once: at most `limit_bytes` of them, but
-        at least one. O(log n + page), also of what is left out."""
+        at least one, unless so much is left out that it ends before. O(log n + page)."""
         frames: list[Frame] = []
-        room_bytes = limit_bytes
+        room_bytes, left_out = limit_bytes, 0
         evicted_through = self.evicted_through(selection)
         for frame in self._after(selection, after):
             if frame.private and not self._may_read(frame, rights):
+                left_out += 1
+                if left_out == LEFT_OUT_MOST:
+                    return Page(frames, frame.position, False, evicted_through)
                 continue
             room_bytes -= frame.size
             if room_bytes < 0 and frames:
@@ -165,17 +161,17 @@ class History:
         self, selection: Selection, count: int, rights: Rights | None = None
     ) -> tuple[int, bool]:
         """The place just before the newest `count` events kept, and whether there are as many.
-        With fewer it lies before all of them, with none it is the head. O(count)."""
-        readable = (
-            frame
-            for frame in self._newest_first(selection)
-            if not frame.private or self._may_read(frame, rights)
-        )
-        newest = deque(enumerate(islice(readable, count), 1), maxlen=1)
-        if not newest:
-            return self.head, count == 0
-        found, oldest = newest[0]
-        return oldest.position - 1, found == count
+        With fewer it lies before all of them, with none it is the head; and where very many are
+        left out it is content with those that lie before. O(count)."""
+        place, found, left_out = self.head, 0, 0
+        for frame in self._newest_first(selection):
+            if found == count or left_out == LEFT_OUT_MOST:
+                return place, True
+            if frame.private and not self._may_read(frame, rights):
+                left_out += 1
+            else:
+                place, found = frame.position - 1, found + 1
+        return place, found == count
 
     def head_for(self, rights: Rights | None) -> int:
         """The newest place to name to a reader. Without grants it is not a private event's: that

@@ -160,8 +160,9 @@ class Hub:
         To be called about once a second, and again within milliseconds when it returns True.
         """
         is_late = self.history.sweep(now_ms)
-        self.streams.sweep()
-        return self.channels.sweep() or is_late
+        is_late |= self.channels.sweep()
+        # Last: channels that are ready now may have streams that search.
+        return self.streams.sweep() or is_late
 
     def counters(self) -> dict[str, int]:
         """What this part counts, by the names of the metrics."""

@@ -21,6 +21,7 @@ from fastsse.auth.rights import Claims
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.hub.history import History
+from fastsse.hub.looptime import LoopTime
 from fastsse.hub.opening import Replaying, first_frames, last_frames
 from fastsse.hub.pages import JoinedPage, Pages
 from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at
@@ -55,6 +56,8 @@ class Replays:
             not be told what was missing.
         on_page: called with each page that a stream is given, if not None: its handle and the
             page's bytes.
+        on_searching: called when `search` is to be called soon, and again until it says that
+            nobody searches.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Replays:
         self.gaps: Counter[str] = Counter()
         self.failed = 0
         self.on_page: Callable[[int, int], None] | None = None
+        self.on_searching: Callable[[], None] = lambda: None
         self._sender = sender
         self._history = history
         self._turns = turns
@@ -81,6 +85,10 @@ class Replays:
         self._by_handle: dict[int, Replaying] = {}
         # Handles of those that wait for memory, oldest first; those that end are taken out.
         self._waiting: OrderedDict[int, None] = OrderedDict()
+        # Handles of those that memory has shown only what they may not see; they look further in
+        # a share of the loop's time.
+        self._searching: OrderedDict[int, None] = OrderedDict()
+        self._looptime = LoopTime()
 
     def __len__(self) -> int:
         return len(self._by_handle)
@@ -111,6 +119,19 @@ class Replays:
             handle, _ = self._waiting.popitem(last=False)
             one = self._by_handle[handle]
             self._go_on(one, self._read_page, one)
+
+    def search(self) -> bool:
+        """Has those look further who found nothing for them; True: there are still some."""
+        if self._searching:
+            self._looptime.run(self._search)
+        return bool(self._searching)
+
+    def _search(self) -> bool:
+        handle, _ = self._searching.popitem(last=False)
+        one = self._by_handle.get(handle)
+        if one is not None:
+            self._go_on(one, self._read_page, one)
+        return bool(self._searching)
 
     def closed(self, handle: int) -> None:
         """A stream has ended."""
@@ -150,6 +171,7 @@ class Replays:
                 os.close(one.opening.fd)
         self._by_handle.clear()
         self._waiting.clear()
+        self._searching.clear()
 
     def tell_lost(self, place: int) -> None:
         """Tells every stream that events up to a place may be missing, from which it goes on."""
@@ -238,22 +260,30 @@ class Replays:
         if page is None:
             self._wait_for(one, lambda outcome: self._on_stretch(one, outcome))
         else:
-            self._on_page(one, page)
+            self._on_page(one, page, self._search_later)
 
     def _on_stretch(self, one: Replaying, outcome: Stretch | FastsseError) -> None:
         assert one.begun is not None
-        self._on_page(one, self._pages.made(one.channel, one.begun.replay.after, outcome))
+        page = self._pages.made(one.channel, one.begun.replay.after, outcome)
+        self._on_page(one, page, self._read_page)
 
-    def _on_page(self, one: Replaying, page: JoinedPage | FastsseError) -> None:
-        """Sends a page. The last one and going live are one command, given in the same step that
-        read the page: no event can lie between."""
+    def _search_later(self, one: Replaying) -> None:
+        self._by_handle[one.handle] = one
+        self._searching[one.handle] = None
+        self.on_searching()
+
+    def _on_page(
+        self, one: Replaying, page: JoinedPage | FastsseError, further: Callable[[Replaying], None]
+    ) -> None:
+        """Sends a page, or looks further when nothing is in it. The last one and going live are one
+        command, given in the same step that read the page: no event can lie between."""
         assert one.begun is not None
         if isinstance(page, FastsseError):
             self._fail(one)
             return
         gap = one.gap = one.begun.replay.advance(page) or one.gap
         if page.frame is None and not page.is_last and gap is None:
-            self._read_page(one)
+            further(one)
             return
         if one.place is None:
             one.place = page.before

@@ -103,6 +103,7 @@ class Streams:
             memory_bytes=replay_memory_bytes,
             dropped=self._on_dropped,
         )
+        self._replays.on_searching = lambda: channels.on_unready()
         self._bearers = Bearers()
         self._openings: dict[tuple[bytes, bool, int | None, bool], Frame] = {}
         self._openings_place = -1
@@ -233,9 +234,11 @@ class Streams:
         for stream in closed:
             self.on_closed(stream)
 
-    def sweep(self) -> None:
-        """Has waiting replays go on; to be called about once a second."""
+    def sweep(self) -> bool:
+        """Has waiting replays go on; to be called about once a second, and soon again when it
+        returns True."""
         self._replays.go_on()
+        return self._replays.search()
 
     def tell_lost(self, place: int) -> None:
         """Tells every stream that events up to a place may be missing, from which it goes on."""

@@ -164,6 +164,7 @@ class Node:
             is_busy = self.store.answer()
             if self.is_unready:
                 self.is_unready = self.hub.sweep(self.now_ms)
+            is_busy |= self.is_unready
             ready, _, _ = select.select(fds, [], [], 0 if is_busy else 0.05)
             if self.sender.notice_fd in ready:
                 self.hub.streams.read_notices()

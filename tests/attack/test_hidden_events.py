@@ -1,0 +1,86 @@
+"""Whoever asks for what it may not see takes no more of the server's time than others."""
+
+import pytest
+
+from fastsse.auth.rights import Rights
+from fastsse.hub import history, looptime
+from fastsse.subscriptions import Cursor
+from tests.hub.conftest import make_node, node
+from tests.hub.onenode import Node
+
+__all__ = ["make_node", "node"]
+
+HIDDEN = 40
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look ends after so many private events, and there is one a sweep."""
+    monkeypatch.setattr(history, "LEFT_OUT_MOST", 5)
+    monkeypatch.setattr(looptime, "BURST_S", 0.0)
+
+
+@pytest.fixture
+def judged(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the private events that were judged, in the last place those since it was added."""
+    counts = [0]
+    may_read = node.hub.history._may_read
+
+    def counted(*arguments: object) -> bool:
+        counts[-1] += 1
+        return may_read(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(node.hub.history, "_may_read", counted)
+    return counts
+
+
+def hide(node: Node, topic: str = "a") -> None:
+    for number in range(HIDDEN):
+        node.publish(topic, f"hidden {number}", private=True)
+
+
+@pytest.mark.parametrize("topics", [["a"], ["*"], ["{x}"], ["a", "b"]])
+def test_a_replay_looks_at_a_few_hidden_events_at_a_time_and_misses_none_of_its_own(
+    node: Node, judged: list[int], topics: list[str]
+) -> None:
+    start = node.publish("a", "0")
+    hide(node)
+    node.publish("a", "1")
+    hide(node)
+    client = node.resume(*topics, after=start)
+    assert judged == [history.LEFT_OUT_MOST] or client.body == b""
+    node.publish("a", "2")
+    assert node.run_until_received(client, 2) == ["1", "2"]
+    node.publish("a", "3")
+    assert node.run_until_received(client, 3) == ["1", "2", "3"]
+    assert node.hub.streams.replays == 0
+
+
+def test_a_stream_that_ends_while_it_searches_leaves_nothing(node: Node) -> None:
+    start = node.publish("a", "0")
+    hide(node)
+    client = node.resume("a", after=start)
+    assert node.hub.streams.replays == 1
+    node.hub.streams.close(client.handle, 1)
+    node.run_until(lambda: bool(node.closed))
+    assert node.hub.streams.replays == 0
+
+
+def test_the_last_few_are_looked_for_behind_a_few_hidden_ones_only(
+    node: Node, judged: list[int]
+) -> None:
+    for number in range(3):
+        node.publish("a", str(number))
+    hide(node)
+    node.publish("a", "newest")
+    client = node.subscribe("a", cursor=Cursor("last", 2))
+    assert judged[-1] <= 2 * history.LEFT_OUT_MOST
+    node.publish("a", "live")
+    assert node.run_until_received(client, 2) == ["newest", "live"]
+
+
+def test_who_may_see_them_gets_them_all(node: Node) -> None:
+    start = node.publish("a", "0")
+    hide(node)
+    client = node.resume("a", after=start, rights=Rights(subscribe=["a"]))
+    assert len(node.run_until_received(client, HIDDEN)) == HIDDEN
