@@ -243,19 +243,7 @@ class Harness:
                 and all(one["state"] == "ready" for one in stats["processes"])
             )
         )
-        async with asyncio.timeout(CALM_S):
-            while not await self._is_handed_over():  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-
-    async def _is_handed_over(self) -> bool:
-        """Whether nobody is still being handed what the others keep."""
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            try:
-                metrics = (await client.get(f"{self.url}/metrics")).text
-            except httpx.HTTPError:
-                return False
-        names = ("fastsse_bus_hub_filling", "fastsse_bus_workers_filling")
-        return all(f"\n{name} 0.0\n" in metrics for name in names)
+        await self.service.handed_over()
 
     async def _settle(self, publisher: Publisher, subscribers: Sequence[Subscriber]) -> None:
         """A last event on every topic, until everybody has it."""

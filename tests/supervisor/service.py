@@ -1,6 +1,7 @@
 """A service of several processes, as users run it: `fastsse serve --workers N`."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -103,6 +104,19 @@ class Service:
                     stats = None
                 if stats is not None and condition(stats):
                     return stats
+                await asyncio.sleep(0.02)
+
+    async def handed_over(self) -> None:
+        """Returns when every process has what memory keeps."""
+        names = ("fastsse_bus_hub_filling", "fastsse_bus_workers_filling")
+        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    # On a connection of its own: the one before may have been a dead worker's.
+                    headers = {"connection": "close"}
+                    metrics = (await client.get(f"{self.url}/metrics", headers=headers)).text
+                    if all(f"\n{name} 0.0\n" in metrics for name in names):
+                        return
                 await asyncio.sleep(0.02)
 
     def signal(self, number: int) -> None:
