@@ -20,14 +20,19 @@ Key = tuple[bytes, int]
 
 
 class Batch:
-    """Events of one publish, and who waits for them."""
+    """Events of one publish, and who waits for them.
 
-    __slots__ = ("_done", "events", "key", "positions", "size_bytes")
+    Attributes:
+        entries: how many Redis will write: an event is one in the log and one in each topic.
+    """
+
+    __slots__ = ("_done", "entries", "events", "key", "positions", "size_bytes")
 
     def __init__(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         self.events: Final = events
         self.key: Final = b"" if key is None else b"%b:%d" % (key[0].hex().encode(), key[1])
         self.size_bytes: Final = sum(len(event.data) + EVENT_COST_BYTES for event in events)
+        self.entries: Final = sum(1 + len(event.topics) for event in events)
         self.positions: list[int] = []
         self._done: Done | None = done
 
