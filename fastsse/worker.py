@@ -21,7 +21,7 @@ from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.entrance import Entrance, Sockets
-from fastsse.hub import Hub, Published
+from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.streams import ClosedStream
 from fastsse.log import AccessLog, get_logger
 from fastsse.metrics import ALIASES, process_use
@@ -34,8 +34,6 @@ __all__ = ["Worker"]
 
 log = get_logger("server")
 TICK_S: Final = 1.0
-# When more is to be swept than one step does, the next comes so soon.
-SWEEP_ON_S: Final = 0.005
 # What a drain may take beyond its window, for answers and last bytes.
 DRAIN_GRACE_S: Final = 1.0
 

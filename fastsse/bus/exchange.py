@@ -18,6 +18,7 @@ from fastsse.desks.control import Desks, MakeDesk, MemoryStore, Store
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
+from fastsse.hub import SWEEP_ON_S
 from fastsse.log import get_logger
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ __all__ = ["Exchange", "Limits"]
 log = get_logger("bus")
 # A worker that says nothing for so long, not even that it is there, is given up.
 SILENCE_S: Final = 30.0
-SWEEP_ON_S: Final = 0.005
 GIVEN_UP_MAX: Final = 1024
 
 

@@ -1,5 +1,5 @@
 """What puts events in order, keeps them, and hands them on to whoever listens."""
 
-from fastsse.hub.hub import Hub, Published
+from fastsse.hub.hub import SWEEP_ON_S, Hub, Published
 
-__all__ = ["Hub", "Published"]
+__all__ = ["SWEEP_ON_S", "Hub", "Published"]

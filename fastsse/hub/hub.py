@@ -23,10 +23,12 @@ from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
 from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms
 
-__all__ = ["Hub", "Published"]
+__all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
 RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
 REFUSALS: Final = (*RETRY_AFTER_S, "backbone")
+# When more is to be swept than one step does, the next comes so soon.
+SWEEP_ON_S: Final = 0.005
 # Of the memory beside the history replays may use this share, which leaves the rest to publishers.
 REPLAY_MEMORY_SHARE = 0.75
 
@@ -157,7 +159,7 @@ class Hub:
     def sweep(self, now_ms: int) -> bool:
         """Evicts what is too old and forgets idle topics, a bounded amount of work a call.
 
-        To be called about once a second, and again within milliseconds when it returns True.
+        To be called about once a second, and again after SWEEP_ON_S when it returns True.
         """
         is_late = self.history.sweep(now_ms)
         is_late |= self.channels.sweep()
