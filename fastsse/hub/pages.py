@@ -14,9 +14,11 @@ from fastsse.auth.rights import Rights
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError
 from fastsse.hub.history import PAGE_BYTES, History, Selection
+from fastsse.hub.patterns import Wanted
 from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
+from fastsse.subscriptions import ANY
 
-__all__ = ["JoinedPage", "PageCache", "Pages", "Reader"]
+__all__ = ["JoinedPage", "PageCache", "Pages", "Reader", "newest_told", "told_place"]
 
 PAGE_CACHE_BYTES = 8 * 1024 * 1024
 PAGES_MAX = 1_000
@@ -190,16 +192,40 @@ class Pages:
         is_last: bool,
         evicted_through: int,
     ) -> JoinedPage:
+        history = self._history
         page = JoinedPage(
             frame=join_frames(frames) if frames else None,
-            before=frames[0].position - 1 if frames else through,
+            before=frames[0].position - 1 if frames else told_place(history, reader, through),
             through=through,
             is_last=is_last,
             evicted_through=evicted_through,
-            is_lost=evicted_through == self._history.lost_through,
+            is_lost=evicted_through == history.lost_through,
         )
         self.cache.keep(_key(reader, after), page)
         return page
+
+
+def newest_told(history: History, reader: Reader) -> int:
+    """The newest place to name to a reader: everything after it that is for them has still to come,
+    and it is no private event's that they may not see, if it is not one that was let go. For
+    templates with grants that would have to be searched for, and it is the head. O(1) as a rule."""
+    if history.public_head == history.head:
+        return history.head
+    rights, topics = reader.rights, reader.topics
+    if isinstance(topics, Wanted) or (rights is not None and rights.subscribe == (ANY,)):
+        return history.head_for(rights)
+    told = max(history.public_head, history.evicted_through(topics))
+    if rights is not None and rights.subscribe:
+        place, _ = history.before_newest(topics, 1, rights)
+        if place < history.head:
+            told = max(told, place + 1)
+    return min(told, history.head)
+
+
+def told_place(history: History, reader: Reader, place: int) -> int:
+    """How a place up to the head is named to a reader: there may be no event of theirs between
+    that and an earlier one. Cost as `newest_told`."""
+    return place if place <= history.public_head else min(place, newest_told(history, reader))
 
 
 def _key(reader: Reader, after: int) -> _Key:

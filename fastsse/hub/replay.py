@@ -9,9 +9,8 @@ import json
 from typing import Final, Literal, NamedTuple
 
 from fastsse._core import Frame, join_frames, raw_frame
-from fastsse.auth.rights import Rights
 from fastsse.hub.history import History
-from fastsse.hub.pages import JoinedPage, Reader
+from fastsse.hub.pages import JoinedPage, Reader, newest_told
 from fastsse.positions import format_position, parse_id, position_at
 from fastsse.subscriptions import Cursor
 
@@ -118,12 +117,12 @@ def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
             return Begun(Replay(0, b"", None))
         case "since":
             assert isinstance(value, int)
-            place = min(position_at(value), history.head_for(reader.rights))
+            place = min(position_at(value), newest_told(history, reader))
             return Begun(Replay(place, format_position(place)))
         case "last":
             return _begin_last(history, reader, cursor)
         case "after":
-            return _begin_after(history, reader.rights, cursor.text)
+            return _begin_after(history, reader, cursor.text)
 
 
 def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None) -> Begun:
@@ -137,16 +136,16 @@ def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None
         return Begun(Replay(place, event_id))
     known = parse_id(event_id) is not None or place is not None
     reason: GapReason = "future" if known else "unknown"
-    return _unplaced(history, reader.rights, reason, event_id)
+    return _unplaced(history, reader, reason, event_id)
 
 
-def _begin_after(history: History, rights: Rights | None, event_id: bytes) -> Begun | None:
+def _begin_after(history: History, reader: Reader, event_id: bytes) -> Begun | None:
     position = parse_id(event_id)
     if position is None:
         position = history.find(event_id)
         # An id of an event that may not be read is unknown: whether it exists is not told.
-        if position is not None and not history.may_read(position, rights):
-            return _unplaced(history, rights, "unknown", event_id)
+        if position is not None and not history.may_read(position, reader.rights):
+            return _unplaced(history, reader, "unknown", event_id)
     if position is None or position > history.head:
         return None
     return Begun(Replay(position, event_id))
@@ -166,8 +165,8 @@ def _last_kept(history: History, reader: Reader, cursor: Cursor) -> Begun:
     return Begun(Replay(place, b"", history.evicted_through(reader.topics)))
 
 
-def _unplaced(history: History, rights: Rights | None, reason: GapReason, event_id: bytes) -> Begun:
-    return Begun(Replay(history.head, b""), Gap(reason, event_id, history.head_for(rights)))
+def _unplaced(history: History, reader: Reader, reason: GapReason, event_id: bytes) -> Begun:
+    return Begun(Replay(history.head, b""), Gap(reason, event_id, newest_told(history, reader)))
 
 
 def after_gap(gap: Gap, page: Frame | None) -> Frame:

@@ -23,7 +23,7 @@ from fastsse.errors import FastsseError, TurnedAway
 from fastsse.hub.history import History
 from fastsse.hub.looptime import LoopTime
 from fastsse.hub.opening import Replaying, first_frames, last_frames
-from fastsse.hub.pages import JoinedPage, Pages
+from fastsse.hub.pages import JoinedPage, Pages, told_place
 from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at
 from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
 from fastsse.log import get_logger
@@ -241,7 +241,9 @@ class Replays:
         self._begun(one, begin_at(self._history, one.channel, cursor, place))
 
     def _begun(self, one: Replaying, begun: Begun) -> None:
-        one.begun, one.place, one.gap = begun, begun.place, begun.gap
+        one.begun, one.gap = begun, begun.gap
+        if begun.place is not None:
+            one.place = told_place(self._history, one.channel, begun.place)
         if not self._must_wait():
             self._read_page(one)
             return

@@ -20,7 +20,7 @@ from fastsse.hub.bearers import Bearer, Bearers
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.history import PAGE_BYTES, History
 from fastsse.hub.opening import Head, Opening, Replaying, first_block, first_frame
-from fastsse.hub.pages import Pages
+from fastsse.hub.pages import Pages, newest_told
 from fastsse.hub.replays import Replays
 from fastsse.hub.turns import Turns
 from fastsse.subscriptions import Subscription
@@ -179,7 +179,7 @@ class Streams:
             channel = self._channels.join(subscription.selectors, rights)
             options = _NO_OPTIONS if rights is None and not pings else _options(rights, pings)
             if subscription.cursor.kind == "head" and channel.waiting is None:
-                first = (self._at_head(head, chunked, subscription, rights),)
+                first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
             else:
                 opening = Opening(fd, head, chunked, options)
@@ -294,14 +294,14 @@ class Streams:
     # -- openings and ends ------------------------------------------------------------------------
 
     def _at_head(
-        self, head: Head, chunked: bool, subscription: Subscription, rights: Rights | None
+        self, head: Head, chunked: bool, subscription: Subscription, channel: Channel
     ) -> Frame:
         """The first bytes of a stream that begins at the head: the same for all until the next
         publish."""
         if self._history.head != self._openings_place or len(self._openings) >= OPENINGS_MAX:
             self._openings.clear()
             self._openings_place = self._history.head
-        place = self._history.head_for(rights)
+        place = newest_told(self._history, channel)
         if not isinstance(head, bytes):
             head = head(None)
         told = place if subscription.initial_id else None

@@ -4,6 +4,7 @@ import pytest
 
 from fastsse.auth.rights import Rights
 from fastsse.hub import history, looptime
+from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
 from tests.hub.conftest import make_node, node
 from tests.hub.onenode import Node
@@ -84,3 +85,39 @@ def test_who_may_see_them_gets_them_all(node: Node) -> None:
     hide(node)
     client = node.resume("a", after=start, rights=Rights(subscribe=["a"]))
     assert len(node.run_until_received(client, HIDDEN)) == HIDDEN
+
+
+CURSORS = [
+    Cursor("head"),
+    Cursor("last", 3),
+    Cursor("last", 0),
+    Cursor("earliest"),
+    Cursor("since", 4_000_000_000_000),
+    Cursor("after", "never-was"),
+    Cursor("after", "99999999999999-1"),
+]
+
+
+@pytest.mark.parametrize("cursor", CURSORS, ids=lambda cursor: f"{cursor.kind}-{cursor.value}")
+@pytest.mark.parametrize("grants", [None, ["mine"]])
+@pytest.mark.parametrize("topics", [["quiet"], ["*"], ["mine", "quiet"]])
+def test_no_stream_names_the_place_of_an_event_that_it_may_not_see(
+    node: Node, topics: list[str], grants: list[str] | None, cursor: Cursor
+) -> None:
+    node.publish("other", "public")
+    mine = node.publish("mine", "private", private=True)
+    rights = None if grants is None else Rights(subscribe=grants)
+    sees_mine = grants is not None and topics != ["quiet"]
+    public = format_position(node.hub.history.public_head).decode()
+    hidden = [node.publish("hidden", str(number), private=True) for number in range(3)]
+    client = node.subscribe(*topics, cursor=cursor, rights=rights)
+    node.run_until(lambda: client.stream.last_event_id != "" and node.hub.streams.replays == 0)
+    told = client.stream.last_event_id
+    assert told not in hidden
+    assert told == (mine if sees_mine else public)
+    # And from there on nothing is missing, nothing comes again, and no gap is made up.
+    node.hang_up(client)
+    back = node.resume(*topics, after=told, rights=rights)
+    node.publish("quiet", "next")
+    assert node.run_until_received(back, 1) == ["next"]
+    assert back.gaps == []
