@@ -34,6 +34,7 @@ __all__ = ["lifetime_routes", "pong_routes"]
 _DONE: Final = Response(STATUS_LINES[204] + NOT_STORED)
 _PONG: Final = b"p"
 _STREAM_ID_LONGEST: Final = 255
+_BODY_LARGEST: Final = 4 * 1024
 
 
 def pong_routes(allowances: Allowances, reach: Reach, streams: Streams) -> Paths:
@@ -49,7 +50,7 @@ def pong_routes(allowances: Allowances, reach: Reach, streams: Streams) -> Paths
         reach.reach(_PONG, stream_id, b"", partial(_answer_found, exchange))
 
     reach.teach(_PONG, here)
-    return {b"/pong": {b"POST": Route(pong, _admit_any)}}
+    return {b"/pong": {b"POST": Route(pong, _admit_small)}}
 
 
 def lifetime_routes(guard: Guard, access: Access, reach: Reach, streams: Streams) -> Paths:
@@ -78,7 +79,7 @@ def _ticket_route(tickets: Tickets, access: Access) -> Route:
 
         access.subscriber(request, exchange, allowed)
 
-    return Route(issue, _admit_any)
+    return Route(issue, _admit_small)
 
 
 def _renewal_route(renewals: Renewals, access: Access) -> Route:
@@ -94,7 +95,7 @@ def _renewal_route(renewals: Renewals, access: Access) -> Route:
 
         access.subscriber(request, exchange, allowed)
 
-    return Route(renew, _admit_any)
+    return Route(renew, _admit_small)
 
 
 def _revocation_route(revocations: Revocations, access: Access) -> Route:
@@ -110,8 +111,15 @@ def _revocation_route(revocations: Revocations, access: Access) -> Route:
     return Route(revoke, access.admit_publisher)
 
 
-def _admit_any(request: Request) -> None:
-    """A body is taken and means nothing: `sendBeacon` always sends one."""
+def _admit_small(request: Request) -> None:
+    """A body is taken and means nothing: `sendBeacon` always sends one. Nobody has shown a token
+    yet, so there shall be little to hold. Raises Problem (411, 413)."""
+    headers = request.headers
+    if b"transfer-encoding" in headers:
+        raise Problem(411, "Only a body with a length is taken here.", field="Transfer-Encoding")
+    if int(headers.get(b"content-length", b"0")) > _BODY_LARGEST:
+        detail = f"A body may have at most {_BODY_LARGEST} bytes here; it means nothing."
+        raise Problem(413, detail, field="Content-Length")
 
 
 def _stream_id(request: Request) -> bytes:

@@ -82,3 +82,15 @@ async def test_publishes_that_wait_for_keys_count_for_their_subject(
         told.set()
         statuses = [(await raw.answer()).status for raw in raws]
     assert 429 in statuses
+
+
+@pytest.mark.parametrize("path", ["/pong?stream=x", "/tickets", "/renew?stream=x"])
+async def test_nobody_without_a_token_has_a_large_body_held(start: Start, path: str) -> None:
+    hub = await start(jwt_key=KEY, ping="1s")
+    for framing, status in ((b"Content-Length: 5000", 413), (b"Transfer-Encoding: chunked", 411)):
+        async with connected(hub) as raw:
+            await raw.send(b"POST %b HTTP/1.1\r\nHost: localhost\r\n" % path.encode())
+            await raw.send(framing + b"\r\n\r\n")
+            assert (await raw.answer()).status == status
+    # What a browser's beacon sends is taken.
+    assert (await ask(hub, "POST", path, body=b"x" * 100)).status in (401, 404)
