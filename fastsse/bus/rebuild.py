@@ -89,7 +89,8 @@ class Rebuild:
         while there := self._there():
             end = _End(min(peer.head for peer in there))
             lost = None
-            while lost is None and (peer := end.next_of(there)) is not None:
+            # Some may come only now, and have more than the others.
+            while lost is None and (peer := end.next_of(self._there())) is not None:
                 if not await _Last(peer, end).arrived():
                     lost = peer
             if lost is None:
