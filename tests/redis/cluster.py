@@ -16,7 +16,7 @@ from fastsse.server import Server
 from tests.redis.onelog import PATIENCE_S
 from tests.supervisor.service import Service
 
-OPTIONS = {"drain": "0s", "retry": "10ms", "redis_timeout": "2s", "access_lines": 0}
+OPTIONS = {"drain": "0s", "retry": "10ms", "redis_timeout": "5s", "access_lines": 0}
 
 
 @asynccontextmanager

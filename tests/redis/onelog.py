@@ -145,7 +145,7 @@ def data_of(entry: Entry) -> str:
 @asynccontextmanager
 async def node_on(url: str, **options: Any) -> AsyncIterator[Node]:
     """A node on a log, closed at the end and checked."""
-    defaults = {"redis_timeout": "2s", "redis_start": "20s"}
+    defaults = {"redis_timeout": "5s", "redis_start": "20s"}
     backbone = await open_redis(url, Config(port=0, **defaults | options))
     node = Node(backbone)
     try:

@@ -88,7 +88,6 @@ async def test_what_was_missed_is_told_anew(redis: RedisServer) -> None:
         await until(has_room, other, "bob")
 
 
-@pytest.mark.timeout(120)
 async def test_damaged_and_foreign_messages_change_nothing(redis: RedisServer) -> None:
     options: dict[str, Any] = {"jwt_key": SECRET, "subject_streams": 1, "ping": "100ms"}
     chance = random.Random(7)

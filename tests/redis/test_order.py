@@ -95,7 +95,7 @@ async def test_cuts_and_half_closes_lose_and_repeat_nothing(redis: RedisServer) 
 async def test_a_silent_network_is_noticed_and_left(redis: RedisServer) -> None:
     async with (
         Proxy(redis.port) as proxy,
-        node_on(proxy.url, redis_timeout="500ms") as node,
+        node_on(proxy.url, redis_timeout="1s") as node,
         node_on(redis.url) as other,
     ):
         await node.answered("before")
