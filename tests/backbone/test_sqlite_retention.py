@@ -1,5 +1,6 @@
 """What is let go, and that every reader is told so: against a model that keeps everything."""
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fastsse.backbone.sqlite.storing import EVENT_COST_BYTES, store_entries
 from fastsse.config import Config
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.events import Event
-from tests.backbone.storage import Clock, opened, until
+from tests.backbone.storage import PATIENCE_S, Clock, opened, until
 
 NAMES = ("few", "small", "short", "plain", "none")
 CONFIG = Config(
@@ -195,9 +196,11 @@ async def test_stored_history_shrinks_under_load_and_stays_within_its_bound(
         answers = [tail.append(*(Event("a", "x") for _ in range(50))) for _ in range(60)]
         for answer in answers:
             await answer
-        counters = tail.backbone.counters
-        await until(lambda: counters()["stored_events"] == 100)
-        found = await tail.read_all(("a",), 0, 1 << 20)
+        # What is counted is committed a little later, so what can be read is asked.
+        async with asyncio.timeout(PATIENCE_S):
+            while len(found := await tail.read_all(("a",), 0, 1 << 20)) > 100:
+                await asyncio.sleep(0.005)
+        assert tail.backbone.counters()["stored_events"] == 100
         assert [entry.position for entry in found] == tail.positions[-100:]
         assert (await tail.read(("a",), 0)).evicted_through == tail.positions[-101]
 
