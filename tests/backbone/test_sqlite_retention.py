@@ -198,7 +198,7 @@ async def test_stored_history_shrinks_under_load_and_stays_within_its_bound(
             await answer
         # What is counted is committed a little later, so what can be read is asked.
         async with asyncio.timeout(PATIENCE_S):
-            while len(found := await tail.read_all(("a",), 0, 1 << 20)) > 100:
+            while len(found := await tail.read_all(("a",), 0, 1 << 20)) > 100:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert tail.backbone.counters()["stored_events"] == 100
         assert [entry.position for entry in found] == tail.positions[-100:]
