@@ -10,6 +10,7 @@ Each worker has the log up to its own head, and what is kept of it from where it
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from typing import Final
 
 from fastsse.bus.exchange import Exchange
@@ -179,7 +180,7 @@ class _End:
         self._is_begun = True
 
 
-class _Part:
+class _Part(ABC):
     """What one worker sends when it is asked, until it ends or says nothing any more."""
 
     def __init__(self, peer: Peer, kind: Kind, place: int) -> None:
@@ -208,9 +209,9 @@ class _Part:
             self._over.set()
         return self._is_whole
 
+    @abstractmethod
     def _take(self, kind: int, body: bytes) -> bool:
         """A frame; True: the last."""
-        raise NotImplementedError
 
 
 class _Last(_Part):

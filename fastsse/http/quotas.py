@@ -194,15 +194,7 @@ class Quotas:
     def publish_wait_s(self, owner: Owner) -> float:
         """Takes a publish from the owner's allowance: 0; or nothing: seconds until there is one
         again."""
-        accounts = self._accounts(owner, self._time())
-        for ledger, account in accounts:
-            if ledger.publishes and account.publishes < 1:
-                self.refused[f"{ledger.side}_publishes"] += 1
-                return (1 - account.publishes) / ledger.publishes
-        for _, account in accounts:
-            account.publishes -= 1
-        self._share(owner, publishes=1)
-        return 0.0
+        return self._wait_s(owner, "publishes")
 
     def published_more(self, owner: Owner, events: int) -> None:
         """A publish that was allowed held so many events more than one; they are owed."""
@@ -213,15 +205,7 @@ class Quotas:
 
     def request_wait_s(self, owner: Owner) -> float:
         """As `publish_wait_s`, of what neither publishes nor opens a stream."""
-        accounts = self._accounts(owner, self._time())
-        for ledger, account in accounts:
-            if ledger.requests and account.requests < 1:
-                self.refused[f"{ledger.side}_requests"] += 1
-                return (1 - account.requests) / ledger.requests
-        for _, account in accounts:
-            account.requests -= 1
-        self._share(owner, requests=1)
-        return 0.0
+        return self._wait_s(owner, "requests")
 
     def others_used(self, use: Use) -> None:
         """Another worker tells what a client used there."""
@@ -239,6 +223,18 @@ class Quotas:
             for side in self._sides
             for kind in _KINDS
         }
+
+    def _wait_s(self, owner: Owner, kind: str) -> float:
+        accounts = self._accounts(owner, self._time())
+        for ledger, account in accounts:
+            rate, left = getattr(ledger, kind), getattr(account, kind)
+            if rate and left < 1:
+                self.refused[f"{ledger.side}_{kind}"] += 1
+                return float((1 - left) / rate)
+        for _, account in accounts:
+            setattr(account, kind, getattr(account, kind) - 1)
+        self._share(owner, **{kind: 1})
+        return 0.0
 
     def _share(self, owner: Owner, **amounts: int) -> None:
         if self.shares is not None:
