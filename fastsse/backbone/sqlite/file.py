@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.lease import may_have_lost
-from fastsse.backbone.sqlite.lock import FileLock
+from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
 from fastsse.backbone.sqlite.topicrows import TopicRows
@@ -50,7 +50,7 @@ class HistoryFile:
         try:
             self._open(place_of(position_at(now_ms())), must_exist=False)
         except BaseException:
-            self._lock.release()
+            self._release()
             raise
         self.head: Final = position_of(max(self.state.leased_through, self.last_place))
         self.lost_through: Final = place_of(self.head) if may_have_lost(self.state) else 0
@@ -63,10 +63,14 @@ class HistoryFile:
             self.state: State = read_state(self.connection)
             (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
             self.last_place = last or 0
-            self._identity = self._stat()
+            if not self.is_in_place():
+                raise HistoryError(self.path, "was replaced while it was opened")
         except sqlite3.Error as error:
             self.connection.close()
             raise HistoryError(self.path, f"can't be used: {trouble_of(error).words}") from error
+        except BaseException:
+            self.connection.close()
+            raise
 
     @contextlib.contextmanager
     def transaction(self, synced: bool) -> Iterator[sqlite3.Connection]:
@@ -99,8 +103,8 @@ class HistoryFile:
     def is_in_place(self) -> bool:
         """Whether the file that is open is still the one that the path names."""
         try:
-            return self._stat() == self._identity
-        except OSError:
+            return self._lock is not None and self._stat() == self._lock.identity
+        except HistoryError:
             return False
 
     def stored_places(self, places: Iterable[int]) -> set[int]:
@@ -127,19 +131,27 @@ class HistoryFile:
             self.connection.close()
 
     def reopen(self) -> None:
-        """Opens the file again, and reads again what holds for it. Raises HistoryError, which says
-        at each try that the file is gone, when it is."""
-        self._stat()
+        """Opens what the path names now, and reads again what holds for it. No connection to the
+        file is open meanwhile.
+
+        Raises HistoryError: the file is gone, or it is another one that another server holds.
+        """
+        if self._lock is None or self._stat() != self._lock.identity:
+            self._release()
+            self._lock = FileLock(self.path, must_exist=True)
         self._open(0, must_exist=True)
 
-    def close(self) -> None:
-        """Gives up the connection and the lock. Idempotent."""
-        self.close_connection()
+    def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    def _stat(self) -> tuple[int, int]:
+    def close(self) -> None:
+        """Gives up the connection and the lock. Idempotent."""
+        self.close_connection()
+        self._release()
+
+    def _stat(self) -> Identity:
         try:
             found = os.stat(self.path)
         except OSError as error:

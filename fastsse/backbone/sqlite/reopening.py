@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager
 
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.lock import beside
 from fastsse.backbone.sqlite.schema import open_reading
 
 __all__ = ["reopen"]
@@ -59,7 +60,7 @@ def _log_is_left(path: str) -> Iterator[None]:
 
 
 def _renew_log(path: str) -> None:
-    log, new = f"{path}-wal", f"{path}-wal-new"
+    log, new = beside(path, "-wal"), beside(path, "-wal-new")
     if not os.path.exists(log):
         return
     try:
@@ -72,7 +73,7 @@ def _renew_log(path: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(new)
         raise
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(os.path.dirname(log), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
