@@ -100,7 +100,7 @@ class Cluster(contextlib.ExitStack):
 
     def _start_node(self, address: str) -> "subprocess.Popen[bytes]":
         return self._run(
-            sys.executable, "-m", "fastsse", "serve", "--port", address.rpartition(":")[2],
+            sys.executable, "-P", "-m", "fastsse", "serve", "--port", address.rpartition(":")[2],
             "--store", f"redis://{LOOPBACK}:{self._redis_port}/0",
             "--trusted-proxies", LOOPBACK, *self._options,
         )  # fmt: skip

@@ -29,6 +29,8 @@ from pathlib import Path
 
 import click
 
+from fastsse.programs import module_command
+
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SETTLE_S = 0.5
 # Close by reset: thousands of connections in TIME-WAIT would be the next measurement's noise.
@@ -136,10 +138,9 @@ class Clients:
 
 @contextlib.contextmanager
 def _clients(port: int, count: int, request: bytes = b"") -> Iterator[Clients]:
-    arguments = [sys.executable, "-m", __spec__.name, "--clients", str(port), str(count)]
-    process = subprocess.Popen(
-        [*arguments, request.hex()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    arguments = ("--clients", str(port), str(count), request.hex())
+    command = module_command("fastsse.doctor.measure", *arguments)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
         clients = Clients(process)
         clients.ask("ready")
@@ -195,7 +196,7 @@ def _tcp_pages() -> int:
 
 def server_bytes() -> int:
     """Proportional memory of a server that was just started, with default options."""
-    command = [sys.executable, "-m", "fastsse", "serve", "--port", "0", "--log-format", "json"]
+    command = module_command("fastsse", "serve", "--port", "0", "--log-format", "json")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         try:

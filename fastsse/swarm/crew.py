@@ -5,13 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fastsse.programs import module_command
 from fastsse.swarm import _swarm
 from fastsse.swarm.figures import Figures, Histogram, read_block, read_counters, read_measure, total
 from fastsse.swarm.job import STRIDE_BYTES, encode_job
@@ -56,7 +56,7 @@ class Crew:
             os.ftruncate(memory_fd, size)
             self._memory = mmap.mmap(memory_fd, size)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fastsse.swarm.leader"],
+                module_command("fastsse.swarm.leader"),
                 stdin=subprocess.PIPE,
                 pass_fds=[memory_fd],
             )
