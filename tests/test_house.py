@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "fastsse"
 # From the ground up: a room may lean on its own floor and on those below it.
 FLOORS = [
-    {"version", "errors", "units", "stamp", "_core", "facts", "auth.keys", "programs"},
+    {"version", "errors", "units", "stamp", "_core", "facts", "jsontext", "auth.keys", "programs"},
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
     {"entries", "_records"},

@@ -1,22 +1,28 @@
 """Where a request's token is: header, then query, then cookie.
 
-The first of them that is there decides, also when it is bad: else whoever can add one of them
-could choose which of a reader's tokens counts. Each may stand once.
+The first one present is used, even if it is invalid: else a page that can add one of them could
+choose which of a reader's tokens counts. Each may stand once. An `Authorization` header with
+another scheme than `Bearer`, such as a staging site's `Basic`, is no token and is passed over.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from fastsse.errors import Unauthorised
 
-__all__ = ["TICKET", "Credential", "credentials", "page_origin"]
+__all__ = ["TICKET", "Credential", "credentials", "has_another_scheme", "page_origin"]
 
 #: The names in the query: a token, and a ticket in a token's stead.
 AUTHORIZATION: Final = "authorization"
 TICKET: Final = "ticket"
 _SCHEME: Final = b"bearer"
 _USUAL: Final = b"Bearer "
+# Headers that stand twice come joined.
+_SECOND_BEARER: Final = re.compile(rb",[ \t]*bearer\b", re.IGNORECASE)
+# A token of RFC 9110 §5.6.2.
+_SCHEME_FORM: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # No signed token is shorter; the Mercure hub counts the scheme and its blank in a header.
 _MERCURE_HEADER_MIN: Final = 48
 _MERCURE_QUERY_MIN: Final = 41
@@ -47,7 +53,7 @@ def credentials(
     Raises Unauthorised. O(bytes).
     """
     header = headers.get(b"authorization")
-    if header is not None:
+    if header is not None and not has_another_scheme(header):
         return Credential(_bearer(header, mercure), "header")
     if pairs:
         shown = [pair for pair in pairs if pair[0] in (AUTHORIZATION, TICKET)]
@@ -57,6 +63,18 @@ def credentials(
     if cookies is not None:
         return _of_cookies(cookies, cookie)
     return None
+
+
+def has_another_scheme(header: bytes) -> bool:
+    """Whether an `Authorization` header is whole, and for another scheme than `Bearer`
+    (RFC 9110 §11.6.2). A scheme without credentials, and credentials without a scheme, are
+    attempts at a token, and so is anything that names `Bearer` among several."""
+    if header.startswith(_USUAL):
+        return False
+    scheme, _, credentials = header.strip(b" \t").partition(b" ")
+    if scheme.lower() == _SCHEME or _SCHEME_FORM.fullmatch(scheme) is None:
+        return False
+    return bool(credentials.strip(b" \t")) and _SECOND_BEARER.search(credentials) is None
 
 
 def page_origin(headers: Mapping[bytes, bytes]) -> bytes | None:

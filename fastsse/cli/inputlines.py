@@ -15,6 +15,7 @@ import orjson
 
 from fastsse.client.errors import ClientError, Refused
 from fastsse.client.publisher import Receipt
+from fastsse.jsontext import Lossy, check_whole, is_whole
 
 _READ_BYTES = 64 * 1024
 # Half of what a server takes by default (max_body).
@@ -59,6 +60,12 @@ class Lines:
             raise BadLine(number, f"is not JSON ({error}).") from None
         if not isinstance(event, dict):
             raise BadLine(number, "is no JSON object.")
+        if not is_whole(line, [event]):
+            try:
+                check_whole(line)
+            except ValueError as error:
+                member = f"{error.member}: " if isinstance(error, Lossy) and error.member else ""
+                raise BadLine(number, f"{member}{error}.") from None
         return orjson.dumps(self._with_fields(event))
 
     def _with_fields(self, event: dict[str, Any]) -> dict[str, Any]:

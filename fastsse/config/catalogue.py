@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fastsse.config.kinds import HOSTS, MASK, NAMES, NETWORKS, ORIGINS, Kind
+from fastsse.config.kinds import HEADER_NAMES, HOSTS, MASK, NAMES, NETWORKS, ORIGINS, Kind
 from fastsse.config.options import GROUPS
 from fastsse.config.rights import REPEATED
 from fastsse.config.rules import TopicRule
@@ -109,7 +109,7 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
         default=_default_text(default, kind),
         allowed=_allowed(kind, _bounds(kind, metadata)),
         bounds=_bounds(kind, metadata) or kind.words,
-        repeatable=kind in (HOSTS, NAMES, NETWORKS, ORIGINS, PATTERNS, *REPEATED),
+        repeatable=kind in (HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS, PATTERNS, *REPEATED),
         kind=kind,
     )
 

@@ -19,6 +19,7 @@ from fastsse.units import format_duration, format_size, parse_duration_s, parse_
 MASK = "***"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+_HEADER_NAME = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
 # At least two labels: all names below `.com` are never one owner's.
 _BELOW_A_DOMAIN = re.compile(
     r"\*\.[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.[a-z][a-z0-9-]*(?::[0-9]+)?", re.I | re.ASCII
@@ -51,6 +52,7 @@ ORIGINS = Kind(
     "origins such as https://example.com or https://*.example.com, or * alone",
     ",".join,
 )
+HEADER_NAMES = Kind("NAME", "names of headers", ",".join, example="X-Requested-With")
 NETWORKS = Kind(
     "NETWORK", "IP addresses, networks, or unix", ",".join, example="10.0.0.0/8 or 192.0.2.7"
 )
@@ -168,6 +170,14 @@ def _check_origin(origin: str) -> str:
     return whole.lower().removesuffix(_IMPLIED_PORTS.get(parts.scheme.lower(), "/"))
 
 
+def check_header_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of headers (RFC 9110 §5.6.2), each once whatever its case."""
+    chosen = {name.lower(): name for name in names}
+    if not all(_HEADER_NAME.fullmatch(name) for name in chosen.values()):
+        raise ValueError("must be names of headers")
+    return tuple(chosen.values())
+
+
 def check_unix_path(path: str) -> str:
     """A path that fits the kernel's socket address."""
     if not path or "\0" in path or len(path.encode()) > _UNIX_PATH_LIMIT_BYTES:
@@ -197,6 +207,13 @@ Hosts = Annotated[
 Names = Annotated[tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_names), NAMES]
 Origins = Annotated[
     tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_origins), ORIGINS
+]
+HeaderNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(read_list),
+    AfterValidator(check_header_names),
+    Field(max_length=100),
+    HEADER_NAMES,
 ]
 Networks = Annotated[
     tuple[str, ...], BeforeValidator(read_list), AfterValidator(check_networks), NETWORKS

@@ -14,6 +14,7 @@ from fastsse.config.kinds import (
     Bytes,
     Choice,
     Count,
+    HeaderNames,
     Hosts,
     Names,
     Origins,
@@ -160,6 +161,11 @@ class HttpOptions(OptionGroup):
         (),
         "Origins whose pages may read and publish, also with cookies; * is any, without cookies. "
         "Repeat it for several.",
+    )
+    cors_headers: HeaderNames = option(
+        ("X-Requested-With", "traceparent", "tracestate", "baggage"),
+        "Request headers that those pages may send, beside Authorization, Cache-Control, "
+        "Content-Type, Idempotency-Key, If-Match and Last-Event-ID. Repeat it for several.",
     )
     publish_origins: Origins = option(
         (), "Origins whose pages may publish with the token cookie. Repeat it for several."

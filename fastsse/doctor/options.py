@@ -191,6 +191,10 @@ ADVICE: dict[str, Advice] = {
         "too short: 401 for pages on slow lines; too long: tickets in logs are still good",
         "clients' status",
     ),
+    "cors_headers": Advice(
+        "missing: the preflight of a library that adds a header fails: the console names it",
+        "the browser's console",
+    ),
     "publish_origins": Advice(
         "missing: 401 for pages that publish with the token cookie", "the browser's console"
     ),

@@ -1,12 +1,9 @@
 """JSON bodies as events: one object, or one a line (NDJSON), all or nothing.
 
-orjson is fast and lenient in two places where a publisher's mistake would pass in silence: of a
-name that stands twice it keeps the last value, and a whole number over 64 bits becomes a float.
-Both are found by comparing what was sent with what was understood, for a whole batch at once;
-only where they differ is a body read again, slowly, to tell what is wrong and where.
+That orjson has lost nothing is found out for a whole batch at once (`jsontext`); only where it may
+have is a body read again, slowly, to say what is wrong and where.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
@@ -15,15 +12,12 @@ import orjson
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.http.problems import Problem
+from fastsse.jsontext import Lossy, TooDeep, check_whole, is_whole
 
 __all__ = ["event_of_json", "events_of_lines"]
 
 MEMBERS: Final = ("topic", "data", "event", "id", "retry", "private")
 _MEMBER_SET: Final = frozenset(MEMBERS)
-_QUOTED: Final = tuple(b'"%s"' % name.encode() for name in MEMBERS)
-# Our names are of the letters a to z only.
-_ESCAPED_LETTERS: Final = (b"\\u006", b"\\u007")
-_INT_LEAST, _INT_MOST = -(1 << 63), (1 << 64) - 1
 
 
 def event_of_json(body: bytes | bytearray) -> Event:
@@ -34,9 +28,8 @@ def event_of_json(body: bytes | bytearray) -> Event:
         raise Problem(400, f"This is not JSON: {error}.", field="body") from None
     if type(members) is not dict:
         raise Problem(400, "Must be a JSON object.", field="body")
-    encoded: list[bytes] = []
-    event = _event(members, encoded)
-    if not _is_understood(body, [members], encoded):
+    event = _event(members)
+    if not is_whole(body, [members]):
         _check_slowly(body)
     return event
 
@@ -49,9 +42,8 @@ def events_of_lines(body: bytes | bytearray) -> list[Event]:
     lines = bytes(body).split(b"\n")
     try:
         objects = list(map(orjson.loads, filter(None, lines)))
-        encoded: list[bytes] = []
-        events = [_event(members, encoded) for members in objects]
-        if _is_understood(body, objects, encoded):
+        events = [_event(members) for members in objects]
+        if is_whole(body, objects):
             return events
     except (orjson.JSONDecodeError, InvalidEvent, Problem, AttributeError, TypeError):
         pass  # Said again below, with the line.
@@ -76,8 +68,8 @@ def _blame(number: int, field: str | None, detail: str) -> NoReturn:
     raise Problem(400, f"Line {number}: {detail}", field=field, members={"line": number})
 
 
-def _event(members: dict[str, Any], encoded: list[bytes]) -> Event:
-    """One object as an event; JSON data that is not text is added to `encoded`."""
+def _event(members: dict[str, Any]) -> Event:
+    """One object as an event."""
     get = members.get
     if "topic" not in members or "data" not in members or not members.keys() <= _MEMBER_SET:
         _refuse_members(members)
@@ -87,7 +79,6 @@ def _event(members: dict[str, Any], encoded: list[bytes]) -> Event:
             data = orjson.dumps(data)
         except TypeError:
             raise InvalidEvent("data", "is nested too deep") from None
-        encoded.append(data)
     private = get("private", False)
     if type(private) is not bool:
         raise InvalidEvent("private", "must be true or false")
@@ -101,35 +92,11 @@ def _refuse_members(members: dict[str, Any]) -> NoReturn:
     raise InvalidEvent("data" if "topic" in members else "topic", "is missing")
 
 
-def _is_understood(
-    body: bytes | bytearray, objects: Sequence[dict[str, Any]], encoded: Sequence[bytes]
-) -> bool:
-    """Whether no name can stand twice and no number can have lost digits.
-
-    Each of our names was written as often as it was understood, here or inside of data, and none
-    behind escapes; and no float has an exponent, as all do that are beyond 64 bits.
-    """
-    inside = b"".join(encoded)
-    written = sum(map(body.count, _QUOTED))
-    if written != sum(map(len, objects)) + sum(map(inside.count, _QUOTED)):
-        return False
-    return not any(sign in body for sign in _ESCAPED_LETTERS) and b"e+" not in inside
-
-
 def _check_slowly(body: bytes | bytearray) -> None:
-    """Raises InvalidEvent for a member that stands twice or a whole number over 64 bits."""
+    """Raises InvalidEvent for a name that stands twice or a whole number over 64 bits."""
     try:
-        pairs = json.loads(body, object_pairs_hook=list, parse_int=_parse_int)
-    except RecursionError:
-        raise InvalidEvent("data", "is nested too deep") from None
-    names = [name for name, _ in pairs]
-    for name in MEMBERS:
-        if names.count(name) > 1:
-            raise InvalidEvent(name, "stands twice")
-
-
-def _parse_int(digits: str) -> int:
-    if len(digits) <= 20 and _INT_LEAST <= (value := int(digits)) <= _INT_MOST:
-        return value
-    detail = "a whole number is beyond 64 bits and would lose digits; send it as text"
-    raise InvalidEvent("data", detail)
+        check_whole(body)
+    except TooDeep as error:
+        raise InvalidEvent("data", str(error)) from None
+    except Lossy as error:
+        raise InvalidEvent(error.member or "data", error.detail) from None

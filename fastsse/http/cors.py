@@ -13,10 +13,15 @@ from fastsse.http.problems import Problem
 __all__ = ["Cors"]
 
 _METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-_PREFLIGHT: Final = (
-    _METHODS
-    + b"Access-Control-Allow-Headers: Last-Event-ID, Authorization, Cache-Control, Content-Type\r\n"
-    b"Access-Control-Max-Age: 7200\r\n"
+_MAX_AGE: Final = b"Access-Control-Max-Age: 7200\r\n"
+# Request headers that mean something here, so that no option can take them away.
+_OWN_HEADERS: Final = (
+    "Authorization",
+    "Cache-Control",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "Last-Event-ID",
 )
 # What a page's script may read of an answer beside the few that it always may.
 _EXPOSED: Final = b"Access-Control-Expose-Headers: Last-Event-ID, Link, ETag, Retry-After\r\n"
@@ -31,13 +36,19 @@ class Cors:
 
     Arguments:
         origins: allowed ones, as the option `cors_origins` holds them.
+        headers: request headers beside our own that such pages may send, in any case.
         cross_publish: whether pages of any other origin may send publishes that need no
             preflight. True when a token is asked for, which such a request can't carry.
     """
 
-    __slots__ = ("_cross_publish", "_lines", "_origins", "_vary", "active")
+    __slots__ = ("_cross_publish", "_lines", "_origins", "_preflight", "_vary", "active")
 
-    def __init__(self, origins: Sequence[str], *, cross_publish: bool) -> None:
+    def __init__(
+        self, origins: Sequence[str], headers: Sequence[str] = (), *, cross_publish: bool
+    ) -> None:
+        names = {name.lower(): name for name in (*headers, *_OWN_HEADERS)}
+        allowed = b"Access-Control-Allow-Headers: %b\r\n" % ", ".join(names.values()).encode()
+        self._preflight = _METHODS + allowed + _MAX_AGE
         self._origins = Origins(origins)
         self.active = bool(self._origins)
         self._cross_publish = cross_publish or self._origins.is_any
@@ -69,7 +80,7 @@ class Cors:
     def preflight_lines(self, headers: Mapping[bytes, bytes]) -> bytes:
         """What a preflight is told beside `lines`: nothing when its origin is not allowed."""
         allowed = self.lines(headers) not in (b"", _VARY)
-        return _PREFLIGHT if allowed and b"access-control-request-method" in headers else b""
+        return self._preflight if allowed and b"access-control-request-method" in headers else b""
 
     def check_publish(self, headers: Mapping[bytes, bytes]) -> None:
         """Raises Problem (403) for a publish by a page of another origin that is not allowed.

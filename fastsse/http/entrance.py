@@ -66,8 +66,8 @@ class Sockets(NamedTuple):
 
     def check(self, config: Config) -> None:
         """What the options alone can't tell: where an inherited socket is reached from."""
-        may_publish = config.publishing_needs_token or config.allow_anonymous_publish
-        if _are_local(self.main) or may_publish:
+        is_decided = config.publishing_needs_token or config.allow_anonymous_publish
+        if _are_local(self.main) or is_decided:
             return
         allowed = (
             "a socket on a loopback address while anyone may publish; set publish_token or "
@@ -157,11 +157,12 @@ class Entrance:
         self._figures = figures
         self._trouble = trouble
         token = self._config.publish_token
-        cors = Cors(self._config.cors_origins, cross_publish=token is not None)
+        config = self._config
+        cors = Cors(config.cors_origins, config.cors_headers, cross_publish=token is not None)
         events = self._offer.paths(cors)
         admin = {**events, **probe_routes(figures, self._unready)}
-        if self._config.page == "on" or (
-            self._config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
+        if config.page == "on" or (
+            config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
         ):
             admin |= page_routes()
         is_owner = not sockets.is_lent

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from fastsse.auth.credentials import has_another_scheme
 from fastsse.auth.guard import Guard, Pending
 from fastsse.auth.rights import Rights
 from fastsse.errors import Expired, FastsseError
@@ -67,8 +68,12 @@ class Guarded:
                 self._admit_anew(request, header)
 
     def _admit_anew(self, request: Request, header: bytes | None) -> None:
-        is_short = header is not None and len(header) <= _NOTED_MAX_BYTES
-        request.memory.shown = (self, header, None) if is_short else None
+        is_token = (
+            header is not None
+            and len(header) <= _NOTED_MAX_BYTES
+            and not has_another_scheme(header)
+        )
+        request.memory.shown = (self, header, None) if is_token else None
         try:
             request.rights = self._guard.publisher(
                 request.headers, request.target.pairs, mercure=self._mercure

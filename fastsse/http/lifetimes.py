@@ -14,6 +14,7 @@ from typing import Final
 
 import orjson
 
+from fastsse.auth.credentials import has_another_scheme
 from fastsse.auth.guard import Guard
 from fastsse.auth.renewal import Renewals
 from fastsse.auth.revocations import Revocation, Revocations
@@ -64,7 +65,9 @@ def lifetime_routes(guard: Guard, access: Access, reach: Reach, streams: Streams
 
 def _ticket_route(tickets: Tickets, access: Access) -> Route:
     def issue(request: Request, exchange: Exchange) -> None:
-        if b"authorization" not in request.headers:
+        shown = request.headers.get(b"authorization")
+        # A foreign page can have its reader's cookie sent, and a browser sends Basic unasked.
+        if shown is None or has_another_scheme(shown):
             raise Unauthorised("A ticket needs a token in the header: Authorization: Bearer.")
 
         def issued(ticket: str | FastsseError) -> None:

@@ -260,7 +260,8 @@ class Reader:
             raise _malformed(error, "head") from None
 
     def _check_chunks(self, upload: Upload) -> None:
-        if len(upload.data) > self._limits.body_bytes:
+        # Data can be ahead of the sizes only by what llhttp would have refused.
+        if max(len(upload.data), upload.announced_bytes) > self._limits.body_bytes:
             raise self._too_large()
         if upload.overhead_bytes() > self._limits.head_bytes:
             raise Problem(431, "The trailers or chunk extensions are too long.", field="body")

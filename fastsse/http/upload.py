@@ -29,6 +29,7 @@ class Upload:
         "_in_trailers",
         "_next",
         "_tail",
+        "announced_bytes",
         "chunks",
         "complete",
         "counted_bytes",
@@ -41,6 +42,8 @@ class Upload:
         self.data: bytes | bytearray = b""
         self.complete = False
         self.chunks = 0
+        #: What the chunks' sizes promise so far; data of the last one may still be on its way.
+        self.announced_bytes = 0
         #: As part of a site's `upload_bytes`.
         self.counted_bytes = 0
         self._fed_bytes = 0
@@ -92,6 +95,7 @@ class Upload:
             if line is None:
                 break
             size = int(line[1], 16)
+            self.announced_bytes += size
             at = line.end() + size + 2
             if size == 0:
                 self._in_trailers = True

@@ -8,6 +8,7 @@ import orjson
 from fastsse.config.sources import SourceRule
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.jsontext import Lossy, check_whole, is_whole
 from fastsse.reserved import check_not_reserved
 from fastsse.sources.templates import Template
 
@@ -64,6 +65,8 @@ class Maker:
         members: Any = orjson.loads(payload)
         if not isinstance(members, dict) or "data" not in members:
             raise ValueError("no JSON object with data")
+        if not is_whole(payload, [members]):
+            _check(payload)
         unknown = members.keys() - _MEMBERS
         if unknown:
             raise ValueError(f"{min(unknown)!r} is unknown")
@@ -93,6 +96,14 @@ class Maker:
 
     def _type(self, words: Mapping[str, str]) -> str | None:
         return None if self._event is None else self._event.fill(words)
+
+
+def _check(payload: bytes) -> None:
+    """Raises ValueError for a name that stands twice or a whole number over 64 bits."""
+    try:
+        check_whole(payload)
+    except Lossy as error:
+        raise ValueError(f"{error.member or 'data'}: {error.detail}") from None
 
 
 def _json(data: Any) -> bytes:

@@ -53,7 +53,9 @@ def test_header_query_and_cookie_are_taken_in_this_order(
     [
         ({**bearer(BAD), **cookie(GOOD)}, query(GOOD)),
         ({b"authorization": b"", **cookie(GOOD)}, query(GOOD)),
-        ({b"authorization": b"Basic dXNlcjpwYXNz", **cookie(GOOD)}, []),
+        ({b"authorization": b"Basic dXNlcjpwYXNz, Bearer " + BAD, **cookie(GOOD)}, []),
+        ({b"authorization": b"Basic", **cookie(GOOD)}, []),
+        ({b"authorization": b"B(sic dXNlcjpwYXNz", **cookie(GOOD)}, []),
         ({b"authorization": b"Bearer", **cookie(GOOD)}, []),
         ({b"authorization": GOOD, **cookie(GOOD)}, []),
         (cookie(GOOD), query(BAD)),
@@ -73,6 +75,25 @@ def test_a_higher_one_that_is_present_decides_even_when_bad(
         guard.subscriber(headers, pairs, mercure=mercure)
     with pytest.raises(Unauthorised):
         guard.publisher(headers, pairs, mercure=mercure)
+
+
+@pytest.mark.parametrize("mercure", [False, True])
+@pytest.mark.parametrize(
+    "header",
+    [b"Basic dXNlcjpwYXNz", b"Digest username=a, realm=b", b"basic\tx y", b"Negotiate YII="],
+)
+def test_a_header_of_another_scheme_is_passed_over(header: bytes, mercure: bool) -> None:
+    header = header.replace(b"\t", b" ")
+    other = {b"authorization": header}
+    guard = guard_of(jwt_key=SECRET)
+    found = credentials({**other, **cookie(GOOD)}, [], COOKIE, mercure=mercure)
+    assert found == (GOOD, "cookie")
+    assert credentials(other, query(GOOD), COOKIE, mercure=mercure) == (GOOD, "query")
+    assert guard.subscriber({**other, **cookie(GOOD)}, [], mercure=mercure)
+    with pytest.raises(Unauthorised, match="needs a token"):
+        guard.subscriber(other, [], mercure=mercure)
+    with pytest.raises(Unauthorised):
+        guard.subscriber({**other, **cookie(BAD)}, [], mercure=mercure)
 
 
 def test_on_mercures_path_short_tokens_and_another_spelling_of_bearer_are_refused() -> None:

@@ -102,6 +102,17 @@ async def test_line_that_is_no_text_or_no_json_is_named(start) -> None:
         assert "Line 1: is no JSON object." in (await publish.ended(b"[]")).err
 
 
+async def test_line_with_a_name_that_stands_twice_is_not_sent(start) -> None:
+    async with StreamServer(count_lines) as server:
+        for line, why in (
+            (b'{"data":{"a":1,"a":2}}', "Line 1: holds an object in which the name 'a' stands"),
+            (b'{"data":1,"data":2}', "Line 1: data: stands twice."),
+        ):
+            publish = await start("publish", "t", "--ndjson", "--url", server.url)
+            assert why in (await publish.ended(line)).err
+        assert server.requests == []
+
+
 async def test_batch_that_is_too_large_is_sent_in_parts(start) -> None:
     async def small(exchange: Exchange) -> None:
         if len(exchange.body) > 200:

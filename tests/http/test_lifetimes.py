@@ -53,6 +53,8 @@ async def test_a_ticket_is_for_streams_only(guarded: Server) -> None:
     assert (await ask(guarded, "POST", f"/events?topic=a&ticket={ticket}", body=b"x")).status == 401
     cookie = "Cookie: mercureAuthorization=" + bearer(subscribe=["a"]).split()[-1]
     assert (await ask(guarded, "POST", "/tickets", cookie)).status == 401
+    basic = "Authorization: Basic dXNlcjpwYXNz"
+    assert (await ask(guarded, "POST", "/tickets", basic, cookie)).status == 401
     async with connected(guarded) as raw:
         await raw.send(request("GET", f"/events?topic=a&ticket={ticket}"))
         await (await raw.stream()).opening()

@@ -82,6 +82,28 @@ async def test_chunked_body_is_refused_when_it_exceeds_max_body(start) -> None:
         assert await raw.is_closed()
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"100000000\r\n",
+        b"401\r\n",
+        b"200;x=y\r\n" + b"x" * 512 + b"\r\n201\r\n",
+        b"f" * 15 + b"\r\n",
+    ],
+    ids=["4 GiB", "one byte over", "over with the one before", "60 bits"],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "byte by byte"])
+async def test_chunk_that_announces_too_much_is_refused_before_its_data(
+    start, chunks, whole
+) -> None:
+    server = await start(max_body="1KiB", body_timeout="1h")
+    async with connected(server) as raw:
+        await (raw.send if whole else raw.trickle)(CHUNKED + chunks)
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (413, "body")
+        assert await raw.is_closed()
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "byte by byte"])
 async def test_body_of_exactly_max_body_is_taken(start, whole) -> None:
     server = await start(max_body="1KiB")

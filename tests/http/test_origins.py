@@ -1,7 +1,11 @@
 """Pages of other origins: whom CORS lets in, and what can't pass for them."""
 
+import re
+from collections.abc import Sequence
+
 import pytest
 
+from fastsse.config import Config, ConfigError
 from fastsse.http.cors import Cors
 from fastsse.http.origins import Origins, origin_of
 
@@ -85,6 +89,33 @@ def test_an_origin_is_never_reflected_because_it_asked(origin: bytes) -> None:
     assert cors.lines({b"origin": origin}) == b"Vary: Origin\r\n"
     preflight = {b"origin": origin, b"access-control-request-method": b"POST"}
     assert cors.preflight_lines(preflight) == b""
+
+
+PREFLIGHT = {b"origin": b"https://a.example", b"access-control-request-method": b"POST"}
+ALLOWED = re.compile(rb"Access-Control-Allow-Headers: ([^\r\n]*)\r\n")
+
+
+def allowed_headers(headers: Sequence[str]) -> set[bytes]:
+    cors = Cors(["https://a.example"], headers, cross_publish=False)
+    (listed,) = ALLOWED.findall(cors.preflight_lines(PREFLIGHT))
+    return set(listed.lower().split(b", "))
+
+
+def test_a_preflight_allows_what_tracing_and_ajax_libraries_add() -> None:
+    assert allowed_headers(Config().cors_headers) == {
+        *(b"authorization", b"cache-control", b"content-type", b"last-event-id"),
+        *(b"idempotency-key", b"if-match", b"x-requested-with"),
+        *(b"traceparent", b"tracestate", b"baggage"),
+    }
+
+
+def test_the_option_replaces_them_and_leaves_our_own() -> None:
+    listed = allowed_headers(Config(cors_headers="X-Tenant,last-event-id").cors_headers)
+    assert {b"x-tenant", b"authorization", b"last-event-id"} <= listed
+    assert b"traceparent" not in listed
+    for wrong in ("*", "a b", "X:y", "a\r\nb"):
+        with pytest.raises(ConfigError):
+            Config(cors_headers=[wrong])
 
 
 def test_origins_that_a_pattern_allowed_are_remembered_within_bounds() -> None:

@@ -151,8 +151,9 @@ async def test_data_must_be_utf8(ask, server, body) -> None:
         ("e+ e+1", "e+ e+1"),
         ({"x": "e+"}, '{"x":"e+"}'),
         ({"topic": 1, "id": {"id": 2}}, '{"topic":1,"id":{"id":2}}'),
+        ({"a:b": ":", "c": [{"a": 1}, {"a": 2}]}, '{"a:b":":","c":[{"a":1},{"a":2}]}'),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 async def test_json_data_is_text_or_compact_json(ask, server, data, sent) -> None:
     body = json.dumps({"topic": "a", "data": data, "event": "e", "retry": "2000"}).encode()
@@ -200,6 +201,10 @@ REFUSED_JSON = {
     b'{"topic":"a","data":"x","data":"y"}': "data",
     b'{"topic":"a","data":{"id":1},"id":"a","id":"b"}': "id",
     b'{"topic":"a","data":{"id":1},"id":"a","\\u0069d":"b"}': "id",
+    b'{"topic":"a","data":{"a":1,"a":2}}': "data",
+    b'{"topic":"a","data":[{"b":{"a":1,"a":1}}]}': "data",
+    b'{"topic":"a","data":{"a":1,"\\u0061":2}}': "data",
+    b'{"topic":"a","data":{"a":"\\u003a","a":2,"b":"\\u003a"}}': "data",
     b'{"topic":"a","data":18446744073709551616}': "data",
     b'{"topic":"a","data":{"x":[-9223372036854775809]}}': "data",
     b'{"topic":"a","data":123456789012345678901234567890}': "data",

@@ -48,6 +48,18 @@ async def test_each_request_is_judged_by_what_it_shows_itself(hub: Server, worse
         assert await publish(raw, *([one + worse] if worse else [])) == 401
 
 
+async def test_a_cookie_beside_another_scheme_is_judged_for_each_publish(start: Start) -> None:
+    page = "https://app.example"
+    hub = await start(jwt_key=KEY, publish_origins=[page])
+    basic, origin = "Authorization: Basic dXNlcjpwYXNz", f"Origin: {page}"
+    cookie = "Cookie: mercureAuthorization=" + signed(["a"]).split()[-1]
+    async with connected(hub) as raw:
+        assert [await publish(raw, basic, origin, cookie) for _ in range(3)] == [200] * 3
+        assert await publish(raw, basic, origin) == 401
+    async with connected(hub) as raw:
+        assert await publish(raw, basic, cookie) == 401
+
+
 async def test_what_one_interface_takes_is_no_pass_for_the_other(hub: Server) -> None:
     """Mercure is strict about how `Bearer` is spelt."""
     loose = signed(["a"]).replace("Bearer", "bearer")

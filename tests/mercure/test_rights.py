@@ -68,7 +68,7 @@ async def test_A1_the_highest_credential_decides_even_when_it_is_bad(
     [
         [f"Authorization: bearer {READER}"],
         ["Authorization: Bearer short"],
-        [f"Authorization: Basic {READER}"],
+        [f"Authorization: Basic {READER}, Bearer {READER}"],
         [f"Authorization: {READER}"],
         [f"Authorization: Bearer {READER}"] * 2,
         ["Authorization: "],
@@ -76,6 +76,13 @@ async def test_A1_the_highest_credential_decides_even_when_it_is_bad(
 )
 async def test_A2_a_header_must_be_one_bearer_token(hub: Server, headers: list[str]) -> None:
     assert await reads_private(hub, "", *headers) == 401
+
+
+async def test_A2_a_header_of_another_scheme_is_no_token(hub: Server) -> None:
+    basic = "Authorization: Basic dXNlcjpwYXNz"
+    assert await reads_private(hub, "", basic) is False
+    cookie = f"Cookie: mercureAuthorization={READER}"
+    assert await reads_private(hub, "", basic, cookie) is True
 
 
 async def test_A2_the_query_holds_one_token(hub: Server) -> None:
