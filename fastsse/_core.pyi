@@ -36,6 +36,12 @@ class Frame:
     def position(self) -> int:
         """Place in the order, 0 when it has none."""
     @property
+    def time_ms(self) -> int:
+        """When it was published, in unix milliseconds by the clock of who gave the position."""
+    @property
+    def lead_ms(self) -> int:
+        """How far its position's millisecond lies ahead of its time; mostly 0."""
+    @property
     def size(self) -> int:
         """Bytes of the body."""
     @property
@@ -83,20 +89,29 @@ def encode_frame(
     retry_ms: int,
     position: int,
     private: bool = False,
+    time_ms: int | None = None,
 ) -> Frame:
     """The same as a shared frame, for bytes that are known to be UTF-8.
 
-    A private one reaches only channels with a grant, see `Sender.grant`.
+    A private one reaches only channels with a grant, see `Sender.grant`. `time_ms` is when it was
+    published, in unix milliseconds (0 to 2**64 - 1); None: at its position's millisecond.
 
     Raises:
         ValueError: CR, LF or NUL in event or id, or over 1 GiB.
-        OverflowError: retry_ms or position is out of range.
+        OverflowError: retry_ms, position or time_ms is out of range.
     """
 
-def load_frame(body: bytes, position: int, private: bool) -> Frame:
+def load_frame(
+    body: bytes,
+    position: int,
+    private: bool,
+    time_ms: int | None = None,
+    is_event: bool = True,
+) -> Frame:
     """One event that was encoded before, elsewhere: its body as `Frame.body` gave it.
 
     The bytes are trusted: who takes them from a socket or a file knows whose they are. O(size).
+    `time_ms` as `encode_frame` takes it; without `is_event` it counts as no event.
 
     Raises:
         ValueError: it is empty, which would end a chunked stream, or over 1 GiB.

@@ -98,6 +98,14 @@ cdef class Frame:
         return (<object>self.data.position_ms << 64) | self.data.position_n
 
     @property
+    def time_ms(self):
+        return self.data.time_ms
+
+    @property
+    def lead_ms(self):
+        return <int64_t>(self.data.position_ms - self.data.time_ms)
+
+    @property
     def size(self):
         return self.data.body_bytes
 
@@ -139,17 +147,18 @@ cdef Text text_of(bytes value) noexcept:
     return text
 
 
-cdef int place(Frame frame, position, bint private) except -1:
-    """Gives a new frame its place in the order; raises when it is out of range."""
+cdef int place(Frame frame, position, bint private, time_ms) except -1:
+    """Gives a new frame its place in the order and its time; raises when one is out of range."""
     frame.data.position_ms = position >> 64
     frame.data.position_n = position & <uint64_t>0xFFFFFFFFFFFFFFFF
+    frame.data.time_ms = frame.data.position_ms if time_ms is None else time_ms
     frame.data.is_private = private
     return 0
 
 
 def encode_frame(
         bytes data not None, bytes event, bytes id, uint64_t retry_ms, position,
-        bint private=False):
+        bint private=False, time_ms=None):
     cdef Text event_text = text_of(event)
     cdef Text id_text = text_of(id)
     cdef Frame frame
@@ -158,7 +167,7 @@ def encode_frame(
     if text_ends_a_line(id_text):
         raise ValueError("id must not hold CR, LF or NUL")
     frame = own(encode_event(text_of(data), event_text, id_text, retry_ms))
-    place(frame, position, private)
+    place(frame, position, private, time_ms)
     return frame
 
 
@@ -215,10 +224,10 @@ def raw_frame(bytes body not None):
     return frame_from(body, True)
 
 
-def load_frame(bytes body not None, position, bint private):
+def load_frame(bytes body not None, position, bint private, time_ms=None, bint is_event=True):
     cdef Frame frame = raw_frame(body)
-    frame.data.events = 1
-    place(frame, position, private)
+    frame.data.events = is_event
+    place(frame, position, private, time_ms)
     return frame
 
 

@@ -21,6 +21,7 @@ cdef struct FrameData:
     uint32_t events            # events in it: 1, or as many as a page has, or 0
     uint64_t position_ms
     uint64_t position_n
+    uint64_t time_ms           # when it was published, by the hub's clock: apart from its place
     # the bytes follow
 
 
@@ -60,7 +61,7 @@ cdef inline FrameData* frame_new(size_t body_bytes, bint chunk) noexcept nogil:
     frame.is_private = False
     frame.body_bytes = <uint32_t>body_bytes
     frame.events = 0
-    frame.position_ms = frame.position_n = 0
+    frame.position_ms = frame.position_n = frame.time_ms = 0
     relaxed_add(&frames_alive, 1)
     if chunk:
         memcpy(frame_wire(frame), head, head_bytes)
@@ -211,4 +212,5 @@ cdef inline FrameData* join(FrameData** frames, size_t count) noexcept nogil:
     if count:
         page.position_ms = frames[count - 1].position_ms
         page.position_n = frames[count - 1].position_n
+        page.time_ms = frames[count - 1].time_ms
     return page

@@ -5,38 +5,61 @@ from typing import Any, TypeVar
 
 from fastsse.events import Event
 
+_Extras = TypeVar("_Extras", bound=tuple[Any, ...])
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 
+def crc32c(data: bytes | bytearray | memoryview, by_table: bool = False) -> int:
+    """The CRC-32C (RFC 3720) of bytes. O(bytes).
+
+    With `by_table` it is computed without the processor's own instruction.
+    """
+
 def encode_entries(
-    positions: Sequence[int], events: Sequence[Event], entry_type: type[_Entry]
+    positions: Sequence[int],
+    events: Sequence[Event],
+    times: int | list[int] | None,
+    entry_type: type[_Entry],
 ) -> list[_Entry]:
     """Events that got their positions, each encoded and made an `entry_type`. O(bytes).
 
+    `times` is when they were published, in unix milliseconds: of all, or of each. None: at their
+    positions' milliseconds.
+
     Raises:
-        ValueError: there are not as many of both.
+        ValueError: there are not as many of all.
     """
 
 def pack_entry(entry: tuple[Any, ...]) -> bytes:
-    """An entry (position, topics, own id, frame) as a record. O(bytes).
+    """An entry (position, topics, own id, frame, extras) as a record of format 2. O(bytes).
 
     Raises:
-        ValueError: a topic or id is over 65,535 bytes, or there are none or over 255 topics.
+        ValueError: a topic is over 65,535 bytes, or there are none or over 255 topics.
     """
 
 def pack_event(event: Event) -> bytes:
     """An event that has no position yet as a record. O(bytes). Raises as `pack_entry`."""
 
 def unpack_entries(
-    buffer: bytes | bytearray | memoryview, entry_type: type[_Entry]
+    buffer: bytes | bytearray | memoryview,
+    entry_type: type[_Entry],
+    extras_type: type[_Extras],
 ) -> list[_Entry]:
     """The entries of whole records, each made an `entry_type`. O(bytes).
 
+    Fields of unknown tags are skipped. The optional fields of an entry that has some are made an
+    `extras_type`.
+
     Raises:
-        ValueError: a record was cut or damaged.
+        ValueError: a record was cut, its checksum fails, or it says what can't be.
     """
 
+def unpack_entries_1(
+    buffer: bytes | bytearray | memoryview, entry_type: type[_Entry]
+) -> list[_Entry]:
+    """The same of records of format 1, which have no checksum. Raises as `unpack_entries`."""
+
 def unpack_events(buffer: bytes | bytearray | memoryview) -> list[Event]:
-    """The events of whole records, each validated again. O(bytes).
+    """The events of whole drafts, each validated again. O(bytes).
 
     Raises:
         ValueError: a record was cut or damaged.

@@ -1,9 +1,16 @@
 """Records: events and entries as bytes, one behind the other; see `fastsse.entries`.
 
-An entry: bytes behind this number (u32), milliseconds (u64), n (u64), flags, number of topics;
-each topic behind its length (u16); the publisher's own id, if any, likewise; the frame's body.
-A draft: bytes behind this number (u32), flags, number of topics, retry (u32); topics, own id and
-event type behind their lengths; the data. All little-endian, packed.
+Format 2, little-endian, packed. Every record begins with the number of bytes behind that number
+(u32) and the CRC-32C (u32) of everything behind the checksum.
+
+An entry: milliseconds (u64), n (u64), kind, flags, number of topics, 0, bytes of fields (u32); each
+topic behind its length (u16); the fields; the frame's body, or what a control entry says. A draft:
+flags, number of topics, 0 (u16), retry (u32), bytes of fields (u32); topics; fields; the data.
+
+A field is a tag (u8), a length (u32) and its value; tags rise, so each stands once. Unknown tags are
+skipped. Absent is what needs no word: a time that is the position's, an id that is the position's.
+
+Format 1 had no checksum and no fields: `unpack_entries_1` reads what was stored in it.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -11,23 +18,44 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
+
+from fastsse._crc cimport crc32c_by_table, crc32c_of, crc_begin
 
 from fastsse._core import encode_frame, load_frame
 from fastsse.events import EVENT_TOPICS_MAX, Event
 from fastsse.positions import uuid_of_position
 
 cdef enum:
-    ENTRY_HEAD = 22
-    DRAFT_HEAD = 10
+    RECORD_HEAD = 8            # length and checksum
+    ENTRY_HEAD = 32            # of the whole, what stands before the topics
+    DRAFT_HEAD = 20
+    ENTRY_HEAD_1 = 22          # of format 1
+    EVENT = 0
+    CONTROL = 1
     PRIVATE = 1
-    OWN_ID = 2
-    TYPE = 4
+    OWN_ID_1 = 2
     UUID = 8
     TOPICS_MAX = 255           # what fits; how many there may be is EVENT_TOPICS_MAX
     SIMPLE_TOPIC_MAX = 1024
     RETRY_LEAST = 1000
     RETRY_MOST = 3600000
+    FIELD_HEAD = 5
+    NUMBER_BYTES = 8
+
+# Tags of fields. From EXPIRES on they are the slots of `Extras`, in its order.
+cdef enum:
+    TIME = 1
+    OWN_ID = 2
+    EXPIRES = 3
+    TYPE = 4
+    DATA_KIND = 5
+    PAYLOAD = 6
+    KEY = 7
+    META = 8
+    TRACE = 9
+    TAGS = 10                  # one more than the highest that is known
+    EXTRAS = 7                 # slots that are fields; behind them stands `control`
 
 cdef uint64_t MS_MAX = (1 << 63) - 1
 cdef int MOST_TOPICS = EVENT_TOPICS_MAX
@@ -35,15 +63,39 @@ cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
 cdef object N_BITS = 64
 cdef object N_MASK = (1 << 64) - 1
+# What a control entry is on a stream that does not know its operation: nothing that a client sees.
+cdef bytes CONTROL_BODY = b":\n\n"
+
+crc_begin()
+
+
+def crc32c(data not None, bint by_table=False):
+    """The CRC-32C of bytes; `by_table` does without the processor's instruction."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if by_table:
+            return crc32c_by_table(<const char*>view.buf, view.len)
+        return crc32c_of(<const char*>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
 
 
 # -- encoding -------------------------------------------------------------------------------------
 
-def encode_entries(positions not None, events not None, entry_type not None):
+def encode_entries(positions not None, events not None, times, entry_type not None):
     """Events that got their positions, each encoded and made an `entry_type`. O(bytes)."""
     cdef list entries = []
     cdef bytes own_id, event_id
+    cdef bint is_list = isinstance(times, list)
+    cdef Py_ssize_t at = 0
+    time_ms = None if is_list else times
+    if is_list and len(times) != len(events):
+        raise ValueError("as many times as events")
     for position, event in zip(positions, events, strict=True):
+        if is_list:
+            time_ms = times[at]
+            at += 1
         own_id = event_id = event.id
         if event_id is None:
             if event.id_style == "uuid":
@@ -51,9 +103,9 @@ def encode_entries(positions not None, events not None, entry_type not None):
             else:
                 event_id = position_text(position >> N_BITS, position & N_MASK)
         frame = encode_frame(
-            event.data, event.event, event_id, event.retry_ms, position, event.private
+            event.data, event.event, event_id, event.retry_ms, position, event.private, time_ms
         )
-        entries.append(new_tuple(entry_type, (position, event.topics, own_id, frame)))
+        entries.append(new_tuple(entry_type, (position, event.topics, own_id, frame, None)))
     return entries
 
 
@@ -111,31 +163,71 @@ cdef bytes new_record(Py_ssize_t size):
     return record
 
 
+cdef void seal(bytes record) noexcept:
+    """Writes the checksum of a record that is complete."""
+    cdef char* at = PyBytes_AS_STRING(record)
+    cdef uint32_t crc = crc32c_of(at + RECORD_HEAD, PyBytes_GET_SIZE(record) - RECORD_HEAD)
+    memcpy(at + 4, &crc, 4)
+
+
+cdef inline Py_ssize_t field_size(value) except -1:
+    """Bytes that a field takes, none when it is absent."""
+    if value is None:
+        return 0
+    if isinstance(value, bytes):
+        return FIELD_HEAD + PyBytes_GET_SIZE(value)
+    return FIELD_HEAD + NUMBER_BYTES
+
+
+cdef char* put_field(char* at, uint8_t tag, value) except NULL:
+    """Writes a field, if there is one; returns where it ends."""
+    cdef uint32_t size
+    cdef uint64_t number
+    if value is None:
+        return at
+    at[0] = <char>tag
+    if isinstance(value, bytes):
+        size = <uint32_t>PyBytes_GET_SIZE(value)
+        memcpy(at + FIELD_HEAD, PyBytes_AS_STRING(value), size)
+    else:
+        size, number = NUMBER_BYTES, value
+        memcpy(at + FIELD_HEAD, &number, NUMBER_BYTES)
+    memcpy(at + 1, &size, 4)
+    return at + FIELD_HEAD + size
+
+
 def pack_entry(entry not None):
-    """An entry (position, topics, own id, frame) as a record. O(bytes)."""
+    """An entry (position, topics, own id, frame, extras) as a record. O(bytes)."""
     cdef tuple topics
-    cdef bytes own_id, body
-    position, topics, own_id, frame = entry
-    body = frame.body
-    cdef Py_ssize_t own_size = 0, body_size = PyBytes_GET_SIZE(body)
-    cdef Py_ssize_t size = ENTRY_HEAD + topics_size(topics) + body_size
+    cdef bytes own_id, body, control = None
+    position, topics, own_id, frame, extras = entry
     cdef uint64_t ms = position >> N_BITS, n = position & N_MASK
-    cdef uint8_t flags = PRIVATE if frame.private else 0
-    if own_id is not None:
-        flags |= OWN_ID
-        own_size = PyBytes_GET_SIZE(own_id)
-        check_short(own_size)
-        size += 2 + own_size
+    time_ms = frame.time_ms if frame.lead_ms else None
+    cdef Py_ssize_t fields_size = field_size(time_ms) + field_size(own_id), slot
+    if extras is not None:
+        control = extras[EXTRAS]
+        for slot in range(EXTRAS):
+            fields_size += field_size(extras[slot])
+    body = frame.body if control is None else control
+    cdef Py_ssize_t body_size = PyBytes_GET_SIZE(body)
+    cdef Py_ssize_t size = ENTRY_HEAD + topics_size(topics) + fields_size + body_size
     cdef bytes record = new_record(size)
     cdef char* at = PyBytes_AS_STRING(record)
-    memcpy(at + 4, &ms, 8)
-    memcpy(at + 12, &n, 8)
-    at[20] = flags
-    at[21] = <char><uint8_t>len(topics)
+    cdef uint32_t fields_bytes = <uint32_t>fields_size
+    memcpy(at + 8, &ms, 8)
+    memcpy(at + 16, &n, 8)
+    at[24] = EVENT if control is None else CONTROL
+    at[25] = PRIVATE if frame.private else 0
+    at[26] = <char><uint8_t>len(topics)
+    at[27] = 0
+    memcpy(at + 28, &fields_bytes, 4)
     at = put_topics(at + ENTRY_HEAD, topics)
-    if own_id is not None:
-        at = put_text(at, PyBytes_AS_STRING(own_id), own_size)
+    at = put_field(put_field(at, TIME, time_ms), OWN_ID, own_id)
+    if extras is not None:
+        for slot in range(EXTRAS):
+            at = put_field(at, <uint8_t>(EXPIRES + slot), extras[slot])
     memcpy(at, PyBytes_AS_STRING(body), body_size)
+    seal(record)
     return record
 
 
@@ -143,33 +235,24 @@ def pack_event(event not None):
     """An event that has no position yet as a record. O(bytes)."""
     cdef tuple topics = event.topics
     cdef bytes data = event.data, own_id = event.id, kind = event.event
-    cdef Py_ssize_t own_size = 0, kind_size = 0, data_size = PyBytes_GET_SIZE(data)
-    cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + data_size
+    cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t fields_size = field_size(own_id) + field_size(kind)
+    cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
     cdef uint8_t flags = PRIVATE if event.private else 0
-    cdef uint32_t retry_ms = event.retry_ms
+    cdef uint32_t retry_ms = event.retry_ms, fields_bytes = <uint32_t>fields_size
     if event.id_style == "uuid":
         flags |= UUID
-    if own_id is not None:
-        flags |= OWN_ID
-        own_size = PyBytes_GET_SIZE(own_id)
-        check_short(own_size)
-        size += 2 + own_size
-    if kind is not None:
-        flags |= TYPE
-        kind_size = PyBytes_GET_SIZE(kind)
-        check_short(kind_size)
-        size += 2 + kind_size
     cdef bytes record = new_record(size)
     cdef char* at = PyBytes_AS_STRING(record)
-    at[4] = flags
-    at[5] = <char><uint8_t>len(topics)
-    memcpy(at + 6, &retry_ms, 4)
+    at[8] = flags
+    at[9] = <char><uint8_t>len(topics)
+    at[10] = at[11] = 0
+    memcpy(at + 12, &retry_ms, 4)
+    memcpy(at + 16, &fields_bytes, 4)
     at = put_topics(at + DRAFT_HEAD, topics)
-    if own_id is not None:
-        at = put_text(at, PyBytes_AS_STRING(own_id), own_size)
-    if kind is not None:
-        at = put_text(at, PyBytes_AS_STRING(kind), kind_size)
+    at = put_field(put_field(at, OWN_ID, own_id), TYPE, kind)
     memcpy(at, PyBytes_AS_STRING(data), data_size)
+    seal(record)
     return record
 
 
@@ -240,42 +323,178 @@ cdef int next_record(
     return 0
 
 
-def unpack_entries(buffer not None, entry_type not None):
+cdef int next_sealed(
+    const char* buffer, Py_ssize_t* at, Py_ssize_t end, int head, Reader* reader
+) except -1:
+    """As `next_record`, of a record that has a checksum; the reader stands behind that."""
+    cdef uint32_t crc
+    next_record(buffer, at, end, head, reader)
+    memcpy(&crc, reader.at, 4)
+    reader.at += 4
+    if crc != crc32c_of(reader.at, reader.end - reader.at):
+        raise damaged()
+    return 0
+
+
+cdef object damaged():
+    return ValueError("a damaged record")
+
+
+cdef struct Field:
+    const char* at             # NULL: the field is absent
+    Py_ssize_t size
+
+
+cdef int take_fields(Reader* reader, uint32_t fields_bytes, Field* fields) except -1:
+    """Finds the fields of known tags, and moves the reader behind all."""
+    cdef const char* end
+    cdef uint8_t tag, last = 0
+    cdef uint32_t size
+    memset(fields, 0, TAGS * sizeof(Field))
+    if reader.end - reader.at < <Py_ssize_t>fields_bytes:
+        raise cut()
+    end = reader.at + fields_bytes
+    while reader.at < end:
+        if end - reader.at < FIELD_HEAD:
+            raise cut()
+        tag = <uint8_t>reader.at[0]
+        memcpy(&size, reader.at + 1, 4)
+        reader.at += FIELD_HEAD
+        if tag <= last:
+            raise damaged()
+        if end - reader.at < <Py_ssize_t>size:
+            raise cut()
+        if tag < TAGS:
+            fields[tag].at = reader.at
+            fields[tag].size = size
+        last = tag
+        reader.at += size
+    return 0
+
+
+cdef bytes bytes_of(Field* field):
+    if field.at is NULL:
+        return None
+    return PyBytes_FromStringAndSize(field.at, field.size)
+
+
+cdef object number_of(Field* field):
+    cdef uint64_t number
+    if field.at is NULL:
+        return None
+    if field.size != NUMBER_BYTES:
+        raise damaged()
+    memcpy(&number, field.at, NUMBER_BYTES)
+    return number
+
+
+cdef object extras_of(Field* fields, bytes control, object extras_type):
+    """The optional fields that an entry has, None when it has none."""
+    cdef int tag
+    for tag in range(EXPIRES, TAGS):
+        if fields[tag].at is not NULL:
+            break
+    else:
+        if control is None:
+            return None
+    return new_tuple(extras_type, (
+        number_of(&fields[EXPIRES]),
+        bytes_of(&fields[TYPE]),
+        number_of(&fields[DATA_KIND]),
+        bytes_of(&fields[PAYLOAD]),
+        bytes_of(&fields[KEY]),
+        bytes_of(&fields[META]),
+        bytes_of(&fields[TRACE]),
+        control,
+    ))
+
+
+def unpack_entries(buffer not None, entry_type not None, extras_type not None):
     """The entries of whole records, each made an `entry_type`. Raises ValueError. O(bytes)."""
     cdef Py_buffer view
     PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
     try:
-        return entries_of(<const char*>view.buf, view.len, entry_type)
+        return entries_of(<const char*>view.buf, view.len, entry_type, extras_type)
     finally:
         PyBuffer_Release(&view)
 
 
-cdef list entries_of(const char* buffer, Py_ssize_t end, object entry_type):
+cdef list entries_of(
+    const char* buffer, Py_ssize_t end, object entry_type, object extras_type
+):
     cdef list entries = []
     cdef Py_ssize_t at = 0
     cdef Reader reader
+    cdef Field[TAGS] fields
     cdef uint64_t ms, n, last_ms = MS_MAX
-    cdef uint8_t flags
+    cdef uint32_t fields_bytes
+    cdef uint8_t kind, flags
     cdef object base = MS_MAX << N_BITS, position
-    cdef bytes own_id, body
+    cdef bytes body, control
     while at < end:
-        next_record(buffer, &at, end, ENTRY_HEAD, &reader)
+        next_sealed(buffer, &at, end, ENTRY_HEAD, &reader)
         memcpy(&ms, reader.at, 8)
         memcpy(&n, reader.at + 8, 8)
-        flags = <uint8_t>reader.at[16]
-        count = <uint8_t>reader.at[17]
-        reader.at += ENTRY_HEAD - 4
+        kind, flags, count = reader.at[16], reader.at[17], <uint8_t>reader.at[18]
+        if ms > MS_MAX or kind > CONTROL or flags & ~PRIVATE or reader.at[19]:
+            raise damaged()
+        memcpy(&fields_bytes, reader.at + 20, 4)
+        reader.at += ENTRY_HEAD - RECORD_HEAD
         topics = take_topics(&reader, count)
-        own_id = take_bytes(&reader) if flags & OWN_ID else None
-        body = rest(&reader)
-        if ms > MS_MAX or flags & ~(PRIVATE | OWN_ID) or not ends_an_event(body):
-            raise ValueError("a damaged record")
+        take_fields(&reader, fields_bytes, fields)
+        body, control = rest(&reader), None
+        if kind == CONTROL:
+            body, control = CONTROL_BODY, body
+        elif not ends_an_event(body):
+            raise damaged()
         if ms != last_ms:
             last_ms = ms
             base = ms << N_BITS
         position = base | n
+        frame = load_frame(
+            body, position, (flags & PRIVATE) != 0, number_of(&fields[TIME]), kind == EVENT
+        )
+        entries.append(new_tuple(entry_type, (
+            position, topics, bytes_of(&fields[OWN_ID]), frame,
+            extras_of(fields, control, extras_type),
+        )))
+    return entries
+
+
+def unpack_entries_1(buffer not None, entry_type not None):
+    """The entries of whole records of format 1. Raises ValueError. O(bytes)."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        return entries_of_1(<const char*>view.buf, view.len, entry_type)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef list entries_of_1(const char* buffer, Py_ssize_t end, object entry_type):
+    """Bytes behind the number (u32), milliseconds (u64), n (u64), flags, number of topics; topics
+    and own id behind their lengths (u16); the frame's body."""
+    cdef list entries = []
+    cdef Py_ssize_t at = 0
+    cdef Reader reader
+    cdef uint64_t ms, n
+    cdef uint8_t flags
+    cdef bytes own_id, body
+    while at < end:
+        next_record(buffer, &at, end, ENTRY_HEAD_1, &reader)
+        memcpy(&ms, reader.at, 8)
+        memcpy(&n, reader.at + 8, 8)
+        flags = <uint8_t>reader.at[16]
+        count = <uint8_t>reader.at[17]
+        reader.at += ENTRY_HEAD_1 - 4
+        topics = take_topics(&reader, count)
+        own_id = take_bytes(&reader) if flags & OWN_ID_1 else None
+        body = rest(&reader)
+        if ms > MS_MAX or flags & ~(PRIVATE | OWN_ID_1) or not ends_an_event(body):
+            raise damaged()
+        position = (<object>ms << N_BITS) | n
         frame = load_frame(body, position, (flags & PRIVATE) != 0)
-        entries.append(new_tuple(entry_type, (position, topics, own_id, frame)))
+        entries.append(new_tuple(entry_type, (position, topics, own_id, frame, None)))
     return entries
 
 
@@ -300,22 +519,25 @@ cdef list events_of(const char* buffer, Py_ssize_t end):
     cdef list events = []
     cdef Py_ssize_t at = 0
     cdef Reader reader
-    cdef uint32_t retry_ms
+    cdef uint32_t retry_ms, fields_bytes
+    cdef uint16_t spare
     cdef uint8_t flags
     while at < end:
-        next_record(buffer, &at, end, DRAFT_HEAD, &reader)
+        next_sealed(buffer, &at, end, DRAFT_HEAD, &reader)
         flags = <uint8_t>reader.at[0]
         count = <uint8_t>reader.at[1]
-        memcpy(&retry_ms, reader.at + 2, 4)
-        reader.at += DRAFT_HEAD - 4
-        if flags & ~(PRIVATE | OWN_ID | TYPE | UUID):
-            raise ValueError("a damaged record")
-        if count == 1 and not flags & (OWN_ID | TYPE) and is_simple(&reader) and (
+        memcpy(&spare, reader.at + 2, 2)
+        memcpy(&retry_ms, reader.at + 4, 4)
+        memcpy(&fields_bytes, reader.at + 8, 4)
+        reader.at += DRAFT_HEAD - RECORD_HEAD
+        if flags & ~(PRIVATE | UUID) or spare:
+            raise damaged()
+        if count == 1 and fields_bytes == 0 and is_simple(&reader) and (
             retry_ms == 0 or RETRY_LEAST <= retry_ms <= RETRY_MOST
         ):
             events.append(simple_event(&reader, flags, retry_ms))
         else:
-            events.append(any_event(&reader, flags, count, retry_ms))
+            events.append(any_event(&reader, flags, count, retry_ms, fields_bytes))
     return events
 
 
@@ -361,15 +583,17 @@ cdef object simple_event(Reader* reader, uint8_t flags, uint32_t retry_ms):
     return event
 
 
-cdef object any_event(Reader* reader, uint8_t flags, int count, uint32_t retry_ms):
+cdef object any_event(
+    Reader* reader, uint8_t flags, int count, uint32_t retry_ms, uint32_t fields_bytes
+):
+    cdef Field[TAGS] fields
     topics = take_topics(reader, count)
-    own_id = take_bytes(reader) if flags & OWN_ID else None
-    kind = take_bytes(reader) if flags & TYPE else None
+    take_fields(reader, fields_bytes, fields)
     return Event(
         topics,
         rest(reader),
-        kind,
-        own_id,
+        bytes_of(&fields[TYPE]),
+        bytes_of(&fields[OWN_ID]),
         retry_ms or None,
         private=(flags & PRIVATE) != 0,
         id_style="uuid" if flags & UUID else "position",

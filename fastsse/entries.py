@@ -2,12 +2,13 @@
 
 An event is encoded once, where it gets its position. From there on it is an `Entry`: what
 history, the stores and the workers of a node hand to each other, never its fields again. What is
-still to be committed travels as a draft. Both records are for our own processes and files: a
-record that was cut or damaged is refused, whoever can write them is trusted.
+still to be committed travels as a draft. Both records are for our own processes and files. Each
+has a checksum over all that it says, its position and topics too, so a record that was cut or
+damaged is refused; a process that can write them is trusted.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fastsse import _records
 from fastsse._core import Frame
@@ -17,32 +18,78 @@ from fastsse.events import Event
 from fastsse.positions import N_BITS, N_MASK, uuid_of_position
 
 __all__ = [
+    "DATA_BYTES",
+    "DATA_JSON",
+    "DATA_TEXT",
     "Entry",
+    "Extras",
     "encode_entries",
     "id_of",
     "pack_entry",
     "pack_events",
     "unpack_entries",
+    "unpack_entries_1",
     "unpack_events",
 ]
+
+# What `Extras.data_kind` says the publisher sent.
+DATA_TEXT: Final = 0
+DATA_JSON: Final = 1
+DATA_BYTES: Final = 2
+
+
+class Extras(NamedTuple):
+    """What an entry may say beside the required: the optional fields of entry format 2.
+
+    Attributes:
+        expires_ms: unix milliseconds from which on it is not sent any more.
+        event_type: the event's type, as the frame's `event:` line says it.
+        data_kind: DATA_TEXT, DATA_JSON or DATA_BYTES; None is text.
+        payload: the data as it was sent, where the frame's lines can't give it back.
+        key: the publisher's key against repeats.
+        meta: a JSON object.
+        trace: the trace context (W3C `traceparent`).
+        control: what a control entry says; None for an event.
+
+    The order is that of the tags in a record (`_records.pyx`); `control` is its body.
+    """
+
+    expires_ms: int | None = None
+    event_type: bytes | None = None
+    data_kind: int | None = None
+    payload: bytes | None = None
+    key: bytes | None = None
+    meta: bytes | None = None
+    trace: bytes | None = None
+    control: bytes | None = None
 
 
 class Entry(NamedTuple):
     """One committed event.
 
     `own_id` is the publisher's own, by which history finds the event too. `frame` is the event
-    encoded; its position is the entry's, and it says whether the event is private.
+    encoded; its position is the entry's, and it says when the event was published and whether it
+    is private. `extras` are the optional fields, None when there are none. A control entry's frame
+    is a comment, so that a stream that does not know the operation shows nothing.
     """
 
     position: int
     topics: tuple[str, ...]
     own_id: bytes | None
     frame: Frame
+    extras: Extras | None = None
 
 
-def encode_entries(positions: Sequence[int], events: Sequence[Event]) -> list[Entry]:
-    """Events that got their positions, encoded. O(bytes)."""
-    return _records.encode_entries(positions, events, Entry)
+def encode_entries(
+    positions: Sequence[int], events: Sequence[Event], times: int | list[int] | None = None
+) -> list[Entry]:
+    """Events that got their positions, encoded. O(bytes).
+
+    Arguments:
+        times: when they were published, in unix milliseconds: of all, or of each; None: at their
+            positions' milliseconds.
+    """
+    return _records.encode_entries(positions, events, times, Entry)
 
 
 def id_of(position: int, event: Event) -> bytes:
@@ -56,7 +103,12 @@ def id_of(position: int, event: Event) -> bytes:
 
 def unpack_entries(buffer: bytes | bytearray | memoryview) -> list[Entry]:
     """The entries of whole records. Raises ValueError when one is cut or damaged. O(bytes)."""
-    return _records.unpack_entries(buffer, Entry)
+    return _records.unpack_entries(buffer, Entry, Extras)
+
+
+def unpack_entries_1(buffer: bytes | bytearray | memoryview) -> list[Entry]:
+    """The same of records of format 1, which had no checksum: a damaged one may pass."""
+    return _records.unpack_entries_1(buffer, Entry)
 
 
 def pack_events(events: Sequence[Event]) -> bytes:

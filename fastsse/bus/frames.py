@@ -27,7 +27,7 @@ __all__ = [
     "texts",
 ]
 
-VERSION: Final = 2
+VERSION: Final = 3
 HEADER: Final = Struct("<IB")
 # How many of something follow.
 COUNT: Final = Struct("<I")

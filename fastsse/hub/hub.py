@@ -212,7 +212,7 @@ class Hub:
         by_name, intern = self.topics.by_name, self.topics.intern
         keep, hand_on = self.history.append, self.channels.publish
         heard_by_all = self.channels.of_everything
-        for _, names, own_id, frame in entries:
+        for _, names, own_id, frame, _ in entries:
             if len(names) == 1:
                 topic = by_name.get(names[0]) or intern(names[0])
                 keep(frame, (topic,), own_id)

@@ -53,7 +53,7 @@ class Older:
     def add(self, entries: Sequence[Entry]) -> None:
         """The next events. O(events and topics)."""
         by_name, logs, hold = self._topics.by_name, self.logs, self._hold
-        for position, names, own_id, frame in entries:
+        for position, names, own_id, frame, _ in entries:
             cost_bytes = frame.size + EVENT_COST_BYTES
             owners = []
             for name in names:

@@ -176,7 +176,7 @@ class Pages:
         rights = reader.rights
         frames = [
             frame
-            for position, topics, _, frame in stretch.entries
+            for position, topics, _, frame, _ in stretch.entries
             if position <= through
             and (not frame.private or (rights is not None and rights.covers_subscribe(topics)))
         ]

@@ -53,19 +53,19 @@ class Settling:
             of_all = max(surplus.values())
             self._history.evict(Evictions(surplus, of_all, self._topics.forgotten_through))
         intern, append = self._topics.intern, self._history.append
-        for position, names, own_id, frame in entries:
+        for position, names, own_id, frame, _ in entries:
             if len(names) > 1 or position > surplus.get(names[0], 0):
                 append(frame, tuple(map(intern, names)), own_id)
 
     def _surplus(self, entries: Sequence[Entry]) -> dict[str, int]:
         """Topics with more entries than are kept of them, each with the last of the first ones
         that are too many: of those before its first entry that other topics have too."""
-        busy = self._too_busy(Counter([names for _, names, _, _ in entries]))
+        busy = self._too_busy(Counter([entry.topics for entry in entries]))
         if not busy:
             return {}
         alone: dict[str, list[int]] = {name: [] for name in busy}
         met: set[str] = set()
-        for position, names, _, _ in entries:
+        for position, names, *_ in entries:
             if len(names) > 1:
                 met.update(names)
             elif names[0] in busy and names[0] not in met:

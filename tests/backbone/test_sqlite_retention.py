@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from fastsse.backbone.sqlite.batch import Batch
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.places import PlaceClock, place_of, position_of
+from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, PlaceClock, place_of, position_of
 from fastsse.backbone.sqlite.reading import Reading
 from fastsse.backbone.sqlite.retention import Retention
 from fastsse.backbone.sqlite.schema import open_reading
-from fastsse.backbone.sqlite.storing import EVENT_COST_BYTES, store_entries
+from fastsse.backbone.sqlite.storing import store_entries
 from fastsse.config import Config
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.events import Event

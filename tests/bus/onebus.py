@@ -91,7 +91,7 @@ class End:
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         self.entries += entries
-        for _, names, own_id, frame in entries:
+        for _, names, own_id, frame, _ in entries:
             self.history.append(frame, tuple(map(self._topics.intern, names)), own_id)
 
 

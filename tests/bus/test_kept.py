@@ -36,7 +36,7 @@ def test_it_keeps_the_same_as_a_worker(batches: list[list[list[str]]], look: lis
         entries = encode_entries(range(first, first + len(events)), events)
         first += len(events)
         kept.keep(entries)
-        for _, names, own_id, frame in entries:
+        for _, names, own_id, frame, _ in entries:
             history.append(frame, tuple(map(topics.intern, names)), own_id)
         if looked_at:
             assert kept.history.events <= history.events

@@ -1,17 +1,21 @@
 """Records bring back what was packed, to the last byte, and nothing that was cut or damaged."""
 
-import contextlib
+import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsse._records import crc32c
 from fastsse.entries import (
+    DATA_JSON,
+    Extras,
     encode_entries,
     id_of,
     pack_entry,
     pack_events,
     unpack_entries,
+    unpack_entries_1,
     unpack_events,
 )
 from fastsse.events import Event
@@ -72,13 +76,128 @@ def test_records_that_were_cut_are_refused_wherever_they_were() -> None:
 
 
 @given(st.data())
-def test_a_damaged_record_is_an_entry_or_a_value_error(data: st.DataObject) -> None:
+def test_a_record_with_any_flipped_bits_is_refused(data: st.DataObject) -> None:
     record = bytearray(pack_entry(encode_entries(POSITIONS[:1], EVENTS[:1])[0]))
     drafts = bytearray(pack_events(EVENTS))
     for buffer, unpack in ((record, unpack_entries), (drafts, unpack_events)):
-        buffer[data.draw(st.integers(0, len(buffer) - 1))] = data.draw(st.integers(0, 255))
-        with contextlib.suppress(ValueError):
+        bits = st.lists(st.integers(0, len(buffer) * 8 - 1), min_size=1, max_size=20, unique=True)
+        for bit in data.draw(bits):
+            buffer[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match="record"):
             unpack(buffer)
+
+
+def test_every_single_flipped_bit_is_found() -> None:
+    record = pack_entry(encode_entries(POSITIONS[:1], [Event("a", "b", private=True)])[0])
+    for bit in range(len(record) * 8):
+        damaged = bytearray(record)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match="record"):
+            unpack_entries(damaged)
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_bytes_that_are_no_record_are_refused(noise: bytes, is_sealed: bool) -> None:
+    """Also those whose length and checksum are right: absurd numbers in them are read as such."""
+    if is_sealed:
+        noise = sealed(noise)
+    for unpack in (unpack_entries, unpack_events, unpack_entries_1):
+        try:
+            unpack(noise)
+        except ValueError:
+            continue
+        assert not noise or is_sealed
+
+
+def sealed(body: bytes) -> bytes:
+    """A record of any content with its length and checksum."""
+    return struct.pack("<II", 4 + len(body), crc32c(body)) + body
+
+
+def entry_of(fields: bytes, fields_bytes: int | None = None) -> bytes:
+    """An entry's record with these bytes for its fields."""
+    size = len(fields) if fields_bytes is None else fields_bytes
+    head = struct.pack("<QQBBBBI", 5, 7, 0, 0, 1, 0, size)
+    return sealed(head + b"\1\0a" + fields + b"data: x\n\n")
+
+
+def field(tag: int, value: bytes, size: int | None = None) -> bytes:
+    return struct.pack("<BI", tag, len(value) if size is None else size) + value
+
+
+def test_fields_of_unknown_tags_are_skipped() -> None:
+    (entry,) = unpack_entries(entry_of(field(2, b"mine") + field(77, b"?") + field(255, b"")))
+    assert (entry.position, entry.topics, entry.own_id) == ((5 << 64) | 7, ("a",), b"mine")
+    assert entry.extras is None
+    assert entry.frame.body == b"data: x\n\n"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        entry_of(field(2, b"a") + field(2, b"b")),  # A tag stands twice.
+        entry_of(field(3, b"12345678") + field(2, b"b")),  # Tags fall.
+        entry_of(field(0, b"")),
+        entry_of(field(1, b"1234567")),  # A number of seven bytes.
+        entry_of(field(2, b"a", size=0xFFFFFFFF)),
+        entry_of(field(2, b"a", size=2)),
+        entry_of(b"\2\0"),
+        entry_of(b"", fields_bytes=0xFFFFFFFF),
+        sealed(struct.pack("<QQBBBBI", 1 << 63, 7, 0, 0, 1, 0, 0) + b"\1\0a\n\n"),
+        sealed(struct.pack("<QQBBBBI", 5, 7, 2, 0, 1, 0, 0) + b"\1\0a\n\n"),  # Unknown kind.
+        sealed(struct.pack("<QQBBBBI", 5, 7, 0, 2, 1, 0, 0) + b"\1\0a\n\n"),  # Unknown flag.
+        sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 0, 0, 0) + b"\n\n"),  # No topic.
+        sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 1, 0, 0) + b"\xff\xff"),
+        sealed(struct.pack("<QQBBBBI", 5, 7, 0, 0, 1, 0, 0) + b"\1\0a"),  # No blank line.
+    ],
+)
+def test_sealed_records_that_say_what_cannot_be_are_refused(record: bytes) -> None:
+    with pytest.raises(ValueError, match="record"):
+        unpack_entries(record)
+
+
+def test_optional_fields_come_back_as_they_were() -> None:
+    (plain,) = encode_entries(POSITIONS[:1], [Event("a", "x", id="mine", private=True)])
+    extras = Extras(1 << 60, b"tick", DATA_JSON, b"\0raw", b"key", b"{}", b"00-ab-cd-01")
+    for sent in (extras, Extras(meta=b""), Extras(control=b"end"), Extras(7, control=b"")):
+        entry = plain._replace(extras=sent)
+        (again,) = unpack_entries(pack_entry(entry))
+        assert again.extras == sent
+        assert again[:3] == entry[:3]
+        assert again.frame.private
+        is_control = sent.control is not None
+        assert again.frame.events == (0 if is_control else 1)
+        assert again.frame.body == (b":\n\n" if is_control else entry.frame.body)
+
+
+def test_the_time_is_kept_apart_from_the_position() -> None:
+    position = position_at(10_000) + 1
+    entries = encode_entries([position, position + 1], [Event("a")] * 2, [10_000, 9_000])
+    assert [entry.frame.time_ms for entry in entries] == [10_000, 9_000]
+    assert [entry.frame.lead_ms for entry in entries] == [0, 1_000]
+    packed = list(map(pack_entry, entries))
+    again = unpack_entries(b"".join(packed))
+    assert [entry.frame.time_ms for entry in again] == [10_000, 9_000]
+    assert len(packed[1]) - len(packed[0]) == 13, "a time costs bytes only where it is apart"
+    (same_time,) = encode_entries([position], [Event("a")], 8_000)
+    assert same_time.frame.time_ms == 8_000
+    with pytest.raises(ValueError, match="times"):
+        encode_entries([position], [Event("a")], [1, 2])
+
+
+def test_records_of_format_1_are_read() -> None:
+    private = (
+        b"\x27\0\0\0" + struct.pack("<QQBB", 5, 7, 3, 2) + b"\1\0a\2\0bc" + b"\4\0minedata: x\n\n"
+    )
+    private = struct.pack("<I", len(private) - 4) + private[4:]
+    (entry,) = unpack_entries_1(private)
+    assert entry[:3] == ((5 << 64) | 7, ("a", "bc"), b"mine")
+    assert (entry.frame.private, entry.frame.time_ms, entry.extras) == (True, 5, None)
+    for end in range(1, len(private)):
+        with pytest.raises(ValueError, match="record"):
+            unpack_entries_1(private[:end])
+    with pytest.raises(ValueError, match="record"):
+        unpack_entries(private)
 
 
 def test_a_draft_is_validated_again() -> None:
@@ -89,7 +208,38 @@ def test_a_draft_is_validated_again() -> None:
         (b"abc", b"\xffbc", "decode"),
     ):
         with pytest.raises(ValueError, match=why):
+            unpack_events(sealed(record[8:].replace(whole, broken)))
+        with pytest.raises(ValueError, match="record"):
             unpack_events(record.replace(whole, broken))
+
+
+# RFC 3720 B.4, and the check value of the polynomial's catalogue.
+CRC32C = [
+    (b"", 0),
+    (b"123456789", 0xE3069283),
+    (bytes(32), 0x8A9136AA),
+    (b"\xff" * 32, 0x62A8AB43),
+    (bytes(range(32)), 0x46DD794E),
+    (bytes(reversed(range(32))), 0x113FDB5C),
+    (
+        bytes.fromhex(
+            "01c00000" + "00000000" * 3 + "14000000" + "00000400" + "00000014" + "00000018"
+            "28000000" + "00000000" + "02000000" + "00000000"
+        ),
+        0xD9963A56,
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "crc"), CRC32C)
+def test_the_checksum_is_crc_32c(data: bytes, crc: int) -> None:
+    assert crc32c(data) == crc
+    assert crc32c(data, by_table=True) == crc
+
+
+@given(st.binary(max_size=100), st.integers(0, 9))
+def test_the_checksum_is_the_same_with_and_without_the_instruction(data: bytes, at: int) -> None:
+    assert crc32c(memoryview(data)[at:]) == crc32c(data[at:], by_table=True)
 
 
 def test_the_id_is_the_publishers_the_position_or_the_position_as_a_uuid() -> None:

@@ -37,7 +37,7 @@ class Kept:
         self.history = History(self.topics, CONFIG.history_total, START)
 
     def add(self, entries: Sequence[Entry]) -> None:
-        for _, topics, own_id, frame in entries:
+        for _, topics, own_id, frame, _ in entries:
             self.history.append(frame, tuple(map(self.topics.intern, topics)), own_id)
 
     def forget(self) -> None:

@@ -7,10 +7,9 @@ from typing import Final
 
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.lease import may_have_lost
-from fastsse.backbone.sqlite.places import place_of
-from fastsse.backbone.sqlite.schema import State, open_reading, read_state
-from fastsse.backbone.sqlite.storing import EVENT_COST_BYTES
-from fastsse.entries import Entry, unpack_entries
+from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
+from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
+from fastsse.entries import Entry
 from fastsse.events import as_header_value
 
 __all__ = ["Report", "check"]
@@ -97,13 +96,14 @@ def _problems(connection: sqlite3.Connection, state: State) -> Iterator[str]:
 def _problems_of_events(connection: sqlite3.Connection, state: State) -> Iterator[str]:
     events = total_bytes = 0
     kept = 0
+    unpack = unpacker(connection)
     for place, own_id, record in connection.execute(
         "SELECT place, own_id, record FROM event ORDER BY place"
     ):
         events += 1
         total_bytes += len(record) + EVENT_COST_BYTES
         try:
-            (entry,) = unpack_entries(record)
+            (entry,) = unpack(record)
         except ValueError as error:
             yield f"the event at place {place} can't be read: {error}"
             continue

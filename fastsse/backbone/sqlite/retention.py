@@ -14,8 +14,7 @@ from itertools import islice
 from typing import Final
 
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.places import place_of
-from fastsse.backbone.sqlite.storing import EVENT_COST_BYTES
+from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
 from fastsse.backbone.sqlite.topicrows import TopicRow
 from fastsse.config import TopicLimits
 from fastsse.entries import unpack_entries

@@ -7,6 +7,12 @@ Tables:
     publish: the publishers' keys of the batches of late, so that one sent again is known.
     state: one row about the whole; see `State`.
     desk: what desks keep over restarts.
+    meta: further values about the whole, by name.
+    time_mark: where positions ran ahead of the clock, which time belongs to which place.
+
+Version 2 has records of entry format 2, `meta` and `time_mark`; a file of version 1 is upgraded
+when it is opened for writing (`upgrading.py`). A record of no bytes stands for an event that was
+lost: readers are told a gap there.
 
 A connection for writing is used by one thread at a time, and so is one for reading.
 """
@@ -18,6 +24,8 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
+from fastsse.backbone.sqlite.upgrading import NEW_TABLES, upgrade
+from fastsse.entries import Entry, unpack_entries, unpack_entries_1
 
 __all__ = [
     "Connect",
@@ -26,13 +34,14 @@ __all__ = [
     "open_reading",
     "open_writing",
     "read_state",
+    "unpacker",
     "versions",
 ]
 
 Connect = Callable[..., sqlite3.Connection]
 
 APPLICATION_ID: Final = 0x46535345
-VERSION: Final = 1
+VERSION: Final = 2
 # For another program that holds the file for a moment, such as the sqlite3 shell.
 BUSY_TIMEOUT_MS: Final = 1_000
 WRITE_CACHE_KIB: Final = 32 * 1024
@@ -148,6 +157,12 @@ def read_state(connection: sqlite3.Connection) -> State:
     return State(*row)
 
 
+def unpacker(connection: sqlite3.Connection) -> Callable[[bytes], list[Entry]]:
+    """What reads the records of a file: one that nothing has opened for writing since the program
+    was upgraded has those of version 1."""
+    return unpack_entries_1 if versions(connection)[1] == 1 else unpack_entries
+
+
 def versions(connection: sqlite3.Connection) -> tuple[int, int]:
     """Whose file it is, and which version of ours."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -182,6 +197,8 @@ def _prepare_writing(connection: sqlite3.Connection, path: str, start: int) -> N
     connection.execute("PRAGMA secure_delete = OFF")
     connection.execute(f"PRAGMA cache_size = {-WRITE_CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
+    if versions(connection)[1] < VERSION:
+        upgrade(connection, path, VERSION)
     # A write that changes nothing shows a file that can only be read.
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
@@ -196,7 +213,7 @@ def _make(connection: sqlite3.Connection, start: int) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in _TABLES.split(";\n"):
+        for statement in (_TABLES + NEW_TABLES).split(";\n"):
             if statement.strip():
                 connection.execute(statement)
         row = State(start, start, start, 0, 0, 1, "", "")

@@ -2,21 +2,17 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from fastsse.backbone.sqlite.batch import Batch, Key
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.places import place_of, position_of
+from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
 from fastsse.backbone.sqlite.statements import insert
 from fastsse.backbone.sqlite.topicrows import TopicRow
 from fastsse.entries import Entry, pack_entry
 from fastsse.events import as_header_value
 
-__all__ = ["EVENT_COST_BYTES", "mark_repeats", "rows_of", "store_entries", "store_keys", "take_out"]
-
-# What an event costs in the file beside its record: its place in two trees, and what pages leave
-# empty. Measured with `python -m bench.stored`.
-EVENT_COST_BYTES: Final = 48
+__all__ = ["mark_repeats", "rows_of", "store_entries", "store_keys", "take_out"]
 
 
 def mark_repeats(connection: sqlite3.Connection, batches: Sequence[Batch]) -> None:

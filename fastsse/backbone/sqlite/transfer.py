@@ -15,9 +15,9 @@ import orjson
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
-from fastsse.backbone.sqlite.schema import State, open_reading, read_state
+from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
 from fastsse.backbone.sqlite.storing import rows_of, store_entries
-from fastsse.entries import Entry, encode_entries, pack_entry, unpack_entries
+from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event, check_topic
 from fastsse.positions import format_position, parse_position, uuid_of_position
@@ -55,8 +55,9 @@ def export_lines(path: str) -> Iterator[bytes]:
         topics = "SELECT name, evicted_through FROM topic ORDER BY number"
         for name, evicted_through in connection.execute(topics):
             yield orjson.dumps({"topic": name, "evicted_through": _text(evicted_through)})
+        unpack = unpacker(connection)
         for (record,) in connection.execute("SELECT record FROM event ORDER BY place"):
-            yield orjson.dumps(_fields(unpack_entries(record)[0]))
+            yield orjson.dumps(_fields(unpack(record)[0]))
     except (sqlite3.Error, ValueError) as error:
         raise HistoryError(path, f"can't be read: {error}") from error
     finally:
