@@ -157,6 +157,7 @@ _COPIED: Final = (
     (socket.SOL_SOCKET, socket.SO_REUSEPORT),
     (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
     (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT),
 )

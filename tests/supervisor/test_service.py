@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from fastsse.client import Publisher, listen
+from fastsse.config import Config
+from fastsse.supervisor.sockets import open_for_workers
 from tests.http.raw import get, opened
 from tests.supervisor.service import gone
 
@@ -212,3 +214,56 @@ async def test_idle_worker_has_little_memory_of_its_own(serve) -> None:
         sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
         own_bytes = 1024 * (sizes["Private_Clean"] + sizes["Private_Dirty"])
         assert own_bytes <= 10 * 1024 * 1024
+
+
+async def test_streams_of_clients_that_connect_before_they_ask_cost_at_most_128_bytes(
+    serve,
+) -> None:
+    count, burst = 6_000, 1_500
+    service = await serve()
+    pid, port = service.process.pid, int(service.url.rpartition(":")[2])
+    clients: list[socket.socket] = []
+    try:
+        await _subscribe(clients, port, 200)  # What is needed once only.
+        before = _anonymous_bytes(pid)
+        for _ in range(count // burst):
+            await _subscribe(clients, port, burst)
+        grown_bytes = _anonymous_bytes(pid) - before
+    finally:
+        for client in clients:
+            client.close()
+    assert grown_bytes <= 128 * count
+
+
+def test_every_worker_accepts_a_connection_only_when_its_request_is_there() -> None:
+    workers = open_for_workers(Config(port=0), 3)
+    try:
+        sockets = {sock for worker in workers for sock in worker.main}
+        assert len(sockets) == 3
+        options = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) for sock in sockets]
+        assert all(options)
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def _anonymous_bytes(pid: int) -> int:
+    """A process's share of memory that no file backs, as the kernel counts it."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+
+
+async def _subscribe(clients: list[socket.socket], port: int, count: int) -> None:
+    """Opens streams of one topic, connecting all before the first of them sends its request."""
+    loop = asyncio.get_running_loop()
+    begun = len(clients)
+    for _ in range(count):
+        clients.append(socket.socket())
+        clients[-1].setblocking(False)
+        await loop.sock_connect(clients[-1], ("127.0.0.1", port))
+    for client in clients[begun:]:
+        await loop.sock_sendall(client, get("/events?topic=t"))
+    for client in clients[begun:]:
+        received = b""
+        while b"\n\n" not in received:
+            received += await loop.sock_recv(client, 4096)
