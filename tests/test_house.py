@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "fastsse"
 # From the ground up: a room may lean on its own floor and on those below it.
 FLOORS = [
-    {"version", "errors", "units", "stamp", "_core", "facts", "jsontext", "auth.keys", "programs"},
+    {"version", "errors", "units", "stamp", "_core", "facts", "jsontext", "programs"}
+    | {"auth.keys", "auth.roca"},
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
     {"entries", "_records"},

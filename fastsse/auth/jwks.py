@@ -1,7 +1,9 @@
 """Key sets (RFC 7517 §5): keys that an issuer publishes and rotates.
 
-A set is read again when it is old, and when a token names a key that it lacks. What tokens name
-can't make it be read more often than once in a pause: names that were looked for and not found
+A set is read again every five minutes, whether tokens come or not, so a key that was withdrawn
+verifies for ten minutes at most while the issuer can be reached. It is also read again for a token
+that names a key that is not in the set, and for one whose signature is of no key in it. Tokens
+can't cause more than one reading in a pause: names and tokens that were looked for without success
 are remembered, others wait for the next reading. The address is the configuration's alone;
 nothing of a token is put into it, and redirects are not followed.
 """
@@ -15,7 +17,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from fastsse.auth.keys import Key, key_of_jwk
+from fastsse.auth.keys import Key, WeakKey, key_of_jwk
 from fastsse.errors import FastsseError, Refused
 from fastsse.log import get_logger
 
@@ -28,15 +30,30 @@ KEYS_MAX: Final = 100
 _TRIED_MAX: Final = 16
 PAUSE_S: Final = 5.0
 REFRESH_S: Final = 300.0
-# Without a successful reading for so long the keys count no more.
+# A reading that failed is tried again after so long.
+RETRY_S: Final = 30.0
+# Keys of this age verify nothing before another reading was tried: the timer was late, or the
+# machine slept.
+OVERDUE_S: Final = 600.0
+# While the issuer can't be reached its keys are believed for so long.
 STALE_S: Final = 24 * 3600.0
 FETCH_TIMEOUT_S: Final = 5.0
 _MISSING_S: Final = 60.0
 _MISSING_MAX: Final = 1_000
 _WAITING_MAX: Final = 1_000
+# Those of them that wait because of their signature. Above it a token is refused at once, so that
+# forged ones don't take the places of tokens that name a new key.
+_UNSIGNED_MAX: Final = 100
 _FILE_LOOK_S: Final = 5.0
+# What the generation is while the keys are overdue: it makes remembered tokens ask again.
+_OVERDUE_GENERATION: Final = -1
 
 Resume = Callable[[FastsseError | None], None]
+
+
+def boottime_s() -> float:
+    """Seconds since the machine started; a machine that sleeps does not stop it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class KeysMissing(FastsseError):
@@ -61,6 +78,10 @@ class KeySet(Protocol):
     def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """The keys that may have signed such a token. Raises KeysMissing."""
 
+    def look_again(self, token: bytes) -> bool:
+        """Whether the keys may be others now, for a token that none of those found has signed;
+        `token` is its digest. Raises KeysMissing."""
+
     def close(self) -> None:
         """Ends what is under way."""
 
@@ -75,7 +96,16 @@ def read_key_set(raw: bytes, algorithms: Sequence[str]) -> list[Key]:
         raise ValueError('it is no JSON object with a list "keys"')
     if len(keys) > KEYS_MAX:
         raise ValueError(f"it has more than {KEYS_MAX} keys")
-    return [key for jwk in keys if (key := key_of_jwk(jwk, algorithms)) is not None]
+    return [key for jwk in keys if (key := _usable(jwk, algorithms)) is not None]
+
+
+def _usable(jwk: object, algorithms: Sequence[str]) -> Key | None:
+    try:
+        return key_of_jwk(jwk, algorithms)
+    except WeakKey as error:
+        kid = jwk.get("kid") if isinstance(jwk, dict) else None
+        log.warning("A key of the key set is refused.", kid=kid, must_be=str(error))
+        return None
 
 
 def _matching(keys: Sequence[Key], algorithm: str, kid: str | None) -> Sequence[Key]:
@@ -86,7 +116,8 @@ def _matching(keys: Sequence[Key], algorithm: str, kid: str | None) -> Sequence[
 
 
 class FileKeySet:
-    """A key set in a file, which is looked at when a name is unknown, and every five seconds.
+    """A key set in a file. The file is looked at when a name or a signature is unknown, and for any
+    token when the last look is five seconds old.
 
     Raises OSError or ValueError when it can't be read at first; later the keys stay then.
     """
@@ -100,16 +131,25 @@ class FileKeySet:
         self._looked_s = now_s()
         self._seen = self._stamp()
         self._keys = self._read()
-        self.generation = 0
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """As KeySet. Looks at the file when that is due, also for tokens that are remembered."""
+        if self._now_s() - self._looked_s >= _FILE_LOOK_S:
+            self._look()
+        return self._generation
 
     def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """As KeySet; never raises KeysMissing."""
-        if self._now_s() - self._looked_s >= _FILE_LOOK_S:
-            self._look()
         found = _matching(self._keys, algorithm, kid)
         if not found and self._look():
             found = _matching(self._keys, algorithm, kid)
         return found
+
+    def look_again(self, token: bytes) -> bool:
+        """As KeySet; never raises KeysMissing."""
+        return self._look()
 
     def close(self) -> None:
         """Nothing is under way."""
@@ -126,7 +166,7 @@ class FileKeySet:
             log.warning("The key set can't be read; its keys stay.", reason=str(error))
             return False
         self._seen = stamp
-        self.generation += 1
+        self._generation += 1
         return True
 
     def _stamp(self) -> tuple[int, int, int]:
@@ -145,7 +185,7 @@ class FetchedKeySet:
         url: where it is; only the configuration says so.
         algorithms: that its keys may be used for.
         pause_s: the least time between two readings.
-        now_s: a clock that only goes on.
+        now_s: a clock that only goes forward, and counts the time that the machine sleeps.
     """
 
     def __init__(
@@ -153,7 +193,7 @@ class FetchedKeySet:
         url: str,
         algorithms: Sequence[str],
         pause_s: float = PAUSE_S,
-        now_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] = boottime_s,
     ) -> None:
         self._url = url
         self._algorithms = algorithms
@@ -162,52 +202,78 @@ class FetchedKeySet:
         self._context = ssl.create_default_context() if url.startswith("https:") else None
         self._loop = asyncio.get_running_loop()
         self._keys: list[Key] = []
-        self._read_s: float | None = None  # When it was last read with success,
-        self._tried_s = now_s()  # and at all.
-        self._missing: dict[str, float] = {}
-        self._waiting: list[tuple[str | None, Resume]] = []
+        self._raw = b""
+        self._read_s: float | None = None  # When a reading last succeeded,
+        self._begun_s = self._ended_s = now_s()  # and when the last one began and ended.
+        self._missing: dict[str | bytes, float] = {}
+        self._waiting: list[tuple[str | bytes | None, Resume]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self.generation = 0
+        self._generation = 0
         self._begin()
+
+    @property
+    def generation(self) -> int:
+        """As KeySet."""
+        return _OVERDUE_GENERATION if self._is_overdue(self._now_s()) else self._generation
 
     def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """As KeySet."""
         now_s = self._now_s()
-        age_s = STALE_S if self._read_s is None else now_s - self._read_s
-        if age_s >= STALE_S:
+        if not self._is_believed(now_s) or self._is_overdue(now_s):
             raise KeysMissing(lambda resume: self._wait(None, resume))
-        if age_s >= REFRESH_S:
-            self._schedule()
         found = _matching(self._keys, algorithm, kid)
-        if found or kid is None or now_s < self._missing.get(kid, 0.0):
+        if found or kid is None or self._was_missed(kid):
             return found
         raise KeysMissing(lambda resume: self._wait(kid, resume))
 
+    def look_again(self, token: bytes) -> bool:
+        """As KeySet; never returns True, since a reading has to be waited for."""
+        unsigned = sum(type(name) is bytes for name, _ in self._waiting)
+        if self._was_missed(token) or unsigned >= _UNSIGNED_MAX:
+            return False
+        raise KeysMissing(lambda resume: self._wait(token, resume))
+
     def close(self) -> None:
-        """Ends what is under way; whoever waits is told so."""
+        """Ends what is under way; requests that wait are refused."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
         self._resume(Refused("keys", 1))
 
-    def _wait(self, kid: str | None, resume: Resume) -> None:
+    def _is_believed(self, now_s: float) -> bool:
+        return self._read_s is not None and now_s - self._read_s < STALE_S
+
+    def _is_overdue(self, now_s: float) -> bool:
+        """Whether the keys are old, and no reading was tried that could have renewed them."""
+        age_s = now_s - (self._read_s or 0.0)
+        return age_s >= OVERDUE_S and now_s - self._ended_s >= REFRESH_S
+
+    def _was_missed(self, name: str | bytes) -> bool:
+        """Whether the set was just read because of this name or token."""
+        return self._now_s() < self._missing.get(name, 0.0)
+
+    def _wait(self, name: str | bytes | None, resume: Resume) -> None:
         if len(self._waiting) >= _WAITING_MAX:
             resume(Refused("keys", 1))
             return
-        self._waiting.append((kid, resume))
-        self._schedule()
+        self._waiting.append((name, resume))
+        if self._task is None:
+            self._read_in(max(0.0, self._begun_s + self._pause_s - self._now_s()))
 
-    def _schedule(self) -> None:
-        """Has the set read as soon as the pause allows, unless that is under way."""
-        if self._task is None and self._timer is None:
-            delay_s = max(0.0, self._tried_s + self._pause_s - self._now_s())
-            self._timer = self._loop.call_later(delay_s, self._begin)
+    def _read_in(self, delay_s: float) -> None:
+        """Has the set read after so long, or when that was already going to be, if it is sooner."""
+        due_s = self._loop.time() + delay_s
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due_s, self._begin)
 
     def _begin(self) -> None:
         self._timer = None
-        self._tried_s = self._now_s()
+        self._begun_s = self._now_s()
         self._task = self._loop.create_task(self._read())
 
     async def _read(self) -> None:
@@ -222,6 +288,8 @@ class FetchedKeySet:
             error = Refused("keys", max(1, round(self._pause_s)))
             log.warning("The key set can't be fetched.", reason=_reason(failure))
         self._task = None
+        self._ended_s = self._now_s()
+        self._read_in(REFRESH_S if error is None else RETRY_S)
         self._resume(error)
 
     async def _fetch(self) -> bytes:
@@ -240,25 +308,30 @@ class FetchedKeySet:
             return raw
 
     def _take(self, raw: bytes) -> None:
-        keys = read_key_set(raw, self._algorithms)
-        if not keys:
-            raise ValueError("none of its keys can be used here")
-        self._keys = keys
+        """Takes the keys; what tokens gave is forgotten only when they became others."""
+        if raw != self._raw:
+            keys = read_key_set(raw, self._algorithms)
+            if not keys:
+                raise ValueError("none of its keys can be used here")
+            self._keys, self._raw = keys, raw
+            self._generation += 1
         self._read_s = self._now_s()
-        self.generation += 1
 
     def _resume(self, error: FastsseError | None) -> None:
-        """Tells all who wait; remembers the names that were not found."""
+        """Resumes all that wait; remembers names and tokens that the set was read for.
+
+        What waits only because the keys are old goes on with them when they are still believed.
+        """
         waiting, self._waiting = self._waiting, []
-        until_s = self._now_s() + _MISSING_S
-        for kid, _ in waiting:
-            if error is None and kid is not None:
-                self._missing.pop(kid, None)
-                self._missing[kid] = until_s
+        now_s = self._now_s()
+        for name, _ in waiting:
+            if error is None and name is not None:
+                self._missing.pop(name, None)
+                self._missing[name] = now_s + _MISSING_S
         while len(self._missing) > _MISSING_MAX:
             del self._missing[next(iter(self._missing))]
-        for _, resume in waiting:
-            resume(error)
+        for name, resume in waiting:
+            resume(None if name is None and self._is_believed(now_s) else error)
 
 
 def _reason(failure: Exception) -> str:

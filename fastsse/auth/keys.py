@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fastsse.auth.roca import has_roca_weakness
+
 if TYPE_CHECKING:
     from jwt.algorithms import Algorithm
 
@@ -21,6 +23,7 @@ __all__ = [
     "ASYMMETRIC",
     "BadKey",
     "Key",
+    "WeakKey",
     "check_key",
     "key_of_jwk",
     "read_key",
@@ -48,6 +51,10 @@ PATH_STARTS: Final = ("/", "./", "../")
 
 class BadKey(ValueError):
     """A key that can't be used. Its text completes "must be …" and holds nothing of the key."""
+
+
+class WeakKey(BadKey):
+    """A key that anyone can compute the private half of."""
 
 
 class Key:
@@ -183,12 +190,15 @@ def _public_key(pem: bytes) -> Any:
 
 
 def _kinds_of(public: Any) -> tuple[str, ...]:
-    """The algorithms of a public key's kind. Raises BadKey for a kind or size not to be used."""
+    """The algorithms of a public key's kind. Raises BadKey for a kind or size not to be used, and
+    WeakKey."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
     if isinstance(public, rsa.RSAPublicKey):
         if not _RSA_BITS <= public.key_size <= _RSA_BITS_MAX:
             raise BadKey(f"an RSA key of {_RSA_BITS} to {_RSA_BITS_MAX} bits")
+        if has_roca_weakness(public.public_numbers().n):
+            raise WeakKey("an RSA key without the ROCA weakness (CVE-2017-15361); make another")
         return _RSA
     if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _CURVES:
         return (_CURVES[public.curve.name],)
@@ -213,7 +223,8 @@ def signing_key(raw: bytes, algorithms: Sequence[str] = ()) -> tuple[Any, str]:
 
 def key_of_jwk(jwk: Any, algorithms: Sequence[str]) -> Key | None:
     """The key of a key set's member (RFC 7517 §4), or None when it is not one to verify with:
-    symmetric, for encryption, of another kind, too short, malformed, or not allowed here."""
+    symmetric, for encryption, of another kind, too short, malformed, or not allowed here. Raises
+    WeakKey."""
     from jwt.exceptions import PyJWTError
 
     if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP"):
@@ -228,6 +239,8 @@ def key_of_jwk(jwk: Any, algorithms: Sequence[str]) -> Key | None:
         public: Any = type(_algorithms()[family]).from_jwk(jwk)
         public = public.public_key() if hasattr(public, "private_bytes") else public
         possible = _kinds_of(public)
+    except WeakKey:
+        raise
     except (PyJWTError, ValueError, TypeError, KeyError):
         return None
     chosen = [name for name in possible if name in algorithms and named in (None, name)]

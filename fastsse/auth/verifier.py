@@ -51,10 +51,23 @@ class KeyRing:
             raise Unauthorised(f"The token's alg is not accepted here; {allowed} is.")
         key = _signer(self._keys, token, now_s)
         if key is None and self.key_set and token.algorithm in self._set_algorithms:
-            key = _signer(self.key_set.find(token.algorithm, token.kid), token, now_s)
+            key = self._of_set(self.key_set, token, now_s)
         if key is None:
             raise Unauthorised("The token's signature is of no key that is valid here.")
         return key
+
+    def _of_set(self, key_set: KeySet, token: Token, now_s: float) -> Key | None:
+        """The key of the set. Issuers rotate keys that have no name, and reuse names; a name that
+        is not there was looked for by `find`."""
+        found = key_set.find(token.algorithm, token.kid)
+        key = _signer(found, token, now_s)
+        if key is None and (found or token.kid is None) and key_set.look_again(_digest(token)):
+            key = _signer(key_set.find(token.algorithm, token.kid), token, now_s)
+        return key
+
+
+def _digest(token: Token) -> bytes:
+    return blake2b(token.signed + token.signature, digest_size=16).digest()
 
 
 def _signer(keys: Sequence[Key], token: Token, now_s: float) -> Key | None:
@@ -144,9 +157,11 @@ class Verifier:
         if ring is None:
             raise Unauthorised("There is no key for subscribers' tokens here.")
         memory = self._memories[side]
-        if ring.key_set is not None and ring.key_set.generation != memory.generation:
-            memory.clear()
-            memory.generation = ring.key_set.generation
+        if ring.key_set is not None:
+            generation = ring.key_set.generation
+            if generation != memory.generation:
+                memory.clear()
+                memory.generation = generation
         # One that is too long is refused before its bytes are looked at.
         name = memory.name(raw[: TOKEN_MAX_BYTES + 1])
         rights = memory.get(name, now_s)
@@ -168,7 +183,7 @@ class Verifier:
         return memory.until_s(memory.name(raw[: TOKEN_MAX_BYTES + 1]))
 
     def generation(self, side: Side) -> int:
-        """Another number whenever tokens of a side have to be verified anew."""
+        """Another number whenever tokens of a side have to be verified again."""
         key_set = self._rings[side].key_set
         return self._forgotten if key_set is None else self._forgotten + key_set.generation
 
@@ -178,7 +193,7 @@ class Verifier:
         return sum(map(len, self._memories.values()))
 
     def forget(self) -> None:
-        """Verifies everything anew."""
+        """Has every token verified again."""
         self._forgotten += 1
         for memory in self._memories.values():
             memory.clear()

@@ -169,7 +169,8 @@ ADVICE: dict[str, Advice] = {
     ),
     "jwks_url": Advice(
         "not to be reached: 503 for publishers, and subscribers are told to come later",
-        '"The key set can\'t be fetched" in the log',
+        '"The key set can\'t be fetched" in the log; it is read every 5 minutes, and again 30 s '
+        "after a failure",
     ),
     "jwt_audience": Advice("401 that names aud: tokens are made for another address", _TOKEN),
     "jwt_issuer": Advice("401 that names iss", _TOKEN),

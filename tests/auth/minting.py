@@ -5,6 +5,8 @@ import hmac
 import time
 from base64 import urlsafe_b64encode
 from functools import cache
+from math import prod
+from random import Random
 from typing import Any
 
 import orjson
@@ -62,6 +64,38 @@ def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
 @cache
 def other_rsa_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
+
+
+@cache
+def roca_key() -> rsa.RSAPrivateKey:
+    """A key of 2048 bits whose primes have the structure of CVE-2017-15361."""
+    product = prod(_first_primes(126))
+    generator = Random(15361)  # Not for keys, but this one is to be the same in each run.
+    p, q = (_weak_prime(product, generator) for _ in range(2))
+    d = pow(65537, -1, (p - 1) * (q - 1))
+    numbers = rsa.RSAPublicNumbers(65537, p * q)
+    exponents = (d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), rsa.rsa_crt_iqmp(p, q))
+    return rsa.RSAPrivateNumbers(p, q, *exponents, numbers).private_key()
+
+
+def _first_primes(count: int) -> list[int]:
+    found: list[int] = []
+    number = 2
+    while len(found) < count:
+        if all(number % prime for prime in found):
+            found.append(number)
+        number += 1
+    return found
+
+
+def _weak_prime(product: int, generator: Random) -> int:
+    """`k * M + (65537 ** a mod M)` of 1024 bits, the uppermost two set."""
+    low, high = (3 << 1022) // product + 1, (1 << 1024) // product - 1
+    while True:
+        power = pow(65537, generator.randrange(1, product), product)
+        number = generator.randrange(low, high) * product + power
+        if all(pow(base, number - 1, number) == 1 for base in (2, 3, 5, 7)):
+            return number
 
 
 @cache

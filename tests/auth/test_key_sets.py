@@ -11,12 +11,22 @@ import pytest
 
 from fastsse.auth import jwks
 from fastsse.auth.guard import Guard, Pending, make_guard
-from fastsse.auth.jwks import FetchedKeySet, FileKeySet, KeysMissing, read_key_set
+from fastsse.auth.jwks import FetchedKeySet, FileKeySet, read_key_set
 from fastsse.auth.rights import Rights
 from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError, Refused, Unauthorised
 from tests.auth.conftest import control
-from tests.auth.minting import SECRET, ec_key, jwk, mint, other_rsa_key, public_pem, rsa_key
+from tests.auth.minting import (
+    SECRET,
+    b64,
+    ec_key,
+    jwk,
+    mint,
+    other_rsa_key,
+    public_pem,
+    roca_key,
+    rsa_key,
+)
 
 
 class Issuer:
@@ -41,7 +51,7 @@ class Issuer:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "PAUSE_S", 0.05)
-    monkeypatch.setattr(FetchedKeySet.__init__, "__defaults__", (0.05, jwks.time.monotonic))
+    monkeypatch.setattr(FetchedKeySet.__init__, "__defaults__", (0.05, jwks.boottime_s))
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
 
@@ -183,26 +193,121 @@ async def test_a_set_that_can_not_be_read_refuses_and_then_recovers(
     guard.close()
 
 
-async def test_an_old_set_is_read_again_and_a_very_old_one_not_believed(
-    issuer: tuple[Issuer, str],
+class Clock:
+    """The time of a key set, which a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(FetchedKeySet.__init__, "__defaults__", (0.0, made))
+    return made
+
+
+async def test_a_set_is_read_again_without_any_traffic(
+    issuer: tuple[Issuer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [0.0]
-    keys = FetchedKeySet(issuer[1], ["RS256"], 0.0, lambda: now[0])
-
-    async def ready() -> None:
-        while keys._task is not None or keys._timer is not None:  # noqa: ASYNC110
+    monkeypatch.setattr(jwks, "REFRESH_S", 0.01)
+    keys = FetchedKeySet(issuer[1], ["RS256"])
+    async with asyncio.timeout(30):
+        while len(issuer[0].requests) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-
-    await ready()
-    assert keys.find("RS256", "first")
-    now[0] = jwks.REFRESH_S
-    assert keys.find("RS256", "first"), "nobody waits for that"
-    await ready()
-    assert len(issuer[0].requests) == 2
-    now[0] += jwks.STALE_S
-    with pytest.raises(KeysMissing):
-        keys.find("RS256", "first")
     keys.close()
+
+
+async def test_a_key_withdrawn_in_twenty_quiet_hours_verifies_nothing(
+    clock: Clock, guard: Guard, issuer: tuple[Issuer, str]
+) -> None:
+    remembered, seen_first_later = signed("first"), signed(None)
+    assert isinstance(await outcome(guard, remembered), Rights)
+    issuer[0].keys = [jwk(other_rsa_key(), "second")]
+    clock.now_s += 20 * 3600
+    assert isinstance(await outcome(guard, remembered), Unauthorised)
+    assert isinstance(await outcome(guard, seen_first_later), Unauthorised)
+    assert isinstance(await outcome(guard, signed("second", other_rsa_key())), Rights)
+
+
+async def test_keys_are_believed_for_a_day_while_the_issuer_is_away(
+    clock: Clock, guard: Guard, issuer: tuple[Issuer, str]
+) -> None:
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    issuer[0].answer = ANSWERS["status"]
+    clock.now_s += 20 * 3600
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    assert len(issuer[0].requests) == 2
+    clock.now_s += jwks.STALE_S
+    assert isinstance(await outcome(guard, signed("first")), Refused)
+
+
+@pytest.mark.parametrize("kid", [None, "same"])
+async def test_a_key_that_rotates_without_a_new_name_is_followed_at_once(
+    guard: Guard, issuer: tuple[Issuer, str], kid: str | None
+) -> None:
+    issuer[0].keys = [jwk(rsa_key(), kid)]
+    assert isinstance(await outcome(guard, signed(kid)), Rights)
+    issuer[0].keys = [jwk(other_rsa_key(), kid)]
+    assert isinstance(await outcome(guard, signed(kid, other_rsa_key())), Rights)
+    assert isinstance(await outcome(guard, signed(kid)), Unauthorised)
+
+
+async def test_a_key_without_a_name_and_of_another_algorithm_is_followed_too(
+    guard: Guard, issuer: tuple[Issuer, str]
+) -> None:
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    issuer[0].keys = [jwk(ec_key(), None)]
+    assert isinstance(await outcome(guard, mint(key=ec_key(), alg="ES256")), Rights)
+
+
+async def test_a_storm_of_forged_signatures_is_one_fetch_a_pause(
+    guard: Guard, issuer: tuple[Issuer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "_UNSIGNED_MAX", 20)
+    assert isinstance(await outcome(guard, signed("first")), Rights)
+    before = len(issuer[0].requests)
+    body = signed("first").rpartition(b".")[0]
+    forged = [body + b"." + b64(bytes([number]) * 256) for number in range(200)]
+    errors = await asyncio.gather(*(outcome(guard, raw) for raw in forged))
+    assert all(isinstance(error, Unauthorised) for error in errors)
+    assert len(issuer[0].requests) - before == 1
+    # A token that the set was read for is refused at once.
+    with pytest.raises(Unauthorised):
+        guard.subscriber(headers(forged[0]), ())
+    assert isinstance(guard.subscriber(headers(signed("first")), ()), Rights)
+
+
+async def test_a_set_that_did_not_change_leaves_tokens_remembered(
+    issuer: tuple[Issuer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "REFRESH_S", 0.01)
+    guard = make_guard(Config(jwks_url=issuer[1]), control())
+    assert guard is not None
+    rights = await outcome(guard, signed("first"))
+    before = len(issuer[0].requests)
+    async with asyncio.timeout(30):
+        while len(issuer[0].requests) < before + 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert guard.subscriber(headers(signed("first")), ()) is rights
+    guard.close()
+
+
+async def test_a_key_with_the_roca_weakness_is_refused_and_logged(
+    issuer: tuple[Issuer, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer[0].keys = [jwk(rsa_key(), "good"), jwk(roca_key(), "weak")]
+    guard = make_guard(Config(jwks_url=issuer[1]), control())
+    assert guard is not None
+    assert isinstance(await outcome(guard, signed("good")), Rights)
+    assert isinstance(await outcome(guard, signed("weak", roca_key())), Unauthorised)
+    guard.close()
+    (record,) = (record for record in caplog.records if "refused" in record.getMessage())
+    assert record.kid == "weak"  # type: ignore[attr-defined]
+    assert "ROCA" in record.must_be  # type: ignore[attr-defined]
 
 
 async def test_a_symmetric_key_of_a_set_and_its_public_key_as_secret_verify_nothing(
@@ -280,6 +385,31 @@ def test_a_rotated_file_is_read_when_a_token_names_its_key(file: Callable[..., P
         guard.subscriber(headers(signed("second", other_rsa_key())), ())
     file(jwk(other_rsa_key(), "second"))
     assert guard.subscriber(headers(signed("second", other_rsa_key())), ())
+    with pytest.raises(Unauthorised):
+        guard.subscriber(headers(signed("first")), ())
+
+
+@pytest.mark.parametrize("kid", [None, "same"])
+def test_a_file_whose_key_rotates_without_a_new_name_is_followed_at_once(
+    file: Callable[..., Path], kid: str | None
+) -> None:
+    guard = make_guard(Config(jwks_url=str(file(jwk(rsa_key(), kid)))), control())
+    assert guard is not None
+    assert guard.subscriber(headers(signed(kid)), ())
+    file(jwk(other_rsa_key(), kid))
+    assert guard.subscriber(headers(signed(kid, other_rsa_key())), ())
+
+
+def test_a_key_withdrawn_from_a_file_verifies_no_remembered_token(
+    file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(FileKeySet.__init__, "__defaults__", (clock,))
+    guard = make_guard(Config(jwks_url=str(file(jwk(rsa_key(), "first")))), control())
+    assert guard is not None
+    assert guard.subscriber(headers(signed("first")), ())
+    file(jwk(other_rsa_key(), "second"))
+    clock.now_s += 20 * 3600
     with pytest.raises(Unauthorised):
         guard.subscriber(headers(signed("first")), ())
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, x448
 
 from fastsse.auth.guard import make_guard
 from fastsse.auth.keys import Key, key_of_jwk
+from fastsse.auth.roca import has_roca_weakness
 from fastsse.config import Config, ConfigError, load
 from fastsse.errors import Unauthorised
 from tests.auth.conftest import control, verifier_of
@@ -23,6 +24,7 @@ from tests.auth.minting import (
     mint,
     private_pem,
     public_pem,
+    roca_key,
     rsa_key,
 )
 
@@ -72,6 +74,16 @@ def test_hmac_is_refused_for_a_pem_key() -> None:
 
 def test_a_pem_key_behind_other_text_is_no_secret() -> None:
     assert "not an SSH key" in problem(jwt_key="x\n" + public_pem(rsa_key()))
+
+
+def test_an_rsa_key_with_the_roca_weakness_is_refused_and_others_are_not() -> None:
+    for pem in (public_pem(roca_key()), private_pem(roca_key())):
+        assert "ROCA" in problem(jwt_key=pem)
+    assert not has_roca_weakness(rsa_key().public_key().public_numbers().n)
+    # Nor one that is a power of 65537 modulo each of the primes, but by exponents of its own.
+    residues = {prime: pow(65537, index, prime) for index, prime in enumerate((3, 5, 7, 11, 13))}
+    number = next(n for n in range(15015) if all(n % p == r for p, r in residues.items()))
+    assert not has_roca_weakness(number)
 
 
 def test_weak_and_strange_keys_are_refused() -> None:
