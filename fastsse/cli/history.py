@@ -123,7 +123,8 @@ def _opened(path: str) -> Iterator[HistoryFile]:
     file = HistoryFile(path, lambda: time.time_ns() // 1_000_000)
     try:
         yield file
-    except sqlite3.Error as error:
+        file.end(file.state.leased_through)
+    except (sqlite3.Error, OSError) as error:
         raise HistoryError(path, f"can't be written: {trouble_of(error).words}") from error
     finally:
         file.close()

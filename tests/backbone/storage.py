@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsse.backbone.sqlite import Ack, SqliteBackbone
+from fastsse.backbone.sqlite.schema import open_reading
 from fastsse.config import Config
 from fastsse.errors import FastsseError
 from fastsse.events import Event
@@ -108,8 +109,18 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def abandon(tail: Tail) -> None:
-    """Leaves a file as a killed process does: nothing more is written, nothing closed cleanly."""
+    """Leaves a file as a killed process does: nothing more is written, nothing closed cleanly, and
+    the log stays where it is."""
     backbone: Any = tail.backbone
-    writer = backbone._writer
+    writer, file = backbone._writer, backbone._file
     writer._end_lease = lambda: None
     writer._checkpointer.drop = lambda: None
+    # The last connection moves the log into the file, unless it can only read.
+    last, close = open_reading(file.path), file.close
+    last.execute("SELECT 1 FROM state").fetchone()
+
+    def close_all() -> None:
+        close()
+        last.close()
+
+    file.close = close_all

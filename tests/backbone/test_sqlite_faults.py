@@ -291,6 +291,11 @@ async def test_a_path_that_may_not_be_read_or_written_is_said(public_path: Path)
     with as_nobody():
         assert "can't be locked: permission denied" in refusal(public_path)
     lock.chmod(0o666)
+    record = public_path.with_name("history.db-commits")
+    record.chmod(0o600)
+    with as_nobody():
+        assert f"can't be used: {record}: permission denied" in refusal(public_path)
+    record.chmod(0o666)
     for mode, words in ((0o000, "can't be opened"), (0o444, "can't be written")):
         public_path.chmod(mode)
         with as_nobody():

@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC220, ASYNC221, ASYNC240 — files and processes are what these tests are about.
+# ruff: noqa: ASYNC221, ASYNC240 — files and processes are what these tests are about.
 """One server on one file, under whatever name: real processes, real links, real mounts."""
 
 import fcntl

@@ -136,7 +136,7 @@ def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
 def check(path: Path, model: Model, start: int, head: int, total_bytes: int) -> None:
     """What is read is what is kept; and nothing that is gone lies above `evicted_through`."""
     connection = open_reading(str(path))
-    reading = Reading(connection, 0)
+    reading = Reading(connection)
     try:
         if total_bytes < UNBOUNDED:
             for name in NAMES:

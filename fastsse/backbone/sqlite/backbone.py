@@ -31,11 +31,13 @@ from fastsse.config import HistoryOptions
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
+from fastsse.log import get_logger
 from fastsse.positions import parse_id, position_at
 from fastsse.subscriptions import Cursor
 
 __all__ = ["Ack", "SqliteBackbone"]
 
+log = get_logger("history")
 Ack = Literal["received", "written", "synced"]
 
 RETRY_AFTER_S: Final = 1
@@ -77,6 +79,8 @@ class SqliteBackbone:
         self._loop: Final = asyncio.get_running_loop()
         self._ack: Final = ack
         self._file: Final = HistoryFile(path, now_ms, connect)
+        if self._file.loss is not None:
+            log.error("History may be missing events.", path=path, why=self._file.loss)
         self.start: Final = self._file.head
         self._head = self.start
         self.trouble: str | None = None
@@ -89,9 +93,9 @@ class SqliteBackbone:
         self._waiting = 0
         self._ahead_bytes = 0
         self._known: Final[dict[bytes, int]] = {}
-        self._repeats = 0
+        self._repeats = self._losses = 0
         wake = threading.Event()
-        self._reader: Final = Reader(path, self._file.lost_through, self._call, connect)
+        self._reader: Final = Reader(path, self._call, connect)
         self._retention: Final = Retention(self._file, history.limits, total_bytes, now_ms)
         self._checkpointer: Final = Checkpointer(path, connect, wake)
         self._writer: Final = Writer(
@@ -119,8 +123,11 @@ class SqliteBackbone:
         return self._head
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
-        """As Backbone; `after` must be `start`."""
+        """As Backbone; `after` must be `start`. When the file may be missing events `broken` is
+        called at once."""
         self._deliver, self._broken = deliver, broken
+        if self._file.loss is not None:
+            self._lose(self.start)
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """As Backbone. O(bytes) here.
@@ -190,6 +197,7 @@ class SqliteBackbone:
             "store_commits": self._writer.commits,
             "store_failures": self._writer.failures,
             "store_evicted": self._retention.let_go,
+            "store_losses": self._losses,
             "store_repeats": self._repeats,
         }
 
@@ -247,7 +255,7 @@ class SqliteBackbone:
         if stored.trouble is not None or self.trouble != "closed":
             self._set_trouble(None if stored.trouble is None else stored.trouble.words)
         if stored.is_lost:
-            self._broken("lost", self._head)
+            self._lose(self._head)
         waited = []
         for batch in stored.batches:
             if batch.is_told:
@@ -269,6 +277,10 @@ class SqliteBackbone:
             if batch.repeats is not None:
                 self._repeats += 1
             batch.done(batch.positions if batch.repeats is None else batch.repeats)
+
+    def _lose(self, place: int) -> None:
+        self._losses += 1
+        self._broken("lost", place)
 
     def _set_trouble(self, words: str | None) -> None:
         if self.trouble != "closed":

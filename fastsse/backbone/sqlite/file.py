@@ -9,9 +9,17 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
+from uuid import uuid4
 
+from fastsse.backbone.sqlite.commits import (
+    CommitRecord,
+    Left,
+    Promise,
+    log_is_empty,
+    missing,
+)
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
-from fastsse.backbone.sqlite.lease import may_have_lost
+from fastsse.backbone.sqlite.lease import LEASE_MS, OPEN, boot_id, has_rebooted, may_have_lost
 from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
@@ -33,9 +41,10 @@ class HistoryFile:
         connection: the only one that changes the file.
         state: as it is stored, or will be by the transaction under way.
         topics: rows of topics that were used of late.
+        commits: the record of them, outside of the file.
         head: the last position that may be in use.
         last_place: of the newest event when it was opened, or opened again.
-        lost_through: the place up to which events may be missing since an end that was not clean.
+        loss: why events may be missing that were there before it was opened; None: none are.
 
     Raises HistoryError.
     """
@@ -48,12 +57,52 @@ class HistoryFile:
         check_path(path)
         self._lock: FileLock | None = FileLock(path)
         try:
-            self._open(place_of(position_at(now_ms())), must_exist=False)
+            self._commits: CommitRecord | None = CommitRecord(path)
         except BaseException:
             self._release()
             raise
-        self.head: Final = position_of(max(self.state.leased_through, self.last_place))
-        self.lost_through: Final = place_of(self.head) if may_have_lost(self.state) else 0
+        try:
+            self.loss = self._begin(place_of(position_at(now_ms())))
+        except BaseException:
+            self.close()
+            raise
+        self.head: Final = position_of(self.state.leased_through)
+
+    def _begin(self, now: int) -> str | None:
+        """Opens the file, judges how it was left, and says in the file itself, outside of its log,
+        that it is in use. Returns why events may be missing."""
+        record, is_empty = self.commits, log_is_empty(self.path)
+        # Positions never go back, also in a file that replaces another.
+        newest = max(record.found, key=lambda one: one.commits, default=None)
+        self._open(max(now, newest.leased_through if newest is not None else 0), must_exist=False)
+        state, promise = self.state, record.of(self.state.identity)
+        leased_through = max(state.leased_through, self.last_place)
+        if newest is not None and (promise is None or newest.commits > state.commits):
+            leased_through = max(leased_through, newest.leased_through)
+        left = Left(state.commits, bool(state.ack), is_empty, has_rebooted(state))
+        # A file of version 1 has no identity, and never had a record.
+        loss = missing(left, promise) if state.identity else None
+        if loss is not None:
+            # What says how far positions were leased may be missing, too.
+            leased_through = max(leased_through, now + place_of(position_at(LEASE_MS)))
+        elif may_have_lost(state):
+            loss = "the last events may not have reached the disk"
+        try:
+            with self.transaction(synced=True):
+                self.update(
+                    leased_through=leased_through,
+                    lost_through=leased_through if loss is not None else state.lost_through,
+                    ack=OPEN,
+                    boot=boot_id(),
+                    identity=state.identity or uuid4().hex,
+                    commits=max(state.commits, promise.commits if promise is not None else 0),
+                )
+            record.sync()
+            record.sync_name()
+            self.flush()
+        except (sqlite3.Error, OSError) as error:
+            raise HistoryError(self.path, f"can't be used: {trouble_of(error).words}") from error
+        return loss
 
     def _open(self, start: int, must_exist: bool) -> None:
         self.connection = open_writing(self.path, start, self._connect, must_exist)
@@ -72,22 +121,32 @@ class HistoryFile:
             self.connection.close()
             raise
 
+    @property
+    def commits(self) -> CommitRecord:
+        """The record of commits, outside of the file."""
+        assert self._commits is not None
+        return self._commits
+
     @contextlib.contextmanager
     def transaction(self, synced: bool) -> Iterator[sqlite3.Connection]:
         """All that is done within is stored, or nothing; with `synced` it has then also reached
-        the disk, and all before it too."""
+        the disk, and all before it too. What was stored is noted in the record."""
         connection = self.connection
         if synced is not self._is_full_sync:
             connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._is_full_sync = synced
-        before = self.state
+        before, changes = self.state, connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             self.topics.store(connection)
-            if self.state != before:
+            is_changed = self.state != before or connection.total_changes != changes
+            if is_changed:
+                self.update(commits=self.state.commits + 1)
                 _store_state(connection, self.state)
             connection.execute("COMMIT")
+            if is_changed:
+                self._note()
         except BaseException:
             self.state = before
             self.topics.clear()
@@ -99,6 +158,11 @@ class HistoryFile:
     def update(self, **changed: Any) -> None:
         """Changes what holds for the whole, within a transaction."""
         self.state = self.state._replace(**changed)
+
+    def _note(self) -> None:
+        state = self.state
+        self._promise = Promise(state.identity, state.commits, state.leased_through)
+        self.commits.note(self._promise)
 
     def is_in_place(self) -> bool:
         """Whether the file that is open is still the one that the path names."""
@@ -127,12 +191,14 @@ class HistoryFile:
 
     def close_connection(self) -> None:
         """Closes without a word about errors: what was not committed is not in the file."""
-        with contextlib.suppress(sqlite3.Error):
-            self.connection.close()
+        connection: sqlite3.Connection | None = getattr(self, "connection", None)
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
 
-    def reopen(self) -> None:
-        """Opens what the path names now, and reads again what holds for it. No connection to the
-        file is open meanwhile.
+    def reopen(self) -> bool:
+        """Opens what the path names now, and reads again what holds for it; returns whether it has
+        all that was committed. No connection to the file is open meanwhile.
 
         Raises HistoryError: the file is gone, or it is another one that another server holds.
         """
@@ -140,6 +206,27 @@ class HistoryFile:
             self._release()
             self._lock = FileLock(self.path, must_exist=True)
         self._open(0, must_exist=True)
+        is_same = self.state.identity == self._promise.identity
+        return is_same and self.state.commits >= self._promise.commits
+
+    def own_up(self, through: int) -> None:
+        """Says in the file that events up to a place may be missing from it."""
+        with self.transaction(synced=True):
+            state = self.state
+            self.update(
+                lost_through=max(state.lost_through, through),
+                leased_through=max(state.leased_through, through),
+                ack=state.ack or OPEN,
+                boot=boot_id(),
+                commits=max(state.commits, self._promise.commits),
+            )
+
+    def end(self, last: int) -> None:
+        """Says in the file that it was closed, and that `last` is the last place in use. Raises
+        sqlite3.Error or OSError."""
+        with self.transaction(synced=True):
+            self.update(leased_through=last, ack="", boot="")
+        self.commits.sync()
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -147,8 +234,11 @@ class HistoryFile:
             self._lock = None
 
     def close(self) -> None:
-        """Gives up the connection and the lock. Idempotent."""
+        """Gives up the connection, the record and the lock. Idempotent."""
         self.close_connection()
+        if self._commits is not None:
+            self._commits.close()
+            self._commits = None
         self._release()
 
     def _stat(self) -> Identity:

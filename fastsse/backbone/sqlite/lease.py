@@ -14,7 +14,10 @@ from fastsse.backbone.sqlite.places import place_of
 from fastsse.backbone.sqlite.schema import State
 from fastsse.positions import position_at, position_ms
 
-__all__ = ["boot_id", "lease_for", "may_have_lost"]
+__all__ = ["LEASE_MS", "OPEN", "boot_id", "has_rebooted", "lease_for", "may_have_lost"]
+
+# The `ack` of a file that is in use and was not published to yet.
+OPEN: Final = "open"
 
 # One synced write each half of this while events come.
 LEASE_MS: Final = 10_000
@@ -39,8 +42,13 @@ def lease_for(position: int, leased_through: int) -> int | None:
     return place_of(position_at(ms + LEASE_MS))
 
 
+def has_rebooted(state: State) -> bool:
+    """Whether the machine was started since the last writer of the file began."""
+    return state.boot != boot_id()
+
+
 def may_have_lost(state: State) -> bool:
     """Whether events that somebody has seen may be missing from the file, and nobody can say."""
     if state.ack == "received":
         return True
-    return state.ack == "written" and state.boot != boot_id()
+    return state.ack == "written" and has_rebooted(state)

@@ -1,4 +1,4 @@
-"""One server on one file: a lock on the file itself, which the kernel releases when its holder ends.
+"""One server on one file: a lock on the file itself, which ends when its holder ends.
 
 The lock is flock(2) on the database's own inode. So it holds under every name of the file: a hard
 link, a symbolic link, another mount, a new name. SQLite locks bytes of the same inode by fcntl(2),

@@ -32,7 +32,6 @@ class Reader:
 
     Arguments:
         path: the file.
-        lost_through: as Reading takes it.
         call: hands a call over to the loop thread.
         connect: opens connections.
 
@@ -42,12 +41,10 @@ class Reader:
     def __init__(
         self,
         path: str,
-        lost_through: int,
         call: Callable[[Callable[[], None]], None],
         connect: Connect = sqlite3.connect,
     ) -> None:
         self._path: Final = path
-        self._lost_through: Final = lost_through
         self._call: Final = call
         self._connect: Final = connect
         self._questions: queue.SimpleQueue[tuple[Question, Answer] | None] = queue.SimpleQueue()
@@ -106,5 +103,5 @@ class Reader:
     def _opened(self) -> Reading:
         if self._reading is None:
             self._connection = open_reading(self._path, self._connect)
-            self._reading = Reading(self._connection, self._lost_through)
+            self._reading = Reading(self._connection)
         return self._reading

@@ -63,12 +63,10 @@ class Reading:
 
     Arguments:
         connection: opened for reading.
-        lost_through: the place up to which events may be missing that nobody let go.
     """
 
-    def __init__(self, connection: sqlite3.Connection, lost_through: int) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection: Final = connection
-        self._lost_through: Final = lost_through
         self._selections: Final = Selections()
 
     def stretch(
@@ -77,7 +75,7 @@ class Reading:
         """The matching entries after one position and up to another. As `Backbone.read`."""
         first, last = place_of(after), place_of(through)
         with self._snapshot():
-            selection = self._selections.find(self._connection, selectors, self._lost_through)
+            selection = self._selections.find(self._connection, selectors)
             count = min(STRETCH_EVENTS, limit_bytes // selection.mean_bytes + SPARE_EVENTS)
             if selection.topics is None:
                 run = self._run(_ALL, (first, last, count), limit_bytes)
@@ -97,7 +95,7 @@ class Reading:
         with self._snapshot():
             if cursor.kind == "after":
                 return self._of_own_id(cursor.text)
-            selection = self._selections.find(self._connection, selectors, self._lost_through)
+            selection = self._selections.find(self._connection, selectors)
             if cursor.kind == "last":
                 return self._before_newest(selection, int(cursor.value), head)
             if cursor.kind == "earliest":

@@ -29,8 +29,9 @@ from fastsse.backbone.sqlite.schema import open_reading
 __all__ = ["reopen"]
 
 
-def reopen(file: HistoryFile, others_closed: AbstractContextManager[None]) -> None:
-    """Closes everything, renews the log, opens the file again.
+def reopen(file: HistoryFile, others_closed: AbstractContextManager[None]) -> bool:
+    """Closes everything, renews the log, opens the file again; returns whether it has all that was
+    committed.
 
     Arguments:
         others_closed: within it, this process has no other connection.
@@ -42,7 +43,7 @@ def reopen(file: HistoryFile, others_closed: AbstractContextManager[None]) -> No
             file.close_connection()
             stack.enter_context(others_closed)
         _renew_log(file.path)
-        file.reopen()
+        return file.reopen()
 
 
 @contextlib.contextmanager

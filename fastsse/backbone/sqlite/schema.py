@@ -22,6 +22,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import quote
+from uuid import uuid4
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.upgrading import NEW_TABLES, upgrade
@@ -68,7 +69,8 @@ CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1), leased_through INTEGER NOT NULL,
     evicted_through INTEGER NOT NULL, forgotten_through INTEGER NOT NULL,
     events INTEGER NOT NULL, bytes INTEGER NOT NULL, next_topic INTEGER NOT NULL,
-    ack TEXT NOT NULL, boot TEXT NOT NULL
+    ack TEXT NOT NULL, boot TEXT NOT NULL, identity TEXT NOT NULL DEFAULT '',
+    commits INTEGER NOT NULL DEFAULT 0, lost_through INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE desk (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
@@ -80,7 +82,9 @@ class State(NamedTuple):
     `leased_through`: no position up to here is given out again. `evicted_through`: up to here
     events were let go. `forgotten_through`: nothing is known up to here of topics that have no
     row. `ack` and `boot` say under which promise, and since which start of the machine, positions
-    were given out; both are empty after a clean end.
+    were given out (`open`: none was yet); both are empty after a clean end. `identity` is the
+    file's own, `commits` counts what changed it; see `commits`. `lost_through`: up to here events
+    may be missing that were not evicted.
     """
 
     leased_through: int
@@ -91,6 +95,9 @@ class State(NamedTuple):
     next_topic: int
     ack: str
     boot: str
+    identity: str = ""
+    commits: int = 0
+    lost_through: int = 0
 
 
 def check_path(path: str) -> None:
@@ -153,7 +160,11 @@ def open_reading(path: str, connect: Connect = sqlite3.connect) -> sqlite3.Conne
 
 def read_state(connection: sqlite3.Connection) -> State:
     """The one row of `state`."""
-    row = connection.execute(f"SELECT {', '.join(State._fields)} FROM state").fetchone()
+    # Version 1 ends with `boot`.
+    names = State._fields if versions(connection)[1] > 1 else State._fields[:-3]
+    row = connection.execute(f"SELECT {', '.join(names)} FROM state").fetchone()
+    if row is None or None in row:
+        raise sqlite3.DatabaseError("the state of the file is not there")
     return State(*row)
 
 
@@ -216,7 +227,7 @@ def _make(connection: sqlite3.Connection, start: int) -> None:
         for statement in (_TABLES + NEW_TABLES).split(";\n"):
             if statement.strip():
                 connection.execute(statement)
-        row = State(start, start, start, 0, 0, 1, "", "")
+        row = State(start, start, start, 0, 0, 1, "", "", uuid4().hex)
         marks = ", ".join("?" * len(row))
         connection.execute(f"INSERT INTO state VALUES (1, {marks})", row)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

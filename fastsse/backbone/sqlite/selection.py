@@ -41,21 +41,16 @@ class Selections:
     def __init__(self) -> None:
         self._templates: OrderedDict[str, _Template] = OrderedDict()
 
-    def find(
-        self, connection: sqlite3.Connection, selectors: tuple[str, ...], floor: int
-    ) -> Selection:
+    def find(self, connection: sqlite3.Connection, selectors: tuple[str, ...]) -> Selection:
         """What the selectors mean in the transaction under way.
-
-        Arguments:
-            floor: the place up to which events of any topic may be missing.
 
         O(topics asked for); for a template O(topics stored), once.
         """
-        whole, forgotten, events, total_bytes = connection.execute(
-            "SELECT evicted_through, forgotten_through, events, bytes FROM state"
+        whole, forgotten, lost, events, total_bytes = connection.execute(
+            "SELECT evicted_through, forgotten_through, lost_through, events, bytes FROM state"
         ).fetchone()
         if ANY in selectors:
-            return Selection(None, [], max(whole, floor), _mean(events, total_bytes))
+            return Selection(None, [], max(whole, lost), _mean(events, total_bytes))
         compiled = [compile_selector(text) for text in selectors]
         # A selector equals its own text, also where it is a template.
         found = _named(connection, selectors)
@@ -68,7 +63,7 @@ class Selections:
             " WHERE number IN (SELECT value FROM json_each(?))",
             (json.dumps(topics),),
         ).fetchone()
-        evicted_through = max(evicted_through or 0, forgotten, floor)
+        evicted_through = max(evicted_through or 0, forgotten, lost)
         return Selection(topics, compiled, evicted_through, _mean(events, total_bytes))
 
     def _matching(self, connection: sqlite3.Connection, selector: Selector) -> list[int]:

@@ -23,6 +23,11 @@ NEW_TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE time_mark (time INTEGER PRIMARY KEY, place INTEGER NOT NULL);
 """
+_NEW_COLUMNS: Final = (
+    "ALTER TABLE state ADD COLUMN identity TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE state ADD COLUMN lost_through INTEGER NOT NULL DEFAULT 0",
+)
 # Records are longer now, and the counts go by their length.
 _COUNTS: Final = (
     "UPDATE event SET own_id = NULL WHERE length(record) = 0 AND own_id IS NOT NULL",
@@ -63,6 +68,8 @@ def upgrade(connection: sqlite3.Connection, path: str, version: int) -> None:
         for statement in NEW_TABLES.split(";\n"):
             if statement.strip():
                 connection.execute(statement)
+        for statement in _NEW_COLUMNS:
+            connection.execute(statement)
         connection.execute("UPDATE event SET record = upgraded(place, record)")
         for statement in _COUNTS:
             connection.execute(statement)

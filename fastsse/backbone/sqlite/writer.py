@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.batch import Batch
 from fastsse.backbone.sqlite.checkpoint import Checkpointer, checkpoint
+from fastsse.backbone.sqlite.commits import SYNC_EVERY_S
 from fastsse.backbone.sqlite.errors import HistoryError, Trouble, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.lease import boot_id, lease_for
@@ -116,7 +117,7 @@ class Writer:
         # The newest event that was told to be stored.
         self._stored_through = file.last_place
         self._is_lost = False
-        self._tidied_s = 0.0
+        self._tidied_s = self._record_synced_s = 0.0
         self._commit_s = 0.0
         self._expected = self._before = 0
         self.commits = 0
@@ -276,6 +277,7 @@ class Writer:
         try:
             if self._checkpointer.finished():
                 checkpoint(self._file.connection)
+            self._sync_record()
             more = self._retention.step()
         except Exception as error:
             self._fail(error, [])
@@ -289,19 +291,31 @@ class Writer:
         if now_s - self._tidied_s < TIDY_EVERY_S:
             return
         self._tidied_s = now_s
+        self._sync_record()
         if self._checkpointer.finished():
             checkpoint(self._file.connection)
         elif self._retention.is_behind:
             self._retention.step()
+
+    def _sync_record(self) -> None:
+        """Has the record reach the disk now and then. Only `synced` promises that what was
+        committed survives a loss of power."""
+        now_s = self._monotonic_s()
+        record = self._file.commits
+        if self._ack != "synced" or record.is_synced:
+            return
+        if now_s - self._record_synced_s >= SYNC_EVERY_S:
+            self._record_synced_s = now_s
+            record.sync()
 
     def _recover(self) -> None:
         """Tries whether the cause is gone; stores what is owed when it is."""
         try:
             if self._must_reopen:
                 self._checkpointer.drop()
-                reopen(self._file, self._readers_closed())
+                is_whole = reopen(self._file, self._readers_closed())
                 self._must_reopen = False
-                self._is_lost = self._file.last_place < self._stored_through
+                self._is_lost = self._is_lost or not is_whole
             self._settle()
             if self._is_lost:
                 self._own_up()
@@ -329,14 +343,8 @@ class Writer:
 
     def _own_up(self) -> None:
         """What is in place now is not what was there: an older copy, or a part of it is gone."""
-        log.error("History lacks events that were stored.", path=self._file.path)
-        state, lost = self._file.state, self._stored_through
-        with self._file.transaction(synced=True):
-            self._file.update(
-                evicted_through=max(state.evicted_through, lost),
-                forgotten_through=max(state.forgotten_through, lost),
-                leased_through=max(state.leased_through, lost),
-            )
+        log.error("History is missing events that were stored.", path=self._file.path)
+        self._file.own_up(self._stored_through)
 
     def _try_out(self) -> None:
         """Stores what is owed, or else changes something and takes it back, synced both times."""
@@ -346,6 +354,7 @@ class Writer:
             connection.execute("INSERT OR REPLACE INTO desk VALUES ('', zeroblob(65536))")
         with self._file.transaction(synced=True) as connection:
             connection.execute("DELETE FROM desk WHERE key = ''")
+        self._file.commits.sync()
         if self._owed or self._puts:
             self._commit(list(self._owed))
 
@@ -361,7 +370,6 @@ class Writer:
     def _end_lease(self) -> None:
         assert self._stop_at is not None
         try:
-            with self._file.transaction(synced=True):
-                self._file.update(leased_through=place_of(self._stop_at), ack="", boot="")
+            self._file.end(place_of(self._stop_at))
         except Exception as error:
             log.warning("History was not closed cleanly.", why=trouble_of(error).words)
