@@ -9,7 +9,6 @@ from typing import Final
 
 __all__ = [
     "BadRequest",
-    "Expired",
     "FastsseError",
     "Forbidden",
     "InvalidEvent",
@@ -83,10 +82,6 @@ class Unauthorised(FastsseError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
-
-
-class Expired(Unauthorised):
-    """The token was right once. Whoever reconnects with it is told to stop (204)."""
 
 
 class Forbidden(FastsseError):

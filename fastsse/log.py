@@ -203,6 +203,12 @@ class AccessLog:
             more = {"more_topics": len(topics) - len(shown)} if len(topics) > len(shown) else {}
             self._log.info("Stream opened.", stream=stream, client=client, topics=shown, **more)
 
+    def doubtful(self, stream: int, client: str, notes: str) -> None:
+        """A stream was opened with parameters that mean nothing here."""
+        if self._may_write("doubtful"):
+            text = "; ".join(line.removeprefix(": fastsse: ") for line in notes.splitlines())
+            self._log.warning("Unknown parameters.", stream=stream, client=client, notes=text)
+
     def closed(
         self, stream: int, reason: str, duration_s: float, events: int, sent_bytes: int
     ) -> None:

@@ -70,6 +70,7 @@ COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("turned_away", "turned_away", "Subscribers told to come back later."),
+    _Row("doubtful", "unknown_parameters", "Streams opened with parameters that mean nothing."),
     _Row("limited_", "limited", "Requests over a client's limits.", "limit"),
     _Row("events_published", "events_published", "Events taken from publishers."),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),

@@ -11,10 +11,14 @@ __all__ = [
     "ANY",
     "EVENTS",
     "HEAD",
+    "HEARTBEAT_MAX_S",
     "MERCURE",
     "MERCURE_TELLING",
+    "PAD_MAX_BYTES",
+    "PAD_MIN_BYTES",
     "Cursor",
     "Dialect",
+    "InitialId",
     "Subscription",
 ]
 
@@ -80,23 +84,52 @@ def _kind_after(value: bytes | str | int) -> Literal["head", "after", "earliest"
 HEAD: Final = Cursor("head")
 
 
+InitialId = Literal["true", "line", "data", "false"]
+"""How the opening names the place where a stream begins:
+
+- `true`: an `id:` line and a blank line, which a standard EventSource takes before any event.
+- `line`: an `id:` line that the first event's block follows, for libraries that would make an empty
+  event of a block without data.
+- `data`: an event with this id and empty data, for libraries that take an id from events only.
+- `false`: not at all.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a stream speaks beside its events.
+    """How a stream speaks apart from its events.
 
-    `opens`: it begins with `retry:` and the id of the place where it begins; else with a comment.
-    `tells`: gaps, and the end of a token, are events of the stream's own; else only the response
-    head tells of a gap, and a stream that loses continuity later ends, so that the next one's does.
+    Arguments:
+        opens: it begins with `retry:` and the id of the place where it begins; else with a comment.
+        tells: gaps, and the end of a token, are events of the stream's own. Without it, only the
+            response head tells of a gap (Mercure), and a stream that loses continuity later ends
+            without its last chunk.
+        initial_id: how the opening names that place.
+        heartbeat_s: seconds of silence before a heartbeat, 1 to HEARTBEAT_MAX_S; 0: the server's.
+        pad_bytes: length of the comments that open the stream and are its heartbeats, a power of
+            two from PAD_MIN_BYTES to PAD_MAX_BYTES; 0: short ones.
+        refuses: a subscriber that cannot be taken gets an error status; else 200 and a `retry:`.
+        notes: whole comment lines for the opening, about the request.
     """
 
     opens: bool
     tells: bool
+    initial_id: InitialId = "true"
+    heartbeat_s: int = 0
+    pad_bytes: int = 0
+    refuses: bool = False
+    notes: bytes = b""
 
+
+# The core keeps both in one byte of a connection: five bits of seconds, three bits of length.
+HEARTBEAT_MAX_S: Final = 30
+PAD_MIN_BYTES: Final = 1024
+PAD_MAX_BYTES: Final = 16 * 1024
 
 EVENTS: Final = Dialect(opens=True, tells=True)
 # https://mercure.rocks: existing clients know the events of the hub's users, and no others.
-MERCURE: Final = Dialect(opens=False, tells=False)
-MERCURE_TELLING: Final = Dialect(opens=False, tells=True)
+MERCURE: Final = Dialect(opens=False, tells=False, initial_id="false")
+MERCURE_TELLING: Final = Dialect(opens=False, tells=True, initial_id="false")
 
 
 class Subscription:
@@ -106,25 +139,22 @@ class Subscription:
         selectors: topics, templates (RFC 6570) and `*`; 1 to `topics_max` different ones. `*`
             makes the others superfluous.
         cursor: where the stream begins; `last` times the selectors is at most 10,000.
-        initial_id: whether the opening block names that place in an `id:` line.
         topics_max: the bound on selectors.
         dialect: how the stream speaks.
 
     Raises InvalidSubscription about `topic` or `last`.
     """
 
-    __slots__ = ("cursor", "dialect", "initial_id", "selectors")
+    __slots__ = ("cursor", "dialect", "selectors")
 
     selectors: Final[tuple[str, ...]]
     cursor: Final[Cursor]
-    initial_id: Final[bool]
     dialect: Final[Dialect]
 
     def __init__(
         self,
         selectors: Iterable[str],
         cursor: Cursor = HEAD,
-        initial_id: bool = True,
         topics_max: int = TOPICS_MAX,
         dialect: Dialect = EVENTS,
     ) -> None:
@@ -135,5 +165,4 @@ class Subscription:
         if cursor.kind == "last":
             _check_last(cursor.value, len(self.selectors))
         self.cursor = cursor
-        self.initial_id = initial_id
         self.dialect = dialect

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fastsse.auth.rights import Rights
-from fastsse.errors import Expired, Unauthorised
+from fastsse.errors import Unauthorised
 
 __all__ = ["TIME_MAX_S", "Expected", "read_rights"]
 
@@ -66,7 +66,7 @@ def _check_times(
     if expires_s is not None:
         expires_s += leeway_s
         if expires_s <= now_s:
-            raise Expired("The token has expired (exp).")
+            raise Unauthorised("The token has expired (exp).")
     if begins_s is not None and begins_s - leeway_s > now_s:
         raise Unauthorised("The token is not valid yet (nbf).")
     if issued_s is not None:

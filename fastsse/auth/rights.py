@@ -138,8 +138,9 @@ class Rights:
 
     def check_publish(self, topics: Iterable[str]) -> None:
         """Raises Forbidden unless every one of the topics may be published to."""
-        if not self.covers_publish(topics):
-            raise Forbidden("The token's mercure.publish does not cover every topic.")
+        for topic in topics:
+            if not self.covers_publish((topic,)):
+                raise Forbidden(f"The token's mercure.publish does not cover the topic {topic}.")
 
     def covers_subscribe(self, topics: Iterable[str]) -> bool:
         """Whether a private event of these topics may be read: one of them is enough."""

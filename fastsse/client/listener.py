@@ -29,7 +29,8 @@ CONTENT_TYPE = "text/event-stream"
 DEFAULT_RETRY_S = 3.0
 DEFAULT_IDLE_TIMEOUT_S = 60.0
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
-_HEADERS = {"Accept": CONTENT_TYPE, "Cache-Control": "no-store"}
+# What an EventSource sends (Fetch standard, cache mode `no-store`); servers know it by that.
+_HEADERS = {"Accept": CONTENT_TYPE, "Cache-Control": "no-cache"}
 # What a header's value can carry (RFC 9110 §5.5); an id outside it goes into the query.
 _HEADER_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 

@@ -33,6 +33,8 @@ from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, Topi
 from fastsse.config.sources import SourceOptions
 from fastsse.config.storing import StoreOptions
 
+InitialId = Annotated[Literal["auto", "true", "false", "data"], Choice]
+
 
 class ListenOptions(OptionGroup):
     """Where the server listens."""
@@ -72,6 +74,23 @@ class StreamOptions(OptionGroup):
     )
     heartbeat: Seconds = duration(
         "15s", "A stream idle this long is sent a comment.", least="10ms", most="1h"
+    )
+    min_heartbeat: Seconds = duration(
+        "1s",
+        "Shortest heartbeat that a subscriber may ask for (heartbeat=5s); above 30s: none may.",
+        least="1s",
+        most="1h",
+    )
+    max_pad: Bytes = size(
+        "16KiB",
+        "Longest padding that a subscriber may ask for (pad=4KiB); 0B: none.",
+        least="0B",
+        most="16KiB",
+    )
+    initial_id: InitialId = option(
+        "auto",
+        "How a stream's opening names its place when the request does not say it: as a block of "
+        "its own, as an event with empty data, or not at all; auto judges by the request.",
     )
     max_lag: Bytes = size(
         "4MiB",

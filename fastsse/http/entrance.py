@@ -268,6 +268,7 @@ class Entrance:
         """What this part counts, by the names of the metrics."""
         return {
             "turned_away": self._streams.turned_away,
+            "doubtful": self._streams.doubtful,
             "max_connections": self._descriptors.max_connections,
             **self._quotas.counters(),
         }

@@ -6,16 +6,13 @@ from typing import Final
 from fastsse.auth.credentials import has_another_scheme
 from fastsse.auth.guard import Guard, Pending
 from fastsse.auth.rights import Rights
-from fastsse.errors import Expired, FastsseError
+from fastsse.errors import FastsseError
 from fastsse.http.access import Then
-from fastsse.http.request import ID_NAMES, Request
-from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response
+from fastsse.http.request import Request
 from fastsse.http.routes import Exchange
 
 __all__ = ["Guarded"]
 
-# The only answer beside 200 that an EventSource takes as a friendly end (WHATWG HTML §9.2.3).
-_STOP: Final = Response(STATUS_LINES[204] + NOT_STORED)
 # A connection keeps the header that it has shown, while it is no longer than this.
 _NOTED_MAX_BYTES: Final = 4 * 1024
 _NOTHING_SHOWN: Final = (None, None, None)
@@ -40,10 +37,7 @@ class Guarded:
             rights = guard.subscriber(request.headers, request.target.pairs, mercure=self._mercure)
         except Pending as pending:
             if exchange.may_wait:
-                pending.wait(_answered(exchange, then, request))
-            return
-        except Expired as error:
-            _refuse_expired(error, request, exchange)
+                pending.wait(_answered(exchange, then))
             return
         then(rights)
 
@@ -87,19 +81,15 @@ class Guarded:
         if pending is None:
             then(request.rights)
         else:
-            pending.wait(_answered(exchange, then, None))
+            pending.wait(_answered(exchange, then))
 
 
-def _answered(
-    exchange: Exchange, then: Then, subscriber: Request | None
-) -> Callable[[Rights | FastsseError | None], None]:
-    """Goes on when an answer was fetched; `subscriber` is the request of one who wants to read."""
+def _answered(exchange: Exchange, then: Then) -> Callable[[Rights | FastsseError | None], None]:
+    """Goes on when an answer was fetched."""
 
     def done(outcome: Rights | FastsseError | None) -> None:
         try:
-            if isinstance(outcome, Expired) and subscriber is not None:
-                _refuse_expired(outcome, subscriber, exchange)
-            elif isinstance(outcome, FastsseError):
+            if isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
             else:
                 then(outcome)
@@ -107,14 +97,3 @@ def _answered(
             exchange.fail(error)
 
     return done
-
-
-def _refuse_expired(error: Expired, request: Request, exchange: Exchange) -> None:
-    """Tells who comes back with a token that has expired to stop, which any error would do too,
-    but not without a complaint on the page; and who never had a stream what is wrong."""
-    reconnects = b"last-event-id" in request.headers or any(
-        name in ID_NAMES for name, _ in request.target.pairs
-    )
-    if not reconnects:
-        raise error
-    exchange.respond(_STOP)

@@ -6,26 +6,31 @@ it deliberately does not.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidEvent, InvalidSubscription
 from fastsse.events import CONTROL, Event
-from fastsse.http.access import Access
+from fastsse.http.access import CREDENTIAL_NAMES, Access
+from fastsse.http.parameters import SPEECH_NAMES, Speech, chosen_once, names_cursor, notes_on
 from fastsse.http.problems import Problem
-from fastsse.http.publish import Intake
+from fastsse.http.publish import FIELDS, Intake
 from fastsse.http.request import Request, pairs_of
 from fastsse.http.responses import MERCURE_STREAM, STATUS_LINES, TEXT, Response
-from fastsse.http.routes import Exchange, Route
+from fastsse.http.routes import MERCURE_SPOKEN, Exchange, Route
+from fastsse.http.warnings import warning_lines, warnings_on
 from fastsse.hub import Published
-from fastsse.subscriptions import HEAD, MERCURE, MERCURE_TELLING, Cursor, Subscription
+from fastsse.subscriptions import HEAD, MERCURE, Cursor, Subscription
 
-__all__ = ["SELECTORS_MAX", "TELLS", "MercurePublish", "MercureSubscribe", "mercure_routes"]
+__all__ = ["SELECTORS_MAX", "MercurePublish", "MercureSubscribe", "mercure_routes"]
 
 SELECTORS_MAX: Final = 1_000
-#: The query parameter that opts in to the server's own in-band events (gaps, expiring tokens).
-TELLS: Final = "fastsse"
 _FORM: Final = b"application/x-www-form-urlencoded"
+_ACCEPTED: Final = "The body must be a form: application/x-www-form-urlencoded with topic and data."
+_WARNINGS_MAX: Final = 8
+_NAMES: Final = SPEECH_NAMES | CREDENTIAL_NAMES | {"topic"}
+_FORM_FIELDS: Final = ("topic", "data", "id", "type", "retry", "private")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}")
 _RETRY_LIMIT: Final = 1 << 64
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
@@ -34,17 +39,18 @@ _HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
 _FIELDS_MAX: Final = SELECTORS_MAX + 100
 
 
-def mercure_routes(access: Access, intake: Intake) -> dict[bytes, Route]:
+def mercure_routes(access: Access, intake: Intake, speech: Speech) -> dict[bytes, Route]:
     """The methods of the well-known path; OPTIONS and HEAD come with them.
 
     Arguments:
         access: says who may subscribe.
         intake: where updates are handed in.
+        speech: how streams speak.
     """
     publish = MercurePublish(intake)
     return {
-        b"GET": Route(MercureSubscribe(access), streams=True),
-        b"POST": Route(publish, intake.admit),
+        b"GET": Route(MercureSubscribe(access, speech), streams=True),
+        b"POST": Route(publish, publish.admit),
     }
 
 
@@ -53,10 +59,12 @@ class MercureSubscribe:
 
     Arguments:
         access: says who may.
+        speech: how streams speak.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, speech: Speech) -> None:
         self._access = access
+        self._speech = speech
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles GET and HEAD. Raises InvalidSubscription."""
@@ -71,18 +79,16 @@ class MercureSubscribe:
         self._access.subscriber(request, exchange, opened)
 
     def _read(self, request: Request) -> Subscription:
-        """The subscription that a request asks for. Unknown names in the query mean nothing."""
+        """The subscription that a request asks for. Unknown names are answered with a comment."""
         target = request.target
         subscription: Subscription | None = target.subscription
         if subscription is None:
-            subscription = target.subscription = _of_query(target.pairs)
+            subscription = target.subscription = _of_query(target.pairs, self._speech)
         last_event_id = request.headers.get(b"last-event-id")
         if not last_event_id:
             return subscription
         cursor = Cursor("after", last_event_id)
-        return Subscription(
-            subscription.selectors, cursor, True, SELECTORS_MAX, subscription.dialect
-        )
+        return Subscription(subscription.selectors, cursor, SELECTORS_MAX, subscription.dialect)
 
 
 class MercurePublish:
@@ -95,14 +101,34 @@ class MercurePublish:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
+    def admit(self, request: Request) -> None:
+        """Looks at the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
+        self._intake.admit(request)
+        media_type = request.headers.get(b"content-type", b"").partition(b";")[0]
+        if media_type.strip().lower() != _FORM:
+            accepted = b"Accept-Post: " + _FORM + b"\r\n"
+            raise Problem(415, _ACCEPTED, field="Content-Type", header_lines=accepted)
+
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles POST, admitted. Raises InvalidEvent or Problem (400), Unauthorised, Forbidden."""
-        update = read_update(_fields(request))
-        self._intake.publish((update,), request, exchange, _answer)
+        fields = _fields(request)
+        update = read_update(fields)
+        warnings = [f"{name} is no field of Mercure" for name in fields if _is_unknown(name)]
+        answer = partial(_answer, warning_lines((*warnings[:_WARNINGS_MAX], *warnings_on(update))))
+        self._intake.publish((update,), request, exchange, answer)
+
+
+def _is_unknown(name: str) -> bool:
+    return name not in _FORM_FIELDS and name not in CREDENTIAL_NAMES
 
 
 def read_update(fields: Mapping[str, list[str]]) -> Event:
-    """The update that a form's fields describe; unknown ones mean nothing. Raises InvalidEvent."""
+    """The update that a form's fields describe. Raises InvalidEvent, also for a field of our own
+    interface, which a publisher does not send by chance."""
+    for name in FIELDS:
+        if name in fields and name not in _FORM_FIELDS:
+            means = "type" if name == "event" else ", ".join(_FORM_FIELDS)
+            raise InvalidEvent(name, f"is no field of Mercure; use {means}, or POST /events")
     topics = fields.get("topic")
     if not topics:
         raise InvalidEvent("topic", "is missing")
@@ -121,10 +147,7 @@ def read_update(fields: Mapping[str, list[str]]) -> Event:
 
 
 def _fields(request: Request) -> dict[str, list[str]]:
-    """The form's fields; none when the body is no form."""
-    media_type = request.headers.get(b"content-type", b"").partition(b";")[0]
-    if media_type.strip().lower() != _FORM:
-        return {}
+    """The form's fields."""
     if request.body.count(b"&") > _FIELDS_MAX:
         raise Problem(400, f"A form may have at most {_FIELDS_MAX} fields.", field="body")
     fields: dict[str, list[str]] = {}
@@ -147,18 +170,25 @@ def _retry(text: str) -> int | None:
     return int(text) or None
 
 
-def _answer(published: Published) -> Response:
-    return Response.of(200, published.last, TEXT)
+def _answer(warnings: bytes, published: Published) -> Response:
+    return Response.of(200, published.last, TEXT + warnings)
 
 
-def _of_query(pairs: tuple[tuple[str, str], ...]) -> Subscription:
+def _of_query(pairs: tuple[tuple[str, str], ...], speech: Speech) -> Subscription:
     topics = [value for name, value in pairs if name == "topic"]
     if not topics:
-        raise InvalidSubscription("topic", "is missing")
+        raise InvalidSubscription("topic", _missing(pairs))
     if len(topics) > SELECTORS_MAX:
         raise InvalidSubscription("topic", f"must stand at most {SELECTORS_MAX} times")
-    last_event_id = next((value for name, value in pairs if name == "lastEventID"), "")
-    tells = (TELLS, "true") in pairs
-    cursor = Cursor("after", last_event_id) if last_event_id else HEAD
-    dialect = MERCURE_TELLING if tells else MERCURE
-    return Subscription(topics, cursor, True, SELECTORS_MAX, dialect)
+    # A library appends the id that it has come to behind the one in the page's URL.
+    ids = [value for name, value in pairs if names_cursor(name)]
+    cursor = Cursor("after", ids[-1]) if ids else HEAD
+    chosen = chosen_once(pairs, SPEECH_NAMES)
+    dialect = speech.dialect(MERCURE, chosen, notes_on(pairs, _NAMES))
+    return Subscription(topics, cursor, SELECTORS_MAX, dialect)
+
+
+def _missing(pairs: tuple[tuple[str, str], ...]) -> str:
+    if any(name.startswith("match") for name, _ in pairs):
+        return f"is missing; {MERCURE_SPOKEN}"
+    return "is missing"

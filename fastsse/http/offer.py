@@ -20,6 +20,7 @@ from fastsse.http.guarded import Guarded
 from fastsse.http.lifetimes import lifetime_routes, pong_routes
 from fastsse.http.mercure import mercure_routes
 from fastsse.http.origins import Origins
+from fastsse.http.parameters import Speech
 from fastsse.http.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
 from fastsse.http.publish import Intake, Publish
 from fastsse.http.quotas import Quotas
@@ -74,8 +75,13 @@ class Offer:
         config = self._config
         access, mercure_access = self._accesses(cors)
         publish = Publish(self._intake(access))
+        speech = Speech(config.initial_id, config.min_heartbeat, config.max_pad)
         subscribe = Subscribe(
-            config.max_topics, lambda: time.time_ns() // 1_000_000, access, pings=bool(config.ping)
+            config.max_topics,
+            lambda: time.time_ns() // 1_000_000,
+            access,
+            speech,
+            pings=bool(config.ping),
         )
         mercure_intake = self._intake(mercure_access, Unauthorised)
         paths: dict[bytes, Mapping[bytes, Route]] = {
@@ -83,7 +89,7 @@ class Offer:
                 b"GET": Route(subscribe, streams=True),
                 b"POST": Route(publish, publish.admit),
             },
-            HUB_PATH.encode(): mercure_routes(mercure_access, mercure_intake),
+            HUB_PATH.encode(): mercure_routes(mercure_access, mercure_intake, speech),
         }
         counted, mercure_counted = (
             Counted(one, self._allowances) for one in (access, mercure_access)

@@ -64,7 +64,9 @@ class _Subscriptions:
         path = request.target.raw_path.decode(errors="replace")
 
         def allowed(rights: Rights | None) -> None:
-            if rights is None or not rights.covers_subscribe((path,)):
+            if rights is None or rights is ANONYMOUS:
+                raise Unauthorised("Listing subscriptions needs a token.")
+            if not rights.covers_subscribe((path,)):
                 raise Unauthorised("The token's mercure.subscribe does not cover this path.")
             tag = self._last_id()
             if _is_known(request, tag):

@@ -1,6 +1,7 @@
 """`POST /events`: a request's body as events, put in order by the hub."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import orjson
@@ -15,11 +16,12 @@ from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import SWITCHES, Request, Target
 from fastsse.http.responses import Response, json_response
 from fastsse.http.routes import Exchange
+from fastsse.http.warnings import warning_lines, warnings_on
 from fastsse.hub import Hub, Published
 from fastsse.log import AccessLog
 from fastsse.reserved import check_not_reserved
 
-__all__ = ["Intake", "Publish"]
+__all__ = ["FIELDS", "Intake", "Publish"]
 
 _JSON: Final = b"application/json"
 _NDJSON: Final = b"application/x-ndjson"
@@ -27,7 +29,21 @@ _ACCEPTED: Final = (
     "Without topic in the query the body must be application/json "
     '({"topic": …, "data": …}) or application/x-ndjson (one such object a line).'
 )
-_FIELDS: Final = ("topic", "event", "id", "retry", "private")
+_NOT_A_STREAM: Final = (
+    "POST publishes its body, and the answer is no stream; nothing was published. "
+    "A stream is opened by GET with topic=… in the query."
+)
+_JSON_ONLY: Final = b"Accept-Post: application/json, application/x-ndjson\r\n"
+_EVENT_STREAM: Final = b"text/event-stream"
+_EMPTY: Final = (
+    "Is empty, and it is the event's data; an event without data is "
+    '{"topic": …, "data": ""} as application/json.'
+)
+_NO_STREAM_BODY: Final = (
+    "A body that is an event stream is not taken apart; "
+    "send its events as application/x-ndjson, one JSON object a line."
+)
+FIELDS: Final = ("topic", "event", "id", "retry", "private")
 
 
 class Intake:
@@ -57,7 +73,10 @@ class Intake:
         self._log = log
 
     def admit(self, request: Request) -> None:
-        """Looks at the head before the body is read. Raises Problem (401, 403, 415, 429)."""
+        """Looks at the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
+        if b"text/event-stream" in request.headers.get(b"accept", b"").lower():
+            # A client that reads a stream's answer sends a question, and that is for no subscriber.
+            raise Problem(406, _NOT_A_STREAM, field="Accept", header_lines=_JSON_ONLY)
         self._access.admit_publisher(request)
         coding = request.headers.get(b"content-encoding")
         if coding is not None and coding.strip().lower() not in (b"", b"identity"):
@@ -72,7 +91,7 @@ class Intake:
         events: Sequence[Event],
         request: Request,
         exchange: Exchange,
-        answer: Callable[[Published], Response],
+        answer: "_Answer",
     ) -> None:
         """Publishes all events or none for a request that was admitted, and answers it.
 
@@ -87,7 +106,7 @@ class Intake:
                 self._allowances.take_publish_late(request)
             for event in events:
                 if rights is not None and not rights.covers_publish(event.topics):
-                    raise self._not_granted("The token's mercure.publish lacks a topic.")
+                    raise self._not_granted(_uncovered(rights, event.topics))
                 check_not_reserved(event.topics)
             if self._allowances.active:
                 self._allowances.published_more(request, len(events) - 1)
@@ -105,6 +124,12 @@ class Intake:
         self._access.publisher(request, exchange, allowed)
 
 
+def _uncovered(rights: Rights, topics: Sequence[str]) -> str:
+    """Says which topic a token's grants do not cover."""
+    first = next(topic for topic in topics if not rights.covers_publish((topic,)))
+    return f"The token's mercure.publish does not cover the topic {first}."
+
+
 class Publish:
     """Takes events in.
 
@@ -118,6 +143,8 @@ class Publish:
     def admit(self, request: Request) -> None:
         """Looks at the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
         self._intake.admit(request)
+        if _media_type(request) == _EVENT_STREAM:
+            raise Problem(415, _NO_STREAM_BODY, field="Content-Type", header_lines=_JSON_ONLY)
         target = request.target
         if target.publication is None:
             target.publication = _read_query(target)
@@ -128,19 +155,40 @@ class Publish:
         """Handles POST, admitted. Raises InvalidEvent, Problem (400) or Forbidden."""
         body = request.body
         query: _Query = request.target.publication
+        answer: _Answer = _answer_batch
+        events: Sequence[Event]
         if query is not _NOT_IN_QUERY:
+            if not body:
+                raise Problem(400, _EMPTY, field="body")
             topics, name, event_id, retry, private = query
-            event = Event(topics, bytes(body), name, event_id, retry, private)
+            events = (Event(topics, bytes(body), name, event_id, retry, private),)
+            answer = _answer_position if event_id is None else _answer_own_id
         elif _content_type(request) == _NDJSON:
             events = events_of_lines(body)
             if not events:
                 raise Problem(400, "Must hold at least one line.", field="body")
-            self._intake.publish(events, request, exchange, _answer_batch)
-            return
         else:
             event = event_of_json(body)
-        answer = _answer_position if event.id is None else _answer_own_id
-        self._intake.publish((event,), request, exchange, answer)
+            events = (event,)
+            answer = _answer_position if event.id is None else _answer_own_id
+        warnings = tuple(chain.from_iterable(map(warnings_on, events)))
+        if warnings:
+            answer = _warned(answer, warnings)
+        self._intake.publish(events, request, exchange, answer)
+
+
+_Answer = Callable[[Published], Response]
+
+
+def _warned(answer: _Answer, warnings: tuple[str, ...]) -> _Answer:
+    """`answer` with the header that warns."""
+    lines = warning_lines(warnings)
+
+    def warned(published: Published) -> Response:
+        head, body = answer(published)
+        return Response(head + lines, body)
+
+    return warned
 
 
 def _answer_position(published: Published) -> Response:
@@ -177,8 +225,8 @@ def _read_query(target: Target) -> _Query:
     for name, value in target.pairs:
         if name in CREDENTIAL_NAMES:
             continue
-        if name not in _FIELDS:
-            raise InvalidEvent(name, f"is unknown; there are {', '.join(_FIELDS)}")
+        if name not in FIELDS:
+            raise InvalidEvent(name, f"is unknown; there are {', '.join(FIELDS)}")
         if name in chosen:
             raise InvalidEvent(name, "must stand once")
         if name != "topic":
@@ -197,16 +245,19 @@ def _read_query(target: Target) -> _Query:
 
 def _content_type(request: Request) -> bytes:
     """The type of a body that says its topics itself. Raises Problem (415)."""
-    given = request.headers.get(b"content-type", b"")
-    media_type, _, parameters = given.lower().partition(b";")
-    media_type = media_type.strip()
+    media_type = _media_type(request)
     if media_type not in (_JSON, _NDJSON):
         accepted = b"Accept-Post: application/json, application/x-ndjson\r\n"
         raise Problem(415, _ACCEPTED, field="Content-Type", header_lines=accepted)
+    parameters = request.headers[b"content-type"].lower().partition(b";")[2]
     name, _, charset = parameters.strip().partition(b"=")
     if name.strip() == b"charset" and charset.strip(b' "') not in (b"utf-8", b"utf8"):
         raise Problem(415, "The charset must be UTF-8.", field="Content-Type")
     return media_type
+
+
+def _media_type(request: Request) -> bytes:
+    return request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 def _line(members: dict[str, object]) -> bytes:

@@ -26,8 +26,10 @@ _UPGRADE_LINE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 # What an error of llhttp's is about, as far as it says so.
 _FIELD: Final = re.compile(r"Content-Length|Transfer-Encoding|method|url|version|chunk")
 _KEPT_HEADERS: Final = (
+    b"Accept",
     b"Access-Control-Request-Method",
     b"Authorization",
+    b"Cache-Control",
     b"Content-Encoding",
     b"Content-Length",
     b"Content-Type",
@@ -38,23 +40,30 @@ _KEPT_HEADERS: Final = (
     b"Last-Event-ID",
     b"Origin",
     b"Referer",
+    b"Sec-Fetch-Mode",
     b"Transfer-Encoding",
     b"X-Forwarded-For",
 )
 # Those that may stand several times, as one list (RFC 9110 §5.2). Credentials that stand twice
 # are joined too: so they are no credentials, whatever each would be worth.
-_LISTS: Final = frozenset({b"authorization", b"if-none-match", b"x-forwarded-for"})
+_LISTS: Final = frozenset(
+    {
+        b"accept",
+        b"authorization",
+        b"cache-control",
+        b"if-none-match",
+        b"sec-fetch-mode",
+        b"x-forwarded-for",
+    }
+)
 _SPELLING: Final = {name.lower(): name.decode() for name in _KEPT_HEADERS}
 # Sent by about every client, and of no interest here.
 _IGNORED_HEADERS: Final = (
-    b"Accept",
     b"Accept-Encoding",
     b"Accept-Language",
-    b"Cache-Control",
     b"Connection",
     b"Pragma",
     b"Sec-Fetch-Dest",
-    b"Sec-Fetch-Mode",
     b"Sec-Fetch-Site",
     b"User-Agent",
 )

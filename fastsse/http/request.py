@@ -7,8 +7,6 @@ from urllib.parse import unquote_to_bytes
 from fastsse.auth.rights import Rights
 from fastsse.http.problems import Problem
 
-# What client libraries that can't set the header `Last-Event-ID` call it in the query.
-ID_NAMES = frozenset({"last_event_id", "lastEventID", "lastEventId", "last-event-id"})
 #: What a switch in a query may say, in lower case.
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)

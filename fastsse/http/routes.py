@@ -9,9 +9,10 @@ from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import STATUS_LINES, Response
+from fastsse.reserved import HUB_PATH
 from fastsse.subscriptions import Subscription
 
-__all__ = ["BELOW", "Exchange", "Handler", "Paths", "Route", "Routes"]
+__all__ = ["BELOW", "MERCURE_SPOKEN", "Exchange", "Handler", "Paths", "Route", "Routes"]
 
 
 class Exchange(Protocol):
@@ -74,6 +75,13 @@ _ABSENT: Final = {
 }
 
 
+MERCURE_SPOKEN: Final = (
+    "this hub speaks Mercure 0.x: GET with topic=… (exact, a URI template, or *)"
+)
+# Methods that clients of other versions send.
+_FOREIGN: Final = {(b"QUERY", HUB_PATH.encode()): f"QUERY is Mercure 1.0; {MERCURE_SPOKEN}."}
+
+
 class _Methods(NamedTuple):
     """What one path answers to, and the header line that says so."""
 
@@ -108,8 +116,9 @@ class Routes:
         methods = self._methods(request)
         route = methods.table.get(request.method)
         if route is None:
-            method = request.method.decode()
-            detail = f"{method} is not allowed here."
+            method = request.method
+            detail = f"{method.decode()} is not allowed here."
+            detail = _FOREIGN.get((method, request.target.path), detail)
             raise Problem(405, detail, header_lines=methods.allow)
         return route
 
@@ -121,7 +130,14 @@ class Routes:
         for folder in self._folders:
             if raw_path.startswith(folder):
                 return self._paths[folder + b"*"]
-        raise Problem(404, _ABSENT.get(request.target.path, "Nothing is served under this path."))
+        raise Problem(404, self._why_absent(request.target.path))
+
+    def _why_absent(self, path: bytes) -> str:
+        if path in _ABSENT:
+            return _ABSENT[path]
+        near = path.rstrip(b"/").lower()
+        hint = f" Did you mean {near.decode()}?" if near in self._paths else ""
+        return f"Nothing is served under this path.{hint}"
 
     def _options(self, request: Request, exchange: Exchange) -> None:
         allow = self._methods(request).allow

@@ -127,6 +127,8 @@ class Streams:
         self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
         #: Subscribers told to come back later.
         self.turned_away = 0
+        #: Streams opened with parameters that mean nothing here.
+        self.doubtful = 0
 
     def take(self, sock: socket, opening: Opening) -> None:
         """Gives the sender a socket that no transport has; `sock` is detached then.
@@ -169,6 +171,9 @@ class Streams:
             payload = None if rights is None else rights.payload
             self._presence.opened(stream, subscription.selectors, payload)
         self._access.opened(stream, client, subscription.selectors)
+        if subscription.dialect.notes:
+            self.doubtful += 1
+            self._access.doubtful(stream, client, subscription.dialect.notes.decode())
         if not self._will_wake:
             self._will_wake = True
             self._call_soon(self._wake)

@@ -5,8 +5,9 @@ from typing import Any, Final, NamedTuple
 
 from fastsse._core import Frame, raw_frame, wire_frame
 from fastsse.hub.channels import Channel
-from fastsse.hub.replay import Begun, Gap, opening_block
-from fastsse.subscriptions import Cursor, Dialect, Subscription
+from fastsse.hub.replay import Begun, Gap
+from fastsse.positions import format_position
+from fastsse.subscriptions import Cursor, Dialect, InitialId, Subscription
 
 __all__ = [
     "Head",
@@ -20,6 +21,8 @@ __all__ = [
 ]
 
 _COMMENT: Final = b":\n"
+# What follows an `id:` line. `line` adds nothing: the block goes on with the first event.
+_AFTER_ID: Final[dict[InitialId, bytes]] = {"true": b"\n", "line": b"", "data": b"data:\n\n"}
 
 Head = bytes | Callable[[bytes | None], bytes]
 """A response head, blank line included; or what makes it, once it is known from where the stream
@@ -74,10 +77,25 @@ class Replaying:
 def first_block(
     dialect: Dialect, retry_ms: int, place: int | None, gap: Gap | None = None
 ) -> bytes:
-    """What stands before a stream's events. `place` is None where it tells none."""
-    if dialect.opens:
-        return opening_block(retry_ms, place, gap)
-    return _COMMENT if gap is None else _COMMENT + gap.encode()
+    """What stands before a stream's events: comments, `retry:`, and where it goes on from.
+
+    Arguments:
+        place: named as the dialect says; None where it is not known.
+        gap: an event that names the place instead.
+    """
+    block = b": fastsse\nretry: %d\n" % retry_ms if dialect.opens else _COMMENT
+    if dialect.notes or dialect.pad_bytes:
+        block += dialect.notes + _padding(dialect.pad_bytes)
+    if gap is not None:
+        return block + gap.encode()
+    if place is None or dialect.initial_id == "false":
+        return block
+    return b"%bid: %b\n%b" % (block, format_position(place), _AFTER_ID[dialect.initial_id])
+
+
+def _padding(size_bytes: int) -> bytes:
+    """A comment line of this length; nothing for 0."""
+    return b":%b\n" % (b" " * (size_bytes - 2)) if size_bytes else b""
 
 
 def first_frame(head: bytes, block: bytes, chunked: bool) -> Frame:
@@ -100,8 +118,7 @@ def first_frames(
     head = opening.head
     if not isinstance(head, bytes):
         head = head(last_event_id(subscription.cursor, one.gap))
-    place = one.place if subscription.initial_id else None
-    block = first_block(subscription.dialect, retry_ms, place, told)
+    block = first_block(subscription.dialect, retry_ms, one.place, told)
     if page is not None:
         return [first_frame(head, block, opening.chunked), page]
     if is_last:

@@ -22,7 +22,6 @@ __all__ = [
     "after_gap",
     "begin",
     "begin_at",
-    "opening_block",
 ]
 
 GapReason = Literal["evicted", "unknown", "future", "lost"]
@@ -49,18 +48,6 @@ class Gap:
         data = {"reason": self.reason, "requested": requested, "from": place.decode()}
         text = json.dumps(data, separators=(",", ":")).encode()
         return b"event: fastsse.gap\nid: %b\ndata: %b\n\n" % (place, text)
-
-
-def opening_block(retry_ms: int, place: int | None, gap: Gap | None = None) -> bytes:
-    """The first bytes of a stream: a comment, `retry:`, and where it goes on from.
-
-    That is the gap's place when there is one, else `place`; None leaves it out, and then no blank
-    line follows, because some client libraries would make an empty event of it.
-    """
-    opening = b": fastsse\nretry: %d\n" % retry_ms
-    if gap is not None:
-        return opening + gap.encode()
-    return opening if place is None else b"%bid: %b\n\n" % (opening, format_position(place))
 
 
 class Replay:

@@ -23,7 +23,7 @@ from fastsse.hub.opening import Head, Opening, Replaying, first_block, first_fra
 from fastsse.hub.pages import Pages, newest_told
 from fastsse.hub.replays import Replays
 from fastsse.hub.turns import Turns
-from fastsse.subscriptions import Subscription
+from fastsse.subscriptions import Dialect, Subscription
 
 __all__ = ["ClosedStream", "Head", "Streams", "may_be_stream_id"]
 
@@ -105,7 +105,7 @@ class Streams:
         )
         self._replays.on_searching = lambda: channels.on_unready()
         self._bearers = Bearers()
-        self._openings: dict[tuple[bytes, bool, int | None, bool], Frame] = {}
+        self._openings: dict[tuple[bytes, bool, int, Dialect], Frame] = {}
         self._openings_place = -1
 
     @property
@@ -304,11 +304,10 @@ class Streams:
         place = newest_told(self._history, channel)
         if not isinstance(head, bytes):
             head = head(None)
-        told = place if subscription.initial_id else None
-        key = (head, chunked, told, subscription.dialect.opens)
+        key = (head, chunked, place, subscription.dialect)
         frame = self._openings.get(key)
         if frame is None:
-            block = first_block(subscription.dialect, self._retry_ms, told)
+            block = first_block(subscription.dialect, self._retry_ms, place)
             frame = self._openings[key] = first_frame(head, block, chunked)
         return frame
 

@@ -89,7 +89,7 @@ async def test_a_topic_that_exists_and_one_that_does_not_look_the_same(
     assert answers[0] == answers[1]
     by = bearer([])
     refusals = [await publish(hub, ("topic", topic), by=by) for topic in ("there", "where")]
-    assert refusals[0].body == refusals[1].body
+    assert refusals[0].body.replace(b"there", b"where") == refusals[1].body
 
 
 async def test_the_id_of_a_private_event_is_unknown_to_who_may_not_read_it(hub: Server) -> None:

@@ -27,7 +27,7 @@ async def test_requests_may_come_in_any_pieces(server, piece) -> None:
             request("POST", "/events?topic=a&id=a", body=b"one"),
             chunked + b"3\r\ntwo\r\n0\r\n\r\n",
             get("/nothing"),
-            request("POST", "/events?topic=a&id=d", body=b""),
+            request("POST", "/events?topic=a&id=d", body=b"x"),
         ]
     )
     async with connected(server) as raw:

@@ -35,8 +35,8 @@ async def published_count(server) -> int:
 
 @pytest.mark.parametrize(
     "body",
-    ["hello", "", "a\nb\r\nc\rd", '{"topic": "other"}', "﻿bom", "nul \0", "ünï 🎉", "x" * 20_000],
-    ids=range(8),
+    ["hello", "a\nb\r\nc\rd", '{"topic": "other"}', "﻿bom", "nul \0", "ünï 🎉", "x" * 20_000],
+    ids=range(7),
 )
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/json", "application/x-www-form-urlencoded", "?"]
@@ -60,9 +60,55 @@ async def test_largest_body_arrives_whole(ask, server) -> None:
         assert await raw.reader.readexactly(len(body) + 2) == body + b"\n\n"
 
 
-async def test_publish_without_a_body_is_an_empty_event(ask, server) -> None:
-    assert (await ask("POST", "/events?topic=a")).status == 200
+@pytest.mark.parametrize("body", [None, b""])
+async def test_publish_without_a_body_is_refused(ask, server, body) -> None:
+    answer = await ask("POST", "/events?topic=a", body=body)
+    assert (answer.status, answer.field) == (400, "body")
+    assert await published_count(server) == 0
+    empty = b'{"topic": "a", "data": ""}'
+    assert (await ask("POST", "/events", JSON, body=empty)).status == 200
     assert (await newest(server))[0].data == ""
+
+
+@pytest.mark.parametrize("path", ["/events?topic=a", "/events", "/.well-known/mercure"])
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json, Text/Event-Stream"])
+async def test_post_that_asks_for_a_stream_publishes_nothing(ask, server, path, accept) -> None:
+    """The body is a question to a model, say, and no subscriber may read it."""
+    body = b'{"topic": "a", "data": "my secret prompt"}'
+    answer = await ask("POST", path, f"Accept: {accept}", JSON, body=body)
+    assert (answer.status, answer.field) == (406, "Accept")
+    assert "GET" in answer.json["detail"]
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/*", ""])
+async def test_post_that_takes_any_answer_publishes(ask, server, accept) -> None:
+    answer = await ask("POST", "/events?topic=a", f"Accept: {accept}", body=b"x")
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["/events?topic=a", "/events", "/.well-known/mercure"])
+async def test_event_stream_as_a_body_is_refused(ask, server, path) -> None:
+    kind = "Content-Type: text/event-stream; charset=utf-8"
+    answer = await ask("POST", path, kind, body=b"data: one\n\ndata: two\n\n")
+    assert (answer.status, answer.field) == (415, "Content-Type")
+    assert "accept-post" in answer.headers
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("kind", ["error", "open"])
+async def test_publisher_is_warned_of_a_type_that_eventsource_has_itself(ask, kind) -> None:
+    line = b'{"topic": "a", "data": "x", "event": "%b"}\n' % kind.encode()
+    for path, *rest in (
+        (f"/events?topic=a&event={kind}", "Content-Type: text/plain"),
+        ("/events", JSON),
+        ("/events", NDJSON),
+    ):
+        answer = await ask("POST", path, *rest, body=line)
+        assert answer.status == 200
+        assert f"the type {kind} collides" in answer.headers["fastsse-warning"]
+    answer = await ask("POST", "/events?topic=a&event=errors", body=b"x")
+    assert "fastsse-warning" not in answer.headers
 
 
 async def test_query_gives_type_id_and_retry(ask, server) -> None:

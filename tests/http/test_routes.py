@@ -71,6 +71,28 @@ async def test_unknown_path_is_404(ask, path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/events/?topic=a", "/events"),
+        ("/Events?topic=a", "/events"),
+        ("/.well-known/mercure/?topic=a", "/.well-known/mercure"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_path_that_is_nearly_one_of_ours_names_it(ask, method, path, near) -> None:
+    answer = await ask(method, path)
+    assert answer.status == 404
+    assert answer.json["detail"].endswith(f"Did you mean {near}?")
+
+
+async def test_other_versions_of_mercure_are_answered_with_the_one_spoken(ask) -> None:
+    for method, query, status in (("QUERY", "", 405), ("GET", "?match=a", 400)):
+        answer = await ask(method, "/.well-known/mercure" + query)
+        assert answer.status == status
+        assert "speaks Mercure 0.x: GET with topic=" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
     ("path", "option"),
     [
         ("/tickets", "jwt_key"),

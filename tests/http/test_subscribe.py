@@ -33,9 +33,103 @@ def ids(server) -> list[str]:
     return [server.publish("a", str(n)) for n in range(5)]
 
 
-@pytest.mark.parametrize("name", ["last_event_id", "lastEventID", "lastEventId", "last-event-id"])
-async def test_stream_resumes_after_an_id_in_the_query(server, ids, name) -> None:
-    assert await streamed(server, f"/events?topic=a&{name}={ids[2]}", count=2) == ["3", "4"]
+SPELLINGS = [
+    "last_event_id",
+    "lastEventID",
+    "lastEventId",
+    "lasteventid",
+    "LAST_EVENT_ID",
+    "last-event-id",
+    "Last-Event-ID",
+    "evs_last_event_id",
+    "EVS-Last-Event-Id",
+]
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("path", ["/events", "/.well-known/mercure"])
+async def test_stream_resumes_after_an_id_in_the_query(server, ids, path, name) -> None:
+    async with connected(server) as raw:
+        await raw.send(get(f"{path}?topic=a&{name}={ids[2]}"))
+        stream = Stream(raw.reader, (await raw.head())[1])
+        assert [(await stream.next()).data for _ in range(2)] == ["3", "4"]
+        assert stream.parsed.comments in ([" fastsse"], [""])
+
+
+async def test_offset_minus_one_is_all_that_is_kept(server, ids) -> None:
+    """Clients of Durable Streams ask so."""
+    data = await streamed(server, "/events?topic=a&offset=-1", count=5)
+    assert data == ["0", "1", "2", "3", "4"]
+    assert await streamed(server, f"/events?topic=a&offset=-1&lastEventId={ids[3]}", count=1) == [
+        "4"
+    ]
+
+
+UNKNOWN = {
+    "topics=b": "the parameter topics is unknown; did you mean topic?",
+    "topic[]=b": "the parameter topic[] is unknown; did you mean topic?",
+    "Topic=b": "the parameter Topic is unknown; did you mean topic?",
+    "channel=b": "the parameter channel is unknown; did you mean topic?",
+    "from=7": "the parameter from is unknown; did you mean since?",
+    "offset=7": "the parameter offset is unknown; did you mean last_event_id?",
+    "offset=now": "the parameter offset is unknown; did you mean last_event_id?",
+    "type=tick": "the parameter type is unknown",
+    "initialId=1": "the parameter initialId is unknown; did you mean initial_id?",
+    "r=.5": "the parameter r is unknown",
+    "a%0adata:%20x=1": "a parameter is unknown",
+    "%00=1": "a parameter is unknown",
+    "topic=b,c": "a topic with a comma is one topic; ask for several as topic=a&topic=b",
+}
+
+
+@pytest.mark.parametrize("query", UNKNOWN)
+async def test_unknown_parameter_is_answered_with_a_comment(server, ids, query) -> None:
+    """A comment ends no EventSource and breaks no reader of JSON."""
+    async with connected(server) as raw:
+        await raw.send(get(f"/events?topic=a&last=1&{query}"))
+        stream = await raw.stream()
+        assert (await stream.next()).data == "4"
+        assert stream.parsed.comments == [" fastsse", f" fastsse: {UNKNOWN[query]}"]
+    async with connected(server) as raw:
+        await raw.send(get("/metrics"))
+        assert b"\nfastsse_unknown_parameters_total 1.0\n" in (await raw.answer()).body
+
+
+async def test_unknown_parameter_is_answered_with_a_comment_on_mercures_path(server) -> None:
+    async with connected(server) as raw:
+        await raw.send(get("/.well-known/mercure?topic=a&topics=b&last=1"))
+        stream = Stream(raw.reader, (await raw.head())[1])
+        await stream.opening()
+        assert stream.parsed.events == []
+        assert stream.parsed.comments == [
+            "",
+            f" fastsse: {UNKNOWN['topics=b']}",
+            " fastsse: the parameter last is unknown",
+        ]
+
+
+async def test_comments_about_unknown_parameters_are_few_and_hold_no_values(server) -> None:
+    async with connected(server) as raw:
+        many = "&".join(f"unknown{n}=secret" for n in range(50))
+        await raw.send(get(f"/events?topic=a&{many}"))
+        opening = await (await raw.stream()).opening()
+        assert opening.count(b"is unknown") == 8
+        assert b"secret" not in opening
+
+
+@pytest.mark.parametrize("query", ["topic=a{?b,c}", "topic=a&_=123", "topic=*", "topic=a&last=1"])
+async def test_what_means_something_is_not_commented(server, query) -> None:
+    async with connected(server) as raw:
+        await raw.send(get(f"/events?{query}"))
+        assert b"unknown" not in await (await raw.stream()).opening()
+
+
+async def test_missing_topic_is_refused_with_the_parameter_that_was_meant(server) -> None:
+    async with connected(server) as raw:
+        await raw.send(get("/events?topics=a"))
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (400, "topic")
+        assert "did you mean topic?" in answer.json["detail"]
 
 
 async def test_stream_resumes_after_the_header(server, ids) -> None:
@@ -116,11 +210,6 @@ async def test_opening_names_no_id_when_that_is_asked_for(server) -> None:
         assert await (await raw.stream()).opening() == b": fastsse\nretry: 3000\n"
 
 
-async def test_unknown_parameters_are_ignored(server, ids) -> None:
-    """Libraries add their own, against caches for one."""
-    assert await streamed(server, "/events?topic=a&_=123&last=1&r=.5", count=1) == ["4"]
-
-
 INVALID = {
     "": "topic",
     "topic": "topic",
@@ -150,6 +239,22 @@ INVALID = {
     "topic=a&since=2026-01-01T00:00:00": "since",
     "topic=a&since=1h&since=1h": "since",
     "topic=a&initial_id=maybe": "initial_id",
+    "topic=a&initial_id=true&initial_id=true": "initial_id",
+    "topic=a&offset=-1&last=1": "offset",
+    "topic=a&fastsse=maybe": "fastsse",
+    "topic=a&refuse=no": "refuse",
+    "topic=a&refuse=": "refuse",
+    "topic=a&heartbeat=": "heartbeat",
+    "topic=a&heartbeat=0s": "heartbeat",
+    "topic=a&heartbeat=500ms": "heartbeat",
+    "topic=a&heartbeat=1.5s": "heartbeat",
+    "topic=a&heartbeat=31s": "heartbeat",
+    "topic=a&heartbeat=-1": "heartbeat",
+    "topic=a&heartbeat=5s&heartbeat=5s": "heartbeat",
+    "topic=a&pad=0": "pad",
+    "topic=a&pad=x": "pad",
+    "topic=a&pad=17KiB": "pad",
+    "topic=a&pad=1e3": "pad",
 }
 
 

@@ -123,7 +123,6 @@ class Node:
         self,
         *topics: str,
         cursor: Cursor = HEAD,
-        initial_id: bool = True,
         chunked: bool = False,
         receive_bytes: int = 0,
         head: Head = RESPONSE_HEAD,
@@ -136,7 +135,7 @@ class Node:
         if receive_bytes:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_bytes)
         theirs.setblocking(False)
-        subscription = Subscription(topics, cursor, initial_id, dialect=dialect)
+        subscription = Subscription(topics, cursor, dialect=dialect)
         try:
             handle = self.hub.streams.open(
                 subscription, head, chunked, theirs.fileno(), rights, client="somebody"

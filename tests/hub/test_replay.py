@@ -8,11 +8,12 @@ from fastsse._core import encode_frame
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.errors import InvalidSubscription
 from fastsse.hub.history import History
+from fastsse.hub.opening import first_block
 from fastsse.hub.pages import PAGES_MAX
-from fastsse.hub.replay import Gap, Replay, begin, begin_at, opening_block
+from fastsse.hub.replay import Gap, Replay, begin, begin_at
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import format_position, position_at
-from fastsse.subscriptions import Cursor, Subscription
+from fastsse.subscriptions import EVENTS, Cursor, Subscription
 from tests.eventstream import parse
 from tests.hub.readers import Audience, memory_pages, read
 
@@ -65,18 +66,18 @@ class Kept:
 
 
 def test_opening_block_is_a_comment_the_retry_time_and_the_place() -> None:
-    assert opening_block(3000, START + 5) == b": fastsse\nretry: 3000\nid: 1000-5\n\n"
+    assert first_block(EVENTS, 3000, START + 5) == b": fastsse\nretry: 3000\nid: 1000-5\n\n"
 
 
 def test_opening_block_without_a_place_is_no_event_for_anybody() -> None:
-    block = opening_block(3000, None)
+    block = first_block(EVENTS, 3000, None)
     assert block == b": fastsse\nretry: 3000\n"
     first = parse(block + encode_frame(b"x", None, b"1-1", 0, 1).body).events
     assert [message.data for message in first] == ["x"]
 
 
 def test_a_gap_stands_in_the_opening_block_and_names_where_the_stream_goes_on() -> None:
-    stream = parse(opening_block(3000, START, Gap("evicted", b"7-7", START + 9)))
+    stream = parse(first_block(EVENTS, 3000, START, Gap("evicted", b"7-7", START + 9)))
     (message,) = stream.events
     assert message.type == "fastsse.gap"
     assert message.last_event_id == stream.last_event_id == "1000-9"

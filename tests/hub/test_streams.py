@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from fastsse.hub.channels import Channels
 from fastsse.hub.history import History
 from fastsse.hub.streams import Streams
 from fastsse.hub.topics import Rules, Topics
-from fastsse.subscriptions import Cursor, Subscription
+from fastsse.subscriptions import EVENTS, Cursor, Subscription
 from tests.hub.onenode import RESPONSE_HEAD, START_MS, Node
 
 MakeNode = Callable[..., Node]
@@ -245,7 +246,7 @@ def test_opening_block_names_the_head_and_events_follow(node: Node) -> None:
 
 
 def test_opening_block_without_an_id_has_no_blank_line(node: Node) -> None:
-    client = node.subscribe("a", initial_id=False)
+    client = node.subscribe("a", dialect=replace(EVENTS, initial_id="false"))
     published = node.publish("a", "x")
     node.run_until_received(client, 1)
     assert client.body == f": fastsse\nretry: 3000\nid: {published}\ndata: x\n\n".encode()
@@ -253,8 +254,8 @@ def test_opening_block_without_an_id_has_no_blank_line(node: Node) -> None:
 
 def test_streams_opened_between_two_publishes_share_their_first_frame(node: Node) -> None:
     openings = node.hub.streams._openings
-    for initial_id in (True, True, False):
-        node.subscribe("a", initial_id=initial_id)
+    for initial_id in ("true", "true", "false"):
+        node.subscribe("a", dialect=replace(EVENTS, initial_id=initial_id))
     assert len(openings) == 2
     node.publish("a")
     node.subscribe("a")

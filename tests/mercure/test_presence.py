@@ -113,6 +113,8 @@ async def test_E6_one_path_may_be_granted_alone(hub: Server) -> None:
     assert (await ask(hub, "GET", path, by)).status == 200
     assert (await ask(hub, "GET", f"{HUB}/subscriptions/b", by)).status == 401
     assert (await ask(hub, "GET", f"{HUB}/subscriptions/%61", by)).status == 401
+    answer = await ask(hub, "GET", f"{HUB}/subscriptions")
+    assert (answer.status, answer.json["detail"]) == (401, "Listing subscriptions needs a token.")
 
 
 @pytest.mark.parametrize("rest", ["/", "/a/", "//b", "/a/b/c", "/%ff", "/%zz"])

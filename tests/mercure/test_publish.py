@@ -26,9 +26,10 @@ async def test_P1_only_a_form_has_fields(hub: Server) -> None:
     body = urlencode({"topic": "a", "data": "x"}).encode()
     for kind in ("application/json", "text/plain", "multipart/form-data; boundary=x"):
         answer = await ask(hub, "POST", HUB, f"Content-Type: {kind}", PUBLISHER, body=body)
-        assert (answer.status, answer.field) == (400, "topic")
+        assert (answer.status, answer.field) == (415, "Content-Type")
+        assert answer.headers["accept-post"] == "application/x-www-form-urlencoded"
     answer = await ask(hub, "POST", HUB, PUBLISHER, body=body)
-    assert answer.status == 400
+    assert (answer.status, answer.field) == (415, "Content-Type")
     charset = FORM + "; charset=utf-8"
     assert (await ask(hub, "POST", HUB, charset, PUBLISHER, body=body)).status == 200
 
@@ -116,8 +117,31 @@ async def test_P9_the_answer_is_the_id_and_nothing_else(hub: Server) -> None:
     assert UUID7.fullmatch(answer.body.decode())
 
 
-async def test_P10_unknown_fields_mean_nothing(hub: Server) -> None:
-    assert (await publish(hub, ("topic", "a"), ("target", "b"), ("x[]", "1"))).status == 200
+async def test_P10_unknown_fields_mean_nothing_and_the_publisher_is_warned(hub: Server) -> None:
+    answer = await publish(hub, ("topic", "a"), ("target", "b"), ("x\r\nX: [\u00fc]", "1"))
+    assert answer.status == 200
+    assert answer.headers["fastsse-warning"] == (
+        "target is no field of Mercure; x??X: [?] is no field of Mercure"
+    )
+    assert "fastsse-warning" not in (await publish(hub, ("topic", "a"))).headers
+    answer = await publish(hub, ("topic", "a"), ("type", "error"))
+    assert "collides" in answer.headers["fastsse-warning"]
+
+
+async def test_P10_a_field_of_our_own_interface_is_refused_and_names_mercures(hub: Server) -> None:
+    answer = await publish(hub, ("topic", "a"), ("data", "x"), ("event", "tick"))
+    assert (answer.status, answer.field) == (400, "event")
+    assert "type" in answer.json["detail"]
+
+
+async def test_P11_the_topic_that_is_not_granted_is_named(hub: Server) -> None:
+    by = bearer(["a"], ["*"])
+    answer = await publish(hub, ("topic", "a"), ("topic", "b"), ("data", "x"), by=by)
+    assert answer.status == 401
+    assert answer.json["detail"] == "The token's mercure.publish does not cover the topic b."
+    answer = await ask(hub, "POST", "/events?topic=a&topic=c", by, body=b"x")
+    assert answer.status == 403
+    assert answer.json["detail"] == "The token's mercure.publish does not cover the topic c."
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,6 @@ def test_R5_whose_history_can_not_be_read_is_told_the_id_that_it_asked_for(
         return b"HTTP/1.1 200 OK\r\n\r\n"
 
     channel = Channel(0, ("a",), (), None)
-    subscription = Subscription(["a"], cursor, True, 10, MERCURE)
+    subscription = Subscription(["a"], cursor, 10, MERCURE)
     last_frames(Replaying(1, channel, subscription, Opening(-1, head, True, {})), 1000)
     assert names == [told]

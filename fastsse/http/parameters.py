@@ -1,0 +1,219 @@
+"""Query parameters that both subscribing interfaces share: spellings of the cursor, how the stream
+speaks, and names that mean nothing here."""
+
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Final, Literal
+
+from fastsse.errors import InvalidSubscription
+from fastsse.http.request import SWITCHES
+from fastsse.subscriptions import (
+    HEARTBEAT_MAX_S,
+    PAD_MAX_BYTES,
+    PAD_MIN_BYTES,
+    Dialect,
+    InitialId,
+)
+from fastsse.units import format_size, parse_duration_s, parse_size_bytes
+
+__all__ = [
+    "NOTE",
+    "SPEECH_NAMES",
+    "Speech",
+    "chosen_once",
+    "names_cursor",
+    "notes_on",
+    "reads_lines",
+    "switch",
+]
+
+#: How a comment line about a request begins.
+NOTE: Final = ": fastsse: "
+#: What `Speech.dialect` reads.
+SPEECH_NAMES: Final = frozenset({"fastsse", "heartbeat", "initial_id", "pad", "refuse"})
+# `lastEventId`, `Last-Event-ID`, `last_event_id`, `evs_last_event_id`, … without case and joints.
+_CURSORS: Final = frozenset({"lasteventid", "evslasteventid"})
+_JOINTS: Final = str.maketrans("", "", "-_")
+# Some libraries add this one against caches.
+_CACHE_BUSTER: Final = "_"
+# Only such names are repeated: a note is a line of the stream.
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-\[\]]{1,40}", re.ASCII)
+_BRACES: Final = re.compile(r"\{[^}]*\}")
+_NOTES_MAX: Final = 8
+_MEANT: Final = {
+    "channel": "topic",
+    "channels": "topic",
+    "from": "since",
+    "offset": "last_event_id",
+    "stream": "topic",
+    "subscribe": "topic",
+}
+
+
+@lru_cache(maxsize=256)
+def names_cursor(name: str) -> bool:
+    """Whether a parameter is the id of the event to go on after, in any spelling."""
+    return name.lower().translate(_JOINTS) in _CURSORS
+
+
+def switch(field: str, text: str) -> bool:
+    """What a switch says. Raises InvalidSubscription."""
+    try:
+        return SWITCHES[text.lower()]
+    except KeyError:
+        raise InvalidSubscription(field, "must be true or false") from None
+
+
+def chosen_once(pairs: Sequence[tuple[str, str]], names: Container[str]) -> dict[str, str]:
+    """The parameters with these names. Raises InvalidSubscription for one that is repeated."""
+    chosen: dict[str, str] = {}
+    for name, value in pairs:
+        if name in names:
+            if name in chosen:
+                raise InvalidSubscription(name, "must stand once")
+            chosen[name] = value
+    return chosen
+
+
+def notes_on(pairs: Sequence[tuple[str, str]], known: Container[str]) -> bytes:
+    """Comment lines about parameters that mean nothing here; the first eight different ones.
+
+    A comment is seen by people and never by a reader of events, so that it neither ends an
+    EventSource nor breaks a reader of JSON. Values are not repeated: one may be a secret.
+
+    Arguments:
+        pairs: the query, decoded.
+        known: names that mean something, apart from spellings of the cursor.
+    """
+    notes: dict[str, None] = {}
+    for name, value in pairs:
+        if name == "topic" and "," in _BRACES.sub("", value):
+            notes["a topic with a comma is one topic; ask for several as topic=a&topic=b"] = None
+        elif name not in known and name != _CACHE_BUSTER and not names_cursor(name):
+            notes[_note(name, known)] = None
+        if len(notes) == _NOTES_MAX:
+            break
+    return "".join(f"{NOTE}{note}\n" for note in notes).encode()
+
+
+def _note(name: str, known: Container[str]) -> str:
+    if not _SAFE_NAME.fullmatch(name):
+        return "a parameter is unknown"
+    plain = name.lower().removesuffix("[]")
+    meant = _MEANT.get(plain) or next(iter(get_close_matches(plain, _LIKELY, 1, 0.7)), None)
+    hint = f"; did you mean {meant}?" if meant in known or meant == "last_event_id" else ""
+    return f"the parameter {name} is unknown{hint}"
+
+
+_LIKELY: Final = ("topic", "since", "last", "ping", *sorted(SPEECH_NAMES))
+
+
+class Speech:
+    """How streams speak, by what a request says and what the options allow.
+
+    Arguments:
+        initial_id: for requests that do not say it; `auto` judges by their headers.
+        heartbeat_least_s: the shortest heartbeat that may be asked for.
+        pad_most_bytes: the longest padding that may be asked for; 0: none.
+    """
+
+    def __init__(
+        self,
+        initial_id: Literal["auto", "true", "false", "data"] = "auto",
+        heartbeat_least_s: float = 1.0,
+        pad_most_bytes: int = PAD_MAX_BYTES,
+    ) -> None:
+        self._initial_id: Final = initial_id
+        self._heartbeat_least_s: Final = heartbeat_least_s
+        self._pad_most_bytes: Final = pad_most_bytes
+
+    def dialect(self, base: Dialect, chosen: Mapping[str, str], notes: bytes = b"") -> Dialect:
+        """`base` as the parameters among SPEECH_NAMES change it. Raises InvalidSubscription."""
+        dialect = replace(base, notes=notes) if notes else base
+        if base.opens and self._initial_id != "auto":
+            dialect = replace(dialect, initial_id=self._initial_id)
+        if not chosen:
+            return dialect
+        refuse = chosen.get("refuse")
+        if refuse not in (None, "status"):
+            raise InvalidSubscription("refuse", "must be status")
+        return replace(
+            dialect,
+            tells=switch("fastsse", chosen["fastsse"]) if "fastsse" in chosen else dialect.tells,
+            initial_id=_initial_id(chosen.get("initial_id"), dialect.initial_id),
+            heartbeat_s=self._heartbeat_s(chosen.get("heartbeat")),
+            pad_bytes=self._pad_bytes(chosen.get("pad")),
+            refuses=refuse is not None,
+        )
+
+    def for_lines(self, dialect: Dialect, chosen: Mapping[str, str]) -> Dialect:
+        """As `dialect`, for a request that `reads_lines`: the opening is no block of its own,
+        unless a parameter or the option asks for one."""
+        is_free = self._initial_id == "auto" and "initial_id" not in chosen
+        if is_free and dialect.initial_id == "true":
+            return replace(dialect, initial_id="line")
+        return dialect
+
+    def _heartbeat_s(self, text: str | None) -> int:
+        if text is None:
+            return 0
+        least_s = self._heartbeat_least_s
+        if least_s > HEARTBEAT_MAX_S:
+            raise InvalidSubscription("heartbeat", "is off here (option min_heartbeat)")
+        try:
+            span_s = parse_duration_s(text)
+        except ValueError:
+            span_s = -1.0
+        if span_s != int(span_s) or not max(1.0, least_s) <= span_s <= HEARTBEAT_MAX_S:
+            bounds = f"{max(1.0, least_s):g}s to {HEARTBEAT_MAX_S}s"
+            raise InvalidSubscription("heartbeat", f"must be whole seconds from {bounds}")
+        return int(span_s)
+
+    def _pad_bytes(self, text: str | None) -> int:
+        if text is None:
+            return 0
+        most_bytes = self._pad_most_bytes
+        if not most_bytes:
+            raise InvalidSubscription("pad", "is off here (option max_pad)")
+        try:
+            size_bytes = parse_size_bytes(text)
+        except ValueError:
+            size_bytes = 0
+        if not 1 <= size_bytes <= most_bytes:
+            raise InvalidSubscription("pad", f"must be 1B to {format_size(most_bytes)}")
+        padded_bytes = PAD_MIN_BYTES
+        while padded_bytes < size_bytes:
+            padded_bytes *= 2
+        return padded_bytes
+
+
+def _initial_id(text: str | None, otherwise: InitialId) -> InitialId:
+    if text is None:
+        return otherwise
+    if text.lower() == "data":
+        return "data"
+    try:
+        return "true" if SWITCHES[text.lower()] else "false"
+    except KeyError:
+        raise InvalidSubscription("initial_id", "must be true, false or data") from None
+
+
+def reads_lines(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the client may hand a block without data to its application, as an empty event.
+
+    An EventSource names `text/event-stream` and asks for an answer that no cache has kept
+    (WHATWG HTML §9.2.2: cache mode `no-store`, which the Fetch standard sends as
+    `Cache-Control: no-cache`). Clients of token streams ask for JSON; httpx-sse sends `no-store`,
+    and a script's `fetch` is known by `Sec-Fetch-Mode` without `no-cache`. A request that says
+    none of this is taken for an EventSource: a place too many is better than one too few.
+    """
+    accept = headers.get(b"accept", b"*/*").lower()
+    if b"text/event-stream" not in accept and b"*/*" not in accept and b"text/*" not in accept:
+        return True
+    control = headers.get(b"cache-control", b"").lower()
+    if b"no-cache" in control:
+        return False
+    return b"no-store" in control or b"sec-fetch-mode" in headers

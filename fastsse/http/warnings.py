@@ -1,0 +1,35 @@
+"""What a publisher is told about an event that was taken and may not do what it should.
+
+The header `Fastsse-Warning` carries one sentence, on both publishing interfaces.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from fastsse.events import Event
+
+__all__ = ["warning_lines", "warnings_on"]
+
+# EventSource fires events of its own with these types (WHATWG HTML §9.2.2): a page that listens
+# to "error" takes such an event for a lost connection.
+_OWN_TYPES: Final = frozenset({b"error", b"open"})
+_UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
+_LINE_MAX: Final = 500
+
+
+def warnings_on(event: Event) -> tuple[str, ...]:
+    """What is doubtful about an event."""
+    if event.event is not None and event.event in _OWN_TYPES:
+        return (
+            f"the type {event.event.decode()} collides with EventSource's own event of this name",
+        )
+    return ()
+
+
+def warning_lines(warnings: Iterable[str]) -> bytes:
+    """The header line with these warnings; nothing for none."""
+    text = "; ".join(dict.fromkeys(warnings))
+    if not text:
+        return b""
+    return b"Fastsse-Warning: %b\r\n" % _UNSAFE.sub("?", text)[:_LINE_MAX].encode()
