@@ -23,7 +23,7 @@ async def connect(
         patience_s: how long publishers and readers wait while there is no hub.
 
     Waits for a hub for as long as there is none. Raises BusError when the hub does not take it.
-    Both that are returned end with the backbone's `close`.
+    Both that are returned end with the backbone's `close`, which closes the uplink that they share.
     """
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")
@@ -37,7 +37,6 @@ async def connect(
             raise BusError(f"The hub process did not take this worker: {uplink.ended.result()}.")
     except BaseException:
         there.cancel()
-        control.close()
         await backbone.close()
         raise
     return backbone, control

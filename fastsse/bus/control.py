@@ -46,6 +46,7 @@ class BusControl:
         self._was_up = False
         uplink.on_up.append(self._on_up)
         uplink.on_down.append(self._questions.down)
+        uplink.on_close.append(self.close)
         uplink.handlers.update(
             {
                 Kind.ANSWER: self._questions.answered,
@@ -81,7 +82,7 @@ class BusControl:
         self._listeners.setdefault(subject, []).append(heard)
 
     def close(self) -> None:
-        """Gives up what has no answer."""
+        """Gives up what has no answer; called when the uplink closes."""
         self._questions.close()
         self._listeners.clear()
         self.on_back.clear()

@@ -153,7 +153,12 @@ class Link(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The transport holds little again."""
         self.is_full = False
-        self.on_drained()
+        # Not inside of this call: asyncio would report a link that is ended here lost twice.
+        self._loop.call_soon(self._tell_drained)
+
+    def _tell_drained(self) -> None:
+        if self._transport is not None and not self.is_full:
+            self.on_drained()
 
     def _flush_if_due(self) -> None:
         self._is_due = False

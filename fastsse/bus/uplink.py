@@ -42,6 +42,7 @@ class Uplink:
         handlers: what is called with the body of each kind of frame.
         on_up: called, in order, when the hub has taken this worker, also each time again.
         on_down: called, in order, when the hub was lost.
+        on_close: called, in order, when this end begins to close.
         welcome: what the hub said last.
         is_up: frames can be sent.
         reach: tells what the worker has, for the greeting: its head, and from where on.
@@ -57,6 +58,7 @@ class Uplink:
         }
         self.on_up: Final[list[Callable[[Welcome], None]]] = []
         self.on_down: Final[list[Callable[[], None]]] = []
+        self.on_close: Final[list[Callable[[], None]]] = []
         self.reach: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.welcome: Welcome | None = None
         self.is_up = False
@@ -87,7 +89,11 @@ class Uplink:
         self._link.send_now(data)
 
     async def close(self) -> None:
-        """Ends it; what was sent leaves first. Nothing is called any more."""
+        """Ends it; what was sent leaves first. Nothing is called any more but `on_close`, once."""
+        closing = self.on_close[:]
+        self.on_close.clear()
+        for called in closing:
+            called()
         self._beating.cancel()
         self._dialling.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        if self._state == ANSWERING or (self._state <= BODY and self._kept):
+        if self._state in (ANSWERING, HANDOVER) or (self._state <= BODY and self._kept):
             # A client may shut its side down and still wait for what it asked before.
             self._at_eof = True
             return True
@@ -123,6 +123,12 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._choked = False
+        self._site.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The peer reads again, so what waited for that goes on, in a turn of its own: a transport
+        may not be closed while it calls `resume_writing`. asyncio's goes on with itself behind
+        that call, and would report the end twice."""
         if self._state == HANDOVER:
             self._hand_over()
         elif self._kept:
@@ -352,14 +358,17 @@ class Connection(asyncio.Protocol):
             self._await(self._site.waits.body)
             self._transport.set_write_buffer_limits(0)
         else:
-            self._hand_over()
+            self._site.loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
-        """Gives the sender a duplicate of the socket and lets go of the original.
+        """Gives the sender a duplicate of the socket and closes the original, if the connection
+        still waits for that. Never called by a transport's own callback; see `_go_on`.
 
         The loop only takes back its own registration and closes its own descriptor; the
         `connection_lost` that follows is no disconnect.
         """
+        if self._state != HANDOVER or self._transport.get_write_buffer_size():
+            return
         site, request, wish = self._site, self._request, self._wish
         assert request is not None
         assert wish is not None

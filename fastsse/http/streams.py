@@ -11,6 +11,7 @@ from functools import partial
 from socket import socket
 from typing import Final, NamedTuple
 
+from fastsse._core import REASON_ENDED
 from fastsse.auth.rights import Rights
 from fastsse.desks.presence import Presence
 from fastsse.errors import TurnedAway
@@ -21,11 +22,12 @@ from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, R
 from fastsse.hub.opening import last_event_id
 from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
-from fastsse.log import AccessLog
+from fastsse.log import AccessLog, get_logger
 from fastsse.subscriptions import Subscription
 
 __all__ = ["ComeBack", "Opening", "Streams", "name_of", "peer_of"]
 
+log = get_logger("http")
 _HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
 _RAW: Final = b"Connection: close\r\n"
@@ -133,27 +135,32 @@ class Streams:
     def take(self, sock: socket, opening: Opening) -> None:
         """Gives the sender a socket that no transport has; `sock` is detached then.
 
-        Raises TurnedAway, and then nothing was changed.
+        Raises TurnedAway, and then nothing was changed and `sock` is the caller's, as it is after
+        any other error.
         """
-        self._open(sock.fileno(), opening)
+        handle = self._open(sock.fileno(), opening)
         sock.detach()
+        self._note(handle, opening)
 
     def take_copy(self, transport: Transport, opening: Opening) -> None:
         """As `take`, for a transport's socket: the sender gets a duplicate of its descriptor, and
         the transport is to be aborted."""
         fd = self._duplicate(transport)
         try:
-            self._open(fd, opening)
+            handle = self._open(fd, opening)
         except BaseException:
             os.close(fd)
             raise
+        self._note(handle, opening)
 
-    def _open(self, fd: int, opening: Opening) -> None:
-        """Gives the sender a descriptor, which is the sender's when this returns."""
+    def _open(self, fd: int, opening: Opening) -> int:
+        """Gives the sender a descriptor and returns the stream's handle. The descriptor is the
+        sender's when this returns, and the caller's when it raises; nothing that can fail may
+        follow in here once it was given away."""
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._streams.has_room():
             raise TurnedAway("full")
-        subscription, rights, pings, chunked, lines, client, owner = opening
+        subscription, rights, pings, chunked, lines, _, owner = opening
         if owner is not None:
             replays = subscription.cursor.kind != "head"
             if not self._quotas.may_open(owner, replays=replays):
@@ -162,21 +169,31 @@ class Streams:
         plain = self._head(opens, chunked, lines)
         resumes = not opens and subscription.cursor.kind != "head"
         head: Head = partial(_resumed, plain) if resumes else plain
-        stream = self._streams.open(
-            subscription, head, chunked, fd, rights, client=client, pings=pings
-        )
+        return self._streams.open(subscription, head, chunked, fd, rights, pings=pings)
+
+    def _note(self, stream: int, opening: Opening) -> None:
+        """Tells the other parts of a stream that is open. Its descriptor was given away, so what
+        fails here must not reach those who would close it: it is logged, and ends the stream."""
+        try:
+            self._tell(stream, opening)
+        except Exception:
+            log.exception("A stream could not be opened.")
+            self._streams.close(stream, REASON_ENDED)
+        if not self._will_wake:
+            self._will_wake = True
+            self._call_soon(self._wake)
+
+    def _tell(self, stream: int, opening: Opening) -> None:
+        subscription, rights, owner = opening.subscription, opening.rights, opening.owner
         if owner is not None:
             self._quotas.opened(stream, owner)
         if self._presence is not None:
             payload = None if rights is None else rights.payload
             self._presence.opened(stream, subscription.selectors, payload)
-        self._access.opened(stream, client, subscription.selectors)
+        self._access.opened(stream, opening.client, subscription.selectors)
         if subscription.dialect.notes:
             self.doubtful += 1
-            self._access.doubtful(stream, client, subscription.dialect.notes.decode())
-        if not self._will_wake:
-            self._will_wake = True
-            self._call_soon(self._wake)
+            self._access.doubtful(stream, opening.client, subscription.dialect.notes.decode())
 
     def _head(self, opens: bool, chunked: bool, lines: bytes) -> bytes:
         """The response head of a stream; the same object for all that have the same."""

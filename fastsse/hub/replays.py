@@ -97,7 +97,8 @@ class Replays:
         """Places a stream's cursor, reads its first page and attaches it, now or later.
 
         Raises TurnedAway when the backbone fails now, or what the sender raises: then the socket
-        is still the caller's, and nothing is known of the stream here.
+        is still the caller's, and nothing is known of the stream here. What fails after the sender
+        got the socket is logged, and ends the stream.
         """
         try:
             if one.channel.waiting is None:
@@ -105,8 +106,12 @@ class Replays:
             else:
                 self._wait_for_channel(one, one.channel.waiting)
         except BaseException:
-            self._by_handle.pop(one.handle, None)
-            raise
+            if one.opening is not None:
+                self._forget(one)
+                raise
+            # The sender has the socket, so a caller that learned of this would close it, too.
+            log.exception("A stream could not go on.")
+            self._drop(one)
 
     def page_sent(self, handle: int) -> None:
         """A stream that is not live can take its next page."""
@@ -372,14 +377,19 @@ class Replays:
         self._give(one, False, last_frames(one, self._retry_ms))
 
     def _drop(self, one: Replaying) -> None:
-        """What the sender does not have is let go."""
-        self._by_handle.pop(one.handle, None)
-        self._waiting.pop(one.handle, None)
-        one.ended = True
+        """Ends a stream that can't go on: what the sender has is closed by it, else here."""
+        self._forget(one)
         opening, one.opening = one.opening, None
-        if opening is not None:
+        if opening is None:
+            self._sender.close(one.handle, REASON_ENDED, None)
+        else:
             os.close(opening.fd)
             self._dropped(one)
+
+    def _forget(self, one: Replaying) -> None:
+        one.ended = True
+        self._by_handle.pop(one.handle, None)
+        self._waiting.pop(one.handle, None)
 
     def _count(self, gap: Gap | None) -> None:
         if gap is not None:

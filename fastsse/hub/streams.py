@@ -23,10 +23,12 @@ from fastsse.hub.opening import Head, Opening, Replaying, first_block, first_fra
 from fastsse.hub.pages import Pages, newest_told
 from fastsse.hub.replays import Replays
 from fastsse.hub.turns import Turns
+from fastsse.log import get_logger
 from fastsse.subscriptions import Dialect, Subscription
 
 __all__ = ["ClosedStream", "Head", "Streams", "may_be_stream_id"]
 
+log = get_logger("hub")
 # Heads differ by what the request allows (coding, CORS origin); more than these are a flood.
 OPENINGS_MAX = 64
 _REVOKED: Final = REASONS.index("revoked")
@@ -62,8 +64,6 @@ class Streams:
         now_ms: unix milliseconds.
 
     Attributes:
-        on_opened: called with each stream that opens, if not None: its handle, what it asked
-            for, its rights, and the client's name as `open` got it.
         on_closed: called with each stream that ended.
         wake: after the last of a run of `open`.
         draining: newcomers are turned away.
@@ -83,7 +83,6 @@ class Streams:
         max_replays: int = MAX_REPLAYS,
         now_ms: Callable[[], int],
     ) -> None:
-        self.on_opened: Callable[[int, Subscription, Rights | None, str], None] | None = None
         self.on_closed: Callable[[ClosedStream], None] = lambda stream: None
         self.wake: Final = sender.wake
         self.draining = False
@@ -149,23 +148,26 @@ class Streams:
         fd: int,
         rights: Rights | None = None,
         *,
-        client: str = "",
         pings: bool = False,
     ) -> int:
         """Opens a stream on a socket and returns its handle, by which it is known until closed.
+
+        When this returns, the descriptor is the sender's, or stands with the replays until the
+        sender is given it; when it raises, the descriptor is the caller's, and nothing is known of
+        the stream. So what fails after the descriptor was given away is not raised: it is logged,
+        and ends the stream.
 
         Arguments:
             subscription: what it gets, and from where on.
             head: the response head, sent before anything else.
             chunked: whether what follows the head is sent in HTTP/1.1 chunks.
-            fd: a connected socket, the sender's from here on.
+            fd: a connected socket.
             rights: the bearer's; None gets public events only, and never expires.
-            client: whose it is, for `on_opened`.
             pings: whether it gets visible pings, and has to answer them.
 
-        Raises TurnedAway, and then the fd is still the caller's. Costs a few microseconds for a
-        stream that begins at the head, O(page) for one that is replayed to from memory; one that
-        needs the backbone may open later.
+        Raises TurnedAway, or what channels, replays and the sender raise. Costs a few microseconds
+        for a stream that begins at the head, O(page) for one that is replayed to from memory; one
+        that needs the backbone may open later.
         """
         if self.draining:
             raise TurnedAway("draining")
@@ -191,13 +193,17 @@ class Streams:
                 self._channels.leave(channel)
             raise
         if rights is not None and "claims" in options:
-            expires_ms, subject_hash, *_ = rights.claims
-            is_told = subscription.dialect.tells
-            bearer = Bearer(channel.number, subject_hash, expires_ms, is_told)
-            self._bearers.add(handle, bearer)
-        if self.on_opened is not None:
-            self.on_opened(handle, subscription, rights, client)
+            self._note_bearer(handle, channel.number, rights, subscription.dialect.tells)
         return handle
+
+    def _note_bearer(self, handle: int, channel: int, rights: Rights, is_told: bool) -> None:
+        """Remembers whose a stream is. The descriptor was given away, so nothing is raised."""
+        try:
+            expires_ms, subject_hash, *_ = rights.claims
+            self._bearers.add(handle, Bearer(channel, subject_hash, expires_ms, is_told))
+        except Exception:
+            log.exception("A stream could not be opened.")
+            self.close(handle, REASON_ENDED)
 
     def close(self, handle: int, reason: int, farewell: Frame | None = None) -> bool:
         """Ends a stream at its next frame boundary; False when it has ended already.

@@ -145,8 +145,7 @@ class Bus:
         return End(*await self.connected(patience_s, key), self.config)
 
     async def close(self) -> None:
-        for backbone, control in self._opened:
-            control.close()
+        for backbone, _ in self._opened:
             await backbone.close()
         await self.stop()
         self.listening.close()

@@ -339,7 +339,6 @@ async def test_a_hub_that_lies_is_left_and_delivers_nothing_wrong(
     raw_hub.writers[0].write(raw_hub.says)
     await until(lambda: raw_hub.greeted > 1)
     assert end.positions in ([], [START + 2])
-    control.close()
     await backbone.close()
 
 
@@ -350,7 +349,6 @@ async def test_a_hub_that_does_not_answer_leaves_nobody_waiting(raw_hub: RawHub)
         await end.publish(Event("a"))
     # What it is told too late is not an error.
     raw_hub.writers[0].write(frame(Kind.REFUSED, struct.pack("<QI", 1, 1), text("backbone")))
-    control.close()
     await backbone.close()
 
 

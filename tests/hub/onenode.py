@@ -137,9 +137,7 @@ class Node:
         theirs.setblocking(False)
         subscription = Subscription(topics, cursor, dialect=dialect)
         try:
-            handle = self.hub.streams.open(
-                subscription, head, chunked, theirs.fileno(), rights, client="somebody"
-            )
+            handle = self.hub.streams.open(subscription, head, chunked, theirs.fileno(), rights)
             self.hub.streams.wake()
         except BaseException:
             ours.close()

@@ -10,10 +10,8 @@ import pytest
 from fastsse._core import Sender, raw_frame
 from fastsse.auth.rights import Rights, claim_hash
 from fastsse.config import HistoryOptions, StreamOptions
-from fastsse.errors import TurnedAway
 from fastsse.events import Event
-from fastsse.positions import format_position
-from fastsse.subscriptions import HEAD, MERCURE, MERCURE_TELLING, Cursor, Subscription
+from fastsse.subscriptions import MERCURE, MERCURE_TELLING, Cursor
 from tests.hub.onenode import Client, Node
 from tests.hub.storednode import Disk
 
@@ -246,50 +244,3 @@ def test_pongs_are_for_streams_that_are_there(node: Node) -> None:
     assert streams.pong(streams.id_of(client.handle))
     assert not streams.pong(b"nobody")
     assert streams.find(b"0" * 32) == 0
-
-
-# -- who comes and goes ---------------------------------------------------------------------------
-
-
-def test_each_stream_is_told_once_when_it_opens_and_once_when_it_ends(
-    make_node: MakeNode,
-) -> None:
-    node = make_node(disk=Disk())
-    first = node.publish("a", "0")
-    node = make_node(disk=node.store.disk, now_ms=node.now_ms + 1)
-    opened: list[tuple[int, tuple[str, ...], Rights | None, str]] = []
-    node.hub.streams.on_opened = lambda handle, subscription, rights, client: opened.append(
-        (handle, subscription.selectors, rights, client)
-    )
-    rights = Rights(subscribe=["a"])
-    clients = [
-        node.subscribe("a", rights=rights),
-        node.resume("b", "a", after=first),
-        node.subscribe("a", cursor=HEAD),
-    ]
-    node.store.holds = True
-    clients.append(node.resume("a", after=format_position(7).decode()))
-    assert opened == [
-        (clients[0].handle, ("a",), rights, "somebody"),
-        (clients[1].handle, ("a", "b"), None, "somebody"),
-        (clients[2].handle, ("a",), None, "somebody"),
-        (clients[3].handle, ("a",), None, "somebody"),
-    ]
-    for client in list(node.clients):
-        node.hang_up(client)
-    assert sorted(stream.handle for stream in node.closed) == sorted(one[0] for one in opened)
-
-
-def test_who_is_turned_away_was_never_there(make_node: MakeNode) -> None:
-    node = make_node(max_connections=1)
-    opened: list[int] = []
-    node.hub.streams.on_opened = lambda handle, *others: opened.append(handle)
-    client = node.subscribe("a")
-    with pytest.raises(TurnedAway):
-        node.subscribe("a")
-    assert opened == [client.handle]
-
-
-def test_a_subscription_says_how_it_speaks() -> None:
-    assert Subscription(("a",)).dialect.opens
-    assert not Subscription(("a",), dialect=MERCURE).dialect.tells

@@ -218,6 +218,25 @@ async def test_a_full_redis_is_named_and_recovers(make_redis: MakeRedis) -> None
         assert not node.broken
 
 
+async def test_a_refusal_is_probed_once_and_no_more_than_needed(make_redis: MakeRedis) -> None:
+    server = make_redis()
+
+    def scripts_that_ended_well() -> int:
+        stats = server.client.info("commandstats").get("cmdstat_evalsha", {})
+        return int(stats.get("calls", 0)) - int(stats.get("failed_calls", 0))
+
+    async with node_on(server.url) as node:
+        await node.answered("before")
+        server.client.config_set("maxmemory", 1)
+        await node.answered("too much")
+        before = scripts_that_ended_well()
+        server.client.config_set("maxmemory", 0)
+        await node.well()
+        await node.answered("after")
+        # The probe that found Redis well, and the event.
+        assert scripts_that_ended_well() - before == 2
+
+
 async def test_a_read_only_replica_is_named_and_left_alone(make_redis: MakeRedis) -> None:
     server, master = make_redis(), make_redis()
     async with node_on(server.url) as node:

@@ -253,13 +253,13 @@ class Appender:
             self._refuse_queue()
 
     async def _refused(self, group: Group, refusal: Refusal) -> None:
-        """Redis took nothing of it, and says why; until it takes a probe, nothing is sent."""
+        """Redis took nothing of it, and says why. `_store` probes next, and sends nothing before a
+        probe was taken."""
         group.refuse()
         self._forget(group)
         self._health.counts["redis_refused"] += 1
         await self._name(refusal)
         self._refuse_queue()
-        await self._until_it_works()
 
     async def _until_it_works(self) -> None:
         """Tries with a group of no events, which needs the same rights, memory and replicas.
