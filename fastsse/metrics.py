@@ -96,6 +96,8 @@ COUNTERS = (
 STORE_GAUGES = (
     _Row("stored_events", "stored_events", "Events in the store."),
     _Row("stored_bytes", "stored_bytes", "Bytes of events in the store."),
+    _Row("store_checking", "store_checking", "1 while the store's file is checked at the start."),
+    _Row("store_malformed", "store_malformed", "1 when the check found the file damaged."),
     _Row("source_lag_ms_", "source_lag_ms", "How far behind a source is.", "source"),
     _Row("bus_pending_bytes", "bus_pending_bytes", "Bytes of publishes that wait for the hub."),
     _Row("bus_hub_filling", "bus_hub_filling", "1 while the hub takes what workers keep."),

@@ -213,6 +213,8 @@ class FiguresDesk:
         reasons = [reading.unready for reading in self._readings.values()]
         if not reasons:
             return "starting"
+        if {**self._merged(), **self._own()}.get("store_checking"):
+            return "checking history"
         return None if None in reasons else str(reasons[0])
 
     def _spread(self) -> list[dict[str, Any]]:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from fastsse.backbone.sqlite import Ack
+from fastsse.config import Config
 from fastsse.events import Event
 from fastsse.positions import now_ms
 from tests.backbone.storage import abandon, opened, until
 from tests.backbone.test_sqlite_killed import live_and_die
 
+EVERYTHING = Config(history_events=1_000_000)
 Damage = Callable[[Path], None]
 
 
@@ -115,7 +117,7 @@ async def test_a_killed_server_that_left_everything_leaves_no_gap(
 ) -> None:
     for _ in range(2):
         seen, _ = live_and_die(path, ack, lines)
-        async with opened(path, ack=ack, now_ms=now_ms) as tail:
+        async with opened(path, EVERYTHING, ack, now_ms) as tail:
             assert tail.broken == []
             for selectors in (("all",), ("*",), ("never seen",)):
                 assert (await tail.read(selectors, seen[0])).evicted_through <= seen[0]

@@ -26,7 +26,8 @@ from fastsse.backbone.sqlite.reader import READ_AGAIN_S, Reader
 from fastsse.backbone.sqlite.reading import Reading
 from fastsse.backbone.sqlite.retention import Retention
 from fastsse.backbone.sqlite.schema import Connect
-from fastsse.backbone.sqlite.writer import Barrier, Stored, Writer
+from fastsse.backbone.sqlite.verifying import Verifier
+from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Writer
 from fastsse.config import HistoryOptions
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Refused
@@ -79,8 +80,10 @@ class SqliteBackbone:
         self._loop: Final = asyncio.get_running_loop()
         self._ack: Final = ack
         self._file: Final = HistoryFile(path, now_ms, connect)
-        if self._file.loss is not None:
-            log.error("History may be missing events.", path=path, why=self._file.loss)
+        self._verifier: Final = Verifier(path, connect, lambda: self._call(self._on_verified))
+        self._loss = self._verified()
+        if self._loss is not None:
+            log.error("History may be missing events.", path=path, why=self._loss)
         self.start: Final = self._file.head
         self._head = self.start
         self.trouble: str | None = None
@@ -111,7 +114,8 @@ class SqliteBackbone:
         )
         try:
             self.desks: Final = DeskStore(self._file.connection, self._writer.put)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            self._verifier.stop()
             self._file.close()
             raise HistoryError(path, f"can't be used: {trouble_of(error).words}") from error
         self._writer.start()
@@ -126,7 +130,7 @@ class SqliteBackbone:
         """As Backbone; `after` must be `start`. When the file may be missing events `broken` is
         called at once."""
         self._deliver, self._broken = deliver, broken
-        if self._file.loss is not None:
+        if self._loss is not None:
             self._lose(self.start)
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
@@ -198,6 +202,8 @@ class SqliteBackbone:
             "store_failures": self._writer.failures,
             "store_evicted": self._retention.let_go,
             "store_losses": self._losses,
+            "store_checking": int(self._verifier.is_under_way),
+            "store_malformed": int(self._verifier.problem is not None),
             "store_repeats": self._repeats,
         }
 
@@ -209,6 +215,7 @@ class SqliteBackbone:
         if self.trouble == "closed":
             return
         self.trouble = "closed"
+        await self._loop.run_in_executor(None, self._verifier.stop)
         self._writer.stop(self._clock.last)
         await self._loop.run_in_executor(None, self._writer.join)
         self._reader.stop()
@@ -277,6 +284,28 @@ class SqliteBackbone:
             if batch.repeats is not None:
                 self._repeats += 1
             batch.done(batch.positions if batch.repeats is None else batch.repeats)
+
+    def _verified(self) -> str | None:
+        """Why events may be missing, as far as is known before the file is served."""
+        file, verifier = self._file, self._verifier
+        if not verifier.start() or verifier.problem is None:
+            return file.loss
+        try:
+            file.own_up(place_of(file.head))
+        except (sqlite3.Error, OSError) as error:
+            file.close()
+            raise HistoryError(file.path, f"is damaged: {verifier.problem}") from error
+        return f"the file is damaged: {verifier.problem}"
+
+    def _on_verified(self) -> None:
+        """The file was looked at while it was served: what is damaged is told to all."""
+        problem = self._verifier.problem
+        if problem is None or self._deliver is None or self._loss is not None:
+            return
+        self._loss = f"the file is damaged: {problem}"
+        log.error("History may be missing events.", path=self._file.path, why=self._loss)
+        self._writer.put(Lost(place_of(self._head)))
+        self._lose(self._head)
 
     def _lose(self, place: int) -> None:
         self._losses += 1

@@ -61,6 +61,8 @@ def trouble_of(error: Exception) -> Trouble:
         if error.errno in _NO_ROOM:
             return Trouble(_OF_PRIMARY_CODE[sqlite3.SQLITE_FULL].words, True)
         return Trouble(os.strerror(error.errno).lower(), True)
+    if isinstance(error, UnicodeDecodeError):
+        return _OF_PRIMARY_CODE[sqlite3.SQLITE_CORRUPT]
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int):
         if code in _SYNC_CODES:

@@ -24,6 +24,7 @@ from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
 from fastsse.backbone.sqlite.topicrows import TopicRows
+from fastsse.backbone.sqlite.verifying import cut_short
 from fastsse.positions import position_at
 
 __all__ = ["HistoryFile"]
@@ -72,6 +73,7 @@ class HistoryFile:
         """Opens the file, judges how it was left, and says in the file itself, outside of its log,
         that it is in use. Returns why events may be missing."""
         record, is_empty = self.commits, log_is_empty(self.path)
+        cut = cut_short(self.path) if is_empty else None
         # Positions never go back, also in a file that replaces another.
         newest = max(record.found, key=lambda one: one.commits, default=None)
         self._open(max(now, newest.leased_through if newest is not None else 0), must_exist=False)
@@ -81,7 +83,7 @@ class HistoryFile:
             leased_through = max(leased_through, newest.leased_through)
         left = Left(state.commits, bool(state.ack), is_empty, has_rebooted(state))
         # A file of version 1 has no identity, and never had a record.
-        loss = missing(left, promise) if state.identity else None
+        loss = cut or (missing(left, promise) if state.identity else None)
         if loss is not None:
             # What says how far positions were leased may be missing, too.
             leased_through = max(leased_through, now + place_of(position_at(LEASE_MS)))
@@ -114,7 +116,7 @@ class HistoryFile:
             self.last_place = last or 0
             if not self.is_in_place():
                 raise HistoryError(self.path, "was replaced while it was opened")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self.connection.close()
             raise HistoryError(self.path, f"can't be used: {trouble_of(error).words}") from error
         except BaseException:

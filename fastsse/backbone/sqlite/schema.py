@@ -49,6 +49,9 @@ WRITE_CACHE_KIB: Final = 32 * 1024
 READ_CACHE_KIB: Final = 8 * 1024
 STATEMENTS_KEPT: Final = 512
 
+# SQLite's message about a damaged schema quotes it, and need not be UTF-8.
+_UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+
 _TABLES: Final = """
 CREATE TABLE event (place INTEGER PRIMARY KEY, own_id BLOB, record BLOB NOT NULL);
 CREATE INDEX event_own_id ON event (own_id) WHERE own_id IS NOT NULL;
@@ -74,6 +77,16 @@ CREATE TABLE state (
 );
 CREATE TABLE desk (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
+_COLUMNS: Final = {
+    "event": "place, own_id, record",
+    "topic": "number, name, events, bytes, evicted_through",
+    "topic_event": "topic, place, bytes, shared",
+    "publish": "place, worker, n, events",
+    "state": "one",
+    "desk": "key, value",
+    "meta": "key, value",
+    "time_mark": "time, place",
+}
 
 
 class State(NamedTuple):
@@ -131,7 +144,7 @@ def open_writing(
         raise HistoryError(path, f"can't be used: {trouble_of(error).words}") from error
     try:
         _prepare_writing(connection, path, start)
-    except sqlite3.Error as error:
+    except _UNREADABLE as error:
         connection.close()
         raise HistoryError(path, f"can't be used: {trouble_of(error).words}") from error
     except BaseException:
@@ -153,7 +166,7 @@ def open_reading(path: str, connect: Connect = sqlite3.connect) -> sqlite3.Conne
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except _UNREADABLE as error:
         raise HistoryError(path, f"can't be read: {trouble_of(error).words}") from error
     return connection
 
@@ -210,9 +223,21 @@ def _prepare_writing(connection: sqlite3.Connection, path: str, start: int) -> N
     connection.execute("PRAGMA temp_store = MEMORY")
     if versions(connection)[1] < VERSION:
         upgrade(connection, path, VERSION)
+    _check_columns(connection, path)
     # A write that changes nothing shows a file that can only be read.
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
+
+
+def _check_columns(connection: sqlite3.Connection, path: str) -> None:
+    """A bit that was flipped in the schema's text may give a column another name."""
+    try:
+        for table, columns in _COLUMNS.items():
+            connection.execute(f"SELECT {columns} FROM {table} LIMIT 0").fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        raise HistoryError(path, f"can't be used: the file is damaged: {error}") from error
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

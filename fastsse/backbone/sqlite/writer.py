@@ -25,7 +25,7 @@ from fastsse.backbone.sqlite.retention import Retention
 from fastsse.backbone.sqlite.storing import mark_repeats, store_entries, store_keys, take_out
 from fastsse.log import get_logger
 
-__all__ = ["Put", "Stored", "Writer"]
+__all__ = ["Barrier", "Lost", "Put", "Stored", "Writer"]
 
 log = get_logger("history")
 
@@ -54,6 +54,12 @@ class Barrier(NamedTuple):
     passed: Callable[[], None]
 
 
+class Lost(NamedTuple):
+    """Up to this place events may be missing, which the file is to say."""
+
+    through: int
+
+
 class Stored(NamedTuple):
     """Batches in their order, how far positions are leased, and the trouble there is: with it,
     they are refused. With `is_lost` the file lacks what was in it before."""
@@ -64,7 +70,7 @@ class Stored(NamedTuple):
     is_lost: bool = False
 
 
-Work = Batch | Put | Barrier
+Work = Batch | Put | Barrier | Lost
 
 
 class Writer:
@@ -117,6 +123,7 @@ class Writer:
         # The newest event that was told to be stored.
         self._stored_through = file.last_place
         self._is_lost = False
+        self._lost_through = 0
         self._tidied_s = self._record_synced_s = 0.0
         self._commit_s = 0.0
         self._expected = self._before = 0
@@ -176,15 +183,22 @@ class Writer:
 
     def _store(self, work: list[Work]) -> None:
         batches = self._owed + [item for item in work if isinstance(item, Batch)]
-        for item in work:
-            if isinstance(item, Put):
-                self._puts[item.key] = item.value
+        self._keep_for_later(work)
         try:
             if batches or self._puts:
                 self._commit(batches)
+            self._own_up()
         except Exception as error:
             self._fail(error, batches)
         self._pass_barriers(work)
+
+    def _keep_for_later(self, work: list[Work]) -> None:
+        """What the next transaction that succeeds takes along."""
+        for item in work:
+            if isinstance(item, Put):
+                self._puts[item.key] = item.value
+            elif isinstance(item, Lost):
+                self._lost_through = max(self._lost_through, item.through)
 
     def _commit(self, batches: list[Batch]) -> None:
         """Stores batches and tells of them. What one transaction did not take is in none."""
@@ -256,9 +270,7 @@ class Writer:
 
     def _refuse(self, work: list[Work]) -> None:
         batches = [item for item in work if isinstance(item, Batch)]
-        for item in work:
-            if isinstance(item, Put):
-                self._puts[item.key] = item.value
+        self._keep_for_later(work)
         if batches:
             self._owe(batches)
             self._tell(Stored(batches, self._file.state.leased_through, self._trouble))
@@ -318,7 +330,9 @@ class Writer:
                 self._is_lost = self._is_lost or not is_whole
             self._settle()
             if self._is_lost:
-                self._own_up()
+                log.error("History is missing events that were stored.", path=self._file.path)
+                self._lost_through = max(self._lost_through, self._stored_through)
+            self._own_up()
             self._try_out()
         except Exception as error:
             self._fail(error, list(self._owed))
@@ -342,9 +356,11 @@ class Writer:
         self._doubtful = []
 
     def _own_up(self) -> None:
-        """What is in place now is not what was there: an older copy, or a part of it is gone."""
-        log.error("History is missing events that were stored.", path=self._file.path)
-        self._file.own_up(self._stored_through)
+        """Has the file say up to where events may be missing: what is in place is not what was
+        there, an older copy of it, or it is damaged."""
+        if self._lost_through:
+            self._file.own_up(self._lost_through)
+            self._lost_through = 0
 
     def _try_out(self) -> None:
         """Stores what is owed, or else changes something and takes it back, synced both times."""
