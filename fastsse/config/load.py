@@ -13,6 +13,7 @@ from pydantic_settings import EnvSettingsSource
 
 from fastsse.config.catalogue import ENVIRONMENT_PREFIX, catalogue, closest_name
 from fastsse.config.errors import DEFAULT, ConfigError, Problem
+from fastsse.config.mercure_variables import mercure_notes
 from fastsse.config.relations import doubts
 from fastsse.config.settings import Config
 
@@ -66,7 +67,7 @@ def _validated(values: dict[str, Any], origins: dict[str, str], notes: list[str]
     return Loaded(
         config,
         {name: origins.get(name, DEFAULT) for name in catalogue()},
-        (*notes, *doubts(config)),
+        (*notes, *mercure_notes(config, os.environ), *doubts(config)),
     )
 
 

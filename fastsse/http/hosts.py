@@ -21,6 +21,8 @@ _LOCAL: Final = "localhost"
 # Hosts that were found right lately, and the longest that is worth remembering.
 _REMEMBERED: Final = 1_000
 _REMEMBERED_BYTES: Final = 300
+# What is shown of a Host that is refused; a DNS name has at most 253 characters.
+_SHOWN: Final = 261
 
 
 class Hosts:
@@ -46,11 +48,7 @@ class Hosts:
         if _HOST.fullmatch(host) is None:
             raise Problem(400, "This is not a host.", field="Host")
         if self._enforced and not self._is_ours(host.decode()):
-            detail = (
-                "This server answers to IP addresses, localhost and the names in its option "
-                "allowed_hosts."
-            )
-            raise Problem(421, detail, field="Host")
+            raise Problem(421, _not_ours(host.decode()), field="Host")
         if len(host) <= _REMEMBERED_BYTES:
             if len(self._right) >= _REMEMBERED:
                 self._right.clear()
@@ -67,6 +65,15 @@ class Hosts:
         name = _plain(name)
         is_local = name in ("", _LOCAL) or name.endswith("." + _LOCAL)
         return is_local or name in self._names or _is_address(name, 4)
+
+
+def _not_ours(host: str) -> str:
+    """Names the Host that came; its letters are those of `_HOST`."""
+    shown = host if len(host) <= _SHOWN else host[:_SHOWN] + "…"
+    return (
+        f"The Host of the request is {shown}. This server answers to IP addresses, localhost and "
+        "the names in its option allowed_hosts (--allowed-hosts, FASTSSE_ALLOWED_HOSTS)."
+    )
 
 
 def _plain(name: str) -> str:

@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.upper().startswith("FASTSSE_")]:
+    for name in [name for name in os.environ if name.upper().startswith(("FASTSSE_", "MERCURE_"))]:
         monkeypatch.delenv(name)

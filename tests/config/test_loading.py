@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastsse.config import ConfigError, catalogue, load
+from fastsse.config import ConfigError, catalogue, load, mercure_variables
 
 
 @pytest.fixture
@@ -108,6 +108,24 @@ def test_mistyped_variable_is_noted_and_others_are_not(monkeypatch: pytest.Monke
     monkeypatch.setenv("FASTSSE_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("FASTSSE_URL", "http://x")
     assert load().notes == ("FASTSSE_HEARBEAT is not an option; did you mean FASTSSE_HEARTBEAT?",)
+
+
+def test_a_mercure_hub_s_variables_are_noted_while_no_key_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MERCURE_PUBLISHER_JWT_KEY", "s3cret")
+    monkeypatch.setenv("MERCURE_EXTRA_DIRECTIVES", "anonymous")
+    assert load().notes == (
+        "MERCURE_EXTRA_DIRECTIVES is not read, and no key for tokens is set: the key's option is "
+        "FASTSSE_JWT_KEY.",
+        "MERCURE_PUBLISHER_JWT_KEY is not read, and no key for tokens is set: the option is "
+        "FASTSSE_PUBLISHER_JWT_KEY.",
+    )
+    assert load({"jwt_key": "a secret of at least thirty-two bytes"}).notes == ()
+
+
+def test_every_option_that_a_mercure_variable_leads_to_exists() -> None:
+    assert set(mercure_variables._OPTIONS.values()) <= catalogue().keys()
 
 
 def test_address_that_kubernetes_puts_in_the_port_variable_is_ignored(

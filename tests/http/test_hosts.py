@@ -101,7 +101,8 @@ async def test_a_rebound_name_is_refused_for_every_path(
     server = await start(cors_origins="*")
     answer = await told(server.addresses[0], "evil.example", path, method)
     assert (answer.status, answer.field) == (421, "Host")
-    assert "allowed_hosts" in answer.json["detail"]
+    assert "The Host of the request is evil.example." in answer.json["detail"]
+    assert "allowed_hosts (--allowed-hosts, FASTSSE_ALLOWED_HOSTS)" in answer.json["detail"]
     assert server.stream_count == 0
 
 
