@@ -22,7 +22,7 @@ from fastsse.config.rights import RightsOptions
 from fastsse.desks.control import Control, MakeDesk
 from fastsse.errors import FastsseError, Unauthorised
 
-__all__ = ["DESKS", "Guard", "Pending", "Shown", "make_guard"]
+__all__ = ["DESKS", "Guard", "Pending", "Shown", "check_key_set_file", "make_guard"]
 
 #: The node's desks that guards need, by subject.
 DESKS: Final[Mapping[str, MakeDesk]] = {TICKETS: TicketDesk, REVOCATIONS: RevocationDesk}
@@ -247,13 +247,20 @@ def _common_ring(options: RightsOptions) -> KeyRing:
     return KeyRing(_keys(options, ""), _key_set(options.jwks_url, algorithms), algorithms)
 
 
+def check_key_set_file(options: RightsOptions) -> None:
+    """Raises ConfigError when `jwks_url` names a file that is no key set."""
+    if options.jwks_url is not None and options.jwks_url.startswith(PATH_STARTS):
+        _key_set(options.jwks_url, ASYMMETRIC)
+
+
 def _key_set(url: str, algorithms: Sequence[str]) -> KeySet:
     if not url.startswith(PATH_STARTS):
         return FetchedKeySet(url, algorithms)
     try:
         return FileKeySet(url, algorithms)
     except (OSError, ValueError) as error:
-        allowed = f"a file with a key set ({error})"
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        allowed = f"a file with a key set ({why})"
         raise ConfigError([Problem("jwks_url", url, "the options", allowed)]) from None
 
 

@@ -116,5 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except FastsseError as error:
-        click.echo(str(error), err=True)
+        # A configuration may have several.
+        for problem in getattr(error, "problems", (error,)):
+            click.echo(str(problem), err=True)
         return getattr(error, "exit_status", EXIT_FAILED)

@@ -1,15 +1,19 @@
 """`fastsse config show|check`: what the server would run with, and why."""
 
 import json
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
-from fastsse.cli import EXIT_USAGE
 from fastsse.cli.flags import ServerCommand, given_flags, server_options
-from fastsse.config import ConfigError, Loaded, catalogue, load, markdown_table
+from fastsse.cli.starting import check_start
+from fastsse.config import Loaded, catalogue, load, markdown_table
+from fastsse.config.catalogue import TABLES, shown_rule
 from fastsse.config.errors import DEFAULT
+from fastsse.config.tomltext import toml_text
 
 
 @click.group()
@@ -34,17 +38,16 @@ def show(ctx: click.Context, /, file: str | None, as_json: bool, **flags: Any) -
 @config.command(cls=ServerCommand)
 @server_options
 @click.pass_context
-def check(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
-    """Say every problem, one a line, and exit with 2 if there is any."""
-    try:
-        loaded = load(given_flags(ctx, flags), file)
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        return EXIT_USAGE
+def check(ctx: click.Context, /, file: str | None, **flags: Any) -> None:
+    """Say every problem, one a line, and exit with 2 if there is any.
+
+    Says what `fastsse serve` would say: the file of a key set is read, and the descriptor limit of
+    this shell is looked at. Nothing is opened or listened on.
+    """
+    loaded = load(given_flags(ctx, flags), file)
+    check_start(loaded)
     _warn(loaded)
     click.echo("The configuration can be used." if loaded.notes else "The configuration is right.")
-    return 0
 
 
 @config.command(hidden=True)
@@ -67,6 +70,10 @@ def _as_json(loaded: Loaded) -> str:
 
 def _as_text(loaded: Loaded) -> str:
     shown = _shown(loaded)
+    for table in TABLES:
+        rules = getattr(loaded.config, table)
+        if rules:
+            shown[table] = f"{len(rules)} {'rule' if len(rules) == 1 else 'rules'}"
     name_width = max(map(len, shown)) + 2
     value_width = min(max(map(len, shown.values())), 40) + 2
     lines: list[str] = []
@@ -76,7 +83,15 @@ def _as_text(loaded: Loaded) -> str:
             origin = loaded.origins[option.name]
             line = f"  {option.name:<{name_width}}{shown[option.name]:<{value_width}} {origin}"
             lines.append(click.style(line, dim=origin == DEFAULT))
+            if option.name in TABLES:
+                lines += _rule_lines(option.name, getattr(loaded.config, option.name))
     return "\n".join(lines[1:])
+
+
+def _rule_lines(table: str, rules: Sequence[BaseModel]) -> Iterator[str]:
+    """A line each, as the file could have it."""
+    for rule in rules:
+        yield "    " + toml_text(shown_rule(table, rule))[1:-1]
 
 
 def _warn(loaded: Loaded) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from fastsse.cli.flags import ServerCommand, given_flags, server_options
+from fastsse.cli.starting import check_start
 from fastsse.config import Config, ConfigError, load
 
 
@@ -19,6 +20,7 @@ def serve(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
     tells where each value came from. SIGHUP (`fastsse reload`) reads them anew.
     """
     loaded = load(given_flags(ctx, flags), file)
+    check_start(loaded)
     from fastsse import log
     from fastsse.server import run
 

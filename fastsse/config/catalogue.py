@@ -1,6 +1,7 @@
 """The options as data: what help texts, error messages, `config show` and tables are made of."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +12,22 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fastsse.config.kinds import HEADER_NAMES, HOSTS, MASK, NAMES, NETWORKS, ORIGINS, Kind
+from fastsse.config.kinds import (
+    DURATION,
+    HEADER_NAMES,
+    HOSTS,
+    MASK,
+    NAMES,
+    NETWORKS,
+    ORIGINS,
+    SIZE,
+    Kind,
+)
 from fastsse.config.options import GROUPS
 from fastsse.config.rights import REPEATED
 from fastsse.config.rules import TopicRule
-from fastsse.config.sources import PATTERNS, SourceRule
+from fastsse.config.sources import PATTERNS, REDIS_URL, SourceRule
+from fastsse.config.tomltext import toml_text
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
 _TEXT = Kind("TEXT", "text")
@@ -54,19 +66,16 @@ class Option:
         """A valid value as text that the option would read again; secrets masked."""
         if value is None or value == ():
             return "none"
+        if self.name in TABLES:
+            return json.dumps([shown_rule(self.name, rule) for rule in value], ensure_ascii=False)
         return self.kind.show(value)
 
     def show_raw(self, value: object) -> str:
         """Any value, also a bad one, in one line of bounded length; secrets masked."""
         if self.kind.secret and value is not None:
             return MASK
-        text = repr(value) if not isinstance(value, str) else f'"{_printable(value)}"'
-        text = _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", text))
+        text = _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", toml_text(value)))
         return text if len(text) <= 80 else text[:77] + "…" + text[-1]
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @cache
@@ -79,14 +88,26 @@ def catalogue() -> dict[str, Option]:
     }
 
 
-_TABLES: dict[str, type[BaseModel]] = {"topics": TopicRule, "sources": SourceRule}
+TABLES: dict[str, type[BaseModel]] = {"topics": TopicRule, "sources": SourceRule}
+# Kinds whose values a rule has as numbers, and users as words; or as words with a password.
+_IN_WORDS = (DURATION, SIZE, REDIS_URL)
 
 
 @cache
 def table_catalogue(table: str) -> dict[str, Option]:
     """What one of the file's `[[topics]]` or `[[sources]]` may hold, by key."""
-    fields = _TABLES[table].model_fields
+    fields = TABLES[table].model_fields
     return {name: _describe(name, field, "") for name, field in fields.items()}
+
+
+def shown_rule(table: str, rule: BaseModel) -> dict[str, Any]:
+    """What was given of a rule, as the file would say it: durations and sizes in words."""
+    known = table_catalogue(table)
+    given = rule.model_dump(exclude_unset=True, exclude_none=True)
+    return {
+        key: known[key].show(value) if known[key].kind in _IN_WORDS else value
+        for key, value in given.items()
+    }
 
 
 def closest_name(name: str, names: list[str]) -> str | None:

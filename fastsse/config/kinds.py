@@ -59,11 +59,7 @@ NETWORKS = Kind(
 SECRET = Kind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
 GLOB = Kind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
 PATTERN = Kind("REGEX", "a regular expression")
-RULES = Kind(
-    "JSON",
-    "a list of at most 1000 tables with match and what it changes",
-    lambda rules: json.dumps([rule.model_dump(exclude_none=True) for rule in rules]),
-)
+RULES = Kind("JSON", "a list of at most 1000 tables with match and what it changes")
 SWITCH = Kind("", "true or false", lambda value: str(value).lower())
 
 

@@ -26,8 +26,8 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
     if config.is_public and not may_publish:
         yield (
             "host",
-            "a loopback address while anyone may publish; set publish_token or jwt_key, or "
-            "allow_anonymous_publish if that is meant",
+            "a loopback address while anyone may publish; set publish_token, jwt_key or jwks_url, "
+            "or allow_anonymous_publish if that is meant",
         )
     if config.proxy_protocol and not config.trusted_proxies:
         yield "proxy_protocol", "off, or trusted_proxies says whose headers are believed"

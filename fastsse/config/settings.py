@@ -1,5 +1,6 @@
 """`Config`: all options, validated once into a type that cannot be wrong."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -9,6 +10,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fastsse.config.catalogue import (
     ENVIRONMENT_PREFIX,
+    TABLES,
+    Option,
     catalogue,
     closest_name,
     table_catalogue,
@@ -33,6 +36,7 @@ from fastsse.config.storing import STORE, StoreOptions
 
 ARGUMENT = "an argument"
 _CONFLICT = "conflict"
+_WORD = re.compile(r"[a-z_]+")
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
 _EXPLAINED_KINDS = (SOURCES, REDIS_URL, STORE, PATTERN, RULES)
@@ -120,28 +124,57 @@ def _shown(config: Config, name: str) -> str:
 
 
 def _problems(error: ValidationError, given: Mapping[str, Any]) -> Iterator[Problem]:
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    wrong = {str(detail["loc"][0]) for detail in details if detail["type"] != _CONFLICT}
+    for detail in details:
         if detail["type"] == _CONFLICT:
             for name, value, allowed in detail["ctx"]["conflicts"]:
                 yield Problem(name, value, ARGUMENT if name in given else DEFAULT, allowed)
         else:
             yield _field_problem(detail)
+    if wrong:
+        yield from _conflicts_apart_from(wrong, given)
+
+
+def _conflicts_apart_from(wrong: set[str], given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Conflicts between the other options, so that all problems are said at once. A conflict that
+    names a wrong option is left out: with the right value it may not be one."""
+    try:
+        Config(**{name: value for name, value in given.items() if name not in wrong})
+    except ConfigError as error:
+        for problem in error.problems:
+            assert isinstance(problem, Problem)
+            about = {name for name in _WORD.findall(str(problem)) if name in catalogue()}
+            if not any(name in bad or bad in name for name in about for bad in wrong):
+                yield problem
 
 
 def _field_problem(detail: ErrorDetails) -> Problem:
-    """An option, or a key of a rule, whose own value can't be."""
+    """An option, a rule, or a key of a rule, whose own value can't be."""
     loc = detail["loc"]
-    known, key = catalogue(), str(loc[0])
-    name = key
-    if len(loc) > 2:
-        known, key = table_catalogue(str(loc[0])), str(loc[2])
-        name = f"{loc[0]}[{loc[1]}].{key}"
+    table, key = str(loc[0]), str(loc[0])
+    known, name = catalogue(), table
+    if table in TABLES and len(loc) > 1:
+        name = f"{table}[{loc[1]}]"
+        if len(loc) == 2:
+            return _rule_problem(name, known[table], detail)
+        known, key = table_catalogue(table), str(loc[2])
+        name += f".{key}"
     option = known.get(key)
     if option is None:  # Its value is not shown: it may be a secret under a mistyped name.
         near = closest_name(key, list(known))
-        return Problem(name, None, ARGUMENT, f"did you mean {near}?" if near else _HOW_TO_LIST)
+        list_of = _HOW_TO_LIST if name == key else f"there are {', '.join(known)}."
+        return Problem(name, None, ARGUMENT, f"did you mean {near}?" if near else list_of)
     value = "missing" if detail["type"] == "missing" else option.show_raw(detail["input"])
     allowed = option.allowed
     if option.kind in _EXPLAINED_KINDS and detail["type"] == "value_error":
         allowed += f" ({detail['ctx']['error']})"
     return Problem(name, value, ARGUMENT, allowed)
+
+
+def _rule_problem(name: str, option: Option, detail: ErrorDetails) -> Problem:
+    """A rule that is no table, or whose keys don't go together."""
+    allowed = "a table" + option.kind.words.partition("tables")[2]
+    if detail["type"] == "value_error":
+        allowed += f" ({detail['ctx']['error']})"
+    return Problem(name, option.show_raw(detail["input"]), ARGUMENT, allowed)

@@ -1,6 +1,5 @@
 """`[[sources]]`: what flows through Redis already, and how it becomes events."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fastsse.config.groups import OptionGroup, option
-from fastsse.config.kinds import Choice, Count, Kind, read_list, read_rules
+from fastsse.config.kinds import Choice, Count, Kind, Switch, read_list, read_rules
 from fastsse.config.redis_url import check_redis_url
 from fastsse.config.storing import show_store
 
@@ -29,11 +28,7 @@ TEMPLATE = Kind(
 PATTERNS = Kind("PATTERN", "1 to 100 patterns as PSUBSCRIBE takes them", ",".join)
 REDIS_KEY = Kind("KEY", "a Redis key of 1 to 1024 characters")
 REDIS_URL = Kind("URL", "a redis://, rediss:// or unix:// URL", show_store)
-SOURCES = Kind(
-    "JSON",
-    "a list of at most 100 tables with name and channels or stream",
-    lambda rules: json.dumps([rule.shown() for rule in rules]),
-)
+SOURCES = Kind("JSON", "a list of at most 100 tables with name and channels or stream")
 
 
 def check_name(name: str) -> str:
@@ -83,7 +78,7 @@ class SourceRule(BaseModel):
     event: Template | None = None
     payload: Annotated[Literal["data", "envelope"], Choice] = "data"
     field: RedisKey = "data"
-    private: bool = False
+    private: Switch = False
     pending: Annotated[Count, Field(ge=1, le=100_000)] = 1000
     dead_letter: RedisKey | None = None
 
@@ -96,11 +91,6 @@ class SourceRule(BaseModel):
         if self.topic is None and self.payload != "envelope":
             raise ValueError(f"{self.name} needs topic, or envelopes that say it")
         return self
-
-    def shown(self) -> dict[str, object]:
-        """What was given, without passwords."""
-        given = self.model_dump(exclude_defaults=True)
-        return given | ({"url": show_store(self.url)} if self.url else {})
 
 
 class SourceOptions(OptionGroup):

@@ -1,5 +1,6 @@
 """A configuration is right, or says in one line what is wrong, and where it came from."""
 
+import datetime
 import math
 
 import pytest
@@ -233,6 +234,38 @@ def test_all_problems_are_kept() -> None:
     }
 
 
+def test_contradictions_of_other_options_are_said_with_bad_values() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(port="x", history_bytes="2MiB", host="0.0.0.0", pong_timeout="1s")
+    named = [getattr(problem, "option", "") for problem in caught.value.problems]
+    assert named == ["port", "host", "pong_timeout", "history_bytes"]
+    # With a right token there would be none about the address.
+    with pytest.raises(ConfigError) as caught:
+        Config(publish_token="not visible \n", host="0.0.0.0")
+    assert [getattr(problem, "option", "") for problem in caught.value.problems] == [
+        "publish_token"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_body": True}, "max_body = true "),
+        ({"retry": datetime.date(2026, 1, 2)}, "retry = 2026-01-02 "),
+        ({"subscriptions": {"a b": [1, None]}}, 'subscriptions = {"a b" = [1, none]} '),
+        ({"topics": [{"match": "a", "lag_policy": False}]}, "topics[0].lag_policy = false "),
+        ({"topics": [{"match": "a"}, 5]}, "topics[1] = 5 (from an argument) must be a table with"),
+        (
+            {"sources": [{"name": "x", "stream": "k", "channels": ["c"], "topic": "t"}]},
+            'sources[0] = {name = "x", stream = "k", channels = ["c"], topic = "t"} ',
+        ),
+        ({"sources": [{"name": "x", "private": "perhaps"}]}, "must be true or false"),
+    ],
+)
+def test_a_bad_value_is_shown_as_the_file_has_it(options: dict[str, object], says: str) -> None:
+    assert says in problem(**options)
+
+
 def test_secret_is_masked_everywhere() -> None:
     config = Config(publish_token="s3cret")
     assert "s3cret" not in repr(config)
@@ -354,6 +387,8 @@ def test_event_types_must_match_as_a_whole() -> None:
         ({}, "topics[0].match = missing"),
         ({"match": ""}, "topics[0].match"),
         ({"match": "a", "history_agee": 1}, "did you mean history_age?"),
+        ({"match": "a", "histroy_events": 1}, "did you mean history_events?"),
+        ({"match": "a", "color": 1}, "is not an option; there are match, history_events, "),
         ({"match": "a", "event_types": "("}, "a regular expression (missing )"),
         ({"match": "a", "history_age": "-1s"}, 'topics[0].history_age = "-1s"'),
         ({"match": "a", "lag_policy": "no"}, "disconnect, skip or latest"),
@@ -361,3 +396,11 @@ def test_event_types_must_match_as_a_whole() -> None:
 )
 def test_bad_rule_names_its_place(rule: dict[str, object], says: str) -> None:
     assert says in problem(topics=[rule])
+
+
+def test_bad_source_names_its_place_and_what_was_meant() -> None:
+    rule = {"name": "x", "chanels": ["c"], "topic": "t"}
+    assert "sources[0].chanels (from an argument) is not an option; did you mean channels?" in (
+        problem(sources=[rule])
+    )
+    assert "there are name, url, channels, " in problem(sources=[{"name": "x", "zzz": 1}])
