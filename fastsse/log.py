@@ -175,7 +175,8 @@ def _shortened(value: object) -> object:
 
 
 class AccessLog:
-    """A line when a stream opens and when it ends, and (at debug) one a publish.
+    """A line when a stream opens, when it ends, and when a request is refused, and (at debug) one
+    a publish.
 
     At most `access_lines` a second are written; the others are counted, and `tick`, which the
     server calls about once a second, writes the counts in one line. A call that writes nothing
@@ -229,6 +230,15 @@ class AccessLog:
             self._log.debug(
                 "Published.", client=client, events=events, bytes=sent_bytes, status=status
             )
+
+    def refused(
+        self, status: int, reason: str, client: str, *, field: str | None = None, **what: str
+    ) -> None:
+        """A request was refused. `field` is what was wrong with it, `what` more of what it was."""
+        if self._may_write("refused"):
+            if field is not None:
+                what["field"] = field
+            self._log.info("Request refused.", status=status, reason=reason, client=client, **what)
 
     def tick(self) -> None:
         """A new second: write what was only counted, and allow lines again."""

@@ -42,7 +42,8 @@ SUM, MOST = "sum", "most"
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A counter's key and the metric it becomes; `label` for a family of keys by prefix."""
+    """A counter's key and the metric it becomes; `label` for a family of keys by prefix. Several
+    labels are separated by a space, and so are their values in a key."""
 
     key: str
     name: str
@@ -71,6 +72,7 @@ COUNTERS = (
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("turned_away", "turned_away", "Subscribers told to come back later."),
     _Row("doubtful", "unknown_parameters", "Streams opened with parameters that mean nothing."),
+    _Row("requests_", "requests", "Requests answered.", "route status"),
     _Row("limited_", "limited", "Requests over a client's limits.", "limit"),
     _Row("events_published", "events_published", "Events taken from publishers."),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
@@ -236,10 +238,11 @@ def _families(
     counters: Mapping[str, int],
 ) -> Iterator[Metric]:
     for row in rows:
-        metric = family(_PREFIX + row.name, row.help, labels=[row.label] if row.label else None)
-        if row.label:
-            for value, count in _labelled(row, counters):
-                metric.add_metric([value], count)
+        labels = row.label.split()
+        metric = family(_PREFIX + row.name, row.help, labels=labels or None)
+        if labels:
+            for values, count in _labelled(row, counters):
+                metric.add_metric(values.split(" ", len(labels) - 1), count)
         elif row.key in counters:
             metric.add_metric([], counters[row.key])
         yield metric

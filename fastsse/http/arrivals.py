@@ -118,8 +118,11 @@ class Arrivals:
         site = self.site
         try:
             site.streams.take(sock, opening)
-        except TurnedAway:
+            site.requests.opened(request)
+        except TurnedAway as why:
+            site.requests.turned_away(request, why, opening.client)
             head, body = site.streams.turn_away(opening.subscription)
+            site.requests.answered(request, head)
             _send_and_close(sock, b"".join((head, opening.lines, CLOSE_LINE, body)))
         except Exception:
             site.failed(request)

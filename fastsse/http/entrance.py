@@ -21,6 +21,7 @@ from fastsse.http.page import page_routes
 from fastsse.http.probes import probe_routes
 from fastsse.http.protocol import Connection
 from fastsse.http.quotas import Quotas
+from fastsse.http.requests import Requests
 from fastsse.http.routes import Paths, Routes
 from fastsse.http.site import Site
 from fastsse.http.streams import ComeBack, Streams
@@ -125,6 +126,7 @@ class Entrance:
             exhausted=self._pause,
             descriptor_limit=descriptors.limit - 1,
         )
+        self._requests = Requests(access)
         self._arrivals: list[Arrivals] = []
         self._listeners: list[Listener] = []
         self._doors: Doors | None = None  # Until it serves.
@@ -271,6 +273,7 @@ class Entrance:
             "doubtful": self._streams.doubtful,
             "max_connections": self._descriptors.max_connections,
             **self._quotas.counters(),
+            **self._requests.counters(),
         }
 
     def closed(self, stream: int) -> None:
@@ -290,6 +293,7 @@ class Entrance:
             self._quotas,
             self._waits,
             self._streams,
+            self._requests,
             self._on_arrival,
         )
         arrivals = Arrivals(site)

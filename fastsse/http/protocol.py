@@ -214,7 +214,12 @@ class Connection(asyncio.Protocol):
             return data
         self._request = request
         self._persists = reader.persists
-        if reader.expect_body(request):
+        try:
+            has_body = reader.expect_body(request)
+        except Problem:
+            self._site.routes.name(request)
+            raise
+        if has_body:
             self._admit_body(request)
         else:
             route = self._find_route(request)
@@ -300,6 +305,7 @@ class Connection(asyncio.Protocol):
         if not self._persists:
             lines += b"Connection: close\r\n"
         self._transport.write(b"".join((head, lines, b"\r\n", body)))
+        site.requests.answered(request, head)
         self._request = None
         if self._persists:
             self._state = HEAD
@@ -308,8 +314,11 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def fail(self, error: FastsseError) -> None:
-        """Answers with the problem that an error is."""
-        self.respond(problem_response(problem_of(error)))
+        """Answers with the problem that an error is, and notes it."""
+        if self._state == ANSWERING:
+            problem = problem_of(error)
+            self._site.requests.refused(self._request, problem, self.peer())
+            self.respond(problem_response(problem))
 
     def stream(
         self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
@@ -375,7 +384,8 @@ class Connection(asyncio.Protocol):
         try:
             opening = site.opening(*wish, request, peer_of(self._transport))
             site.streams.take_copy(self._transport, opening)
-        except TurnedAway:
+        except TurnedAway as why:
+            site.requests.turned_away(request, why, self.peer())
             self._state = ANSWERING
             self._persists = False
             self.respond(site.streams.turn_away(wish[0]))
@@ -386,6 +396,7 @@ class Connection(asyncio.Protocol):
             self._state = GONE
             site.waits.leave(self, self._wait)
             self._transport.abort()
+            site.requests.opened(request)
 
     # ── Waiting ──────────────────────────────────────────────────────────────────────────────
 

@@ -130,6 +130,7 @@ class Request:
         "peer",
         "pending",
         "rights",
+        "route",
         "target",
     )
 
@@ -151,6 +152,8 @@ class Request:
         self.peer = peer
         #: Its connection's.
         self.memory = memory
+        #: Its path as the route table has it, once it was looked for there.
+        self.route = "other"
         #: What its sender may publish, once that was asked; `pending` while it must be fetched.
         self.rights: Rights | None = None
         self.pending: Any = None

@@ -1,6 +1,7 @@
 """The route table: path and method to what answers them."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from fastsse.auth.rights import Rights
@@ -87,6 +88,7 @@ class _Methods(NamedTuple):
 
     table: dict[bytes, Route]
     allow: bytes
+    label: str
 
 
 class Routes:
@@ -105,15 +107,16 @@ class Routes:
                 table[b"HEAD"] = table[b"GET"]
             allow = b"Allow: %s\r\n" % b", ".join([*table, b"OPTIONS"])
             table[b"OPTIONS"] = Route(self._options)
-            self._paths[path] = _Methods(table, allow)
+            self._paths[path] = _Methods(table, allow, path.decode())
         # RFC 9110 §9.3.7: the server as a whole.
         whole = b"Allow: GET, HEAD, POST, OPTIONS\r\n"
-        self._paths[b"*"] = _Methods({b"OPTIONS": Route(self._options)}, whole)
+        self._paths[b"*"] = _Methods({b"OPTIONS": Route(self._options)}, whole, "*")
         self._folders = [path[:-1] for path in self._paths if path.endswith(BELOW)]
 
     def find(self, request: Request) -> Route:
-        """The route of a request. O(1). Raises Problem (404, 405)."""
+        """The route of a request, which is told its path there. O(1). Raises Problem (404, 405)."""
         methods = self._methods(request)
+        request.route = methods.label
         route = methods.table.get(request.method)
         if route is None:
             method = request.method
@@ -121,6 +124,11 @@ class Routes:
             detail = _FOREIGN.get((method, request.target.path), detail)
             raise Problem(405, detail, header_lines=methods.allow)
         return route
+
+    def name(self, request: Request) -> None:
+        """Tells a request that is refused without its route what its path is here."""
+        with suppress(Problem):
+            request.route = self._methods(request).label
 
     def _methods(self, request: Request) -> _Methods:
         methods = self._paths.get(request.target.path)

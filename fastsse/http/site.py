@@ -14,6 +14,7 @@ from fastsse.http.problems import problem_of
 from fastsse.http.quotas import Quotas
 from fastsse.http.reader import Limits
 from fastsse.http.request import Request, Targets
+from fastsse.http.requests import Requests
 from fastsse.http.routes import Routes
 from fastsse.http.streams import Opening, Streams
 from fastsse.http.upload import Upload
@@ -43,6 +44,7 @@ class Site:
         quotas: what each client may have.
         waits: where connections stand while they wait.
         streams: opens streams.
+        requests: counts them, and notes those refused.
         arrived: called for each new connection, which stands in `waits` then.
 
     `draining` has every connection closed after its answer.
@@ -58,6 +60,7 @@ class Site:
         "loop",
         "max_upload_bytes",
         "quotas",
+        "requests",
         "routes",
         "streams",
         "targets",
@@ -75,6 +78,7 @@ class Site:
         quotas: Quotas,
         waits: Waits,
         streams: Streams,
+        requests: Requests,
         arrived: "Callable[[Connection], None]",
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -85,6 +89,7 @@ class Site:
         self.quotas = quotas
         self.waits = waits
         self.streams = streams
+        self.requests = requests
         self.arrived = arrived
         self.targets = Targets()
         self.upload_bytes = 0
