@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fastsse"
 # From the ground up: a room may lean on its own floor and on those below it.
 FLOORS = [
     {"version", "errors", "units", "stamp", "_core", "facts", "jsontext", "programs"}
-    | {"auth.keys", "auth.roca"},
+    | {"auth.keys", "auth.roca", "evicted"},
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
     {"entries", "_records"},

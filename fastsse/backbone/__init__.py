@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.evicted import Evicted
 from fastsse.subscriptions import Cursor
 
 __all__ = ["Backbone", "Broken", "Deliver", "Done", "Placed", "Stretch", "Stretched"]
@@ -30,13 +31,18 @@ Done = Callable[[Sequence[int] | FastsseError], None]
 
 
 class Stretch(NamedTuple):
-    """What `read` found: the matching entries after a place, in order, none left out between
-    `evicted_through` and `through`."""
+    """What `read` found: the matching entries after a place, in order, up to `through`. Those that
+    `evicted` speaks of may be missing, no others."""
 
     entries: Sequence[Entry]
     through: int  # Past the last entry where nothing matching lies between; never past `head`.
     is_last: bool  # Nothing matching is stored after `through`.
-    evicted_through: int  # Up to here entries with these topics may have been let go.
+    evicted: Evicted  # What is not stored any more of these topics.
+
+    @property
+    def evicted_through(self) -> int:
+        """The highest place of an entry that may be missing; 0 for none."""
+        return self.evicted.through
 
 
 Stretched = Callable[[Stretch | FastsseError], None]
@@ -77,7 +83,8 @@ class Backbone(Protocol):
     ) -> None:
         """Gives `done` the stored entries after a place that any selector matches: topics,
         templates, or `("*",)`. At most about `limit_bytes`, at least one when there is one, and
-        an error when the store can't be read now. O(log n + what is read)."""
+        an error when the store can't be read now. A backbone that stores nothing of its own
+        answers with the place itself. O(log n + what is read)."""
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Gives `done` the place from which a cursor goes on, None when it is not known here.
@@ -85,8 +92,8 @@ class Backbone(Protocol):
         - `after` an id: the place of the earliest event that was published with that own id; a
           position above the head is the place itself once the head has reached it, which a
           backbone that may be behind others waits for (2 s at most).
-        - `last` N: the place before the N-th newest stored entry that matches, before all of
-          them when there are fewer.
+        - `last` N: the place before the N-th newest stored entry that matches, None when fewer
+          are stored.
 
         When it is called, everything up to the place it gives has been delivered.
         """

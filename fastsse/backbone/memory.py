@@ -6,6 +6,7 @@ from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.entries import encode_entries
 from fastsse.errors import Refused
 from fastsse.events import Event
+from fastsse.evicted import Evicted
 from fastsse.positions import Clock, position_at
 from fastsse.subscriptions import Cursor
 
@@ -51,8 +52,9 @@ class MemoryBackbone:
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
-        """Finds nothing: what is kept in memory is the hub's history."""
-        done(Stretch((), through=self.head, is_last=True, evicted_through=self.head))
+        """Reads nothing: what is kept in memory is the hub's history."""
+        evicted = Evicted(0, ((0, self.head),), self.start)
+        done(Stretch((), through=after, is_last=True, evicted=evicted))
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Knows no place that the hub's history does not."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fastsse.backbone import Stretch
 from fastsse.bus.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
 from fastsse.bus.exchange import Exchange
-from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_position, text
+from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_evicted, pack_position, text
 from fastsse.bus.handover import Giving, evictions_of
 from fastsse.bus.kept import KeptMemory
 from fastsse.bus.questions import QUESTIONS_MAX
@@ -74,13 +74,13 @@ class Answers:
             self._fail(Kind.FAILED, number, stretch)
             return
         self._exchange.relay.flush()
-        entries, through, is_last, evicted_through = stretch
+        entries, through, is_last, evicted = stretch
         if through > self._peer.sent_through:
             # The rest comes down the log.
             through, is_last = self._peer.sent_through, True
             entries = [entry for entry in entries if entry.position <= through]
-        places = pack_position(through) + pack_position(evicted_through)
-        head = _NUMBER.pack(number) + places + bytes((is_last,))
+        head = _NUMBER.pack(number) + pack_position(through) + bytes((is_last,))
+        head += pack_evicted(evicted)
         self._peer.send(frame(Kind.STRETCH, head, *map(pack_entry, entries)))
 
     def _on_seek(self, body: bytes) -> None:

@@ -13,7 +13,17 @@ from operator import attrgetter
 from typing import Final
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
-from fastsse.bus.frames import COUNT, Fields, FrameError, Kind, frame, pack_position, text, texts
+from fastsse.bus.frames import (
+    COUNT,
+    Fields,
+    FrameError,
+    Kind,
+    frame,
+    pack_position,
+    read_evicted,
+    text,
+    texts,
+)
 from fastsse.bus.greeting import Welcome
 from fastsse.bus.handover import Giving, evictions_of, read_entries
 from fastsse.bus.inheritance import Inheritance
@@ -332,6 +342,6 @@ class BusBackbone:
 
 
 def _stretch(fields: Fields) -> Stretch:
-    through, evicted_through = fields.position(), fields.position()
-    is_last = bool(fields.u8())
-    return Stretch(read_entries(fields.rest()), through, is_last, evicted_through)
+    through, is_last = fields.position(), bool(fields.u8())
+    evicted = read_evicted(fields)
+    return Stretch(read_entries(fields.rest()), through, is_last, evicted)

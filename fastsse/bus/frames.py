@@ -10,6 +10,8 @@ from enum import IntEnum
 from struct import Struct, error
 from typing import Final
 
+from fastsse.evicted import STEPS_MAX, Evicted
+
 __all__ = [
     "BEAT_S",
     "CLOSE_S",
@@ -22,7 +24,9 @@ __all__ = [
     "Kind",
     "blob",
     "frame",
+    "pack_evicted",
     "pack_position",
+    "read_evicted",
     "text",
     "texts",
 ]
@@ -41,6 +45,7 @@ HELLO_LIMIT_BYTES: Final = 1024
 # What is read at once, and kept between frames.
 BUFFER_BYTES: Final = 256 * 1024
 
+_STEP: Final = Struct("<Q16s")
 _U8, _U16, _U32, _U64 = (Struct(code) for code in ("<B", "<H", "<I", "<Q"))
 
 
@@ -107,6 +112,13 @@ def texts(values: Sequence[str]) -> bytes:
 def pack_position(position: int) -> bytes:
     """A position in 16 bytes."""
     return position.to_bytes(POSITION_BYTES, "little")
+
+
+def pack_evicted(evicted: Evicted) -> bytes:
+    """What was evicted of some topics: the clock, where the source begins, and the steps."""
+    steps = [_STEP.pack(clock, pack_position(position)) for clock, position in evicted.steps]
+    begins = pack_position(evicted.begins)
+    return b"".join((_U64.pack(evicted.clock), begins, _U16.pack(len(steps)), *steps))
 
 
 class Fields:
@@ -190,6 +202,15 @@ class Fields:
         self._at += code.size
         assert isinstance(number, int)
         return number
+
+
+def read_evicted(fields: Fields) -> Evicted:
+    """What `pack_evicted` wrote."""
+    clock, begins, count = fields.u64(), fields.position(), fields.u16()
+    if count > STEPS_MAX:
+        raise FrameError(f"{count} steps where {STEPS_MAX} are allowed")
+    steps = tuple([(fields.u64(), fields.position()) for _ in range(count)])
+    return Evicted(clock, steps, begins)
 
 
 class Incoming:

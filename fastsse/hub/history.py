@@ -6,7 +6,7 @@ evicted when the last of them lets it go; the oldest always goes first, so wheth
 keeps an event is a comparison with the topic's `evicted_through`. Loop thread only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from typing import NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ from fastsse._core import Frame
 from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
+from fastsse.evicted import Evicted, Step, Steps, steps_of
 from fastsse.hub.logs import EVENT_COST_BYTES, Log, WholeLog, is_wanted, logs_of, once, position_of
 from fastsse.hub.older import Evictions, Older
 from fastsse.hub.patterns import Wanted
@@ -45,7 +46,7 @@ class Page(NamedTuple):
     frames: list[Frame]
     through: int
     is_last: bool  # Nothing matching lies after it: `through` is the head.
-    evicted_through: int  # Where its topics' memory began when it was read.
+    evicted: Evicted  # What its topics had lost after that place when it was read.
 
 
 class History:
@@ -72,14 +73,19 @@ class History:
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
         self.head = self.public_head = self.start = start
-        self.lost_through = 0
+        self.lost_through = self._lost_at = 0
         self.expected_through = 0
-        self._learnt_through = 0
+        # The reading of the clock of evictions when it learnt of them, and through where.
+        self._learnt: Step = (0, 0)
         self.events = 0
         self.bytes = 0
         self._topics = topics
         self._total_bytes = total_bytes
+        self._clock = 0
         self._evicted_through = start
+        # What left all topics after the event that lies there, and below it.
+        self._evicted_at = 0
+        self._evicted_below = Steps()
         self._whole = WholeLog()
         self._position_of: dict[bytes, int] = {}
         self._own_id_at: dict[int, bytes] = {}
@@ -133,26 +139,52 @@ class History:
         at least one, unless so much is left out that it ends before. O(log n + page)."""
         frames: list[Frame] = []
         room_bytes, left_out = limit_bytes, 0
-        evicted_through = self.evicted_through(selection)
+        evicted = self.evicted(selection, after)
         for frame in self._after(selection, after):
             if frame.private and not self._may_read(frame, rights):
                 left_out += 1
                 if left_out == LEFT_OUT_MOST:
-                    return Page(frames, frame.position, False, evicted_through)
+                    return Page(frames, frame.position, False, evicted)
                 continue
             room_bytes -= frame.size
             if room_bytes < 0 and frames:
-                return Page(frames, frames[-1].position, False, evicted_through)
+                return Page(frames, frames[-1].position, False, evicted)
             frames.append(frame)
-        return Page(frames, self.head, True, evicted_through)
+        return Page(frames, self.head, True, evicted)
+
+    def between(
+        self, selection: Selection, after: int, through: int, rights: Rights | None = None
+    ) -> Iterator[Frame]:
+        """What a reader may see of the events after one place and up to another, in order. O(log n)
+        to begin."""
+        for frame in self._after(selection, after):
+            if frame.position > through:
+                return
+            if not frame.private or self._may_read(frame, rights):
+                yield frame
+
+    def evicted(self, selection: Selection, after: int) -> Evicted:
+        """What a reader of these topics may have lost after a place. O(topics)."""
+        evictions: Iterable[Step]
+        if selection is None:
+            evictions = [(self._evicted_at, self._evicted_through), *self._evicted_below]
+        elif isinstance(selection, Wanted):
+            evictions = [*selection.evictions, (self._lost_at, self.lost_through), self._learnt]
+        else:
+            evictions = [(topic.evicted_at, topic.evicted_through) for topic in selection]
+        if self.expected_through:
+            evictions = [*evictions, (0, self.expected_through)]
+        steps = steps_of([step for step in evictions if step[1] > after])
+        return Evicted(self._clock, steps, self.start)
 
     def evicted_through(self, selection: Selection) -> int:
-        """The last place of which a reader of these topics may have lost events. O(topics)."""
+        """The last place of which a reader of these topics may have lost events: all that lies
+        after it is here. Below it some of them may still have all. O(topics)."""
         if selection is None:
             through = self._evicted_through
         elif isinstance(selection, Wanted):
             # Its templates may be older than what was learnt of topics that nobody remembers.
-            through = max(selection.evicted_through, self.lost_through, self._learnt_through)
+            through = max(selection.evicted_through, self.lost_through, self._learnt[1])
         else:
             through = max(topic.evicted_through for topic in selection)
         return through if through > self.expected_through else self.expected_through
@@ -194,9 +226,10 @@ class History:
         self.head = self.public_head = self.lost_through = place = max(place, self.head)
         while self._whole.first() is not None:
             self._evict_oldest()
-        self._evicted_through = place
+        self._lost_at = self._tick()
+        self._note_gone(place)
         for topic in self._topics.by_name.values():
-            topic.evicted_through = place
+            topic.evicted_through, topic.evicted_at = place, self._lost_at
         self._topics.forgotten_through = place
         return place
 
@@ -246,7 +279,8 @@ class History:
                 self._topics.remember(name, through)
             else:
                 self._evict_through(topic, through)
-        self._evicted_through = max(self._evicted_through, evictions.of_all)
+        self._tick()
+        self._note_gone(evictions.of_all)
         self._topics.forgotten_through = max(
             self._topics.forgotten_through, evictions.forgotten_through
         )
@@ -265,7 +299,8 @@ class History:
         """Puts what another process kept before everything, and lets go what it had let go: now
         this is the history that it would be if it had always been here. O(events and topics)."""
         self._learn(evictions)
-        self._evicted_through = max(self._evicted_through, older.cut())
+        if gone_through := older.cut():
+            self._note_gone(gone_through)
         for topic, log in older.logs.items():
             if topic.log is not None:
                 topic.log.prepend(log)
@@ -295,7 +330,8 @@ class History:
         for name, topic in by_name.items():
             if name not in by_topic and topic.evicted_through < forgotten_through:
                 self._evict_through(topic, forgotten_through)
-        self._learnt_through = max(self._learnt_through, forgotten_through)
+        if forgotten_through > self._learnt[1]:
+            self._learnt = self._tick(), forgotten_through
 
     def _after(self, selection: Selection, position: int) -> Iterator[Frame]:
         if selection is None:
@@ -355,12 +391,14 @@ class History:
     def _evict_through(self, topic: Topic, through: int) -> None:
         while (log := topic.log) is not None and log.frames[log.start].position <= through:
             self._evict_first(topic, log)
-        topic.evicted_through = max(topic.evicted_through, through)
+        if through > topic.evicted_through:
+            topic.evicted_through, topic.evicted_at = through, self._tick()
 
     def _evict_first(self, topic: Topic, log: Log) -> None:
         """Has a topic let its oldest event go, and forgets that when no other topic keeps it."""
         frame = log.drop_first()
         topic.evicted_through = position = frame.position
+        topic.evicted_at = self._tick()
         log.bytes -= frame.size + EVENT_COST_BYTES
         if log.start == len(log.frames):
             topic.log = None
@@ -372,13 +410,26 @@ class History:
     def _forget(self, position: int, frame: Frame) -> None:
         self.events -= 1
         self.bytes -= frame.size + EVENT_COST_BYTES
-        if position > self._evicted_through:
-            self._evicted_through = position
+        self._note_gone(position)
         if self._own_id_at:
             own_id = self._own_id_at.pop(position, None)
             if own_id is not None:
                 del self._position_of[own_id]
                 self.bytes -= OWN_ID_COST_BYTES
+
+    def _tick(self) -> int:
+        """The clock's reading for an eviction."""
+        self._clock += 1
+        return self._clock
+
+    def _note_gone(self, through: int) -> None:
+        """An event has left all its topics with the clock's last reading."""
+        if through > self._evicted_through:
+            self._evicted_through, self._evicted_at = through, self._clock
+            if self._evicted_below:
+                self._evicted_below = Steps()
+        else:
+            self._evicted_below.add(self._clock, through)
 
     def _index_older(self, own_id: bytes, position: int) -> None:
         """The earliest event of an id is the one that it finds."""

@@ -7,18 +7,22 @@ from the backbone, page by page, until memory can take over; the last page alway
 
 import sys
 from collections import OrderedDict
+from collections.abc import Iterable
+from heapq import merge
 from typing import Final, NamedTuple, Protocol
 
 from fastsse._core import Frame, join_frames
 from fastsse.auth.rights import Rights
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError
+from fastsse.evicted import NEVER, Evicted
 from fastsse.hub.history import PAGE_BYTES, History, Selection
+from fastsse.hub.logs import position_of
 from fastsse.hub.patterns import Wanted
 from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
 from fastsse.subscriptions import ANY
 
-__all__ = ["JoinedPage", "PageCache", "Pages", "Reader", "newest_told", "told_place"]
+__all__ = ["JoinedPage", "PageCache", "Pages", "Reader", "Told", "newest_told", "told_place"]
 
 PAGE_CACHE_BYTES = 8 * 1024 * 1024
 PAGES_MAX = 1_000
@@ -50,8 +54,23 @@ class JoinedPage(NamedTuple):
     before: int  # The place just before its first event, or where it ends.
     through: int
     is_last: bool
-    evicted_through: int
-    is_lost: bool  # What lies up to there was not evicted: the log that we follow lost it.
+    is_stored: bool  # Read from the store, whose clock counts its evictions; else from memory.
+    evicted: Evicted
+    lost_through: int  # The log that we follow may have lost events up to here.
+
+
+class Told(NamedTuple):
+    """Up to which readings of the two clocks a stream knows what was evicted."""
+
+    memory: int = NEVER
+    store: int = NEVER
+
+    def reading(self, is_stored: bool) -> int:
+        """The reading of the clock that a page goes by."""
+        return self.store if is_stored else self.memory
+
+
+NOTHING_TOLD: Final = Told()
 
 
 # Selectors, grants and a place.
@@ -81,10 +100,13 @@ class PageCache:
     def __len__(self) -> int:
         return len(self._pages)
 
-    def find(self, key: _Key, head: int) -> JoinedPage | None:
-        """The page kept under a key, unless something came after it."""
+    def find(self, key: _Key, head: int, told: Told) -> JoinedPage | None:
+        """The page kept under a key, unless something came after it, or it has what the stream
+        that asks was told is missing."""
         kept = self._pages.get(key)
         if kept is None or (kept[0].is_last and kept[0].through != head):
+            return None
+        if kept[0].evicted.clock < told.reading(kept[0].is_stored):
             return None
         self._pages.move_to_end(key)
         return kept[0]
@@ -134,33 +156,37 @@ class Pages:
         self._turns = turns
         self._page_bytes = page_bytes
 
-    def read(self, reader: Reader, after: int, asker: Asker) -> JoinedPage | FastsseError | None:
+    def read(
+        self, reader: Reader, after: int, asker: Asker, told: Told = NOTHING_TOLD
+    ) -> JoinedPage | FastsseError | None:
         """The next page after a place; None when it has to be read: the asker is told the
         stretch then, for `made`. O(page), O(1) when it is kept."""
         history = self._history
-        page = self.cache.find(_key(reader, after), history.head)
+        page = self.cache.find(_key(reader, after), history.head, told)
         if page is not None:
             return page
         if after >= history.evicted_through(reader.topics):
             return self._from_memory(reader, after)
         outcome = self._turns.read(reader.selectors, after, self._page_bytes, asker)
-        return None if outcome is UNKNOWN_YET else self.made(reader, after, outcome)
+        return None if outcome is UNKNOWN_YET else self.made(reader, after, outcome, told)
 
     def made(
-        self, reader: Reader, after: int, outcome: Stretch | FastsseError
+        self,
+        reader: Reader,
+        after: int,
+        outcome: Stretch | FastsseError,
+        told: Told = NOTHING_TOLD,
     ) -> JoinedPage | FastsseError:
         """The page from what the store has after a place. O(page)."""
         if isinstance(outcome, FastsseError):
             return outcome
         # Joined already, for another with the same rights?
-        page = self.cache.find(_key(reader, after), self._history.head)
+        page = self.cache.find(_key(reader, after), self._history.head, told)
         if page is not None:
             return page
-        begins = self._history.evicted_through(reader.topics)
         # What is committed and not delivered yet comes live, so it must not come from here.
         through = min(outcome.through, self._history.head)
-        if after >= begins or outcome.evicted_through >= begins or through <= after:
-            # Memory reaches as far back as the store, or further.
+        if through <= after or after >= self._history.evicted_through(reader.topics):
             return self._from_memory(reader, after)
         return self._from_store(reader, after, through, outcome)
 
@@ -168,20 +194,24 @@ class Pages:
         history = self._history
         page = history.page(reader.topics, after, self._page_bytes, reader.rights)
         return self._joined(
-            reader, after, page.frames, page.through, page.is_last, page.evicted_through
+            reader, after, page.frames, page.through, page.is_last, page.evicted, False
         )
 
     def _from_store(self, reader: Reader, after: int, through: int, stretch: Stretch) -> JoinedPage:
-        """What the store does not know is that the log lost something, so memory says that."""
-        rights = reader.rights
-        frames = [
+        """What the store has, and what only memory has: their rules are the same, but each evicts
+        in its own time, and their bounds on the whole differ. So what is missing is missing in
+        both."""
+        history, rights = self._history, reader.rights
+        stored = [
             frame
             for position, topics, _, frame, _ in stretch.entries
             if position <= through
             and (not frame.private or (rights is not None and rights.covers_subscribe(topics)))
         ]
-        evicted_through = max(stretch.evicted_through, self._history.lost_through)
-        return self._joined(reader, after, frames, through, False, evicted_through)
+        kept = history.between(reader.topics, after, through, rights)
+        frames, through = _united(stored, kept, through, self._page_bytes)
+        evicted = stretch.evicted.up_to(history.evicted_through(reader.topics))
+        return self._joined(reader, after, frames, through, False, evicted, True)
 
     def _joined(
         self,
@@ -190,7 +220,8 @@ class Pages:
         frames: list[Frame],
         through: int,
         is_last: bool,
-        evicted_through: int,
+        evicted: Evicted,
+        is_stored: bool,
     ) -> JoinedPage:
         history = self._history
         page = JoinedPage(
@@ -198,11 +229,33 @@ class Pages:
             before=frames[0].position - 1 if frames else told_place(history, reader, through),
             through=through,
             is_last=is_last,
-            evicted_through=evicted_through,
-            is_lost=evicted_through == history.lost_through,
+            is_stored=is_stored,
+            evicted=evicted,
+            lost_through=history.lost_through,
         )
         self.cache.keep(_key(reader, after), page)
         return page
+
+
+def _united(
+    stored: list[Frame], kept: Iterable[Frame], through: int, limit_bytes: int
+) -> tuple[list[Frame], int]:
+    """The frames of both, in order, each once; and up to where they are all. Those that are only
+    kept are at most `limit_bytes`, but at least one."""
+    frames: list[Frame] = []
+    are_stored = set(map(position_of, stored))
+    room_bytes, last = limit_bytes, 0
+    for frame in merge(stored, kept, key=position_of):
+        position = frame.position
+        if position == last:
+            continue
+        if position not in are_stored:
+            room_bytes -= frame.size
+            if room_bytes < 0 and frames:
+                return frames, last
+        frames.append(frame)
+        last = position
+    return frames, through
 
 
 def newest_told(history: History, reader: Reader) -> int:

@@ -11,6 +11,7 @@ there are: whoever comes to life meanwhile is looked at then, and whoever is for
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+from fastsse.evicted import Step, Steps
 from fastsse.hub.numbers import Numbers, united
 from fastsse.hub.topics import Topic, Topics
 from fastsse.selectors import Selector, compile_selector
@@ -41,8 +42,7 @@ _Forgotten = Sequence[tuple[str, int]]
 class Pattern:
     """One distinct template, the live topics that it matches, and who uses it.
 
-    `evicted_through` is the last place of which topics that it matched and that are forgotten
-    now may have lost events.
+    `gone` is what topics that it matched, and that are forgotten now, may have lost.
     """
 
     __slots__ = (
@@ -50,7 +50,7 @@ class Pattern:
         "_looked",
         "_numbered",
         "channels",
-        "evicted_through",
+        "gone",
         "granted",
         "left",
         "selector",
@@ -61,7 +61,8 @@ class Pattern:
         self, selector: Selector, numbered: _Known, forgotten: _Forgotten, evicted_through: int
     ) -> None:
         self.selector = selector
-        self.evicted_through = evicted_through
+        self.gone = Steps()
+        self.gone.add(0, evicted_through)
         self.topics = Numbers()
         self.channels: dict[Holder, None] = {}
         self.granted: dict[Holder, None] = {}
@@ -85,8 +86,8 @@ class Pattern:
         self.left -= stop - begin
         last = len(forgotten)
         for name, place in forgotten[begin : min(stop, last)]:
-            if place > self.evicted_through and matches(name):
-                self.evicted_through = place
+            if place > self.gone.through and matches(name):
+                self.gone.add(0, place)
         for number in range(max(0, begin - last), stop - last):
             topic = numbered[number]
             if topic is not None and matches(topic.name):
@@ -104,10 +105,8 @@ class Pattern:
     def note_forgotten(self, topic: Topic) -> None:
         """A topic is forgotten, which it may not have seen yet."""
         had = self.topics.discard(topic.number)
-        if topic.evicted_through > self.evicted_through and (
-            had or (self.left and self.selector.matches(topic.name))
-        ):
-            self.evicted_through = topic.evicted_through
+        if had or (self.left and self.selector.matches(topic.name)):
+            self.gone.add(topic.evicted_at, topic.evicted_through)
 
 
 class Wanted:
@@ -152,7 +151,15 @@ class Wanted:
     def evicted_through(self) -> int:
         """The last place of which a reader of them may have lost events. O(topics)."""
         known = max((topic.evicted_through for topic in self), default=0)
-        return max(known, *(pattern.evicted_through for pattern in self.patterns))
+        return max(known, *(pattern.gone.through for pattern in self.patterns))
+
+    @property
+    def evictions(self) -> Iterator[Step]:
+        """What a reader of them may have lost, in any order. O(topics)."""
+        for topic in self:
+            yield topic.evicted_at, topic.evicted_through
+        for pattern in self.patterns:
+            yield from pattern.gone
 
 
 class Patterns:

@@ -9,8 +9,9 @@ import json
 from typing import Final, Literal, NamedTuple
 
 from fastsse._core import Frame, join_frames, raw_frame
+from fastsse.events import EARLIEST
 from fastsse.hub.history import History
-from fastsse.hub.pages import JoinedPage, Reader, newest_told
+from fastsse.hub.pages import NOTHING_TOLD, JoinedPage, Reader, Told, newest_told
 from fastsse.positions import format_position, parse_id, position_at
 from fastsse.subscriptions import Cursor
 
@@ -53,26 +54,43 @@ class Gap:
 class Replay:
     """One stream on its way to live.
 
-    `after` is the place up to which it has everything; `told_through` the eviction that it knows
-    of, so that one gap is told once, None when its first page says it; `requested` how the client
-    called the place it is at.
+    `after` is the place up to which it has everything; `told` what it knows of evictions, and
+    `lost_told` the place up to which it knows that the log may have lost events, so that one gap is
+    told once; `requested` how the client called the place it is at.
+
+    Each page tells what was evicted since the one before, wherever it lay: all of it that lies
+    after the page's place and was not told is missing for this stream.
     """
 
-    __slots__ = ("after", "requested", "told_through")
+    __slots__ = ("after", "lost_told", "requested", "told")
 
-    def __init__(self, after: int, requested: bytes, told_through: int | None = 0) -> None:
+    def __init__(self, after: int, requested: bytes) -> None:
         self.after = after
         self.requested = requested
-        self.told_through = told_through
+        self.told = NOTHING_TOLD
+        self.lost_told = 0
+
+    @property
+    def is_earliest(self) -> bool:
+        """Whether it asks for all that is kept, and has nothing yet."""
+        return self.after == 0
 
     def advance(self, page: JoinedPage) -> Gap | None:
         """Moves on behind a page; returns the gap to tell before it, when there is one."""
         gap = None
-        if self.told_through is None:
-            self.told_through = page.evicted_through
-        elif page.evicted_through > max(self.after, self.told_through):
-            gap = Gap("lost" if page.is_lost else "evicted", self.requested, page.before)
-            self.told_through = page.evicted_through
+        reading = self.told.reading(page.is_stored)
+        evicted = page.evicted.since(reading)
+        # A stream of all that is kept asks for nothing of before the source began.
+        known = max(self.after or page.evicted.begins, self.lost_told)
+        if page.lost_through > known:
+            gap = Gap("lost", self.requested, page.before)
+            self.lost_told = page.lost_through
+        elif evicted > known:
+            gap = Gap("evicted", self.requested, page.before)
+        clock = max(reading, page.evicted.clock)
+        self.told = Told(
+            *((self.told.memory, clock) if page.is_stored else (clock, self.told.store))
+        )
         self.after = page.through
         self.requested = format_position(page.through)
         return gap
@@ -90,7 +108,7 @@ class Begun(NamedTuple):
     @property
     def place(self) -> int | None:
         """Where it begins; None when only its first page can tell."""
-        return None if self.replay.told_through is None else self.replay.after
+        return None if self.replay.is_earliest else self.replay.after
 
 
 def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
@@ -99,9 +117,9 @@ def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
     value = cursor.value
     match cursor.kind:
         case "head":
-            return Begun(Replay(history.head, b"", history.head))
+            return Begun(Replay(history.head, b""))
         case "earliest":
-            return Begun(Replay(0, b"", None))
+            return Begun(Replay(0, EARLIEST))
         case "since":
             assert isinstance(value, int)
             place = min(position_at(value), newest_told(history, reader))
@@ -115,9 +133,7 @@ def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
 def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None) -> Begun:
     """Where a cursor begins that only the backbone could tell. `place` is its answer."""
     if cursor.kind == "last":
-        if place is not None:
-            return Begun(Replay(place, b"", None))
-        return _last_kept(history, reader, cursor)
+        return _begin_last_kept(history, reader, cursor, place)
     event_id = cursor.text
     if place is not None and place <= history.head:
         return Begun(Replay(place, event_id))
@@ -143,13 +159,22 @@ def _begin_last(history: History, reader: Reader, cursor: Cursor) -> Begun | Non
     place, are_all = history.before_newest(reader.topics, cursor.value, reader.rights)
     if not are_all or place < history.evicted_through(reader.topics):
         return None
-    return Begun(Replay(place, b"", place))
+    return Begun(Replay(place, _requested_last(cursor)))
 
 
-def _last_kept(history: History, reader: Reader, cursor: Cursor) -> Begun:
+def _begin_last_kept(history: History, reader: Reader, cursor: Cursor, place: int | None) -> Begun:
+    """The last of those that are kept. Where fewer are kept than were asked for it is everything:
+    then a gap says whether there ever were more."""
     assert isinstance(cursor.value, int)
-    place, _ = history.before_newest(reader.topics, cursor.value, reader.rights)
-    return Begun(Replay(place, b"", history.evicted_through(reader.topics)))
+    if place is None:
+        kept_after, are_all = history.before_newest(reader.topics, cursor.value, reader.rights)
+        place = kept_after if are_all else 0
+    return Begun(Replay(place, _requested_last(cursor)))
+
+
+def _requested_last(cursor: Cursor) -> bytes:
+    assert isinstance(cursor.value, int)
+    return b"last=%d" % cursor.value
 
 
 def _unplaced(history: History, reader: Reader, reason: GapReason, event_id: bytes) -> Begun:

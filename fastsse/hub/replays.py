@@ -187,7 +187,7 @@ class Replays:
         for one in self._by_handle.values():
             # Those that are not attached are not told yet: their first page does it.
             if one.opening is None and one.begun is not None:
-                one.begun.replay.told_through = place
+                one.begun.replay.lost_told = place
 
     # -- where it begins ------------------------------------------------------------------------
 
@@ -263,7 +263,8 @@ class Replays:
 
     def _read_page(self, one: Replaying) -> None:
         assert one.begun is not None
-        page = self._pages.read(one.channel, one.begun.replay.after, one)
+        replay = one.begun.replay
+        page = self._pages.read(one.channel, replay.after, one, replay.told)
         if page is None:
             self._wait_for(one, lambda outcome: self._on_stretch(one, outcome))
         else:
@@ -271,7 +272,8 @@ class Replays:
 
     def _on_stretch(self, one: Replaying, outcome: Stretch | FastsseError) -> None:
         assert one.begun is not None
-        page = self._pages.made(one.channel, one.begun.replay.after, outcome)
+        replay = one.begun.replay
+        page = self._pages.made(one.channel, replay.after, outcome, replay.told)
         self._on_page(one, page, self._read_page)
 
     def _search_later(self, one: Replaying) -> None:

@@ -68,13 +68,15 @@ class Rules:
 class Topic:
     """One topic: its number in the core, its rule, its log while an event of it is kept.
 
-    `evicted_through` is the last place of which it may have lost events. `channels` is 0 when no
-    channel gets it; `named` counts those that name it, and keep it alive by that, which a template
-    that happens to match does not.
+    `evicted_through` is the last place of which it may have lost events, `evicted_at` the reading
+    of the history's clock of evictions when it did. `channels` is 0 when no channel gets it;
+    `named` counts those that name it, and keep it alive by that, which a template that happens to
+    match does not.
     """
 
     __slots__ = (
         "channels",
+        "evicted_at",
         "evicted_through",
         "is_forgotten",
         "log",
@@ -89,6 +91,7 @@ class Topic:
         self.number = number
         self.rule = rule
         self.evicted_through = evicted_through
+        self.evicted_at = 0
         self.log: Log | None = None
         self.channels = 0
         self.named = 0

@@ -7,6 +7,7 @@ from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.entries import Entry, encode_entries
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
+from fastsse.evicted import Evicted
 from fastsse.positions import Clock, position_at
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import Cursor
@@ -112,9 +113,13 @@ class StoredBackbone:
                 continue
             room_bytes -= entry.frame.size
             if room_bytes < 0 and found:
-                return Stretch(found, found[-1].position, False, self.disk.evicted_through)
+                return Stretch(found, found[-1].position, False, self._evicted())
             found.append(entry)
-        return Stretch(found, self.head, True, self.disk.evicted_through)
+        return Stretch(found, self.head, True, self._evicted())
+
+    def _evicted(self) -> Evicted:
+        through = self.disk.evicted_through
+        return Evicted(through, ((through, through),) if through else ())
 
     def _place(self, selectors: tuple[str, ...], cursor: Cursor) -> int | None:
         if cursor.kind == "after":
@@ -122,4 +127,6 @@ class StoredBackbone:
             return ids[0] if ids else None
         matching = self._matching(selectors)
         assert isinstance(cursor.value, int)
-        return matching[-cursor.value :][0].position - 1 if matching and cursor.value else None
+        if not cursor.value:
+            return self.head
+        return matching[-cursor.value].position - 1 if len(matching) >= cursor.value else None

@@ -59,7 +59,7 @@ class Kept:
         """The place that its opening names when it is told no gap."""
         replay, gap = self.begin(topics, cursor)
         assert gap is None
-        if replay.told_through is not None:
+        if not replay.is_earliest:
             return replay.after
         audience = self.audience(*topics.split())
         return read(memory_pages(self.history), audience, replay.after).before
@@ -118,23 +118,51 @@ def test_a_stream_goes_on_after_a_position_an_own_id_or_from_the_earliest() -> N
         assert kept.first_place("a", cursor) == after, cursor
 
 
-def test_last_n_begins_before_the_first_of_them_and_never_tells_a_gap() -> None:
+def test_last_n_begins_before_the_first_of_them() -> None:
     kept = Kept("a", "b", "a", "b", "a", history_events=2)
     assert kept.begin("a", Cursor("last", 1))[0].after == START + 4
-    assert kept.begin("a", Cursor("last", 10_000))[0].after == START + 2
+    assert kept.begin("a", Cursor("last", 2))[0].after == START + 2
     assert kept.begin("a", Cursor("last", 0))[0].after == START + 5
-    for count in (0, 1, 10_000):
-        assert kept.first_gap("a", Cursor("last", count)) is None
-    assert kept.first_gap("a", Cursor("earliest")) is None
+
+
+def test_last_n_has_a_gap_only_where_some_of_them_were_evicted() -> None:
+    kept = Kept("a", "b", "a", "b", "a", history_events=2)
+    for count in (0, 1, 2):
+        assert kept.first_gap("a", Cursor("last", count)) is None, count
+    # There were three, of which two are kept; of the other topic there never were more.
+    for count in (3, 10_000):
+        gap = kept.first_gap("a", Cursor("last", count))
+        assert gap is not None, count
+        assert (gap.reason, gap.requested) == ("evicted", b"last=%d" % count)
+        assert kept.first_gap("b", Cursor("last", count)) is None, count
+
+
+def test_the_newest_of_two_topics_have_a_gap_where_one_of_them_is_not_kept() -> None:
+    kept = Kept("calm", "calm", "busy", "busy", history_events=2)
+    assert kept.first_gap("busy calm", Cursor("last", 3)) is None
+    kept.add("busy")
+    assert kept.first_gap("busy calm", Cursor("last", 2)) is None
+    assert kept.first_gap("busy calm", Cursor("last", 3)) is not None
+
+
+def test_earliest_has_a_gap_only_where_something_was_evicted() -> None:
+    kept = Kept("a", "b", "a", "b", "a", history_events=2)
+    gap = kept.first_gap("a", Cursor("earliest"))
+    assert gap is not None
+    assert (gap.reason, gap.requested, gap.resumes_at) == ("evicted", b"earliest", START + 2)
+    assert kept.first_gap("b", Cursor("earliest")) is None
+    assert kept.first_gap("never", Cursor("earliest")) is None
 
 
 @pytest.mark.parametrize("cursor", [Cursor("earliest"), Cursor("last", 100)])
-def test_what_is_kept_is_asked_for_without_a_gap_whatever_one_topic_lost(cursor: Cursor) -> None:
+def test_what_is_kept_is_sent_whatever_one_topic_lost(cursor: Cursor) -> None:
     kept = Kept("calm", "busy", "busy", "busy", history_events=1)
-    assert kept.first_gap("busy calm", cursor) is None
-    assert kept.first_place("busy calm", cursor) == START
+    assert kept.first_gap("busy calm", cursor) is not None
+    assert kept.first_gap("calm", cursor) is None
     replay, _ = kept.begin("busy calm", cursor)
-    replay.advance(read(memory_pages(kept.history), kept.audience("busy", "calm"), replay.after))
+    page = read(memory_pages(kept.history), kept.audience("busy", "calm"), replay.after)
+    assert page.before == START
+    replay.advance(page)
     assert replay.after == START + 4
 
 

@@ -10,6 +10,8 @@ through where something is gone, and a quiet topic gives no false gap.
 """
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final
@@ -23,6 +25,7 @@ from fastsse.backbone.redis.retention import Retention
 from fastsse.backbone.redis.scripts import NEWEST, PAGE
 from fastsse.entries import encode_entries
 from fastsse.events import Event, as_header_value
+from fastsse.evicted import Evicted, Step, steps_of
 from fastsse.positions import parse_id, position_at
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import Cursor
@@ -35,6 +38,37 @@ SCAN_COUNT: Final = 200
 BUDGET_LEAST_BYTES: Final = 4 * 1024
 
 Found = dict[int, bytes]
+
+# Scans of a page that are tried until nothing is trimmed meanwhile.
+SCANS_MAX: Final = 3
+# Topics of which it is remembered when their last eviction was seen: about 250 bytes each.
+OBSERVED_MAX: Final = 100_000
+
+
+class _Observed:
+    """When evictions were first seen: Redis evicts by itself, and says only through where. A clock
+    counts reads. Every read of a topic notes where its evictions end, so one that is noted later
+    happened after it."""
+
+    def __init__(self) -> None:
+        # Above every reading of a process before this one.
+        self._clock = time.monotonic_ns()
+        self._steps: OrderedDict[bytes | None, Step] = OrderedDict()
+
+    def tick(self) -> int:
+        """The clock's reading for a read."""
+        self._clock += 1
+        return self._clock
+
+    def note(self, topic: bytes | None, through: int) -> Step:
+        """A topic, None for the common stream, has evicted its events up to a place."""
+        step = self._steps.get(topic)
+        if step is None or step[1] != through:
+            step = self._steps[topic] = self._clock, through
+        self._steps.move_to_end(topic)
+        if len(self._steps) > OBSERVED_MAX:
+            self._steps.popitem(last=False)
+        return step
 
 
 class Reader:
@@ -52,6 +86,7 @@ class Reader:
         self._retention = retention
         self._health = health
         self._skips = SkipLog()
+        self._observed = _Observed()
         self._link: Link | None = None
         self._opening = asyncio.Lock()
 
@@ -71,9 +106,11 @@ class Reader:
         found = await link.call(b"GET", self._keys.own_id(as_header_value(own_id)))
         return None if found is None else place_of(found)
 
-    async def before_newest(self, selectors: tuple[str, ...], through: int, count: int) -> int:
-        """The place before the newest `count` events, before all when there are fewer; `through`
-        when there is none. Raises AnswerLost or Refusal."""
+    async def before_newest(
+        self, selectors: tuple[str, ...], through: int, count: int
+    ) -> int | None:
+        """The place before the newest `count` events, None when there are fewer. Raises AnswerLost
+        or Refusal."""
         if count == 0:
             return through
         link = await self._usable_link()
@@ -81,7 +118,7 @@ class Reader:
             newest = await self._newest(link, selectors, through, count)
         else:
             newest = await self._scan_newest(link, selectors, through, count)
-        return newest[-1] - 1 if newest else through
+        return newest[-1] - 1 if len(newest) == count else None
 
     async def close(self) -> None:
         """Ends its connection."""
@@ -104,26 +141,34 @@ class Reader:
     ) -> Stretch:
         budget_bytes = max(BUDGET_LEAST_BYTES, 2 * limit_bytes // len(topics))
         found: Found = {}
-        gone_through, horizon = 0, through
+        evictions: list[Step] = []
+        clock = begins = unknown = known_through = 0
+        horizon = through
         for first in range(0, len(topics), TOPICS_AT_ONCE):
             names = [topic.encode() for topic in topics[first : first + TOPICS_AT_ONCE]]
             now_ms, floor, *answers = await link.run(
                 PAGE, [self._keys.floor], self._keys.prefix,
                 id_at(after), id_at(through), budget_bytes, *names,
             )  # fmt: skip
-            unknown = max(place_of(floor), position_at(int(now_ms) - self._retention.mark_ms))
-            for gone, is_whole, flat in answers:
-                gone_through = max(
-                    gone_through, place_of(floor), place_of(gone) if gone else unknown
-                )
+            clock = clock or self._observed.tick()
+            begins = place_of(floor)
+            unknown = max(begins, position_at(int(now_ms) - self._retention.mark_ms))
+            for name, (gone, is_whole, flat) in zip(names, answers, strict=True):
+                gone_through = max(begins, place_of(gone)) if gone else unknown
+                known_through = max(known_through, gone_through if gone else 0)
+                evictions.append(self._observed.note(name, gone_through))
                 pairs = dict(zip(map(place_of, flat[::2]), flat[1::2], strict=True))
                 if not is_whole and pairs:
                     horizon = min(horizon, max(pairs))
                 found |= pairs
-        return self._stretch(found, horizon, horizon == through, gone_through, limit_bytes)
+        if known_through <= begins:
+            # Of the others it is not known that they ever had an event.
+            begins = max(begins, unknown)
+        evicted = Evicted(clock, steps_of([step for step in evictions if step[1] > after]), begins)
+        return self._stretch(found, horizon, horizon == through, evicted, limit_bytes)
 
     def _stretch(
-        self, found: Found, horizon: int, is_last: bool, gone_through: int, limit_bytes: int
+        self, found: Found, horizon: int, is_last: bool, evicted: Evicted, limit_bytes: int
     ) -> Stretch:
         """The events up to a horizon, as many as the bytes allow, at least one."""
         positions: list[int] = []
@@ -141,7 +186,7 @@ class Reader:
                 positions.append(position)
                 events.append(event)
         entries = encode_entries(positions, events)
-        return Stretch(entries, horizon, is_last, gone_through)
+        return Stretch(entries, horizon, is_last, evicted)
 
     def _event(self, position: int, record: bytes) -> Event | None:
         try:
@@ -170,13 +215,33 @@ class Reader:
     async def _scan(
         self, link: Link, selectors: Sequence[str], after: int, through: int, limit_bytes: int
     ) -> Stretch:
+        begins, gone_through = await self._trimmed(link)
+        for left in reversed(range(SCANS_MAX)):
+            page = await self._scanned(link, selectors, after, through, limit_bytes)
+            gone_before, (begins, gone_through) = gone_through, await self._trimmed(link)
+            # What is trimmed while it is read may be missing, and may be there.
+            if gone_through == gone_before or gone_through <= after or not left:
+                break
+        clock = self._observed.tick()
+        step = self._observed.note(None, gone_through)
+        evicted = Evicted(clock, (step,) if gone_through > after else (), begins)
+        return self._stretch(*page, evicted, limit_bytes)
+
+    async def _trimmed(self, link: Link) -> tuple[int, int]:
+        """Where the common stream begins, and through where it was trimmed."""
         floor, oldest = await link.calls(
             [
                 (b"GET", self._keys.floor),
                 (b"XRANGE", self._keys.stream, b"-", b"+", b"COUNT", 1),
             ]
         )
-        gone_through = _gone_through(place_of(floor or b"0-0"), oldest)
+        begins = place_of(floor or b"0-0")
+        return begins, _gone_through(begins, oldest)
+
+    async def _scanned(
+        self, link: Link, selectors: Sequence[str], after: int, through: int, limit_bytes: int
+    ) -> tuple[Found, int, bool]:
+        """The records that match, up to where they are all, and whether that is the end."""
         found: Found = {}
         size_bytes, place = 0, after
         for step in count():
@@ -191,9 +256,9 @@ class Reader:
                     found[place] = record
                     size_bytes += len(record)
             if len(rows) < size:
-                return self._stretch(found, through, True, gone_through, limit_bytes)
+                return found, through, True
             if size_bytes >= limit_bytes:
-                return self._stretch(found, place, place == through, gone_through, limit_bytes)
+                return found, place, place == through
         raise AssertionError
 
     async def _scan_newest(

@@ -98,7 +98,7 @@ class SqliteBackbone:
         self._known: Final[dict[bytes, int]] = {}
         self._repeats = self._losses = 0
         wake = threading.Event()
-        self._reader: Final = Reader(path, self._call, connect)
+        self._reader: Final = Reader(path, self._file.evictions, self._call, connect)
         self._retention: Final = Retention(self._file, history.limits, total_bytes, now_ms)
         self._checkpointer: Final = Checkpointer(path, connect, wake)
         self._writer: Final = Writer(

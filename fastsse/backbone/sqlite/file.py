@@ -19,6 +19,7 @@ from fastsse.backbone.sqlite.commits import (
     missing,
 )
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
+from fastsse.backbone.sqlite.evictions import Evictions
 from fastsse.backbone.sqlite.lease import LEASE_MS, OPEN, boot_id, has_rebooted, may_have_lost
 from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
@@ -46,6 +47,7 @@ class HistoryFile:
         head: the last position that may be in use.
         last_place: of the newest event when it was opened, or opened again.
         loss: why events may be missing that were there before it was opened; None: none are.
+        evictions: what was evicted since it was opened.
 
     Raises HistoryError.
     """
@@ -54,6 +56,7 @@ class HistoryFile:
         self, path: str, now_ms: Callable[[], int], connect: Connect = sqlite3.connect
     ) -> None:
         self.path: Final = path
+        self.evictions: Final = Evictions()
         self._connect: Final = connect
         check_path(path)
         self._lock: FileLock | None = FileLock(path)

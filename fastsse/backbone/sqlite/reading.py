@@ -17,10 +17,12 @@ from typing import Final, NamedTuple
 import orjson
 
 from fastsse.backbone import Stretch
+from fastsse.backbone.sqlite.evictions import Evictions, Marks
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.selection import Selection, Selections
 from fastsse.entries import Entry, unpack_entries
 from fastsse.events import as_header_value
+from fastsse.evicted import Evicted, steps_of
 from fastsse.subscriptions import Cursor
 
 __all__ = ["Reading"]
@@ -29,6 +31,8 @@ __all__ = ["Reading"]
 STRETCH_EVENTS: Final = 4_096
 # Looked for beyond what should fill a page, where events are smaller than the mean.
 SPARE_EVENTS: Final = 32
+# Snapshots that are tried until nothing is evicted between their begin and a look at the marks.
+SNAPSHOTS_MAX: Final = 8
 # Topics whose trees are walked side by side; with more of them events are looked at instead.
 WALKED_TOPICS_MAX: Final = 400
 LOOKED_AT_EVENTS: Final = 20_000
@@ -63,10 +67,12 @@ class Reading:
 
     Arguments:
         connection: opened for reading.
+        evictions: what is evicted meanwhile.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, evictions: Evictions) -> None:
         self._connection: Final = connection
+        self._evictions: Final = evictions
         self._selections: Final = Selections()
 
     def stretch(
@@ -74,8 +80,8 @@ class Reading:
     ) -> Stretch:
         """The matching entries after one position and up to another. As `Backbone.read`."""
         first, last = place_of(after), place_of(through)
-        with self._snapshot():
-            selection = self._selections.find(self._connection, selectors)
+        with self._marked_snapshot(selectors) as (selection, marks):
+            evicted = self._evicted(selection, marks, after)
             count = min(STRETCH_EVENTS, limit_bytes // selection.mean_bytes + SPARE_EVENTS)
             if selection.topics is None:
                 run = self._run(_ALL, (first, last, count), limit_bytes)
@@ -88,7 +94,36 @@ class Reading:
             entries = self._entries(run.places, in_a_row=selection.topics is None)
         # Where nothing was left out the stretch reaches as far as was asked, to the position.
         reached = through if run.is_last else position_of(run.through)
-        return Stretch(entries, reached, run.is_last, position_of(selection.evicted_through))
+        return Stretch(entries, reached, run.is_last, evicted)
+
+    @contextmanager
+    def _marked_snapshot(self, selectors: tuple[str, ...]) -> Iterator[tuple[Selection, Marks]]:
+        """A snapshot, what the selectors mean in it, and the marks that belong to it. If others
+        are settled again and again meanwhile, the last ones may belong to a later snapshot: then
+        an eviction is reported too early."""
+        for left in reversed(range(SNAPSHOTS_MAX)):
+            settled = self._evictions.settled
+            with self._snapshot():
+                selection = self._selections.find(self._connection, selectors)
+                marks = self._evictions.of(selection.topics)
+                if marks.settled == settled or not left:
+                    yield selection, marks
+                    return
+
+    def _evicted(self, selection: Selection, marks: Marks, after: int) -> Evicted:
+        clock, evictions = marks.settled, marks.steps
+        if marks.probe is not None and self._sees(*marks.probe):
+            clock, evictions = marks.clock, evictions + marks.under_way
+        evictions = [*evictions, (self._evictions.began, selection.evicted_through)]
+        positions = [(at, position_of(place)) for at, place in evictions]
+        steps = steps_of([step for step in positions if step[1] > after])
+        return Evicted(clock, steps, position_of(selection.begins))
+
+    def _sees(self, topic: int, evicted_through: int) -> bool:
+        found = self._connection.execute(
+            "SELECT evicted_through FROM topic WHERE number = ?", (topic,)
+        ).fetchone()
+        return found is not None and found[0] >= evicted_through
 
     def place(self, selectors: tuple[str, ...], cursor: Cursor, head: int) -> int | None:
         """The position from which a cursor goes on. As `Backbone.seek`; O(log n + N) for `last`."""
@@ -171,11 +206,11 @@ class Reading:
         ).fetchone()
         return None if place is None else position_of(place)
 
-    def _before_newest(self, selection: Selection, count: int, head: int) -> int:
+    def _before_newest(self, selection: Selection, count: int, head: int) -> int | None:
         if count == 0:
             return head
         places = self._newest(selection, count, place_of(head))
-        return position_of(min(places)) - 1 if places else head
+        return position_of(min(places)) - 1 if len(places) == count else None
 
     def _newest(self, selection: Selection, count: int, through: int) -> list[int]:
         if selection.topics is None:

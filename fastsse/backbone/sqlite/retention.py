@@ -101,7 +101,7 @@ class Retention:
         Returns whether there is more to do at once.
         """
         done: list[str] = []
-        with self._file.transaction(synced=False):
+        with self._file.evictions.noting(), self._file.transaction(synced=False):
             if self._over:
                 done = self._trim_topics(list(islice(self._over, ROUND_TOPICS)))
             elif self._is_over_total:
@@ -158,6 +158,7 @@ class Retention:
         row.events -= len(oldest)
         row.bytes -= sum(size_bytes for _, size_bytes, _ in oldest)
         row.evicted_through = max(row.evicted_through, through)
+        self._file.evictions.note(row.number, row.evicted_through)
         self._file.topics.touch(row)
         gone = [(place, size) for place, size, shared in oldest if not shared]
         gone += self._unshared([(place, size) for place, size, shared in oldest if shared])
@@ -184,6 +185,7 @@ class Retention:
         if not gone:
             return
         places = [place for place, _ in gone]
+        self._file.evictions.note_gone(max(places))
         self._file.connection.execute(
             "DELETE FROM event WHERE place IN (SELECT value FROM json_each(?))",
             (json.dumps(places),),
@@ -264,6 +266,7 @@ class Retention:
         ).fetchall()
         for number, name, evicted_through in rows:
             self._file.topics.drop(name)
+            self._file.evictions.note_forgotten(number)
             connection.execute("DELETE FROM topic WHERE number = ?", (number,))
             forgotten = max(self._file.state.forgotten_through, evicted_through)
             self._file.update(forgotten_through=forgotten)

@@ -5,6 +5,7 @@ import sqlite3
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
+from fastsse.backbone.sqlite.places import PLACE_N_MAX
 from fastsse.selectors import Selector, compile_selector
 from fastsse.subscriptions import ANY
 
@@ -16,12 +17,14 @@ TEMPLATES_MAX: Final = 256
 
 class Selection(NamedTuple):
     """`topics` are the numbers of those that are stored, None for all; `selectors` are tried on an
-    event's topics where there are too many numbers; `evicted_through` is a place; `mean_bytes`
-    what one of their events has, by which it is judged how many fill a page."""
+    event's topics where there are too many numbers; `evicted_through` is the highest place of an
+    event that may be missing, `begins` the place up to which nothing was stored as far as is known;
+    `mean_bytes` what one of their events has, by which it is judged how many fill a page."""
 
     topics: list[int] | None
     selectors: list[Selector]
     evicted_through: int
+    begins: int
     mean_bytes: int
 
 
@@ -50,21 +53,27 @@ class Selections:
             "SELECT evicted_through, forgotten_through, lost_through, events, bytes FROM state"
         ).fetchone()
         if ANY in selectors:
-            return Selection(None, [], max(whole, lost), _mean(events, total_bytes))
+            through = max(whole, lost)
+            return Selection(None, [], through, _begins(whole), _mean(events, total_bytes))
         compiled = [compile_selector(text) for text in selectors]
         # A selector equals its own text, also where it is a template.
-        found = _named(connection, selectors)
+        named = _named(connection, selectors)
+        found = set(named)
         for selector in compiled:
             if not selector.is_exact:
                 found.update(self._matching(connection, selector))
         topics = sorted(found)
-        evicted_through, events, total_bytes = connection.execute(
-            "SELECT max(evicted_through), total(events), total(bytes) FROM topic"
+        known, events, total_bytes = connection.execute(
+            "SELECT ifnull(max(evicted_through), 0), total(events), total(bytes) FROM topic"
             " WHERE number IN (SELECT value FROM json_each(?))",
             (json.dumps(topics),),
         ).fetchone()
-        evicted_through = max(evicted_through or 0, forgotten, lost)
-        return Selection(topics, compiled, evicted_through, _mean(events, total_bytes))
+        # What is known of a topic that has a row is exact.
+        are_known = len(named) == len(set(selectors)) and all(one.is_exact for one in compiled)
+        unknown = 0 if are_known else forgotten
+        begins = _begins(known) or (unknown if known <= unknown else 0)
+        through = max(known, unknown, lost)
+        return Selection(topics, compiled, through, begins, _mean(events, total_bytes))
 
     def _matching(self, connection: sqlite3.Connection, selector: Selector) -> list[int]:
         template = self._templates.get(selector.text)
@@ -91,6 +100,11 @@ def _named(connection: sqlite3.Connection, names: tuple[str, ...]) -> set[int]:
         (json.dumps(names),),
     ).fetchone()
     return set(json.loads(numbers))
+
+
+def _begins(evicted_through: int) -> int:
+    """The place itself where it is no event's: then it is where the file began. 0 elsewhere."""
+    return 0 if evicted_through & PLACE_N_MAX else evicted_through
 
 
 def _mean(events: float, total_bytes: float) -> int:
