@@ -68,9 +68,11 @@ def publish(server: Server, number: int) -> str:
 
 
 @contextlib.contextmanager
-def swarm(server: Server, streams: int, processes: int, report: Path) -> Iterator[subprocess.Popen]:
+def swarm(
+    server: Server, streams: int, processes: int, report: Path, topic: str = "news"
+) -> Iterator[subprocess.Popen]:
     """All streams but the sample; reports to a file when it is told to end."""
-    command = [sys.executable, "-m", "fastsse", "swarm", server.url, "--topic", "news"]
+    command = [sys.executable, "-m", "fastsse", "swarm", server.url, "--topic", topic]
     options = {
         "--connections": str(streams),
         "--duration": "0s",
