@@ -17,8 +17,10 @@ from fastsse.cli.clientoptions import TOKEN_VARIABLES, read_duration
 from fastsse.cli.flags import FILE_HELP
 from fastsse.client.http import events_url
 from fastsse.config import Config, load
+from fastsse.config.options import TRIAL_TOPICS
 from fastsse.doctor import Diagnosis, Finding, Goal, Verdict, examine, read_machine
 from fastsse.doctor.emit import KINDS, emit, left_over
+from fastsse.doctor.finding import without_idle_command
 from fastsse.doctor.path import Pace, Way, judge, try_path
 from fastsse.doctor.path.evidence import Evidence
 from fastsse.doctor.path.judge import summary
@@ -106,7 +108,8 @@ def _check_pid(ctx: click.Context, parameter: click.Parameter, value: int | None
     default=Way.__dataclass_fields__["topic"].default,
     show_default=True,
     metavar="TOPIC",
-    help="Beginning of the topics that --url publishes to.",
+    help="Beginning of the topics that --url publishes to; below the default one a server keeps "
+    "events for a minute at most.",
 )
 @click.option(
     "--watch",
@@ -116,6 +119,7 @@ def _check_pid(ctx: click.Context, parameter: click.Parameter, value: int | None
     metavar="DURATION",
     help="How long --url holds streams, to see whether they are cut; 0 leaves it out.",
 )
+@click.option("--verbose", "-v", is_flag=True, help="Show commands also where all is well.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(
     connections: int | None,
@@ -131,11 +135,13 @@ def doctor(
     token: str | None,
     topic: str,
     watch: float,
+    verbose: bool,
     as_json: bool,
 ) -> int:
     """Say what this machine, or a path through a proxy, lacks for event streams.
 
-    For each limit: its value, what is needed, why, and how to set it. Exits with 1 when the
+    For each limit: its value, what is needed, and why; where it does not suffice, how to set it
+    (-v: everywhere). Exits with 1 when the
     target can't be met as things are, or the path spoils streams; warnings leave it at 0. With
     --emit it is 1 only for what no setting mends.
 
@@ -161,6 +167,11 @@ def doctor(
         way = Way(url, publish_url or url, token, topic)
         evidence = _try(way, pace)
         findings = judge(evidence, pace, config.heartbeat)
+        if not (topic + "/").startswith(TRIAL_TOPICS):
+            click.echo(f"Events of this trial stay in the history of {topic}/….", err=True)
+    if not verbose:
+        diagnosis = None if diagnosis is None else diagnosis.without_idle_commands()
+        findings = tuple(map(without_idle_command, findings))
     if as_json:
         click.echo(json.dumps(_as_json(diagnosis, url, evidence, findings), indent=2))
     else:

@@ -34,6 +34,9 @@ from fastsse.config.sources import SourceOptions
 from fastsse.config.storing import StoreOptions
 
 InitialId = Annotated[Literal["auto", "true", "false", "data"], Choice]
+# What `fastsse doctor --url` publishes is kept for as long as its own resume may take.
+TRIAL_TOPICS = "fastsse-doctor/"
+TRIAL_RULE = TopicRule(match=TRIAL_TOPICS + "*", history_age=60.0)
 
 
 class ListenOptions(OptionGroup):
@@ -148,9 +151,18 @@ class HistoryOptions(OptionGroup):
         max_length=1000,
     )
 
+    @property
+    def rules(self) -> tuple[TopicRule, ...]:
+        """The rules, the server's own among them; the first that matches a topic holds."""
+        return (TRIAL_RULE, *self.topics)
+
+    def rule(self, topic: str) -> TopicRule | None:
+        """The rule that holds for `topic`. O(rules)."""
+        return next((rule for rule in self.rules if rule.matches(topic)), None)
+
     def limits(self, topic: str) -> TopicLimits:
         """What holds for `topic`: its first matching rule over the options. O(rules)."""
-        rule = next((rule for rule in self.topics if rule.matches(topic)), TopicRule(match="*"))
+        rule = self.rule(topic) or TopicRule(match="*")
         return TopicLimits(
             events=self.history_events if rule.history_events is None else rule.history_events,
             age_s=self.history_age if rule.history_age is None else rule.history_age,

@@ -16,6 +16,8 @@ def open_files_limit(machine: Machine, goal: Goal) -> Finding:
     """The hard limit of the process; the server raises its soft one to it by itself."""
     need, hard = goal.descriptors, machine.fd_hard
     asked = goal.descriptors_asked
+    if hard is not None and hard <= ABSURD_LIMIT:
+        asked = max(asked, hard)
     verdict = Verdict.OK
     why = (
         f"Each stream is a descriptor; the server keeps {need - goal.connections_each:,} more for "
@@ -25,6 +27,8 @@ def open_files_limit(machine: Machine, goal: Goal) -> Finding:
         f"LimitNOFILE={asked} (systemd, --emit systemd), --ulimit nofile={asked}:{asked} (Docker), "
         "the container runtime's own unit (Kubernetes), ulimit -Hn (a shell). "
         "/etc/security/limits.conf is for logins only, not for services."
+        f"\nOr {_more_workers(goal, streams_of(hard or 0))}: the limit is of a process, and each "
+        "worker is one."
     )
     if hard is None:
         verdict = Verdict.UNKNOWN
@@ -52,7 +56,8 @@ def nr_open(machine: Machine, goal: Goal) -> Finding:
         count(value),
         _needed(goal.descriptors),
         "No process's descriptor limit can be set above it.",
-        f"sysctl -w fs.nr_open={goal.descriptors_asked} on the host, before the limit is raised.",
+        f"sysctl -w fs.nr_open={max(goal.descriptors_asked, value or 0)} on the host, before the "
+        "limit is raised.",
         _streams(value, goal),
     )
 
@@ -68,7 +73,7 @@ def file_max(machine: Machine, goal: Goal) -> Finding:
         count(value),
         _needed(need),
         f"All open files of the machine count, {others:,} now. Above it every program fails.",
-        f"sysctl -w fs.file-max={need} on the host.",
+        f"sysctl -w fs.file-max={max(need, value or 0)} on the host.",
         None if value is None else max(0, value - others),
     )
 
@@ -89,9 +94,15 @@ def max_connections(machine: Machine, goal: Goal) -> Finding:
         f"{value:,}" if value else f"0: what descriptors allow, at most {STREAMS_UNASKED_MOST:,}",
         _needed(need),
         "The server's own bound on streams, of each process.",
-        f"fastsse serve --max-connections {need}",
+        f"fastsse serve --max-connections {max(need, value)}, or {_more_workers(goal, allowed)}.",
         allowed * goal.processes,
     )
+
+
+def _more_workers(goal: Goal, streams_each: int) -> str:
+    """The workers that carry the goal when each may have so many streams."""
+    workers = -(-goal.connections // max(1, streams_each))
+    return f"fastsse serve --workers {max(2, goal.processes, workers)}"
 
 
 def _at_least(value: int | None, need: int) -> Verdict:

@@ -1,10 +1,10 @@
 """All checks together: what can be met, and what is met with as things are."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastsse.doctor import descriptors, network, resources
-from fastsse.doctor.finding import Finding, Verdict
+from fastsse.doctor.finding import Finding, Verdict, without_idle_command
 from fastsse.doctor.goal import Goal
 from fastsse.doctor.machine import Machine
 
@@ -37,6 +37,10 @@ class Diagnosis:
     machine: Machine
     goal: Goal
     findings: tuple[Finding, ...]
+
+    def without_idle_commands(self) -> "Diagnosis":
+        """The same, with commands only where something is wrong."""
+        return replace(self, findings=tuple(map(without_idle_command, self.findings)))
 
     @property
     def can(self) -> bool:

@@ -1,6 +1,6 @@
 """What the doctor says about one thing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -18,7 +18,7 @@ class Finding:
     """One thing looked at.
 
     `value` is how it is, `needed` how it should be, `why` one or two sentences, `how` what sets
-    it. `carries`: how many connections it allows all told as it is; None: no bound by itself.
+    it. `carries`: how many connections it allows in total as it is; None: no bound by itself.
     `settable`: whether a kernel setting, a limit or an option of ours mends it; else it takes more
     of something, or fewer connections.
     """
@@ -31,3 +31,8 @@ class Finding:
     how: str
     carries: int | None = None
     settable: bool = True
+
+
+def without_idle_command(finding: Finding) -> Finding:
+    """Without `how` where there is nothing to mend, or where nothing is known."""
+    return finding if finding.verdict in (Verdict.WARN, Verdict.FAIL) else replace(finding, how="")

@@ -22,8 +22,8 @@ def somaxconn(machine: Machine, goal: Goal) -> Finding:
         f"at least {goal.backlog:,}",
         "After a restart everybody comes at once. Who finds the queue full tries again after a "
         f"second or more; a process accepts about {goal.backlog:,} in that time.",
-        f"sysctl -w net.core.somaxconn={goal.backlog}; then restart the server, which listens "
-        "with what is allowed when it starts.",
+        f"sysctl -w net.core.somaxconn={max(goal.backlog, machine.somaxconn or 0)}; then restart "
+        "the server, which listens with what is allowed when it starts.",
     )
 
 
@@ -41,7 +41,8 @@ def syn_backlog(machine: Machine, goal: Goal) -> Finding:
         f"at least {goal.backlog:,}, or syncookies on",
         "Half-open connections of one listener. With syncookies on the kernel goes by somaxconn "
         "instead and drops nobody.",
-        f"sysctl -w net.ipv4.tcp_syncookies=1 net.ipv4.tcp_max_syn_backlog={goal.backlog}",
+        "sysctl -w net.ipv4.tcp_syncookies=1 "
+        f"net.ipv4.tcp_max_syn_backlog={max(goal.backlog, value or 0)}",
     )
 
 
@@ -52,6 +53,7 @@ def tcp_mem(machine: Machine, goal: Goal) -> Finding:
     if pages is not None:
         low, most = goal.sockets > pages[1], goal.sockets > pages[2]
         verdict = Verdict.FAIL if most else Verdict.WARN if low else Verdict.OK
+    asked = tuple(map(max, need, pages or need))
     where = "Not shown inside containers; look on the host. " if pages is None else ""
     return Finding(
         "net.ipv4.tcp_mem",
@@ -61,7 +63,7 @@ def tcp_mem(machine: Machine, goal: Goal) -> Finding:
         f"{where}A socket with unacknowledged bytes counts a page or more. When an event goes to "
         "all of them, above the second number the kernel shrinks everybody's buffers, above the "
         "third it drops.",
-        f'sysctl -w net.ipv4.tcp_mem="{counts(need)}" on the host: pages, not bytes.',
+        f'sysctl -w net.ipv4.tcp_mem="{counts(asked)}" on the host: pages, not bytes.',
         None if pages is None else pages[2] * goal.connections // goal.sockets,
     )
 
@@ -80,7 +82,7 @@ def tcp_wmem(machine: Machine, goal: Goal) -> Finding:
         "Least, first and largest send buffer of a socket. It is used up only by what is on its "
         "way: the server bounds what waits (notsent_lowat). A large third one costs memory with "
         "clients on bad lines; below a page in the first the kernel can run out of memory.",
-        'sysctl -w net.ipv4.tcp_wmem="4096 16384 4194304"',
+        _buffers("net.ipv4.tcp_wmem", "4096 16384 4194304", value, verdict),
     )
 
 
@@ -97,7 +99,7 @@ def tcp_rmem(machine: Machine, goal: Goal) -> Finding:
         f"the first at most {machine.page_bytes}, the second at most {_BULK_BYTES}",
         "Least, first and largest receive buffer of a socket. Listeners send nothing, and an idle "
         "socket holds no buffer: these are limits for those who upload.",
-        'sysctl -w net.ipv4.tcp_rmem="4096 131072 6291456"',
+        _buffers("net.ipv4.tcp_rmem", "4096 131072 6291456", value, verdict),
     )
 
 
@@ -113,7 +115,7 @@ def notsent_lowat(machine: Machine, goal: Goal) -> Finding:
         "any (131,072 for a proxy)",
         "The server sets its own bound on each stream (notsent_lowat). A proxy on this machine "
         "does not: megabytes of old events wait in its sockets.",
-        "sysctl -w net.ipv4.tcp_notsent_lowat=131072",
+        f"sysctl -w net.ipv4.tcp_notsent_lowat={131_072 if concerned or value is None else value}",
     )
 
 
@@ -143,13 +145,14 @@ def port_range(machine: Machine, goal: Goal) -> Finding:
 def conntrack(machine: Machine, goal: Goal) -> Finding:
     """Entries of connection tracking, where it is loaded."""
     name, need = "net.netfilter.nf_conntrack_max", conntrack_needed(goal)
+    asked = max(need, machine.conntrack_max or 0)
     why = (
         "A firewall or NAT (Docker's bridge, kube-proxy) tracks each connection; when the table "
         "is full the kernel drops newcomers' packets."
     )
     how = (
-        f"Keep the port out of it (nft … notrack), use host networking, or sysctl -w {name}={need} "
-        f"net.netfilter.nf_conntrack_buckets={need // 4} on the host."
+        "Keep the port out of it (nft … notrack), use host networking, or "
+        f"sysctl -w {name}={asked} net.netfilter.nf_conntrack_buckets={asked // 4} on the host."
     )
     if not machine.conntrack_loaded:
         return Finding(name, Verdict.OK, "not loaded", "nothing", why, how)
@@ -171,6 +174,11 @@ def conntrack(machine: Machine, goal: Goal) -> Finding:
 def conntrack_needed(goal: Goal) -> int:
     """Entries with room for flows that ended and are still remembered."""
     return int(goal.flows * _FLOWS_SPARE)
+
+
+def _buffers(name: str, usual: str, value: tuple[int, ...] | None, verdict: Verdict) -> str:
+    """What is right stays as it is."""
+    return f'sysctl -w {name}="{usual if verdict is not Verdict.OK else counts(value)}"'
 
 
 def _wanted(value: int | None, need: int, otherwise: Verdict = Verdict.WARN) -> Verdict:

@@ -52,13 +52,13 @@ class Rules:
         self._options = options
         self._lag_policy = lag_policy
         self._rules: dict[TopicRule | None, Rule] = {}
-        ages_s = [options.history_age, *(rule.history_age for rule in options.topics)]
+        ages_s = [options.history_age, *(rule.history_age for rule in options.rules)]
         self.ages_ms = sorted({round(age_s * 1000) for age_s in ages_s if age_s is not None})
         self.restrict_types = any(rule.event_types is not None for rule in options.topics)
 
     def rule(self, topic: str) -> Rule:
         """The rule for a topic. O(entries)."""
-        entry = next((entry for entry in self._options.topics if entry.matches(topic)), None)
+        entry = self._options.rule(topic)
         rule = self._rules.get(entry)
         if rule is None:
             rule = self._rules[entry] = Rule(self._options.limits(topic), self._lag_policy)

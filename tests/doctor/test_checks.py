@@ -1,5 +1,6 @@
 """Each check says what is, what is needed, and whether the target can be met with it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,66 @@ def test_each_finding_says_all_four_things() -> None:
             assert found.needed, found.name
             assert found.why, found.name
             assert found.how, found.name
+
+
+BUSY_PLACE = replace(
+    LARGE,
+    conntrack_loaded=True,
+    conntrack_max=5_000_000,
+    conntrack_count=9,
+    tcp_wmem_bytes=(4096, 65_536, 16_777_216),
+    tcp_rmem_bytes=(4096, 131_072, 33_554_432),
+    notsent_lowat_bytes=262_144,
+)
+
+
+@pytest.mark.parametrize("goal", [Goal(1), Goal(10_000), MILLION, Goal(10_000, proxied=True)])
+def test_no_command_of_what_is_well_lowers_it(goal: Goal) -> None:
+    """It lowered fs.nr_open and tcp_mem of a machine that was prepared for more."""
+    now = {
+        "fs.nr_open": (BUSY_PLACE.nr_open,),
+        "fs.file-max": (BUSY_PLACE.file_max,),
+        "net.core.somaxconn": (BUSY_PLACE.somaxconn,),
+        "net.ipv4.tcp_max_syn_backlog": (BUSY_PLACE.syn_backlog,),
+        "net.ipv4.tcp_mem": BUSY_PLACE.tcp_mem_pages,
+        "net.ipv4.tcp_wmem": BUSY_PLACE.tcp_wmem_bytes,
+        "net.ipv4.tcp_rmem": BUSY_PLACE.tcp_rmem_bytes,
+        "net.ipv4.tcp_notsent_lowat": (BUSY_PLACE.notsent_lowat_bytes,),
+        "net.netfilter.nf_conntrack_max": (BUSY_PLACE.conntrack_max,),
+        "LimitNOFILE": (BUSY_PLACE.fd_hard,),
+        "--max-connections": (0,),
+    }
+    seen = set()
+    for found in examine(BUSY_PLACE, goal).findings:
+        if found.verdict is not Verdict.OK:
+            continue
+        for name, values in re.findall(r'([\w.-]+)[= ]"?((?:\d+ ?)+)', found.how):
+            if name in now:
+                seen.add(name)
+                asked = tuple(map(int, values.split()))
+                assert all(map(int.__ge__, asked, now[name])), found.how  # type: ignore[arg-type]
+    assert {"fs.nr_open", "net.ipv4.tcp_mem", "LimitNOFILE"} <= seen
+
+
+def test_only_what_is_not_well_carries_a_command() -> None:
+    diagnosis = examine(replace(LARGE, somaxconn=128, nr_open=None), MILLION)
+    for found in diagnosis.without_idle_commands().findings:
+        assert bool(found.how) == (found.verdict in (Verdict.WARN, Verdict.FAIL)), found.name
+    assert {found.name for found in diagnosis.without_idle_commands().findings if found.how} == {
+        "net.core.somaxconn"
+    }
+
+
+def test_workers_are_named_as_a_way_past_the_limit_of_a_process() -> None:
+    small = replace(LARGE, fd_hard=20_000)
+    limit = finding(small, MILLION, "RLIMIT_NOFILE")
+    assert limit.verdict is Verdict.FAIL
+    named = re.search(r"fastsse serve --workers (\d+)", limit.how)
+    assert named is not None
+    shared = Goal(1_000_000, processes=int(named[1]))
+    assert verdict(small, shared, "RLIMIT_NOFILE") is Verdict.OK
+    fewer = Goal(1_000_000, processes=int(named[1]) - 1)
+    assert verdict(small, fewer, "RLIMIT_NOFILE") is Verdict.FAIL
 
 
 def test_a_tiny_box_says_what_stops_it_and_where_the_bound_is(tmp_path: Path) -> None:

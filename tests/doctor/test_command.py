@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -90,6 +91,17 @@ def test_what_a_server_wrote_can_not_steer_a_terminal() -> None:
         console = Console(file=out, force_terminal=terminal, color_system=None, width=100)
         show(console, "A path", ("found", "should be"), [finding])
     assert not set(out.getvalue()) & {"\x1b", "\x07", "\r", "\x9b"}
+
+
+def test_commands_are_shown_where_something_is_wrong_and_with_v_everywhere(run: Run) -> None:
+    _, out, _ = run(LARGE, "-c", "1000000")
+    assert "→" not in out
+    _, out, _ = run(LARGE, "-c", "1000000", "-v")
+    assert out.count("→") >= len(examine(LARGE, MILLION).findings)
+    _, out, _ = run(SMALL, "-c", "1000000")
+    blocks = re.split(r"^(?=ok |warn|fail|unknown)", out, flags=re.MULTILINE)[1:]
+    for block in blocks:
+        assert ("→" in block) == block.startswith(("warn", "fail")), block
 
 
 def test_json_holds_everything(run: Run) -> None:

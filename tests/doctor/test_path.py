@@ -3,15 +3,17 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
-from fastsse.config import Config
+from fastsse.config import Config, options
 from fastsse.doctor import Finding, Verdict
 from fastsse.doctor.path import Pace, Way, judge, try_path
 from fastsse.server import Server
@@ -283,3 +285,39 @@ async def test_the_command_fails_on_a_path_that_spoils_streams(stack: AsyncExitS
     assert {f["name"] for f in path["findings"] if f["verdict"] == "fail"} == {"resume"}
     assert path["evidence"]["opening"]["headers"]["server"] == "nginx"
     assert "machine" not in json.loads(out)
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_trial_leaves_nothing_in_history(
+    stack: AsyncExitStack, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = options.TRIAL_RULE.model_copy(update={"history_age": 0.5})
+    monkeypatch.setattr(options, "TRIAL_RULE", rule)
+    options_of_store = {} if store == "memory" else {"store": f"sqlite:{tmp_path}/h.db"}
+    url = await server(stack, history_age="30d", **options_of_store)
+    async with httpx.AsyncClient() as client:
+        await client.post(f"{url}/events", params={"topic": "orders"}, content="1")
+        assert (await check(url, QUICK))["resume"].verdict is not Verdict.FAIL
+
+        async def kept() -> object:
+            name = "stored_events" if options_of_store else "history_events"
+            text = (await client.get(f"{url}/metrics")).text
+            return re.findall(rf"^fastsse_{name} (\S+)", text, re.MULTILINE)
+
+        async with asyncio.timeout(60):
+            while await kept() != ["1.0"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+def test_what_a_trial_publishes_is_kept_for_a_minute_at_most() -> None:
+    rules = [{"match": "*", "history_age": "30d"}]
+    config = Config(topics=rules)
+    assert config.limits("fastsse-doctor/1/resume").age_s == 60
+    assert config.limits("fastsse-doctors").age_s == 30 * 86_400
+
+
+async def test_a_trial_on_other_topics_says_that_its_events_stay(stack: AsyncExitStack) -> None:
+    status, _, err = await run(
+        "--url", await server(stack), "--watch", "0", "--topic", "fastsse-doctors"
+    )
+    assert (status, err) == (0, "Events of this trial stay in the history of fastsse-doctors/….\n")

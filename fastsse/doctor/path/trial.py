@@ -13,6 +13,7 @@ from fastsse.client.decoder import ReceivedEvent
 from fastsse.client.errors import ClientError
 from fastsse.client.http import Params, events_url, new_client
 from fastsse.client.publisher import Publisher
+from fastsse.config.options import TRIAL_TOPICS
 from fastsse.doctor.path.evidence import Evidence, Opening, Resumed, Timed, Watched
 from fastsse.doctor.path.stream import AS_BROWSERS, PLAIN, Stream
 
@@ -26,12 +27,16 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where to listen and where to publish; `topic` is the beginning of the topics used."""
+    """Where to listen and where to publish; `topic` is the beginning of the topics used.
+
+    A server keeps what is published below the default topic for a minute at most, and what is
+    published elsewhere as long as its rules say.
+    """
 
     url: str
     publish_url: str
     token: str | None = None
-    topic: str = "fastsse-doctor"
+    topic: str = TRIAL_TOPICS.removesuffix("/")
 
 
 @dataclass(frozen=True, slots=True)
