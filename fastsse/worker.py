@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 from fastsse._core import Sender
@@ -248,9 +248,11 @@ class Worker:
             resident_bytes=resident_bytes,
         )
 
-    def _announce(self, events: Sequence[Event]) -> None:
+    def _announce(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
         """Publishes what a desk has to say."""
-        self._hub.publish(tuple(events), lambda outcome: None)
+        self._hub.publish(
+            tuple(events), lambda outcome: done(not isinstance(outcome, FastsseError))
+        )
 
     def _sweep(self) -> None:
         """Evicts what is too old, a bounded amount a step."""

@@ -15,13 +15,13 @@ PACKAGE = ROOT / "fastsse"
 # From the ground up: a room may lean on its own floor and on those below it.
 FLOORS = [
     {"version", "errors", "units", "stamp", "_core", "facts", "jsontext", "programs"}
-    | {"auth.keys", "auth.roca", "evicted"},
+    | {"auth.keys", "auth.roca", "evicted", "paging"},
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
     {"entries", "_records"},
     {"desks.nodes"},
     {"desks.control"},
-    {"desks.roster"},
+    {"desks.roster", "desks.learning"},
     {"desks.reach", "desks.figures", "desks.presence", "desks.shares"},
     {"auth"},
     {"desks.makers", "desks"},

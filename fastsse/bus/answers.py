@@ -9,7 +9,7 @@ from fastsse.backbone import Stretch
 from fastsse.bus.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
 from fastsse.bus.exchange import Exchange
 from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_evicted, pack_position, text
-from fastsse.bus.handover import Giving, evictions_of
+from fastsse.bus.handover import evictions_of, give
 from fastsse.bus.kept import KeptMemory
 from fastsse.bus.questions import QUESTIONS_MAX
 from fastsse.entries import pack_entry
@@ -51,13 +51,13 @@ class Answers:
         self._exchange = exchange
         self._under_way = 0
         self._was_given = False
-        self._later: list[bytes] = []
+        self._later: list[tuple[int, int]] = []
 
     def live(self) -> None:
         """The worker has the log up to its head: answers that name a place in it may leave."""
-        for data in self._later:
-            self._peer.send(data)
-        self._later.clear()
+        later, self._later = self._later, []
+        for number, place in later:
+            self._say_place(number, place)
 
     def _on_read(self, body: bytes) -> None:
         fields = Fields(body)
@@ -107,12 +107,17 @@ class Answers:
             self._fail(Kind.FAILED, number, place)
             return
         self._exchange.relay.flush()
-        found = bytes((place is not None,)) + pack_position(place or 0)
-        answer = frame(Kind.PLACE, _NUMBER.pack(number), found)
-        if place is None or place <= self._peer.sent_through:
-            self._peer.send(answer)
+        if place is None or place <= self._peer.sent_through or self._peer.is_live:
+            self._say_place(number, place)
         else:
-            self._later.append(answer)
+            self._later.append((number, place))
+
+    def _say_place(self, number: int, place: int | None) -> None:
+        """What lies up to the place was handed to the relay before. So above what a live worker has
+        there is no event, only what the store passes over; its own end is the same place."""
+        end = self._peer.sent_through if place is None else min(place, self._peer.sent_through)
+        found = bytes((place is not None,)) + pack_position(0 if place is None else end)
+        self._peer.send(frame(Kind.PLACE, _NUMBER.pack(number), found))
 
     def _on_ask(self, body: bytes) -> None:
         fields = Fields(body)
@@ -154,7 +159,7 @@ class Answers:
             self._exchange.relay.flush()
             return evictions_of(kept.history)
 
-        Giving(kept.history, self._peer.link, 0, through, end)
+        give(kept.history, self._peer.link, 0, through, end)
 
     def _ask(self, fields: Fields) -> int:
         """Counts a question, and gives its number."""

@@ -25,7 +25,7 @@ from fastsse.bus.frames import (
     texts,
 )
 from fastsse.bus.greeting import Welcome
-from fastsse.bus.handover import Giving, evictions_of, read_entries
+from fastsse.bus.handover import evictions_of, give, read_entries
 from fastsse.bus.inheritance import Inheritance
 from fastsse.bus.link import Link
 from fastsse.bus.origins import Origin, Origins, pack_origins, unpack_origins
@@ -61,7 +61,7 @@ class BusBackbone:
         self._uplink = uplink
         self._key = key
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(uplink.send_now, patience_s)
+        self._outbox = Outbox(uplink.send_now, uplink.send_pages, patience_s)
         self._questions = Questions(uplink.send, patience_s)
         self._patience_s = patience_s
         self._head = 0
@@ -73,6 +73,7 @@ class BusBackbone:
         self._announced: list[Origin] = []
         # What comes before there is a hub that it can be given to.
         self._early: list[Entry] = []
+        self._early_loss = 0
         self._is_caught_up = asyncio.Event()
         self._inheritance = Inheritance(uplink)
         self._hub_trouble: str | None = None
@@ -130,6 +131,8 @@ class BusBackbone:
         first = bisect_right(early, after, key=_position_of)
         if first < len(early):
             deliver(early[first:])
+        if self._early_loss:
+            broken(LOST, max(self._early_loss, self._head))
         self._acknowledge()
 
     @property
@@ -307,7 +310,9 @@ class BusBackbone:
         fields.end()
         self._is_caught_up.set()
         self._inheritance.live()
-        if lost_through and self._broken is not None:
+        if lost_through and self._broken is None:
+            self._early_loss = max(self._early_loss, lost_through)
+        elif lost_through and self._broken is not None:
             self._broken(LOST, max(lost_through, self._head))
 
     def _on_trouble(self, body: bytes) -> None:
@@ -324,12 +329,12 @@ class BusBackbone:
             count = COUNT.pack(len(self._origins))
             yield frame(Kind.ENDED, places, count, pack_origins(self._origins))
 
-        Giving(history, link, after, self._head, end)
+        give(history, link, after, self._head, end)
 
     def _on_dump(self, body: bytes) -> None:
         """The same hub asks for what lies before."""
         history, link, through = self._asked_for(body)
-        Giving(history, link, 0, through, lambda: evictions_of(history))
+        give(history, link, 0, through, lambda: evictions_of(history))
 
     def _asked_for(self, body: bytes) -> tuple[History, Link, int]:
         fields = Fields(body)

@@ -1,6 +1,7 @@
 """The worker's end of the bus, as its way to the desks."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from fastsse.bus.frames import Fields, Kind, frame, text
@@ -15,8 +16,9 @@ __all__ = ["MESSAGE_LIMIT_BYTES", "SUBJECT_LIMIT_BYTES", "BusControl"]
 
 SUBJECT_LIMIT_BYTES: Final = 64
 MESSAGE_LIMIT_BYTES: Final = 1024 * 1024
-# What is told while there is no hub, at most.
-UNTOLD_MAX: Final = 1024
+# What is told while there is no hub, at most, and what each message takes beside its bytes.
+UNTOLD_MAX_BYTES: Final = 4 * 1024 * 1024
+_MESSAGE_COST_BYTES: Final = 64
 
 
 class BusControl:
@@ -24,7 +26,7 @@ class BusControl:
 
     A question that was sent to a hub that died has an error for its answer, though the desk may
     have heard it; so has one that is not answered within ANSWER_S (10 s). What is told without a
-    hub waits for the next one, the newest 1,024 messages.
+    hub waits for the next one, the newest 4 MiB of it.
 
     Attributes:
         worker: this worker's number.
@@ -41,7 +43,8 @@ class BusControl:
         self.on_back: Final[list[Callable[[], None]]] = []
         self._uplink = uplink
         self._questions = Questions(uplink.send, patience_s)
-        self._untold: list[bytes] = []
+        self._untold: deque[bytes] = deque()
+        self._untold_bytes = 0
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self._was_up = False
         uplink.on_up.append(self._on_up)
@@ -74,8 +77,20 @@ class BusControl:
         if self._uplink.is_up:
             self._uplink.send(told)
         else:
-            self._untold.append(told)
-            del self._untold[:-UNTOLD_MAX]
+            self._keep(told)
+
+    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+        """As Control; a page is at most 1 MiB."""
+        if self._uplink.is_up:
+            head = text(subject)
+            self._uplink.send_pages(frame(Kind.TELL, head, page) for page in pages)
+
+    def _keep(self, told: bytes) -> None:
+        """Keeps a message for the next hub; the oldest ones leave when there are too many bytes."""
+        self._untold.append(told)
+        self._untold_bytes += len(told) + _MESSAGE_COST_BYTES
+        while self._untold_bytes > UNTOLD_MAX_BYTES:
+            self._untold_bytes -= len(self._untold.popleft()) + _MESSAGE_COST_BYTES
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
         """As Control."""
@@ -91,6 +106,7 @@ class BusControl:
         for told in self._untold:
             self._uplink.send(told)
         self._untold.clear()
+        self._untold_bytes = 0
         self._questions.up()
         if self._was_up:
             for called in self.on_back:

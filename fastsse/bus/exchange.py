@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastsse.bus.frames import BEAT_S, CLOSE_S, Kind, frame, text
 from fastsse.bus.kept import KeptMemory, Key, KeyedBackbone
+from fastsse.bus.losses import Losses
 from fastsse.bus.origins import Origins, rows_of
 from fastsse.bus.outbox import monotonic_ms
 from fastsse.bus.relay import Relay
@@ -20,6 +21,7 @@ from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
 from fastsse.hub import SWEEP_ON_S
 from fastsse.log import get_logger
+from fastsse.paging import Pager
 
 if TYPE_CHECKING:
     from fastsse.bus.peer import Peer
@@ -60,7 +62,9 @@ class Exchange:
         kept: the memory store, where it is the backbone.
         is_open: workers are taken; before that they wait.
         on_waiting: called with each that waits.
+        losses: what workers have still to be told of.
         on_live: called with each that gets the live log from now on.
+        pager: sends what is too much for one turn to all workers, while each has room.
     """
 
     def __init__(
@@ -79,15 +83,17 @@ class Exchange:
         self.is_open = False
         self.on_waiting: Callable[[Peer], None] = lambda peer: None
         self.on_live: Callable[[Peer], None] = lambda peer: None
-        self.lost_through = 0
+        self.losses: Final = Losses()
         self._trouble: str | None = None
         self._is_closing = False
         self._held: set[Key] = set()
         self._given_up: dict[bytes, str] = {}
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        publish = partial(_publish, backbone)
-        self.desks: Final = Desks(makers, self._broadcast, store or MemoryStore(), publish)
+        self.pager: Final = Pager(self._has_room)
+        self.desks: Final = Desks(
+            makers, self._broadcast, store or MemoryStore(), self._publish, self.pager
+        )
         backbone.tail(backbone.head, self._deliver, self._on_broken)
         self._beat()
         if self.kept is not None:
@@ -136,6 +142,7 @@ class Exchange:
             del self.peers[peer.key]
             self.relay.leave(peer)
             self.desks.left(peer.worker)
+            self.pager.go_on()
 
     def give_up(self, peer: "Peer", reason: str) -> None:
         """A worker can't go on; it is told when it comes back."""
@@ -193,11 +200,22 @@ class Exchange:
     def _on_broken(self, reason: str, place: int) -> None:
         """The backbone lost hold of the log. Workers are told in its order."""
         self.relay.flush()
-        self.lost_through = max(self.lost_through, place)
+        self.losses.happened(place)
         for peer in list(self.peers.values()):
             peer.broken(place)
 
     # -- all workers ----------------------------------------------------------------------------
+
+    def _publish(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
+        """For desks. They may go on when the events are in the log and on their way to workers."""
+
+        def appended(outcome: Sequence[int] | FastsseError) -> None:
+            self.pager.add((not isinstance(outcome, FastsseError),), done)
+
+        self.backbone.append(events, appended)
+
+    def _has_room(self) -> bool:
+        return not any(peer.link.is_full for peer in self.peers.values())
 
     def _broadcast(self, subject: str, message: bytes) -> None:
         data = frame(Kind.HEARD, text(subject), message)
@@ -222,12 +240,3 @@ class Exchange:
     def _sweep(self, kept: KeptMemory) -> None:
         delay_s = SWEEP_ON_S if self.is_open and kept.sweep() else 1.0
         self._timers["sweep"] = self._loop.call_later(delay_s, self._sweep, kept)
-
-
-def _publish(backbone: KeyedBackbone, events: Sequence[Event]) -> None:
-    """For desks: nobody waits for the outcome."""
-    backbone.append(events, _ignore)
-
-
-def _ignore(outcome: Sequence[int] | FastsseError) -> None:
-    """A desk's events were published, or not."""

@@ -4,8 +4,7 @@ A hub that lost its memory takes it from a worker, and a worker that starts take
 Both serve meanwhile: what is new comes down the log, and what is handed over lies before it.
 """
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from fastsse.bus.frames import COUNT, Fields, FrameError, Kind, frame, pack_position, text
@@ -14,7 +13,7 @@ from fastsse.entries import Entry, pack_entry, unpack_entries
 from fastsse.hub.history import History
 from fastsse.hub.older import Evictions
 
-__all__ = ["PAGE_BYTES", "Giving", "Taking", "evictions_of", "read_entries"]
+__all__ = ["PAGE_BYTES", "Taking", "evictions_of", "give", "read_entries"]
 
 # Of a catch-up.
 PAGE_BYTES: Final = 256 * 1024
@@ -45,53 +44,30 @@ def evictions_of(history: History) -> Iterator[bytes]:
     yield frame(Kind.DUMPED, places)
 
 
-class Giving:
-    """Sends what a history keeps over a link: a page a turn of the loop, while the link has room.
+def give(
+    history: History, link: Link, after: int, through: int, end: Callable[[], Iterable[bytes]]
+) -> None:
+    """Sends what a history keeps over a link, in pages.
 
     Arguments:
         after, through: between which places.
-        end: gives the frames that follow the last page.
+        end: gives the frames that follow the last page; called once, behind that page.
     """
+    link.pager.add(_frames(history, after, through, end), link.send_now)
 
-    def __init__(
-        self,
-        history: History,
-        link: Link,
-        after: int,
-        through: int,
-        end: Callable[[], Iterator[bytes]],
-    ) -> None:
-        self._history = history
-        self._link = link
-        self._after = after
-        self._through = through
-        self._end = end
-        self._is_due = False
-        self._loop = asyncio.get_running_loop()
-        link.on_drained = self._be_due
-        self._go_on()
 
-    def _be_due(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        self._is_due = False
-        link = self._link
-        if not link.is_open or link.is_full:
-            return
-        entries = self._history.entries(self._after, SLICE_BYTES)
-        while entries and entries[-1].position > self._through:
+def _frames(
+    history: History, after: int, through: int, end: Callable[[], Iterable[bytes]]
+) -> Iterator[bytes]:
+    while True:
+        entries = history.entries(after, SLICE_BYTES)
+        while entries and entries[-1].position > through:
             entries.pop()
-        if entries:
-            self._after = entries[-1].position
-            link.send_now(frame(Kind.KEPT, *map(pack_entry, entries)))
-            self._be_due()
-        else:
-            link.on_drained = _nothing
-            for last in self._end():
-                link.send(last)
+        if not entries:
+            break
+        after = entries[-1].position
+        yield frame(Kind.KEPT, *map(pack_entry, entries))
+    yield from end()
 
 
 class Taking:
@@ -147,7 +123,3 @@ def _read_evicted(body: bytes) -> dict[str, int]:
     by_topic = {fields.text(): fields.position() for _ in range(count)}
     fields.end()
     return by_topic
-
-
-def _nothing() -> None:
-    """Nothing is on its way."""

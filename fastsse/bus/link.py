@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from fastsse.bus.frames import FrameError, Incoming
+from fastsse.paging import Pager
 
 __all__ = ["BEHIND", "GONE", "QUEUE_LIMIT_BYTES", "Link"]
 
@@ -34,6 +35,7 @@ class Link(asyncio.BufferedProtocol):
 
     Attributes:
         incoming: its `limit_bytes` is raised once both ends know each other.
+        pager: sends what is too much for one turn, while the link is not full.
         on_drained: called when what waited has fallen below a quarter of HIGH_WATER_BYTES.
         is_full: more than HIGH_WATER_BYTES wait.
         heard: whether anything came since it was last set to False.
@@ -46,6 +48,7 @@ class Link(asyncio.BufferedProtocol):
         admits: Callable[[socket.socket], bool] = lambda sock: True,
     ) -> None:
         self.incoming: Final = Incoming()
+        self.pager: Final = Pager(self._has_room)
         self.on_drained: Callable[[], None] = lambda: None
         self.is_full = False
         self.heard = True
@@ -55,6 +58,7 @@ class Link(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._is_due = False
         self._closed = asyncio.Event()
 
@@ -66,7 +70,10 @@ class Link(asyncio.BufferedProtocol):
     def send(self, frame: bytes) -> None:
         """Sends a whole frame with the others of this turn; nothing when the link is lost."""
         self._out.append(frame)
-        if not self._is_due:
+        self._out_bytes += len(frame)
+        if self._out_bytes > HIGH_WATER_BYTES:
+            self.flush()
+        elif not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._flush_if_due)
 
@@ -77,7 +84,7 @@ class Link(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Writes what was sent so far."""
-        out, self._out = self._out, []
+        out, self._out, self._out_bytes = self._out, [], 0
         transport = self._transport
         if transport is None or not out:
             return
@@ -89,11 +96,13 @@ class Link(asyncio.BufferedProtocol):
         """Ends the link at once, without a word to `on_lost`."""
         transport, self._transport = self._transport, None
         self._out.clear()
+        self.pager.clear()
         if transport is not None:
             transport.abort()
 
     def end(self) -> None:
         """Ends the link when what was sent has left, without a word to `on_lost`."""
+        self.pager.clear()
         self.flush()
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -102,6 +111,7 @@ class Link(asyncio.BufferedProtocol):
     async def close(self, patience_s: float) -> None:
         """Ends the link when what was sent has left, without a word to `on_lost`; what the other
         end does not take in some time is lost. Returns when the descriptor is closed."""
+        self.pager.clear()
         self.flush()
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -157,8 +167,12 @@ class Link(asyncio.BufferedProtocol):
         self._loop.call_soon(self._tell_drained)
 
     def _tell_drained(self) -> None:
-        if self._transport is not None and not self.is_full:
+        if self._has_room():
             self.on_drained()
+            self.pager.go_on()
+
+    def _has_room(self) -> bool:
+        return self.is_open and not self.is_full
 
     def _flush_if_due(self) -> None:
         self._is_due = False

@@ -18,7 +18,7 @@ until its entries came down the log, or the hub refused it. What becomes of it o
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final
 
@@ -40,11 +40,15 @@ BATCH_BYTES: Final = 1024 * 1024
 # Batches that the hub has not taken up yet; while there are as many, what is published joins the
 # next one. So batches grow with the load, and at rest nobody waits.
 WINDOW: Final = 1
+# What a publish takes beside its events: the one that waits for its answer.
+PUBLISH_COST_BYTES: Final = 512
 # Batches that were sent and refused, of which it is known when they turn out to be in the log.
 REFUSED_MAX: Final = 4096
 TICK_S: Final = 0.1
 # After the deadline, for an answer that is on its way.
 GRACE_S: Final = 0.25
+
+Frame = bytes
 
 
 def monotonic_ms() -> int:
@@ -58,6 +62,7 @@ class Batch:
     __slots__ = (
         "body",
         "bytes",
+        "cost_bytes",
         "count",
         "deadline_ms",
         "dones",
@@ -70,6 +75,7 @@ class Batch:
         self.n = 0  # Given when it is sent first.
         self.body: list[bytes] = []
         self.bytes = 0
+        self.cost_bytes = 0
         self.count = 0
         self.dones: list[tuple[int, Done]] = []
         self.since = since
@@ -80,6 +86,7 @@ class Batch:
         """One publish more."""
         self.body.append(packed)
         self.bytes += len(packed)
+        self.cost_bytes += len(packed) + PUBLISH_COST_BYTES
         self.count += count
         self.dones.append((count, done))
 
@@ -110,6 +117,7 @@ class Outbox:
 
     Arguments:
         send: sends a frame; only called while the hub is up.
+        send_pages: sends many, one a turn, while there is room; they end with the hub.
         patience_s: how long publishers wait for a hub.
         now_s: a monotonic clock, seconds.
 
@@ -120,7 +128,8 @@ class Outbox:
 
     def __init__(
         self,
-        send: Callable[[bytes], None],
+        send: Callable[[Frame], None],
+        send_pages: Callable[[Iterable[Frame]], None],
         patience_s: float = PATIENCE_S,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -128,10 +137,12 @@ class Outbox:
         self.late = 0
         self.refused = 0
         self._send = send
+        self._send_pages = send_pages
         self._patience_s = patience_s
         self._now_s = now_s
         self._loop = asyncio.get_running_loop()
         self._is_up = False
+        self._is_repeating = False
         self._n = 0
         self._unsent: deque[Batch] = deque()
         self._under_way: dict[int, Batch] = {}
@@ -144,7 +155,7 @@ class Outbox:
 
     @property
     def bytes(self) -> int:
-        """Bytes that have no answer yet."""
+        """Bytes held by what has no answer yet, about."""
         return self._bytes
 
     @property
@@ -158,10 +169,11 @@ class Outbox:
         if BATCH_HEAD.size + len(packed) > self.limit_bytes:
             done(InvalidEvent("data", f"at most {self.limit_bytes} bytes at once"))
             return
-        if self._bytes + len(packed) > QUEUE_LIMIT_BYTES:
+        cost_bytes = len(packed) + PUBLISH_COST_BYTES
+        if self._bytes + cost_bytes > QUEUE_LIMIT_BYTES:
             done(Refused("queue", retry_after_s=1))
             return
-        self._bytes += len(packed)
+        self._bytes += cost_bytes
         self._open(len(packed)).add(packed, len(events), done)
         if not self._flush_is_due:
             self._flush_is_due = True
@@ -170,16 +182,19 @@ class Outbox:
             self._tick_on()
 
     def up(self, limit_bytes: int) -> None:
-        """A hub is there: everything that has no answer is sent to it, in the order of numbers."""
+        """A hub is there: everything that has no answer is sent to it, in the order of numbers, a
+        batch a turn. New batches follow."""
         self.limit_bytes = limit_bytes
         self._is_up = True
-        for batch in self._under_way.values():
-            self._send_off(batch)
-        self._flush()
+        if self._under_way:
+            self._is_repeating = True
+            self._send_pages(self._repeats(list(self._under_way.values())))
+        else:
+            self._flush()
 
     def down(self) -> None:
         """The hub is lost: from now on what it held waits for the next."""
-        self._is_up = False
+        self._is_up = self._is_repeating = False
         now = self._now_s()
         for batch in self._under_way.values():
             if batch.n not in self._not_held:
@@ -244,22 +259,34 @@ class Outbox:
         self._unsent.append(batch)
         return batch
 
+    @property
+    def _may_send(self) -> bool:
+        return self._is_up and not self._is_repeating
+
     def _flush(self) -> None:
         self._flush_is_due = False
-        while self._is_up and self._unsent and len(self._not_held) < WINDOW:
+        while self._may_send and self._unsent and len(self._not_held) < WINDOW:
             batch = self._unsent.popleft()
             self._n += 1
             batch.n = self._n
             self._under_way[batch.n] = self._not_held[batch.n] = batch
-            self._send_off(batch)
+            self._send(self._frame(batch))
 
-    def _send_off(self, batch: Batch) -> None:
+    def _repeats(self, batches: Sequence[Batch]) -> Iterator[Frame]:
+        """Those that were sent to the hub before this one, and have no answer still."""
+        for batch in batches:
+            if batch.n in self._under_way:
+                yield self._frame(batch)
+        self._is_repeating = False
+        self._flush()
+
+    def _frame(self, batch: Batch) -> Frame:
         batch.deadline_ms = int((batch.since + self._patience_s) * 1000)
-        self._send(batch.frame())
+        return batch.frame()
 
     def _forget(self, batch: Batch) -> None:
         del self._under_way[batch.n]
-        self._bytes -= batch.bytes
+        self._bytes -= batch.cost_bytes
         self._not_held.pop(batch.n, None)
 
     def _tick_on(self) -> None:
@@ -280,7 +307,7 @@ class Outbox:
         oldest = now - self._patience_s
         while self._unsent and self._unsent[0].since <= oldest:
             batch = self._unsent.popleft()
-            self._bytes -= batch.bytes
+            self._bytes -= batch.cost_bytes
             self.refused += batch.count
             batch.refuse(Refused("backbone", retry_after_s=1))
         if self._is_up:

@@ -106,11 +106,11 @@ class Peer:
         self._held_n = max(n, self._held_n)
 
     def broken(self, place: int) -> None:
-        """What lies up to a place may be missing."""
+        """What lies up to a place may be missing. A worker that catches up is told behind that."""
         if self.is_live:
-            self.send(frame(Kind.CAUGHT_UP, pack_position(place)))
+            self._say_caught_up(place)
         else:
-            self._lost_through = max(place, self._lost_through)
+            self._misses(place)
 
     def beat(self, data: bytes, now_s: float, silence_s: float) -> None:
         """Shows it that the hub is there, and looks whether it is."""
@@ -157,6 +157,8 @@ class Peer:
             return
         self._is_taken = True
         self._sent_through = self.head
+        self._lost_through = max(self._lost_through, exchange.losses.owed(self.key, self.head))
+        self.link.on_drained = self._on_drained
         limits = exchange.limits
         self.link.incoming.limit_bytes = limits.up_bytes
         welcome = Welcome(
@@ -170,7 +172,6 @@ class Peer:
         )
         self.send(welcome.pack())
         log.debug("A worker came.", worker=self.worker, behind=head != self.head)
-        self.link.on_drained = self._catch_up
         self._catch_up()
 
     def bye(self, reason: str) -> None:
@@ -194,12 +195,16 @@ class Peer:
                 done = partial(self._on_own_page, relay.recent_start)
                 self._exchange.backbone.read(("*",), self._sent_through, PAGE_BYTES, done)
             elif kept.is_whole:
-                self._lost_through = max(self._lost_through, self._missing_of(kept))
+                self._misses(self._missing_of(kept))
                 entries = kept.history.entries(self._sent_through, PAGE_BYTES)
                 self._send_page(entries, entries[-1].position if entries else relay.recent_start)
             else:
                 kept.when_whole(self._catch_up)
                 return
+
+    def _on_drained(self) -> None:
+        self._catch_up()
+        self._exchange.pager.go_on()
 
     def _missing_of(self, kept: KeptMemory) -> int:
         """Up to where it may lack what memory let go before it was sent; 0: it lacks nothing."""
@@ -216,10 +221,21 @@ class Peer:
             self._loop.call_later(0.25, self._catch_up)
             return
         if stretch.evicted_through > self._sent_through:
-            self._lost_through = max(self._lost_through, stretch.evicted_through)
+            self._misses(stretch.evicted_through)
         through = max(stretch.through, reached) if stretch.is_last else stretch.through
         self._send_page(stretch.entries, max(through, self._sent_through))
         self._catch_up()
+
+    def _misses(self, place: int) -> None:
+        """It is to be told of a place when it is live, or on its next link."""
+        if place > self._lost_through:
+            self._lost_through = place
+            self._exchange.losses.owe(self.key, place)
+
+    def _say_caught_up(self, lost_through: int) -> None:
+        self.send(frame(Kind.CAUGHT_UP, pack_position(lost_through)))
+        if lost_through:
+            self._exchange.losses.said(self.key, lost_through, self.sent_through)
 
     def _send_page(self, entries: Sequence[Entry], through: int) -> None:
         if entries:
@@ -234,7 +250,7 @@ class Peer:
             self.send(data)
         self.is_live = True
         relay.listen(self)
-        self.send(frame(Kind.CAUGHT_UP, pack_position(self._lost_through)))
+        self._say_caught_up(self._lost_through)
         self._answers.live()
         self._exchange.on_live(self)
 

@@ -16,8 +16,9 @@ __all__ = ["ANSWER_S", "QUESTIONS_MAX", "Questions"]
 
 # Under way at once; the hub cuts off who asks more.
 QUESTIONS_MAX: Final = 256
-# That wait for their turn, or for a hub.
-WAITING_MAX: Final = 64 * 1024
+# What questions without an answer may hold, and what each takes beside its bytes.
+QUEUE_MAX_BYTES: Final = 64 * 1024 * 1024
+_QUESTION_COST_BYTES: Final = 512
 # A hub that is there answers within this, or the question is given up.
 ANSWER_S: Final = 10.0
 
@@ -40,6 +41,11 @@ class _Question:
         self.answered = answered
         self.deadline_s = 0.0
 
+    @property
+    def bytes(self) -> int:
+        """What it holds, about."""
+        return len(self.body) + _QUESTION_COST_BYTES
+
 
 class Questions:
     """Questions under way, in order. Loop thread only.
@@ -56,6 +62,7 @@ class Questions:
         self._numbers = count(1)
         self._is_up = False
         self._waiting: deque[_Question] = deque()
+        self._bytes = 0
         self._under_way: dict[int, _Question] = {}
         # Sent and given up: an answer that still comes is not an error.
         self._given_up: set[int] = set()
@@ -67,10 +74,11 @@ class Questions:
     def ask(self, kind: Kind, body: bytes, answered: Answered, *, may_repeat: bool) -> None:
         """Asks; `answered` is called once. One that may not be repeated, and was sent to a hub
         that died, has an error for its answer, though that hub may have heard it."""
-        if len(self._waiting) >= WAITING_MAX:
+        if self._bytes + len(body) > QUEUE_MAX_BYTES:
             answered(Refused("queue", retry_after_s=1))
             return
         question = _Question(next(self._numbers), kind, body, may_repeat, answered)
+        self._bytes += question.bytes
         question.deadline_s = time.monotonic() + self._patience_s
         self._waiting.append(question)
         self._go_on()
@@ -94,7 +102,7 @@ class Questions:
         self._waiting.extendleft(reversed(again))
         for question in under_way.values():
             if not question.may_repeat:
-                question.answered(_away())
+                self._give_up(question)
 
     def answered(self, body: bytes) -> None:
         """An answer arrived. Raises FrameError when nobody asked."""
@@ -102,6 +110,7 @@ class Questions:
         question = self._take(fields)
         if question is None:
             return
+        self._bytes -= question.bytes
         try:
             question.answered(fields)
         except FrameError:
@@ -115,6 +124,7 @@ class Questions:
         question = self._take(fields)
         if question is None:
             return
+        self._bytes -= question.bytes
         question.answered(Refused(fields.text(), retry_after_s=1))
         self._go_on()
 
@@ -127,7 +137,11 @@ class Questions:
         self._under_way.clear()
         self._waiting.clear()
         for question in given_up:
-            question.answered(_away())
+            self._give_up(question)
+
+    def _give_up(self, question: _Question) -> None:
+        self._bytes -= question.bytes
+        question.answered(_away())
 
     def _take(self, fields: Fields) -> _Question | None:
         """The question that an answer is for; None when nobody waits for it any more."""
@@ -158,12 +172,12 @@ class Questions:
         self._ticking = None
         now = time.monotonic()
         while self._waiting and self._waiting[0].deadline_s <= now:
-            self._waiting.popleft().answered(_away())
+            self._give_up(self._waiting.popleft())
         late = [one for one in self._under_way.values() if one.deadline_s <= now]
         for question in late:
             del self._under_way[question.number]
             self._given_up.add(question.number)
-            question.answered(_away())
+            self._give_up(question)
         if self._waiting or self._under_way:
             self._ticking = self._loop.call_later(TICK_S, self._tick)
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from fastsse.bus.frames import BEAT_S, CLOSE_S, VERSION, Fields, FrameError, Kind, frame
@@ -87,6 +87,12 @@ class Uplink:
         """The same, for who knows that nothing follows in this turn."""
         assert self._link is not None
         self._link.send_now(data)
+
+    def send_pages(self, frames: Iterable[bytes]) -> None:
+        """Sends whole frames, one a turn, while the link has room. What is left when the link is
+        lost is not sent: `on_up` is the time to begin again. Only while `is_up`."""
+        assert self._link is not None
+        self._link.pager.add(frames, self._link.send_now)
 
     async def close(self) -> None:
         """Ends it; what was sent leaves first. Nothing is called any more but `on_close`, once."""

@@ -173,7 +173,7 @@ def explain(
 
 async def _judge(config: Config, raw: bytes) -> "_Judged":
     content, claims = _read(raw)
-    guard = make_guard(config, LocalControl(DESKS, lambda events: None))
+    guard = make_guard(config, LocalControl(DESKS, lambda events, done: None))
     if guard is None:
         return _Judged(content, claims, {})
     try:

@@ -4,7 +4,7 @@
 - `figures`: metrics, statistics and readiness of all workers as one.
 - `nodes`: what desks have together with those of other nodes, where a store is shared.
 - `presence`: who reads what; `roster`: the list of it, and what is published of each change.
-- `shares`: what clients used of their limits.
+- `shares`: what clients used of their limits; `learning`: what others hold of them.
 - `reach`: a stream in whatever worker holds it.
 - `makers`: every desk by its subject. Those of tickets and revocations are `auth`'s.
 """

@@ -6,12 +6,14 @@ only worker. Workers reach it through a `Control`: they ask, tell, and listen to
 broadcasts. Messages are bytes whose meaning is the subject's own affair. Loop thread only.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from fastsse.desks.nodes import Answer, Neighbours, Roster, Vault
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.paging import Pager
 
 __all__ = [
     "Answer",
@@ -28,8 +30,37 @@ __all__ = [
     "Vault",
 ]
 
-Broadcast = Callable[[bytes], None]
-Publish = Callable[[Sequence[Event]], None]
+Publish = Callable[[Sequence[Event], Callable[[bool], None]], None]
+"""Publishes a desk's events. The second argument is called once: whether they were published. It is
+called when more may follow, so a desk that publishes much waits for it."""
+
+
+class Broadcast:
+    """A desk's way to all workers. Loop thread only.
+
+    Arguments:
+        send: sends one message to every worker.
+        pager: for what is too much for one turn; None sends all at once.
+    """
+
+    __slots__ = ("_pager", "_send")
+
+    def __init__(self, send: Callable[[bytes], None], pager: Pager | None = None) -> None:
+        self._send = send
+        self._pager = pager
+
+    def __call__(self, message: bytes) -> None:
+        """Sends a message, in order with answers."""
+        self._send(message)
+
+    def pages(self, messages: Iterable[bytes]) -> None:
+        """Sends messages, one a turn, while every worker's connection has room. Each is made when
+        it is sent."""
+        if self._pager is not None:
+            self._pager.add(messages, self._send)
+        else:
+            for message in messages:
+                self._send(message)
 
 
 class NoDesk(FastsseError):
@@ -58,6 +89,12 @@ class Control(Protocol):
 
     def tell(self, subject: str, message: bytes) -> None:
         """Gives the subject's desk a message that it does not answer. In order with `ask`."""
+
+    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+        """Gives the subject's desk messages that it does not answer, one a turn, while the way
+        there has room; each is made when it is sent. Nothing is sent while the desk can't be
+        reached, and what is left when it is lost is not sent: `on_back` is the time to begin
+        again."""
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
         """Has `heard` called with what the subject's desk broadcasts from now on. May be called
@@ -192,6 +229,7 @@ class Desks:
         broadcast: carries a message of a subject to every worker's listeners.
         store: the node's; each desk gets the part of it under its subject's name.
         publish: for desks that announce something.
+        pager: for broadcasts of many messages; None sends them at once.
     """
 
     def __init__(
@@ -200,9 +238,10 @@ class Desks:
         broadcast: Callable[[str, bytes], None],
         store: Store,
         publish: Publish,
+        pager: Pager | None = None,
     ) -> None:
         def to_all(subject: str) -> Broadcast:
-            return lambda message: broadcast(subject, message)
+            return Broadcast(partial(broadcast, subject), pager)
 
         self._desks: Final = {
             subject: make(to_all(subject), _PrefixedStore(store, f"{subject}/"), publish)
@@ -254,7 +293,8 @@ class LocalControl:
         self.on_back: Final[list[Callable[[], None]]] = []  # Nobody ever calls them.
         store = store or MemoryStore()
         self.is_alone: Final = store.neighbours is None
-        self.desks: Final = Desks(makers, self._broadcast, store, publish)
+        self._pager = Pager()
+        self.desks: Final = Desks(makers, self._broadcast, store, publish, self._pager)
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
         """As Control."""
@@ -263,6 +303,10 @@ class LocalControl:
     def tell(self, subject: str, message: bytes) -> None:
         """As Control."""
         self.desks.told(self.worker, subject, message)
+
+    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+        """As Control."""
+        self._pager.add(pages, partial(self.tell, subject))
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
         """As Control."""

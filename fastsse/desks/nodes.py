@@ -7,6 +7,8 @@ nodes. A `Roster` knows who is at all nodes, and outlives each of them.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from fastsse.errors import FastsseError
 
 __all__ = ["Answer", "Change", "Neighbours", "Roster", "Subscriber", "Vault"]
@@ -45,8 +47,13 @@ class Neighbours(Protocol):
                 damaged, which is dropped.
             gone: called with a node that left or fell silent, or that is about to tell everything
                 anew: what it told before holds no longer.
-            whole: gives the messages that tell everything, as if they had been told one by one.
+            whole: gives the messages that tell everything as it was when `whole` was called, as
+                if they had been told one by one. They are taken one by one, over some time.
         """
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be sent that what can wait should."""
 
     def tell(self, subject: str, message: bytes) -> None:
         """Tells all others, in order; at most 256 KiB."""
@@ -61,6 +68,13 @@ class Subscriber(NamedTuple):
     name: str
     selectors: tuple[str, ...]
     payload: Any
+
+    @property
+    def cost_bytes(self) -> int:
+        """What it takes in memory, about: an object of some hundred bytes, the selectors, and a
+        payload whose values take several times their text. O(its size)."""
+        payload = 0 if self.payload is None else len(orjson.dumps(self.payload))
+        return 512 + sum(map(len, self.selectors)) + 64 * len(self.selectors) + 4 * payload
 
 
 Change = tuple[Subscriber, bool]

@@ -120,7 +120,23 @@ class Presence:
 
     def _tell_all(self) -> None:
         """The desk is a new one."""
-        self._send([(_OPENED, *known) for known in self._names.values()])
+        self._control.tell_pages(SUBJECT, self._pages(list(self._names)))
+
+    def _pages(self, streams: Sequence[int]) -> Iterator[bytes]:
+        """Messages that tell of streams. Those that ended before their page is made are left out,
+        so that no page follows the end of a stream that it names."""
+        some: list[bytes] = []
+        size = 0
+        for stream in streams:
+            known = self._names.get(stream)
+            if known is not None:
+                some.append(orjson.dumps((_OPENED, *known)))
+                size += len(some[-1])
+            if size >= _MESSAGE_BYTES:
+                yield b"[%b]" % b",".join(some)
+                some, size = [], 0
+        if some:
+            yield b"[%b]" % b",".join(some)
 
     def _send(self, changes: Sequence[tuple[Any, ...]]) -> None:
         """Tells changes in order, in messages of bounded size."""

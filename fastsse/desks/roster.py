@@ -7,7 +7,7 @@ its own, so that whoever has a grant for those topics sees them.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote_plus
@@ -18,6 +18,7 @@ from fastsse.desks.control import Publish
 from fastsse.desks.nodes import Answer, Change, Subscriber
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
+from fastsse.log import get_logger
 from fastsse.reserved import HUB_PATH
 
 __all__ = [
@@ -35,11 +36,22 @@ CONTEXT: Final = "https://mercure.rocks/"
 #: Subscriptions that one answer may list, and its bytes, about.
 LISTED_MOST: Final = 50_000
 ANSWER_BYTES: Final = 8 * 1024 * 1024
-# Events that are published in one batch.
+# Events that are published in one batch, and their bytes, about.
 _BATCH: Final = 500
+_BATCH_BYTES: Final = 256 * 1024
+# What may wait to be published; above it the oldest changes are not announced, only listed.
+UNANNOUNCED_MAX_BYTES: Final = 64 * 1024 * 1024
+_AGAIN_S: Final = 0.5
+log = get_logger("presence")
+# Topics whose escaped form is kept, and how long they may be.
 _ESCAPED_KEPT: Final = 4_096
+_ESCAPED_MAX: Final = 256
 _ALL: Final = f"{HUB_PATH}/subscriptions"
-_escape = lru_cache(_ESCAPED_KEPT)(quote_plus)
+_escape_short = lru_cache(_ESCAPED_KEPT)(quote_plus)
+
+
+def _escape(topic: str) -> str:
+    return _escape_short(topic) if len(topic) <= _ESCAPED_MAX else quote_plus(topic)
 
 
 class Subscribed(NamedTuple):
@@ -103,7 +115,9 @@ class OwnRoster:
         self._publish = publish
         self._by_selector: dict[str, dict[str, Subscriber]] = {}
         self._count = 0
-        self._unannounced: deque[Change] = deque()
+        self._unannounced: deque[tuple[Change, int]] = deque()
+        self._unannounced_bytes = 0
+        self._dropped = 0
         self._goes_on = False
 
     def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
@@ -111,13 +125,14 @@ class OwnRoster:
         self._present = present
 
     def note(self, changes: Sequence[Change]) -> None:
-        """As Roster. O(selectors); many at once are announced in turns."""
+        """As Roster. O(selectors); many at once are announced in turns, each when the one before
+        was published."""
         for one, came in changes:
             if came:
                 self._add(one)
             else:
                 self._drop(one)
-        self._unannounced.extend(changes)
+        self._wait_to_announce(changes)
         if not self._goes_on:
             self._announce_some()
 
@@ -160,13 +175,38 @@ class OwnRoster:
             there = {} if one is None else {name: one}
         return len(there), (Subscribed(topic, one.name, one.payload) for one in there.values())
 
+    def _wait_to_announce(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            cost_bytes = change[0].cost_bytes
+            self._unannounced.append((change, cost_bytes))
+            self._unannounced_bytes += cost_bytes
+        while self._unannounced_bytes > UNANNOUNCED_MAX_BYTES:
+            self._unannounced_bytes -= self._unannounced.popleft()[1]
+            if not self._dropped:
+                log.warning("Changes of subscriptions are not announced: too many wait.")
+            self._dropped += 1
+
     def _announce_some(self) -> None:
         """Publishes a bounded number, in order; a worker that died may have had very many."""
         events: list[Event] = []
-        while self._unannounced and len(events) < _BATCH:
-            events += events_of(*self._unannounced.popleft())
+        taken: list[tuple[Change, int]] = []
+        size_bytes = 0
+        while self._unannounced and len(events) < _BATCH and size_bytes < _BATCH_BYTES:
+            taken.append(self._unannounced.popleft())
+            size_bytes += taken[-1][1]
+            events += events_of(*taken[-1][0])
+        self._unannounced_bytes -= size_bytes
+        self._goes_on = bool(events)
+        if self._dropped and not self._unannounced:
+            log.warning("Changes of subscriptions were not announced.", count=self._dropped)
+            self._dropped = 0
         if events:
-            self._publish(events)
-        self._goes_on = bool(self._unannounced)
-        if self._goes_on:
-            asyncio.get_running_loop().call_later(0, self._announce_some)
+            self._publish(events, partial(self._announced, taken))
+
+    def _announced(self, taken: Sequence[tuple[Change, int]], is_published: bool) -> None:
+        """Goes on with the next ones; what was refused is published again."""
+        if not is_published:
+            self._unannounced.extendleft(reversed(taken))
+            self._unannounced_bytes += sum(cost_bytes for _, cost_bytes in taken)
+        delay_s = 0 if is_published else _AGAIN_S
+        asyncio.get_running_loop().call_later(delay_s, self._announce_some)

@@ -22,6 +22,8 @@ __all__ = ["ChannelSource"]
 PING_S: Final = 5.0
 # What may wait for the log, beside the bound on events.
 WAITING_BYTES: Final = 64 * 1024 * 1024
+# What each takes beside its payload and its channel's name.
+_COST_BYTES: Final = 512
 
 
 class ChannelSource:
@@ -42,7 +44,7 @@ class ChannelSource:
         self._intake = intake
         self._lease = lease
         self._patterns = {text.encode(): compile_pattern(text) for text in rule.channels}
-        self._queue: deque[tuple[int, Draft]] = deque()
+        self._queue: deque[tuple[int, Draft, int]] = deque()
         self._queued_bytes = 0
         self._queued = asyncio.Event()
 
@@ -82,7 +84,8 @@ class ChannelSource:
     def _hear(self, pattern: bytes, channel: bytes, payload: bytes) -> None:
         if self._lease is not None and not self._lease.is_held:
             return
-        if len(self._queue) >= self._most or self._queued_bytes + len(payload) > WAITING_BYTES:
+        cost_bytes = len(payload) + len(channel) + _COST_BYTES
+        if len(self._queue) >= self._most or self._queued_bytes + cost_bytes > WAITING_BYTES:
             self._intake.counts["sources_dropped"] += 1
             return
         draft = self._intake.draft(
@@ -91,8 +94,8 @@ class ChannelSource:
             lambda: words_of(self._patterns[pattern], channel),
         )
         if draft is not None:
-            self._queue.append((time.monotonic_ns(), draft))
-            self._queued_bytes += len(payload)
+            self._queue.append((time.monotonic_ns(), draft, cost_bytes))
+            self._queued_bytes += cost_bytes
             self._queued.set()
 
     async def _hand_on(self) -> None:
@@ -106,5 +109,5 @@ class ChannelSource:
                 # They keep their places until they are taken, so that `pending` bounds all.
                 await self._intake.take([self._queue[index][1] for index in range(count)])
                 for _ in range(count):
-                    self._queued_bytes -= len(self._queue.popleft()[1].payload)
+                    self._queued_bytes -= self._queue.popleft()[2]
             self._intake.is_level()

@@ -16,6 +16,8 @@ log = get_logger("sources")
 KEPT: Final = 10_000
 WAITING_MOST: Final = 1_000
 WAITING_BYTES: Final = 16 * 1024 * 1024
+# What each takes beside its text.
+_COST_BYTES: Final = 256
 # What waits at the end is still written, if that can be done in this time.
 END_S: Final = 0.5
 
@@ -49,12 +51,13 @@ class DeadLetters:
         """Has a letter written. When too much waits already it is lost, and counted."""
         if self._stream is None:
             return
+        letter = origin, why, payload
         is_full = len(self._letters) >= WAITING_MOST
-        if is_full or self._waiting_bytes + len(payload) > WAITING_BYTES:
+        if is_full or self._waiting_bytes + _size_of(letter) > WAITING_BYTES:
             self._lose("too much waits to be written")
             return
-        self._letters.append((origin, why, payload))
-        self._waiting_bytes += len(payload)
+        self._letters.append(letter)
+        self._waiting_bytes += _size_of(letter)
         self._added.set()
 
     async def run(self) -> None:
@@ -92,8 +95,7 @@ class DeadLetters:
                 await self._write(link, self._letters[0])
             except Refusal as refusal:
                 self._lose(str(refusal))
-            _, _, payload = self._letters.popleft()
-            self._waiting_bytes -= len(payload)
+            self._waiting_bytes -= _size_of(self._letters.popleft())
             backoff.reset()
 
     async def _write(self, link: Link, letter: Letter) -> None:
@@ -111,3 +113,7 @@ class DeadLetters:
             log.warning(
                 "A dead letter is lost.", source=self._source, why=why, unlogged_before=unlogged
             )
+
+
+def _size_of(letter: Letter) -> int:
+    return _COST_BYTES + sum(map(len, letter))

@@ -38,7 +38,7 @@ class Node:
             "revocations": lambda *ways: RevocationDesk(*ways, self.clock),
         }
         self.store = store or MemoryStore()
-        self.control = LocalControl(makers, lambda events: None, self.store)
+        self.control = LocalControl(makers, lambda events, done: done(True), self.store)
         config = Config(**{"jwt_key": SECRET, **options})
         guards = [make_guard(config, self.control, (), self.clock) for _ in range(2)]
         self.one, self.other = [guard for guard in guards if guard is not None]

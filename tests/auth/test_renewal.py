@@ -45,7 +45,7 @@ class Worker:
 
 
 def node() -> LocalControl:
-    return LocalControl({SUBJECT: ReachDesk}, lambda events: None)
+    return LocalControl({SUBJECT: ReachDesk}, lambda events, done: done(True))
 
 
 async def test_a_stream_is_renewed_where_it_is_and_from_any_other_worker() -> None:

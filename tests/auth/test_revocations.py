@@ -117,7 +117,7 @@ def test_a_desk_that_began_anew_is_told_what_was_revoked() -> None:
     got(node.one.revocations.revoke, Revocation("7", None, None, 1e11))
     calls: list[tuple[int, int, int]] = []
     node.one.revocations.on_revoked = lambda *call: calls.append(call)
-    desk = RevocationDesk(lambda message: None, MemoryStore(), lambda events: None)
+    desk = RevocationDesk(lambda message: None, MemoryStore(), lambda events, done: done(True))
     node.control.desks._desks["revocations"] = desk
     for back in node.control.on_back:
         back()
@@ -186,5 +186,5 @@ def test_only_a_publisher_of_the_reserved_topic_may_revoke() -> None:
 
 
 def test_a_revocation_of_nobody_costs_nothing() -> None:
-    revocations = Revocations(LocalControl(DESKS, lambda events: None))
+    revocations = Revocations(LocalControl(DESKS, lambda events, done: done(True)))
     assert not revocations.covers(Rights(subject="me", token_id="7"))

@@ -21,6 +21,7 @@ class Book:
         self.store = store
         self.heard: list[tuple[int, bytes]] = []
         self.left_by: list[int] = []
+        self.published: list[bool] = []
         self.unanswered: list[Callable[[bytes], None]] = []
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
@@ -35,7 +36,7 @@ class Book:
         if message.startswith(b"all "):
             self.broadcast(message[4:])
         elif message.startswith(b"event "):
-            self.publish([Event("a", message[6:])])
+            self.publish([Event("a", message[6:])], self.published.append)
 
     def left(self, worker: int) -> None:
         self.left_by.append(worker)
@@ -104,6 +105,7 @@ async def test_a_desk_publishes(bus: Bus) -> None:
     ends = [await bus.worker() for _ in range(2)]
     ends[0].control.tell("book", b"event of a desk")
     await until(lambda: all(end.data == [b"of a desk"] for end in ends))
+    assert book(bus).published == [True]
 
 
 async def test_a_desk_is_told_who_left(bus: Bus) -> None:

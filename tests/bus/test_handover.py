@@ -3,6 +3,7 @@ that lost it. Whoever dies on the way, nothing is missing in the end, or it is t
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -10,13 +11,13 @@ from fastsse.backbone import Stretch
 from fastsse.bus import handover, rebuild, relay
 from fastsse.bus.frames import VERSION, Kind, frame, pack_position
 from fastsse.bus.greeting import Hello
-from fastsse.bus.handover import Giving
 from fastsse.bus.kept import KeptMemory
 from fastsse.bus.origins import pack_origins
 from fastsse.bus.peer import Peer
 from fastsse.entries import encode_entries, pack_entry
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
+from fastsse.paging import Pager
 from fastsse.positions import position_at
 from fastsse.subscriptions import Cursor
 from tests.bus.onebus import Bus, End, a_bus, until
@@ -31,22 +32,30 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_open = False
-        self.held: list[Giving] = []
-        self._go_on = Giving._be_due
+        self.held: list[Pager] = []
+        self._go_on = Pager.go_on
         monkeypatch.setattr(rebuild, "WAIT_S", 20.0)
         monkeypatch.setattr(handover, "SLICE_BYTES", 1)
-        monkeypatch.setattr(Giving, "_be_due", lambda giving: self._pass(giving))
+        monkeypatch.setattr(Pager, "go_on", lambda pager: self._pass(pager))
 
     def open(self) -> None:
         self.is_open = True
         while self.held:
             self._go_on(self.held.pop())
 
-    def _pass(self, giving: Giving) -> None:
-        if self.is_open or giving._end.__qualname__.startswith("BusBackbone._on_last"):
-            self._go_on(giving)
+    def _pass(self, pager: Pager) -> None:
+        if self.is_open or not any(_is_kept(pages) for pages, _ in pager._jobs):
+            self._go_on(pager)
         else:
-            self.held.append(giving)
+            self.held.append(pager)
+
+
+def _is_kept(pages: Any) -> bool:
+    """Whether a job of a pager hands over what is kept, and not the end of a log."""
+    if getattr(pages, "gi_code", None) is not handover._frames.__code__:
+        return False
+    end = pages.gi_frame.f_locals["end"]
+    return not end.__qualname__.startswith("BusBackbone._on_last")
 
 
 @pytest.fixture

@@ -223,7 +223,9 @@ def test_workers_at_one_socket_learn_who_has_too_much_of_it() -> None:
 
 
 async def test_only_worker_answers_within_the_call() -> None:
-    control = LocalControl({SUBJECT: figures_desk(dict, {})}, lambda events: None, MemoryStore())
+    control = LocalControl(
+        {SUBJECT: figures_desk(dict, {})}, lambda events, done: done(True), MemoryStore()
+    )
     member = Member.__new__(Member)
     member.slot, member.number, member.leaving, member.unready = 0, 0, False, None
     member.is_shared = False

@@ -1,6 +1,6 @@
 """Limits hold for a service of several workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fastsse.desks.control import Desks, MemoryStore
 from fastsse.desks.shares import SUBJECT, Shares, SharesDesk, Use
@@ -17,7 +17,7 @@ class Node:
     def renew(self) -> None:
         """The desk is a new one."""
         self.desks = Desks(
-            {SUBJECT: SharesDesk}, self._broadcast, MemoryStore(), lambda events: None
+            {SUBJECT: SharesDesk}, self._broadcast, MemoryStore(), lambda events, done: done(True)
         )
 
     def _broadcast(self, subject: str, message: bytes) -> None:
@@ -42,6 +42,10 @@ class Worker:
 
     def tell(self, subject: str, message: bytes) -> None:
         self.node.desks.told(self.worker, subject, message)
+
+    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+        for page in pages:
+            self.tell(subject, page)
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
         self.node.listeners.append(heard)

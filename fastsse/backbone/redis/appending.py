@@ -39,7 +39,8 @@ PART: Final = "publishing"
 # A group holds Redis for so many entries, about 7 us each; a larger batch goes alone.
 GROUP_ENTRIES: Final = 1024
 GROUP_BYTES: Final = 1024 * 1024
-# What may wait to be sent.
+# What may wait to be sent, or for its delivery. What was sent is held twice for a moment: as events
+# and as the words of a command.
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 # Redis keeps a node's number for this long after its last group; no answer is waited for longer.
 SENDER_LIFE_MS: Final = 60 * 60 * 1000
@@ -82,7 +83,7 @@ class Appender:
         self._node: Final = os.urandom(12).hex().encode()
         self._number = 0
         self._queue: deque[Batch] = deque()
-        self._queued_bytes = 0
+        self._held_bytes = 0
         self._queued = asyncio.Event()
         self._sent: dict[int, Group] = {}
         self._link: Link | None = None
@@ -91,11 +92,11 @@ class Appender:
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Takes a batch to be sent; refuses it at once while the log takes none."""
         batch = Batch(events, done, key)
-        if self._health.trouble is not None or self._queued_bytes > QUEUE_BYTES:
+        if self._health.trouble is not None or self._held_bytes > QUEUE_BYTES:
             batch.refuse()
             return
         self._queue.append(batch)
-        self._queued_bytes += batch.size_bytes
+        self._held_bytes += batch.size_bytes
         self._queued.set()
 
     def delivered(self, entry: StreamEntry) -> None:
@@ -132,7 +133,6 @@ class Appender:
             if batches and (entries > GROUP_ENTRIES or size_bytes > GROUP_BYTES):
                 break
             batches.append(self._queue.popleft())
-            self._queued_bytes -= batch.size_bytes
         if not self._queue:
             self._queued.clear()
         return self._group(batches) if batches else None
@@ -174,14 +174,15 @@ class Appender:
     def _expire(self, group: Group) -> None:
         """Nobody waits for ever: publishers are told 503 while the group's fate is open."""
         group.refuse()
-        self._sent.pop(group.number, None)
+        self._forget(group)
 
     def _forget_if_done(self, group: Group) -> None:
         if group.is_done:
             self._forget(group)
 
     def _forget(self, group: Group) -> None:
-        self._sent.pop(group.number, None)
+        if self._sent.pop(group.number, None) is not None:
+            self._held_bytes -= sum(batch.size_bytes for batch in group.batches)
         if group.deadline is not None:
             group.deadline.cancel()
 
@@ -202,6 +203,7 @@ class Appender:
             except Refusal as refusal:
                 await self._refused(group, refusal)
             else:
+                group.arguments = []
                 self._well()
                 return
         await self._until_it_works()
@@ -297,8 +299,9 @@ class Appender:
 
     def _refuse_queue(self) -> None:
         while self._queue:
-            self._queue.popleft().refuse()
-        self._queued_bytes = 0
+            batch = self._queue.popleft()
+            self._held_bytes -= batch.size_bytes
+            batch.refuse()
         self._queued.clear()
 
     async def _drop_link(self) -> None:

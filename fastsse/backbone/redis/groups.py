@@ -12,8 +12,10 @@ from fastsse.events import Event
 __all__ = ["Batch", "Group", "Key"]
 
 RETRY_AFTER_S: Final = 2
-# What an event takes beside its data, about.
-EVENT_COST_BYTES: Final = 256
+# What a batch, an event and each of its topics take beside their text, about.
+BATCH_COST_BYTES: Final = 512
+EVENT_COST_BYTES: Final = 512
+TOPIC_COST_BYTES: Final = 64
 
 Key = tuple[bytes, int]
 """Who sent a batch to this node, and which of its batches it is."""
@@ -24,6 +26,7 @@ class Batch:
 
     Attributes:
         entries: how many Redis will write: an event is one in the log and one in each topic.
+        size_bytes: what it holds in memory, about.
     """
 
     __slots__ = ("_done", "entries", "events", "key", "positions", "size_bytes")
@@ -31,7 +34,7 @@ class Batch:
     def __init__(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         self.events: Final = events
         self.key: Final = b"" if key is None else b"%b:%d" % (key[0].hex().encode(), key[1])
-        self.size_bytes: Final = sum(len(event.data) + EVENT_COST_BYTES for event in events)
+        self.size_bytes: Final = BATCH_COST_BYTES + sum(map(_size_of, events))
         self.entries: Final = sum(1 + len(event.topics) for event in events)
         self.positions: list[int] = []
         self._done: Done | None = done
@@ -52,6 +55,13 @@ class Batch:
         done, self._done = self._done, None
         if done is not None:
             done(Refused("backbone", retry_after_s=RETRY_AFTER_S))
+
+
+def _size_of(event: Event) -> int:
+    """What an event holds, about. An event type is a short word in most cases, and shared."""
+    text_bytes = len(event.data) + len(event.event or "") + len(event.id or "")
+    topics = event.topics
+    return EVENT_COST_BYTES + text_bytes + sum(map(len, topics)) + TOPIC_COST_BYTES * len(topics)
 
 
 class Group:

@@ -3,15 +3,20 @@
 Redis keeps none of it, so what is told is numbered, and with each beat every node says where it
 stands. Whoever misses a number, begins to listen, or meets a node that it does not know asks that
 one for everything, and gets it on a channel of its own: first the number at which everything is as
-it is, then all of it, then what is told from there on. It comes over one connection, in the order
-in which it was sent. So nobody is wrong for long, and nothing is told again without need.
+it is, then all of it in pages, and between them what is told from there on. It comes over one
+connection, in the order in which it was sent. So no node is wrong for long, and nothing is sent
+again without need.
+
+Redis cuts off a subscriber that does not take what is published for it. So a node confirms each
+page, and the sender waits for that while a few are on their way. One node at a time is sent
+everything; the others wait.
 """
 
 import asyncio
 import contextlib
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from redis import exceptions
@@ -22,13 +27,22 @@ from fastsse.backbone.redis.linked import while_linked
 from fastsse.backbone.redis.members import Members
 from fastsse.desks.reach import NODE_BYTES
 from fastsse.log import get_logger
+from fastsse.paging import Pager
 
 __all__ = ["RedisNeighbours"]
 
 log = get_logger("redis")
-# What waits to be sent; above it all is dropped, and told anew to whoever asks.
+# What waits to be sent; above it all is dropped, and nodes ask for everything.
 QUEUE_BYTES: Final = 16 * 1024 * 1024
+# What may wait while a page is added, and what is sent at once.
+HIGH_WATER_BYTES: Final = 1024 * 1024
 SENT_AT_ONCE: Final = 256
+# What a message takes beside its bytes.
+_MESSAGE_COST_BYTES: Final = 256
+# Pages on their way to a node that it has not confirmed. A node of an earlier version confirms
+# none: after this time one is taken as confirmed.
+PAGES_MAX: Final = 8
+CONFIRM_S: Final = 0.25
 # A connection on which nothing comes is asked whether it is alive, and left if it is not.
 PING_S: Final = 2.0
 
@@ -39,12 +53,21 @@ _SAID: Final = b"d"
 _ASKS: Final = b"?"
 _WHOLE: Final = b"w"
 _PART: Final = b"p"
+_CONFIRMED: Final = b"c"
 
 
 class _Listener(NamedTuple):
     heard: Callable[[bytes, bytes], None]
     gone: Callable[[bytes], None] | None
     whole: Callable[[], Iterable[bytes]] | None
+
+
+class _Page(NamedTuple):
+    """A message to the node that is told everything."""
+
+    kind: bytes
+    subject: str = ""
+    message: bytes = b""
 
 
 class RedisNeighbours:
@@ -71,6 +94,13 @@ class RedisNeighbours:
         # The number of what each told last; and of whom desks know something, even if not all.
         self._known: dict[bytes, int] = {}
         self._heard_of: set[bytes] = set()
+        # Nodes that asked for everything, in order; the one that is sent it, and how many pages are
+        # on their way to it.
+        self._askers: dict[bytes, None] = {}
+        self._asker = b""
+        self._unconfirmed = 0
+        self._confirming: asyncio.TimerHandle | None = None
+        self._pager = Pager(self._has_room)
         self._missing: set[bytes] = set()
 
     def listen(
@@ -94,6 +124,11 @@ class RedisNeighbours:
         # Whoever does not hear gets no answer either.
         return self._send(channel, _SAID, subject, message) and self._is_heard
 
+    @property
+    def is_full(self) -> bool:
+        """As Neighbours."""
+        return self._queued_bytes > HIGH_WATER_BYTES
+
     async def run(self) -> None:
         """Speaks and hears until it is cancelled."""
         speaking = while_linked(self._address, "speaking to other nodes", self._speak)
@@ -110,12 +145,16 @@ class RedisNeighbours:
         head = _HEAD.pack(kind, self._own, self._number, len(subject))
         data = head + subject.encode() + message
         self._queue.append((channel, data))
-        self._queued_bytes += len(data)
+        self._queued_bytes += len(data) + _MESSAGE_COST_BYTES
         self._queued.set()
         return True
 
     def _drop(self) -> None:
-        """What was to be sent will not be, as the number will show."""
+        """What was to be sent will not be, as the number will show; nodes will ask again."""
+        self._pager.clear()
+        self._askers.clear()
+        self._asker = b""
+        self._unconfirmed = 0
         self._queue.clear()
         self._queued_bytes = 0
         self._number += 1
@@ -130,30 +169,84 @@ class RedisNeighbours:
                 await self._queued.wait()
                 await link.calls([(b"PUBLISH", *pair) for pair in self._taken()])
                 backoff.reset()
+                self._pager.go_on()
         finally:
             self._is_linked = False
             self._drop()
 
     def _taken(self) -> list[tuple[bytes, bytes]]:
-        count = min(len(self._queue), SENT_AT_ONCE)
-        taken = [self._queue.popleft() for _ in range(count)]
-        self._queued_bytes -= sum(len(data) for _, data in taken)
+        taken: list[tuple[bytes, bytes]] = []
+        size_bytes = 0
+        while self._queue and len(taken) < SENT_AT_ONCE and size_bytes <= HIGH_WATER_BYTES:
+            taken.append(self._queue.popleft())
+            size_bytes += len(taken[-1][1]) + _MESSAGE_COST_BYTES
+        self._queued_bytes -= size_bytes
         if not self._queue:
             self._queued.clear()
         return taken
 
+    # -- everything -----------------------------------------------------------------------------
+
     def _tell_whole(self, node: bytes) -> None:
-        """Tells one everything, as of the number that has been told last."""
-        parts = [
-            (subject, message)
+        """Tells a node everything, as soon as it is its turn."""
+        if self._is_linked:
+            self._askers[node] = None
+            if not len(self._pager):
+                self._pager.add(self._pages(), self._send_page)
+
+    def _pages(self) -> Iterator[_Page]:
+        """Everything, for one node after the other that asked."""
+        while self._askers:
+            self._asker = next(iter(self._askers))
+            del self._askers[self._asker]
+            self._unconfirmed = 0
+            yield from self._pages_for(self._asker)
+
+    def _pages_for(self, node: bytes) -> Iterator[_Page]:
+        """That everything begins, and all of it; less when the node is gone."""
+        # All begin together: what is told from here on comes on top.
+        wholes = [
+            (subject, listener.whole())
             for subject, listener in self._listeners.items()
             if listener.whole is not None
-            for message in listener.whole()
         ]
-        channel = self._channel(node)
-        self._send(channel, _WHOLE)
-        for subject, message in parts:
-            self._send(channel, _PART, subject, message)
+        yield _Page(_WHOLE)
+        for subject, messages in wholes:
+            for message in messages:
+                if self._asker != node:
+                    return
+                yield _Page(_PART, subject, message)
+
+    def _stop_telling(self, node: bytes) -> None:
+        self._askers.pop(node, None)
+        if node == self._asker:
+            self._asker = b""
+            self._unconfirmed = 0
+            self._pager.go_on()
+
+    def _send_page(self, page: _Page) -> None:
+        if page.kind == _PART:
+            self._unconfirmed += 1
+            if self._unconfirmed >= PAGES_MAX and self._confirming is None:
+                loop = asyncio.get_running_loop()
+                self._confirming = loop.call_later(CONFIRM_S, self._confirm_late)
+        self._send(self._channel(self._asker), *page)
+
+    def _has_room(self) -> bool:
+        return self._unconfirmed < PAGES_MAX and not self.is_full
+
+    def _confirm(self, node: bytes) -> None:
+        """The node has taken a page."""
+        if node == self._asker and self._unconfirmed:
+            self._unconfirmed -= 1
+            if self._confirming is not None:
+                self._confirming.cancel()
+                self._confirming = None
+            self._pager.go_on()
+
+    def _confirm_late(self) -> None:
+        self._confirming = None
+        self._confirm(self._asker)
 
     # -- hearing --------------------------------------------------------------------------------
 
@@ -226,7 +319,13 @@ class RedisNeighbours:
             self._forget(node)
             self._heard_of.add(node)
             self._known[node] = number
-        elif kind == _SAID or (kind == _PART and node in self._known):
+        elif kind == _CONFIRMED:
+            self._confirm(node)
+        elif kind == _PART:
+            self._send(self._channel(node), _CONFIRMED)
+            if node in self._known:
+                self._hand_on(node, subject, message)
+        elif kind == _SAID:
             self._hand_on(node, subject, message)
 
     def _take_told(self, node: bytes, number: int, subject: str, message: bytes) -> None:
@@ -263,8 +362,9 @@ class RedisNeighbours:
         self._send(self._channel(), _STANDS)
         if self._is_heard:
             self._ask_unknown()
-        missing = self._heard_of - self._members.alive
+        missing = {*self._heard_of, *self._askers, self._asker} - self._members.alive
         for node in missing & self._missing:
+            self._stop_telling(node)
             self._known.pop(node, None)
             self._forget(node)
         self._missing = missing

@@ -9,6 +9,7 @@ not, and what a killed node did not get to is done by another one.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 import orjson
@@ -34,8 +35,9 @@ THERE: Final = Script("there")
 REAP: Final = Script("reap")
 # Selectors in one batch, about: 3 us of Redis each.
 BATCH: Final = 500
-# What may wait to be written; above it this node begins anew, with all that is there then.
-QUEUE_MOST: Final = 500_000
+# Changes that may wait to be written; above it this node begins again, with all that is there then.
+# Streams that were there when it began are held by their desk, and wait beside these.
+QUEUE_MAX_BYTES: Final = 64 * 1024 * 1024
 PUBLISH_AGAIN_S: Final = 0.5
 
 Append = Callable[[Sequence[Event], Done], None]
@@ -62,7 +64,9 @@ class RedisRoster:
         self._append = append
         self._present: Callable[[], Iterable[Subscriber]] = tuple
         self._name = b""  # Under which what waits is to be written; without one nothing waits.
-        self._queue: deque[Change] = deque()
+        self._here: deque[Change] = deque()  # Those that were here when it began; written first.
+        self._queue: deque[tuple[Change, int]] = deque()  # Changes since, and what each takes.
+        self._queue_bytes = 0
         self._queued = asyncio.Event()
         self._ended: list[Subscriber] = []  # Those whose end was published.
         self._task: asyncio.Queue[bytes] = asyncio.Queue(1)
@@ -78,11 +82,14 @@ class RedisRoster:
         """As Roster. O(changes)."""
         if not self._name:
             return  # All who are there will be written.
-        if len(self._queue) + len(changes) > QUEUE_MOST:
-            log.warning("Too much waits to be written down; this node begins anew.")
+        for change in changes:
+            cost_bytes = change[0].cost_bytes
+            self._queue.append((change, cost_bytes))
+            self._queue_bytes += cost_bytes
+        if self._queue_bytes > QUEUE_MAX_BYTES:
+            log.warning("Too much waits to be written; this node begins again.")
             self._members.rename(self._name)
             self._begin_as(b"")
-        self._queue.extend(changes)
         self._queued.set()
 
     @property
@@ -114,7 +121,7 @@ class RedisRoster:
                 while True:
                     await self._queued.wait()
                     self._queued.clear()
-                    while self._queue or self._ended:
+                    while self._here or self._queue or self._ended:
                         await self._write_some(name, link)
                         backoff.reset()
                     self._check(name)
@@ -127,9 +134,11 @@ class RedisRoster:
         """All who are here are to be written under a name."""
         self._name = name
         self._ended.clear()
+        self._here.clear()
         self._queue.clear()
+        self._queue_bytes = 0
         if name:
-            self._queue.extend((one, True) for one in self._present())
+            self._here.extend((one, True) for one in self._present())
 
     async def _write_some(self, name: bytes, link: Link) -> None:
         """A batch. It stays in the queue until all was done; all may be done twice."""
@@ -147,13 +156,16 @@ class RedisRoster:
         del self._ended[: len(forgotten)]
         await self._publish(_told(batch, news), name)
         for _ in batch:
-            self._queue.popleft()
+            if self._here:
+                self._here.popleft()
+            else:
+                self._queue_bytes -= self._queue.popleft()[1]
         self._ended += [one for one, came in batch if not came]
 
     def _batch(self) -> list[Change]:
         batch: list[Change] = []
         size = 0
-        for change in self._queue:
+        for change in chain(self._here, (change for change, _ in self._queue)):
             size += len(change[0].selectors)
             if batch and size > BATCH:
                 break

@@ -1,0 +1,53 @@
+"""Losses of the log, and which workers have still to be told of them.
+
+A worker is told over its link, which may be down at that moment, or be lost with the message. So
+the hub process remembers what each worker may not know, and says it again on its next link.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+__all__ = ["Losses"]
+
+# Worker processes, ended ones included: a worker comes back within seconds, or ends.
+WORKERS_MAX: Final = 4 * 1024
+
+
+class Losses:
+    """Up to which place something may be missing, for each worker. Loop thread only.
+
+    Attributes:
+        through: the place of the last loss of the log; 0 when there was none.
+    """
+
+    def __init__(self) -> None:
+        self.through = 0
+        # By worker: the place that it is to be told of, and the end of the log that it had when it
+        # was told, 0 before.
+        self._by_worker: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+
+    def happened(self, place: int) -> None:
+        """The log lost something up to a place: all workers are to be told."""
+        self.through = max(self.through, place)
+
+    def owe(self, key: bytes, place: int) -> None:
+        """One worker is to be told of a place."""
+        known, was_told = self._by_worker.get(key, (0, 0))
+        self._set(key, (place if was_told else max(known, place), 0))
+
+    def said(self, key: bytes, place: int, head: int) -> None:
+        """A worker was sent word of a place, behind the log up to `head`."""
+        self._set(key, (place, max(place, head)))
+
+    def owed(self, key: bytes, head: int) -> int:
+        """The place that a worker is to be told of now, 0 for none. `head` is the end of the log
+        that it has: more than when it was told shows that it took the message, which came first."""
+        place, told_at = self._by_worker.get(key, (0, 0))
+        own = place if not told_at or head <= told_at else 0
+        return max(own, self.through if head <= self.through else 0)
+
+    def _set(self, key: bytes, owed: tuple[int, int]) -> None:
+        self._by_worker[key] = owed
+        self._by_worker.move_to_end(key)
+        if len(self._by_worker) > WORKERS_MAX:
+            self._by_worker.popitem(last=False)

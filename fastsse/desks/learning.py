@@ -1,0 +1,120 @@
+"""What others hold of limits, as a worker learns it from the desk: in pages, while more is used.
+
+The answers of the desk and what it broadcasts come in order. So what is broadcast behind the first
+answer comes on top of what the desk had then, and an account in a page is as it is in that page.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import orjson
+
+from fastsse.errors import FastsseError
+
+__all__ = ["RELEARN_S", "Learning"]
+
+# When the workers of a new desk have told it what they hold.
+RELEARN_S: Final = 2.0
+
+Account = tuple[int, str]
+Row = Sequence[Any]
+"""A side, a name, and how many streams."""
+
+
+class _Walk:
+    """The accounts in pages so far, and what was broadcast since the first."""
+
+    __slots__ = ("seen", "since")
+
+    def __init__(self) -> None:
+        self.seen: set[Account] = set()
+        self.since: Counter[Account] = Counter()
+
+
+class Learning:
+    """Streams that others hold, by account. Loop thread only.
+
+    Arguments:
+        ask: asks the desk where a page begins.
+        call_later: the loop's.
+        changed: called with what others hold more, or less, than was known.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[bytes, Callable[[bytes | FastsseError], None]], None],
+        call_later: Callable[[float, Callable[[], None]], object],
+        changed: Callable[[Iterable[Row]], None],
+    ) -> None:
+        self._ask_desk = ask
+        self._call_later = call_later
+        self._changed = changed
+        self._others: Counter[Account] = Counter()
+        self._walk: _Walk | None = None
+        self._is_due = False
+        self._begins_again = False
+
+    def ask(self) -> None:
+        """Asks for all; once more behind that when it is to be asked again."""
+        self._is_due = False
+        self._begins_again = self._walk is not None
+        if self._walk is None:
+            self._walk = _Walk()
+            self._ask_from(0, self._walk)
+
+    def ask_soon(self) -> None:
+        """Asks when others have had time to tell the desk."""
+        if not self._is_due:
+            self._is_due = True
+            self._call_later(RELEARN_S, self.ask)
+
+    def forget_questions(self) -> None:
+        """The desk is a new one: what the one before answers means nothing."""
+        self._walk = None
+
+    def heard(self, uses: Iterable[Row]) -> None:
+        """Others used something."""
+        for side, name, streams, *_ in uses:
+            self._others[side, name] += streams
+            if self._walk is not None:
+                self._walk.since[side, name] += streams
+            if not self._others[side, name]:
+                del self._others[side, name]
+
+    def _ask_from(self, begin: int, walk: _Walk) -> None:
+        self._ask_desk(b"%d" % begin, partial(self._answered, begin, walk))
+
+    def _answered(self, begin: int, walk: _Walk, answer: bytes | FastsseError) -> None:
+        if walk is not self._walk:
+            return
+        if isinstance(answer, FastsseError):
+            self._walk = None
+            return
+        if not begin:
+            walk.since.clear()
+        end, page = orjson.loads(answer)
+        self._set_right(page)
+        walk.seen.update((side, name) for side, name, _ in page)
+        if end:
+            self._ask_from(end, walk)
+        else:
+            self._end(walk)
+
+    def _end(self, walk: _Walk) -> None:
+        """An account in no page was held by nobody when the walk began."""
+        unseen = [one for one in self._others.keys() | walk.since.keys() if one not in walk.seen]
+        self._walk = None
+        self._set_right((*account, walk.since[account]) for account in unseen)
+        if self._begins_again:
+            self.ask_soon()
+
+    def _set_right(self, counts: Iterable[Row]) -> None:
+        for side, name, count in counts:
+            difference = count - self._others[side, name]
+            if difference:
+                self._changed(((side, name, difference),))
+                self._others[side, name] = count
+                if not count:
+                    del self._others[side, name]

@@ -1,0 +1,324 @@
+"""What is sent again as a whole goes in pages, so a small link carries any amount of it."""
+
+import asyncio
+import os
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from fastsse.bus import control, link, outbox, questions
+from fastsse.bus.frames import Kind
+from fastsse.bus.outbox import Outbox
+from fastsse.bus.questions import Questions
+from fastsse.desks.control import MakeDesk
+from fastsse.desks.presence import SUBJECT as PRESENCE
+from fastsse.desks.presence import Presence, PresenceDesk
+from fastsse.desks.shares import SUBJECT as SHARES
+from fastsse.desks.shares import Shares, SharesDesk, Use
+from fastsse.errors import Refused
+from fastsse.events import Event
+from fastsse.paging import Pager
+from tests.bus.onebus import Bus, a_bus, until
+
+KIB = 1024
+STREAMS = 10_000
+PAYLOAD = {"of": "x" * 400}
+
+
+def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeDesk]:
+    return {PRESENCE: PresenceDesk, SHARES: SharesDesk}
+
+
+@pytest.fixture
+async def bus(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bus]:
+    """A bus whose links hold little: less than is sent again as a whole."""
+    async with a_bus() as bus:
+        await bus.start(makers=makers)
+        yield bus
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers ask again soon what others hold."""
+    monkeypatch.setattr("fastsse.desks.learning.RELEARN_S", 0.05)
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "QUEUE_LIMIT_BYTES", 2048 * KIB)
+    monkeypatch.setattr(link, "HIGH_WATER_BYTES", 128 * KIB)
+
+
+def later(delay_s: float, call: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_later(delay_s, call)
+
+
+async def find(presence: Presence) -> Any:
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    presence.find("news", None, 0, answer.set_result)
+    return await answer
+
+
+async def test_a_worker_with_many_streams_comes_back_to_a_new_hub(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = await bus.worker()
+    presence = Presence(end.control, asyncio.get_running_loop().call_soon)
+    for stream in range(STREAMS):
+        presence.opened(stream, ("news",), PAYLOAD)
+        if stream % 100 == 0:
+            await asyncio.sleep(0)
+    await bus.stop()
+    narrow(monkeypatch)
+    lost_before = end.backbone.counters()["bus_hub_lost"]
+    await bus.start(makers=makers, workers=1, restarted=True)
+    await until(lambda: end.control._uplink.is_up)
+    # Some end and some begin while the pages are on their way.
+    for stream in range(500):
+        presence.closed(stream)
+        presence.opened(STREAMS + stream, ("news",), PAYLOAD)
+        if stream % 20 == 0:
+            await asyncio.sleep(0)
+    for stream in range(STREAMS, STREAMS + 250):
+        presence.closed(stream)
+    async with asyncio.timeout(60):
+        while (found := await find(presence)).total != STREAMS - 250:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert end.backbone.counters()["bus_hub_lost"] == lost_before
+    assert found.total == STREAMS - 250
+
+
+class Worker:
+    """What a worker knows of the streams that others hold."""
+
+    def __init__(self, end: Any) -> None:
+        self.others: dict[tuple[int, str], int] = {}
+        self.end = end
+        self.shares = Shares(end.control, later, self._heard)
+
+    def uses(self, accounts: range, streams: int) -> None:
+        for n in accounts:
+            self.shares.used(Use(1, _account(n), streams=streams))
+
+    def _heard(self, use: Use) -> None:
+        account = use[:2]
+        self.others[account] = self.others.get(account, 0) + use.streams
+        if not self.others[account]:
+            del self.others[account]
+
+
+def _account(n: int) -> str:
+    return f"={n:0100d}"
+
+
+def _all(accounts: range, streams: int) -> dict[tuple[int, str], int]:
+    return {(1, _account(n)): streams for n in accounts}
+
+
+async def test_any_number_of_accounts_passes_between_workers_and_a_new_hub(
+    bus: Bus, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are told right: what is used, by a new hub, when one begins, when one ends."""
+    narrow(monkeypatch)
+    one, other = [Worker(await bus.worker()) for _ in range(2)]
+    accounts = range(24_000)
+    one.uses(accounts, 2)
+    await until(lambda: other.others == _all(accounts, 2))
+    await bus.stop()
+    await bus.start(makers=makers, workers=2, restarted=True)
+    one.uses(range(100), -2)
+    one.uses(range(100, 200), 1)
+    right = {**_all(range(200, 24_000), 2), **_all(range(100, 200), 3)}
+    await until(lambda: other.others == right)
+    third = Worker(await bus.worker())
+    await until(lambda: third.others == right)
+    await one.end.backbone.close()
+    await until(lambda: not other.others and not third.others)
+    for worker in (other, third):
+        assert worker.end.backbone.counters()["bus_hub_lost"] <= 1
+
+
+@pytest.mark.parametrize("is_up", [False, True])
+async def test_the_end_of_a_stream_that_a_new_desk_did_not_know_counts_once(
+    bus: Bus, quick: None, is_up: bool
+) -> None:
+    """An account ends while there is no hub, or between its return and the account's page."""
+    one, other = [Worker(await bus.worker()) for _ in range(2)]
+    one.uses(range(5_000), 1)
+    await until(lambda: other.others == _all(range(5_000), 1))
+    await bus.stop()
+    if not is_up:
+        one.uses(range(5_000), -1)
+    await bus.start(makers=makers, workers=2, restarted=True)
+    await until(lambda: one.end.control._uplink.is_up)
+    if is_up:
+        one.uses(range(5_000), -1)
+    await until(lambda: not other.others)
+    assert bus.hub is not None
+    desk = bus.hub.exchange.desks[SHARES]
+    assert isinstance(desk, SharesDesk)
+    await until(lambda: not any(desk.held_here()))
+
+
+async def test_what_a_dead_hub_held_is_sent_again_in_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batches without an answer may be as much as a link may hold, and more is sent beside them."""
+    async with a_bus() as bus:
+        await bus.start()
+        end = await bus.worker()
+        await bus.stop()
+        # A hub that takes batches up, and never answers.
+        hub = await bus.start(workers=1, restarted=True)
+        await until(lambda: end.control._uplink.is_up)
+        monkeypatch.setattr(hub.exchange.backbone, "append", lambda *_: None)
+        published = [end.publish(Event("a", "x" * 60_000)) for _ in range(1)]
+        for _ in range(50):
+            await until(lambda: not end.backbone._outbox._not_held)
+            published.append(end.publish(Event("a", "x" * 60_000)))
+        narrow(monkeypatch)
+        await bus.stop()
+        await bus.start(workers=1, restarted=True)
+        await asyncio.gather(*published)
+        assert len(end.entries) == len(published)
+        assert end.backbone.counters()["bus_hub_lost"] == 2
+
+
+# -- the pager itself -----------------------------------------------------------------------------
+
+
+async def test_pages_wait_for_room_and_jobs_take_turns() -> None:
+    room = True
+    sent: list[str] = []
+    pager = Pager(lambda: room)
+    pager.add(iter("abc"), sent.append)
+    pager.add(iter("123"), sent.append)
+    assert sent == ["a"]
+    room = False
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sent == ["a"]
+    room = True
+    pager.go_on()
+    await until(lambda: not len(pager))
+    assert sent == ["a", "b", "1", "c", "2", "3"]
+
+
+async def test_a_lost_connection_ends_its_pages() -> None:
+    pager = Pager()
+    sent: list[int] = []
+
+    def send(page: int) -> None:
+        sent.append(page)
+        if page == 2:
+            pager.clear()
+
+    pager.add(range(10), send)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sent == [0, 1, 2]
+
+
+# -- queues that are full -------------------------------------------------------------------------
+
+
+def held_bytes(fill: Callable[[], None]) -> int:
+    """What stays in memory of what a call did."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    fill()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return after - before
+
+
+@pytest.mark.parametrize("size", [1, 20_000])
+async def test_what_is_told_without_a_hub_is_bounded_in_bytes(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    bound = 1024 * KIB
+    monkeypatch.setattr(control, "UNTOLD_MAX_BYTES", bound)
+    end = await bus.worker()
+    await bus.stop()
+    await until(lambda: not end.control._uplink.is_up)
+
+    def fill() -> None:
+        for n in range(3 * bound // (size + 64)):
+            end.control.tell("book", b"%07d" % n + bytes(size))
+
+    assert bound // 2 < held_bytes(fill) < 2 * bound
+    newest = end.control._untold[-1]
+    assert b"%07d" % (3 * bound // (size + 64) - 1) in newest
+
+
+@pytest.mark.parametrize("size", [1, 20_000])
+async def test_questions_that_wait_are_bounded_in_bytes(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    bound = 1024 * KIB
+    monkeypatch.setattr(questions, "QUEUE_MAX_BYTES", bound)
+    waiting = Questions(lambda data: None)
+    refused: list[Any] = []
+
+    def fill() -> None:
+        while not refused:
+            waiting.ask(Kind.ASK, bytes(size), refused.append, may_repeat=False)
+
+    assert bound // 4 < held_bytes(fill) < 2 * bound
+    assert isinstance(refused[0], Refused)
+    waiting.close()
+    assert waiting._bytes == 0
+
+
+@pytest.mark.parametrize("size", [1, 20_000])
+async def test_an_outbox_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    bound = 1024 * KIB
+    monkeypatch.setattr(outbox, "QUEUE_LIMIT_BYTES", bound)
+    box = Outbox(lambda data: None, lambda pages: None)
+    refused: list[Any] = []
+
+    def fill() -> None:
+        while not refused:
+            box.add([Event("a", bytes(size))], lambda outcome: refused.append(outcome))
+
+    assert bound // 4 < held_bytes(fill) < 2 * bound
+    box.close()
+    assert box.bytes == 0
+
+
+async def test_a_turn_holds_no_more_of_a_link_than_its_bound(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow(monkeypatch)
+    end = await bus.worker()
+    uplink = end.control._uplink
+    sent = uplink.link
+    assert sent is not None
+    for _ in range(100):
+        if uplink.is_up:
+            end.control.tell("book", os.urandom(64 * KIB))
+            assert sent._out_bytes <= link.HIGH_WATER_BYTES
+    assert not uplink.is_up
+
+
+def test_pages_are_valid_messages() -> None:
+    """A page is a list as any message of presence."""
+
+    class Told:
+        def __init__(self) -> None:
+            self.on_back: list[Callable[[], None]] = []
+            self.pages: list[bytes] = []
+
+        def tell_pages(self, subject: str, pages: Any) -> None:
+            self.pages += pages
+
+    told = Told()
+    presence = Presence(told, lambda call: None)  # type: ignore[arg-type]
+    for stream in range(1_000):
+        presence.opened(stream, ("a" * 300,), None)
+    told.on_back[0]()
+    names = [name for page in told.pages for _, name, *_ in orjson.loads(page)]
+    assert len(names) == len(set(names)) == 1_000
+    assert max(map(len, told.pages)) < 66 * KIB

@@ -1,0 +1,271 @@
+"""A node that asks is told everything in pages, however much it is."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from fastsse.backbone.redis import appending, neighbours, open_redis
+from fastsse.backbone.redis import roster as roster_module
+from fastsse.backbone.redis.groups import Batch
+from fastsse.backbone.redis.keys import Keys
+from fastsse.backbone.redis.link import Address
+from fastsse.backbone.redis.members import Members
+from fastsse.backbone.redis.neighbours import RedisNeighbours
+from fastsse.backbone.redis.roster import RedisRoster
+from fastsse.config import Config
+from fastsse.desks import roster as own_roster
+from fastsse.desks.control import Broadcast, MemoryStore
+from fastsse.desks.nodes import Subscriber
+from fastsse.desks.roster import OwnRoster
+from fastsse.desks.shares import SharesDesk, Use, _packed
+from fastsse.errors import FastsseError, Refused
+from fastsse.events import Event
+from tests.bus.test_paging import held_bytes
+from tests.redis.onelog import until
+from tests.redis.server import RedisServer
+
+MIB = 1024 * 1024
+
+
+class Store(MemoryStore):
+    """A desk's store at a node with neighbours."""
+
+    def __init__(self, nodes: RedisNeighbours) -> None:
+        super().__init__()
+        self._nodes = nodes
+
+    @property
+    def neighbours(self) -> RedisNeighbours:
+        return self._nodes
+
+
+class Node:
+    """What one node tells others, with nothing else of it."""
+
+    def __init__(self, url: str) -> None:
+        address, keys = Address(url, 10.0), Keys("pages")
+        self.members = Members(address, keys, 4.0)
+        self.neighbours = RedisNeighbours(address, keys, self.members)
+        self.heard: Counter[tuple[int, str]] = Counter()
+        self.desk = SharesDesk(Broadcast(lambda message: None), Store(self.neighbours), _nothing)
+
+    @property
+    def others(self) -> dict[tuple[int, str], int]:
+        """What this node knows that others hold."""
+        held: Counter[tuple[int, str]] = Counter()
+        for holder, accounts in self.desk._streams.items():
+            if isinstance(holder, bytes):
+                held.update(accounts)
+        return dict(held)
+
+    def use(self, accounts: range, streams: int) -> None:
+        for start in range(0, len(accounts), 1_000):
+            some = accounts[start : start + 1_000]
+            self.desk.told(0, _packed(Use(1, _account(n), streams=streams) for n in some))
+
+
+def _account(n: int) -> str:
+    return f"={n:0100d}"
+
+
+def _nothing(events: Any, done: Callable[[bool], None]) -> None:
+    done(True)
+
+
+@asynccontextmanager
+async def node_at(url: str) -> AsyncIterator[Node]:
+    node = Node(url)
+    tasks = [asyncio.create_task(part.run()) for part in (node.members, node.neighbours)]
+    try:
+        yield node
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queues that hold less than what is told as a whole."""
+    monkeypatch.setattr(neighbours, "QUEUE_BYTES", 1 * MIB)
+    monkeypatch.setattr(neighbours, "HIGH_WATER_BYTES", MIB // 4)
+
+
+async def test_a_node_that_comes_later_learns_of_any_number_of_accounts(
+    redis: RedisServer, narrow: None
+) -> None:
+    """More than the queue holds, while some are used and others end."""
+    async with node_at(redis.url) as one:
+        one.use(range(20_000), 2)
+        async with node_at(redis.url) as other:
+            await until(lambda: len(other.others) > 1_000)
+            one.use(range(1_000), -2)
+            one.use(range(19_000, 20_000), -1)
+            one.use(range(20_000, 21_000), 1)
+            right = {(1, _account(n)): 2 for n in range(1_000, 19_000)}
+            right |= {(1, _account(n)): 1 for n in range(19_000, 21_000)}
+            await until(lambda: other.others == right)
+
+
+async def test_a_node_that_confirms_nothing_is_told_everything_too(
+    redis: RedisServer, narrow: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of an earlier version knows no confirmation."""
+    monkeypatch.setattr(neighbours, "CONFIRM_S", 0.01)
+    async with node_at(redis.url) as one:
+        one.use(range(15_000), 1)
+        monkeypatch.setattr(one.neighbours, "_confirm", _Once(one.neighbours._confirm))
+        async with node_at(redis.url) as old:
+            await until(lambda: len(old.others) == 15_000)
+
+
+class _Once:
+    """Confirms only what the sender itself takes as confirmed."""
+
+    def __init__(self, confirm: Callable[[bytes], None]) -> None:
+        self._confirm = confirm
+
+    def __call__(self, node: bytes) -> None:
+        import sys
+
+        if sys._getframe(1).f_code.co_name == "_confirm_late":
+            self._confirm(node)
+
+
+async def test_a_node_that_is_gone_holds_up_no_other(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asked for everything, and takes none of it."""
+    monkeypatch.setattr(neighbours, "CONFIRM_S", 60.0)
+    async with node_at(redis.url) as one:
+        one.use(range(20_000), 1)
+        await until(lambda: one.neighbours._is_linked)
+        one.neighbours._tell_whole(b"0123456789ab")
+        async with node_at(redis.url) as other:
+            await until(lambda: len(other.others) == 20_000)
+
+
+@pytest.mark.parametrize("topics", [1, 100])
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_a_batch_counts_what_it_holds(topics: int, size: int) -> None:
+    """Topics and an own id too: they are as long as data may be."""
+    batches: list[Batch] = []
+
+    def fill() -> None:
+        for n in range(200):
+            names = tuple(f"{n}/{t}/" + "t" * size for t in range(topics))
+            event = Event(names, b"x" * size, id=f"{n}" + "i" * min(size, 200))
+            batches.append(Batch([event], lambda outcome: None))
+
+    held = held_bytes(fill)
+    counted = sum(batch.size_bytes for batch in batches)
+    assert 0.3 < held / counted < 1.3
+
+
+def subscriber(n: int, size: int) -> Subscriber:
+    return Subscriber(f"urn:uuid:{n}", (f"{n}" + "t" * size,), {"a": "p" * size, "n": n})
+
+
+@pytest.mark.parametrize("size", [1, 5_000])
+async def test_announcements_that_wait_are_bounded_in_bytes(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Nothing is published: what is listed stays right, the oldest changes are not announced."""
+    monkeypatch.setattr(own_roster, "UNANNOUNCED_MAX_BYTES", MIB)
+    roster = OwnRoster(lambda events, done: None)
+
+    def fill() -> None:
+        for n in range(8 * MIB // (size * 3 + 512)):
+            one = subscriber(n, size)
+            roster.note([(one, True)])
+            roster.note([(one, False)])
+
+    assert held_bytes(fill) < 3 * MIB
+    assert roster._unannounced_bytes <= MIB
+
+
+async def test_what_is_published_of_subscriptions_is_published_again_when_it_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(own_roster, "_AGAIN_S", 0.01)
+    answers = iter([False, False])
+    published: list[str] = []
+
+    def publish(events: Any, done: Callable[[bool], None]) -> None:
+        is_taken = next(answers, True)
+        if is_taken:
+            published.extend(event.topics[0].rpartition("%3A")[2] for event in events)
+        done(is_taken)
+
+    roster = OwnRoster(publish)
+    for n in range(1_200):
+        roster.note([(subscriber(n, 1), True)])
+    await until(lambda: len(published) == 1_200)
+    assert published == [str(n) for n in range(1_200)]
+
+
+async def test_a_roster_of_more_streams_than_its_queue_holds_is_written(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who are there when a node begins are not what may wait too long."""
+    monkeypatch.setattr(roster_module, "QUEUE_MAX_BYTES", MIB // 4)
+    address, keys = Address(redis.url, 10.0), Keys("roster")
+    members = Members(address, keys, 4.0)
+    roster = RedisRoster(address, keys, members, lambda events, done: done(range(len(events))))
+    there = {n: subscriber(n, 100) for n in range(3_000)}
+    roster.begin(lambda: _values(there))
+    tasks = [asyncio.create_task(part.run()) for part in (members, roster)]
+    try:
+        await until(lambda: roster.writes)
+        for n in range(3_000, 3_010):
+            there[n] = subscriber(n, 100)
+            roster.note([(there[n], True)])
+        held = keys.held(members.name)
+        await until(lambda: bool(redis.client.hlen(held) == 3_010))
+        assert members.name.endswith(b"0000")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await roster.close()
+
+
+def _values(there: dict[int, Subscriber]) -> Iterator[Subscriber]:
+    return iter(list(there.values()))
+
+
+async def test_what_waits_for_its_delivery_is_bounded_in_bytes(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis stores what is sent, but it does not come back down the log."""
+    monkeypatch.setattr(appending, "QUEUE_BYTES", MIB)
+    backbone = await open_redis(redis.url, Config(port=0, redis_timeout="60s"))
+    may_follow = asyncio.Event()
+    follow = backbone._tail.follow
+
+    async def wait_and_follow(deliver: Any, broken: Any) -> None:
+        await may_follow.wait()
+        await follow(deliver, broken)
+
+    monkeypatch.setattr(backbone._tail, "follow", wait_and_follow)
+    try:
+        backbone.tail(backbone.start, lambda entries: None, lambda why, place: None)
+        outcomes: list[Any] = []
+        count = 0
+        while not any(isinstance(outcome, Refused) for outcome in outcomes):
+            backbone.append([Event("t", "x" * 20_000)], outcomes.append)
+            count += 1
+            assert count * 20_000 < 2 * MIB
+            await until(lambda: not backbone._appender._queue)
+        may_follow.set()
+        await until(lambda: len(outcomes) == count)
+        assert backbone._appender._held_bytes == 0
+        backbone.append([Event("t", "again")], outcomes.append)
+        await until(lambda: len(outcomes) == count + 1)
+        assert not isinstance(outcomes[-1], FastsseError)
+    finally:
+        await backbone.close()
