@@ -224,6 +224,12 @@ class AccessLog:
                 bytes=sent_bytes,
             )
 
+    def replaced(self, stream: int, network: str) -> None:
+        """A ticket was opened again, which ended the stream that it had. `stream` is the newer one,
+        `network` its client's address prefix."""
+        if self._may_write("replaced"):
+            self._log.info("A ticket's older stream was ended.", stream=stream, network=network)
+
     def published(self, client: str, events: int, sent_bytes: int, status: int) -> None:
         """A publish was answered."""
         if self.logs_publishes and self._may_write("published"):

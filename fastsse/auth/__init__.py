@@ -11,7 +11,7 @@ What the routes call, all on the loop thread:
 - `Rights.check_publish(topics)` raises `Forbidden` (403), `Rights.covers_subscribe(topics)` tells
   whether private events of these topics may be read, `Rights.claims` is what `Sender.attach` takes.
 - `POST /tickets`: `guard.subscriber(…)`, then `guard.tickets.issue(rights, done)`: `done` gets the
-  ticket (str) or `Refused`. It is spent as `?ticket=…`, which `guard.subscriber` understands (it
+  ticket (str) or `Refused`. It is opened as `?ticket=…`, which `guard.subscriber` understands (it
   raises Pending then).
 - `POST /renew`: `guard.subscriber(…)`, then `renewal.Renewals(reach, hub.streams).renew(stream_id,
   rights, done)`, which finds the stream in whatever worker it is: `done` gets True, False when

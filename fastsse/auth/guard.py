@@ -14,7 +14,7 @@ from fastsse.auth.revocations import SUBJECT as REVOCATIONS
 from fastsse.auth.revocations import RevocationDesk, Revocations
 from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.auth.tickets import SUBJECT as TICKETS
-from fastsse.auth.tickets import TicketDesk, Tickets
+from fastsse.auth.tickets import Opened, TicketDesk, Tickets
 from fastsse.auth.verifier import KeyRing, Side, Verifier
 from fastsse.config import ConfigError, Problem
 from fastsse.config.kinds import MASK
@@ -31,7 +31,7 @@ Answered = Callable[[Rights | FastsseError | None], None]
 
 
 class Pending(FastsseError):
-    """Who asks can't be told yet: a ticket must be spent, keys or revocations fetched.
+    """Who asks can't be told yet: a ticket must be opened, keys or revocations fetched.
 
     Nothing was begun. `wait(done)` begins it and calls `done` once, within the call or later, on
     the loop thread: with the rights (None for a subscriber where there are none), or an error:
@@ -41,6 +41,8 @@ class Pending(FastsseError):
     def __init__(self, wait: Callable[[Answered], None]) -> None:
         super().__init__("pending")
         self.wait: Final = wait
+        #: The ticket that was opened, before `done` is called with its rights.
+        self.opened: Opened | None = None
 
 
 class Shown(NamedTuple):
@@ -87,8 +89,10 @@ class Guard:
         pairs: Sequence[tuple[str, str]],
         *,
         mercure: bool = False,
+        network: str = "",
     ) -> Rights:
         """The rights of who wants to read; ANONYMOUS without a token, where that is allowed.
+        `network` is the client's address prefix, for tickets.
 
         Raises Unauthorised, or Pending. O(1) for a token that was verified lately.
         """
@@ -98,7 +102,7 @@ class Guard:
                 raise Unauthorised("Subscribing needs a token: Authorization: Bearer <token>.")
             return ANONYMOUS
         if shown.source == "ticket":
-            raise Pending(partial(self._redeem, shown.text))
+            raise self._open(shown.text, headers, network)
         return self._rights(shown, "subscribe")
 
     def publisher(
@@ -189,23 +193,32 @@ class Guard:
 
         fetch(fetched)
 
-    def _redeem(self, ticket: bytes, done: Answered) -> None:
-        def redeemed(outcome: Rights | FastsseError) -> None:
-            if isinstance(outcome, Rights) and self.revocations.covers(outcome):
-                outcome = Unauthorised("The token was revoked.")
-            done(outcome)
+    def _open(self, ticket: bytes, headers: Mapping[bytes, bytes], network: str) -> Pending:
+        """What opens a ticket; revocations must be known first."""
 
-        if self.revocations.known:
-            self.tickets.redeem(ticket, redeemed)
-            return
+        def wait(done: Answered) -> None:
+            def opened(outcome: Opened | FastsseError) -> None:
+                if isinstance(outcome, FastsseError):
+                    done(outcome)
+                elif self.revocations.covers(outcome.rights):
+                    done(Unauthorised("The token was revoked."))
+                else:
+                    pending.opened = outcome
+                    done(outcome.rights)
 
-        def learned(error: FastsseError | None) -> None:
-            if error is not None:
-                done(error)
+            def learned(error: FastsseError | None) -> None:
+                if error is not None:
+                    done(error)
+                else:
+                    self.tickets.open(ticket, headers, network, opened)
+
+            if self.revocations.known:
+                learned(None)
             else:
-                self.tickets.redeem(ticket, redeemed)
+                self.revocations.learn(learned)
 
-        self.revocations.learn(learned)
+        pending = Pending(wait)
+        return pending
 
 
 def make_guard(

@@ -1,43 +1,59 @@
 """Tickets: what a page puts into an EventSource's URL, where a token would end up in logs.
 
-A ticket is a random text that stands for a token's rights, once, within seconds. It is issued to
-whoever shows the token in a header. The node's desk knows tickets by their hash and gives the
-rights out a single time, whichever worker asks.
+A ticket is a random text that stands for a token's rights. It is issued to a client that shows the
+token in a header, and has to be opened within seconds. An EventSource returns with the same URL, so
+the ticket stays valid until its token's end, but only for the client that opened it first:
+
+    the first open     gets a cookie that belongs to the ticket
+    a later one        shows that cookie, from any address; or, where no cookie is kept, has the
+                       same User-Agent, Origin and address prefix as the first
+
+A ticket has one live stream: the newest. The node's desk, or the store that nodes share, knows
+tickets and cookies by their hashes.
 """
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
+
+import orjson
 
 from fastsse.auth.rights import Rights
+from fastsse.auth.ticketstore import KeptVault
 from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.errors import FastsseError, Refused, Unauthorised
 
-__all__ = ["SUBJECT", "TicketDesk", "Tickets"]
+__all__ = ["SUBJECT", "Opened", "TicketDesk", "Tickets"]
 
 SUBJECT: Final = "tickets"
 # 192 bits.
 _TICKET_BYTES: Final = 24
 _TICKET_CHARS: Final = 32
-# About 1 KiB each; and rights that are larger than this get none.
-TICKETS_MAX: Final = 100_000
 _RIGHTS_MAX_BYTES: Final = 64 * 1024
-TICKETS_MAX_BYTES: Final = 128 * 1024 * 1024
 _HASH_BYTES: Final = 16
-_ISSUE: Final = b"i"
-_REDEEM: Final = b"r"
-_DONE: Final = b"+"
-_NOT_DONE: Final = b"-"
+_NO_HASH: Final = bytes(_HASH_BYTES)
+#: How long an opened ticket stays valid whose token never ends.
+UNENDING_S: Final = 24 * 3600.0
+# Cookies of one browser at a time: with more tickets than these, some come back without one.
+_COOKIES: Final = 16
+
+_ISSUE, _OPEN, _LIVE = b"i", b"o", b"l"
+_DONE, _FIRST, _AGAIN, _NOT_DONE = b"+", b"1", b"2", b"-"
+# Before a ticket's hash, for what is kept of it: rights; whose it is, and rights; its stream.
+_ISSUED, _BOUND, _STREAM = b"i", b"b", b"s"
 
 
 class TicketDesk:
-    """Keeps a node's tickets in memory: none outlives a restart; or in the vault that nodes share,
-    where one can be spent at any of them. Made by `control.Desks`.
+    """Keeps a node's tickets: in the node's store, or in the vault that nodes share, where one can
+    be opened at any of them. Made by `control.Desks`.
 
-    `now_s` is a clock that only goes on. Questions are `i` hash lifetime-in-ms(8 bytes) rights, and
-    `r` hash.
+    `now_s` is unix seconds. Questions are
+
+        i hash lifetime-in-ms(8 bytes) rights     + or -
+        o hash cookie print new-cookie            1 (the first open) or 2, and rights; or -
+        l hash lifetime-in-ms(8 bytes) stream     + and the stream before, or -
     """
 
     def __init__(
@@ -45,27 +61,25 @@ class TicketDesk:
         broadcast: Broadcast,
         store: Store,
         publish: Publish,
-        now_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         self._now_s = now_s
-        self._vault = store.vault
-        self._tickets: dict[bytes, tuple[float, bytes]] = {}  # In the order of their ends.
-        self._bytes = 0
+        self._vault = KeptVault(store, now_s) if store.vault is None else store.vault
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Issues or redeems. O(1), beside those that ended."""
-        self._forget_ended()
-        name = message[1 : 1 + _HASH_BYTES]
-        if message[:1] == _REDEEM:
-            self._hand_out(name, answer)
-            return
-        lifetime_ms = int.from_bytes(message[1 + _HASH_BYTES : 9 + _HASH_BYTES])
-        rights = message[9 + _HASH_BYTES :]
-        if self._vault is None:
-            answer(self._issue(name, lifetime_ms / 1000, rights))
-        else:
+        """Issues, opens, or notes a stream."""
+        kind, rest = message[:1], message[1:]
+        name, rest = rest[:_HASH_BYTES], rest[_HASH_BYTES:]
+        if kind == _ISSUE:
             said = {True: _DONE, False: _NOT_DONE}
-            self._vault.put(name, rights, lifetime_ms, lambda kept: answer(said[kept]))
+            life_ms, rights = int.from_bytes(rest[:8]), rest[8:]
+            self._vault.put(_ISSUED + name, rights, life_ms, lambda kept: answer(said[kept]))
+        elif kind == _OPEN and len(rest) == 3 * _HASH_BYTES:
+            self._open(name, rest[: 2 * _HASH_BYTES], rest[2 * _HASH_BYTES :], answer)
+        elif kind == _LIVE:
+            self._note_stream(name, int.from_bytes(rest[:8]), rest[8:], answer)
+        else:
+            answer(_NOT_DONE)
 
     def told(self, worker: int, message: bytes) -> None:
         """Nothing is told."""
@@ -73,41 +87,68 @@ class TicketDesk:
     def left(self, worker: int) -> None:
         """Tickets are not a worker's."""
 
-    def _hand_out(self, name: bytes, answer: Callable[[bytes], None]) -> None:
-        if self._vault is None:
-            answer(self._redeem(name))
-            return
+    def _open(
+        self, name: bytes, proof: bytes, cookie: bytes, answer: Callable[[bytes], None]
+    ) -> None:
+        """Opens for the client that was first, or makes this one the first. Of several at once the
+        vault takes one; the others are judged by what it bound."""
 
-        def taken(rights: bytes | None) -> None:
-            answer(_NOT_DONE if rights is None else _DONE + rights)
+        def judge(bound: bytes | None) -> None:
+            answer(_NOT_DONE if bound is None else _judged(bound, proof))
 
-        self._vault.take(name, taken)
+        def looked(bound: bytes | None) -> None:
+            if bound is not None:
+                judge(bound)
+            else:
+                self._vault.get(_ISSUED + name, issued)
 
-    def _issue(self, name: bytes, lifetime_s: float, rights: bytes) -> bytes:
-        too_many = len(self._tickets) >= TICKETS_MAX
-        if too_many or self._bytes + len(rights) > TICKETS_MAX_BYTES:
-            return _NOT_DONE
-        self._tickets[name] = (self._now_s() + lifetime_s, rights)
-        self._bytes += len(rights)
-        return _DONE
-
-    def _redeem(self, name: bytes) -> bytes:
-        found = self._tickets.pop(name, None)
-        if found is None:
-            return _NOT_DONE
-        until_s, rights = found
-        self._bytes -= len(rights)
-        return _DONE + rights if self._now_s() < until_s else _NOT_DONE
-
-    def _forget_ended(self) -> None:
-        now_s = self._now_s()
-        while self._tickets:
-            name = next(iter(self._tickets))
-            until_s, rights = self._tickets[name]
-            if until_s > now_s:
+        def issued(rights: bytes | None) -> None:
+            if rights is None:
+                answer(_NOT_DONE)
                 return
-            del self._tickets[name]
-            self._bytes -= len(rights)
+
+            def put(is_first: bool) -> None:
+                if is_first:
+                    answer(_FIRST + rights)
+                else:
+                    self._vault.get(_BOUND + name, judge)
+
+            bound = cookie + proof[_HASH_BYTES:] + rights
+            self._vault.put(_BOUND + name, bound, self._life_ms(rights), put)
+
+        self._vault.get(_BOUND + name, looked)
+
+    def _life_ms(self, rights: bytes) -> int:
+        ends_s = orjson.loads(rights)["expires_s"]
+        life_s = UNENDING_S if ends_s is None else ends_s - self._now_s()
+        return max(1, round(life_s * 1000))
+
+    def _note_stream(
+        self, name: bytes, life_ms: int, stream: bytes, answer: Callable[[bytes], None]
+    ) -> None:
+        def exchanged(before: bytes | None) -> None:
+            answer(_NOT_DONE if before is None else _DONE + before)
+
+        self._vault.exchange(_STREAM + name, stream, life_ms, exchanged)
+
+
+def _judged(bound: bytes, proof: bytes) -> bytes:
+    """The answer to a client that returns: by the cookie, else by its print."""
+    cookie, mark = bound[:_HASH_BYTES], bound[_HASH_BYTES : 2 * _HASH_BYTES]
+    shown, seen = proof[:_HASH_BYTES], proof[_HASH_BYTES:]
+    same = secrets.compare_digest
+    if not (same(shown, cookie) or same(seen, mark)):
+        return _NOT_DONE
+    return _AGAIN + bound[2 * _HASH_BYTES :]
+
+
+class Opened(NamedTuple):
+    """A ticket that was opened: its rights, its hash, and the `Set-Cookie` value for a first
+    open (without attributes that depend on the request), None for a later one."""
+
+    rights: Rights
+    name: bytes
+    cookie: bytes | None
 
 
 class Tickets:
@@ -115,7 +156,7 @@ class Tickets:
 
     Arguments:
         control: the worker's.
-        lifetime_s: how long a ticket may be spent.
+        lifetime_s: how long a ticket waits for its first open.
         now_s: unix seconds, for rights that end meanwhile.
     """
 
@@ -127,8 +168,8 @@ class Tickets:
         self.lifetime_s: Final = lifetime_s
 
     def issue(self, rights: Rights, done: Callable[[str | FastsseError], None]) -> None:
-        """Gives `done` a ticket for these rights, or Refused when there are too many or the
-        desk can't be reached."""
+        """Gives `done` a ticket for these rights, or Refused when the desk can't keep it or can't
+        be reached."""
         packed = rights.pack()
         if len(packed) > _RIGHTS_MAX_BYTES:
             done(Refused("tickets", 1))
@@ -142,29 +183,87 @@ class Tickets:
         message = b"".join((_ISSUE, _hash(ticket.encode()), lifetime_ms, packed))
         self._control.ask(SUBJECT, message, answered)
 
-    def redeem(self, ticket: bytes, done: Callable[[Rights | FastsseError], None]) -> None:
-        """Gives `done` the rights of a ticket, which is spent then, or Unauthorised; Refused when
-        the desk can't be reached."""
+    def open(
+        self,
+        ticket: bytes,
+        headers: Mapping[bytes, bytes],
+        network: str,
+        done: Callable[[Opened | FastsseError], None],
+    ) -> None:
+        """Gives `done` what a ticket opens for this client, or Unauthorised; Refused when the desk
+        can't be reached.
+
+        Arguments:
+            headers: the request's: User-Agent, Origin and Cookie count.
+            network: the client's address prefix.
+        """
         if len(ticket) != _TICKET_CHARS:
             done(_not_valid())
             return
+        name = _hash(ticket)
+        cookie = secrets.token_urlsafe(_TICKET_BYTES).encode()
 
         def answered(answer: bytes | FastsseError) -> None:
             if isinstance(answer, FastsseError):
                 done(Refused("tickets", 1))
-            elif answer[:1] != _DONE:
+            elif answer[:1] not in (_FIRST, _AGAIN):
                 done(_not_valid())
             else:
                 rights = Rights.unpack(answer[1:])
-                ended = rights.expires_s is not None and rights.expires_s <= self._now_s()
-                done(_not_valid() if ended else rights)
+                is_first = answer[:1] == _FIRST
+                done(self._opened(rights, name, cookie if is_first else None))
 
-        self._control.ask(SUBJECT, _REDEEM + _hash(ticket), answered)
+        proof = _shown_cookie(headers, name) + _print_of(headers, network)
+        self._control.ask(SUBJECT, b"".join((_OPEN, name, proof, _hash(cookie))), answered)
+
+    def _opened(self, rights: Rights, name: bytes, cookie: bytes | None) -> Opened | FastsseError:
+        left_s = self._left_s(rights)
+        if left_s <= 0:
+            return _not_valid()
+        if cookie is not None:
+            named = b"%b=%b; Max-Age=%d" % (_cookie_name(name), cookie, max(1, round(left_s)))
+            return Opened(rights, name, named)
+        return Opened(rights, name, None)
+
+    def note_stream(
+        self, opened: Opened, stream_id: bytes, before: Callable[[bytes], None]
+    ) -> None:
+        """Notes the stream that a ticket has now; `before` gets the one that it had, if any."""
+
+        def answered(answer: bytes | FastsseError) -> None:
+            if not isinstance(answer, FastsseError) and answer[:1] == _DONE:
+                before(answer[1:])
+
+        life_ms = max(1, round(self._left_s(opened.rights) * 1000)).to_bytes(8)
+        self._control.ask(SUBJECT, b"".join((_LIVE, opened.name, life_ms, stream_id)), answered)
+
+    def _left_s(self, rights: Rights) -> float:
+        return UNENDING_S if rights.expires_s is None else rights.expires_s - self._now_s()
 
 
 def _not_valid() -> Unauthorised:
-    return Unauthorised("The ticket was spent, has ended, or is none.")
+    return Unauthorised("The ticket is another client's, has ended, or is none.")
 
 
-def _hash(ticket: bytes) -> bytes:
-    return blake2b(ticket, digest_size=_HASH_BYTES).digest()
+def _cookie_name(name: bytes) -> bytes:
+    return b"fastsse-ticket-%x" % (name[0] % _COOKIES)
+
+
+def _shown_cookie(headers: Mapping[bytes, bytes], name: bytes) -> bytes:
+    """The hash of the ticket's cookie as this client shows it."""
+    wanted = _cookie_name(name)
+    for pair in headers.get(b"cookie", b"").split(b";"):
+        given, _, value = pair.strip(b" \t").partition(b"=")
+        if given == wanted and value:
+            return _hash(value)
+    return _NO_HASH
+
+
+def _print_of(headers: Mapping[bytes, bytes], network: str) -> bytes:
+    """What a client without cookies is known by; no part can pass for another."""
+    parts = (headers.get(b"user-agent", b""), headers.get(b"origin", b""), network.encode())
+    return _hash(b"".join(b"%d:%b" % (len(part), part) for part in parts))
+
+
+def _hash(text: bytes) -> bytes:
+    return blake2b(text, digest_size=_HASH_BYTES).digest()

@@ -151,7 +151,10 @@ class RightsOptions(OptionGroup):
         most="1h",
     )
     ticket_lifetime: Seconds = duration(
-        "30s", "How long a ticket of POST /tickets may be spent.", least="1s", most="10m"
+        "30s",
+        "How long a ticket of POST /tickets waits for its first open.",
+        least="1s",
+        most="10m",
     )
 
     @property

@@ -1,6 +1,6 @@
 """What desks of several nodes have together, where a store is shared by them; Redis has it all.
 
-A `Vault` hands out what is there once. `Neighbours` carry messages to the same desk of the other
+A `Vault` keeps values by key for a time. `Neighbours` carry messages to the same desk of the other
 nodes. A `Roster` knows who is at all nodes, and outlives each of them.
 """
 
@@ -17,13 +17,20 @@ Answer = Callable[[bytes | FastsseError], None]
 
 
 class Vault(Protocol):
-    """What is handed out once, whichever of the nodes that share it is asked."""
+    """Values by key, the same whichever of the nodes that share it is asked."""
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
-        """Keeps a value for a time; says whether it does."""
+        """Keeps a value for a time, unless there is one; says whether it does. Of several at once
+        one is kept."""
 
-    def take(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
-        """Gives a value out, which is gone then; None when it is not there."""
+    def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+        """The value; None when it is not there."""
+
+    def exchange(
+        self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
+    ) -> None:
+        """Keeps a value for a time in the place of another, and gives that; None when there was
+        none. Of several at once each gets another's."""
 
 
 class Neighbours(Protocol):

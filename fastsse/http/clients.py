@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["UNIX", "Clients", "account_name", "host_of"]
+__all__ = ["UNIX", "Clients", "account_name", "host_of", "network_of"]
 
 #: How a peer that came by a Unix socket is called.
 UNIX: Final = "unix"
@@ -90,6 +90,13 @@ def account_name(host: str) -> str:
     if ":" not in host:
         return host
     return str(ipaddress.ip_network((host, 64), strict=False))
+
+
+def network_of(host: str) -> str:
+    """The prefix by which a client is known again: a /24 of IPv4, a /64 of IPv6."""
+    if ":" in host:
+        return account_name(host)
+    return f"{host.rpartition('.')[0]}.0/24" if "." in host else host
 
 
 def _hop(text: bytes) -> str | None:

@@ -10,6 +10,7 @@ from fastsse.errors import FastsseError
 from fastsse.http.access import Then
 from fastsse.http.request import Request
 from fastsse.http.routes import Exchange
+from fastsse.http.ticketed import Ticketed
 
 __all__ = ["Guarded"]
 
@@ -23,23 +24,37 @@ class Guarded:
 
     Arguments:
         guard: reads them.
+        ticketed: what a ticket's stream is bound to.
         mercure: whether requests come by Mercure's path, where clients are promised more limits.
     """
 
-    def __init__(self, guard: Guard, *, mercure: bool) -> None:
+    def __init__(self, guard: Guard, ticketed: Ticketed, *, mercure: bool) -> None:
         self._guard = guard
+        self._ticketed = ticketed
         self._mercure = mercure
 
     def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
         """Whoever has a token that is right, or none where that is allowed."""
-        guard = self._guard
         try:
-            rights = guard.subscriber(request.headers, request.target.pairs, mercure=self._mercure)
+            rights = self._guard.subscriber(
+                request.headers,
+                request.target.pairs,
+                mercure=self._mercure,
+                network=self._ticketed.network(request),
+            )
         except Pending as pending:
             if exchange.may_wait:
-                pending.wait(_answered(exchange, then))
+                self._wait(pending, request, exchange, then)
             return
         then(rights)
+
+    def _wait(self, pending: Pending, request: Request, exchange: Exchange, then: Then) -> None:
+        def allowed(rights: Rights | None) -> None:
+            if pending.opened is not None:
+                request.terms = self._ticketed.terms(pending.opened, request)
+            then(rights)
+
+        pending.wait(_answered(exchange, allowed))
 
     def admit_publisher(self, request: Request) -> None:
         """Raises Unauthorised; what must be fetched first is asked for with the body here.

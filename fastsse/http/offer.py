@@ -26,6 +26,7 @@ from fastsse.http.publish import Intake, Publish
 from fastsse.http.quotas import Quotas
 from fastsse.http.routes import BELOW, Paths, Route
 from fastsse.http.subscribe import Subscribe
+from fastsse.http.ticketed import Ticketed
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
 from fastsse.positions import uuid_of_position
@@ -59,6 +60,7 @@ class Offer:
     ) -> None:
         self._config = config
         self._hub = hub
+        self._clients = clients
         self._allowances = Allowances(clients, quotas)
         self._quotas = quotas
         self._log = log
@@ -147,7 +149,13 @@ class Offer:
     def _accesses(self, cors: Cors) -> tuple[Access, Access]:
         """Who may use the interface of our own, and Mercure's."""
         if self._guard is not None:
-            return Guarded(self._guard, mercure=False), Guarded(self._guard, mercure=True)
+            assert self._reach is not None
+            streams, log = self._hub.streams, self._log
+            ticketed = Ticketed(self._guard.tickets, self._reach, streams, self._clients, log)
+            ours, mercure = (
+                Guarded(self._guard, ticketed, mercure=is_mercure) for is_mercure in (False, True)
+            )
+            return ours, mercure
         secret = self._config.publish_token
         access = Open(None if secret is None else secret.get_secret_value(), cors)
         return access, access

@@ -298,6 +298,8 @@ class Connection(asyncio.Protocol):
         if request is not None:
             if site.cors.active:
                 lines = site.cors.lines(request.headers)
+            if request.terms is not None:
+                lines += request.terms.lines
             if self._persists and not request.chunked:
                 lines += b"Connection: keep-alive\r\n"
             if request.method == b"HEAD":

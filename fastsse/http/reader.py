@@ -42,6 +42,7 @@ _KEPT_HEADERS: Final = (
     b"Referer",
     b"Sec-Fetch-Mode",
     b"Transfer-Encoding",
+    b"User-Agent",
     b"X-Forwarded-For",
 )
 # Those that may stand several times, as one list (RFC 9110 §5.2). Credentials that stand twice
@@ -65,7 +66,6 @@ _IGNORED_HEADERS: Final = (
     b"Pragma",
     b"Sec-Fetch-Dest",
     b"Sec-Fetch-Site",
-    b"User-Agent",
 )
 # Both common spellings, so that most names need no lower(). Empty for what is ignored.
 _KNOWN: Final = {

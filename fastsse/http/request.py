@@ -132,6 +132,7 @@ class Request:
         "rights",
         "route",
         "target",
+        "terms",
     )
 
     def __init__(
@@ -154,6 +155,8 @@ class Request:
         self.memory = memory
         #: Its path as the route table has it, once it was looked for there.
         self.route = "other"
+        #: `ticketed.Terms` of a request whose ticket was opened.
+        self.terms: Any = None
         #: What its sender may publish, once that was asked; `pending` while it must be fetched.
         self.rights: Rights | None = None
         self.pending: Any = None

@@ -115,13 +115,15 @@ class Site:
     ) -> Opening:
         """The stream that a request asks for. `peer` names the other side for the log."""
         lines = self.cors.lines(request.headers) if self.cors.active else b""
-        owner = None
+        owner, on_open = None, None
+        if request.terms is not None:
+            lines, on_open = lines + request.terms.lines, request.terms.opened
         if self.clients.active:
             peer = self.client(request)
         if self.quotas.active:
             subject = None if rights is None else rights.subject
             owner = self.quotas.owner(self.client(request), subject)
-        return Opening(subscription, rights, pings, request.chunked, lines, peer, owner)
+        return Opening(subscription, rights, pings, request.chunked, lines, peer, owner, on_open)
 
     def count_upload(self, upload: Upload | None) -> None:
         """Notes how much of a body is here. Raises Problem (503) when all hold too much."""

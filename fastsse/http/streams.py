@@ -79,7 +79,8 @@ class Opening(NamedTuple):
 
     `rights` are the token's, None where there are none; `pings` says that it wants visible pings;
     `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
-    `client` is for the log; `owner` None where nothing is limited.
+    `client` is for the log; `owner` None where nothing is limited; `opened` is called with the
+    stream's handle.
     """
 
     subscription: Subscription
@@ -89,6 +90,7 @@ class Opening(NamedTuple):
     lines: bytes
     client: str
     owner: Owner | None = None
+    opened: Callable[[int], None] | None = None
 
 
 class Streams:
@@ -160,7 +162,7 @@ class Streams:
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._streams.has_room():
             raise TurnedAway("full")
-        subscription, rights, pings, chunked, lines, _, owner = opening
+        subscription, rights, pings, chunked, lines, _, owner, _ = opening
         if owner is not None:
             replays = subscription.cursor.kind != "head"
             if not self._quotas.may_open(owner, replays=replays):
@@ -190,6 +192,8 @@ class Streams:
         if self._presence is not None:
             payload = None if rights is None else rights.payload
             self._presence.opened(stream, subscription.selectors, payload)
+        if opening.opened is not None:
+            opening.opened(stream)
         self._access.opened(stream, opening.client, subscription.selectors)
         if subscription.dialect.notes:
             self.doubtful += 1

@@ -52,8 +52,19 @@ def got(begin: Callable[..., None], *arguments: Any) -> Any:
     return outcome
 
 
-def spend(guard: Guard, ticket: str) -> Rights | FastsseError | None:
+def spend(
+    guard: Guard, ticket: str, headers: dict[bytes, bytes] | None = None, network: str = "n"
+) -> Rights | FastsseError | None:
+    """What a client gets for a ticket."""
+    return opened(guard, ticket, headers, network)[0]
+
+
+def opened(
+    guard: Guard, ticket: str, headers: dict[bytes, bytes] | None = None, network: str = "n"
+) -> tuple[Rights | FastsseError | None, bytes | None]:
+    """The same, and the cookie that it is given, as a client sends it."""
     with pytest.raises(Pending) as caught:
-        guard.subscriber({}, [("topic", "a"), ("ticket", ticket)])
+        guard.subscriber(headers or {}, [("topic", "a"), ("ticket", ticket)], network=network)
     outcome: Rights | FastsseError | None = got(caught.value.wait)
-    return outcome
+    given = caught.value.opened
+    return outcome, given.cookie.partition(b";")[0] if given and given.cookie else None

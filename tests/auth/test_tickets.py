@@ -1,25 +1,26 @@
-"""A ticket carries rights once, to any worker."""
+"""A ticket carries rights to any worker, for the client that opened it first."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from fastsse.auth import tickets as tickets_module
+from fastsse.auth import ticketstore
 from fastsse.auth.guard import Pending, make_guard
 from fastsse.auth.revocations import Revocation
 from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.auth.tickets import Tickets
 from fastsse.config import Config
-from fastsse.desks.control import Answer, LocalControl
+from fastsse.desks.control import Answer, LocalControl, MemoryStore
 from fastsse.errors import Refused, Unauthorised
 from tests.auth.conftest import control
 from tests.auth.minting import SECRET, grants, mint
-from tests.auth.onenode import Node, bearer, got, spend
+from tests.auth.onenode import Node, bearer, got, opened, spend
 
 GOOD = mint()
 
 
-def test_a_ticket_carries_the_rights_of_its_token_once_to_any_worker() -> None:
+def test_a_ticket_carries_the_rights_of_its_token_to_any_worker() -> None:
     node = Node()
     claims = {**grants(subscribe=["b", "a"], publish=["*"], payload={"n": 1}), "sub": "me"}
     rights = node.one.subscriber(bearer(mint({**claims, "jti": "7", "iat": 9})), ())
@@ -30,7 +31,9 @@ def test_a_ticket_carries_the_rights_of_its_token_once_to_any_worker() -> None:
     assert spent.claims == rights.claims
     assert spent.publish == ()
     for guard in (node.one, node.other):
-        assert isinstance(spend(guard, ticket), Unauthorised)
+        again = spend(guard, ticket)
+        assert isinstance(again, Rights)
+        assert again.claims == rights.claims
 
 
 def test_tickets_are_long_random_and_fit_into_a_url() -> None:
@@ -47,8 +50,95 @@ def test_a_ticket_ends_after_its_lifetime() -> None:
     first, second = (got(node.one.tickets.issue, ANONYMOUS) for _ in range(2))
     node.clock.now_s += 4.9
     assert isinstance(spend(node.one, first), Rights)
-    node.clock.now_s += 0.1
+    node.clock.now_s += 0.2
     assert isinstance(spend(node.one, second), Unauthorised)
+    assert isinstance(spend(node.one, first), Rights), "what was opened stays"
+
+
+CHROME = {b"user-agent": b"Chrome", b"origin": b"https://a.example"}
+
+
+def issued(node: Node, **claims: Any) -> str:
+    raw = mint({**grants(subscribe=["a"]), **claims})
+    ticket: str = got(node.one.tickets.issue, node.one.subscriber(bearer(raw), ()))
+    return ticket
+
+
+def test_a_client_returns_with_its_cookie_from_anywhere() -> None:
+    node = Node()
+    ticket = issued(node)
+    rights, cookie = opened(node.one, ticket, CHROME)
+    assert isinstance(rights, Rights)
+    assert cookie is not None
+    moved = {b"user-agent": b"Chrome 2", b"cookie": b"a=b; " + cookie + b"; c=d"}
+    rights, second = opened(node.other, ticket, moved, "elsewhere")
+    assert isinstance(rights, Rights)
+    assert second is None, "the cookie is given once"
+
+
+@pytest.mark.parametrize(
+    ("headers", "network"),
+    [
+        ({**CHROME, b"user-agent": b"curl"}, "n"),
+        ({**CHROME, b"origin": b"https://evil.example"}, "n"),
+        ({b"user-agent": b"Chrome"}, "n"),
+        (CHROME, "elsewhere"),
+        ({b"user-agent": b"Chromehttps://a.example"}, "n"),
+        ({b"cookie": b"fastsse-ticket-0=x; fastsse-ticket-1=x; fastsse-ticket-2="}, "n"),
+    ],
+)
+def test_another_client_is_refused_and_the_first_stays(
+    headers: dict[bytes, bytes], network: str
+) -> None:
+    node = Node()
+    ticket = issued(node)
+    assert isinstance(spend(node.one, ticket, CHROME), Rights)
+    assert isinstance(spend(node.other, ticket, headers, network), Unauthorised)
+    assert isinstance(spend(node.other, ticket, CHROME), Rights)
+
+
+def test_a_cookie_of_another_ticket_opens_nothing() -> None:
+    node = Node()
+    one, other = issued(node), issued(node)
+    _, cookie = opened(node.one, one, CHROME)
+    assert cookie is not None
+    assert isinstance(spend(node.one, other, {b"user-agent": b"curl"}), Rights)
+    value = cookie.partition(b"=")[2]
+    every = b"; ".join(b"fastsse-ticket-%x=%b" % (slot, value) for slot in range(16))
+    assert isinstance(spend(node.one, other, {b"cookie": every}, "x"), Unauthorised)
+
+
+def test_an_opened_ticket_ends_at_its_tokens_exp_and_not_before() -> None:
+    node = Node()
+    ticket = issued(node, exp=node.clock() + 3600)
+    for _ in range(60):
+        assert isinstance(spend(node.other, ticket, CHROME), Rights)
+        node.clock.now_s += 59.9
+    node.clock.now_s += 7
+    assert isinstance(spend(node.other, ticket, CHROME), Unauthorised)
+
+
+def test_an_opened_ticket_outlives_a_restart_with_its_store() -> None:
+    store = MemoryStore()
+    ticket = issued(node := Node(store))
+    _, cookie = opened(node.one, ticket, CHROME)
+    assert cookie is not None
+    again = Node(store)
+    assert isinstance(spend(again.one, ticket, {b"cookie": cookie}, "x"), Rights)
+    assert isinstance(spend(again.one, ticket, {}, "x"), Unauthorised)
+
+
+def test_a_tickets_streams_are_told_in_a_chain() -> None:
+    node = Node()
+    ticket = issued(node)
+    before: list[bytes] = []
+    for number in range(4):
+        with pytest.raises(Pending) as caught:
+            node.one.subscriber(CHROME, [("ticket", ticket)])
+        got(caught.value.wait)
+        assert caught.value.opened is not None
+        node.other.tickets.note_stream(caught.value.opened, b"%d" % number, before.append)
+    assert before == [b"0", b"1", b"2"]
 
 
 def test_a_ticket_ends_with_its_token() -> None:
@@ -95,23 +185,35 @@ def test_asking_without_waiting_spends_nothing() -> None:
 
 def test_tickets_are_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node()
-    monkeypatch.setattr(tickets_module, "TICKETS_MAX", 3)
-    issued = [got(node.one.tickets.issue, ANONYMOUS) for _ in range(5)]
-    assert [isinstance(one, Refused) for one in issued] == [False] * 3 + [True] * 2
-    node.clock.now_s += 31
-    assert isinstance(got(node.one.tickets.issue, ANONYMOUS), str), "the ended make room"
-    monkeypatch.setattr(tickets_module, "TICKETS_MAX_BYTES", 150)
-    assert isinstance(got(node.one.tickets.issue, ANONYMOUS), Refused)
+    monkeypatch.setattr(ticketstore, "ENTRIES_MAX", 6)
+    used = issued(node)
+    unused = issued(node)
+    for _ in range(10):
+        assert isinstance(spend(node.one, used), Rights)
+        issued(node)
+    vault = node.control.desks["tickets"]._vault  # type: ignore[attr-defined]
+    assert len(vault) == 6
+    assert isinstance(spend(node.one, unused), Unauthorised), "unused longest"
+    assert isinstance(spend(node.one, used), Rights)
+    monkeypatch.setattr(ticketstore, "ENTRIES_MAX_BYTES", 600)
+    issued(node)
+    assert vault._bytes <= 600
+    node.clock.now_s += 100_000
+    got(node.one.tickets.issue, ANONYMOUS)
+    assert len(vault) == 1, "the ended make room"
+    assert len(node.store.items("tickets/")) == 1
     big = Rights(payload="x" * (64 * 1024))
     assert isinstance(got(node.one.tickets.issue, big), Refused)
 
 
-def test_the_desk_does_not_know_tickets_but_by_hash() -> None:
+def test_the_desk_does_not_know_tickets_and_cookies_but_by_hash() -> None:
     node = Node()
-    ticket = got(node.one.tickets.issue, ANONYMOUS)
-    desk = node.control.desks["tickets"]
-    assert ticket.encode() not in b"".join(desk._tickets)  # type: ignore[attr-defined]
-    assert all(len(name) == 16 for name in desk._tickets)  # type: ignore[attr-defined]
+    ticket = issued(node)
+    _, cookie = opened(node.one, ticket)
+    assert cookie is not None
+    kept = b"".join(key.encode() + value for key, value in node.store.items())
+    assert ticket.encode() not in kept
+    assert cookie.partition(b"=")[2] not in kept
 
 
 class Away:

@@ -1,6 +1,10 @@
 """Tickets, renewal, revocation and pongs, by HTTP."""
 
+import asyncio
+import contextlib
 import json
+import logging
+import time
 
 import pytest
 
@@ -23,7 +27,7 @@ async def private(server: Server, topic: str, data: str) -> None:
 # ── Tickets ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_ticket_opens_one_stream_with_its_tokens_rights(guarded: Server) -> None:
+async def test_a_ticket_opens_streams_with_its_tokens_rights(guarded: Server) -> None:
     answer = await ask(guarded, "POST", "/tickets", bearer(subscribe=["a"]))
     assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json["expires_in_s"] == 30
@@ -35,8 +39,95 @@ async def test_a_ticket_opens_one_stream_with_its_tokens_rights(guarded: Server)
         await private(guarded, "a", "for the holder")
         assert await texts(stream, 1) == ["for the holder"]
     for path in ("/events", HUB):
-        again = await ask(guarded, "GET", f"{path}?topic=a&ticket={ticket}")
-        assert again.status == 401
+        async with connected(guarded) as raw:
+            await raw.send(request("GET", f"{path}?topic=a&ticket={ticket}"))
+            assert (await raw.head())[0] == 200
+        curl = await ask(guarded, "GET", f"{path}?topic=a&ticket={ticket}", "User-Agent: curl")
+        assert curl.status == 401
+
+
+async def ticket_of(server: Server, **claims: object) -> str:
+    answer = await ask(server, "POST", "/tickets", bearer(subscribe=["a"], **claims))
+    ticket: str = answer.json["ticket"]
+    return ticket
+
+
+async def test_a_ticket_gives_its_first_client_a_cookie(guarded: Server) -> None:
+    ticket = await ticket_of(guarded, exp=int(time.time()) + 900)
+    chrome = "User-Agent: Chrome"
+    for page, secure in (("http://a.example/", False), ("https://a.example/", True)):
+        async with connected(guarded) as raw:
+            await raw.send(
+                request("GET", f"/events?topic=a&ticket={ticket}", chrome, f"Referer: {page}")
+            )
+            _, headers = await raw.head()
+        cookie, *attributes = headers["set-cookie"].split("; ")
+        assert ("Secure" in attributes) == secure
+        assert {"HttpOnly", "SameSite=Strict"} <= set(attributes)
+        (age,) = [int(one[8:]) for one in attributes if one.startswith("Max-Age=")]
+        assert 800 < age <= 900
+        async with connected(guarded) as raw:
+            again = f"/events?topic=a&ticket={ticket}"
+            await raw.send(request("GET", again, "User-Agent: other", f"Cookie: {cookie}"))
+            status, headers = await raw.head()
+            assert (status, "set-cookie" in headers) == (200, False)
+        ticket = await ticket_of(guarded, exp=int(time.time()) + 900)
+
+
+async def test_a_stolen_url_opens_nothing_from_elsewhere(start: Start) -> None:
+    server = await start(jwt_key=KEY, trusted_proxies=["127.0.0.1"])
+    ticket = await ticket_of(server)
+    path = f"/events?topic=a&ticket={ticket}"
+    chrome, home = "User-Agent: Chrome", "X-Forwarded-For: 192.0.2.7"
+    async with connected(server) as raw:
+        await raw.send(request("GET", path, chrome, home))
+        stream = await raw.stream()
+        await stream.opening()
+        for stolen in (
+            (chrome, "X-Forwarded-For: 198.51.100.7"),
+            ("User-Agent: curl", home),
+            (chrome, home, "Origin: https://evil.example"),
+            ("User-Agent: curl", home, "Cookie: fastsse-ticket-0=x; fastsse-ticket-1=x"),
+        ):
+            assert (await ask(server, "GET", path, *stolen)).status == 401
+        await private(server, "a", "still here")
+        assert await texts(stream, 1) == ["still here"]
+    async with connected(server) as raw:
+        # Another address of the same network, as after a phone's short loss of it.
+        await raw.send(request("GET", path, chrome, "X-Forwarded-For: 192.0.2.200"))
+        assert (await raw.head())[0] == 200
+
+
+async def test_a_ticket_ends_at_its_tokens_exp(guarded: Server) -> None:
+    ticket = await ticket_of(guarded, exp=int(time.time()) + 2)
+    async with connected(guarded) as raw:
+        await raw.send(request("GET", f"/events?topic=a&ticket={ticket}"))
+        await (await raw.stream()).to_end()
+    assert (await ask(guarded, "GET", f"/events?topic=a&ticket={ticket}")).status == 401
+
+
+async def test_of_many_opens_at_once_one_stream_stays(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server = await start(jwt_key=KEY, access_lines=10_000)
+    tickets = [await ticket_of(server) for _ in range(10)]
+    async with contextlib.AsyncExitStack() as stack:
+        raws = [await stack.enter_async_context(connected(server)) for _ in range(100)]
+        for index, raw in enumerate(raws):
+            await raw.send(request("GET", f"/events?topic=a&ticket={tickets[index % 10]}"))
+        for raw in raws:
+            assert (await raw.head())[0] == 200
+        await until(lambda: server.stream_count == 10)
+        await private(server, "a", "one each")
+        held: list[int] = []
+        for index, raw in enumerate(raws):
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await raw.reader.readuntil(b"one each")
+                held.append(index % 10)
+        assert sorted(held) == list(range(10))
+    ended = [r for r in caplog.records if r.message == "A ticket's older stream was ended."]
+    assert len(ended) == 90
 
 
 async def test_a_ticket_opens_a_stream_on_mercures_path_too(guarded: Server) -> None:

@@ -123,15 +123,29 @@ async def test_streams_are_renewed_and_answered_for_in_any_worker(serve: Serve) 
         assert (await told(service, "POST", "/pong?stream=none"))[0] == 404
 
 
-async def test_a_ticket_is_spent_once_in_the_whole_service(serve: Serve) -> None:
+async def test_a_ticket_has_one_stream_and_one_client_in_the_whole_service(serve: Serve) -> None:
     service = await serve(*OPTIONS[:4], "--subscriptions")
     _, body = await told(service, "POST", "/tickets", bearer(subscribe=["a"]))
     ticket = json.loads(body)["ticket"]
 
-    async def spend() -> int:
+    def ask_as(agent: str) -> bytes:
+        return request("GET", f"{HUB}?topic=a&ticket={ticket}", f"User-Agent: {agent}")
+
+    async def steal() -> int:
         async with opened(service.url) as raw:
-            await raw.send(request("GET", f"{HUB}?topic=a&ticket={ticket}"))
+            await raw.send(ask_as("curl"))
             return (await raw.head())[0]
 
-    statuses = await asyncio.gather(*(spend() for _ in range(12)))
-    assert sorted(statuses) == [200] + [401] * 11
+    async with AsyncExitStack() as stack:
+        raws = [await stack.enter_async_context(opened(service.url)) for _ in range(12)]
+        for raw in raws:
+            await raw.send(ask_as("Chrome"))
+        for raw in raws:
+            assert (await raw.head())[0] == 200
+        assert set(await asyncio.gather(*(steal() for _ in range(12)))) == {401}
+        ends = [asyncio.ensure_future(raw.rest()) for raw in raws]
+        left = set(ends)
+        while len(left) > 1:
+            _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        (kept,) = left
+        kept.cancel()

@@ -1,7 +1,8 @@
-"""What nodes share beside the log: tickets that are spent once anywhere, revocations that hold
+"""What nodes share beside the log: tickets that one client opens anywhere, revocations that hold
 everywhere."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,9 +29,10 @@ async def ask(method: str, url: str, bearer: str = "", **more: Any) -> httpx.Res
         return await client.request(method, url, headers=headers, **more)
 
 
-async def opens(url: str, query: str, bearer: str = "") -> int:
+async def opens(url: str, query: str, bearer: str = "", agent: str = "Chrome") -> int:
     """The status of a subscription, which is ended again."""
     headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    headers["User-Agent"] = agent
     async with (
         httpx.AsyncClient(trust_env=False, timeout=20) as client,
         client.stream("GET", f"{url}/events?topic=t{query}", headers=headers) as stream,
@@ -48,15 +50,35 @@ async def pair(redis: RedisServer) -> AsyncIterator[tuple[str, str]]:
         yield one, two
 
 
-async def test_a_ticket_is_spent_once_at_whatever_node(pair: tuple[str, str]) -> None:
+async def test_a_ticket_belongs_to_its_first_client_at_whatever_node(pair: tuple[str, str]) -> None:
     for issuer in pair:
         for taker in pair:
             answer = await ask("POST", issuer + "/tickets", token("alice", "1"))
             ticket = answer.json()["ticket"]
+            query = f"&ticket={ticket}"
+            agents = ("Chrome", "curl", "wget")
             statuses = await asyncio.gather(
-                *(opens(url, f"&ticket={ticket}") for url in (taker, *pair))
+                *(opens(url, query, agent=who) for url, who in zip(pair * 2, agents, strict=False))
             )
             assert sorted(statuses) == [200, 401, 401]
+            winner = agents[statuses.index(200)]
+            for url in (taker, *pair):
+                assert await opens(url, query, agent=winner) == 200
+                assert await opens(url, query, agent="thief") == 401
+
+
+async def test_a_ticket_has_one_stream_at_all_nodes(pair: tuple[str, str]) -> None:
+    ticket = (await ask("POST", pair[0] + "/tickets", token("alice", "9"))).json()["ticket"]
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        for first, second in (pair, pair[::-1]):
+            paths = [f"{url}/events?topic=t&ticket={ticket}" for url in (first, second)]
+            async with client.stream("GET", paths[0]) as older:
+                assert older.status_code == 200
+                async with client.stream("GET", paths[1]) as newer:
+                    assert newer.status_code == 200
+                    with contextlib.suppress(httpx.RemoteProtocolError):
+                        async for _ in older.aiter_bytes():
+                            pass
 
 
 async def test_a_revocation_ends_streams_at_every_node_and_outlives_them(

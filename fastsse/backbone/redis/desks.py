@@ -1,8 +1,7 @@
 """What desks keep, shared by all nodes of a log: a hash in Redis, and a copy of it in each node.
 
 Each change is also an entry of a short stream, which every node follows. A node that was away reads
-the whole hash when it is back. What is handed out once is not copied: Redis gives it to whoever
-asks first.
+the whole hash when it is back. What a vault keeps is not copied: Redis is asked for it.
 """
 
 import asyncio
@@ -160,7 +159,8 @@ class DeskStore:
 
 
 class RedisVault:
-    """A `Vault` in Redis: a key for each value, which `GETDEL` hands out once. Loop thread only."""
+    """A `Vault` in Redis: a key for each value, with its own end. Loop thread only. What Redis
+    can't be asked for is as if it were not there."""
 
     def __init__(self, address: Address, keys: Keys) -> None:
         self._prefix = keys.prefix + b"vault:"
@@ -172,9 +172,16 @@ class RedisVault:
         command = (b"SET", self._prefix + key, value, b"PX", max(1, life_ms), b"NX")
         self._ask(command, lambda answer: done(answer is not None))
 
-    def take(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
-        """Gives a value out once. Not there, too, when Redis can't be asked: it may be spent."""
-        self._ask((b"GETDEL", self._prefix + key), done)
+    def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+        """The value."""
+        self._ask((b"GET", self._prefix + key), done)
+
+    def exchange(
+        self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
+    ) -> None:
+        """Keeps a value in the place of another (Redis 6.2 on)."""
+        end = (b"PX", max(1, life_ms), b"GET")
+        self._ask((b"SET", self._prefix + key, value, *end), done)
 
     async def close(self) -> None:
         """Ends its connection; what was asked is answered with no."""
@@ -189,7 +196,7 @@ class RedisVault:
             try:
                 answer = await (await self._link.get()).call(*command)
             except (AnswerLost, Refusal) as fault:
-                log.warning("A ticket can't be kept or spent.", why=str(fault))
+                log.warning("A ticket can't be kept or opened.", why=str(fault))
             finally:
                 done(answer)
 

@@ -1,0 +1,96 @@
+"""What is kept of tickets in one node, by short names, each until its end."""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.desks.control import Store
+
+__all__ = ["KeptVault"]
+
+# A ticket that was opened has three entries: what was issued, whose it is, and its stream.
+ENTRIES_MAX: Final = 300_000
+ENTRIES_MAX_BYTES: Final = 128 * 1024 * 1024
+_END_BYTES: Final = 8
+
+
+class KeptVault:
+    """A `Vault` in a desk's own store, so it lasts as long as that: over restarts with a file.
+
+    Bounded by number and bytes: the entry that was unused longest is evicted for a new one.
+
+    Arguments:
+        store: the desk's.
+        now_s: unix seconds.
+    """
+
+    def __init__(self, store: Store, now_s: Callable[[], float]) -> None:
+        self._store = store
+        self._now_s = now_s
+        # End in ms and size of each entry, unused longest first.
+        self._entries: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._bytes = 0
+        self._ends: list[tuple[int, str]] = []
+        for key, value in store.items():
+            self._note(key, int.from_bytes(value[:_END_BYTES]), len(value))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
+        """As Vault. O(log entries), beside those that ended."""
+        name = self._live(key)
+        if name in self._entries:
+            done(False)
+            return
+        self._set(name, value, life_ms)
+        done(name in self._entries)
+
+    def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+        """As Vault."""
+        done(self._get(self._live(key)))
+
+    def exchange(
+        self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
+    ) -> None:
+        """As Vault."""
+        name = self._live(key)
+        before = self._get(name)
+        self._set(name, value, life_ms)
+        done(before)
+
+    def _live(self, key: bytes) -> str:
+        """A key's name in the store, once what ended is forgotten."""
+        now_ms = self._now_s() * 1000
+        while self._ends and self._ends[0][0] <= now_ms:
+            end_ms, name = heapq.heappop(self._ends)
+            if name in self._entries and self._entries[name][0] == end_ms:
+                self._drop(name)
+        return key.hex()
+
+    def _get(self, name: str) -> bytes | None:
+        if name not in self._entries:
+            return None
+        self._entries.move_to_end(name)
+        value = self._store.get(name)
+        return None if value is None else value[_END_BYTES:]
+
+    def _set(self, name: str, value: bytes, life_ms: int) -> None:
+        if name in self._entries:
+            self._drop(name)
+        end_ms = round(self._now_s() * 1000) + life_ms
+        kept = end_ms.to_bytes(_END_BYTES) + value
+        self._store.put(name, kept)
+        self._note(name, end_ms, len(kept))
+        while len(self._entries) > ENTRIES_MAX or self._bytes > ENTRIES_MAX_BYTES:
+            self._drop(next(iter(self._entries)))
+
+    def _note(self, name: str, end_ms: int, size: int) -> None:
+        self._entries[name] = end_ms, size
+        self._bytes += size
+        heapq.heappush(self._ends, (end_ms, name))
+
+    def _drop(self, name: str) -> None:
+        self._bytes -= self._entries.pop(name)[1]
+        self._store.put(name, None)
