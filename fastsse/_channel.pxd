@@ -48,6 +48,7 @@ cdef struct Channel:
     uint8_t queued             # is in the work list
     uint8_t removed            # its number is free again; freed when it leaves the work list
     uint8_t granted_all
+    uint8_t is_quiet           # its streams take no control events, and end in the place of a gap
 
 
 cdef struct Directory:

@@ -2,13 +2,13 @@
 # brings about: lag, lost edges, heartbeats, expiry, pings that nobody answers.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastsse._channel cimport Channel
 from fastsse._claims cimport Claim
 from fastsse._counters cimport EXPIRED, NO_PONG, bump
 from fastsse._farewell cimport dismiss, drain_some, is_dismissed
-from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
+from fastsse._frame cimport FrameData, frame_body, frame_keep, frame_new, frame_of_bytes
 from fastsse._lag cimport judge, on_writable
 from fastsse._os cimport is_writable, relaxed_load, relaxed_store, wall_ms
 from fastsse._queue cimport PLAIN, TOLD, node_new
@@ -16,7 +16,7 @@ from fastsse._state cimport State, now_ds
 from fastsse._stream_id cimport ID_TEXT_BYTES, write_stream_id
 from fastsse._sweep cimport conn_channel, end, lacks_something, make_ready, rest, slot_of
 from fastsse._table cimport (
-    BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PINGED, Pulse, SUSPECT,
+    BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse, SUSPECT,
     notice_push)
 
 cdef enum:
@@ -36,11 +36,36 @@ cdef inline bint is_due(
     return interval_ds and now_ds(state) - since_ds >= interval_ds - early_ds
 
 
+cdef inline uint32_t beat_interval_ds(State* state, Conn* conn) noexcept nogil:
+    cdef uint32_t seconds = conn.beat & BEAT_SECONDS
+    return 10 * seconds if seconds else state.options.heartbeat_ds
+
+
+cdef inline FrameData* heartbeat_frame(uint32_t pad) noexcept nogil:
+    """A comment line: a short one for 0, else of the length that streams asked for."""
+    cdef size_t size = <size_t>PAD_UNIT_BYTES << pad if pad else 2
+    cdef FrameData* frame = frame_new(size, True)
+    cdef char* body = frame_body(frame)
+    memset(body, c' ', size)
+    body[0] = c':'
+    body[size - 1] = c'\n'
+    return frame
+
+
+cdef inline FrameData* heartbeat_of(State* state, Conn* conn) noexcept nogil:
+    """The frame that all heartbeats of this length share, made for the first."""
+    cdef uint32_t pad = conn.beat >> BEAT_PAD_SHIFT
+    if state.heartbeats[pad] is NULL:
+        state.heartbeats[pad] = heartbeat_frame(pad)
+    return state.heartbeats[pad]
+
+
 cdef inline void beat_if_idle(State* state, Conn* conn) noexcept nogil:
-    if conn.private is NULL and is_due(state, conn, conn.touched_ds, state.options.heartbeat_ds) \
+    if conn.private is NULL \
+            and is_due(state, conn, conn.touched_ds, beat_interval_ds(state, conn)) \
             and not lacks_something(state, conn):
         bump(&state.counters.heartbeats, 1)
-        conn.private = node_new(frame_keep(state.heartbeat), PLAIN)
+        conn.private = node_new(frame_keep(heartbeat_of(state, conn)), PLAIN)
         make_ready(state, conn)
 
 
@@ -78,13 +103,14 @@ cdef inline void look_at_claim(State* state, Conn* conn) noexcept nogil:
 
 cdef inline FrameData* ping_frame(State* state, Conn* conn) noexcept nogil:
     """An event that a script sees. It has no id line, so the place to resume from stays."""
-    cdef char body[64]
-    cdef size_t size = 26
-    memcpy(body, b"event: fastsse.ping\ndata: ", size)
+    cdef char body[96]
+    cdef size_t size = 37
+    memcpy(body, b"event: fastsse.ping\ndata: {\"stream\":\"", size)
     write_stream_id(
         &state.id_key, slot_of(state, conn) | <uint64_t>conn.generation << 32, body + size)
-    memcpy(body + size + ID_TEXT_BYTES, b"\n\n", 2)
-    return frame_of_bytes(body, size + ID_TEXT_BYTES + 2, True)
+    size += ID_TEXT_BYTES
+    memcpy(body + size, b"\"}\n\n", 4)
+    return frame_of_bytes(body, size + 4, True)
 
 
 cdef inline void ping(State* state, Conn* conn, Pulse* pulse) noexcept nogil:

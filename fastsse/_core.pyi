@@ -226,6 +226,8 @@ class Sender:
         first: Iterable[Frame],
         claims: Claims | None = None,
         pings: bool = False,
+        heartbeat_s: int = 0,
+        pad_bytes: int = 0,
     ) -> None:
         """Hands a socket over, for ever: the sender closes it.
 
@@ -235,12 +237,13 @@ class Sender:
         `wake` or another command: a burst of newcomers wakes it once.
 
         With `claims` it ends within a second of their expiry, and by `revoke`. With `pings` it gets
-        events of type `fastsse.ping`, without an id line, whose data is its stream id, and has to
-        answer by `pong`.
+        events of type `fastsse.ping`, without an id line, whose data is `{"stream": id}`, and has
+        to answer by `pong`. `heartbeat_s` (1 to 31) takes the place of `heartbeat_ms`, and
+        `pad_bytes` (0, or 1024 to 16384, a power of two) makes its heartbeats so long.
 
         Raises:
-            ValueError: a stale handle, a replay without a page, or other than four claims. The fd
-                stays the caller's.
+            ValueError: a stale handle, a replay without a page, other than four claims, or another
+                heartbeat. The fd stays the caller's.
             OverflowError: a claim is no unsigned number of 64 bits. The fd stays the caller's.
         """
 
@@ -251,8 +254,12 @@ class Sender:
             False when the stream has ended.
         """
 
-    def close(self, handle: int, reason: int, farewell: Frame | None) -> bool:
-        """Ends a stream at its next frame boundary: farewell, last chunk, FIN. False when stale."""
+    def close(self, handle: int, reason: int, farewell: Frame | None, is_over: bool = True) -> bool:
+        """Ends a stream at its next frame boundary: farewell, last chunk, FIN. False when stale.
+
+        Without `is_over` the last chunk is left out: an HTTP/1.1 client knows then that there
+        would have been more.
+        """
 
     def tell(self, handle: int, frame: Frame) -> bool:
         """Sends one stream a frame of its own, between any two others; False when it has ended.
@@ -311,8 +318,17 @@ class Sender:
         A stream's slot is free again once its `closed` notice was taken.
         """
 
-    def add_channel(self, channel: int, topics: Iterable[int], grants: Iterable[int] = ()) -> None:
+    def add_channel(
+        self,
+        channel: int,
+        topics: Iterable[int],
+        grants: Iterable[int] = (),
+        quiet: bool = False,
+    ) -> None:
         """Makes a channel, links it to topics and grants it some. Numbers are the caller's, dense.
+
+        The streams of a quiet one take no control events: they end, without the last chunk, where
+        others are sent a gap (`announce`, policy `skip`).
 
         Raises:
             ValueError: a topic number is not below 2**28; nothing was made.

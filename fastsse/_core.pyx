@@ -7,7 +7,7 @@ import os
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strerror
 
@@ -30,7 +30,8 @@ from fastsse._state cimport State, read_clock
 from fastsse._stream_id cimport (
     ID_KEY_BYTES, ID_TEXT_BYTES, read_stream_id, write_stream_id)
 from fastsse._table cimport (
-    Conn, EXPIRING, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
+    BEAT_PADS, BEAT_PAD_SHIFT, BEAT_SECONDS, Conn, EXPIRING,
+    PAD_UNIT_BYTES, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
 
 cdef extern from *:
     """
@@ -257,6 +258,19 @@ cdef uint32_t tenths(uint32_t ms) noexcept:
     return <uint32_t>((<uint64_t>ms + 99) // 100)
 
 
+cdef int beat_of(unsigned int heartbeat_s, unsigned int pad_bytes) except -1:
+    """A stream's heartbeat as a row keeps it."""
+    cdef unsigned int pad = 0
+    if heartbeat_s > BEAT_SECONDS:
+        raise ValueError(f"heartbeat_s must be at most {BEAT_SECONDS}")
+    while pad < BEAT_PADS and pad_bytes != (PAD_UNIT_BYTES << pad if pad else 0):
+        pad += 1
+    if pad == BEAT_PADS:
+        raise ValueError(f"pad_bytes must be 0 or a power of two up to "
+                         f"{PAD_UNIT_BYTES << (BEAT_PADS - 1)}, not below {2 * PAD_UNIT_BYTES}")
+    return heartbeat_s | pad << BEAT_PAD_SHIFT
+
+
 cdef int check_whole(Frame frame) except -1:
     if frame.data.head_bytes == 0:
         raise ValueError("a wire frame can't stand between others")
@@ -398,10 +412,11 @@ cdef class Sender:
 
     def attach(
             self, uint64_t handle, int fd, uint32_t channel, bint chunked, bint live, first,
-            claims=None, bint pings=False):
+            claims=None, bint pings=False, unsigned int heartbeat_s=0, unsigned int pad_bytes=0):
         cdef Node* nodes
         cdef Command* command
         cdef Claim claim
+        cdef unsigned int beat = beat_of(heartbeat_s, pad_bytes)
         if claims is not None:
             claim.expires_ms, claim.subject, claim.token, claim.issued_s = claims
             claim.told = False
@@ -416,6 +431,7 @@ cdef class Sender:
         if claims is not None:
             (<Claim*>command_topics(command))[0] = claim
         command.pinged = pings
+        command.beat = <uint8_t>beat
         command.fd = fd
         command.channel = channel
         command.chunked = chunked
@@ -438,7 +454,7 @@ cdef class Sender:
         self.command(command)
         return True
 
-    def close(self, uint64_t handle, uint32_t reason, Frame farewell):
+    def close(self, uint64_t handle, uint32_t reason, Frame farewell, bint is_over=True):
         cdef Command* command
         self.check_running()
         if reason >= REASON_COUNT:
@@ -447,6 +463,7 @@ cdef class Sender:
             return False
         command = self.to_slot(CLOSE, handle)
         command.reason = reason
+        command.is_over = is_over
         if farewell is not None:
             command.frame = frame_keep(farewell.data)
         self.command(command)
@@ -579,11 +596,12 @@ cdef class Sender:
             command_topics(command)[index] = numbers[index]
         return command
 
-    def add_channel(self, uint32_t channel, topics, grants=()):
+    def add_channel(self, uint32_t channel, topics, grants=(), bint quiet=False):
         self.check_running()
         cdef tuple granted = tuple(grants)
         cdef Command* command = self.with_topics(ADD_CHANNEL, (*topics, *granted))
         command.grant_count = <uint32_t>len(granted)
+        command.quiet = quiet
         command.channel = channel
         self.command(command)
 

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 
-from fastsse._counters cimport DRAINED, EXPIRED
+from fastsse._counters cimport DRAINED, ENDED, EXPIRED
 from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
 from fastsse._queue cimport PLAIN, WIRE, Node, node_free, node_new
 from fastsse._state cimport State, now_ds, random_below
@@ -13,8 +13,10 @@ from fastsse._table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
 
 
 cdef inline void begin_farewell(
-        State* state, Conn* conn, uint8_t reason, FrameData* farewell) noexcept nogil:
-    """From a frame boundary: the farewell, the last chunk, FIN. Takes over the reference."""
+        State* state, Conn* conn, uint8_t reason, FrameData* farewell,
+        bint is_over=True) noexcept nogil:
+    """From a frame boundary: the farewell, the last chunk, FIN. Takes over the reference. Without
+    the last chunk (not `is_over`) an HTTP/1.1 client knows that the response was cut."""
     cdef Node** at
     cdef Node* node
     if conn.state == LIVE:
@@ -30,7 +32,7 @@ cdef inline void begin_farewell(
     if farewell is not NULL:
         at[0] = node_new(farewell, PLAIN)
         at = &at[0].next
-    if conn.flags & CHUNKED:
+    if conn.flags & CHUNKED and is_over:
         at[0] = node_new(frame_keep(state.last_chunk), WIRE)
     conn.state = DRAINING
     conn.reason = reason
@@ -56,6 +58,21 @@ cdef inline void dismiss(State* state, Conn* conn, uint8_t reason) noexcept nogi
         end(state, conn, reason)
     else:
         begin_farewell(state, conn, reason, retry_frame(state))
+
+
+cdef inline void cut_at_gap(State* state, Conn* conn) noexcept nogil:
+    """Ends a stream that takes no control events where it would be sent a gap: what it lacks still,
+    if one send can give it, then an end that its client cannot take for the whole answer."""
+    if conn.state == CLOSED or conn.state == FREE or conn.state == DRAINING:
+        return
+    if not conn.flags & BLOCKED:
+        visit(state, conn)
+    if conn.state == CLOSED:
+        return
+    if conn.flags & BLOCKED:
+        end(state, conn, ENDED)
+    else:
+        begin_farewell(state, conn, ENDED, retry_frame(state), False)
 
 
 cdef inline bint is_dismissed(Conn* conn) noexcept nogil:

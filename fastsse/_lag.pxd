@@ -115,6 +115,8 @@ cdef inline void act(State* state, Channel* channel, Conn* conn) noexcept nogil:
         end(state, conn, LAGGED)
     elif channel.ring.count == 0:
         return                 # only the frame under way is stuck; TCP_USER_TIMEOUT is its end
+    elif policy == SKIP and channel.is_quiet:
+        end(state, conn, LAGGED)
     elif policy == SKIP:
         skip(state, channel, conn)
     else:

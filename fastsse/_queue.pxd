@@ -99,6 +99,9 @@ cdef struct Command:
     uint8_t chunked
     uint8_t live
     uint8_t pinged
+    uint8_t beat
+    uint8_t quiet              # of ADD_CHANNEL
+    uint8_t is_over            # of CLOSE: the response ends with its last chunk
     uint8_t policy
     uint8_t reason
     uint32_t topic_count

@@ -11,7 +11,7 @@ from fastsse._claims cimport CLAIM_WORDS, Claim, Revocation, revoking_add, revok
 from fastsse._clock cimport read_wall_clock, tick_if_due
 from fastsse._counters cimport (
     CLIENT_CLOSED, CLIENT_DATA, LAGGED, RESET, STOPPED, TIMEOUT, bump)
-from fastsse._farewell cimport begin_farewell, end_all
+from fastsse._farewell cimport begin_farewell, cut_at_gap, end_all
 from fastsse._frame cimport frame_drop, frame_keep, frame_of_bytes
 from fastsse._lag cimport on_writable
 from fastsse._memory cimport numbers_items
@@ -28,9 +28,9 @@ from fastsse._revoke cimport revoke_some
 from fastsse._state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
 from fastsse._sweep cimport (
-    append, end, join_channel, make_ready, next_ready, next_work, sweep, visit)
+    append, conn_channel, end, join_channel, make_ready, next_ready, next_work, sweep, visit)
 from fastsse._table cimport (
-    BLOCKED, CHUNKED, CLAIMED, CLOSED, Conn, DRAINING, NONE, PINGED, Pulse, READY, REPLAY)
+    BEAT_PADS, BLOCKED, CHUNKED, CLAIMED, CLOSED, Conn, DRAINING, NONE, PINGED, Pulse, READY, REPLAY)
 
 cdef enum:
     WAKE_TAG = 0xFFFFFFFFFFFFFFFF
@@ -74,19 +74,32 @@ cdef inline void on_publish(State* state, Command* command) noexcept nogil:
             last_value_set(&state.directory, topics[index], command.frame, state.sequence)
 
 
+cdef inline void cut_all_at_gap(State* state, Channel* channel) noexcept nogil:
+    """Each ends, and so leaves the list: the last one first, so that none takes another's place."""
+    cdef uint32_t left = channel.conns.count
+    while left:
+        left -= 1
+        cut_at_gap(state, &state.conns[numbers_items(&channel.conns)[left]])
+
+
 cdef inline void on_announce(State* state, Command* command) noexcept nogil:
     """LIVE streams get it by their rings. One in REPLAY gets it behind the pages that it was given
     so far: before anything that is commanded later, as everybody else."""
     cdef uint32_t number
+    cdef Channel* channel
     cdef Conn* conn
     state.sequence += 1
     for number in range(state.directory.channel_capacity):
-        if state.directory.channels[number] is not NULL:
-            append(state, state.directory.channels[number], command.frame, command.accepted_us,
-                   DISCONNECT)
+        channel = state.directory.channels[number]
+        if channel is not NULL and channel.is_quiet:
+            cut_all_at_gap(state, channel)
+        elif channel is not NULL:
+            append(state, channel, command.frame, command.accepted_us, DISCONNECT)
     for number in range(state.used_slots):
         conn = &state.conns[number]
-        if conn.state == REPLAY:
+        if conn.state == REPLAY and conn_channel(state, conn).is_quiet:
+            cut_at_gap(state, conn)
+        elif conn.state == REPLAY:
             node_end(&conn.private)[0] = node_new(frame_keep(command.frame), TOLD)
             make_ready(state, conn)
     bump(&state.counters.announced, 1)
@@ -114,6 +127,7 @@ cdef inline void on_attach(State* state, Command* command) noexcept nogil:
     conn.bytes_sent = conn.events_sent = 0
     conn.offset = 0
     conn.opened_ds = conn.touched_ds = conn.stalled_ds = now_ds(state)
+    conn.beat = command.beat
     conn.flags = (conn.flags & READY) | (CHUNKED if command.chunked else 0)
     conn.state = REPLAY
     if command.topic_count == CLAIM_WORDS:
@@ -157,7 +171,7 @@ cdef inline void on_page(State* state, Command* command) noexcept nogil:
 cdef inline void on_close(State* state, Command* command) noexcept nogil:
     cdef Conn* conn = addressed(state, command)
     if conn is not NULL:
-        begin_farewell(state, conn, command.reason, command.frame)
+        begin_farewell(state, conn, command.reason, command.frame, command.is_over)
         command.frame = NULL
 
 
@@ -214,6 +228,7 @@ cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
     cdef Channel* channel = channel_add(&state.directory, command.channel)
     cdef uint32_t index
     cdef uint32_t links = command.topic_count - command.grant_count
+    channel.is_quiet = command.quiet
     for index in range(command.topic_count):
         if index < links:
             link(&state.directory, command_topics(command)[index], channel)
@@ -414,7 +429,6 @@ cdef inline int state_init(State* state) noexcept nogil:
     state.notices.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     queue_init(&state.queue, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC))
     directory_init(&state.directory)
-    state.heartbeat = frame_of_bytes(b":\n", 2, True)
     state.last_chunk = frame_of_bytes(b"0\r\n\r\n", 5, False)
     state.first_ready = NONE
     state.began_us = state.now_us = state.hand_moved_us = read_clock(state)
@@ -457,7 +471,8 @@ cdef inline void state_clear(State* state) noexcept nogil:
         command.nodes = NULL
     queue_clear(&state.queue)
     directory_clear(&state.directory)
-    frame_drop(state.heartbeat)
+    for slot in range(BEAT_PADS):
+        frame_drop(state.heartbeats[slot])
     frame_drop(state.last_chunk)
     revoking_clear(&state.revoking)
     free(state.conns)

@@ -9,7 +9,7 @@ from fastsse._frame cimport FrameData
 from fastsse._os cimport iovec, monotonic_us, pthread_t, relaxed_load
 from fastsse._queue cimport Queue
 from fastsse._stream_id cimport IdKey
-from fastsse._table cimport Conn, Notices, Pulse
+from fastsse._table cimport BEAT_PADS, Conn, Notices, Pulse
 
 cdef enum:
     VISIT_FRAMES = 256         # at most so many frames, and about so many bytes, in one visit
@@ -91,7 +91,7 @@ cdef struct State:
     uint32_t sends_left        # in this turn
     uint32_t send_calls        # for `refuse_every`
     Drain drain
-    FrameData* heartbeat
+    FrameData* heartbeats[BEAT_PADS]
     FrameData* last_chunk
     Span span
     iovec parts[VISIT_FRAMES]

@@ -62,6 +62,16 @@ cdef struct Conn:
     uint8_t state
     uint8_t flags
     uint8_t reason
+    uint8_t beat               # which heartbeat, see Beat; 0: the server's
+
+
+# A stream's heartbeat in one byte, so that all with the same share it and a row stays 80 bytes:
+# seconds of silence in the low bits, the comment's length in the high ones.
+cdef enum Beat:
+    BEAT_SECONDS = 31          # bits of the seconds; 0: the option's
+    BEAT_PAD_SHIFT = 5         # above it 0: a short comment, n: 512 << n bytes
+    BEAT_PADS = 6
+    PAD_UNIT_BYTES = 512
 
 
 # Whether a stream that asked for pings answers them, in a table beside the rows.

@@ -6,7 +6,7 @@ With `streams`, the only module that commands the sender.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from fastsse._core import EVERY_EVENT, Sender
@@ -31,19 +31,27 @@ LOOKS_A_STEP = 32
 
 
 class Channel:
-    """One distinct set of selectors and grants, and how many streams share it.
+    """One distinct set of selectors and grants, and how many streams share it. Streams of a quiet
+    one take no control events.
 
     `rights` are those of its first stream, which has the same grants as all others; None without
     any: then no private event is for them. `waiting` are streams that can't begin before its
     templates have looked at all topics; None once they have.
     """
 
-    __slots__ = ("number", "rights", "selectors", "streams", "topics", "waiting")
+    __slots__ = ("is_quiet", "number", "rights", "selectors", "streams", "topics", "waiting")
 
     def __init__(
-        self, number: int, selectors: tuple[str, ...], topics: Selection, rights: Rights | None
+        self,
+        number: int,
+        selectors: tuple[str, ...],
+        topics: Selection,
+        rights: Rights | None,
+        *,
+        is_quiet: bool = False,
     ) -> None:
         self.number = number
+        self.is_quiet = is_quiet
         self.selectors = selectors
         self.topics = topics
         self.rights = rights
@@ -76,7 +84,8 @@ class Channels:
         self._topics = topics
         self._patterns = Patterns(topics)
         self._public: dict[tuple[str, ...], Channel] = {}
-        self._granted: dict[tuple[tuple[str, ...], tuple[str, ...]], Channel] = {}
+        self._quiet: dict[tuple[str, ...], Channel] = {}
+        self._granted: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
         # Channels whose patterns have topics to look at, each with those; in turn.
@@ -85,27 +94,30 @@ class Channels:
         topics.on_new = self._on_new
 
     def __len__(self) -> int:
-        return len(self._public) + len(self._granted)
+        return len(self._public) + len(self._quiet) + len(self._granted)
 
     def __getitem__(self, number: int) -> Channel:
         channel = self._by_number[number]
         assert channel is not None
         return channel
 
-    def join(self, selectors: tuple[str, ...], rights: Rights | None) -> Channel:
+    def join(
+        self, selectors: tuple[str, ...], rights: Rights | None, *, is_quiet: bool = False
+    ) -> Channel:
         """The channel of these selectors and grants, for one more stream, which is to `leave` it.
 
         O(1) when there is one, else O(selectors and grants, and topics that templates match)."""
         if rights is None or not rights.subscribe:
-            channel = self._public.get(selectors)
+            public = self._quiet if is_quiet else self._public
+            channel = public.get(selectors)
             if channel is None:
-                channel = self._add(selectors, None)
-                self._public[channel.selectors] = channel
+                channel = self._add(selectors, None, is_quiet)
+                public[channel.selectors] = channel
         else:
-            key = (selectors, rights.subscribe)
+            key = (selectors, rights.subscribe, is_quiet)
             channel = self._granted.get(key)
             if channel is None:
-                channel = self._granted[key] = self._add(selectors, rights)
+                channel = self._granted[key] = self._add(selectors, rights, is_quiet)
         channel.streams += 1
         return channel
 
@@ -117,9 +129,9 @@ class Channels:
         if self._unready.pop(channel, None) is None:
             self._sender.remove_channel(channel.number)
         if channel.rights is None:
-            del self._public[channel.selectors]
+            del (self._quiet if channel.is_quiet else self._public)[channel.selectors]
         else:
-            del self._granted[channel.selectors, channel.rights.subscribe]
+            del self._granted[channel.selectors, channel.rights.subscribe, channel.is_quiet]
         self._by_number[channel.number] = None
         self._let_go(channel)
 
@@ -156,7 +168,7 @@ class Channels:
                 return
         self._make_ready(channel)
 
-    def _add(self, selectors: tuple[str, ...], rights: Rights | None) -> Channel:
+    def _add(self, selectors: tuple[str, ...], rights: Rights | None, is_quiet: bool) -> Channel:
         topics: Selection = None
         if selectors != (ANY,):
             templates = [text for text in selectors if "{" in text and _is_template(text)]
@@ -167,7 +179,7 @@ class Channels:
             topics = named
             if not templates:
                 selectors = tuple([topic.name for topic in named])  # Share the names' memory.
-        channel = Channel(self._free_number(), selectors, topics, rights)
+        channel = Channel(self._free_number(), selectors, topics, rights, is_quiet=is_quiet)
         try:
             if topics is None:
                 self.of_everything += 1
@@ -216,14 +228,11 @@ class Channels:
 
     def _command(self, channel: Channel) -> None:
         topics, rights = channel.topics, channel.rights
-        numbers = _numbers(topics)
-        if rights is None:
-            self._sender.add_channel(channel.number, numbers)
-        elif rights.subscribe == (ANY,):
-            self._sender.add_channel(channel.number, numbers, (EVERY_EVENT,))
-        else:
-            granted = self._patterns.covered(rights.subscribe)
-            self._sender.add_channel(channel.number, numbers, granted)
+        granted: Iterable[int] = ()
+        if rights is not None:
+            is_all = rights.subscribe == (ANY,)
+            granted = (EVERY_EVENT,) if is_all else self._patterns.covered(rights.subscribe)
+        self._sender.add_channel(channel.number, _numbers(topics), granted, channel.is_quiet)
 
     def _let_go(self, channel: Channel) -> None:
         """Has everything forget a channel that the sender does not have (any more)."""

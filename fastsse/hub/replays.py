@@ -22,7 +22,7 @@ from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.hub.history import History
 from fastsse.hub.looptime import LoopTime
-from fastsse.hub.opening import Replaying, first_frames, last_frames
+from fastsse.hub.opening import Replaying, first_block, first_frames, last_frames
 from fastsse.hub.pages import JoinedPage, Pages, told_place
 from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at
 from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
@@ -249,6 +249,9 @@ class Replays:
         one.begun, one.gap = begun, begun.gap
         if begun.place is not None:
             one.place = told_place(self._history, one.channel, begun.place)
+        if begun.gap is not None and _ends_at_gap(one):
+            self._cut(one, begun.gap)
+            return
         if not self._must_wait():
             self._read_page(one)
             return
@@ -296,8 +299,8 @@ class Replays:
             return
         if one.place is None:
             one.place = page.before
-        if one.opening is None and gap is not None and not one.subscription.dialect.tells:
-            self._fail(one)
+        if gap is not None and _ends_at_gap(one):
+            self._cut(one, gap)
             return
         if page.is_last:
             self._by_handle.pop(one.handle, None)
@@ -367,6 +370,19 @@ class Replays:
         farewell = raw_frame(b"retry: %d\n\n" % (self._retry_ms * (1 + random.random())))
         self._sender.close(one.handle, REASON_ENDED, farewell)
 
+    def _cut(self, one: Replaying, gap: Gap) -> None:
+        """Ends a stream that takes no control events in the place of a gap, so that its client does
+        not take what it has for the whole. One that has not begun names the place behind the gap,
+        where its client goes on with its next request."""
+        self.failed += 1
+        self._by_handle.pop(one.handle, None)
+        farewell = b"retry: %d\n" % (self._retry_ms * (1 + random.random()))
+        if one.opening is not None:
+            farewell = first_block(one.subscription.dialect, self._retry_ms, gap.resumes_at)
+        frame = raw_frame(farewell)
+        self._stop(one)
+        self._sender.close(one.handle, REASON_ENDED, frame, is_over=False)
+
     def _stop(self, one: Replaying) -> None:
         """Gives the sender a stream that ends before it began."""
         one.ended = True
@@ -396,3 +412,10 @@ class Replays:
     def _count(self, gap: Gap | None) -> None:
         if gap is not None:
             self.gaps[gap.reason] += 1
+
+
+def _ends_at_gap(one: Replaying) -> bool:
+    """Whether a stream ends where others are sent a gap. On Mercure's path the response head says
+    it, while that was not sent."""
+    dialect = one.subscription.dialect
+    return not dialect.tells and (dialect.opens or one.opening is None)

@@ -178,8 +178,11 @@ class Streams:
             raise TurnedAway("full")
         channel: Channel | None = None
         try:
-            channel = self._channels.join(subscription.selectors, rights)
-            options = _NO_OPTIONS if rights is None and not pings else _options(rights, pings)
+            dialect = subscription.dialect
+            channel = self._channels.join(
+                subscription.selectors, rights, is_quiet=not dialect.tells
+            )
+            options = _options(rights, dialect, pings=pings)
             if subscription.cursor.kind == "head" and channel.waiting is None:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
@@ -193,7 +196,7 @@ class Streams:
                 self._channels.leave(channel)
             raise
         if rights is not None and "claims" in options:
-            self._note_bearer(handle, channel.number, rights, subscription.dialect.tells)
+            self._note_bearer(handle, channel.number, rights, dialect.tells)
         return handle
 
     def _note_bearer(self, handle: int, channel: int, rights: Rights, is_told: bool) -> None:
@@ -339,12 +342,17 @@ def may_be_stream_id(text: bytes) -> bool:
     return _STREAM_ID.fullmatch(text) is not None
 
 
-def _options(rights: Rights | None, pings: bool) -> dict[str, Any]:
-    """What `Sender.attach` takes beside what every stream has."""
+def _options(rights: Rights | None, dialect: Dialect, *, pings: bool) -> dict[str, Any]:
+    """What `Sender.attach` takes in addition to what every stream has."""
+    if rights is None and not pings and not dialect.heartbeat_s and not dialect.pad_bytes:
+        return _NO_OPTIONS
     options: dict[str, Any] = {}
     # A token that claims nothing can still be older than a revocation.
     if rights is not None and rights is not ANONYMOUS:
         options["claims"] = rights.claims
     if pings:
         options["pings"] = True
+    if dialect.heartbeat_s or dialect.pad_bytes:
+        options["heartbeat_s"] = dialect.heartbeat_s
+        options["pad_bytes"] = dialect.pad_bytes
     return options

@@ -166,7 +166,7 @@ async def test_a_page_answers_pings_and_stays(browser: Browser, site: EmptySite)
         page = await browser.open(site.url)
         await page.watch("news", f"{one.addresses[0]}/events?topic=news&ping=true", "fastsse.ping")
         seen = await page.until("news", lambda seen: len(events_of(seen)) >= 2)
-        (stream,) = {event[1] for event in events_of(seen)}
+        (stream,) = {json.loads(event[1])["stream"] for event in events_of(seen)}
         pong = (
             f"fetch({json.dumps(one.addresses[0] + '/pong?stream=' + stream)}, {{method: 'POST'}})"
         )

@@ -86,13 +86,16 @@ class Hub:
         kind: str = "unix",
         claims: tuple[int, int, int, int] | None = None,
         pings: bool = False,
+        **options: int,
     ) -> Client:
         ours, peer = tcp_pair() if kind == "tcp" else socket.socketpair()
         if send_buffer:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         handle = self.sender.allocate()
         assert handle
-        self.sender.attach(handle, ours.detach(), channel, chunked, live, first, claims, pings)
+        self.sender.attach(
+            handle, ours.detach(), channel, chunked, live, first, claims, pings, **options
+        )
         self.sender.wake()
         client = Client(handle, peer, chunked)
         self.clients.append(client)

@@ -133,7 +133,7 @@ def one_ping(hub: Hub, client: Client, count: int) -> bytes:
     hub.sender.advance_clock(10_000)
     hub.wait_count("pings", count)
     name = hub.sender.stream_id(client.handle)
-    client.gets(_core.raw_frame(b"event: fastsse.ping\ndata: %b\n\n" % name))
+    client.gets(_core.raw_frame(b'event: fastsse.ping\ndata: {"stream":"%b"}\n\n' % name))
     return name
 
 
@@ -163,7 +163,7 @@ def test_a_ping_leaves_the_place_to_resume_from(pinging: Hub) -> None:
     events = parse(client.got).events
     assert [event.type for event in events] == ["message", "fastsse.ping"]
     assert events[1].last_event_id == events[0].last_event_id
-    assert re.fullmatch("[0-9a-f]{32}", events[1].data)
+    assert re.fullmatch(r'\{"stream":"[0-9a-f]{32}"\}', events[1].data)
 
 
 def test_who_does_not_answer_in_time_is_ended(pinging: Hub) -> None:
@@ -241,7 +241,7 @@ def test_pings_and_events_do_not_cut_into_each_other(
     assert [event.data for event in events if event.type == "message"] == [
         str(n) for n in range(20)
     ]
-    assert {event.data for event in events if event.type != "message"} <= {name}
+    assert {event.data for event in events if event.type != "message"} <= {f'{{"stream":"{name}"}}'}
 
 
 def test_a_stream_that_is_pinged_while_it_replays_goes_on(pinging: Hub) -> None:

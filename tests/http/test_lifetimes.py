@@ -271,7 +271,8 @@ async def test_a_page_that_answers_its_pings_stays_and_one_that_does_not_goes(
                 sender.advance_clock(10_000)
                 event = await answers.next()
                 assert event.type == "fastsse.ping"
-                await raw.send(request("POST", f"/pong?stream={event.data}", body=b""))
+                stream_id = json.loads(event.data)["stream"]
+                await raw.send(request("POST", f"/pong?stream={stream_id}", body=b""))
                 assert (await raw.answer()).status == 204
             await silent.to_end()
             assert [event.type for event in silent.parsed.events][:2] == ["fastsse.ping"] * 2

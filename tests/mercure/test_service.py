@@ -115,7 +115,7 @@ async def test_streams_are_renewed_and_answered_for_in_any_worker(serve: Serve) 
         while not stream_id:
             event = await stream.next()
             if event.type == "fastsse.ping":
-                stream_id = event.data
+                stream_id = json.loads(event.data)["stream"]
         fresh = bearer(subscribe=["a"], sub="ann", exp=in_a_while(400))
         for _ in range(8):
             assert (await told(service, "POST", f"/pong?stream={stream_id}"))[0] == 204

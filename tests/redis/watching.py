@@ -67,7 +67,8 @@ async def id_of(data: AsyncIterator[bytes]) -> str:
     async for some in data:
         seen += some
         if seen.endswith(b"\n") and b"event: fastsse.ping\ndata: " in seen:
-            return seen.split(b"event: fastsse.ping\ndata: ")[1].split(b"\n")[0].decode()
+            data = seen.split(b"event: fastsse.ping\ndata: ")[1].split(b"\n")[0]
+            return str(json.loads(data)["stream"])
     raise AssertionError("the stream has ended")
 
 
