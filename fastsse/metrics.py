@@ -110,6 +110,7 @@ STORE_COUNTERS = (
     _Row("store_failures", "store_failures", "Commits that failed."),
     _Row("store_evicted", "store_evicted", "Events that the store let go of."),
     _Row("store_losses", "store_losses", "Times that the store may have lost stored events."),
+    _Row("store_damaged", "store_damaged", "Places of the store that were found damaged."),
     _Row("store_repeats", "store_repeats", "Publishes that were in the store already."),
     _Row("bus_events_refused", "bus_events_refused", "Events refused since the hub was away."),
     _Row("bus_events_late", "bus_events_late", "Events taken after their publisher was refused."),

@@ -32,12 +32,16 @@ Done = Callable[[Sequence[int] | FastsseError], None]
 
 class Stretch(NamedTuple):
     """What `read` found: the matching entries after a place, in order, up to `through`. Those that
-    `evicted` speaks of may be missing, no others."""
+    `evicted` and `damaged_through` speak of may be missing, no others.
+
+    It ends before entries that are damaged, or begins behind them: all of its own entries lie
+    after `damaged_through`."""
 
     entries: Sequence[Entry]
     through: int  # Past the last entry where nothing matching lies between; never past `head`.
     is_last: bool  # Nothing matching is stored after `through`.
     evicted: Evicted  # What is not stored any more of these topics.
+    damaged_through: int = 0  # Where it lies after the place asked for: lost up to here.
 
     @property
     def evicted_through(self) -> int:

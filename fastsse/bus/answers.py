@@ -74,13 +74,13 @@ class Answers:
             self._fail(Kind.FAILED, number, stretch)
             return
         self._exchange.relay.flush()
-        entries, through, is_last, evicted = stretch
+        entries, through, is_last, evicted, damaged_through = stretch
         if through > self._peer.sent_through:
             # The rest comes down the log.
             through, is_last = self._peer.sent_through, True
             entries = [entry for entry in entries if entry.position <= through]
-        head = _NUMBER.pack(number) + pack_position(through) + bytes((is_last,))
-        head += pack_evicted(evicted)
+        places = pack_position(through) + pack_position(damaged_through)
+        head = _NUMBER.pack(number) + places + bytes((is_last,)) + pack_evicted(evicted)
         self._peer.send(frame(Kind.STRETCH, head, *map(pack_entry, entries)))
 
     def _on_seek(self, body: bytes) -> None:

@@ -347,6 +347,6 @@ class BusBackbone:
 
 
 def _stretch(fields: Fields) -> Stretch:
-    through, is_last = fields.position(), bool(fields.u8())
-    evicted = read_evicted(fields)
-    return Stretch(read_entries(fields.rest()), through, is_last, evicted)
+    through, damaged_through = fields.position(), fields.position()
+    is_last, evicted = bool(fields.u8()), read_evicted(fields)
+    return Stretch(read_entries(fields.rest()), through, is_last, evicted, damaged_through)

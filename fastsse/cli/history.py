@@ -1,4 +1,4 @@
-"""`fastsse history check|export|import|trim`: a sqlite store's file, beside the server."""
+"""`fastsse history check|repair|export|import|trim`: the file of a sqlite store."""
 
 import sqlite3
 import sys
@@ -14,6 +14,7 @@ from fastsse.backbone.sqlite.checking import Report, check
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
+from fastsse.backbone.sqlite.repairing import repair
 from fastsse.backbone.sqlite.transfer import export_lines, import_lines
 from fastsse.backbone.sqlite.trimming import Bounds, trim
 from fastsse.cli import EXIT_FAILED
@@ -28,10 +29,11 @@ PATH = click.argument("path", type=click.Path(dir_okay=False))
 
 @click.group()
 def history() -> None:
-    """Check, copy or trim the file of a sqlite store.
+    """Check, repair, copy or trim the file of a sqlite store.
 
     \b
     fastsse history check /var/lib/fastsse/history.db
+    fastsse history repair history.db
     fastsse history export history.db | gzip > history.jsonl.gz
     zcat history.jsonl.gz | fastsse history import other.db
     fastsse history trim history.db --age 1d
@@ -51,6 +53,21 @@ def check_command(path: str) -> int:
     for problem in report.problems:
         click.echo(problem, err=True)
     return EXIT_FAILED if report.problems else 0
+
+
+@history.command("repair")
+@PATH
+def repair_command(path: str) -> None:
+    """Put a sound file with everything that is whole in the place of a damaged one.
+
+    The damaged file is kept as PATH.damaged. A lost event stays a gap: clients that resume across
+    it receive a `fastsse.gap` event. Stop the server first.
+    """
+    done = repair(path)
+    lost = "1 is lost" if done.lost == 1 else f"{done.lost} are lost"
+    torn = ", and parts of the file can't be read" if done.is_torn else ""
+    kept = "1 event" if done.kept == 1 else f"{done.kept} events"
+    click.echo(f"{kept} kept, {lost}{torn}. The damaged file is {done.backup}.", err=True)
 
 
 @history.command("export")
@@ -143,6 +160,8 @@ def _lines(report: Report) -> Iterable[str]:
     if report.first is not None and report.last is not None:
         yield f"from {_when(report.first)} to {_when(report.last)}"
     yield f"let go through {_when(state.evicted_through)}"
+    if report.lost:
+        yield f"{report.lost} lost: clients that resume across it receive a gap event"
     if report.is_unclean:
         lost = "events may be missing" if report.may_have_lost else "nothing is missing"
         yield f"in use, or left by a process that was killed: {lost}"

@@ -57,6 +57,7 @@ class JoinedPage(NamedTuple):
     is_stored: bool  # Read from the store, whose clock counts its evictions; else from memory.
     evicted: Evicted
     lost_through: int  # The log that we follow may have lost events up to here.
+    damaged_through: int = 0  # Where it lies after the place asked for: the store lost them.
 
 
 class Told(NamedTuple):
@@ -210,8 +211,11 @@ class Pages:
         ]
         kept = history.between(reader.topics, after, through, rights)
         frames, through = _united(stored, kept, through, self._page_bytes)
-        evicted = stretch.evicted.up_to(history.evicted_through(reader.topics))
-        return self._joined(reader, after, frames, through, False, evicted, True)
+        begins = history.evicted_through(reader.topics)
+        evicted = stretch.evicted.up_to(begins)
+        damaged_through = min(stretch.damaged_through, begins)
+        page = self._joined(reader, after, frames, through, False, evicted, True)
+        return page if damaged_through <= after else page._replace(damaged_through=damaged_through)
 
     def _joined(
         self,

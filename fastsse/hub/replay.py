@@ -82,7 +82,10 @@ class Replay:
         evicted = page.evicted.since(reading)
         # A stream of all that is kept asks for nothing of before the source began.
         known = max(self.after or page.evicted.begins, self.lost_told)
-        if page.lost_through > known:
+        if page.damaged_through > self.after:
+            gap = Gap("lost", self.requested, page.before)
+            self.lost_told = max(self.lost_told, min(page.lost_through, page.through))
+        elif page.lost_through > known:
             gap = Gap("lost", self.requested, page.before)
             self.lost_told = page.lost_through
         elif evicted > known:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastsse.backbone.sqlite.batch import Batch
+from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.evictions import Evictions
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, PlaceClock, place_of, position_of
@@ -137,7 +138,7 @@ def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
 def check(path: Path, model: Model, start: int, head: int, total_bytes: int) -> None:
     """What is read is what is kept; and nothing that is gone lies above `evicted_through`."""
     connection = open_reading(str(path))
-    reading = Reading(connection, Evictions())
+    reading = Reading(connection, Evictions(), Damage(str(path)))
     try:
         if total_bytes < UNBOUNDED:
             for name in NAMES:

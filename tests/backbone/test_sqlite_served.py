@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 from pathlib import Path
 
 import httpx
@@ -57,6 +58,46 @@ async def test_a_second_server_on_the_same_file_says_so_in_one_line(
     assert ended.status == 1
     assert "is in use by another server (process " in ended.err
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_private_event_whose_bit_was_lost_in_the_file_is_a_gap_to_anonymous_readers(
+    start: Start, options: list[str], tmp_path: Path, workers: str
+) -> None:
+    running = await start("serve", *options)
+    url = await served_at(running)
+    async with Publisher(url) as publisher:
+        events = [{"topic": "news", "data": data} for data in ("one", "not for all", "three")]
+        events[1]["private"] = True  # type: ignore[assignment]
+        await publisher.publish_batch(events)
+    running.signal(signal.SIGTERM)
+    await running.ended()
+    with sqlite3.connect(tmp_path / "history.db") as connection:
+        ((place, record),) = connection.execute(
+            "SELECT place, record FROM event WHERE instr(record, CAST('not for all' AS BLOB))"
+        ).fetchall()
+        assert record[25] == 1  # The flags of entry format 2.
+        record = record[:25] + b"\0" + record[26:]
+        connection.execute("UPDATE event SET record = ? WHERE place = ?", (record, place))
+    connection.close()
+    running = await start("serve", *options, "--workers", workers)
+    line = await running.error_line()
+    while "addresses" not in line:
+        line = await running.error_line()
+    url = json.loads(line)["addresses"][0]
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        seen = b""
+        stream = client.stream("GET", "/events?topic=news&last_event_id=earliest")
+        async with stream as answer:
+            async for chunk in answer.aiter_bytes():
+                seen += chunk
+                if b"three" in seen:
+                    break
+        assert b"not for all" not in seen
+        assert seen.index(b"one") < seen.index(b"fastsse.gap") < seen.index(b"three")
+        assert b'"reason":"lost"' in seen
+        metrics = (await client.get("/metrics")).text
+        assert "fastsse_store_damaged_total 1.0" in metrics
 
 
 async def test_a_store_that_is_lost_is_said_to_publishers_and_probes_and_streams_stay(

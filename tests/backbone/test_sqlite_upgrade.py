@@ -96,6 +96,24 @@ def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     assert after == before
 
 
+async def test_a_record_that_was_damaged_before_the_upgrade_is_told_as_lost(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    ((place, record),) = connection.execute(
+        "SELECT place, record FROM event WHERE instr(record, CAST('own two' AS BLOB))"
+    ).fetchall()
+    with connection:
+        connection.execute("UPDATE event SET record = ? WHERE place = ?", (record[:30], place))
+    connection.close()
+    async with opened(path, CONFIG) as tail:
+        before = await tail.read(("b",), 0)
+        assert [entry.frame.body for entry in before.entries] == [BODIES[4], BODIES[5]]
+        after = await tail.read(("b",), before.through)
+        assert not after.entries
+        assert after.damaged_through == before.through + 1
+        assert await tail.seek(("b",), Cursor("after", "x y")) is None
+    assert check(str(path)).problems == []
+
+
 def test_a_file_of_a_later_version_is_refused_with_a_sentence(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 3")

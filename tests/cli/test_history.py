@@ -1,4 +1,4 @@
-"""`fastsse history check|export|import|trim` on real files."""
+"""`fastsse history check|repair|export|import|trim` on real files."""
 
 import json
 import sqlite3
@@ -179,6 +179,25 @@ async def test_check_finds_what_is_wrong(
         connection.execute(damage)
     assert main(["history", "check", str(path)]) == 1
     assert words in capsys.readouterr().err
+
+
+async def test_repair_keeps_what_is_whole_and_says_what_is_lost(
+    path: Path, capsys: Captured
+) -> None:
+    await filled(path, *EVENTS)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "UPDATE event SET record = x'00' WHERE place = (SELECT max(place) FROM event)"
+        )
+    assert main(["history", "export", str(path)]) == 1
+    assert "history repair" in capsys.readouterr().err
+    assert main(["history", "repair", str(path)]) == 0
+    assert capsys.readouterr().err == (
+        f"3 events kept, 1 is lost. The damaged file is {path}.damaged.\n"
+    )
+    assert main(["history", "check", str(path)]) == 0
+    assert "1 lost: clients that resume across it receive a gap event" in capsys.readouterr().out
+    assert main(["history", "repair", str(path.with_name("none.db"))]) == 1
 
 
 async def test_trim_lets_the_oldest_go_and_tells_it(path: Path, capsys: Captured) -> None:

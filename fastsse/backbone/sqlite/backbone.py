@@ -98,7 +98,9 @@ class SqliteBackbone:
         self._known: Final[dict[bytes, int]] = {}
         self._repeats = self._losses = 0
         wake = threading.Event()
-        self._reader: Final = Reader(path, self._file.evictions, self._call, connect)
+        self._reader: Final = Reader(
+            path, self._file.evictions, self._file.damage, self._call, connect
+        )
         self._retention: Final = Retention(self._file, history.limits, total_bytes, now_ms)
         self._checkpointer: Final = Checkpointer(path, connect, wake)
         self._writer: Final = Writer(
@@ -204,6 +206,7 @@ class SqliteBackbone:
             "store_losses": self._losses,
             "store_checking": int(self._verifier.is_under_way),
             "store_malformed": int(self._verifier.problem is not None),
+            "store_damaged": self._file.damage.count,
             "store_repeats": self._repeats,
         }
 

@@ -9,6 +9,7 @@ from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.lease import may_have_lost
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
+from fastsse.backbone.sqlite.upgrading import LOST_RECORD
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
 
@@ -42,6 +43,7 @@ class Report:
     first: int | None
     last: int | None
     problems: list[str] = field(default_factory=list)
+    lost: int = 0  # Events of which only the place is known: readers are told a gap there.
 
     @property
     def is_unclean(self) -> bool:
@@ -63,7 +65,7 @@ def check(path: str) -> Report:
     try:
         connection.execute("BEGIN")
         report = _report(connection)
-        for problem in _problems(connection, report.state):
+        for problem in _problems(connection, report):
             report.problems.append(problem)
             if len(report.problems) == PROBLEMS_MAX:
                 report.problems.append("and perhaps more")
@@ -83,28 +85,31 @@ def _report(connection: sqlite3.Connection) -> Report:
     return Report(read_state(connection), topics, first, last)
 
 
-def _problems(connection: sqlite3.Connection, state: State) -> Iterator[str]:
+def _problems(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
     for (line,) in connection.execute(f"PRAGMA integrity_check({PROBLEMS_MAX})"):
         if line != "ok":
             yield str(line)
     for sql, words in _NOTHING.items():
         for (value,) in connection.execute(f"{sql} LIMIT {PROBLEMS_MAX}"):
             yield words.format(value)
-    yield from _problems_of_events(connection, state)
+    yield from _problems_of_events(connection, report)
 
 
-def _problems_of_events(connection: sqlite3.Connection, state: State) -> Iterator[str]:
-    events = total_bytes = 0
-    kept = 0
+def _problems_of_events(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
+    state = report.state
+    events = total_bytes = kept = 0
     unpack = unpacker(connection)
     for place, own_id, record in connection.execute(
         "SELECT place, own_id, record FROM event ORDER BY place"
     ):
         events += 1
         total_bytes += len(record) + EVENT_COST_BYTES
+        if record == LOST_RECORD:
+            report.lost += 1
+            continue
         try:
             (entry,) = unpack(record)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             yield f"the event at place {place} can't be read: {error}"
             continue
         kept += len(entry.topics)
@@ -112,7 +117,9 @@ def _problems_of_events(connection: sqlite3.Connection, state: State) -> Iterato
             yield f"the event at place {place} is another one"
     if (events, total_bytes) != (state.events, state.bytes):
         yield f"the file counts {state.events} events and holds {events}"
-    (rows,) = connection.execute("SELECT count(*) FROM topic_event").fetchone()
+    (rows,) = connection.execute(
+        "SELECT count(*) FROM topic_event LEFT JOIN event USING (place) WHERE length(record) > 0"
+    ).fetchone()
     if rows > kept:
         yield "topics keep events that are not theirs"
 

@@ -18,6 +18,7 @@ from fastsse.backbone.sqlite.commits import (
     log_is_empty,
     missing,
 )
+from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.evictions import Evictions
 from fastsse.backbone.sqlite.lease import LEASE_MS, OPEN, boot_id, has_rebooted, may_have_lost
@@ -44,6 +45,7 @@ class HistoryFile:
         state: as it is stored, or will be by the transaction under way.
         topics: rows of topics that were used of late.
         commits: the record of them, outside of the file.
+        damage: what of it could not be read.
         head: the last position that may be in use.
         last_place: of the newest event when it was opened, or opened again.
         loss: why events may be missing that were there before it was opened; None: none are.
@@ -56,6 +58,7 @@ class HistoryFile:
         self, path: str, now_ms: Callable[[], int], connect: Connect = sqlite3.connect
     ) -> None:
         self.path: Final = path
+        self.damage: Final = Damage(path)
         self.evictions: Final = Evictions()
         self._connect: Final = connect
         check_path(path)

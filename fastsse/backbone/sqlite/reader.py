@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.evictions import Evictions
 from fastsse.backbone.sqlite.reading import Reading
 from fastsse.backbone.sqlite.schema import Connect, open_reading
@@ -33,7 +34,7 @@ class Reader:
 
     Arguments:
         path: the file.
-        evictions: as Reading takes it.
+        evictions, damage: as Reading takes them.
         call: hands a call over to the loop thread.
         connect: opens connections.
 
@@ -44,11 +45,13 @@ class Reader:
         self,
         path: str,
         evictions: Evictions,
+        damage: Damage,
         call: Callable[[Callable[[], None]], None],
         connect: Connect = sqlite3.connect,
     ) -> None:
         self._path: Final = path
         self._evictions: Final = evictions
+        self._damage: Final = damage
         self._call: Final = call
         self._connect: Final = connect
         self._questions: queue.SimpleQueue[tuple[Question, Answer] | None] = queue.SimpleQueue()
@@ -107,5 +110,5 @@ class Reader:
     def _opened(self) -> Reading:
         if self._reading is None:
             self._connection = open_reading(self._path, self._connect)
-            self._reading = Reading(self._connection, self._evictions)
+            self._reading = Reading(self._connection, self._evictions, self._damage)
         return self._reading

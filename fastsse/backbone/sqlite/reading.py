@@ -3,6 +3,10 @@
 Whatever the size of the file, a stretch of some topics costs a search in one tree for each of
 them, and then what it gives out. Only a template that means very many topics has the events
 themselves looked at, a bounded number a call.
+
+Nothing damaged is given out. A record counts only when its checksum is right, it names the place it
+was found at, and it has a topic that was asked for. A stretch ends before one that does not count,
+or begins behind it and says so; the same where SQLite itself finds the file malformed.
 """
 
 import json
@@ -17,6 +21,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from fastsse.backbone import Stretch
+from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.evictions import Evictions, Marks
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.selection import Selection, Selections
@@ -46,6 +51,15 @@ class _Run(NamedTuple):
     is_last: bool
 
 
+class _Found(NamedTuple):
+    """The entries of a run as far as they are whole: those before a damaged one, or behind some.
+    `stopped_at` and `damaged_through` are places, 0 for none."""
+
+    entries: list[Entry]
+    stopped_at: int = 0
+    damaged_through: int = 0
+
+
 _ALL: Final = (
     "SELECT place, length(record) AS bytes FROM event WHERE place > ?1 AND place <= ?2"
     " ORDER BY place LIMIT ?3"
@@ -68,17 +82,31 @@ class Reading:
     Arguments:
         connection: opened for reading.
         evictions: what is evicted meanwhile.
+        damage: notes what can't be read.
     """
 
-    def __init__(self, connection: sqlite3.Connection, evictions: Evictions) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, evictions: Evictions, damage: Damage
+    ) -> None:
         self._connection: Final = connection
         self._evictions: Final = evictions
+        self._damage: Final = damage
         self._selections: Final = Selections()
 
     def stretch(
         self, selectors: tuple[str, ...], after: int, through: int, limit_bytes: int
     ) -> Stretch:
         """The matching entries after one position and up to another. As `Backbone.read`."""
+        try:
+            return self._stretch(selectors, after, through, limit_bytes)
+        except sqlite3.DatabaseError as error:
+            if not is_malformed(error):
+                raise
+            return self._past_damage(selectors, after, through, str(error))
+
+    def _stretch(
+        self, selectors: tuple[str, ...], after: int, through: int, limit_bytes: int
+    ) -> Stretch:
         first, last = place_of(after), place_of(through)
         with self._marked_snapshot(selectors) as (selection, marks):
             evicted = self._evicted(selection, marks, after)
@@ -91,10 +119,14 @@ class Reading:
                 run = self._run(_walk(tuple(selection.topics)), (first, last, count), limit_bytes)
             else:
                 run = self._run_looked_at(selection, first, last, limit_bytes)
-            entries = self._entries(run.places, in_a_row=selection.topics is None)
+            found = self._entries(run.places, selection)
+        damaged_through = position_of(found.damaged_through)
+        if found.stopped_at:
+            before = position_of(found.stopped_at) - 1
+            return Stretch(found.entries, before, False, evicted, damaged_through)
         # Where nothing was left out the stretch reaches as far as was asked, to the position.
         reached = through if run.is_last else position_of(run.through)
-        return Stretch(entries, reached, run.is_last, evicted)
+        return Stretch(found.entries, reached, run.is_last, evicted, damaged_through)
 
     @contextmanager
     def _marked_snapshot(self, selectors: tuple[str, ...]) -> Iterator[tuple[Selection, Marks]]:
@@ -124,6 +156,35 @@ class Reading:
             "SELECT evicted_through FROM topic WHERE number = ?", (topic,)
         ).fetchone()
         return found is not None and found[0] >= evicted_through
+
+    def _past_damage(
+        self, selectors: tuple[str, ...], after: int, through: int, why: str
+    ) -> Stretch:
+        """What SQLite can't read counts as lost: goes on at the first place from which it can
+        read again, or at the end. O(log n) reads."""
+        first, last = place_of(after), place_of(through)
+        self._damage.found(first, why)
+        low, high = first, last
+        if low < high and self._is_readable(selectors, high - 1, last):
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._is_readable(selectors, middle, last):
+                    high = middle
+                else:
+                    low = middle
+        lost_through = min(position_of(high), through)
+        # It does not say what was evicted; the next page does.
+        return Stretch([], lost_through, lost_through == through, Evicted(), lost_through)
+
+    def _is_readable(self, selectors: tuple[str, ...], after: int, through: int) -> bool:
+        """Whether at least the next page after a place can be read."""
+        try:
+            self._stretch(selectors, position_of(after), position_of(through), 1)
+        except sqlite3.DatabaseError as error:
+            if not is_malformed(error):
+                raise
+            return False
+        return True
 
     def place(self, selectors: tuple[str, ...], cursor: Cursor, head: int) -> int | None:
         """The position from which a cursor goes on. As `Backbone.seek`; O(log n + N) for `last`."""
@@ -171,8 +232,9 @@ class Reading:
             (after, through),
         )
         for looked_at, (place, record) in enumerate(rows, 1):
-            (entry,) = unpack_entries(record)
-            if any(s.matches(topic) for topic in entry.topics for s in selection.selectors):
+            entry = _whole(record, place)
+            # A damaged one may be meant too; it is told where it lies.
+            if entry is None or _meant_topic(entry, selection) is not None:
                 room_bytes -= len(record)
                 if room_bytes < 0 and places:
                     return _Run(places, places[-1], False)
@@ -181,14 +243,11 @@ class Reading:
                 return _Run(places, place, False)
         return _Run(places, through, True)
 
-    def _entries(self, places: list[int], in_a_row: bool) -> list[Entry]:
+    def _entries(self, places: list[int], selection: Selection) -> _Found:
         if not places:
-            return []
-        if len(places) == 1:
-            sql = "SELECT record FROM event WHERE place = ?"
-            return unpack_entries(self._connection.execute(sql, places).fetchone()[0])
+            return _Found([])
         wanted: tuple[str, tuple[str | int, ...]]
-        if in_a_row:
+        if selection.topics is None:
             wanted = "BETWEEN ? AND ?", (places[0], places[-1])
         else:
             wanted = "IN (SELECT value FROM json_each(?))", (json.dumps(places),)
@@ -198,13 +257,58 @@ class Reading:
             f" (SELECT record FROM event WHERE place {wanted[0]} ORDER BY place)",
             wanted[1],
         ).fetchone()
-        return unpack_entries(bytes.fromhex(text))
+        try:
+            entries = unpack_entries(bytes.fromhex(text or ""))
+        except ValueError:
+            return self._whole_ones(places, selection)
+        are_there = [place_of(entry.position) for entry in entries] == places
+        if are_there and self._are_meant(entries, selection):
+            return _Found(entries)
+        return self._whole_ones(places, selection)
+
+    def _whole_ones(self, places: list[int], selection: Selection) -> _Found:
+        """One by one: what is damaged ends the run, or is passed over at its beginning."""
+        entries: list[Entry] = []
+        damaged_through = 0
+        for place in places:
+            found = self._connection.execute("SELECT record FROM event WHERE place = ?", (place,))
+            (record,) = found.fetchone() or (None,)
+            entry = None if record is None else _whole(record, place)
+            if entry is not None and self._are_meant([entry], selection):
+                entries.append(entry)
+                continue
+            why = "the record is missing" if record is None else _why(entry)
+            self._damage.found(place, why, record)
+            if entries:
+                return _Found(entries, place, damaged_through)
+            damaged_through = place
+        return _Found(entries, 0, damaged_through)
+
+    def _are_meant(self, entries: list[Entry], selection: Selection) -> bool:
+        """Whether each has a topic that was asked for: what the tree of topics says is not under
+        the record's checksum."""
+        if selection.topics is None:
+            return True
+        meant = {selector.text for selector in selection.selectors}
+        for entry in entries:
+            if meant.isdisjoint(entry.topics):
+                matching = _meant_topic(entry, selection)
+                if matching is None:
+                    return False
+                meant.add(matching)
+        return True
 
     def _of_own_id(self, own_id: bytes) -> int | None:
-        (place,) = self._connection.execute(
-            "SELECT min(place) FROM event WHERE own_id = ?", (as_header_value(own_id),)
-        ).fetchone()
-        return None if place is None else position_of(place)
+        came_back = as_header_value(own_id)
+        rows = self._connection.execute(
+            "SELECT place, record FROM event WHERE own_id = ? ORDER BY place", (came_back,)
+        )
+        for place, record in rows:
+            entry = _whole(record, place)
+            if entry is not None and as_header_value(entry.own_id or b"") == came_back:
+                return position_of(place)
+            self._damage.found(place, _why(entry))
+        return None
 
     def _before_newest(self, selection: Selection, count: int, head: int) -> int | None:
         if count == 0:
@@ -239,3 +343,31 @@ class Reading:
                 (json.dumps(selection.topics),),
             ).fetchone()
         return head if place is None or position_of(place) > head else position_of(place) - 1
+
+
+def is_malformed(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error says that the file is damaged, and not that it can't be read just now."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # An error without a code comes from Python: text that is not UTF-8, for one.
+    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _whole(record: bytes, place: int) -> Entry | None:
+    """The entry of a record that was found at a place, if it is whole and its own."""
+    try:
+        (entry,) = unpack_entries(record)
+    except (ValueError, TypeError):
+        return None
+    return entry if place_of(entry.position) == place else None
+
+
+def _meant_topic(entry: Entry, selection: Selection) -> str | None:
+    """A topic of the entry that a selector matches."""
+    for topic in entry.topics:
+        if any(selector.matches(topic) for selector in selection.selectors):
+            return topic
+    return None
+
+
+def _why(entry: Entry | None) -> str:
+    return "the record is damaged" if entry is None else "the event is another's"

@@ -6,9 +6,10 @@ it. Each step is a short transaction between two of the publishers', and does no
 disk: what is lost of it by a crash is let go once more.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Final
@@ -173,13 +174,23 @@ class Retention:
         found = connection.execute("SELECT record FROM event WHERE place = ?", (place,)).fetchone()
         if found is None:
             return True  # Nothing to delete.
-        (entry,) = unpack_entries(found[0])
         kept = connection.execute(
             "SELECT 1 FROM topic JOIN topic_event ON topic = number AND place = ?"
             " WHERE name IN (SELECT value FROM json_each(?)) LIMIT 1",
-            (place, json.dumps(entry.topics)),
+            (place, json.dumps(self._topics_of(place, found[0]))),
         ).fetchone()
         return kept is not None
+
+    def _topics_of(self, place: int, record: bytes) -> Sequence[str]:
+        """The topics of an event. O(topics stored) when its record is damaged."""
+        with contextlib.suppress(ValueError):
+            (entry,) = unpack_entries(record)
+            return entry.topics
+        self._file.damage.found(place, "the record is damaged", record)
+        rows = self._file.connection.execute(
+            "SELECT name FROM topic JOIN topic_event ON topic = number AND place = ?", (place,)
+        )
+        return [name for (name,) in rows]
 
     def _delete(self, gone: list[tuple[int, int]]) -> None:
         if not gone:
@@ -202,19 +213,25 @@ class Retention:
         """The oldest events of all leave every topic that has them."""
         left = self._file.state.bytes - self._total_bytes
         through: dict[str, int] = {}
+        nobodys: list[tuple[int, int]] = []
         rows = self._file.connection.execute(
             "SELECT place, record FROM event ORDER BY place LIMIT ?", (STEP_EVENTS // 4,)
         )
         with closing(rows):
             for place, record in rows:
-                (entry,) = unpack_entries(record)
-                through.update(dict.fromkeys(entry.topics, place))
-                left -= len(record) + EVENT_COST_BYTES
+                size_bytes = len(record) + EVENT_COST_BYTES
+                topics = self._topics_of(place, record)
+                through.update(dict.fromkeys(topics, place))
+                if not topics:
+                    nobodys.append((place, size_bytes))
+                left -= size_bytes
                 if left <= 0:
                     break
-        self._file.topics.load(self._file.connection, through)
+        for name in self._file.topics.load(self._file.connection, through):
+            del through[name]  # No row: its name is what is damaged.
         for name, place in through.items():
             self._let_go_through(self._file.topics[name], place)
+        self._delete(nobodys)
 
     def _let_go_through(self, row: TopicRow, place: int) -> None:
         found = self._file.connection.execute(

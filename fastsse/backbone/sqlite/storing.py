@@ -9,10 +9,11 @@ from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
 from fastsse.backbone.sqlite.statements import insert
 from fastsse.backbone.sqlite.topicrows import TopicRow
+from fastsse.backbone.sqlite.upgrading import LOST_RECORD
 from fastsse.entries import Entry, pack_entry
 from fastsse.events import as_header_value
 
-__all__ = ["mark_repeats", "rows_of", "store_entries", "store_keys", "take_out"]
+__all__ = ["mark_repeats", "rows_of", "store_entries", "store_keys", "store_lost", "take_out"]
 
 
 def mark_repeats(connection: sqlite3.Connection, batches: Sequence[Batch]) -> None:
@@ -58,6 +59,23 @@ def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]
     insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
     file.update(events=file.state.events + len(entries), bytes=file.state.bytes + total_bytes)
     return list(touched.values())
+
+
+def store_lost(file: HistoryFile, lost: Sequence[tuple[int, Sequence[str]]]) -> None:
+    """Puts LOST_RECORD at places under at least one topic each, within a transaction."""
+    rows = rows_of(file, {name for _, topics in lost for name in topics})
+    for place, topics in lost:
+        file.connection.execute("INSERT INTO event VALUES (?, NULL, ?)", (place, LOST_RECORD))
+        for name in topics:
+            row = rows[name]
+            row.events += 1
+            row.bytes += EVENT_COST_BYTES
+            file.connection.execute(
+                "INSERT INTO topic_event VALUES (?, ?, ?, ?)",
+                (row.number, place, EVENT_COST_BYTES, len(topics) > 1),
+            )
+    size_bytes = len(lost) * EVENT_COST_BYTES
+    file.update(events=file.state.events + len(lost), bytes=file.state.bytes + size_bytes)
 
 
 def store_keys(file: HistoryFile, batches: Sequence[Batch]) -> None:

@@ -16,7 +16,8 @@ from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
-from fastsse.backbone.sqlite.storing import rows_of, store_entries
+from fastsse.backbone.sqlite.storing import rows_of, store_entries, store_lost
+from fastsse.backbone.sqlite.upgrading import LOST_RECORD
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event, check_topic
@@ -56,10 +57,14 @@ def export_lines(path: str) -> Iterator[bytes]:
         for name, evicted_through in connection.execute(topics):
             yield orjson.dumps({"topic": name, "evicted_through": _text(evicted_through)})
         unpack = unpacker(connection)
-        for (record,) in connection.execute("SELECT record FROM event ORDER BY place"):
-            yield orjson.dumps(_fields(unpack(record)[0]))
-    except (sqlite3.Error, ValueError) as error:
-        raise HistoryError(path, f"can't be read: {error}") from error
+        for place, record in connection.execute("SELECT place, record FROM event ORDER BY place"):
+            if record == LOST_RECORD:
+                yield orjson.dumps(_lost_fields(connection, place))
+            else:
+                yield orjson.dumps(_fields(unpack(record)[0]))
+    except (sqlite3.Error, UnicodeError, ValueError, TypeError) as error:
+        why = f"can't be read: {error} (`fastsse history repair` keeps what is whole)"
+        raise HistoryError(path, why) from error
     finally:
         connection.close()
 
@@ -102,6 +107,8 @@ class _Import:
     def _take(self, fields: dict[str, Any]) -> None:
         if "fastsse_history" in fields:
             self._take_head(fields)
+        elif "lost" in fields and fields["lost"] is True:
+            self._take_lost(fields)
         elif "position" in fields:
             self._entries.append(_entry(fields))
         else:
@@ -126,6 +133,16 @@ class _Import:
         with self._file.transaction(synced=False):
             row = rows_of(self._file, {name})[name]
             row.evicted_through = place if self._is_new else max(row.evicted_through, place)
+
+    def _take_lost(self, fields: dict[str, Any]) -> None:
+        """An event that the exported file had lost stays a gap under its topics."""
+        self._store()
+        place, topics = _place(fields["position"]), [check_topic(name) for name in fields["topics"]]
+        if not topics or self._file.stored_places([place]):
+            return
+        with self._file.transaction(synced=False):
+            store_lost(self._file, [(place, topics)])
+            self._file.update(leased_through=max(self._file.state.leased_through, place))
 
     def _store(self) -> None:
         entries, self._entries = self._entries, []
@@ -165,6 +182,14 @@ def _head_of(state: State) -> dict[str, object]:
         "evicted_through": _text(state.evicted_through),
         "forgotten_through": _text(state.forgotten_through),
     }
+
+
+def _lost_fields(connection: sqlite3.Connection, place: int) -> dict[str, object]:
+    """An event that is lost: where it was, and under which topics."""
+    rows = connection.execute(
+        "SELECT name FROM topic JOIN topic_event ON topic = number AND place = ?", (place,)
+    )
+    return {"position": _text(place), "topics": [name for (name,) in rows], "lost": True}
 
 
 def _text(place: int) -> str:

@@ -1,0 +1,49 @@
+"""What of a file can't be read: counted, and logged a bounded number of times.
+
+Any thread: the reader and the writer both come across it.
+"""
+
+from typing import Final
+
+from fastsse.backbone.sqlite.upgrading import LOST_RECORD
+from fastsse.log import get_logger
+
+__all__ = ["Damage"]
+
+log = get_logger("history")
+
+# Log lines of one process; the metric counts on.
+LINES_MAX: Final = 20
+# Places that are remembered so that each counts once; about 60 bytes each.
+PLACES_MAX: Final = 10_000
+
+
+class Damage:
+    """The damage of one file.
+
+    Attributes:
+        count: how many places were found damaged, each once.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.count = 0
+        self._path: Final = path
+        self._places: Final[set[int]] = set()
+        self._lines = 0
+
+    def found(self, place: int, why: str, record: bytes | None = None) -> None:
+        """What lies at a place can't be read; what is known to be lost is no news. O(1)."""
+        if record == LOST_RECORD or place in self._places:
+            return
+        if len(self._places) < PLACES_MAX:
+            self._places.add(place)
+        self.count += 1
+        self._lines += 1
+        if self._lines <= LINES_MAX:
+            log.error(
+                "History is damaged; readers are told a gap.",
+                path=self._path,
+                place=place,
+                why=why,
+                more_are_not_logged=self._lines == LINES_MAX,
+            )
