@@ -6,9 +6,11 @@ time. The node's desk keeps revocations, in its store too, and tells all workers
 worker refuses such tokens and has the native core end the streams that they opened.
 """
 
+import asyncio
 import time
 from bisect import bisect_right, insort
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +36,8 @@ _LIST: Final = b"?"
 _PAGE: Final = 250
 _DONE: Final = b"+"
 _NOT_DONE: Final = b"-"
+# A worker that does not confirm a revocation for so long is stuck; the answer says so.
+CONFIRM_S: Final = 2.0
 
 
 class Revocation(NamedTuple):
@@ -105,12 +109,25 @@ def _time(members: dict[str, Any], name: str) -> float | None:
     return float(value)
 
 
+class _Unconfirmed:
+    """A revocation that some workers have not confirmed, and who waits for that."""
+
+    __slots__ = ("answer", "timer", "workers")
+
+    def __init__(self, workers: set[int], answer: Callable[[bytes], None]) -> None:
+        self.workers = workers
+        self.answer = answer
+        self.timer: asyncio.TimerHandle | None = None
+
+
 class RevocationDesk:
     """Keeps a node's revocations, each under its name in the store. Made by `control.Desks`.
 
     A question is a revocation, answered with `+`, or `-` when there are too many; or `?` and a
     name, answered with a JSON list: the name to go on from, empty at the end, and the revocations
-    behind the name that was asked for. What is broadcast is a revocation.
+    behind the name that was asked for. What is broadcast is a revocation, and each worker confirms
+    it by its name. The answer `+` comes when all workers that verify tokens have confirmed; `-`
+    when one has not within CONFIRM_S.
     """
 
     def __init__(
@@ -126,21 +143,56 @@ class RevocationDesk:
         kept = ((name, Revocation.unpack(packed)) for name, packed in store.items())
         self._kept: dict[str, Revocation] = dict(kept)
         self._names = sorted(self._kept)
+        self._workers: set[int] = set()
+        self._unconfirmed: dict[str, list[_Unconfirmed]] = {}
         # What another node revoked holds here too.
         store.listen("", lambda name, packed: self._learn(packed))
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Tells all, or takes another."""
+        # A worker verifies nothing before it has asked for all.
+        self._workers.add(worker)
         if message[:1] == _LIST:
             answer(self._page(message[1:].decode()))
         else:
-            answer(self._take(Revocation.unpack(message)))
+            self._take_and_answer(Revocation.unpack(message), answer)
 
     def told(self, worker: int, message: bytes) -> None:
-        """Nothing is told."""
+        """A worker knows a revocation, by its name."""
+        self._confirmed(worker, message.decode())
 
     def left(self, worker: int) -> None:
-        """Revocations are not a worker's."""
+        """It verifies nothing any more."""
+        self._workers.discard(worker)
+        for name in list(self._unconfirmed):
+            self._confirmed(worker, name)
+
+    def _take_and_answer(self, revocation: Revocation, answer: Callable[[bytes], None]) -> None:
+        """Answers once, when every worker has confirmed it. Waits before it tells the workers: the
+        only one confirms within the call."""
+        name = revocation.name
+        unconfirmed = _Unconfirmed(set(self._workers), answer)
+        self._unconfirmed.setdefault(name, []).append(unconfirmed)
+        if self._take(revocation) == _NOT_DONE:
+            self._end(name, unconfirmed, _NOT_DONE)
+        elif unconfirmed.workers:
+            late = partial(self._end, name, unconfirmed, _NOT_DONE)
+            unconfirmed.timer = asyncio.get_running_loop().call_later(CONFIRM_S, late)
+
+    def _confirmed(self, worker: int, name: str) -> None:
+        for unconfirmed in list(self._unconfirmed.get(name, ())):
+            unconfirmed.workers.discard(worker)
+            if not unconfirmed.workers:
+                self._end(name, unconfirmed, _DONE)
+
+    def _end(self, name: str, unconfirmed: "_Unconfirmed", answer: bytes) -> None:
+        waiting = self._unconfirmed[name]
+        waiting.remove(unconfirmed)
+        if not waiting:
+            del self._unconfirmed[name]
+        if unconfirmed.timer is not None:
+            unconfirmed.timer.cancel()
+        unconfirmed.answer(answer)
 
     def _page(self, after: str) -> bytes:
         if not after:
@@ -239,7 +291,8 @@ class Revocations:
             self.revoke(one, lambda error: None)
 
     def revoke(self, revocation: Revocation, done: Callable[[FastsseError | None], None]) -> None:
-        """Has the node revoke; `done` is given None once every worker was told, or Refused."""
+        """Has the node revoke; `done` is given None once every worker of it refuses such tokens, or
+        Refused. Other nodes follow as soon as they read it in the store that they share."""
 
         def answered(answer: bytes | FastsseError) -> None:
             done(None if answer == _DONE else Refused("revocations", 1))
@@ -264,7 +317,9 @@ class Revocations:
         return self._added
 
     def _heard(self, message: bytes) -> None:
-        self._add(Revocation.unpack(message))
+        revocation = Revocation.unpack(message)
+        self._add(revocation)
+        self._control.tell(SUBJECT, revocation.name.encode())
 
     def _add(self, revocation: Revocation) -> None:
         place = self._place(revocation)

@@ -112,7 +112,7 @@ def test_a_worker_learns_very_many_revocations_in_pages(monkeypatch: pytest.Monk
     assert len(orjson.loads(answer)[1]) == 7
 
 
-def test_a_desk_that_began_anew_is_told_what_was_revoked() -> None:
+async def test_a_desk_that_began_anew_is_told_what_was_revoked() -> None:
     node = Node()
     got(node.one.revocations.revoke, Revocation("7", None, None, 1e11))
     calls: list[tuple[int, int, int]] = []
