@@ -120,8 +120,8 @@ class Arrivals:
             site.streams.take(sock, opening)
             site.requests.opened(request)
         except TurnedAway as why:
-            site.requests.turned_away(request, why, opening.client)
-            head, body = site.streams.turn_away(opening.subscription)
+            head, body = site.streams.turn_away(opening.subscription, why, chunked=opening.chunked)
+            site.requests.turned_away(request, why, head, opening.client)
             site.requests.answered(request, head)
             _send_and_close(sock, b"".join((head, opening.lines, CLOSE_LINE, body)))
         except Exception:

@@ -387,10 +387,11 @@ class Connection(asyncio.Protocol):
             opening = site.opening(*wish, request, peer_of(self._transport))
             site.streams.take_copy(self._transport, opening)
         except TurnedAway as why:
-            site.requests.turned_away(request, why, self.peer())
+            answer = site.streams.turn_away(wish[0], why, chunked=request.chunked)
+            site.requests.turned_away(request, why, answer.head, self.peer())
             self._state = ANSWERING
             self._persists = False
-            self.respond(site.streams.turn_away(wish[0]))
+            self.respond(answer)
         except Exception:
             site.failed(request)
             self._transport.abort()

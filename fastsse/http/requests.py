@@ -47,9 +47,11 @@ class Requests:
             problem.status, problem.detail, client, field=problem.field, **_what(request)
         )
 
-    def turned_away(self, request: Request, why: TurnedAway, client: str) -> None:
-        """As `refused`, of a subscriber who gets a stream that ends at once."""
-        self._access.refused(200, f"turned away: {why.reason}", client, **_what(request))
+    def turned_away(self, request: Request, why: TurnedAway, head: bytes, client: str) -> None:
+        """As `refused`, of a subscriber that is told when to come back by an answer with this
+        head."""
+        status = int(head[_STATUS])
+        self._access.refused(status, f"turned away: {why.reason}", client, **_what(request))
 
     def counters(self) -> dict[str, int]:
         """Requests by route and status, by the names of the metrics."""

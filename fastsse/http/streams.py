@@ -17,6 +17,7 @@ from fastsse.desks.presence import Presence
 from fastsse.errors import TurnedAway
 from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
+from fastsse.http.problems import Problem, problem_response
 from fastsse.http.quotas import Owner, Quotas
 from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, Response
 from fastsse.hub.opening import last_event_id
@@ -37,6 +38,8 @@ _MERCURE_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
 _ID: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 # They differ by coding and by what one origin is told; a flood of others builds its own.
 _HEADS_MOST: Final = 1_000
+
+_REFUSED: Final = b'retry: %d\nevent: fastsse.refused\ndata: {"reason":"%b","retry_ms":%d}\n\n'
 
 RETRY_LEAST_S: Final = 5.0
 RETRY_MOST_S: Final = 60.0
@@ -214,17 +217,33 @@ class Streams:
         self._will_wake = False
         self._streams.wake()
 
-    def turn_away(self, subscription: Subscription) -> Response:
+    def turn_away(self, subscription: Subscription, why: TurnedAway, *, chunked: bool) -> Response:
         """The answer to a subscriber that can't be taken: a stream that ends, and when to come
-        back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3). Nothing is
-        missing yet, so a Mercure client is told the id that it asked for."""
+        back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3), so only
+        `refuse=status` gets one. Nothing is missing yet, so a Mercure client is told the id that
+        it asked for.
+
+        The event `fastsse.refused` stands in the block of the `retry:`, because some libraries
+        pass over a block without data. A stream without control events gets a response that is
+        cut: without its last chunk it is not the whole.
+        """
         self.turned_away += 1
-        body = b"retry: %d\n\n" % self._come_back.retry_ms()
-        if subscription.dialect.opens:
-            return Response.of(200, body, EVENT_STREAM)
-        known = last_event_id(subscription.cursor)
-        lines = b"" if known is None else _known_line(known)
-        return Response.of(200, body, MERCURE_STREAM + lines)
+        retry_ms = self._come_back.retry_ms()
+        dialect = subscription.dialect
+        if dialect.refuses:
+            return problem_response(_refusal(why.reason, retry_ms))
+        lines = EVENT_STREAM
+        if not dialect.opens:
+            known = last_event_id(subscription.cursor)
+            lines = MERCURE_STREAM + (b"" if known is None else _known_line(known))
+        if dialect.tells:
+            body = _REFUSED % (retry_ms, why.reason.encode(), retry_ms)
+            return Response.of(200, body, lines)
+        body = b"retry: %d\n\n" % retry_ms
+        if not dialect.opens or not chunked:
+            return Response.of(200, body, lines)
+        cut = b"%x\r\n%b\r\n" % (len(body), body)
+        return Response(STATUS_LINES[200] + lines + b"Transfer-Encoding: chunked\r\n", cut)
 
     def _duplicate(self, transport: Transport) -> int:
         """A descriptor of our own for the transport's socket."""
@@ -235,6 +254,13 @@ class Streams:
             if out_of_descriptors(error):
                 self._exhausted()
             raise TurnedAway("full") from None
+
+
+def _refusal(reason: str, retry_ms: int) -> Problem:
+    after = b"Retry-After: %d\r\n" % math.ceil(retry_ms / 1000)
+    status = 429 if reason == "limited" else 503
+    detail = "The stream was not opened; the same request may be taken later."
+    return Problem(status, detail, header_lines=after, members={"reason": reason})
 
 
 def _resumed(head: bytes, known: bytes | None) -> bytes:

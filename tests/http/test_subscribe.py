@@ -1,5 +1,7 @@
 """What `GET /events` can ask for, and where its stream begins."""
 
+import re
+
 import pytest
 
 from fastsse.errors import InvalidSubscription
@@ -202,6 +204,80 @@ async def test_topics_are_decoded_as_browsers_write_them(server) -> None:
     server.publish("a b/ü{x}?", "x")
     for written in ("a+b/%C3%BC{x}?", "a%20b%2F%c3%bc%7Bx%7D%3F"):
         assert await streamed(server, f"/events?last=1&topic={written}", count=1) == ["x"]
+
+
+async def opened(server, path: str, *headers: str) -> bytes:
+    """The opening block."""
+    async with connected(server) as raw:
+        await raw.send(get(path, *headers))
+        return await (await raw.stream()).opening()
+
+
+EVENT_SOURCE = ("Accept: text/event-stream", "Cache-Control: no-cache")
+BLOCK, LINE, DATA = rb"id: \d+-\d+\n\n", rb"id: \d+-\d+\n", rb"id: \d+-\d+\ndata:\n\n"
+OPENINGS = [
+    ((), BLOCK),
+    (EVENT_SOURCE, BLOCK),
+    ((*EVENT_SOURCE, "Sec-Fetch-Mode: cors", "Pragma: no-cache"), BLOCK),
+    (("Accept: text/event-stream",), BLOCK),
+    (("Accept: */*",), BLOCK),
+    (("Accept: application/json",), LINE),
+    (("Accept: text/event-stream", "Cache-Control: no-store"), LINE),
+    (("Accept: text/event-stream", "Sec-Fetch-Mode: cors"), LINE),
+    (("Accept: */*", "Sec-Fetch-Mode: cors"), LINE),
+]
+
+
+@pytest.mark.parametrize(("headers", "ending"), OPENINGS)
+async def test_opening_names_the_place_as_the_request_takes_it(server, headers, ending) -> None:
+    server.publish("a", "x")
+    begin = rb": fastsse\nretry: 3000\n"
+    for _ in range(2):
+        assert re.fullmatch(begin + ending, await opened(server, "/events?topic=a", *headers))
+    for text, wanted in (("true", BLOCK), ("data", DATA), ("DATA", DATA), ("false", b"")):
+        path = f"/events?topic=a&initial_id={text}"
+        assert re.fullmatch(begin + wanted, await opened(server, path, *headers))
+
+
+@pytest.mark.parametrize(
+    ("option", "ending"), [("true", BLOCK), ("data", DATA), ("false", b""), ("auto", LINE)]
+)
+async def test_option_decides_where_the_request_does_not(start, option, ending) -> None:
+    server = await start(initial_id=option)
+    opening = await opened(server, "/events?topic=a", "Accept: application/json")
+    assert re.fullmatch(rb": fastsse\nretry: 3000\n" + ending, opening)
+    opening = await opened(server, "/events?topic=a&initial_id=data")
+    assert opening.endswith(b"data:\n\n")
+
+
+async def test_stream_is_padded_and_beats_as_it_asked(server) -> None:
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=a&heartbeat=2s&pad=1500"))
+        stream = await raw.stream()
+        opening = await stream.opening()
+        assert opening.startswith(b": fastsse\nretry: 3000\n:" + b" " * 2046 + b"\nid: ")
+        server._worker._sender.advance_clock(2000)
+        await stream.read()
+        assert stream.body[len(opening) :] == b":" + b" " * 2046 + b"\n"
+        assert stream.parsed.events == []
+
+
+@pytest.mark.parametrize(
+    ("options", "query", "field"),
+    [
+        ({"min_heartbeat": "5s"}, "heartbeat=4s", "heartbeat"),
+        ({"min_heartbeat": "1m"}, "heartbeat=30s", "heartbeat"),
+        ({"max_pad": "1KiB"}, "pad=2KiB", "pad"),
+        ({"max_pad": 0}, "pad=1", "pad"),
+        ({"ping": "1s"}, "ping=true&fastsse=false", "ping"),
+    ],
+)
+async def test_options_bound_what_a_stream_may_ask_for(start, options, query, field) -> None:
+    server = await start(**options)
+    async with connected(server) as raw:
+        await raw.send(get(f"/events?topic=a&{query}"))
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (400, field)
 
 
 async def test_opening_names_no_id_when_that_is_asked_for(server) -> None:
