@@ -120,6 +120,7 @@ class Cluster(contextlib.ExitStack):
             "FRONT": self._front,
             "NODE1": self._nodes[0],
             "NODE2": self._nodes[1],
+            "DNS": f"{LOOPBACK}:53",  # Never asked: the nodes are addresses.
             "COMEBACK": str(HERE / "comeback.http"),
             "RUN": str(self._folder),
         }

@@ -54,7 +54,7 @@ def test_containers_are_given_the_time_that_a_drain_takes() -> None:
 @pytest.mark.skipif(shutil.which("haproxy", path=PATH) is None, reason="no haproxy here")
 async def test_the_proxy_takes_the_configuration_that_processes_have_too() -> None:
     assert "./haproxy.cfg:" in COMPOSE
-    given = variables(COMPOSE, "FRONT|NODE1|NODE2|COMEBACK")
+    given = variables(COMPOSE, "FRONT|NODE1|NODE2|DNS|COMEBACK")
     assert given["NODE1"] == "one:8080"
     assert given["NODE2"] == "two:8080"
     # These names are known in the network of the containers only, and that path in its image.
