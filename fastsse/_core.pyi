@@ -163,6 +163,7 @@ class Sender:
         pong_timeout_ms: It ends, reason `no_pong`, when it answered none so long after the first
             ping since its last answer; 0: never.
         expiry_notice_ms: How long before its end the loop is told of a stream that expires; 0: not.
+        clean_end: Whether streams that are drained, expire or are revoked have a last chunk.
         id_key: 32 bytes that seal stream ids; None takes random ones.
         write_limit_bytes, refuse_every: Faults for tests: at most so many bytes a send; every
             n-th send is refused as if the socket were full. 0: none.
@@ -187,6 +188,7 @@ class Sender:
         ping_ms: int = 0,
         pong_timeout_ms: int = 0,
         expiry_notice_ms: int = 0,
+        clean_end: bool = False,
         id_key: bytes | None = None,
         write_limit_bytes: int = 0,
         refuse_every: int = 0,
@@ -257,8 +259,9 @@ class Sender:
     def close(self, handle: int, reason: int, farewell: Frame | None, is_over: bool = True) -> bool:
         """Ends a stream at its next frame boundary: farewell, last chunk, FIN. False when stale.
 
-        Without `is_over` the last chunk is left out: an HTTP/1.1 client knows then that there
-        would have been more.
+        Args:
+            is_over: the response is complete. Else the last chunk is left out, so that its client
+                can't take what it has for the whole (RFC 9112 8).
         """
 
     def tell(self, handle: int, frame: Frame) -> bool:

@@ -1,5 +1,6 @@
-# Endings that keep a stream whole: the frame under way, a farewell, the last chunk, FIN. One stream's
-# end, the end of those that lost the right to theirs, and the drain that spreads all over a window.
+# Endings that keep events whole: the frame under way, a farewell, FIN. Only a response that is over has
+# a last chunk: a client that reads half of an answer must not take it for the whole. One stream's end,
+# the end of those that lost the right to theirs, and the drain that spreads all over a window.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -8,15 +9,16 @@ from fastsse._counters cimport DRAINED, ENDED, EXPIRED
 from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
 from fastsse._queue cimport PLAIN, WIRE, Node, node_free, node_new
 from fastsse._state cimport State, now_ds, random_below
-from fastsse._sweep cimport end, leave_channel, make_ready, visit
+from fastsse._sweep cimport end, end_whole, leave_channel, make_ready, visit
 from fastsse._table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
 
 
 cdef inline void begin_farewell(
         State* state, Conn* conn, uint8_t reason, FrameData* farewell,
-        bint is_over=True) noexcept nogil:
-    """From a frame boundary: the farewell, the last chunk, FIN. Takes over the reference. Without
-    the last chunk (not `is_over`) an HTTP/1.1 client knows that the response was cut."""
+        bint is_over) noexcept nogil:
+    """From a frame boundary: the farewell, the last chunk if the response is over, FIN. Takes over
+    the reference. Without the last chunk an HTTP/1.1 client knows that the response was cut (RFC
+    9112 8)."""
     cdef Node** at
     cdef Node* node
     if conn.state == LIVE:
@@ -32,13 +34,13 @@ cdef inline void begin_farewell(
     if farewell is not NULL:
         at[0] = node_new(farewell, PLAIN)
         at = &at[0].next
-    if conn.flags & CHUNKED and is_over:
+    if is_over and conn.flags & CHUNKED:
         at[0] = node_new(frame_keep(state.last_chunk), WIRE)
     conn.state = DRAINING
     conn.reason = reason
     conn.stalled_ds = now_ds(state)
     if conn.private is NULL:
-        end(state, conn, reason)
+        end_whole(state, conn, reason)
     else:
         make_ready(state, conn)
 
@@ -57,7 +59,7 @@ cdef inline void dismiss(State* state, Conn* conn, uint8_t reason) noexcept nogi
     if conn.flags & BLOCKED:
         end(state, conn, reason)
     else:
-        begin_farewell(state, conn, reason, retry_frame(state))
+        begin_farewell(state, conn, reason, retry_frame(state), state.options.clean_end)
 
 
 cdef inline void cut_at_gap(State* state, Conn* conn) noexcept nogil:
@@ -86,7 +88,7 @@ cdef inline void send_away(State* state, Conn* conn) noexcept nogil:
     if not conn.flags & BLOCKED:
         visit(state, conn)     # what it still lacks, if one send can give it
     if conn.state != CLOSED:
-        begin_farewell(state, conn, DRAINED, retry_frame(state))
+        begin_farewell(state, conn, DRAINED, retry_frame(state), state.options.clean_end)
 
 
 cdef inline void end_all(State* state, uint8_t reason) noexcept nogil:

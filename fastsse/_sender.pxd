@@ -28,7 +28,8 @@ from fastsse._revoke cimport revoke_some
 from fastsse._state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
 from fastsse._sweep cimport (
-    append, conn_channel, end, join_channel, make_ready, next_ready, next_work, sweep, visit)
+    append, conn_channel, discard_input, end, join_channel, make_ready, next_ready, next_work, sweep,
+    visit)
 from fastsse._table cimport (
     BEAT_PADS, BLOCKED, CHUNKED, CLAIMED, CLOSED, Conn, DRAINING, NONE, PINGED, Pulse, READY, REPLAY)
 
@@ -328,9 +329,14 @@ cdef inline void on_error(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void on_readable(State* state, Conn* conn) noexcept nogil:
-    """A subscriber has nothing more to say after its request."""
+    """A subscriber has nothing more to say after its request. One that is ending anyway is not cut
+    for it."""
     cdef char byte
-    cdef ssize_t got = recv(conn.fd, &byte, 1, MSG_DONTWAIT)
+    cdef ssize_t got
+    if conn.state == DRAINING:
+        discard_input(conn)
+        return
+    got = recv(conn.fd, &byte, 1, MSG_DONTWAIT)
     if got >= 0:
         end(state, conn, CLIENT_DATA if got else CLIENT_CLOSED)
 

@@ -17,6 +17,7 @@ cdef enum:
     SENDS_PER_TURN = 256       # then the command queue and epoll get a look
     EVENTS_PER_TURN = 512
     COMMANDS_PER_TURN = 1024
+    DISCARDED_READS = 64       # of 1 KiB each, of a client that sends while its stream ends
 
 
 cdef struct Options:           # fixed before the thread starts
@@ -29,6 +30,7 @@ cdef struct Options:           # fixed before the thread starts
     uint32_t ping_ds           # 0: none
     uint32_t pong_timeout_ds   # 0: none
     uint32_t expiry_notice_ms  # 0: none
+    uint8_t clean_end          # streams that are cut have a last chunk, as those that are over
     # Faults that a test asks for; 0: none.
     uint32_t write_limit_bytes
     uint32_t refuse_every

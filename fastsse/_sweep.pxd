@@ -15,13 +15,13 @@ from fastsse._frame cimport (
 from fastsse._last_values cimport add_last_values
 from fastsse._memory cimport numbers_add, numbers_drop_at, numbers_items
 from fastsse._os cimport (
-    EAGAIN, EINTR, EPIPE, close, errno, iovec, prefetch, send_parts, unwatch)
+    EAGAIN, EINTR, EPIPE, MSG_DONTWAIT, close, errno, iovec, prefetch, recv, send_parts, unwatch)
 from fastsse._queue cimport (
     CUT, DISCONNECT, END_OF_PAGE, GAP, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
 from fastsse._ring cimport (
     Entry, Ring, ring_append, ring_at, ring_drop_first, ring_find)
 from fastsse._state cimport (
-    Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
+    DISCARDED_READS, Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
 from fastsse._table cimport (
     BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LAPPED, LIVE, NONE, PAGE_SENT, READY, SKIPPED,
     STREAM_CLOSED, SUSPECT, notice_push)
@@ -217,6 +217,21 @@ cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
     notice_push(&state.notices, state.conns, slot_of(state, conn), STREAM_CLOSED)
 
 
+cdef inline void discard_input(Conn* conn) noexcept nogil:
+    """Takes what a client sent after its request: closing a socket that has unread input sends RST,
+    and the client may lose what it was sent last."""
+    cdef char input[1024]
+    cdef int left = DISCARDED_READS
+    while left and recv(conn.fd, input, sizeof(input), MSG_DONTWAIT) > 0:
+        left -= 1
+
+
+cdef inline void end_whole(State* state, Conn* conn, uint8_t reason) noexcept nogil:
+    """As `end`, with FIN: what was sent arrives."""
+    discard_input(conn)
+    end(state, conn, reason)
+
+
 # ---- gathering ---------------------------------------------------------------------------------
 
 cdef inline iovec wire_part(FrameData* frame, uint8_t whole) noexcept nogil:
@@ -388,7 +403,7 @@ cdef inline void take_part_of_span(State* state, Conn* conn, size_t sent) noexce
 
 cdef inline void finish_if_drained(State* state, Conn* conn) noexcept nogil:
     if conn.state == DRAINING and conn.private is NULL:
-        end(state, conn, conn.reason)
+        end_whole(state, conn, conn.reason)
 
 
 cdef inline bint went_wrong(State* state, Conn* conn, ssize_t sent, size_t wanted) noexcept nogil:

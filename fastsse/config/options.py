@@ -33,6 +33,7 @@ from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, Topi
 from fastsse.config.sources import SourceOptions
 from fastsse.config.storing import StoreOptions
 
+CleanEnd = Annotated[Literal["over", "always"], Choice]
 InitialId = Annotated[Literal["auto", "true", "false", "data"], Choice]
 # What `fastsse doctor --url` publishes is kept for as long as its own resume may take.
 TRIAL_TOPICS = "fastsse-doctor/"
@@ -111,6 +112,11 @@ class StreamOptions(OptionGroup):
         "disconnect",
         "End a lagging stream (it resumes from history), skip to the newest event "
         "(told by a gap event), or keep the latest of each topic.",
+    )
+    clean_end: CleanEnd = option(
+        "over",
+        "Which responses have a last chunk: those that are over, so that half an answer is not "
+        "taken for the whole; or always, for proxies that count a cut response as an error.",
     )
     user_timeout: Seconds = duration(
         "30s",

@@ -73,7 +73,8 @@ class Hub:
         sender: the core's, started; the hub's channels are the only ones to command it.
         backbone: gives the order; the hub goes on from its head.
         history: limits and topic rules.
-        streams: `retry`, `lag_policy`, and `memory_limit`, of which the history is a part.
+        streams: `retry`, `clean_end`, `lag_policy`, and `memory_limit`, of which the history is a
+            part.
         page_bytes: the bound on one page of a replay.
         max_replays: how many reads of the backbone may be under way.
         now_ms: unix milliseconds.
@@ -110,6 +111,7 @@ class Hub:
             self.history,
             backbone,
             retry_ms=round(streams.retry * 1000),
+            clean_end=streams.clean_end == "always",
             replay_memory_bytes=int(
                 REPLAY_MEMORY_SHARE * max(0, streams.memory_limit - history.history_total)
             ),

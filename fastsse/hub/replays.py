@@ -45,6 +45,7 @@ class Replays:
         turns: the way to what lies before.
         pages: makes pages of both.
         retry_ms: the reconnection time that streams open with.
+        clean_end: whether a response that is cut has a last chunk, as one that is over.
         memory_bytes: while the core holds more than this beside the history, replays wait for
             their next page.
         dropped: called with a stream that can't be given to the sender any more; its socket is
@@ -68,6 +69,7 @@ class Replays:
         pages: Pages,
         *,
         retry_ms: int,
+        clean_end: bool,
         memory_bytes: int,
         dropped: Callable[[Replaying], None],
     ) -> None:
@@ -80,6 +82,7 @@ class Replays:
         self._turns = turns
         self._pages = pages
         self._retry_ms = retry_ms
+        self._clean_end = clean_end
         self._memory_bytes = memory_bytes
         self._dropped = dropped
         self._by_handle: dict[int, Replaying] = {}
@@ -368,7 +371,7 @@ class Replays:
             raise TurnedAway("store")
         self._stop(one)
         farewell = raw_frame(b"retry: %d\n\n" % (self._retry_ms * (1 + random.random())))
-        self._sender.close(one.handle, REASON_ENDED, farewell)
+        self._sender.close(one.handle, REASON_ENDED, farewell, self._clean_end)
 
     def _cut(self, one: Replaying, gap: Gap) -> None:
         """Ends a stream that takes no control events in the place of a gap, so that its client does
@@ -399,7 +402,7 @@ class Replays:
         self._forget(one)
         opening, one.opening = one.opening, None
         if opening is None:
-            self._sender.close(one.handle, REASON_ENDED, None)
+            self._sender.close(one.handle, REASON_ENDED, None, self._clean_end)
         else:
             os.close(opening.fd)
             self._dropped(one)

@@ -57,6 +57,7 @@ class Streams:
         history: what is replayed from memory.
         backbone: what lies before.
         retry_ms: the reconnection time that streams open with.
+        clean_end: whether a response that is cut has a last chunk, as one that is over.
         replay_memory_bytes: while the core holds more than this beside the history, replays wait
             for their next page, so that whoever catches up never makes publishers wait.
         page_bytes: the bound on one page of a replay.
@@ -78,6 +79,7 @@ class Streams:
         backbone: Backbone,
         *,
         retry_ms: int,
+        clean_end: bool,
         replay_memory_bytes: int,
         page_bytes: int = PAGE_BYTES,
         max_replays: int = MAX_REPLAYS,
@@ -91,6 +93,7 @@ class Streams:
         self._channels = channels
         self._history = history
         self._retry_ms = retry_ms
+        self._clean_end = clean_end
         self._now_ms = now_ms
         turns = Turns(backbone, max_replays)
         self._replays = Replays(
@@ -99,6 +102,7 @@ class Streams:
             turns,
             Pages(history, turns, page_bytes),
             retry_ms=retry_ms,
+            clean_end=clean_end,
             memory_bytes=replay_memory_bytes,
             dropped=self._on_dropped,
         )
@@ -209,14 +213,14 @@ class Streams:
             self.close(handle, REASON_ENDED)
 
     def close(self, handle: int, reason: int, farewell: Frame | None = None) -> bool:
-        """Ends a stream at its next frame boundary; False when it has ended already.
+        """Cuts a stream at its next frame boundary; False when it has ended already.
 
         Arguments:
             reason: an index into the core's REASONS.
             farewell: sent before the end, when the stream is not in the middle of something.
         """
         self._replays.stop(handle)
-        return self._sender.close(handle, reason, farewell)
+        return self._sender.close(handle, reason, farewell, self._clean_end)
 
     def drain(self, window_s: float) -> None:
         """Closes every stream, spread over a time, and turns newcomers away."""

@@ -4,6 +4,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -227,6 +228,58 @@ def test_close_ends_with_a_farewell_a_last_chunk_and_fin(hub: Hub) -> None:
     assert hub.wait_closed(client)[3] == "ended"
 
 
+def test_a_stream_that_is_not_over_ends_without_a_last_chunk(hub: Hub) -> None:
+    client = hub.connect(1, chunked=True)
+    frame = hub.publish(b"half an answer")
+    client.read_until(frame.wire)
+    farewell = _core.raw_frame(b"retry: 77\n")
+    hub.sender.close(client.handle, _core.REASON_ENDED, farewell, is_over=False)
+    assert client.read_to_end() == frame.wire + farewell.wire
+    assert hub.wait_closed(client)[3] == "ended"
+
+
+def test_a_stream_without_a_farewell_ends_at_once_where_it_stands(hub: Hub) -> None:
+    client = hub.connect(1, chunked=True)
+    frame = hub.publish(b"half an answer")
+    client.read_until(frame.wire)
+    hub.sender.close(client.handle, _core.REASON_ENDED, None, is_over=False)
+    assert client.read_to_end() == frame.wire
+    assert hub.wait_closed(client)[3] == "ended"
+
+
+@pytest.mark.parametrize("clean_end", [False, True])
+@pytest.mark.parametrize("end", ["drain", "expire"])
+def test_streams_that_are_cut_have_a_last_chunk_only_if_it_is_wanted(
+    make_hub: MakeHub, end: str, clean_end: bool
+) -> None:
+    hub = make_hub(clean_end=clean_end)
+    hub.sender.add_channel(1, [1])
+    client = hub.connect(1, chunked=True, claims=(time.time_ns() // 10**6 + 5_000, 0, 0, 0))
+    hub.wait_count("connections", 1)
+    if end == "drain":
+        hub.sender.drain(0)
+    else:
+        hub.sender.advance_clock(10_000)
+    got = client.read_to_end()
+    assert b"retry: " in got
+    assert got.endswith(b"0\r\n\r\n") is clean_end
+
+
+def test_what_a_client_sends_while_its_stream_ends_does_not_cost_it_the_last_bytes(
+    hub: Hub,
+) -> None:
+    """A socket that is closed with unread input sends RST, which discards what was not read."""
+    client = hub.connect(1, chunked=True, kind="tcp", send_buffer=4096)
+    big = hub.publish(b"b" * 5_000_000)
+    hub.wait_count("blocked", 1)
+    farewell = _core.raw_frame(b"retry: 77\n")
+    hub.sender.close(client.handle, _core.REASON_ENDED, farewell)
+    hub.settle()
+    client.peer.send(b"GET /pipelined HTTP/1.1\r\n\r\n" * 100)
+    assert client.read_to_end() == big.wire + farewell.wire + b"0\r\n\r\n"
+    assert hub.wait_closed(client)[3] == "ended"
+
+
 def test_close_inside_a_frame_ends_the_frame_first(hub: Hub) -> None:
     client = hub.connect(1, chunked=True, send_buffer=4096)
     big = hub.publish(b"b" * 300_000)
@@ -251,7 +304,7 @@ def test_drain_spreads_the_ends_and_gives_each_a_retry_of_its_own(make_hub: Make
     retries = set()
     for client in clients:
         got = client.read_to_end()
-        assert got.endswith(b"0\r\n\r\n") or not client.chunked
+        assert not got.endswith(b"0\r\n\r\n")
         retries.add(int(got.split(b"retry: ")[1].split()[0]))
     assert len(retries) > 20
     assert all(1000 <= retry <= 2000 for retry in retries)

@@ -177,7 +177,7 @@ def test_who_does_not_answer_in_time_is_ended(pinging: Hub) -> None:
     pinging.wait_count("pongs", 1)
     pinging.sender.advance_clock(6_000)
     assert pinging.wait_closed(quiet)[3] == "no_pong"
-    assert quiet.read_to_end().endswith(b"0\r\n\r\n")
+    assert not quiet.read_to_end().endswith(b"0\r\n\r\n")
     pinging.settle()
     assert pinging.count("connections") == 2
     plain.gets(pinging.publish(b"still here"))

@@ -103,12 +103,20 @@ class Stream:
         self._reader = reader
         self._chunked = headers.get("transfer-encoding") == "chunked"
         self._given = 0
+        #: It ended with FIN between two chunks, without a last chunk: it was cut.
+        self.was_cut = False
 
     async def read(self) -> bool:
         """Takes more; False at the end."""
         async with asyncio.timeout(TIMEOUT_S):
             if self._chunked:
-                size = int(await self._reader.readuntil(b"\r\n"), 16)
+                try:
+                    size = int(await self._reader.readuntil(b"\r\n"), 16)
+                except asyncio.IncompleteReadError as error:
+                    if error.partial:
+                        raise
+                    self.was_cut = True
+                    return False
                 data = (await self._reader.readexactly(size + 2))[:-2]
             else:
                 data = await self._reader.read(65536)

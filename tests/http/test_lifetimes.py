@@ -235,6 +235,7 @@ async def test_a_revoked_tokens_streams_end_and_it_opens_no_other(
         lives = await other.stream()
         assert (await ask(guarded, "POST", "/revoke", REVOKER, JSON, body=what)).status == 204
         await stream.to_end()
+        assert stream.was_cut
         await private(guarded, "a", "for bob")
         assert await texts(lives, 1) == ["for bob"]
     assert (await ask(guarded, "GET", "/events?topic=a", gone)).status == 401

@@ -72,6 +72,7 @@ class Recorded:
             History(self.topics, 1 << 20, 0),
             MemoryBackbone(lambda: 0),
             retry_ms=3000,
+            clean_end=False,
             replay_memory_bytes=1 << 20,
             now_ms=lambda: 0,
         )
@@ -359,6 +360,7 @@ def test_a_stream_on_a_topic_of_its_own_costs_at_most_a_kilobyte() -> None:
         history,
         MemoryBackbone(lambda: 0),
         retry_ms=3000,
+        clean_end=False,
         replay_memory_bytes=1 << 20,
         now_ms=lambda: 0,
     )
