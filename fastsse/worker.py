@@ -36,6 +36,10 @@ log = get_logger("server")
 TICK_S: Final = 1.0
 # What a drain may take beyond its window, for answers and last bytes.
 DRAIN_GRACE_S: Final = 1.0
+# How long a kept connection may ask for something, once it is to be closed with its next answer:
+# when nobody serves after this, and when another worker does.
+IDLE_GRACE_S: Final = 1.0
+LEAVING_GRACE_S: Final = 5.0
 
 
 class Worker:
@@ -171,16 +175,22 @@ class Worker:
         self.entrance.apply(config)
 
     async def drain(self, window_s: float, *, replaced: bool = False) -> None:
-        """Ends all streams spread over a time; returns when no client is left, or 1 s after.
+        """Ends all streams spread over a time; returns when no client is left, or a little later.
+
+        Kept connections are closed with their next answer. One that asks for nothing is closed
+        when all streams have ended and a grace is over, so a request that is on its way when the
+        drain begins is answered.
 
         `replaced`: another worker has the same sockets, so publishers are refused nothing, and
         are sent there with their next answer.
         """
+        grace_s = LEAVING_GRACE_S if replaced else IDLE_GRACE_S
+        idle_until_s = self._loop.time() + grace_s
         if self.stream_count:
             log.info("Draining.", streams=self.stream_count, window=format_duration(window_s))
         self._drained = asyncio.Event()
         try:
-            async with asyncio.timeout(window_s + DRAIN_GRACE_S):
+            async with asyncio.timeout(window_s + grace_s + DRAIN_GRACE_S):
                 if replaced:
                     self._is_leaving = True
                     self._figures.tell()
@@ -190,11 +200,11 @@ class Worker:
                     self.entrance.drain()
                 self._note_if_drained()
                 await self._drained.wait()
-                if replaced:
-                    self.entrance.close_idle()
+                await self.entrance.close_idle(idle_until_s)
                 await self.entrance.answered()
         except TimeoutError:
-            log.warning("Some clients outlived the drain.", streams=self.stream_count)
+            if self.stream_count or self.entrance.unanswered:
+                log.warning("Some clients outlived the drain.", streams=self.stream_count)
         self._figures.tell()  # The last: what was counted must not go with this process.
 
     async def close(self) -> None:

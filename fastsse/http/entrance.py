@@ -223,7 +223,6 @@ class Entrance:
         """Stops listening, except for admins, and closes every connection after its answer."""
         self._close_doors()
         self.main.close()
-        self.close_idle()
 
     async def leave(self) -> None:
         """Another worker has the same sockets: stops listening, and closes every connection after
@@ -238,8 +237,17 @@ class Entrance:
                 break
             await asyncio.sleep(LEAVING_LOOK_S)
 
-    def close_idle(self) -> None:
-        """Closes connections that wait for nothing."""
+    @property
+    def unanswered(self) -> int:
+        """Connections that are no stream and were not answered for the last time."""
+        return len(self._waits) - len(self._waits.linger.since)
+
+    async def close_idle(self, until_s: float) -> None:
+        """Closes connections that ask for nothing until a loop time; those that do are closed with
+        their answer. Returns when that was done, or when none is left."""
+        loop = asyncio.get_running_loop()
+        while self.unanswered and loop.time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(LEAVING_LOOK_S)
         for connection in self._waits:
             connection.close()
 

@@ -143,12 +143,17 @@ class Connection(asyncio.Protocol):
             self._refuse(Problem(408, "The request's head took too long.", field="head"))
         elif wait is waits.body and self._state == BODY:
             self._refuse(Problem(408, "The request's body took too long.", field="body"))
+        elif wait is waits.idle:
+            self.close()
         else:
             self._transport.abort()
 
     def close(self) -> None:
-        """Closes: at once when nothing is under way, else after the answer."""
+        """Closes when nothing is under way, else after the answer. A request may be on its way all
+        the same: so only this side is closed at first, and what comes is read away. A reset would
+        look to the client as if its request had been lost in the middle."""
         if self._state == HEAD and not self._reader.is_within_head and not self._kept:
+            self._lingers = True
             self._end()
 
     def abort(self) -> None:

@@ -13,8 +13,7 @@ import pytest
 from tests.auth.minting import SECRET, grants, mint
 from tests.browser.chromium import PROGRAM, Browser, EmptySite, Page, chromium
 from tests.loopback import held_port
-from tests.supervisor.service import Service, gone
-from tests.supervisor.test_reload import reload
+from tests.supervisor.service import Service, gone, reload
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
 CLOSED = 2

@@ -206,3 +206,31 @@ async def test_failing_route_is_a_500_and_tells_nothing(server, monkeypatch, cap
     assert "ZeroDivisionError" in caplog.text
     assert "/metrics" in str([vars(record) for record in caplog.records])
     assert "hidden" not in str([vars(record) for record in caplog.records])
+
+
+async def test_a_request_that_meets_a_drain_on_a_kept_connection_is_answered(server) -> None:
+    site = server._worker.entrance._arrivals[0].site
+    async with connected(server) as late, connected(server) as idle:
+        for raw in (late, idle):
+            await raw.send(get("/healthz"))
+            assert (await raw.answer()).headers.get("connection") is None
+        draining = asyncio.create_task(server.drain(0))
+        await until(lambda: site.draining)
+        await late.send(get("/healthz"))
+        answer = await late.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await late.rest() == b""
+        assert await idle.rest() == b"", "closed, and not reset"
+        await draining
+
+
+async def test_a_connection_that_is_idle_for_too_long_is_closed_without_a_reset(start) -> None:
+    server = await start(idle_timeout="50ms")
+    waits = server._worker.entrance._waits
+    async with connected(server) as raw:
+        await raw.send(get("/healthz"))
+        assert (await raw.answer()).status == 200
+        await until(lambda: waits.linger.since)
+        # A request that was on its way meets no reset.
+        await raw.send(get("/healthz"))
+        assert await raw.rest() == b""

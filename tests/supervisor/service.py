@@ -156,3 +156,16 @@ async def gone(pid: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while state_of(pid) != "Z":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def reload(*arguments: str) -> tuple[int, str]:
+    """`fastsse reload`: its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *command(["reload", *arguments]),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(),
+    )
+    out, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode()

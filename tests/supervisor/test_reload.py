@@ -10,22 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.commandline import command, environment
 from tests.http.raw import get, opened
+from tests.supervisor import keptload
+from tests.supervisor.service import reload
 from tests.supervisor.test_service import open_streams
-
-
-async def reload(*arguments: str) -> tuple[int, str]:
-    """`fastsse reload`: its exit status and what it said."""
-    process = await asyncio.create_subprocess_exec(
-        *command(["reload", *arguments]),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environment(),
-    )
-    out, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode()
 
 
 class Load:
@@ -195,3 +183,14 @@ async def test_unusable_pid_file_is_one_line(serve, tmp_path: Path, where: str) 
         assert len(service.log) == 1
         assert "pidfile" in service.log[0]["text"]
     assert (tmp_path / "target").read_text() == ""
+
+
+async def test_kept_connections_are_answered_over_reloads_without_a_reset(
+    serve, tmp_path: Path
+) -> None:
+    pidfile = str(tmp_path / "pid")
+    service = await serve("--workers", "2", "--pidfile", pidfile, "--access-lines", "0")
+    done = await keptload.load(service, pidfile, reloads=2, publishes=2_000)
+    assert not done.faults
+    assert done.answered >= 2_000
+    assert done.announced >= 2 * 8
