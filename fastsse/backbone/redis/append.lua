@@ -23,6 +23,7 @@ if not newest or redis.call('EXISTS', stream) == 0 then
   return {'no log', 0, {}}
 end
 local sequence, ms, n = string.match(newest, '^(%d+) (%d+)-(%d+)$')
+local newest_before = ms .. '-' .. n
 sequence, ms, n = tonumber(sequence), tonumber(ms), tonumber(n)
 
 local batches = tonumber(ARGV[6])
@@ -95,6 +96,24 @@ local function index(...)
   return answer
 end
 
+-- Up to where a topic may have had events, whose last position is not known.
+local function before_unknown(topic, topic_key, mark_ms)
+  local newest_stored = redis.call('LINDEX', topic_key, -1)
+  if newest_stored then return string.match(newest_stored, '^%d+%-%d+') end
+  local lost = lost_after(prefix, topic, '0-0', newest_before, mark_ms)
+  return lost ~= '' and lost or '0-0'
+end
+
+-- Notes that a topic has an event now. Says what comes before, and whether that could be done.
+local function note_seen(topic, topic_key, id, before, mark_ms)
+  local length_ms = slice_ms(mark_ms)
+  local slice = slice_of(id, length_ms)
+  if before and slice_of(before, length_ms) >= slice then return before end
+  before = before or before_unknown(topic, topic_key, mark_ms)
+  add_seen(open_filter(prefix, slice, newest_before, mark_ms), topic)
+  return before
+end
+
 for i = 1, #stored do
   local id = stored[i][1]
   at = stored[i][2]
@@ -105,6 +124,8 @@ for i = 1, #stored do
   for t = at + 5, at + 4 + 4 * tonumber(ARGV[at + 4]), 4 do
     local last_key, topic_key = prefix .. 'last:' .. ARGV[t], prefix .. 'topic:' .. ARGV[t]
     local before = index('SET', last_key, id, 'PX', ARGV[t + 3], 'GET')
+    local is_noted, noted = pcall(note_seen, ARGV[t], topic_key, id, before, tonumber(ARGV[t + 3]))
+    if is_noted then before = noted else failures = failures + 1 end
     if ARGV[t + 1] ~= '0' then
       -- A list takes 0.3 KiB where a stream takes 4.5, and most topics have few events.
       index('RPUSH', topic_key, id .. ' ' .. (before or '0-0') .. ' ' .. record)

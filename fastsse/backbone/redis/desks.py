@@ -144,9 +144,19 @@ class DeskStore:
                 wait_s=BLOCK_MS / 1000,
             )  # fmt: skip
             backoff.reset()
+            if not answer:
+                await self._look_for_all(link)
             for place, fields in answer[0][1] if answer else ():  # noqa: B007
                 if len(fields) == 4:
                     self._learn(fields[1], fields[3])
+
+    async def _look_for_all(self, link: Link) -> None:
+        """While nothing changes: a hash that Redis evicted, or that was deleted, is written again,
+        so that a node that starts later knows what was revoked."""
+        if self._values and not await link.call(b"EXISTS", self._keys.desk):
+            log.warning("Redis lost what desks keep; it is written again.", keys=len(self._values))
+            self._unwritten.update(self._values)
+            self._to_write.set()
 
     def _learn(self, raw_key: bytes, value: bytes) -> None:
         key = raw_key.decode("utf-8", "replace")

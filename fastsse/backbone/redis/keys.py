@@ -21,6 +21,7 @@ class Keys:
         newest: the running number of its newest entry, by which a missing one shows, and its id.
         desk, changes: what desks keep, and a stream of what was put there last.
         floor: the position at which this log began; nothing older is known.
+        lost: the position of the last mark that says that events were lost.
         nodes: those that are alive, by the time until which each is, unless it is heard of again.
         dead: those whose subscribers are still to be taken out, by the time until which that is
             somebody's task.
@@ -35,6 +36,7 @@ class Keys:
         "desk",
         "floor",
         "heard",
+        "lost",
         "newest",
         "nodes",
         "prefix",
@@ -48,6 +50,7 @@ class Keys:
         self.desk: Final = self.prefix + b"desk"
         self.changes: Final = self.prefix + b"changes"
         self.floor: Final = self.prefix + b"floor"
+        self.lost: Final = self.prefix + b"lost"
         self.nodes: Final = self.prefix + b"nodes"
         self.dead: Final = self.prefix + b"dead"
         self.heard: Final = self.prefix + b"heard"

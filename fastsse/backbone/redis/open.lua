@@ -1,12 +1,12 @@
 -- Says where the log is, and sees to it that it lies above what a node knows.
 --
--- KEYS: stream, newest, floor. ARGV: the node's last position, as ms and n; 1 to set a mark
+-- KEYS: stream, newest, floor, lost. ARGV: the node's last position, as ms and n; 1 to set a mark
 --       because what the node had last is not in this log.
 -- Answers: the newest entry's running number and id, the floor, and what had to be done:
 --   'as it was', 'made' (there was no log: its first entry is a mark at the floor), 'raised'
 --   (the log ended below what the node has delivered: a mark lifts it, for positions never go
 --   back), or 'lost' (the mark that was asked for).
-local stream, newest_key, floor_key = KEYS[1], KEYS[2], KEYS[3]
+local stream, newest_key, floor_key, lost_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local known = ARGV[1] .. '-' .. ARGV[2]
 
 local function after(ms, n)
@@ -52,6 +52,9 @@ else
     ms, n = after(ms, n)
     sequence = string.format('%.0f', tonumber(sequence) + 1)
     done = mark(is_behind and 'raised' or 'lost')
+    redis.call('SET', lost_key, ms .. '-' .. n)
   end
+  -- Redis has lost the floor, and nobody knows it any more: what lies before is not promised.
+  if redis.call('EXISTS', floor_key) == 0 then redis.call('SET', floor_key, ms .. '-' .. n) end
 end
 return {sequence, ms .. '-' .. n, redis.call('GET', floor_key) or '0-0', done}

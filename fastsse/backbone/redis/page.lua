@@ -1,12 +1,21 @@
 -- Reads topics: their stored events between two places, oldest first, up to a number of bytes each.
 --
--- KEYS: floor. ARGV: key prefix, the id after which, the id up to which, bytes for each topic, topics.
+-- KEYS: floor, newest, lost. ARGV: key prefix, the id after which, the id up to which, bytes for each
+--       topic, ms for which a topic's last position is known, topics.
 -- Answers: the time in ms, the floor, then for each topic: what is known of events it had and has no
 -- more (the id before the oldest stored, or of the last one when none is stored; '' when nothing
 -- is known), whether all up to the end were read, and the entries as id, record, id, record, ….
 --
+-- What Redis should have of a topic and has not any more is noticed by `seen.lua`, and then known.
+--
 -- A topic is a list of `id before record`, oldest first. Where to begin is found by bisection.
 local prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local mark_ms = tonumber(ARGV[5])
+local newest = string.match(redis.call('GET', KEYS[2]) or '', '%d+%-%d+$') or '0-0'
+if is_above(newest, through) then newest = through end
+local floor = redis.call('GET', KEYS[1]) or newest
+local lost = redis.call('GET', KEYS[3]) or '0-0'
+if is_above(lost, through) then lost = through end
 
 local function first_after(key, length)
   local low, high = 0, length
@@ -39,15 +48,25 @@ local function read(key)
   return oldest, 1, entries
 end
 
+-- Up to where events of a topic were lost that has no list and no last position; '' for none. It is
+-- known from now on, so that a reader is told once.
+local function noticed(topic)
+  local place, is_in_filter = lost_after(prefix, topic, after, newest, mark_ms)
+  if place == '' or not is_above(place, floor) then return '' end
+  if is_in_filter then redis.pcall('SET', prefix .. 'last:' .. topic, place, 'PX', mark_ms) end
+  return place
+end
+
 local time = redis.call('TIME')
 local answer = {
   string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)),
-  redis.call('GET', KEYS[1]) or '0-0',
+  floor,
 }
-for t = 5, #ARGV do
+for t = 6, #ARGV do
   local oldest, is_whole, entries = read(prefix .. 'topic:' .. ARGV[t])
   local gone = oldest and string.match(oldest, '^%d+%-%d+ (%d+%-%d+) ')
-    or redis.call('GET', prefix .. 'last:' .. ARGV[t]) or ''
+    or redis.call('GET', prefix .. 'last:' .. ARGV[t]) or noticed(ARGV[t])
+  if lost ~= '0-0' and (gone == '' or is_above(lost, gone)) then gone = lost end
   answer[#answer + 1] = {gone, is_whole, entries}
 end
 return answer

@@ -147,8 +147,8 @@ class Reader:
         for first in range(0, len(topics), TOPICS_AT_ONCE):
             names = [topic.encode() for topic in topics[first : first + TOPICS_AT_ONCE]]
             now_ms, floor, *answers = await link.run(
-                PAGE, [self._keys.floor], self._keys.prefix,
-                id_at(after), id_at(through), budget_bytes, *names,
+                PAGE, [self._keys.floor, self._keys.newest, self._keys.lost], self._keys.prefix,
+                id_at(after), id_at(through), budget_bytes, self._retention.mark_ms, *names,
             )  # fmt: skip
             clock = clock or self._observed.tick()
             begins = place_of(floor)
@@ -229,14 +229,15 @@ class Reader:
 
     async def _trimmed(self, link: Link) -> tuple[int, int]:
         """Where the common stream begins, and through where it was trimmed."""
-        floor, oldest = await link.calls(
+        floor, lost, oldest = await link.calls(
             [
                 (b"GET", self._keys.floor),
+                (b"GET", self._keys.lost),
                 (b"XRANGE", self._keys.stream, b"-", b"+", b"COUNT", 1),
             ]
         )
         begins = place_of(floor or b"0-0")
-        return begins, _gone_through(begins, oldest)
+        return begins, max(_gone_through(begins, oldest), place_of(lost or b"0-0"))
 
     async def _scanned(
         self, link: Link, selectors: Sequence[str], after: int, through: int, limit_bytes: int

@@ -27,7 +27,7 @@ class Script:
         self.digest: Final = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
-APPEND: Final = Script("append")
+APPEND: Final = Script("append", "ids", "seen")
 OPEN: Final = Script("open", "ids")
-PAGE: Final = Script("page", "ids")
+PAGE: Final = Script("page", "ids", "seen")
 NEWEST: Final = Script("newest", "ids")

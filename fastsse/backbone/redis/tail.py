@@ -52,7 +52,7 @@ async def find_end(link: Link, keys: Keys, known: int, is_other: bool = False) -
 
     With `is_other` a mark is set in any case: it tells all nodes that events were lost.
     """
-    names = [keys.stream, keys.newest, keys.floor]
+    names = [keys.stream, keys.newest, keys.floor, keys.lost]
     answer = await link.run(OPEN, names, known >> N_BITS, known & N_MASK, int(is_other))
     sequence, newest, floor, done = answer
     return LogEnd(int(sequence), place_of(newest), place_of(floor), done)
