@@ -82,6 +82,11 @@ def parse_size_bytes(value: object) -> int:
     return int(value)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 gap event`, `1,200 gap events`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def format_duration(seconds: float) -> str:
     """The shortest text that `parse_duration_s` reads back as the same number of milliseconds.
 

@@ -34,11 +34,18 @@ class ServerCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Other options first."""
-        others = [p for p in self.get_params(ctx) if not isinstance(p, OptionFlag)]
-        _write_section(ctx, formatter, "Options", others)
+        write_own_options(ctx, formatter, self.get_params(ctx))
         flags = [p for p in self.get_params(ctx) if isinstance(p, OptionFlag)]
         for group, members in groupby(flags, key=lambda flag: flag.option.group):
             _write_section(ctx, formatter, group, list(members))
+
+
+def write_own_options(
+    ctx: click.Context, formatter: click.HelpFormatter, parameters: list[click.Parameter]
+) -> None:
+    """The options that are not the server's."""
+    others = [one for one in parameters if not isinstance(one, OptionFlag)]
+    _write_section(ctx, formatter, "Options", others)
 
 
 def _write_section(

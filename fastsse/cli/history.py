@@ -1,5 +1,6 @@
 """`fastsse history check|repair|export|import|trim`: the file of a sqlite store."""
 
+import os
 import sqlite3
 import sys
 import time
@@ -22,7 +23,7 @@ from fastsse.cli.clientoptions import read_duration
 from fastsse.cli.flags import FILE_HELP
 from fastsse.config import load
 from fastsse.positions import format_position, position_ms
-from fastsse.units import format_size, parse_size_bytes
+from fastsse.units import counted, format_size, parse_size_bytes
 
 PATH = click.argument("path", type=click.Path(dir_okay=False))
 
@@ -92,7 +93,8 @@ def import_command(path: str, source: BinaryIO) -> None:
     """
     with _opened(path) as file:
         imported = import_lines(file, source)
-    click.echo(f"{imported.added} events imported, {imported.known} were there already.", err=True)
+    added = counted(imported.added, "event")
+    click.echo(f"{added} imported, {imported.known:,} were there already.", err=True)
 
 
 @history.command("trim")
@@ -128,10 +130,12 @@ def trim_command(
     )
     if bounds.is_empty and not compact:
         raise click.UsageError("Say what to keep: --events, --age, --bytes, --total or --config.")
+    if not os.path.exists(path):
+        raise HistoryError(path, "is not there")
     with _opened(path) as file:
         gone = trim(file, bounds, compact)
         left = file.state.events
-    click.echo(f"{gone} events let go, {left} are left.", err=True)
+    click.echo(f"{counted(gone, 'event')} evicted, {left:,} left.", err=True)
 
 
 @contextmanager

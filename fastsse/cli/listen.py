@@ -68,7 +68,8 @@ def listen(
         async with listener:
             async for event in listener:
                 output.event(event)
-                shown += 1
+                # A gap is no event: it says that some are missing.
+                shown += event.gap is None
                 if shown == count:
                     return
 

@@ -18,7 +18,13 @@ from fastsse.auth.rights import Rights
 from fastsse.auth.token import TOKEN_MAX_BYTES, Token, open_token, read_payload
 from fastsse.auth.verifier import Side, Verifier
 from fastsse.cli import EXIT_FAILED
-from fastsse.cli.flags import FILE_HELP, OptionFlag, ServerCommand, given_flags
+from fastsse.cli.flags import (
+    FILE_HELP,
+    OptionFlag,
+    ServerCommand,
+    given_flags,
+    write_own_options,
+)
 from fastsse.config import Config, RightsOptions, catalogue, load
 from fastsse.desks.control import LocalControl
 from fastsse.errors import FastsseError, Unauthorised
@@ -30,6 +36,19 @@ _NEVER: Final = "never"
 _NOT_FETCHED: Final = "The key set can't be fetched."
 _MARKS: Final = {"publish": "publisher_jwt_key", "subscribe": "subscriber_jwt_key"}
 SIDES: Final[tuple[Side, ...]] = ("publish", "subscribe")
+
+
+class TokenCommand(ServerCommand):
+    """A command whose help shows its own options; the server's are many, and shown elsewhere."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Its own, and where the others are."""
+        write_own_options(ctx, formatter, self.get_params(ctx))
+        formatter.write_paragraph()
+        formatter.write_text(
+            "The server's options about tokens (--jwt-key and others, with their variables) are "
+            "taken too; `fastsse serve --help` shows them."
+        )
 
 
 def rights_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +81,7 @@ def _json(_: click.Context, __: click.Parameter, text: str | None) -> object:
         raise click.BadParameter("must be JSON") from None
 
 
-@token.command(cls=ServerCommand)
+@token.command(cls=TokenCommand)
 @click.option("--publish", multiple=True, metavar="SELECTOR", help="Grant publishing; repeatable.")
 @click.option(
     "--subscribe", multiple=True, metavar="SELECTOR", help="Grant private events; repeatable."
@@ -140,7 +159,7 @@ def _claims(config: Config, given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if value is not None}
 
 
-@token.command(cls=ServerCommand)
+@token.command(cls=TokenCommand)
 @click.argument("text", metavar="[TOKEN]", default="-")
 @click.option("--topic", "topics", multiple=True, help="Say what may be done with it; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fastsse.swarm.crew import Crew
+from fastsse.units import counted
 
 REFRESH_S = 0.5
 PLAIN_EVERY_S = 5.0
@@ -58,7 +59,7 @@ class Progress:
         table = Table.grid(padding=(0, 2))
         elapsed_s = time.monotonic() - self._crew.started_at
         p50, p99 = self._crew.measure("latency").percentiles_us(50, 99)
-        table.add_row("elapsed", f"{elapsed_s:.1f} s in {self._crew.processes} process(es)")
+        table.add_row("elapsed", f"{elapsed_s:.1f} s in {_processes(self._crew.processes)}")
         table.add_row("streams", f"{counters['stream']:,} of {self._crew.plan.connections:,}")
         table.add_row("opening", f"{counters['connecting'] + counters['head']:,}")
         table.add_row("opened", f"{rates['streams']:,.0f}/s")
@@ -72,8 +73,13 @@ class Progress:
         return table
 
 
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
 def _line(counters: dict[str, int], rates: dict[str, float], elapsed_s: float) -> str:
     return (
-        f"{elapsed_s:6.1f} s  {counters['stream']:,} streams  {rates['streams']:,.0f} opened/s  "
+        f"{elapsed_s:6.1f} s  {counted(counters['stream'], 'stream')}  "
+        f"{rates['streams']:,.0f} opened/s  "
         f"{rates['events']:,.0f} events/s  {counters['lost'] - counters['late']:,} lost"
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fastsse.swarm.figures import Figures, Histogram
 from fastsse.swarm.plan import Plan
+from fastsse.units import counted
 from fastsse.version import __version__
 
 BUSY_SHARE = 0.7
@@ -89,7 +90,7 @@ class Report:
             yield f"The clock was set by {self.clock_step_us / 1000:.1f} ms during the run."
         if self.figures["early"]:
             yield (
-                f"{self.figures['early']:,} events came before they were due: the publisher's "
+                f"{counted(self.figures['early'], 'event')} came too early: the publisher's "
                 "clock is not this machine's."
             )
         if self.figures["events"] and not self.figures["stamped"]:
@@ -130,7 +131,8 @@ class Report:
             "events": f"{figures['events']:,} ({figures['events'] / self.elapsed_s:,.0f}/s), "
             f"{figures['events_slow']:,} to slow clients",
             "lost": f"{figures['lost'] - figures['late']:,} silently, "
-            f"{figures['lost_announced']:,} announced by {figures['gaps_announced']:,} gap events",
+            f"{figures['lost_announced']:,} announced by "
+            f"{counted(figures['gaps_announced'], 'gap event')}",
             "order": f"{figures['repeated'] + figures['id_repeated']:,} repeated, "
             f"{figures['late'] + figures['id_disordered']:,} out of order",
             "received": f"{figures['bytes'] / 1e6:,.1f} MB",

@@ -203,7 +203,7 @@ async def test_repair_keeps_what_is_whole_and_says_what_is_lost(
 async def test_trim_lets_the_oldest_go_and_tells_it(path: Path, capsys: Captured) -> None:
     entries = await filled(path, *(Event(["a", "b"][n % 2], str(n)) for n in range(20)))
     assert main(["history", "trim", str(path), "--events", "3", "--topic", "a"]) == 0
-    assert "7 events let go, 13 are left" in capsys.readouterr().err
+    assert "7 events evicted, 13 left." in capsys.readouterr().err
     assert main(["history", "trim", str(path), "--total", "1KiB", "--compact"]) == 0
     assert main(["history", "check", str(path)]) == 0
     async with opened(path, EVERYTHING) as tail:
@@ -213,7 +213,7 @@ async def test_trim_lets_the_oldest_go_and_tells_it(path: Path, capsys: Captured
         assert [entry.position for entry in found] == kept[-len(found) :]
         assert (await tail.read(("a",), 0)).evicted_through == entries[12].position
     assert main(["history", "trim", str(path), "--age", "1d"]) == 0
-    assert "0 are left" in capsys.readouterr().err
+    assert "0 left" in capsys.readouterr().err
 
 
 def test_trim_without_a_bound_is_a_mistake(path: Path, capsys: Captured) -> None:
@@ -236,3 +236,13 @@ def test_what_is_not_there_is_not_made(path: Path, command: str, capsys: Capture
     assert main(["history", command, str(path)]) == 1
     assert capsys.readouterr().err == f"History {path} is not there.\n"
     assert not path.exists()
+
+
+@pytest.mark.parametrize("command", [["check"], ["export"], ["trim", "--events", "1"]])
+def test_a_file_in_a_folder_that_is_not_there_is_not_there(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tmp_path / "missing" / "x.db", tmp_path / "x.db"):
+        assert main(["history", command[0], str(path), *command[1:]]) == 1
+        assert capsys.readouterr().err == f"History {path} is not there.\n"
+        assert not path.exists()

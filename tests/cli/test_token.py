@@ -158,3 +158,11 @@ def test_a_key_set_in_a_file_is_used(run: Run, tmp_path: Path) -> None:
     status, out, _ = run(*unreachable)
     assert status == 1
     assert "can't be fetched" in out
+
+
+def test_help_shows_the_command_s_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "mint", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--lifetime" in out
+    assert "--jwt-leeway" not in out
+    assert "`fastsse serve --help` shows them" in " ".join(out.split())

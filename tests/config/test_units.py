@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsse.units import format_duration, format_size, parse_duration_s, parse_size_bytes
+from fastsse.units import counted, format_duration, format_size, parse_duration_s, parse_size_bytes
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,11 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
 )
 def test_duration_is_shown_in_the_shortest_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_nouns_are_counted() -> None:
+    assert [counted(n, "gap event") for n in (0, 1, 2_000)] == [
+        "0 gap events",
+        "1 gap event",
+        "2,000 gap events",
+    ]

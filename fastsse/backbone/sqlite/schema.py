@@ -155,9 +155,9 @@ def open_writing(
 
 def open_reading(path: str, connect: Connect = sqlite3.connect) -> sqlite3.Connection:
     """A connection that can only read, of a file that is there. Raises HistoryError."""
-    check_path(path)
     if not os.path.exists(path):
         raise HistoryError(path, "is not there")
+    check_path(path)
     try:
         connection = _connect(path, "ro", connect)
         try:
