@@ -63,6 +63,12 @@ GAUGES = (
     _Row("replays", "replays", "Streams that are reading history now."),
     _Row("history_events", "history_events", "Events in history.", merge=MOST),
     _Row("history_bytes", "history_bytes", "Bytes of events in history.", merge=MOST),
+    _Row(
+        "positions_ahead_ms",
+        "positions_ahead_ms",
+        "How far event ids are ahead of the clock.",
+        merge=MOST,
+    ),
     _Row("ring_entries", "ring_entries", "Events in the channels' rings."),
     _Row("ring_bytes", "ring_bytes", "Bytes of the channels' rings."),
     _Row("memory_bytes", "memory_bytes", "Bytes that memory_limit bounds."),

@@ -7,10 +7,12 @@ of a Redis stream id, or a UUID that holds the same. `n` begins at 1 in each mil
 
 import re
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "Clock",
+    "TimeMarks",
     "format_position",
     "is_position_shaped",
     "now_ms",
@@ -101,19 +103,77 @@ def parse_position(text: str | bytes) -> int | None:
     return None if ms >= _MS_LIMIT or n > N_MASK else ms << N_BITS | n
 
 
+class TimeMarks:
+    """Which time belongs to which place while positions are ahead of the clock.
+
+    A position's milliseconds are its event's time as long as the clock only goes forward. After a
+    clock that was ahead was set back, or a restart above a lease, positions stay where they are
+    until the clock has reached them, and times fall behind. Marks say how far: an event of that
+    time lies there, and all events of before it lie below. Not thread-safe.
+
+    At most MARKS_MAX marks, one for each MARK_MS; with more every second one goes, which only ever
+    answers with an earlier place.
+    """
+
+    MARKS_MAX = 4_096
+    MARK_MS = 100
+
+    __slots__ = ("_positions", "_times")
+
+    def __init__(self, marks: Iterable[tuple[int, int]] = ()) -> None:
+        self._times: list[int] = []
+        self._positions: list[int] = []
+        for time_ms, position in marks:
+            self.note(time_ms, position)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self._times, self._positions, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def note(self, time_ms: int, position: int) -> None:
+        """An event of this time, which is before its position's, lies at a position above all
+        before it. It takes the place of marks of the same MARK_MS and later. O(1), amortized."""
+        times, positions = self._times, self._positions
+        begins = self.begin_of(time_ms)
+        while times and times[-1] >= begins:
+            times.pop()
+            positions.pop()
+        times.append(time_ms)
+        positions.append(position)
+        if len(times) > self.MARKS_MAX:
+            del times[1:-1:2], positions[1:-1:2]
+
+    def begin_of(self, time_ms: int) -> int:
+        """From where on marks are replaced by one of this time."""
+        return time_ms - time_ms % self.MARK_MS
+
+    def place_at(self, time_ms: int) -> int:
+        """The place after which events of this unix millisecond and later lie; those below it are
+        older, or were given a time by a clock that was ahead. O(log marks)."""
+        at = bisect_left(self._times, time_ms)
+        place = position_at(time_ms)
+        return max(place, self._positions[at - 1]) if at else place
+
+
 class Clock:
     """Gives out positions in order. One owner; not thread-safe.
 
     Arguments:
         now_ms: gives unix milliseconds; it may stand still or jump, either way.
         last: the last position in use; all that are given out lie above it.
+
+    Attributes:
+        time_ms: what `now_ms` said when the last positions were given out: their events' time.
     """
 
-    __slots__ = ("_now_ms", "last")
+    __slots__ = ("_now_ms", "last", "time_ms")
 
     def __init__(self, now_ms: Callable[[], int], last: int = 0) -> None:
         self._now_ms = now_ms
         self.last = last
+        self.time_ms = 0
 
     def next(self) -> int:
         """One position above all before it."""
@@ -121,7 +181,8 @@ class Clock:
 
     def take(self, count: int) -> int:
         """Reserves `count` (>= 1) positions in a row and returns the first."""
-        now = self._now_ms() << N_BITS
+        self.time_ms = time_ms = self._now_ms()
+        now = time_ms << N_BITS
         last = self.last
         first = (now if now > last else last) + 1
         self.last = first + count - 1

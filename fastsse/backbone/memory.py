@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.backbone.lead import LeadLog
 from fastsse.entries import encode_entries
 from fastsse.errors import Refused
 from fastsse.events import Event
@@ -25,6 +26,7 @@ class MemoryBackbone:
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._clock = Clock(now_ms, last=position_at(now_ms()))
+        self._lead = LeadLog()
         self._deliver: Deliver | None = None
         self.start = self._clock.last
         self.trouble: str | None = None
@@ -46,7 +48,9 @@ class MemoryBackbone:
         count = len(events)
         first = self._clock.take(count)
         positions = range(first, first + count)
-        self._deliver(encode_entries(positions, events))
+        entries = encode_entries(positions, events, self._clock.time_ms)
+        self._lead.note(entries[-1].frame.lead_ms)
+        self._deliver(entries)
         done(positions)
 
     def read(

@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING, Final
 from fastsse.backbone import Stretch
 from fastsse.bus.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
 from fastsse.bus.exchange import Exchange
-from fastsse.bus.frames import Fields, FrameError, Kind, frame, pack_evicted, pack_position, text
+from fastsse.bus.frames import (
+    SEEK_AFTER,
+    SEEK_LAST,
+    SEEK_SINCE,
+    Fields,
+    FrameError,
+    Kind,
+    frame,
+    pack_evicted,
+    pack_position,
+    text,
+)
 from fastsse.bus.handover import evictions_of, give
 from fastsse.bus.kept import KeptMemory
 from fastsse.bus.questions import QUESTIONS_MAX
 from fastsse.entries import pack_entry
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, InvalidSubscription, Refused
 from fastsse.positions import parse_id
-from fastsse.subscriptions import LAST_MAX, Cursor
+from fastsse.subscriptions import Cursor
 
 if TYPE_CHECKING:
     from fastsse.bus.peer import Peer
@@ -86,13 +97,11 @@ class Answers:
     def _on_seek(self, body: bytes) -> None:
         fields = Fields(body)
         number = self._ask(fields)
-        is_last, value = fields.u8(), fields.text()
+        kind, value = fields.u8(), fields.text()
         selectors = fields.texts(SELECTORS_MAX)
         done = partial(self._sought, number)
-        if is_last:
-            if not value.isdecimal() or len(value) > 5 or int(value) > LAST_MAX:
-                raise FrameError("a number of events that can't be")
-            self._exchange.backbone.seek(selectors, Cursor("last", int(value)), done)
+        if kind != SEEK_AFTER:
+            self._exchange.backbone.seek(selectors, _cursor_of(kind, value), done)
             return
         place = parse_id(value.encode())
         self._exchange.relay.flush()
@@ -171,3 +180,13 @@ class Answers:
     def _fail(self, kind: Kind, number: int, error: FastsseError) -> None:
         reason = error.reason if isinstance(error, Refused) else "backbone"
         self._peer.send(frame(kind, _NUMBER.pack(number), text(reason)))
+
+
+def _cursor_of(kind: int, value: str) -> Cursor:
+    """A cursor that says a number. Raises FrameError."""
+    if kind not in (SEEK_LAST, SEEK_SINCE) or not value.isdecimal() or len(value) > 19:
+        raise FrameError("a place to look for that can't be")
+    try:
+        return Cursor("last" if kind == SEEK_LAST else "since", int(value))
+    except InvalidSubscription as error:
+        raise FrameError(str(error)) from None

@@ -15,6 +15,9 @@ from typing import Final
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.bus.frames import (
     COUNT,
+    SEEK_AFTER,
+    SEEK_LAST,
+    SEEK_SINCE,
     Fields,
     FrameError,
     Kind,
@@ -184,11 +187,11 @@ class BusBackbone:
             if place is not None and place <= self._head:
                 done(place)
                 return
-            body = b"\0" + text(cursor.text.decode("utf-8", "replace"))
+            body = bytes((SEEK_AFTER,)) + text(cursor.text.decode("utf-8", "replace"))
         else:
             place = None
-            assert isinstance(cursor.value, int)
-            body = b"\1" + text(str(cursor.value))
+            kind = SEEK_SINCE if cursor.kind == "since" else SEEK_LAST
+            body = bytes((kind,)) + text(str(cursor.value))
         body += texts(selectors)
         ask = partial(self._questions.ask, Kind.SEEK, body, answered, may_repeat=True)
         if place is None:

@@ -17,6 +17,9 @@ __all__ = [
     "CLOSE_S",
     "COUNT",
     "HELLO_LIMIT_BYTES",
+    "SEEK_AFTER",
+    "SEEK_LAST",
+    "SEEK_SINCE",
     "VERSION",
     "Fields",
     "FrameError",
@@ -40,6 +43,10 @@ BEAT_S: Final = 0.5
 # How long an end that closes waits for what it sent last; who does not take it is cut off.
 CLOSE_S: Final = 1.0
 POSITION_BYTES: Final = 16
+# What a SEEK looks for: an id, the newest so many, a time.
+SEEK_AFTER: Final = 0
+SEEK_LAST: Final = 1
+SEEK_SINCE: Final = 2
 # Before both know each other no frame is longer.
 HELLO_LIMIT_BYTES: Final = 1024
 # What is read at once, and kept between frames.

@@ -26,6 +26,9 @@ Key = tuple[bytes, int]
 
 # A hub that goes on from what a worker has may not know of the last events of the one before.
 LEAP_MS: Final = 1_000
+# Where positions are further ahead of the clock than that already, since hubs were lost one after
+# the other: less than passes between two of them, so that it does not add up.
+LEAP_LEAST_MS: Final = 50
 
 
 class KeyedBackbone(Backbone, Protocol):
@@ -108,8 +111,10 @@ class KeptMemory(MemoryBackbone):
         """Forgets everything, and goes on from a place up to which workers have what is kept
         after another; it comes into `history` later, then `be_whole` is called. What is appended
         lies well above, so that no position of the hub before is used again."""
-        leap = position_at(position_ms(head) + LEAP_MS)
-        self._clock = Clock(self._now_ms, last=max(leap, position_at(self._now_ms())))
+        now_ms = self._now_ms()
+        is_ahead = position_ms(head) - now_ms > LEAP_MS
+        leap_ms = position_ms(head) + (LEAP_LEAST_MS if is_ahead else LEAP_MS)
+        self._clock = Clock(self._now_ms, last=position_at(max(leap_ms, now_ms)))
         self._begin(start)
         self._history.expect(head)
 

@@ -8,6 +8,7 @@ keeps an event is a comparison with the topic's `evicted_through`. Loop thread o
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from fastsse._core import Frame
@@ -19,7 +20,7 @@ from fastsse.hub.logs import EVENT_COST_BYTES, Log, WholeLog, is_wanted, logs_of
 from fastsse.hub.older import Evictions, Older
 from fastsse.hub.patterns import Wanted
 from fastsse.hub.topics import Topic, Topics
-from fastsse.positions import position_at
+from fastsse.positions import TimeMarks
 
 __all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 
@@ -67,6 +68,7 @@ class History:
         start: as given.
         expected_through: what lies up to here is on its way from another process, if it is above 0.
             Until it is there it is as if it had been let go.
+        times: which time belongs to which position, where positions were ahead of the clock.
         events: how many are kept.
         bytes: what they cost, with what is needed to keep them.
     """
@@ -77,6 +79,7 @@ class History:
         self.expected_through = 0
         # The reading of the clock of evictions when it learnt of them, and through where.
         self._learnt: Step = (0, 0)
+        self.times = TimeMarks()
         self.events = 0
         self.bytes = 0
         self._topics = topics
@@ -96,6 +99,8 @@ class History:
         self.head = position = frame.position
         if not frame.private:
             self.public_head = position
+        if frame.lead_ms > 0:
+            self.times.note(frame.time_ms, position)
         cost_bytes = frame.size + EVENT_COST_BYTES
         full = False
         for topic in topics:
@@ -123,7 +128,7 @@ class History:
         Each event is looked at once for each age that a rule names.
         """
         for age_ms in self._aged_through:
-            limit -= self._sweep_age(age_ms, position_at(now_ms - age_ms), limit)
+            limit -= self._sweep_age(age_ms, self.times.place_at(now_ms - age_ms), limit)
             if limit <= 0:
                 return True
         return False
@@ -308,6 +313,8 @@ class History:
                 topic.log = log
                 self.bytes += TOPIC_COST_BYTES
         self._whole.prepend(older.positions, older.frames, older.owners)
+        ahead = ((one.time_ms, one.position) for one in older.frames if one.lead_ms > 0)
+        self.times = TimeMarks(chain(ahead, self.times))
         self.events += len(older.positions)
         self.bytes += older.bytes
         for position, own_id in older.own_ids.items():

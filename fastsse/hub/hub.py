@@ -21,7 +21,7 @@ from fastsse.hub.replay import GAP_REASONS
 from fastsse.hub.streams import MAX_REPLAYS, Streams
 from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
 from fastsse.log import get_logger
-from fastsse.positions import format_position, now_ms
+from fastsse.positions import format_position, now_ms, position_ms
 
 __all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
@@ -124,6 +124,7 @@ class Hub:
         self.publishes_refused: Counter[str] = Counter()
         self.losses = 0
         self.refuses = False
+        self._now_ms = now_ms
         self._sender = sender
         self._backbone = backbone
         self._memory_limit_bytes = streams.memory_limit
@@ -179,6 +180,7 @@ class Hub:
             "replays": self.streams.replays,
             "replays_failed": self.streams.replays_failed,
             "losses": self.losses,
+            "positions_ahead_ms": max(0, position_ms(self.history.head) - self._now_ms()),
         }
         counted.update((f"refused_{why}", self.publishes_refused[why]) for why in REFUSALS)
         counted.update((f"gaps_{why}", self.streams.gaps[why]) for why in GAP_REASONS)

@@ -12,7 +12,7 @@ from fastsse._core import Frame, join_frames, raw_frame
 from fastsse.events import EARLIEST
 from fastsse.hub.history import History
 from fastsse.hub.pages import NOTHING_TOLD, JoinedPage, Reader, Told, newest_told
-from fastsse.positions import format_position, parse_id, position_at
+from fastsse.positions import format_position, parse_id
 from fastsse.subscriptions import Cursor
 
 __all__ = [
@@ -125,8 +125,10 @@ def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
             return Begun(Replay(0, EARLIEST))
         case "since":
             assert isinstance(value, int)
-            place = min(position_at(value), newest_told(history, reader))
-            return Begun(Replay(place, format_position(place)))
+            place = history.times.place_at(value)
+            # What lies before memory the backbone knows better.
+            is_here = place >= history.evicted_through(reader.topics)
+            return _begin_since(history, reader, place) if is_here else None
         case "last":
             return _begin_last(history, reader, cursor)
         case "after":
@@ -137,12 +139,22 @@ def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None
     """Where a cursor begins that only the backbone could tell. `place` is its answer."""
     if cursor.kind == "last":
         return _begin_last_kept(history, reader, cursor, place)
+    if cursor.kind == "since":
+        assert isinstance(cursor.value, int)
+        if place is None:
+            place = history.times.place_at(cursor.value)
+        return _begin_since(history, reader, place)
     event_id = cursor.text
     if place is not None and place <= history.head:
         return Begun(Replay(place, event_id))
     known = parse_id(event_id) is not None or place is not None
     reason: GapReason = "future" if known else "unknown"
     return _unplaced(history, reader, reason, event_id)
+
+
+def _begin_since(history: History, reader: Reader, place: int) -> Begun:
+    place = min(place, newest_told(history, reader))
+    return Begun(Replay(place, format_position(place)))
 
 
 def _begin_after(history: History, reader: Reader, event_id: bytes) -> Begun | None:

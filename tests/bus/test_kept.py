@@ -9,7 +9,7 @@ from fastsse.entries import encode_entries
 from fastsse.events import Event
 from fastsse.hub.history import History
 from fastsse.hub.topics import Rules, Topics
-from fastsse.positions import position_at
+from fastsse.positions import position_at, position_ms
 
 CONFIG = Config(
     port=0,
@@ -48,3 +48,15 @@ def test_it_keeps_the_same_as_a_worker(batches: list[list[list[str]]], look: lis
     assert left.of_all == right.of_all
     lost = {name: place for name, place in right.by_topic.items() if place > kept.start}
     assert {name: place for name, place in left.by_topic.items() if place > kept.start} == lost
+
+
+def test_hubs_that_are_lost_one_after_the_other_do_not_move_positions_away_from_the_clock() -> None:
+    now_ms = START_MS
+    kept = KeptMemory(lambda: now_ms, CONFIG, CONFIG)
+    for _ in range(100):
+        before = kept.head
+        now_ms += 60
+        kept = KeptMemory(lambda: now_ms, CONFIG, CONFIG)
+        kept.go_on(0, before)
+        assert kept.head > before
+        assert position_ms(kept.head) - now_ms <= 2_000

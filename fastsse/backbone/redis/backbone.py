@@ -187,6 +187,9 @@ class RedisBackbone:
         if cursor.kind == "last":
             assert isinstance(cursor.value, int)
             return await self._reader.before_newest(selectors, self.head, cursor.value)
+        if cursor.kind == "since":
+            assert isinstance(cursor.value, int)
+            return await self._reader.place_at(cursor.value)
         position = wanted_position(cursor)
         if position is None:
             position = await self._reader.find(cursor.text)

@@ -106,6 +106,11 @@ class Reader:
         found = await link.call(b"GET", self._keys.own_id(as_header_value(own_id)))
         return None if found is None else place_of(found)
 
+    async def place_at(self, time_ms: int) -> int:
+        """The place after which events of a unix millisecond and later lie. Redis's clock gives
+        both. Raises AnswerLost or Refusal."""
+        return position_at(time_ms)
+
     async def before_newest(
         self, selectors: tuple[str, ...], through: int, count: int
     ) -> int | None:

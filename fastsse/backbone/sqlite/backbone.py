@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, Literal
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.sqlite.batch import Batch, Key
 from fastsse.backbone.sqlite.checkpoint import Checkpointer
 from fastsse.backbone.sqlite.desk import DeskStore
@@ -33,7 +34,7 @@ from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.log import get_logger
-from fastsse.positions import parse_id, position_at
+from fastsse.positions import TimeMarks, parse_id
 from fastsse.subscriptions import Cursor
 
 __all__ = ["Ack", "SqliteBackbone"]
@@ -88,6 +89,8 @@ class SqliteBackbone:
         self._head = self.start
         self.trouble: str | None = None
         self._clock: Final = PlaceClock(now_ms, last=self.start)
+        self._times: Final = TimeMarks(self._file.times)
+        self._lead: Final = LeadLog()
         self._deliver: Deliver | None = None
         self._broken: Broken = lambda why, place: None
         self._reads: Final[dict[tuple[object, ...], list[Stretched]]] = {}
@@ -146,7 +149,12 @@ class SqliteBackbone:
             done(error)
             return
         first = self._clock.take(len(events))
-        entries = encode_entries(range(first, first + len(events)), events)
+        positions = range(first, first + len(events))
+        entries = encode_entries(positions, events, self._clock.time_ms)
+        lead_ms = entries[-1].frame.lead_ms
+        self._lead.note(lead_ms)
+        if lead_ms > 0:
+            self._times.note(self._clock.time_ms, entries[-1].position)
         batch = Batch(entries, done, key)
         if self._may_be_told(batch):
             batch.is_told = True
@@ -183,7 +191,7 @@ class SqliteBackbone:
         elif cursor.kind == "head":
             done(self._head)
         elif cursor.kind == "since":
-            done(min(position_at(int(cursor.value)), self._head))
+            done(min(self._times.place_at(int(cursor.value)), self._head))
         elif cursor.kind == "after" and (position := parse_id(cursor.text)) is not None:
             done(position if position <= self._head else None)
         else:

@@ -27,7 +27,7 @@ from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
 from fastsse.backbone.sqlite.topicrows import TopicRows
 from fastsse.backbone.sqlite.verifying import cut_short
-from fastsse.positions import position_at
+from fastsse.positions import TimeMarks, position_at
 
 __all__ = ["HistoryFile"]
 
@@ -44,6 +44,7 @@ class HistoryFile:
         connection: the only one that changes the file.
         state: as it is stored, or will be by the transaction under way.
         topics: rows of topics that were used of late.
+        times: which time belongs to which position, where positions were ahead of the clock.
         commits: the record of them, outside of the file.
         damage: what of it could not be read.
         head: the last position that may be in use.
@@ -115,11 +116,14 @@ class HistoryFile:
     def _open(self, start: int, must_exist: bool) -> None:
         self.connection = open_writing(self.path, start, self._connect, must_exist)
         self._is_full_sync = False
+        self.times: TimeMarks = TimeMarks()
         self.topics: TopicRows = TopicRows()
         try:
             self.state: State = read_state(self.connection)
             (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
             self.last_place = last or 0
+            marks = self.connection.execute("SELECT time, place FROM time_mark ORDER BY time")
+            self.times = TimeMarks((time, position_of(place)) for time, place in marks.fetchall())
             if not self.is_in_place():
                 raise HistoryError(self.path, "was replaced while it was opened")
         except (sqlite3.Error, UnicodeDecodeError) as error:

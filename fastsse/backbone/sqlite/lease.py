@@ -19,8 +19,15 @@ __all__ = ["LEASE_MS", "OPEN", "boot_id", "has_rebooted", "lease_for", "may_have
 # The `ack` of a file that is in use and was not published to yet.
 OPEN: Final = "open"
 
-# One synced write each half of this while events come.
+# How far a lease reaches beyond the clock. One synced write each half of it while events come, so
+# it is a second; on a disk on which a commit takes long it is longer, so that publishers who are
+# acknowledged before the disk has their events need not wait for it. A killed process leaves
+# positions so far ahead of the clock, and not further with each kill.
+LEASE_MS_MIN: Final = 1_000
 LEASE_MS: Final = 10_000
+LEASE_COMMITS: Final = 8
+# While positions are ahead of the clock they only rise within a millisecond: so many of them.
+LEASE_POSITIONS: Final = 1 << 16
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -33,13 +40,22 @@ def boot_id() -> str:
         return ""
 
 
-def lease_for(position: int, leased_through: int) -> int | None:
+def lease_for(position: int, leased_through: int, now_ms: int, commit_s: float = 0.0) -> int | None:
     """The place up to which to lease when `position` is the last in use, or None when what is
-    leased reaches well beyond it."""
-    ms = position_ms(position)
-    if place_of(position_at(ms + LEASE_MS // 2)) <= leased_through:
-        return None
-    return place_of(position_at(ms + LEASE_MS))
+    leased reaches well beyond it.
+
+    Arguments:
+        now_ms: unix milliseconds.
+        commit_s: how long the last commit took.
+    """
+    step_ms = min(max(LEASE_MS_MIN, round(commit_s * 1000) * LEASE_COMMITS), LEASE_MS)
+    place = place_of(position)
+    if position_ms(position) > now_ms:
+        enough, wanted = place + LEASE_POSITIONS // 2, place + LEASE_POSITIONS
+    else:
+        enough = place_of(position_at(now_ms + step_ms // 2))
+        wanted = place_of(position_at(now_ms + step_ms))
+    return None if max(enough, place) <= leased_through else max(wanted, place)
 
 
 def has_rebooted(state: State) -> bool:

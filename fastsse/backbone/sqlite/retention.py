@@ -19,7 +19,6 @@ from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
 from fastsse.backbone.sqlite.topicrows import TopicRow
 from fastsse.config import TopicLimits
 from fastsse.entries import unpack_entries
-from fastsse.positions import position_at
 
 __all__ = ["Retention"]
 
@@ -148,7 +147,7 @@ class Retention:
 
     def _aged_through(self, limits: TopicLimits) -> int:
         age_ms = round(limits.age_s * 1000)
-        return place_of(position_at(max(0, self._now_ms() - age_ms)))
+        return place_of(self._file.times.place_at(max(0, self._now_ms() - age_ms)))
 
     def _let_go(self, row: TopicRow, oldest: list[list[int]]) -> None:
         """A topic's oldest events leave it, and the file when no other topic has them."""
@@ -265,7 +264,7 @@ class Retention:
         self._round_at = topics[-1][0] if len(topics) == ROUND_TOPICS else 0
 
     def _forget_keys(self) -> None:
-        before = place_of(position_at(max(0, self._now_ms() - KEYS_KEPT_MS)))
+        before = place_of(self._file.times.place_at(max(0, self._now_ms() - KEYS_KEPT_MS)))
         self._file.connection.execute(
             "DELETE FROM publish WHERE place IN"
             " (SELECT place FROM publish WHERE place < ? ORDER BY place LIMIT ?)",

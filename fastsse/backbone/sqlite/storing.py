@@ -58,7 +58,27 @@ def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]
     insert(file.connection, "event (place, own_id, record)", 3, events)
     insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
     file.update(events=file.state.events + len(entries), bytes=file.state.bytes + total_bytes)
+    _store_times(file, entries)
     return list(touched.values())
+
+
+def _store_times(file: HistoryFile, entries: Sequence[Entry]) -> None:
+    """Marks where positions are ahead of the clock. A mark of a transaction that fails is missing
+    in the file, which then answers with an earlier place."""
+    if not entries or entries[-1].frame.lead_ms <= 0:
+        return
+    last, times = entries[-1], file.times
+    before = len(times)
+    times.note(last.frame.time_ms, last.position)
+    if len(times) < before - 1:  # There were too many, or the clock was set back.
+        file.connection.execute("DELETE FROM time_mark")
+        marks = [(time, place_of(position)) for time, position in times]
+        file.connection.executemany("INSERT INTO time_mark VALUES (?, ?)", marks)
+        return
+    begins = times.begin_of(last.frame.time_ms)
+    file.connection.execute("DELETE FROM time_mark WHERE time >= ?", (begins,))
+    row = last.frame.time_ms, place_of(last.position)
+    file.connection.execute("INSERT INTO time_mark VALUES (?, ?)", row)
 
 
 def store_lost(file: HistoryFile, lost: Sequence[tuple[int, Sequence[str]]]) -> None:

@@ -209,7 +209,8 @@ class Writer:
         lease = None
         if batches:
             last = batches[-1].entries[-1].position
-            lease = lease_for(last, file.state.leased_through)
+            time_ms = batches[-1].entries[-1].frame.time_ms
+            lease = lease_for(last, file.state.leased_through, time_ms, self._commit_s)
         with file.transaction(synced=lease is not None or self._ack == "synced") as connection:
             mark_repeats(connection, batches)
             new = [batch for batch in batches if batch.repeats is None]
