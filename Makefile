@@ -10,7 +10,7 @@ JOBS ?= 3
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve cluster test check lint test-sanitized test-threads bench bench-micro bench-peers wheel clean
+.PHONY: help serve cluster test soak check lint test-sanitized test-threads bench bench-micro bench-peers wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -42,6 +42,9 @@ lint: $(VENV)/.test-installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+soak: $(VENV)/.test-installed  ## simulate disk faults under the sqlite store for 1,000 seeds (ARGS="--first 34 --seeds 1" repeats one)
+	$(BIN)/python -m tests.backbone.simulation $(ARGS)
 
 check: lint test  ## all that a change must pass
 

@@ -4,7 +4,9 @@ does not. The writers are real processes, killed for good."""
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,22 @@ async def test_a_killed_server_that_left_everything_leaves_no_gap(
             assert tail.broken == []
             for selectors in (("all",), ("*",), ("never seen",)):
                 assert (await tail.read(selectors, seen[0])).evicted_through <= seen[0]
+
+
+async def test_a_commit_that_was_not_noted_before_the_kill_leaves_no_gap(path: Path) -> None:
+    async with opened(path) as tail:
+        await tail.append(Event("a", "1"))
+        record = tail.backbone._file.commits  # type: ignore[attr-defined]
+        record.note = lambda promise: None
+        (position,) = await tail.append(Event("a", "2"))
+        abandon(tail)
+    # Another program closes the file, which moves the log into it and removes it.
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM event").fetchone() == (2,)
+    assert not log_of(path).exists()
+    async with opened(path) as tail:
+        assert tail.broken == []
+        assert (await tail.read(("a",), position)).evicted_through < position
 
 
 async def test_a_server_killed_before_its_first_commit_leaves_no_gap(path: Path) -> None:

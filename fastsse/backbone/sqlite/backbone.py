@@ -80,7 +80,7 @@ class SqliteBackbone:
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._ack: Final = ack
-        self._file: Final = HistoryFile(path, now_ms, connect)
+        self._file: Final = HistoryFile(path, now_ms, connect, ack)
         self._verifier: Final = Verifier(path, connect, lambda: self._call(self._on_verified))
         self._loss = self._verified()
         if self._loss is not None:

@@ -21,7 +21,7 @@ from fastsse.backbone.sqlite.commits import (
 from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.evictions import Evictions
-from fastsse.backbone.sqlite.lease import LEASE_MS, OPEN, boot_id, has_rebooted, may_have_lost
+from fastsse.backbone.sqlite.lease import LEASE_MS, boot_id, has_rebooted, may_have_lost, opened
 from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
@@ -39,6 +39,7 @@ class HistoryFile:
         path: made when it is not there.
         now_ms: gives unix milliseconds; where a new file begins.
         connect: opens connections; tests hand in one whose disk fails.
+        ack: what an acknowledgement will mean.
 
     Attributes:
         connection: the only one that changes the file.
@@ -56,11 +57,16 @@ class HistoryFile:
     """
 
     def __init__(
-        self, path: str, now_ms: Callable[[], int], connect: Connect = sqlite3.connect
+        self,
+        path: str,
+        now_ms: Callable[[], int],
+        connect: Connect = sqlite3.connect,
+        ack: str = "written",
     ) -> None:
         self.path: Final = path
         self.damage: Final = Damage(path)
         self.evictions: Final = Evictions()
+        self._opened_as: Final = opened(ack)
         self._connect: Final = connect
         check_path(path)
         self._lock: FileLock | None = FileLock(path)
@@ -91,20 +97,23 @@ class HistoryFile:
         left = Left(state.commits, bool(state.ack), is_empty, has_rebooted(state))
         # A file of version 1 has no identity, and never had a record.
         loss = cut or (missing(left, promise) if state.identity else None)
-        if loss is not None:
-            # What says how far positions were leased may be missing, too.
-            leased_through = max(leased_through, now + place_of(position_at(LEASE_MS)))
-        elif may_have_lost(state):
+        if loss is None and may_have_lost(state):
             loss = "the last events may not have reached the disk"
+            is_lease_whole = not left.has_rebooted
+        else:
+            is_lease_whole = loss is None
+        if not is_lease_whole:
+            # What says how far positions were leased may be missing, too.
+            leased_through = max(leased_through, now) + place_of(position_at(LEASE_MS))
         try:
             with self.transaction(synced=True):
                 self.update(
                     leased_through=leased_through,
                     lost_through=leased_through if loss is not None else state.lost_through,
-                    ack=OPEN,
+                    ack=self._opened_as,
                     boot=boot_id(),
                     identity=state.identity or uuid4().hex,
-                    commits=max(state.commits, promise.commits if promise is not None else 0),
+                    commits=1 + max(state.commits, promise.commits if promise is not None else 0),
                 )
             record.sync()
             record.sync_name()
@@ -142,7 +151,8 @@ class HistoryFile:
     @contextlib.contextmanager
     def transaction(self, synced: bool) -> Iterator[sqlite3.Connection]:
         """All that is done within is stored, or nothing; with `synced` it has then also reached
-        the disk, and all before it too. What was stored is noted in the record."""
+        the disk, and all before it too. What was stored is noted in the record, which is synced
+        when positions were leased."""
         connection = self.connection
         if synced is not self._is_full_sync:
             connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
@@ -159,6 +169,8 @@ class HistoryFile:
             connection.execute("COMMIT")
             if is_changed:
                 self._note()
+            if synced and self.state.leased_through != before.leased_through:
+                self.commits.sync()
         except BaseException:
             self.state = before
             self.topics.clear()
@@ -228,7 +240,7 @@ class HistoryFile:
             self.update(
                 lost_through=max(state.lost_through, through),
                 leased_through=max(state.leased_through, through),
-                ack=state.ack or OPEN,
+                ack=state.ack or self._opened_as,
                 boot=boot_id(),
                 commits=max(state.commits, self._promise.commits),
             )

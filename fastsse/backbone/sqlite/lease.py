@@ -14,10 +14,12 @@ from fastsse.backbone.sqlite.places import place_of
 from fastsse.backbone.sqlite.schema import State
 from fastsse.positions import position_at, position_ms
 
-__all__ = ["LEASE_MS", "OPEN", "boot_id", "has_rebooted", "lease_for", "may_have_lost"]
+__all__ = ["LEASE_MS", "boot_id", "has_rebooted", "lease_for", "may_have_lost", "opened"]
 
-# The `ack` of a file that is in use and was not published to yet.
-OPEN: Final = "open"
+# The `ack` of a file that is in use and was not published to yet, as far as it knows: the log may
+# know better. A loss of power leaves the log whole only when each commit was synced.
+_OPEN: Final = "open"
+_OPEN_UNSYNCED: Final = "open unsynced"
 
 # How far a lease reaches beyond the clock. One synced write each half of it while events come, so
 # it is a second; on a disk on which a commit takes long it is longer, so that publishers who are
@@ -58,6 +60,11 @@ def lease_for(position: int, leased_through: int, now_ms: int, commit_s: float =
     return None if max(enough, place) <= leased_through else max(wanted, place)
 
 
+def opened(ack: str) -> str:
+    """What a file says of itself from the start of a server that acknowledges so."""
+    return _OPEN if ack == "synced" else _OPEN_UNSYNCED
+
+
 def has_rebooted(state: State) -> bool:
     """Whether the machine was started since the last writer of the file began."""
     return state.boot != boot_id()
@@ -67,4 +74,4 @@ def may_have_lost(state: State) -> bool:
     """Whether events that somebody has seen may be missing from the file, and nobody can say."""
     if state.ack == "received":
         return True
-    return state.ack == "written" and has_rebooted(state)
+    return state.ack in ("written", _OPEN_UNSYNCED) and has_rebooted(state)

@@ -95,7 +95,7 @@ class State(NamedTuple):
     `leased_through`: no position up to here is given out again. `evicted_through`: up to here
     events were let go. `forgotten_through`: nothing is known up to here of topics that have no
     row. `ack` and `boot` say under which promise, and since which start of the machine, positions
-    were given out (`open`: none was yet); both are empty after a clean end. `identity` is the
+    were given out, or are going to be; both are empty after a clean end. `identity` is the
     file's own, `commits` counts what changed it; see `commits`. `lost_through`: up to here events
     may be missing that were not evicted.
     """

@@ -187,9 +187,10 @@ class Writer:
         try:
             if batches or self._puts:
                 self._commit(batches)
-            self._own_up()
         except Exception as error:
             self._fail(error, batches)
+        else:
+            self._tidy_a_little()
         self._pass_barriers(work)
 
     def _keep_for_later(self, work: list[Work]) -> None:
@@ -233,7 +234,6 @@ class Writer:
         self._checkpointer.wrote(4096 * (4 + len(rows)) + sum(e.frame.size for e in entries) * 2)
         if batches:
             self._tell(Stored(batches, file.state.leased_through, None))
-        self._tidy_a_little()
 
     def _store_puts(self, connection: sqlite3.Connection) -> None:
         for key, value in self._puts.items():
@@ -299,16 +299,21 @@ class Writer:
         return 0.0 if more else IDLE_S
 
     def _tidy_a_little(self) -> None:
-        """A step now and then while batches keep coming."""
+        """A step now and then while batches keep coming. What goes wrong here is no failure of the
+        batches before: they are stored, and were acknowledged."""
         now_s = self._monotonic_s()
-        if now_s - self._tidied_s < TIDY_EVERY_S:
+        if now_s - self._tidied_s < TIDY_EVERY_S and not self._lost_through:
             return
         self._tidied_s = now_s
-        self._sync_record()
-        if self._checkpointer.finished():
-            checkpoint(self._file.connection)
-        elif self._retention.is_behind:
-            self._retention.step()
+        try:
+            self._own_up()
+            self._sync_record()
+            if self._checkpointer.finished():
+                checkpoint(self._file.connection)
+            elif self._retention.is_behind:
+                self._retention.step()
+        except Exception as error:
+            self._fail(error, [])
 
     def _sync_record(self) -> None:
         """Has the record reach the disk now and then. Only `synced` promises that what was

@@ -1,0 +1,5 @@
+"""A seeded fault simulation of the sqlite store: the real file, backbone, hub and sender.
+
+Rooms: `disk` (what would survive a loss of power; what can happen to files), `readers` (clients
+that resume, and the oracle), `world` (one seed), `__main__` (many seeds: `make soak`).
+"""
