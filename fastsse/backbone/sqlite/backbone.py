@@ -43,6 +43,8 @@ log = get_logger("history")
 Ack = Literal["received", "written", "synced"]
 
 RETRY_AFTER_S: Final = 1
+# A start that takes longer says where the time went.
+SLOW_S: Final = 5.0
 # SQLite's bound on one value, less what the record has beside the data.
 EVENT_MAX_BYTES: Final = 900_000_000
 # Under `received`: told and not stored yet. Above it publishers wait for the disk.
@@ -80,9 +82,18 @@ class SqliteBackbone:
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._ack: Final = ack
+        began_s = time.monotonic()
         self._file: Final = HistoryFile(path, now_ms, connect, ack)
+        opened_s = time.monotonic()
         self._verifier: Final = Verifier(path, connect, lambda: self._call(self._on_verified))
         self._loss = self._verified()
+        if time.monotonic() - began_s > SLOW_S:
+            log.warning(
+                "History was slow to open: look at the disk, and at the size of PATH-wal.",
+                path=path,
+                opening_s=round(opened_s - began_s, 1),
+                checking_s=round(time.monotonic() - opened_s, 1),
+            )
         if self._loss is not None:
             log.error("History may be missing events.", path=path, why=self._loss)
         self.start: Final = self._file.head
