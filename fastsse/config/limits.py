@@ -1,7 +1,9 @@
 """Who a client is behind proxies, and how much one client may do."""
 
+from typing import Annotated, Literal
+
 from fastsse.config.groups import OptionGroup, option, size
-from fastsse.config.kinds import Bytes, Count, Networks, Switch
+from fastsse.config.kinds import Bytes, Choice, Count, Networks, Switch
 
 __all__ = ["LimitOptions"]
 
@@ -27,6 +29,11 @@ class LimitOptions(OptionGroup):
     )
     address_streams: Count = option(
         0, "Streams one client address may hold; 0: any number.", ge=0, le=_MOST
+    )
+    over_limit: Annotated[Literal["newest", "oldest"], Choice] = option(
+        "newest",
+        "Which stream goes when a client has too many: the newest is turned away, or the oldest "
+        "is ended for it.",
     )
     address_opens: Count = option(
         0, "Streams one client address may open a second; 0: any number.", ge=0, le=_MOST

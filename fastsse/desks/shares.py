@@ -25,7 +25,7 @@ import orjson
 from fastsse.desks.control import Broadcast, Control, Publish, Store
 from fastsse.desks.learning import Learning
 
-__all__ = ["SUBJECT", "Shares", "SharesDesk", "Use"]
+__all__ = ["SUBJECT", "Account", "Shares", "SharesDesk", "Use"]
 
 SUBJECT: Final = "shares"
 TELL_EVERY_S: Final = 0.1
@@ -33,6 +33,7 @@ TELL_NODES_EVERY_S: Final = 0.25
 # Accounts in one message: of at most 130 bytes each.
 _ACCOUNTS_A_MESSAGE: Final = 1_000
 _HELD: Final = b"h"
+_END: Final = b"e"
 # Of the desk, to all workers: a worker has told what it held, so they should ask again.
 _LEARN: Final = b"?"
 # Of an account, in letters.
@@ -75,7 +76,11 @@ class SharesDesk:
             self._neighbours.listen(SUBJECT, self._heard, self._gone, self._whole)
 
     def told(self, worker: int, message: bytes) -> None:
-        """What was used in a worker, or what it held under a desk before this one. O(accounts)."""
+        """What was used in a worker, or what it held under a desk before this one; or an account
+        whose oldest stream elsewhere is to end. O(accounts)."""
+        if message[:1] == _END:
+            self._end_elsewhere(worker, message[1:])
+            return
         if message == _HELD:
             self._broadcast(_LEARN)
             return
@@ -127,6 +132,19 @@ class SharesDesk:
         """What each holds that is not this worker."""
         yield from (held for holder, held in self._streams.items() if holder != worker)
         yield from (held for _, held in self._leaving)
+
+    def _end_elsewhere(self, asker: int | bytes, message: bytes) -> None:
+        """Has another worker, or else another node, end a stream of an account."""
+        side, name = orjson.loads(message)
+        holders = [one for one, held in self._streams.items() if held.get((side, name), 0) > 0]
+        for holder in sorted(holders, key=lambda one: isinstance(one, bytes)):
+            if isinstance(holder, int) and holder != asker:
+                self._broadcast(_END + orjson.dumps((holder, side, name)))
+                return
+            if isinstance(holder, bytes) and isinstance(asker, int):
+                assert self._neighbours is not None
+                self._neighbours.say(SUBJECT, _END + message, holder)
+                return
 
     def _hold(self, holder: int | bytes, uses: Iterable[Use]) -> None:
         held = self._streams.setdefault(holder, {})
@@ -186,6 +204,9 @@ class SharesDesk:
         return walk
 
     def _heard(self, node: bytes, message: bytes) -> None:
+        if message[:1] == _END:
+            self._end_elsewhere(node, message[1:])
+            return
         uses = _checked(orjson.loads(message))
         self._hold(node, uses)
         self._broadcast(b"[%d,%b]" % (_NOBODY, _packed(uses)))
@@ -230,6 +251,9 @@ class Shares:
         control: the way to the desk.
         call_later: the loop's.
         others_used: called with what was used in other workers.
+
+    Attributes:
+        on_end: called with an account of which this worker is to end its oldest stream.
     """
 
     def __init__(
@@ -241,12 +265,17 @@ class Shares:
         self._control = control
         self._call_later = call_later
         self._others_used = others_used
+        self.on_end: Callable[[Account], None] = lambda account: None
         self._untold: dict[Account, list[int]] = {}
         self._held: Counter[Account] = Counter()
         self._learning = Learning(partial(control.ask, SUBJECT), call_later, self._apply)
         control.listen(SUBJECT, self._heard)
         control.on_back.append(self._tell_held)
         self._learning.ask()
+
+    def end_oldest(self, account: Account) -> None:
+        """Has another worker end its oldest stream of an account."""
+        self._control.tell(SUBJECT, _END + orjson.dumps(account))
 
     def used(self, use: Use) -> None:
         """Something was used here."""
@@ -288,6 +317,11 @@ class Shares:
     def _heard(self, message: bytes) -> None:
         if message == _LEARN:
             self._learning.ask_soon()
+            return
+        if message[:1] == _END:
+            worker, side, name = orjson.loads(message[1:])
+            if worker == self._control.worker:
+                self.on_end((side, name))
             return
         worker, uses = orjson.loads(message)
         if worker != self._control.worker:

@@ -235,6 +235,11 @@ ADVICE: dict[str, Advice] = {
         "too small: 429 for tickets and renewals of a user with many tabs",
         "`fastsse_limited_total`",
     ),
+    "over_limit": Advice(
+        "newest: a phone that vanished keeps its user out until its stream ends; oldest: further "
+        "tabs end each other",
+        '`fastsse_limited_total{limit="evicted"}`',
+    ),
     "subject_replay": Advice(
         "too small: users that come back are told to come later", "`fastsse_limited_total`"
     ),

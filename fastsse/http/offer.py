@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from fastsse._core import REASON_ENDED
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
 from fastsse.desks.control import Control
@@ -67,6 +68,7 @@ class Offer:
         self._guard: Guard | None = None
         self._reach: Reach | None = None
         self.presence: Presence | None = None
+        quotas.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
             hub.streams.watch_replays(quotas.replayed)
         if control is not None:
@@ -122,7 +124,9 @@ class Offer:
         self._guard = make_guard(config, control, Origins(config.publish_origins))
         self._reach = Reach(control, is_alone=control.is_alone)
         if self._quotas.active and not control.is_alone:
-            self._quotas.shares = Shares(control, loop.call_later, self._quotas.others_used)
+            shares = Shares(control, loop.call_later, self._quotas.others_used)
+            shares.on_end = self._quotas.end_oldest
+            self._quotas.shares = shares
         if config.subscriptions:
             self.presence = Presence(control, loop.call_soon)
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from fastsse.config import LimitOptions
-from fastsse.desks.shares import Shares, Use
+from fastsse.desks.shares import Account, Shares, Use
 from fastsse.http.clients import account_name
 
 __all__ = ["ACCOUNTS_MOST", "Owner", "Quotas"]
@@ -114,12 +114,16 @@ class Quotas:
 
     __slots__ = (
         "_addresses",
+        "_evicted",
+        "_evicts",
         "_first_pages",
+        "_held",
         "_owners",
         "_sides",
         "_subjects",
         "_time",
         "active",
+        "end_stream",
         "refused",
         "shares",
     )
@@ -134,6 +138,13 @@ class Quotas:
         #: Whether anything is limited; without that nobody need ask.
         self.active = self._addresses.active or self._subjects.active
         self.shares: Shares | None = None
+        #: Ends a stream that makes room for a newer one of its client.
+        self.end_stream: Callable[[int], object] = lambda stream: None
+        self._evicts = options.over_limit == "oldest"
+        # With that, the streams of each account, oldest first, without those that were ended for
+        # others; and these, until they are closed.
+        self._held: dict[Account, dict[int, None]] = {}
+        self._evicted: set[int] = set()
         #: Requests refused, by limit.
         self.refused: Counter[str] = Counter()
 
@@ -151,7 +162,7 @@ class Quotas:
         now_s = self._time()
         accounts = self._accounts(owner, now_s)
         for ledger, account in accounts:
-            kind = _stream_objection(ledger, account, replays)
+            kind = _stream_objection(ledger, account, replays, self._evicts)
             if kind is not None:
                 self.refused[f"{ledger.side}_{kind}"] += 1
                 return False
@@ -168,10 +179,53 @@ class Quotas:
             account.streams += 1
             account.replay -= first_bytes
         self._share(owner, streams=1, replay=first_bytes)
+        if self._evicts:
+            self._make_room(stream, owner)
+
+    def end_oldest(self, account: Account) -> None:
+        """Ends the oldest stream that this worker has of an account, for one in another worker."""
+        for stream in self._held.get(account, {}):
+            self._evict(stream)
+            return
+
+    def _make_room(self, newest: int, owner: Owner) -> None:
+        """Ends the oldest stream of each account of `owner` that has too many with the newest."""
+        for side, name in enumerate(owner):
+            if not name:
+                continue
+            held = self._held.setdefault((side, name), {})
+            held[newest] = None
+            account = self._sides[side].find(name)
+            limit = self._sides[side].streams
+            ending = sum(name == self._owners[stream][side] for stream in self._evicted)
+            if account is None or not limit or account.streams - ending <= limit:
+                continue
+            oldest = next(iter(held))
+            if oldest != newest:
+                self._evict(oldest)
+            elif self.shares is not None:
+                self.shares.end_oldest((side, name))
+
+    def _evict(self, stream: int) -> None:
+        self._drop_held(stream)
+        self._evicted.add(stream)
+        self.refused["evicted"] += 1
+        self.end_stream(stream)
+
+    def _drop_held(self, stream: int) -> None:
+        for account in enumerate(self._owners[stream]):
+            held = self._held.get(account)
+            if held is not None:
+                held.pop(stream, None)
+                if not held:
+                    del self._held[account]
 
     def closed(self, stream: int) -> None:
         """A stream has ended. O(1)."""
         self._first_pages.pop(stream, None)
+        if self._evicts and stream in self._owners:
+            self._drop_held(stream)
+            self._evicted.discard(stream)
         owner = self._owners.pop(stream, None)
         if owner is None:
             return
@@ -222,7 +276,7 @@ class Quotas:
             f"limited_{side.side}_{kind}": self.refused[f"{side.side}_{kind}"]
             for side in self._sides
             for kind in _KINDS
-        }
+        } | {"limited_evicted": self.refused["evicted"]}
 
     def _wait_s(self, owner: Owner, kind: str) -> float:
         accounts = self._accounts(owner, self._time())
@@ -250,8 +304,10 @@ class Quotas:
         ]
 
 
-def _stream_objection(ledger: _Ledger, account: _Account, replays: bool) -> str | None:
-    if ledger.streams and account.streams >= ledger.streams:
+def _stream_objection(
+    ledger: _Ledger, account: _Account, replays: bool, evicts: bool
+) -> str | None:
+    if not evicts and ledger.streams and account.streams >= ledger.streams:
         return "streams"
     if ledger.opens and account.opens < 1:
         return "opens"
