@@ -69,6 +69,7 @@ class Uplink:
         self._key = key
         self._loop = loop
         self._link: Link | None = None
+        self._is_closed = False
         self._lost = asyncio.Event()
         self._dialling = loop.create_task(self._dial_for_ever())
         self._beating = loop.call_later(BEAT_S, self._beat)
@@ -96,6 +97,9 @@ class Uplink:
 
     async def close(self) -> None:
         """Ends it; what was sent leaves first. Nothing is called any more but `on_close`, once."""
+        # A handler could give what comes now to what has stopped, such as the sender.
+        self._is_closed = True
+        self.is_up = False
         closing = self.on_close[:]
         self.on_close.clear()
         for called in closing:
@@ -104,7 +108,6 @@ class Uplink:
         self._dialling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._dialling
-        self.is_up = False
         link, self._link = self._link, None
         if link is not None:
             await link.close(CLOSE_S)
@@ -144,6 +147,8 @@ class Uplink:
         link.send(Hello(VERSION, self._worker, self._key, *self.reach()).pack())
 
     def _on_frame(self, kind: int, body: bytes) -> None:
+        if self._is_closed:
+            return
         handler = self.handlers.get(kind)
         if handler is None or not (self.is_up or kind in BEFORE_WELCOME):
             raise FrameError(f"a frame of kind {kind} where none may be")

@@ -41,6 +41,8 @@ _BATCH: Final = 500
 _BATCH_BYTES: Final = 256 * 1024
 # What may wait to be published; above it the oldest changes are not announced, only listed.
 UNANNOUNCED_MAX_BYTES: Final = 64 * 1024 * 1024
+# Of one that came; what it is itself is held by the desk, until it has gone.
+_WAITING_COST_BYTES: Final = 160
 _AGAIN_S: Final = 0.5
 log = get_logger("presence")
 # Topics whose escaped form is kept, and how long they may be.
@@ -177,7 +179,8 @@ class OwnRoster:
 
     def _wait_to_announce(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            cost_bytes = change[0].cost_bytes
+            one, came = change
+            cost_bytes = _WAITING_COST_BYTES if came else one.cost_bytes
             self._unannounced.append((change, cost_bytes))
             self._unannounced_bytes += cost_bytes
         while self._unannounced_bytes > UNANNOUNCED_MAX_BYTES:

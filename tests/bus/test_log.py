@@ -217,3 +217,20 @@ async def test_data_of_nothing_but_line_ends_fits_through() -> None:
         await first.publish(Event("a", "\n" * 1024 * 1024))
         await until(lambda: second.entries)
         assert second.entries[0].frame.body == first.entries[0].frame.body
+
+
+async def test_nothing_is_delivered_to_a_worker_that_closes() -> None:
+    """Its sender has stopped by then. What is in the socket already is read, and goes nowhere."""
+    async with a_bus() as bus:
+        hub = await bus.start()
+        ending = await bus.worker()
+        heard: list[bytes] = []
+        ending.control.listen("any", heard.append)
+        (peer,) = hub.exchange.peers.values()
+        place = hub.exchange.relay.head + 1
+        hub.exchange.relay.deliver(encode_entries([place], [Event("a", "late")]))
+        hub.exchange.relay.flush()
+        hub.exchange._broadcast("any", b"late")
+        peer.link.flush()
+        await ending.backbone.close()
+        assert (ending.entries, heard) == ([], [])
