@@ -43,6 +43,21 @@ ADVICE: dict[str, Advice] = {
         "too long: proxies cut silent streams, most at 60 s; too short: CPU for nothing",
         "`fastsse doctor --url`, `fastsse_heartbeats_total`",
     ),
+    "min_heartbeat": Advice(
+        "too small: subscribers ask for heartbeats that cost CPU; too large: clients with a short "
+        "read timeout are cut before their heartbeat",
+        "`fastsse_heartbeats_total`",
+    ),
+    "max_pad": Advice(
+        "too small: a proxy that forwards whole blocks holds small events back; too large: "
+        "subscribers ask for heartbeats that cost bandwidth",
+        "`fastsse_bytes_sent_total`",
+    ),
+    "initial_id": Advice(
+        "`true`: readers of token streams parse the opening block as JSON; `false`: a client that is "
+        "cut before its first event does not know its place",
+        "clients' errors when a stream opens",
+    ),
     "max_lag": Advice(
         "too small: clients on bad lines are cut in bursts; too large: memory for slow clients",
         f'{_DISCONNECTS}{{reason="lagged"}}`, `fastsse_lag_bytes`',
@@ -55,6 +70,11 @@ ADVICE: dict[str, Advice] = {
         "`disconnect` for values that only matter while new: clients reconnect and read the past; "
         "`latest` or `skip` for events that all matter: some never arrive",
         '`fastsse_gaps_total{reason="lagged"}`, `fastsse_gaps_total{reason="evicted"}`',
+    ),
+    "clean_end": Advice(
+        "`over` behind a proxy that counts cut responses: it takes the server for broken; `always`: "
+        "clients take half an answer for the whole",
+        "the proxy's error log after a drain",
     ),
     "user_timeout": Advice(
         "too long: clients that vanished hold memory; too short: phones are cut between two cells",
