@@ -66,18 +66,29 @@ class CommitRecord:
         self.is_synced = True
 
     def of(self, identity: str) -> Promise | None:
-        """What was promised for the database of this identity, when the record was opened."""
+        """What was promised for the database of this identity, when the record was opened. None
+        also when a slot is damaged: the newest promise may have been in it."""
+        if len(self.found) < 2:
+            return None
         mine = [one for one in self.found if one.identity == identity]
         return max(mine, key=lambda one: one.commits, default=None)
 
+    def fill(self, promise: Promise) -> None:
+        """Writes the other slot, too, which is damaged from now on when it can't be read. Raises
+        OSError."""
+        self._write(promise, promise.commits + 1)
+
     def note(self, promise: Promise) -> None:
         """Writes what holds from now on. Raises OSError. One system call, no wait for the disk."""
+        self._write(promise, promise.commits)
+
+    def _write(self, promise: Promise, number: int) -> None:
         body = _BODY.pack(
             _MAGIC, promise.identity.encode(), promise.commits, promise.leased_through
         )
         slot = body + _CHECKSUM.pack(crc32(body))
         self.is_synced = False
-        os.pwrite(self._fd, slot.ljust(_SLOT_BYTES, b"\0"), promise.commits % 2 * _SLOT_BYTES)
+        os.pwrite(self._fd, slot.ljust(_SLOT_BYTES, b"\0"), number % 2 * _SLOT_BYTES)
 
     def sync(self) -> None:
         """Waits until the disk has it. Raises OSError."""

@@ -115,6 +115,7 @@ class HistoryFile:
                     identity=state.identity or uuid4().hex,
                     commits=1 + max(state.commits, promise.commits if promise is not None else 0),
                 )
+            record.fill(self._promise)
             record.sync()
             record.sync_name()
             self.flush()
@@ -138,6 +139,10 @@ class HistoryFile:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             self.connection.close()
             raise HistoryError(self.path, f"can't be used: {trouble_of(error).words}") from error
+        except TypeError as error:
+            # NULL where a number stands in a file that is whole.
+            self.connection.close()
+            raise HistoryError(self.path, "can't be used: the file is damaged") from error
         except BaseException:
             self.connection.close()
             raise
