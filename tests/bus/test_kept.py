@@ -51,12 +51,12 @@ def test_it_keeps_the_same_as_a_worker(batches: list[list[list[str]]], look: lis
 
 
 def test_hubs_that_are_lost_one_after_the_other_do_not_move_positions_away_from_the_clock() -> None:
-    now_ms = START_MS
-    kept = KeptMemory(lambda: now_ms, CONFIG, CONFIG)
+    clock = [START_MS]
+    kept = KeptMemory(lambda: clock[0], CONFIG, CONFIG)
     for _ in range(100):
         before = kept.head
-        now_ms += 60
-        kept = KeptMemory(lambda: now_ms, CONFIG, CONFIG)
+        clock[0] += 60
+        kept = KeptMemory(lambda: clock[0], CONFIG, CONFIG)
         kept.go_on(0, before)
         assert kept.head > before
-        assert position_ms(kept.head) - now_ms <= 2_000
+        assert position_ms(kept.head) - clock[0] <= 2_000

@@ -4,11 +4,14 @@
 -- ARGV: key prefix, group number, the counter's life in ms, events the stream keeps, age in ms that
 --       the stream keeps, number of batches, then for each batch:
 --       its key ('' for none), number of events, then for each event:
---       identity, record, own id ('' for none), ms that it is found by, number of topics,
+--       identity, record, its CRC-32C in hex, own id ('' for none), ms that it is found by, number of topics,
 --       then for each topic: name, events kept, ms kept, ms that its last position is known.
 -- Answers: 'stored' ('repeated' when the group was stored before, 'no log' when there is none), how
 --       many index entries could not be written, and for each batch whose key was stored before
 --       its number from 1 and its ids.
+--
+-- Where all nodes read format 2 (see beat.lua) a record is sealed: its checksum, one of that with
+-- the id and the time, and the time stand in it before its other fields. Nodes of before ignore them.
 --
 -- What can be refused (memory, rights, a replica) is refused at the first write, before anything
 -- is changed. The indexes come last; one that can't be written is counted, and the rest goes on.
@@ -35,25 +38,36 @@ end
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
+local now = string.format('%.0f', now_ms)
+local is_sealed = redis.call('GET', prefix .. 'format') == '2'
+
+local function seal(id, record, crc)
+  if not is_sealed then return record end
+  local sum = string.sub(redis.sha1hex(id .. ' ' .. crc .. ' ' .. now), 1, 8)
+  return '{"c":"' .. crc .. sum .. '","w":' .. now .. ',' .. string.sub(record, 2)
+end
+
 -- An id above all others, by Redis's clock; n begins at 1, so that the place before the first
 -- event of a millisecond is never another's. Redis itself gives one when an entry that is not
 -- ours was put above our last.
-local function add(identity, record)
+local function add(identity, record, crc)
   sequence = sequence + 1
   if now_ms > ms then ms, n = now_ms, 1 else n = n + 1 end
   local running = string.format('%.0f', sequence)
   local id = string.format('%.0f-%.0f', ms, n)
+  local sealed = seal(id, record, crc)
   local answer = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[4], id,
-    's', running, 'k', identity, 'e', record)
+    's', running, 'k', identity, 'e', sealed)
   if type(answer) == 'table' then
     if not string.find(answer.err, 'equal or smaller', 1, true) then return answer end
     answer = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[4], '*',
       's', running, 'k', identity, 'e', record)
     if type(answer) == 'table' then return answer end
+    sealed = record
     local given_ms, given_n = string.match(answer, '^(%d+)-(%d+)$')
     ms, n = tonumber(given_ms), tonumber(given_n)
   end
-  return answer
+  return answer, sealed
 end
 
 local stored, repeated, keys, at = {}, {}, {}, 7
@@ -64,12 +78,12 @@ for b = 1, batches do
   at = at + 2
   for _ = 1, count do
     if not before then
-      local id = add(ARGV[at], ARGV[at + 1])
+      local id, sealed = add(ARGV[at], ARGV[at + 1], ARGV[at + 2])
       if type(id) == 'table' then return id end
-      stored[#stored + 1] = {id, at}
+      stored[#stored + 1] = {id, at, sealed}
       ids[#ids + 1] = id
     end
-    at = at + 5 + 4 * tonumber(ARGV[at + 4])
+    at = at + 6 + 4 * tonumber(ARGV[at + 5])
   end
   if before then
     repeated[#repeated + 1] = {b, before}
@@ -115,13 +129,13 @@ local function note_seen(topic, topic_key, id, before, mark_ms)
 end
 
 for i = 1, #stored do
-  local id = stored[i][1]
+  local id, record = stored[i][1], stored[i][3]
   at = stored[i][2]
-  local record, own_id = ARGV[at + 1], ARGV[at + 2]
+  local own_id = ARGV[at + 3]
   if own_id ~= '' then
-    index('SET', prefix .. 'id:' .. own_id, id, 'PX', ARGV[at + 3], 'NX')
+    index('SET', prefix .. 'id:' .. own_id, id, 'PX', ARGV[at + 4], 'NX')
   end
-  for t = at + 5, at + 4 + 4 * tonumber(ARGV[at + 4]), 4 do
+  for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do
     local last_key, topic_key = prefix .. 'last:' .. ARGV[t], prefix .. 'topic:' .. ARGV[t]
     local before = index('SET', last_key, id, 'PX', ARGV[t + 3], 'GET')
     local is_noted, noted = pcall(note_seen, ARGV[t], topic_key, id, before, tonumber(ARGV[t + 3]))
@@ -133,6 +147,14 @@ for i = 1, #stored do
       index('PEXPIRE', topic_key, ARGV[t + 2])
     end
   end
+end
+if now_ms < ms then
+  -- Ids are ahead of the clock: which time belongs to which id, every 100 ms.
+  local times_key = prefix .. 'times'
+  index('ZREMRANGEBYSCORE', times_key, string.format('%.0f', now_ms - now_ms % 100), '+inf')
+  index('ZADD', times_key, now, string.format('%.0f-%.0f', ms, n))
+  index('ZREMRANGEBYRANK', times_key, 0, -4097)
+  index('PEXPIRE', times_key, ARGV[5])
 end
 index('XTRIM', stream, 'MINID', '~', string.format('%.0f-0', math.max(0, ms - tonumber(ARGV[5]))))
 return {'stored', failures, repeated}

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from fastsse._records import crc32c
 from fastsse.backbone import Done
 from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence
 from fastsse.backbone.redis.groups import Batch, Group, Key
@@ -159,9 +160,11 @@ class Appender:
             arguments += (batch.key, left)
             for event in batch.events:
                 left -= 1
+                record = encode_event(event)
                 arguments += (
                     b"%b %d %d %d" % (self._node, group.number, index, left),
-                    encode_event(event),
+                    record,
+                    b"%08x" % crc32c(record),
                     b"" if event.id is None else as_header_value(event.id),
                     retention.own_id_ms(event.topics),
                     len(event.topics),

@@ -35,11 +35,13 @@ COUNTS: Final = (
     "redis_resent",
     "redis_repeats",
     "redis_refused",
+    "redis_entries_damaged",
     "redis_entries_skipped",
     "redis_index_failures",
     "redis_gaps_lost",
     "redis_gaps_trimmed",
     "redis_gaps_flushed",
+    "redis_gaps_damaged",
     "redis_gaps_failed",
 )
 # SET with GET and PX, and MINID, are from there on.

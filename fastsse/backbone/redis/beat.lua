@@ -2,15 +2,19 @@
 --
 -- KEYS: nodes, dead, heard. ARGV: key prefix, node, ms that it may be silent, '1' when it comes
 --       under this name for the first time ('0' again, '' when it leaves), the name that it had
---       before ('' for none), ms for which a dead one is its task, 0 when it can't take any.
+--       before ('' for none), ms for which a dead one is its task, 0 when it can't take any, the
+--       newest format of records that it reads.
 -- Answers: 'here', 'gone' (it was taken for dead, or Redis has lost it: it must take another
 --       name), or 'wait' (what it had under the name before is still being taken out); the dead one
---       that is its task now ('' for none); the names of all that are alive.
+--       that is its task now ('' for none); the names of all that are alive; the format of records
+--       that is written from now on: the newest that all of them read. Nodes of an earlier version
+--       do not name one, and read format 1.
 --
 -- Time in which nobody was heard of counts for nobody: Redis was away then, or its clock jumped.
 local nodes, dead, heard = KEYS[1], KEYS[2], KEYS[3]
 local prefix, node, life_ms, kind, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local task_ms = tonumber(ARGV[6])
+local formats, format_key = prefix .. 'formats', prefix .. 'format'
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
@@ -30,6 +34,7 @@ redis.call('SET', heard, string.format('%.0f', now_ms))
 -- One that has nobody needs nobody to take that out.
 local function bury(other)
   redis.call('ZREM', nodes, other)
+  redis.call('HDEL', formats, other)
   if redis.call('EXISTS', prefix .. 'held:' .. other) == 1 then
     redis.call('ZADD', dead, 0, other)
   else
@@ -42,7 +47,7 @@ for _, other in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', now_ms)) do
 end
 if kind == '' then
   bury(node)
-  return {'gone', '', {}}
+  return {'gone', '', {}, redis.call('GET', format_key) or '1'}
 end
 
 local task = ''
@@ -57,5 +62,22 @@ if kind == '1' then
 elseif not redis.call('ZSCORE', nodes, node) then
   answer = 'gone'
 end
-if answer == 'here' then redis.call('ZADD', nodes, now_ms + life_ms, node) end
-return {answer, task, redis.call('ZRANGE', nodes, 0, -1)}
+if answer == 'here' then
+  redis.call('ZADD', nodes, now_ms + life_ms, node)
+  redis.call('HSET', formats, node, ARGV[7])
+end
+
+local alive = redis.call('ZRANGE', nodes, 0, -1)
+local common = tonumber(ARGV[7])
+for first = 1, #alive, 1000 do
+  local read = redis.call('HMGET', formats, unpack(alive, first, math.min(first + 999, #alive)))
+  for i = 1, #read do common = math.min(common, tonumber(read[i] or '1')) end
+end
+if redis.call('HLEN', formats) > #alive + 16 then
+  for _, other in ipairs(redis.call('HKEYS', formats)) do
+    if not redis.call('ZSCORE', nodes, other) then redis.call('HDEL', formats, other) end
+  end
+end
+local format = string.format('%.0f', common)
+if (redis.call('GET', format_key) or '1') ~= format then redis.call('SET', format_key, format) end
+return {answer, task, alive, format}

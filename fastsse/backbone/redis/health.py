@@ -44,6 +44,18 @@ class Health:
         if self._troubles.pop(part, None) is not None:
             log.info("Redis is well again.", part=part)
 
+    def damaged(self, stream_id: bytes, why: str, skips: "SkipLog", now_s: float) -> None:
+        """An event of ours is not what was published: readers are told a gap."""
+        self.counts["redis_entries_damaged"] += 1
+        unlogged = skips.take(now_s)
+        if unlogged is not None:
+            log.error(
+                "An event in Redis is damaged; readers are told a gap.",
+                id=stream_id.decode("latin-1"),
+                why=why,
+                unlogged_before=unlogged,
+            )
+
     def skipped(self, stream_id: bytes, why: str, skips: "SkipLog", now_s: float) -> None:
         """An entry that is none of ours, or breaks a rule, was left out."""
         self.counts["redis_entries_skipped"] += 1

@@ -27,6 +27,9 @@ class Keys:
             somebody's task.
         heard: when any node was heard of last.
         counts: how many subscriptions each node has.
+        formats: the newest format of records that each node reads; of those of before, nothing.
+        format: which format is written; 1 where it is not there.
+        times: which id belongs to which time, while ids are ahead of Redis's clock.
     """
 
     __slots__ = (
@@ -35,12 +38,15 @@ class Keys:
         "dead",
         "desk",
         "floor",
+        "format",
+        "formats",
         "heard",
         "lost",
         "newest",
         "nodes",
         "prefix",
         "stream",
+        "times",
     )
 
     def __init__(self, name: str) -> None:
@@ -55,6 +61,9 @@ class Keys:
         self.dead: Final = self.prefix + b"dead"
         self.heard: Final = self.prefix + b"heard"
         self.counts: Final = self.prefix + b"counts"
+        self.formats: Final = self.prefix + b"formats"
+        self.format: Final = self.prefix + b"format"
+        self.times: Final = self.prefix + b"times"
 
     def sender(self, node: bytes) -> bytes:
         """The number of the last group that a node had stored."""

@@ -15,6 +15,7 @@ from fastsse.backbone.redis.faults import AnswerLost, Refusal
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.backbone.redis.linked import while_linked
+from fastsse.backbone.redis.records import FORMAT
 from fastsse.backbone.redis.scripts import Script
 from fastsse.desks.reach import NODE_BYTES
 from fastsse.log import get_logger
@@ -47,6 +48,7 @@ class Members:
         task_ms: as `task_s`.
         name: what it is known by now; empty until it is.
         alive: bases of all nodes, this one too, by the last answer.
+        format: of the records that are written, by the last answer; 0 before the first.
         on_beat: called after each answer.
         on_task: called with the name of a dead node that is for this one to take out; None where
             this node can't do that.
@@ -57,6 +59,7 @@ class Members:
         self.base: Final = os.urandom(NODE_BYTES // 2).hex().encode()
         self.name = b""
         self.alive: frozenset[bytes] = frozenset()
+        self.format = 0
         self.on_beat: list[Callable[[], None]] = []
         self.on_task: Callable[[bytes], None] | None = None
         self.on_named: Callable[[], None] = _nothing
@@ -105,8 +108,9 @@ class Members:
             name = self.name or b"%b%04x" % (self.base, self._count)
             task_ms = 0 if self.on_task is None else self.task_ms
             kind = b"0" if self.name else b"1"
-            answer, task, alive = await self._beat(link, name, kind, task_ms)
+            answer, task, alive, written = await self._beat(link, name, kind, task_ms)
             backoff.reset()
+            self._note_format(written)
             self._take(name, answer, frozenset(map(base_of, alive)))
             if task and self.on_task is not None:
                 self.on_task(task)
@@ -127,15 +131,27 @@ class Members:
         for call in self.on_beat:
             call()
 
+    def _note_format(self, written: int) -> None:
+        if written == self.format:
+            return
+        if written < FORMAT:
+            log.warning(
+                "A node of an earlier version is there: records are written as it reads them.",
+                format=written,
+            )
+        elif self.format:
+            log.info("All nodes read the newest format of records.", format=written)
+        self.format = written
+
     async def _beat(
         self, link: Link, name: bytes, kind: bytes, task_ms: int
-    ) -> tuple[bytes, bytes, list[bytes]]:
+    ) -> tuple[bytes, bytes, list[bytes], int]:
         keys = self._keys
         names = [keys.nodes, keys.dead, keys.heard]
-        answer, task, alive = await link.run(
-            BEAT, names, keys.prefix, name, self._life_ms, kind, self._before, task_ms
+        answer, task, alive, written = await link.run(
+            BEAT, names, keys.prefix, name, self._life_ms, kind, self._before, task_ms, FORMAT
         )
-        return answer, task, alive
+        return answer, task, alive, int(written)
 
 
 def _nothing() -> None:

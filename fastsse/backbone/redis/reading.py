@@ -20,7 +20,13 @@ from fastsse.backbone import Stretch
 from fastsse.backbone.redis.health import Health, SkipLog
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Link
-from fastsse.backbone.redis.records import decode_event, id_at, parse_entry, place_of
+from fastsse.backbone.redis.records import (
+    DamagedRecord,
+    decode_record,
+    id_at,
+    parse_entry,
+    place_of,
+)
 from fastsse.backbone.redis.retention import Retention
 from fastsse.backbone.redis.scripts import NEWEST, PAGE
 from fastsse.entries import encode_entries
@@ -107,9 +113,14 @@ class Reader:
         return None if found is None else place_of(found)
 
     async def place_at(self, time_ms: int) -> int:
-        """The place after which events of a unix millisecond and later lie. Redis's clock gives
-        both. Raises AnswerLost or Refusal."""
-        return position_at(time_ms)
+        """The place after which events of a unix millisecond and later lie, by Redis's clock.
+        Raises AnswerLost or Refusal."""
+        link = await self._usable_link()
+        newest_before = await link.call(
+            b"ZREVRANGEBYSCORE", self._keys.times, b"(%d" % time_ms, b"-inf", b"LIMIT", 0, 1
+        )
+        marked = place_of(newest_before[0]) if newest_before else 0
+        return max(position_at(time_ms), marked)
 
     async def before_newest(
         self, selectors: tuple[str, ...], through: int, count: int
@@ -170,14 +181,25 @@ class Reader:
             # Of the others it is not known that they ever had an event.
             begins = max(begins, unknown)
         evicted = Evicted(clock, steps_of([step for step in evictions if step[1] > after]), begins)
-        return self._stretch(found, horizon, horizon == through, evicted, limit_bytes)
+        wanted = frozenset(topics)
+        return self._stretch(found, horizon, horizon == through, evicted, limit_bytes, wanted)
 
     def _stretch(
-        self, found: Found, horizon: int, is_last: bool, evicted: Evicted, limit_bytes: int
+        self,
+        found: Found,
+        horizon: int,
+        is_last: bool,
+        evicted: Evicted,
+        limit_bytes: int,
+        names: frozenset[str] | None = None,
     ) -> Stretch:
-        """The events up to a horizon, as many as the bytes allow, at least one."""
+        """The events up to a horizon, as many as the bytes allow, at least one. What is damaged
+        ends it, or is passed over at its beginning. With `names` only events of these topics can
+        be there."""
         positions: list[int] = []
         events: list[Event] = []
+        times: list[int] = []
+        damaged_through = 0
         for position in sorted(found):
             if position > horizon:
                 break
@@ -186,20 +208,37 @@ class Reader:
             if limit_bytes < 0 and positions:
                 horizon, is_last = positions[-1], False
                 break
-            event = self._event(position, record)
-            if event is not None:
+            read = self._read_record(position, record, names)
+            if isinstance(read, tuple):
                 positions.append(position)
-                events.append(event)
-        entries = encode_entries(positions, events)
-        return Stretch(entries, horizon, is_last, evicted)
+                events.append(read[0])
+                times.append(read[1])
+            elif read and positions:
+                horizon, is_last = position - 1, False
+                break
+            elif read:
+                damaged_through = position
+        entries = encode_entries(positions, events, times)
+        return Stretch(entries, horizon, is_last, evicted, damaged_through)
 
-    def _event(self, position: int, record: bytes) -> Event | None:
+    def _read_record(
+        self, position: int, record: bytes, names: frozenset[str] | None
+    ) -> tuple[Event, int] | bool:
+        """An event and its time; else whether it is one that is lost, and not nothing of ours."""
         try:
-            return decode_event(record)
+            event, time_ms = decode_record(position, record)
+            if names is None or not names.isdisjoint(event.topics):
+                return event, time_ms
+            why = "it has another topic"
         except ValueError as error:
-            now_s = asyncio.get_running_loop().time()
-            self._health.skipped(id_at(position), str(error), self._skips, now_s)
-            return None
+            why = str(error)
+            if names is None and not isinstance(error, DamagedRecord):
+                now_s = asyncio.get_running_loop().time()
+                self._health.skipped(id_at(position), why, self._skips, now_s)
+                return False
+        now_s = asyncio.get_running_loop().time()
+        self._health.damaged(id_at(position), why, self._skips, now_s)
+        return True
 
     async def _newest(
         self, link: Link, topics: Sequence[str], through: int, most: int
@@ -303,7 +342,9 @@ def _matching(stream_id: bytes, fields: Sequence[bytes], selectors: Sequence[str
         entry = parse_entry(stream_id, fields)
         if entry.mark:
             return None
-        topics = decode_event(entry.record).topics
+        topics = decode_record(entry.position, entry.record)[0].topics
+    except DamagedRecord:
+        return fields[-1]  # It may be meant; who reads it finds the damage.
     except ValueError:
         return None
     for text in selectors:

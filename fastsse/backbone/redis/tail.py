@@ -12,11 +12,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from fastsse.backbone import Broken, Deliver
+from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.redis.faults import AnswerLost, Elsewhere, Refusal, Silence
 from fastsse.backbone.redis.health import Health, SkipLog
 from fastsse.backbone.redis.keys import Keys
 from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.records import StreamEntry, decode_event, id_at, parse_entry, place_of
+from fastsse.backbone.redis.records import (
+    DamagedRecord,
+    StreamEntry,
+    decode_record,
+    id_at,
+    parse_entry,
+    place_of,
+)
 from fastsse.backbone.redis.scripts import OPEN
 from fastsse.entries import encode_entries
 from fastsse.events import Event
@@ -80,11 +88,12 @@ class Tail:
         self._health = health
         self._sent = sent
         self._skips = SkipLog()
+        self._lead = LeadLog()
         self._read_through = id_at(end.position)
         self._last: StreamEntry | None = None  # What lies there, when it is known.
         self._sequence: int | None = end.sequence
         self._own_mark = 0
-        self._held: list[tuple[StreamEntry, Event]] = []
+        self._held: list[tuple[StreamEntry, Event, int]] = []
         self._complete = 0  # Of those held, how many are whole batches.
         self._count = READ_MOST
         self._link: Link | None = None
@@ -195,6 +204,10 @@ class Tail:
             size_bytes += len(fields[-1])
             try:
                 self._take_entry(stream_id, fields)
+            except DamagedRecord as error:
+                now_s = asyncio.get_running_loop().time()
+                self._health.damaged(stream_id, str(error), self._skips, now_s)
+                self._break("damaged", place_of(stream_id))
             except ValueError as error:
                 now_s = asyncio.get_running_loop().time()
                 self._health.skipped(stream_id, str(error), self._skips, now_s)
@@ -220,7 +233,7 @@ class Tail:
         if self._held and not entry.continues(self._held[-1][0]):
             self._complete = len(self._held)
         try:
-            self._held.append((entry, decode_event(entry.record)))
+            self._held.append((entry, *decode_record(entry.position, entry.record)))
         finally:
             if entry.left == 0:
                 self._complete = len(self._held)
@@ -244,11 +257,13 @@ class Tail:
         self._complete = 0
         if not ready:
             return
-        positions = [entry.position for entry, _ in ready]
-        entries = encode_entries(positions, [event for _, event in ready])
+        positions = [entry.position for entry, *_ in ready]
+        times = [time_ms for *_, time_ms in ready]
+        entries = encode_entries(positions, [event for _, event, _ in ready], times)
+        self._lead.note(entries[-1].frame.lead_ms)
         self.head = positions[-1]
         self._deliver(entries)
-        for entry, _ in ready:
+        for entry, *_ in ready:
             self._sent(entry)
         self._wake()
 
