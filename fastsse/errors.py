@@ -5,10 +5,11 @@ and `Forbidden`. `Refused` and `TurnedAway` are ours: nothing was changed and th
 succeed later.
 """
 
-from typing import Final
+from typing import ClassVar, Final
 
 __all__ = [
     "BadRequest",
+    "EventTooLarge",
     "FastsseError",
     "Forbidden",
     "InvalidEvent",
@@ -30,7 +31,7 @@ class BadRequest(FastsseError):
     about what is allowed, fit for an answer: it holds nothing that the caller did not send.
     """
 
-    status: Final = 400
+    status: ClassVar[int] = 400
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(f"{field}: {detail}")
@@ -40,6 +41,17 @@ class BadRequest(FastsseError):
 
 class InvalidEvent(BadRequest):
     """An event that can't be published."""
+
+
+class EventTooLarge(InvalidEvent):
+    """An event with more data than `max_event` allows, in bytes. Becomes a 413."""
+
+    status: ClassVar[int] = 413
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            "data", f"an event may have at most {limit_bytes} bytes (max_event); got {size_bytes}"
+        )
 
 
 class InvalidSubscription(BadRequest):

@@ -90,6 +90,11 @@ COUNTERS = (
     _Row("lapped", "lapped", "Times a lagging stream got only the latest of each topic."),
     _Row("heartbeats", "heartbeats", "Heartbeats sent."),
     _Row("replays_failed", "replays_failed", "Replays that the store could not serve."),
+    _Row(
+        "repeated_resumes",
+        "repeated_resumes",
+        "Streams of clients that resume after the same id again and again.",
+    ),
     _Row("losses", "log_losses", "Times that the followed log lost events."),
     _Row("announced", "announcements", "Gap events sent to every stream of a worker."),
     _Row("told", "told", "Events sent to one stream alone."),

@@ -33,7 +33,7 @@ FLOORS = [
     {"hub.pages"},
     {"hub.replay"},
     {"hub.channels"},
-    {"hub.opening"},
+    {"hub.opening", "hub.returns"},
     {"hub.replays"},
     {"hub.streams"},
     {"hub.hub"},

@@ -96,6 +96,13 @@ class StreamOptions(OptionGroup):
         "How a stream's opening names its place when the request does not say it: as a block of "
         "its own, as an event with empty data, or not at all; auto judges by the request.",
     )
+    max_event: Bytes = size(
+        "0B",
+        "Largest data of one event, for clients with a limit for a line; larger is refused with "
+        "413. 0B: max_body alone bounds it.",
+        least="0B",
+        most="1GiB",
+    )
     max_lag: Bytes = size(
         "4MiB",
         "Unsent bytes at which lag_policy acts on a client that does not read.",

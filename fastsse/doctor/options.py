@@ -54,9 +54,14 @@ ADVICE: dict[str, Advice] = {
         "`fastsse_bytes_sent_total`",
     ),
     "initial_id": Advice(
-        "`true`: readers of token streams parse the opening block as JSON; `false`: a client that is "
-        "cut before its first event does not know its place",
+        "`true`: readers of token streams parse the opening block as JSON; `false`: a client that "
+        "is cut before its first event does not know its place",
         "clients' errors when a stream opens",
+    ),
+    "max_event": Advice(
+        "0B or too large: clients with a limit for a line (Go: 64 KiB) fail at one event again and "
+        "again; too small: 413",
+        "`fastsse_repeated_resumes_total`, `fastsse_requests_total`",
     ),
     "max_lag": Advice(
         "too small: clients on bad lines are cut in bursts; too large: memory for slow clients",
@@ -72,8 +77,8 @@ ADVICE: dict[str, Advice] = {
         '`fastsse_gaps_total{reason="lagged"}`, `fastsse_gaps_total{reason="evicted"}`',
     ),
     "clean_end": Advice(
-        "`over` behind a proxy that counts cut responses: it takes the server for broken; `always`: "
-        "clients take half an answer for the whole",
+        "`over` behind a proxy that counts cut responses: it takes the server for broken; "
+        "`always`: clients take half an answer for the whole",
         "the proxy's error log after a drain",
     ),
     "user_timeout": Advice(

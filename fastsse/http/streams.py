@@ -165,7 +165,7 @@ class Streams:
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._streams.has_room():
             raise TurnedAway("full")
-        subscription, rights, pings, chunked, lines, _, owner, _ = opening
+        subscription, rights, pings, chunked, lines, client, owner, _ = opening
         if owner is not None:
             replays = subscription.cursor.kind != "head"
             if not self._quotas.may_open(owner, replays=replays):
@@ -174,7 +174,9 @@ class Streams:
         plain = self._head(opens, chunked, lines)
         resumes = not opens and subscription.cursor.kind != "head"
         head: Head = partial(_resumed, plain) if resumes else plain
-        return self._streams.open(subscription, head, chunked, fd, rights, pings=pings)
+        # A client that returns does so from another port.
+        host = client.rpartition(":")[0] or client
+        return self._streams.open(subscription, head, chunked, fd, rights, pings=pings, client=host)
 
     def _note(self, stream: int, opening: Opening) -> None:
         """Tells the other parts of a stream that is open. Its descriptor was given away, so what

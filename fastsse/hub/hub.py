@@ -13,7 +13,7 @@ from fastsse._core import QUEUE_LIMIT, Sender
 from fastsse.backbone import Backbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.entries import Entry, id_of
-from fastsse.errors import FastsseError, InvalidEvent, Refused
+from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import PAGE_BYTES, History
@@ -128,6 +128,7 @@ class Hub:
         self._sender = sender
         self._backbone = backbone
         self._memory_limit_bytes = streams.memory_limit
+        self._event_limit_bytes = streams.max_event
         backbone.tail(start, self._deliver, self._on_broken)
 
     def publish(
@@ -179,6 +180,7 @@ class Hub:
             "topics": len(self.topics),
             "replays": self.streams.replays,
             "replays_failed": self.streams.replays_failed,
+            "repeated_resumes": self.streams.repeated_resumes,
             "losses": self.losses,
             "positions_ahead_ms": max(0, position_ms(self.history.head) - self._now_ms()),
         }
@@ -194,7 +196,10 @@ class Hub:
             return _refused("draining")
         if self._sender.pending_commands >= QUEUE_LIMIT:
             return _refused("queue")
-        pending_bytes = sum(map(len, map(data_of, events)))
+        sizes = list(map(len, map(data_of, events)))
+        if 0 < self._event_limit_bytes < max(sizes):
+            return EventTooLarge(max(sizes), self._event_limit_bytes)
+        pending_bytes = sum(sizes)
         if self._sender.memory_bytes + pending_bytes > self._memory_limit_bytes:
             return _refused("memory")
         return self._forbidden_type(events) if self.topics.rules.restrict_types else None

@@ -32,12 +32,13 @@ stream that asked for nothing (which is Mercure's `Last-Event-ID`)."""
 
 class Opening(NamedTuple):
     """A stream that has not been given to the sender: see `Streams.open`. `options` are what
-    `Sender.attach` takes beside what every stream has."""
+    `Sender.attach` takes beyond what every stream has, `client` is whose it is, for the log."""
 
     fd: int
     head: Head
     chunked: bool
     options: dict[str, Any]
+    client: str = ""
 
 
 class Replaying:

@@ -25,6 +25,7 @@ from fastsse.hub.looptime import LoopTime
 from fastsse.hub.opening import Replaying, first_block, first_frames, last_frames
 from fastsse.hub.pages import JoinedPage, Pages, told_place
 from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at
+from fastsse.hub.returns import Returns
 from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
 from fastsse.log import get_logger
 from fastsse.positions import parse_id
@@ -48,6 +49,7 @@ class Replays:
         clean_end: whether a response that is cut has a last chunk, as one that is over.
         memory_bytes: while the core holds more than this beside the history, replays wait for
             their next page.
+        returns: notes clients that resume.
         dropped: called with a stream that can't be given to the sender any more; its socket is
             closed.
 
@@ -71,6 +73,7 @@ class Replays:
         retry_ms: int,
         clean_end: bool,
         memory_bytes: int,
+        returns: Returns,
         dropped: Callable[[Replaying], None],
     ) -> None:
         self.gaps: Counter[str] = Counter()
@@ -85,6 +88,7 @@ class Replays:
         self._clean_end = clean_end
         self._memory_bytes = memory_bytes
         self._dropped = dropped
+        self._returns = returns
         self._by_handle: dict[int, Replaying] = {}
         # Handles of those that wait for memory, oldest first; those that end are taken out.
         self._waiting: OrderedDict[int, None] = OrderedDict()
@@ -324,11 +328,20 @@ class Replays:
     def _attach(self, one: Replaying, page: Frame | None, *, is_last: bool) -> None:
         """Gives the sender a stream that is ready to begin."""
         told = one.gap if one.subscription.dialect.tells else None
+        self._note_return(one, page)
         first = first_frames(one, self._retry_ms, told, page, is_last=is_last)
         self._give(one, is_last, first)
         self._note(one, page)
         self._count(told)
         one.gap = None
+
+    def _note_return(self, one: Replaying, page: Frame | None) -> None:
+        """A client that asks for what follows an id is sent some of it."""
+        cursor = one.subscription.cursor
+        if page is not None and one.gap is None and cursor.kind == "after":
+            assert one.opening is not None
+            selectors, client = one.channel.selectors, one.opening.client
+            self._returns.resumed(one.handle, client, selectors, cursor.text)
 
     def _note(self, one: Replaying, page: Frame | None) -> None:
         if page is not None and self.on_page is not None:

@@ -7,6 +7,7 @@ commands the sender.
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,7 @@ from fastsse.hub.history import PAGE_BYTES, History
 from fastsse.hub.opening import Head, Opening, Replaying, first_block, first_frame
 from fastsse.hub.pages import Pages, newest_told
 from fastsse.hub.replays import Replays
+from fastsse.hub.returns import Returns
 from fastsse.hub.turns import Turns
 from fastsse.log import get_logger
 from fastsse.subscriptions import Dialect, Subscription
@@ -96,6 +98,7 @@ class Streams:
         self._clean_end = clean_end
         self._now_ms = now_ms
         turns = Turns(backbone, max_replays)
+        self._returns = Returns(time.monotonic)
         self._replays = Replays(
             sender,
             history,
@@ -104,6 +107,7 @@ class Streams:
             retry_ms=retry_ms,
             clean_end=clean_end,
             memory_bytes=replay_memory_bytes,
+            returns=self._returns,
             dropped=self._on_dropped,
         )
         self._replays.on_searching = lambda: channels.on_unready()
@@ -126,6 +130,11 @@ class Streams:
         """Streams that ended because the backbone could not be read, or because they could not
         be told what was missing."""
         return self._replays.failed
+
+    @property
+    def repeated_resumes(self) -> int:
+        """Streams of clients that resume after the same id again and again."""
+        return self._returns.repeated
 
     @property
     def gaps(self) -> Counter[str]:
@@ -153,6 +162,7 @@ class Streams:
         rights: Rights | None = None,
         *,
         pings: bool = False,
+        client: str = "",
     ) -> int:
         """Opens a stream on a socket and returns its handle, by which it is known until closed.
 
@@ -168,6 +178,7 @@ class Streams:
             fd: a connected socket.
             rights: the bearer's; None gets public events only, and never expires.
             pings: whether it gets visible pings, and has to answer them.
+            client: whose it is, for the log.
 
         Raises TurnedAway, or what channels, replays and the sender raise. Costs a few microseconds
         for a stream that begins at the head, O(page) for one that is replayed to from memory; one
@@ -191,7 +202,7 @@ class Streams:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
             else:
-                opening = Opening(fd, head, chunked, options)
+                opening = Opening(fd, head, chunked, options, client)
                 self._replays.begin(Replaying(handle, channel, subscription, opening))
                 self.replays_total += subscription.cursor.kind != "head"
         except BaseException:
@@ -329,6 +340,7 @@ class Streams:
     ) -> ClosedStream:
         self._replays.closed(handle)
         self._bearers.drop(handle)
+        self._returns.ended(handle, reason)
         channel = self._channels[number]
         self._channels.leave(channel)
         return ClosedStream(handle, channel.selectors, reason, duration_s, events, size)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 
 from fastsse.config.sources import SourceRule
-from fastsse.errors import FastsseError
+from fastsse.errors import EventTooLarge, FastsseError
 from fastsse.events import Event
 from fastsse.jsontext import Lossy, check_whole, is_whole
 from fastsse.reserved import check_not_reserved
@@ -28,17 +28,25 @@ class Maker:
         rule: the source.
         max_bytes: what a payload may have.
         allows: says which types a topic may have; None restricts none.
+        max_event_bytes: what an event's data may have; 0: max_bytes alone bounds it.
 
     Attributes:
         max_bytes: see there.
     """
 
-    def __init__(self, rule: SourceRule, max_bytes: int, allows: Allows | None = None) -> None:
+    def __init__(
+        self,
+        rule: SourceRule,
+        max_bytes: int,
+        allows: Allows | None = None,
+        max_event_bytes: int = 0,
+    ) -> None:
         self._topic = None if rule.topic is None else Template(rule.topic)
         self._event = None if rule.event is None else Template(rule.event)
         self._has_envelope = rule.payload == "envelope"
         self._private = rule.private
         self.max_bytes: Final = max_bytes
+        self._max_event_bytes = max_event_bytes
         self._allows = allows
 
     def make(self, payload: bytes, words: Mapping[str, str]) -> Event:
@@ -53,6 +61,8 @@ class Maker:
             )
             check_not_reserved(event.topics)
             self._check_type(event)
+            if 0 < self._max_event_bytes < len(event.data):
+                raise EventTooLarge(len(event.data), self._max_event_bytes)
         except FastsseError as error:
             raise ValueError(str(error)) from None
         return event

@@ -77,7 +77,7 @@ class Sources:
         config = self._config
         address = Address(rule.url or config.store, config.redis_timeout)
         letters = DeadLetters(address, rule.dead_letter, rule.name, self._counts)
-        maker = Maker(rule, config.max_body, _allows(config))
+        maker = Maker(rule, config.max_body, _allows(config), config.max_event)
         intake = Intake(rule.name, maker, self._publish, self._counts, letters)
         self._letters.append(letters)
         self._intakes.append(intake)

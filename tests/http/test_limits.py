@@ -12,6 +12,7 @@ from fastsse.http.reader import Limits, Reader
 from fastsse.http.request import Targets
 from fastsse.http.upload import Upload
 from fastsse.http.waits import LINGER_S
+from tests.http.conftest import asked
 from tests.http.raw import HOST, connected, get, request, until
 
 POST = b"POST /events?topic=a HTTP/1.1\r\n" + HOST
@@ -52,6 +53,31 @@ async def test_hundred_headers_are_allowed_and_no_more(server, count, status) ->
         answer = await raw.answer()
         assert answer.status == status
         assert status == 200 or answer.field == "headers"
+
+
+OVER = b"x" * 101
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "body"),
+    [
+        ("/events?topic=a", "text/plain", OVER),
+        ("/events", "application/json", b'{"topic":"a","data":"%b"}' % OVER),
+        ("/events", "application/x-ndjson", b'{"topic":"a","data":"%b"}\n' * 2 % (b"x", OVER)),
+        ("/.well-known/mercure", "application/x-www-form-urlencoded", b"topic=a&data=" + OVER),
+    ],
+)
+async def test_an_event_over_max_event_is_refused_and_nothing_of_its_batch_is_published(
+    start, path: str, media_type: str, body: bytes
+) -> None:
+    server = await start(max_event="100B")
+    answer = await asked(server, "POST", path, f"Content-Type: {media_type}", body=body)
+    assert (answer.status, answer.field) == (413, "data")
+    assert "at most 100 bytes (max_event); got 101" in answer.json["detail"]
+    text = "Content-Type: text/plain"
+    whole = await asked(server, "POST", "/events?topic=a", text, body=OVER[:100])
+    assert whole.status == 200
+    assert server._worker._hub.history.events == 1
 
 
 async def test_body_over_max_body_is_refused_from_its_length_alone(start) -> None:

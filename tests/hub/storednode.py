@@ -127,6 +127,8 @@ class StoredBackbone:
             return ids[0] if ids else None
         matching = self._matching(selectors)
         assert isinstance(cursor.value, int)
+        if cursor.kind == "since":
+            return None  # It knows no times.
         if not cursor.value:
             return self.head
         return matching[-cursor.value].position - 1 if len(matching) >= cursor.value else None

@@ -71,6 +71,14 @@ def test_an_envelope_says_what_a_publish_can_say() -> None:
     assert (event.topics, event.data, event.event) == (("t/one",), b"text", b"one")
 
 
+def test_an_event_over_max_event_is_no_event() -> None:
+    rule = SourceRule.model_validate({"name": "s", "channels": ["a.*"], "topic": "t/{1}"})
+    make = Maker(rule, 1_000, max_event_bytes=100).make
+    assert len(make(b"x" * 100, {"1": "one"}).data) == 100
+    with pytest.raises(ValueError, match="max_event"):
+        make(b"x" * 101, {"1": "one"})
+
+
 @pytest.mark.parametrize(
     ("payload", "why"),
     [
