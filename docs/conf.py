@@ -1,0 +1,81 @@
+"""Sphinx configuration: `make docs` builds the site into build/docs.
+
+The source folder is the repository, so that links between the guides, `tuning.md` and `SECURITY.md`
+are the same in a clone and on the site. Only the Markdown files named here become pages. The theme
+(furo) has search and a dark mode and loads nothing from other hosts.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import fastsse
+
+ROOT = Path(__file__).parent.parent
+
+project = "fastsse"
+author = "the fastsse authors"
+copyright = "the fastsse authors, MIT licence"
+version = release = fastsse.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "docs/index"
+include_patterns = [
+    "docs/**.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "tuning.md",
+    "bench/README.md",
+    "bench/peers/README.md",
+    "fastsse/swarm/README.md",
+    "loadtests/README.md",
+]
+# Folders that the search for pages need not enter.
+exclude_patterns = [".*", "build", "dist", "tests", "examples", "clients"]
+
+# Anchors as GitHub makes them, so that a link to a heading works in both places.
+myst_heading_anchors = 4
+# `…` in an example is no JSON; tests/docs parses what can be parsed.
+suppress_warnings = ["misc.highlighting_failure", "myst.header", "toc.not_readable"]
+highlight_language = "text"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"fastsse {version}"
+html_show_sphinx = False
+html_copy_source = False
+html_show_sourcelink = False
+
+_FOLDER_LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<path>[\w./-]+)\)")
+_REDIRECT = '<!doctype html><title>fastsse</title><meta http-equiv="refresh" content="0; url={}">\n'
+
+
+def _unlink_folders(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A link to a folder of the repository has no page to lead to: its text is left."""
+    folder = (ROOT / docname).parent
+
+    def text_of(match: re.Match[str]) -> str:
+        return match["text"] if (folder / match["path"]).is_dir() else match[0]
+
+    source[0] = _FOLDER_LINK.sub(text_of, source[0])
+
+
+def _lead_to_index(app: Sphinx, error: Exception | None) -> None:
+    """The site's root leads to the first page."""
+    if error is None and app.builder.format == "html":
+        target = f"{root_doc}.html"
+        Path(app.outdir, "index.html").write_text(_REDIRECT.format(target), "utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls it once."""
+    os.environ.setdefault("NO_COLOR", "1")
+    app.connect("source-read", _unlink_folders)
+    app.connect("build-finished", _lead_to_index)
