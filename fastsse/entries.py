@@ -63,6 +63,11 @@ class Extras(NamedTuple):
     trace: bytes | None = None
     control: bytes | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of its texts."""
+        return sum([len(value) for value in self if isinstance(value, bytes)])
+
 
 class Entry(NamedTuple):
     """One committed event.

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from fastsse._core import Frame
 from fastsse.auth.rights import Rights
-from fastsse.entries import Entry
+from fastsse.entries import Entry, Extras
 from fastsse.events import as_header_value
 from fastsse.evicted import Evicted, Step, Steps, steps_of
 from fastsse.hub.logs import EVENT_COST_BYTES, Log, WholeLog, is_wanted, logs_of, once, position_of
@@ -28,6 +28,8 @@ PAGE_BYTES = 256 * 1024
 # What a topic costs beside its events, and an own id beside its text, as EVENT_COST_BYTES.
 TOPIC_COST_BYTES = 512
 OWN_ID_COST_BYTES = 320
+# Of optional fields, beside their bytes: the tuple, its place by position, and their objects.
+EXTRAS_COST_BYTES = 400
 # Events that a reader may not see, at which one look ends: else whoever asks for private ones would
 # take the loop's time for nothing.
 LEFT_OUT_MOST = 2_000
@@ -92,9 +94,16 @@ class History:
         self._whole = WholeLog()
         self._position_of: dict[bytes, int] = {}
         self._own_id_at: dict[int, bytes] = {}
+        self._extras_at: dict[int, Extras] = {}
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
 
-    def append(self, frame: Frame, topics: tuple[Topic, ...], own_id: bytes | None) -> None:
+    def append(
+        self,
+        frame: Frame,
+        topics: tuple[Topic, ...],
+        own_id: bytes | None,
+        extras: Extras | None = None,
+    ) -> None:
         """Keeps the newest event under its topics, as their rules allow, and evicts for it."""
         self.head = position = frame.position
         if not frame.private:
@@ -117,6 +126,8 @@ class History:
         self.bytes += cost_bytes
         if own_id is not None:
             self._index(own_id, position)
+        if extras is not None:
+            self._keep_extras(position, extras)
         if full:
             self._trim(topics)
         while self.bytes > self._total_bytes:
@@ -257,7 +268,8 @@ class History:
             topics = owners if isinstance(owners, tuple) else (owners,)
             names = tuple(topic.name for topic in topics)
             own_id = self._own_id_at.get(frame.position)
-            entries.append(Entry(frame.position, names, own_id, frame))
+            extras = self._extras_at.get(frame.position)
+            entries.append(Entry(frame.position, names, own_id, frame, extras))
         return entries
 
     @property
@@ -319,6 +331,8 @@ class History:
         self.bytes += older.bytes
         for position, own_id in older.own_ids.items():
             self._index_older(own_id, position)
+        for position, extras in older.extras.items():
+            self._keep_extras(position, extras)
         if self.public_head == self.expected_through:
             public = (frame.position for frame in reversed(older.frames) if not frame.private)
             self.public_head = next(public, self.start)
@@ -423,6 +437,14 @@ class History:
             if own_id is not None:
                 del self._position_of[own_id]
                 self.bytes -= OWN_ID_COST_BYTES
+        if self._extras_at:
+            extras = self._extras_at.pop(position, None)
+            if extras is not None:
+                self.bytes -= extras.size + EXTRAS_COST_BYTES
+
+    def _keep_extras(self, position: int, extras: Extras) -> None:
+        self._extras_at[position] = extras
+        self.bytes += extras.size + EXTRAS_COST_BYTES
 
     def _tick(self) -> int:
         """The clock's reading for an eviction."""

@@ -221,15 +221,15 @@ class Hub:
         by_name, intern = self.topics.by_name, self.topics.intern
         keep, hand_on = self.history.append, self.channels.publish
         heard_by_all = self.channels.of_everything
-        for _, names, own_id, frame, _ in entries:
+        for _, names, own_id, frame, extras in entries:
             if len(names) == 1:
                 topic = by_name.get(names[0]) or intern(names[0])
-                keep(frame, (topic,), own_id)
+                keep(frame, (topic,), own_id, extras)
                 if topic.channels or heard_by_all:
                     hand_on(frame, (topic.number,), topic.rule.policy)
             else:
                 topics = tuple(map(intern, names))
-                keep(frame, topics, own_id)
+                keep(frame, topics, own_id, extras)
                 hand_on(frame, tuple(topic.number for topic in topics), _strictest(topics))
         self.channels.wake()
         self.entries_seen += len(entries)

@@ -10,7 +10,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from fastsse._core import Frame
-from fastsse.entries import Entry
+from fastsse.entries import Entry, Extras
 from fastsse.hub.logs import EVENT_COST_BYTES, Log, Owners, position_of
 from fastsse.hub.topics import Topic, Topics
 
@@ -38,6 +38,7 @@ class Older:
         positions, frames, owners: the events, in order.
         logs: the same by topic.
         own_ids: those that publishers gave, by position.
+        extras: the optional fields of those that have some, by position.
         bytes: what the events cost, each counted once.
     """
 
@@ -47,13 +48,14 @@ class Older:
         self.owners: list[Owners] = []
         self.logs: dict[Topic, Log] = {}
         self.own_ids: dict[int, bytes] = {}
+        self.extras: dict[int, Extras] = {}
         self.bytes = 0
         self._topics = topics
 
     def add(self, entries: Sequence[Entry]) -> None:
         """The next events. O(events and topics)."""
         by_name, logs, hold = self._topics.by_name, self.logs, self._hold
-        for position, names, own_id, frame, _ in entries:
+        for position, names, own_id, frame, extras in entries:
             cost_bytes = frame.size + EVENT_COST_BYTES
             owners = []
             for name in names:
@@ -69,6 +71,8 @@ class Older:
             self.bytes += cost_bytes
             if own_id is not None:
                 self.own_ids[position] = own_id
+            if extras is not None:
+                self.extras[position] = extras
 
     def hold(self, names: Iterable[str]) -> None:
         """Has topics be alive of which there is something to know: so whoever looks for topics
@@ -91,6 +95,7 @@ class Older:
         gone = list(compress(self.positions, [not one for one in kept]))
         for position in gone:
             self.own_ids.pop(position, None)
+            self.extras.pop(position, None)
         self.positions = list(compress(self.positions, kept))
         self.frames = list(compress(self.frames, kept))
         self.owners = list(compress(self.owners, kept))

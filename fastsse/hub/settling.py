@@ -53,9 +53,9 @@ class Settling:
             of_all = max(surplus.values())
             self._history.evict(Evictions(surplus, of_all, self._topics.forgotten_through))
         intern, append = self._topics.intern, self._history.append
-        for position, names, own_id, frame, _ in entries:
+        for position, names, own_id, frame, extras in entries:
             if len(names) > 1 or position > surplus.get(names[0], 0):
-                append(frame, tuple(map(intern, names)), own_id)
+                append(frame, tuple(map(intern, names)), own_id, extras)
 
     def _surplus(self, entries: Sequence[Entry]) -> dict[str, int]:
         """Topics with more entries than are kept of them, each with the last of the first ones

@@ -192,10 +192,14 @@ async def test_a_worker_that_falls_silent_is_given_up(
     assert await raw.cut_off()
 
 
-async def test_another_version_is_told_so(bus: Bus, raw: RawWorker) -> None:
-    await raw.send(frame(Kind.HELLO, b"fsse", struct.pack("<HI", 99, 1), b"who knows what"))
+@pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1, 99])
+async def test_a_worker_of_another_version_is_refused_with_both_versions(
+    bus: Bus, raw: RawWorker, version: int
+) -> None:
+    await raw.send(frame(Kind.HELLO, b"fsse", struct.pack("<HI", version, 1), b"who knows what"))
     kind, body = await raw.receive()
-    assert (kind, body[2:]) == (Kind.BYE, b"it speaks version 99 of the bus, this hub %d" % VERSION)
+    words = b"it speaks version %d of the bus, this hub %d" % (version, VERSION)
+    assert (kind, body[2:]) == (Kind.BYE, words)
     assert await raw.cut_off()
 
 

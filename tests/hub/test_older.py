@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsse.config import Config
-from fastsse.entries import Entry, encode_entries
+from fastsse.entries import Entry, Extras, encode_entries
 from fastsse.events import Event
 from fastsse.hub.history import History
 from fastsse.hub.older import Evictions
@@ -200,3 +200,21 @@ def test_what_was_lost_meanwhile_is_not_taken_back() -> None:
     assert late.history.events == 0
     assert late.history.evicted_through(None) == through + 5
     assert late.history.evicted_through((late.topics.intern("a"),)) == through + 5
+
+
+def test_optional_fields_and_times_are_handed_over_and_let_go_with_their_events() -> None:
+    giver, late = Kept(), Kept()
+    extras = Extras(expires_ms=5, meta=b"{}", key=b"k")
+    first, second = encode_entries([START + 1, START + 2], [Event("a")] * 2, [3, 4])
+    topic = (giver.topics.intern("a"),)
+    giver.history.append(first.frame, topic, None, extras)
+    giver.history.append(second.frame, topic, None)
+    late.history.expect(START + 2)
+    handed_over(late.history, giver, START + 2, 1)
+    for history in (giver.history, late.history):
+        entries = history.entries(START)
+        assert [entry.extras for entry in entries] == [extras, None]
+        assert [entry.frame.time_ms for entry in entries] == [3, 4]
+        assert list(history.times) == [(4, START + 2)]
+        history.lose(START + 2)
+        assert history.bytes == 0
