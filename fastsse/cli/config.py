@@ -52,7 +52,7 @@ def check(ctx: click.Context, /, file: str | None, **flags: Any) -> None:
 
 @config.command(hidden=True)
 def table() -> None:
-    """The README's table of options."""
+    """The reference's table of options."""
     click.echo(markdown_table(), nl=False)
 
 

@@ -169,7 +169,7 @@ def _default_text(default: Any, kind: Kind) -> str:
 
 
 def markdown_table() -> str:
-    """All options as the README's table: name, default, range and help."""
+    """All options as the table of the reference: name, default, range and help."""
     rows = ["| option | default | allowed | what it does |", "| --- | --- | --- | --- |"]
     for option in catalogue().values():
         cells = (f"`{option.name}`", f"`{option.default}`", option.bounds, option.help)

@@ -1,7 +1,7 @@
 """Every option, once: its default, unit, bounds and help, in the group of the part that uses it.
 
 Flags, environment variables, file keys, `fastsse serve --help`, `fastsse config show` and the
-README's table all come from here. Durations are floats in seconds, sizes ints in bytes.
+the table of the reference all come from here. Durations are floats in seconds, sizes ints in bytes.
 """
 
 from typing import Annotated, Literal

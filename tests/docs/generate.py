@@ -1,0 +1,151 @@
+"""Writes the parts of `docs/reference` that the program itself says: `make reference`.
+
+A page has them between `<!-- generated: NAME -->` and `<!-- end -->`. A test compares.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from fastsse.cli import fastsse as program
+from fastsse.config.catalogue import Option, catalogue, markdown_table, table_catalogue
+from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metrics
+from tests.docs.blocks import ROOT
+
+REFERENCE = ROOT / "docs" / "reference"
+_PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_LOGGER = re.compile(r'get_logger\("([\w.]+)"\)')
+_LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+
+
+def page_text(path: Path) -> str:
+    """A page of the reference as it should be."""
+    return _PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n{part[4]}", path.read_text())
+
+
+def pages() -> list[Path]:
+    """The pages that have generated parts."""
+    return [path for path in sorted(REFERENCE.glob("*.md")) if _PART.search(path.read_text())]
+
+
+def _rule_table(name: str) -> str:
+    rows = ["| key | default | allowed | what it does |", "| --- | --- | --- | --- |"]
+    for option in table_catalogue(name).values():
+        rows.append(_row(f"`{option.name}`", f"`{option.default}`", option.bounds, option.help))
+    return "\n".join(rows) + "\n"
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def commands() -> str:
+    """The help of every command. Of the server's options only the first lines are shown."""
+    return "\n".join(_command_texts("fastsse", program, None))
+
+
+def _command_texts(
+    name: str, command: click.Command, parent: click.Context | None
+) -> Iterator[str]:
+    own = {"max_content_width": 100, "terminal_width": 100, "color": False}
+    context = click.Context(command, info_name=name, parent=parent, **own)  # type: ignore[arg-type]
+    text = command.get_help(context)
+    server_group = f"\n\n{_first_option().group}:\n"
+    if server_group in text:
+        text = text.partition(server_group)[0] + "\n\n  … and every option of the server"
+    depth = "##" if parent is None or parent.parent is None else "###"
+    yield f"{depth} {context.command_path}\n\n```text\n{text}\n```\n"
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            if found is not None and not found.hidden:
+                yield from _command_texts(inner, found, context)
+
+
+def _first_option() -> Option:
+    return next(iter(catalogue().values()))
+
+
+def log_events() -> str:
+    """Every record that the program's source can write: event, level, fields."""
+    found: dict[tuple[str, str, str], str] = {}
+    for path in sorted((ROOT / "fastsse").rglob("*.py")):
+        text = path.read_text()
+        folder = path.relative_to(ROOT / "fastsse").with_suffix("").parts[0]
+        part = next(iter(_LOGGER.findall(text)), folder)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and (record := _record(node)):
+                event, level, fields = record
+                found[part, event, level] = fields
+    rows = ["| part | event | level | fields |", "| --- | --- | --- | --- |"]
+    rows += [_row(part, event, level, f) for (part, event, level), f in sorted(found.items())]
+    return "\n".join(rows) + "\n"
+
+
+def _record(call: ast.Call) -> tuple[str, str, str] | None:
+    """What a call of a logger writes; None for other calls."""
+    if not (isinstance(call.func, ast.Attribute) and call.func.attr in _LEVELS and call.args):
+        return None
+    event = call.args[0]
+    if not (isinstance(event, ast.Constant) and isinstance(event.value, str)):
+        return None
+    if not re.search(r"log$|logger$", ast.unparse(call.func.value)):
+        return None
+    names = [
+        f"`{keyword.arg}`" for keyword in call.keywords if keyword.arg not in (None, "exc_info")
+    ]
+    level = {"exception": "error", "critical": "error"}.get(call.func.attr, call.func.attr)
+    return event.value, level, ", ".join(names)
+
+
+_FAMILY = re.compile(r"# HELP (\S+) (.*)\n# TYPE \S+ (\w+)\n((?:[^#\n].*\n)*)")
+_LABEL = re.compile(r'(\w+)="')
+
+
+def families(exposition: str) -> dict[str, tuple[str, str, str]]:
+    """What a body of `/metrics` holds: type, labels and help by name."""
+    found = {}
+    for name, about, kind, samples in _FAMILY.findall(exposition):
+        labels = dict.fromkeys(_LABEL.findall(samples))
+        labels.pop("le", None)
+        found[name] = (kind, ", ".join(f"`{label}`" for label in labels), about)
+    return found
+
+
+def metrics() -> str:
+    """Every family that a service can have, with a value for each of its labels."""
+    rows = (*GAUGES, *COUNTERS, *STORE_GAUGES, *STORE_COUNTERS)
+    counters = {row.key + " ".join("x" for _ in row.label.split()): 0 for row in rows}
+    whole = Metrics([lambda: counters], lambda: ((1.0,), (0, 0), 0.0), {"version": "x"})
+    lines = ["| metric | type | labels | what it is |", "| --- | --- | --- | --- |"]
+    for name, (kind, labels, about) in families(whole.exposition().decode()).items():
+        lines.append(_row(f"`{name}`", kind, labels, about))
+    return "\n".join(lines) + "\n"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "options": markdown_table,
+    "topics": lambda: _rule_table("topics"),
+    "sources": lambda: _rule_table("sources"),
+    "commands": commands,
+    "log-events": log_events,
+    "metrics": metrics,
+}
+
+
+def main() -> int:
+    """Writes the pages."""
+    for path in pages():
+        text = page_text(path)
+        if text != path.read_text():
+            path.write_text(text)
+            print(path.relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
