@@ -1,6 +1,7 @@
 """A subscription's socket becomes the sender's, whatever stands before or behind it."""
 
 import asyncio
+import json
 import os
 import socket
 
@@ -229,9 +230,11 @@ async def test_full_server_tells_subscribers_when_to_come_back(start, whole) -> 
         assert answer.status == 200
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert answer.headers["connection"] == "close"
-        field, _, value = answer.body.decode().partition(": ")
-        assert field == "retry"
-        assert 5000 <= int(value) <= 7500
+        retry, event, data = answer.body.decode().split("\n")[:3]
+        retry_ms = int(retry.removeprefix("retry: "))
+        assert 5000 <= retry_ms <= 7500
+        assert event == "event: fastsse.refused"
+        assert json.loads(data.removeprefix("data: "))["retry_ms"] == retry_ms
         assert await second.is_closed()
     async with connected(server) as raw:
         await raw.send(get("/stats"))
