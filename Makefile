@@ -10,7 +10,7 @@ JOBS ?= 3
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve cluster test soak check lint docs reference test-sanitized test-threads bench bench-micro bench-peers wheel clean
+.PHONY: help serve cluster test soak check lint docs reference api test-sanitized test-threads bench bench-micro bench-peers wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -53,6 +53,9 @@ docs: $(VENV)/.docs-installed  ## build the documentation as a site with search 
 
 reference: $(VENV)/.test-installed  ## write the generated parts of docs/reference
 	$(BIN)/python -m tests.docs.generate
+
+api: $(VENV)/.test-installed  ## try a server against docs/reference/openapi.yaml with many requests (EXAMPLES=1000)
+	FASTSSE_API_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -n 0 --timeout 1800 tests/docs/test_openapi.py $(ARGS)
 
 soak: $(VENV)/.test-installed  ## simulate disk faults under the sqlite store for 1,000 seeds (ARGS="--first 34 --seeds 1" repeats one)
 	$(BIN)/python -m tests.backbone.simulation $(ARGS)

@@ -8,6 +8,7 @@ are the same in a clone and on the site. Only the Markdown files named here beco
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -74,8 +75,19 @@ def _lead_to_index(app: Sphinx, error: Exception | None) -> None:
         Path(app.outdir, "index.html").write_text(_REDIRECT.format(target), "utf-8")
 
 
+_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+
+
+def _mark_code(
+    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: Any
+) -> None:
+    """Docstrings mark code as Markdown does; reStructuredText wants two backquotes."""
+    lines[:] = [_CODE.sub(r"``\1``", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls it once."""
     os.environ.setdefault("NO_COLOR", "1")
+    app.connect("autodoc-process-docstring", _mark_code, priority=400)
     app.connect("source-read", _unlink_folders)
     app.connect("build-finished", _lead_to_index)

@@ -63,12 +63,12 @@ class Server:
 
     @property
     def addresses(self) -> list[str]:
-        """Where subscribers and publishers come in: `http://127.0.0.1:8080`, `unix:/path`."""
+        """Where streams and publishes are served, as `http://127.0.0.1:8080` or `unix:/path`."""
         return self._worker.entrance.main.addresses
 
     @property
     def admin_addresses(self) -> list[str]:
-        """Where health, metrics, statistics and the page are: elsewhere with `admin_port`."""
+        """Where health, metrics, statistics and the page are; with `admin_port` elsewhere."""
         return self._worker.entrance.admin.addresses
 
     @property

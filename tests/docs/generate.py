@@ -1,12 +1,15 @@
-"""Writes the parts of `docs/reference` that the program itself says: `make reference`.
+"""Writes the parts of pages that the program or a result says: `make reference`.
 
 A page has them between `<!-- generated: NAME -->` and `<!-- end -->`. A test compares.
 """
 
 import ast
+import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,7 +19,7 @@ from fastsse.config.catalogue import Option, catalogue, markdown_table, table_ca
 from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metrics
 from tests.docs.blocks import ROOT
 
-REFERENCE = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _LOGGER = re.compile(r'get_logger\("([\w.]+)"\)')
 _LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
@@ -29,7 +32,8 @@ def page_text(path: Path) -> str:
 
 def pages() -> list[Path]:
     """The pages that have generated parts."""
-    return [path for path in sorted(REFERENCE.glob("*.md")) if _PART.search(path.read_text())]
+    found = (path for path in sorted(DOCS.rglob("*.md")) if path.name != "writing.md")
+    return [path for path in found if _PART.search(path.read_text())]
 
 
 def _rule_table(name: str) -> str:
@@ -127,6 +131,31 @@ def metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
+def measured(run: str) -> str:
+    """The cases of a run of `python -m bench`: median and spread of the figure, and the goal."""
+    results = json.loads((ROOT / "bench" / "results" / f"{run}.json").read_text("utf-8"))["results"]
+    lines = ["| case | figure | median | least to greatest | goal | met | notes |"]
+    lines += ["| --- | --- | ---: | ---: | --- | --- | --- |"]
+    for case in results:
+        key, unit = case["figure"]
+        figures = sorted(sample[key] for sample in case["samples"])
+        spread = f"{_figure(figures[0])} to {_figure(figures[-1])} ({len(figures)})"
+        met = {True: "yes", False: "no", None: ""}[case["met"]]
+        median = _figure(statistics.median(figures))
+        cells = (case["title"], unit, median, spread if len(figures) > 1 else "one sample")
+        lines.append(_row(*cells, case["to_reach"], met, "; ".join(case["notes"])))
+    return "\n".join(lines) + "\n"
+
+
+def _figure(value: float) -> str:
+    """Three significant digits."""
+    if value >= 1000:
+        digits = len(str(int(value))) - 3
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.3g}"
+
+
+RUNS = ("2026-11-22-011839", "2026-11-22-042659", "2026-11-22-070407")
 PARTS: dict[str, Callable[[], str]] = {
     "options": markdown_table,
     "topics": lambda: _rule_table("topics"),
@@ -134,6 +163,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "log-events": log_events,
     "metrics": metrics,
+    **{f"run-{run}": partial(measured, run) for run in RUNS},
 }
 
 
