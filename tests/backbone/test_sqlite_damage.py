@@ -241,7 +241,8 @@ def flips(seed: int, size: int) -> Iterator[int]:
 
 
 async def examined(path: Path, entries: list[Entry]) -> list[Reader]:
-    """Reads a damaged file in every way and checks that all that comes is true."""
+    """Reads a damaged file in every way and checks that all that comes is true, and that nothing is
+    missing without a word: a gap where it lies, or a loss that is told to all at the start."""
     by_position = {entry.position: entry for entry in entries}
     readers = []
     async with opened(path, CONFIG) as tail:
@@ -256,6 +257,14 @@ async def examined(path: Path, entries: list[Entry]) -> list[Reader]:
                 assert same(entry, by_position[entry.position]), "a false event"
                 assert not topics.isdisjoint(entry.topics), "an event of another topic"
             readers.append(reader)
+            got = {entry.position for entry in reader.got}
+            missing = [
+                entry
+                for entry in entries
+                if not topics.isdisjoint(entry.topics) and entry.position not in got
+            ]
+            is_told = all(reader.may_miss(entry.position) for entry in missing)
+            assert is_told or tail.broken, "a silent loss"
         for index in range(0, 60, 7):
             answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
             tail.backbone.seek(("a",), Cursor("after", f"own {index}"), answer.set_result)
@@ -265,7 +274,8 @@ async def examined(path: Path, entries: list[Entry]) -> list[Reader]:
     return readers
 
 
-@pytest.mark.parametrize("seed", range(30))
+# Those from 1,000 on lost an event in silence once, or gave a page that did not move on.
+@pytest.mark.parametrize("seed", [*range(24), 1007, 1017, 1107, 1154, 1447, 1491])
 async def test_flipped_bits_anywhere_in_the_file_are_no_event(path: Path, seed: int) -> None:
     entries = await filled(path)
     raw = bytearray(content(path))
@@ -278,25 +288,19 @@ async def test_flipped_bits_anywhere_in_the_file_are_no_event(path: Path, seed: 
 
 async def test_flipped_bits_inside_of_records_are_never_a_silent_loss(path: Path) -> None:
     entries = await filled(path)
-    whole = content(path)
-    records = [(whole.index(record), len(record)) for record in map(pack_entry, entries)]
+    whole, records = content(path), list(map(pack_entry, entries))
     rng = random.Random(35)
     for _ in range(15):
-        raw = bytearray(whole)
-        for _ in range(rng.randint(1, 20)):
-            at, size = rng.choice(records)
-            bit = at * 8 + rng.randrange(size * 8)
-            raw[bit // 8] ^= 1 << bit % 8
+        raw = whole
+        for record in rng.sample(records, rng.randint(1, 20)):
+            damaged = bytearray(record)
+            bit = rng.randrange(len(record) * 8)
+            damaged[bit // 8] ^= 1 << bit % 8
+            raw = raw.replace(record, damaged)  # Also where pages keep an old copy of it.
         replace_content(path, raw)
         readers = await examined(path, entries)
         assert len(readers) == len(SELECTORS)
-        for reader, topics in zip(readers, SELECTORS.values(), strict=True):
-            got = {entry.position for entry in reader.got}
-            assert all(
-                entry.position in got or reader.may_miss(entry.position)
-                for entry in entries
-                if not topics.isdisjoint(entry.topics)
-            )
+        assert any(reader.gaps for reader in readers)
 
 
 async def test_a_repair_keeps_what_is_whole_and_leaves_gaps_where_events_were(path: Path) -> None:

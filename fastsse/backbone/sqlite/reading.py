@@ -76,6 +76,25 @@ def _walk(topics: tuple[int, ...]) -> str:
     return f"{walk} ORDER BY place LIMIT ?3"
 
 
+class _OutOfOrderError(sqlite3.DatabaseError):
+    """A tree of the file is not in order: SQLite does not look at that when it reads."""
+
+
+def _in_order(places: list[int], after: int, through: int) -> list[int]:
+    """The places up to the first that can't be where it was found. Raises _OutOfOrderError when
+    that is the first of all."""
+    if after < places[0] and places[-1] <= through and places == sorted(set(places)):
+        return places
+    last, count = after, 0
+    for place in places:
+        if not last < place <= through:
+            break
+        last, count = place, count + 1
+    if count == 0:
+        raise _OutOfOrderError("places are out of order")
+    return places[:count]
+
+
 class Reading:
     """Reads on one connection, for one thread.
 
@@ -209,13 +228,16 @@ class Reading:
 
     def _run(self, sql: str, bounds: tuple[int, int, int], limit_bytes: int) -> _Run:
         """As many of the places that a query gives as the limit allows; at least one."""
-        _, through, count = bounds
+        after, through, count = bounds
         places_text, sizes_text = self._connection.execute(
             f"SELECT json_group_array(place), json_group_array(bytes) FROM ({sql})", bounds
         ).fetchone()
         places: list[int] = orjson.loads(places_text)
         if not places:
             return _Run([], through, True)
+        sound = _in_order(places, after, through)
+        if len(sound) < len(places):
+            return _Run(sound, sound[-1], False)
         fitting = max(1, bisect_right(list(accumulate(orjson.loads(sizes_text))), limit_bytes))
         if fitting < len(places) or len(places) == count:
             return _Run(places[:fitting], places[:fitting][-1], False)
@@ -231,7 +253,13 @@ class Reading:
             "SELECT place, record FROM event WHERE place > ? AND place <= ? ORDER BY place",
             (after, through),
         )
+        last = after
         for looked_at, (place, record) in enumerate(rows, 1):
+            if not last < place <= through:
+                if last == after:
+                    raise _OutOfOrderError("places are out of order")
+                return _Run(places, last, False)
+            last = place
             entry = _whole(record, place)
             # A damaged one may be meant too; it is told where it lies.
             if entry is None or _meant_topic(entry, selection) is not None:
