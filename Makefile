@@ -10,7 +10,7 @@ JOBS ?= 3
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve cluster test soak check lint docs reference api test-sanitized test-threads bench bench-micro bench-peers wheel clean
+.PHONY: help serve cluster test soak check lint docs picture reference api test-sanitized test-threads bench bench-micro bench-peers wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -50,6 +50,9 @@ $(VENV)/.docs-installed: $(VENV)/.installed
 docs: $(VENV)/.docs-installed  ## build the documentation as a site with search in build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/docs $(ARGS)
 	@echo "file://$(abspath build/docs/index.html)"
+
+picture: $(VENV)/.test-installed  ## draw docs/images/quickstart.svg from a real run
+	$(BIN)/python -m tests.docs.picture
 
 reference: $(VENV)/.test-installed  ## write the generated parts of docs/reference
 	$(BIN)/python -m tests.docs.generate
