@@ -38,10 +38,11 @@ cluster: $(VENV)/.test-installed  ## Redis, two nodes and HAProxy or nginx on ht
 test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part, JOBS=0 one by one)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-lint: $(VENV)/.test-installed  ## ruff and mypy
+lint: $(VENV)/.test-installed  ## ruff, mypy, and the words of the texts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.prose
 
 $(VENV)/.docs-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docs]'
