@@ -124,6 +124,7 @@ class Session:
         if "background" in block.words:
             before = self._opened()
             output = self._folder / f".block{self._count}.out"
+            output.touch()
             self._say(f"{url}; bash -eu {path} >{output} 2>&1 &", block)
             self._wait_open(block, output, before)
         elif "fails" in block.words:
