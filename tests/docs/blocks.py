@@ -36,7 +36,7 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page."""
-    return [*sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks_of(page: Path) -> list[Block]:
