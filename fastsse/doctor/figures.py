@@ -61,14 +61,14 @@ SEND_US = Figure(
     7.2,
     "µs",
     "CPU of a delivery when each event is a send of its own (5,000 clients, 10 events/s)",
-    "5.9 to 8.8 in 10 runs; a bare send loop beside them: 7.3 to 11.3",
+    "5.9 to 8.8 in 10 runs; a bare send loop in the same runs: 7.3 to 11.3",
     "python -m bench steady",
 )
 BUSY_US = Figure(
     1.0,
     "µs",
     "CPU of a delivery when about ten events share a send (1,000 clients, 1,000 events/s)",
-    "0.92 to 1.0 in 10 runs; a bare send loop beside them: 6.0 to 9.4 a send",
+    "0.92 to 1.0 in 10 runs; a bare send loop in the same runs: 6.0 to 9.4 a send",
     "python -m bench saturation",
 )
 ACCEPTS_PER_S = Figure(

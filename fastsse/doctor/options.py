@@ -27,11 +27,11 @@ ADVICE: dict[str, Advice] = {
     ),
     "fd": Advice('"Descriptor 3 is no socket" at start', _START),
     "admin_port": Advice(
-        "unset: whoever may listen may also read `/metrics` and `/stats`",
+        "unset: every client of the port can read `/metrics` and `/stats`",
         "`curl` to `/metrics` from outside",
     ),
     "max_connections": Advice(
-        "too small: newcomers are told to come back later; too large: refused at start",
+        "too small: new subscribers are turned away; too large: refused at start",
         "`fastsse_connections` against `fastsse_max_connections`, `fastsse_turned_away_total`",
     ),
     "max_topics": Advice("too small: subscribers get 400 that names `topic`", "clients' status"),
@@ -139,13 +139,13 @@ ADVICE: dict[str, Advice] = {
         "`redis-cli XINFO STREAM fastsse`",
     ),
     "redis_events": Advice(
-        "too small: nodes that were away, and templates and `*` that resume, are told gaps; too "
+        "too small: nodes that were away, and templates and `*` that resume, receive gaps; too "
         "large: Redis's memory",
         '`fastsse_redis_total{what="gaps_trimmed"}`, `redis-cli MEMORY USAGE fastsse`',
     ),
     "redis_wait": Advice(
-        "0: a failover may lose events that were acknowledged (told as a gap); more than there "
-        "are replicas: every publish is refused",
+        "0: a failover may lose events that were acknowledged (a gap event announces it); more "
+        "than there are replicas: every publish is refused",
         "`/readyz`, `redis-cli INFO replication`",
     ),
     "redis_timeout": Advice(
@@ -158,10 +158,10 @@ ADVICE: dict[str, Advice] = {
         "the log: This node comes again under another name; A dead node was taken out",
     ),
     "redis_start": Advice(
-        "too short: a node that starts beside its Redis gives up before that is ready", _START
+        "too short: a node that starts with its Redis gives up before that is ready", _START
     ),
     "sources": Advice(
-        "a pattern that nobody publishes to; a field or template that entries lack: they are "
+        "a pattern without publishers; a field or template without a match in entries: they are "
         "skipped",
         "`fastsse_sources_total`, `fastsse_source_lag_ms`, the log",
     ),
@@ -193,7 +193,7 @@ ADVICE: dict[str, Advice] = {
         "too early: 401 for tokens that live longer than the rotation took", _TOKEN
     ),
     "jwks_url": Advice(
-        "not to be reached: 503 for publishers, and subscribers are told to come later",
+        "not to be reached: 503 for publishers, and subscribers are turned away",
         '"The key set can\'t be fetched" in the log; it is read every 5 minutes, and again 30 s '
         "after a failure",
     ),
@@ -246,7 +246,7 @@ ADVICE: dict[str, Advice] = {
         "`fastsse_limited_total`",
     ),
     "address_replay": Advice(
-        "too small: clients that come back are told to come later", "`fastsse_limited_total`"
+        "too small: clients that resume are turned away", "`fastsse_limited_total`"
     ),
     "subject_streams": Advice(
         "too small: a user's further tabs are turned away", "`fastsse_limited_total`"
@@ -266,10 +266,10 @@ ADVICE: dict[str, Advice] = {
         '`fastsse_limited_total{limit="evicted"}`',
     ),
     "subject_replay": Advice(
-        "too small: users that come back are told to come later", "`fastsse_limited_total`"
+        "too small: users that resume are turned away", "`fastsse_limited_total`"
     ),
     "subscriptions": Advice(
-        "on where nobody asks: two events for each stream that comes and goes",
+        "on without use: two events for each stream that comes and goes",
         "`fastsse_events_published_total`",
     ),
     "ping": Advice(

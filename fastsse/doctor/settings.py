@@ -182,7 +182,7 @@ _ALL = (
     ),
     KernelSetting(
         "net.ipv4.tcp_max_orphans",
-        "sockets nobody owns any more",
+        "sockets without an owner",
         "by memory, 131072 and more",
         "never lower it; raise it to the clients that may vanish at once",
         '"too many orphaned sockets" in dmesg after many clients vanished; each may hold 64 KiB',
@@ -214,7 +214,7 @@ _ALL = (
         "net.ipv4.tcp_max_tw_buckets",
         "sockets in TIME-WAIT, 256 B each",
         "by memory, up to 262144",
-        "leave it: what is above is forgotten, which harms nobody here",
+        "leave it: what is above is forgotten, without harm here",
         '"time wait bucket table overflow" in dmesg',
         "`tw` of `/proc/net/sockstat`",
         _IP,
