@@ -1,7 +1,7 @@
 """The Mercure protocol as deployed clients speak it (its 0.x dialect), at the well-known path.
 
-Where the specification and the reference hub differ, this does as the hub does; README says where
-it deliberately does not.
+Where the specification and the reference hub differ, this does as the hub does;
+docs/guides/mercure.md says where it deliberately does not.
 """
 
 import re
