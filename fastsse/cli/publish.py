@@ -25,10 +25,15 @@ from fastsse.client.publisher import Publisher
     help="Tell clients to wait this long before they reconnect.",
 )
 @click.option(
+    "--private",
+    is_flag=True,
+    help="Only for subscribers whose token grants the topic.",
+)
+@click.option(
     "--ndjson",
     is_flag=True,
-    help='Lines are objects with "topic", "data", "event", "id", "retry"; what they leave out '
-    "comes from the arguments.",
+    help='Lines are objects with "topic", "data", "event", "id", "retry", "private"; what they '
+    "leave out comes from the arguments.",
 )
 @click.option(
     "--patience",
@@ -46,6 +51,7 @@ def publish(
     event: str | None,
     event_id: str | None,
     retry: float | None,
+    private: bool,
     ndjson: bool,
     patience: float,
     url: str,
@@ -69,7 +75,7 @@ def publish(
     retry_ms = None if retry is None else round(retry * 1000)
     if paced.rate is not None:
         named = _check_paced_usage(topic, data, event_id, ndjson, uds)
-        fields = {"event": event, "retry": retry_ms}
+        fields = {"event": event, "retry": retry_ms, "private": "true" if private else None}
         return publish_at_rate(paced, named, fields, url, token, patience)
     _check_usage(topic, data, event_id, ndjson)
     if stray := paced.companion_without_rate():
@@ -79,11 +85,12 @@ def publish(
         try:
             if topic is not None and data is not None:
                 event_sent = publisher.publish(
-                    topic, data, event=event, id=event_id, retry_ms=retry_ms
+                    topic, data, event=event, id=event_id, retry_ms=retry_ms, private=private
                 )
                 click.echo(runner.run(event_sent).id)
             else:
-                lines = Lines(topic, ndjson, {"event": event, "retry": retry_ms})
+                given = {"event": event, "retry": retry_ms, "private": private or None}
+                lines = Lines(topic, ndjson, given)
                 publish_lines(lines, lambda batch: runner.run(publisher.publish_ndjson(batch)))
         finally:
             runner.run(publisher.aclose())

@@ -111,10 +111,12 @@ class Publisher:
         event: str | None = None,
         id: str | None = None,
         retry_ms: int | None = None,
+        private: bool = False,
     ) -> Receipt:
         """Publish one event to one or several topics.
 
-        Text and bytes (UTF-8) are sent as they are, anything else as JSON.
+        Text and bytes (UTF-8) are sent as they are, anything else as JSON. A private event is sent
+        only to streams whose token grants one of its topics.
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for what JSON can't hold.
         """
         body = data if isinstance(data, str | bytes) else orjson.dumps(data)
@@ -122,11 +124,14 @@ class Publisher:
         params: Params = [("topic", name) for name in names]
         fields = {"event": event, "id": id, "retry": retry_ms}
         params += [(name, str(value)) for name, value in fields.items() if value is not None]
+        if private:
+            params.append(("private", "true"))
         url = self._url.copy_with(params=self._url.params.merge(params))
         return await self._post(url, body, b"text/plain; charset=utf-8")
 
     async def publish_batch(self, events: Iterable[Mapping[str, Any]]) -> Receipt:
-        """Publish events, each `{"topic", "data", "event", "id", "retry"}`, all or none.
+        """Publish events, each `{"topic", "data", "event", "id", "retry", "private"}`, all or
+        none.
 
         Raises as `publish`; Refused says in `line` which one is wrong, counted from 1.
         """

@@ -54,6 +54,19 @@ async def test_line_is_published_at_once_while_the_writer_is_slow(start, here) -
         assert (await publish.ended()).status == 0
 
 
+async def test_private_holds_for_an_argument_for_lines_and_for_a_rate(start) -> None:
+    async with StreamServer(ONE) as server:
+        for words in (["hello"], ["--rate", "100/s", "--duration", "20ms"]):
+            publish = await start("publish", "t", *words, "--private", "--url", server.url)
+            await publish.ended()
+        assert all("private=true" in request.target for request in server.requests)
+        assert len(server.requests) > 1
+    async with StreamServer(count_lines) as server:
+        publish = await start("publish", "t", "--private", "--url", server.url)
+        await publish.ended(b"x\n")
+        assert await events(server) == [{"data": "x", "topic": "t", "private": True}]
+
+
 async def test_fast_lines_go_out_in_few_requests(start) -> None:
     async with StreamServer(count_lines) as server:
         publish = await start("publish", "t", "--event", "e", FASTSSE_URL=server.url)

@@ -7,6 +7,7 @@ import pytest
 from fastsse.client import Publisher, Receipt, Refused, StreamState, Unreachable, listen
 from fastsse.config import Config
 from fastsse.server import Server
+from tests.auth.minting import SECRET, grants, mint
 from tests.loopback import Relay
 
 HARD_TOPICS = ["a b", "a+b", "a&topic=b", "é世🙂", "100%", "a/b?c#d", "*x", "%41"]
@@ -29,6 +30,24 @@ async def test_any_topic_goes_through_both_ways_of_publishing(topic: str) -> Non
         ('{"n":1}', "message"),
     ]
     assert [event.id for event in received] == [first.id, second.last] == ["i d", second.first]
+
+
+async def test_a_private_event_reaches_only_a_token_that_grants_it() -> None:
+    claims = grants(publish=["t"], subscribe=["t"])
+    granted, other = mint(claims).decode(), mint(grants(subscribe=["other"])).decode()
+    async with Server(config(jwt_key=SECRET)) as server:
+        url = server.addresses[0]
+        async with (
+            Publisher(url, token=granted) as publisher,
+            listen(url, "t", token=granted) as granted_events,
+            listen(url, "t", token=other) as other_events,
+        ):
+            await publisher.publish("t", "secret", private=True)
+            await publisher.publish_batch([{"topic": "t", "data": "also", "private": True}])
+            await publisher.publish("t", "public")
+            received = [(await anext(granted_events)).data for _ in range(3)]
+            assert (await anext(other_events)).data == "public"
+    assert received == ["secret", "also", "public"]
 
 
 async def test_lines_nulls_and_marks_survive_the_journey() -> None:
