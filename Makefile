@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard fastsse/*.pyx fastsse/*.pxd fastsse/*/*.pyx fastsse/*/*.pxd)
+NATIVE := $(wildcard fastsse/*.pyx fastsse/*/*.pyx fastsse/native/*.pxd fastsse/*/native/*.pxd)
 SANITIZED := build/sanitized
 JOBS ?= 3
 # What a sanitizer is loaded with must be the interpreter itself, not a launcher in front of it.

@@ -37,11 +37,11 @@ def native(folder: str, ending: str) -> list[str]:
 
 
 def extension(source: str) -> Extension:
-    """`fastsse/swarm/_swarm.pyx` becomes `fastsse.swarm._swarm`, with the .pxd beside it."""
+    """`fastsse/swarm/_swarm.pyx` becomes `fastsse.swarm._swarm`, with the headers in `native`."""
     return Extension(
         source.removesuffix(".pyx").replace(os.sep, "."),
         [source],
-        depends=native(os.path.dirname(source), ".pxd"),
+        depends=native(os.path.join(os.path.dirname(source), "native"), ".pxd"),
         extra_compile_args=flags,
         extra_link_args=link_flags,
     )

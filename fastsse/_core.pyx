@@ -11,25 +11,25 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strerror
 
-from fastsse._claims cimport CLAIM_WORDS, Claim, Revocation
-from fastsse._counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
-from fastsse._frame cimport (
+from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation
+from fastsse.native.counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
+from fastsse.native.frame cimport (
     MAX_BODY_BYTES, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep,
     frame_of_bytes, frame_wire, frame_wire_bytes, join, text_ends_a_line)
-from fastsse._memory cimport frames_alive, native_bytes
-from fastsse._os cimport (
+from fastsse.native.memory cimport frames_alive, native_bytes
+from fastsse.native.os cimport (
     eventfd_read, eventfd_write, monotonic_us, pthread_join, relaxed_add, relaxed_load,
     thread_start)
-from fastsse._queue cimport (
+from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK,
     PAGE, PLAIN, PONG, PUBLISH, QUEUE_LIMIT as NATIVE_QUEUE_LIMIT, REMOVE_CHANNEL, REMOVE_TOPIC,
     RENEW, REVOKE, SKIP, STOP, TELL, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
-from fastsse._sender cimport sender_main, state_clear, state_init
-from fastsse._state cimport State, read_clock
-from fastsse._stream_id cimport (
+from fastsse.native.sender cimport sender_main, state_clear, state_init
+from fastsse.native.state cimport State, read_clock
+from fastsse.native.stream_id cimport (
     ID_KEY_BYTES, ID_TEXT_BYTES, read_stream_id, write_stream_id)
-from fastsse._table cimport (
+from fastsse.native.table cimport (
     BEAT_PADS, BEAT_PAD_SHIFT, BEAT_SECONDS, Conn, EXPIRING,
     PAD_UNIT_BYTES, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
 

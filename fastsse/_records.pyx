@@ -20,7 +20,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
-from fastsse._crc cimport crc32c_by_table, crc32c_of, crc_begin
+from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 
 from fastsse._core import encode_frame, load_frame
 from fastsse.events import EVENT_TOPICS_MAX, Event

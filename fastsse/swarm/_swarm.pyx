@@ -11,26 +11,26 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from fastsse.swarm._chunks cimport CHUNK_BAD, CHUNK_END, Chunks, chunks_decode
-from fastsse.swarm._engine cimport BROADCASTS, READ_BYTES, Broadcast, Engine
-from fastsse.swarm._events cimport BLOCK_FINISHED, Block, read_block
-from fastsse.swarm._histogram cimport HISTOGRAM_LENGTH, histogram_index
-from fastsse.swarm._loop cimport run_loop
-from fastsse.swarm._order cimport Sequences, add_sequence, announce_gap, arrive, find_sequence
-from fastsse.swarm._os cimport (
+from fastsse.swarm.native.chunks cimport CHUNK_BAD, CHUNK_END, Chunks, chunks_decode
+from fastsse.swarm.native.engine cimport BROADCASTS, READ_BYTES, Broadcast, Engine
+from fastsse.swarm.native.events cimport BLOCK_FINISHED, Block, read_block
+from fastsse.swarm.native.histogram cimport HISTOGRAM_LENGTH, histogram_index
+from fastsse.swarm.native.loop cimport run_loop
+from fastsse.swarm.native.order cimport Sequences, add_sequence, announce_gap, arrive, find_sequence
+from fastsse.swarm.native.os cimport (
     CLOCK_REALTIME, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, TFD_CLOEXEC, TFD_NONBLOCK, clock_us, close,
     epoll_create1, epoll_ctl, epoll_event, errno, timerfd_create,
 )
-from fastsse.swarm._post cimport (
+from fastsse.swarm.native.post cimport (
     IN_BYTES, OUT_BYTES, PUBLISH_COUNTERS, PUBLISH_MEASURES, PUBLISH_ORDERS, PUBLISH_WORDS,
     Poster, Sent, Topic,
 )
-from fastsse.swarm._post cimport Publisher as PublisherState
-from fastsse.swarm._publish cimport run_publisher
-from fastsse.swarm._read cimport skip_mark
-from fastsse.swarm._stamp cimport STAMP_MIN_BYTES, Stamp, stamp_read, stamp_write
-from fastsse.swarm._stats cimport BLOCK_WORDS, COUNTERS, MEASURES, ORDERS, GAUGE_NEW, stats_in
-from fastsse.swarm._table cimport (
+from fastsse.swarm.native.post cimport Publisher as PublisherState
+from fastsse.swarm.native.publish cimport run_publisher
+from fastsse.swarm.native.read cimport skip_mark
+from fastsse.swarm.native.stamp cimport STAMP_MIN_BYTES, Stamp, stamp_read, stamp_write
+from fastsse.swarm.native.stats cimport BLOCK_WORDS, COUNTERS, MEASURES, ORDERS, GAUGE_NEW, stats_in
+from fastsse.swarm.native.table cimport (
     AT_START, IS_SLOW, SKIP_LF, Connection, forget_last_id, keep_carry,
 )
 

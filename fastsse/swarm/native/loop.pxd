@@ -2,21 +2,21 @@
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
-from fastsse.swarm._engine cimport BATCH, Engine, READ_BYTES, TICK_US, due_by_now, random_below
-from fastsse.swarm._heap cimport heap_pop
-from fastsse.swarm._histogram cimport histogram_record
-from fastsse.swarm._open cimport begin, fail, finish, send_request
-from fastsse.swarm._os cimport (
+from fastsse.swarm.native.engine cimport BATCH, Engine, READ_BYTES, TICK_US, due_by_now, random_below
+from fastsse.swarm.native.heap cimport heap_pop
+from fastsse.swarm.native.histogram cimport histogram_record
+from fastsse.swarm.native.open cimport begin, fail, finish, send_request
+from fastsse.swarm.native.os cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, ECONNRESET, EINTR, EPOLLERR,
     EPOLLET, EPOLLHUP, EPOLLIN, EPOLLRDHUP, EPOLL_CTL_MOD, clock_us, epoll_ctl, epoll_event,
     epoll_wait, errno, getppid, pending_error, swarm_load, swarm_store,
 )
-from fastsse.swarm._read cimport count, receive
-from fastsse.swarm._stats cimport (
+from fastsse.swarm.native.read cimport count, receive
+from fastsse.swarm.native.stats cimport (
     BEGAN_AT_US, COUNT_CPU_US, COUNT_TURNS, GAUGE_SLOW, GAUGE_STREAM, LAST_ERRNO, MEASURE_TURN,
     ORDER_CUT, ORDER_STOP, SETTLED_AT_US, buckets_of,
 )
-from fastsse.swarm._table cimport (
+from fastsse.swarm.native.table cimport (
     CHURNED, CONNECTING, CUT, Connection, EOF, HEAD, IS_SLOW, SLOW, STREAM, TIMED_OUT,
 )
 

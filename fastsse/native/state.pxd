@@ -2,14 +2,14 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from fastsse._channel cimport Channel, Directory
-from fastsse._claims cimport Claim, Revoking
-from fastsse._counters cimport Counters
-from fastsse._frame cimport FrameData
-from fastsse._os cimport iovec, monotonic_us, pthread_t, relaxed_load
-from fastsse._queue cimport Queue
-from fastsse._stream_id cimport IdKey
-from fastsse._table cimport BEAT_PADS, Conn, Notices, Pulse
+from fastsse.native.channel cimport Channel, Directory
+from fastsse.native.claims cimport Claim, Revoking
+from fastsse.native.counters cimport Counters
+from fastsse.native.frame cimport FrameData
+from fastsse.native.os cimport iovec, monotonic_us, pthread_t, relaxed_load
+from fastsse.native.queue cimport Queue
+from fastsse.native.stream_id cimport IdKey
+from fastsse.native.table cimport BEAT_PADS, Conn, Notices, Pulse
 
 cdef enum:
     VISIT_FRAMES = 256         # at most so many frames, and about so many bytes, in one visit

@@ -4,33 +4,33 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from fastsse._channel cimport (
+from fastsse.native.channel cimport (
     EVERY_EVENT, Channel, channel_add, channel_at, channel_free, channel_remove, directory_clear,
     directory_init, grant, is_granted, last_value_set, link, topic_at, topic_remove)
-from fastsse._claims cimport CLAIM_WORDS, Claim, Revocation, revoking_add, revoking_clear
-from fastsse._clock cimport read_wall_clock, tick_if_due
-from fastsse._counters cimport (
+from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation, revoking_add, revoking_clear
+from fastsse.native.clock cimport read_wall_clock, tick_if_due
+from fastsse.native.counters cimport (
     CLIENT_CLOSED, CLIENT_DATA, LAGGED, RESET, STOPPED, TIMEOUT, bump)
-from fastsse._farewell cimport begin_farewell, cut_at_gap, end_all
-from fastsse._frame cimport frame_drop, frame_keep, frame_of_bytes
-from fastsse._lag cimport on_writable
-from fastsse._memory cimport numbers_items
-from fastsse._os cimport (
+from fastsse.native.farewell cimport begin_farewell, cut_at_gap, end_all
+from fastsse.native.frame cimport frame_drop, frame_keep, frame_of_bytes
+from fastsse.native.lag cimport on_writable
+from fastsse.native.memory cimport numbers_items
+from fastsse.native.os cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CLOEXEC, ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd,
     eventfd_read, recv, socket_error, watch)
-from fastsse._queue cimport (
+from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, GRANT, LATEST, LINK, PAGE, PONG,
     PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, TELL, TOLD, Command,
     Node, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
-from fastsse._revoke cimport revoke_some
-from fastsse._state cimport (
+from fastsse.native.revoke cimport revoke_some
+from fastsse.native.state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
-from fastsse._sweep cimport (
+from fastsse.native.sweep cimport (
     append, conn_channel, discard_input, end, join_channel, make_ready, next_ready, next_work, sweep,
     visit)
-from fastsse._table cimport (
+from fastsse.native.table cimport (
     BEAT_PADS, BLOCKED, CHUNKED, CLAIMED, CLOSED, Conn, DRAINING, NONE, PINGED, Pulse, READY, REPLAY)
 
 cdef enum:

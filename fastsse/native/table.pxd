@@ -14,8 +14,8 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from fastsse._os cimport cas_u32, eventfd_write, load_u32, or_u32, swap_u32
-from fastsse._queue cimport Node
+from fastsse.native.os cimport cas_u32, eventfd_write, load_u32, or_u32, swap_u32
+from fastsse.native.queue cimport Node
 
 cdef enum:
     NONE = 0xFFFFFFFF

@@ -5,12 +5,12 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 
-from fastsse._counters cimport DRAINED, ENDED, EXPIRED
-from fastsse._frame cimport FrameData, frame_keep, frame_of_bytes
-from fastsse._queue cimport PLAIN, WIRE, Node, node_free, node_new
-from fastsse._state cimport State, now_ds, random_below
-from fastsse._sweep cimport end, end_whole, leave_channel, make_ready, visit
-from fastsse._table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
+from fastsse.native.counters cimport DRAINED, ENDED, EXPIRED
+from fastsse.native.frame cimport FrameData, frame_keep, frame_of_bytes
+from fastsse.native.queue cimport PLAIN, WIRE, Node, node_free, node_new
+from fastsse.native.state cimport State, now_ds, random_below
+from fastsse.native.sweep cimport end, end_whole, leave_channel, make_ready, visit
+from fastsse.native.table cimport BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, FREE, LIVE
 
 
 cdef inline void begin_farewell(

@@ -4,8 +4,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastsse._frame cimport FrameData, frame_drop, frame_keep
-from fastsse._memory cimport give, take
+from fastsse.native.frame cimport FrameData, frame_drop, frame_keep
+from fastsse.native.memory cimport give, take
 
 
 cdef struct Entry:

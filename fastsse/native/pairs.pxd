@@ -5,7 +5,7 @@
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-from fastsse._memory cimport give, take
+from fastsse.native.memory cimport give, take
 
 cdef enum:
     NO_KEY = 0xFFFFFFFF

@@ -8,21 +8,21 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from fastsse._channel cimport Channel
-from fastsse._counters cimport CLIENT_CLOSED, LAGGED, RESET, bucket_of, bump, count_latency
-from fastsse._frame cimport (
+from fastsse.native.channel cimport Channel
+from fastsse.native.counters cimport CLIENT_CLOSED, LAGGED, RESET, bucket_of, bump, count_latency
+from fastsse.native.frame cimport (
     FrameData, frame_body, frame_drop, frame_keep, frame_wire, frame_wire_bytes)
-from fastsse._last_values cimport add_last_values
-from fastsse._memory cimport numbers_add, numbers_drop_at, numbers_items
-from fastsse._os cimport (
+from fastsse.native.last_values cimport add_last_values
+from fastsse.native.memory cimport numbers_add, numbers_drop_at, numbers_items
+from fastsse.native.os cimport (
     EAGAIN, EINTR, EPIPE, MSG_DONTWAIT, close, errno, iovec, prefetch, recv, send_parts, unwatch)
-from fastsse._queue cimport (
+from fastsse.native.queue cimport (
     CUT, DISCONNECT, END_OF_PAGE, GAP, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
-from fastsse._ring cimport (
+from fastsse.native.ring cimport (
     Entry, Ring, ring_append, ring_at, ring_drop_first, ring_find)
-from fastsse._state cimport (
+from fastsse.native.state cimport (
     DISCARDED_READS, Span, State, VISIT_BYTES, VISIT_FRAMES, now_ds, read_clock)
-from fastsse._table cimport (
+from fastsse.native.table cimport (
     BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LAPPED, LIVE, NONE, PAGE_SENT, READY, SKIPPED,
     STREAM_CLOSED, SUSPECT, notice_push)
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from fastsse._os cimport bump
+from fastsse.native.os cimport bump
 
 cdef enum Reason:              # why a stream ended; the names are in _core.REASONS, in this order
     CLIENT_CLOSED

@@ -4,14 +4,14 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from fastsse._frame cimport FrameData, frame_drop, frame_keep
-from fastsse._memory cimport (
+from fastsse.native.frame cimport FrameData, frame_drop, frame_keep
+from fastsse.native.memory cimport (
     Numbers, give, numbers_add, numbers_clear, numbers_drop_at, numbers_items, resize, take)
-from fastsse._pairs cimport (
+from fastsse.native.pairs cimport (
     NO_KEY, Pair, Pairs, pairs_drop, pairs_end, pairs_find, pairs_free, pairs_items, pairs_put)
-from fastsse._ring cimport Ring, ring_clear
-from fastsse._queue cimport DISCONNECT, LATEST, SKIP
-from fastsse._table cimport NONE
+from fastsse.native.ring cimport Ring, ring_clear
+from fastsse.native.queue cimport DISCONNECT, LATEST, SKIP
+from fastsse.native.table cimport NONE
 
 cdef enum:
     EVERY_EVENT = 0            # the topic number that every publish has

@@ -4,14 +4,14 @@
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memmove, memset
-from fastsse.swarm._chunks cimport CHUNK_BAD, CHUNK_END, Chunks, chunks_decode
-from fastsse.swarm._head cimport Head, read_head
-from fastsse.swarm._histogram cimport HISTOGRAM_LENGTH, histogram_record
-from fastsse.swarm._os cimport (
+from fastsse.swarm.native.chunks cimport CHUNK_BAD, CHUNK_END, Chunks, chunks_decode
+from fastsse.swarm.native.head cimport Head, read_head
+from fastsse.swarm.native.histogram cimport HISTOGRAM_LENGTH, histogram_record
+from fastsse.swarm.native.os cimport (
     CLOCK_REALTIME, EAGAIN, EINTR, MSG_NOSIGNAL, clock_us, close, errno, recv, send, socklen_t,
     swarm_add, swarm_store,
 )
-from fastsse.swarm._stamp cimport put_number, put_text, stamp_write
+from fastsse.swarm.native.stamp cimport put_number, put_text, stamp_write
 
 cdef enum PublishCounter:
     PUBLISH_REQUESTS           # handed to the socket

@@ -4,13 +4,13 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastsse._channel cimport (
+from fastsse.native.channel cimport (
     EVERY_EVENT, Channel, LastValue, channel_policy, is_linked, is_newest_for, value_at)
-from fastsse._frame cimport frame_keep
-from fastsse._pairs cimport NO_KEY, Pair, pairs_end, pairs_items
-from fastsse._queue cimport LAST_VALUE, LATEST, Node, node_end, node_free, node_new
-from fastsse._state cimport State, VISIT_FRAMES
-from fastsse._table cimport Conn, LAPPED, NONE
+from fastsse.native.frame cimport frame_keep
+from fastsse.native.pairs cimport NO_KEY, Pair, pairs_end, pairs_items
+from fastsse.native.queue cimport LAST_VALUE, LATEST, Node, node_end, node_free, node_new
+from fastsse.native.state cimport State, VISIT_FRAMES
+from fastsse.native.table cimport Conn, LAPPED, NONE
 
 cdef enum:
     OWN_TOPICS_MAX = 128       # a channel of more looks at the values that there are instead

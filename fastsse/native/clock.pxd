@@ -4,18 +4,18 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastsse._channel cimport Channel
-from fastsse._claims cimport Claim
-from fastsse._counters cimport EXPIRED, NO_PONG, bump
-from fastsse._farewell cimport dismiss, drain_some, is_dismissed
-from fastsse._frame cimport FrameData, frame_body, frame_keep, frame_new, frame_of_bytes
-from fastsse._lag cimport judge, on_writable
-from fastsse._os cimport is_writable, relaxed_load, relaxed_store, wall_ms
-from fastsse._queue cimport PLAIN, TOLD, node_new
-from fastsse._state cimport State, now_ds
-from fastsse._stream_id cimport ID_TEXT_BYTES, write_stream_id
-from fastsse._sweep cimport conn_channel, end, lacks_something, make_ready, rest, slot_of
-from fastsse._table cimport (
+from fastsse.native.channel cimport Channel
+from fastsse.native.claims cimport Claim
+from fastsse.native.counters cimport EXPIRED, NO_PONG, bump
+from fastsse.native.farewell cimport dismiss, drain_some, is_dismissed
+from fastsse.native.frame cimport FrameData, frame_body, frame_keep, frame_new, frame_of_bytes
+from fastsse.native.lag cimport judge, on_writable
+from fastsse.native.os cimport is_writable, relaxed_load, relaxed_store, wall_ms
+from fastsse.native.queue cimport PLAIN, TOLD, node_new
+from fastsse.native.state cimport State, now_ds
+from fastsse.native.stream_id cimport ID_TEXT_BYTES, write_stream_id
+from fastsse.native.sweep cimport conn_channel, end, lacks_something, make_ready, rest, slot_of
+from fastsse.native.table cimport (
     BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse, SUSPECT,
     notice_push)
 

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastsse._memory cimport give, take
+from fastsse.native.memory cimport give, take
 
 cdef enum:
     REVOCATIONS_PER_WALK = 64

@@ -4,12 +4,12 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from fastsse.swarm._os cimport (
+from fastsse.swarm.native.os cimport (
     CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, EINPROGRESS, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CTL_ADD, TFD_TIMER_ABSTIME, clock_us, connect, epoll_ctl, epoll_event, epoll_wait, errno,
     itimerspec, open_socket, read, sockaddr, swarm_load, swarm_store, timerfd_settime,
 )
-from fastsse.swarm._post cimport (
+from fastsse.swarm.native.post cimport (
     PUBLISH_CONNECTS, PUBLISH_CONNECTS_FAILED, PUBLISH_CPU_US, PUBLISH_STARTED_AT_US,
     PUBLISH_UNSENT, Poster, Publisher, RETRY_US, can_send, due_of, flush_out, lose, post_due,
     read_answers, tally,

@@ -3,7 +3,7 @@
 # is the measurement of the time between them. The first words are orders to the loop.
 
 from libc.stdint cimport uint64_t
-from fastsse.swarm._histogram cimport HISTOGRAM_LENGTH
+from fastsse.swarm.native.histogram cimport HISTOGRAM_LENGTH
 
 cdef enum Order:
     ORDER_STOP                # 1: end all connections and return

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
-from fastsse.swarm._events cimport read_digits
+from fastsse.swarm.native.events cimport read_digits
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *at, size_t length, const void *what, size_t size)

@@ -3,21 +3,21 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
-from fastsse.swarm._engine cimport Engine, Template
-from fastsse.swarm._heap cimport heap_push
-from fastsse.swarm._histogram cimport histogram_record
-from fastsse.swarm._os cimport (
+from fastsse.swarm.native.engine cimport Engine, Template
+from fastsse.swarm.native.heap cimport heap_push
+from fastsse.swarm.native.histogram cimport histogram_record
+from fastsse.swarm.native.os cimport (
     CLOCK_REALTIME, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, EINTR, EMFILE,
     ENFILE, EPIPE, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, ETIMEDOUT,
     MSG_NOSIGNAL, SOL_SOCKET, SO_RCVBUF, clock_us, close, connect, epoll_ctl, epoll_event,
     errno, open_socket, send, set_option, sockaddr, swarm_add, swarm_store,
 )
-from fastsse.swarm._stamp cimport put_number, put_text
-from fastsse.swarm._stats cimport (
+from fastsse.swarm.native.stamp cimport put_number, put_text
+from fastsse.swarm.native.stats cimport (
     COUNT_CHURNED, COUNT_CONNECTED, COUNT_CONNECTS, COUNT_CUT, END_ENDED, LAST_ERRNO,
     MEASURE_CONNECT, buckets_of,
 )
-from fastsse.swarm._table cimport (
+from fastsse.swarm.native.table cimport (
     AT_START, BAD_RESPONSE, CHURNED, CONNECTING, CUT, Connection, FD_LIMIT, HAS_HEAD,
     HAS_OWN_ID, HAS_POSITION, HEAD, IS_RESUMING, IS_SLOW, NO_PORT, OTHER, OVER, REFUSED, RESET,
     Reason, SLOW, STATUS, State, TIMED_OUT, TOO_LARGE, WAITING, become_new, keep_carry, move_to,

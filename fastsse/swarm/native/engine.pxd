@@ -2,10 +2,10 @@
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
-from fastsse.swarm._heap cimport Heap
-from fastsse.swarm._os cimport epoll_event, sockaddr, socklen_t
-from fastsse.swarm._stats cimport Stats
-from fastsse.swarm._table cimport Connection
+from fastsse.swarm.native.heap cimport Heap
+from fastsse.swarm.native.os cimport epoll_event, sockaddr, socklen_t
+from fastsse.swarm.native.stats cimport Stats
+from fastsse.swarm.native.table cimport Connection
 
 cdef enum:
     BATCH = 512                        # events asked of epoll at once

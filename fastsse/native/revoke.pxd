@@ -3,11 +3,11 @@
 
 from libc.stdint cimport uint32_t
 
-from fastsse._claims cimport Revoking, begin_walk, end_walk, is_revoked
-from fastsse._counters cimport REVOKED
-from fastsse._farewell cimport dismiss
-from fastsse._state cimport State
-from fastsse._table cimport CLAIMED, Conn, LIVE, REPLAY
+from fastsse.native.claims cimport Revoking, begin_walk, end_walk, is_revoked
+from fastsse.native.counters cimport REVOKED
+from fastsse.native.farewell cimport dismiss
+from fastsse.native.state cimport State
+from fastsse.native.table cimport CLAIMED, Conn, LIVE, REPLAY
 
 cdef enum:
     ROWS_PER_TURN = 4096

@@ -3,19 +3,19 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy
-from fastsse.swarm._chunks cimport CHUNK_BAD, CHUNK_END, chunks_decode
-from fastsse.swarm._engine cimport BROADCASTS, Broadcast, Engine, MAX_CARRY_BYTES, MAX_HEAD_BYTES
-from fastsse.swarm._events cimport BLOCK_FINISHED, Block, read_block, read_digits
-from fastsse.swarm._head cimport Head, read_head
-from fastsse.swarm._histogram cimport histogram_record
-from fastsse.swarm._open cimport fail, finish, leave
-from fastsse.swarm._order cimport (
+from fastsse.swarm.native.chunks cimport CHUNK_BAD, CHUNK_END, chunks_decode
+from fastsse.swarm.native.engine cimport BROADCASTS, Broadcast, Engine, MAX_CARRY_BYTES, MAX_HEAD_BYTES
+from fastsse.swarm.native.events cimport BLOCK_FINISHED, Block, read_block, read_digits
+from fastsse.swarm.native.head cimport Head, read_head
+from fastsse.swarm.native.histogram cimport histogram_record
+from fastsse.swarm.native.open cimport fail, finish, leave
+from fastsse.swarm.native.order cimport (
     ARRIVED_AFTER_LOSS, ARRIVED_AFTER_NOTICE, ARRIVED_AGAIN, ARRIVED_LATE, Arrival, Sequence,
     add_sequence, announce_gap, arrive, find_sequence,
 )
-from fastsse.swarm._os cimport CLOCK_REALTIME, EAGAIN, EINTR, clock_us, errno, recv, swarm_add
-from fastsse.swarm._stamp cimport Stamp, stamp_read
-from fastsse.swarm._stats cimport (
+from fastsse.swarm.native.os cimport CLOCK_REALTIME, EAGAIN, EINTR, clock_us, errno, recv, swarm_add
+from fastsse.swarm.native.stamp cimport Stamp, stamp_read
+from fastsse.swarm.native.stats cimport (
     COUNT_BYTES, COUNT_COUNTED, COUNT_DATA_BYTES, COUNT_EARLY, COUNT_EVENTS, COUNT_EVENTS_SLOW,
     COUNT_GAPS_ANNOUNCED, COUNT_ID_DISORDERED, COUNT_ID_REPEATED, COUNT_LATE, COUNT_LOST,
     COUNT_LOST_ANNOUNCED, COUNT_REPEATED, COUNT_REPLAYED, COUNT_RESUMED, COUNT_SOURCES_REFUSED,
@@ -23,7 +23,7 @@ from fastsse.swarm._stats cimport (
     MEASURE_FIRST_BYTE, MEASURE_LATENCY, MEASURE_OPEN, MEASURE_RECONNECT, MEASURE_REPLAY,
     Measure, STATUS_204, STATUS_3XX, STATUS_4XX, STATUS_5XX, STATUS_OTHER_2XX, buckets_of,
 )
-from fastsse.swarm._table cimport (
+from fastsse.swarm.native.table cimport (
     AT_START, BAD_RESPONSE, BAD_STREAM, Connection, ENDED, EOF, HAD_BYTES, HAS_HEAD, HAS_OWN_ID,
     HAS_POSITION, HEAD, IS_CHUNKED, IS_RESUMING, IS_SLOW, SKIP_LF, STATUS, STREAM, TOO_LARGE,
     forget_last_id, keep_carry,

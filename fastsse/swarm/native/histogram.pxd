@@ -3,7 +3,7 @@
 # kept in the last bucket. Recording costs one shift and one addition.
 
 from libc.stdint cimport uint64_t
-from fastsse.swarm._os cimport swarm_add, swarm_top_bit
+from fastsse.swarm.native.os cimport swarm_add, swarm_top_bit
 
 cdef enum:
     HISTOGRAM_HALF = 1024

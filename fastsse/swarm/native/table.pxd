@@ -12,10 +12,10 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from fastsse.swarm._chunks cimport Chunks
-from fastsse.swarm._order cimport Sequences
-from fastsse.swarm._os cimport swarm_add
-from fastsse.swarm._stats cimport GAUGE_NEW, Stats
+from fastsse.swarm.native.chunks cimport Chunks
+from fastsse.swarm.native.order cimport Sequences
+from fastsse.swarm.native.os cimport swarm_add
+from fastsse.swarm.native.stats cimport GAUGE_NEW, Stats
 
 cdef enum State:              # the order of the gauges in _stats.pxd
     NEW

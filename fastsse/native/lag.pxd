@@ -4,15 +4,15 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 
-from fastsse._channel cimport Channel, channel_policy
-from fastsse._counters cimport LAGGED, bump
-from fastsse._frame cimport FrameData, frame_of_bytes
-from fastsse._queue cimport (
+from fastsse.native.channel cimport Channel, channel_policy
+from fastsse.native.counters cimport LAGGED, bump
+from fastsse.native.frame cimport FrameData, frame_of_bytes
+from fastsse.native.queue cimport (
     CUT, DISCONNECT, GAP, LAST_VALUE, SKIP, Node, node_end, node_free, node_new)
-from fastsse._ring cimport Entry, Ring, ring_at, ring_bytes_after, ring_find
-from fastsse._state cimport State, now_ds
-from fastsse._sweep cimport clear_blocked, conn_channel, end, make_ready
-from fastsse._table cimport CLOSED, Conn, LAPPED, LIVE, SKIPPED
+from fastsse.native.ring cimport Entry, Ring, ring_at, ring_bytes_after, ring_find
+from fastsse.native.state cimport State, now_ds
+from fastsse.native.sweep cimport clear_blocked, conn_channel, end, make_ready
+from fastsse.native.table cimport CLOSED, Conn, LAPPED, LIVE, SKIPPED
 
 
 cdef inline void drop_unsent(Conn* conn, uint8_t kind) noexcept nogil:

@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcpy
 
-from fastsse._memory cimport frames_alive, give, take
-from fastsse._os cimport add_u32, relaxed_add
+from fastsse.native.memory cimport frames_alive, give, take
+from fastsse.native.os cimport add_u32, relaxed_add
 
 cdef enum:
     MAX_BODY_BYTES = 1 << 30

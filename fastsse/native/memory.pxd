@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
-from fastsse._os cimport out_of_memory, relaxed_add
+from fastsse.native.os cimport out_of_memory, relaxed_add
 
 cdef extern from * nogil:
     """

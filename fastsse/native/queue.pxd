@@ -5,9 +5,9 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from fastsse._frame cimport FrameData, frame_drop
-from fastsse._memory cimport give, take
-from fastsse._os cimport (
+from fastsse.native.frame cimport FrameData, frame_drop
+from fastsse.native.memory cimport give, take
+from fastsse.native.os cimport (
     eventfd_write, load_pointer, load_u32, relaxed_load, relaxed_store, store_pointer, store_u32,
     swap_u32)
 

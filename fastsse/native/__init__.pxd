@@ -1,0 +1,1 @@
+# The native core's parts: one concept a header, compiled into `fastsse._core`.

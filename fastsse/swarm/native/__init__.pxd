@@ -1,0 +1,1 @@
+# The native load generator's parts, compiled into `fastsse.swarm._swarm`.
