@@ -1,12 +1,14 @@
 """Promises about the project itself: which way dependencies point, what the wheel needs."""
 
 import ast
+import graphlib
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Collection
 
 import pytest
 
@@ -31,13 +33,14 @@ FLOORS = [
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
     {"entries", "_records"},
+    {"redis"},
     {"desks.nodes"},
     {"desks.control"},
     {"desks.roster"},
     {"desks.reach", "desks.figures", "desks.presence", "desks.shares"},
     {"auth"},
     {"desks.makers", "desks"},
-    {"backbone"},
+    {"backbone", "cluster"},
     {"sources"},
     {"hub"},
     {"bus"},
@@ -53,8 +56,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def room_of(module: str) -> str | None:
-    """`fastsse.http.cors` stands in `http`; None for what is not ours. Inside the
-    hub and among desks the dependencies point one way too, so each file there is a room."""
+    """The room of a module: `fastsse.http.cors` is in `http`; None for what is not ours."""
     parts = module.split(".")
     if parts[0] != "fastsse" or len(parts) == 1:
         return None
@@ -86,6 +88,29 @@ def test_dependencies_point_one_way(path: pathlib.Path) -> None:
     assert room in FLOOR_OF, "a new room needs a floor"
     above = {other for other in imports(path) if FLOOR_OF[other] > FLOOR_OF[room]}
     assert not above, f"{room} leans on {above}, which stands above it"
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    modules = {module_of(path): path for path in FILES}
+    graph = {name: modules_of(path, modules.keys()) for name, path in modules.items()}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def module_of(path: pathlib.Path) -> str:
+    inside = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(inside[:-1] if inside[-1] == "__init__" else inside)
+
+
+def modules_of(path: pathlib.Path, modules: Collection[str]) -> set[str]:
+    """Which of the modules a file imports when it is loaded; types alone make no circle."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules else node.module)
+    own = module_of(path)
+    return {name for name in found if name in modules and not f"{own}.".startswith(f"{name}.")}
 
 
 def test_only_channels_streams_and_the_worker_take_the_sender() -> None:
@@ -137,6 +162,7 @@ def test_the_wheel_runs_without_cython_and_a_compiler(tmp_path: pathlib.Path) ->
         "fastsse/swarm/_swarm.pyi",
         "fastsse/http/page.html",
         "fastsse/backbone/redis/append.lua",
+        "fastsse/cluster/beat.lua",
     } <= set(names)
     program = (
         "import sys; sys.modules['Cython'] = None; import fastsse;"

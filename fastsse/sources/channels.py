@@ -9,9 +9,9 @@ import time
 from collections import deque
 from typing import Final
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.config.sources import SourceRule
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.sources.intake import BATCH_EVENTS, NS_A_MS, Draft, Intake
 from fastsse.sources.lease import Lease
 from fastsse.sources.templates import compile_pattern, words_of
@@ -37,7 +37,7 @@ class ChannelSource:
     """
 
     def __init__(
-        self, rule: SourceRule, address: Address, intake: Intake, lease: Lease | None
+        self, rule: SourceRule, address: RedisAddress, intake: Intake, lease: Lease | None
     ) -> None:
         self._most: Final = rule.pending
         self._address = address
@@ -61,18 +61,18 @@ class ChannelSource:
         while True:
             await backoff.wait()
             try:
-                link = await Link.open(self._address, self._hear)
-            except (AnswerLost, Refusal) as fault:
+                link = await RedisConnection.open(self._address, self._hear)
+            except (AnswerLost, RedisRefusal) as fault:
                 self._intake.is_away(str(fault), backoff.tries)
                 continue
             try:
                 await self._listen(link, backoff)
-            except (AnswerLost, Refusal) as fault:
+            except (AnswerLost, RedisRefusal) as fault:
                 self._intake.is_away(str(fault), backoff.tries)
             finally:
                 await link.close()
 
-    async def _listen(self, link: Link, backoff: Backoff) -> None:
+    async def _listen(self, link: RedisConnection, backoff: Backoff) -> None:
         # One answer to each command.
         await link.calls([(b"PSUBSCRIBE", pattern) for pattern in self._patterns])
         while True:

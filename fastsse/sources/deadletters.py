@@ -4,10 +4,10 @@ import asyncio
 from collections import Counter, deque
 from typing import Final
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.health import SkipLog
-from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.log import get_logger
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.health import SkipLog
 
 __all__ = ["DeadLetters"]
 
@@ -36,7 +36,7 @@ class DeadLetters:
     """
 
     def __init__(
-        self, address: Address, stream: str | None, source: str, counts: "Counter[str]"
+        self, address: RedisAddress, stream: str | None, source: str, counts: "Counter[str]"
     ) -> None:
         self._address = address
         self._stream = stream
@@ -79,8 +79,8 @@ class DeadLetters:
         while self._letters:
             await backoff.wait()
             try:
-                link = await Link.open(self._address)
-            except (AnswerLost, Refusal):
+                link = await RedisConnection.open(self._address)
+            except (AnswerLost, RedisRefusal):
                 continue
             try:
                 await self._write_over(link, backoff)
@@ -89,16 +89,16 @@ class DeadLetters:
             finally:
                 await link.close()
 
-    async def _write_over(self, link: Link, backoff: Backoff) -> None:
+    async def _write_over(self, link: RedisConnection, backoff: Backoff) -> None:
         while self._letters:
             try:
                 await self._write(link, self._letters[0])
-            except Refusal as refusal:
+            except RedisRefusal as refusal:
                 self._lose(str(refusal))
             self._waiting_bytes -= _size_of(self._letters.popleft())
             backoff.reset()
 
-    async def _write(self, link: Link, letter: Letter) -> None:
+    async def _write(self, link: RedisConnection, letter: Letter) -> None:
         origin, why, payload = letter
         assert self._stream is not None
         await link.call(

@@ -11,10 +11,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.link import Link
-from fastsse.backbone.redis.scripts import Script
 from fastsse.log import get_logger
+from fastsse.redis.connection import RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.scripts import Script
 
 __all__ = ["Entries", "Group", "id_of"]
 
@@ -53,7 +53,7 @@ class Group:
         self._published: Sequence[bytes] = ()
         self._cut_off_until_s = 0.0
 
-    async def begin(self, link: Link) -> None:
+    async def begin(self, link: RedisConnection) -> None:
         """Goes on with what this reader had, or makes the group where there is none.
 
         A new group begins with what comes from now on; one that was deleted while it was read
@@ -64,7 +64,7 @@ class Group:
         # A read that was cut off may still be given something; it is ours, and comes first.
         await asyncio.sleep(self._cut_off_until_s - asyncio.get_running_loop().time())
 
-    async def read(self, link: Link, most: int) -> Entries:
+    async def read(self, link: RedisConnection, most: int) -> Entries:
         """What nobody read yet, at most so many; nothing when none came for a while."""
         self._cut_off_until_s = asyncio.get_running_loop().time() + BLOCK_MS / 1000
         entries = await self._read(link, most, b">", b"BLOCK", BLOCK_MS)
@@ -73,11 +73,11 @@ class Group:
             self._place = entries[-1][0]
         return entries
 
-    async def read_own(self, link: Link, most: int) -> Entries:
+    async def read_own(self, link: RedisConnection, most: int) -> Entries:
         """What this reader has and did not confirm, the oldest first."""
         return await self._read(link, most, b"0")
 
-    async def claim(self, link: Link, place: bytes, most: int) -> bytes:
+    async def claim(self, link: RedisConnection, place: bytes, most: int) -> bytes:
         """Makes ours what others left alone after a place; returns where to go on, `0-0` at the
         end."""
         answer = await link.call(
@@ -86,7 +86,7 @@ class Group:
         )  # fmt: skip
         return bytes(answer[0])
 
-    async def confirm(self, link: Link, ids: Sequence[bytes] = ()) -> None:
+    async def confirm(self, link: RedisConnection, ids: Sequence[bytes] = ()) -> None:
         """The log has these. Should Redis not hear of it, it is told later, before anything is
         read again: what was published is not published twice while this reader runs."""
         self._published = [*self._published, *ids]
@@ -94,19 +94,21 @@ class Group:
             await link.call(b"XACK", self._stream, self._group, *self._published)
         self._published = ()
 
-    async def tidy(self, link: Link) -> None:
+    async def tidy(self, link: RedisConnection) -> None:
         """Takes out readers that are gone. A user who may not do that leaves them."""
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(RedisRefusal):
             await link.run(_TIDY, [self._stream], self._group, NAME_PREFIX, GONE_MS)
 
-    async def release(self, link: Link) -> None:
+    async def release(self, link: RedisConnection) -> None:
         """Hands back what was not confirmed, and leaves the group. Raises nothing: what can't be
         released is taken over later."""
-        with contextlib.suppress(AnswerLost, Refusal):
+        with contextlib.suppress(AnswerLost, RedisRefusal):
             await self.confirm(link)
             await link.run(_RELEASE, [self._stream], self._group, self._reader, HANDED_BACK_MS)
 
-    async def _read(self, link: Link, most: int, after: bytes, *options: bytes | int) -> Entries:
+    async def _read(
+        self, link: RedisConnection, most: int, after: bytes, *options: bytes | int
+    ) -> Entries:
         answer: Any = await link.call(
             b"XREADGROUP", b"GROUP", self._group, self._reader, b"COUNT", most, *options,
             b"STREAMS", self._stream, after,
@@ -115,13 +117,13 @@ class Group:
         entries: Entries = answer[0][1] if answer else ()
         return entries
 
-    async def _make(self, link: Link) -> None:
+    async def _make(self, link: RedisConnection) -> None:
         place = self._place
         try:
             await link.call(
                 b"XGROUP", b"CREATE", self._stream, self._group, place or b"$", b"MKSTREAM"
             )
-        except Refusal as refusal:
+        except RedisRefusal as refusal:
             if "BUSYGROUP" not in str(refusal):
                 raise
         else:
@@ -135,15 +137,15 @@ class Group:
                 await self._begin_anew_in_another(link, place)
         await self._look(link)
 
-    async def _begin_anew_in_another(self, link: Link, place: bytes) -> None:
+    async def _begin_anew_in_another(self, link: RedisConnection, place: bytes) -> None:
         """A stream that ends below what was read was deleted, and all in it is new."""
         told = _pairs(await link.call(b"XINFO", b"STREAM", self._stream))
         if id_of(told[b"last-generated-id"]) < id_of(place):
             await link.call(b"XGROUP", b"SETID", self._stream, self._group, b"0")
 
-    async def _look(self, link: Link) -> None:
+    async def _look(self, link: RedisConnection) -> None:
         """Where the group is. A user who may not know it begins anew should the group go."""
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(RedisRefusal):
             for flat in await link.call(b"XINFO", b"GROUPS", self._stream):
                 told = _pairs(flat)
                 if told[b"name"] == self._group:

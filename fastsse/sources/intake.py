@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from fastsse.backbone.redis.health import Outage, SkipLog
-from fastsse.backbone.redis.link import Backoff
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
 from fastsse.log import get_logger
+from fastsse.redis.connection import Backoff
+from fastsse.redis.health import Outage, SkipLog
 from fastsse.sources.deadletters import DeadLetters
 from fastsse.sources.payloads import Maker
 

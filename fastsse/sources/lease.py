@@ -4,9 +4,9 @@ import asyncio
 import os
 from typing import Final
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.health import Outage
-from fastsse.backbone.redis.link import Address, Backoff, Link
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.health import Outage
 
 __all__ = ["Lease"]
 
@@ -33,7 +33,7 @@ class Lease:
         is_held: whether this node has it. It is given up in time when it can't be renewed.
     """
 
-    def __init__(self, address: Address, key: bytes, source: str) -> None:
+    def __init__(self, address: RedisAddress, key: bytes, source: str) -> None:
         self._address = address
         self._key = key
         self._outage = Outage(
@@ -54,20 +54,20 @@ class Lease:
         while True:
             await backoff.wait()
             try:
-                link = await Link.open(self._address)
-            except (AnswerLost, Refusal) as fault:
+                link = await RedisConnection.open(self._address)
+            except (AnswerLost, RedisRefusal) as fault:
                 self._fails(fault, backoff)
                 continue
             try:
                 await self._renew(link, backoff)
-            except (AnswerLost, Refusal) as fault:
+            except (AnswerLost, RedisRefusal) as fault:
                 self._fails(fault, backoff)
             finally:
                 if self.is_held:
                     await self._give_up(link)
                 await link.close()
 
-    async def _renew(self, link: Link, backoff: Backoff) -> None:
+    async def _renew(self, link: RedisConnection, backoff: Backoff) -> None:
         loop = asyncio.get_running_loop()
         while True:
             asked_s = loop.time()
@@ -83,10 +83,10 @@ class Lease:
         if backoff.tries > 1:
             self._outage.lasts(str(fault), asyncio.get_running_loop().time())
 
-    async def _give_up(self, link: Link) -> None:
+    async def _give_up(self, link: RedisConnection) -> None:
         self._until_s = 0.0
         try:
             async with asyncio.timeout(RENEWAL_S):
                 await link.call(b"EVAL", _GIVE_UP, 1, self._key, self._holder)
-        except (AnswerLost, Refusal, TimeoutError):
+        except (AnswerLost, RedisRefusal, TimeoutError):
             return

@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter
 from typing import Final, Protocol
 
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address
 from fastsse.config import Config
 from fastsse.config.sources import SourceRule
 from fastsse.log import get_logger
+from fastsse.redis.connection import RedisAddress
+from fastsse.redis.keys import Keys
 from fastsse.sources.channels import ChannelSource
 from fastsse.sources.deadletters import DeadLetters
 from fastsse.sources.intake import Intake, Publish
@@ -75,7 +75,7 @@ class Sources:
 
     def _made(self, rule: SourceRule) -> _Part:
         config = self._config
-        address = Address(rule.url or config.store, config.redis_timeout)
+        address = RedisAddress(rule.url or config.store, config.redis_timeout)
         letters = DeadLetters(address, rule.dead_letter, rule.name, self._counts)
         maker = Maker(rule, config.max_body, _allows(config), config.max_event)
         intake = Intake(rule.name, maker, self._publish, self._counts, letters)

@@ -12,9 +12,9 @@ from typing import Final
 
 import orjson
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.link import Address, Backoff, Link
 from fastsse.config.sources import SourceRule
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.sources.group import Entries, Group, id_of
 from fastsse.sources.intake import BATCH_EVENTS, Draft, Intake
 
@@ -43,7 +43,7 @@ class StreamSource:
         intake: takes what it brings.
     """
 
-    def __init__(self, rule: SourceRule, address: Address, intake: Intake) -> None:
+    def __init__(self, rule: SourceRule, address: RedisAddress, intake: Intake) -> None:
         assert rule.stream is not None
         self._stream: Final = rule.stream
         self._field: Final = rule.field.encode()
@@ -71,18 +71,18 @@ class StreamSource:
         while not self._is_ending:
             await backoff.wait()
             try:
-                link = await Link.open(self._address)
-            except (AnswerLost, Refusal) as fault:
+                link = await RedisConnection.open(self._address)
+            except (AnswerLost, RedisRefusal) as fault:
                 self._intake.is_away(str(fault), backoff.tries)
                 continue
             try:
                 await self._read_on(link, backoff)
-            except (AnswerLost, Refusal) as fault:
+            except (AnswerLost, RedisRefusal) as fault:
                 self._intake.is_away(str(fault), backoff.tries)
             finally:
                 await self._let_go(link)
 
-    async def _let_go(self, link: Link) -> None:
+    async def _let_go(self, link: RedisConnection) -> None:
         if self._is_ending:
             try:
                 async with asyncio.timeout(RELEASE_S):
@@ -91,7 +91,7 @@ class StreamSource:
                 pass  # It is taken over later.
         await link.close()
 
-    async def _read_on(self, link: Link, backoff: Backoff) -> None:
+    async def _read_on(self, link: RedisConnection, backoff: Backoff) -> None:
         await self._group.begin(link)
         self._look_at_s = 0.0
         loop = asyncio.get_running_loop()
@@ -105,7 +105,7 @@ class StreamSource:
             backoff.reset()
             await self._take(link, entries)
 
-    async def _take_over(self, link: Link) -> None:
+    async def _take_over(self, link: RedisConnection) -> None:
         """What this reader, or another one, took and never confirmed."""
         await self._take_own(link)
         place = b"0-0"
@@ -115,14 +115,14 @@ class StreamSource:
             if place == b"0-0":
                 return
 
-    async def _take_own(self, link: Link) -> None:
+    async def _take_own(self, link: RedisConnection) -> None:
         while not self._is_ending:
             entries = await self._group.read_own(link, self._count)
             if not entries:
                 return
             await self._take(link, entries)
 
-    async def _take(self, link: Link, entries: Entries) -> None:
+    async def _take(self, link: RedisConnection, entries: Entries) -> None:
         """Publishes entries and confirms them; what is bad is set aside and confirmed too."""
         if not entries:
             self._intake.is_level()

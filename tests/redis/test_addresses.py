@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.link import Address, Link
 from fastsse.config import Config, ConfigError
+from fastsse.redis.connection import RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
 from tests.redis.cluster import Publishing, node, saw_the_same, subscribers
 from tests.redis.onelog import PATIENCE_S
 from tests.redis.server import RedisServer
@@ -22,8 +22,8 @@ def authority(tmp_path: pathlib.Path) -> Authority:
 async def says(url: str, timeout_s: float = PATIENCE_S) -> str:
     """What came of asking for an echo there."""
     try:
-        link = await Link.open(Address(url, timeout_s))
-    except (AnswerLost, Refusal) as fault:
+        link = await RedisConnection.open(RedisAddress(url, timeout_s))
+    except (AnswerLost, RedisRefusal) as fault:
         return str(fault)
     try:
         return (await link.call(b"ECHO", b"well")).decode()
@@ -98,7 +98,7 @@ async def test_a_user_a_password_a_database_and_a_socket_are_named_by_the_url(
         f"unix://me:a%20b%2F%40@{path}?db=3",
     ):
         Config(store=url)
-        link = await Link.open(Address(url, PATIENCE_S))
+        link = await RedisConnection.open(RedisAddress(url, PATIENCE_S))
         assert await link.call(b"ACL", b"WHOAMI") == b"me"
         assert b" db=3 " in await link.call(b"CLIENT", b"LIST")
         await link.close()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Link
-from fastsse.backbone.redis.tail import find_end
+from fastsse.backbone.redis.follower import find_end
+from fastsse.redis.connection import RedisAddress, RedisConnection
+from fastsse.redis.keys import Keys
 from tests.redis.onelog import Node, node_on
 from tests.redis.server import RedisServer
 
@@ -135,7 +135,7 @@ async def test_a_loss_is_known_after_a_restart_too(redis: RedisServer) -> None:
     """Another node marked the log: what was lost may have been of any topic."""
     async with node_on(redis.url) as node:
         before = await filled(node)
-        link = await Link.open(Address(redis.url, 10.0))
+        link = await RedisConnection.open(RedisAddress(redis.url, 10.0))
         await find_end(link, KEYS, 0, True)
         await link.close()
         await node.until(lambda: bool(node.broken))

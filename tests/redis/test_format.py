@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from fastsse.backbone.redis.records import DamagedRecord, decode_record, encode_event, place_of
+from fastsse.backbone.redis.codec import DamagedRecord, decode_record, encode_event, place_of
 from fastsse.events import Event
 from fastsse.positions import position_ms
 from fastsse.subscriptions import Cursor

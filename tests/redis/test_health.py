@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from fastsse.backbone.redis.faults import Refusal
-from fastsse.backbone.redis.health import REASONS_LOGGED, REMINDERS_EACH_S, Outage
 from fastsse.errors import FastsseError
+from fastsse.redis.errors import RedisRefusal
+from fastsse.redis.health import REASONS_LOGGED, REMINDERS_EACH_S, Outage
 from tests.redis.cluster import node
 
 
@@ -18,7 +18,7 @@ def test_an_outage_is_said_at_once_then_rarely_and_its_end_once(
     outage.is_over()
     for tenths in range(100):
         outage.lasts("refused", tenths / 10)
-    outage.lasts(str(Refusal("LOADING", "")), 10)
+    outage.lasts(str(RedisRefusal("LOADING", "")), 10)
     outage.lasts("refused", 10 + REMINDERS_EACH_S)
     outage.is_over()
     outage.is_over()

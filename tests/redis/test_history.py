@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from fastsse.backbone.redis.faults import AnswerLost
-from fastsse.backbone.redis.link import Address, Link
 from fastsse.positions import format_position
+from fastsse.redis.connection import RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost
 from fastsse.subscriptions import Cursor
 from tests.redis.onelog import data_of, node_on, until
 from tests.redis.proxy import Proxy
@@ -112,7 +112,7 @@ async def test_a_cancelled_command_hands_its_answer_to_nobody(redis: RedisServer
         redis.client.set(f"user:{index}", f"secret of {index}")
     async with Proxy(redis.port) as proxy:
         proxy.delay_s = 0.001
-        link = await Link.open(Address(proxy.url, 5))
+        link = await RedisConnection.open(RedisAddress(proxy.url, 5))
 
         async def ask(index: int) -> bool:
             answer = await link.call(b"GET", f"user:{index}")

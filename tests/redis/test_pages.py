@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from fastsse.backbone.redis import appending, neighbours, open_redis
-from fastsse.backbone.redis import roster as roster_module
-from fastsse.backbone.redis.groups import Batch
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address
-from fastsse.backbone.redis.members import Members
-from fastsse.backbone.redis.neighbours import RedisNeighbours
-from fastsse.backbone.redis.roster import RedisRoster
+from fastsse.backbone.redis import open_redis, writer
+from fastsse.backbone.redis.writer import WriteBatch
+from fastsse.cluster import messaging
+from fastsse.cluster import roster as roster_module
+from fastsse.cluster.membership import Membership
+from fastsse.cluster.messaging import RedisNodeMessaging
+from fastsse.cluster.roster import RedisRoster
 from fastsse.config import Config
 from fastsse.desks import roster as own_roster
 from fastsse.desks.control import Broadcast, MemoryStore
@@ -24,6 +23,8 @@ from fastsse.desks.roster import OwnRoster
 from fastsse.desks.shares import SharesDesk, Use, _packed
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
+from fastsse.redis.connection import RedisAddress
+from fastsse.redis.keys import Keys
 from tests.bus.test_paging import held_bytes
 from tests.redis.onelog import until
 from tests.redis.server import RedisServer
@@ -34,12 +35,12 @@ MIB = 1024 * 1024
 class Store(MemoryStore):
     """A desk's store at a node with neighbours."""
 
-    def __init__(self, nodes: RedisNeighbours) -> None:
+    def __init__(self, nodes: RedisNodeMessaging) -> None:
         super().__init__()
         self._nodes = nodes
 
     @property
-    def neighbours(self) -> RedisNeighbours:
+    def neighbours(self) -> RedisNodeMessaging:
         return self._nodes
 
 
@@ -47,9 +48,9 @@ class Node:
     """What one node tells others, with nothing else of it."""
 
     def __init__(self, url: str) -> None:
-        address, keys = Address(url, 10.0), Keys("pages")
-        self.members = Members(address, keys, 4.0)
-        self.neighbours = RedisNeighbours(address, keys, self.members)
+        address, keys = RedisAddress(url, 10.0), Keys("pages")
+        self.membership = Membership(address, keys, 4.0)
+        self.neighbours = RedisNodeMessaging(address, keys, self.membership)
         self.heard: Counter[tuple[int, str]] = Counter()
         self.desk = SharesDesk(Broadcast(lambda message: None), Store(self.neighbours), _nothing)
 
@@ -79,7 +80,7 @@ def _nothing(events: Any, done: Callable[[bool], None]) -> None:
 @asynccontextmanager
 async def node_at(url: str) -> AsyncIterator[Node]:
     node = Node(url)
-    tasks = [asyncio.create_task(part.run()) for part in (node.members, node.neighbours)]
+    tasks = [asyncio.create_task(part.run()) for part in (node.membership, node.neighbours)]
     try:
         yield node
     finally:
@@ -91,8 +92,8 @@ async def node_at(url: str) -> AsyncIterator[Node]:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues that hold less than what is told as a whole."""
-    monkeypatch.setattr(neighbours, "QUEUE_BYTES", 1 * MIB)
-    monkeypatch.setattr(neighbours, "HIGH_WATER_BYTES", MIB // 4)
+    monkeypatch.setattr(messaging, "QUEUE_BYTES", 1 * MIB)
+    monkeypatch.setattr(messaging, "HIGH_WATER_BYTES", MIB // 4)
 
 
 async def test_a_node_that_comes_later_learns_of_any_number_of_accounts(
@@ -115,7 +116,7 @@ async def test_a_node_that_confirms_nothing_is_told_everything_too(
     redis: RedisServer, narrow: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node of an earlier version knows no confirmation."""
-    monkeypatch.setattr(neighbours, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(messaging, "CONFIRM_S", 0.01)
     async with node_at(redis.url) as one:
         one.use(range(15_000), 1)
         monkeypatch.setattr(one.neighbours, "_confirm", _Once(one.neighbours._confirm))
@@ -140,7 +141,7 @@ async def test_a_node_that_is_gone_holds_up_no_other(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asked for everything, and takes none of it."""
-    monkeypatch.setattr(neighbours, "CONFIRM_S", 60.0)
+    monkeypatch.setattr(messaging, "CONFIRM_S", 60.0)
     async with node_at(redis.url) as one:
         one.use(range(20_000), 1)
         await until(lambda: one.neighbours._is_linked)
@@ -153,13 +154,13 @@ async def test_a_node_that_is_gone_holds_up_no_other(
 @pytest.mark.parametrize("size", [1, 1_000])
 def test_a_batch_counts_what_it_holds(topics: int, size: int) -> None:
     """Topics and an own id too: they are as long as data may be."""
-    batches: list[Batch] = []
+    batches: list[WriteBatch] = []
 
     def fill() -> None:
         for n in range(200):
             names = tuple(f"{n}/{t}/" + "t" * size for t in range(topics))
             event = Event(names, b"x" * size, id=f"{n}" + "i" * min(size, 200))
-            batches.append(Batch([event], lambda outcome: None))
+            batches.append(WriteBatch([event], lambda outcome: None))
 
     held = held_bytes(fill)
     counted = sum(batch.size_bytes for batch in batches)
@@ -213,20 +214,20 @@ async def test_a_roster_of_more_streams_than_its_queue_holds_is_written(
 ) -> None:
     """Those who are there when a node begins are not what may wait too long."""
     monkeypatch.setattr(roster_module, "QUEUE_MAX_BYTES", MIB // 4)
-    address, keys = Address(redis.url, 10.0), Keys("roster")
-    members = Members(address, keys, 4.0)
-    roster = RedisRoster(address, keys, members, lambda events, done: done(range(len(events))))
+    address, keys = RedisAddress(redis.url, 10.0), Keys("roster")
+    membership = Membership(address, keys, 4.0)
+    roster = RedisRoster(address, keys, membership, lambda events, done: done(range(len(events))))
     there = {n: subscriber(n, 100) for n in range(3_000)}
     roster.begin(lambda: _values(there))
-    tasks = [asyncio.create_task(part.run()) for part in (members, roster)]
+    tasks = [asyncio.create_task(part.run()) for part in (membership, roster)]
     try:
         await until(lambda: roster.writes)
         for n in range(3_000, 3_010):
             there[n] = subscriber(n, 100)
             roster.note([(there[n], True)])
-        held = keys.held(members.name)
+        held = keys.held(membership.name)
         await until(lambda: bool(redis.client.hlen(held) == 3_010))
-        assert members.name.endswith(b"0000")
+        assert membership.name.endswith(b"0000")
     finally:
         for task in tasks:
             task.cancel()
@@ -242,7 +243,7 @@ async def test_what_waits_for_its_delivery_is_bounded_in_bytes(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis stores what is sent, but it does not come back down the log."""
-    monkeypatch.setattr(appending, "QUEUE_BYTES", MIB)
+    monkeypatch.setattr(writer, "QUEUE_BYTES", MIB)
     backbone = await open_redis(redis.url, Config(port=0, redis_timeout="60s"))
     may_follow = asyncio.Event()
     follow = backbone._tail.follow

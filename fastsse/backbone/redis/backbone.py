@@ -10,21 +10,21 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretched
-from fastsse.backbone.redis.appending import Appender, Key
-from fastsse.backbone.redis.desks import DeskStore, read_all
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.health import Health, Outage
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.members import Members
-from fastsse.backbone.redis.reading import Reader, wanted_position
-from fastsse.backbone.redis.retention import Retention
-from fastsse.backbone.redis.roster import RedisRoster
-from fastsse.backbone.redis.tail import LogEnd, Tail, find_end
+from fastsse.backbone.redis.follower import LogEnd, RedisFollower, find_end
+from fastsse.backbone.redis.reader import RedisReader, wanted_position
+from fastsse.backbone.redis.retention import RedisRetention
+from fastsse.backbone.redis.writer import Key, RedisWriter
+from fastsse.cluster.membership import Membership
+from fastsse.cluster.roster import RedisRoster
+from fastsse.cluster.store import RedisControlStore, read_all
 from fastsse.config import Config
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
 from fastsse.log import get_logger
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.health import Health, Outage
+from fastsse.redis.keys import Keys
 from fastsse.subscriptions import Cursor
 
 __all__ = ["COUNTS", "RedisBackbone", "open_redis"]
@@ -57,7 +57,7 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
     Waits `redis_start` for a Redis that is away or loading. Raises FastsseError, whose text says
     what is wrong, when it is still away then, refuses us, or is too old.
     """
-    address = Address(url, config.redis_timeout)
+    address = RedisAddress(url, config.redis_timeout)
     keys = Keys(config.redis_stream)
     backoff = Backoff()
     outage = Outage("Waiting for Redis.", "Redis is there.")
@@ -67,7 +67,7 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
         await backoff.wait()
         try:
             end, values = await _open(address, keys)
-        except (AnswerLost, Refusal) as fault:
+        except (AnswerLost, RedisRefusal) as fault:
             if loop.time() >= until_s or getattr(fault, "code", "LOADING") not in _PASSING:
                 raise FastsseError(str(fault)) from None
             outage.lasts(str(fault), loop.time())
@@ -79,8 +79,8 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
 _PASSING: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MAXCLIENTS")
 
 
-async def _open(address: Address, keys: Keys) -> tuple[LogEnd, Mapping[bytes, bytes]]:
-    link = await Link.open(address)
+async def _open(address: RedisAddress, keys: Keys) -> tuple[LogEnd, Mapping[bytes, bytes]]:
+    link = await RedisConnection.open(address)
     try:
         await _look_at(link)
         return await find_end(link, keys, 0), await read_all(link, keys)
@@ -88,11 +88,11 @@ async def _open(address: Address, keys: Keys) -> tuple[LogEnd, Mapping[bytes, by
         await link.close()
 
 
-async def _look_at(link: Link) -> None:
+async def _look_at(link: RedisConnection) -> None:
     """Refuses a Redis that is too old; warns of one that may drop what was promised."""
     try:
         lines = (await link.call(b"INFO")).decode("utf-8", "replace").splitlines()
-    except Refusal as refusal:
+    except RedisRefusal as refusal:
         if refusal.code != "NOPERM":
             raise
         return
@@ -113,24 +113,26 @@ class RedisBackbone:
     def __init__(
         self,
         config: Config,
-        address: Address,
+        address: RedisAddress,
         keys: Keys,
         end: LogEnd,
         values: Mapping[bytes, bytes],
     ) -> None:
-        retention = Retention(config, config.redis_events)
+        retention = RedisRetention(config, config.redis_events)
         self.start: Final = end.position
         self._health = health = Health()
         self._keys = keys
-        self._reader = Reader(address, keys, retention, health)
-        self._appender = Appender(
+        self._reader = RedisReader(address, keys, retention, health)
+        self._appender = RedisWriter(
             address, keys, retention, config.redis_wait, health, self._reopen,
             self._elsewhere, self._reached,
         )  # fmt: skip
-        self._tail = Tail(address, keys, end, health, self._appender.delivered)
-        members = Members(address, keys, config.redis_node_timeout)
-        roster = RedisRoster(address, keys, members, self.append) if config.subscriptions else None
-        self.desks: Final = DeskStore(address, keys, values, members, roster)
+        self._tail = RedisFollower(address, keys, end, health, self._appender.delivered)
+        membership = Membership(address, keys, config.redis_node_timeout)
+        roster = (
+            RedisRoster(address, keys, membership, self.append) if config.subscriptions else None
+        )
+        self.desks: Final = RedisControlStore(address, keys, values, membership, roster)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -205,7 +207,7 @@ class RedisBackbone:
         async def ask() -> None:
             try:
                 answer = await question
-            except (AnswerLost, Refusal) as fault:
+            except (AnswerLost, RedisRefusal) as fault:
                 log.warning("History can't be read.", why=str(fault))
                 answer = Refused("backbone", RETRY_AFTER_S)
             except asyncio.CancelledError:
@@ -219,8 +221,8 @@ class RedisBackbone:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reopen(self, link: Link) -> None:
-        with contextlib.suppress(Refusal):
+    async def _reopen(self, link: RedisConnection) -> None:
+        with contextlib.suppress(RedisRefusal):
             await find_end(link, self._keys, self.head)
 
     async def _reached(self, position: int, wait_s: float) -> bool:

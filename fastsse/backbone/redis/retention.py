@@ -9,7 +9,7 @@ from typing import Final
 
 from fastsse.config import HistoryOptions
 
-__all__ = ["MARK_EXTRA_MS", "Retention"]
+__all__ = ["MARK_EXTRA_MS", "RedisRetention"]
 
 # The last position of a topic is known so much longer than its events: whoever asks for a topic
 # that has been quiet is told a gap only when there was one.
@@ -20,7 +20,7 @@ TOPICS_KEPT: Final = 10_000
 TopicArguments = tuple[bytes, int, int, int]
 
 
-class Retention:
+class RedisRetention:
     """Limits by topic, in the form that the appending script takes.
 
     Arguments:

@@ -8,16 +8,21 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.linked import LinkOnDemand, while_linked
-from fastsse.backbone.redis.members import Members
-from fastsse.backbone.redis.neighbours import RedisNeighbours
-from fastsse.backbone.redis.roster import RedisRoster
+from fastsse.cluster.membership import Membership
+from fastsse.cluster.messaging import RedisNodeMessaging
+from fastsse.cluster.roster import RedisRoster
 from fastsse.log import get_logger
+from fastsse.redis.connection import (
+    Backoff,
+    ConnectionOnDemand,
+    RedisAddress,
+    RedisConnection,
+    while_connected,
+)
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.keys import Keys
 
-__all__ = ["DeskStore", "RedisVault", "read_all"]
+__all__ = ["RedisControlStore", "RedisOneTimeStore", "read_all"]
 
 log = get_logger("redis")
 BLOCK_MS: Final = 1_000
@@ -25,19 +30,19 @@ CHANGES_KEPT: Final = 10_000
 CHANGES_READ: Final = 1_000
 
 
-async def read_all(link: Link, keys: Keys) -> Mapping[bytes, bytes]:
+async def read_all(link: RedisConnection, keys: Keys) -> Mapping[bytes, bytes]:
     """All that desks keep."""
     flat: Sequence[bytes] = await link.call(b"HGETALL", keys.desk)
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-class DeskStore:
+class RedisControlStore:
     """A node's copy. Loop thread only; see fastsse.desks.control.Store.
 
     Arguments:
         address, keys: where it lies.
         values: what was there when the log was opened.
-        members: this node among all.
+        membership: this node among all.
         roster: who is at all nodes; None where nobody may ask.
 
     Attributes:
@@ -46,10 +51,10 @@ class DeskStore:
 
     def __init__(
         self,
-        address: Address,
+        address: RedisAddress,
         keys: Keys,
         values: Mapping[bytes, bytes],
-        members: Members,
+        membership: Membership,
         roster: RedisRoster | None,
     ) -> None:
         self._address = address
@@ -58,11 +63,11 @@ class DeskStore:
         self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
         self._unwritten: dict[str, bytes | None] = {}
         self._to_write = asyncio.Event()
-        self.vault: Final = RedisVault(address, keys)
-        self.neighbours: Final = RedisNeighbours(address, keys, members)
+        self.vault: Final = RedisOneTimeStore(address, keys)
+        self.neighbours: Final = RedisNodeMessaging(address, keys, membership)
         self.roster: Final = roster
-        self._members = members
-        self._parts = (members, self.neighbours, *(() if roster is None else (roster,)))
+        self._membership = membership
+        self._parts = (membership, self.neighbours, *(() if roster is None else (roster,)))
 
     def get(self, key: str) -> bytes | None:
         """The value, or None. O(1)."""
@@ -90,8 +95,8 @@ class DeskStore:
     async def run(self) -> None:
         """Writes and follows until it is cancelled."""
         await asyncio.gather(
-            while_linked(self._address, "writing what desks keep", self._write),
-            while_linked(self._address, "following what desks keep", self._follow),
+            while_connected(self._address, "writing what desks keep", self._write),
+            while_connected(self._address, "following what desks keep", self._follow),
             *(part.run() for part in self._parts),
         )
 
@@ -100,9 +105,9 @@ class DeskStore:
         await self.vault.close()
         if self.roster is not None:
             await self.roster.close()
-        await self._members.leave()
+        await self._membership.leave()
 
-    async def _write(self, link: Link, backoff: Backoff) -> None:
+    async def _write(self, link: RedisConnection, backoff: Backoff) -> None:
         """What was not confirmed is written again: the same values to the same keys."""
         while True:
             await self._to_write.wait()
@@ -127,7 +132,7 @@ class DeskStore:
             (b"XADD", self._keys.changes, *trim, b"k", key, b"v", value),
         ]
 
-    async def _follow(self, link: Link, backoff: Backoff) -> None:
+    async def _follow(self, link: RedisConnection, backoff: Backoff) -> None:
         newest = await link.call(b"XREVRANGE", self._keys.changes, b"+", b"-", b"COUNT", 1)
         place: bytes = newest[0][0] if newest else b"0-0"
         kept = await read_all(link, self._keys)
@@ -150,7 +155,7 @@ class DeskStore:
                 if len(fields) == 4:
                     self._learn(fields[1], fields[3])
 
-    async def _look_for_all(self, link: Link) -> None:
+    async def _look_for_all(self, link: RedisConnection) -> None:
         """While nothing changes: a hash that Redis evicted, or that was deleted, is written again,
         so that a node that starts later knows what was revoked."""
         if self._values and not await link.call(b"EXISTS", self._keys.desk):
@@ -168,13 +173,13 @@ class DeskStore:
                 changed(key, value)
 
 
-class RedisVault:
+class RedisOneTimeStore:
     """A `Vault` in Redis: a key for each value, with its own end. Loop thread only. What Redis
     can't be asked for is as if it were not there."""
 
-    def __init__(self, address: Address, keys: Keys) -> None:
+    def __init__(self, address: RedisAddress, keys: Keys) -> None:
         self._prefix = keys.prefix + b"vault:"
-        self._link = LinkOnDemand(address)
+        self._link = ConnectionOnDemand(address)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
@@ -205,7 +210,7 @@ class RedisVault:
             answer = None
             try:
                 answer = await (await self._link.get()).call(*command)
-            except (AnswerLost, Refusal) as fault:
+            except (AnswerLost, RedisRefusal) as fault:
                 log.warning("A ticket can't be kept or opened.", why=str(fault))
             finally:
                 done(answer)

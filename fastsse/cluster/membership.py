@@ -8,22 +8,23 @@ If it was only paused or cut off it takes the next name, and comes again with al
 import asyncio
 import contextlib
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.linked import while_linked
-from fastsse.backbone.redis.records import FORMAT
-from fastsse.backbone.redis.scripts import Script
+from fastsse.backbone.redis.codec import FORMAT
 from fastsse.desks.reach import NODE_BYTES
 from fastsse.log import get_logger
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.keys import Keys
+from fastsse.redis.scripts import Script
 
-__all__ = ["NAME_BYTES", "Members", "base_of"]
+__all__ = ["NAME_BYTES", "Membership", "base_of"]
 
 log = get_logger("redis")
-BEAT: Final = Script("beat")
+_HERE: Final = pathlib.Path(__file__).parent
+BEAT: Final = Script("beat", folder=_HERE)
 NAME_BYTES: Final = NODE_BYTES + 4
 BEATS_A_LIFE: Final = 8
 TASK_S: Final = 10.0
@@ -35,7 +36,7 @@ def base_of(name: bytes) -> bytes:
     return name[:NODE_BYTES]
 
 
-class Members:
+class Membership:
     """This node among all. Loop thread only.
 
     Arguments:
@@ -55,7 +56,9 @@ class Members:
         on_named: called when it has another name.
     """
 
-    def __init__(self, address: Address, keys: Keys, life_s: float, task_s: float = TASK_S) -> None:
+    def __init__(
+        self, address: RedisAddress, keys: Keys, life_s: float, task_s: float = TASK_S
+    ) -> None:
         self.base: Final = os.urandom(NODE_BYTES // 2).hex().encode()
         self.name = b""
         self.alive: frozenset[bytes] = frozenset()
@@ -88,22 +91,22 @@ class Members:
 
     async def run(self) -> None:
         """Beats until it is cancelled."""
-        await while_linked(self._address, "telling that this node is alive", self._beat_on)
+        await while_connected(self._address, "telling that this node is alive", self._beat_on)
 
     async def leave(self) -> None:
         """Says that this node ends, so that others take it out at once. Bounded in time."""
         name, self.name = self.name, b""
         if not name:
             return
-        with contextlib.suppress(AnswerLost, Refusal, TimeoutError):
+        with contextlib.suppress(AnswerLost, RedisRefusal, TimeoutError):
             async with asyncio.timeout(LEAVE_S):
-                link = await Link.open(self._address)
+                link = await RedisConnection.open(self._address)
                 try:
                     await self._beat(link, name, b"", 0)
                 finally:
                     await link.close()
 
-    async def _beat_on(self, link: Link, backoff: Backoff) -> None:
+    async def _beat_on(self, link: RedisConnection, backoff: Backoff) -> None:
         while True:
             name = self.name or b"%b%04x" % (self.base, self._count)
             task_ms = 0 if self.on_task is None else self.task_ms
@@ -144,7 +147,7 @@ class Members:
         self.format = written
 
     async def _beat(
-        self, link: Link, name: bytes, kind: bytes, task_ms: int
+        self, link: RedisConnection, name: bytes, kind: bytes, task_ms: int
     ) -> tuple[bytes, bytes, list[bytes], int]:
         keys = self._keys
         names = [keys.nodes, keys.dead, keys.heard]

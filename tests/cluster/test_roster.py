@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 
 from fastsse.backbone import Done
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address
-from fastsse.backbone.redis.members import Members
-from fastsse.backbone.redis.roster import RedisRoster
+from fastsse.cluster.membership import Membership
+from fastsse.cluster.roster import RedisRoster
 from fastsse.desks.nodes import Subscriber
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
+from fastsse.redis.connection import RedisAddress
+from fastsse.redis.keys import Keys
 from tests.redis.onelog import until
 from tests.redis.server import RedisServer
 
@@ -32,14 +32,14 @@ class Node:
     """
 
     def __init__(self, redis: RedisServer, life_s: float) -> None:
-        address = Address(redis.url, 5)
+        address = RedisAddress(redis.url, 5)
         self.there: dict[str, Subscriber] = {}
         self.told: dict[str, list[bool]] = {}
         self.publishes = True
         self.refuses = 0
         self.tried = 0
-        self.members = Members(address, KEYS, life_s, task_s=0.5)
-        self.roster = RedisRoster(address, KEYS, self.members, self._append)
+        self.membership = Membership(address, KEYS, life_s, task_s=0.5)
+        self.roster = RedisRoster(address, KEYS, self.membership, self._append)
         self.roster.begin(lambda: self.there.values())
 
     @classmethod
@@ -47,7 +47,7 @@ class Node:
     async def on(cls, redis: RedisServer, life_s: float = 4) -> AsyncIterator["Node"]:
         """One that ends as if it was killed: it leaves nothing undone and tells nobody."""
         node = cls(redis, life_s)
-        tasks = [asyncio.create_task(part.run()) for part in (node.members, node.roster)]
+        tasks = [asyncio.create_task(part.run()) for part in (node.membership, node.roster)]
         try:
             yield node
         finally:
@@ -58,7 +58,7 @@ class Node:
 
     async def is_named(self) -> None:
         """Waits until it is a member, and writes down who comes."""
-        await self.members.wait_for_name()
+        await self.membership.wait_for_name()
         await until(lambda: self.roster.writes)
 
     def come(self, *names: str, topics: int = 1) -> None:
@@ -116,7 +116,7 @@ async def test_whoever_takes_out_a_dead_node_may_be_killed_itself(redis: RedisSe
         await until(lambda: not kept(redis))
         assert survivor.told == {name: [False] for name in NAMES}
         assert await survivor.find() == [0, []]
-    assert set(redis.client.hkeys(KEYS.counts)) <= {survivor.members.name}
+    assert set(redis.client.hkeys(KEYS.counts)) <= {survivor.membership.name}
 
 
 async def test_a_killed_node_whose_ends_were_not_told_has_them_told(redis: RedisServer) -> None:
@@ -140,11 +140,11 @@ async def test_whom_another_member_has_by_then_has_not_ended(redis: RedisServer)
             await until(lambda: len(dead.told) == 3)
             await successor.is_named()
             successor.come(*NAMES[:2])
-            held = KEYS.held(successor.members.name)
+            held = KEYS.held(successor.membership.name)
             await until(lambda: redis.client.hlen(held) == 2)
             # Twice, for a moment, and listed once.
             assert (await successor.find())[0] == 3
-        await until(lambda: not redis.client.exists(KEYS.dead, KEYS.held(dead.members.name)))
+        await until(lambda: not redis.client.exists(KEYS.dead, KEYS.held(dead.membership.name)))
         assert successor.told == {NAMES[2]: [False]}
         assert sorted(name for _, name, _ in (await successor.find())[1]) == NAMES[:2]
 
@@ -185,7 +185,7 @@ async def test_what_others_wrote_into_it_is_left_out(redis: RedisServer) -> None
     async with Node.on(redis, life_s=0.5) as dead:
         dead.come(*NAMES[:2])
         await until(lambda: len(dead.told) == 2)
-        held = KEYS.held(dead.members.name)
+        held = KEYS.held(dead.membership.name)
         for name, value in {
             "a": b"",
             "b": b"+",

@@ -21,15 +21,14 @@ from typing import Any, Final, NamedTuple
 
 from redis import exceptions
 
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.linked import while_linked
-from fastsse.backbone.redis.members import Members
+from fastsse.cluster.membership import Membership
 from fastsse.desks.reach import NODE_BYTES
 from fastsse.log import get_logger
 from fastsse.paging import Pager
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.keys import Keys
 
-__all__ = ["RedisNeighbours"]
+__all__ = ["RedisNodeMessaging"]
 
 log = get_logger("redis")
 # What waits to be sent; above it all is dropped, and nodes ask for everything.
@@ -56,7 +55,7 @@ _PART: Final = b"p"
 _CONFIRMED: Final = b"c"
 
 
-class _Listener(NamedTuple):
+class _Subscription(NamedTuple):
     heard: Callable[[bytes, bytes], None]
     gone: Callable[[bytes], None] | None
     whole: Callable[[], Iterable[bytes]] | None
@@ -70,21 +69,21 @@ class _Page(NamedTuple):
     message: bytes = b""
 
 
-class RedisNeighbours:
+class RedisNodeMessaging:
     """The `Neighbours` of a node. Loop thread only.
 
     Arguments:
         address, keys: where they meet.
-        members: knows who is there.
+        membership: knows who is there.
     """
 
-    def __init__(self, address: Address, keys: Keys, members: Members) -> None:
+    def __init__(self, address: RedisAddress, keys: Keys, membership: Membership) -> None:
         self._address = address
         self._keys = keys
-        self._own = members.base
-        self._members = members
-        members.on_beat.append(self._look)
-        self._listeners: dict[str, _Listener] = {}
+        self._own = membership.base
+        self._membership = membership
+        membership.on_beat.append(self._look)
+        self._listeners: dict[str, _Subscription] = {}
         self._queue: deque[tuple[bytes, bytes]] = deque()
         self._queued_bytes = 0
         self._queued = asyncio.Event()
@@ -111,7 +110,7 @@ class RedisNeighbours:
         whole: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
         """As Neighbours."""
-        self._listeners[subject] = _Listener(heard, gone, whole)
+        self._listeners[subject] = _Subscription(heard, gone, whole)
 
     def tell(self, subject: str, message: bytes) -> None:
         """As Neighbours."""
@@ -131,7 +130,7 @@ class RedisNeighbours:
 
     async def run(self) -> None:
         """Speaks and hears until it is cancelled."""
-        speaking = while_linked(self._address, "speaking to other nodes", self._speak)
+        speaking = while_connected(self._address, "speaking to other nodes", self._speak)
         await asyncio.gather(speaking, self._hear_on())
 
     # -- speaking -------------------------------------------------------------------------------
@@ -162,7 +161,7 @@ class RedisNeighbours:
     def _channel(self, node: bytes = b"all") -> bytes:
         return self._keys.channel(self._address.database, node)
 
-    async def _speak(self, link: Link, backoff: Backoff) -> None:
+    async def _speak(self, link: RedisConnection, backoff: Backoff) -> None:
         try:
             self._is_linked = True
             while True:
@@ -353,7 +352,7 @@ class RedisNeighbours:
         self._send(self._channel(node), _ASKS)
 
     def _ask_unknown(self) -> None:
-        for node in self._members.alive - self._known.keys() - {self._own}:
+        for node in self._membership.alive - self._known.keys() - {self._own}:
             self._ask(node)
 
     def _look(self) -> None:
@@ -362,7 +361,7 @@ class RedisNeighbours:
         self._send(self._channel(), _STANDS)
         if self._is_heard:
             self._ask_unknown()
-        missing = {*self._heard_of, *self._askers, self._asker} - self._members.alive
+        missing = {*self._heard_of, *self._askers, self._asker} - self._membership.alive
         for node in missing & self._missing:
             self._stop_telling(node)
             self._known.pop(node, None)

@@ -7,6 +7,7 @@ not, and what a killed node did not get to is done by another one.
 """
 
 import asyncio
+import pathlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -15,24 +16,24 @@ from typing import Final
 import orjson
 
 from fastsse.backbone import Done
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.linked import while_linked
-from fastsse.backbone.redis.lists import Lists
-from fastsse.backbone.redis.members import Members
-from fastsse.backbone.redis.scripts import Script
+from fastsse.cluster.membership import Membership
+from fastsse.cluster.roster_queries import RosterQueries
 from fastsse.desks.nodes import Answer, Change, Subscriber
 from fastsse.desks.roster import events_of
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.log import get_logger
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.keys import Keys
+from fastsse.redis.scripts import Script
 
 __all__ = ["RedisRoster"]
 
 log = get_logger("redis")
-THERE: Final = Script("there")
-REAP: Final = Script("reap")
+_HERE: Final = pathlib.Path(__file__).parent
+THERE: Final = Script("there", folder=_HERE)
+REAP: Final = Script("reap", folder=_HERE)
 # Selectors in one batch, about: 3 us of Redis each.
 BATCH: Final = 500
 # Changes that may wait to be written; above it this node begins again, with all that is there then.
@@ -53,14 +54,16 @@ class RedisRoster:
 
     Arguments:
         address, keys: where it lies.
-        members: knows under which name this node writes.
+        membership: knows under which name this node writes.
         append: publishes to the log.
     """
 
-    def __init__(self, address: Address, keys: Keys, members: Members, append: Append) -> None:
+    def __init__(
+        self, address: RedisAddress, keys: Keys, membership: Membership, append: Append
+    ) -> None:
         self._address = address
         self._keys = keys
-        self._members = members
+        self._membership = membership
         self._append = append
         self._present: Callable[[], Iterable[Subscriber]] = tuple
         self._name = b""  # Under which what waits is to be written; without one nothing waits.
@@ -70,9 +73,9 @@ class RedisRoster:
         self._queued = asyncio.Event()
         self._ended: list[Subscriber] = []  # Those whose end was published.
         self._task: asyncio.Queue[bytes] = asyncio.Queue(1)
-        self._lists = Lists(address, keys)
-        members.on_task = self._take_task
-        members.on_named = self._queued.set
+        self._lists = RosterQueries(address, keys)
+        membership.on_task = self._take_task
+        membership.on_named = self._queued.set
 
     def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
         """As Roster."""
@@ -88,7 +91,7 @@ class RedisRoster:
             self._queue_bytes += cost_bytes
         if self._queue_bytes > QUEUE_MAX_BYTES:
             log.warning("Too much waits to be written; this node begins again.")
-            self._members.rename(self._name)
+            self._membership.rename(self._name)
             self._begin_as(b"")
         self._queued.set()
 
@@ -103,7 +106,7 @@ class RedisRoster:
 
     async def run(self) -> None:
         """Writes, and takes out dead nodes, until it is cancelled."""
-        writing = while_linked(self._address, "writing down who is there", self._write)
+        writing = while_connected(self._address, "writing down who is there", self._write)
         await asyncio.gather(writing, self._reap_all())
 
     async def close(self) -> None:
@@ -112,9 +115,9 @@ class RedisRoster:
 
     # -- who came and went here -----------------------------------------------------------------
 
-    async def _write(self, link: Link, backoff: Backoff) -> None:
+    async def _write(self, link: RedisConnection, backoff: Backoff) -> None:
         while True:
-            name = await self._members.wait_for_name()
+            name = await self._membership.wait_for_name()
             if name != self._name:
                 self._begin_as(name)
             try:
@@ -126,7 +129,7 @@ class RedisRoster:
                         backoff.reset()
                     self._check(name)
             except _Renamed:
-                self._members.rename(name)
+                self._membership.rename(name)
             finally:
                 self._queued.set()
 
@@ -140,7 +143,7 @@ class RedisRoster:
         if name:
             self._here.extend((one, True) for one in self._present())
 
-    async def _write_some(self, name: bytes, link: Link) -> None:
+    async def _write_some(self, name: bytes, link: RedisConnection) -> None:
         """A batch. It stays in the queue until all was done; all may be done twice."""
         keys, forgotten, batch = self._keys, list(self._ended), self._batch()
         words: list[_Word] = []
@@ -173,7 +176,7 @@ class RedisRoster:
         return batch
 
     def _check(self, name: bytes) -> None:
-        if name != self._members.name or name != self._name:
+        if name != self._membership.name or name != self._name:
             raise _Renamed
 
     async def _publish(self, events: Sequence[Event], name: bytes | None = None) -> None:
@@ -200,7 +203,7 @@ class RedisRoster:
     # -- who was at a dead node -----------------------------------------------------------------
 
     def _take_task(self, name: bytes) -> None:
-        self._members.on_task = None
+        self._membership.on_task = None
         self._task.put_nowait(name)
 
     async def _reap_all(self) -> None:
@@ -208,22 +211,22 @@ class RedisRoster:
         while True:
             name = await self._task.get()
             try:
-                link = await Link.open(self._address)
+                link = await RedisConnection.open(self._address)
                 try:
                     await self._reap(name, link)
                 finally:
                     await link.close()
-            except (AnswerLost, Refusal) as fault:
+            except (AnswerLost, RedisRefusal) as fault:
                 log.warning("A dead node is not taken out yet.", node=name.decode(), why=str(fault))
             except Exception:
                 log.exception("Taking out a dead node failed.", node=name.decode())
             finally:
-                self._members.on_task = self._take_task
+                self._membership.on_task = self._take_task
 
-    async def _reap(self, name: bytes, link: Link) -> None:
+    async def _reap(self, name: bytes, link: RedisConnection) -> None:
         """Publishes the ends of some, then forgets these: one that is killed in between is followed
         by one that publishes them again."""
-        keys, task_ms, count = self._keys, self._members.task_ms, 0
+        keys, task_ms, count = self._keys, self._membership.task_ms, 0
         names = [keys.dead, keys.held(name), keys.counts]
         cursor: bytes = b"0"
         ended: list[bytes] = []

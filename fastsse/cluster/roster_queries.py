@@ -6,17 +6,16 @@ from typing import Any, Final
 
 import orjson
 
-from fastsse.backbone.redis.faults import AnswerLost, Refusal
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Link
-from fastsse.backbone.redis.linked import LinkOnDemand
-from fastsse.backbone.redis.members import NAME_BYTES
+from fastsse.cluster.membership import NAME_BYTES
 from fastsse.desks.nodes import Answer
 from fastsse.desks.roster import ANSWER_BYTES
 from fastsse.errors import FastsseError, Refused
 from fastsse.log import get_logger
+from fastsse.redis.connection import ConnectionOnDemand, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.keys import Keys
 
-__all__ = ["Lists"]
+__all__ = ["RosterQueries"]
 
 log = get_logger("redis")
 PAGE: Final = 1_000
@@ -49,16 +48,16 @@ class _Listed:
         return b"[%d,[%b]]" % (count, b",".join(self.texts))
 
 
-class Lists:
+class RosterQueries:
     """Answers who is there. Loop thread only. A few questions at a time are under way.
 
     Arguments:
         address, keys: where the roster lies.
     """
 
-    def __init__(self, address: Address, keys: Keys) -> None:
+    def __init__(self, address: RedisAddress, keys: Keys) -> None:
         self._keys = keys
-        self._link = LinkOnDemand(address)
+        self._link = ConnectionOnDemand(address)
         self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -87,19 +86,19 @@ class Lists:
                     outcome = await self._of_topic(link, topic.encode(), most)
                 else:
                     outcome = await self._one(link, topic.encode(), name.encode())
-        except (AnswerLost, Refusal, ValueError) as fault:
+        except (AnswerLost, RedisRefusal, ValueError) as fault:
             log.warning("Who is there can't be told.", why=str(fault))
         finally:
             answer(outcome)
 
-    async def _one(self, link: Link, topic: bytes, name: bytes) -> bytes:
+    async def _one(self, link: RedisConnection, topic: bytes, name: bytes) -> bytes:
         listed = _Listed(1)
         value = await link.call(b"HGET", self._keys.there(topic), name)
         if value is not None:
             listed.add(topic, name, value[NAME_BYTES:])
         return listed.answer(len(listed.texts))
 
-    async def _of_topic(self, link: Link, topic: bytes, most: int) -> bytes:
+    async def _of_topic(self, link: RedisConnection, topic: bytes, most: int) -> bytes:
         key = self._keys.there(topic)
         listed = _Listed(most)
         count = await link.call(b"HLEN", key)
@@ -110,7 +109,7 @@ class Lists:
                 return listed.answer(max(count, len(listed.texts) + 1))
         return listed.answer(len(listed.texts))
 
-    async def _all(self, link: Link, most: int) -> bytes:
+    async def _all(self, link: RedisConnection, most: int) -> bytes:
         keys, listed = self._keys, _Listed(most)
         counts, alive, dead = await link.calls(
             [
@@ -136,7 +135,7 @@ class Lists:
         return listed.answer(len(listed.texts))
 
 
-async def _walk(link: Link, key: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+async def _walk(link: RedisConnection, key: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
     """The fields of a hash, each once; those that come or go meanwhile perhaps."""
     cursor: bytes = b"0"
     seen: set[bytes] = set()

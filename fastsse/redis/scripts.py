@@ -4,9 +4,7 @@ import hashlib
 import pathlib
 from typing import Final
 
-__all__ = ["APPEND", "NEWEST", "OPEN", "PAGE", "Script"]
-
-_HERE: Final = pathlib.Path(__file__).parent
+__all__ = ["Script"]
 
 
 class Script:
@@ -14,20 +12,14 @@ class Script:
 
     Arguments:
         name: of the file, without `.lua`.
-        needs: the names of those in this folder whose functions it calls.
-        folder: where it lies.
+        needs: the names of those whose functions it calls.
+        folder: where they lie.
     """
 
     __slots__ = ("digest", "text")
 
-    def __init__(self, name: str, *needs: str, folder: pathlib.Path = _HERE) -> None:
-        paths = [_HERE / f"{needed}.lua" for needed in needs] + [folder / f"{name}.lua"]
+    def __init__(self, name: str, *needs: str, folder: pathlib.Path) -> None:
+        paths = [folder / f"{part}.lua" for part in (*needs, name)]
         self.text: Final = b"".join(path.read_bytes() for path in paths)
         # Not for secrecy: it is how EVALSHA names a script.
         self.digest: Final = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
-
-
-APPEND: Final = Script("append", "ids", "seen")
-OPEN: Final = Script("open", "ids")
-PAGE: Final = Script("page", "ids", "seen")
-NEWEST: Final = Script("newest", "ids")

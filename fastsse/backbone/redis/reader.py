@@ -17,26 +17,20 @@ from itertools import count
 from typing import Any, Final
 
 from fastsse.backbone import Stretch
-from fastsse.backbone.redis.health import Health, SkipLog
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Link
-from fastsse.backbone.redis.records import (
-    DamagedRecord,
-    decode_record,
-    id_at,
-    parse_entry,
-    place_of,
-)
-from fastsse.backbone.redis.retention import Retention
-from fastsse.backbone.redis.scripts import NEWEST, PAGE
+from fastsse.backbone.redis.codec import DamagedRecord, decode_record, id_at, parse_entry, place_of
+from fastsse.backbone.redis.log_scripts import NEWEST, PAGE
+from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.entries import encode_entries
 from fastsse.events import Event, as_header_value
 from fastsse.evicted import Evicted, Step, steps_of
 from fastsse.positions import parse_id, position_at
+from fastsse.redis.connection import RedisAddress, RedisConnection
+from fastsse.redis.health import Health, SkipLog
+from fastsse.redis.keys import Keys
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import Cursor
 
-__all__ = ["Reader"]
+__all__ = ["RedisReader"]
 
 # Topics that one script looks at: Redis does nothing else meanwhile.
 TOPICS_AT_ONCE: Final = 200
@@ -77,7 +71,7 @@ class _Observed:
         return step
 
 
-class Reader:
+class RedisReader:
     """Reads the log on a connection of its own, opened when it is first needed.
 
     Arguments:
@@ -86,14 +80,16 @@ class Reader:
         health: counts what is skipped.
     """
 
-    def __init__(self, address: Address, keys: Keys, retention: Retention, health: Health) -> None:
+    def __init__(
+        self, address: RedisAddress, keys: Keys, retention: RedisRetention, health: Health
+    ) -> None:
         self._address = address
         self._keys = keys
         self._retention = retention
         self._health = health
         self._skips = SkipLog()
         self._observed = _Observed()
-        self._link: Link | None = None
+        self._link: RedisConnection | None = None
         self._opening = asyncio.Lock()
 
     async def read(
@@ -142,18 +138,23 @@ class Reader:
         if link is not None:
             await link.close()
 
-    async def _usable_link(self) -> Link:
+    async def _usable_link(self) -> RedisConnection:
         async with self._opening:
             if self._link is not None and not self._link.is_open:
                 await self.close()
             if self._link is None:
-                self._link = await Link.open(self._address)
+                self._link = await RedisConnection.open(self._address)
             return self._link
 
     # ---- topics ---------------------------------------------------------------------------------
 
     async def _read_topics(
-        self, link: Link, topics: Sequence[str], after: int, through: int, limit_bytes: int
+        self,
+        link: RedisConnection,
+        topics: Sequence[str],
+        after: int,
+        through: int,
+        limit_bytes: int,
     ) -> Stretch:
         budget_bytes = max(BUDGET_LEAST_BYTES, 2 * limit_bytes // len(topics))
         found: Found = {}
@@ -241,7 +242,7 @@ class Reader:
         return True
 
     async def _newest(
-        self, link: Link, topics: Sequence[str], through: int, most: int
+        self, link: RedisConnection, topics: Sequence[str], through: int, most: int
     ) -> list[int]:
         found: set[int] = set()
         for first in range(0, len(topics), TOPICS_AT_ONCE):
@@ -257,7 +258,12 @@ class Reader:
     # ---- everything -----------------------------------------------------------------------------
 
     async def _scan(
-        self, link: Link, selectors: Sequence[str], after: int, through: int, limit_bytes: int
+        self,
+        link: RedisConnection,
+        selectors: Sequence[str],
+        after: int,
+        through: int,
+        limit_bytes: int,
     ) -> Stretch:
         begins, gone_through = await self._trimmed(link)
         for left in reversed(range(SCANS_MAX)):
@@ -271,7 +277,7 @@ class Reader:
         evicted = Evicted(clock, (step,) if gone_through > after else (), begins)
         return self._stretch(*page, evicted, limit_bytes)
 
-    async def _trimmed(self, link: Link) -> tuple[int, int]:
+    async def _trimmed(self, link: RedisConnection) -> tuple[int, int]:
         """Where the common stream begins, and through where it was trimmed."""
         floor, lost, oldest = await link.calls(
             [
@@ -284,7 +290,12 @@ class Reader:
         return begins, max(_gone_through(begins, oldest), place_of(lost or b"0-0"))
 
     async def _scanned(
-        self, link: Link, selectors: Sequence[str], after: int, through: int, limit_bytes: int
+        self,
+        link: RedisConnection,
+        selectors: Sequence[str],
+        after: int,
+        through: int,
+        limit_bytes: int,
     ) -> tuple[Found, int, bool]:
         """The records that match, up to where they are all, and whether that is the end."""
         found: Found = {}
@@ -307,7 +318,7 @@ class Reader:
         raise AssertionError
 
     async def _scan_newest(
-        self, link: Link, selectors: Sequence[str], through: int, most: int
+        self, link: RedisConnection, selectors: Sequence[str], through: int, most: int
     ) -> list[int]:
         newest: list[int] = []
         place = id_at(through)

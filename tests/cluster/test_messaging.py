@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.redis import cluster, watching
+from tests.cluster import watching
+from tests.cluster.watching import SECRET, has_room, id_of, is_full, says, stream, until
+from tests.redis import cluster
 from tests.redis.proxy import Proxy
 from tests.redis.server import RedisServer
-from tests.redis.watching import SECRET, has_room, id_of, is_full, says, stream, until
 
 
 @pytest.fixture

@@ -1,16 +1,11 @@
-"""Links: connections to Redis that each have one owner and never see a pool.
-
-Answers come in the order of commands, so a link keeps a queue of those who wait. Whoever stops
-waiting leaves the queue as it is: the answer is still taken from the wire, and dropped. So no
-answer can ever reach another, and a link that breaks in the middle of one is not used again.
-"""
+"""Connections to Redis: each has one owner; kept open for a task, or opened on demand."""
 
 import asyncio
 import contextlib
 import os
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from hiredis import pack_command
@@ -19,25 +14,26 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from fastsse.backbone.redis.faults import (
+from fastsse.log import get_logger
+from fastsse.redis.errors import (
     ANSWERS,
     AnswerLost,
-    Distrust,
-    Refusal,
-    Silence,
-    fault_of_opening,
+    AnswerTimeout,
+    RedisRefusal,
+    TlsMismatch,
+    error_of_opening,
     first_line,
     refusal_of,
 )
-from fastsse.backbone.redis.scripts import Script
+from fastsse.redis.scripts import Script
 
-__all__ = ["Address", "Backoff", "Link"]
+__all__ = ["Backoff", "ConnectionOnDemand", "RedisAddress", "RedisConnection", "while_connected"]
 
 # What a URL's query can name for TLS.
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
-class Address:
+class RedisAddress:
     """Where a Redis is and how to log in there.
 
     Arguments:
@@ -70,17 +66,17 @@ class Address:
         """A connection that is not open yet."""
         return self._kind(**self._options)
 
-    def silence(self) -> Silence:
+    def silence(self) -> AnswerTimeout:
         """What it means that the other side does not answer a greeting."""
-        return Silence("; it may speak no TLS" if self._is_tls else "")
+        return AnswerTimeout("; it may speak no TLS" if self._is_tls else "")
 
-    def fault_of(self, error: Exception) -> Refusal | AnswerLost:
+    def fault_of(self, error: Exception) -> RedisRefusal | AnswerLost:
         """What it means that no connection could be opened."""
         for name in _FILES:
             path = self._options.get(name)
             if path is not None and not os.access(path, os.R_OK):
-                return Distrust(f"{name} {path} can't be read")
-        return fault_of_opening(error)
+                return TlsMismatch(f"{name} {path} can't be read")
+        return error_of_opening(error)
 
     @property
     def _is_tls(self) -> bool:
@@ -114,11 +110,11 @@ Heard = Callable[[bytes, bytes, bytes], None]
 """Told of what was published: the pattern that matched, the channel, the payload."""
 
 
-class Link:
+class RedisConnection:
     """One connection. Made open, used by one owner, closed for good by the first thing wrong."""
 
     def __init__(
-        self, address: Address, connection: AbstractConnection, heard: Heard | None = None
+        self, address: RedisAddress, connection: AbstractConnection, heard: Heard | None = None
     ) -> None:
         self._timeout_s = address.timeout_s
         self._connection = connection
@@ -128,8 +124,8 @@ class Link:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, address: Address, heard: Heard | None = None) -> "Link":
-        """Connects and logs in. Raises AnswerLost or Refusal.
+    async def open(cls, address: RedisAddress, heard: Heard | None = None) -> "RedisConnection":
+        """Connects and logs in. Raises AnswerLost or RedisRefusal.
 
         `heard` is called with the messages of patterns that are subscribed to on this link.
         """
@@ -154,7 +150,8 @@ class Link:
         return self._fault is None
 
     async def call(self, *command: bytes | str | int, wait_s: float | None = None) -> Any:
-        """One command's answer. Raises Refusal, or AnswerLost when it may have been carried out.
+        """One command's answer. Raises RedisRefusal, or AnswerLost when it may have been carried
+        out.
 
         `wait_s` is what the command itself waits in Redis, beside the time for an answer.
         """
@@ -166,7 +163,7 @@ class Link:
         """Several commands' answers, sent together. Raises as `call` for the first that fails."""
         answers = await self._send(commands, (wait_s or 0) + self._timeout_s)
         for answer in answers:
-            if isinstance(answer, Refusal):
+            if isinstance(answer, RedisRefusal):
                 raise answer
         return answers
 
@@ -175,7 +172,7 @@ class Link:
         tail = (len(keys), *keys, *arguments)
         try:
             return await self.call(b"EVALSHA", script.digest, *tail)
-        except Refusal as refusal:
+        except RedisRefusal as refusal:
             if refusal.code != "NOSCRIPT":
                 raise
             return await self.call(b"EVAL", script.text, *tail)
@@ -213,7 +210,7 @@ class Link:
                 await self._connection.send_packed_command(packed, check_health=False)
                 return [await answer for answer in answers]
         except TimeoutError:
-            self._end(Silence())
+            self._end(AnswerTimeout())
         except AnswerLost as lost:
             self._end(lost)
         except (exceptions.RedisError, OSError) as error:
@@ -267,3 +264,65 @@ def _is_message(answer: Any) -> bool:
 async def _shut(connection: AbstractConnection) -> None:
     with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError):
         await connection.disconnect(nowait=True)
+
+
+log = get_logger("redis")
+# Something that is refused again and again is told once in so many tries, which are 0.5 s apart.
+_TOLD_EVERY: Final = 120
+
+
+async def while_connected(
+    address: RedisAddress,
+    what: str,
+    work: Callable[[RedisConnection, Backoff], Coroutine[Any, Any, None]],
+) -> None:
+    """Has `work` done over a link, and over a new one whenever that breaks, until it is cancelled.
+
+    Arguments:
+        what: the task in a few words, for the log.
+        work: gets the link, and the backoff to reset when something worked. It may raise
+            AnswerLost or Refusal; whatever else it raises is logged.
+    """
+    backoff = Backoff()
+    failures = 0
+    while True:
+        await backoff.wait()
+        failures = failures + 1 if backoff.tries > 1 else 0
+        try:
+            link = await RedisConnection.open(address)
+            try:
+                await work(link, backoff)
+            finally:
+                await link.close()
+        except AnswerLost:
+            continue  # The log's own parts say that Redis is away.
+        except RedisRefusal as refusal:
+            if failures % _TOLD_EVERY == 0:
+                log.warning("Redis refuses.", what=what, why=str(refusal))
+        except Exception:
+            log.exception("A task failed, and begins anew.", what=what)
+
+
+class ConnectionOnDemand:
+    """A link that is opened for the first who asks, and again after it broke. Loop thread only."""
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
+        self._link: RedisConnection | None = None
+        self._opening = asyncio.Lock()
+
+    async def get(self) -> RedisConnection:
+        """One that can be used. Raises AnswerLost or RedisRefusal."""
+        async with self._opening:
+            if self._link is not None and not self._link.is_open:
+                await self._link.close()
+                self._link = None
+            if self._link is None:
+                self._link = await RedisConnection.open(self._address)
+            return self._link
+
+    async def close(self) -> None:
+        """Ends it."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()

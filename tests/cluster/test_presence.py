@@ -7,9 +7,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.redis import cluster, watching
-from tests.redis.server import RedisServer
-from tests.redis.watching import (
+from tests.cluster import watching
+from tests.cluster.watching import (
     DEAD_AFTER,
     OPTIONS,
     SUBSCRIPTIONS,
@@ -20,6 +19,8 @@ from tests.redis.watching import (
     stream,
     until,
 )
+from tests.redis import cluster
+from tests.redis.server import RedisServer
 
 MakeRedis = Callable[..., RedisServer]
 

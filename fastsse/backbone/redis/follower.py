@@ -13,11 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from fastsse.backbone import Broken, Deliver
 from fastsse.backbone.lead import LeadLog
-from fastsse.backbone.redis.faults import AnswerLost, Elsewhere, Refusal, Silence
-from fastsse.backbone.redis.health import Health, SkipLog
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.records import (
+from fastsse.backbone.redis.codec import (
     DamagedRecord,
     StreamEntry,
     decode_record,
@@ -25,13 +21,17 @@ from fastsse.backbone.redis.records import (
     parse_entry,
     place_of,
 )
-from fastsse.backbone.redis.scripts import OPEN
+from fastsse.backbone.redis.log_scripts import OPEN
 from fastsse.entries import encode_entries
 from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.positions import N_BITS, N_MASK
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, AnswerTimeout, RedisRefusal, WrongServer
+from fastsse.redis.health import Health, SkipLog
+from fastsse.redis.keys import Keys
 
-__all__ = ["LogEnd", "Sent", "Tail", "find_end"]
+__all__ = ["LogEnd", "RedisFollower", "Sent", "find_end"]
 
 log = get_logger("redis")
 PART: Final = "following"
@@ -55,7 +55,7 @@ class LogEnd(NamedTuple):
     done: bytes
 
 
-async def find_end(link: Link, keys: Keys, known: int, is_other: bool = False) -> LogEnd:
+async def find_end(link: RedisConnection, keys: Keys, known: int, is_other: bool = False) -> LogEnd:
     """The log's end, after making the log, or raising it above `known`, when that is needed.
 
     With `is_other` a mark is set in any case: it tells all nodes that events were lost.
@@ -66,7 +66,7 @@ async def find_end(link: Link, keys: Keys, known: int, is_other: bool = False) -
     return LogEnd(int(sequence), place_of(newest), place_of(floor), done)
 
 
-class Tail:
+class RedisFollower:
     """Follows the log from a place for as long as the node runs.
 
     Arguments:
@@ -80,7 +80,7 @@ class Tail:
     """
 
     def __init__(
-        self, address: Address, keys: Keys, end: LogEnd, health: Health, sent: Sent
+        self, address: RedisAddress, keys: Keys, end: LogEnd, health: Health, sent: Sent
     ) -> None:
         self.head = end.position
         self._address = address
@@ -96,7 +96,7 @@ class Tail:
         self._held: list[tuple[StreamEntry, Event, int]] = []
         self._complete = 0  # Of those held, how many are whole batches.
         self._count = READ_MOST
-        self._link: Link | None = None
+        self._link: RedisConnection | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     async def follow(self, deliver: Deliver, broken: Broken) -> None:
@@ -107,14 +107,14 @@ class Tail:
             try:
                 await backoff.wait()
                 await self._follow_link(backoff)
-            except Elsewhere:
+            except WrongServer:
                 backoff.reset()
             except AnswerLost as fault:
                 self._health.counts["redis_reconnects"] += 1
                 # A connection that is cut and comes back at once is no trouble.
-                if backoff.tries > 1 or isinstance(fault, Silence):
+                if backoff.tries > 1 or isinstance(fault, AnswerTimeout):
                     self._health.fails(PART, str(fault))
-            except Refusal as refusal:
+            except RedisRefusal as refusal:
                 self._health.fails(PART, str(refusal))
             except Exception:
                 log.exception("Following the log failed; what was read may be missing.")
@@ -123,7 +123,7 @@ class Tail:
     def reconnect(self) -> None:
         """Has it connect anew: this Redis is not the one to follow."""
         if self._link is not None:
-            self._link.abort(Elsewhere())
+            self._link.abort(WrongServer())
 
     async def reached(self, position: int, wait_s: float) -> bool:
         """Whether the head reaches a position within a time."""
@@ -138,7 +138,7 @@ class Tail:
         return position <= self.head
 
     async def _follow_link(self, backoff: Backoff) -> None:
-        self._link = link = await Link.open(self._address)
+        self._link = link = await RedisConnection.open(self._address)
         try:
             await self._find_place(link)
             while True:
@@ -153,7 +153,7 @@ class Tail:
             self._link = None
             await link.close()
 
-    async def _read(self, link: Link) -> "Sequence[tuple[bytes, Sequence[bytes]]]":
+    async def _read(self, link: RedisConnection) -> "Sequence[tuple[bytes, Sequence[bytes]]]":
         answer: Any = await link.call(
             b"XREAD", b"COUNT", self._count, b"BLOCK", BLOCK_MS,
             b"STREAMS", self._keys.stream, self._read_through,
@@ -161,7 +161,7 @@ class Tail:
         )  # fmt: skip
         return answer[0][1] if answer else ()
 
-    async def _find_place(self, link: Link) -> None:
+    async def _find_place(self, link: RedisConnection) -> None:
         """Holds the log's end against what the node has; tells what can't be there any more."""
         end = await find_end(link, self._keys, self.head)
         if end.floor > self.head:
@@ -175,7 +175,7 @@ class Tail:
             self._own_mark = (await find_end(link, self._keys, self.head, True)).position
             self._go_on("lost", self.head, None)
 
-    async def _is_our_log(self, link: Link) -> bool:
+    async def _is_our_log(self, link: RedisConnection) -> bool:
         """Whether what was read last is still there, or older than all that is."""
         place = self._read_through
         here, oldest = await link.calls(

@@ -1,17 +1,4 @@
-"""Appending: batches go to the log in groups, one group at a time, each stored once.
-
-A group is what waited while the one before it was on its way, so the busier a node is, the fewer
-commands it sends. A group has a number, and Redis keeps the number of the last one stored by this
-node in the same step as the events. So a group whose answer was lost is sent again as it was: if
-it was stored, the number says so. One node's groups never overtake each other, and a number that
-was passed is never stored late, by whatever connection it comes.
-
-A batch that comes from a worker has a key of its own besides, which outlives this process: a hub
-that is started again and given the batch again stores it only once.
-
-A batch is acknowledged when the tail has delivered its last event: then Redis has it, and this
-node's subscribers do. With replicas to wait for, also not before these have it.
-"""
+"""Batches of publishers, and the groups that they go to the log in."""
 
 import asyncio
 import contextlib
@@ -22,18 +9,131 @@ from typing import Any, Final
 
 from fastsse._records import crc32c
 from fastsse.backbone import Done
-from fastsse.backbone.redis.faults import AnswerLost, Refusal, Silence
-from fastsse.backbone.redis.groups import Batch, Group, Key
-from fastsse.backbone.redis.health import Health
-from fastsse.backbone.redis.keys import Keys
-from fastsse.backbone.redis.link import Address, Backoff, Link
-from fastsse.backbone.redis.records import StreamEntry, encode_event, place_of
-from fastsse.backbone.redis.retention import Retention
-from fastsse.backbone.redis.scripts import APPEND
+from fastsse.backbone.redis.codec import StreamEntry, encode_event, place_of
+from fastsse.backbone.redis.log_scripts import APPEND
+from fastsse.backbone.redis.retention import RedisRetention
+from fastsse.errors import Refused
 from fastsse.events import Event, as_header_value
 from fastsse.log import get_logger
+from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.errors import AnswerLost, AnswerTimeout, RedisRefusal
+from fastsse.redis.health import Health
+from fastsse.redis.keys import Keys
 
-__all__ = ["Appender", "Key"]
+__all__ = ["Key", "RedisWriter", "WriteBatch", "WriteGroup"]
+
+RETRY_AFTER_S: Final = 2
+# What a batch, an event and each of its topics take beside their text, about.
+BATCH_COST_BYTES: Final = 512
+EVENT_COST_BYTES: Final = 512
+TOPIC_COST_BYTES: Final = 64
+
+Key = tuple[bytes, int]
+"""Who sent a batch to this node, and which of its batches it is."""
+
+
+class WriteBatch:
+    """Events of one publish, and who waits for them.
+
+    Attributes:
+        entries: how many Redis will write: an event is one in the log and one in each topic.
+        size_bytes: what it holds in memory, about.
+    """
+
+    __slots__ = ("_done", "entries", "events", "key", "positions", "size_bytes")
+
+    def __init__(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
+        self.events: Final = events
+        self.key: Final = b"" if key is None else b"%b:%d" % (key[0].hex().encode(), key[1])
+        self.size_bytes: Final = BATCH_COST_BYTES + sum(map(_size_of, events))
+        self.entries: Final = sum(1 + len(event.topics) for event in events)
+        self.positions: list[int] = []
+        self._done: Done | None = done
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether its last event came down the log."""
+        return len(self.positions) == len(self.events)
+
+    def acknowledge(self) -> None:
+        """Answers once: taken."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(self.positions)
+
+    def refuse(self) -> None:
+        """Answers once: not taken, as far as is known."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(Refused("backbone", retry_after_s=RETRY_AFTER_S))
+
+
+def _size_of(event: Event) -> int:
+    """What an event holds, about. An event type is a short word in most cases, and shared."""
+    text_bytes = len(event.data) + len(event.event or "") + len(event.id or "")
+    topics = event.topics
+    return EVENT_COST_BYTES + text_bytes + sum(map(len, topics)) + TOPIC_COST_BYTES * len(topics)
+
+
+class WriteGroup:
+    """Batches that are sent together."""
+
+    __slots__ = (
+        "_batch_of",
+        "_undelivered",
+        "arguments",
+        "batches",
+        "deadline",
+        "number",
+        "waits_for_replicas",
+    )
+
+    def __init__(
+        self, number: int, batches: Sequence[WriteBatch], waits_for_replicas: bool
+    ) -> None:
+        self.number: Final = number
+        self.batches: Final = batches
+        self.waits_for_replicas = waits_for_replicas
+        self.arguments: list[bytes | int] = []
+        self.deadline: asyncio.TimerHandle | None = None
+        self._batch_of: Final = [batch for batch in batches for _ in batch.events]
+        self._undelivered = len(batches)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every batch of it was delivered, and nothing else is waited for."""
+        return self._undelivered == 0 and not self.waits_for_replicas
+
+    def note(self, entry: StreamEntry) -> None:
+        """One of its events was delivered."""
+        if entry.nth < len(self._batch_of):
+            batch = self._batch_of[entry.nth]
+            batch.positions.append(entry.position)
+            if len(batch.positions) == len(batch.events):
+                self._delivered(batch)
+
+    def repeated(self, batch: WriteBatch, positions: list[int]) -> None:
+        """One of its batches was stored before, and is delivered."""
+        batch.positions = positions
+        self._delivered(batch)
+
+    def _delivered(self, batch: WriteBatch) -> None:
+        self._undelivered -= 1
+        if not self.waits_for_replicas:
+            batch.acknowledge()
+
+    def replicated(self) -> None:
+        """Enough replicas have it."""
+        self.waits_for_replicas = False
+        for batch in self.batches:
+            if batch.is_delivered:
+                batch.acknowledge()
+
+    def refuse(self) -> None:
+        """Refuses what was not acknowledged."""
+        for batch in self.batches:
+            batch.refuse()
+
 
 log = get_logger("redis")
 PART: Final = "publishing"
@@ -48,7 +148,7 @@ SENDER_LIFE_MS: Final = 60 * 60 * 1000
 PROBE_S: Final = 0.5
 
 
-class Appender:
+class RedisWriter:
     """Sends what this node publishes.
 
     Arguments:
@@ -63,12 +163,12 @@ class Appender:
 
     def __init__(
         self,
-        address: Address,
+        address: RedisAddress,
         keys: Keys,
-        retention: Retention,
+        retention: RedisRetention,
         replicas: int,
         health: Health,
-        reopen: "Callable[[Link], Any]",
+        reopen: "Callable[[RedisConnection], Any]",
         elsewhere: Callable[[], None],
         reached: Callable[[int, float], Awaitable[bool]],
     ) -> None:
@@ -83,16 +183,16 @@ class Appender:
         # Of this run alone: a node that starts again begins its numbers anew.
         self._node: Final = os.urandom(12).hex().encode()
         self._number = 0
-        self._queue: deque[Batch] = deque()
+        self._queue: deque[WriteBatch] = deque()
         self._held_bytes = 0
         self._queued = asyncio.Event()
-        self._sent: dict[int, Group] = {}
-        self._link: Link | None = None
+        self._sent: dict[int, WriteGroup] = {}
+        self._link: RedisConnection | None = None
         self._backoff = Backoff()
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Takes a batch to be sent; refuses it at once while the log takes none."""
-        batch = Batch(events, done, key)
+        batch = WriteBatch(events, done, key)
         if self._health.trouble is not None or self._held_bytes > QUEUE_BYTES:
             batch.refuse()
             return
@@ -124,8 +224,8 @@ class Appender:
 
     # ---- groups ---------------------------------------------------------------------------------
 
-    def _next_group(self) -> Group | None:
-        batches: list[Batch] = []
+    def _next_group(self) -> WriteGroup | None:
+        batches: list[WriteBatch] = []
         entries = size_bytes = 0
         while self._queue:
             batch = self._queue[0]
@@ -138,9 +238,9 @@ class Appender:
             self._queued.clear()
         return self._group(batches) if batches else None
 
-    def _group(self, batches: Sequence[Batch]) -> Group:
+    def _group(self, batches: Sequence[WriteBatch]) -> WriteGroup:
         self._number += 1
-        group = Group(self._number, batches, self._replicas > 0)
+        group = WriteGroup(self._number, batches, self._replicas > 0)
         group.arguments = self._arguments(group)
         if batches:
             self._sent[group.number] = group
@@ -148,7 +248,7 @@ class Appender:
             group.deadline = loop.call_later(self._address.timeout_s, self._expire, group)
         return group
 
-    def _arguments(self, group: Group) -> list[bytes | int]:
+    def _arguments(self, group: WriteGroup) -> list[bytes | int]:
         retention = self._retention
         arguments: list[bytes | int] = [
             self._keys.prefix, group.number, SENDER_LIFE_MS, retention.stream_events,
@@ -174,16 +274,16 @@ class Appender:
                 index += 1
         return arguments
 
-    def _expire(self, group: Group) -> None:
+    def _expire(self, group: WriteGroup) -> None:
         """Nobody waits for ever: publishers are told 503 while the group's fate is open."""
         group.refuse()
         self._forget(group)
 
-    def _forget_if_done(self, group: Group) -> None:
+    def _forget_if_done(self, group: WriteGroup) -> None:
         if group.is_done:
             self._forget(group)
 
-    def _forget(self, group: Group) -> None:
+    def _forget(self, group: WriteGroup) -> None:
         if self._sent.pop(group.number, None) is not None:
             self._held_bytes -= sum(batch.size_bytes for batch in group.batches)
         if group.deadline is not None:
@@ -191,7 +291,7 @@ class Appender:
 
     # ---- sending --------------------------------------------------------------------------------
 
-    async def _store(self, group: Group) -> None:
+    async def _store(self, group: WriteGroup) -> None:
         """Sends a group until it is stored, refused, or nobody waits for it any more."""
         tries = 0
         while group.number in self._sent:
@@ -203,7 +303,7 @@ class Appender:
                     continue
             except AnswerLost as fault:
                 await self._lose_link(fault)
-            except Refusal as refusal:
+            except RedisRefusal as refusal:
                 await self._refused(group, refusal)
             else:
                 group.arguments = []
@@ -211,7 +311,7 @@ class Appender:
                 return
         await self._until_it_works()
 
-    async def _send(self, link: Link, group: Group) -> bool:
+    async def _send(self, link: RedisConnection, group: WriteGroup) -> bool:
         """Whether Redis has it now; if not, there was no log, and now there is one."""
         names = [self._keys.stream, self._keys.newest, self._keys.sender(self._node)]
         answer, failures, repeated = await link.run(APPEND, names, *group.arguments)
@@ -227,7 +327,7 @@ class Appender:
             await self._wait_for_replicas(link, group)
         return True
 
-    async def _note_repeated(self, group: Group, batch: Batch, ids: bytes) -> None:
+    async def _note_repeated(self, group: WriteGroup, batch: WriteBatch, ids: bytes) -> None:
         """A batch was stored before, under the positions that its answer gets."""
         self._health.counts["redis_repeats"] += 1
         positions = list(map(place_of, ids.split(b" ")))
@@ -235,29 +335,29 @@ class Appender:
         group.repeated(batch, positions)
         self._forget_if_done(group)
 
-    async def _wait_for_replicas(self, link: Link, group: Group) -> None:
+    async def _wait_for_replicas(self, link: RedisConnection, group: WriteGroup) -> None:
         wait_s = self._address.timeout_s / 2
         count = await link.call(b"WAIT", self._replicas, round(wait_s * 1000), wait_s=wait_s)
         if count < self._replicas:
             why = f"{count} of {self._replicas} replicas have what was published"
-            raise Refusal("NOREPLICAS", why)
+            raise RedisRefusal("NOREPLICAS", why)
         group.replicated()
         self._forget_if_done(group)
 
-    async def _open_link(self) -> Link:
+    async def _open_link(self) -> RedisConnection:
         if self._link is None:
             await self._backoff.wait()
-            self._link = await Link.open(self._address)
+            self._link = await RedisConnection.open(self._address)
         return self._link
 
     async def _lose_link(self, fault: AnswerLost) -> None:
         await self._drop_link()
         # A connection that is cut and comes back at once is no trouble.
-        if self._backoff.tries > 1 or isinstance(fault, Silence):
+        if self._backoff.tries > 1 or isinstance(fault, AnswerTimeout):
             self._health.fails(PART, str(fault))
             self._refuse_queue()
 
-    async def _refused(self, group: Group, refusal: Refusal) -> None:
+    async def _refused(self, group: WriteGroup, refusal: RedisRefusal) -> None:
         """Redis took nothing of it, and says why. `_store` probes next, and sends nothing before a
         probe was taken."""
         group.refuse()
@@ -281,7 +381,7 @@ class Appender:
                 return False
         except AnswerLost as fault:
             await self._lose_link(fault)
-        except Refusal as refusal:
+        except RedisRefusal as refusal:
             await self._name(refusal)
             await asyncio.sleep(PROBE_S)
         else:
@@ -289,7 +389,7 @@ class Appender:
             return True
         return False
 
-    async def _name(self, refusal: Refusal) -> None:
+    async def _name(self, refusal: RedisRefusal) -> None:
         self._health.fails(PART, str(refusal))
         if refusal.code == "READONLY":
             # Another may be the master by now, under the same name.

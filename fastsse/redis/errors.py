@@ -8,11 +8,11 @@ from redis import exceptions
 
 __all__ = [
     "AnswerLost",
-    "Distrust",
-    "Elsewhere",
-    "Refusal",
-    "Silence",
-    "fault_of_opening",
+    "AnswerTimeout",
+    "RedisRefusal",
+    "TlsMismatch",
+    "WrongServer",
+    "error_of_opening",
     "first_line",
     "refusal_of",
 ]
@@ -68,18 +68,18 @@ class AnswerLost(Exception):
     """A connection ended or kept silent: whether its last command was carried out is unknown."""
 
 
-class Silence(AnswerLost):
+class AnswerTimeout(AnswerLost):
     """No answer within the time for it."""
 
     def __init__(self, hint: str = "") -> None:
         super().__init__(f"Redis does not answer{hint}")
 
 
-class Elsewhere(AnswerLost):
+class WrongServer(AnswerLost):
     """The connection was ended on purpose: this Redis is not the one that can be written to."""
 
 
-class Refusal(Exception):
+class RedisRefusal(Exception):
     """Redis answered with an error: the command was not carried out.
 
     Attributes:
@@ -92,7 +92,7 @@ class Refusal(Exception):
         self.code: Final = code
 
 
-class Distrust(Refusal):
+class TlsMismatch(RedisRefusal):
     """There is no TLS between us and this Redis that either side would trust. Nothing was asked."""
 
     def __init__(self, why: str) -> None:
@@ -100,7 +100,7 @@ class Distrust(Refusal):
         self.args = (f"no TLS with Redis that can be trusted: {why}",)
 
 
-def fault_of_opening(error: Exception) -> "Refusal | AnswerLost":
+def error_of_opening(error: Exception) -> "RedisRefusal | AnswerLost":
     """What the client library's error stands for when a connection can't be opened."""
     # What Redis answers there comes wrapped in the library's errors of connections, or does not.
     inner = error.__cause__ or error.__context__
@@ -108,7 +108,7 @@ def fault_of_opening(error: Exception) -> "Refusal | AnswerLost":
         if isinstance(one, ANSWERS):
             return refusal_of(one)
     if isinstance(inner, ssl.SSLError):
-        return Distrust(getattr(inner, "verify_message", "") or inner.reason or str(inner))
+        return TlsMismatch(getattr(inner, "verify_message", "") or inner.reason or str(inner))
     return AnswerLost(f"Redis is away: {first_line(error)}")
 
 
@@ -117,7 +117,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def refusal_of(error: exceptions.RedisError) -> Refusal:
+def refusal_of(error: exceptions.RedisError) -> RedisRefusal:
     """The refusal that the client library's error stands for. In a script's error the name is
     somewhere in the sentence."""
     text = str(error)
@@ -128,4 +128,4 @@ def refusal_of(error: exceptions.RedisError) -> Refusal:
         code = next((name for sentence, name in _SENTENCES if sentence in text), None)
     if code is None and isinstance(error, exceptions.AuthenticationError):
         code = "NOAUTH"
-    return Refusal(code or "ERR", text[:200])
+    return RedisRefusal(code or "ERR", text[:200])

@@ -1,0 +1,14 @@
+"""The scripts of the log."""
+
+import pathlib
+from typing import Final
+
+from fastsse.redis.scripts import Script
+
+__all__ = ["APPEND", "NEWEST", "OPEN", "PAGE"]
+
+_HERE: Final = pathlib.Path(__file__).parent
+APPEND: Final = Script("append", folder=_HERE)
+OPEN: Final = Script("open", "ids", folder=_HERE)
+PAGE: Final = Script("page", "ids", folder=_HERE)
+NEWEST: Final = Script("newest", "ids", folder=_HERE)

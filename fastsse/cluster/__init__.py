@@ -1,0 +1,1 @@
+"""The control plane between nodes that share a log, on Redis."""
