@@ -14,9 +14,8 @@ from fastsse.backbone.opening import open_backbone
 from fastsse.bus import BusBackbone
 from fastsse.config import Config
 from fastsse.config.storing import show_store
-from fastsse.desks.control import Control, LocalControl, Store
-from fastsse.desks.figures import Figures, Reading
-from fastsse.desks.makers import desk_makers
+from fastsse.control.service import ControlClient, ControlStore, LocalControlClient
+from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.http.descriptors import Descriptors
@@ -26,6 +25,7 @@ from fastsse.hub.streams import ClosedStream
 from fastsse.log import AccessLog, get_logger
 from fastsse.metrics import ALIASES, process_use
 from fastsse.positions import now_ms
+from fastsse.services import service_makers
 from fastsse.sources import Sources
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
@@ -49,8 +49,8 @@ class Worker:
         config: the options.
         sockets: what it listens on, its own from here on; None binds what the options name.
         backbone: gives the order; its own from here on. None keeps events in memory.
-        control: the way to the node's desks; None has them here.
-        store: what desks that are here keep over restarts; None forgets it.
+        control: the way to the node's control services; None has them here.
+        store: what control services that are here keep over restarts; None forgets it.
         number: its own among the workers of a service.
 
     Raises ConfigError or ListenError, and has then left nothing behind. Logs one line when it
@@ -63,8 +63,8 @@ class Worker:
         *,
         sockets: Sockets | None = None,
         backbone: Backbone | None = None,
-        control: Control | None = None,
-        store: Store | None = None,
+        control: ControlClient | None = None,
+        store: ControlStore | None = None,
         number: int = 0,
     ) -> None:
         self.config = config
@@ -86,7 +86,7 @@ class Worker:
             self._hub = self._open_hub(undo)
             self._access = AccessLog(config)
             is_alone = control is None
-            control = control or LocalControl(desk_makers(), self._announce, store)
+            control = control or LocalControlClient(service_makers(), self._announce, store)
             self.entrance: Final = Entrance(
                 config,
                 self._hub,
@@ -116,10 +116,10 @@ class Worker:
         undo.callback(self._loop.remove_reader, sender.notice_fd)
         return hub
 
-    def _serve(self, sockets: Sockets, control: Control, number: int) -> None:
+    def _serve(self, sockets: Sockets, control: ControlClient, number: int) -> None:
         self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
-        self._figures = Figures(control, self._reading, self.entrance.helped)
-        self.entrance.serve(sockets, self._figures, lambda: self._backbone.trouble, number)
+        self._stats = StatsClient(control, self._reading, self.entrance.helped)
+        self.entrance.serve(sockets, self._stats, lambda: self._backbone.trouble, number)
         if self._sources is not None:
             self._sources.begin()
         self._tick()
@@ -134,7 +134,9 @@ class Worker:
         """
         opened = await open_backbone(config)
         try:
-            return cls(config, sockets=sockets, backbone=opened.backbone, store=opened.desks)
+            return cls(
+                config, sockets=sockets, backbone=opened.backbone, store=opened.control_store
+            )
         except BaseException:
             await opened.backbone.close()
             raise
@@ -193,7 +195,7 @@ class Worker:
             async with asyncio.timeout(window_s + grace_s + DRAIN_GRACE_S):
                 if replaced:
                     self._is_leaving = True
-                    self._figures.tell()
+                    self._stats.tell()
                     await self.entrance.leave()
                 self._hub.drain(window_s, refuse=not replaced)
                 if not replaced:
@@ -205,7 +207,7 @@ class Worker:
         except TimeoutError:
             if self.stream_count or self.entrance.unanswered:
                 log.warning("Some clients outlived the drain.", streams=self.stream_count)
-        self._figures.tell()  # The last: what was counted must not go with this process.
+        self._stats.tell()  # The last: what was counted must not go with this process.
 
     async def close(self) -> None:
         """Ends everything at once: no descriptor, thread or timer is left."""
@@ -226,12 +228,12 @@ class Worker:
 
     def _tick(self) -> None:
         """Once a second: tells its figures, and looks whether there is room."""
-        self._figures.tell()
+        self._stats.tell()
         self._access.tick()
         self.entrance.look()
         self._ticking = self._loop.call_later(TICK_S, self._tick)
 
-    def _reading(self) -> Reading:
+    def _reading(self) -> WorkerStats:
         """What this worker adds to the service's figures."""
         bounds, buckets, latency_s = self._sender.latency_buckets()
         cpu_s, resident_bytes = process_use()
@@ -241,7 +243,7 @@ class Worker:
             counters |= part.counters()
         if self._sources is not None:
             counters |= self._sources.counters()
-        return Reading(
+        return WorkerStats(
             slot=self._slot,
             slots=self._slots,
             pid=os.getpid(),
@@ -259,7 +261,7 @@ class Worker:
         )
 
     def _announce(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
-        """Publishes what a desk has to say."""
+        """Publishes what a control service has to say."""
         self._hub.publish(
             tuple(events), lambda outcome: done(not isinstance(outcome, FastsseError))
         )

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from fastsse.desks.control import MemoryStore
-from fastsse.desks.presence import PresenceDesk
+from fastsse.control.presence import PresenceService
+from fastsse.control.service import MemoryControlStore
 from fastsse.entries import encode_entries
 from fastsse.events import Event
 from fastsse.positions import position_at
@@ -41,7 +41,7 @@ def test_streams_come_and_go(benchmark: Any, publish: Callable[[Sequence[Event]]
     come, go = messages(True), messages(False)
 
     def all_of_them() -> None:
-        desk = PresenceDesk(lambda message: None, MemoryStore(), publish)
+        desk = PresenceService(lambda message: None, MemoryControlStore(), publish)
         for message in (*come, *go):
             desk.told(0, message)
 
@@ -53,13 +53,13 @@ def test_a_killed_worker_is_taken_out(benchmark: Any) -> None:
     """All streams were its own."""
     come = messages(True)
 
-    def filled() -> tuple[tuple[PresenceDesk], dict[str, Any]]:
-        desk = PresenceDesk(lambda message: None, MemoryStore(), quiet)
+    def filled() -> tuple[tuple[PresenceService], dict[str, Any]]:
+        desk = PresenceService(lambda message: None, MemoryControlStore(), quiet)
         for message in come:
             desk.told(0, message)
         return (desk,), {}
 
-    async def leave(desk: PresenceDesk) -> None:
+    async def leave(desk: PresenceService) -> None:
         desk.left(0)
 
     benchmark.pedantic(lambda desk: asyncio.run(leave(desk)), setup=filled, rounds=3)

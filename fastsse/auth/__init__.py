@@ -15,14 +15,15 @@ What the routes call, all on the loop thread:
   raises Pending then).
 - `POST /renew`: `guard.subscriber(…)`, then `renewal.Renewals(reach, hub.streams).renew(stream_id,
   rights, done)`, which finds the stream in whatever worker it is: `done` gets True, False when
-  there is no such stream (404), or `Forbidden` or `Refused`. `reach.Reach(control)` is one for
-  each worker, and serves pongs too: `reach.teach(b"p", act)`.
+  there is no such stream (404), or `Forbidden` or `Refused`. `stream_lookup.StreamLookup(control)`
+  is one for each worker, and serves pongs too: `reach.teach(b"p", act)`.
 - `POST /revoke`: `rights = guard.publisher(…)`, `rights.check_publish((REVOKE_TOPIC,))`, then
   `guard.revocations.revoke(Revocation.of_json(body), done)`; `done` gets None or `Refused`.
   `guard.revocations.on_revoked = f` has `f(subject_hash, token_hash, issued_before_s)` called in
   every worker, which is what `Sender.revoke` takes.
-- Desks for the node: `tickets.TicketDesk`, `revocations.RevocationDesk`; `guard.DESKS` has them
-  by subject, as `control.Desks` takes them.
+- Control services for the node: `tickets.TicketDesk`, `revocations.RevocationDesk`; `guard.DESKS`
+has them
+  by subject, as `service.Services` takes them.
 
 `selectors` matches; `keys` and `jwks` know keys; `token` opens a token, `claims` reads it,
 `verifier` does both and remembers; `credentials` finds the token in a request.

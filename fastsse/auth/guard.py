@@ -9,23 +9,26 @@ from typing import Final, NamedTuple
 from fastsse.auth.claims import Expected
 from fastsse.auth.credentials import Credential, credentials, page_origin
 from fastsse.auth.jwks import FetchedKeySet, FileKeySet, KeySet, KeysMissing
-from fastsse.auth.keys import ASYMMETRIC, PATH_STARTS, Key, check_key, read_key
 from fastsse.auth.revocations import SUBJECT as REVOCATIONS
-from fastsse.auth.revocations import RevocationDesk, Revocations
+from fastsse.auth.revocations import Revocations, RevocationService
 from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.auth.tickets import SUBJECT as TICKETS
-from fastsse.auth.tickets import Opened, TicketDesk, Tickets
+from fastsse.auth.tickets import Opened, Tickets, TicketService
 from fastsse.auth.verifier import KeyRing, Side, Verifier
 from fastsse.config import ConfigError, Problem
 from fastsse.config.kinds import MASK
 from fastsse.config.rights import RightsOptions
-from fastsse.desks.control import Control, MakeDesk
+from fastsse.control.service import ControlClient, MakeService
 from fastsse.errors import FastsseError, Unauthorised
+from fastsse.jwtkeys import ASYMMETRIC, PATH_STARTS, Key, check_key, read_key
 
-__all__ = ["DESKS", "Guard", "Pending", "Shown", "check_key_set_file", "make_guard"]
+__all__ = ["SERVICES", "Guard", "Pending", "Shown", "check_key_set_file", "make_guard"]
 
-#: The node's desks that guards need, by subject.
-DESKS: Final[Mapping[str, MakeDesk]] = {TICKETS: TicketDesk, REVOCATIONS: RevocationDesk}
+#: The node's control services that guards need, by subject.
+SERVICES: Final[Mapping[str, MakeService]] = {
+    TICKETS: TicketService,
+    REVOCATIONS: RevocationService,
+}
 
 Answered = Callable[[Rights | FastsseError | None], None]
 
@@ -71,7 +74,7 @@ class Guard:
         self,
         options: RightsOptions,
         verifier: Verifier,
-        control: Control,
+        control: ControlClient,
         origins: Container[bytes] = (),
         now_s: Callable[[], float] = time.time,
     ) -> None:
@@ -223,7 +226,7 @@ class Guard:
 
 def make_guard(
     options: RightsOptions,
-    control: Control,
+    control: ControlClient,
     origins: Container[bytes] = (),
     now_s: Callable[[], float] = time.time,
 ) -> Guard | None:

@@ -17,8 +17,8 @@ from typing import Final, Protocol
 
 import orjson
 
-from fastsse.auth.keys import Key, WeakKey, key_of_jwk
 from fastsse.errors import FastsseError, Refused
+from fastsse.jwtkeys import Key, WeakKey, key_of_jwk
 from fastsse.log import get_logger
 
 __all__ = ["FetchedKeySet", "FileKeySet", "KeySet", "KeysMissing", "read_key_set"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from fastsse.auth.rights import Rights, claim_hash
-from fastsse.desks.reach import Reach
+from fastsse.control.stream_lookup import StreamLookup
 from fastsse.errors import FastsseError, Forbidden
 from fastsse.subscriptions import ANY
 
@@ -43,7 +43,7 @@ class Renewals:
         streams: this worker's.
     """
 
-    def __init__(self, reach: Reach, streams: Streams) -> None:
+    def __init__(self, reach: StreamLookup, streams: Streams) -> None:
         self._reach = reach
         self._streams = streams
         reach.teach(_RENEW, self._here)

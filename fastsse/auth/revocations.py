@@ -2,7 +2,7 @@
 
 A revocation names a token (`jti`), a subject (`sub`), a time before which tokens were issued, or
 several of these, which must all hold then. Tokens that tell no `iat` count as issued before any
-time. The node's desk keeps revocations, in its store too, and tells all workers; each
+time. The node's control service keeps revocations, in its store too, and tells all workers; each
 worker refuses such tokens and has the native core end the streams that they opened.
 """
 
@@ -19,10 +19,10 @@ import orjson
 from fastsse.auth.claims import TIME_MAX_S
 from fastsse.auth.objects import Odd, read_object
 from fastsse.auth.rights import Rights, claim_hash
-from fastsse.desks.control import Broadcast, Control, Publish, Store
+from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
 from fastsse.errors import BadRequest, FastsseError, Refused
 
-__all__ = ["SUBJECT", "Revocation", "RevocationDesk", "Revocations"]
+__all__ = ["SUBJECT", "Revocation", "RevocationService", "Revocations"]
 
 SUBJECT: Final = "revocations"
 REVOCATIONS_MAX: Final = 100_000
@@ -120,8 +120,8 @@ class _Unconfirmed:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class RevocationDesk:
-    """Keeps a node's revocations, each under its name in the store. Made by `control.Desks`.
+class RevocationService:
+    """Keeps a node's revocations, each under its name in the store. Made by `service.Services`.
 
     A question is a revocation, answered with `+`, or `-` when there are too many; or `?` and a
     name, answered with a JSON list: the name to go on from, empty at the end, and the revocations
@@ -133,7 +133,7 @@ class RevocationDesk:
     def __init__(
         self,
         broadcast: Broadcast,
-        store: Store,
+        store: ControlStore,
         publish: Publish,
         now_s: Callable[[], float] = time.time,
     ) -> None:
@@ -245,7 +245,7 @@ class Revocations:
     told, also for those made before this worker began; 0 stands for any.
     """
 
-    def __init__(self, control: Control, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, control: ControlClient, now_s: Callable[[], float] = time.time) -> None:
         self._control = control
         self._now_s = now_s
         self._by_token: dict[str, list[Revocation]] = {}
@@ -260,7 +260,8 @@ class Revocations:
         self.learn()
 
     def learn(self, done: Callable[[FastsseError | None], None] | None = None) -> None:
-        """Asks the desk for all; again after it was away, when it is told what it lost."""
+        """Asks the control service for all; again after it was away, when it is told what it
+        lost."""
         listed: set[Revocation] = set()
 
         def answered(answer: bytes | FastsseError) -> None:
@@ -285,7 +286,8 @@ class Revocations:
         self._control.ask(SUBJECT, _LIST, answered)
 
     def _remind(self, listed: set[Revocation]) -> None:
-        """Tells a desk that has begun anew, and keeps nothing, what was revoked before."""
+        """Tells a control service that has begun anew, and keeps nothing, what was revoked
+        before."""
         places = (*self._by_token.values(), *self._by_subject.values(), self._by_time)
         for one in [one for place in places for one in place if one not in listed]:
             self.revoke(one, lambda error: None)

@@ -8,8 +8,8 @@ the ticket stays valid until its token's end, but only for the client that opene
     a later one        shows that cookie, from any address; or, where no cookie is kept, has the
                        same User-Agent, Origin and address prefix as the first
 
-A ticket has one live stream: the newest. The node's desk, or the store that nodes share, knows
-tickets and cookies by their hashes.
+A ticket has one live stream: the newest. The node's control service, or the store that nodes share,
+knows tickets and cookies by their hashes.
 """
 
 import secrets
@@ -22,10 +22,10 @@ import orjson
 
 from fastsse.auth.rights import Rights
 from fastsse.auth.ticketstore import KeptVault
-from fastsse.desks.control import Broadcast, Control, Publish, Store
+from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
 from fastsse.errors import FastsseError, Refused, Unauthorised
 
-__all__ = ["SUBJECT", "Opened", "TicketDesk", "Tickets"]
+__all__ = ["SUBJECT", "Opened", "TicketService", "Tickets"]
 
 SUBJECT: Final = "tickets"
 # 192 bits.
@@ -45,9 +45,9 @@ _DONE, _FIRST, _AGAIN, _NOT_DONE = b"+", b"1", b"2", b"-"
 _ISSUED, _BOUND, _STREAM = b"i", b"b", b"s"
 
 
-class TicketDesk:
+class TicketService:
     """Keeps a node's tickets: in the node's store, or in the vault that nodes share, where one can
-    be opened at any of them. Made by `control.Desks`.
+    be opened at any of them. Made by `service.Services`.
 
     `now_s` is unix seconds. Questions are
 
@@ -59,12 +59,14 @@ class TicketDesk:
     def __init__(
         self,
         broadcast: Broadcast,
-        store: Store,
+        store: ControlStore,
         publish: Publish,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._now_s = now_s
-        self._vault = KeptVault(store, now_s) if store.vault is None else store.vault
+        self._one_time_store = (
+            KeptVault(store, now_s) if store.one_time_store is None else store.one_time_store
+        )
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Issues, opens, or notes a stream."""
@@ -73,7 +75,9 @@ class TicketDesk:
         if kind == _ISSUE:
             said = {True: _DONE, False: _NOT_DONE}
             life_ms, rights = int.from_bytes(rest[:8]), rest[8:]
-            self._vault.put(_ISSUED + name, rights, life_ms, lambda kept: answer(said[kept]))
+            self._one_time_store.put(
+                _ISSUED + name, rights, life_ms, lambda kept: answer(said[kept])
+            )
         elif kind == _OPEN and len(rest) == 3 * _HASH_BYTES:
             self._open(name, rest[: 2 * _HASH_BYTES], rest[2 * _HASH_BYTES :], answer)
         elif kind == _LIVE:
@@ -100,7 +104,7 @@ class TicketDesk:
             if bound is not None:
                 judge(bound)
             else:
-                self._vault.get(_ISSUED + name, issued)
+                self._one_time_store.get(_ISSUED + name, issued)
 
         def issued(rights: bytes | None) -> None:
             if rights is None:
@@ -111,12 +115,12 @@ class TicketDesk:
                 if is_first:
                     answer(_FIRST + rights)
                 else:
-                    self._vault.get(_BOUND + name, judge)
+                    self._one_time_store.get(_BOUND + name, judge)
 
             bound = cookie + proof[_HASH_BYTES:] + rights
-            self._vault.put(_BOUND + name, bound, self._life_ms(rights), put)
+            self._one_time_store.put(_BOUND + name, bound, self._life_ms(rights), put)
 
-        self._vault.get(_BOUND + name, looked)
+        self._one_time_store.get(_BOUND + name, looked)
 
     def _life_ms(self, rights: bytes) -> int:
         ends_s = orjson.loads(rights)["expires_s"]
@@ -129,7 +133,7 @@ class TicketDesk:
         def exchanged(before: bytes | None) -> None:
             answer(_NOT_DONE if before is None else _DONE + before)
 
-        self._vault.exchange(_STREAM + name, stream, life_ms, exchanged)
+        self._one_time_store.exchange(_STREAM + name, stream, life_ms, exchanged)
 
 
 def _judged(bound: bytes, proof: bytes) -> bytes:
@@ -152,7 +156,7 @@ class Opened(NamedTuple):
 
 
 class Tickets:
-    """A worker's way to the desk. Loop thread only.
+    """A worker's way to the control service. Loop thread only.
 
     Arguments:
         control: the worker's.
@@ -161,15 +165,15 @@ class Tickets:
     """
 
     def __init__(
-        self, control: Control, lifetime_s: float, now_s: Callable[[], float] = time.time
+        self, control: ControlClient, lifetime_s: float, now_s: Callable[[], float] = time.time
     ) -> None:
         self._control = control
         self._now_s = now_s
         self.lifetime_s: Final = lifetime_s
 
     def issue(self, rights: Rights, done: Callable[[str | FastsseError], None]) -> None:
-        """Gives `done` a ticket for these rights, or Refused when the desk can't keep it or can't
-        be reached."""
+        """Gives `done` a ticket for these rights, or Refused when the control service can't keep it
+        or can't be reached."""
         packed = rights.pack()
         if len(packed) > _RIGHTS_MAX_BYTES:
             done(Refused("tickets", 1))
@@ -190,8 +194,8 @@ class Tickets:
         network: str,
         done: Callable[[Opened | FastsseError], None],
     ) -> None:
-        """Gives `done` what a ticket opens for this client, or Unauthorised; Refused when the desk
-        can't be reached.
+        """Gives `done` what a ticket opens for this client, or Unauthorised; Refused when the
+        control service can't be reached.
 
         Arguments:
             headers: the request's: User-Agent, Origin and Cookie count.

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.desks.control import Store
+from fastsse.control.service import ControlStore
 
 __all__ = ["KeptVault"]
 
@@ -16,16 +16,17 @@ _END_BYTES: Final = 8
 
 
 class KeptVault:
-    """A `Vault` in a desk's own store, so it lasts as long as that: over restarts with a file.
+    """A `Vault` in a control service's own store, so it lasts as long as that: over restarts with a
+    file.
 
     Bounded by number and bytes: the entry that was unused longest is evicted for a new one.
 
     Arguments:
-        store: the desk's.
+        store: the control service's.
         now_s: unix seconds.
     """
 
-    def __init__(self, store: Store, now_s: Callable[[], float]) -> None:
+    def __init__(self, store: ControlStore, now_s: Callable[[], float]) -> None:
         self._store = store
         self._now_s = now_s
         # End in ms and size of each entry, unused longest first.

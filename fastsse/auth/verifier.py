@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 from fastsse.auth.claims import Expected, read_rights
 from fastsse.auth.jwks import KeySet
-from fastsse.auth.keys import Key
 from fastsse.auth.rights import Rights
 from fastsse.auth.token import TOKEN_MAX_BYTES, Token, open_token, read_payload
 from fastsse.errors import Unauthorised
+from fastsse.jwtkeys import Key
 
 __all__ = ["KeyRing", "Side", "Verifier"]
 

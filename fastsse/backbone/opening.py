@@ -7,18 +7,18 @@ from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import Config
 from fastsse.config.storing import MEMORY
-from fastsse.desks.control import Store
+from fastsse.control.service import ControlStore
 from fastsse.positions import now_ms
 
 __all__ = ["Opened", "open_backbone"]
 
 
 class Opened(NamedTuple):
-    """A backbone, and what desks keep over restarts where it can keep that. Both end with the
-    backbone's `close`."""
+    """A backbone, and what control services keep over restarts where it can keep that. Both end
+    with the backbone's `close`."""
 
     backbone: Backbone
-    desks: Store | None
+    control_store: ControlStore | None
 
 
 async def open_backbone(config: Config, now_ms: Callable[[], int] = now_ms) -> Opened:
@@ -28,10 +28,10 @@ async def open_backbone(config: Config, now_ms: Callable[[], int] = now_ms) -> O
         from fastsse.backbone.sqlite import SqliteBackbone
 
         sqlite = SqliteBackbone(path, config, config.ack, config.store_total, now_ms)
-        return Opened(sqlite, sqlite.desks)
+        return Opened(sqlite, sqlite.control_store)
     if config.store == MEMORY:
         return Opened(MemoryBackbone(now_ms), None)
     from fastsse.backbone.redis import open_redis
 
     redis = await open_redis(config.store, config)
-    return Opened(redis, redis.desks)
+    return Opened(redis, redis.control_store)

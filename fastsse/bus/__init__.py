@@ -29,8 +29,8 @@ control:
 
 from fastsse.bus.backbone import BusBackbone
 from fastsse.bus.connecting import connect
-from fastsse.bus.control import BusControl
+from fastsse.bus.control import BusControlClient
 from fastsse.bus.hubprocess import run_hub
 from fastsse.bus.uplink import BusError
 
-__all__ = ["BusBackbone", "BusControl", "BusError", "connect", "run_hub"]
+__all__ = ["BusBackbone", "BusControlClient", "BusError", "connect", "run_hub"]

@@ -44,7 +44,7 @@ class Answers:
 
     Arguments:
         peer: the worker.
-        exchange: whose backbone, desks and memory are asked.
+        exchange: whose backbone, control services and memory are asked.
 
     Attributes:
         handlers: for the kinds of frames that ask something.
@@ -142,14 +142,14 @@ class Answers:
             else:
                 self._peer.send(frame(Kind.ANSWER, _NUMBER.pack(number), outcome))
 
-        self._exchange.desks.asked(self._peer.worker, subject, message, answer)
+        self._exchange.services.asked(self._peer.worker, subject, message, answer)
 
     def _on_tell(self, body: bytes) -> None:
         fields = Fields(body)
         subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
         if len(message) > MESSAGE_LIMIT_BYTES:
             raise FrameError("a message that is too long")
-        self._exchange.desks.told(self._peer.worker, subject, message)
+        self._exchange.services.told(self._peer.worker, subject, message)
 
     def _on_dump(self, body: bytes) -> None:
         """It has begun lately, and wants what was kept before."""

@@ -3,7 +3,7 @@
 import asyncio
 
 from fastsse.bus.backbone import BusBackbone
-from fastsse.bus.control import BusControl
+from fastsse.bus.control import BusControlClient
 from fastsse.bus.greeting import KEY_BYTES
 from fastsse.bus.outbox import PATIENCE_S
 from fastsse.bus.uplink import BusError, Uplink
@@ -13,7 +13,7 @@ __all__ = ["connect"]
 
 async def connect(
     address: str | bytes, worker: int, key: bytes, patience_s: float = PATIENCE_S
-) -> tuple[BusBackbone, BusControl]:
+) -> tuple[BusBackbone, BusControlClient]:
     """Meets the hub process, and waits until everything that it keeps has come here.
 
     Arguments:
@@ -29,7 +29,7 @@ async def connect(
         raise ValueError(f"a key has {KEY_BYTES} bytes")
     uplink = Uplink(address, worker, key)
     backbone = BusBackbone(uplink, key, patience_s)
-    control = BusControl(uplink, worker, patience_s)
+    control = BusControlClient(uplink, worker, patience_s)
     there = asyncio.ensure_future(backbone.caught_up())
     try:
         await asyncio.wait((there, uplink.ended), return_when=asyncio.FIRST_COMPLETED)

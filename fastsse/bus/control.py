@@ -1,4 +1,4 @@
-"""The worker's end of the bus, as its way to the desks."""
+"""The worker's end of the bus, as its way to the control services."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -9,10 +9,10 @@ from fastsse.bus.greeting import Welcome
 from fastsse.bus.outbox import PATIENCE_S
 from fastsse.bus.questions import Questions
 from fastsse.bus.uplink import Uplink
-from fastsse.desks.control import Answer
+from fastsse.control.service import Answer
 from fastsse.errors import FastsseError, Refused
 
-__all__ = ["MESSAGE_LIMIT_BYTES", "SUBJECT_LIMIT_BYTES", "BusControl"]
+__all__ = ["MESSAGE_LIMIT_BYTES", "SUBJECT_LIMIT_BYTES", "BusControlClient"]
 
 SUBJECT_LIMIT_BYTES: Final = 64
 MESSAGE_LIMIT_BYTES: Final = 1024 * 1024
@@ -21,17 +21,19 @@ UNTOLD_MAX_BYTES: Final = 4 * 1024 * 1024
 _MESSAGE_COST_BYTES: Final = 64
 
 
-class BusControl:
-    """A `Control` whose desks are in the hub process. Loop thread only; made by `connect`.
+class BusControlClient:
+    """A `Control` whose control services are in the hub process. Loop thread only; made by
+    `connect`.
 
-    A question that was sent to a hub that died has an error for its answer, though the desk may
-    have heard it; so has one that is not answered within ANSWER_S (10 s). What is told without a
-    hub waits for the next one, the newest 4 MiB of it.
+    A question that was sent to a hub that died has an error for its answer, though the control
+    service may have heard it; so has one that is not answered within ANSWER_S (10 s). What is told
+    without a hub waits for the next one, the newest 4 MiB of it.
 
     Attributes:
         worker: this worker's number.
         is_alone: there are others.
-        on_back: called when there is a hub again, in order: its desks know of this worker only
+        on_back: called when there is a hub again, in order: its control services know of this
+            worker only
             what survives a restart, and what they are told now. A hub that only lost sight of
             this worker has forgotten it likewise.
     """

@@ -15,7 +15,7 @@ from fastsse.bus.losses import Losses
 from fastsse.bus.origins import Origins, rows_of
 from fastsse.bus.outbox import monotonic_ms
 from fastsse.bus.relay import Relay
-from fastsse.desks.control import Desks, MakeDesk, MemoryStore, Store
+from fastsse.control.service import ControlStore, MakeService, MemoryControlStore, Services
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
@@ -53,8 +53,8 @@ class Exchange:
     Arguments:
         backbone: where order comes from; this is its only user.
         limits: on frames.
-        makers: of the desks.
-        store: for what desks keep; None forgets it with the process.
+        makers: of the control services.
+        store: for what control services keep; None forgets it with the process.
 
     Attributes:
         peers: the workers that are taken, by key.
@@ -71,8 +71,8 @@ class Exchange:
         self,
         backbone: KeyedBackbone,
         limits: Limits,
-        makers: Mapping[str, MakeDesk],
-        store: Store | None = None,
+        makers: Mapping[str, MakeService],
+        store: ControlStore | None = None,
     ) -> None:
         self.backbone: Final = backbone
         self.limits: Final = limits
@@ -91,8 +91,8 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.pager: Final = Pager(self._has_room)
-        self.desks: Final = Desks(
-            makers, self._broadcast, store or MemoryStore(), self._publish, self.pager
+        self.services: Final = Services(
+            makers, self._broadcast, store or MemoryControlStore(), self._publish, self.pager
         )
         backbone.tail(backbone.head, self._deliver, self._on_broken)
         self._beat()
@@ -141,7 +141,7 @@ class Exchange:
         if self.peers.get(peer.key) is peer:
             del self.peers[peer.key]
             self.relay.leave(peer)
-            self.desks.left(peer.worker)
+            self.services.left(peer.worker)
             self.pager.go_on()
 
     def give_up(self, peer: "Peer", reason: str) -> None:
@@ -207,7 +207,8 @@ class Exchange:
     # -- all workers ----------------------------------------------------------------------------
 
     def _publish(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
-        """For desks. They may go on when the events are in the log and on their way to workers."""
+        """For control services. They may go on when the events are in the log and on their way to
+        workers."""
 
         def appended(outcome: Sequence[int] | FastsseError) -> None:
             self.pager.add((not isinstance(outcome, FastsseError),), done)

@@ -80,7 +80,7 @@ class Kind(IntEnum):
     ANSWER = 31  # down
     UNANSWERED = 32  # down: an ASK that can't be answered
     TELL = 33  # up
-    HEARD = 34  # down: what a desk tells everybody
+    HEARD = 34  # down: what a control service tells everybody
     DUMP = 40  # both: asks for what the other keeps up to a place
     KEPT = 41  # both: entries that it keeps
     DUMPED = 42  # both: that was all that it keeps

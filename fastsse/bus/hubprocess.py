@@ -1,4 +1,4 @@
-"""The hub process: one loop, the backbone, the desks, and a peer for each worker."""
+"""The hub process: one loop, the backbone, the control services, and a peer for each worker."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from fastsse.bus.peer import Peer
 from fastsse.bus.rebuild import Rebuild
 from fastsse.config import Config
 from fastsse.config.storing import MEMORY
-from fastsse.desks.control import MakeDesk, Store
+from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
 from fastsse.sources import Sources
@@ -23,10 +23,10 @@ from fastsse.sources import Sources
 __all__ = ["HubProcess", "run_hub"]
 
 log = get_logger("bus")
-MakersFor = Callable[[Callable[[], Mapping[str, int]]], Mapping[str, MakeDesk]]
+MakersFor = Callable[[Callable[[], Mapping[str, int]]], Mapping[str, MakeService]]
 
 
-def no_desks(counters: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeDesk]:
+def no_services(counters: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
     """For a hub that workers only publish to."""
     return {}
 
@@ -38,7 +38,7 @@ def run_hub(
     *,
     workers: int = 0,
     restarted: bool = False,
-    makers: MakersFor = no_desks,
+    makers: MakersFor = no_services,
 ) -> int:
     """Runs the hub process until SIGTERM, and returns its exit status.
 
@@ -48,7 +48,7 @@ def run_hub(
         ready: called once, in the loop, when workers are served.
         workers: how many there are.
         restarted: whether they had a hub before.
-        makers: makes the desks' makers, given what the backbone counts.
+        makers: makes the control services' makers, given what the backbone counts.
 
     Raises FastsseError when the store can't be opened. Main thread only.
     """
@@ -95,7 +95,7 @@ class HubProcess:
         listening: socket.socket,
         workers: int = 0,
         restarted: bool = False,
-        makers: MakersFor = no_desks,
+        makers: MakersFor = no_services,
         now_ms: Callable[[], int] = now_ms,
     ) -> "HubProcess":
         """Opens the store and takes workers. Arguments as `run_hub`; `now_ms` is the clock."""
@@ -129,9 +129,9 @@ class HubProcess:
 
 async def _open_backbone(
     config: Config, now_ms: Callable[[], int]
-) -> tuple[KeyedBackbone, Store | None]:
+) -> tuple[KeyedBackbone, ControlStore | None]:
     if config.store == MEMORY:
         return KeptMemory(now_ms, config, config), None
     opened = await open_backbone(config, now_ms)
     # Every store keeps the keys of batches; only memory in one process has none.
-    return cast("KeyedBackbone", opened.backbone), opened.desks
+    return cast("KeyedBackbone", opened.backbone), opened.control_store

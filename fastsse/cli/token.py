@@ -11,9 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from fastsse.auth.guard import DESKS, make_guard
+from fastsse.auth.guard import SERVICES, make_guard
 from fastsse.auth.jwks import KeysMissing
-from fastsse.auth.keys import BadKey, read_key, signing_key
 from fastsse.auth.rights import Rights
 from fastsse.auth.token import TOKEN_MAX_BYTES, Token, open_token, read_payload
 from fastsse.auth.verifier import Side, Verifier
@@ -26,8 +25,9 @@ from fastsse.cli.flags import (
     write_own_options,
 )
 from fastsse.config import Config, RightsOptions, catalogue, load
-from fastsse.desks.control import LocalControl
+from fastsse.control.service import LocalControlClient
 from fastsse.errors import FastsseError, Unauthorised
+from fastsse.jwtkeys import BadKey, read_key, signing_key
 from fastsse.units import format_duration, parse_duration_s
 
 __all__ = ["token"]
@@ -192,7 +192,7 @@ def explain(
 
 async def _judge(config: Config, raw: bytes) -> "_Judged":
     content, claims = _read(raw)
-    guard = make_guard(config, LocalControl(DESKS, lambda events, done: None))
+    guard = make_guard(config, LocalControlClient(SERVICES, lambda events, done: None))
     if guard is None:
         return _Judged(content, claims, {})
     try:

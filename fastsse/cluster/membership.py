@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fastsse.backbone.redis.codec import FORMAT
-from fastsse.desks.reach import NODE_BYTES
+from fastsse.control.stream_lookup import NODE_BYTES
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
 from fastsse.redis.errors import AnswerLost, RedisRefusal

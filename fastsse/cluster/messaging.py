@@ -1,4 +1,5 @@
-"""Neighbours: what desks of one node tell the same desks of the others, by Redis's pub/sub.
+"""Neighbours: what control services of one node tell the same control services of the others, by
+Redis's pub/sub.
 
 Redis keeps none of it, so what is told is numbered, and with each beat every node says where it
 stands. Whoever misses a number, begins to listen, or meets a node that it does not know asks that
@@ -22,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from redis import exceptions
 
 from fastsse.cluster.membership import Membership
-from fastsse.desks.reach import NODE_BYTES
+from fastsse.control.stream_lookup import NODE_BYTES
 from fastsse.log import get_logger
 from fastsse.paging import Pager
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
@@ -90,7 +91,8 @@ class RedisNodeMessaging:
         self._is_linked = False
         self._is_heard = False
         self._number = 0
-        # The number of what each told last; and of whom desks know something, even if not all.
+        # The number of what each told last; and of whom control services know something, even if
+        # not all.
         self._known: dict[bytes, int] = {}
         self._heard_of: set[bytes] = set()
         # Nodes that asked for everything, in order; the one that is sent it, and how many pages are

@@ -18,8 +18,8 @@ import orjson
 from fastsse.backbone import Done
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.roster_queries import RosterQueries
-from fastsse.desks.nodes import Answer, Change, Subscriber
-from fastsse.desks.roster import events_of
+from fastsse.control.cluster import Answer, Change, Subscriber
+from fastsse.control.roster import events_of
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -37,7 +37,7 @@ REAP: Final = Script("reap", folder=_HERE)
 # Selectors in one batch, about: 3 us of Redis each.
 BATCH: Final = 500
 # Changes that may wait to be written; above it this node begins again, with all that is there then.
-# Streams that were there when it began are held by their desk, and wait beside these.
+# Streams that were there when it began are held by their control service, and wait beside these.
 QUEUE_MAX_BYTES: Final = 64 * 1024 * 1024
 PUBLISH_AGAIN_S: Final = 0.5
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 import orjson
 
 from fastsse.cluster.membership import NAME_BYTES
-from fastsse.desks.nodes import Answer
-from fastsse.desks.roster import ANSWER_BYTES
+from fastsse.control.cluster import Answer
+from fastsse.control.roster import ANSWER_BYTES
 from fastsse.errors import FastsseError, Refused
 from fastsse.log import get_logger
 from fastsse.redis.connection import ConnectionOnDemand, RedisAddress, RedisConnection

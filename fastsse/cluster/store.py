@@ -1,4 +1,5 @@
-"""What desks keep, shared by all nodes of a log: a hash in Redis, and a copy of it in each node.
+"""What control services keep, shared by all nodes of a log: a hash in Redis, and a copy of it in
+each node.
 
 Each change is also an entry of a short stream, which every node follows. A node that was away reads
 the whole hash when it is back. What a vault keeps is not copied: Redis is asked for it.
@@ -31,13 +32,13 @@ CHANGES_READ: Final = 1_000
 
 
 async def read_all(link: RedisConnection, keys: Keys) -> Mapping[bytes, bytes]:
-    """All that desks keep."""
-    flat: Sequence[bytes] = await link.call(b"HGETALL", keys.desk)
+    """All that control services keep."""
+    flat: Sequence[bytes] = await link.call(b"HGETALL", keys.control)
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 class RedisControlStore:
-    """A node's copy. Loop thread only; see fastsse.desks.control.Store.
+    """A node's copy. Loop thread only; see fastsse.control.service.ControlStore.
 
     Arguments:
         address, keys: where it lies.
@@ -46,7 +47,7 @@ class RedisControlStore:
         roster: who is at all nodes; None where nobody may ask.
 
     Attributes:
-        vault, neighbours, roster: as Store.
+        one_time_store, neighbours, roster: as Store.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class RedisControlStore:
         self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
         self._unwritten: dict[str, bytes | None] = {}
         self._to_write = asyncio.Event()
-        self.vault: Final = RedisOneTimeStore(address, keys)
-        self.neighbours: Final = RedisNodeMessaging(address, keys, membership)
+        self.one_time_store: Final = RedisOneTimeStore(address, keys)
+        self.messaging: Final = RedisNodeMessaging(address, keys, membership)
         self.roster: Final = roster
         self._membership = membership
-        self._parts = (membership, self.neighbours, *(() if roster is None else (roster,)))
+        self._parts = (membership, self.messaging, *(() if roster is None else (roster,)))
 
     def get(self, key: str) -> bytes | None:
         """The value, or None. O(1)."""
@@ -102,7 +103,7 @@ class RedisControlStore:
 
     async def close(self) -> None:
         """Tells other nodes that this one ends, and ends all connections."""
-        await self.vault.close()
+        await self.one_time_store.close()
         if self.roster is not None:
             await self.roster.close()
         await self._membership.leave()
@@ -126,9 +127,9 @@ class RedisControlStore:
     def _commands(self, key: str, value: bytes | None) -> "list[tuple[bytes | str | int, ...]]":
         trim = (b"MAXLEN", b"~", CHANGES_KEPT, b"*")
         if value is None:
-            return [(b"HDEL", self._keys.desk, key)]
+            return [(b"HDEL", self._keys.control, key)]
         return [
-            (b"HSET", self._keys.desk, key, value),
+            (b"HSET", self._keys.control, key, value),
             (b"XADD", self._keys.changes, *trim, b"k", key, b"v", value),
         ]
 
@@ -158,7 +159,7 @@ class RedisControlStore:
     async def _look_for_all(self, link: RedisConnection) -> None:
         """While nothing changes: a hash that Redis evicted, or that was deleted, is written again,
         so that a node that starts later knows what was revoked."""
-        if self._values and not await link.call(b"EXISTS", self._keys.desk):
+        if self._values and not await link.call(b"EXISTS", self._keys.control):
             log.warning("Redis lost what desks keep; it is written again.", keys=len(self._values))
             self._unwritten.update(self._values)
             self._to_write.set()

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from fastsse.auth.keys import ALGORITHMS, KEY_BYTES_MAX, PATH_STARTS, BadKey, check_key, read_key
 from fastsse.config.groups import OptionGroup, duration, option
 from fastsse.config.kinds import MASK, Kind, Seconds, Switch, read_list
+from fastsse.jwtkeys import ALGORITHMS, KEY_BYTES_MAX, PATH_STARTS, BadKey, check_key, read_key
 
 if TYPE_CHECKING:
     from fastsse.config.settings import Config

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastsse.desks.figures import Help
+from fastsse.control.stats import Help
 from fastsse.http.listeners import Listener
 
 __all__ = ["Doors"]
@@ -49,7 +49,7 @@ class Doors:
         #: Whether its sockets are another's too.
         self.is_shared = any(sock in one for one in others for sock in sockets[slot])
         self._on_full = on_full
-        # Until it is told better, whoever is full waits for the desk.
+        # Until it is told better, whoever is full waits for the control service.
         self._help = Help({}, is_room=True)
         self._is_full = False
         self._is_closed = False

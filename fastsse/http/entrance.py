@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from fastsse.config import Config, ConfigError, is_loopback
 from fastsse.config import Problem as OptionProblem
-from fastsse.desks.control import Control
-from fastsse.desks.figures import Figures, Help
+from fastsse.control.service import ControlClient
+from fastsse.control.stats import Help, StatsClient
 from fastsse.http.arrivals import Arrivals
 from fastsse.http.clients import Clients
 from fastsse.http.cors import Cors
@@ -104,7 +104,7 @@ class Entrance:
         descriptors: Descriptors,
         stream_count: Callable[[], int],
         access: AccessLog,
-        control: Control | None = None,
+        control: ControlClient | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._config = config
@@ -145,24 +145,24 @@ class Entrance:
     def serve(
         self,
         sockets: Sockets,
-        figures: Figures,
+        stats: StatsClient,
         trouble: Callable[[], str | None] = lambda: None,
         worker: int = 0,
     ) -> None:
         """Begins to accept.
 
         Arguments:
-            figures: answers for the whole service.
+            stats: answers for the whole service.
             trouble: why publishers are refused.
             worker: this one's number.
         """
-        self._figures = figures
+        self._stats = stats
         self._trouble = trouble
         token = self._config.publish_token
         config = self._config
         cors = Cors(config.cors_origins, config.cors_headers, cross_publish=token is not None)
         events = self._offer.paths(cors)
-        admin = {**events, **probe_routes(figures, self._unready)}
+        admin = {**events, **probe_routes(stats, self._unready)}
         if config.page == "on" or (
             config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
         ):
@@ -181,7 +181,7 @@ class Entrance:
             sockets.slot,
             worker,
             self.room,
-            figures.tell,
+            stats.tell,
         )
         self._waits.start()
 
@@ -341,7 +341,7 @@ class Entrance:
         elif (trouble := self._trouble()) is not None:
             done(trouble)
         else:
-            self._figures.unready(done)
+            self._stats.unready(done)
 
 
 def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:

@@ -20,7 +20,7 @@ from fastsse.auth.renewal import Renewals
 from fastsse.auth.revocations import Revocation, Revocations
 from fastsse.auth.rights import REVOKE_TOPIC, Rights
 from fastsse.auth.tickets import Tickets
-from fastsse.desks.reach import Reach
+from fastsse.control.stream_lookup import StreamLookup
 from fastsse.errors import BadRequest, FastsseError, Unauthorised
 from fastsse.http.access import Access
 from fastsse.http.allowances import Allowances
@@ -38,7 +38,7 @@ _STREAM_ID_LONGEST: Final = 255
 _BODY_LARGEST: Final = 4 * 1024
 
 
-def pong_routes(allowances: Allowances, reach: Reach, streams: Streams) -> Paths:
+def pong_routes(allowances: Allowances, reach: StreamLookup, streams: Streams) -> Paths:
     """`/pong`, for streams that are pinged visibly."""
 
     def here(stream_id: bytes, _: bytes) -> bytes | None:
@@ -54,7 +54,7 @@ def pong_routes(allowances: Allowances, reach: Reach, streams: Streams) -> Paths
     return {b"/pong": {b"POST": Route(pong, _admit_small)}}
 
 
-def lifetime_routes(guard: Guard, access: Access, reach: Reach, streams: Streams) -> Paths:
+def lifetime_routes(guard: Guard, access: Access, reach: StreamLookup, streams: Streams) -> Paths:
     """`/tickets`, `/renew` and `/revoke`, where tokens have keys."""
     return {
         b"/tickets": {b"POST": _ticket_route(guard.tickets, access)},

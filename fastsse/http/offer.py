@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from fastsse._core import REASON_ENDED
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
-from fastsse.desks.control import Control
-from fastsse.desks.presence import Presence
-from fastsse.desks.reach import Reach
-from fastsse.desks.shares import Shares
+from fastsse.control.presence import Presence
+from fastsse.control.service import ControlClient
+from fastsse.control.stream_lookup import StreamLookup
+from fastsse.control.usage import UsageClient
 from fastsse.errors import Forbidden, Unauthorised
 from fastsse.events import EARLIEST
 from fastsse.http.access import Access, Open
@@ -57,7 +57,7 @@ class Offer:
         clients: Clients,
         quotas: Quotas,
         log: AccessLog,
-        control: Control | None,
+        control: ControlClient | None,
     ) -> None:
         self._config = config
         self._hub = hub
@@ -66,7 +66,7 @@ class Offer:
         self._quotas = quotas
         self._log = log
         self._guard: Guard | None = None
-        self._reach: Reach | None = None
+        self._reach: StreamLookup | None = None
         self.presence: Presence | None = None
         quotas.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
@@ -117,16 +117,16 @@ class Offer:
         if self._guard is not None:
             self._guard.close()
 
-    def _join(self, control: Control) -> None:
+    def _join(self, control: ControlClient) -> None:
         """Takes part in what the node's workers share."""
         loop = asyncio.get_running_loop()
         config = self._config
         self._guard = make_guard(config, control, Origins(config.publish_origins))
-        self._reach = Reach(control, is_alone=control.is_alone)
+        self._reach = StreamLookup(control, is_alone=control.is_alone)
         if self._quotas.active and not control.is_alone:
-            shares = Shares(control, loop.call_later, self._quotas.others_used)
-            shares.on_end = self._quotas.end_oldest
-            self._quotas.shares = shares
+            usage = UsageClient(control, loop.call_later, self._quotas.others_used)
+            usage.on_end = self._quotas.end_oldest
+            self._quotas.usage = usage
         if config.subscriptions:
             self.presence = Presence(control, loop.call_soon)
 

@@ -2,7 +2,7 @@
 
 `/.well-known/mercure/subscriptions…` answers as Mercure's API does, `/presence?topic=` with a
 count and a list in plain JSON. A stream opened at the place that an answer names gets every change
-since, because that place is looked up before the desk is asked.
+since, because that place is looked up before the control service is asked.
 """
 
 import re
@@ -13,14 +13,8 @@ from typing import Final
 import orjson
 
 from fastsse.auth.rights import ANONYMOUS, Rights
-from fastsse.desks.presence import Found, Presence
-from fastsse.desks.roster import (
-    CONTEXT,
-    LISTED_MOST,
-    Subscribed,
-    path_of,
-    subscription_document,
-)
+from fastsse.control.presence import FoundSubscriptions, Presence
+from fastsse.control.roster import CONTEXT, LISTED_MOST, Subscribed, path_of, subscription_document
 from fastsse.errors import FastsseError, Forbidden, InvalidSubscription, Unauthorised
 from fastsse.http.access import Access
 from fastsse.http.problems import Problem
@@ -125,7 +119,7 @@ def _question(pairs: Sequence[tuple[str, str]]) -> tuple[str, int]:
 
 
 def _answer_collection(
-    exchange: Exchange, path: str, tag: bytes, found: Found | FastsseError
+    exchange: Exchange, path: str, tag: bytes, found: FoundSubscriptions | FastsseError
 ) -> None:
     if isinstance(found, FastsseError):
         exchange.fail(found)
@@ -144,7 +138,7 @@ def _answer_collection(
     exchange.respond(Response.of(200, orjson.dumps(members), _LD_JSON + _etag(tag)))
 
 
-def _answer_one(exchange: Exchange, tag: bytes, found: Found | FastsseError) -> None:
+def _answer_one(exchange: Exchange, tag: bytes, found: FoundSubscriptions | FastsseError) -> None:
     if isinstance(found, FastsseError):
         exchange.fail(found)
     elif not found.subscriptions:
@@ -156,7 +150,7 @@ def _answer_one(exchange: Exchange, tag: bytes, found: Found | FastsseError) -> 
 
 
 def _answer_plain(
-    exchange: Exchange, topic: str, last_id: str, found: Found | FastsseError
+    exchange: Exchange, topic: str, last_id: str, found: FoundSubscriptions | FastsseError
 ) -> None:
     if isinstance(found, FastsseError):
         exchange.fail(found)

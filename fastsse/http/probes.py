@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.desks.figures import Figures
+from fastsse.control.stats import StatsClient
 from fastsse.errors import FastsseError
 from fastsse.http.request import Request
 from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
@@ -18,11 +18,11 @@ _READY: Final = text_response(200, "ready")
 
 
 def probe_routes(
-    figures: Figures, unready: Callable[[Callable[[str | None], None]], None]
+    stats: StatsClient, unready: Callable[[Callable[[str | None], None]], None]
 ) -> dict[bytes, dict[bytes, Route]]:
     """`/healthz`, `/readyz`, `/metrics` and `/stats`, for the whole service.
 
-    `figures` gives the bodies; `unready` gives its argument in a few words why newcomers or
+    `stats` gives the bodies; `unready` gives its argument in a few words why newcomers or
     publishers are refused (`draining`, `full`, …), else None.
     """
 
@@ -32,7 +32,7 @@ def probe_routes(
             is_well = not isinstance(body, FastsseError)
             exchange.respond(_ALIVE if is_well else text_response(503, "hub"))
 
-        figures.ping(judge)
+        stats.ping(judge)
 
     def ready(request: Request, exchange: Exchange) -> None:
         def judge(reason: str | None) -> None:
@@ -41,10 +41,10 @@ def probe_routes(
         unready(judge)
 
     def expose(request: Request, exchange: Exchange) -> None:
-        figures.metrics(_responder(exchange, _METRICS_LINES))
+        stats.metrics(_responder(exchange, _METRICS_LINES))
 
     def tell(request: Request, exchange: Exchange) -> None:
-        figures.stats(_responder(exchange, JSON))
+        stats.stats(_responder(exchange, JSON))
 
     return {
         b"/healthz": _get(live),

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from fastsse.config import LimitOptions
-from fastsse.desks.shares import Account, Shares, Use
+from fastsse.control.usage import Account, Usage, UsageClient
 from fastsse.http.clients import account_name
 
 __all__ = ["ACCOUNTS_MOST", "Owner", "Quotas"]
@@ -108,7 +108,7 @@ class Quotas:
         options: the limits.
         time: loop time, s.
 
-    `shares`, once set, tells other workers what is used here; `others_used` is to be told of
+    `usage`, once set, tells other workers what is used here; `others_used` is to be told of
     what they say.
     """
 
@@ -125,7 +125,7 @@ class Quotas:
         "active",
         "end_stream",
         "refused",
-        "shares",
+        "usage",
     )
 
     def __init__(self, options: LimitOptions, time: Callable[[], float]) -> None:
@@ -137,7 +137,7 @@ class Quotas:
         self._first_pages: dict[int, int] = {}
         #: Whether anything is limited; without that nobody need ask.
         self.active = self._addresses.active or self._subjects.active
-        self.shares: Shares | None = None
+        self.usage: UsageClient | None = None
         #: Ends a stream that makes room for a newer one of its client.
         self.end_stream: Callable[[int], object] = lambda stream: None
         self._evicts = options.over_limit == "oldest"
@@ -203,8 +203,8 @@ class Quotas:
             oldest = next(iter(held))
             if oldest != newest:
                 self._evict(oldest)
-            elif self.shares is not None:
-                self.shares.end_oldest((side, name))
+            elif self.usage is not None:
+                self.usage.end_oldest((side, name))
 
     def _evict(self, stream: int) -> None:
         self._drop_held(stream)
@@ -261,7 +261,7 @@ class Quotas:
         """As `publish_wait_s`, of what neither publishes nor opens a stream."""
         return self._wait_s(owner, "requests")
 
-    def others_used(self, use: Use) -> None:
+    def others_used(self, use: Usage) -> None:
         """Another worker tells what a client used there."""
         account = self._sides[use.side].account(use.name, self._time())
         account.streams += use.streams
@@ -291,10 +291,10 @@ class Quotas:
         return 0.0
 
     def _share(self, owner: Owner, **amounts: int) -> None:
-        if self.shares is not None:
+        if self.usage is not None:
             for side, name in enumerate(owner):
                 if name:
-                    self.shares.used(Use(side, name, **amounts))
+                    self.usage.used(Usage(side, name, **amounts))
 
     def _accounts(self, owner: Owner, now_s: float) -> list[tuple[_Ledger, _Account]]:
         return [

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from fastsse._core import REASON_ENDED
 from fastsse.auth.rights import Rights
-from fastsse.desks.presence import Presence
+from fastsse.control.presence import Presence
 from fastsse.errors import TurnedAway
 from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from fastsse._core import REASON_ENDED
 from fastsse.auth.tickets import Opened, Tickets
-from fastsse.desks.reach import Reach
+from fastsse.control.stream_lookup import StreamLookup
 from fastsse.errors import FastsseError
 from fastsse.http.clients import Clients, network_of
 from fastsse.http.request import Request
@@ -40,7 +40,7 @@ class Ticketed:
     def __init__(
         self,
         tickets: Tickets,
-        reach: Reach,
+        reach: StreamLookup,
         streams: Streams,
         clients: Clients,
         access: AccessLog,

@@ -19,7 +19,8 @@ class Keys:
     Attributes:
         stream: every event of every topic, in order: what nodes follow.
         newest: the running number of its newest entry, by which a missing one shows, and its id.
-        desk, changes: what desks keep, and a stream of what was put there last.
+        control service, changes: what control services keep, and a stream of what was put there
+        last.
         floor: the position at which this log began; nothing older is known.
         lost: the position of the last mark that says that events were lost.
         nodes: those that are alive, by the time until which each is, unless it is heard of again.
@@ -34,9 +35,9 @@ class Keys:
 
     __slots__ = (
         "changes",
+        "control",
         "counts",
         "dead",
-        "desk",
         "floor",
         "format",
         "formats",
@@ -53,7 +54,7 @@ class Keys:
         self.stream: Final = name.encode()
         self.prefix: Final = b"{%b}:" % self.stream
         self.newest: Final = self.prefix + b"newest"
-        self.desk: Final = self.prefix + b"desk"
+        self.control: Final = self.prefix + b"desk"
         self.changes: Final = self.prefix + b"changes"
         self.floor: Final = self.prefix + b"floor"
         self.lost: Final = self.prefix + b"lost"

@@ -7,7 +7,7 @@ import socket
 
 from fastsse.bus import run_hub
 from fastsse.config import Config
-from fastsse.desks.makers import desk_makers
+from fastsse.services import service_makers
 from fastsse.supervisor.memory import settle_memory
 from fastsse.supervisor.wire import ALIVE, ALIVE_EVERY_S, READY, Link
 
@@ -67,5 +67,5 @@ def serve_hub(
         loop.call_later(ALIVE_EVERY_S, tell_alive, loop)
 
     return run_hub(
-        config, listening, ready, workers=workers, restarted=restarted, makers=desk_makers
+        config, listening, ready, workers=workers, restarted=restarted, makers=service_makers
     )

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from fastsse.bus.questions import QUESTIONS_MAX
-from fastsse.desks.makers import desk_makers
-from fastsse.desks.reach import UNANSWERED_MAX, Reach
+from fastsse.control.stream_lookup import UNANSWERED_MAX, StreamLookup
 from fastsse.errors import Refused
 from fastsse.http import offer
+from fastsse.services import service_makers
 from tests.attack.conftest import Start
 from tests.bus.onebus import a_bus, until
 from tests.mercure.client import KEY, ask, bearer
@@ -17,9 +17,9 @@ from tests.mercure.client import KEY, ask, bearer
 
 async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> None:
     async with a_bus() as bus:
-        await bus.start(makers=desk_makers)
+        await bus.start(makers=service_makers)
         worker, other = await bus.worker(), await bus.worker()
-        here, there = (Reach(end.control, patience_s=0.01) for end in (worker, other))
+        here, there = (StreamLookup(end.control, patience_s=0.01) for end in (worker, other))
         here.teach(b"p", lambda stream_id, what: None)
         there.teach(b"p", lambda stream_id, what: b"yes" if stream_id == b"there" else None)
         for _ in range(3):
@@ -30,7 +30,7 @@ async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> 
             assert answers == [None] * QUESTIONS_MAX
         assert (await asyncio.wait_for(worker.ask("tickets", b"r" + bytes(16)), 30)) == b"-"
         found: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        patient = Reach(worker.control, patience_s=30)
+        patient = StreamLookup(worker.control, patience_s=30)
         patient.teach(b"p", lambda stream_id, what: None)
         patient.reach(b"p", b"there", b"", found.set_result)
         assert await found == b"yes"
@@ -49,7 +49,7 @@ class Nobody:
 async def test_nobody_is_asked_for_what_can_be_no_streams_id(
     start: Start, monkeypatch: pytest.MonkeyPatch, made_up: str
 ) -> None:
-    monkeypatch.setattr(offer, "Reach", lambda control, is_alone: Nobody())
+    monkeypatch.setattr(offer, "StreamLookup", lambda control, is_alone: Nobody())
     server = await start(ping="1s", jwt_key=KEY)
     assert (await ask(server, "POST", f"/pong?stream={made_up}")).status == 404
     by = bearer(subscribe=["a"])
@@ -59,9 +59,9 @@ async def test_nobody_is_asked_for_what_can_be_no_streams_id(
 
 async def test_questions_about_streams_are_bounded() -> None:
     async with a_bus() as bus:
-        await bus.start(makers=desk_makers)
+        await bus.start(makers=service_makers)
         worker = await bus.worker()
-        reach = Reach(worker.control, patience_s=0.1)
+        reach = StreamLookup(worker.control, patience_s=0.1)
         reach.teach(b"p", lambda stream_id, what: None)
         answers: list[object] = []
         for number in range(UNANSWERED_MAX + 5):

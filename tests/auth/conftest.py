@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from fastsse.auth.guard import DESKS, Guard, make_guard
+from fastsse.auth.guard import SERVICES, Guard, make_guard
 from fastsse.auth.rights import Rights
 from fastsse.auth.verifier import Verifier
 from fastsse.config import Config
-from fastsse.desks.control import LocalControl
+from fastsse.control.service import LocalControlClient
 from tests.auth.minting import SECRET
 
 
-def control() -> LocalControl:
-    return LocalControl(DESKS, lambda events, done: done(True))
+def control() -> LocalControlClient:
+    return LocalControlClient(SERVICES, lambda events, done: done(True))
 
 
 def guard_of(**options: Any) -> Guard:

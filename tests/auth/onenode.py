@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from fastsse.auth.guard import Guard, Pending, make_guard
-from fastsse.auth.revocations import RevocationDesk
+from fastsse.auth.revocations import RevocationService
 from fastsse.auth.rights import Rights
-from fastsse.auth.tickets import TicketDesk
+from fastsse.auth.tickets import TicketService
 from fastsse.config import Config
-from fastsse.desks.control import LocalControl, MemoryStore
+from fastsse.control.service import LocalControlClient, MemoryControlStore
 from fastsse.errors import FastsseError
 from tests.auth.minting import SECRET
 
@@ -31,14 +31,14 @@ class Clock:
 class Node:
     """A node of several workers around one control, as far as rights go."""
 
-    def __init__(self, store: MemoryStore | None = None, **options: Any) -> None:
+    def __init__(self, store: MemoryControlStore | None = None, **options: Any) -> None:
         self.clock = Clock()
         makers = {
-            "tickets": lambda *ways: TicketDesk(*ways, self.clock),
-            "revocations": lambda *ways: RevocationDesk(*ways, self.clock),
+            "tickets": lambda *ways: TicketService(*ways, self.clock),
+            "revocations": lambda *ways: RevocationService(*ways, self.clock),
         }
-        self.store = store or MemoryStore()
-        self.control = LocalControl(makers, lambda events, done: done(True), self.store)
+        self.store = store or MemoryControlStore()
+        self.control = LocalControlClient(makers, lambda events, done: done(True), self.store)
         config = Config(**{"jwt_key": SECRET, **options})
         guards = [make_guard(config, self.control, (), self.clock) for _ in range(2)]
         self.one, self.other = [guard for guard in guards if guard is not None]

@@ -7,8 +7,8 @@ import pytest
 
 from fastsse.auth.renewal import Held, Renewals, check_renewal
 from fastsse.auth.rights import Rights, claim_hash
-from fastsse.desks.control import LocalControl
-from fastsse.desks.reach import SUBJECT, Reach, ReachDesk
+from fastsse.control.service import LocalControlClient
+from fastsse.control.stream_lookup import SUBJECT, StreamLookup, StreamLookupService
 from fastsse.errors import FastsseError, Forbidden, Refused
 
 HELD = Rights(subscribe=["a"], subject="me", expires_s=10)
@@ -22,10 +22,10 @@ def held(rights: Rights) -> Held:
 class Worker:
     """One worker's streams, and its way to those of the others."""
 
-    def __init__(self, control: LocalControl, *stream_ids: bytes, **options: Any) -> None:
+    def __init__(self, control: LocalControlClient, *stream_ids: bytes, **options: Any) -> None:
         self.streams: dict[int, Rights | None] = {n + 1: HELD for n in range(len(stream_ids))}
         self.handles = {stream_id: n + 1 for n, stream_id in enumerate(stream_ids)}
-        self.renewals = Renewals(Reach(control, **options), self)
+        self.renewals = Renewals(StreamLookup(control, **options), self)
 
     def find(self, stream_id: bytes) -> int:
         return self.handles.get(stream_id, 0)
@@ -44,8 +44,8 @@ class Worker:
         return await asyncio.wait_for(answered, 30)
 
 
-def node() -> LocalControl:
-    return LocalControl({SUBJECT: ReachDesk}, lambda events, done: done(True))
+def node() -> LocalControlClient:
+    return LocalControlClient({SUBJECT: StreamLookupService}, lambda events, done: done(True))
 
 
 async def test_a_stream_is_renewed_where_it_is_and_from_any_other_worker() -> None:

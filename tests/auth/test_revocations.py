@@ -7,11 +7,11 @@ import orjson
 import pytest
 
 from fastsse.auth import revocations as revocations_module
-from fastsse.auth.guard import DESKS, make_guard
-from fastsse.auth.revocations import Revocation, RevocationDesk, Revocations
+from fastsse.auth.guard import SERVICES, make_guard
+from fastsse.auth.revocations import Revocation, Revocations, RevocationService
 from fastsse.auth.rights import REVOKE_TOPIC, Rights
 from fastsse.config import Config
-from fastsse.desks.control import LocalControl, MemoryStore
+from fastsse.control.service import LocalControlClient, MemoryControlStore
 from fastsse.errors import BadRequest, Refused, Unauthorised
 from fastsse.events import Event
 from tests.auth.minting import SECRET, grants, mint
@@ -79,7 +79,7 @@ def test_streams_are_named_to_the_core_as_they_were_attached() -> None:
 
 
 def test_revocations_outlive_a_restart_and_a_new_worker_knows_them() -> None:
-    store = MemoryStore()
+    store = MemoryControlStore()
     node = Node(store)
     got(node.one.revocations.revoke, Revocation("7", None, None, 1e11))
     for guard in (Node(store).one, make_guard(Config(jwt_key=SECRET), node.control)):
@@ -102,7 +102,7 @@ def test_a_revocation_is_forgotten_when_its_tokens_have_ended() -> None:
 
 def test_a_worker_learns_very_many_revocations_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocations_module, "_PAGE", 7)
-    store = MemoryStore()
+    store = MemoryControlStore()
     node = Node(store)
     for number in range(50):
         got(node.one.revocations.revoke, Revocation(str(number), None, None, 1e11))
@@ -117,11 +117,13 @@ async def test_a_desk_that_began_anew_is_told_what_was_revoked() -> None:
     got(node.one.revocations.revoke, Revocation("7", None, None, 1e11))
     calls: list[tuple[int, int, int]] = []
     node.one.revocations.on_revoked = lambda *call: calls.append(call)
-    desk = RevocationDesk(lambda message: None, MemoryStore(), lambda events, done: done(True))
-    node.control.desks._desks["revocations"] = desk
+    service = RevocationService(
+        lambda message: None, MemoryControlStore(), lambda events, done: done(True)
+    )
+    node.control.services._services["revocations"] = service
     for back in node.control.on_back:
         back()
-    assert [one.jti for one in desk._kept.values()] == ["7"]
+    assert [one.jti for one in service._kept.values()] == ["7"]
     assert not calls, "what is known ends nothing again"
 
 
@@ -186,5 +188,5 @@ def test_only_a_publisher_of_the_reserved_topic_may_revoke() -> None:
 
 
 def test_a_revocation_of_nobody_costs_nothing() -> None:
-    revocations = Revocations(LocalControl(DESKS, lambda events, done: done(True)))
+    revocations = Revocations(LocalControlClient(SERVICES, lambda events, done: done(True)))
     assert not revocations.covers(Rights(subject="me", token_id="7"))

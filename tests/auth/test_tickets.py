@@ -11,7 +11,7 @@ from fastsse.auth.revocations import Revocation
 from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.auth.tickets import Tickets
 from fastsse.config import Config
-from fastsse.desks.control import Answer, LocalControl, MemoryStore
+from fastsse.control.service import Answer, LocalControlClient, MemoryControlStore
 from fastsse.errors import Refused, Unauthorised
 from tests.auth.conftest import control
 from tests.auth.minting import SECRET, grants, mint
@@ -119,7 +119,7 @@ def test_an_opened_ticket_ends_at_its_tokens_exp_and_not_before() -> None:
 
 
 def test_an_opened_ticket_outlives_a_restart_with_its_store() -> None:
-    store = MemoryStore()
+    store = MemoryControlStore()
     ticket = issued(node := Node(store))
     _, cookie = opened(node.one, ticket, CHROME)
     assert cookie is not None
@@ -191,16 +191,16 @@ def test_tickets_are_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch
     for _ in range(10):
         assert isinstance(spend(node.one, used), Rights)
         issued(node)
-    vault = node.control.desks["tickets"]._vault  # type: ignore[attr-defined]
-    assert len(vault) == 6
+    one_time_store = node.control.services["tickets"]._one_time_store  # type: ignore[attr-defined]
+    assert len(one_time_store) == 6
     assert isinstance(spend(node.one, unused), Unauthorised), "unused longest"
     assert isinstance(spend(node.one, used), Rights)
     monkeypatch.setattr(ticketstore, "ENTRIES_MAX_BYTES", 600)
     issued(node)
-    assert vault._bytes <= 600
+    assert one_time_store._bytes <= 600
     node.clock.now_s += 100_000
     got(node.one.tickets.issue, ANONYMOUS)
-    assert len(vault) == 1, "the ended make room"
+    assert len(one_time_store) == 1, "the ended make room"
     assert len(node.store.items("tickets/")) == 1
     big = Rights(payload="x" * (64 * 1024))
     assert isinstance(got(node.one.tickets.issue, big), Refused)
@@ -217,11 +217,11 @@ def test_the_desk_does_not_know_tickets_and_cookies_but_by_hash() -> None:
 
 
 class Away:
-    """A control whose desk can't be reached until it is let."""
+    """A control whose control service can't be reached until it is let."""
 
     worker = 0
 
-    def __init__(self, control: LocalControl) -> None:
+    def __init__(self, control: LocalControlClient) -> None:
         self.control = control
         self.is_away = True
         self.on_back: list[Callable[[], None]] = []

@@ -142,18 +142,18 @@ async def test_a_batch_that_is_sent_again_is_not_stored_twice(path: Path, ack: A
 
 async def test_what_desks_keep_survives(path: Path) -> None:
     async with opened(path) as tail:
-        desks = tail.backbone.desks  # type: ignore[attr-defined]
-        desks.put("revocations/b", b"\x00\xff")
-        desks.put("revocations/a", b"1")
-        desks.put("tickets/a", b"2")
-        desks.put("tickets/a", None)
+        control_store = tail.backbone.control_store  # type: ignore[attr-defined]
+        control_store.put("revocations/b", b"\x00\xff")
+        control_store.put("revocations/a", b"1")
+        control_store.put("tickets/a", b"2")
+        control_store.put("tickets/a", None)
     async with opened(path) as tail:
-        desks = tail.backbone.desks  # type: ignore[attr-defined]
-        assert desks.items("revocations/") == [
+        control_store = tail.backbone.control_store  # type: ignore[attr-defined]
+        assert control_store.items("revocations/") == [
             ("revocations/a", b"1"),
             ("revocations/b", b"\x00\xff"),
         ]
-        assert desks.get("tickets/a") is None
+        assert control_store.get("tickets/a") is None
 
 
 async def test_data_of_any_bytes_and_sizes_comes_back(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastsse.bus import BusBackbone, BusControl, connect
+from fastsse.bus import BusBackbone, BusControlClient, connect
 from fastsse.bus.hubprocess import HubProcess
 from fastsse.config import Config
 from fastsse.entries import Entry
@@ -36,7 +36,7 @@ async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
 class End:
     """A worker's end with a history of its own, as a worker's hub has it."""
 
-    def __init__(self, backbone: BusBackbone, control: BusControl, config: Config) -> None:
+    def __init__(self, backbone: BusBackbone, control: BusControlClient, config: Config) -> None:
         self.backbone = backbone
         self.control = control
         self.entries: list[Entry] = []
@@ -77,7 +77,7 @@ class End:
         return answer
 
     def ask(self, subject: str, message: bytes) -> "asyncio.Future[bytes]":
-        """What a desk answers."""
+        """What a control service answers."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def done(outcome: bytes | FastsseError) -> None:
@@ -107,7 +107,7 @@ class Bus:
         self.config = config
         self.listening, self.address = listen()
         self.hub: HubProcess | None = None
-        self._opened: list[tuple[BusBackbone, BusControl]] = []
+        self._opened: list[tuple[BusBackbone, BusControlClient]] = []
 
     @staticmethod
     def config_of(**options: Any) -> Config:
@@ -127,7 +127,7 @@ class Bus:
 
     async def connected(
         self, patience_s: float = 20, key: bytes | None = None
-    ) -> tuple[BusBackbone, BusControl]:
+    ) -> tuple[BusBackbone, BusControlClient]:
         """Both ends of one worker more."""
         number, key = len(self._opened), key or os.urandom(8)
         both = await connect(self.address, number, key, patience_s=patience_s)

@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 
 from fastsse.bus import questions
-from fastsse.desks.control import Broadcast, MakeDesk, Publish, Store
+from fastsse.control.service import Broadcast, ControlStore, MakeService, Publish
 from fastsse.errors import Refused
 from fastsse.events import Event
 from tests.bus.onebus import Bus, a_bus, until
 
 
 class Book:
-    """A desk that writes down what it hears, counts in its store, and answers when it likes."""
+    """A control service that writes down what it hears, counts in its store, and answers when it
+    likes."""
 
-    def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
+    def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self.broadcast = broadcast
         self.publish = publish
         self.store = store
@@ -42,15 +43,15 @@ class Book:
         self.left_by.append(worker)
 
 
-def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeDesk]:
+def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
     return {"book": Book}
 
 
 def book(bus: Bus) -> Book:
     assert bus.hub is not None
-    desk = bus.hub.exchange.desks["book"]
-    assert isinstance(desk, Book)
-    return desk
+    service = bus.hub.exchange.services["book"]
+    assert isinstance(service, Book)
+    return service
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from fastsse.bus import control, link, outbox, questions
 from fastsse.bus.frames import Kind
 from fastsse.bus.outbox import Outbox
 from fastsse.bus.questions import Questions
-from fastsse.desks.control import MakeDesk
-from fastsse.desks.presence import SUBJECT as PRESENCE
-from fastsse.desks.presence import Presence, PresenceDesk
-from fastsse.desks.shares import SUBJECT as SHARES
-from fastsse.desks.shares import Shares, SharesDesk, Use
+from fastsse.control.presence import SUBJECT as PRESENCE
+from fastsse.control.presence import Presence, PresenceService
+from fastsse.control.service import MakeService
+from fastsse.control.usage import SUBJECT as SHARES
+from fastsse.control.usage import Usage, UsageClient, UsageService
 from fastsse.errors import Refused
 from fastsse.events import Event
 from fastsse.paging import Pager
@@ -28,8 +28,8 @@ STREAMS = 10_000
 PAYLOAD = {"of": "x" * 400}
 
 
-def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeDesk]:
-    return {PRESENCE: PresenceDesk, SHARES: SharesDesk}
+def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
+    return {PRESENCE: PresenceService, SHARES: UsageService}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def bus(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bus]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers ask again soon what others hold."""
-    monkeypatch.setattr("fastsse.desks.learning.RELEARN_S", 0.05)
+    monkeypatch.setattr("fastsse.control.usage_learning.RELEARN_S", 0.05)
 
 
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,13 +96,13 @@ class Worker:
     def __init__(self, end: Any) -> None:
         self.others: dict[tuple[int, str], int] = {}
         self.end = end
-        self.shares = Shares(end.control, later, self._heard)
+        self.shares = UsageClient(end.control, later, self._heard)
 
     def uses(self, accounts: range, streams: int) -> None:
         for n in accounts:
-            self.shares.used(Use(1, _account(n), streams=streams))
+            self.shares.used(Usage(1, _account(n), streams=streams))
 
-    def _heard(self, use: Use) -> None:
+    def _heard(self, use: Usage) -> None:
         account = use[:2]
         self.others[account] = self.others.get(account, 0) + use.streams
         if not self.others[account]:
@@ -157,9 +157,9 @@ async def test_the_end_of_a_stream_that_a_new_desk_did_not_know_counts_once(
         one.uses(range(5_000), -1)
     await until(lambda: not other.others)
     assert bus.hub is not None
-    desk = bus.hub.exchange.desks[SHARES]
-    assert isinstance(desk, SharesDesk)
-    await until(lambda: not any(desk.held_here()))
+    service = bus.hub.exchange.services[SHARES]
+    assert isinstance(service, UsageService)
+    await until(lambda: not any(service.held_here()))
 
 
 async def test_what_a_dead_hub_held_is_sent_again_in_pages(

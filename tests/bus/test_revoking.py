@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from fastsse.auth import revocations as revocations_module
-from fastsse.auth.guard import DESKS
+from fastsse.auth.guard import SERVICES
 from fastsse.auth.revocations import Revocation, Revocations
 from fastsse.auth.rights import Rights
-from fastsse.desks.control import MakeDesk
+from fastsse.control.service import MakeService
 from fastsse.errors import FastsseError, Refused
 from tests.bus.onebus import Bus, a_bus, until
 
@@ -18,8 +18,8 @@ FOR_GOOD_S = 4e9
 RIGHTS = Rights(("*",), ("*",), subject="ann")
 
 
-def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeDesk]:
-    return DESKS
+def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
+    return SERVICES
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import orjson
 from fastsse.backbone import Done
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.roster import RedisRoster
-from fastsse.desks.nodes import Subscriber
+from fastsse.control.cluster import Subscriber
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
 from fastsse.redis.connection import RedisAddress

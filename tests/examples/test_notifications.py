@@ -140,7 +140,7 @@ async def test_who_was_offline_gets_what_came_meanwhile_on_every_device(scene: S
             await scene.order("alice", 4)
             await phone.shows([1, 2, 3, 4], unread=[4])
             await desk.shows([1, 2, 3, 4], unread=[4])
-        # The desk is off; what is read meanwhile counts there too.
+        # The control service is off; what is read meanwhile counts there too.
         await scene.order("alice", 5)
         await phone.shows([1, 2, 3, 4, 5], unread=[4, 5])
         phone.read_all()

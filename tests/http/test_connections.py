@@ -196,7 +196,7 @@ async def test_failing_route_is_a_500_and_tells_nothing(server, monkeypatch, cap
     def fail(done: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(server._worker._figures, "metrics", fail)
+    monkeypatch.setattr(server._worker._stats, "metrics", fail)
     async with connected(server) as raw:
         await raw.send(get("/metrics?token=hidden"))
         answer = await raw.answer()

@@ -16,11 +16,11 @@ from fastsse.cluster.membership import Membership
 from fastsse.cluster.messaging import RedisNodeMessaging
 from fastsse.cluster.roster import RedisRoster
 from fastsse.config import Config
-from fastsse.desks import roster as own_roster
-from fastsse.desks.control import Broadcast, MemoryStore
-from fastsse.desks.nodes import Subscriber
-from fastsse.desks.roster import OwnRoster
-from fastsse.desks.shares import SharesDesk, Use, _packed
+from fastsse.control import roster as own_roster
+from fastsse.control.cluster import Subscriber
+from fastsse.control.roster import LocalRoster
+from fastsse.control.service import Broadcast, MemoryControlStore
+from fastsse.control.usage import Usage, UsageService, _packed
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
 from fastsse.redis.connection import RedisAddress
@@ -32,15 +32,15 @@ from tests.redis.server import RedisServer
 MIB = 1024 * 1024
 
 
-class Store(MemoryStore):
-    """A desk's store at a node with neighbours."""
+class Store(MemoryControlStore):
+    """A control service's store at a node with neighbours."""
 
     def __init__(self, nodes: RedisNodeMessaging) -> None:
         super().__init__()
         self._nodes = nodes
 
     @property
-    def neighbours(self) -> RedisNodeMessaging:
+    def messaging(self) -> RedisNodeMessaging:
         return self._nodes
 
 
@@ -50,15 +50,17 @@ class Node:
     def __init__(self, url: str) -> None:
         address, keys = RedisAddress(url, 10.0), Keys("pages")
         self.membership = Membership(address, keys, 4.0)
-        self.neighbours = RedisNodeMessaging(address, keys, self.membership)
+        self.messaging = RedisNodeMessaging(address, keys, self.membership)
         self.heard: Counter[tuple[int, str]] = Counter()
-        self.desk = SharesDesk(Broadcast(lambda message: None), Store(self.neighbours), _nothing)
+        self.service = UsageService(
+            Broadcast(lambda message: None), Store(self.messaging), _nothing
+        )
 
     @property
     def others(self) -> dict[tuple[int, str], int]:
         """What this node knows that others hold."""
         held: Counter[tuple[int, str]] = Counter()
-        for holder, accounts in self.desk._streams.items():
+        for holder, accounts in self.service._streams.items():
             if isinstance(holder, bytes):
                 held.update(accounts)
         return dict(held)
@@ -66,7 +68,7 @@ class Node:
     def use(self, accounts: range, streams: int) -> None:
         for start in range(0, len(accounts), 1_000):
             some = accounts[start : start + 1_000]
-            self.desk.told(0, _packed(Use(1, _account(n), streams=streams) for n in some))
+            self.service.told(0, _packed(Usage(1, _account(n), streams=streams) for n in some))
 
 
 def _account(n: int) -> str:
@@ -80,7 +82,7 @@ def _nothing(events: Any, done: Callable[[bool], None]) -> None:
 @asynccontextmanager
 async def node_at(url: str) -> AsyncIterator[Node]:
     node = Node(url)
-    tasks = [asyncio.create_task(part.run()) for part in (node.membership, node.neighbours)]
+    tasks = [asyncio.create_task(part.run()) for part in (node.membership, node.messaging)]
     try:
         yield node
     finally:
@@ -119,7 +121,7 @@ async def test_a_node_that_confirms_nothing_is_told_everything_too(
     monkeypatch.setattr(messaging, "CONFIRM_S", 0.01)
     async with node_at(redis.url) as one:
         one.use(range(15_000), 1)
-        monkeypatch.setattr(one.neighbours, "_confirm", _Once(one.neighbours._confirm))
+        monkeypatch.setattr(one.messaging, "_confirm", _Once(one.messaging._confirm))
         async with node_at(redis.url) as old:
             await until(lambda: len(old.others) == 15_000)
 
@@ -144,8 +146,8 @@ async def test_a_node_that_is_gone_holds_up_no_other(
     monkeypatch.setattr(messaging, "CONFIRM_S", 60.0)
     async with node_at(redis.url) as one:
         one.use(range(20_000), 1)
-        await until(lambda: one.neighbours._is_linked)
-        one.neighbours._tell_whole(b"0123456789ab")
+        await until(lambda: one.messaging._is_linked)
+        one.messaging._tell_whole(b"0123456789ab")
         async with node_at(redis.url) as other:
             await until(lambda: len(other.others) == 20_000)
 
@@ -177,7 +179,7 @@ async def test_announcements_that_wait_are_bounded_in_bytes(
 ) -> None:
     """Nothing is published: what is listed stays right, the oldest changes are not announced."""
     monkeypatch.setattr(own_roster, "UNANNOUNCED_MAX_BYTES", MIB)
-    roster = OwnRoster(lambda events, done: None)
+    roster = LocalRoster(lambda events, done: None)
 
     def fill() -> None:
         for n in range(8 * MIB // (size * 3 + 512)):
@@ -202,7 +204,7 @@ async def test_what_is_published_of_subscriptions_is_published_again_when_it_was
             published.extend(event.topics[0].rpartition("%3A")[2] for event in events)
         done(is_taken)
 
-    roster = OwnRoster(publish)
+    roster = LocalRoster(publish)
     for n in range(1_200):
         roster.note([(subscriber(n, 1), True)])
     await until(lambda: len(published) == 1_200)

@@ -132,7 +132,7 @@ class RedisBackbone:
         roster = (
             RedisRoster(address, keys, membership, self.append) if config.subscriptions else None
         )
-        self.desks: Final = RedisControlStore(address, keys, values, membership, roster)
+        self.control_store: Final = RedisControlStore(address, keys, values, membership, roster)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -150,7 +150,7 @@ class RedisBackbone:
         """Delivers everything after the place where the log was opened."""
         self._spawn(self._tail.follow(deliver, broken))
         self._spawn(self._appender.run())
-        self._spawn(self.desks.run())
+        self._spawn(self.control_store.run())
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Sends a batch; `done` comes when it came back down the log, or after `redis_timeout`.
@@ -185,7 +185,7 @@ class RedisBackbone:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._reader.close()
-        await self.desks.close()
+        await self.control_store.close()
 
     async def _seek(self, selectors: tuple[str, ...], cursor: Cursor) -> int | None:
         if cursor.kind == "last":

@@ -19,7 +19,7 @@ from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.sqlite.batch import Batch, Key
 from fastsse.backbone.sqlite.checkpoint import Checkpointer
-from fastsse.backbone.sqlite.desk import DeskStore
+from fastsse.backbone.sqlite.control_store import SqliteControlStore
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import BATCH_MAX_EVENTS, PlaceClock, place_of
@@ -65,7 +65,7 @@ class SqliteBackbone:
     Attributes:
         start: the last position that may have been in use when it was opened.
         trouble: why appends are refused now, or None.
-        desks: what desks keep over restarts.
+        control_store: what control services keep over restarts.
 
     Made inside the loop whose thread it is for. Raises HistoryError, and has then left nothing
     behind.
@@ -129,7 +129,7 @@ class SqliteBackbone:
             time.monotonic,
         )
         try:
-            self.desks: Final = DeskStore(self._file.connection, self._writer.put)
+            self.control_store: Final = SqliteControlStore(self._file.connection, self._writer.put)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             self._verifier.stop()
             self._file.close()

@@ -6,7 +6,7 @@ Tables:
     topic_event: which events a topic keeps, in order; `shared` where other topics have it too.
     publish: the publishers' keys of the batches of late, so that one sent again is known.
     state: one row about the whole; see `State`.
-    desk: what desks keep over restarts.
+    control: what control services keep over restarts.
     meta: further values about the whole, by name.
     time_mark: where positions ran ahead of the clock, which time belongs to which place.
 

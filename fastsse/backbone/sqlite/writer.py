@@ -42,7 +42,7 @@ TIDY_EVERY_S: Final = 0.01
 
 
 class Put(NamedTuple):
-    """A desk's value to keep; None takes it out."""
+    """A control service's value to keep; None takes it out."""
 
     key: str
     value: bytes | None

@@ -1,7 +1,8 @@
 """What others hold of limits, as a worker learns it from the desk: in pages, while more is used.
 
-The answers of the desk and what it broadcasts come in order. So what is broadcast behind the first
-answer comes on top of what the desk had then, and an account in a page is as it is in that page.
+The answers of the control service and what it broadcasts come in order. So what is broadcast behind
+the first answer comes on top of what the control service had then, and an account in a page is as
+it is in that page.
 """
 
 from collections import Counter
@@ -13,9 +14,9 @@ import orjson
 
 from fastsse.errors import FastsseError
 
-__all__ = ["RELEARN_S", "Learning"]
+__all__ = ["RELEARN_S", "UsageLearning"]
 
-# When the workers of a new desk have told it what they hold.
+# When the workers of a new control service have told it what they hold.
 RELEARN_S: Final = 2.0
 
 Account = tuple[int, str]
@@ -33,11 +34,11 @@ class _Walk:
         self.since: Counter[Account] = Counter()
 
 
-class Learning:
+class UsageLearning:
     """Streams that others hold, by account. Loop thread only.
 
     Arguments:
-        ask: asks the desk where a page begins.
+        ask: asks the control service where a page begins.
         call_later: the loop's.
         changed: called with what others hold more, or less, than was known.
     """
@@ -65,13 +66,13 @@ class Learning:
             self._ask_from(0, self._walk)
 
     def ask_soon(self) -> None:
-        """Asks when others have had time to tell the desk."""
+        """Asks when others have had time to tell the control service."""
         if not self._is_due:
             self._is_due = True
             self._call_later(RELEARN_S, self.ask)
 
     def forget_questions(self) -> None:
-        """The desk is a new one: what the one before answers means nothing."""
+        """The control service is a new one: what the one before answers means nothing."""
         self._walk = None
 
     def heard(self, uses: Iterable[Row]) -> None:

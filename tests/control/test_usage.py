@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-from fastsse.desks.control import Desks, MemoryStore
-from fastsse.desks.shares import SUBJECT, Shares, SharesDesk, Use
+from fastsse.control.service import MemoryControlStore, Services
+from fastsse.control.usage import SUBJECT, Usage, UsageClient, UsageService
 
 
 class Node:
-    """A desk and its workers, without processes between them."""
+    """A control service and its workers, without processes between them."""
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[bytes], None]] = []
@@ -15,9 +15,12 @@ class Node:
         self.renew()
 
     def renew(self) -> None:
-        """The desk is a new one."""
-        self.desks = Desks(
-            {SUBJECT: SharesDesk}, self._broadcast, MemoryStore(), lambda events, done: done(True)
+        """The control service is a new one."""
+        self.services = Services(
+            {SUBJECT: UsageService},
+            self._broadcast,
+            MemoryControlStore(),
+            lambda events, done: done(True),
         )
 
     def _broadcast(self, subject: str, message: bytes) -> None:
@@ -35,13 +38,13 @@ class Worker:
         self.on_back: list[Callable[[], None]] = []
         self.later: list[Callable[[], None]] = []
         self.others: dict[tuple[int, str], int] = {}
-        self.shares = Shares(self, lambda _, call: self.later.append(call), self.heard)
+        self.usage = UsageClient(self, lambda _, call: self.later.append(call), self.heard)
 
     def ask(self, subject: str, message: bytes, done: Callable[[bytes], None]) -> None:
-        self.node.desks.asked(self.worker, subject, message, done)  # type: ignore[arg-type]
+        self.node.services.asked(self.worker, subject, message, done)  # type: ignore[arg-type]
 
     def tell(self, subject: str, message: bytes) -> None:
-        self.node.desks.told(self.worker, subject, message)
+        self.node.services.told(self.worker, subject, message)
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         for page in pages:
@@ -50,7 +53,7 @@ class Worker:
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
         self.node.listeners.append(heard)
 
-    def heard(self, use: Use) -> None:
+    def heard(self, use: Usage) -> None:
         self.others[use[:2]] = self.others.get(use[:2], 0) + use.streams
 
     def turn(self) -> None:
@@ -63,13 +66,13 @@ class Worker:
 def test_what_is_used_in_one_worker_is_known_in_the_others_and_goes_with_it() -> None:
     node = Node()
     one, other = Worker(node), Worker(node)
-    one.shares.used(Use(0, "x", streams=1, opens=1))
-    one.shares.used(Use(0, "x", streams=1))
+    one.usage.used(Usage(0, "x", streams=1, opens=1))
+    one.usage.used(Usage(0, "x", streams=1))
     one.turn()
     assert (one.others, other.others) == ({}, {(0, "x"): 2})
     late = Worker(node)
     assert late.others == {(0, "x"): 2}
-    node.desks.left(one.worker)
+    node.services.left(one.worker)
     assert (other.others, late.others) == ({(0, "x"): 0}, {(0, "x"): 0})
 
 
@@ -77,9 +80,9 @@ def test_a_new_desk_is_told_what_is_held_and_nothing_is_counted_twice() -> None:
     node = Node()
     one, other = Worker(node), Worker(node)
     for worker in (one, other):
-        worker.shares.used(Use(1, "=ann", streams=2))
+        worker.usage.used(Usage(1, "=ann", streams=2))
         worker.turn()
-    one.shares.used(Use(1, "=ann", streams=1))
+    one.usage.used(Usage(1, "=ann", streams=1))
     node.renew()
     for worker in (one, other):
         for call in worker.on_back:
@@ -88,5 +91,5 @@ def test_a_new_desk_is_told_what_is_held_and_nothing_is_counted_twice() -> None:
         one.turn()
         other.turn()
     assert (one.others, other.others) == ({(1, "=ann"): 2}, {(1, "=ann"): 3})
-    node.desks.left(other.worker)
+    node.services.left(other.worker)
     assert one.others == {(1, "=ann"): 0}

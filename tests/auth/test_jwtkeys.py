@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, x448
 
 from fastsse.auth.guard import make_guard
-from fastsse.auth.keys import Key, key_of_jwk
 from fastsse.auth.roca import has_roca_weakness
 from fastsse.config import Config, ConfigError, load
 from fastsse.errors import Unauthorised
+from fastsse.jwtkeys import Key, key_of_jwk
 from tests.auth.conftest import control, verifier_of
 from tests.auth.minting import (
     OTHER_SECRET,

@@ -1,9 +1,10 @@
 """Who is there: every stream's selectors, in one place, and an event for each change.
 
-Workers tell the desk what opened and what ended, one message a turn of their loop. The desk has
-its roster take that down: its own where the node is alone, else the one that all nodes share. The
-roster tells of it by private events, and answers who is there now. What a killed worker held is
-taken out and announced as ended. Nothing is kept or told while the option `subscriptions` is off.
+Workers tell the control service what opened and what ended, one message a turn of their loop. The
+control service has its roster take that down: its own where the node is alone, else the one that
+all nodes share. The roster tells of it by private events, and answers who is there now. What a
+killed worker held is taken out and announced as ended. Nothing is kept or told while the option
+`subscriptions` is off.
 """
 
 import os
@@ -14,12 +15,12 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from fastsse.desks.control import Broadcast, Control, Publish, Store
-from fastsse.desks.nodes import Answer, Change, Subscriber
-from fastsse.desks.roster import OwnRoster, Subscribed
+from fastsse.control.cluster import Answer, Change, Subscriber
+from fastsse.control.roster import LocalRoster, Subscribed
+from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
 from fastsse.errors import FastsseError, Refused
 
-__all__ = ["SUBJECT", "Found", "Presence", "PresenceDesk"]
+__all__ = ["SUBJECT", "FoundSubscriptions", "Presence", "PresenceService"]
 
 SUBJECT: Final = "presence"
 # Bytes of changes in one message, about.
@@ -27,19 +28,19 @@ _MESSAGE_BYTES: Final = 64 * 1024
 _OPENED, _ENDED = 1, 0
 
 
-class Found(NamedTuple):
+class FoundSubscriptions(NamedTuple):
     """How many subscriptions there are, and as many of them as were asked for."""
 
     total: int
     subscriptions: list[Subscribed]
 
 
-class PresenceDesk:
-    """Knows all streams of a node. Made by `control.Desks`; its process's loop thread."""
+class PresenceService:
+    """Knows all streams of a node. Made by `service.Services`; its process's loop thread."""
 
-    def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
+    def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self._held: dict[int, dict[str, Subscriber]] = {}  # By worker.
-        self._roster = store.roster or OwnRoster(publish)
+        self._roster = store.roster or LocalRoster(publish)
         self._roster.begin(self._present)
 
     def told(self, worker: int, message: bytes) -> None:
@@ -71,14 +72,17 @@ class PresenceDesk:
 
 
 class Presence:
-    """A worker's side: tells the desk of its streams, asks it who is there. Loop thread only.
+    """A worker's side: tells the control service of its streams, asks it who is there. Loop thread
+    only.
 
     Arguments:
-        control: the way to the desk.
+        control: the way to the control service.
         call_soon: the loop's; what happens in one turn is told at once.
     """
 
-    def __init__(self, control: Control, call_soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self, control: ControlClient, call_soon: Callable[[Callable[[], None]], object]
+    ) -> None:
         self._control = control
         self._call_soon = call_soon
         self._names: dict[int, tuple[str, tuple[str, ...], Any]] = {}
@@ -102,7 +106,7 @@ class Presence:
         topic: str | None,
         subscriber: str | None,
         most: int,
-        done: Callable[[Found | FastsseError], None],
+        done: Callable[[FoundSubscriptions | FastsseError], None],
     ) -> None:
         """Gives `done` the subscriptions of the whole service to a topic (None: to any) by a
         subscriber (None: by any), at most so many."""
@@ -119,7 +123,7 @@ class Presence:
         self._send(changes)
 
     def _tell_all(self) -> None:
-        """The desk is a new one."""
+        """The control service is a new one."""
         self._control.tell_pages(SUBJECT, self._pages(list(self._names)))
 
     def _pages(self, streams: Sequence[int]) -> Iterator[bytes]:
@@ -153,7 +157,9 @@ class Presence:
             self._control.tell(SUBJECT, b"[%b]" % b",".join(some))
 
 
-def _found(done: Callable[[Found | FastsseError], None], answer: bytes | FastsseError) -> None:
+def _found(
+    done: Callable[[FoundSubscriptions | FastsseError], None], answer: bytes | FastsseError
+) -> None:
     if isinstance(answer, FastsseError):
         done(answer)
         return
@@ -163,7 +169,7 @@ def _found(done: Callable[[Found | FastsseError], None], answer: bytes | Fastsse
         # Where nodes share the list, others may have written into it.
         done(Refused("backbone", retry_after_s=1))
         return
-    done(Found(count, [Subscribed(*one) for one in listed]))
+    done(FoundSubscriptions(count, [Subscribed(*one) for one in listed]))
 
 
 def _new_name() -> str:

@@ -14,8 +14,8 @@ from urllib.parse import quote_plus
 
 import orjson
 
-from fastsse.desks.control import Publish
-from fastsse.desks.nodes import Answer, Change, Subscriber
+from fastsse.control.cluster import Answer, Change, Subscriber
+from fastsse.control.service import Publish
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -25,7 +25,7 @@ __all__ = [
     "ANSWER_BYTES",
     "CONTEXT",
     "LISTED_MOST",
-    "OwnRoster",
+    "LocalRoster",
     "Subscribed",
     "events_of",
     "path_of",
@@ -41,7 +41,7 @@ _BATCH: Final = 500
 _BATCH_BYTES: Final = 256 * 1024
 # What may wait to be published; above it the oldest changes are not announced, only listed.
 UNANNOUNCED_MAX_BYTES: Final = 64 * 1024 * 1024
-# Of one that came; what it is itself is held by the desk, until it has gone.
+# Of one that came; what it is itself is held by the control service, until it has gone.
 _WAITING_COST_BYTES: Final = 160
 _AGAIN_S: Final = 0.5
 log = get_logger("presence")
@@ -105,9 +105,9 @@ def events_of(one: Subscriber, active: bool) -> Iterator[Event]:
             continue  # A selector so long that its escaped form is no topic; it is listed still.
 
 
-class OwnRoster:
+class LocalRoster:
     """The `Roster` of a node that has no others: in memory. Cost: about 560 bytes for a stream
-    with one selector, with what the desk has of it.
+    with one selector, with what the control service has of it.
 
     Arguments:
         publish: takes the events.

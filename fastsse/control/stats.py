@@ -1,11 +1,12 @@
 """Figures of the whole service, from any worker: metrics, statistics, readiness.
 
-Every worker tells the desk `figures` its counters once a second, and when it is asked to. The desk
-adds them up and answers with whole bodies, so that a worker only passes them on. What a worker that
-ended had counted stays in the sums, so no counter goes back; its gauges go with it. The sums are
-told to all workers, and they tell them to the next hub process, if this one is killed.
+Every worker tells the control service `figures` its counters once a second, and when it is asked
+to. The control service adds them up and answers with whole bodies, so that a worker only passes
+them on. What a worker that ended had counted stays in the sums, so no counter goes back; its gauges
+go with it. The sums are told to all workers, and they tell them to the next hub process, if this
+one is killed.
 
-The desk also knows who is full, and says who shall accept in its place.
+The control service also knows who is full, and says who shall accept in its place.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from fastsse.desks.control import Answer, Broadcast, Control, MakeDesk
+from fastsse.control.service import Answer, Broadcast, ControlClient, MakeService
 from fastsse.errors import FastsseError
 from fastsse.metrics import (
     MOST,
@@ -29,7 +30,7 @@ from fastsse.metrics import (
     process_use,
 )
 
-__all__ = ["SUBJECT", "Figures", "FiguresDesk", "Help", "Reading", "figures_desk"]
+__all__ = ["SUBJECT", "Help", "StatsClient", "StatsService", "WorkerStats", "stats_service"]
 
 SUBJECT: Final = "figures"
 METRICS: Final = b"metrics"
@@ -45,7 +46,7 @@ UNEVEN_PART: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class WorkerStats:
     """What a worker tells of itself.
 
     Attributes:
@@ -56,7 +57,7 @@ class Reading:
         leaving: another worker has its place already.
         is_shared: it accepts from the same socket as the others.
         bounds, buckets, latency_s: the sender's histogram.
-        sums: the desk's, as it told them last.
+        sums: the control service's, as it told them last.
     """
 
     slot: int
@@ -77,7 +78,7 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Sums:
+class EndedWorkers:
     """What must outlive workers, and the desk: counts of those that are gone."""
 
     version: int = 0
@@ -86,7 +87,7 @@ class Sums:
     latency_s: float = 0.0
     cpu_s: float = 0.0
 
-    def bury(self, reading: Reading) -> None:
+    def bury(self, reading: WorkerStats) -> None:
         """Keeps what a worker had counted."""
         self.version += 1
         for key, value in reading.counters.items():
@@ -108,7 +109,7 @@ class Help:
     heavy: frozenset[int] = frozenset()
 
 
-class FiguresDesk:
+class StatsService:
     """The one place where the workers' figures come together. Loop thread only.
 
     Arguments:
@@ -130,8 +131,8 @@ class FiguresDesk:
         self._bounds: Sequence[float] = ()
         self._now_s = now_s
         self._sampled_s = now_s()
-        self._readings: dict[int, Reading] = {}
-        self._sums = Sums()
+        self._readings: dict[int, WorkerStats] = {}
+        self._sums = EndedWorkers()
         self._help = Help({}, True)
         self._heavy: frozenset[int] = frozenset()
         # Who asked what, and who has not told yet, since the last call to tell.
@@ -155,14 +156,14 @@ class FiguresDesk:
 
     def told(self, worker: int, message: bytes) -> None:
         """A worker's reading."""
-        reading = Reading(**orjson.loads(message))
+        reading = WorkerStats(**orjson.loads(message))
         is_new = worker not in self._readings
         self._readings[worker] = reading
         if not self._bounds:
             self._bounds = reading.bounds
             self._metrics = self._made()
         if reading.sums is not None and reading.sums["version"] > self._sums.version:
-            self._sums = Sums(**reading.sums)
+            self._sums = EndedWorkers(**reading.sums)
             is_new = True
         self._share(is_new)
         self._awaited.discard(worker)
@@ -304,7 +305,7 @@ class FiguresDesk:
         return Help(helper, True, self._heavy)
 
 
-def _seniority(reading: Reading) -> tuple[int, float]:
+def _seniority(reading: WorkerStats) -> tuple[int, float]:
     return reading.slot, reading.started_s
 
 
@@ -315,24 +316,24 @@ def _added(counts: Sequence[int], more: Sequence[int]) -> list[int]:
     return [one + other for one, other in zip(counts, more, strict=True)]
 
 
-def figures_desk(own: Counters, build: Mapping[str, str]) -> MakeDesk:
-    """Makes the desk, as Desks takes its makers."""
-    return lambda broadcast, store, publish: FiguresDesk(broadcast, own, build)
+def stats_service(own: Counters, build: Mapping[str, str]) -> MakeService:
+    """Makes the control service, as Control services takes its makers."""
+    return lambda broadcast, store, publish: StatsService(broadcast, own, build)
 
 
-class Figures:
+class StatsClient:
     """A worker's side: tells its own figures, asks for those of all. Loop thread only.
 
     Arguments:
-        control: the way to the desk.
+        control: the way to the control service.
         read: this worker's reading, with `sums` None.
         helped: called with who accepts for whom, when that changes.
     """
 
     def __init__(
         self,
-        control: Control,
-        read: Callable[[], Reading],
+        control: ControlClient,
+        read: Callable[[], WorkerStats],
         helped: Callable[[Help], None] = lambda help: None,
     ) -> None:
         self._control = control
@@ -350,11 +351,11 @@ class Figures:
         self._control.tell(SUBJECT, orjson.dumps(reading))
 
     def ping(self, done: Answer) -> None:
-        """Anything but an error: the desk is there."""
+        """Anything but an error: the control service is there."""
         self._control.ask(SUBJECT, PING, done)
 
     def metrics(self, done: Answer) -> None:
-        """The body of `/metrics`, or an error when the desk can't be reached."""
+        """The body of `/metrics`, or an error when the control service can't be reached."""
         self._control.ask(SUBJECT, METRICS, done)
 
     def stats(self, done: Answer) -> None:

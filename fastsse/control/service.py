@@ -1,8 +1,8 @@
 """Control: what the workers of a node share beside the log of events.
 
 Some facts have one place in a node: which tickets are out, which tokens were revoked, who is
-present. That place is a `Desk`, one for each subject; it lives in the hub's process, or in the
-only worker. Workers reach it through a `Control`: they ask, tell, and listen to what it
+present. That place is a `Service`, one for each subject; it lives in the hub's process, or in the
+only worker. Workers reach it through a `ControlClient`: they ask, tell, and listen to what it
 broadcasts. Messages are bytes whose meaning is the subject's own affair. Loop thread only.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from fastsse.desks.nodes import Answer, Neighbours, Roster, Vault
+from fastsse.control.cluster import Answer, NodeMessaging, OneTimeStore, Roster
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.paging import Pager
@@ -18,25 +18,26 @@ from fastsse.paging import Pager
 __all__ = [
     "Answer",
     "Broadcast",
-    "Control",
-    "Desk",
-    "Desks",
-    "LocalControl",
-    "MakeDesk",
-    "MemoryStore",
-    "NoDesk",
+    "ControlClient",
+    "ControlStore",
+    "LocalControlClient",
+    "MakeService",
+    "MemoryControlStore",
+    "NoService",
+    "OneTimeStore",
     "Publish",
-    "Store",
-    "Vault",
+    "Service",
+    "Services",
 ]
 
 Publish = Callable[[Sequence[Event], Callable[[bool], None]], None]
-"""Publishes a desk's events. The second argument is called once: whether they were published. It is
-called when more may follow, so a desk that publishes much waits for it."""
+"""Publishes a control service's events. The second argument is called once: whether they were
+published. It is called when more may follow, so a control service that publishes much waits for
+it."""
 
 
 class Broadcast:
-    """A desk's way to all workers. Loop thread only.
+    """A control service's way to all workers. Loop thread only.
 
     Arguments:
         send: sends one message to every worker.
@@ -63,12 +64,12 @@ class Broadcast:
                 self._send(message)
 
 
-class NoDesk(FastsseError):
+class NoService(FastsseError):
     """Nobody is there for a subject."""
 
 
-class Control(Protocol):
-    """A worker's way to its node's desks."""
+class ControlClient(Protocol):
+    """A worker's way to its node's control services."""
 
     @property
     def worker(self) -> int:
@@ -76,34 +77,37 @@ class Control(Protocol):
 
     @property
     def is_alone(self) -> bool:
-        """Whether its desks have no other worker, here or at another node."""
+        """Whether its control services have no other worker, here or at another node."""
 
     @property
     def on_back(self) -> list[Callable[[], None]]:
-        """What is called when the desks are others than before, and know of this worker only
-        what survives a restart: whoever told them something tells it again."""
+        """What is called when the control services are others than before, and know of this worker
+        only what survives a restart: whoever told them something tells it again."""
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
-        """Has the subject's desk answer, within the call or later; `done` is called once, with
-        an error when the desk can't be reached (it may have got the message all the same)."""
+        """Has the subject's control service answer, within the call or later; `done` is called
+        once, with an error when the control service can't be reached (it may have got the message
+        all the same)."""
 
     def tell(self, subject: str, message: bytes) -> None:
-        """Gives the subject's desk a message that it does not answer. In order with `ask`."""
+        """Gives the subject's control service a message that it does not answer. In order with
+        `ask`."""
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
-        """Gives the subject's desk messages that it does not answer, one a turn, while the way
-        there has room; each is made when it is sent. Nothing is sent while the desk can't be
-        reached, and what is left when it is lost is not sent: `on_back` is the time to begin
-        again."""
+        """Gives the subject's control service messages that it does not answer, one a turn, while
+        the way there has room; each is made when it is sent. Nothing is sent while the control
+        service can't be reached, and what is left when it is lost is not sent: `on_back` is the
+        time to begin again."""
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
-        """Has `heard` called with what the subject's desk broadcasts from now on. May be called
-        with several listeners for one subject."""
+        """Has `heard` called with what the subject's control service broadcasts from now on. May be
+        called with several listeners for one subject."""
 
 
-class Store(Protocol):
-    """What a desk keeps over restarts: small, and held in memory as a whole. Writes reach the
-    disk, or the other nodes, soon after; whoever needs more than that appends an event."""
+class ControlStore(Protocol):
+    """What a control service keeps over restarts: small, and held in memory as a whole. Writes
+    reach the disk, or the other nodes, soon after; whoever needs more than that appends an
+    event."""
 
     def get(self, key: str) -> bytes | None: ...
 
@@ -117,11 +121,12 @@ class Store(Protocol):
         """Has `changed` called with what other nodes put under keys that begin so."""
 
     @property
-    def vault(self) -> Vault | None:
-        """Where nodes keep together what is handed out once; None: each desk has its own."""
+    def one_time_store(self) -> OneTimeStore | None:
+        """Where nodes keep together what is handed out once; None: each control service has its
+        own."""
 
     @property
-    def neighbours(self) -> Neighbours | None:
+    def messaging(self) -> NodeMessaging | None:
         """The way to other nodes; None where there can be none."""
 
     @property
@@ -129,7 +134,7 @@ class Store(Protocol):
         """Who is at all nodes; None: each node knows its own."""
 
 
-class Desk(Protocol):
+class Service(Protocol):
     """The one place of a subject, for all workers of a node."""
 
     def asked(self, worker: int, message: bytes, answer: Answer) -> None:
@@ -142,12 +147,13 @@ class Desk(Protocol):
         """A worker ended or was killed. It may come back under the same number."""
 
 
-MakeDesk = Callable[[Broadcast, Store, Publish], Desk]
-"""Makes a subject's desk from its way to all workers, its memory, and its way to publish."""
+MakeService = Callable[[Broadcast, ControlStore, Publish], Service]
+"""Makes a subject's control service from its way to all workers, its memory, and its way to
+publish."""
 
 
-class MemoryStore:
-    """A `Store` that ends with its process."""
+class MemoryControlStore:
+    """A `ControlStore` that ends with its process."""
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
@@ -171,12 +177,12 @@ class MemoryStore:
         """There are no other nodes."""
 
     @property
-    def vault(self) -> Vault | None:
+    def one_time_store(self) -> OneTimeStore | None:
         """None."""
         return None
 
     @property
-    def neighbours(self) -> Neighbours | None:
+    def messaging(self) -> NodeMessaging | None:
         """None."""
         return None
 
@@ -186,10 +192,10 @@ class MemoryStore:
         return None
 
 
-class _PrefixedStore:
-    """One desk's part of the node's store."""
+class _PrefixedControlStore:
+    """One control service's part of the node's store."""
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    def __init__(self, store: ControlStore, prefix: str) -> None:
         self._store = store
         self._prefix = prefix
 
@@ -209,100 +215,100 @@ class _PrefixedStore:
         self._store.listen(self._prefix + prefix, lambda key, value: changed(key[cut:], value))
 
     @property
-    def vault(self) -> Vault | None:
-        return self._store.vault
+    def one_time_store(self) -> OneTimeStore | None:
+        return self._store.one_time_store
 
     @property
-    def neighbours(self) -> Neighbours | None:
-        return self._store.neighbours
+    def messaging(self) -> NodeMessaging | None:
+        return self._store.messaging
 
     @property
     def roster(self) -> Roster | None:
         return self._store.roster
 
 
-class Desks:
-    """All desks of a node, by subject.
+class Services:
+    """All control services of a node, by subject.
 
     Arguments:
-        makers: makes each subject's desk.
+        makers: makes each subject's control service.
         broadcast: carries a message of a subject to every worker's listeners.
-        store: the node's; each desk gets the part of it under its subject's name.
-        publish: for desks that announce something.
+        store: the node's; each control service gets the part of it under its subject's name.
+        publish: for control services that announce something.
         pager: for broadcasts of many messages; None sends them at once.
     """
 
     def __init__(
         self,
-        makers: Mapping[str, MakeDesk],
+        makers: Mapping[str, MakeService],
         broadcast: Callable[[str, bytes], None],
-        store: Store,
+        store: ControlStore,
         publish: Publish,
         pager: Pager | None = None,
     ) -> None:
         def to_all(subject: str) -> Broadcast:
             return Broadcast(partial(broadcast, subject), pager)
 
-        self._desks: Final = {
-            subject: make(to_all(subject), _PrefixedStore(store, f"{subject}/"), publish)
+        self._services: Final = {
+            subject: make(to_all(subject), _PrefixedControlStore(store, f"{subject}/"), publish)
             for subject, make in makers.items()
         }
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._desks)
+        return iter(self._services)
 
-    def __getitem__(self, subject: str) -> Desk:
-        return self._desks[subject]
+    def __getitem__(self, subject: str) -> Service:
+        return self._services[subject]
 
     def asked(self, worker: int, subject: str, message: bytes, answer: Answer) -> None:
-        """Passes a question on; answers with NoDesk when the subject has no desk."""
-        desk = self._desks.get(subject)
-        if desk is None:
-            answer(NoDesk(subject))
+        """Passes a question on; answers with NoService when the subject has no control service."""
+        service = self._services.get(subject)
+        if service is None:
+            answer(NoService(subject))
         else:
-            desk.asked(worker, message, answer)
+            service.asked(worker, message, answer)
 
     def told(self, worker: int, subject: str, message: bytes) -> None:
-        """Passes a message on; one that has no desk is dropped."""
-        desk = self._desks.get(subject)
-        if desk is not None:
-            desk.told(worker, message)
+        """Passes a message on; one that has no control service is dropped."""
+        service = self._services.get(subject)
+        if service is not None:
+            service.told(worker, message)
 
     def left(self, worker: int) -> None:
-        """Tells every desk that a worker is gone."""
-        for desk in self._desks.values():
-            desk.left(worker)
+        """Tells every control service that a worker is gone."""
+        for service in self._services.values():
+            service.left(worker)
 
 
-class LocalControl:
-    """The only worker's control: its desks are in the same process, and answer within the call
-    when they can.
+class LocalControlClient:
+    """The only worker's control: its control services are in the same process, and answer within
+    the call when they can.
 
     Arguments:
-        makers: as Desks takes them.
+        makers: as Control services takes them.
         store: for what must survive restarts; None forgets it with the process.
-        publish: for desks that announce something.
+        publish: for control services that announce something.
     """
 
     worker: Final = 0
 
     def __init__(
-        self, makers: Mapping[str, MakeDesk], publish: Publish, store: Store | None = None
+        self, makers: Mapping[str, MakeService], publish: Publish, store: ControlStore | None = None
     ) -> None:
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self.on_back: Final[list[Callable[[], None]]] = []  # Nobody ever calls them.
-        store = store or MemoryStore()
-        self.is_alone: Final = store.neighbours is None
+        store = store or MemoryControlStore()
+        self.is_alone: Final = store.messaging is None
         self._pager = Pager()
-        self.desks: Final = Desks(makers, self._broadcast, store, publish, self._pager)
+        self.services: Final = Services(makers, self._broadcast, store, publish, self._pager)
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
         """As Control."""
-        self.desks.asked(self.worker, subject, message, done)
+        self.services.asked(self.worker, subject, message, done)
 
     def tell(self, subject: str, message: bytes) -> None:
         """As Control."""
-        self.desks.told(self.worker, subject, message)
+        self.services.told(self.worker, subject, message)
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         """As Control."""

@@ -6,8 +6,15 @@ from typing import Any
 
 import orjson
 
-from fastsse.desks.control import LocalControl, MemoryStore
-from fastsse.desks.figures import SUBJECT, Figures, FiguresDesk, Help, Reading, figures_desk
+from fastsse.control.service import LocalControlClient, MemoryControlStore
+from fastsse.control.stats import (
+    SUBJECT,
+    Help,
+    StatsClient,
+    StatsService,
+    WorkerStats,
+    stats_service,
+)
 from fastsse.errors import FastsseError
 from tests.test_metrics import samples_of
 
@@ -15,7 +22,7 @@ BOUNDS = (0.001, 0.01)
 
 
 class Member:
-    """A worker of a made-up service: its numbers, and its wire to the desk."""
+    """A worker of a made-up service: its numbers, and its wire to the control service."""
 
     def __init__(self, service: "Service", number: int, slot: int) -> None:
         self.service, self.number, self.slot, self.worker = service, number, slot, number
@@ -26,10 +33,10 @@ class Member:
         self.listeners: list[Any] = []
         self.on_back: list[Any] = []
         self.is_busy = False
-        self.figures = Figures(self, self.reading, self.help.append)  # type: ignore[arg-type]
+        self.figures = StatsClient(self, self.reading, self.help.append)  # type: ignore[arg-type]
 
-    def reading(self) -> Reading:
-        return Reading(
+    def reading(self) -> WorkerStats:
+        return WorkerStats(
             self.slot, 3, 1000 + self.number, 0.0, self.room, self.unready, self.leaving,
             self.is_shared, self.counters, BOUNDS, [1, 0, 0], 0.5, 2.0, 1_000_000,
         )  # fmt: skip
@@ -38,10 +45,10 @@ class Member:
         self.listeners.append(heard)
 
     def tell(self, subject: str, message: bytes) -> None:
-        self.service.desk.told(self.number, message)
+        self.service.service.told(self.number, message)
 
     def ask(self, subject: str, message: bytes, done: Any) -> None:
-        self.service.desk.asked(self.number, message, done)
+        self.service.service.asked(self.number, message, done)
 
     def hear(self, message: bytes) -> None:
         if not self.is_busy:
@@ -50,7 +57,7 @@ class Member:
 
 
 class Service:
-    """A desk and its workers."""
+    """A control service and its workers."""
 
     def __init__(self, slots: int = 3) -> None:
         self.now_s = 100.0
@@ -60,7 +67,7 @@ class Service:
             self.join(number, number)
 
     def start_desk(self) -> None:
-        self.desk = FiguresDesk(self.broadcast, dict, {"version": "1"}, lambda: self.now_s)
+        self.service = StatsService(self.broadcast, dict, {"version": "1"}, lambda: self.now_s)
 
     def join(self, number: int, slot: int) -> Member:
         member = self.members[number] = Member(self, number, slot)
@@ -69,7 +76,7 @@ class Service:
 
     def kill(self, number: int) -> None:
         del self.members[number]
-        self.desk.left(number)
+        self.service.left(number)
 
     def broadcast(self, message: bytes) -> None:
         for member in list(self.members.values()):
@@ -223,14 +230,14 @@ def test_workers_at_one_socket_learn_who_has_too_much_of_it() -> None:
 
 
 async def test_only_worker_answers_within_the_call() -> None:
-    control = LocalControl(
-        {SUBJECT: figures_desk(dict, {})}, lambda events, done: done(True), MemoryStore()
+    control = LocalControlClient(
+        {SUBJECT: stats_service(dict, {})}, lambda events, done: done(True), MemoryControlStore()
     )
     member = Member.__new__(Member)
     member.slot, member.number, member.leaving, member.unready = 0, 0, False, None
     member.is_shared = False
     member.counters, member.room = {"deliveries": 3}, 1
-    figures = Figures(control, member.reading)
+    figures = StatsClient(control, member.reading)
     figures.tell()
     bodies: list[Any] = []
     figures.metrics(bodies.append)

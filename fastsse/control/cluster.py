@@ -1,7 +1,8 @@
-"""What desks of several nodes have together, where a store is shared by them; Redis has it all.
+"""What control services of several nodes have together, where a store is shared by them; Redis has
+it all.
 
-A `Vault` keeps values by key for a time. `Neighbours` carry messages to the same desk of the other
-nodes. A `Roster` knows who is at all nodes, and outlives each of them.
+A `OneTimeStore` keeps values by key for a time. `NodeMessaging` carry messages to the same control
+service of the other nodes. A `Roster` knows who is at all nodes, and outlives each of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,12 +12,12 @@ import orjson
 
 from fastsse.errors import FastsseError
 
-__all__ = ["Answer", "Change", "Neighbours", "Roster", "Subscriber", "Vault"]
+__all__ = ["Answer", "Change", "NodeMessaging", "OneTimeStore", "Roster", "Subscriber"]
 
 Answer = Callable[[bytes | FastsseError], None]
 
 
-class Vault(Protocol):
+class OneTimeStore(Protocol):
     """Values by key, the same whichever of the nodes that share it is asked."""
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
@@ -33,7 +34,7 @@ class Vault(Protocol):
         none. Of several at once each gets another's."""
 
 
-class Neighbours(Protocol):
+class NodeMessaging(Protocol):
     """A node's way to the others, each known by a name of bytes. Loop thread only.
 
     What is told goes to all and is counted: whoever has missed something is told everything anew.
@@ -47,7 +48,7 @@ class Neighbours(Protocol):
         gone: Callable[[bytes], None] | None = None,
         whole: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
-        """Has a desk take part; once for each subject.
+        """Has a control service take part; once for each subject.
 
         Arguments:
             heard: called with a node and its message. May raise ValueError for one that is

@@ -1,4 +1,4 @@
-"""What desks keep over restarts: all of it in memory, written behind."""
+"""What control services keep over restarts: all of it in memory, written behind."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -6,11 +6,11 @@ from typing import Final
 
 from fastsse.backbone.sqlite.writer import Put
 
-__all__ = ["DeskStore"]
+__all__ = ["SqliteControlStore"]
 
 
-class DeskStore:
-    """The `Store` of a history file. Loop thread only; see fastsse.desks.control.
+class SqliteControlStore:
+    """The `Store` of a history file. Loop thread only; see fastsse.control.service.
 
     Arguments:
         connection: where what was kept is read from, at once.
@@ -44,16 +44,16 @@ class DeskStore:
         """A file has one node."""
 
     @property
-    def vault(self) -> None:
-        """None: desks have their own."""
+    def one_time_store(self) -> None:
+        """None: control services have their own."""
         return None
 
     @property
-    def neighbours(self) -> None:
+    def messaging(self) -> None:
         """None: a file has one node."""
         return None
 
     @property
     def roster(self) -> None:
-        """None: desks have their own."""
+        """None: control services have their own."""
         return None

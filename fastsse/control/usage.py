@@ -1,12 +1,14 @@
 """What clients use of their limits, told to every worker, so that limits hold for a whole service.
 
-A worker tells the desk ten times a second what was used there since, when anything was; the desk
-tells it to the others, who take it from the accounts that they judge by. So every worker judges at
-once, by itself, and a client can use more than its limit only by what several workers let in
-within a tenth of a second. Of a worker that ended its streams are taken back.
+A worker tells the control service ten times a second what was used there since, when anything was;
+the control service tells it to the others, who take it from the accounts that they judge by. So
+every worker judges at once, by itself, and a client can use more than its limit only by what
+several workers let in within a tenth of a second. Of a worker that ended its streams are taken
+back.
 
-Where there are other nodes, the desk tells theirs four times a second what was used in all of its
-workers, and hears the same of them. What streams a node holds is taken back when it is gone.
+Where there are other nodes, the control service tells theirs four times a second what was used in
+all of its workers, and hears the same of them. What streams a node holds is taken back when it is
+gone.
 
 Accounts may be very many, so all of them are always told in pages of 1,000. A page is made when it
 is sent, and its numbers are of that moment.
@@ -22,10 +24,10 @@ from weakref import WeakSet
 
 import orjson
 
-from fastsse.desks.control import Broadcast, Control, Publish, Store
-from fastsse.desks.learning import Learning
+from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
+from fastsse.control.usage_learning import UsageLearning
 
-__all__ = ["SUBJECT", "Account", "Shares", "SharesDesk", "Use"]
+__all__ = ["SUBJECT", "Account", "Usage", "UsageClient", "UsageService"]
 
 SUBJECT: Final = "shares"
 TELL_EVERY_S: Final = 0.1
@@ -34,18 +36,18 @@ TELL_NODES_EVERY_S: Final = 0.25
 _ACCOUNTS_A_MESSAGE: Final = 1_000
 _HELD: Final = b"h"
 _END: Final = b"e"
-# Of the desk, to all workers: a worker has told what it held, so they should ask again.
+# Of the control service, to all workers: a worker has told what it held, so they should ask again.
 _LEARN: Final = b"?"
 # Of an account, in letters.
 _NAME_MOST: Final = 200
-# Whose a message of the desk's own is.
+# Whose a message of the control service's own is.
 _NOBODY: Final = -1
 
 
 Account = tuple[int, str]
 
 
-class Use(NamedTuple):
+class Usage(NamedTuple):
     """What was used of one account: which side's (0 addresses, 1 subjects), by its name."""
 
     side: int
@@ -57,12 +59,12 @@ class Use(NamedTuple):
     requests: int = 0
 
 
-class SharesDesk:
+class UsageService:
     """Passes on what was used, and remembers who holds how many streams for which client. Made by
-    `control.Desks`. What is told, also among nodes, is a list of uses; or of streams that are held,
-    `h` before it, and `h` alone when that was all. A broadcast has the worker before it."""
+    `service.Services`. What is told, also among nodes, is a list of uses; or of streams that are
+    held, `h` before it, and `h` alone when that was all. A broadcast has the worker before it."""
 
-    def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
+    def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self._broadcast = broadcast
         # By workers, and by the names of other nodes.
         self._streams: dict[int | bytes, dict[Account, int]] = {}
@@ -71,13 +73,13 @@ class SharesDesk:
         self._questions: dict[int, list[Account]] = {}
         self._untold: dict[Account, list[int]] = {}
         self._walks: WeakSet[_Walk] = WeakSet()
-        self._neighbours = store.neighbours
-        if self._neighbours is not None:
-            self._neighbours.listen(SUBJECT, self._heard, self._gone, self._whole)
+        self._messaging = store.messaging
+        if self._messaging is not None:
+            self._messaging.listen(SUBJECT, self._heard, self._gone, self._whole)
 
     def told(self, worker: int, message: bytes) -> None:
-        """What was used in a worker, or what it held under a desk before this one; or an account
-        whose oldest stream elsewhere is to end. O(accounts)."""
+        """What was used in a worker, or what it held under a control service before this one; or an
+        account whose oldest stream elsewhere is to end. O(accounts)."""
         if message[:1] == _END:
             self._end_elsewhere(worker, message[1:])
             return
@@ -88,10 +90,10 @@ class SharesDesk:
             held = self._streams.get(worker, {})
             told = orjson.loads(message[1:])
             uses = [
-                Use(side, name, count - held.get((side, name), 0)) for side, name, count in told
+                Usage(side, name, count - held.get((side, name), 0)) for side, name, count in told
             ]
         else:
-            uses = [Use(*use) for use in orjson.loads(message)]
+            uses = [Usage(*use) for use in orjson.loads(message)]
             self._broadcast(b"[%d,%b]" % (worker, message))
         self._hold(worker, uses)
         self._tell_nodes(uses)
@@ -142,11 +144,11 @@ class SharesDesk:
                 self._broadcast(_END + orjson.dumps((holder, side, name)))
                 return
             if isinstance(holder, bytes) and isinstance(asker, int):
-                assert self._neighbours is not None
-                self._neighbours.say(SUBJECT, _END + message, holder)
+                assert self._messaging is not None
+                self._messaging.say(SUBJECT, _END + message, holder)
                 return
 
-    def _hold(self, holder: int | bytes, uses: Iterable[Use]) -> None:
+    def _hold(self, holder: int | bytes, uses: Iterable[Usage]) -> None:
         held = self._streams.setdefault(holder, {})
         for use in uses:
             account = use[:2]
@@ -168,7 +170,7 @@ class SharesDesk:
         is_worker, held = leaving
         while held:
             count = min(len(held), _ACCOUNTS_A_MESSAGE)
-            uses = [Use(*account, -n) for account, n in (held.popitem() for _ in range(count))]
+            uses = [Usage(*account, -n) for account, n in (held.popitem() for _ in range(count))]
             if is_worker:
                 self._tell_nodes(uses)
             yield b"[%d,%b]" % (_NOBODY, _packed(uses))
@@ -176,9 +178,9 @@ class SharesDesk:
 
     # -- other nodes ----------------------------------------------------------------------------
 
-    def _tell_nodes(self, uses: Iterable[Use]) -> None:
+    def _tell_nodes(self, uses: Iterable[Usage]) -> None:
         """Soon, and of each account once."""
-        if self._neighbours is None:
+        if self._messaging is None:
             return
         if not self._untold:
             asyncio.get_running_loop().call_later(TELL_NODES_EVERY_S, self._tell_now)
@@ -187,7 +189,7 @@ class SharesDesk:
 
     def _tell_now(self) -> None:
         """As much as there is room for; the rest a little later."""
-        nodes = self._neighbours
+        nodes = self._messaging
         assert nodes is not None
         while self._untold and not nodes.is_full:
             uses = _some_of(self._untold)
@@ -220,13 +222,13 @@ class _Walk:
     are made one by one while more is told. Without copying what is held: from what is held now it
     takes what was told since, and what is not told yet. O(accounts) to begin, 20 ms for 400,000."""
 
-    def __init__(self, desk: SharesDesk) -> None:
-        self._desk = desk
+    def __init__(self, service: UsageService) -> None:
+        self._service = service
         self._since: Counter[Account] = Counter()
-        self._accounts = dict.fromkeys(one for held in desk.held_here() for one in held)
-        self._accounts.update(dict.fromkeys(desk._untold))
+        self._accounts = dict.fromkeys(one for held in service.held_here() for one in held)
+        self._accounts.update(dict.fromkeys(service._untold))
 
-    def was_told(self, uses: Iterable[Use]) -> None:
+    def was_told(self, uses: Iterable[Usage]) -> None:
         """Other nodes are told this."""
         for use in uses:
             if use.streams:
@@ -235,20 +237,20 @@ class _Walk:
     def __iter__(self) -> Iterator[bytes]:
         accounts = iter(self._accounts)
         while some := list(islice(accounts, _ACCOUNTS_A_MESSAGE)):
-            held = list(self._desk.held_here())
+            held = list(self._service.held_here())
             counts = (
-                (one, _count_of(one, held) - self._desk.untold(one) - self._since[one])
+                (one, _count_of(one, held) - self._service.untold(one) - self._since[one])
                 for one in some
             )
-            if uses := [Use(*one, count) for one, count in counts if count]:
+            if uses := [Usage(*one, count) for one, count in counts if count]:
                 yield _packed(uses)
 
 
-class Shares:
+class UsageClient:
     """A worker's side. Loop thread only.
 
     Arguments:
-        control: the way to the desk.
+        control: the way to the control service.
         call_later: the loop's.
         others_used: called with what was used in other workers.
 
@@ -258,9 +260,9 @@ class Shares:
 
     def __init__(
         self,
-        control: Control,
+        control: ControlClient,
         call_later: Callable[[float, Callable[[], None]], object],
-        others_used: Callable[[Use], None],
+        others_used: Callable[[Usage], None],
     ) -> None:
         self._control = control
         self._call_later = call_later
@@ -268,7 +270,7 @@ class Shares:
         self.on_end: Callable[[Account], None] = lambda account: None
         self._untold: dict[Account, list[int]] = {}
         self._held: Counter[Account] = Counter()
-        self._learning = Learning(partial(control.ask, SUBJECT), call_later, self._apply)
+        self._learning = UsageLearning(partial(control.ask, SUBJECT), call_later, self._apply)
         control.listen(SUBJECT, self._heard)
         control.on_back.append(self._tell_held)
         self._learning.ask()
@@ -277,7 +279,7 @@ class Shares:
         """Has another worker end its oldest stream of an account."""
         self._control.tell(SUBJECT, _END + orjson.dumps(account))
 
-    def used(self, use: Use) -> None:
+    def used(self, use: Usage) -> None:
         """Something was used here."""
         account = use[:2]
         if not self._untold:
@@ -294,7 +296,8 @@ class Shares:
             yield _packed(_some_of(self._untold))
 
     def _tell_held(self) -> None:
-        """The desk is a new one. What is untold still will be told, and is no part of this."""
+        """The control service is a new one. What is untold still will be told, and is no part of
+        this."""
         self._learning.forget_questions()
         self._control.tell_pages(
             SUBJECT, self._held_now([*self._held, *(self._untold.keys() - self._held.keys())])
@@ -303,8 +306,8 @@ class Shares:
         self._learning.ask_soon()
 
     def _held_now(self, accounts: Sequence[Account]) -> Iterator[bytes]:
-        """An account whose streams ended meanwhile is told with none: the desk may have heard of
-        their end, and counts less than none."""
+        """An account whose streams ended meanwhile is told with none: the control service may have
+        heard of their end, and counts less than none."""
         for start in range(0, len(accounts), _ACCOUNTS_A_MESSAGE):
             some = accounts[start : start + _ACCOUNTS_A_MESSAGE]
             yield _HELD + orjson.dumps([(*one, self._told_of(one)) for one in some])
@@ -331,25 +334,25 @@ class Shares:
 
     def _apply(self, uses: Iterable[Sequence[Any]]) -> None:
         for use in uses:
-            self._others_used(Use(*use))
+            self._others_used(Usage(*use))
 
 
 def _whole(use: Sequence[Any]) -> Sequence[Any]:
     """A use with all its members; those left out are 0."""
-    return (*use, *(0,) * (len(Use._fields) - len(use)))
+    return (*use, *(0,) * (len(Usage._fields) - len(use)))
 
 
-def _checked(uses: Any) -> list[Use]:
+def _checked(uses: Any) -> list[Usage]:
     """Uses that came from elsewhere. Raises ValueError for what can't be."""
     if not isinstance(uses, list):
         raise ValueError("no list of uses")
     return list(map(_checked_use, uses))
 
 
-def _checked_use(use: Any) -> Use:
+def _checked_use(use: Any) -> Usage:
     try:
         side, name, *amounts = use
-        made = Use(side, name, *amounts)
+        made = Usage(side, name, *amounts)
     except TypeError:
         raise ValueError("no use") from None
     is_right = made.side in (0, 1) and isinstance(name, str) and len(name) <= _NAME_MOST
@@ -358,7 +361,7 @@ def _checked_use(use: Any) -> Use:
     return made
 
 
-def _sum_up(sums_of: dict[Account, list[int]], use: Use) -> None:
+def _sum_up(sums_of: dict[Account, list[int]], use: Usage) -> None:
     sums = sums_of.setdefault(use[:2], [0] * len(use[2:]))
     for index, amount in enumerate(use[2:]):
         sums[index] += amount
@@ -371,13 +374,13 @@ def _add(counts: Counter[Account], account: tuple[int, str], count: int) -> None
         del counts[account]
 
 
-def _some_of(sums_of: dict[Account, list[int]]) -> list[Use]:
+def _some_of(sums_of: dict[Account, list[int]]) -> list[Usage]:
     """Takes out the uses of one message."""
     count = min(len(sums_of), _ACCOUNTS_A_MESSAGE)
-    return [Use(*account, *sums) for account, sums in (sums_of.popitem() for _ in range(count))]
+    return [Usage(*account, *sums) for account, sums in (sums_of.popitem() for _ in range(count))]
 
 
-def _packed(uses: Iterable[Use]) -> bytes:
+def _packed(uses: Iterable[Usage]) -> bytes:
     return orjson.dumps([tuple(use) for use in uses])
 
 

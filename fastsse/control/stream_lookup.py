@@ -1,11 +1,11 @@
 """Reaching a stream in whatever worker holds it.
 
 A stream's public id says nothing of where it is, and a request about it (a pong, a renewal) comes
-to any worker. The worker looks among its own streams first; then the desk has all of them look,
-and the one that holds the stream answers. Nobody answers for a stream that is gone, so whoever
-asks waits for a bounded time; the desk itself does not, and keeps nothing: ids that nobody has
-can't use up the questions that a worker may have under way. Where there are other nodes, their
-desks are asked too, and a question says from which node it came.
+to any worker. The worker looks among its own streams first; then the control service has all of
+them look, and the one that holds the stream answers. Nobody answers for a stream that is gone, so
+whoever asks waits for a bounded time; the control service itself does not, and keeps nothing: ids
+that nobody has can't use up the questions that a worker may have under way. Where there are other
+nodes, their control services are asked too, and a question says from which node it came.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.desks.control import Broadcast, Control, Publish, Store
+from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
 from fastsse.errors import FastsseError, Refused
 
-__all__ = ["SUBJECT", "Act", "Reach", "ReachDesk"]
+__all__ = ["SUBJECT", "Act", "StreamLookup", "StreamLookupService"]
 
 SUBJECT: Final = "reach"
 # Questions of one worker that nobody answered yet.
@@ -34,24 +34,24 @@ _ANSWER: Final = b"!"
 Act = Callable[[bytes, bytes], bytes | None]
 """Does something to the stream with this id, told more by the second argument; its answer, or
 None when the stream is not here."""
-Reached = Callable[[bytes | FastsseError | None], None]
+Answered = Callable[[bytes | FastsseError | None], None]
 
 
-class ReachDesk:
+class StreamLookupService:
     """Passes questions about streams on to all workers, and the answers too. Made by
-    `control.Desks`. What is broadcast is `?`, whose question it is (a node's name), a question's
+    `service.Services`. What is broadcast is `?`, whose question it is (a node's name), a question's
     name and the question, or `!`, its name and the answer, which is told with whose the question
     was instead of the mark. Among nodes it is `?` or `!`, the name and the rest."""
 
-    def __init__(self, broadcast: Broadcast, store: Store, publish: Publish) -> None:
+    def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self._broadcast = broadcast
-        self._neighbours = store.neighbours
-        if self._neighbours is not None:
-            self._neighbours.listen(SUBJECT, self._heard)
+        self._messaging = store.messaging
+        if self._messaging is not None:
+            self._messaging.listen(SUBJECT, self._heard)
 
     def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Has every worker look. Answers whether all could be asked, with `+` or `-`."""
-        nodes = self._neighbours
+        nodes = self._messaging
         is_whole = nodes is None or nodes.say(SUBJECT, _QUESTION + message)
         self._broadcast(_QUESTION + _HERE + message)
         answer(b"+" if is_whole else _NOT_ALL)
@@ -61,8 +61,8 @@ class ReachDesk:
         node, answer = message[:NODE_BYTES], message[NODE_BYTES:]
         if node == _HERE:
             self._broadcast(_ANSWER + answer)
-        elif self._neighbours is not None:
-            self._neighbours.say(SUBJECT, _ANSWER + answer, node)
+        elif self._messaging is not None:
+            self._messaging.say(SUBJECT, _ANSWER + answer, node)
 
     def left(self, worker: int) -> None:
         """Whoever asked about its streams waits in vain."""
@@ -83,7 +83,7 @@ def _is_question(message: bytes) -> bool:
     return len(said) > 2 and len(said) >= 2 + said[1]
 
 
-class Reach:
+class StreamLookup:
     """A worker's way to every stream of the service. Loop thread only.
 
     Arguments:
@@ -93,7 +93,7 @@ class Reach:
     """
 
     def __init__(
-        self, control: Control, *, is_alone: bool = False, patience_s: float = PATIENCE_S
+        self, control: ControlClient, *, is_alone: bool = False, patience_s: float = PATIENCE_S
     ) -> None:
         self._control = control
         self._is_alone = is_alone
@@ -107,7 +107,7 @@ class Reach:
         """What `reach` does under a name, a single byte."""
         self._acts[name[0]] = act
 
-    def reach(self, name: bytes, stream_id: bytes, what: bytes, done: Reached) -> None:
+    def reach(self, name: bytes, stream_id: bytes, what: bytes, done: Answered) -> None:
         """Does something to a stream; `done` gets the act's answer, None when there is no such
         stream, or an error when the others can't be asked. `stream_id` is at most 255 bytes."""
         if not 0 < len(stream_id) < 256:
@@ -120,7 +120,7 @@ class Reach:
         question = b"%b%c%b%b" % (name, len(stream_id), stream_id, what)
         self._ask(question, done)
 
-    def _ask(self, question: bytes, done: Reached) -> None:
+    def _ask(self, question: bytes, done: Answered) -> None:
         if len(self._asked) >= UNANSWERED_MAX:
             done(Refused("queue", retry_after_s=1))
             return

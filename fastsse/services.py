@@ -1,0 +1,29 @@
+"""Every control service of a node, by subject: in the hub's process, or in the only worker."""
+
+from collections.abc import Mapping
+
+from fastsse.auth.guard import SERVICES as GUARD_DESKS
+from fastsse.control.presence import SUBJECT as PRESENCE
+from fastsse.control.presence import PresenceService
+from fastsse.control.service import MakeService
+from fastsse.control.stats import SUBJECT as FIGURES
+from fastsse.control.stats import stats_service
+from fastsse.control.stream_lookup import SUBJECT as REACH
+from fastsse.control.stream_lookup import StreamLookupService
+from fastsse.control.usage import SUBJECT as SHARES
+from fastsse.control.usage import UsageService
+from fastsse.facts import build_facts
+from fastsse.metrics import Counters
+
+__all__ = ["service_makers"]
+
+
+def service_makers(own: Counters = dict) -> Mapping[str, MakeService]:
+    """What makes them. `own` are counters of the control services' process that no worker has."""
+    return {
+        **GUARD_DESKS,
+        FIGURES: stats_service(own, build_facts()),
+        PRESENCE: PresenceService,
+        REACH: StreamLookupService,
+        SHARES: UsageService,
+    }
