@@ -59,17 +59,17 @@ class Server:
     @property
     def port(self) -> int:
         """The TCP port listened on; 0 when there is none."""
-        return self._worker.entrance.main.port
+        return self._worker.frontend.main.port
 
     @property
     def addresses(self) -> list[str]:
         """Where streams and publishes are served, as `http://127.0.0.1:8080` or `unix:/path`."""
-        return self._worker.entrance.main.addresses
+        return self._worker.frontend.main.addresses
 
     @property
     def admin_addresses(self) -> list[str]:
         """Where health, metrics, statistics and the page are; with `admin_port` elsewhere."""
-        return self._worker.entrance.admin.addresses
+        return self._worker.frontend.admin.addresses
 
     @property
     def max_connections(self) -> int:

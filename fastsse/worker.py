@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 from fastsse._core import Sender
+from fastsse.api.frontend import Frontend, Sockets
 from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.opening import open_backbone
@@ -19,7 +20,6 @@ from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.http.descriptors import Descriptors
-from fastsse.http.entrance import Entrance, Sockets
 from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.streams import ClosedStream
 from fastsse.log import AccessLog, get_logger
@@ -87,7 +87,7 @@ class Worker:
             self._access = AccessLog(config)
             is_alone = control is None
             control = control or LocalControlClient(service_makers(), self._announce, store)
-            self.entrance: Final = Entrance(
+            self.frontend: Final = Frontend(
                 config,
                 self._hub,
                 self._descriptors,
@@ -95,7 +95,7 @@ class Worker:
                 self._access,
                 control,
             )
-            undo.callback(self.entrance.close)
+            undo.callback(self.frontend.close)
             # Beside the log: where others share it, it is not here.
             self._sources = Sources(config, self._hub.publish) if is_alone else None
             self._serve(sockets, control, number)
@@ -118,8 +118,8 @@ class Worker:
 
     def _serve(self, sockets: Sockets, control: ControlClient, number: int) -> None:
         self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
-        self._stats = StatsClient(control, self._reading, self.entrance.helped)
-        self.entrance.serve(sockets, self._stats, lambda: self._backbone.trouble, number)
+        self._stats = StatsClient(control, self._reading, self.frontend.helped)
+        self.frontend.serve(sockets, self._stats, lambda: self._backbone.trouble, number)
         if self._sources is not None:
             self._sources.begin()
         self._tick()
@@ -174,7 +174,7 @@ class Worker:
         """Takes over from new options what can change while it serves."""
         self.config = config
         self._access.apply(config)
-        self.entrance.apply(config)
+        self.frontend.apply(config)
 
     async def drain(self, window_s: float, *, replaced: bool = False) -> None:
         """Ends all streams spread over a time; returns when no client is left, or a little later.
@@ -196,16 +196,16 @@ class Worker:
                 if replaced:
                     self._is_leaving = True
                     self._stats.tell()
-                    await self.entrance.leave()
+                    await self.frontend.leave()
                 self._hub.drain(window_s, refuse=not replaced)
                 if not replaced:
-                    self.entrance.drain()
+                    self.frontend.drain()
                 self._note_if_drained()
                 await self._drained.wait()
-                await self.entrance.close_idle(idle_until_s)
-                await self.entrance.answered()
+                await self.frontend.close_idle(idle_until_s)
+                await self.frontend.answered()
         except TimeoutError:
-            if self.stream_count or self.entrance.unanswered:
+            if self.stream_count or self.frontend.unanswered:
                 log.warning("Some clients outlived the drain.", streams=self.stream_count)
         self._stats.tell()  # The last: what was counted must not go with this process.
 
@@ -217,7 +217,7 @@ class Worker:
         await self._backbone.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_GRACE_S):
-                await self.entrance.answered()
+                await self.frontend.answered()
         # Sockets are closed in the loop's next turn.
         await asyncio.sleep(0)
 
@@ -230,14 +230,14 @@ class Worker:
         """Once a second: tells its figures, and looks whether there is room."""
         self._stats.tell()
         self._access.tick()
-        self.entrance.look()
+        self.frontend.look()
         self._ticking = self._loop.call_later(TICK_S, self._tick)
 
     def _reading(self) -> WorkerStats:
         """What this worker adds to the service's figures."""
         bounds, buckets, latency_s = self._sender.latency_buckets()
         cpu_s, resident_bytes = process_use()
-        parts = (self._sender, self._hub, self.entrance, self._backbone)
+        parts = (self._sender, self._hub, self.frontend, self._backbone)
         counters: dict[str, int] = {}
         for part in parts:
             counters |= part.counters()
@@ -248,10 +248,10 @@ class Worker:
             slots=self._slots,
             pid=os.getpid(),
             started_s=self._started_s,
-            room=self.entrance.room(),
-            unready=self.entrance.unready(),
+            room=self.frontend.room(),
+            unready=self.frontend.unready(),
             leaving=self._is_leaving,
-            is_shared=self.entrance.is_shared,
+            is_shared=self.frontend.is_shared,
             counters={ALIASES.get(key, key): value for key, value in counters.items()},
             bounds=bounds,
             buckets=buckets,
@@ -283,7 +283,7 @@ class Worker:
         self._access.closed(
             stream.handle, stream.reason, stream.duration_s, stream.events, stream.bytes
         )
-        self.entrance.closed(stream.handle)
+        self.frontend.closed(stream.handle)
         self._note_if_drained()
 
     def _note_if_drained(self) -> None:
@@ -292,8 +292,8 @@ class Worker:
 
     def _log_start(self) -> None:
         config = self.config
-        addresses = self.entrance.main.addresses
-        admin = self.entrance.admin.addresses
+        addresses = self.frontend.main.addresses
+        admin = self.frontend.admin.addresses
         log.info(
             "fastsse is serving.",
             version=__version__,

@@ -41,7 +41,7 @@ FLOORS = [
     {"sources"},
     {"hub"},
     {"bus"},
-    {"http"},
+    {"http", "api"},
     {"worker"},
     {"swarm", "doctor"},
     {"supervisor"},
@@ -157,7 +157,7 @@ def test_the_wheel_runs_without_cython_and_a_compiler(tmp_path: pathlib.Path) ->
         "fastsse/py.typed",
         "fastsse/_core.pyi",
         "fastsse/swarm/_swarm.pyi",
-        "fastsse/http/page.html",
+        "fastsse/api/console.html",
         "fastsse/backbone/redis/append.lua",
         "fastsse/cluster/beat.lua",
     } <= set(names)

@@ -1,1 +1,1 @@
-"""HTTP/1.1: one asyncio protocol, a route table, and what each route does."""
+"""HTTP/1.1 on the wire: listeners, connections, the parser, the route table."""

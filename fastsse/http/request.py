@@ -155,7 +155,7 @@ class Request:
         self.memory = memory
         #: Its path as the route table has it, once it was looked for there.
         self.route = "other"
-        #: `ticketed.Terms` of a request whose ticket was opened.
+        #: `ticket_streams.Terms` of a request whose ticket was opened.
         self.terms: Any = None
         #: What its sender may publish, once that was asked; `pending` while it must be fetched.
         self.rights: Rights | None = None

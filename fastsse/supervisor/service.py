@@ -5,11 +5,11 @@ import math
 import socket
 from collections.abc import Callable, Sequence
 
+from fastsse.api.frontend import Sockets
 from fastsse.config import Config
 from fastsse.config.storing import show_store
 from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
-from fastsse.http.entrance import Sockets
 from fastsse.http.listeners import SocketFiles, addresses_of
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import RESTART, adapted, sentence

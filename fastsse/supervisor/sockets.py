@@ -11,9 +11,9 @@ import socket
 from collections.abc import MutableMapping, Sequence
 from typing import Final, NamedTuple
 
+from fastsse.api.frontend import Sockets
 from fastsse.config import Config
 from fastsse.errors import FastsseError
-from fastsse.http.entrance import Sockets
 from fastsse.http.listeners import BACKLOG, ListenError, open_sockets
 
 __all__ = ["Activation", "open_for_workers"]

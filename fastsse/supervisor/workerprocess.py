@@ -8,10 +8,10 @@ from typing import Final, TypeVar
 
 import uvloop
 
+from fastsse.api.frontend import Sockets
 from fastsse.bus import connect
 from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError
-from fastsse.http.entrance import Sockets
 from fastsse.log import get_logger, name_worker
 from fastsse.supervisor.memory import settle_memory
 from fastsse.supervisor.orders import Orders

@@ -115,6 +115,6 @@ async def test_a_flood_of_preflights_keeps_nothing(start: Start) -> None:
                 request("OPTIONS", "/events", origin, "Access-Control-Request-Method: POST")
             )
             assert (await raw.answer()).status == 204
-    (site,) = {arrivals.site for arrivals in server._worker.entrance._arrivals}
+    (site,) = {arrivals.context for arrivals in server._worker.frontend._acceptors}
     assert len(site.cors._lines) <= 1_000
     assert server.stream_count == 0

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from fastsse.api import endpoints
 from fastsse.bus.questions import QUESTIONS_MAX
 from fastsse.control.stream_lookup import UNANSWERED_MAX, StreamLookup
 from fastsse.errors import Refused
-from fastsse.http import offer
 from fastsse.services import service_makers
 from tests.attack.conftest import Start
 from tests.bus.onebus import a_bus, until
@@ -49,7 +49,7 @@ class Nobody:
 async def test_nobody_is_asked_for_what_can_be_no_streams_id(
     start: Start, monkeypatch: pytest.MonkeyPatch, made_up: str
 ) -> None:
-    monkeypatch.setattr(offer, "StreamLookup", lambda control, is_alone: Nobody())
+    monkeypatch.setattr(endpoints, "StreamLookup", lambda control, is_alone: Nobody())
     server = await start(ping="1s", jwt_key=KEY)
     assert (await ask(server, "POST", f"/pong?stream={made_up}")).status == 404
     by = bearer(subscribe=["a"])

@@ -44,11 +44,11 @@ def resident_bytes() -> int:
 @pytest.mark.asyncio(loop_factories=["uvloop"])
 async def test_100_000_clients_that_abort_leave_no_memory_and_no_descriptor(start) -> None:
     server = await start()
-    entrance = server._worker.entrance
+    frontend = server._worker.frontend
     resident = 0
     for done in range(0, CYCLES, WARM_UP):
         await asyncio.to_thread(come_and_go, server.port, WARM_UP, done)
-        await until(lambda: not entrance._waits and not server.stream_count)
+        await until(lambda: not frontend._deadlines and not server.stream_count)
         gc.collect()
         resident = resident or resident_bytes()
     assert resident_bytes() - resident < GROWTH_BYTES

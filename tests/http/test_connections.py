@@ -60,7 +60,7 @@ async def test_client_that_does_not_read_is_not_read_from(server) -> None:
                     await flood()
         assert sent * len(page) < 32 * 1024 * 1024
         assert sock.fileno() >= 0
-        connection = next(iter(server._worker.entrance._waits))
+        connection = next(iter(server._worker.frontend._deadlines))
         assert connection._transport.get_write_buffer_size() < 1_000_000
         raw.reader._transport.resume_reading()
         assert (await raw.answer()).status == 200
@@ -172,23 +172,23 @@ async def test_half_closed_client_still_gets_its_answers(server) -> None:
     ],
 )
 async def test_client_that_vanishes_leaves_nothing(server, part) -> None:
-    waits = server._worker.entrance._waits
+    deadlines = server._worker.frontend._deadlines
     async with connected(server) as raw:
         await raw.send(part)
-        await until(lambda: waits)
+        await until(lambda: deadlines)
         sock = raw.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         raw.writer.transport.abort()
-    await until(lambda: not waits)
+    await until(lambda: not deadlines)
 
 
 async def test_small_answers_are_not_delayed(server) -> None:
     """Nagle's algorithm is off on accepted sockets."""
     async with connected(server) as raw:
         await raw.send(b"G")
-        waits = server._worker.entrance._waits
-        await until(lambda: waits)
-        sock = next(iter(waits))._transport.get_extra_info("socket")
+        deadlines = server._worker.frontend._deadlines
+        await until(lambda: deadlines)
+        sock = next(iter(deadlines))._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
@@ -209,13 +209,13 @@ async def test_failing_route_is_a_500_and_tells_nothing(server, monkeypatch, cap
 
 
 async def test_a_request_that_meets_a_drain_on_a_kept_connection_is_answered(server) -> None:
-    site = server._worker.entrance._arrivals[0].site
+    context = server._worker.frontend._acceptors[0].context
     async with connected(server) as late, connected(server) as idle:
         for raw in (late, idle):
             await raw.send(get("/healthz"))
             assert (await raw.answer()).headers.get("connection") is None
         draining = asyncio.create_task(server.drain(0))
-        await until(lambda: site.draining)
+        await until(lambda: context.draining)
         await late.send(get("/healthz"))
         answer = await late.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -226,11 +226,11 @@ async def test_a_request_that_meets_a_drain_on_a_kept_connection_is_answered(ser
 
 async def test_a_connection_that_is_idle_for_too_long_is_closed_without_a_reset(start) -> None:
     server = await start(idle_timeout="50ms")
-    waits = server._worker.entrance._waits
+    deadlines = server._worker.frontend._deadlines
     async with connected(server) as raw:
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
-        await until(lambda: waits.linger.since)
+        await until(lambda: deadlines.linger.since)
         # A request that was on its way meets no reset.
         await raw.send(get("/healthz"))
         assert await raw.rest() == b""

@@ -63,8 +63,8 @@ def test_a_limit_that_leaves_streams_nothing_is_refused(soft_limit) -> None:
 
 async def test_a_newcomer_is_never_the_one_that_goes(start) -> None:
     server = await start()
-    entrance = server._worker.entrance
-    entrance._descriptors = entrance._descriptors._replace(others=1 << 40)
+    frontend = server._worker.frontend
+    frontend._descriptors = frontend._descriptors._replace(others=1 << 40)
     async with connected(server) as probe:
         await probe.send(get("/healthz"))
         assert (await probe.answer()).status == 200
@@ -72,23 +72,23 @@ async def test_a_newcomer_is_never_the_one_that_goes(start) -> None:
 
 async def test_newcomer_is_served_when_idle_connections_fill_the_reserve(start) -> None:
     server = await start()
-    entrance = server._worker.entrance
-    plan = entrance._descriptors
-    entrance._descriptors = plan._replace(others=plan.requests_most(0) + plan.others - 3)
-    assert entrance._descriptors.requests_most(0) == 3
+    frontend = server._worker.frontend
+    plan = frontend._descriptors
+    frontend._descriptors = plan._replace(others=plan.requests_most(0) + plan.others - 3)
+    assert frontend._descriptors.requests_most(0) == 3
     async with connected(server) as idle, connected(server) as slow, connected(server) as busy:
         await idle.send(get("/healthz"))
         assert (await idle.answer()).status == 200
         await slow.send(b"GET /slow")
         await busy.send(request("POST", "/events?topic=a", body=b"xy")[:-1])
-        await until(lambda: len(entrance._waits) == 3)
+        await until(lambda: len(frontend._deadlines) == 3)
         async with connected(server) as probe:
             await probe.send(get("/healthz"))
             assert (await probe.answer()).status == 200
             assert await idle.is_closed()
             async with connected(server) as second:
                 await second.send(b"GET /")
-                await until(lambda: len(entrance._waits) == 3)
+                await until(lambda: len(frontend._deadlines) == 3)
                 await busy.send(b"y")
                 assert (await busy.answer()).status == 200
 
@@ -108,7 +108,7 @@ async def test_descriptors_run_out_and_streams_go_on(start, monkeypatch) -> None
         try:
             client.connect(("127.0.0.1", server.port))
             client.send(get("/healthz"))
-            await until(lambda: server._worker.entrance.main._paused)
+            await until(lambda: server._worker.frontend.main._paused)
             server.publish("a", "x")
             assert (await stream.next()).data == "x"
         finally:
@@ -122,11 +122,11 @@ async def test_descriptors_run_out_and_streams_go_on(start, monkeypatch) -> None
 async def test_hand_over_without_descriptors_turns_away(start, monkeypatch) -> None:
     server = await start()
     monkeypatch.setattr(
-        "fastsse.http.streams.fcntl.fcntl",
+        "fastsse.api.handoff.fcntl.fcntl",
         lambda *_: (_ for _ in ()).throw(OSError(24, "Too many open files")),
     )
     async with connected(server) as raw:
         await raw.trickle(get("/events?topic=a"))
         answer = await raw.answer()
         assert (answer.status, answer.body[:7]) == (200, b"retry: ")
-        assert server._worker.entrance.main._paused is not None
+        assert server._worker.frontend.main._paused is not None

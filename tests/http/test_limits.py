@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsse.http.body import RequestBody
+from fastsse.http.deadlines import LINGER_S
 from fastsse.http.hosts import Hosts
-from fastsse.http.reader import Limits, Reader
+from fastsse.http.parser import HeadLimits, RequestParser
 from fastsse.http.request import Targets
-from fastsse.http.upload import Upload
-from fastsse.http.waits import LINGER_S
 from tests.http.conftest import asked
 from tests.http.raw import HOST, connected, get, request, until
 
@@ -157,7 +157,7 @@ async def test_chunks_extensions_and_trailers_leave_only_the_data(server, whole)
 
 def test_data_of_blank_lines_costs_as_few_steps_as_any_other() -> None:
     pieces: list[bytes] = []
-    upload = Upload(None)
+    upload = RequestBody(None)
     data = b"\r\n" * (1 << 19)
     body = b"%x\r\n%b\r\n" % (len(data), data)
     for at in range(0, len(body), 1 << 18):
@@ -179,7 +179,7 @@ def test_chunked_body_ends_at_its_end_however_it_comes(
     head = CHUNKED.replace(b"/events", b"/other")
     body = b"".join([*sized, b"00", extension, b"\r\n", trailers, b"\r\n"])
     sent = body + get("/healthz")
-    reader = Reader(Limits(1 << 14, 100, 1 << 20), Targets(), Hosts((), enforced=False))
+    reader = RequestParser(HeadLimits(1 << 14, 100, 1 << 20), Targets(), Hosts((), enforced=False))
     request, rest = reader.read_head(head)
     assert request is not None
     assert rest == b""
@@ -214,27 +214,27 @@ async def test_trailers_and_extensions_are_bounded(server, endless) -> None:
 
 async def test_bodies_under_way_are_bounded_together(start) -> None:
     server = await start()
-    site = server._worker.entrance._arrivals[0].site
-    site.max_upload_bytes = 100_000
+    context = server._worker.frontend._acceptors[0].context
+    context.max_upload_bytes = 100_000
     async with connected(server) as first, connected(server) as second:
         await first.send(POST + b"Content-Length: 70000\r\n\r\n" + b"x" * 60_000)
-        await until(lambda: site.upload_bytes)
+        await until(lambda: context.upload_bytes)
         await second.send(POST + b"Content-Length: 70000\r\n\r\n" + b"x" * 60_000)
         answer = await second.answer()
         assert (answer.status, answer.json["reason"]) == (503, "memory")
         assert answer.headers["retry-after"] == "1"
         await first.send(b"x" * 10_000)
         assert (await first.answer()).status == 200
-    assert site.upload_bytes == 0
+    assert context.upload_bytes == 0
 
 
 async def test_given_up_bodies_are_not_counted_on(server) -> None:
-    site = server._worker.entrance._arrivals[0].site
+    context = server._worker.frontend._acceptors[0].context
     async with connected(server) as raw:
         await raw.send(POST + b"Content-Length: 70000\r\n\r\n" + b"x" * 60_000)
-        await until(lambda: site.upload_bytes)
+        await until(lambda: context.upload_bytes)
         raw.writer.transport.abort()
-    await until(lambda: not site.upload_bytes)
+    await until(lambda: not context.upload_bytes)
 
 
 async def feed_slowly(raw, data: bytes, every_s: float) -> None:
@@ -244,12 +244,12 @@ async def feed_slowly(raw, data: bytes, every_s: float) -> None:
 
 
 async def test_trickling_head_ends_at_the_deadline_with_408(server) -> None:
-    waits = server._worker.entrance._waits
+    deadlines = server._worker.frontend._deadlines
     async with connected(server) as raw:
         feeding = asyncio.create_task(feed_slowly(raw, get("/healthz", "X: " + "x" * 9999), 0.005))
         # A deadline that is over before the first byte has come would close it without a word.
-        await until(lambda: any(one._reader.is_within_head for one in waits))
-        waits.head.limit_s = 0.1
+        await until(lambda: any(one._parser.is_within_head for one in deadlines))
+        deadlines.head.limit_s = 0.1
         answer = await raw.answer()
         assert (answer.status, answer.field) == (408, "head")
         assert answer.headers["connection"] == "close"
@@ -272,7 +272,7 @@ async def test_head_on_a_kept_connection_has_a_deadline_of_its_own(server) -> No
     async with connected(server) as raw:
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
-        server._worker.entrance._waits.head.limit_s = 0.1
+        server._worker.frontend._deadlines.head.limit_s = 0.1
         await raw.send(b"GET /heal")
         assert (await raw.answer()).status == 408
 
@@ -292,22 +292,22 @@ async def test_idle_connection_is_closed_without_a_word(start) -> None:
 
 
 async def test_busy_connection_is_not_idle(server) -> None:
-    waits = server._worker.entrance._waits
-    now_s = waits.time()
-    waits.time = lambda: now_s
+    deadlines = server._worker.frontend._deadlines
+    now_s = deadlines.time()
+    deadlines.time = lambda: now_s
     async with connected(server) as raw:
         for _ in range(10):
             await raw.send(get("/healthz"))
             assert (await raw.answer()).status == 200
-            now_s += waits.idle.limit_s * 0.9
-            waits.stop()
-            waits._sweep()
+            now_s += deadlines.idle.limit_s * 0.9
+            deadlines.stop()
+            deadlines._sweep()
 
 
 async def test_refused_client_that_never_closes_is_not_kept(server, monkeypatch) -> None:
-    waits = server._worker.entrance._waits
-    waits.linger.limit_s = LINGER_S / 100
+    deadlines = server._worker.frontend._deadlines
+    deadlines.linger.limit_s = LINGER_S / 100
     async with connected(server) as raw:
         await raw.send(b"nonsense\r\n\r\n")
         assert (await raw.answer()).status == 400
-        await until(lambda: not waits)
+        await until(lambda: not deadlines)

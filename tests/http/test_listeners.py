@@ -177,7 +177,7 @@ async def test_inherited_public_socket_needs_a_token(start) -> None:
 
 async def test_pausing_keeps_who_waits(start) -> None:
     server = await start()
-    server._worker.entrance.main.pause(0.05, "a test")
+    server._worker.frontend.main.pause(0.05, "a test")
     async with opened(server.addresses[0]) as raw:
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
@@ -188,7 +188,7 @@ async def test_running_out_of_descriptors_pauses_accepting_and_loses_nobody(
 ) -> None:
     monkeypatch.setattr("fastsse.http.listeners.ACCEPT_PAUSE_S", 0.05)
     server = await start()
-    listener = server._worker.entrance.main
+    listener = server._worker.frontend.main
     really_accept = socket.socket.accept
     failures = [OSError(24, "Too many open files")] * 2
 

@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from fastsse.api.rate_limits import RateLimits
 from fastsse.config import Config
-from fastsse.http.quotas import Quotas
 from tests.http.conftest import Start
 from tests.http.raw import connected, get, opened, until
 from tests.supervisor.conftest import Serve, serve
@@ -31,7 +31,7 @@ async def test_a_newcomer_over_the_limit_ends_the_oldest(start: Start) -> None:
 
 @pytest.mark.parametrize("first_ends_itself", [False, True])
 def test_one_that_is_on_its_way_out_is_not_counted(first_ends_itself: bool) -> None:
-    limits = Quotas(Config(address_streams=2, over_limit="oldest"), lambda: 100.0)
+    limits = RateLimits(Config(address_streams=2, over_limit="oldest"), lambda: 100.0)
     ended: list[int] = []
     limits.end_stream = ended.append
     owner = limits.owner("203.0.113.5", None)

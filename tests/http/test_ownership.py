@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastsse.http.protocol import Connection
+from fastsse.http.connection import Connection
 from fastsse.server import Server
 from tests.http.conftest import Start
 from tests.http.raw import connected, get, until
@@ -22,11 +22,11 @@ def fail(*_: Any, **__: Any) -> None:
 
 def later_calls(server: Server) -> dict[str, tuple[object, str]]:
     """Every call that follows once the sender has a subscriber's descriptor."""
-    entrance, hub = server._worker.entrance, server._worker._hub
+    frontend, hub = server._worker.frontend, server._worker._hub
     return {
         "the bearer": (type(hub.streams._bearers), "add"),
-        "the quota": (type(entrance._quotas), "opened"),
-        "the presence": (type(entrance._offer.presence), "opened"),
+        "the quota": (type(frontend._rate_limits), "opened"),
+        "the presence": (type(frontend._endpoints.presence), "opened"),
         "the access line": (type(server._worker._access), "opened"),
         "a page of history": (hub.streams._replays, "on_page"),
         "the count of gaps": (type(hub.streams._replays), "_count"),
@@ -87,7 +87,7 @@ async def test_a_failure_before_the_hand_over_closes_the_socket_once(
     server = await start()
     hub_streams = server._worker._hub.streams
     before_it = {
-        "head": (server._worker.entrance._streams, "_head"),
+        "head": (server._worker.frontend._streams, "_head"),
         "join": (hub_streams._channels, "join"),
         "opening": (hub_streams, "_at_head"),
     }
@@ -131,12 +131,12 @@ async def test_a_peer_that_reads_again_is_never_closed_inside_its_transports_cal
     async with connected(server) as raw:
         raw.reader._transport.pause_reading()  # type: ignore[attr-defined]
         await raw.send(get("/metrics") * 1000 + last)
-        waits = server._worker.entrance._waits
-        await until(lambda: [c for c in waits if c._choked])
+        deadlines = server._worker.frontend._deadlines
+        await until(lambda: [c for c in deadlines if c._choked])
         raw.reader._transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(1000):
             assert (await raw.answer()).status == 200
         assert (await raw.head())[0] == 200
-    await until(lambda: not waits and not server.stream_count)
+    await until(lambda: not deadlines and not server.stream_count)
     assert wrong == []
     assert list(ends.values()) == [1]

@@ -12,7 +12,7 @@ import pytest
 
 from fastsse.config import Config
 from fastsse.errors import InvalidEvent, Refused
-from fastsse.http.protocol import Connection
+from fastsse.http.connection import Connection
 from fastsse.metrics import Metrics
 from fastsse.server import Server
 from tests.http.raw import Stream, connected, get, opened, request, until
@@ -141,8 +141,8 @@ async def test_draining_server_is_unready_and_takes_nothing_new(start) -> None:
         await publisher.send(publish[:-1])
         await subscriber.send(get("/events?topic=a")[:-1])
         await admin.send(get("/readyz")[:-1])
-        waits = server._worker.entrance._waits
-        await until(lambda: len(waits.body.since) == 1 and len(waits.head.since) == 2)
+        deadlines = server._worker.frontend._deadlines
+        await until(lambda: len(deadlines.body.since) == 1 and len(deadlines.head.since) == 2)
         draining = asyncio.create_task(server.drain(0.3))
         await asyncio.sleep(0)
         with pytest.raises(ConnectionError):
@@ -180,7 +180,7 @@ async def test_drain_does_not_wait_for_ever(start, caplog) -> None:
     server = await start()
     async with connected(server) as raw:
         await raw.send(b"GET /never")
-        await until(lambda: server._worker.entrance._waits)
+        await until(lambda: server._worker.frontend._deadlines)
         await server.drain(0)
         await server.close()
         assert await raw.is_closed()

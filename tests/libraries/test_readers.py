@@ -107,7 +107,7 @@ async def test_a_client_with_an_expired_token_stops(tmp_path: pathlib.Path, libr
         async with reading(tmp_path, library, url) as program:
             await program.until("id")
             worker = server._worker
-            worker.entrance._offer._guard.verifier._now_s = lambda: time.time() + 3601
+            worker.frontend._endpoints._guard.verifier._now_s = lambda: time.time() + 3601
             worker._sender.advance_clock(3_601_000)
             await until_streams(server, 0)
             await program.until("closed")

@@ -1,0 +1,170 @@
+"""What a worker offers to who reads and publishes: paths, and what stands behind them."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from fastsse._core import REASON_ENDED
+from fastsse.api.access import Access, OpenAccess
+from fastsse.api.mercure import mercure_routes
+from fastsse.api.parameters import Speech
+from fastsse.api.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
+from fastsse.api.publish import Publish, PublishGate
+from fastsse.api.rate_limits import LimitedAccess, RateLimits, RequestLimits
+from fastsse.api.subscribe import Subscribe
+from fastsse.api.ticket_streams import TicketStreams
+from fastsse.api.token_access import TokenAccess
+from fastsse.api.tokens import pong_routes, token_routes
+from fastsse.auth.guard import Guard, make_guard
+from fastsse.config import Config
+from fastsse.control.presence import Presence
+from fastsse.control.service import ControlClient
+from fastsse.control.stream_lookup import StreamLookup
+from fastsse.control.usage import UsageClient
+from fastsse.errors import Forbidden, Unauthorised
+from fastsse.events import EARLIEST
+from fastsse.http.client_address import ClientAddresses
+from fastsse.http.cors import Cors
+from fastsse.http.origins import Origins
+from fastsse.http.router import BELOW, Paths, Route
+from fastsse.hub import Hub
+from fastsse.log import AccessLog
+from fastsse.positions import uuid_of_position
+from fastsse.reserved import HUB_PATH
+
+__all__ = ["Endpoints"]
+
+
+class Endpoints:
+    """Our own interface, Mercure's, and what is beside them. Loop thread only.
+
+    Arguments:
+        config: the options.
+        hub: takes events in and opens streams.
+        clients: tells who they are.
+        rate_limits: how much each may do.
+        log: told of publishes.
+        control: what the node's workers share; None offers nothing that needs it.
+
+    `presence` is to be told of each stream that opens; None where nobody may ask.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        clients: ClientAddresses,
+        rate_limits: RateLimits,
+        log: AccessLog,
+        control: ControlClient | None,
+    ) -> None:
+        self._config = config
+        self._hub = hub
+        self._clients = clients
+        self._request_limits = RequestLimits(clients, rate_limits)
+        self._rate_limits = rate_limits
+        self._log = log
+        self._guard: Guard | None = None
+        self._lookup: StreamLookup | None = None
+        self.presence: Presence | None = None
+        rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
+        if config.address_replay or config.subject_replay:
+            hub.streams.watch_replays(rate_limits.replayed)
+        if control is not None:
+            self._join(control)
+
+    def paths(self, cors: Cors) -> Paths:
+        """The routes by their paths; to be asked for once."""
+        config = self._config
+        access, mercure_access = self._accesses(cors)
+        publish = Publish(self._gate(access))
+        speech = Speech(config.initial_id, config.min_heartbeat, config.max_pad)
+        subscribe = Subscribe(
+            config.max_topics,
+            lambda: time.time_ns() // 1_000_000,
+            access,
+            speech,
+            pings=bool(config.ping),
+        )
+        mercure_gate = self._gate(mercure_access, Unauthorised)
+        paths: dict[bytes, Mapping[bytes, Route]] = {
+            b"/events": {
+                b"GET": Route(subscribe, streams=True),
+                b"POST": Route(publish, publish.admit),
+            },
+            HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
+        }
+        counted, mercure_counted = (
+            LimitedAccess(one, self._request_limits) for one in (access, mercure_access)
+        )
+        paths |= self._lifetimes(counted)
+        if self.presence is not None:
+            route = subscriptions_route(mercure_counted, self.presence, self._last_id)
+            paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
+            paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
+        return paths
+
+    def closed(self, stream: int) -> None:
+        """A stream has ended."""
+        if self._rate_limits.active:
+            self._rate_limits.closed(stream)
+        if self.presence is not None:
+            self.presence.closed(stream)
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        if self._guard is not None:
+            self._guard.close()
+
+    def _join(self, control: ControlClient) -> None:
+        """Takes part in what the node's workers share."""
+        loop = asyncio.get_running_loop()
+        config = self._config
+        self._guard = make_guard(config, control, Origins(config.publish_origins))
+        self._lookup = StreamLookup(control, is_alone=control.is_alone)
+        if self._rate_limits.active and not control.is_alone:
+            usage = UsageClient(control, loop.call_later, self._rate_limits.others_used)
+            usage.on_end = self._rate_limits.end_oldest
+            self._rate_limits.usage = usage
+        if config.subscriptions:
+            self.presence = Presence(control, loop.call_soon)
+
+    def _lifetimes(self, access: Access) -> Paths:
+        """What is beside reading and publishing."""
+        if self._lookup is None:
+            return {}
+        streams, guard = self._hub.streams, self._guard
+        routes: dict[bytes, Mapping[bytes, Route]] = {}
+        if self._config.ping:
+            routes |= pong_routes(self._request_limits, self._lookup, streams)
+        if guard is not None:
+            guard.revocations.on_revoked = streams.revoke
+            routes.update(token_routes(guard, access, self._lookup, streams))
+        return routes
+
+    def _last_id(self) -> bytes:
+        """The id of the last event that this worker knows of, `earliest` before any."""
+        hub = self._hub
+        if not (hub.entries_seen or hub.history.events or hub.history.expected_through):
+            return EARLIEST
+        return uuid_of_position(hub.history.head)
+
+    def _accesses(self, cors: Cors) -> tuple[Access, Access]:
+        """Who may use the interface of our own, and Mercure's."""
+        if self._guard is not None:
+            assert self._lookup is not None
+            streams, log = self._hub.streams, self._log
+            ticketed = TicketStreams(self._guard.tickets, self._lookup, streams, self._clients, log)
+            ours, mercure = (
+                TokenAccess(self._guard, ticketed, mercure=is_mercure)
+                for is_mercure in (False, True)
+            )
+            return ours, mercure
+        secret = self._config.publish_token
+        access = OpenAccess(None if secret is None else secret.get_secret_value(), cors)
+        return access, access
+
+    def _gate(
+        self, access: Access, not_granted: type[Forbidden] | type[Unauthorised] = Forbidden
+    ) -> PublishGate:
+        return PublishGate(self._hub, access, self._request_limits, self._log, not_granted)

@@ -1,0 +1,359 @@
+"""Everything that comes in by HTTP: listeners, what they serve, and who gets the descriptors."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from fastsse.api.console import console_routes
+from fastsse.api.endpoints import Endpoints
+from fastsse.api.handoff import Handoff, RetryAfter
+from fastsse.api.health import health_routes
+from fastsse.api.rate_limits import RateLimits
+from fastsse.config import Config, ConfigError, is_loopback
+from fastsse.config import Problem as OptionProblem
+from fastsse.control.service import ControlClient
+from fastsse.control.stats import Help, StatsClient
+from fastsse.http.accept import Acceptor
+from fastsse.http.accept_sharing import AcceptSharing
+from fastsse.http.client_address import ClientAddresses
+from fastsse.http.connection import Connection
+from fastsse.http.cors import Cors
+from fastsse.http.deadlines import Deadlines
+from fastsse.http.descriptors import Descriptors
+from fastsse.http.hosts import Hosts
+from fastsse.http.listener_context import ListenerContext
+from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
+from fastsse.http.request_log import RequestLog
+from fastsse.http.router import Paths, Router
+from fastsse.hub import Hub
+from fastsse.log import AccessLog
+
+__all__ = ["Frontend", "Sockets"]
+
+# How long a worker that is replaced waits for connections that have not asked for anything yet.
+LEAVING_LOOK_S: Final = 0.02
+LEAVING_LOOKS: Final = 25
+
+
+class Sockets(NamedTuple):
+    """Bound sockets; `admin` is empty when `main` serves all.
+
+    Where there are several workers, `all` are the main sockets of each slot, of which `main` are
+    those of `slot`. `is_lent`: the files of Unix sockets are not ours to remove.
+    """
+
+    main: Sequence[socket.socket]
+    admin: Sequence[socket.socket]
+    all: Sequence[Sequence[socket.socket]] = ()
+    slot: int = 0
+    is_lent: bool = False
+
+    @classmethod
+    def bind(cls, config: Config) -> "Sockets":
+        """Binds what the options name. Raises ListenError, or ConfigError for an inherited
+        socket that other machines reach while anyone may publish."""
+        main = open_sockets(config, config)
+        sockets = cls(main, ())
+        try:
+            if config.admin_port is not None:
+                admin = open_tcp(config.host, config.admin_port, "admin_port", config)
+                sockets = cls(main, admin)
+            sockets.check(config)
+        except BaseException:
+            sockets.close()
+            raise
+        return sockets
+
+    def check(self, config: Config) -> None:
+        """What the options alone can't tell: where an inherited socket is reached from."""
+        is_decided = config.publishing_needs_token or config.allow_anonymous_publish
+        if _are_local(self.main) or is_decided:
+            return
+        allowed = (
+            "a socket on a loopback address while anyone may publish; set publish_token or "
+            "jwt_key, or allow_anonymous_publish if that is meant"
+        )
+        option = "host" if config.fd is None else "fd"
+        value = str(getattr(config, option))
+        raise ConfigError([OptionProblem(option, value, "an argument", allowed)])
+
+    def close(self) -> None:
+        """Closes them."""
+        for sock in (*self.main, *self.admin):
+            sock.close()
+
+
+class Frontend:
+    """Listeners and sites of one worker. Loop thread only.
+
+    Arguments:
+        config: the options.
+        hub: takes events in and opens streams.
+        descriptors: how many there are.
+        stream_count: how many of them are streams.
+        access: told of streams and publishes.
+        control: what the node's workers share; needed where tokens have keys, or anybody is to be
+            told who is there.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        descriptors: Descriptors,
+        stream_count: Callable[[], int],
+        access: AccessLog,
+        control: ControlClient | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._config = config
+        self._hub = hub
+        self._descriptors = descriptors
+        self._stream_count = stream_count
+        self._access = access
+        self._deadlines = Deadlines(config, loop)
+        self._clients = ClientAddresses(config.trusted_proxies, by_header=config.proxy_protocol)
+        self._rate_limits = RateLimits(config, loop.time)
+        self._endpoints = Endpoints(config, hub, self._clients, self._rate_limits, access, control)
+        self._streams = Handoff(
+            hub.streams,
+            RetryAfter(loop.time),
+            self._rate_limits,
+            self._endpoints.presence,
+            access=access,
+            call_soon=lambda wake: loop.call_soon(self._opened, wake),
+            exhausted=self._pause,
+            descriptor_limit=descriptors.limit - 1,
+        )
+        self._requests = RequestLog(access)
+        self._acceptors: list[Acceptor] = []
+        self._listeners: list[Listener] = []
+        self._sharing: AcceptSharing | None = None  # Until it serves.
+        self._has_successor = False
+
+    @property
+    def main(self) -> Listener:
+        """Where subscribers and publishers come in."""
+        return self._listeners[0]
+
+    @property
+    def admin(self) -> Listener:
+        """Where probes, metrics and the page are; mostly `main`."""
+        return self._listeners[-1]
+
+    def serve(
+        self,
+        sockets: Sockets,
+        stats: StatsClient,
+        trouble: Callable[[], str | None] = lambda: None,
+        worker: int = 0,
+    ) -> None:
+        """Begins to accept.
+
+        Arguments:
+            stats: answers for the whole service.
+            trouble: why publishers are refused.
+            worker: this one's number.
+        """
+        self._stats = stats
+        self._trouble = trouble
+        token = self._config.publish_token
+        config = self._config
+        cors = Cors(config.cors_origins, config.cors_headers, cross_publish=token is not None)
+        events = self._endpoints.paths(cors)
+        admin = {**events, **health_routes(stats, self._unready)}
+        if config.page == "on" or (
+            config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
+        ):
+            admin |= console_routes()
+        is_owner = not sockets.is_lent
+        if sockets.admin:
+            self._listen(sockets.main, events, cors, is_owner)
+            self._listen(sockets.admin, admin, cors, is_owner)
+        else:
+            self._listen(sockets.main, admin, cors, is_owner)
+        for listener in self._listeners:
+            listener.serve()
+        self._sharing = AcceptSharing(
+            self.main,
+            sockets.all or (sockets.main,),
+            sockets.slot,
+            worker,
+            self.room,
+            stats.tell,
+        )
+        self._deadlines.start()
+
+    def room(self) -> int:
+        """Streams that can still be taken."""
+        if not self._hub.streams.has_room():
+            return 0
+        return self._descriptors.max_connections - self._stream_count()
+
+    def unready(self) -> str | None:
+        """In a word why this worker takes no newcomers, or None."""
+        streams = self._hub.streams
+        if streams.draining:
+            return "draining"
+        return None if streams.has_room() else "full"
+
+    def apply(self, config: Config) -> None:
+        """Goes by other limits from here on; connections that there are keep theirs."""
+        self._deadlines.apply(config)
+        for acceptor in self._acceptors:
+            acceptor.apply(config)
+
+    def look(self) -> None:
+        """To be called once a second: is there room?"""
+        if self._sharing is not None:
+            self._sharing.look()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers accept from the same sockets."""
+        return self._sharing is not None and self._sharing.is_shared
+
+    def helped(self, help: Help) -> None:
+        """Who accepts for whom has changed."""
+        if self._sharing is not None:
+            self._sharing.helped(help)
+
+    def drain(self) -> None:
+        """Stops listening, except for admins, and closes every connection after its answer."""
+        self._close_doors()
+        self.main.close()
+
+    async def leave(self) -> None:
+        """Another worker has the same sockets: stops listening, and closes every connection after
+        its next answer. Returns when those that came before have asked for what they want, or
+        a moment later."""
+        self._has_successor = True
+        self._close_doors()
+        for listener in self._listeners:
+            listener.close()
+        for _ in range(LEAVING_LOOKS):
+            if not self._deadlines.head.since:
+                break
+            await asyncio.sleep(LEAVING_LOOK_S)
+
+    @property
+    def unanswered(self) -> int:
+        """Connections that are no stream and were not answered for the last time."""
+        return len(self._deadlines) - len(self._deadlines.linger.since)
+
+    async def close_idle(self, until_s: float) -> None:
+        """Closes connections that ask for nothing until a loop time; those that do are closed with
+        their answer. Returns when that was done, or when none is left."""
+        loop = asyncio.get_running_loop()
+        while self.unanswered and loop.time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(LEAVING_LOOK_S)
+        for connection in self._deadlines:
+            connection.close()
+
+    def _close_doors(self) -> None:
+        if self._sharing is not None:
+            self._sharing.close()
+        for acceptor in self._acceptors:
+            acceptor.context.draining = True
+
+    def close(self) -> None:
+        """Closes everything at once; `answered` tells when it is done."""
+        for listener in self._listeners:
+            listener.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._endpoints.close()
+        self._deadlines.stop()
+        for connection in self._deadlines:
+            connection.abort()
+
+    async def answered(self) -> None:
+        """Returns when no connection is left that is no stream."""
+        for acceptor in self._acceptors:
+            await acceptor.settled()
+        await self._deadlines.emptied()
+
+    def counters(self) -> dict[str, int]:
+        """What this part counts, by the names of the metrics."""
+        return {
+            "turned_away": self._streams.turned_away,
+            "doubtful": self._streams.doubtful,
+            "max_connections": self._descriptors.max_connections,
+            **self._rate_limits.counters(),
+            **self._requests.counters(),
+        }
+
+    def closed(self, stream: int) -> None:
+        """To be told of each stream that ended."""
+        self._endpoints.closed(stream)
+
+    def _listen(
+        self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors, is_owner: bool
+    ) -> None:
+        config = self._config
+        context = ListenerContext(
+            config,
+            Router(paths, cors),
+            cors,
+            _hosts(config, sockets),
+            self._clients,
+            self._rate_limits,
+            self._deadlines,
+            self._streams,
+            self._requests,
+            self._on_arrival,
+        )
+        acceptor = Acceptor(context)
+        self._acceptors.append(acceptor)
+
+        def welcome(sock: socket.socket, address: object) -> None:
+            acceptor.welcome(sock, address)
+            self.look()
+
+        self._listeners.append(Listener(sockets, welcome, is_owner=is_owner))
+
+    def _opened(self, wake: Callable[[], None]) -> None:
+        """Streams were opened in the turn before."""
+        wake()
+        self.look()
+
+    def _on_arrival(self, newcomer: Connection) -> None:
+        """Keeps one descriptor free for whoever comes next, probes above all: what is missed
+        least has to go. If nothing can go, newcomers wait in the kernel."""
+        deadlines = self._deadlines
+        if len(deadlines) <= self._descriptors.requests_most(self._stream_count()):
+            return
+        spare = deadlines.spare(newcomer)
+        if spare is None:
+            self._pause()
+        else:
+            spare.evict()
+
+    def _pause(self) -> None:
+        for listener in self._listeners:
+            listener.pause(ACCEPT_PAUSE_S, "No descriptor is left.")
+
+    def _unready(self, done: Callable[[str | None], None]) -> None:
+        """In a word why the service takes no newcomers, or None."""
+        if self._hub.streams.draining and not self._has_successor:
+            done("draining")
+        elif (trouble := self._trouble()) is not None:
+            done(trouble)
+        else:
+            self._stats.unready(done)
+
+
+def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:
+    """What a listener on these sockets answers to. A page can't reach a Unix socket, and whoever
+    listens for others may have any name, unless names were given."""
+    tcp = [sock for sock in sockets if sock.family != socket.AF_UNIX]
+    enforced = bool(config.allowed_hosts) or (bool(tcp) and _are_local(tcp))
+    return Hosts((*config.allowed_hosts, *config.host), enforced=enforced)
+
+
+def _are_local(sockets: Sequence[socket.socket]) -> bool:
+    """Whether only this machine can reach them."""
+    return all(
+        sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]) for sock in sockets
+    )

@@ -1,0 +1,290 @@
+"""Sockets that become streams: the duplicate that the sender gets, and those turned away."""
+
+import fcntl
+import math
+import os
+import random
+import re
+from asyncio import BaseTransport, Transport
+from collections.abc import Callable
+from functools import partial
+from socket import socket
+from typing import Final, NamedTuple
+
+from fastsse._core import REASON_ENDED
+from fastsse.api.rate_limits import Owner, RateLimits
+from fastsse.auth.rights import Rights
+from fastsse.control.presence import Presence
+from fastsse.errors import TurnedAway
+from fastsse.events import EARLIEST
+from fastsse.http.descriptors import out_of_descriptors
+from fastsse.http.problems import Problem, problem_response
+from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, Response
+from fastsse.hub.opening import last_event_id
+from fastsse.hub.streams import Head
+from fastsse.hub.streams import Streams as HubStreams
+from fastsse.log import AccessLog, get_logger
+from fastsse.subscriptions import Subscription
+
+__all__ = ["Handoff", "RetryAfter", "StreamRequest", "name_of", "peer_of"]
+
+log = get_logger("http")
+_HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
+_RAW: Final = b"Connection: close\r\n"
+# What Mercure's hub sends; existing clients have only ever seen this.
+_MERCURE_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
+# What came back as an id may stand in the head; anything else is not put there.
+_ID: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
+# They differ by coding and by what one origin is told; a flood of others builds its own.
+_HEADS_MOST: Final = 1_000
+
+_REFUSED: Final = b'retry: %d\nevent: fastsse.refused\ndata: {"reason":"%b","retry_ms":%d}\n\n'
+
+RETRY_LEAST_S: Final = 5.0
+RETRY_MOST_S: Final = 60.0
+# Up to so many turned away in a second are asked to come back soon; the more there are above it,
+# the longer they are asked to wait.
+CALM_A_S: Final = 200.0
+_HALF_LIFE_S: Final = 10.0
+
+
+class RetryAfter:
+    """When to come back, for each one turned away: later the more there are.
+
+    Arguments:
+        time: loop time, s.
+        spread: a random number in [0, 1).
+    """
+
+    def __init__(
+        self, time: Callable[[], float], spread: Callable[[], float] = random.random
+    ) -> None:
+        self._time = time
+        self._spread = spread
+        self._recent = 0.0  # Those of late, each counted half after `_HALF_LIFE_S`.
+        self._at_s = time()
+
+    def retry_ms(self) -> int:
+        """For the next one: 5 s to 7.5 s, with many others up to 40 s to 60 s."""
+        now_s = self._time()
+        self._recent *= 0.5 ** ((now_s - self._at_s) / _HALF_LIFE_S)
+        self._recent += 1
+        self._at_s = now_s
+        # At a steady rate, `_recent` goes towards rate * half life / ln 2.
+        rate_a_s = self._recent * math.log(2) / _HALF_LIFE_S
+        shortest_s = min(RETRY_LEAST_S * max(1.0, rate_a_s / CALM_A_S), RETRY_MOST_S / 1.5)
+        return round(1000 * shortest_s * (1 + self._spread() / 2))
+
+
+class StreamRequest(NamedTuple):
+    """A stream that is to be opened.
+
+    `rights` are the token's, None where there are none; `pings` says that it wants visible pings;
+    `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
+    `client` is for the log; `owner` None where nothing is limited; `opened` is called with the
+    stream's handle.
+    """
+
+    subscription: Subscription
+    rights: Rights | None
+    pings: bool
+    chunked: bool
+    lines: bytes
+    client: str
+    owner: Owner | None = None
+    opened: Callable[[int], None] | None = None
+
+
+class Handoff:
+    """Hands sockets to the sender, or tells their clients when to come back.
+
+    Arguments:
+        streams: takes them.
+        retry_after: says when those turned away shall return.
+        rate_limits: what each client may have.
+        presence: told of each stream; None where nobody may ask.
+        access: told of each stream.
+        call_soon: the loop's; the sender is woken once for all streams of a turn.
+        exhausted: called when the process has no descriptor left.
+        descriptor_limit: descriptors at or above this number are the reserve.
+    """
+
+    def __init__(
+        self,
+        streams: HubStreams,
+        retry_after: RetryAfter,
+        rate_limits: RateLimits,
+        presence: Presence | None,
+        *,
+        access: AccessLog,
+        call_soon: Callable[[Callable[[], None]], object],
+        exhausted: Callable[[], None],
+        descriptor_limit: int,
+    ) -> None:
+        self._streams = streams
+        self._retry_after = retry_after
+        self._rate_limits = rate_limits
+        self._presence = presence
+        self._access = access
+        self._call_soon = call_soon
+        self._will_wake = False
+        self._exhausted = exhausted
+        self._descriptor_limit = descriptor_limit
+        self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
+        #: Subscribers told to come back later.
+        self.turned_away = 0
+        #: Streams opened with parameters that mean nothing here.
+        self.doubtful = 0
+
+    def take(self, sock: socket, stream_request: StreamRequest) -> None:
+        """Gives the sender a socket that no transport has; `sock` is detached then.
+
+        Raises TurnedAway, and then nothing was changed and `sock` is the caller's, as it is after
+        any other error.
+        """
+        handle = self._open(sock.fileno(), stream_request)
+        sock.detach()
+        self._note(handle, stream_request)
+
+    def take_copy(self, transport: Transport, stream_request: StreamRequest) -> None:
+        """As `take`, for a transport's socket: the sender gets a duplicate of its descriptor, and
+        the transport is to be aborted."""
+        fd = self._duplicate(transport)
+        try:
+            handle = self._open(fd, stream_request)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._note(handle, stream_request)
+
+    def _open(self, fd: int, stream_request: StreamRequest) -> int:
+        """Gives the sender a descriptor and returns the stream's handle. The descriptor is the
+        sender's when this returns, and the caller's when it raises; nothing that can fail may
+        follow in here once it was given away."""
+        # The kernel gives the lowest number that is free, so a high one means: nearly none left.
+        if fd >= self._descriptor_limit or not self._streams.has_room():
+            raise TurnedAway("full")
+        subscription, rights, pings, chunked, lines, client, owner, _ = stream_request
+        if owner is not None:
+            replays = subscription.cursor.kind != "head"
+            if not self._rate_limits.may_open(owner, replays=replays):
+                raise TurnedAway("limited")
+        opens = subscription.dialect.opens
+        plain = self._head(opens, chunked, lines)
+        resumes = not opens and subscription.cursor.kind != "head"
+        head: Head = partial(_resumed, plain) if resumes else plain
+        # A client that returns does so from another port.
+        host = client.rpartition(":")[0] or client
+        return self._streams.open(subscription, head, chunked, fd, rights, pings=pings, client=host)
+
+    def _note(self, stream: int, stream_request: StreamRequest) -> None:
+        """Tells the other parts of a stream that is open. Its descriptor was given away, so what
+        fails here must not reach those who would close it: it is logged, and ends the stream."""
+        try:
+            self._tell(stream, stream_request)
+        except Exception:
+            log.exception("A stream could not be opened.")
+            self._streams.close(stream, REASON_ENDED)
+        if not self._will_wake:
+            self._will_wake = True
+            self._call_soon(self._wake)
+
+    def _tell(self, stream: int, stream_request: StreamRequest) -> None:
+        subscription, rights, owner = (
+            stream_request.subscription,
+            stream_request.rights,
+            stream_request.owner,
+        )
+        if owner is not None:
+            self._rate_limits.opened(stream, owner)
+        if self._presence is not None:
+            payload = None if rights is None else rights.payload
+            self._presence.opened(stream, subscription.selectors, payload)
+        if stream_request.opened is not None:
+            stream_request.opened(stream)
+        self._access.opened(stream, stream_request.client, subscription.selectors)
+        if subscription.dialect.notes:
+            self.doubtful += 1
+            self._access.doubtful(
+                stream, stream_request.client, subscription.dialect.notes.decode()
+            )
+
+    def _head(self, opens: bool, chunked: bool, lines: bytes) -> bytes:
+        """The response head of a stream; the same object for all that have the same."""
+        head = self._heads.get((opens, chunked, lines))
+        if head is None:
+            first = _HEAD if opens else _MERCURE_HEAD
+            head = b"".join((first, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
+            if len(self._heads) >= _HEADS_MOST:
+                self._heads.clear()
+            self._heads[opens, chunked, lines] = head
+        return head
+
+    def _wake(self) -> None:
+        self._will_wake = False
+        self._streams.wake()
+
+    def turn_away(self, subscription: Subscription, why: TurnedAway, *, chunked: bool) -> Response:
+        """The answer to a subscriber that can't be taken: a stream that ends, and when to come
+        back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3), so only
+        `refuse=status` gets one. Nothing is missing yet, so a Mercure client is told the id that
+        it asked for.
+
+        The event `fastsse.refused` stands in the block of the `retry:`, because some libraries
+        pass over a block without data. A stream without control events gets a response that is
+        cut: without its last chunk it is not the whole.
+        """
+        self.turned_away += 1
+        retry_ms = self._retry_after.retry_ms()
+        dialect = subscription.dialect
+        if dialect.refuses:
+            return problem_response(_refusal(why.reason, retry_ms))
+        lines = EVENT_STREAM
+        if not dialect.opens:
+            known = last_event_id(subscription.cursor)
+            lines = MERCURE_STREAM + (b"" if known is None else _known_line(known))
+        if dialect.tells:
+            body = _REFUSED % (retry_ms, why.reason.encode(), retry_ms)
+            return Response.of(200, body, lines)
+        body = b"retry: %d\n\n" % retry_ms
+        if not dialect.opens or not chunked:
+            return Response.of(200, body, lines)
+        cut = b"%x\r\n%b\r\n" % (len(body), body)
+        return Response(STATUS_LINES[200] + lines + b"Transfer-Encoding: chunked\r\n", cut)
+
+    def _duplicate(self, transport: Transport) -> int:
+        """A descriptor of our own for the transport's socket."""
+        try:
+            original = transport.get_extra_info("socket").fileno()
+            return fcntl.fcntl(original, fcntl.F_DUPFD_CLOEXEC, 0)
+        except OSError as error:
+            if out_of_descriptors(error):
+                self._exhausted()
+            raise TurnedAway("full") from None
+
+
+def _refusal(reason: str, retry_ms: int) -> Problem:
+    after = b"Retry-After: %d\r\n" % math.ceil(retry_ms / 1000)
+    status = 429 if reason == "limited" else 503
+    detail = "The stream was not opened; the same request may be taken later."
+    return Problem(status, detail, header_lines=after, members={"reason": reason})
+
+
+def _resumed(head: bytes, known: bytes | None) -> bytes:
+    """A head that tells from which event on a stream goes on (Mercure, "Reconciliation")."""
+    return head if known is None else b"%b%b\r\n" % (head[:-2], _known_line(known))
+
+
+def _known_line(known: bytes) -> bytes:
+    return b"Last-Event-ID: %b\r\n" % (EARLIEST if _ID.fullmatch(known) is None else known)
+
+
+def peer_of(transport: BaseTransport) -> str:
+    """The other side's address, for logs; `unix` for a Unix socket."""
+    return name_of(transport.get_extra_info("peername"))
+
+
+def name_of(address: object) -> str:
+    """A socket address as logs show it."""
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"

@@ -1,0 +1,70 @@
+"""Health, readiness, metrics and statistics."""
+
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.control.stats import StatsClient
+from fastsse.errors import FastsseError
+from fastsse.http.request import Request
+from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
+from fastsse.http.router import Exchange, Handler, Route
+from fastsse.metrics import CONTENT_TYPE
+
+__all__ = ["health_routes"]
+
+_METRICS_LINES: Final = b"Content-Type: %s\r\n" % CONTENT_TYPE.encode() + NOT_STORED
+_ALIVE: Final = text_response(200, "alive")
+_READY: Final = text_response(200, "ready")
+
+
+def health_routes(
+    stats: StatsClient, unready: Callable[[Callable[[str | None], None]], None]
+) -> dict[bytes, dict[bytes, Route]]:
+    """`/healthz`, `/readyz`, `/metrics` and `/stats`, for the whole service.
+
+    `stats` gives the bodies; `unready` gives its argument in a few words why newcomers or
+    publishers are refused (`draining`, `full`, …), else None.
+    """
+
+    def live(request: Request, exchange: Exchange) -> None:
+        # Whoever can't reach the hub for longer than it takes to restart it is not well.
+        def judge(body: bytes | FastsseError) -> None:
+            is_well = not isinstance(body, FastsseError)
+            exchange.respond(_ALIVE if is_well else text_response(503, "hub"))
+
+        stats.ping(judge)
+
+    def ready(request: Request, exchange: Exchange) -> None:
+        def judge(reason: str | None) -> None:
+            exchange.respond(_READY if reason is None else text_response(503, reason))
+
+        unready(judge)
+
+    def expose(request: Request, exchange: Exchange) -> None:
+        stats.metrics(_responder(exchange, _METRICS_LINES))
+
+    def tell(request: Request, exchange: Exchange) -> None:
+        stats.stats(_responder(exchange, JSON))
+
+    return {
+        b"/healthz": _get(live),
+        b"/readyz": _get(ready),
+        b"/metrics": _get(expose),
+        b"/stats": _get(tell),
+    }
+
+
+def _responder(exchange: Exchange, lines: bytes) -> Callable[[bytes | FastsseError], None]:
+    """Answers with a body, or with the problem of not having one."""
+
+    def respond(body: bytes | FastsseError) -> None:
+        if isinstance(body, FastsseError):
+            exchange.fail(body)
+        else:
+            exchange.respond(Response.of(200, body, lines))
+
+    return respond
+
+
+def _get(handler: Handler) -> dict[bytes, Route]:
+    return {b"GET": Route(handler)}

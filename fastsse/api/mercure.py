@@ -1,0 +1,194 @@
+"""The Mercure protocol as deployed clients speak it (its 0.x dialect), at the well-known path.
+
+Where the specification and the reference hub differ, this does as the hub does;
+docs/guides/mercure.md says where it deliberately does not.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+from fastsse.api.access import CREDENTIAL_NAMES, Access
+from fastsse.api.parameters import SPEECH_NAMES, Speech, chosen_once, names_cursor, notes_on
+from fastsse.api.publish import FIELDS, PublishGate
+from fastsse.api.warnings import warning_lines, warnings_on
+from fastsse.auth.rights import Rights
+from fastsse.errors import InvalidEvent, InvalidSubscription
+from fastsse.events import CONTROL, Event
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request, pairs_of
+from fastsse.http.responses import MERCURE_STREAM, STATUS_LINES, TEXT, Response
+from fastsse.http.router import MERCURE_SPOKEN, Exchange, Route
+from fastsse.hub import Published
+from fastsse.subscriptions import HEAD, MERCURE, Cursor, Subscription
+
+__all__ = ["SELECTORS_MAX", "MercurePublish", "MercureSubscribe", "mercure_routes"]
+
+SELECTORS_MAX: Final = 1_000
+_FORM: Final = b"application/x-www-form-urlencoded"
+_ACCEPTED: Final = "The body must be a form: application/x-www-form-urlencoded with topic and data."
+_WARNINGS_MAX: Final = 8
+_NAMES: Final = SPEECH_NAMES | CREDENTIAL_NAMES | {"topic"}
+_FORM_FIELDS: Final = ("topic", "data", "id", "type", "retry", "private")
+_DIGITS: Final = re.compile(r"[0-9]{1,20}")
+_RETRY_LIMIT: Final = 1 << 64
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
+# `private`, `id`, `type`, `retry` and what clients add; each topic is a field too.
+_FIELDS_MAX: Final = SELECTORS_MAX + 100
+
+
+def mercure_routes(access: Access, gate: PublishGate, speech: Speech) -> dict[bytes, Route]:
+    """The methods of the well-known path; OPTIONS and HEAD come with them.
+
+    Arguments:
+        access: says who may subscribe.
+        gate: where updates are handed in.
+        speech: how streams speak.
+    """
+    publish = MercurePublish(gate)
+    return {
+        b"GET": Route(MercureSubscribe(access, speech), streams=True),
+        b"POST": Route(publish, publish.admit),
+    }
+
+
+class MercureSubscribe:
+    """Opens streams.
+
+    Arguments:
+        access: says who may.
+        speech: how streams speak.
+    """
+
+    def __init__(self, access: Access, speech: Speech) -> None:
+        self._access = access
+        self._speech = speech
+
+    def __call__(self, request: Request, exchange: Exchange) -> None:
+        """Handles GET and HEAD. Raises InvalidSubscription."""
+        subscription = self._read(request)
+
+        def opened(rights: Rights | None) -> None:
+            if request.method == b"HEAD":
+                exchange.respond(Response(_HEAD + (_CHUNKED if request.chunked else b"")))
+            else:
+                exchange.stream(subscription, rights)
+
+        self._access.subscriber(request, exchange, opened)
+
+    def _read(self, request: Request) -> Subscription:
+        """The subscription that a request asks for. Unknown names are answered with a comment."""
+        target = request.target
+        subscription: Subscription | None = target.subscription
+        if subscription is None:
+            subscription = target.subscription = _of_query(target.pairs, self._speech)
+        last_event_id = request.headers.get(b"last-event-id")
+        if not last_event_id:
+            return subscription
+        cursor = Cursor("after", last_event_id)
+        return Subscription(subscription.selectors, cursor, SELECTORS_MAX, subscription.dialect)
+
+
+class MercurePublish:
+    """Takes updates in.
+
+    Arguments:
+        gate: where they are handed in.
+    """
+
+    def __init__(self, gate: PublishGate) -> None:
+        self._gate = gate
+
+    def admit(self, request: Request) -> None:
+        """Looks at the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
+        self._gate.admit(request)
+        media_type = request.headers.get(b"content-type", b"").partition(b";")[0]
+        if media_type.strip().lower() != _FORM:
+            accepted = b"Accept-Post: " + _FORM + b"\r\n"
+            raise Problem(415, _ACCEPTED, field="Content-Type", header_lines=accepted)
+
+    def __call__(self, request: Request, exchange: Exchange) -> None:
+        """Handles POST, admitted. Raises InvalidEvent or Problem (400), Unauthorised, Forbidden."""
+        fields = _fields(request)
+        update = read_update(fields)
+        warnings = [f"{name} is no field of Mercure" for name in fields if _is_unknown(name)]
+        answer = partial(_answer, warning_lines((*warnings[:_WARNINGS_MAX], *warnings_on(update))))
+        self._gate.publish((update,), request, exchange, answer)
+
+
+def _is_unknown(name: str) -> bool:
+    return name not in _FORM_FIELDS and name not in CREDENTIAL_NAMES
+
+
+def read_update(fields: Mapping[str, list[str]]) -> Event:
+    """The update that a form's fields describe. Raises InvalidEvent, also for a field of our own
+    interface, which a publisher does not send by chance."""
+    for name in FIELDS:
+        if name in fields and name not in _FORM_FIELDS:
+            means = "type" if name == "event" else ", ".join(_FORM_FIELDS)
+            raise InvalidEvent(name, f"is no field of Mercure; use {means}, or POST /events")
+    topics = fields.get("topic")
+    if not topics:
+        raise InvalidEvent("topic", "is missing")
+    kind = _first(fields, "type")
+    if CONTROL.search(kind):
+        raise InvalidEvent("type", "must not hold control characters")
+    return Event(
+        topics,
+        _first(fields, "data"),
+        kind or None,
+        _first(fields, "id") or None,
+        _retry(_first(fields, "retry")),
+        "private" in fields,
+        "uuid",
+    )
+
+
+def _fields(request: Request) -> dict[str, list[str]]:
+    """The form's fields."""
+    if request.body.count(b"&") > _FIELDS_MAX:
+        raise Problem(400, f"A form may have at most {_FIELDS_MAX} fields.", field="body")
+    fields: dict[str, list[str]] = {}
+    for name, value in pairs_of(bytes(request.body)):
+        fields.setdefault(name, []).append(value)
+    return fields
+
+
+def _first(fields: Mapping[str, list[str]], name: str) -> str:
+    values = fields.get(name)
+    return values[0] if values else ""
+
+
+def _retry(text: str) -> int | None:
+    """Milliseconds; 0 is as if it were not there."""
+    if not text:
+        return None
+    if not _DIGITS.fullmatch(text) or int(text) >= _RETRY_LIMIT:
+        raise InvalidEvent("retry", "must be an unsigned whole number (milliseconds)")
+    return int(text) or None
+
+
+def _answer(warnings: bytes, published: Published) -> Response:
+    return Response.of(200, published.last, TEXT + warnings)
+
+
+def _of_query(pairs: tuple[tuple[str, str], ...], speech: Speech) -> Subscription:
+    topics = [value for name, value in pairs if name == "topic"]
+    if not topics:
+        raise InvalidSubscription("topic", _missing(pairs))
+    if len(topics) > SELECTORS_MAX:
+        raise InvalidSubscription("topic", f"must stand at most {SELECTORS_MAX} times")
+    # A library appends the id that it has come to behind the one in the page's URL.
+    ids = [value for name, value in pairs if names_cursor(name)]
+    cursor = Cursor("after", ids[-1]) if ids else HEAD
+    chosen = chosen_once(pairs, SPEECH_NAMES)
+    dialect = speech.dialect(MERCURE, chosen, notes_on(pairs, _NAMES))
+    return Subscription(topics, cursor, SELECTORS_MAX, dialect)
+
+
+def _missing(pairs: tuple[tuple[str, str], ...]) -> str:
+    if any(name.startswith("match") for name, _ in pairs):
+        return f"is missing; {MERCURE_SPOKEN}"
+    return "is missing"

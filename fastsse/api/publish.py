@@ -1,0 +1,264 @@
+"""`POST /events`: a request's body as events, put in order by the hub."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Final, NamedTuple
+
+import orjson
+
+from fastsse.api.access import CREDENTIAL_NAMES, Access
+from fastsse.api.batch import event_of_json, events_of_lines
+from fastsse.api.rate_limits import RequestLimits
+from fastsse.api.warnings import warning_lines, warnings_on
+from fastsse.auth.rights import Rights
+from fastsse.errors import FastsseError, Forbidden, InvalidEvent, Unauthorised
+from fastsse.events import Event
+from fastsse.http.problems import Problem, problem_of
+from fastsse.http.request import SWITCHES, Request, Target
+from fastsse.http.responses import Response, json_response
+from fastsse.http.router import Exchange
+from fastsse.hub import Hub, Published
+from fastsse.log import AccessLog
+from fastsse.reserved import check_not_reserved
+
+__all__ = ["FIELDS", "Publish", "PublishGate"]
+
+_JSON: Final = b"application/json"
+_NDJSON: Final = b"application/x-ndjson"
+_ACCEPTED: Final = (
+    "Without topic in the query the body must be application/json "
+    '({"topic": …, "data": …}) or application/x-ndjson (one such object a line).'
+)
+_NOT_A_STREAM: Final = (
+    "POST publishes its body, and the answer is no stream; nothing was published. "
+    "A stream is opened by GET with topic=… in the query."
+)
+_JSON_ONLY: Final = b"Accept-Post: application/json, application/x-ndjson\r\n"
+_EVENT_STREAM: Final = b"text/event-stream"
+_EMPTY: Final = (
+    "Is empty, and it is the event's data; an event without data is "
+    '{"topic": …, "data": ""} as application/json.'
+)
+_NO_STREAM_BODY: Final = (
+    "A body that is an event stream is not taken apart; "
+    "send its events as application/x-ndjson, one JSON object a line."
+)
+FIELDS: Final = ("topic", "event", "id", "retry", "private")
+
+
+class PublishGate:
+    """Where publishers are served, whatever language they speak: who may, how much, and the note
+    in the log.
+
+    Arguments:
+        hub: orders the events.
+        access: says who may publish.
+        request_limits: how many publishes a client may send.
+        log: told of each publish; None when that would write nothing.
+        not_granted: what a topic is that the token does not cover.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        access: Access,
+        request_limits: RequestLimits,
+        log: AccessLog | None,
+        not_granted: type[Forbidden] | type[Unauthorised] = Forbidden,
+    ) -> None:
+        self._not_granted = not_granted
+        self._hub = hub
+        self._access = access
+        self._request_limits = request_limits
+        self._log = log
+
+    def admit(self, request: Request) -> None:
+        """Looks at the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
+        if b"text/event-stream" in request.headers.get(b"accept", b"").lower():
+            # A client that reads a stream's answer sends a question, and that is for no subscriber.
+            raise Problem(406, _NOT_A_STREAM, field="Accept", header_lines=_JSON_ONLY)
+        self._access.admit_publisher(request)
+        coding = request.headers.get(b"content-encoding")
+        if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+            accepted = b"Accept-Encoding: identity\r\n"
+            detail = "Compressed bodies are not accepted."
+            raise Problem(415, detail, field="Content-Encoding", header_lines=accepted)
+        if self._request_limits.active:
+            self._request_limits.take_publish(request)
+
+    def publish(
+        self,
+        events: Sequence[Event],
+        request: Request,
+        exchange: Exchange,
+        answer: "_Answer",
+    ) -> None:
+        """Publishes all events or none for a request that was admitted, and answers it.
+
+        Raises Forbidden when a topic is reserved, `not_granted` when the token does not cover
+        one, and Problem (429) for a subject over its limit that was not known before.
+        """
+        is_counted = request.pending is None
+
+        def allowed(rights: Rights | None) -> None:
+            if not is_counted and self._request_limits.active:
+                request.rights = rights
+                self._request_limits.take_publish_late(request)
+            for event in events:
+                if rights is not None and not rights.covers_publish(event.topics):
+                    raise self._not_granted(_uncovered(rights, event.topics))
+                check_not_reserved(event.topics)
+            if self._request_limits.active:
+                self._request_limits.published_more(request, len(events) - 1)
+            self._hub.publish(events, done)
+
+        def done(outcome: Published | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                exchange.fail(outcome)
+            else:
+                exchange.respond(answer(outcome))
+            if self._log is not None and self._log.logs_publishes:
+                status = problem_of(outcome).status if isinstance(outcome, FastsseError) else 200
+                self._log.published(exchange.peer(), len(events), len(request.body), status)
+
+        self._access.publisher(request, exchange, allowed)
+
+
+def _uncovered(rights: Rights, topics: Sequence[str]) -> str:
+    """Says which topic a token's grants do not cover."""
+    first = next(topic for topic in topics if not rights.covers_publish((topic,)))
+    return f"The token's mercure.publish does not cover the topic {first}."
+
+
+class Publish:
+    """Takes events in.
+
+    Arguments:
+        gate: where they are handed in.
+    """
+
+    def __init__(self, gate: PublishGate) -> None:
+        self._gate = gate
+
+    def admit(self, request: Request) -> None:
+        """Looks at the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
+        self._gate.admit(request)
+        if _media_type(request) == _EVENT_STREAM:
+            raise Problem(415, _NO_STREAM_BODY, field="Content-Type", header_lines=_JSON_ONLY)
+        target = request.target
+        if target.publication is None:
+            target.publication = _read_query(target)
+        if target.publication is _NOT_IN_QUERY:
+            _content_type(request)
+
+    def __call__(self, request: Request, exchange: Exchange) -> None:
+        """Handles POST, admitted. Raises InvalidEvent, Problem (400) or Forbidden."""
+        body = request.body
+        query: _Query = request.target.publication
+        answer: _Answer = _answer_batch
+        events: Sequence[Event]
+        if query is not _NOT_IN_QUERY:
+            if not body:
+                raise Problem(400, _EMPTY, field="body")
+            topics, name, event_id, retry, private = query
+            events = (Event(topics, bytes(body), name, event_id, retry, private),)
+            answer = _answer_position if event_id is None else _answer_own_id
+        elif _content_type(request) == _NDJSON:
+            events = events_of_lines(body)
+            if not events:
+                raise Problem(400, "Must hold at least one line.", field="body")
+        else:
+            event = event_of_json(body)
+            events = (event,)
+            answer = _answer_position if event.id is None else _answer_own_id
+        warnings = tuple(chain.from_iterable(map(warnings_on, events)))
+        if warnings:
+            answer = _warned(answer, warnings)
+        self._gate.publish(events, request, exchange, answer)
+
+
+_Answer = Callable[[Published], Response]
+
+
+def _warned(answer: _Answer, warnings: tuple[str, ...]) -> _Answer:
+    """`answer` with the header that warns."""
+    lines = warning_lines(warnings)
+
+    def warned(published: Published) -> Response:
+        head, body = answer(published)
+        return Response(head + lines, body)
+
+    return warned
+
+
+def _answer_position(published: Published) -> Response:
+    # Nothing in a position needs escaping.
+    return json_response(b'{"id":"%b"}\n' % published.last)
+
+
+def _answer_own_id(published: Published) -> Response:
+    return json_response(_line({"id": published.last.decode()}))
+
+
+def _answer_batch(published: Published) -> Response:
+    first, last = published.first.decode(), published.last.decode()
+    return json_response(_line({"count": published.count, "first": first, "last": last}))
+
+
+class _Query(NamedTuple):
+    """What the query of a publish says, as Event takes it."""
+
+    topics: str | tuple[str, ...]
+    event: str | None
+    id: str | None
+    retry: str | None
+    private: bool
+
+
+_NOT_IN_QUERY: Final = _Query((), None, None, None, False)
+
+
+def _read_query(target: Target) -> _Query:
+    """Raises InvalidEvent for names that are unknown, repeated or out of place."""
+    topics = tuple(value for name, value in target.pairs if name == "topic")
+    chosen: dict[str, str] = {}
+    for name, value in target.pairs:
+        if name in CREDENTIAL_NAMES:
+            continue
+        if name not in FIELDS:
+            raise InvalidEvent(name, f"is unknown; there are {', '.join(FIELDS)}")
+        if name in chosen:
+            raise InvalidEvent(name, "must stand once")
+        if name != "topic":
+            chosen[name] = value
+    if topics:
+        # One topic alone is checked faster than a list of one.
+        named = topics[0] if len(topics) == 1 else topics
+        private = SWITCHES.get(chosen.get("private", "false").lower())
+        if private is None:
+            raise InvalidEvent("private", "must be true or false")
+        return _Query(named, chosen.get("event"), chosen.get("id"), chosen.get("retry"), private)
+    for name in chosen:
+        raise InvalidEvent(name, "needs topic beside it in the query")
+    return _NOT_IN_QUERY
+
+
+def _content_type(request: Request) -> bytes:
+    """The type of a body that says its topics itself. Raises Problem (415)."""
+    media_type = _media_type(request)
+    if media_type not in (_JSON, _NDJSON):
+        accepted = b"Accept-Post: application/json, application/x-ndjson\r\n"
+        raise Problem(415, _ACCEPTED, field="Content-Type", header_lines=accepted)
+    parameters = request.headers[b"content-type"].lower().partition(b";")[2]
+    name, _, charset = parameters.strip().partition(b"=")
+    if name.strip() == b"charset" and charset.strip(b' "') not in (b"utf-8", b"utf8"):
+        raise Problem(415, "The charset must be UTF-8.", field="Content-Type")
+    return media_type
+
+
+def _media_type(request: Request) -> bytes:
+    return request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _line(members: dict[str, object]) -> bytes:
+    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)

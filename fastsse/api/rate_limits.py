@@ -1,0 +1,404 @@
+"""How much one client may do, by its address and by its token's subject, in the whole service.
+
+Rates are token buckets that hold two seconds' worth. What a replay costs is known only
+afterwards, so it is paid then: whoever is in debt opens no stream with a replay until the time
+has paid for it. Accounts are kept within bounds; the one unused longest goes first, and with it
+what it had used up, but never the count of streams that are open.
+"""
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from fastsse.api.access import Access, Then
+from fastsse.auth.rights import Rights
+from fastsse.config import LimitOptions
+from fastsse.control.usage import Account, Usage, UsageClient
+from fastsse.http.client_address import ClientAddresses, account_name
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request
+from fastsse.http.router import Exchange
+
+__all__ = ["ACCOUNTS_MOST", "LimitedAccess", "Owner", "RateLimits", "RequestLimits"]
+
+ACCOUNTS_MOST: Final = 100_000
+BURST_S: Final = 2.0
+_KINDS: Final = ("streams", "opens", "publishes", "requests", "replay")
+# Longer subjects are known by their hash.
+_NAME_LONGEST: Final = 64
+
+
+class _Account:
+    """What one client has used: open streams, and what is left in its four buckets."""
+
+    __slots__ = ("at_s", "opens", "publishes", "replay", "requests", "streams")
+
+    def __init__(self, ledger: "_Ledger", now_s: float) -> None:
+        self.streams = 0
+        self.opens = _full(ledger.opens)
+        self.publishes = _full(ledger.publishes)
+        self.requests = _full(ledger.requests)
+        self.replay = _full(ledger.replay)
+        self.at_s = now_s
+
+
+class _Ledger:
+    """The accounts of one side, addresses or subjects."""
+
+    __slots__ = (
+        "_accounts",
+        "active",
+        "opens",
+        "publishes",
+        "replay",
+        "requests",
+        "side",
+        "streams",
+    )
+
+    def __init__(self, side: str, options: LimitOptions) -> None:
+        self.side = side
+        limits: list[int] = [getattr(options, f"{side}_{kind}") for kind in _KINDS]
+        self.streams, self.opens, self.publishes, self.requests, self.replay = limits
+        self.active = any(limits)
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def account(self, name: str, now_s: float) -> _Account:
+        """The account by a name, with its buckets as full as they are by now. O(1)."""
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = _Account(self, now_s)
+            self._forget()
+            return account
+        self._accounts.move_to_end(name)
+        span_s = now_s - account.at_s
+        account.at_s = now_s
+        account.opens = _filled(account.opens, self.opens, span_s)
+        account.publishes = _filled(account.publishes, self.publishes, span_s)
+        account.requests = _filled(account.requests, self.requests, span_s)
+        account.replay = _filled(account.replay, self.replay, span_s)
+        return account
+
+    def find(self, name: str) -> _Account | None:
+        """The account by a name, when there is one."""
+        return self._accounts.get(name)
+
+    def _forget(self) -> None:
+        """Keeps the bound: looks at two of the oldest for each that was added."""
+        for _ in range(2):
+            if len(self._accounts) <= ACCOUNTS_MOST:
+                return
+            name, account = next(iter(self._accounts.items()))
+            if account.streams:
+                self._accounts.move_to_end(name)
+            else:
+                del self._accounts[name]
+
+
+class Owner(NamedTuple):
+    """Whose a request is: the names of its accounts, empty where nothing is limited."""
+
+    address: str
+    subject: str
+
+
+class RateLimits:
+    """The limits of one worker. Loop thread only.
+
+    Arguments:
+        options: the limits.
+        time: loop time, s.
+
+    `usage`, once set, tells other workers what is used here; `others_used` is to be told of
+    what they say.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_evicted",
+        "_evicts",
+        "_first_pages",
+        "_held",
+        "_owners",
+        "_sides",
+        "_subjects",
+        "_time",
+        "active",
+        "end_stream",
+        "refused",
+        "usage",
+    )
+
+    def __init__(self, options: LimitOptions, time: Callable[[], float]) -> None:
+        self._time = time
+        self._addresses = _Ledger("address", options)
+        self._subjects = _Ledger("subject", options)
+        self._sides = (self._addresses, self._subjects)
+        self._owners: dict[int, Owner] = {}
+        self._first_pages: dict[int, int] = {}
+        #: Whether anything is limited; without that nobody need ask.
+        self.active = self._addresses.active or self._subjects.active
+        self.usage: UsageClient | None = None
+        #: Ends a stream that makes room for a newer one of its client.
+        self.end_stream: Callable[[int], object] = lambda stream: None
+        self._evicts = options.over_limit == "oldest"
+        # With that, the streams of each account, oldest first, without those that were ended for
+        # others; and these, until they are closed.
+        self._held: dict[Account, dict[int, None]] = {}
+        self._evicted: set[int] = set()
+        #: Requests refused, by limit.
+        self.refused: Counter[str] = Counter()
+
+    def owner(self, host: str, subject: str | None) -> Owner:
+        """Whose accounts a request falls to."""
+        address = account_name(host) if self._addresses.active else ""
+        if subject is None or not self._subjects.active:
+            return Owner(address, "")
+        # A hash can't be mistaken for a short subject: it has more letters than those.
+        long = len(subject) > _NAME_LONGEST
+        return Owner(address, blake2b(subject.encode()).hexdigest() if long else "=" + subject)
+
+    def may_open(self, owner: Owner, *, replays: bool) -> bool:
+        """Takes a stream from the owner's allowance, or nothing. O(1)."""
+        now_s = self._time()
+        accounts = self._accounts(owner, now_s)
+        for ledger, account in accounts:
+            kind = _stream_objection(ledger, account, replays, self._evicts)
+            if kind is not None:
+                self.refused[f"{ledger.side}_{kind}"] += 1
+                return False
+        for _, account in accounts:
+            account.opens -= 1
+        self._share(owner, opens=1)
+        return True
+
+    def opened(self, stream: int, owner: Owner) -> None:
+        """A stream that `may_open` allowed is open; it counts until `closed`."""
+        self._owners[stream] = owner
+        first_bytes = self._first_pages.pop(stream, 0)
+        for _, account in self._accounts(owner, self._time()):
+            account.streams += 1
+            account.replay -= first_bytes
+        self._share(owner, streams=1, replay=first_bytes)
+        if self._evicts:
+            self._make_room(stream, owner)
+
+    def end_oldest(self, account: Account) -> None:
+        """Ends the oldest stream that this worker has of an account, for one in another worker."""
+        for stream in self._held.get(account, {}):
+            self._evict(stream)
+            return
+
+    def _make_room(self, newest: int, owner: Owner) -> None:
+        """Ends the oldest stream of each account of `owner` that has too many with the newest."""
+        for side, name in enumerate(owner):
+            if not name:
+                continue
+            held = self._held.setdefault((side, name), {})
+            held[newest] = None
+            account = self._sides[side].find(name)
+            limit = self._sides[side].streams
+            ending = sum(name == self._owners[stream][side] for stream in self._evicted)
+            if account is None or not limit or account.streams - ending <= limit:
+                continue
+            oldest = next(iter(held))
+            if oldest != newest:
+                self._evict(oldest)
+            elif self.usage is not None:
+                self.usage.end_oldest((side, name))
+
+    def _evict(self, stream: int) -> None:
+        self._drop_held(stream)
+        self._evicted.add(stream)
+        self.refused["evicted"] += 1
+        self.end_stream(stream)
+
+    def _drop_held(self, stream: int) -> None:
+        for account in enumerate(self._owners[stream]):
+            held = self._held.get(account)
+            if held is not None:
+                held.pop(stream, None)
+                if not held:
+                    del self._held[account]
+
+    def closed(self, stream: int) -> None:
+        """A stream has ended. O(1)."""
+        self._first_pages.pop(stream, None)
+        if self._evicts and stream in self._owners:
+            self._drop_held(stream)
+            self._evicted.discard(stream)
+        owner = self._owners.pop(stream, None)
+        if owner is None:
+            return
+        for ledger, name in zip(self._sides, owner, strict=True):
+            account = ledger.find(name) if name else None
+            if account is not None:
+                account.streams -= 1
+        self._share(owner, streams=-1)
+
+    def replayed(self, stream: int, sent_bytes: int) -> None:
+        """History went to a stream; the first page of one may come before `opened`."""
+        owner = self._owners.get(stream)
+        if owner is None:
+            self._first_pages[stream] = sent_bytes
+        else:
+            for _, account in self._accounts(owner, self._time()):
+                account.replay -= sent_bytes
+            self._share(owner, replay=sent_bytes)
+
+    def publish_wait_s(self, owner: Owner) -> float:
+        """Takes a publish from the owner's allowance: 0; or nothing: seconds until there is one
+        again."""
+        return self._wait_s(owner, "publishes")
+
+    def published_more(self, owner: Owner, events: int) -> None:
+        """A publish that was allowed held so many events more than one; they are owed."""
+        for _, account in self._accounts(owner, self._time()):
+            account.publishes -= events
+        if events:
+            self._share(owner, publishes=events)
+
+    def request_wait_s(self, owner: Owner) -> float:
+        """As `publish_wait_s`, of what neither publishes nor opens a stream."""
+        return self._wait_s(owner, "requests")
+
+    def others_used(self, use: Usage) -> None:
+        """Another worker tells what a client used there."""
+        account = self._sides[use.side].account(use.name, self._time())
+        account.streams += use.streams
+        account.opens -= use.opens
+        account.publishes -= use.publishes
+        account.requests -= use.requests
+        account.replay -= use.replay
+
+    def counters(self) -> dict[str, int]:
+        """Requests refused, by the names of the metrics."""
+        return {
+            f"limited_{side.side}_{kind}": self.refused[f"{side.side}_{kind}"]
+            for side in self._sides
+            for kind in _KINDS
+        } | {"limited_evicted": self.refused["evicted"]}
+
+    def _wait_s(self, owner: Owner, kind: str) -> float:
+        accounts = self._accounts(owner, self._time())
+        for ledger, account in accounts:
+            rate, left = getattr(ledger, kind), getattr(account, kind)
+            if rate and left < 1:
+                self.refused[f"{ledger.side}_{kind}"] += 1
+                return float((1 - left) / rate)
+        for _, account in accounts:
+            setattr(account, kind, getattr(account, kind) - 1)
+        self._share(owner, **{kind: 1})
+        return 0.0
+
+    def _share(self, owner: Owner, **amounts: int) -> None:
+        if self.usage is not None:
+            for side, name in enumerate(owner):
+                if name:
+                    self.usage.used(Usage(side, name, **amounts))
+
+    def _accounts(self, owner: Owner, now_s: float) -> list[tuple[_Ledger, _Account]]:
+        return [
+            (ledger, ledger.account(name, now_s))
+            for ledger, name in zip(self._sides, owner, strict=True)
+            if name
+        ]
+
+
+def _stream_objection(
+    ledger: _Ledger, account: _Account, replays: bool, evicts: bool
+) -> str | None:
+    if not evicts and ledger.streams and account.streams >= ledger.streams:
+        return "streams"
+    if ledger.opens and account.opens < 1:
+        return "opens"
+    if replays and ledger.replay and account.replay <= 0:
+        return "replay"
+    return None
+
+
+def _full(rate: int) -> float:
+    return max(1.0, rate * BURST_S)
+
+
+def _filled(level: float, rate: int, span_s: float) -> float:
+    return min(_full(rate), level + span_s * rate) if rate else level
+
+
+class RequestLimits:
+    """Takes from the accounts of requests' clients. Loop thread only; each call is O(1).
+
+    Arguments:
+        clients: tells who they are.
+        rate_limits: their accounts.
+    """
+
+    def __init__(self, clients: ClientAddresses, rate_limits: RateLimits) -> None:
+        self._clients = clients
+        self._rate_limits = rate_limits
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is limited."""
+        return self._rate_limits.active
+
+    def take_publish(self, request: Request) -> None:
+        """Counts a publish, as far as is known whose it is. Raises Problem (429)."""
+        _refuse(self._rate_limits.publish_wait_s(self._owner(request, request.rights)), "publishes")
+
+    def take_publish_late(self, request: Request) -> None:
+        """Counts it for its subject, which was not known when its address was asked. Raises
+        Problem (429)."""
+        owner = self._owner(request, request.rights)._replace(address="")
+        _refuse(self._rate_limits.publish_wait_s(owner), "publishes")
+
+    def published_more(self, request: Request, events: int) -> None:
+        """A publish that was counted held so many events more than one."""
+        self._rate_limits.published_more(self._owner(request, request.rights), events)
+
+    def take_request(self, request: Request, rights: Rights | None) -> None:
+        """Counts a request that neither publishes nor opens a stream. Raises Problem (429)."""
+        if self._rate_limits.active:
+            _refuse(self._rate_limits.request_wait_s(self._owner(request, rights)), "asks")
+
+    def _owner(self, request: Request, rights: Rights | None) -> Owner:
+        client = self._clients.address(request.peer, request.headers.get(b"x-forwarded-for"))
+        return self._rate_limits.owner(client, None if rights is None else rights.subject)
+
+
+class LimitedAccess:
+    """Access to what is neither publishing nor a stream: who may is counted as `take_request`."""
+
+    def __init__(self, access: Access, request_limits: RequestLimits) -> None:
+        self._access: Final = access
+        self._request_limits: Final = request_limits
+
+    def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
+        """As `Access`; `then` is not called for who is over a limit."""
+        self._access.subscriber(request, exchange, self._counting(request, then))
+
+    def admit_publisher(self, request: Request) -> None:
+        """As `Access`."""
+        self._access.admit_publisher(request)
+
+    def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
+        """As `Access`; `then` is not called for who is over a limit."""
+        self._access.publisher(request, exchange, self._counting(request, then))
+
+    def _counting(self, request: Request, then: Then) -> Then:
+        def counted(rights: Rights | None) -> None:
+            self._request_limits.take_request(request, rights)
+            then(rights)
+
+        return counted
+
+
+def _refuse(wait_s: float, does: str) -> None:
+    if wait_s:
+        after = b"Retry-After: %d\r\n" % math.ceil(wait_s)
+        raise Problem(429, f"This client {does} too much.", header_lines=after)

@@ -1,0 +1,189 @@
+"""`GET /events`: what a request asks for, as a subscription."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from fastsse.api.access import CREDENTIAL_NAMES, Access
+from fastsse.api.parameters import (
+    NOTE,
+    SPEECH_NAMES,
+    Speech,
+    chosen_once,
+    names_cursor,
+    notes_on,
+    reads_lines,
+    switch,
+)
+from fastsse.auth.rights import Rights
+from fastsse.errors import InvalidSubscription
+from fastsse.http.request import Request, Target
+from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
+from fastsse.http.router import Exchange
+from fastsse.subscriptions import EVENTS, HEAD, Cursor, Subscription
+from fastsse.units import parse_duration_s
+
+__all__ = ["Subscribe"]
+
+# RFC 3339 §5.6. A `+` that was not escaped has become a space.
+_TIME: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:([Zz])|([+ -])(\d\d:\d\d))", re.ASCII
+)
+# As clients of Durable Streams ask for all that is kept.
+_EARLIEST_OFFSET: Final = "-1"
+_ONCE: Final = frozenset({"since", "last", "offset"}) | SPEECH_NAMES
+_NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic", "ping"}
+_NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
+_HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
+_CHUNKED_HEAD: Final = Response(_HEAD.head + b"Transfer-Encoding: chunked\r\n")
+
+
+class _Readings(NamedTuple):
+    """What a target asks for, for an EventSource and for a client that `reads_lines`."""
+
+    standard: Subscription
+    by_lines: Subscription
+
+
+class Subscribe:
+    """Opens streams.
+
+    Arguments:
+        topics_max: the bound on topics of one stream.
+        now_ms: unix milliseconds, for `since=10m`.
+        access: says who may.
+        speech: how streams speak.
+        pings: whether streams can be pinged visibly.
+
+    What a page's author got wrong is a 400, and that ends an EventSource for good. What only a
+    later reconnect can hold (an id that is too long, unknown, or not UTF-8) never is: such a
+    stream opens and begins with a gap event.
+    """
+
+    def __init__(
+        self,
+        topics_max: int,
+        now_ms: Callable[[], int],
+        access: Access,
+        speech: Speech | None = None,
+        *,
+        pings: bool = False,
+    ) -> None:
+        self._access = access
+        self._pings = pings
+        self._speech = Speech() if speech is None else speech
+        self._topics_max = topics_max
+        self._now_ms = now_ms
+
+    def __call__(self, request: Request, exchange: Exchange) -> None:
+        """Handles GET and HEAD. Raises InvalidSubscription."""
+        subscription = self.read(request.target, request.headers)
+        pings = self._wants_pings(request.target, subscription)
+
+        def opened(rights: Rights | None) -> None:
+            if request.method == b"HEAD":
+                exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
+            else:
+                exchange.stream(subscription, rights, pings=pings)
+
+        self._access.subscriber(request, exchange, opened)
+
+    def read(self, target: Target, headers: Mapping[bytes, bytes]) -> Subscription:
+        """The subscription that a request asks for. O(1) when its target was seen lately.
+
+        `Last-Event-ID` wins over an id in the query, that over `since`, `last` and `offset`: a
+        client that reconnects sends the URL of its first connect again.
+        """
+        readings: _Readings | None = target.subscription
+        if readings is None:
+            readings, lasting = self._of_query(target)
+            if lasting:
+                target.subscription = readings
+        subscription = readings.by_lines if reads_lines(headers) else readings.standard
+        last_event_id = headers.get(b"last-event-id")
+        if not last_event_id:
+            return subscription
+        cursor = Cursor("after", last_event_id)
+        if cursor.kind == "head":
+            return subscription
+        return Subscription(subscription.selectors, cursor, self._topics_max, subscription.dialect)
+
+    def _wants_pings(self, target: Target, subscription: Subscription) -> bool:
+        wanted = [value for name, value in target.pairs if name == "ping"]
+        if not wanted or not switch("ping", wanted[-1]):
+            return False
+        if not self._pings:
+            raise InvalidSubscription("ping", "is off here (option ping)")
+        if not subscription.dialect.tells:
+            raise InvalidSubscription("ping", "sends events that fastsse=false leaves out")
+        return True
+
+    def _of_query(self, target: Target) -> tuple[_Readings, bool]:
+        """The subscription without headers, and whether it means the same at any time."""
+        chosen = chosen_once(target.pairs, _ONCE)
+        topics = [value for name, value in target.pairs if name == "topic"]
+        # A library appends the id that it has come to behind the one in the page's URL.
+        ids = [value for name, value in target.pairs if names_cursor(name)]
+        last_event_id = ids[-1] if ids else ""
+        cursor = self._cursor(last_event_id, chosen)
+        notes = notes_on(target.pairs, _known(chosen))
+        if not topics:
+            about = "".join(f"; {line.removeprefix(NOTE)}" for line in notes.decode().splitlines())
+            raise InvalidSubscription("topic", f"is missing: /events?topic=name{about}")
+        speech = {name: chosen[name] for name in SPEECH_NAMES & chosen.keys()}
+        dialect = self._speech.dialect(EVENTS, speech, notes)
+        standard = Subscription(topics, cursor, self._topics_max, dialect)
+        by_lines = self._speech.for_lines(dialect, speech)
+        lines = Subscription(standard.selectors, cursor, self._topics_max, by_lines)
+        return _Readings(standard, lines), cursor.kind != "since"
+
+    def _cursor(self, last_event_id: str, chosen: Mapping[str, str]) -> Cursor:
+        begins = [name for name in ("since", "last", "offset") if name in chosen]
+        if chosen.get("offset", _EARLIEST_OFFSET) != _EARLIEST_OFFSET:
+            begins.remove("offset")
+        if len(begins) > 1:
+            raise InvalidSubscription(begins[1], f"can't stand with {begins[0]}")
+        cursor = self._begin(begins[0], chosen) if begins else HEAD
+        return Cursor("after", last_event_id) if last_event_id else cursor
+
+    def _begin(self, name: str, chosen: Mapping[str, str]) -> Cursor:
+        if name == "since":
+            return self._since(chosen[name])
+        if name == "offset":
+            return Cursor("earliest")
+        if not _NUMBER.fullmatch(chosen[name]):
+            raise InvalidSubscription("last", "must be a whole number")
+        return Cursor("last", int(chosen[name]))
+
+    def _since(self, text: str) -> Cursor:
+        if text == "earliest":
+            return Cursor("earliest")
+        match = _TIME.fullmatch(text)
+        if match:
+            return Cursor("since", _unix_ms(match))
+        try:
+            # A bare number could be meant as a time just as well.
+            span_s = parse_duration_s(text) if not text.strip().isdigit() else None
+        except ValueError:
+            span_s = None
+        if span_s is None:
+            allowed = "must be a time (2026-01-31T12:00:00Z) or a span (10m)"
+            raise InvalidSubscription("since", allowed)
+        return Cursor("since", max(0, self._now_ms() - round(span_s * 1000)))
+
+
+def _unix_ms(match: re.Match[str]) -> int:
+    day, time, utc, sign, offset = match.groups()
+    zone = "+00:00" if utc else ("-" if sign == "-" else "+") + offset
+    try:
+        moment = datetime.fromisoformat(f"{day}T{time[:15]}{zone}")
+    except ValueError:
+        raise InvalidSubscription("since", "is not a time that exists") from None
+    return round(moment.timestamp() * 1000)
+
+
+def _known(chosen: Mapping[str, str]) -> frozenset[str]:
+    """Names that mean something; of offsets only the one that is the beginning does."""
+    unknown = {"offset"} if chosen.get("offset", _EARLIEST_OFFSET) != _EARLIEST_OFFSET else set()
+    return _NAMES - unknown

@@ -1,0 +1,114 @@
+"""Access by tokens: what the guard says, as routes ask for it."""
+
+from collections.abc import Callable
+from typing import Final
+
+from fastsse.api.access import Then
+from fastsse.api.ticket_streams import TicketStreams
+from fastsse.auth.credentials import has_another_scheme
+from fastsse.auth.guard import Guard, Pending
+from fastsse.auth.rights import Rights
+from fastsse.errors import FastsseError
+from fastsse.http.request import Request
+from fastsse.http.router import Exchange
+
+__all__ = ["TokenAccess"]
+
+# A connection keeps the header that it has shown, while it is no longer than this.
+_NOTED_MAX_BYTES: Final = 4 * 1024
+_NOTHING_SHOWN: Final = (None, None, None)
+
+
+class TokenAccess:
+    """Access by tokens.
+
+    Arguments:
+        guard: reads them.
+        ticketed: what a ticket's stream is bound to.
+        mercure: whether requests come by Mercure's path, where clients are promised more limits.
+    """
+
+    def __init__(self, guard: Guard, ticketed: TicketStreams, *, mercure: bool) -> None:
+        self._guard = guard
+        self._ticketed = ticketed
+        self._mercure = mercure
+
+    def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
+        """Whoever has a token that is right, or none where that is allowed."""
+        try:
+            rights = self._guard.subscriber(
+                request.headers,
+                request.target.pairs,
+                mercure=self._mercure,
+                network=self._ticketed.network(request),
+            )
+        except Pending as pending:
+            if exchange.may_wait:
+                self._wait(pending, request, exchange, then)
+            return
+        then(rights)
+
+    def _wait(self, pending: Pending, request: Request, exchange: Exchange, then: Then) -> None:
+        def allowed(rights: Rights | None) -> None:
+            if pending.opened is not None:
+                request.terms = self._ticketed.terms(pending.opened, request)
+            then(rights)
+
+        pending.wait(_answered(exchange, allowed))
+
+    def admit_publisher(self, request: Request) -> None:
+        """Raises Unauthorised; what must be fetched first is asked for with the body here.
+
+        A connection mostly sends the same header again; then nothing is looked up but whether the
+        token may have ended since.
+        """
+        header = request.headers.get(b"authorization")
+        by, known, shown = request.memory.shown or _NOTHING_SHOWN
+        if known is None or header != known or by is not self:
+            self._admit_anew(request, header)
+        elif shown is None:
+            self._admit_anew(request, header)
+            if request.rights is not None:
+                shown = self._guard.note(known, request.rights, mercure=self._mercure)
+                request.memory.shown = self, known, shown
+        else:
+            request.rights = self._guard.again(shown)
+            if request.rights is None:
+                self._admit_anew(request, header)
+
+    def _admit_anew(self, request: Request, header: bytes | None) -> None:
+        is_token = (
+            header is not None
+            and len(header) <= _NOTED_MAX_BYTES
+            and not has_another_scheme(header)
+        )
+        request.memory.shown = (self, header, None) if is_token else None
+        try:
+            request.rights = self._guard.publisher(
+                request.headers, request.target.pairs, mercure=self._mercure
+            )
+        except Pending as pending:
+            request.pending = pending
+
+    def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
+        """Whoever has a token that is right."""
+        pending, request.pending = request.pending, None
+        if pending is None:
+            then(request.rights)
+        else:
+            pending.wait(_answered(exchange, then))
+
+
+def _answered(exchange: Exchange, then: Then) -> Callable[[Rights | FastsseError | None], None]:
+    """Goes on when an answer was fetched."""
+
+    def done(outcome: Rights | FastsseError | None) -> None:
+        try:
+            if isinstance(outcome, FastsseError):
+                exchange.fail(outcome)
+            else:
+                then(outcome)
+        except FastsseError as error:
+            exchange.fail(error)
+
+    return done

@@ -1,0 +1,195 @@
+"""What happens to an accepted socket first.
+
+Most newcomers are subscribers whose whole request came with them. Such a socket goes to the
+sender as it is: no transport is made, nothing is registered with the loop and taken back, which
+more than halves what a new stream costs. Everybody else, and whoever's request is not plainly
+that, becomes a `Connection`, which reads it anew and answers whatever there is to say.
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+from fastsse.api.handoff import StreamRequest, name_of
+from fastsse.auth.rights import Rights
+from fastsse.config import HttpOptions
+from fastsse.errors import FastsseError, TurnedAway
+from fastsse.http.body import BLANK_LINE
+from fastsse.http.client_address import host_of
+from fastsse.http.connection import Connection
+from fastsse.http.listener_context import ListenerContext
+from fastsse.http.parser import RequestParser
+from fastsse.http.problems import Problem
+from fastsse.http.proxy_protocol import read_proxy_header
+from fastsse.http.request import Request
+from fastsse.http.responses import Response
+from fastsse.subscriptions import Subscription
+
+__all__ = ["Acceptor"]
+
+# Browsers' requests are shorter; a longer one is read by its connection.
+FIRST_READ_BYTES: Final = 4 * 1024
+CLOSE_LINE: Final = b"Connection: close\r\n\r\n"
+
+
+class Acceptor:
+    """Receives the sockets of one site's listeners. Loop thread only."""
+
+    def __init__(self, context: ListenerContext) -> None:
+        self.context = context
+        self._parser = RequestParser(context.limits, context.targets, context.hosts)
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def welcome(self, sock: socket.socket, address: object) -> None:
+        """Takes an accepted socket."""
+        try:
+            data = sock.recv(FIRST_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._connect(sock, b"")
+            return
+        except OSError:
+            sock.close()
+            return
+        if not data:
+            sock.close()
+            return
+        host = host_of(address)
+        if self.context.clients.expects_header(host):
+            self._welcome_announced(sock, data, host)
+        elif not (data[:4] == b"GET " and self._stream(sock, data, host, name_of(address))):
+            self._connect(sock, data)
+
+    def apply(self, options: HttpOptions) -> None:
+        """Goes by other limits from here on."""
+        self.context.apply(options)
+        self._renew_reader()
+
+    def close(self) -> None:
+        """Lets go of sockets that have no transport yet."""
+        self._parser.close()
+        for task in self._connecting:
+            task.cancel()
+
+    async def settled(self) -> None:
+        """Returns when every socket taken has a transport, or is closed."""
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
+    def _welcome_announced(self, sock: socket.socket, data: bytes, host: str) -> None:
+        """Takes a socket of a proxy that says first for whom it comes."""
+        try:
+            announced = read_proxy_header(data)
+        except Problem:
+            announced = None  # Said again to the connection, which answers.
+        if announced is None:
+            self._connect(sock, data)
+            return
+        host, data = announced.host or host, data[announced.size :]
+        if not (data[:4] == b"GET " and self._stream(sock, data, host, host)):
+            self._connect(sock, data, host)
+
+    def _stream(self, sock: socket.socket, data: bytes, host: str, name: str) -> bool:
+        """Hands the socket over if `data` is one whole subscription and nothing else; False, and
+        nothing was changed, when it is anything else."""
+        if data.find(BLANK_LINE) != len(data) - len(BLANK_LINE):
+            return False
+        context = self.context
+        wanted = _StreamProbe()
+        self._parser.peer = host
+        try:
+            request, _ = self._parser.read_head(data)
+            if request is None or not self._parser.persists or self._parser.expect_body(request):
+                self._renew_reader()
+                return False
+            route = context.routes.find(request)
+            if not route.streams:
+                return False
+            route.handle(request, wanted)
+        except FastsseError:
+            self._renew_reader()
+            return False
+        if wanted.subscription is None:
+            return False
+        stream_request = context.stream_request(
+            wanted.subscription, wanted.rights, wanted.pings, request, name
+        )
+        self._take(sock, stream_request, request)
+        return True
+
+    def _take(self, sock: socket.socket, stream_request: StreamRequest, request: Request) -> None:
+        context = self.context
+        try:
+            context.streams.take(sock, stream_request)
+            context.requests.opened(request)
+        except TurnedAway as why:
+            head, body = context.streams.turn_away(
+                stream_request.subscription, why, chunked=stream_request.chunked
+            )
+            context.requests.turned_away(request, why, head, stream_request.client)
+            context.requests.answered(request, head)
+            _send_and_close(sock, b"".join((head, stream_request.lines, CLOSE_LINE, body)))
+        except Exception:
+            context.failed(request)
+            sock.close()
+
+    def _renew_reader(self) -> None:
+        self._parser.close()
+        context = self.context
+        self._parser = RequestParser(context.limits, context.targets, context.hosts)
+
+    def _connect(self, sock: socket.socket, early: bytes, peer: str = "") -> None:
+        """Makes a transport and a connection for the socket, which has sent `early`; `peer` is
+        whom a proxy has announced."""
+        sock.setblocking(False)
+        task = self.context.loop.create_task(self._make_transport(sock, early, peer))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _make_transport(self, sock: socket.socket, early: bytes, peer: str) -> None:
+        context = self.context
+        try:
+            await context.loop.connect_accepted_socket(
+                lambda: Connection(context, early, peer), sock
+            )
+        except (OSError, asyncio.CancelledError):
+            sock.close()
+
+
+class _StreamProbe:
+    """An exchange (`router.Exchange`) that learns what stream a request asks for. Whatever else
+    its route has to say, it will say again to the `Connection`."""
+
+    __slots__ = ("pings", "rights", "subscription")
+
+    may_wait: Final = False
+
+    def __init__(self) -> None:
+        self.subscription: Subscription | None = None
+        self.rights: Rights | None = None
+        self.pings = False
+
+    def stream(
+        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
+    ) -> None:
+        self.subscription = subscription
+        self.rights = rights
+        self.pings = pings
+
+    def respond(self, response: Response) -> None:
+        pass
+
+    def fail(self, error: FastsseError) -> None:
+        pass
+
+    def peer(self) -> str:
+        return ""
+
+
+def _send_and_close(sock: socket.socket, answer: bytes) -> None:
+    """For a socket that has sent nothing else; its empty buffer takes the answer whole."""
+    try:
+        sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    except OSError:
+        pass  # The client is gone.
+    finally:
+        sock.close()

@@ -1,0 +1,114 @@
+"""Deadlines without a timer each: connections by what they wait for, oldest first.
+
+A deadline is absolute: it counts from when the waiting began, and no byte that trickles in moves
+it. Every connection is in exactly one `Deadline`; because all in one have the same limit, the
+oldest stands first, and one timer for all looks only at those that are due.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from fastsse.config import HttpOptions
+
+if TYPE_CHECKING:
+    from fastsse.http.connection import Connection
+
+__all__ = ["LINGER_S", "Deadline", "Deadlines"]
+
+# How long a refused client may go on sending while it has not read the answer.
+LINGER_S: Final = 2.0
+# A deadline is kept this much late at most, or a quarter of itself when that is less.
+SWEEP_S: Final = 0.5
+
+
+class Deadline:
+    """Connections that wait for the same thing since `since[connection]` (loop time, s)."""
+
+    __slots__ = ("limit_s", "since")
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self.since: dict[Connection, float] = {}
+
+    def due(self, now_s: float) -> "list[Connection]":
+        """Those whose time is over. O(those)."""
+        latest_s = now_s - self.limit_s
+        over = []
+        for connection, since_s in self.since.items():
+            if since_s > latest_s:
+                break
+            over.append(connection)
+        return over
+
+
+class Deadlines:
+    """All connections that are not streams, and the one timer that ends those in default."""
+
+    def __init__(self, options: HttpOptions, loop: asyncio.AbstractEventLoop) -> None:
+        self.time = loop.time
+        #: The time of the last sweep, for what need not be exact: it spares looking and moving.
+        self.lately_s = loop.time()
+        self.head = Deadline(options.head_timeout)
+        self.body = Deadline(options.body_timeout)
+        self.idle = Deadline(options.idle_timeout)
+        #: An answer is being made, or the client does not read the ones it got.
+        self.answer = Deadline(options.idle_timeout)
+        self.linger = Deadline(LINGER_S)
+        self._all = (self.head, self.body, self.idle, self.answer, self.linger)
+        self._loop = loop
+        self.apply(options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Event | None = None
+
+    def apply(self, options: HttpOptions) -> None:
+        """Goes by other limits, also for those that wait already."""
+        self.head.limit_s = options.head_timeout
+        self.body.limit_s = options.body_timeout
+        self.idle.limit_s = self.answer.limit_s = options.idle_timeout
+        self._interval_s = min(SWEEP_S, *(wait.limit_s / 4 for wait in self._all))
+
+    def __len__(self) -> int:
+        return sum(len(wait.since) for wait in self._all)
+
+    def __iter__(self) -> "Iterator[Connection]":
+        return iter([connection for wait in self._all for connection in wait.since])
+
+    def start(self) -> None:
+        """Begins to watch the deadlines; loop thread, like everything here."""
+        self._timer = self._loop.call_later(self._interval_s, self._sweep)
+
+    def stop(self) -> None:
+        """Stops watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def leave(self, connection: "Connection", wait: Deadline) -> None:
+        """A connection is closed, or has become a stream."""
+        wait.since.pop(connection, None)
+        if self._empty is not None and not self:
+            self._empty.set()
+
+    async def emptied(self) -> None:
+        """Returns when no connection is left."""
+        self._empty = asyncio.Event()
+        while self:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def spare(self, newcomer: "Connection") -> "Connection | None":
+        """The connection that is missed least: idle longest, else slowest with its head; never
+        the newcomer for whom there shall be room."""
+        for wait in (self.linger, self.idle, self.head):
+            for connection in wait.since:
+                if connection is not newcomer:
+                    return connection
+        return None
+
+    def _sweep(self) -> None:
+        self.lately_s = now_s = self.time()
+        for wait in self._all:
+            for connection in wait.due(now_s):
+                connection.overdue(wait)
+        self._timer = self._loop.call_later(self._interval_s, self._sweep)

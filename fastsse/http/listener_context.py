@@ -1,0 +1,149 @@
+"""What the connections of one listener share."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from fastsse.api.handoff import Handoff, StreamRequest
+from fastsse.api.rate_limits import RateLimits
+from fastsse.auth.rights import Rights
+from fastsse.config import HttpOptions
+from fastsse.errors import Refused
+from fastsse.http.body import RequestBody
+from fastsse.http.client_address import ClientAddresses
+from fastsse.http.cors import Cors
+from fastsse.http.deadlines import Deadlines
+from fastsse.http.hosts import Hosts
+from fastsse.http.parser import HeadLimits
+from fastsse.http.problems import problem_of
+from fastsse.http.request import Request, Targets
+from fastsse.http.request_log import RequestLog
+from fastsse.http.router import Router
+from fastsse.log import get_logger
+from fastsse.subscriptions import Subscription
+
+if TYPE_CHECKING:
+    from fastsse.http.connection import Connection
+
+__all__ = ["ListenerContext"]
+
+log = get_logger("http")
+# Bodies under way, of all connections of a listener together.
+UPLOADS_BYTES: Final = 256 * 1024 * 1024
+
+
+class ListenerContext:
+    """Routes and limits of a listener, and the connections' way to the rest of the server.
+
+    Arguments:
+        options: the HTTP limits.
+        routes: what is served.
+        cors: for which pages of other origins.
+        hosts: the names that are answered to.
+        clients: tells who they are, behind proxies too.
+        rate_limits: what each client may have.
+        deadlines: where connections stand while they wait.
+        streams: opens streams.
+        requests: counts them, and notes those refused.
+        arrived: called for each new connection, which stands in `deadlines` then.
+
+    `draining` has every connection closed after its answer.
+    """
+
+    __slots__ = (
+        "arrived",
+        "clients",
+        "cors",
+        "deadlines",
+        "draining",
+        "hosts",
+        "limits",
+        "loop",
+        "max_upload_bytes",
+        "rate_limits",
+        "requests",
+        "routes",
+        "streams",
+        "targets",
+        "upload_bytes",
+    )
+
+    def __init__(
+        self,
+        options: HttpOptions,
+        routes: Router,
+        cors: Cors,
+        hosts: Hosts,
+        clients: ClientAddresses,
+        rate_limits: RateLimits,
+        deadlines: Deadlines,
+        streams: Handoff,
+        requests: RequestLog,
+        arrived: "Callable[[Connection], None]",
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.routes = routes
+        self.cors = cors
+        self.hosts = hosts
+        self.clients = clients
+        self.rate_limits = rate_limits
+        self.deadlines = deadlines
+        self.streams = streams
+        self.requests = requests
+        self.arrived = arrived
+        self.targets = Targets()
+        self.upload_bytes = 0
+        self.draining = False
+        self.apply(options)
+
+    def apply(self, options: HttpOptions) -> None:
+        """Goes by other limits; connections that there are keep theirs."""
+        self.limits = HeadLimits(options.max_head, options.max_headers, options.max_body)
+        self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
+
+    def client(self, request: Request) -> str:
+        """The address of a request's client."""
+        return self.clients.address(request.peer, request.headers.get(b"x-forwarded-for"))
+
+    def stream_request(
+        self,
+        subscription: Subscription,
+        rights: Rights | None,
+        pings: bool,
+        request: Request,
+        peer: str,
+    ) -> StreamRequest:
+        """The stream that a request asks for. `peer` names the other side for the log."""
+        lines = self.cors.lines(request.headers) if self.cors.active else b""
+        owner, on_open = None, None
+        if request.terms is not None:
+            lines, on_open = lines + request.terms.lines, request.terms.opened
+        if self.clients.active:
+            peer = self.client(request)
+        if self.rate_limits.active:
+            subject = None if rights is None else rights.subject
+            owner = self.rate_limits.owner(self.client(request), subject)
+        return StreamRequest(
+            subscription, rights, pings, request.chunked, lines, peer, owner, on_open
+        )
+
+    def count_upload(self, incoming_body: RequestBody | None) -> None:
+        """Notes how much of a body is here. Raises Problem (503) when all hold too much."""
+        if incoming_body is None:
+            return
+        size_bytes = len(incoming_body.data)
+        self.upload_bytes += size_bytes - incoming_body.counted_bytes
+        incoming_body.counted_bytes = size_bytes
+        if self.upload_bytes > self.max_upload_bytes:
+            raise problem_of(Refused("memory", 1))
+
+    def uncount_upload(self, incoming_body: RequestBody | None) -> None:
+        """The body is whole, or given up."""
+        if incoming_body is not None:
+            self.upload_bytes -= incoming_body.counted_bytes
+            incoming_body.counted_bytes = 0
+
+    def failed(self, request: Request | None) -> None:
+        """Logs the exception under way; the query is left out, it may hold secrets."""
+        path = b"" if request is None else request.target.path
+        log.exception("A request failed.", path=path.decode(errors="replace"))

@@ -1,0 +1,286 @@
+"""Reads requests from bytes: llhttp parses, strictly; this frames.
+
+It finds the blank line that ends a head and feeds llhttp one request at a time, so requests come
+out in order, and whether a byte follows one is known exactly. llhttp refuses by itself bare CR or
+LF, obsolete folding, blanks before a colon, NUL, two lengths, a length beside a coding, and
+malformed chunks. What it lets pass and must not is checked here.
+"""
+
+import re
+from typing import Final, NamedTuple, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from fastsse.http.body import BLANK_LINE, RequestBody
+from fastsse.http.hosts import Hosts
+from fastsse.http.problems import Problem
+from fastsse.http.proxy_protocol import read_proxy_header
+from fastsse.http.request import Memory, Request, Targets, authority_of
+
+__all__ = ["HeadLimits", "RequestParser"]
+
+# The method, the target and the minor version; llhttp knows more protocols, more versions, and
+# several spaces. One empty line may stand before it (RFC 9112 §2.2).
+_REQUEST_LINE: Final = re.compile(rb"(?:\r\n)?([A-Z-]+) ([^ \r\n]+) HTTP/1\.([01])\r\n")
+_UPGRADE_LINE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+# What an error of llhttp's is about, as far as it says so.
+_FIELD: Final = re.compile(r"Content-Length|Transfer-Encoding|method|url|version|chunk")
+_KEPT_HEADERS: Final = (
+    b"Accept",
+    b"Access-Control-Request-Method",
+    b"Authorization",
+    b"Cache-Control",
+    b"Content-Encoding",
+    b"Content-Length",
+    b"Content-Type",
+    b"Cookie",
+    b"Expect",
+    b"Host",
+    b"If-None-Match",
+    b"Last-Event-ID",
+    b"Origin",
+    b"Referer",
+    b"Sec-Fetch-Mode",
+    b"Transfer-Encoding",
+    b"User-Agent",
+    b"X-Forwarded-For",
+)
+# Those that may stand several times, as one list (RFC 9110 §5.2). Credentials that stand twice
+# are joined too: so they are no credentials, whatever each would be worth.
+_LISTS: Final = frozenset(
+    {
+        b"accept",
+        b"authorization",
+        b"cache-control",
+        b"if-none-match",
+        b"sec-fetch-mode",
+        b"x-forwarded-for",
+    }
+)
+_SPELLING: Final = {name.lower(): name.decode() for name in _KEPT_HEADERS}
+# Sent by about every client, and of no interest here.
+_IGNORED_HEADERS: Final = (
+    b"Accept-Encoding",
+    b"Accept-Language",
+    b"Connection",
+    b"Pragma",
+    b"Sec-Fetch-Dest",
+    b"Sec-Fetch-Site",
+)
+# Both common spellings, so that most names need no lower(). Empty for what is ignored.
+_KNOWN: Final = {
+    **dict.fromkeys((*_IGNORED_HEADERS, *map(bytes.lower, _IGNORED_HEADERS)), b""),
+    **{spelt: name.lower() for name in _KEPT_HEADERS for spelt in (name, name.lower())},
+}
+
+
+class HeadLimits(NamedTuple):
+    """Bounds on a request, in bytes and headers."""
+
+    head_bytes: int
+    headers: int
+    body_bytes: int
+
+
+class RequestParser:
+    """Reads one connection's requests, one after another.
+
+    `read_head` until it gives a request; when that has a body, `expect_body` and `read_body`
+    until that gives it. All raise Problem for what is no request; nothing can be read then.
+    """
+
+    __slots__ = (
+        "_headers",
+        "_host",
+        "_hosts",
+        "_limits",
+        "_memory",
+        "_parser",
+        "_partial",
+        "_repeated",
+        "_targets",
+        "incoming_body",
+        "is_announced",
+        "peer",
+        "persists",
+    )
+
+    def __init__(self, limits: HeadLimits, targets: Targets, hosts: Hosts) -> None:
+        self._limits = limits
+        self._targets = targets
+        self._hosts = hosts
+        self._memory = Memory()
+        self._parser = HttpRequestParser(self)
+        self._partial = b""  # The part of a head that llhttp has seen.
+        self._headers: dict[bytes, bytes] = {}
+        self._host = b""  # The last that was right; mostly they are all the same.
+        self._repeated = b""
+        self.incoming_body: RequestBody | None = None
+        #: Whether the connection may carry another request (RFC 9112 §9.3).
+        self.persists = True
+        #: The other side's host; told to each request.
+        self.peer = ""
+        #: Whether a PROXY protocol header has to come first, and has not come yet.
+        self.is_announced = False
+
+    @property
+    def is_within_head(self) -> bool:
+        """Whether a part of a head was read."""
+        return bool(self._partial)
+
+    def close(self) -> None:
+        """Lets go of the parser, which holds our methods: else only the garbage collector would
+        free both."""
+        self._parser = cast(HttpRequestParser, None)
+
+    def read_head(self, data: bytes) -> tuple[Request | None, bytes]:
+        """Takes a head from the front of `data`: its request, if it is whole, and what is left."""
+        known = len(self._partial)
+        if known:
+            data = self._partial + data
+        if self.is_announced:
+            data, known = self._read_announcement(data), 0
+            if not data:
+                return None, b""
+        found = data.find(BLANK_LINE, known - 3 if known > 3 else 0)
+        end = found + 4 if found >= 0 else len(data)
+        if end > self._limits.head_bytes:
+            raise Problem(431, "The request's head is too long.", field="head")
+        try:
+            self._parser.feed_data(data[known:end])
+        except HttpParserUpgrade:
+            self._do_not_upgrade(data[:end])
+        except HttpParserError as error:
+            raise _malformed(error, "head") from None
+        if found < 0:
+            self._partial = data
+            return None, b""
+        if known:
+            self._partial = b""
+        return self._request(data, end), data[end:]
+
+    def _read_announcement(self, data: bytes) -> bytes:
+        """What follows the PROXY protocol header; nothing while that is not whole."""
+        announced = read_proxy_header(data)
+        self._partial = b"" if announced else data
+        if announced is None:
+            return b""
+        self.is_announced = False
+        self.peer = announced.host or self.peer
+        return data[announced.size :]
+
+    def expect_body(self, request: Request) -> bool:
+        """Makes ready for the body; False when the request has none. Refuses one too large."""
+        headers = request.headers
+        coding = headers.get(b"transfer-encoding")
+        size_bytes: int | None = None
+        if coding is None:
+            size_bytes = int(headers.get(b"content-length", b"0"))
+            if size_bytes == 0:
+                return False
+            if size_bytes > self._limits.body_bytes:
+                raise self._too_large()
+        elif coding.strip().lower() != b"chunked" or not request.chunked:
+            raise Problem(400, "Only chunked is understood.", field="Transfer-Encoding")
+        self.incoming_body = RequestBody(size_bytes)
+        return True
+
+    def read_body(self, data: bytes) -> tuple[bytes | bytearray | None, bytes]:
+        """Takes a body from the front of `data`: the body, if it is whole, and what is left."""
+        incoming_body = self.incoming_body
+        assert incoming_body is not None
+        try:
+            data = incoming_body.read(data, self._parser.feed_data)
+        except HttpParserError as error:
+            raise _malformed(error, "body") from None
+        if incoming_body.size_bytes is None:
+            self._check_chunks(incoming_body)
+        if not incoming_body.complete:
+            return None, data
+        self.incoming_body = None
+        return incoming_body.data, data
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp: one header, or one trailer."""
+        known = _KNOWN.get(name)
+        if known is None:
+            known = _KNOWN.get(name.lower())
+        if known and self.incoming_body is None:
+            if known in self._headers:
+                if known in _LISTS:
+                    value = self._headers[known] + b", " + value
+                else:
+                    self._repeated = known
+            self._headers[known] = value
+
+    def on_headers_complete(self) -> None:
+        """llhttp: the end of a head; when the request ends, llhttp forgets what it asked for."""
+        self.persists = self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        """llhttp: a piece of a body."""
+        if self.incoming_body is not None:
+            self.incoming_body.add(data)
+
+    def on_chunk_header(self) -> None:
+        """llhttp: the size of a chunk."""
+        if self.incoming_body is not None:
+            self.incoming_body.chunks += 1
+
+    def on_message_complete(self) -> None:
+        """llhttp: the end of a request."""
+        if self.incoming_body is not None:
+            self.incoming_body.complete = True
+
+    def _request(self, head: bytes, end: int) -> Request:
+        """What was read as a request."""
+        line = _REQUEST_LINE.match(head)
+        if line is None:
+            detail = "The request line must be a method, a path and HTTP/1.1."
+            raise Problem(400, detail, field="request line")
+        if head.count(b"\r\n", 0, end) - 2 > self._limits.headers:
+            raise Problem(431, "The request has too many headers.", field="headers")
+        if self._repeated:
+            raise Problem(400, "This header must stand once.", field=_SPELLING[self._repeated])
+        method, target, minor = line.groups()
+        headers, self._headers = self._headers, {}
+        host = headers.get(b"host")
+        if host is None:
+            if minor == b"1":
+                raise Problem(400, "HTTP/1.1 needs a Host header.", field="Host")
+        elif host != self._host:
+            self._hosts.check(host)
+            self._host = host
+        if target[:1] != b"/" and (authority := authority_of(target)) is not None:
+            self._hosts.check(authority)
+        parsed = self._targets.parse(target)
+        return Request(method, parsed, headers, minor == b"1", self.peer, self._memory)
+
+    def _do_not_upgrade(self, head: bytes) -> None:
+        """Nothing is upgraded here (RFC 9110 §7.8 allows that), but llhttp takes what follows for
+        another protocol then: read the head again without the wish."""
+        if head.startswith(b"CONNECT "):
+            raise Problem(400, "The request target must be a path.", field="target") from None
+        self._parser = HttpRequestParser(self)
+        self._headers, self._repeated = {}, b""
+        try:
+            self._parser.feed_data(_UPGRADE_LINE.sub(b"", head))
+        except HttpParserError as error:
+            raise _malformed(error, "head") from None
+
+    def _check_chunks(self, incoming_body: RequestBody) -> None:
+        # Data can be ahead of the sizes only by what llhttp would have refused.
+        if max(len(incoming_body.data), incoming_body.announced_bytes) > self._limits.body_bytes:
+            raise self._too_large()
+        if incoming_body.overhead_bytes() > self._limits.head_bytes:
+            raise Problem(431, "The trailers or chunk extensions are too long.", field="body")
+
+    def _too_large(self) -> Problem:
+        detail = f"The body may have at most {self._limits.body_bytes} bytes (max_body)."
+        return Problem(413, detail, field="body")
+
+
+def _malformed(error: HttpParserError, part: str) -> Problem:
+    what = str(error)
+    field = _FIELD.search(what)
+    return Problem(400, f"{what}.", field=field[0] if field else part)

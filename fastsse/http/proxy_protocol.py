@@ -1,0 +1,61 @@
+"""The header that a proxy puts in front of a connection: PROXY protocol, version 2 (HAProxy's
+`proxy-protocol.txt`, §2.2). The older text form is refused."""
+
+import ipaddress
+from typing import Final, NamedTuple
+
+from fastsse.http.client_address import UNIX
+from fastsse.http.problems import Problem
+
+__all__ = ["ProxyHeader", "read_proxy_header"]
+
+SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+_FIXED_BYTES: Final = 16
+# What follows the addresses (TLS facts, names) is skipped; nobody needs more of it.
+_LONGEST_BYTES: Final = 4096
+_LOCAL, _PROXY = 0x20, 0x21
+# Family and transport to the bytes that both addresses and ports take.
+_TCP4, _TCP6, _UNIX_STREAM = 0x11, 0x21, 0x31
+_ADDRESS_BYTES: Final = {_TCP4: 12, _TCP6: 36, _UNIX_STREAM: 216}
+
+
+class ProxyHeader(NamedTuple):
+    """What a header says: who the client is, None for the proxy itself (its health checks), and
+    how long the header was."""
+
+    host: str | None
+    size: int
+
+
+def read_proxy_header(data: bytes) -> ProxyHeader | None:
+    """The header at the front of `data`; None while it is not whole. Raises Problem (400)."""
+    if not data.startswith(SIGNATURE[: len(data)]):
+        raise _refused()
+    if len(data) < _FIXED_BYTES:
+        return None
+    command, family = data[12], data[13]
+    length = int.from_bytes(data[14:16], "big")
+    if command not in (_LOCAL, _PROXY) or length > _LONGEST_BYTES:
+        raise _refused()
+    if len(data) < _FIXED_BYTES + length:
+        return None
+    size = _FIXED_BYTES + length
+    if command == _LOCAL:
+        return ProxyHeader(None, size)
+    if length < _ADDRESS_BYTES.get(family, _LONGEST_BYTES + 1):
+        raise _refused()
+    return ProxyHeader(_host(family, data[_FIXED_BYTES:size]), size)
+
+
+def _host(family: int, addresses: bytes) -> str:
+    if family == _TCP4:
+        return str(ipaddress.IPv4Address(addresses[:4]))
+    if family == _TCP6:
+        address = ipaddress.IPv6Address(addresses[:16])
+        return str(address.ipv4_mapped or address)
+    return UNIX
+
+
+def _refused() -> Problem:
+    detail = "From this proxy a PROXY protocol v2 header about a TCP client is wanted first."
+    return Problem(400, detail, field="proxy_protocol")

@@ -1,0 +1,72 @@
+"""Requests that were answered: each is counted, and those refused leave a line in the log.
+
+A request is counted by its route and its status. A route is the path that the route table has, so
+there are few; `other` is a path that nothing is served under, `unread` what was no request.
+"""
+
+from typing import Final
+
+from fastsse.errors import TurnedAway
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request
+from fastsse.log import AccessLog
+
+__all__ = ["RequestLog"]
+
+_UNREAD: Final = "unread"
+_STREAM: Final = b"200"
+# Of a head: where the status stands in `HTTP/1.1 200 OK`.
+_STATUS: Final = slice(9, 12)
+
+
+class RequestLog:
+    """The requests of one worker. Loop thread only.
+
+    Arguments:
+        access: gets a line for each that was refused, within its bounds.
+    """
+
+    __slots__ = ("_access", "_counts")
+
+    def __init__(self, access: AccessLog) -> None:
+        self._access = access
+        self._counts: dict[tuple[str, bytes], int] = {}
+
+    def answered(self, request: Request | None, head: bytes) -> None:
+        """Counts an answer, whose `head` begins with the status line. O(1)."""
+        self._count(request, head[_STATUS])
+
+    def opened(self, request: Request) -> None:
+        """Counts a request that became a stream."""
+        self._count(request, _STREAM)
+
+    def refused(self, request: Request | None, problem: Problem, client: str) -> None:
+        """Notes why a request is refused; the answer is counted when it is given. `client` is its
+        address. Nothing of the query, of headers or of the body is written."""
+        self._access.refused(
+            problem.status, problem.detail, client, field=problem.field, **_what(request)
+        )
+
+    def turned_away(self, request: Request, why: TurnedAway, head: bytes, client: str) -> None:
+        """As `refused`, of a subscriber that is told when to come back by an answer with this
+        head."""
+        status = int(head[_STATUS])
+        self._access.refused(status, f"turned away: {why.reason}", client, **_what(request))
+
+    def counters(self) -> dict[str, int]:
+        """Requests by route and status, by the names of the metrics."""
+        return {
+            f"requests_{route} {status.decode()}": count
+            for (route, status), count in self._counts.items()
+        }
+
+    def _count(self, request: Request | None, status: bytes) -> None:
+        key = (_UNREAD if request is None else request.route, status)
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+
+def _what(request: Request | None) -> dict[str, str]:
+    if request is None:
+        return {}
+    path = request.target.path.decode(errors="replace")
+    return {"method": request.method.decode(), "path": path}

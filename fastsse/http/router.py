@@ -1,0 +1,153 @@
+"""The route table: path and method to what answers them."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+from fastsse.auth.rights import Rights
+from fastsse.errors import FastsseError
+from fastsse.http.cors import Cors
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request
+from fastsse.http.responses import STATUS_LINES, Response
+from fastsse.reserved import HUB_PATH
+from fastsse.subscriptions import Subscription
+
+__all__ = ["BELOW", "MERCURE_SPOKEN", "Exchange", "Handler", "Paths", "Route", "Router"]
+
+
+class Exchange(Protocol):
+    """Where a handler gives its answer: exactly one call, now or later, on the loop thread.
+
+    A call for a client that is gone does nothing.
+    """
+
+    @property
+    def may_wait(self) -> bool:
+        """False for one that is only asked whether the answer is a stream, here and now."""
+
+    def respond(self, response: Response) -> None:
+        """Answers."""
+
+    def fail(self, error: FastsseError) -> None:
+        """Answers with the problem that an error is."""
+
+    def stream(
+        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
+    ) -> None:
+        """Hands the socket over to the sender as this stream, which may read private events as
+        far as `rights` say, and is pinged visibly if it wants that."""
+
+    def peer(self) -> str:
+        """The client's address, for logs."""
+
+
+Handler = Callable[[Request, Exchange], None]
+# Looks at a request whose body is still to come, so that a hopeless one is not read.
+Admission = Callable[[Request], None]
+
+
+class Route(NamedTuple):
+    """What answers one method of one path. Without `admit` the request may have no body.
+
+    `streams` says that it opens streams and does nothing else of note, so that it may be asked
+    before there is a connection, and asked again by that.
+    """
+
+    handle: Handler
+    admit: Admission | None = None
+    streams: bool = False
+
+
+Paths = Mapping[bytes, Mapping[bytes, Route]]
+
+
+BELOW: Final = b"/*"
+
+# Paths that an option brings, so that whoever reads of them finds out why they are not there.
+_ABSENT: Final = {
+    path: f"Nothing is served under this path here; it comes with the option {option}."
+    for option, paths in {
+        "jwt_key": (b"/tickets", b"/renew", b"/revoke"),
+        "subscriptions": (b"/presence", b"/.well-known/mercure/subscriptions"),
+        "ping": (b"/pong",),
+    }.items()
+    for path in paths
+}
+
+
+MERCURE_SPOKEN: Final = (
+    "this hub speaks Mercure 0.x: GET with topic=… (exact, a URI template, or *)"
+)
+# Methods that clients of other versions send.
+_FOREIGN: Final = {(b"QUERY", HUB_PATH.encode()): f"QUERY is Mercure 1.0; {MERCURE_SPOKEN}."}
+
+
+class _Methods(NamedTuple):
+    """What one path answers to, and the header line that says so."""
+
+    table: dict[bytes, Route]
+    allow: bytes
+    label: str
+
+
+class Router:
+    """The paths of one listener; one that ends with `/*` stands for all below it.
+
+    HEAD is answered as GET; the connection leaves the body out. OPTIONS is answered here, for
+    every path.
+    """
+
+    def __init__(self, paths: Paths, cors: Cors) -> None:
+        self._cors = cors
+        self._paths: dict[bytes, _Methods] = {}
+        for path, methods in paths.items():
+            table = dict(methods)
+            if b"GET" in table:
+                table[b"HEAD"] = table[b"GET"]
+            allow = b"Allow: %s\r\n" % b", ".join([*table, b"OPTIONS"])
+            table[b"OPTIONS"] = Route(self._options)
+            self._paths[path] = _Methods(table, allow, path.decode())
+        # RFC 9110 §9.3.7: the server as a whole.
+        whole = b"Allow: GET, HEAD, POST, OPTIONS\r\n"
+        self._paths[b"*"] = _Methods({b"OPTIONS": Route(self._options)}, whole, "*")
+        self._folders = [path[:-1] for path in self._paths if path.endswith(BELOW)]
+
+    def find(self, request: Request) -> Route:
+        """The route of a request, which is told its path there. O(1). Raises Problem (404, 405)."""
+        methods = self._methods(request)
+        request.route = methods.label
+        route = methods.table.get(request.method)
+        if route is None:
+            method = request.method
+            detail = f"{method.decode()} is not allowed here."
+            detail = _FOREIGN.get((method, request.target.path), detail)
+            raise Problem(405, detail, header_lines=methods.allow)
+        return route
+
+    def name(self, request: Request) -> None:
+        """Tells a request that is refused without its route what its path is here."""
+        with suppress(Problem):
+            request.route = self._methods(request).label
+
+    def _methods(self, request: Request) -> _Methods:
+        methods = self._paths.get(request.target.path)
+        if methods is not None:
+            return methods
+        raw_path = request.target.raw_path
+        for folder in self._folders:
+            if raw_path.startswith(folder):
+                return self._paths[folder + b"*"]
+        raise Problem(404, self._why_absent(request.target.path))
+
+    def _why_absent(self, path: bytes) -> str:
+        if path in _ABSENT:
+            return _ABSENT[path]
+        near = path.rstrip(b"/").lower()
+        hint = f" Did you mean {near.decode()}?" if near in self._paths else ""
+        return f"Nothing is served under this path.{hint}"
+
+    def _options(self, request: Request, exchange: Exchange) -> None:
+        allow = self._methods(request).allow
+        lines = allow + self._cors.preflight_lines(request.headers)
+        exchange.respond(Response(STATUS_LINES[204] + lines))

@@ -1,0 +1,450 @@
+"""What `POST /events` takes, what it answers, and what it refuses without changing anything."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastsse.api.batch import event_of_json, events_of_lines
+from fastsse.errors import InvalidEvent
+from fastsse.http.problems import Problem
+from tests.http.raw import connected, get, request
+
+JSON = "Content-Type: application/json"
+NDJSON = "Content-Type: application/x-ndjson"
+
+
+async def newest(server, count: int = 1, topic: str = "*"):
+    """The newest events, as a subscriber sees them."""
+    async with connected(server) as raw:
+        await raw.send(get(f"/events?topic={topic}&last={count}"))
+        stream = await raw.stream()
+        return [await stream.next() for _ in range(count)]
+
+
+async def published_count(server) -> int:
+    async with connected(server) as raw:
+        await raw.send(get("/stats"))
+        return (await raw.answer()).json["totals"]["events_published"]
+
+
+# ── The topic in the query: the body is the data ──────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["hello", "a\nb\r\nc\rd", '{"topic": "other"}', "﻿bom", "nul \0", "ünï 🎉", "x" * 20_000],
+    ids=range(7),
+)
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/json", "application/x-www-form-urlencoded", "?"]
+)
+async def test_body_is_the_data_untouched_whatever_its_type(ask, server, body, kind) -> None:
+    answer = await ask("POST", "/events?topic=a", f"Content-Type: {kind}", body=body.encode())
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    event = (await newest(server))[0]
+    assert event.data == body.replace("\r\n", "\n").replace("\r", "\n")
+    assert answer.json == {"id": event.last_event_id}
+
+
+async def test_largest_body_arrives_whole(ask, server) -> None:
+    body = bytes(range(32, 127)) * (1024 * 1024 // 95)
+    assert (await ask("POST", "/events?topic=a&id=big", body=body)).status == 200
+    async with connected(server) as raw:
+        await raw.send(b"GET /events?topic=a&last=1 HTTP/1.0\r\n\r\n")
+        await raw.head()
+        await raw.reader.readuntil(b"id: big\ndata: ")
+        assert await raw.reader.readexactly(len(body) + 2) == body + b"\n\n"
+
+
+@pytest.mark.parametrize("body", [None, b""])
+async def test_publish_without_a_body_is_refused(ask, server, body) -> None:
+    answer = await ask("POST", "/events?topic=a", body=body)
+    assert (answer.status, answer.field) == (400, "body")
+    assert await published_count(server) == 0
+    empty = b'{"topic": "a", "data": ""}'
+    assert (await ask("POST", "/events", JSON, body=empty)).status == 200
+    assert (await newest(server))[0].data == ""
+
+
+@pytest.mark.parametrize("path", ["/events?topic=a", "/events", "/.well-known/mercure"])
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json, Text/Event-Stream"])
+async def test_post_that_asks_for_a_stream_publishes_nothing(ask, server, path, accept) -> None:
+    """The body is a question to a model, say, and no subscriber may read it."""
+    body = b'{"topic": "a", "data": "my secret prompt"}'
+    answer = await ask("POST", path, f"Accept: {accept}", JSON, body=body)
+    assert (answer.status, answer.field) == (406, "Accept")
+    assert "GET" in answer.json["detail"]
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/*", ""])
+async def test_post_that_takes_any_answer_publishes(ask, server, accept) -> None:
+    answer = await ask("POST", "/events?topic=a", f"Accept: {accept}", body=b"x")
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["/events?topic=a", "/events", "/.well-known/mercure"])
+async def test_event_stream_as_a_body_is_refused(ask, server, path) -> None:
+    kind = "Content-Type: text/event-stream; charset=utf-8"
+    answer = await ask("POST", path, kind, body=b"data: one\n\ndata: two\n\n")
+    assert (answer.status, answer.field) == (415, "Content-Type")
+    assert "accept-post" in answer.headers
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("kind", ["error", "open"])
+async def test_publisher_is_warned_of_a_type_that_eventsource_has_itself(ask, kind) -> None:
+    line = b'{"topic": "a", "data": "x", "event": "%b"}\n' % kind.encode()
+    for path, *rest in (
+        (f"/events?topic=a&event={kind}", "Content-Type: text/plain"),
+        ("/events", JSON),
+        ("/events", NDJSON),
+    ):
+        answer = await ask("POST", path, *rest, body=line)
+        assert answer.status == 200
+        assert f"the type {kind} collides" in answer.headers["fastsse-warning"]
+    answer = await ask("POST", "/events?topic=a&event=errors", body=b"x")
+    assert "fastsse-warning" not in answer.headers
+
+
+async def test_query_gives_type_id_and_retry(ask, server) -> None:
+    path = "/events?topic=a&topic=b%2Fc&event=tick&id=n%C3%BC%221&retry=4000"
+    assert (await ask("POST", path, body=b"x")).json == {"id": 'nü"1'}
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=b/c&last=1"))
+        stream = await raw.stream()
+        event = await stream.next()
+    assert (event.type, event.last_event_id) == ("tick", 'nü"1')
+    assert stream.parsed.retry_ms == 4000
+
+
+@pytest.mark.parametrize(("asked", "given"), [("1", 1000), ("99999999", 3_600_000)])
+async def test_retry_is_clamped(ask, server, asked, given) -> None:
+    await ask("POST", f"/events?topic=a&retry={asked}", body=b"x")
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=a&last=1"))
+        stream = await raw.stream()
+        await stream.next()
+    assert stream.parsed.retry_ms == given
+
+
+REFUSED_QUERIES = {
+    "topic=": "topic",
+    "topic=a&topic=": "topic",
+    "topic=%0a": "topic",
+    "topic=%24SYS": "topic",
+    "topic=" + "a" * 1025: "topic",
+    "&".join(f"topic={n}" for n in range(101)): "topic",
+    "topic=a&event=a%0ab": "event",
+    "topic=a&event=a%0db": "event",
+    "topic=a&event=%00": "event",
+    "topic=a&event=fastsse.gap": "event",
+    "topic=a&event=a&event=a": "event",
+    "topic=a&id=": "id",
+    "topic=a&id=a%0ab": "id",
+    "topic=a&id=a%0db": "id",
+    "topic=a&id=a%00b": "id",
+    "topic=a&id=12-3": "id",
+    "topic=a&id=earliest": "id",
+    "topic=a&id=" + "a" * 257: "id",
+    "topic=a&id=a&id=b": "id",
+    "topic=a&retry=": "retry",
+    "topic=a&retry=1s": "retry",
+    "topic=a&retry=-1": "retry",
+    "topic=a&retry=%2B1": "retry",
+    "topic=a&retry=1e3": "retry",
+    "topic=a&evnt=tick": "evnt",
+    "topic=a&TOPIC=b": "TOPIC",
+    "event=tick": "event",
+    "topic=%ff": "topic",
+}
+
+
+@pytest.mark.parametrize("query", REFUSED_QUERIES, ids=range(len(REFUSED_QUERIES)))
+async def test_wrong_query_is_refused_naming_the_field(ask, server, query) -> None:
+    answer = await ask("POST", f"/events?{query}", body=b"x")
+    assert (answer.status, answer.field) == (400, REFUSED_QUERIES[query])
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"a\xc3", b"\xed\xa0\x80", b"\xc0\x80"])
+async def test_data_must_be_utf8(ask, server, body) -> None:
+    answer = await ask("POST", "/events?topic=a", body=body)
+    assert (answer.status, answer.field) == (400, "data")
+    assert await published_count(server) == 0
+
+
+# ── JSON ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("data", "sent"),
+    [
+        ("text", "text"),
+        ("", ""),
+        ("a\nb", "a\nb"),
+        ({"b": [1, 2.5, None, True], "a": "ü"}, '{"b":[1,2.5,null,true],"a":"ü"}'),
+        ([], "[]"),
+        (0, "0"),
+        (None, "null"),
+        (False, "false"),
+        (18446744073709551615, "18446744073709551615"),
+        (-9223372036854775808, "-9223372036854775808"),
+        ("e+ e+1", "e+ e+1"),
+        ({"x": "e+"}, '{"x":"e+"}'),
+        ({"topic": 1, "id": {"id": 2}}, '{"topic":1,"id":{"id":2}}'),
+        ({"a:b": ":", "c": [{"a": 1}, {"a": 2}]}, '{"a:b":":","c":[{"a":1},{"a":2}]}'),
+    ],
+    ids=range(14),
+)
+async def test_json_data_is_text_or_compact_json(ask, server, data, sent) -> None:
+    body = json.dumps({"topic": "a", "data": data, "event": "e", "retry": "2000"}).encode()
+    assert (await ask("POST", "/events", JSON, body=body)).status == 200
+    event = (await newest(server))[0]
+    assert (event.data, event.type) == (sent, "e")
+
+
+async def test_json_may_name_several_topics(ask, server) -> None:
+    body = b'{"topic": ["a", "b", "a"], "data": "x", "id": "7", "event": null, "retry": null}'
+    assert (await ask("POST", "/events", f"{JSON}; charset=UTF-8", body=body)).json == {"id": "7"}
+    assert (await newest(server, 1, "a")) == (await newest(server, 1, "b"))
+
+
+REFUSED_JSON = {
+    b"": "body",
+    b"{": "body",
+    b"\xff": "body",
+    b'{"topic":"a","data":"\xff"}': "body",
+    b'{"topic":"a","data":"\\ud800"}': "body",
+    b"\xef\xbb\xbf{}": "body",
+    b"[]": "body",
+    b"1": "body",
+    b"{}": "topic",
+    b'{"topic":"a"}': "data",
+    b'{"data":"a"}': "topic",
+    b'{"topic":1,"data":"x"}': "topic",
+    b'{"topic":{},"data":"x"}': "topic",
+    b'{"topic":[],"data":"x"}': "topic",
+    b'{"topic":[1],"data":"x"}': "topic",
+    b'{"topic":["a",["b"]],"data":"x"}': "topic",
+    b'{"topic":"","data":"x"}': "topic",
+    b'{"topic":"a","data":"x","event":1}': "event",
+    b'{"topic":"a","data":"x","event":"a\\nb"}': "event",
+    b'{"topic":"a","data":"x","id":1}': "id",
+    b'{"topic":"a","data":"x","id":"a\\u0000b"}': "id",
+    b'{"topic":"a","data":"x","retry":1.5}': "retry",
+    b'{"topic":"a","data":"x","retry":true}': "retry",
+    b'{"topic":"a","data":"x","retry":-1}': "retry",
+    b'{"topic":"a","data":"x","evnt":"tick"}': "evnt",
+    b'{"topic":"a","data":"x","private":1}': "private",
+    b'{"topic":"a","data":"x","private":null}': "private",
+    b'{"topic":"a","data":"x","private":true,"private":false}': "private",
+    b'{"topic":"a","data":"x","topic":"b"}': "topic",
+    b'{"topic":"a","data":"x","data":"y"}': "data",
+    b'{"topic":"a","data":{"id":1},"id":"a","id":"b"}': "id",
+    b'{"topic":"a","data":{"id":1},"id":"a","\\u0069d":"b"}': "id",
+    b'{"topic":"a","data":{"a":1,"a":2}}': "data",
+    b'{"topic":"a","data":[{"b":{"a":1,"a":1}}]}': "data",
+    b'{"topic":"a","data":{"a":1,"\\u0061":2}}': "data",
+    b'{"topic":"a","data":{"a":"\\u003a","a":2,"b":"\\u003a"}}': "data",
+    b'{"topic":"a","data":18446744073709551616}': "data",
+    b'{"topic":"a","data":{"x":[-9223372036854775809]}}': "data",
+    b'{"topic":"a","data":123456789012345678901234567890}': "data",
+    b'{"topic":"a","data":' + b"9" * 5000 + b"}": "body",
+    b'{"topic":"a","data":1e999}': "body",
+    b'{"topic":"a","data":NaN}': "body",
+    b'{"topic":"a","data":' + b"[" * 300 + b"]" * 300 + b"}": "data",
+    b'{"topic":"a","data":' + b"[" * 20_000 + b"]" * 20_000 + b"}": "body",
+    b'{"topic":"a","data":' + b'{"id":' * 200 + b"1" + b"}" * 201 + b"x": "body",
+}
+
+
+@pytest.mark.parametrize("body", REFUSED_JSON, ids=range(len(REFUSED_JSON)))
+async def test_wrong_json_is_refused_naming_the_field(ask, server, body) -> None:
+    answer = await ask("POST", "/events", JSON, body=body)
+    assert (answer.status, answer.field) == (400, REFUSED_JSON[body])
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("body", REFUSED_JSON, ids=range(len(REFUSED_JSON)))
+async def test_wrong_line_of_a_batch_is_named_and_nothing_is_taken(ask, server, body) -> None:
+    right = b'{"topic":"a","data":"x"}\n'
+    answer = await ask("POST", "/events", NDJSON, body=right + b"\n" + body + b"\n" + right)
+    if not body:
+        assert answer.json["count"] == 2
+        return
+    assert (answer.status, answer.field) == (400, REFUSED_JSON[body])
+    assert answer.json["line"] == 3
+    assert answer.json["detail"].startswith("Line 3: ")
+    assert await published_count(server) == 0
+
+
+async def test_batch_is_ordered_and_answered_with_its_ends(ask, server) -> None:
+    lines = [json.dumps({"topic": "a", "data": {"n": n}}) for n in range(1000)]
+    answer = await ask("POST", "/events", NDJSON, body="\r\n".join(lines).encode())
+    events = await newest(server, 1000)
+    assert [json.loads(event.data)["n"] for event in events] == list(range(1000))
+    assert answer.json == {
+        "count": 1000,
+        "first": events[0].last_event_id,
+        "last": events[-1].last_event_id,
+    }
+
+
+async def test_batch_names_own_ids(ask) -> None:
+    body = b'{"topic":"a","data":1,"id":"x\\"y"}\n{"topic":"a","data":2,"id":"z"}'
+    answer = await ask("POST", "/events", NDJSON, body=body)
+    assert answer.json == {"count": 2, "first": 'x"y', "last": "z"}
+
+
+async def test_object_over_two_lines_is_no_batch(ask, server) -> None:
+    answer = await ask("POST", "/events", NDJSON, body=b'{"topic":"a",\n"data":"x"}')
+    assert (answer.status, answer.json["line"]) == (400, 1)
+    two_in_one = b'{"topic":"a","data":"x"},{"topic":"a","data":"x"}'
+    assert (await ask("POST", "/events", NDJSON, body=two_in_one)).status == 400
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"\r\n \n"])
+async def test_empty_batch_is_refused(ask, body) -> None:
+    answer = await ask("POST", "/events", NDJSON, body=body)
+    assert (answer.status, answer.field) == (400, "body")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Content-Type: text/plain",
+        "Content-Type: application/x-www-form-urlencoded",
+        "Content-Type: multipart/form-data; boundary=x",
+        "Content-Type: application/jsonx",
+        "Content-Type: application/json; charset=latin-1",
+        "X: y",
+    ],
+)
+async def test_other_types_are_refused_naming_what_is_accepted(ask, kind) -> None:
+    answer = await ask("POST", "/events", kind, body=b"{}")
+    assert (answer.status, answer.field) == (415, "Content-Type")
+    if "charset" not in kind:
+        assert "application/json" in answer.json["detail"]
+        assert "application/x-ndjson" in answer.json["detail"]
+        assert answer.headers["accept-post"] == "application/json, application/x-ndjson"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd, gzip", "GZIP"])
+async def test_compressed_bodies_are_refused(ask, coding) -> None:
+    answer = await ask("POST", "/events?topic=a", f"Content-Encoding: {coding}", body=b"x")
+    assert (answer.status, answer.field) == (415, "Content-Encoding")
+    assert answer.headers["accept-encoding"] == "identity"
+
+
+# ── Refusals and rights ───────────────────────────────────────────────────────────────────────
+
+
+async def test_publish_is_refused_while_memory_is_full(start) -> None:
+    server = await start(
+        memory_limit="1MiB", history_total="512KiB", max_body="1MiB", lag_policy="skip"
+    )
+    async with connected(server) as raw:
+        await raw.send(request("POST", "/events?topic=a", body=b"x" * (1024 * 1024)))
+        answer = await raw.answer()
+        assert (answer.status, answer.json["reason"]) == (503, "memory")
+        assert int(answer.headers["retry-after"]) > 0
+        await raw.send(request("POST", "/events?topic=a", body=b"small"))
+        assert (await raw.answer()).status == 200
+
+
+async def test_event_types_that_a_topic_forbids_are_refused(start) -> None:
+    server = await start(topics=[{"match": "stocks/*", "event_types": "tick|halt"}])
+    async with connected(server) as raw:
+        await raw.send(request("POST", "/events?topic=stocks/x&event=buy", body=b"x"))
+        answer = await raw.answer()
+        assert (answer.status, answer.field) == (400, "event")
+        await raw.send(request("POST", "/events?topic=stocks/x&event=tick", body=b"x"))
+        assert (await raw.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("authorization", "challenge"),
+    [
+        (None, 'Bearer realm="fastsse"'),
+        ("Bearer wrong", 'Bearer realm="fastsse", error="invalid_token"'),
+        ("Bearer s3cre", 'Bearer realm="fastsse", error="invalid_token"'),
+        ("Bearer s3cret x", 'Bearer realm="fastsse", error="invalid_token"'),
+        ("Bearer", 'Bearer realm="fastsse", error="invalid_token"'),
+        ("s3cret", 'Bearer realm="fastsse", error="invalid_token"'),
+        ("Basic s3cret", 'Bearer realm="fastsse", error="invalid_token"'),
+    ],
+)
+async def test_publishing_needs_the_token(start, authorization, challenge) -> None:
+    server = await start(publish_token="s3cret")
+    headers = [] if authorization is None else [f"Authorization: {authorization}"]
+    for body in (b"x", None):
+        async with connected(server) as raw:
+            await raw.send(request("POST", "/events?topic=a", *headers, body=body))
+            answer = await raw.answer()
+            assert (answer.status, answer.field) == (401, "Authorization")
+            assert answer.headers["www-authenticate"] == challenge
+            assert b"s3cret" not in answer.body
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize("authorization", ["Bearer s3cret", "bearer s3cret", "Bearer  s3cret "])
+async def test_right_token_publishes(start, authorization) -> None:
+    server = await start(publish_token="s3cret")
+    async with connected(server) as raw:
+        header = f"Authorization: {authorization}"
+        await raw.send(request("POST", "/events?topic=a", header, body=b"x"))
+        assert (await raw.answer()).status == 200
+
+
+async def test_two_tokens_are_refused(start) -> None:
+    server = await start(publish_token="s3cret")
+    async with connected(server) as raw:
+        both = ["Authorization: Bearer s3cret", "Authorization: Bearer s3cret"]
+        await raw.send(request("POST", "/events?topic=a", *both, body=b"x"))
+        assert (await raw.answer()).status == 401
+
+
+# ── Reading JSON, on its own ──────────────────────────────────────────────────────────────────
+
+members = st.fixed_dictionaries(
+    {
+        "topic": st.sampled_from(["a", "b/c", "ü"]),
+        "data": st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text('ab"\\e+\n\0é'),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["topic", "data", "id", "e+"]), inner, max_size=3)
+            ),
+            max_leaves=5,
+        ),
+    },
+    optional={"event": st.none() | st.just("tick"), "id": st.text("xyz", min_size=1, max_size=9)},
+)
+
+
+@given(st.lists(members, min_size=1, max_size=5), st.booleans())
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_batch_reads_as_its_lines_do(objects, spaced) -> None:
+    separators = (", ", " : ") if spaced else (",", ":")
+    lines = [
+        json.dumps(one, separators=separators, ensure_ascii=spaced).encode() for one in objects
+    ]
+    events = events_of_lines(b"\n".join(lines))
+    for one, line, event in zip(objects, lines, events, strict=True):
+        alone = event_of_json(line)
+        assert (event.topics, event.data, event.id) == (alone.topics, alone.data, alone.id)
+        data = one["data"]
+        assert (event.data.decode() if isinstance(data, str) else json.loads(event.data)) == data
+
+
+@given(st.binary(max_size=200) | st.text('{}[]",:0123456789abe+\\ topicdata\n').map(str.encode))
+def test_nothing_but_a_problem_comes_of_nonsense(body) -> None:
+    for read in (event_of_json, events_of_lines):
+        with suppress(InvalidEvent, Problem):
+            read(body)
