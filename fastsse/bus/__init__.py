@@ -27,10 +27,10 @@ control:
   2 s, and are then refused.
 """
 
-from fastsse.bus.backbone import BusBackbone
-from fastsse.bus.connecting import connect
-from fastsse.bus.control import BusControlClient
-from fastsse.bus.hubprocess import run_hub
-from fastsse.bus.uplink import BusError
+from fastsse.bus.client.backbone import BusBackbone
+from fastsse.bus.client.connect import connect
+from fastsse.bus.client.connection import BusError
+from fastsse.bus.client.control import BusControlClient
+from fastsse.bus.server.process import run_hub
 
 __all__ = ["BusBackbone", "BusControlClient", "BusError", "connect", "run_hub"]

@@ -23,8 +23,8 @@ __all__ = [
     "VERSION",
     "Fields",
     "FrameError",
+    "FrameKind",
     "Incoming",
-    "Kind",
     "blob",
     "frame",
     "pack_evicted",
@@ -56,7 +56,7 @@ _STEP: Final = Struct("<Q16s")
 _U8, _U16, _U32, _U64 = (Struct(code) for code in ("<B", "<H", "<I", "<Q"))
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is. Up is from a worker to the hub."""
 
     HELLO = 1  # up: who this is, and where it is in the log
@@ -92,7 +92,7 @@ class FrameError(ValueError):
     """The other end broke the protocol."""
 
 
-def frame(kind: Kind, *parts: bytes) -> bytes:
+def frame(kind: FrameKind, *parts: bytes) -> bytes:
     """A whole frame, ready to be sent."""
     body = b"".join(parts)
     return HEADER.pack(len(body), kind) + body

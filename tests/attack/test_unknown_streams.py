@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fastsse.api import endpoints
-from fastsse.bus.questions import QUESTIONS_MAX
+from fastsse.bus.client.requests import QUESTIONS_MAX
 from fastsse.control.stream_lookup import UNANSWERED_MAX, StreamLookup
 from fastsse.errors import Refused
 from fastsse.services import service_makers

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastsse.bus import BusBackbone, BusControlClient, connect
-from fastsse.bus.hubprocess import HubProcess
+from fastsse.bus.server.process import HubProcess
 from fastsse.config import Config
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
-from fastsse.bus import questions
+from fastsse.bus.client import requests
 from fastsse.control.service import Broadcast, ControlStore, MakeService, Publish
 from fastsse.errors import Refused
 from fastsse.events import Event
@@ -49,7 +49,7 @@ def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
 
 def book(bus: Bus) -> Book:
     assert bus.hub is not None
-    service = bus.hub.exchange.services["book"]
+    service = bus.hub.broker.services["book"]
     assert isinstance(service, Book)
     return service
 
@@ -148,7 +148,7 @@ async def test_a_question_that_a_dead_hub_may_have_heard_fails_at_once(bus: Bus)
 async def test_questions_that_a_desk_never_answers_fail_in_time_each(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(questions, "ANSWER_S", 0.05)
+    monkeypatch.setattr(requests, "ANSWER_S", 0.05)
     end = await bus.worker()
     for _ in range(3):
         unanswered = [end.ask("book", b"later") for _ in range(2)]
@@ -159,20 +159,20 @@ async def test_questions_that_a_desk_never_answers_fail_in_time_each(
     await until(lambda: len(book(bus).unanswered) == 6)
     for answer_late in book(bus).unanswered:
         answer_late(b"late")
-    monkeypatch.setattr(questions, "ANSWER_S", 60.0)
+    monkeypatch.setattr(requests, "ANSWER_S", 60.0)
     assert await end.ask("book", b"now") == b"0: now"
 
 
 async def test_a_desk_that_never_answers_makes_nobody_wait_for_a_turn_for_ever(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(questions, "QUESTIONS_MAX", 2)
-    monkeypatch.setattr(questions, "ANSWER_S", 0.05)
+    monkeypatch.setattr(requests, "QUESTIONS_MAX", 2)
+    monkeypatch.setattr(requests, "ANSWER_S", 0.05)
     end = await bus.worker()
     unanswered = [end.ask("book", b"later") for _ in range(2)]
     await until(lambda: all(answer.done() for answer in unanswered))
     # The hub still has as many as it may have, so this one has to wait for its turn.
-    end.control._questions._patience_s = 0.05
+    end.control._requests._patience_s = 0.05
     waiting = end.ask("book", b"waits")
     await until(waiting.done)
     for answer in (*unanswered, waiting):
@@ -180,8 +180,8 @@ async def test_a_desk_that_never_answers_makes_nobody_wait_for_a_turn_for_ever(
     await until(lambda: len(book(bus).unanswered) == 2)
     for answer_late in book(bus).unanswered:
         answer_late(b"late")
-    monkeypatch.setattr(questions, "ANSWER_S", 60.0)
-    end.control._questions._patience_s = 60.0
+    monkeypatch.setattr(requests, "ANSWER_S", 60.0)
+    end.control._requests._patience_s = 60.0
     assert await end.ask("book", b"now") == b"0: now"
 
 

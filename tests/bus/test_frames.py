@@ -9,8 +9,8 @@ from fastsse.bus.frames import (
     HELLO_LIMIT_BYTES,
     Fields,
     FrameError,
+    FrameKind,
     Incoming,
-    Kind,
     blob,
     frame,
     pack_position,
@@ -36,23 +36,28 @@ def fed(incoming: Incoming, data: bytes, step: int) -> list[tuple[int, bytes]]:
     step=st.integers(min_value=1, max_value=700),
 )
 def test_frames_are_cut_out_wherever_the_bytes_are_cut(bodies: list[bytes], step: int) -> None:
-    sent = [(Kind.BATCH, body) for body in bodies]
+    sent = [(FrameKind.BATCH, body) for body in bodies]
     wire = b"".join(frame(kind, body) for kind, body in sent)
     assert fed(Incoming(), wire, step) == sent
 
 
 @pytest.mark.parametrize("size", [BUFFER_BYTES - 5, BUFFER_BYTES - 4, BUFFER_BYTES, 1_000_003])
 def test_a_frame_longer_than_the_buffer_arrives_whole(size: int) -> None:
-    sent = [(Kind.LOG, b"a"), (Kind.LOG, bytes(size)), (Kind.BEAT, b""), (Kind.LOG, b"z" * 9)]
+    sent = [
+        (FrameKind.LOG, b"a"),
+        (FrameKind.LOG, bytes(size)),
+        (FrameKind.BEAT, b""),
+        (FrameKind.LOG, b"z" * 9),
+    ]
     wire = b"".join(frame(kind, body) for kind, body in sent)
     assert fed(Incoming(1 << 20), wire, 65_536) == sent
 
 
 def test_a_frame_longer_than_allowed_is_refused_before_it_arrives() -> None:
     incoming = Incoming()
-    assert fed(incoming, frame(Kind.HELLO, bytes(HELLO_LIMIT_BYTES)), 8192)
+    assert fed(incoming, frame(FrameKind.HELLO, bytes(HELLO_LIMIT_BYTES)), 8192)
     with pytest.raises(FrameError, match="1025 bytes where 1024"):
-        fed(incoming, frame(Kind.HELLO, bytes(HELLO_LIMIT_BYTES + 1))[:5], 5)
+        fed(incoming, frame(FrameKind.HELLO, bytes(HELLO_LIMIT_BYTES + 1))[:5], 5)
 
 
 def test_fields_come_back_as_they_were_packed() -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fastsse.backbone import Stretch
-from fastsse.bus import relay
+from fastsse.bus.server import fanout
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
@@ -125,7 +125,7 @@ async def test_a_new_worker_gets_what_is_published_while_it_comes(bus: Bus) -> N
 
 
 async def test_a_long_history_is_handed_over_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "RECENT_BYTES", 10_000)
+    monkeypatch.setattr(fanout, "RECENT_BYTES", 10_000)
     async with a_bus() as bus:
         await bus.start()
         first = await bus.worker()
@@ -140,15 +140,17 @@ async def test_a_long_history_is_handed_over_in_pages(monkeypatch: pytest.Monkey
 async def test_a_worker_that_was_away_is_sent_what_it_lacks(
     store: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "RECENT_BYTES", 10_000)
+    monkeypatch.setattr(fanout, "RECENT_BYTES", 10_000)
     url = store if store == "memory" else f"sqlite:{tmp_path / 'history.db'}"
     async with a_bus(store=url) as bus:
         hub = await bus.start()
         first, second = await bus.worker(), await bus.worker()
         for _ in range(3):
-            peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 1)
-            peer.abort()
-            hub.exchange.leave(peer)
+            session = next(
+                session for session in hub.broker.sessions.values() if session.worker == 1
+            )
+            session.abort()
+            hub.broker.leave(session)
             answers = [first.publish(*[Event("a", "x" * 5_000)] * 20) for _ in range(10)]
             answers.append(second.publish(Event("a", "of the one that was away")))
             await asyncio.gather(*answers)
@@ -161,16 +163,16 @@ async def test_a_worker_that_was_away_for_too_long_is_told_what_may_be_missing()
     async with a_bus(history_events=3) as bus:
         hub = await bus.start()
         first, second = await bus.worker(), await bus.worker()
-        hub.exchange.relay = relay.Relay(hub.exchange.relay.head)  # Remembers nothing of before.
-        peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 1)
-        peer.abort()
-        hub.exchange.leave(peer)
+        hub.broker.fanout = fanout.Fanout(hub.broker.fanout.head)  # Remembers nothing of before.
+        session = next(session for session in hub.broker.sessions.values() if session.worker == 1)
+        session.abort()
+        hub.broker.leave(session)
         entries = encode_entries(
-            range(hub.exchange.relay.head + 1, hub.exchange.relay.head + 6), [Event("a")] * 5
+            range(hub.broker.fanout.head + 1, hub.broker.fanout.head + 6), [Event("a")] * 5
         )
-        assert hub.exchange.kept is not None
-        hub.exchange.kept.keep(entries)
-        hub.exchange.relay = relay.Relay(entries[-1].position)
+        assert hub.broker.kept is not None
+        hub.broker.kept.keep(entries)
+        hub.broker.fanout = fanout.Fanout(entries[-1].position)
         await until(lambda: second.broken)
         assert second.broken == [("lost", entries[-1].position)]
         assert second.positions == [entry.position for entry in entries[2:]]
@@ -226,11 +228,11 @@ async def test_nothing_is_delivered_to_a_worker_that_closes() -> None:
         ending = await bus.worker()
         heard: list[bytes] = []
         ending.control.listen("any", heard.append)
-        (peer,) = hub.exchange.peers.values()
-        place = hub.exchange.relay.head + 1
-        hub.exchange.relay.deliver(encode_entries([place], [Event("a", "late")]))
-        hub.exchange.relay.flush()
-        hub.exchange._broadcast("any", b"late")
-        peer.link.flush()
+        (session,) = hub.broker.sessions.values()
+        place = hub.broker.fanout.head + 1
+        hub.broker.fanout.deliver(encode_entries([place], [Event("a", "late")]))
+        hub.broker.fanout.flush()
+        hub.broker._broadcast("any", b"late")
+        session.link.flush()
         await ending.backbone.close()
         assert (ending.entries, heard) == ([], [])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastsse.bus.losses import Losses
+from fastsse.bus.server.losses import Losses
 from fastsse.events import Event
 from fastsse.subscriptions import Cursor
 from tests.bus.onebus import Bus, End, a_bus, until
@@ -23,21 +23,21 @@ async def bus(tmp_path: Any) -> AsyncIterator[Bus]:
 def lose(bus: Bus, place: int) -> None:
     """What a store calls that lost something."""
     assert bus.hub is not None
-    bus.hub.exchange._on_broken("lost", place)
+    bus.hub.broker._on_broken("lost", place)
 
 
 def cut(bus: Bus, end: End) -> None:
     """Cuts one worker's link; it dials again."""
     assert bus.hub is not None
-    peer = bus.hub.exchange.peers[end.backbone._key]
-    peer.drop()
+    session = bus.hub.broker.sessions[end.backbone._key]
+    session.drop()
 
 
 async def is_back(bus: Bus, end: End) -> None:
     assert bus.hub is not None
-    peers = bus.hub.exchange.peers
-    await until(lambda: end.backbone._key in peers and peers[end.backbone._key].is_live)
-    await until(lambda: end.control._uplink.is_up)
+    sessions = bus.hub.broker.sessions
+    await until(lambda: end.backbone._key in sessions and sessions[end.backbone._key].is_live)
+    await until(lambda: end.control._connection.is_up)
 
 
 async def test_a_worker_whose_link_was_down_is_told_of_a_loss(bus: Bus) -> None:
@@ -106,7 +106,7 @@ async def test_a_place_that_the_store_passes_over_is_answered_at_once(
     assert bus.hub is not None
     passed_over = end.positions[-1] + 1_000
     monkeypatch.setattr(
-        bus.hub.exchange.backbone, "seek", lambda selectors, cursor, done: done(passed_over)
+        bus.hub.broker.backbone, "seek", lambda selectors, cursor, done: done(passed_over)
     )
     answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     end.backbone.seek(("quiet",), Cursor("last", 1), answer.set_result)
@@ -121,11 +121,11 @@ async def test_a_question_of_a_worker_that_catches_up_is_answered_when_it_is_liv
     await first.publish(Event("a", "one"))
     await until(lambda: second.entries)
     assert bus.hub is not None
-    backbone: Any = bus.hub.exchange.backbone
+    backbone: Any = bus.hub.broker.backbone
     read = backbone.read
     held: list[Any] = []
     monkeypatch.setattr(backbone, "read", lambda *question: held.append(question))
-    monkeypatch.setattr(bus.hub.exchange.relay, "covers", lambda after: bool(read_on))
+    monkeypatch.setattr(bus.hub.broker.fanout, "covers", lambda after: bool(read_on))
     read_on: list[bool] = []
     cut(bus, second)
     await until(lambda: held)
@@ -134,7 +134,7 @@ async def test_a_question_of_a_worker_that_catches_up_is_answered_when_it_is_liv
     )
     answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     second.backbone.seek(("quiet",), Cursor("last", 1), answer.set_result)
-    await until(lambda: bus.hub.exchange.peers[second.backbone._key]._answers._later)  # type: ignore[union-attr]
+    await until(lambda: bus.hub.broker.sessions[second.backbone._key]._answers._later)  # type: ignore[union-attr]
     read_on.append(True)
     read(*held.pop())
     assert await asyncio.wait_for(answer, 5) == first.positions[-1]

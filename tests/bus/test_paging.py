@@ -9,10 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
-from fastsse.bus import control, link, outbox, questions
-from fastsse.bus.frames import Kind
-from fastsse.bus.outbox import Outbox
-from fastsse.bus.questions import Questions
+from fastsse.bus import transport
+from fastsse.bus.client import control, outbox, requests
+from fastsse.bus.client.outbox import Outbox
+from fastsse.bus.client.requests import PendingRequests
+from fastsse.bus.frames import FrameKind
 from fastsse.control.presence import SUBJECT as PRESENCE
 from fastsse.control.presence import Presence, PresenceService
 from fastsse.control.service import MakeService
@@ -47,8 +48,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "QUEUE_LIMIT_BYTES", 2048 * KIB)
-    monkeypatch.setattr(link, "HIGH_WATER_BYTES", 128 * KIB)
+    monkeypatch.setattr(transport, "QUEUE_LIMIT_BYTES", 2048 * KIB)
+    monkeypatch.setattr(transport, "HIGH_WATER_BYTES", 128 * KIB)
 
 
 def later(delay_s: float, call: Callable[[], None]) -> object:
@@ -74,7 +75,7 @@ async def test_a_worker_with_many_streams_comes_back_to_a_new_hub(
     narrow(monkeypatch)
     lost_before = end.backbone.counters()["bus_hub_lost"]
     await bus.start(makers=makers, workers=1, restarted=True)
-    await until(lambda: end.control._uplink.is_up)
+    await until(lambda: end.control._connection.is_up)
     # Some end and some begin while the pages are on their way.
     for stream in range(500):
         presence.closed(stream)
@@ -152,12 +153,12 @@ async def test_the_end_of_a_stream_that_a_new_desk_did_not_know_counts_once(
     if not is_up:
         one.uses(range(5_000), -1)
     await bus.start(makers=makers, workers=2, restarted=True)
-    await until(lambda: one.end.control._uplink.is_up)
+    await until(lambda: one.end.control._connection.is_up)
     if is_up:
         one.uses(range(5_000), -1)
     await until(lambda: not other.others)
     assert bus.hub is not None
-    service = bus.hub.exchange.services[SHARES]
+    service = bus.hub.broker.services[SHARES]
     assert isinstance(service, UsageService)
     await until(lambda: not any(service.held_here()))
 
@@ -172,8 +173,8 @@ async def test_what_a_dead_hub_held_is_sent_again_in_pages(
         await bus.stop()
         # A hub that takes batches up, and never answers.
         hub = await bus.start(workers=1, restarted=True)
-        await until(lambda: end.control._uplink.is_up)
-        monkeypatch.setattr(hub.exchange.backbone, "append", lambda *_: None)
+        await until(lambda: end.control._connection.is_up)
+        monkeypatch.setattr(hub.broker.backbone, "append", lambda *_: None)
         published = [end.publish(Event("a", "x" * 60_000)) for _ in range(1)]
         for _ in range(50):
             await until(lambda: not end.backbone._outbox._not_held)
@@ -242,7 +243,7 @@ async def test_what_is_told_without_a_hub_is_bounded_in_bytes(
     monkeypatch.setattr(control, "UNTOLD_MAX_BYTES", bound)
     end = await bus.worker()
     await bus.stop()
-    await until(lambda: not end.control._uplink.is_up)
+    await until(lambda: not end.control._connection.is_up)
 
     def fill() -> None:
         for n in range(3 * bound // (size + 64)):
@@ -258,13 +259,13 @@ async def test_questions_that_wait_are_bounded_in_bytes(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     bound = 1024 * KIB
-    monkeypatch.setattr(questions, "QUEUE_MAX_BYTES", bound)
-    waiting = Questions(lambda data: None)
+    monkeypatch.setattr(requests, "QUEUE_MAX_BYTES", bound)
+    waiting = PendingRequests(lambda data: None)
     refused: list[Any] = []
 
     def fill() -> None:
         while not refused:
-            waiting.ask(Kind.ASK, bytes(size), refused.append, may_repeat=False)
+            waiting.ask(FrameKind.ASK, bytes(size), refused.append, may_repeat=False)
 
     assert bound // 4 < held_bytes(fill) < 2 * bound
     assert isinstance(refused[0], Refused)
@@ -293,14 +294,14 @@ async def test_a_turn_holds_no_more_of_a_link_than_its_bound(
 ) -> None:
     narrow(monkeypatch)
     end = await bus.worker()
-    uplink = end.control._uplink
-    sent = uplink.link
+    connection = end.control._connection
+    sent = connection.link
     assert sent is not None
     for _ in range(100):
-        if uplink.is_up:
+        if connection.is_up:
             end.control.tell("book", os.urandom(64 * KIB))
-            assert sent._out_bytes <= link.HIGH_WATER_BYTES
-    assert not uplink.is_up
+            assert sent._out_bytes <= transport.HIGH_WATER_BYTES
+    assert not connection.is_up
 
 
 def test_pages_are_valid_messages() -> None:

@@ -117,8 +117,8 @@ async def test_a_memory_hub_takes_the_log_from_the_furthest_worker() -> None:
         await first.publish(Event("a", "both"))
         await until(lambda: second.entries)
         # The hub dies when it has handed on to one of them.
-        peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 1)
-        hub.exchange.relay.leave(peer)
+        session = next(session for session in hub.broker.sessions.values() if session.worker == 1)
+        hub.broker.fanout.leave(session)
         answer = first.publish(*(Event("a", str(index)) for index in range(3)))
         positions = await answer
         await bus.stop()
@@ -135,8 +135,8 @@ async def test_what_a_dead_hub_handed_to_one_worker_is_not_published_again() -> 
         hub = await bus.start()
         first, second = await bus.worker(), await bus.worker()
         # What the first publishes comes to the second only, and then the hub dies.
-        peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 0)
-        hub.exchange.relay.leave(peer)
+        session = next(session for session in hub.broker.sessions.values() if session.worker == 0)
+        hub.broker.fanout.leave(session)
         answer = first.publish(Event("a", "once"))
         await until(lambda: second.entries)
         assert not answer.done()
@@ -153,11 +153,11 @@ async def test_what_a_dead_hub_stored_and_told_nobody_is_not_published_again(
     async with a_bus(store=f"sqlite:{tmp_path / 'history.db'}") as bus:
         hub = await bus.start()
         first, second = await bus.worker(), await bus.worker()
-        for peer in hub.exchange.peers.values():
-            hub.exchange.relay.leave(peer)
+        for session in hub.broker.sessions.values():
+            hub.broker.fanout.leave(session)
         answer = first.publish(Event("a", "once"))
-        await until(lambda: hub.exchange.relay.head == hub.exchange.backbone.head != 0)
-        await until(lambda: hub.exchange.origins.is_taken(first.backbone._key, 1))
+        await until(lambda: hub.broker.fanout.head == hub.broker.backbone.head != 0)
+        await until(lambda: hub.broker.batch_ids.is_taken(first.backbone._key, 1))
         await bus.stop()
         assert not answer.done()
         await bus.start(workers=2, restarted=True)
@@ -170,8 +170,8 @@ async def test_a_batch_whose_outcome_was_unknown_when_it_was_refused_comes_once(
     async with a_bus() as bus:
         hub = await bus.start()
         first, second = await bus.worker(patience_s=1), await bus.worker()
-        peer = next(peer for peer in hub.exchange.peers.values() if peer.worker == 0)
-        hub.exchange.relay.leave(peer)
+        session = next(session for session in hub.broker.sessions.values() if session.worker == 0)
+        hub.broker.fanout.leave(session)
         answer = first.publish(Event("a", "unknown"), Event("a", "outcome"))
         await until(lambda: len(second.entries) == 2)
         await bus.stop()

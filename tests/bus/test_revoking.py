@@ -84,5 +84,5 @@ async def test_a_worker_that_is_stuck_makes_the_answer_a_refusal(
     # It holds all the same, and a later try is answered when the worker is gone.
     assert one.covers(RIGHTS)
     await deaf.backbone.close()
-    await until(lambda: bus.hub is not None and len(bus.hub.exchange.peers) == 1)
+    await until(lambda: bus.hub is not None and len(bus.hub.broker.sessions) == 1)
     assert await revoke(one) is None

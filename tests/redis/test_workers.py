@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastsse.bus import uplink
+from fastsse.bus.client import connection
 from fastsse.events import Event
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
@@ -42,7 +42,7 @@ async def test_a_question_is_answered_though_the_head_moved_without_an_event(
 ) -> None:
     end = await bus.worker()
     assert bus.hub is not None
-    backbone = bus.hub.exchange.backbone
+    backbone = bus.hub.broker.backbone
     await end.publish(Event("busy", "one"))
     before = backbone.head
     change(redis)
@@ -62,14 +62,14 @@ async def test_a_worker_whose_link_was_down_while_redis_was_flushed_is_told(
     await until(lambda: far.data == [b"one"])
     assert bus.hub is not None
     may_dial = asyncio.Event()
-    dial = uplink.Uplink._dial
+    dial = connection.HubConnection._dial
 
-    async def wait_and_dial(link: uplink.Uplink) -> None:
+    async def wait_and_dial(link: connection.Uplink) -> None:
         await may_dial.wait()
         await dial(link)
 
-    monkeypatch.setattr(uplink.Uplink, "_dial", wait_and_dial)
-    bus.hub.exchange.peers[far.backbone._key].drop()
+    monkeypatch.setattr(connection.HubConnection, "_dial", wait_and_dial)
+    bus.hub.broker.sessions[far.backbone._key].drop()
     redis.client.flushall()
     await until(lambda: near.broken)
     assert not far.broken

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from fastsse.backbone import Stretch
-from fastsse.bus import handover, rebuild, relay
-from fastsse.bus.frames import VERSION, Kind, frame, pack_position
-from fastsse.bus.greeting import Hello
-from fastsse.bus.kept import KeptMemory
-from fastsse.bus.origins import pack_origins
-from fastsse.bus.peer import Peer
+from fastsse.bus import history_transfer
+from fastsse.bus.batch_ids import pack_batch_ids
+from fastsse.bus.frames import VERSION, FrameKind, frame, pack_position
+from fastsse.bus.handshake import Hello
+from fastsse.bus.server import fanout, recovery
+from fastsse.bus.server.memory import HubMemory
+from fastsse.bus.server.session import Session
 from fastsse.entries import encode_entries, pack_entry
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
@@ -21,7 +22,7 @@ from fastsse.paging import Pager
 from fastsse.positions import position_at
 from fastsse.subscriptions import Cursor
 from tests.bus.onebus import Bus, End, a_bus, until
-from tests.bus.test_peers import KEY, RawWorker
+from tests.bus.test_sessions import KEY, RawWorker
 
 EVENTS = 100
 
@@ -34,8 +35,8 @@ class Gate:
         self.is_open = False
         self.held: list[Pager] = []
         self._go_on = Pager.go_on
-        monkeypatch.setattr(rebuild, "WAIT_S", 20.0)
-        monkeypatch.setattr(handover, "SLICE_BYTES", 1)
+        monkeypatch.setattr(recovery, "WAIT_S", 20.0)
+        monkeypatch.setattr(history_transfer, "SLICE_BYTES", 1)
         monkeypatch.setattr(Pager, "go_on", lambda pager: self._pass(pager))
 
     def open(self) -> None:
@@ -52,7 +53,7 @@ class Gate:
 
 def _is_kept(pages: Any) -> bool:
     """Whether a job of a pager hands over what is kept, and not the end of a log."""
-    if getattr(pages, "gi_code", None) is not handover._frames.__code__:
+    if getattr(pages, "gi_code", None) is not history_transfer._frames.__code__:
         return False
     end = pages.gi_frame.f_locals["end"]
     return not end.__qualname__.startswith("BusBackbone._on_last")
@@ -77,24 +78,24 @@ async def fill(end: End, count: int = EVENTS) -> None:
     await end.publish(*(Event(f"t{n % 7}", str(n), id=f"id{n}") for n in range(count)))
 
 
-def kept(bus: Bus) -> KeptMemory:
+def kept(bus: Bus) -> HubMemory:
     assert bus.hub is not None
-    memory = bus.hub.exchange.kept
+    memory = bus.hub.broker.kept
     assert memory is not None
     return memory
 
 
-def positions_of(memory: KeptMemory) -> list[int]:
+def positions_of(memory: HubMemory) -> list[int]:
     return [one.position for one in memory.history.entries(0, 1 << 30)]
 
 
-async def asked_of(bus: Bus) -> Peer:
+async def asked_of(bus: Bus) -> Session:
     """The worker that the hub asks for what it keeps."""
-    asked: list[Peer] = []
+    asked: list[Session] = []
 
     def is_asked() -> bool:
         assert bus.hub is not None
-        asked[:] = [one for one in bus.hub.exchange.peers.values() if one._on_kept is not None]
+        asked[:] = [one for one in bus.hub.broker.sessions.values() if one._on_kept is not None]
         return bool(asked)
 
     await until(is_asked)
@@ -168,7 +169,7 @@ async def test_who_waits_too_long_is_told(bus: Bus) -> None:
     first = await bus.worker()
     await fill(first)
     second = await bus.newcomer()
-    second.backbone._inheritance._wait_s = 0.01
+    second.backbone._backfill._wait_s = 0.01
     outcomes: list[Stretch | FastsseError] = []
     for _ in range(3):
         second.backbone.read(("t1",), 0, 1_000, outcomes.append)
@@ -249,7 +250,7 @@ async def test_a_hub_that_nobody_can_fill_any_more_says_what_is_missing(
     first = await bus.worker()
     await fill(first)
     await restart(bus, workers=1)
-    monkeypatch.setattr(rebuild, "WAIT_S", 0.05)
+    monkeypatch.setattr(recovery, "WAIT_S", 0.05)
     second = await bus.newcomer()
     lost_through = kept(bus).history.expected_through
     await first.backbone.close()
@@ -271,8 +272,8 @@ async def test_a_worker_that_only_just_began_is_not_relied_on_for_what_is_kept(
     second = await bus.newcomer()
     # The one that began last has the end of the log to itself.
     assert bus.hub is not None
-    peer = next(peer for peer in bus.hub.exchange.peers.values() if peer.worker == 0)
-    bus.hub.exchange.relay.leave(peer)
+    session = next(session for session in bus.hub.broker.sessions.values() if session.worker == 0)
+    bus.hub.broker.fanout.leave(session)
     await second.publish(Event("a", "its own"))
     assert not second.backbone.is_whole
     await restart(bus, workers=2)
@@ -307,11 +308,11 @@ async def test_events_of_before_that_new_ones_push_out_are_gone_everywhere(
 async def test_a_worker_far_behind_waits_for_the_hub_to_have_what_it_lacks(
     bus: Bus, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "RECENT_BYTES", 1_000)
+    monkeypatch.setattr(fanout, "RECENT_BYTES", 1_000)
     ends = [await bus.worker() for _ in range(2)]
     assert bus.hub is not None
-    peer = next(peer for peer in bus.hub.exchange.peers.values() if peer.worker == 1)
-    bus.hub.exchange.relay.leave(peer)
+    session = next(session for session in bus.hub.broker.sessions.values() if session.worker == 1)
+    bus.hub.broker.fanout.leave(session)
     for _ in range(20):
         await ends[0].publish(*[Event("a", "x" * 1_000)] * 20)
     assert ends[1].data == []
@@ -335,14 +336,14 @@ async def test_a_worker_that_is_silent_when_it_is_asked_is_not_waited_for(
     await bus.stop()
     silent = RawWorker(bus.address)
     await silent.send(Hello(VERSION, 9, KEY, head + 1, 1).pack())
-    monkeypatch.setattr(rebuild, "SILENT_S", 0.05)
-    drop = Peer.drop
+    monkeypatch.setattr(recovery, "SILENT_S", 0.05)
+    drop = Session.drop
 
-    def dropped(peer: Peer) -> None:
-        monkeypatch.setattr(rebuild, "SILENT_S", 20.0)
-        drop(peer)
+    def dropped(session: Session) -> None:
+        monkeypatch.setattr(recovery, "SILENT_S", 20.0)
+        drop(session)
 
-    monkeypatch.setattr(Peer, "drop", dropped)
+    monkeypatch.setattr(Session, "drop", dropped)
     await bus.start(workers=2, restarted=True)
     await end.publish(Event("a", "on"))
     assert end.data[-1] == b"on"
@@ -351,12 +352,12 @@ async def test_a_worker_that_is_silent_when_it_is_asked_is_not_waited_for(
 
 
 LIES = {
-    "an event above its head": frame(Kind.KEPT, b"%s"),
-    "a damaged event": frame(Kind.KEPT, b"123"),
-    "the end of another log": frame(Kind.ENDED, bytes(32), bytes(4)),
-    "an end that was cut": frame(Kind.ENDED, bytes(16)),
-    "all that it keeps": frame(Kind.DUMPED, bytes(32)),
-    "a batch that is not there": frame(Kind.ENDED, bytes(32), b"\1\0\0\0"),
+    "an event above its head": frame(FrameKind.KEPT, b"%s"),
+    "a damaged event": frame(FrameKind.KEPT, b"123"),
+    "the end of another log": frame(FrameKind.ENDED, bytes(32), bytes(4)),
+    "an end that was cut": frame(FrameKind.ENDED, bytes(16)),
+    "all that it keeps": frame(FrameKind.DUMPED, bytes(32)),
+    "a batch that is not there": frame(FrameKind.ENDED, bytes(32), b"\1\0\0\0"),
 }
 
 
@@ -370,11 +371,11 @@ async def test_a_worker_that_lies_about_the_log_is_given_up(bus: Bus, lie: str) 
     await liar.send(Hello(VERSION, 9, KEY, head + 1, position_at(1_000)).pack())
     starting = asyncio.create_task(bus.start(workers=2, restarted=True))
     kind, _ = await liar.receive()
-    while kind != Kind.LAST:
+    while kind != FrameKind.LAST:
         kind, _ = await liar.receive()
     (entry,) = encode_entries([head + 2], [Event("a")])
     told = LIES[lie]
-    await liar.send(frame(Kind.KEPT, pack_entry(entry)) if b"%s" in told else told)
+    await liar.send(frame(FrameKind.KEPT, pack_entry(entry)) if b"%s" in told else told)
     assert await liar.cut_off()
     liar.socket.close()
     await starting
@@ -391,15 +392,15 @@ async def test_a_worker_that_lies_about_what_it_keeps_is_given_up(bus: Bus, gate
     # It began before all others, so it is asked.
     await liar.send(Hello(VERSION, 9, KEY, head, 1).pack())
     starting = asyncio.create_task(bus.start(workers=2, restarted=True))
-    while (await liar.receive())[0] not in (Kind.LAST, Kind.CAUGHT_UP):
+    while (await liar.receive())[0] not in (FrameKind.LAST, FrameKind.CAUGHT_UP):
         pass
     places = pack_position(head) + pack_position(head)
-    await liar.send(frame(Kind.ENDED, places, bytes(4), pack_origins(())))
+    await liar.send(frame(FrameKind.ENDED, places, bytes(4), pack_batch_ids(())))
     await starting
-    while (await liar.receive())[0] != Kind.DUMP:
+    while (await liar.receive())[0] != FrameKind.DUMP:
         pass
     packed = list(map(pack_entry, encode_entries([head, head - 1], [Event("a")] * 2)))
-    await liar.send(frame(Kind.KEPT, *packed))
+    await liar.send(frame(FrameKind.KEPT, *packed))
     assert await liar.cut_off()
     liar.socket.close()
     gate.open()
@@ -408,8 +409,10 @@ async def test_a_worker_that_lies_about_what_it_keeps_is_given_up(bus: Bus, gate
     assert positions_of(kept(bus)) == end.positions
 
 
-@pytest.mark.parametrize("kind", [Kind.KEPT, Kind.EVICTED, Kind.DUMPED, Kind.ENDED, Kind.LAST])
-async def test_a_part_that_nobody_asked_for_is_a_lie(bus: Bus, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind", [FrameKind.KEPT, FrameKind.EVICTED, FrameKind.DUMPED, FrameKind.ENDED, FrameKind.LAST]
+)
+async def test_a_part_that_nobody_asked_for_is_a_lie(bus: Bus, kind: FrameKind) -> None:
     raw = RawWorker(bus.address)
     await raw.greet()
     await raw.send(frame(kind, bytes(32)))
@@ -420,8 +423,8 @@ async def test_a_part_that_nobody_asked_for_is_a_lie(bus: Bus, kind: Kind) -> No
 async def test_a_history_is_handed_to_a_worker_once(bus: Bus) -> None:
     raw = RawWorker(bus.address)
     await raw.greet()
-    await raw.send(frame(Kind.DUMP, pack_position(1)))
-    assert (await raw.receive())[0] == Kind.DUMPED
-    await raw.send(frame(Kind.DUMP, pack_position(1)))
+    await raw.send(frame(FrameKind.DUMP, pack_position(1)))
+    assert (await raw.receive())[0] == FrameKind.DUMPED
+    await raw.send(frame(FrameKind.DUMP, pack_position(1)))
     assert await raw.cut_off()
     raw.socket.close()

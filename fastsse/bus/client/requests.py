@@ -8,11 +8,11 @@ from itertools import count
 from struct import Struct
 from typing import Final
 
-from fastsse.bus.frames import Fields, FrameError, Kind, frame
-from fastsse.bus.outbox import PATIENCE_S, TICK_S
+from fastsse.bus.client.outbox import PATIENCE_S, TICK_S
+from fastsse.bus.frames import Fields, FrameError, FrameKind, frame
 from fastsse.errors import FastsseError, Refused
 
-__all__ = ["ANSWER_S", "QUESTIONS_MAX", "Questions"]
+__all__ = ["ANSWER_S", "QUESTIONS_MAX", "PendingRequests"]
 
 # Under way at once; the hub cuts off who asks more.
 QUESTIONS_MAX: Final = 256
@@ -28,11 +28,11 @@ _NUMBER: Final = Struct("<Q")
 Answered = Callable[[Fields | FastsseError], None]
 
 
-class _Question:
+class _Request:
     __slots__ = ("answered", "body", "deadline_s", "kind", "may_repeat", "number")
 
     def __init__(
-        self, number: int, kind: Kind, body: bytes, may_repeat: bool, answered: Answered
+        self, number: int, kind: FrameKind, body: bytes, may_repeat: bool, answered: Answered
     ) -> None:
         self.number = number
         self.kind = kind
@@ -47,7 +47,7 @@ class _Question:
         return len(self.body) + _QUESTION_COST_BYTES
 
 
-class Questions:
+class PendingRequests:
     """Questions under way, in order. Loop thread only.
 
     Arguments:
@@ -61,9 +61,9 @@ class Questions:
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._is_up = False
-        self._waiting: deque[_Question] = deque()
+        self._waiting: deque[_Request] = deque()
         self._bytes = 0
-        self._under_way: dict[int, _Question] = {}
+        self._under_way: dict[int, _Request] = {}
         # Sent and given up: an answer that still comes is not an error.
         self._given_up: set[int] = set()
         self._ticking: asyncio.TimerHandle | None = None
@@ -71,13 +71,13 @@ class Questions:
     def __len__(self) -> int:
         return len(self._under_way) + len(self._waiting)
 
-    def ask(self, kind: Kind, body: bytes, answered: Answered, *, may_repeat: bool) -> None:
+    def ask(self, kind: FrameKind, body: bytes, answered: Answered, *, may_repeat: bool) -> None:
         """Asks; `answered` is called once. One that may not be repeated, and was sent to a hub
         that died, has an error for its answer, though that hub may have heard it."""
         if self._bytes + len(body) > QUEUE_MAX_BYTES:
             answered(Refused("queue", retry_after_s=1))
             return
-        question = _Question(next(self._numbers), kind, body, may_repeat, answered)
+        question = _Request(next(self._numbers), kind, body, may_repeat, answered)
         self._bytes += question.bytes
         question.deadline_s = time.monotonic() + self._patience_s
         self._waiting.append(question)
@@ -139,11 +139,11 @@ class Questions:
         for question in given_up:
             self._give_up(question)
 
-    def _give_up(self, question: _Question) -> None:
+    def _give_up(self, question: _Request) -> None:
         self._bytes -= question.bytes
         question.answered(_away())
 
-    def _take(self, fields: Fields) -> _Question | None:
+    def _take(self, fields: Fields) -> _Request | None:
         """The question that an answer is for; None when nobody waits for it any more."""
         number = fields.u64()
         question = self._under_way.pop(number, None)

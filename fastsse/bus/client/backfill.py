@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fastsse.bus.frames import FrameError, Kind, frame, pack_position
-from fastsse.bus.handover import Taking
-from fastsse.bus.uplink import Uplink
+from fastsse.bus.client.connection import HubConnection
+from fastsse.bus.frames import FrameError, FrameKind, frame, pack_position
+from fastsse.bus.history_transfer import HistoryReceiver
 from fastsse.errors import FastsseError, Refused
 from fastsse.hub.history import History
 from fastsse.log import get_logger
 
-__all__ = ["WAIT_S", "Inheritance"]
+__all__ = ["WAIT_S", "Backfill"]
 
 log = get_logger("bus")
 # Who waits longer is told that it can't be read now.
@@ -28,23 +28,23 @@ class _Reader(NamedTuple):
     timer: asyncio.TimerHandle
 
 
-class Inheritance:
+class Backfill:
     """Asks for the older part of a worker's history, and asks again when the hub was lost
     meanwhile. Loop thread only.
 
     Arguments:
-        uplink: to the hub.
+        connection: to the hub.
         wait_s: how long readers wait.
     """
 
-    def __init__(self, uplink: Uplink, wait_s: float = WAIT_S) -> None:
-        self._uplink = uplink
+    def __init__(self, connection: HubConnection, wait_s: float = WAIT_S) -> None:
+        self._connection = connection
         self._wait_s = wait_s
         self._loop = asyncio.get_running_loop()
         self._through = 0
         self._history: History | None = None
         self._is_live = False
-        self._taking: Taking | None = None
+        self._receiver: HistoryReceiver | None = None
         self._waiting: list[_Reader] = []
 
     @property
@@ -76,16 +76,16 @@ class Inheritance:
     def down(self) -> None:
         """The hub is lost, and with it what it had begun."""
         self._is_live = False
-        taking, self._taking = self._taking, None
-        if taking is not None:
-            taking.give_up()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.give_up()
 
-    def take(self, kind: Kind, body: bytes) -> None:
+    def take(self, kind: FrameKind, body: bytes) -> None:
         """A part of it."""
-        if self._taking is None:
+        if self._receiver is None:
             raise FrameError("a history that nobody asked for")
-        if self._taking.take(kind, body):
-            self._taking = None
+        if self._receiver.take(kind, body):
+            self._receiver = None
             self._through = 0
             assert self._history is not None
             log.info("What was kept before is here.", events=self._history.events)
@@ -109,9 +109,9 @@ class Inheritance:
         self._history = None
 
     def _ask(self) -> None:
-        if self._through and self._history is not None and self._is_live and not self._taking:
-            self._taking = Taking(self._history)
-            self._uplink.send(frame(Kind.DUMP, pack_position(self._through)))
+        if self._through and self._history is not None and self._is_live and not self._receiver:
+            self._receiver = HistoryReceiver(self._history)
+            self._connection.send(frame(FrameKind.DUMP, pack_position(self._through)))
 
     def _answer(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -7,13 +7,13 @@ Both serve meanwhile: what is new comes down the log, and what is handed over li
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from fastsse.bus.frames import COUNT, Fields, FrameError, Kind, frame, pack_position, text
-from fastsse.bus.link import Link
+from fastsse.bus.frames import COUNT, Fields, FrameError, FrameKind, frame, pack_position, text
+from fastsse.bus.transport import FrameTransport
 from fastsse.entries import Entry, pack_entry, unpack_entries
 from fastsse.hub.history import History
 from fastsse.hub.older import Evictions
 
-__all__ = ["PAGE_BYTES", "Taking", "evictions_of", "give", "read_entries"]
+__all__ = ["PAGE_BYTES", "HistoryReceiver", "evictions_of", "read_entries", "send_history"]
 
 # Of a catch-up.
 PAGE_BYTES: Final = 256 * 1024
@@ -39,13 +39,17 @@ def evictions_of(history: History) -> Iterator[bytes]:
     for at in range(0, len(names), TOPICS_MAX):
         some = names[at : at + TOPICS_MAX]
         rows = b"".join([text(name) + pack_position(place) for name, place in some])
-        yield frame(Kind.EVICTED, COUNT.pack(len(some)), rows)
+        yield frame(FrameKind.EVICTED, COUNT.pack(len(some)), rows)
     places = pack_position(evictions.of_all) + pack_position(evictions.forgotten_through)
-    yield frame(Kind.DUMPED, places)
+    yield frame(FrameKind.DUMPED, places)
 
 
-def give(
-    history: History, link: Link, after: int, through: int, end: Callable[[], Iterable[bytes]]
+def send_history(
+    history: History,
+    link: FrameTransport,
+    after: int,
+    through: int,
+    end: Callable[[], Iterable[bytes]],
 ) -> None:
     """Sends what a history keeps over a link, in pages.
 
@@ -66,11 +70,11 @@ def _frames(
         if not entries:
             break
         after = entries[-1].position
-        yield frame(Kind.KEPT, *map(pack_entry, entries))
+        yield frame(FrameKind.KEPT, *map(pack_entry, entries))
     yield from end()
 
 
-class Taking:
+class HistoryReceiver:
     """Takes what another process kept, until it says that this was all. Nothing of the history
     is changed before.
 
@@ -86,9 +90,9 @@ class Taking:
 
     def take(self, kind: int, body: bytes) -> bool:
         """One frame; True: that was the last, and the history is whole. Raises FrameError."""
-        if kind == Kind.KEPT:
+        if kind == FrameKind.KEPT:
             self._take_entries(read_entries(body))
-        elif kind == Kind.EVICTED:
+        elif kind == FrameKind.EVICTED:
             by_topic = _read_evicted(body)
             self._older.hold(by_topic)
             self._by_topic.update(by_topic)
@@ -99,7 +103,7 @@ class Taking:
             evictions = Evictions(self._by_topic, of_all, forgotten_through)
             self._history.prepend(self._older, evictions)
             self._older.release()
-        return kind == Kind.DUMPED
+        return kind == FrameKind.DUMPED
 
     def give_up(self) -> None:
         """Forgets what has come so far."""

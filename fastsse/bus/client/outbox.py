@@ -23,9 +23,9 @@ from struct import Struct
 from typing import Final
 
 from fastsse.backbone import Done
-from fastsse.bus.frames import HEADER, Kind
-from fastsse.bus.link import QUEUE_LIMIT_BYTES
-from fastsse.bus.origins import Origin
+from fastsse.bus.batch_ids import BatchId
+from fastsse.bus.frames import HEADER, FrameKind
+from fastsse.bus.transport import QUEUE_LIMIT_BYTES
 from fastsse.entries import pack_events
 from fastsse.errors import InvalidEvent, Refused
 from fastsse.events import Event
@@ -56,7 +56,7 @@ def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-class Batch:
+class OutboxBatch:
     """Publishes that travel together; all of them are taken or none."""
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Batch:
 
     def frame(self) -> bytes:
         """As it is sent."""
-        head = HEADER.pack(BATCH_HEAD.size + self.bytes, Kind.BATCH)
+        head = HEADER.pack(BATCH_HEAD.size + self.bytes, FrameKind.BATCH)
         numbers = BATCH_HEAD.pack(self.n, self.deadline_ms, self.count)
         return b"".join((head, numbers, *self.body))
 
@@ -144,9 +144,9 @@ class Outbox:
         self._is_up = False
         self._is_repeating = False
         self._n = 0
-        self._unsent: deque[Batch] = deque()
-        self._under_way: dict[int, Batch] = {}
-        self._not_held: dict[int, Batch] = {}
+        self._unsent: deque[OutboxBatch] = deque()
+        self._under_way: dict[int, OutboxBatch] = {}
+        self._not_held: dict[int, OutboxBatch] = {}
         self._bytes = 0
         self._refused_sent: OrderedDict[int, None] = OrderedDict()
         self._flush_is_due = False
@@ -209,7 +209,7 @@ class Outbox:
         if self._unsent:
             self._flush()
 
-    def taken(self, row: Origin) -> None:
+    def taken(self, row: BatchId) -> None:
         """A run of a batch of ours is in the log, and was delivered here."""
         batch = self._under_way.get(row.n)
         if batch is None:
@@ -247,7 +247,7 @@ class Outbox:
         self._not_held = dict(self._under_way)
         self._refuse_old(float("inf"))
 
-    def _open(self, size_bytes: int) -> Batch:
+    def _open(self, size_bytes: int) -> OutboxBatch:
         """The batch that the next publish joins."""
         now = self._now_s()
         if self._unsent:
@@ -255,7 +255,7 @@ class Outbox:
             is_full = batch.bytes + size_bytes > min(BATCH_BYTES, self.limit_bytes)
             if not is_full and now - batch.since < TICK_S:
                 return batch
-        batch = Batch(now)
+        batch = OutboxBatch(now)
         self._unsent.append(batch)
         return batch
 
@@ -272,7 +272,7 @@ class Outbox:
             self._under_way[batch.n] = self._not_held[batch.n] = batch
             self._send(self._frame(batch))
 
-    def _repeats(self, batches: Sequence[Batch]) -> Iterator[Frame]:
+    def _repeats(self, batches: Sequence[OutboxBatch]) -> Iterator[Frame]:
         """Those that were sent to the hub before this one, and have no answer still."""
         for batch in batches:
             if batch.n in self._under_way:
@@ -280,11 +280,11 @@ class Outbox:
         self._is_repeating = False
         self._flush()
 
-    def _frame(self, batch: Batch) -> Frame:
+    def _frame(self, batch: OutboxBatch) -> Frame:
         batch.deadline_ms = int((batch.since + self._patience_s) * 1000)
         return batch.frame()
 
-    def _forget(self, batch: Batch) -> None:
+    def _forget(self, batch: OutboxBatch) -> None:
         del self._under_way[batch.n]
         self._bytes -= batch.cost_bytes
         self._not_held.pop(batch.n, None)

@@ -9,25 +9,25 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from fastsse.bus.frames import COUNT, Kind, frame
-from fastsse.bus.origins import Origin, pack_origins
+from fastsse.bus.batch_ids import BatchId, pack_batch_ids
+from fastsse.bus.frames import COUNT, FrameKind, frame
 from fastsse.entries import Entry, pack_entry
 
-__all__ = ["Listener", "Relay", "log_frame"]
+__all__ = ["Fanout", "FanoutTarget", "log_frame"]
 
 # A frame that has come so far is closed.
 FRAME_BYTES: Final = 1024 * 1024
 RECENT_BYTES: Final = 8 * 1024 * 1024
 
 
-class Listener(Protocol):
+class FanoutTarget(Protocol):
     """A worker that is up to date."""
 
     def send_now(self, data: bytes) -> None:
         """Sends a whole frame, and what was sent before it in this turn."""
 
 
-class Relay:
+class Fanout:
     """Hands the log on. Loop thread only.
 
     Attributes:
@@ -36,14 +36,14 @@ class Relay:
 
     def __init__(self, head: int) -> None:
         self.head = head
-        self._live: dict[Listener, None] = {}
+        self._live: dict[FanoutTarget, None] = {}
         self._recent: deque[tuple[int, bytes]] = deque()
         self._recent_bytes = 0
         self._recent_start = head
         self._entries: list[bytes] = []
         self._entries_bytes = 0
         self._last = head
-        self._rows: list[Origin] = []
+        self._rows: list[BatchId] = []
         self._ready: list[tuple[int, bytes]] = []
         self._is_due = False
         self._loop = asyncio.get_running_loop()
@@ -67,7 +67,7 @@ class Relay:
                 self._close_frame()
         self._be_due()
 
-    def taken(self, rows: Sequence[Origin]) -> None:
+    def taken(self, rows: Sequence[BatchId]) -> None:
         """Batches whose entries were delivered; their workers are told behind them."""
         self._rows += rows
         self._be_due()
@@ -84,11 +84,11 @@ class Relay:
             for listener in tuple(self._live):
                 listener.send_now(data)
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: FanoutTarget) -> None:
         """Has a worker get every frame from now on. It has everything up to `head`."""
         self._live[listener] = None
 
-    def leave(self, listener: Listener) -> None:
+    def leave(self, listener: FanoutTarget) -> None:
         """The worker is gone."""
         self._live.pop(listener, None)
 
@@ -127,6 +127,6 @@ class Relay:
             self._recent_bytes -= len(oldest)
 
 
-def log_frame(rows: Sequence[Origin], packed: Sequence[bytes]) -> bytes:
+def log_frame(rows: Sequence[BatchId], packed: Sequence[bytes]) -> bytes:
     """A LOG frame: batches that end here, and entries as records."""
-    return frame(Kind.LOG, COUNT.pack(len(rows)), pack_origins(rows), *packed)
+    return frame(FrameKind.LOG, COUNT.pack(len(rows)), pack_batch_ids(rows), *packed)

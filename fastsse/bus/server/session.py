@@ -11,30 +11,30 @@ from functools import partial
 from typing import Final
 
 from fastsse.backbone import Stretch
-from fastsse.bus.answers import Answers
-from fastsse.bus.exchange import Exchange
-from fastsse.bus.frames import COUNT, VERSION, FrameError, Kind, frame, pack_position, text
-from fastsse.bus.greeting import Hello, Welcome, is_ours
-from fastsse.bus.handover import PAGE_BYTES
-from fastsse.bus.kept import KeptMemory
-from fastsse.bus.link import GONE, Link
-from fastsse.bus.origins import Origin, pack_origins
-from fastsse.bus.outbox import BATCH_HEAD
-from fastsse.bus.relay import log_frame
+from fastsse.bus.batch_ids import BatchId, pack_batch_ids
+from fastsse.bus.client.outbox import BATCH_HEAD
+from fastsse.bus.frames import COUNT, VERSION, FrameError, FrameKind, frame, pack_position, text
+from fastsse.bus.handshake import Hello, Welcome, is_ours
+from fastsse.bus.history_transfer import PAGE_BYTES
+from fastsse.bus.server.broker import Broker
+from fastsse.bus.server.fanout import log_frame
+from fastsse.bus.server.memory import HubMemory
+from fastsse.bus.server.requests import RequestServer
+from fastsse.bus.transport import GONE, FrameTransport
 from fastsse.entries import Entry, pack_entry, unpack_events
 from fastsse.errors import FastsseError, Refused
 from fastsse.log import get_logger
 
-__all__ = ["Peer"]
+__all__ = ["Session"]
 
 log = get_logger("bus")
 # From a connect to the whole greeting.
 HELLO_S: Final = 5.0
 # What a worker is asked for, in parts.
-_PARTS: Final = frozenset((Kind.KEPT, Kind.EVICTED, Kind.DUMPED, Kind.ENDED))
+_PARTS: Final = frozenset((FrameKind.KEPT, FrameKind.EVICTED, FrameKind.DUMPED, FrameKind.ENDED))
 
 
-class Peer:
+class Session:
     """One worker's end. Loop thread only.
 
     Attributes:
@@ -43,7 +43,7 @@ class Peer:
         on_lost: called when it is gone.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.key = b""
         self.worker = -1
         self.head = 0
@@ -51,8 +51,8 @@ class Peer:
         self.is_live = False
         self._on_kept: Callable[[int, bytes], bool] | None = None
         self.on_lost: Callable[[], None] = _nothing
-        self.link: Final = Link(self._on_frame, self._on_lost, is_ours)
-        self._exchange = exchange
+        self.link: Final = FrameTransport(self._on_frame, self._on_lost, is_ours)
+        self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.call_later(HELLO_S, self._cut_off, "it did not greet")
         self._is_taken = False
@@ -62,17 +62,17 @@ class Peer:
         self._last_n = 0
         self._held_n = 0
         self._heard_s = self._loop.time()
-        self._answers = Answers(self, exchange)
+        self._answers = RequestServer(self, broker)
         self._handlers: Final[dict[int, Callable[[bytes], None]]] = {
-            Kind.BATCH: self._on_batch,
-            Kind.BEAT: _expect_nothing,
+            FrameKind.BATCH: self._on_batch,
+            FrameKind.BEAT: _expect_nothing,
             **self._answers.handlers,
         }
 
     @property
     def sent_through(self) -> int:
         """The last position that was sent to it."""
-        return self._exchange.relay.head if self.is_live else self._sent_through
+        return self._broker.fanout.head if self.is_live else self._sent_through
 
     # -- what the exchange says -----------------------------------------------------------------
 
@@ -93,11 +93,11 @@ class Peer:
         """A batch was not taken."""
         refused = error if isinstance(error, Refused) else Refused("backbone", retry_after_s=1)
         numbers = struct.pack("<QI", n, refused.retry_after_s)
-        self.send(frame(Kind.REFUSED, numbers, text(refused.reason)))
+        self.send(frame(FrameKind.REFUSED, numbers, text(refused.reason)))
 
-    def taken(self, rows: Sequence[Origin]) -> None:
+    def taken(self, rows: Sequence[BatchId]) -> None:
         """A batch that was sent again is in the log."""
-        self.send(frame(Kind.TAKEN, COUNT.pack(len(rows)), pack_origins(rows)))
+        self.send(frame(FrameKind.TAKEN, COUNT.pack(len(rows)), pack_batch_ids(rows)))
 
     def held(self, n: int) -> None:
         """Batches up to this one were taken up, and will be answered."""
@@ -130,7 +130,7 @@ class Peer:
     def drop(self) -> None:
         """Ends the link of one that does not say what it should, or has another by now."""
         self.abort()
-        self._exchange.leave(self)
+        self._broker.leave(self)
         self.on_lost()
 
     async def close(self, patience_s: float) -> None:
@@ -138,31 +138,31 @@ class Peer:
         self._deadline.cancel()
         await self.link.close(patience_s)
 
-    def ask(self, kind: Kind, place: int, on_kept: Callable[[int, bytes], bool]) -> None:
+    def ask(self, kind: FrameKind, place: int, on_kept: Callable[[int, bytes], bool]) -> None:
         """Asks for the end of its log, or for what it keeps; `on_kept` is called with each frame of
         that, and says which is the last."""
         self._on_kept = on_kept
-        self.link.incoming.limit_bytes = self._exchange.limits.down_bytes
+        self.link.incoming.limit_bytes = self._broker.limits.down_bytes
         self.send(frame(kind, pack_position(place)))
 
     def welcome(self) -> None:
         """Takes the worker: it catches up, and is live after that."""
-        exchange = self._exchange
-        backbone, kept, head = exchange.backbone, exchange.kept, exchange.relay.head
-        exchange.relay.flush()
+        broker = self._broker
+        backbone, kept, head = broker.backbone, broker.kept, broker.fanout.head
+        broker.fanout.flush()
         if not self.head:
-            self.head = exchange.relay.head
-        if self.head > exchange.relay.head:
+            self.head = broker.fanout.head
+        if self.head > broker.fanout.head:
             self.bye("it has what this hub never had")
             return
         self._is_taken = True
         self._sent_through = self.head
-        self._lost_through = max(self._lost_through, exchange.losses.owed(self.key, self.head))
+        self._lost_through = max(self._lost_through, broker.losses.owed(self.key, self.head))
         self.link.on_drained = self._on_drained
-        limits = exchange.limits
+        limits = broker.limits
         self.link.incoming.limit_bytes = limits.up_bytes
         welcome = Welcome(
-            exchange.relay.head,
+            broker.fanout.head,
             self.head,
             self.head if kept is None else min(self.head, kept.start),
             limits.up_bytes,
@@ -177,36 +177,36 @@ class Peer:
     def bye(self, reason: str) -> None:
         """Does not take it, or not any more."""
         self._deadline.cancel()
-        self.send(frame(Kind.BYE, text(reason)))
+        self.send(frame(FrameKind.BYE, text(reason)))
         self.link.end()
-        self._exchange.leave(self)
+        self._broker.leave(self)
 
     # -- catching up ----------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
         """Sends what the worker lacks, while it takes it."""
-        relay, kept = self._exchange.relay, self._exchange.kept
+        fanout, kept = self._broker.fanout, self._broker.kept
         while self.link.is_open and not (self.link.is_full or self.is_live or self._is_reading):
-            relay.flush()
-            if relay.covers(self._sent_through):
+            fanout.flush()
+            if fanout.covers(self._sent_through):
                 self._go_live()
             elif kept is None:
                 self._is_reading = True
-                done = partial(self._on_own_page, relay.recent_start)
-                self._exchange.backbone.read(("*",), self._sent_through, PAGE_BYTES, done)
+                done = partial(self._on_own_page, fanout.recent_start)
+                self._broker.backbone.read(("*",), self._sent_through, PAGE_BYTES, done)
             elif kept.is_whole:
                 self._misses(self._missing_of(kept))
                 entries = kept.history.entries(self._sent_through, PAGE_BYTES)
-                self._send_page(entries, entries[-1].position if entries else relay.recent_start)
+                self._send_page(entries, entries[-1].position if entries else fanout.recent_start)
             else:
                 kept.when_whole(self._catch_up)
                 return
 
     def _on_drained(self) -> None:
         self._catch_up()
-        self._exchange.pager.go_on()
+        self._broker.pager.go_on()
 
-    def _missing_of(self, kept: KeptMemory) -> int:
+    def _missing_of(self, kept: HubMemory) -> int:
         """Up to where it may lack what memory let go before it was sent; 0: it lacks nothing."""
         evicted_through = kept.history.evicted_through(None)
         return evicted_through if evicted_through > self._sent_through else 0
@@ -230,12 +230,12 @@ class Peer:
         """It is to be told of a place when it is live, or on its next link."""
         if place > self._lost_through:
             self._lost_through = place
-            self._exchange.losses.owe(self.key, place)
+            self._broker.losses.owe(self.key, place)
 
     def _say_caught_up(self, lost_through: int) -> None:
-        self.send(frame(Kind.CAUGHT_UP, pack_position(lost_through)))
+        self.send(frame(FrameKind.CAUGHT_UP, pack_position(lost_through)))
         if lost_through:
-            self._exchange.losses.said(self.key, lost_through, self.sent_through)
+            self._broker.losses.said(self.key, lost_through, self.sent_through)
 
     def _send_page(self, entries: Sequence[Entry], through: int) -> None:
         if entries:
@@ -245,14 +245,14 @@ class Peer:
 
     def _go_live(self) -> None:
         """From the next frame of the relay on it gets what all get."""
-        relay = self._exchange.relay
-        for data in relay.recent(self._sent_through):
+        fanout = self._broker.fanout
+        for data in fanout.recent(self._sent_through):
             self.send(data)
         self.is_live = True
-        relay.listen(self)
+        fanout.listen(self)
         self._say_caught_up(self._lost_through)
         self._answers.live()
-        self._exchange.on_live(self)
+        self._broker.on_live(self)
 
     # -- what the worker says -------------------------------------------------------------------
 
@@ -262,14 +262,14 @@ class Peer:
         elif self._on_kept is not None and kind in _PARTS:
             if self._on_kept(kind, body):
                 self._on_kept = None
-                self.link.incoming.limit_bytes = self._exchange.limits.up_bytes
+                self.link.incoming.limit_bytes = self._broker.limits.up_bytes
         elif self._is_taken and (handler := self._handlers.get(kind)) is not None:
             handler(body)
-        elif kind != Kind.BEAT:
+        elif kind != FrameKind.BEAT:
             raise FrameError(f"a frame of kind {kind} where none may be")
 
     def _on_hello(self, kind: int, body: bytes) -> None:
-        if kind != Kind.HELLO:
+        if kind != FrameKind.HELLO:
             raise FrameError("no greeting")
         hello = Hello.unpack(body)
         if hello.version != VERSION:
@@ -278,13 +278,13 @@ class Peer:
         self._deadline.cancel()
         self.key, self.worker = hello.key, hello.worker
         self.head, self.begins = hello.head, hello.begins
-        reason = self._exchange.enter(self)
+        reason = self._broker.enter(self)
         if reason is not None:
             self.bye(reason)
-        elif self._exchange.is_open:
+        elif self._broker.is_open:
             self.welcome()
         else:
-            self._exchange.on_waiting(self)
+            self._broker.on_waiting(self)
 
     def _on_batch(self, body: bytes) -> None:
         try:
@@ -295,11 +295,11 @@ class Peer:
         if n <= self._last_n or not events or len(events) != count:
             raise FrameError("a batch that can't be")
         self._last_n = n
-        self._exchange.publish(self, n, deadline_ms, events)
+        self._broker.publish(self, n, deadline_ms, events)
 
     def _tell_held(self) -> None:
         n, self._held_n = self._held_n, 0
-        self.send(frame(Kind.HELD, struct.pack("<Q", n)))
+        self.send(frame(FrameKind.HELD, struct.pack("<Q", n)))
 
     # -- its end --------------------------------------------------------------------------------
 
@@ -311,8 +311,8 @@ class Peer:
         self._deadline.cancel()
         if self.key:
             if why != GONE:
-                self._exchange.give_up(self, why)
-            self._exchange.leave(self)
+                self._broker.give_up(self, why)
+            self._broker.leave(self)
         elif why != GONE:
             log.warning("A connection to the bus was cut off.", reason=why)
         self.on_lost()

@@ -13,16 +13,16 @@ import contextlib
 from abc import ABC, abstractmethod
 from typing import Final
 
-from fastsse.bus.exchange import Exchange
-from fastsse.bus.frames import COUNT, POSITION_BYTES, Fields, FrameError, Kind
-from fastsse.bus.handover import Taking, read_entries
-from fastsse.bus.kept import KeptMemory
-from fastsse.bus.origins import Origin, Origins, unpack_origins
-from fastsse.bus.peer import Peer
+from fastsse.bus.batch_ids import BatchId, BatchIds, unpack_batch_ids
+from fastsse.bus.frames import COUNT, POSITION_BYTES, Fields, FrameError, FrameKind
+from fastsse.bus.history_transfer import HistoryReceiver, read_entries
+from fastsse.bus.server.broker import Broker
+from fastsse.bus.server.memory import HubMemory
+from fastsse.bus.server.session import Session
 from fastsse.entries import Entry
 from fastsse.log import get_logger
 
-__all__ = ["Rebuild"]
+__all__ = ["Recovery"]
 
 log = get_logger("bus")
 # A worker that died with the hub is waited for no longer.
@@ -32,24 +32,24 @@ SILENT_S: Final = 10.0
 _ROWS_MAX: Final = 1 << 20
 
 
-class Rebuild:
+class Recovery:
     """Waits for workers, and goes on from what they have. Loop thread only.
 
     Arguments:
-        exchange: not open yet.
+        broker: not open yet.
         kept: its backbone.
         workers: how many are expected.
     """
 
-    def __init__(self, exchange: Exchange, kept: KeptMemory, workers: int) -> None:
-        self._exchange = exchange
+    def __init__(self, broker: Broker, kept: HubMemory, workers: int) -> None:
+        self._broker = broker
         self._kept = kept
         self._workers = workers
-        self._waiting: list[Peer] = []
+        self._waiting: list[Session] = []
         self._changed = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
-        exchange.on_waiting = self._came
-        exchange.on_live = lambda peer: self._changed.set()
+        broker.on_waiting = self._came
+        broker.on_live = lambda session: self._changed.set()
 
     async def run(self) -> None:
         """Returns when the exchange is open. What is kept may still be on its way."""
@@ -62,12 +62,12 @@ class Rebuild:
             log.warning("Not all workers came back.", workers=len(self._waiting))
         end = await self._end_of_log()
         if end is None:
-            self._exchange.open()
+            self._broker.open()
         else:
             self._go_on(end)
-        for peer in self._waiting:
-            if peer.link.is_open:
-                peer.welcome()
+        for session in self._waiting:
+            if session.link.is_open:
+                session.welcome()
         if end is not None:
             self._filling = asyncio.get_running_loop().create_task(self._fill())
 
@@ -76,56 +76,56 @@ class Rebuild:
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
-        self._exchange.on_waiting = self._exchange.on_live = _nobody
+        self._broker.on_waiting = self._broker.on_live = _ignore_peer
 
-    def _came(self, peer: Peer) -> None:
-        self._waiting = [one for one in self._waiting if one.key != peer.key]
-        self._waiting.append(peer)
+    def _came(self, session: Session) -> None:
+        self._waiting = [one for one in self._waiting if one.key != session.key]
+        self._waiting.append(session)
         self._changed.set()
 
     # -- the end of the log ---------------------------------------------------------------------
 
-    async def _end_of_log(self) -> "_End | None":
+    async def _end_of_log(self) -> "_LogEnd | None":
         """What some workers have and others lack; None when nobody has anything."""
         while there := self._there():
-            end = _End(min(peer.head for peer in there))
+            end = _LogEnd(min(session.head for session in there))
             lost = None
             # Some may come only now, and have more than the others.
-            while lost is None and (peer := end.next_of(self._there())) is not None:
-                if not await _Last(peer, end).arrived():
-                    lost = peer
+            while lost is None and (session := end.next_of(self._there())) is not None:
+                if not await _LastTransfer(session, end).arrived():
+                    lost = session
             if lost is None:
                 return end
-            self._waiting = [peer for peer in self._waiting if peer is not lost]
+            self._waiting = [session for session in self._waiting if session is not lost]
         return None
 
-    def _there(self) -> list[Peer]:
-        return [peer for peer in self._waiting if peer.head and peer.link.is_open]
+    def _there(self) -> list[Session]:
+        return [session for session in self._waiting if session.head and session.link.is_open]
 
-    def _go_on(self, end: "_End") -> None:
+    def _go_on(self, end: "_LogEnd") -> None:
         there = self._there()
-        self._kept.go_on(min((peer.begins for peer in there), default=end.head), end.head)
-        self._exchange.origins = Origins()
+        self._kept.go_on(min((session.begins for session in there), default=end.head), end.head)
+        self._broker.batch_ids = BatchIds()
         for row in end.rows:
-            self._exchange.origins.note(row)
-        self._exchange.go_on(end.after, end.entries)
-        for peer in there:
-            if end.missing_through > peer.head:
-                peer.broken(end.missing_through)
+            self._broker.batch_ids.note(row)
+        self._broker.go_on(end.after, end.entries)
+        for session in there:
+            if end.missing_through > session.head:
+                session.broken(end.missing_through)
         log.info("The hub goes on from its workers.", workers=len(there))
 
     # -- what is kept ---------------------------------------------------------------------------
 
     async def _fill(self) -> None:
-        tried: set[Peer] = set()
-        while (peer := await self._fullest(tried)) is not None:
-            tried.add(peer)
-            if await _Fill(peer, self._kept).arrived():
+        tried: set[Session] = set()
+        while (session := await self._fullest(tried)) is not None:
+            tried.add(session)
+            if await _FillTransfer(session, self._kept).arrived():
                 log.info("What is kept was taken from a worker.", events=self._kept.history.events)
                 break
         self._kept.be_whole()
 
-    async def _fullest(self, tried: set[Peer]) -> Peer | None:
+    async def _fullest(self, tried: set[Session]) -> Session | None:
         """A worker that has most of what lies before the new log; None when nobody has any, and
         nobody comes back who could."""
         through = self._kept.history.expected_through
@@ -133,16 +133,16 @@ class Rebuild:
             async with asyncio.timeout(WAIT_S):
                 while True:
                     self._changed.clear()
-                    peers = self._exchange.peers.values()
-                    able = [one for one in peers if one.is_live and one.begins < through]
+                    sessions = self._broker.sessions.values()
+                    able = [one for one in sessions if one.is_live and one.begins < through]
                     if left := [one for one in able if one not in tried]:
-                        return min(left, key=lambda peer: peer.begins)
+                        return min(left, key=lambda session: session.begins)
                     await self._changed.wait()
         except TimeoutError:
             return None
 
 
-class _End:
+class _LogEnd:
     """The end of the log as workers together have it.
 
     Attributes:
@@ -156,20 +156,20 @@ class _End:
     def __init__(self, after: int) -> None:
         self.after = self.head = after
         self.entries: list[Entry] = []
-        self.rows: list[Origin] = []
+        self.rows: list[BatchId] = []
         self.missing_through = 0
         self._is_begun = False
 
-    def next_of(self, peers: list[Peer]) -> Peer | None:
+    def next_of(self, sessions: list[Session]) -> Session | None:
         """Who has more; None when nobody has. The first is asked in any case."""
-        more = [peer for peer in peers if peer.head > self.head or not self._is_begun]
-        able = [peer for peer in more if peer.begins <= self.head]
+        more = [session for session in sessions if session.head > self.head or not self._is_begun]
+        able = [session for session in more if session.begins <= self.head]
         if able:
-            return max(able, key=lambda peer: peer.head)
-        return min(more, key=lambda peer: peer.begins, default=None)
+            return max(able, key=lambda session: session.head)
+        return min(more, key=lambda session: session.begins, default=None)
 
     def add(
-        self, head: int, evicted_through: int, entries: list[Entry], rows: list[Origin]
+        self, head: int, evicted_through: int, entries: list[Entry], rows: list[BatchId]
     ) -> None:
         """What one worker has after `head`."""
         if evicted_through > self.head:
@@ -180,16 +180,16 @@ class _End:
         self._is_begun = True
 
 
-class _Part(ABC):
+class _Transfer(ABC):
     """What one worker sends when it is asked, until it ends or says nothing any more."""
 
-    def __init__(self, peer: Peer, kind: Kind, place: int) -> None:
-        self._peer = peer
+    def __init__(self, session: Session, kind: FrameKind, place: int) -> None:
+        self._session = session
         self._over = asyncio.Event()
         self._is_whole = False
         self._is_heard = True
-        peer.on_lost = self._over.set
-        peer.ask(kind, place, self._on_part)
+        session.on_lost = self._over.set
+        session.ask(kind, place, self._on_part)
 
     async def arrived(self) -> bool:
         """Whether everything came; False when the worker was lost on the way."""
@@ -199,7 +199,7 @@ class _Part(ABC):
                 async with asyncio.timeout(SILENT_S):
                     await self._over.wait()
         if not self._over.is_set():
-            self._peer.drop()
+            self._session.drop()
         return self._is_whole
 
     def _on_part(self, kind: int, body: bytes) -> bool:
@@ -214,25 +214,25 @@ class _Part(ABC):
         """A frame; True: the last."""
 
 
-class _Last(_Part):
+class _LastTransfer(_Transfer):
     """The end of one worker's log."""
 
-    def __init__(self, peer: Peer, end: _End) -> None:
+    def __init__(self, session: Session, end: _LogEnd) -> None:
         self._end = end
         self._entries: list[Entry] = []
-        super().__init__(peer, Kind.LAST, end.head)
+        super().__init__(session, FrameKind.LAST, end.head)
 
     def _take(self, kind: int, body: bytes) -> bool:
-        if kind == Kind.KEPT:
+        if kind == FrameKind.KEPT:
             self._add(read_entries(body))
             return False
-        if kind != Kind.ENDED:
+        if kind != FrameKind.ENDED:
             raise FrameError("the end of a log is something else")
         fields = Fields(body)
         head, evicted_through, count = fields.position(), fields.position(), fields.u32()
-        if head != self._peer.head or count > _ROWS_MAX:
+        if head != self._session.head or count > _ROWS_MAX:
             raise FrameError("the end of another log")
-        rows, stop = unpack_origins(body, count, 2 * POSITION_BYTES + COUNT.size)
+        rows, stop = unpack_batch_ids(body, count, 2 * POSITION_BYTES + COUNT.size)
         if stop != len(body):
             raise FrameError("a frame ends too late")
         self._end.add(head, evicted_through, self._entries, rows)
@@ -241,34 +241,34 @@ class _Last(_Part):
     def _add(self, entries: list[Entry]) -> None:
         last = self._entries[-1].position if self._entries else self._end.head
         for entry in entries:
-            if not last < entry.position <= self._peer.head:
+            if not last < entry.position <= self._session.head:
                 raise FrameError("the end of a log, out of order")
             last = entry.position
         self._entries += entries
 
 
-class _Fill(_Part):
+class _FillTransfer(_Transfer):
     """What one worker keeps."""
 
-    def __init__(self, peer: Peer, kept: KeptMemory) -> None:
+    def __init__(self, session: Session, kept: HubMemory) -> None:
         self._kept = kept
-        self._taking = Taking(kept.history)
-        super().__init__(peer, Kind.DUMP, kept.history.expected_through)
+        self._receiver = HistoryReceiver(kept.history)
+        super().__init__(session, FrameKind.DUMP, kept.history.expected_through)
 
     async def arrived(self) -> bool:
         """As of any part; what came of one that was lost is forgotten."""
         if await super().arrived():
             return True
-        self._taking.give_up()
+        self._receiver.give_up()
         return False
 
     def _take(self, kind: int, body: bytes) -> bool:
-        if kind == Kind.ENDED:
+        if kind == FrameKind.ENDED:
             raise FrameError("what is kept is something else")
-        if kind == Kind.DUMPED:
+        if kind == FrameKind.DUMPED:
             self._kept.settle()
-        return self._taking.take(kind, body)
+        return self._receiver.take(kind, body)
 
 
-def _nobody(peer: Peer) -> None:
+def _ignore_peer(session: Session) -> None:
     """It is not waited for any more."""

@@ -9,10 +9,10 @@ from typing import Final, cast
 import uvloop
 
 from fastsse.backbone.opening import open_backbone
-from fastsse.bus.exchange import Exchange, Limits
-from fastsse.bus.kept import KeptMemory, KeyedBackbone
-from fastsse.bus.peer import Peer
-from fastsse.bus.rebuild import Rebuild
+from fastsse.bus.server.broker import Broker, FrameLimits
+from fastsse.bus.server.memory import HubMemory, KeyedBackbone
+from fastsse.bus.server.recovery import Recovery
+from fastsse.bus.server.session import Session
 from fastsse.config import Config
 from fastsse.config.storing import MEMORY
 from fastsse.control.service import ControlStore, MakeService
@@ -80,11 +80,9 @@ async def _serve(
 class HubProcess:
     """A hub that serves, in whatever loop it was started."""
 
-    def __init__(
-        self, exchange: Exchange, server: asyncio.AbstractServer, sources: Sources
-    ) -> None:
-        self.exchange: Final = exchange
-        self._rebuild: Rebuild | None = None
+    def __init__(self, broker: Broker, server: asyncio.AbstractServer, sources: Sources) -> None:
+        self.broker: Final = broker
+        self._rebuild: Recovery | None = None
         self._sources = sources
         self._server = server
 
@@ -105,16 +103,16 @@ class HubProcess:
         def counters() -> Mapping[str, int]:
             return {**backbone.counters(), **sources.counters()}
 
-        exchange = Exchange(backbone, Limits(config.max_body), makers(counters), store)
+        broker = Broker(backbone, FrameLimits(config.max_body), makers(counters), store)
         server = await asyncio.get_running_loop().create_unix_server(
-            lambda: Peer(exchange).link, sock=listening
+            lambda: Session(broker).link, sock=listening
         )
-        hub = cls(exchange, server, sources)
-        if restarted and isinstance(backbone, KeptMemory):
-            hub._rebuild = Rebuild(exchange, backbone, workers)
+        hub = cls(broker, server, sources)
+        if restarted and isinstance(backbone, HubMemory):
+            hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
         else:
-            exchange.open()
+            broker.open()
         sources.begin()
         return hub
 
@@ -124,14 +122,14 @@ class HubProcess:
         await self._sources.close()
         if self._rebuild is not None:
             await self._rebuild.close()
-        await self.exchange.close()
+        await self.broker.close()
 
 
 async def _open_backbone(
     config: Config, now_ms: Callable[[], int]
 ) -> tuple[KeyedBackbone, ControlStore | None]:
     if config.store == MEMORY:
-        return KeptMemory(now_ms, config, config), None
+        return HubMemory(now_ms, config, config), None
     opened = await open_backbone(config, now_ms)
     # Every store keeps the keys of batches; only memory in one process has none.
     return cast("KeyedBackbone", opened.backbone), opened.control_store

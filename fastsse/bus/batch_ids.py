@@ -12,9 +12,9 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from fastsse.bus.frames import POSITION_BYTES, FrameError
-from fastsse.bus.greeting import KEY_BYTES
+from fastsse.bus.handshake import KEY_BYTES
 
-__all__ = ["Origin", "Origins", "pack_origins", "rows_of", "unpack_origins"]
+__all__ = ["BatchId", "BatchIds", "pack_batch_ids", "rows_of", "unpack_batch_ids"]
 
 # Seconds of a busy log; a batch is sent again within two.
 ROWS_MAX: Final = 16 * 1024
@@ -23,7 +23,7 @@ KEYS_MAX: Final = 4 * 1024
 _ROW: Final = Struct(f"<{KEY_BYTES}sQ{POSITION_BYTES}sI")
 
 
-class Origin(NamedTuple):
+class BatchId(NamedTuple):
     """A run of `size` positions in a row that belong to the worker's batch `n`. A batch is one
     run, unless its store is shared and others came in between."""
 
@@ -38,18 +38,18 @@ class Origin(NamedTuple):
         return self.first + self.size - 1
 
 
-def rows_of(key: bytes, n: int, positions: Sequence[int]) -> list[Origin]:
+def rows_of(key: bytes, n: int, positions: Sequence[int]) -> list[BatchId]:
     """A batch's positions as runs. O(1) for a range, else O(positions)."""
     if isinstance(positions, range) or positions[-1] - positions[0] == len(positions) - 1:
-        return [Origin(key, n, positions[0], len(positions))]
+        return [BatchId(key, n, positions[0], len(positions))]
     runs = []
     for _, run in groupby(enumerate(positions), lambda pair: pair[1] - pair[0]):
         places = [position for _, position in run]
-        runs.append(Origin(key, n, places[0], len(places)))
+        runs.append(BatchId(key, n, places[0], len(places)))
     return runs
 
 
-def pack_origins(rows: Iterable[Origin]) -> bytes:
+def pack_batch_ids(rows: Iterable[BatchId]) -> bytes:
     """Rows one behind the other."""
     pack = _ROW.pack
     return b"".join(
@@ -57,35 +57,35 @@ def pack_origins(rows: Iterable[Origin]) -> bytes:
     )
 
 
-def unpack_origins(body: bytes, count: int, at: int = 0) -> tuple[list[Origin], int]:
+def unpack_batch_ids(body: bytes, count: int, at: int = 0) -> tuple[list[BatchId], int]:
     """`count` rows from a place on, and where they end. Raises FrameError."""
     end = at + count * _ROW.size
     if end > len(body):
         raise FrameError("a frame ends too early")
     rows = [
-        Origin(key, n, int.from_bytes(first, "little"), run)
+        BatchId(key, n, int.from_bytes(first, "little"), run)
         for key, n, first, run in _ROW.iter_unpack(body[at:end])
     ]
     return rows, end
 
 
-class Origins:
+class BatchIds:
     """The newest batches of the log, bounded."""
 
     __slots__ = ("_by_batch", "_last", "_rows")
 
     def __init__(self) -> None:
-        self._rows: deque[Origin] = deque()
-        self._by_batch: dict[tuple[bytes, int], list[Origin]] = {}
+        self._rows: deque[BatchId] = deque()
+        self._by_batch: dict[tuple[bytes, int], list[BatchId]] = {}
         self._last: OrderedDict[bytes, int] = OrderedDict()
 
-    def __iter__(self) -> Iterator[Origin]:
+    def __iter__(self) -> Iterator[BatchId]:
         return iter(self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def note(self, row: Origin) -> None:
+    def note(self, row: BatchId) -> None:
         """Adds the newest run. O(1)."""
         key, n = row.key, row.n
         self._rows.append(row)
@@ -103,6 +103,6 @@ class Origins:
         order of their numbers, so one below the last is in the log or was refused."""
         return n <= self._last.get(key, 0)
 
-    def find(self, key: bytes, n: int) -> list[Origin]:
+    def find(self, key: bytes, n: int) -> list[BatchId]:
         """The batch's runs; none when it was refused, or is too long ago."""
         return self._by_batch.get((key, n), [])

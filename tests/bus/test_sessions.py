@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from fastsse.bus import BusError, connect, exchange, link, peer
+from fastsse.bus import BusError, connect, transport
+from fastsse.bus.client.outbox import BATCH_HEAD, monotonic_ms
 from fastsse.bus.frames import (
     HEADER,
     HELLO_LIMIT_BYTES,
     VERSION,
-    Kind,
+    FrameKind,
     frame,
     pack_position,
     text,
 )
-from fastsse.bus.greeting import Hello, Welcome
-from fastsse.bus.outbox import BATCH_HEAD, monotonic_ms
+from fastsse.bus.handshake import Hello, Welcome
+from fastsse.bus.server import broker, session
 from fastsse.entries import encode_entries, pack_entry, pack_events
 from fastsse.errors import Refused
 from fastsse.events import Event
@@ -60,13 +61,13 @@ class RawWorker:
         while True:
             size, kind = HEADER.unpack(await self._exactly(HEADER.size))
             body = await self._exactly(size)
-            if kind != Kind.BEAT:
+            if kind != FrameKind.BEAT:
                 return kind, body
 
     async def greet(self, key: bytes = KEY) -> None:
         await self.send(Hello(VERSION, 1, key, 0).pack())
-        assert (await self.receive())[0] == Kind.WELCOME
-        while (await self.receive())[0] != Kind.CAUGHT_UP:
+        assert (await self.receive())[0] == FrameKind.WELCOME
+        while (await self.receive())[0] != FrameKind.CAUGHT_UP:
             pass
 
     async def cut_off(self) -> bool:
@@ -99,43 +100,45 @@ def raw(bus: Bus) -> Iterator[RawWorker]:
 
 def batch(n: int, packed: bytes, count: int, deadline_ms: int | None = None) -> bytes:
     deadline_ms = monotonic_ms() + 10_000 if deadline_ms is None else deadline_ms
-    return frame(Kind.BATCH, BATCH_HEAD.pack(n, deadline_ms, count), packed)
+    return frame(FrameKind.BATCH, BATCH_HEAD.pack(n, deadline_ms, count), packed)
 
 
 HELLO = Hello(VERSION, 1, KEY, 0).pack()
 HELLO_BYTES = len(HELLO) - HEADER.size
 ONE = pack_events([Event("a", "from a raw worker")])
 LIES_INSTEAD_OF_A_HELLO = {
-    "not a greeting": frame(Kind.BATCH, b""),
+    "not a greeting": frame(FrameKind.BATCH, b""),
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "too long": HEADER.pack(HELLO_LIMIT_BYTES + 1, Kind.HELLO),
-    "too short": frame(Kind.HELLO, b"fsse"),
-    "another magic": frame(Kind.HELLO, b"esse" + bytes(40)),
-    "too much": HEADER.pack(HELLO_BYTES + 4, Kind.HELLO) + HELLO[HEADER.size :] + b"more",
+    "too long": HEADER.pack(HELLO_LIMIT_BYTES + 1, FrameKind.HELLO),
+    "too short": frame(FrameKind.HELLO, b"fsse"),
+    "another magic": frame(FrameKind.HELLO, b"esse" + bytes(40)),
+    "too much": HEADER.pack(HELLO_BYTES + 4, FrameKind.HELLO) + HELLO[HEADER.size :] + b"more",
 }
 LIES = {
     "a second hello": Hello(VERSION, 1, KEY, 0).pack(),
-    "an unknown kind": frame(Kind.BEAT)[:4] + b"\xff",
-    "a frame of the hub's": frame(Kind.LOG, bytes(4)),
-    "a dump that nobody asked for": frame(Kind.KEPT, b""),
-    "a beat with something in it": frame(Kind.BEAT, b"x"),
-    "a frame that is too long": HEADER.pack(1 << 30, Kind.BATCH),
+    "an unknown kind": frame(FrameKind.BEAT)[:4] + b"\xff",
+    "a frame of the hub's": frame(FrameKind.LOG, bytes(4)),
+    "a dump that nobody asked for": frame(FrameKind.KEPT, b""),
+    "a beat with something in it": frame(FrameKind.BEAT, b"x"),
+    "a frame that is too long": HEADER.pack(1 << 30, FrameKind.BATCH),
     "an empty batch": batch(1, b"", 0),
-    "a batch without a head": frame(Kind.BATCH, b"123"),
+    "a batch without a head": frame(FrameKind.BATCH, b"123"),
     "another number of events": batch(1, ONE, 2),
     "a batch that was cut": batch(1, ONE[:-1], 1),
     "an event that can't be": batch(1, ONE.replace(b"\1\0a", b"\1\0\n"), 1),
     "a batch numbered 0": batch(0, ONE, 1),
     "a number twice": batch(1, ONE, 1) + batch(1, ONE, 1),
     "numbers that go back": batch(2, ONE, 1) + batch(1, ONE, 1),
-    "a read of nothing": frame(Kind.READ, bytes(8 + 16 + 4) + b"\0\0"),
-    "a read that was cut": frame(Kind.READ, bytes(8 + 16)),
-    "selectors that are not there": frame(Kind.READ, bytes(8 + 16 + 4) + b"\2\0" + text("a")),
-    "a seek of many": frame(Kind.SEEK, bytes(8) + b"\1" + text("10001") + b"\1\0" + text("a")),
-    "a seek of no number": frame(Kind.SEEK, bytes(8) + b"\1" + text("-1") + b"\1\0" + text("a")),
-    "a subject that is too long": frame(Kind.TELL, text("s" * 65)),
-    "a message that is too long": frame(Kind.TELL, text("s"), bytes((1 << 20) + 1)),
-    "a question that is too long": frame(Kind.ASK, bytes(8), text("s"), bytes((1 << 20) + 1)),
+    "a read of nothing": frame(FrameKind.READ, bytes(8 + 16 + 4) + b"\0\0"),
+    "a read that was cut": frame(FrameKind.READ, bytes(8 + 16)),
+    "selectors that are not there": frame(FrameKind.READ, bytes(8 + 16 + 4) + b"\2\0" + text("a")),
+    "a seek of many": frame(FrameKind.SEEK, bytes(8) + b"\1" + text("10001") + b"\1\0" + text("a")),
+    "a seek of no number": frame(
+        FrameKind.SEEK, bytes(8) + b"\1" + text("-1") + b"\1\0" + text("a")
+    ),
+    "a subject that is too long": frame(FrameKind.TELL, text("s" * 65)),
+    "a message that is too long": frame(FrameKind.TELL, text("s"), bytes((1 << 20) + 1)),
+    "a question that is too long": frame(FrameKind.ASK, bytes(8), text("s"), bytes((1 << 20) + 1)),
 }
 
 
@@ -155,14 +158,14 @@ async def test_a_worker_that_lies_is_cut_off_and_told_so(
     assert await raw.cut_off()
     again = RawWorker(bus.address)
     await again.send(Hello(VERSION, 1, KEY, 0).pack())
-    assert (await again.receive())[0] == Kind.BYE
+    assert (await again.receive())[0] == FrameKind.BYE
     assert await again.cut_off()
     again.socket.close()
     await still_works(bus)
 
 
 async def test_who_says_nothing_is_cut_off(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer, "HELLO_S", 0.05)
+    monkeypatch.setattr(session, "HELLO_S", 0.05)
     silent, half = RawWorker(bus.address), RawWorker(bus.address)
     await half.send(Hello(VERSION, 1, KEY, 0).pack()[:-1])
     assert await silent.cut_off()
@@ -187,7 +190,7 @@ async def test_another_user_is_cut_off(bus: Bus) -> None:
 async def test_a_worker_that_falls_silent_is_given_up(
     bus: Bus, raw: RawWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "SILENCE_S", 0.2)
+    monkeypatch.setattr(broker, "SILENCE_S", 0.2)
     await raw.greet()
     assert await raw.cut_off()
 
@@ -196,23 +199,25 @@ async def test_a_worker_that_falls_silent_is_given_up(
 async def test_a_worker_of_another_version_is_refused_with_both_versions(
     bus: Bus, raw: RawWorker, version: int
 ) -> None:
-    await raw.send(frame(Kind.HELLO, b"fsse", struct.pack("<HI", version, 1), b"who knows what"))
+    await raw.send(
+        frame(FrameKind.HELLO, b"fsse", struct.pack("<HI", version, 1), b"who knows what")
+    )
     kind, body = await raw.receive()
     words = b"it speaks version %d of the bus, this hub %d" % (version, VERSION)
-    assert (kind, body[2:]) == (Kind.BYE, words)
+    assert (kind, body[2:]) == (FrameKind.BYE, words)
     assert await raw.cut_off()
 
 
 async def test_a_worker_that_does_not_read_is_ended_and_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(link, "QUEUE_LIMIT_BYTES", 4 * 1024 * 1024)
+    monkeypatch.setattr(transport, "QUEUE_LIMIT_BYTES", 4 * 1024 * 1024)
     async with a_bus() as bus:
         hub = await bus.start()
         slow = RawWorker(bus.address)
         await slow.greet()
         first, second = await bus.worker(), await bus.worker()
-        slow_peer = hub.exchange.peers[KEY]
+        slow_peer = hub.broker.sessions[KEY]
         sent = 0
         while slow_peer.link.is_open:
             await first.publish(Event("a", "x" * 100_000))
@@ -220,12 +225,12 @@ async def test_a_worker_that_does_not_read_is_ended_and_holds_up_nobody(
             assert sent < 100
         await first.publish(Event("a", "on"))
         await until(lambda: len(second.entries) == sent + 1)
-        assert KEY not in hub.exchange.peers
+        assert KEY not in hub.broker.sessions
         assert await slow.cut_off()
         again = RawWorker(bus.address)
         await again.send(Hello(VERSION, 1, KEY, START).pack())
         kind, body = await again.receive()
-        assert (kind, body[2:]) == (Kind.BYE, b"it could not keep up")
+        assert (kind, body[2:]) == (FrameKind.BYE, b"it could not keep up")
         slow.socket.close()
         again.socket.close()
 
@@ -236,8 +241,8 @@ async def test_a_batch_that_comes_after_its_deadline_is_not_published(
     await raw.greet()
     await raw.send(batch(1, ONE, 1, monotonic_ms() - 1), batch(2, ONE, 1))
     kind, body = await raw.receive()
-    assert (kind, struct.unpack_from("<QI", body)) == (Kind.REFUSED, (1, 1))
-    assert (await raw.receive())[0] == Kind.LOG
+    assert (kind, struct.unpack_from("<QI", body)) == (FrameKind.REFUSED, (1, 1))
+    assert (await raw.receive())[0] == FrameKind.LOG
     end = await bus.worker()
     assert len(end.kept) == 1
 
@@ -245,12 +250,12 @@ async def test_a_batch_that_comes_after_its_deadline_is_not_published(
 async def test_a_batch_that_comes_twice_is_published_once(bus: Bus, raw: RawWorker) -> None:
     await raw.greet()
     await raw.send(batch(7, ONE, 1))
-    assert (await raw.receive())[0] == Kind.LOG
+    assert (await raw.receive())[0] == FrameKind.LOG
     again = RawWorker(bus.address)
     await again.greet()
     await again.send(batch(7, ONE, 1), batch(8, ONE, 1))
-    assert (await again.receive())[0] == Kind.TAKEN
-    assert (await again.receive())[0] == Kind.LOG
+    assert (await again.receive())[0] == FrameKind.TAKEN
+    assert (await again.receive())[0] == FrameKind.LOG
     again.socket.close()
     end = await bus.worker()
     assert len(end.kept) == 2
@@ -262,7 +267,7 @@ async def test_a_worker_that_comes_back_takes_its_own_place(bus: Bus, raw: RawWo
     await again.greet()
     assert await raw.cut_off()
     await again.send(batch(1, ONE, 1))
-    assert (await again.receive())[0] == Kind.LOG
+    assert (await again.receive())[0] == FrameKind.LOG
     again.socket.close()
 
 
@@ -294,7 +299,7 @@ class RawHub:
         self.writers.append(writer)
         await reader.readexactly(HEADER.size + 34)
         self.greeted += 1
-        writer.write(self.welcome.pack() + frame(Kind.CAUGHT_UP, pack_position(0)))
+        writer.write(self.welcome.pack() + frame(FrameKind.CAUGHT_UP, pack_position(0)))
         if self.greeted > 1:
             self.welcome = self.welcome._replace(start=START)
         writer.write(self.says)
@@ -317,19 +322,23 @@ def entry_at(position: int) -> bytes:
 
 LIES_OF_A_HUB = {
     "an unknown kind": b"\0\0\0\0\xff",
-    "a frame of a worker's": frame(Kind.BATCH, b""),
+    "a frame of a worker's": frame(FrameKind.BATCH, b""),
     "a second welcome": Welcome(START, START, START, 1 << 20, 1 << 20, False, "").pack(),
-    "a frame that is too long": HEADER.pack(1 << 21, Kind.LOG),
-    "a log without a count": frame(Kind.LOG, b"\0"),
-    "batches that are not there": frame(Kind.LOG, b"\1\0\0\0"),
-    "an entry that was cut": frame(Kind.LOG, bytes(4), entry_at(START + 1)[:-1]),
-    "entries out of order": frame(Kind.LOG, bytes(4), entry_at(START + 2), entry_at(START + 1)),
-    "the same entry twice": frame(Kind.LOG, bytes(4), entry_at(START + 2), entry_at(START + 2)),
-    "an answer that nobody asked for": frame(Kind.STRETCH, bytes(8 + 33)),
-    "a failure that nobody asked for": frame(Kind.FAILED, bytes(8), text("x")),
-    "a refusal that was cut": frame(Kind.REFUSED, bytes(8)),
-    "a dump that is asked for badly": frame(Kind.DUMP, b"\0"),
-    "evictions of too many topics": frame(Kind.EVICTED, bytes(32), b"\xff\xff\0\0"),
+    "a frame that is too long": HEADER.pack(1 << 21, FrameKind.LOG),
+    "a log without a count": frame(FrameKind.LOG, b"\0"),
+    "batches that are not there": frame(FrameKind.LOG, b"\1\0\0\0"),
+    "an entry that was cut": frame(FrameKind.LOG, bytes(4), entry_at(START + 1)[:-1]),
+    "entries out of order": frame(
+        FrameKind.LOG, bytes(4), entry_at(START + 2), entry_at(START + 1)
+    ),
+    "the same entry twice": frame(
+        FrameKind.LOG, bytes(4), entry_at(START + 2), entry_at(START + 2)
+    ),
+    "an answer that nobody asked for": frame(FrameKind.STRETCH, bytes(8 + 33)),
+    "a failure that nobody asked for": frame(FrameKind.FAILED, bytes(8), text("x")),
+    "a refusal that was cut": frame(FrameKind.REFUSED, bytes(8)),
+    "a dump that is asked for badly": frame(FrameKind.DUMP, b"\0"),
+    "evictions of too many topics": frame(FrameKind.EVICTED, bytes(32), b"\xff\xff\0\0"),
 }
 
 
@@ -352,7 +361,7 @@ async def test_a_hub_that_does_not_answer_leaves_nobody_waiting(raw_hub: RawHub)
     with pytest.raises(Refused):
         await end.publish(Event("a"))
     # What it is told too late is not an error.
-    raw_hub.writers[0].write(frame(Kind.REFUSED, struct.pack("<QI", 1, 1), text("backbone")))
+    raw_hub.writers[0].write(frame(FrameKind.REFUSED, struct.pack("<QI", 1, 1), text("backbone")))
     await backbone.close()
 
 
@@ -361,8 +370,8 @@ async def test_a_worker_that_is_not_taken_says_why() -> None:
         hub = await bus.start()
         key = os.urandom(8)
         backbone, _ = await bus.connected(key=key)
-        hub.exchange.give_up(hub.exchange.peers[key], "it lied")
-        hub.exchange.peers[key].abort()
+        hub.broker.give_up(hub.broker.sessions[key], "it lied")
+        hub.broker.sessions[key].abort()
         assert await asyncio.wait_for(backbone.ended, 60) == "it lied"
         with pytest.raises(BusError, match="it lied"):
             await connect(bus.address, 1, key)

@@ -19,7 +19,7 @@ from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import Clock, parse_id, position_at, position_ms
 from fastsse.subscriptions import Cursor
 
-__all__ = ["KeptMemory", "Key", "KeyedBackbone"]
+__all__ = ["HubMemory", "Key", "KeyedBackbone"]
 
 Key = tuple[bytes, int]
 """A worker process's key, and the number of one of its batches."""
@@ -39,7 +39,7 @@ class KeyedBackbone(Backbone, Protocol):
         given the positions that it has. Who keeps nothing over restarts may leave that out."""
 
 
-class KeptMemory(MemoryBackbone):
+class HubMemory(MemoryBackbone):
     """A `KeyedBackbone` in memory. Loop thread only.
 
     Arguments:

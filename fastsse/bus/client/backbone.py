@@ -13,6 +13,11 @@ from operator import attrgetter
 from typing import Final
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.bus.batch_ids import BatchId, BatchIds, pack_batch_ids, unpack_batch_ids
+from fastsse.bus.client.backfill import Backfill
+from fastsse.bus.client.connection import HubConnection
+from fastsse.bus.client.outbox import PATIENCE_S, Outbox
+from fastsse.bus.client.requests import PendingRequests
 from fastsse.bus.frames import (
     COUNT,
     SEEK_AFTER,
@@ -20,21 +25,16 @@ from fastsse.bus.frames import (
     SEEK_SINCE,
     Fields,
     FrameError,
-    Kind,
+    FrameKind,
     frame,
     pack_position,
     read_evicted,
     text,
     texts,
 )
-from fastsse.bus.greeting import Welcome
-from fastsse.bus.handover import evictions_of, give, read_entries
-from fastsse.bus.inheritance import Inheritance
-from fastsse.bus.link import Link
-from fastsse.bus.origins import Origin, Origins, pack_origins, unpack_origins
-from fastsse.bus.outbox import PATIENCE_S, Outbox
-from fastsse.bus.questions import Questions
-from fastsse.bus.uplink import Uplink
+from fastsse.bus.handshake import Welcome
+from fastsse.bus.history_transfer import evictions_of, read_entries, send_history
+from fastsse.bus.transport import FrameTransport
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Refused
 from fastsse.events import Event
@@ -58,49 +58,51 @@ class BusBackbone:
         ended: a future: why the hub gave this worker up, once it did. The worker must end.
     """
 
-    def __init__(self, uplink: Uplink, key: bytes, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, connection: HubConnection, key: bytes, patience_s: float = PATIENCE_S
+    ) -> None:
         self.start = 0
-        self.ended: Final = uplink.ended
-        self._uplink = uplink
+        self.ended: Final = connection.ended
+        self._connection = connection
         self._key = key
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(uplink.send_now, uplink.send_pages, patience_s)
-        self._questions = Questions(uplink.send, patience_s)
+        self._outbox = Outbox(connection.send_now, connection.send_pages, patience_s)
+        self._requests = PendingRequests(connection.send, patience_s)
         self._patience_s = patience_s
         self._head = 0
         self._deliver: Deliver | None = None
         self._broken: Broken | None = None
         self._history: History | None = None
-        self._origins = Origins()
+        self._batch_ids = BatchIds()
         # Of batches of ours that were taken, and whose entries have not come yet.
-        self._announced: list[Origin] = []
+        self._announced: list[BatchId] = []
         # What comes before there is a hub that it can be given to.
         self._early: list[Entry] = []
         self._early_loss = 0
         self._is_caught_up = asyncio.Event()
-        self._inheritance = Inheritance(uplink)
+        self._backfill = Backfill(connection)
         self._hub_trouble: str | None = None
         self._away_s: float | None = self._loop.time()
         self._is_closed = False
-        uplink.reach = lambda: (self._head, self._inheritance.begins)
-        uplink.on_up.append(self._on_up)
-        uplink.on_down.append(self._on_down)
-        uplink.handlers.update(
+        connection.reach = lambda: (self._head, self._backfill.begins)
+        connection.on_up.append(self._on_up)
+        connection.on_down.append(self._on_down)
+        connection.handlers.update(
             {
-                Kind.LOG: self._on_log,
-                Kind.TAKEN: self._on_taken,
-                Kind.HELD: self._on_held,
-                Kind.REFUSED: self._on_refused,
-                Kind.CAUGHT_UP: self._on_caught_up,
-                Kind.TROUBLE: self._on_trouble,
-                Kind.STRETCH: self._questions.answered,
-                Kind.PLACE: self._questions.answered,
-                Kind.FAILED: self._questions.failed,
-                Kind.LAST: self._on_last,
-                Kind.DUMP: self._on_dump,
-                Kind.KEPT: partial(self._inheritance.take, Kind.KEPT),
-                Kind.EVICTED: partial(self._inheritance.take, Kind.EVICTED),
-                Kind.DUMPED: partial(self._inheritance.take, Kind.DUMPED),
+                FrameKind.LOG: self._on_log,
+                FrameKind.TAKEN: self._on_taken,
+                FrameKind.HELD: self._on_held,
+                FrameKind.REFUSED: self._on_refused,
+                FrameKind.CAUGHT_UP: self._on_caught_up,
+                FrameKind.TROUBLE: self._on_trouble,
+                FrameKind.STRETCH: self._requests.answered,
+                FrameKind.PLACE: self._requests.answered,
+                FrameKind.FAILED: self._requests.failed,
+                FrameKind.LAST: self._on_last,
+                FrameKind.DUMP: self._on_dump,
+                FrameKind.KEPT: partial(self._backfill.take, FrameKind.KEPT),
+                FrameKind.EVICTED: partial(self._backfill.take, FrameKind.EVICTED),
+                FrameKind.DUMPED: partial(self._backfill.take, FrameKind.DUMPED),
             }
         )
 
@@ -141,13 +143,13 @@ class BusBackbone:
     @property
     def is_whole(self) -> bool:
         """Whether all is here that was kept in memory before this worker began."""
-        return not self._inheritance.is_awaited
+        return not self._backfill.is_awaited
 
     def share(self, history: History) -> None:
         """Takes the worker's own history, filled by `tail`: what was kept before comes into it as
         soon as the hub has handed it over, and it is handed to a hub that has lost its own."""
         self._history = history
-        self._inheritance.share(history)
+        self._backfill.share(history)
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Sends a batch up; it is done when its entries came down and were delivered. Without a
@@ -167,8 +169,8 @@ class BusBackbone:
 
         size = COUNT.pack(min(limit_bytes, 0xFFFFFFFF))
         body = pack_position(after) + size + texts(selectors)
-        ask = partial(self._questions.ask, Kind.READ, body, answered, may_repeat=True)
-        self._inheritance.wait(ask, done)
+        ask = partial(self._requests.ask, FrameKind.READ, body, answered, may_repeat=True)
+        self._backfill.wait(ask, done)
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Asks the hub process, in order with the log: a place above the head is answered when
@@ -193,32 +195,32 @@ class BusBackbone:
             kind = SEEK_SINCE if cursor.kind == "since" else SEEK_LAST
             body = bytes((kind,)) + text(str(cursor.value))
         body += texts(selectors)
-        ask = partial(self._questions.ask, Kind.SEEK, body, answered, may_repeat=True)
+        ask = partial(self._requests.ask, FrameKind.SEEK, body, answered, may_repeat=True)
         if place is None:
-            self._inheritance.wait(ask, done)
+            self._backfill.wait(ask, done)
         else:
             ask()
 
     def counters(self) -> dict[str, int]:
         """What this end of the bus counts."""
-        welcome = self._uplink.welcome
+        welcome = self._connection.welcome
         counted = {
             "bus_pending_bytes": self._outbox.bytes,
             "bus_events_refused": self._outbox.refused,
             "bus_events_late": self._outbox.late,
-            "bus_hub_lost": self._uplink.lost_count,
+            "bus_hub_lost": self._connection.lost_count,
         }
         if welcome is not None and welcome.wants_memory:
-            counted["bus_workers_filling"] = int(self._inheritance.is_awaited)
+            counted["bus_workers_filling"] = int(self._backfill.is_awaited)
         return counted
 
     async def close(self) -> None:
         """Refuses what has no answer. What was appended may be published all the same."""
         self._is_closed = True
         self._outbox.close()
-        self._questions.close()
-        self._inheritance.close()
-        await self._uplink.close()
+        self._requests.close()
+        self._backfill.close()
+        await self._connection.close()
         self._deliver = self._broken = self._history = None
 
     # -- what comes down --------------------------------------------------------------------------
@@ -227,11 +229,11 @@ class BusBackbone:
         if not self._head:
             self.start, self._head = welcome.memory_start, welcome.start
             if welcome.wants_memory:
-                self._inheritance.begin(welcome.start)
+                self._backfill.begin(welcome.start)
         self._away_s = None
         self._hub_trouble = welcome.trouble or None
         self._outbox.up(welcome.up_limit_bytes)
-        self._questions.up()
+        self._requests.up()
 
     def _on_down(self) -> None:
         self._away_s = self._loop.time()
@@ -240,16 +242,16 @@ class BusBackbone:
             # What was begun is begun anew.
             self._early.clear()
             self._head = 0
-        self._inheritance.down()
+        self._backfill.down()
         self._outbox.down()
-        self._questions.down()
+        self._requests.down()
 
     def _on_log(self, body: bytes) -> None:
         """The next entries, and the batches that end with them."""
         if len(body) < COUNT.size:
             raise FrameError("a frame ends too early")
         (count,) = COUNT.unpack_from(body)
-        rows, at = unpack_origins(body, count, COUNT.size)
+        rows, at = unpack_batch_ids(body, count, COUNT.size)
         entries = read_entries(body, at)
         # What a catch-up sent twice was delivered once.
         if entries and entries[0].position <= self._head:
@@ -261,9 +263,9 @@ class BusBackbone:
                 self._early += entries
             else:
                 self._deliver(entries)
-        if self._uplink.welcome is not None and self._uplink.welcome.wants_memory:
+        if self._connection.welcome is not None and self._connection.welcome.wants_memory:
             for row in rows:
-                self._origins.note(row)
+                self._batch_ids.note(row)
         self._announced += [row for row in rows if row.key == self._key]
         self._acknowledge()
 
@@ -289,7 +291,7 @@ class BusBackbone:
         if len(body) < COUNT.size:
             raise FrameError("a frame ends too early")
         (count,) = COUNT.unpack_from(body)
-        rows, end = unpack_origins(body, count, COUNT.size)
+        rows, end = unpack_batch_ids(body, count, COUNT.size)
         if end != len(body):
             raise FrameError("a frame ends too late")
         self._announced += rows
@@ -312,7 +314,7 @@ class BusBackbone:
         lost_through = fields.position()
         fields.end()
         self._is_caught_up.set()
-        self._inheritance.live()
+        self._backfill.live()
         if lost_through and self._broken is None:
             self._early_loss = max(self._early_loss, lost_through)
         elif lost_through and self._broken is not None:
@@ -329,21 +331,21 @@ class BusBackbone:
 
         def end() -> Iterator[bytes]:
             places = pack_position(self._head) + pack_position(history.evicted_through(None))
-            count = COUNT.pack(len(self._origins))
-            yield frame(Kind.ENDED, places, count, pack_origins(self._origins))
+            count = COUNT.pack(len(self._batch_ids))
+            yield frame(FrameKind.ENDED, places, count, pack_batch_ids(self._batch_ids))
 
-        give(history, link, after, self._head, end)
+        send_history(history, link, after, self._head, end)
 
     def _on_dump(self, body: bytes) -> None:
         """The same hub asks for what lies before."""
         history, link, through = self._asked_for(body)
-        give(history, link, 0, through, lambda: evictions_of(history))
+        send_history(history, link, 0, through, lambda: evictions_of(history))
 
-    def _asked_for(self, body: bytes) -> tuple[History, Link, int]:
+    def _asked_for(self, body: bytes) -> tuple[History, FrameTransport, int]:
         fields = Fields(body)
         place = fields.position()
         fields.end()
-        link, history = self._uplink.link, self._history
+        link, history = self._connection.link, self._history
         if history is None or link is None:
             raise FrameError("there is no history to hand over")
         return history, link, place

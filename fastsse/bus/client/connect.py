@@ -2,11 +2,11 @@
 
 import asyncio
 
-from fastsse.bus.backbone import BusBackbone
-from fastsse.bus.control import BusControlClient
-from fastsse.bus.greeting import KEY_BYTES
-from fastsse.bus.outbox import PATIENCE_S
-from fastsse.bus.uplink import BusError, Uplink
+from fastsse.bus.client.backbone import BusBackbone
+from fastsse.bus.client.connection import BusError, HubConnection
+from fastsse.bus.client.control import BusControlClient
+from fastsse.bus.client.outbox import PATIENCE_S
+from fastsse.bus.handshake import KEY_BYTES
 
 __all__ = ["connect"]
 
@@ -27,14 +27,16 @@ async def connect(
     """
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")
-    uplink = Uplink(address, worker, key)
-    backbone = BusBackbone(uplink, key, patience_s)
-    control = BusControlClient(uplink, worker, patience_s)
+    connection = HubConnection(address, worker, key)
+    backbone = BusBackbone(connection, key, patience_s)
+    control = BusControlClient(connection, worker, patience_s)
     there = asyncio.ensure_future(backbone.caught_up())
     try:
-        await asyncio.wait((there, uplink.ended), return_when=asyncio.FIRST_COMPLETED)
-        if uplink.ended.done():
-            raise BusError(f"The hub process did not take this worker: {uplink.ended.result()}.")
+        await asyncio.wait((there, connection.ended), return_when=asyncio.FIRST_COMPLETED)
+        if connection.ended.done():
+            raise BusError(
+                f"The hub process did not take this worker: {connection.ended.result()}."
+            )
     except BaseException:
         there.cancel()
         await backbone.close()

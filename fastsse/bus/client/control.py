@@ -4,11 +4,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from fastsse.bus.frames import Fields, Kind, frame, text
-from fastsse.bus.greeting import Welcome
-from fastsse.bus.outbox import PATIENCE_S
-from fastsse.bus.questions import Questions
-from fastsse.bus.uplink import Uplink
+from fastsse.bus.client.connection import HubConnection
+from fastsse.bus.client.outbox import PATIENCE_S
+from fastsse.bus.client.requests import PendingRequests
+from fastsse.bus.frames import Fields, FrameKind, frame, text
+from fastsse.bus.handshake import Welcome
 from fastsse.control.service import Answer
 from fastsse.errors import FastsseError, Refused
 
@@ -40,23 +40,25 @@ class BusControlClient:
 
     is_alone: Final = False
 
-    def __init__(self, uplink: Uplink, worker: int, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, connection: HubConnection, worker: int, patience_s: float = PATIENCE_S
+    ) -> None:
         self.worker: Final = worker
         self.on_back: Final[list[Callable[[], None]]] = []
-        self._uplink = uplink
-        self._questions = Questions(uplink.send, patience_s)
+        self._connection = connection
+        self._requests = PendingRequests(connection.send, patience_s)
         self._untold: deque[bytes] = deque()
         self._untold_bytes = 0
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self._was_up = False
-        uplink.on_up.append(self._on_up)
-        uplink.on_down.append(self._questions.down)
-        uplink.on_close.append(self.close)
-        uplink.handlers.update(
+        connection.on_up.append(self._on_up)
+        connection.on_down.append(self._requests.down)
+        connection.on_close.append(self.close)
+        connection.handlers.update(
             {
-                Kind.ANSWER: self._questions.answered,
-                Kind.UNANSWERED: self._questions.failed,
-                Kind.HEARD: self._on_heard,
+                FrameKind.ANSWER: self._requests.answered,
+                FrameKind.UNANSWERED: self._requests.failed,
+                FrameKind.HEARD: self._on_heard,
             }
         )
 
@@ -69,23 +71,23 @@ class BusControlClient:
         if len(message) > MESSAGE_LIMIT_BYTES:
             done(Refused("queue", retry_after_s=1))
             return
-        self._questions.ask(Kind.ASK, text(subject) + message, answered, may_repeat=False)
+        self._requests.ask(FrameKind.ASK, text(subject) + message, answered, may_repeat=False)
 
     def tell(self, subject: str, message: bytes) -> None:
         """As Control; `message` is at most 1 MiB."""
         if len(message) > MESSAGE_LIMIT_BYTES:
             raise ValueError(f"a message of more than {MESSAGE_LIMIT_BYTES} bytes")
-        told = frame(Kind.TELL, text(subject), message)
-        if self._uplink.is_up:
-            self._uplink.send(told)
+        told = frame(FrameKind.TELL, text(subject), message)
+        if self._connection.is_up:
+            self._connection.send(told)
         else:
             self._keep(told)
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         """As Control; a page is at most 1 MiB."""
-        if self._uplink.is_up:
+        if self._connection.is_up:
             head = text(subject)
-            self._uplink.send_pages(frame(Kind.TELL, head, page) for page in pages)
+            self._connection.send_pages(frame(FrameKind.TELL, head, page) for page in pages)
 
     def _keep(self, told: bytes) -> None:
         """Keeps a message for the next hub; the oldest ones leave when there are too many bytes."""
@@ -100,16 +102,16 @@ class BusControlClient:
 
     def close(self) -> None:
         """Gives up what has no answer; called when the uplink closes."""
-        self._questions.close()
+        self._requests.close()
         self._listeners.clear()
         self.on_back.clear()
 
     def _on_up(self, welcome: Welcome) -> None:
         for told in self._untold:
-            self._uplink.send(told)
+            self._connection.send(told)
         self._untold.clear()
         self._untold_bytes = 0
-        self._questions.up()
+        self._requests.up()
         if self._was_up:
             for called in self.on_back:
                 called()

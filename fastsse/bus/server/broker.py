@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fastsse.bus.frames import BEAT_S, CLOSE_S, Kind, frame, text
-from fastsse.bus.kept import KeptMemory, Key, KeyedBackbone
-from fastsse.bus.losses import Losses
-from fastsse.bus.origins import Origins, rows_of
-from fastsse.bus.outbox import monotonic_ms
-from fastsse.bus.relay import Relay
+from fastsse.bus.batch_ids import BatchIds, rows_of
+from fastsse.bus.client.outbox import monotonic_ms
+from fastsse.bus.frames import BEAT_S, CLOSE_S, FrameKind, frame, text
+from fastsse.bus.server.fanout import Fanout
+from fastsse.bus.server.losses import Losses
+from fastsse.bus.server.memory import HubMemory, Key, KeyedBackbone
 from fastsse.control.service import ControlStore, MakeService, MemoryControlStore, Services
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Refused
@@ -24,9 +24,9 @@ from fastsse.log import get_logger
 from fastsse.paging import Pager
 
 if TYPE_CHECKING:
-    from fastsse.bus.peer import Peer
+    from fastsse.bus.server.session import Session
 
-__all__ = ["Exchange", "Limits"]
+__all__ = ["Broker", "FrameLimits"]
 
 log = get_logger("bus")
 # A worker that says nothing for so long, not even that it is there, is given up.
@@ -34,7 +34,7 @@ SILENCE_S: Final = 30.0
 GIVEN_UP_MAX: Final = 1024
 
 
-class Limits:
+class FrameLimits:
     """Bounds on frames, from the largest body that a publisher may send.
 
     A draft is about as long as the body that it came in; the worst event is all line ends, and is
@@ -47,7 +47,7 @@ class Limits:
         self.down_bytes: Final = min(8 * max_body_bytes + 4 * slack, 1 << 30)
 
 
-class Exchange:
+class Broker:
     """Orders what peers send and hands it on. Loop thread only.
 
     Arguments:
@@ -57,8 +57,8 @@ class Exchange:
         store: for what control services keep; None forgets it with the process.
 
     Attributes:
-        peers: the workers that are taken, by key.
-        origins: the newest batches of the log.
+        sessions: the workers that are taken, by key.
+        batch_ids: the newest batches of the log.
         kept: the memory store, where it is the backbone.
         is_open: workers are taken; before that they wait.
         on_waiting: called with each that waits.
@@ -70,19 +70,19 @@ class Exchange:
     def __init__(
         self,
         backbone: KeyedBackbone,
-        limits: Limits,
+        limits: FrameLimits,
         makers: Mapping[str, MakeService],
         store: ControlStore | None = None,
     ) -> None:
         self.backbone: Final = backbone
         self.limits: Final = limits
-        self.kept: Final = backbone if isinstance(backbone, KeptMemory) else None
-        self.peers: Final[dict[bytes, Peer]] = {}
-        self.origins = Origins()
-        self.relay = Relay(backbone.head)
+        self.kept: Final = backbone if isinstance(backbone, HubMemory) else None
+        self.sessions: Final[dict[bytes, Session]] = {}
+        self.batch_ids = BatchIds()
+        self.fanout = Fanout(backbone.head)
         self.is_open = False
-        self.on_waiting: Callable[[Peer], None] = lambda peer: None
-        self.on_live: Callable[[Peer], None] = lambda peer: None
+        self.on_waiting: Callable[[Session], None] = lambda session: None
+        self.on_live: Callable[[Session], None] = lambda session: None
         self.losses: Final = Losses()
         self._trouble: str | None = None
         self._is_closing = False
@@ -105,8 +105,8 @@ class Exchange:
 
     def go_on(self, after: int, entries: Sequence[Entry]) -> None:
         """Takes workers from now on. What they may lack of the log lies after a place."""
-        self.relay = Relay(after)
-        self.relay.recall(entries, self.backbone.head)
+        self.fanout = Fanout(after)
+        self.fanout.recall(entries, self.backbone.head)
         self.is_open = True
 
     async def close(self) -> None:
@@ -116,93 +116,95 @@ class Exchange:
         for timer in self._timers.values():
             timer.cancel()
         await self.backbone.close()
-        self.relay.flush()
-        peers = list(self.peers.values())
-        for peer in peers:
-            self.leave(peer)
-        await asyncio.gather(*(peer.close(CLOSE_S) for peer in peers))
+        self.fanout.flush()
+        sessions = list(self.sessions.values())
+        for session in sessions:
+            self.leave(session)
+        await asyncio.gather(*(session.close(CLOSE_S) for session in sessions))
 
     # -- workers --------------------------------------------------------------------------------
 
-    def enter(self, peer: "Peer") -> str | None:
+    def enter(self, session: "Session") -> str | None:
         """Takes a worker, or says why not. One whose link was lost and that comes back before
         that was noticed takes its own place."""
-        reason = self._given_up.get(peer.key)
+        reason = self._given_up.get(session.key)
         if reason is not None:
             return reason
-        before = self.peers.get(peer.key)
+        before = self.sessions.get(session.key)
         if before is not None:
             before.drop()
-        self.peers[peer.key] = peer
+        self.sessions[session.key] = session
         return None
 
-    def leave(self, peer: "Peer") -> None:
+    def leave(self, session: "Session") -> None:
         """A worker's link is gone."""
-        if self.peers.get(peer.key) is peer:
-            del self.peers[peer.key]
-            self.relay.leave(peer)
-            self.services.left(peer.worker)
+        if self.sessions.get(session.key) is session:
+            del self.sessions[session.key]
+            self.fanout.leave(session)
+            self.services.left(session.worker)
             self.pager.go_on()
 
-    def give_up(self, peer: "Peer", reason: str) -> None:
+    def give_up(self, session: "Session", reason: str) -> None:
         """A worker can't go on; it is told when it comes back."""
-        log.error("A worker is given up.", worker=peer.worker, reason=reason)
-        self._given_up[peer.key] = reason
+        log.error("A worker is given up.", worker=session.worker, reason=reason)
+        self._given_up[session.key] = reason
         if len(self._given_up) > GIVEN_UP_MAX:
             del self._given_up[next(iter(self._given_up))]
 
     # -- batches --------------------------------------------------------------------------------
 
-    def publish(self, peer: "Peer", n: int, deadline_ms: int, events: Sequence[Event]) -> None:
+    def publish(
+        self, session: "Session", n: int, deadline_ms: int, events: Sequence[Event]
+    ) -> None:
         """A batch of a worker. It is answered once, perhaps on a later link of that worker."""
-        key = (peer.key, n)
+        key = (session.key, n)
         if self._is_closing:
             return
         if key in self._held:
-            peer.held(n)
-        elif self.origins.is_taken(*key):
-            self._answer_again(peer, key)
+            session.held(n)
+        elif self.batch_ids.is_taken(*key):
+            self._answer_again(session, key)
         elif monotonic_ms() > deadline_ms:
-            peer.refuse(n, Refused("backbone", retry_after_s=1))
+            session.refuse(n, Refused("backbone", retry_after_s=1))
         else:
             self._held.add(key)
             self.backbone.append(events, partial(self._done, key), key)
             if key in self._held:
-                peer.held(n)
+                session.held(n)
 
     def _done(self, key: Key, outcome: Sequence[int] | FastsseError) -> None:
         self._held.discard(key)
-        peer = self.peers.get(key[0])
+        session = self.sessions.get(key[0])
         if isinstance(outcome, FastsseError):
             # What a hub that ends did not take is for the next one.
-            if peer is not None and not self._is_closing:
-                peer.refuse(key[1], outcome)
+            if session is not None and not self._is_closing:
+                session.refuse(key[1], outcome)
             self._tell_trouble()
             return
         rows = rows_of(*key, outcome)
         for row in rows:
-            self.origins.note(row)
-        self.relay.taken(rows)
-        if peer is not None and not peer.is_live:
+            self.batch_ids.note(row)
+        self.fanout.taken(rows)
+        if session is not None and not session.is_live:
             # It may get these entries from the store, which does not say whose they were.
-            peer.taken(rows)
+            session.taken(rows)
 
-    def _answer_again(self, peer: "Peer", key: Key) -> None:
-        rows = self.origins.find(*key)
+    def _answer_again(self, session: "Session", key: Key) -> None:
+        rows = self.batch_ids.find(*key)
         if rows:
-            peer.taken(rows)
+            session.taken(rows)
         else:
-            peer.refuse(key[1], Refused("backbone", retry_after_s=1))
+            session.refuse(key[1], Refused("backbone", retry_after_s=1))
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
-        self.relay.deliver(entries)
+        self.fanout.deliver(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
         """The backbone lost hold of the log. Workers are told in its order."""
-        self.relay.flush()
+        self.fanout.flush()
         self.losses.happened(place)
-        for peer in list(self.peers.values()):
-            peer.broken(place)
+        for session in list(self.sessions.values()):
+            session.broken(place)
 
     # -- all workers ----------------------------------------------------------------------------
 
@@ -216,28 +218,28 @@ class Exchange:
         self.backbone.append(events, appended)
 
     def _has_room(self) -> bool:
-        return not any(peer.link.is_full for peer in self.peers.values())
+        return not any(session.link.is_full for session in self.sessions.values())
 
     def _broadcast(self, subject: str, message: bytes) -> None:
-        data = frame(Kind.HEARD, text(subject), message)
-        for peer in self.peers.values():
-            peer.tell(data)
+        data = frame(FrameKind.HEARD, text(subject), message)
+        for session in self.sessions.values():
+            session.tell(data)
 
     def _tell_trouble(self) -> None:
         trouble = self.backbone.trouble
         if trouble != self._trouble:
             self._trouble = trouble
-            data = frame(Kind.TROUBLE, text(trouble or ""))
-            for peer in self.peers.values():
-                peer.tell(data)
+            data = frame(FrameKind.TROUBLE, text(trouble or ""))
+            for session in self.sessions.values():
+                session.tell(data)
 
     def _beat(self) -> None:
         self._tell_trouble()
-        beat = frame(Kind.BEAT)
-        for peer in list(self.peers.values()):
-            peer.beat(beat, self._loop.time(), SILENCE_S)
+        beat = frame(FrameKind.BEAT)
+        for session in list(self.sessions.values()):
+            session.beat(beat, self._loop.time(), SILENCE_S)
         self._timers["beat"] = self._loop.call_later(BEAT_S, self._beat)
 
-    def _sweep(self, kept: KeptMemory) -> None:
+    def _sweep(self, kept: HubMemory) -> None:
         delay_s = SWEEP_ON_S if self.is_open and kept.sweep() else 1.0
         self._timers["sweep"] = self._loop.call_later(delay_s, self._sweep, kept)

@@ -6,60 +6,60 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from fastsse.backbone import Stretch
-from fastsse.bus.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
-from fastsse.bus.exchange import Exchange
+from fastsse.bus.client.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
+from fastsse.bus.client.requests import QUESTIONS_MAX
 from fastsse.bus.frames import (
     SEEK_AFTER,
     SEEK_LAST,
     SEEK_SINCE,
     Fields,
     FrameError,
-    Kind,
+    FrameKind,
     frame,
     pack_evicted,
     pack_position,
     text,
 )
-from fastsse.bus.handover import evictions_of, give
-from fastsse.bus.kept import KeptMemory
-from fastsse.bus.questions import QUESTIONS_MAX
+from fastsse.bus.history_transfer import evictions_of, send_history
+from fastsse.bus.server.broker import Broker
+from fastsse.bus.server.memory import HubMemory
 from fastsse.entries import pack_entry
 from fastsse.errors import FastsseError, InvalidSubscription, Refused
 from fastsse.positions import parse_id
 from fastsse.subscriptions import Cursor
 
 if TYPE_CHECKING:
-    from fastsse.bus.peer import Peer
+    from fastsse.bus.server.session import Session
 
-__all__ = ["Answers"]
+__all__ = ["RequestServer"]
 
 READ_LIMIT_BYTES: Final = 1024 * 1024
 SELECTORS_MAX: Final = 10_000
 _NUMBER: Final = Struct("<Q")
 
 
-class Answers:
+class RequestServer:
     """Answers one worker, in order with the log: what an answer names was sent before it. Loop
     thread only.
 
     Arguments:
-        peer: the worker.
-        exchange: whose backbone, control services and memory are asked.
+        session: the worker.
+        broker: whose backbone, control services and memory are asked.
 
     Attributes:
         handlers: for the kinds of frames that ask something.
     """
 
-    def __init__(self, peer: "Peer", exchange: Exchange) -> None:
+    def __init__(self, session: "Session", broker: Broker) -> None:
         self.handlers: Final[Mapping[int, Callable[[bytes], None]]] = {
-            Kind.READ: self._on_read,
-            Kind.SEEK: self._on_seek,
-            Kind.ASK: self._on_ask,
-            Kind.TELL: self._on_tell,
-            Kind.DUMP: self._on_dump,
+            FrameKind.READ: self._on_read,
+            FrameKind.SEEK: self._on_seek,
+            FrameKind.ASK: self._on_ask,
+            FrameKind.TELL: self._on_tell,
+            FrameKind.DUMP: self._on_dump,
         }
-        self._peer = peer
-        self._exchange = exchange
+        self._session = session
+        self._broker = broker
         self._under_way = 0
         self._was_given = False
         self._later: list[tuple[int, int]] = []
@@ -77,22 +77,22 @@ class Answers:
         selectors = fields.texts(SELECTORS_MAX)
         limit_bytes = min(limit_bytes, READ_LIMIT_BYTES)
         done = partial(self._read, number)
-        self._exchange.backbone.read(selectors, after, limit_bytes, done)
+        self._broker.backbone.read(selectors, after, limit_bytes, done)
 
     def _read(self, number: int, stretch: Stretch | FastsseError) -> None:
         self._under_way -= 1
         if isinstance(stretch, FastsseError):
-            self._fail(Kind.FAILED, number, stretch)
+            self._fail(FrameKind.FAILED, number, stretch)
             return
-        self._exchange.relay.flush()
+        self._broker.fanout.flush()
         entries, through, is_last, evicted, damaged_through = stretch
-        if through > self._peer.sent_through:
+        if through > self._session.sent_through:
             # The rest comes down the log.
-            through, is_last = self._peer.sent_through, True
+            through, is_last = self._session.sent_through, True
             entries = [entry for entry in entries if entry.position <= through]
         places = pack_position(through) + pack_position(damaged_through)
         head = _NUMBER.pack(number) + places + bytes((is_last,)) + pack_evicted(evicted)
-        self._peer.send(frame(Kind.STRETCH, head, *map(pack_entry, entries)))
+        self._session.send(frame(FrameKind.STRETCH, head, *map(pack_entry, entries)))
 
     def _on_seek(self, body: bytes) -> None:
         fields = Fields(body)
@@ -101,22 +101,22 @@ class Answers:
         selectors = fields.texts(SELECTORS_MAX)
         done = partial(self._sought, number)
         if kind != SEEK_AFTER:
-            self._exchange.backbone.seek(selectors, _cursor_of(kind, value), done)
+            self._broker.backbone.seek(selectors, _cursor_of(kind, value), done)
             return
         place = parse_id(value.encode())
-        self._exchange.relay.flush()
-        if place is not None and place <= self._exchange.relay.head:
+        self._broker.fanout.flush()
+        if place is not None and place <= self._broker.fanout.head:
             done(place)
         else:
-            self._exchange.backbone.seek(selectors, Cursor("after", value), done)
+            self._broker.backbone.seek(selectors, Cursor("after", value), done)
 
     def _sought(self, number: int, place: int | FastsseError | None) -> None:
         self._under_way -= 1
         if isinstance(place, FastsseError):
-            self._fail(Kind.FAILED, number, place)
+            self._fail(FrameKind.FAILED, number, place)
             return
-        self._exchange.relay.flush()
-        if place is None or place <= self._peer.sent_through or self._peer.is_live:
+        self._broker.fanout.flush()
+        if place is None or place <= self._session.sent_through or self._session.is_live:
             self._say_place(number, place)
         else:
             self._later.append((number, place))
@@ -124,9 +124,11 @@ class Answers:
     def _say_place(self, number: int, place: int | None) -> None:
         """What lies up to the place was handed to the relay before. So above what a live worker has
         there is no event, only what the store passes over; its own end is the same place."""
-        end = self._peer.sent_through if place is None else min(place, self._peer.sent_through)
+        end = (
+            self._session.sent_through if place is None else min(place, self._session.sent_through)
+        )
         found = bytes((place is not None,)) + pack_position(0 if place is None else end)
-        self._peer.send(frame(Kind.PLACE, _NUMBER.pack(number), found))
+        self._session.send(frame(FrameKind.PLACE, _NUMBER.pack(number), found))
 
     def _on_ask(self, body: bytes) -> None:
         fields = Fields(body)
@@ -138,37 +140,37 @@ class Answers:
         def answer(outcome: bytes | FastsseError) -> None:
             self._under_way -= 1
             if isinstance(outcome, FastsseError):
-                self._fail(Kind.UNANSWERED, number, outcome)
+                self._fail(FrameKind.UNANSWERED, number, outcome)
             else:
-                self._peer.send(frame(Kind.ANSWER, _NUMBER.pack(number), outcome))
+                self._session.send(frame(FrameKind.ANSWER, _NUMBER.pack(number), outcome))
 
-        self._exchange.services.asked(self._peer.worker, subject, message, answer)
+        self._broker.services.asked(self._session.worker, subject, message, answer)
 
     def _on_tell(self, body: bytes) -> None:
         fields = Fields(body)
         subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
         if len(message) > MESSAGE_LIMIT_BYTES:
             raise FrameError("a message that is too long")
-        self._exchange.services.told(self._peer.worker, subject, message)
+        self._broker.services.told(self._session.worker, subject, message)
 
     def _on_dump(self, body: bytes) -> None:
         """It has begun lately, and wants what was kept before."""
         fields = Fields(body)
         through = fields.position()
         fields.end()
-        kept = self._exchange.kept
+        kept = self._broker.kept
         if kept is None or self._was_given:
             raise FrameError("a history that is not to be had")
         self._was_given = True
         kept.when_whole(partial(self._give, kept, through))
 
-    def _give(self, kept: KeptMemory, through: int) -> None:
+    def _give(self, kept: HubMemory, through: int) -> None:
         def end() -> Iterator[bytes]:
             # What was let go for an event, the worker hears of that event first.
-            self._exchange.relay.flush()
+            self._broker.fanout.flush()
             return evictions_of(kept.history)
 
-        give(kept.history, self._peer.link, 0, through, end)
+        send_history(kept.history, self._session.link, 0, through, end)
 
     def _ask(self, fields: Fields) -> int:
         """Counts a question, and gives its number."""
@@ -177,9 +179,9 @@ class Answers:
             raise FrameError("too many questions at once")
         return fields.u64()
 
-    def _fail(self, kind: Kind, number: int, error: FastsseError) -> None:
+    def _fail(self, kind: FrameKind, number: int, error: FastsseError) -> None:
         reason = error.reason if isinstance(error, Refused) else "backbone"
-        self._peer.send(frame(kind, _NUMBER.pack(number), text(reason)))
+        self._session.send(frame(kind, _NUMBER.pack(number), text(reason)))
 
 
 def _cursor_of(kind: int, value: str) -> Cursor:

@@ -6,20 +6,22 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from fastsse.bus.frames import BEAT_S, CLOSE_S, VERSION, Fields, FrameError, Kind, frame
-from fastsse.bus.greeting import Hello, Welcome, is_ours
-from fastsse.bus.link import Link
+from fastsse.bus.frames import BEAT_S, CLOSE_S, VERSION, Fields, FrameError, FrameKind, frame
+from fastsse.bus.handshake import Hello, Welcome, is_ours
+from fastsse.bus.transport import FrameTransport
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
 
-__all__ = ["BusError", "Uplink"]
+__all__ = ["BusError", "HubConnection"]
 
 log = get_logger("bus")
 # Tried again so soon, and twice as long each time up to the second.
 RETRY_S: Final = 0.02
 RETRY_MOST_S: Final = 0.25
 # What a hub may say before it takes a worker.
-BEFORE_WELCOME: Final = frozenset((Kind.WELCOME, Kind.BYE, Kind.BEAT, Kind.LAST))
+BEFORE_WELCOME: Final = frozenset(
+    (FrameKind.WELCOME, FrameKind.BYE, FrameKind.BEAT, FrameKind.LAST)
+)
 # The most that a hub may say it will send in one frame.
 DOWN_LIMIT_BYTES: Final = 1 << 30
 
@@ -30,7 +32,7 @@ class BusError(FastsseError):
     """The hub process can't be reached, or did not take this worker."""
 
 
-class Uplink:
+class HubConnection:
     """Dials, greets, hands frames to whoever handles their kind, and dials again.
 
     Arguments:
@@ -52,9 +54,9 @@ class Uplink:
     def __init__(self, address: str | bytes, worker: int, key: bytes) -> None:
         loop = asyncio.get_running_loop()
         self.handlers: Final[dict[int, Handler]] = {
-            Kind.WELCOME: self._on_welcome,
-            Kind.BYE: self._on_bye,
-            Kind.BEAT: lambda body: None,
+            FrameKind.WELCOME: self._on_welcome,
+            FrameKind.BYE: self._on_bye,
+            FrameKind.BEAT: lambda body: None,
         }
         self.on_up: Final[list[Callable[[Welcome], None]]] = []
         self.on_down: Final[list[Callable[[], None]]] = []
@@ -68,14 +70,14 @@ class Uplink:
         self._worker = worker
         self._key = key
         self._loop = loop
-        self._link: Link | None = None
+        self._link: FrameTransport | None = None
         self._is_closed = False
         self._lost = asyncio.Event()
         self._dialling = loop.create_task(self._dial_for_ever())
         self._beating = loop.call_later(BEAT_S, self._beat)
 
     @property
-    def link(self) -> Link | None:
+    def link(self) -> FrameTransport | None:
         """The link, while there is one."""
         return self._link
 
@@ -138,7 +140,7 @@ class Uplink:
             if not is_ours(sock):
                 raise PermissionError("the bus belongs to another user")
             self._lost.clear()
-            link = Link(self._on_frame, self._on_lost)
+            link = FrameTransport(self._on_frame, self._on_lost)
             await self._loop.create_unix_connection(lambda: link, sock=sock)
         except BaseException:
             sock.close()
@@ -188,5 +190,5 @@ class Uplink:
 
     def _beat(self) -> None:
         if self.is_up:
-            self.send(frame(Kind.BEAT))
+            self.send(frame(FrameKind.BEAT))
         self._beating = self._loop.call_later(BEAT_S, self._beat)

@@ -5,7 +5,7 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-from fastsse.bus.frames import VERSION, Fields, FrameError, Kind, frame, pack_position, text
+from fastsse.bus.frames import VERSION, Fields, FrameError, FrameKind, frame, pack_position, text
 
 __all__ = ["KEY_BYTES", "Hello", "Welcome", "is_ours"]
 
@@ -29,7 +29,7 @@ class Hello(NamedTuple):
         version, worker, key, head, begins = self
         numbers = struct.pack("<HI", version, worker)
         places = pack_position(head) + pack_position(begins)
-        return frame(Kind.HELLO, _MAGIC, numbers, key, places)
+        return frame(FrameKind.HELLO, _MAGIC, numbers, key, places)
 
     @classmethod
     def unpack(cls, body: bytes) -> "Hello":
@@ -68,7 +68,7 @@ class Welcome(NamedTuple):
         """The whole frame."""
         limits = struct.pack("<II?", *self[3:6])
         places = b"".join(map(pack_position, self[:3]))
-        return frame(Kind.WELCOME, places, limits, text(self.trouble))
+        return frame(FrameKind.WELCOME, places, limits, text(self.trouble))
 
     @classmethod
     def unpack(cls, body: bytes) -> "Welcome":

@@ -12,7 +12,7 @@ from typing import Final, cast
 from fastsse.bus.frames import FrameError, Incoming
 from fastsse.paging import Pager
 
-__all__ = ["BEHIND", "GONE", "QUEUE_LIMIT_BYTES", "Link"]
+__all__ = ["BEHIND", "GONE", "QUEUE_LIMIT_BYTES", "FrameTransport"]
 
 # What may wait for one peer before it is cut off.
 QUEUE_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -24,7 +24,7 @@ STRANGER: Final = "it belongs to another user"
 GONE: Final = "it closed the connection"
 
 
-class Link(asyncio.BufferedProtocol):
+class FrameTransport(asyncio.BufferedProtocol):
     """Sends and receives frames. Loop thread only.
 
     Arguments:

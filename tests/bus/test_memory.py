@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsse.bus.kept import KeptMemory
+from fastsse.bus.server.memory import HubMemory
 from fastsse.config import Config
 from fastsse.entries import encode_entries
 from fastsse.events import Event
@@ -26,7 +26,7 @@ steps = st.lists(st.lists(topics, min_size=1, max_size=30), max_size=6)
 
 @given(steps, st.lists(st.booleans(), min_size=6, max_size=6))
 def test_it_keeps_the_same_as_a_worker(batches: list[list[list[str]]], look: list[bool]) -> None:
-    kept = KeptMemory(lambda: START_MS, CONFIG, CONFIG)
+    kept = HubMemory(lambda: START_MS, CONFIG, CONFIG)
     kept.tail(kept.head, lambda entries: None, lambda reason, place: None)
     topics = Topics(Rules(CONFIG, CONFIG.lag_policy), kept.start)
     history = History(topics, CONFIG.history_total, kept.start)
@@ -52,11 +52,11 @@ def test_it_keeps_the_same_as_a_worker(batches: list[list[list[str]]], look: lis
 
 def test_hubs_that_are_lost_one_after_the_other_do_not_move_positions_away_from_the_clock() -> None:
     clock = [START_MS]
-    kept = KeptMemory(lambda: clock[0], CONFIG, CONFIG)
+    kept = HubMemory(lambda: clock[0], CONFIG, CONFIG)
     for _ in range(100):
         before = kept.head
         clock[0] += 60
-        kept = KeptMemory(lambda: clock[0], CONFIG, CONFIG)
+        kept = HubMemory(lambda: clock[0], CONFIG, CONFIG)
         kept.go_on(0, before)
         assert kept.head > before
         assert position_ms(kept.head) - clock[0] <= 2_000

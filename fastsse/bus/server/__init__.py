@@ -1,0 +1,1 @@
+"""The hub process's side of the bus."""
