@@ -111,7 +111,7 @@ def modules_of(path: pathlib.Path, modules: Collection[str]) -> set[str]:
 
 
 def test_only_channels_streams_and_the_worker_take_the_sender() -> None:
-    """`channels`, `replays` and `streams` command it, `hub` asks it how it is, the worker makes
+    """`channels`, `replayer` and `streams` command it, `hub` asks it how it is, the worker makes
     it."""
     users = {
         str(path.relative_to(PACKAGE))
@@ -123,7 +123,7 @@ def test_only_channels_streams_and_the_worker_take_the_sender() -> None:
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    commanding = {f"hub/{name}.py" for name in ("channels", "replays", "streams")}
+    commanding = {"hub/channels.py", "hub/resume/replayer.py", "hub/streams.py"}
     assert users <= commanding | {"hub/hub.py", "worker.py"}
 
 

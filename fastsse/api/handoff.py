@@ -20,7 +20,7 @@ from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.problems import Problem, problem_response
 from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, Response
-from fastsse.hub.opening import last_event_id
+from fastsse.hub.resume.preamble import last_event_id
 from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
 from fastsse.log import AccessLog, get_logger

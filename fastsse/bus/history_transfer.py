@@ -10,8 +10,8 @@ from typing import Final
 from fastsse.bus.frames import COUNT, Fields, FrameError, FrameKind, frame, pack_position, text
 from fastsse.bus.transport import FrameTransport
 from fastsse.entries import Entry, pack_entry, unpack_entries
+from fastsse.hub.backfill import Evictions
 from fastsse.hub.history import History
-from fastsse.hub.older import Evictions
 
 __all__ = ["PAGE_BYTES", "HistoryReceiver", "evictions_of", "read_entries", "send_history"]
 

@@ -12,10 +12,10 @@ from typing import Final
 from fastsse._core import EVERY_EVENT, Sender
 from fastsse.auth.rights import Rights
 from fastsse.hub.history import Selection
-from fastsse.hub.looptime import LoopTime
-from fastsse.hub.patterns import Pattern, Patterns, Wanted
+from fastsse.hub.resume.store_queries import QueryWaiter
+from fastsse.hub.templates import Templates, TopicTemplate, WantedTopics
+from fastsse.hub.time_budget import TimeBudget
 from fastsse.hub.topics import Topic, Topics
-from fastsse.hub.turns import Asker
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import ANY
 
@@ -56,7 +56,7 @@ class Channel:
         self.topics = topics
         self.rights = rights
         self.streams = 0
-        self.waiting: list[Asker] | None = None
+        self.waiting: list[QueryWaiter] | None = None
 
 
 class Channels:
@@ -82,15 +82,15 @@ class Channels:
         self.on_unready: Callable[[], None] = lambda: None
         self._sender = sender
         self._topics = topics
-        self._patterns = Patterns(topics)
+        self._templates = Templates(topics)
         self._public: dict[tuple[str, ...], Channel] = {}
         self._quiet: dict[tuple[str, ...], Channel] = {}
         self._granted: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
         # Channels whose patterns have topics to look at, each with those; in turn.
-        self._unready: OrderedDict[Channel, tuple[Pattern, ...]] = OrderedDict()
-        self._looptime = LoopTime()
+        self._unready: OrderedDict[Channel, tuple[TopicTemplate, ...]] = OrderedDict()
+        self._time_budget = TimeBudget()
         topics.on_new = self._on_new
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ class Channels:
     def sweep(self) -> bool:
         """Forgets topics that nothing needs; gets channels ready: for a few milliseconds. True:
         there is more to do."""
-        self._looptime.run(self._step)
+        self._time_budget.run(self._step)
         return self._has_more()
 
     def _step(self) -> bool:
@@ -153,15 +153,15 @@ class Channels:
         return self._topics.idle_count > 0 or bool(self._unready)
 
     def _forget_some(self) -> None:
-        count = 1 + FORGOTTEN_A_STEP // (1 + len(self._patterns))
+        count = 1 + FORGOTTEN_A_STEP // (1 + len(self._templates))
         for topic in self._topics.forget_idle(count):
-            self._patterns.forget(topic)
+            self._templates.forget(topic)
             self._sender.remove_topic(topic.number)
 
     def _go_on(self) -> None:
         """Gets on with the channel whose turn it is; behind all others it has its next one."""
-        channel, patterns = next(iter(self._unready.items()))
-        for pattern in patterns:
+        channel, templates = next(iter(self._unready.items()))
+        for pattern in templates:
             if not pattern.is_ready:
                 pattern.look(LOOKS_A_STEP)
                 self._unready.move_to_end(channel)
@@ -171,21 +171,23 @@ class Channels:
     def _add(self, selectors: tuple[str, ...], rights: Rights | None, is_quiet: bool) -> Channel:
         topics: Selection = None
         if selectors != (ANY,):
-            templates = [text for text in selectors if "{" in text and _is_template(text)]
-            named = tuple(map(self._topics.intern, _without(selectors, templates)))
+            template_texts = [text for text in selectors if "{" in text and _is_template(text)]
+            named = tuple(map(self._topics.intern, _without(selectors, template_texts)))
             for topic in named:
                 topic.channels += 1
                 topic.named += 1
             topics = named
-            if not templates:
+            if not template_texts:
                 selectors = tuple([topic.name for topic in named])  # Share the names' memory.
         channel = Channel(self._free_number(), selectors, topics, rights, is_quiet=is_quiet)
         try:
             if topics is None:
                 self.of_everything += 1
-            elif templates:
-                patterns = tuple([self._patterns.select(text, channel) for text in templates])
-                channel.topics = Wanted(named, patterns, self._patterns.numbered)
+            elif template_texts:
+                templates = tuple(
+                    [self._templates.select(text, channel) for text in template_texts]
+                )
+                channel.topics = WantedTopics(named, templates, self._templates.numbered)
                 self.of_everything += 1  # Whether one of them matches is not looked up.
             self._get_ready(channel)
         except BaseException:
@@ -197,24 +199,24 @@ class Channels:
     def _get_ready(self, channel: Channel) -> None:
         """Gives the sender a new channel, now or when its patterns have looked at all topics."""
         rights, topics = channel.rights, channel.topics
-        if rights is None and not isinstance(topics, Wanted):
+        if rights is None and not isinstance(topics, WantedTopics):
             self._command(channel)
             return
-        patterns: list[Pattern] = []
+        templates: list[TopicTemplate] = []
         if rights is not None and rights.subscribe != (ANY,):
-            patterns += self._patterns.grant(rights.subscribe, channel)
-        if isinstance(topics, Wanted):
-            patterns += topics.patterns
-        looks = sum(pattern.left + pattern.topics.count for pattern in patterns)
+            templates += self._templates.grant(rights.subscribe, channel)
+        if isinstance(topics, WantedTopics):
+            templates += topics.templates
+        looks = sum(pattern.left + pattern.topics.count for pattern in templates)
         if looks <= LOOKS_AT_ONCE:
-            for pattern in patterns:
+            for pattern in templates:
                 pattern.look(pattern.left)
             self._command(channel)
             return
         channel.waiting = []
-        self._unready[channel] = tuple(patterns)
+        self._unready[channel] = tuple(templates)
         if len(self._unready) == 1:
-            self._looptime.run(self._step)
+            self._time_budget.run(self._step)
         if self._unready:
             self.on_unready()
 
@@ -231,7 +233,7 @@ class Channels:
         granted: Iterable[int] = ()
         if rights is not None:
             is_all = rights.subscribe == (ANY,)
-            granted = (EVERY_EVENT,) if is_all else self._patterns.covered(rights.subscribe)
+            granted = (EVERY_EVENT,) if is_all else self._templates.covered(rights.subscribe)
         self._sender.add_channel(channel.number, _numbers(topics), granted, channel.is_quiet)
 
     def _let_go(self, channel: Channel) -> None:
@@ -240,10 +242,10 @@ class Channels:
         topics = channel.topics
         if topics is None:
             self.of_everything -= 1
-        elif isinstance(topics, Wanted):
+        elif isinstance(topics, WantedTopics):
             self.of_everything -= 1
-            for pattern in topics.patterns:
-                self._patterns.unselect(pattern.selector.text, channel)
+            for pattern in topics.templates:
+                self._templates.unselect(pattern.selector.text, channel)
             topics = topics.named
         for topic in topics or ():
             topic.channels -= 1
@@ -251,11 +253,11 @@ class Channels:
             if not topic.named:
                 self._topics.may_be_idle(topic)
         if channel.rights is not None:
-            self._patterns.ungrant(channel.rights.subscribe, channel)
+            self._templates.ungrant(channel.rights.subscribe, channel)
 
     def _on_new(self, topic: Topic) -> None:
         """A topic has come to life: templates and grants look at it, once."""
-        linked, granted = self._patterns.look_at(topic)
+        linked, granted = self._templates.look_at(topic)
         for channel in linked:
             self._sender.link(topic.number, channel.number)
         for channel in granted:
@@ -272,7 +274,7 @@ def _numbers(topics: Selection) -> tuple[int, ...]:
     """What the sender is told of a channel's topics."""
     if topics is None:
         return (EVERY_EVENT,)
-    if isinstance(topics, Wanted):
+    if isinstance(topics, WantedTopics):
         return tuple(topics.numbers)
     return tuple([topic.number for topic in topics])
 
@@ -281,7 +283,7 @@ def _is_template(text: str) -> bool:
     return not compile_selector(text).is_exact
 
 
-def _without(selectors: tuple[str, ...], templates: list[str]) -> tuple[str, ...]:
-    if not templates:
+def _without(selectors: tuple[str, ...], template_texts: list[str]) -> tuple[str, ...]:
+    if not template_texts:
         return selectors
-    return tuple([text for text in selectors if text not in templates])
+    return tuple([text for text in selectors if text not in template_texts])

@@ -16,9 +16,17 @@ from fastsse.auth.rights import Rights
 from fastsse.entries import Entry, Extras
 from fastsse.events import as_header_value
 from fastsse.evicted import Evicted, Step, Steps, steps_of
-from fastsse.hub.logs import EVENT_COST_BYTES, Log, WholeLog, is_wanted, logs_of, once, position_of
-from fastsse.hub.older import Evictions, Older
-from fastsse.hub.patterns import Wanted
+from fastsse.hub.backfill import BackfilledEvents, Evictions
+from fastsse.hub.templates import WantedTopics
+from fastsse.hub.topic_log import (
+    EVENT_COST_BYTES,
+    TopicLog,
+    WholeLog,
+    is_wanted,
+    logs_of,
+    once,
+    position_of,
+)
 from fastsse.hub.topics import Topic, Topics
 from fastsse.positions import TimeMarks
 
@@ -40,7 +48,7 @@ SWEEP_EVENTS = 4_000
 MERGED_MAX = 1_000
 
 # The topics that a reader wants; None is every event.
-Selection: TypeAlias = Sequence[Topic] | Wanted | None
+Selection: TypeAlias = Sequence[Topic] | WantedTopics | None
 
 
 class Page(NamedTuple):
@@ -184,7 +192,7 @@ class History:
         evictions: Iterable[Step]
         if selection is None:
             evictions = [(self._evicted_at, self._evicted_through), *self._evicted_below]
-        elif isinstance(selection, Wanted):
+        elif isinstance(selection, WantedTopics):
             evictions = [*selection.evictions, (self._lost_at, self.lost_through), self._learnt]
         else:
             evictions = [(topic.evicted_at, topic.evicted_through) for topic in selection]
@@ -198,7 +206,7 @@ class History:
         after it is here. Below it some of them may still have all. O(topics)."""
         if selection is None:
             through = self._evicted_through
-        elif isinstance(selection, Wanted):
+        elif isinstance(selection, WantedTopics):
             # Its templates may be older than what was learnt of topics that nobody remembers.
             through = max(selection.evicted_through, self.lost_through, self._learnt[1])
         else:
@@ -308,11 +316,11 @@ class History:
         self.expected_through = through
         self.head = self.public_head = max(self.head, through)
 
-    def older(self) -> Older:
+    def older(self) -> BackfilledEvents:
         """An empty place for what comes."""
-        return Older(self._topics)
+        return BackfilledEvents(self._topics)
 
-    def prepend(self, older: Older, evictions: Evictions) -> None:
+    def prepend(self, older: BackfilledEvents, evictions: Evictions) -> None:
         """Puts what another process kept before everything, and lets go what it had let go: now
         this is the history that it would be if it had always been here. O(events and topics)."""
         self._learn(evictions)
@@ -357,7 +365,7 @@ class History:
     def _after(self, selection: Selection, position: int) -> Iterator[Frame]:
         if selection is None:
             return self._whole.after(position)
-        if isinstance(selection, Wanted) and selection.size > MERGED_MAX:
+        if isinstance(selection, WantedTopics) and selection.size > MERGED_MAX:
             owned = self._whole.owned_after(position)
             return (frame for frame, owners in owned if is_wanted(selection, owners))
         logs = [log.after(position) for log in logs_of(selection)]
@@ -366,14 +374,14 @@ class History:
     def _newest_first(self, selection: Selection) -> Iterator[Frame]:
         if selection is None:
             return self._whole.newest_first()
-        if isinstance(selection, Wanted) and selection.size > MERGED_MAX:
+        if isinstance(selection, WantedTopics) and selection.size > MERGED_MAX:
             owned = self._whole.owned_newest_first()
             return (frame for frame, owners in owned if is_wanted(selection, owners))
         logs = [log.newest_first() for log in logs_of(selection)]
         return logs[0] if len(logs) == 1 else once(merge(*logs, key=position_of, reverse=True))
 
-    def _begin(self, topic: Topic) -> Log:
-        topic.log = log = Log()
+    def _begin(self, topic: Topic) -> TopicLog:
+        topic.log = log = TopicLog()
         self.bytes += TOPIC_COST_BYTES
         return log
 
@@ -415,7 +423,7 @@ class History:
         if through > topic.evicted_through:
             topic.evicted_through, topic.evicted_at = through, self._tick()
 
-    def _evict_first(self, topic: Topic, log: Log) -> None:
+    def _evict_first(self, topic: Topic, log: TopicLog) -> None:
         """Has a topic let its oldest event go, and forgets that when no other topic keeps it."""
         frame = log.drop_first()
         topic.evicted_through = position = frame.position

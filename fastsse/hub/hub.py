@@ -17,7 +17,7 @@ from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Refused
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import PAGE_BYTES, History
-from fastsse.hub.replay import GAP_REASONS
+from fastsse.hub.resume.cursor import GAP_REASONS
 from fastsse.hub.streams import MAX_REPLAYS, Streams
 from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
 from fastsse.log import get_logger

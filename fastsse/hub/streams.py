@@ -17,14 +17,20 @@ from fastsse.auth.renewal import Held
 from fastsse.auth.rights import ANONYMOUS, Rights, is_named
 from fastsse.backbone import Backbone
 from fastsse.errors import TurnedAway
-from fastsse.hub.bearers import Bearer, Bearers
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.history import PAGE_BYTES, History
-from fastsse.hub.opening import Head, Opening, Replaying, first_block, first_frame
-from fastsse.hub.pages import Pages, newest_told
-from fastsse.hub.replays import Replays
-from fastsse.hub.returns import Returns
-from fastsse.hub.turns import Turns
+from fastsse.hub.resume.pages import Pages, newest_told
+from fastsse.hub.resume.preamble import (
+    Head,
+    PendingStream,
+    ReplayingStream,
+    first_block,
+    first_frame,
+)
+from fastsse.hub.resume.repeats import RepeatedResumes
+from fastsse.hub.resume.replayer import Replayer
+from fastsse.hub.resume.store_queries import StoreQueries
+from fastsse.hub.token_table import TokenRow, TokenTable
 from fastsse.log import get_logger
 from fastsse.subscriptions import Dialect, Subscription
 
@@ -97,39 +103,39 @@ class Streams:
         self._retry_ms = retry_ms
         self._clean_end = clean_end
         self._now_ms = now_ms
-        turns = Turns(backbone, max_replays)
-        self._returns = Returns(time.monotonic)
-        self._replays = Replays(
+        queries = StoreQueries(backbone, max_replays)
+        self._returns = RepeatedResumes(time.monotonic)
+        self._replayer = Replayer(
             sender,
             history,
-            turns,
-            Pages(history, turns, page_bytes),
+            queries,
+            Pages(history, queries, page_bytes),
             retry_ms=retry_ms,
             clean_end=clean_end,
             memory_bytes=replay_memory_bytes,
             returns=self._returns,
             dropped=self._on_dropped,
         )
-        self._replays.on_searching = lambda: channels.on_unready()
-        self._bearers = Bearers()
+        self._replayer.on_searching = lambda: channels.on_unready()
+        self._tokens = TokenTable()
         self._openings: dict[tuple[bytes, bool, int, Dialect], Frame] = {}
         self._openings_place = -1
 
     @property
     def replays(self) -> int:
         """Streams that are being replayed to now."""
-        return len(self._replays)
+        return len(self._replayer)
 
     def watch_replays(self, on_page: Callable[[int, int], None]) -> None:
         """Has `on_page` called with each page of history that a stream is given: its handle and
         the page's bytes. A stream's first may come within `open`."""
-        self._replays.on_page = on_page
+        self._replayer.on_page = on_page
 
     @property
     def replays_failed(self) -> int:
         """Streams that ended because the backbone could not be read, or because they could not
         be told what was missing."""
-        return self._replays.failed
+        return self._replayer.failed
 
     @property
     def repeated_resumes(self) -> int:
@@ -139,7 +145,7 @@ class Streams:
     @property
     def gaps(self) -> Counter[str]:
         """Gap events told, by reason; to all streams at once counts once."""
-        return self._replays.gaps
+        return self._replayer.gaps
 
     def room(self) -> int:
         """Streams that the table has still rows for."""
@@ -202,8 +208,8 @@ class Streams:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
             else:
-                opening = Opening(fd, head, chunked, options, client)
-                self._replays.begin(Replaying(handle, channel, subscription, opening))
+                opening = PendingStream(fd, head, chunked, options, client)
+                self._replayer.begin(ReplayingStream(handle, channel, subscription, opening))
                 self.replays_total += subscription.cursor.kind != "head"
         except BaseException:
             self._sender.release(handle)
@@ -218,7 +224,7 @@ class Streams:
         """Remembers whose a stream is. The descriptor was given away, so nothing is raised."""
         try:
             expires_ms, subject_hash, *_ = rights.claims
-            self._bearers.add(handle, Bearer(channel, subject_hash, expires_ms, is_told))
+            self._tokens.add(handle, TokenRow(channel, subject_hash, expires_ms, is_told))
         except Exception:
             log.exception("A stream could not be opened.")
             self.close(handle, REASON_ENDED)
@@ -230,18 +236,18 @@ class Streams:
             reason: an index into the core's REASONS.
             farewell: sent before the end, when the stream is not in the middle of something.
         """
-        self._replays.stop(handle)
+        self._replayer.stop(handle)
         return self._sender.close(handle, reason, farewell, self._clean_end)
 
     def drain(self, window_s: float) -> None:
         """Closes every stream, spread over a time, and turns newcomers away."""
         self.draining = True
-        self._replays.stop_unattached()
+        self._replayer.stop_unattached()
         self._sender.drain(round(window_s * 1000))
 
     def abandon(self) -> None:
         """Closes the sockets that the sender was not given yet; for the end of everything."""
-        self._replays.abandon()
+        self._replayer.abandon()
 
     def read_notices(self) -> None:
         """Takes what the sender has to say; to be called when its `notice_fd` is readable."""
@@ -252,8 +258,8 @@ class Streams:
             elif notice[0] == "expiring":
                 self._tell_expiry(notice[1])
             else:
-                self._replays.page_sent(notice[1])
-        self._replays.go_on()
+                self._replayer.page_sent(notice[1])
+        self._replayer.go_on()
         # Last, so that nothing is left undone when a listener fails.
         for stream in closed:
             self.on_closed(stream)
@@ -261,12 +267,12 @@ class Streams:
     def sweep(self) -> bool:
         """Has waiting replays go on; to be called about once a second, and soon again when it
         returns True."""
-        self._replays.go_on()
-        return self._replays.search()
+        self._replayer.go_on()
+        return self._replayer.search()
 
     def tell_lost(self, place: int) -> None:
         """Tells every stream that events up to a place may be missing, from which it goes on."""
-        self._replays.tell_lost(place)
+        self._replayer.tell_lost(place)
 
     # -- streams by name, and bearers of tokens ---------------------------------------------------
 
@@ -285,7 +291,7 @@ class Streams:
 
     def held_by(self, handle: int) -> Held | None:
         """What a stream's token gives it; None for one that has ended, or bears none."""
-        bearer = self._bearers.find(handle)
+        bearer = self._tokens.find(handle)
         if bearer is None:
             return None
         rights = self._channels[bearer.channel].rights
@@ -293,21 +299,21 @@ class Streams:
 
     def renew(self, handle: int, rights: Rights) -> bool:
         """Gives a stream the end of a newer token of the same grants; False when it has ended."""
-        if self._bearers.find(handle) is None or not self._sender.renew(handle, *rights.renewal):
+        if self._tokens.find(handle) is None or not self._sender.renew(handle, *rights.renewal):
             return False
-        self._bearers.renew(handle, rights.claims[0])
+        self._tokens.renew(handle, rights.claims[0])
         return True
 
     def revoke(self, subject_hash: int, token_hash: int, issued_before_s: int) -> None:
         """Ends the streams whose tokens meet every condition that is not 0, within a second."""
         self._sender.revoke(subject_hash, token_hash, issued_before_s)
         # To the sender these come later, and so are none of the revocation's business.
-        for handle, claims in self._replays.unattached_claims():
+        for handle, claims in self._replayer.unattached_claims():
             if is_named(claims, subject_hash, token_hash, issued_before_s):
                 self.close(handle, _REVOKED)
 
     def _tell_expiry(self, handle: int) -> None:
-        bearer = self._bearers.find(handle)
+        bearer = self._tokens.find(handle)
         if bearer is None or not bearer.is_told:
             return
         left_ms = max(0, bearer.expires_ms - self._now_ms())
@@ -338,16 +344,16 @@ class Streams:
     def _end(
         self, handle: int, number: int, reason: str, duration_s: float, events: int, size: int
     ) -> ClosedStream:
-        self._replays.closed(handle)
-        self._bearers.drop(handle)
+        self._replayer.closed(handle)
+        self._tokens.drop(handle)
         self._returns.ended(handle, reason)
         channel = self._channels[number]
         self._channels.leave(channel)
         return ClosedStream(handle, channel.selectors, reason, duration_s, events, size)
 
-    def _on_dropped(self, one: Replaying) -> None:
+    def _on_dropped(self, one: ReplayingStream) -> None:
         self._sender.release(one.handle)
-        self._bearers.drop(one.handle)
+        self._tokens.drop(one.handle)
         self._channels.leave(one.channel)
         selectors = one.channel.selectors
         self.on_closed(ClosedStream(one.handle, selectors, REASONS[REASON_ENDED], 0.0, 0, 0))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse.config import HistoryOptions, LagPolicy, TopicLimits, TopicRule
-from fastsse.hub.logs import Log
+from fastsse.hub.topic_log import TopicLog
 
 __all__ = ["Rule", "Rules", "Topic", "Topics"]
 
@@ -92,7 +92,7 @@ class Topic:
         self.rule = rule
         self.evicted_through = evicted_through
         self.evicted_at = 0
-        self.log: Log | None = None
+        self.log: TopicLog | None = None
         self.channels = 0
         self.named = 0
         self.is_forgotten = False

@@ -3,7 +3,7 @@
 import pytest
 
 from fastsse.auth.rights import Rights
-from fastsse.hub import history, looptime
+from fastsse.hub import history, time_budget
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
 from tests.hub.conftest import make_node, node
@@ -18,7 +18,7 @@ HIDDEN = 40
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look ends after so many private events, and there is one a sweep."""
     monkeypatch.setattr(history, "LEFT_OUT_MOST", 5)
-    monkeypatch.setattr(looptime, "BURST_S", 0.0)
+    monkeypatch.setattr(time_budget, "BURST_S", 0.0)
 
 
 @pytest.fixture

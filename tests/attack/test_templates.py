@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from fastsse.hub import channels, looptime
+from fastsse.hub import channels, time_budget
 from fastsse.hub.channels import Channel, Channels
 from tests.hub.conftest import make_node, node
 from tests.hub.onenode import Node
@@ -16,7 +16,7 @@ TOPICS = 300
 
 @pytest.fixture
 def one_step_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looptime, "BURST_S", 0.0)
+    monkeypatch.setattr(time_budget, "BURST_S", 0.0)
     monkeypatch.setattr(channels, "LOOKS_AT_ONCE", 0)
 
 

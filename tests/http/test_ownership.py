@@ -24,12 +24,12 @@ def later_calls(server: Server) -> dict[str, tuple[object, str]]:
     """Every call that follows once the sender has a subscriber's descriptor."""
     frontend, hub = server._worker.frontend, server._worker._hub
     return {
-        "the bearer": (type(hub.streams._bearers), "add"),
+        "the bearer": (type(hub.streams._tokens), "add"),
         "the quota": (type(frontend._rate_limits), "opened"),
         "the presence": (type(frontend._endpoints.presence), "opened"),
         "the access line": (type(server._worker._access), "opened"),
-        "a page of history": (hub.streams._replays, "on_page"),
-        "the count of gaps": (type(hub.streams._replays), "_count"),
+        "a page of history": (hub.streams._replayer, "on_page"),
+        "the count of gaps": (type(hub.streams._replayer), "_count"),
     }
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from fastsse.auth.rights import Rights
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.hub.history import PAGE_BYTES, History, Selection
-from fastsse.hub.pages import JoinedPage, Pages
-from fastsse.hub.turns import Turns
+from fastsse.hub.resume.pages import JoinedPage, Pages
+from fastsse.hub.resume.store_queries import StoreQueries
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Nobody:
 
 
 def memory_pages(history: History, page_bytes: int = PAGE_BYTES, **cache: int) -> Pages:
-    return Pages(history, Turns(MemoryBackbone(lambda: 0), 1), page_bytes, **cache)
+    return Pages(history, StoreQueries(MemoryBackbone(lambda: 0), 1), page_bytes, **cache)
 
 
 def read(pages: Pages, audience: Audience, after: int) -> JoinedPage:

@@ -178,7 +178,7 @@ def test_a_renewed_stream_lives_on(noticing: Node) -> None:
     noticing.sender.advance_clock(100_000)
     noticing.publish("a", "still here", private=True)
     assert noticing.run_until_received(client, 2)[-1] == "still here"
-    assert streams._bearers.find(client.handle)[2] == fresh.claims[0]  # type: ignore[index]
+    assert streams._tokens.find(client.handle)[2] == fresh.claims[0]  # type: ignore[index]
     anonymous = noticing.subscribe("a")
     assert not streams.renew(anonymous.handle, fresh)
     assert not streams.renew(0, fresh)

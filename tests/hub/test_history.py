@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from fastsse._core import Frame, encode_frame
 from fastsse.config import HistoryOptions, TopicRule
-from fastsse.hub import logs
+from fastsse.hub import topic_log
 from fastsse.hub.history import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, History
-from fastsse.hub.logs import EVENT_COST_BYTES
+from fastsse.hub.topic_log import EVENT_COST_BYTES
 from fastsse.hub.topics import Rules, Topic, Topics
 from fastsse.positions import position_at
 
@@ -313,8 +313,8 @@ def test_history_keeps_and_reads_what_the_model_does(
     cut: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logs, "CUT_MIN", cut_min)
-        patch.setattr(logs.WholeLog, "BLOCK", 8)
+        patch.setattr(topic_log, "CUT_MIN", cut_min)
+        patch.setattr(topic_log.WholeLog, "BLOCK", 8)
         made = make(*RULES, history_events=20, history_age=5.0, history_total=TOTAL_BYTES)
         model = Model(made.history_options)
         seen = [START]

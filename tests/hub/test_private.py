@@ -13,7 +13,7 @@ from fastsse.auth.rights import Rights
 from fastsse.config import HistoryOptions
 from fastsse.hub import channels as channels_module
 from fastsse.hub import history as history_module
-from fastsse.hub import looptime, patterns
+from fastsse.hub import templates, time_budget
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import MERCURE, Cursor
 from tests.hub.onenode import Client, Node
@@ -204,17 +204,17 @@ def test_nothing_is_left_of_channels_with_templates_and_grants(make_node: MakeNo
         node.publish("user/1", "x", private=True)
         node.hang_up(client)
     node.hub.sweep(node.now_ms)
-    held = node.hub.channels._patterns
+    held = node.hub.channels._templates
     assert (len(node.hub.channels), len(node.hub.topics)) == (0, 0)
     assert (held._granted, node.hub.channels.of_everything) == ({}, 0)
-    assert all(not one.channels and not one.granted for one in held._patterns.values())
-    assert len(held) <= patterns.IDLE_MAX
+    assert all(not one.channels and not one.granted for one in held._templates.values())
+    assert len(held) <= templates.IDLE_MAX
 
 
 def test_patterns_that_nobody_uses_are_bounded(node: Node) -> None:
-    for index in range(patterns.IDLE_MAX + 20):
+    for index in range(templates.IDLE_MAX + 20):
         node.hang_up(node.subscribe(f"user/{index}/{{x}}"))
-    assert len(node.hub.channels._patterns) == patterns.IDLE_MAX
+    assert len(node.hub.channels._templates) == templates.IDLE_MAX
 
 
 def test_a_template_that_matches_very_many_topics_is_replayed_in_order(
@@ -240,7 +240,7 @@ def test_a_template_that_matches_very_many_topics_is_replayed_in_order(
 @pytest.fixture
 def slow_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new template sees two topics at once, and two more in each sweep."""
-    monkeypatch.setattr(looptime, "BURST_S", 0.0)
+    monkeypatch.setattr(time_budget, "BURST_S", 0.0)
     monkeypatch.setattr(channels_module, "LOOKS_AT_ONCE", 0)
     monkeypatch.setattr(channels_module, "LOOKS_A_STEP", 2)
 
@@ -353,7 +353,7 @@ def test_whoever_wants_and_may_read_gets_it_live_and_on_replay(
     """Subscribes in between, sweeps in between, resumes after everything, with little memory."""
     node = Node(HistoryOptions(history_events=kept), disk=Disk(), page_bytes=300)
     with pytest.MonkeyPatch.context() as patched, contextlib.closing(node):
-        patched.setattr(looptime, "BURST_S", 0.0)
+        patched.setattr(time_budget, "BURST_S", 0.0)
         patched.setattr(channels_module, "LOOKS_AT_ONCE", data.draw(st.sampled_from([1, 1000])))
         patched.setattr(channels_module, "LOOKS_A_STEP", 1)
         node.store.holds = data.draw(st.booleans())

@@ -203,14 +203,16 @@ def test_a_turn_that_nobody_waits_for_any_more_is_not_taken(make_node: MakeNode)
     gone = node.resume("a", after=ids[0], receive_bytes=4096)
     node.store.holds = True
     first = node.resume("a", after=ids[5])
-    while not node.hub.streams._replays._turns.waiting:
+    while not node.hub.streams._replayer._queries.waiting:
         gone.read()
         node.hub.streams.read_notices()
     node.hang_up_unanswered(gone)
     node.run_until(lambda: len(first.data) == 34)
     assert len({question[2] for question in node.store.questions}) < 20
     assert (
-        node.hub.streams._replays._turns.under_way == node.hub.streams._replays._turns.waiting == 0
+        node.hub.streams._replayer._queries.under_way
+        == node.hub.streams._replayer._queries.waiting
+        == 0
     )
 
 

@@ -227,7 +227,7 @@ def test_a_waiting_replay_that_ends_is_forgotten_while_memory_is_still_short() -
     recorded.streams.read_notices()
     recorded.take_commands()
     recorded.end(first, 0)
-    assert list(recorded.streams._replays._waiting) == [second]
+    assert list(recorded.streams._replayer._waiting) == [second]
     recorded.sender.memory_bytes = 0
     recorded.streams.sweep()
     assert recorded.take_commands() == [("page", second, True)]

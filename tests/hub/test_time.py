@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from fastsse._core import encode_frame
 from fastsse.config import Config
 from fastsse.hub.history import History
-from fastsse.hub.replay import begin
+from fastsse.hub.resume.cursor import begin
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import N_BITS, TimeMarks, position_at
 from fastsse.subscriptions import Cursor

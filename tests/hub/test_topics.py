@@ -5,7 +5,7 @@ import pytest
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.hub import topics as topics_module
-from fastsse.hub.logs import Log
+from fastsse.hub.topic_log import TopicLog
 from fastsse.hub.topics import Rules, Topics
 
 
@@ -62,7 +62,7 @@ def test_numbers_are_dense_from_one_and_given_again_after_forgetting() -> None:
 def test_topics_with_history_or_channels_are_not_forgotten() -> None:
     topics = topics_with()
     kept, heard = topics.intern("kept"), topics.intern("heard")
-    kept.log = Log()
+    kept.log = TopicLog()
     heard.channels = heard.named = 1
     topics.may_be_idle(kept)
     topics.may_be_idle(heard)

@@ -7,7 +7,7 @@ import pytest
 
 from fastsse import Config, FastsseError, Server
 from fastsse.client import listen
-from fastsse.hub import channels, looptime
+from fastsse.hub import channels, time_budget
 
 
 def config(path: Path) -> Config:
@@ -54,7 +54,7 @@ async def test_publishing_later_works_with_memory_too() -> None:
 async def test_streams_whose_templates_need_time_open_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(looptime, "BURST_S", 0.0)
+    monkeypatch.setattr(time_budget, "BURST_S", 0.0)
     monkeypatch.setattr(channels, "LOOKS_AT_ONCE", 1)
     monkeypatch.setattr(channels, "LOOKS_A_STEP", 10)
     async with Server(Config(port=0, log_level="error")) as server, asyncio.timeout(60):

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from fastsse.hub.channels import Channel
-from fastsse.hub.opening import Opening, Replaying, last_frames
+from fastsse.hub.resume.preamble import PendingStream, ReplayingStream, last_frames
 from fastsse.server import Server
 from fastsse.subscriptions import HEAD, MERCURE, Cursor, Subscription
 from tests.http.conftest import Start
@@ -195,5 +195,5 @@ def test_R5_whose_history_can_not_be_read_is_told_the_id_that_it_asked_for(
 
     channel = Channel(0, ("a",), (), None)
     subscription = Subscription(["a"], cursor, 10, MERCURE)
-    last_frames(Replaying(1, channel, subscription, Opening(-1, head, True, {})), 1000)
+    last_frames(ReplayingStream(1, channel, subscription, PendingStream(-1, head, True, {})), 1000)
     assert names == [told]

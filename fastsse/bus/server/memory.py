@@ -12,9 +12,9 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.entries import Entry
 from fastsse.events import Event
+from fastsse.hub.append_buffer import AppendBuffer
+from fastsse.hub.backfill import Evictions
 from fastsse.hub.history import History
-from fastsse.hub.older import Evictions
-from fastsse.hub.settling import Settling
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import Clock, parse_id, position_at, position_ms
 from fastsse.subscriptions import Cursor
@@ -144,4 +144,4 @@ class HubMemory(MemoryBackbone):
         self.start = start
         self._topics = Topics(Rules(self._options, self._lag_policy), start)
         self._history = History(self._topics, self._options.history_total, start)
-        self._settling = Settling(self._topics, self._history)
+        self._settling = AppendBuffer(self._topics, self._history)

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from fastsse.entries import Entry
+from fastsse.hub.backfill import Evictions
 from fastsse.hub.history import History
-from fastsse.hub.older import Evictions
 from fastsse.hub.topics import Topics
 
-__all__ = ["Settling"]
+__all__ = ["AppendBuffer"]
 
 # What waits, at most.
 UNSETTLED_MAX: Final = 16 * 1024
 UNSETTLED_BYTES: Final = 8 * 1024 * 1024
 
 
-class Settling:
+class AppendBuffer:
     """Entries on their way into a history. Loop thread only.
 
     Arguments:

@@ -7,7 +7,7 @@ import pytest
 from fastsse._core import raw_frame
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.errors import TurnedAway
-from fastsse.hub import replays
+from fastsse.hub.resume import replayer
 from fastsse.subscriptions import Cursor
 from tests.hub.afterrestart import BIG, PAGE_BYTES, MakeNode, restarted, words
 from tests.hub.onenode import RESPONSE_HEAD
@@ -108,8 +108,8 @@ def test_a_stream_that_can_not_be_attached_later_leaves_nothing_behind(
         raise RuntimeError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr(node.hub.streams._replays, "_attach", fail)
-        patched.setattr(replays, "log", logged := Mock())
+        patched.setattr(node.hub.streams._replayer, "_attach", fail)
+        patched.setattr(replayer, "log", logged := Mock())
         node.store.answer()
     logged.exception.assert_called_once()
     client.sock.setblocking(True)

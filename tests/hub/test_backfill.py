@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from fastsse.config import Config
 from fastsse.entries import Entry, Extras, encode_entries
 from fastsse.events import Event
+from fastsse.hub.backfill import Evictions
 from fastsse.hub.history import History
-from fastsse.hub.older import Evictions
-from fastsse.hub.patterns import Patterns, Wanted
+from fastsse.hub.templates import Templates, WantedTopics
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import position_at
 
@@ -134,29 +134,29 @@ def test_a_topic_that_only_the_other_remembers_is_known_to_templates_of_before()
     giver, late = Kept(), Kept()
     giver.add(entries_of(START + 1, [["t/1"]] * 6))
     late.history.expect(giver.history.head)
-    patterns = Patterns(late.topics)
-    late.topics.on_new = lambda topic: patterns.look_at(topic) and None
+    templates = Templates(late.topics)
+    late.topics.on_new = lambda topic: templates.look_at(topic) and None
 
     class Channel:
         number = 1
 
-    wanted = Wanted((), (patterns.select("t/{n}", Channel()),), patterns.numbered)
+    wanted = WantedTopics((), (templates.select("t/{n}", Channel()),), templates.numbered)
     handed_over(late.history, giver, giver.history.head, 100)
     assert late.history.evicted_through(wanted) == START + 2
     for topic in late.topics.forget_idle(100):
-        patterns.forget(topic)
+        templates.forget(topic)
     assert late.history.evicted_through(wanted) == START + 2
 
 
 def test_what_nobody_remembers_counts_as_let_go_for_templates_of_before() -> None:
     late = Kept()
     late.history.expect(START + 9)
-    patterns = Patterns(late.topics)
+    templates = Templates(late.topics)
 
     class Channel:
         number = 1
 
-    wanted = Wanted((), (patterns.select("t/{n}", Channel()),), patterns.numbered)
+    wanted = WantedTopics((), (templates.select("t/{n}", Channel()),), templates.numbered)
     late.history.prepend(late.history.older(), Evictions({}, START + 5, START + 4))
     assert late.history.evicted_through(wanted) == START + 4
     assert late.history.evicted_through(None) == START + 5

@@ -11,7 +11,7 @@ from typing import Final
 
 from fastsse.log import get_logger
 
-__all__ = ["Returns"]
+__all__ = ["RepeatedResumes"]
 
 log = get_logger("hub")
 # Streams and clients that are remembered, the latest ones: two numbers each, about 250 bytes.
@@ -34,7 +34,7 @@ class _Client:
         self.last_s = 0.0
 
 
-class Returns:
+class RepeatedResumes:
     """Counts streams of one client after one id. Loop thread only; memory is bounded.
 
     Arguments:

@@ -11,15 +11,15 @@ from typing import Final, Literal, NamedTuple
 from fastsse._core import Frame, join_frames, raw_frame
 from fastsse.events import EARLIEST
 from fastsse.hub.history import History
-from fastsse.hub.pages import NOTHING_TOLD, JoinedPage, Reader, Told, newest_told
+from fastsse.hub.resume.pages import NOTHING_TOLD, JoinedPage, PageAudience, Told, newest_told
 from fastsse.positions import format_position, parse_id
 from fastsse.subscriptions import Cursor
 
 __all__ = [
     "GAP_REASONS",
-    "Begun",
-    "Gap",
-    "Replay",
+    "GapEvent",
+    "ReplayCursor",
+    "ReplayStart",
     "after_gap",
     "begin",
     "begin_at",
@@ -31,7 +31,7 @@ GAP_REASONS: Final[tuple[GapReason, ...]] = ("evicted", "unknown", "future", "lo
 REQUESTED_MAX_BYTES = 256
 
 
-class Gap:
+class GapEvent:
     """Says in band that events are missing, and where the stream goes on (`resumes_at`, a place:
     the client's next `Last-Event-ID`, else every reconnect would tell the same gap)."""
 
@@ -51,7 +51,7 @@ class Gap:
         return b"event: fastsse.gap\nid: %b\ndata: %b\n\n" % (place, text)
 
 
-class Replay:
+class ReplayCursor:
     """One stream on its way to live.
 
     `after` is the place up to which it has everything; `told` what it knows of evictions, and
@@ -75,7 +75,7 @@ class Replay:
         """Whether it asks for all that is kept, and has nothing yet."""
         return self.after == 0
 
-    def advance(self, page: JoinedPage) -> Gap | None:
+    def advance(self, page: JoinedPage) -> GapEvent | None:
         """Moves on behind a page; returns the gap to tell before it, when there is one."""
         gap = None
         reading = self.told.reading(page.is_stored)
@@ -83,13 +83,13 @@ class Replay:
         # A stream of all that is kept asks for nothing of before the source began.
         known = max(self.after or page.evicted.begins, self.lost_told)
         if page.damaged_through > self.after:
-            gap = Gap("lost", self.requested, page.before)
+            gap = GapEvent("lost", self.requested, page.before)
             self.lost_told = max(self.lost_told, min(page.lost_through, page.through))
         elif page.lost_through > known:
-            gap = Gap("lost", self.requested, page.before)
+            gap = GapEvent("lost", self.requested, page.before)
             self.lost_told = page.lost_through
         elif evicted > known:
-            gap = Gap("evicted", self.requested, page.before)
+            gap = GapEvent("evicted", self.requested, page.before)
         clock = max(reading, page.evicted.clock)
         self.told = Told(
             *((self.told.memory, clock) if page.is_stored else (clock, self.told.store))
@@ -99,14 +99,14 @@ class Replay:
         return gap
 
 
-class Begun(NamedTuple):
+class ReplayStart(NamedTuple):
     """Where a stream begins, and the gap when the place that was asked for is not known here.
 
     Eviction is not judged yet: each page does it, also the first.
     """
 
-    replay: Replay
-    gap: Gap | None = None
+    replay: ReplayCursor
+    gap: GapEvent | None = None
 
     @property
     def place(self) -> int | None:
@@ -114,15 +114,15 @@ class Begun(NamedTuple):
         return None if self.replay.is_earliest else self.replay.after
 
 
-def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
+def begin(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart | None:
     """Where a cursor begins, as far as memory knows; None: the backbone has to be asked, and
     `begin_at` takes its answer. O(log n), O(N) for the last N."""
     value = cursor.value
     match cursor.kind:
         case "head":
-            return Begun(Replay(history.head, b""))
+            return ReplayStart(ReplayCursor(history.head, b""))
         case "earliest":
-            return Begun(Replay(0, EARLIEST))
+            return ReplayStart(ReplayCursor(0, EARLIEST))
         case "since":
             assert isinstance(value, int)
             place = history.times.place_at(value)
@@ -135,7 +135,9 @@ def begin(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
             return _begin_after(history, reader, cursor.text)
 
 
-def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None) -> Begun:
+def begin_at(
+    history: History, reader: PageAudience, cursor: Cursor, place: int | None
+) -> ReplayStart:
     """Where a cursor begins that only the backbone could tell. `place` is its answer."""
     if cursor.kind == "last":
         return _begin_last_kept(history, reader, cursor, place)
@@ -146,18 +148,18 @@ def begin_at(history: History, reader: Reader, cursor: Cursor, place: int | None
         return _begin_since(history, reader, place)
     event_id = cursor.text
     if place is not None and place <= history.head:
-        return Begun(Replay(place, event_id))
+        return ReplayStart(ReplayCursor(place, event_id))
     known = parse_id(event_id) is not None or place is not None
     reason: GapReason = "future" if known else "unknown"
     return _unplaced(history, reader, reason, event_id)
 
 
-def _begin_since(history: History, reader: Reader, place: int) -> Begun:
+def _begin_since(history: History, reader: PageAudience, place: int) -> ReplayStart:
     place = min(place, newest_told(history, reader))
-    return Begun(Replay(place, format_position(place)))
+    return ReplayStart(ReplayCursor(place, format_position(place)))
 
 
-def _begin_after(history: History, reader: Reader, event_id: bytes) -> Begun | None:
+def _begin_after(history: History, reader: PageAudience, event_id: bytes) -> ReplayStart | None:
     position = parse_id(event_id)
     if position is None:
         position = history.find(event_id)
@@ -166,25 +168,27 @@ def _begin_after(history: History, reader: Reader, event_id: bytes) -> Begun | N
             return _unplaced(history, reader, "unknown", event_id)
     if position is None or position > history.head:
         return None
-    return Begun(Replay(position, event_id))
+    return ReplayStart(ReplayCursor(position, event_id))
 
 
-def _begin_last(history: History, reader: Reader, cursor: Cursor) -> Begun | None:
+def _begin_last(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart | None:
     assert isinstance(cursor.value, int)
     place, are_all = history.before_newest(reader.topics, cursor.value, reader.rights)
     if not are_all or place < history.evicted_through(reader.topics):
         return None
-    return Begun(Replay(place, _requested_last(cursor)))
+    return ReplayStart(ReplayCursor(place, _requested_last(cursor)))
 
 
-def _begin_last_kept(history: History, reader: Reader, cursor: Cursor, place: int | None) -> Begun:
+def _begin_last_kept(
+    history: History, reader: PageAudience, cursor: Cursor, place: int | None
+) -> ReplayStart:
     """The last of those that are kept. Where fewer are kept than were asked for it is everything:
     then a gap says whether there ever were more."""
     assert isinstance(cursor.value, int)
     if place is None:
         kept_after, are_all = history.before_newest(reader.topics, cursor.value, reader.rights)
         place = kept_after if are_all else 0
-    return Begun(Replay(place, _requested_last(cursor)))
+    return ReplayStart(ReplayCursor(place, _requested_last(cursor)))
 
 
 def _requested_last(cursor: Cursor) -> bytes:
@@ -192,11 +196,15 @@ def _requested_last(cursor: Cursor) -> bytes:
     return b"last=%d" % cursor.value
 
 
-def _unplaced(history: History, reader: Reader, reason: GapReason, event_id: bytes) -> Begun:
-    return Begun(Replay(history.head, b""), Gap(reason, event_id, newest_told(history, reader)))
+def _unplaced(
+    history: History, reader: PageAudience, reason: GapReason, event_id: bytes
+) -> ReplayStart:
+    return ReplayStart(
+        ReplayCursor(history.head, b""), GapEvent(reason, event_id, newest_told(history, reader))
+    )
 
 
-def after_gap(gap: Gap, page: Frame | None) -> Frame:
+def after_gap(gap: GapEvent, page: Frame | None) -> Frame:
     """A gap that shows itself in the middle of a replay, with the page that follows it."""
     told = raw_frame(gap.encode())
     return told if page is None else join_frames((told, page))

@@ -7,7 +7,7 @@ import pytest
 
 from fastsse._core import encode_frame, native_frames_alive
 from fastsse.config import HistoryOptions
-from fastsse.hub.logs import CUT_MIN, Log, WholeLog
+from fastsse.hub.topic_log import CUT_MIN, TopicLog, WholeLog
 from fastsse.hub.topics import Rules, Topic, Topics
 
 
@@ -17,7 +17,7 @@ def topics() -> Topics:
 
 
 def test_a_frame_is_freed_as_soon_as_it_is_dropped() -> None:
-    log = Log()
+    log = TopicLog()
     before = native_frames_alive()
     for position in range(1, 11):
         log.frames.append(encode_frame(b"x", None, None, 0, position))
@@ -28,7 +28,7 @@ def test_a_frame_is_freed_as_soon_as_it_is_dropped() -> None:
 
 
 def test_the_emptied_front_of_a_log_stays_smaller_than_what_it_holds() -> None:
-    log = Log()
+    log = TopicLog()
     for position in range(1, 100_000):
         log.frames.append(encode_frame(b"x", None, None, 0, position))
         if position > 1000:

@@ -1,7 +1,7 @@
 """Work that strangers ask for has a share of the loop's time and no more."""
 
-from fastsse.hub import looptime
-from fastsse.hub.looptime import LoopTime
+from fastsse.hub import time_budget
+from fastsse.hub.time_budget import TimeBudget
 
 
 class Clock:
@@ -11,7 +11,7 @@ class Clock:
         self.now_s = 100.0
         self.steps = 0
         self._step_s = step_s
-        self.share = LoopTime(self, self)
+        self.share = TimeBudget(self, self)
 
     def __call__(self) -> float:
         return self.now_s
@@ -28,7 +28,7 @@ class Clock:
 
 
 def test_a_run_ends_when_its_time_is_used_up() -> None:
-    clock = Clock(looptime.BURST_S / 10)
+    clock = Clock(time_budget.BURST_S / 10)
     assert clock.steps_in_a_run() in (10, 11)
     assert clock.steps_in_a_run() <= 6
 
@@ -38,14 +38,14 @@ def test_who_asks_again_and_again_gets_the_share() -> None:
     for _ in range(10_000):
         clock.steps_in_a_run()
         clock.now_s += 0.0005
-    assert clock.steps * 0.0001 <= (clock.now_s - 100) * looptime.SHARE + 2 * looptime.BURST_S
+    assert clock.steps * 0.0001 <= (clock.now_s - 100) * time_budget.SHARE + 2 * time_budget.BURST_S
 
 
 def test_a_long_step_is_paid_back_before_the_next() -> None:
     clock = Clock(1.0)
     assert clock.steps_in_a_run() == 1
     assert clock.steps_in_a_run() == 0
-    clock.now_s += 1 / looptime.SHARE
+    clock.now_s += 1 / time_budget.SHARE
     assert clock.steps_in_a_run() == 1
 
 

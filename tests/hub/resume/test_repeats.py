@@ -6,7 +6,7 @@ import pytest
 
 from fastsse.config import StreamOptions
 from fastsse.errors import EventTooLarge
-from fastsse.hub.returns import REMEMBERED_MAX, REPEATS_MIN, WINDOW_S, Returns
+from fastsse.hub.resume.repeats import REMEMBERED_MAX, REPEATS_MIN, WINDOW_S, RepeatedResumes
 from tests.hub.onenode import Node
 
 MakeNode = Callable[..., Node]
@@ -15,7 +15,7 @@ MakeNode = Callable[..., Node]
 class Client:
     """Opens streams after one id, one after the other."""
 
-    def __init__(self, returns: Returns, name: str = "192.0.2.1") -> None:
+    def __init__(self, returns: RepeatedResumes, name: str = "192.0.2.1") -> None:
         self.returns = returns
         self.name = name
         self.stream = 0
@@ -33,12 +33,12 @@ def now() -> list[float]:
 
 
 @pytest.fixture
-def returns(now: list[float]) -> Returns:
-    return Returns(lambda: now[0])
+def returns(now: list[float]) -> RepeatedResumes:
+    return RepeatedResumes(lambda: now[0])
 
 
 def test_a_client_that_ends_its_streams_after_one_id_is_counted(
-    returns: Returns, capfd: pytest.CaptureFixture[str]
+    returns: RepeatedResumes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client = Client(returns)
     for _ in range(REPEATS_MIN - 1):
@@ -49,21 +49,21 @@ def test_a_client_that_ends_its_streams_after_one_id_is_counted(
     assert returns.repeated == REPEATS_MIN
 
 
-def test_a_client_that_gets_on_is_not_counted(returns: Returns) -> None:
+def test_a_client_that_gets_on_is_not_counted(returns: RepeatedResumes) -> None:
     client = Client(returns)
     for n in range(10 * REPEATS_MIN):
         client.comes(after=b"1-%d" % n)
     assert returns.repeated == 0
 
 
-def test_streams_that_the_server_ends_are_not_counted(returns: Returns) -> None:
+def test_streams_that_the_server_ends_are_not_counted(returns: RepeatedResumes) -> None:
     client = Client(returns)
     for _ in range(10 * REPEATS_MIN):
         client.comes(reason="drained")
     assert returns.repeated == 0
 
 
-def test_many_clients_behind_one_address_are_not_one_that_returns(returns: Returns) -> None:
+def test_many_clients_behind_one_address_are_not_one_that_returns(returns: RepeatedResumes) -> None:
     client = Client(returns)
     for _ in range(10 * REPEATS_MIN):
         client.comes(reason=None)
@@ -71,7 +71,7 @@ def test_many_clients_behind_one_address_are_not_one_that_returns(returns: Retur
 
 
 def test_a_client_that_was_away_for_long_begins_a_new_count(
-    returns: Returns, now: list[float]
+    returns: RepeatedResumes, now: list[float]
 ) -> None:
     client = Client(returns)
     for _ in range(10 * REPEATS_MIN):
@@ -80,7 +80,7 @@ def test_a_client_that_was_away_for_long_begins_a_new_count(
     assert returns.repeated == 0
 
 
-def test_what_is_remembered_is_bounded(returns: Returns) -> None:
+def test_what_is_remembered_is_bounded(returns: RepeatedResumes) -> None:
     for n in range(3 * REMEMBERED_MAX):
         Client(returns, name=str(n)).comes(reason=None)
         returns.resumed(1_000_000 + n, "somebody", ("t",), b"1-%d" % n)

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsse.hub.numbers import Numbers, united
+from fastsse.hub.topic_set import TopicSet, united
 
 some = st.sets(st.integers(0, 900), max_size=400)
 
 
-def numbers(members: set[int]) -> Numbers:
-    made = Numbers()
+def numbers(members: set[int]) -> TopicSet:
+    made = TopicSet()
     for one in members:
         made.add(one)
         made.add(one)

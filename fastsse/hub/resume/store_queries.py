@@ -13,7 +13,7 @@ from fastsse.backbone import Backbone, Stretch
 from fastsse.errors import FastsseError
 from fastsse.subscriptions import Cursor
 
-__all__ = ["UNKNOWN_YET", "Asker", "Turns"]
+__all__ = ["UNKNOWN_YET", "QueryWaiter", "StoreQueries"]
 
 
 class _Later(Enum):
@@ -27,7 +27,7 @@ UNKNOWN_YET: Final = _Later.UNKNOWN_YET
 Put = Callable[[Callable[[Any], None]], None]
 
 
-class Asker(Protocol):
+class QueryWaiter(Protocol):
     """Who wants to know something."""
 
     @property
@@ -38,17 +38,17 @@ class Asker(Protocol):
         """Called once for each question that was not answered within the call."""
 
 
-class _Question:
+class _StoreQuery:
     __slots__ = ("askers", "key", "outcome", "put")
 
     def __init__(self, key: Hashable, put: Put) -> None:
         self.key = key
         self.put = put
-        self.askers: list[Asker] = []
+        self.askers: list[QueryWaiter] = []
         self.outcome: Any = UNKNOWN_YET
 
 
-class Turns:
+class StoreQueries:
     """Asks a backbone. Loop thread only.
 
     Arguments:
@@ -63,8 +63,8 @@ class Turns:
         self.under_way = 0
         self._backbone = backbone
         self._at_once_max = at_once_max
-        self._questions: dict[Hashable, _Question] = {}
-        self._waiting: deque[_Question] = deque()
+        self._questions: dict[Hashable, _StoreQuery] = {}
+        self._waiting: deque[_StoreQuery] = deque()
 
     @property
     def waiting(self) -> int:
@@ -72,7 +72,7 @@ class Turns:
         return len(self._waiting)
 
     def read(
-        self, selectors: tuple[str, ...], after: int, limit_bytes: int, asker: Asker
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, asker: QueryWaiter
     ) -> Stretch | FastsseError | _Later:
         """As `Backbone.read`: gives the outcome, or UNKNOWN_YET and tells the asker later."""
 
@@ -84,7 +84,7 @@ class Turns:
         return stretch
 
     def seek(
-        self, selectors: tuple[str, ...], cursor: Cursor, asker: Asker
+        self, selectors: tuple[str, ...], cursor: Cursor, asker: QueryWaiter
     ) -> int | FastsseError | _Later | None:
         """As `Backbone.seek`, and otherwise as `read`."""
 
@@ -95,10 +95,10 @@ class Turns:
         place = self._ask((selectors, cursor), put, asker)
         return place
 
-    def _ask(self, key: Hashable, put: Put, asker: Asker) -> Any:
+    def _ask(self, key: Hashable, put: Put, asker: QueryWaiter) -> Any:
         question = self._questions.get(key)
         if question is None:
-            question = self._questions[key] = _Question(key, put)
+            question = self._questions[key] = _StoreQuery(key, put)
             if self.under_way < self._at_once_max:
                 self._begin(question)
             else:
@@ -107,7 +107,7 @@ class Turns:
             question.askers.append(asker)
         return question.outcome
 
-    def _begin(self, question: _Question) -> None:
+    def _begin(self, question: _StoreQuery) -> None:
         self.under_way += 1
 
         def done(outcome: Any) -> None:

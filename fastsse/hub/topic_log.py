@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from fastsse._core import Frame, raw_frame
 
 if TYPE_CHECKING:
-    from fastsse.hub.patterns import Wanted
+    from fastsse.hub.templates import WantedTopics
     from fastsse.hub.topics import Topic
 
 __all__ = [
     "EVENT_COST_BYTES",
-    "Log",
     "Owners",
+    "TopicLog",
     "WholeLog",
     "is_wanted",
     "logs_of",
@@ -44,7 +44,7 @@ GONE = raw_frame(b":\n")
 CUT_MIN = 64
 
 
-class Log:
+class TopicLog:
     """The frames kept for one topic, oldest first."""
 
     __slots__ = ("bytes", "frames", "start")
@@ -65,7 +65,7 @@ class Log:
             self.start = 0
         return frame
 
-    def prepend(self, older: Log) -> None:
+    def prepend(self, older: TopicLog) -> None:
         """Puts the frames of a log before these, which all lie after them. O(n)."""
         self.frames = older.frames[older.start :] + self.frames[self.start :]
         self.start = 0
@@ -228,12 +228,12 @@ class WholeLog:
         self._new_holes = 0
 
 
-def logs_of(topics: Iterable[Topic]) -> list[Log]:
+def logs_of(topics: Iterable[Topic]) -> list[TopicLog]:
     """The logs of those topics that have one."""
     return [topic.log for topic in topics if topic.log is not None]
 
 
-def is_wanted(wanted: Wanted, owners: Owners) -> bool:
+def is_wanted(wanted: WantedTopics, owners: Owners) -> bool:
     """Whether one of an event's topics is among those."""
     if isinstance(owners, tuple):
         return any(topic in wanted for topic in owners)

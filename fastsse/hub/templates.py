@@ -12,25 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from fastsse.evicted import Step, Steps
-from fastsse.hub.numbers import Numbers, united
+from fastsse.hub.topic_set import TopicSet, united
 from fastsse.hub.topics import Topic, Topics
 from fastsse.selectors import Selector, compile_selector
 
-__all__ = ["Patterns", "Wanted"]
+__all__ = ["Templates", "WantedTopics"]
 
 # Patterns that nobody uses and that are kept all the same: who comes back costs no look at all
 # topics again. Each costs a look at every new topic.
 IDLE_MAX: Final = 64
 
 
-class Holder(Protocol):
+class TemplateUser(Protocol):
     """A channel, as far as patterns are concerned."""
 
     @property
     def number(self) -> int: ...
 
 
-NOBODY: Final[tuple[set[Holder], set[Holder]]] = (set(), set())
+NOBODY: Final[tuple[set[TemplateUser], set[TemplateUser]]] = (set(), set())
 
 
 # What a pattern has still to look at: topics by number, forgotten ones with the place through which
@@ -39,7 +39,7 @@ _Known = Sequence[Topic | None]
 _Forgotten = Sequence[tuple[str, int]]
 
 
-class Pattern:
+class TopicTemplate:
     """One distinct template, the live topics that it matches, and who uses it.
 
     `gone` is what topics that it matched, and that are forgotten now, may have lost.
@@ -63,9 +63,9 @@ class Pattern:
         self.selector = selector
         self.gone = Steps()
         self.gone.add(0, evicted_through)
-        self.topics = Numbers()
-        self.channels: dict[Holder, None] = {}
-        self.granted: dict[Holder, None] = {}
+        self.topics = TopicSet()
+        self.channels: dict[TemplateUser, None] = {}
+        self.granted: dict[TemplateUser, None] = {}
         #: How many topics it has still to look at.
         self.left = len(numbered) + len(forgotten)
         self._looked = 0
@@ -109,27 +109,29 @@ class Pattern:
             self.gone.add(topic.evicted_at, topic.evicted_through)
 
 
-class Wanted:
+class WantedTopics:
     """The topics of a channel with templates: those that it names and those that match now.
 
     Arguments:
         numbered: the live topics by number.
     """
 
-    __slots__ = ("_numbered", "named", "patterns")
+    __slots__ = ("_numbered", "named", "templates")
 
     def __init__(
-        self, named: tuple[Topic, ...], patterns: tuple[Pattern, ...], numbered: _Known
+        self, named: tuple[Topic, ...], templates: tuple[TopicTemplate, ...], numbered: _Known
     ) -> None:
         self.named = named
-        self.patterns = patterns
+        self.templates = templates
         self._numbered = numbered
 
     def __contains__(self, topic: Topic) -> bool:
         if topic in self.named:
             return True
         number = topic.number
-        return not topic.is_forgotten and any(number in pattern.topics for pattern in self.patterns)
+        return not topic.is_forgotten and any(
+            number in pattern.topics for pattern in self.templates
+        )
 
     def __iter__(self) -> Iterator[Topic]:
         """Each once."""
@@ -139,30 +141,30 @@ class Wanted:
     @property
     def numbers(self) -> list[int]:
         """The topics' numbers, each once. O(topics)."""
-        sets = [pattern.topics for pattern in self.patterns]
+        sets = [pattern.topics for pattern in self.templates]
         return united(sets, [topic.number for topic in self.named])
 
     @property
     def size(self) -> int:
         """How many there are, at most."""
-        return len(self.named) + sum(pattern.topics.count for pattern in self.patterns)
+        return len(self.named) + sum(pattern.topics.count for pattern in self.templates)
 
     @property
     def evicted_through(self) -> int:
         """The last place of which a reader of them may have lost events. O(topics)."""
         known = max((topic.evicted_through for topic in self), default=0)
-        return max(known, *(pattern.gone.through for pattern in self.patterns))
+        return max(known, *(pattern.gone.through for pattern in self.templates))
 
     @property
     def evictions(self) -> Iterator[Step]:
         """What a reader of them may have lost, in any order. O(topics)."""
         for topic in self:
             yield topic.evicted_at, topic.evicted_through
-        for pattern in self.patterns:
+        for pattern in self.templates:
             yield from pattern.gone
 
 
-class Patterns:
+class Templates:
     """All patterns of a node's channels. Loop thread only.
 
     Arguments:
@@ -171,10 +173,10 @@ class Patterns:
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
-        self._patterns: dict[str, Pattern] = {}
+        self._templates: dict[str, TopicTemplate] = {}
         self._idle: dict[str, None] = {}
         # Grants of plain topics: the channels that have them, whether the topic is alive or not.
-        self._granted: dict[str, dict[Holder, None]] = {}
+        self._granted: dict[str, dict[TemplateUser, None]] = {}
         #: Live topics by number; those that are made are put into it by `look_at`.
         self.numbered: list[Topic | None] = []
         self._forgotten: list[tuple[str, int]] | None = None  # While it is right.
@@ -182,21 +184,21 @@ class Patterns:
             self._number(topic)
 
     def __len__(self) -> int:
-        return len(self._patterns)
+        return len(self._templates)
 
-    def select(self, text: str, channel: Holder) -> Pattern:
+    def select(self, text: str, channel: TemplateUser) -> TopicTemplate:
         """Has a channel get what the template matches from now on."""
         pattern = self._use(text)
         pattern.channels[channel] = None
         return pattern
 
-    def unselect(self, text: str, channel: Holder) -> None:
+    def unselect(self, text: str, channel: TemplateUser) -> None:
         """The channel is gone."""
-        pattern = self._patterns[text]
+        pattern = self._templates[text]
         del pattern.channels[channel]
         self._may_be_idle(text, pattern)
 
-    def grant(self, texts: Iterable[str], channel: Holder) -> list[Pattern]:
+    def grant(self, texts: Iterable[str], channel: TemplateUser) -> list[TopicTemplate]:
         """Notes a channel's grants; gives those that are patterns."""
         used = []
         for text in texts:
@@ -211,10 +213,10 @@ class Patterns:
         """The numbers of the live topics that a channel's grants cover."""
         by_name = self._topics.by_name
         named = [by_name[text].number for text in texts if text in by_name]
-        sets = [self._patterns[text].topics for text in texts if text in self._patterns]
+        sets = [self._templates[text].topics for text in texts if text in self._templates]
         return united(sets, named)
 
-    def ungrant(self, texts: Iterable[str], channel: Holder) -> None:
+    def ungrant(self, texts: Iterable[str], channel: TemplateUser) -> None:
         """The channel is gone."""
         for text in texts:
             holders = self._granted.get(text)
@@ -222,20 +224,20 @@ class Patterns:
                 holders.pop(channel, None)
                 if not holders:
                     del self._granted[text]
-            elif (pattern := self._patterns.get(text)) is not None:
+            elif (pattern := self._templates.get(text)) is not None:
                 pattern.granted.pop(channel, None)
                 self._may_be_idle(text, pattern)
 
-    def look_at(self, topic: Topic) -> tuple[set[Holder], set[Holder]]:
+    def look_at(self, topic: Topic) -> tuple[set[TemplateUser], set[TemplateUser]]:
         """Notes a topic that has just come to life; gives the channels that get it by a template,
         and those that are granted it. O(patterns)."""
         self._forgotten = None
         self._number(topic)
-        if not self._patterns and not self._granted:
+        if not self._templates and not self._granted:
             return NOBODY
-        linked: set[Holder] = set()
+        linked: set[TemplateUser] = set()
         granted = set(self._granted.get(topic.name, ()))
-        for pattern in self._patterns.values():
+        for pattern in self._templates.values():
             if pattern.note_new(topic):
                 linked.update(pattern.channels)
                 granted.update(pattern.granted)
@@ -245,7 +247,7 @@ class Patterns:
         """A topic is forgotten; what was evicted from it is not. O(patterns)."""
         self._forgotten = None
         self.numbered[topic.number] = None
-        for pattern in self._patterns.values():
+        for pattern in self._templates.values():
             pattern.note_forgotten(topic)
 
     def _number(self, topic: Topic) -> None:
@@ -253,22 +255,22 @@ class Patterns:
             self.numbered.extend([None] * (topic.number + 1 - len(self.numbered)))
         self.numbered[topic.number] = topic
 
-    def _use(self, text: str) -> Pattern:
-        pattern = self._patterns.get(text)
+    def _use(self, text: str) -> TopicTemplate:
+        pattern = self._templates.get(text)
         if pattern is None:
             if self._forgotten is None:
                 self._forgotten = self._topics.remembered()
             forgotten_through = self._topics.forgotten_through
-            pattern = self._patterns[text] = Pattern(
+            pattern = self._templates[text] = TopicTemplate(
                 compile_selector(text), self.numbered, self._forgotten, forgotten_through
             )
         self._idle.pop(text, None)
         return pattern
 
-    def _may_be_idle(self, text: str, pattern: Pattern) -> None:
+    def _may_be_idle(self, text: str, pattern: TopicTemplate) -> None:
         if pattern.channels or pattern.granted:
             return
         self._idle[text] = None
         if len(self._idle) > IDLE_MAX:
             oldest = next(iter(self._idle))
-            del self._idle[oldest], self._patterns[oldest]
+            del self._idle[oldest], self._templates[oldest]

@@ -5,14 +5,14 @@ from typing import Any, Final, NamedTuple
 
 from fastsse._core import Frame, raw_frame, wire_frame
 from fastsse.hub.channels import Channel
-from fastsse.hub.replay import Begun, Gap
+from fastsse.hub.resume.cursor import GapEvent, ReplayStart
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor, Dialect, InitialId, Subscription
 
 __all__ = [
     "Head",
-    "Opening",
-    "Replaying",
+    "PendingStream",
+    "ReplayingStream",
     "first_block",
     "first_frame",
     "first_frames",
@@ -30,7 +30,7 @@ goes on: the id that was asked for when all after it follows, else `earliest`, a
 stream that asked for nothing (which is Mercure's `Last-Event-ID`)."""
 
 
-class Opening(NamedTuple):
+class PendingStream(NamedTuple):
     """A stream that has not been given to the sender: see `Streams.open`. `options` are what
     `Sender.attach` takes beyond what every stream has, `client` is whose it is, for the log."""
 
@@ -41,8 +41,9 @@ class Opening(NamedTuple):
     client: str = ""
 
 
-class Replaying:
-    """A stream on its way to live: asks for its place and pages, as a `turns.Asker`."""
+class ReplayingStream:
+    """A stream on its way to live: asks for its place and pages, as a
+    `store_queries.QueryWaiter`."""
 
     __slots__ = (
         "begun",
@@ -57,15 +58,15 @@ class Replaying:
     )
 
     def __init__(
-        self, handle: int, channel: Channel, subscription: Subscription, opening: Opening
+        self, handle: int, channel: Channel, subscription: Subscription, opening: PendingStream
     ) -> None:
         self.handle = handle
         self.channel = channel
         self.subscription = subscription
-        self.opening: Opening | None = opening  # Until it is attached.
-        self.begun: Begun | None = None  # Until its cursor is placed.
+        self.opening: PendingStream | None = opening  # Until it is attached.
+        self.begun: ReplayStart | None = None  # Until its cursor is placed.
         self.place: int | None = None  # Where it begins; None until its first page says it.
-        self.gap: Gap | None = None  # To tell before the next page.
+        self.gap: GapEvent | None = None  # To tell before the next page.
         self.ended = False
         self.then: Callable[[Any], None] | None = None
 
@@ -76,7 +77,7 @@ class Replaying:
 
 
 def first_block(
-    dialect: Dialect, retry_ms: int, place: int | None, gap: Gap | None = None
+    dialect: Dialect, retry_ms: int, place: int | None, gap: GapEvent | None = None
 ) -> bytes:
     """What stands before a stream's events: comments, `retry:`, and where it goes on from.
 
@@ -105,7 +106,7 @@ def first_frame(head: bytes, block: bytes, chunked: bool) -> Frame:
 
 
 def first_frames(
-    one: Replaying, retry_ms: int, told: Gap | None, page: Frame | None, *, is_last: bool
+    one: ReplayingStream, retry_ms: int, told: GapEvent | None, page: Frame | None, *, is_last: bool
 ) -> list[Frame]:
     """What the sender is given with a stream that begins: head, opening block and a page.
 
@@ -127,7 +128,7 @@ def first_frames(
     return [wire_frame(head), raw_frame(block)]
 
 
-def last_frames(one: Replaying, retry_ms: int) -> list[Frame]:
+def last_frames(one: ReplayingStream, retry_ms: int) -> list[Frame]:
     """What the sender is given with a stream that ends before it began. It comes back for what it
     asked for now."""
     assert one.opening is not None
@@ -137,7 +138,7 @@ def last_frames(one: Replaying, retry_ms: int) -> list[Frame]:
     return [wire_frame(head), raw_frame(first_block(subscription.dialect, retry_ms, None))]
 
 
-def last_event_id(cursor: Cursor, gap: Gap | None = None) -> bytes | None:
+def last_event_id(cursor: Cursor, gap: GapEvent | None = None) -> bytes | None:
     """What a `Head` names."""
     if cursor.kind == "head":
         return None

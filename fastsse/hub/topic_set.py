@@ -7,7 +7,7 @@ for each topic that there is bounds what one costs, whatever it matches.
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["Numbers", "united"]
+__all__ = ["TopicSet", "united"]
 
 # Bits take the place of a set that would cost more: about 64 bytes a number, and never of one of
 # fewer numbers than this.
@@ -16,7 +16,7 @@ _BITS_A_NUMBER: Final = 512
 _BITS_OF: Final = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 
 
-class Numbers:
+class TopicSet:
     """A set of numbers that lie close together. Adding, discarding and looking are O(1)."""
 
     __slots__ = ("_bits", "_few", "count", "highest")
@@ -74,7 +74,7 @@ class Numbers:
         bits[at] |= 1 << (number & 7)
 
 
-def united(sets: Iterable[Numbers], named: Iterable[int] = ()) -> list[int]:
+def united(sets: Iterable[TopicSet], named: Iterable[int] = ()) -> list[int]:
     """The numbers of all sets and the others, each once. O(highest number / 8 for each set that is
     large, and numbers)."""
     few = set(named)

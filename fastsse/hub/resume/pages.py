@@ -17,12 +17,12 @@ from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError
 from fastsse.evicted import NEVER, Evicted
 from fastsse.hub.history import PAGE_BYTES, History, Selection
-from fastsse.hub.logs import position_of
-from fastsse.hub.patterns import Wanted
-from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
+from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
+from fastsse.hub.templates import WantedTopics
+from fastsse.hub.topic_log import position_of
 from fastsse.subscriptions import ANY
 
-__all__ = ["JoinedPage", "PageCache", "Pages", "Reader", "Told", "newest_told", "told_place"]
+__all__ = ["JoinedPage", "PageAudience", "PageCache", "Pages", "Told", "newest_told", "told_place"]
 
 PAGE_CACHE_BYTES = 8 * 1024 * 1024
 PAGES_MAX = 1_000
@@ -34,7 +34,7 @@ TOPIC_COST_BYTES: Final = 8
 KEY_FREE_BYTES: Final = 1024
 
 
-class Reader(Protocol):
+class PageAudience(Protocol):
     """What a page is made for: all who want the same topics and may read the same."""
 
     @property
@@ -140,7 +140,7 @@ class Pages:
 
     Arguments:
         history: what memory has.
-        turns: the way to what the backbone stores.
+        queries: the way to what the backbone stores.
         page_bytes: the bound on one page; a single event may be larger.
         cache_bytes: the bound on the pages that are kept.
     """
@@ -148,17 +148,17 @@ class Pages:
     def __init__(
         self,
         history: History,
-        turns: Turns,
+        queries: StoreQueries,
         page_bytes: int = PAGE_BYTES,
         cache_bytes: int = PAGE_CACHE_BYTES,
     ) -> None:
         self.cache: Final = PageCache(cache_bytes)
         self._history = history
-        self._turns = turns
+        self._queries = queries
         self._page_bytes = page_bytes
 
     def read(
-        self, reader: Reader, after: int, asker: Asker, told: Told = NOTHING_TOLD
+        self, reader: PageAudience, after: int, asker: QueryWaiter, told: Told = NOTHING_TOLD
     ) -> JoinedPage | FastsseError | None:
         """The next page after a place; None when it has to be read: the asker is told the
         stretch then, for `made`. O(page), O(1) when it is kept."""
@@ -168,12 +168,12 @@ class Pages:
             return page
         if after >= history.evicted_through(reader.topics):
             return self._from_memory(reader, after)
-        outcome = self._turns.read(reader.selectors, after, self._page_bytes, asker)
+        outcome = self._queries.read(reader.selectors, after, self._page_bytes, asker)
         return None if outcome is UNKNOWN_YET else self.made(reader, after, outcome, told)
 
     def made(
         self,
-        reader: Reader,
+        reader: PageAudience,
         after: int,
         outcome: Stretch | FastsseError,
         told: Told = NOTHING_TOLD,
@@ -191,14 +191,16 @@ class Pages:
             return self._from_memory(reader, after)
         return self._from_store(reader, after, through, outcome)
 
-    def _from_memory(self, reader: Reader, after: int) -> JoinedPage:
+    def _from_memory(self, reader: PageAudience, after: int) -> JoinedPage:
         history = self._history
         page = history.page(reader.topics, after, self._page_bytes, reader.rights)
         return self._joined(
             reader, after, page.frames, page.through, page.is_last, page.evicted, False
         )
 
-    def _from_store(self, reader: Reader, after: int, through: int, stretch: Stretch) -> JoinedPage:
+    def _from_store(
+        self, reader: PageAudience, after: int, through: int, stretch: Stretch
+    ) -> JoinedPage:
         """What the store has, and what only memory has: their rules are the same, but each evicts
         in its own time, and their bounds on the whole differ. So what is missing is missing in
         both."""
@@ -219,7 +221,7 @@ class Pages:
 
     def _joined(
         self,
-        reader: Reader,
+        reader: PageAudience,
         after: int,
         frames: list[Frame],
         through: int,
@@ -262,14 +264,14 @@ def _united(
     return frames, through
 
 
-def newest_told(history: History, reader: Reader) -> int:
+def newest_told(history: History, reader: PageAudience) -> int:
     """The newest place to name to a reader: everything after it that is for them has still to come,
     and it is no private event's that they may not see, if it is not one that was let go. For
     templates with grants that would have to be searched for, and it is the head. O(1) as a rule."""
     if history.public_head == history.head:
         return history.head
     rights, topics = reader.rights, reader.topics
-    if isinstance(topics, Wanted) or (rights is not None and rights.subscribe == (ANY,)):
+    if isinstance(topics, WantedTopics) or (rights is not None and rights.subscribe == (ANY,)):
         return history.head_for(rights)
     told = max(history.public_head, history.evicted_through(topics))
     if rights is not None and rights.subscribe:
@@ -279,12 +281,12 @@ def newest_told(history: History, reader: Reader) -> int:
     return min(told, history.head)
 
 
-def told_place(history: History, reader: Reader, place: int) -> int:
+def told_place(history: History, reader: PageAudience, place: int) -> int:
     """How a place up to the head is named to a reader: there may be no event of theirs between
     that and an earlier one. Cost as `newest_told`."""
     return place if place <= history.public_head else min(place, newest_told(history, reader))
 
 
-def _key(reader: Reader, after: int) -> _Key:
+def _key(reader: PageAudience, after: int) -> _Key:
     rights = reader.rights
     return reader.selectors, () if rights is None else rights.subscribe, after

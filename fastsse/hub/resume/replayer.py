@@ -21,29 +21,29 @@ from fastsse.auth.rights import Claims
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, TurnedAway
 from fastsse.hub.history import History
-from fastsse.hub.looptime import LoopTime
-from fastsse.hub.opening import Replaying, first_block, first_frames, last_frames
-from fastsse.hub.pages import JoinedPage, Pages, told_place
-from fastsse.hub.replay import Begun, Gap, after_gap, begin, begin_at
-from fastsse.hub.returns import Returns
-from fastsse.hub.turns import UNKNOWN_YET, Asker, Turns
+from fastsse.hub.resume.cursor import GapEvent, ReplayStart, after_gap, begin, begin_at
+from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
+from fastsse.hub.resume.preamble import ReplayingStream, first_block, first_frames, last_frames
+from fastsse.hub.resume.repeats import RepeatedResumes
+from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
+from fastsse.hub.time_budget import TimeBudget
 from fastsse.log import get_logger
 from fastsse.positions import parse_id
 from fastsse.subscriptions import ANY
 
-__all__ = ["Replays"]
+__all__ = ["Replayer"]
 
 log = get_logger("hub")
 EVERYTHING: Final = (ANY,)
 
 
-class Replays:
+class Replayer:
     """All streams of one worker that are not live yet. Loop thread only.
 
     Arguments:
         sender: owns the sockets.
         history: what is replayed from memory.
-        turns: the way to what lies before.
+        queries: the way to what lies before.
         pages: makes pages of both.
         retry_ms: the reconnection time that streams open with.
         clean_end: whether a response that is cut has a last chunk, as one that is over.
@@ -67,14 +67,14 @@ class Replays:
         self,
         sender: Sender,
         history: History,
-        turns: Turns,
+        queries: StoreQueries,
         pages: Pages,
         *,
         retry_ms: int,
         clean_end: bool,
         memory_bytes: int,
-        returns: Returns,
-        dropped: Callable[[Replaying], None],
+        returns: RepeatedResumes,
+        dropped: Callable[[ReplayingStream], None],
     ) -> None:
         self.gaps: Counter[str] = Counter()
         self.failed = 0
@@ -82,25 +82,25 @@ class Replays:
         self.on_searching: Callable[[], None] = lambda: None
         self._sender = sender
         self._history = history
-        self._turns = turns
+        self._queries = queries
         self._pages = pages
         self._retry_ms = retry_ms
         self._clean_end = clean_end
         self._memory_bytes = memory_bytes
         self._dropped = dropped
         self._returns = returns
-        self._by_handle: dict[int, Replaying] = {}
+        self._by_handle: dict[int, ReplayingStream] = {}
         # Handles of those that wait for memory, oldest first; those that end are taken out.
         self._waiting: OrderedDict[int, None] = OrderedDict()
         # Handles of those that memory has shown only what they may not see; they look further in
         # a share of the loop's time.
         self._searching: OrderedDict[int, None] = OrderedDict()
-        self._looptime = LoopTime()
+        self._time_budget = TimeBudget()
 
     def __len__(self) -> int:
         return len(self._by_handle)
 
-    def begin(self, one: Replaying) -> None:
+    def begin(self, one: ReplayingStream) -> None:
         """Places a stream's cursor, reads its first page and attaches it, now or later.
 
         Raises TurnedAway when the backbone fails now, or what the sender raises: then the socket
@@ -135,7 +135,7 @@ class Replays:
     def search(self) -> bool:
         """Has those look further who found nothing for them; True: there are still some."""
         if self._searching:
-            self._looptime.run(self._search)
+            self._time_budget.run(self._search)
         return bool(self._searching)
 
     def _search(self) -> bool:
@@ -187,7 +187,7 @@ class Replays:
 
     def tell_lost(self, place: int) -> None:
         """Tells every stream that events up to a place may be missing, from which it goes on."""
-        gap = Gap("lost", b"", place)
+        gap = GapEvent("lost", b"", place)
         self._pages.cache.clear()
         self._sender.announce(raw_frame(gap.encode()))
         self._count(gap)
@@ -198,7 +198,7 @@ class Replays:
 
     # -- where it begins ------------------------------------------------------------------------
 
-    def _wait_for_channel(self, one: Replaying, waiting: list[Asker]) -> None:
+    def _wait_for_channel(self, one: ReplayingStream, waiting: list[QueryWaiter]) -> None:
         """The head is where it is now, not where it is going to be by then."""
         cursor, begun = one.subscription.cursor, None
         if cursor.kind == "head":
@@ -206,19 +206,19 @@ class Replays:
         self._wait_for(one, lambda _: self._begun(one, begun) if begun else self._place(one))
         waiting.append(one)
 
-    def _place(self, one: Replaying) -> None:
+    def _place(self, one: ReplayingStream) -> None:
         cursor = one.subscription.cursor
         begun = begin(self._history, one.channel, cursor)
         if begun is not None:
             self._begun(one, begun)
             return
-        outcome = self._turns.seek(one.channel.selectors, cursor, one)
+        outcome = self._queries.seek(one.channel.selectors, cursor, one)
         if outcome is UNKNOWN_YET:
             self._wait_for(one, lambda outcome: self._on_sought(one, outcome))
         else:
             self._on_sought(one, outcome)
 
-    def _on_sought(self, one: Replaying, place: int | FastsseError | None) -> None:
+    def _on_sought(self, one: ReplayingStream, place: int | FastsseError | None) -> None:
         """The backbone placed the cursor. An id of an event that may not be read stays unknown, so
         an id of the publisher's own is looked at first."""
         if isinstance(place, FastsseError):
@@ -230,13 +230,13 @@ class Replays:
         if place is None or reads_all or not is_own_id:
             self._placed(one, place)
             return
-        outcome = self._turns.read(EVERYTHING, place - 1, 1, one)
+        outcome = self._queries.read(EVERYTHING, place - 1, 1, one)
         if outcome is UNKNOWN_YET:
             self._wait_for(one, lambda outcome: self._check(one, place, outcome))
         else:
             self._check(one, place, outcome)
 
-    def _check(self, one: Replaying, place: int, outcome: Stretch | FastsseError) -> None:
+    def _check(self, one: ReplayingStream, place: int, outcome: Stretch | FastsseError) -> None:
         if isinstance(outcome, FastsseError):
             self._fail(one)
             return
@@ -248,11 +248,11 @@ class Replays:
         ) or not self._history.may_read(place, rights)
         self._placed(one, None if hidden else place)
 
-    def _placed(self, one: Replaying, place: int | None) -> None:
+    def _placed(self, one: ReplayingStream, place: int | None) -> None:
         cursor = one.subscription.cursor
         self._begun(one, begin_at(self._history, one.channel, cursor, place))
 
-    def _begun(self, one: Replaying, begun: Begun) -> None:
+    def _begun(self, one: ReplayingStream, begun: ReplayStart) -> None:
         one.begun, one.gap = begun, begun.gap
         if begun.place is not None:
             one.place = told_place(self._history, one.channel, begun.place)
@@ -271,7 +271,7 @@ class Replays:
 
     # -- pages ----------------------------------------------------------------------------------
 
-    def _read_page(self, one: Replaying) -> None:
+    def _read_page(self, one: ReplayingStream) -> None:
         assert one.begun is not None
         replay = one.begun.replay
         page = self._pages.read(one.channel, replay.after, one, replay.told)
@@ -280,19 +280,22 @@ class Replays:
         else:
             self._on_page(one, page, self._search_later)
 
-    def _on_stretch(self, one: Replaying, outcome: Stretch | FastsseError) -> None:
+    def _on_stretch(self, one: ReplayingStream, outcome: Stretch | FastsseError) -> None:
         assert one.begun is not None
         replay = one.begun.replay
         page = self._pages.made(one.channel, replay.after, outcome, replay.told)
         self._on_page(one, page, self._read_page)
 
-    def _search_later(self, one: Replaying) -> None:
+    def _search_later(self, one: ReplayingStream) -> None:
         self._by_handle[one.handle] = one
         self._searching[one.handle] = None
         self.on_searching()
 
     def _on_page(
-        self, one: Replaying, page: JoinedPage | FastsseError, further: Callable[[Replaying], None]
+        self,
+        one: ReplayingStream,
+        page: JoinedPage | FastsseError,
+        further: Callable[[ReplayingStream], None],
     ) -> None:
         """Sends a page, or looks further when nothing is in it. The last one and going live are one
         command, given in the same step that read the page: no event can lie between."""
@@ -318,14 +321,14 @@ class Replays:
         else:
             self._send_page(one, page)
 
-    def _send_page(self, one: Replaying, page: JoinedPage) -> None:
+    def _send_page(self, one: ReplayingStream, page: JoinedPage) -> None:
         gap, one.gap = one.gap, None
         self._count(gap)
         frame = page.frame if gap is None else after_gap(gap, page.frame)
         self._sender.page(one.handle, frame, page.is_last)
         self._note(one, page.frame)
 
-    def _attach(self, one: Replaying, page: Frame | None, *, is_last: bool) -> None:
+    def _attach(self, one: ReplayingStream, page: Frame | None, *, is_last: bool) -> None:
         """Gives the sender a stream that is ready to begin."""
         told = one.gap if one.subscription.dialect.tells else None
         self._note_return(one, page)
@@ -335,7 +338,7 @@ class Replays:
         self._count(told)
         one.gap = None
 
-    def _note_return(self, one: Replaying, page: Frame | None) -> None:
+    def _note_return(self, one: ReplayingStream, page: Frame | None) -> None:
         """A client that asks for what follows an id is sent some of it."""
         cursor = one.subscription.cursor
         if page is not None and one.gap is None and cursor.kind == "after":
@@ -343,11 +346,11 @@ class Replays:
             selectors, client = one.channel.selectors, one.opening.client
             self._returns.resumed(one.handle, client, selectors, cursor.text)
 
-    def _note(self, one: Replaying, page: Frame | None) -> None:
+    def _note(self, one: ReplayingStream, page: Frame | None) -> None:
         if page is not None and self.on_page is not None:
             self.on_page(one.handle, page.size)
 
-    def _give(self, one: Replaying, live: bool, first: list[Frame]) -> None:
+    def _give(self, one: ReplayingStream, live: bool, first: list[Frame]) -> None:
         opening = one.opening
         assert opening is not None
         number = one.channel.number
@@ -362,12 +365,12 @@ class Replays:
         held_bytes = self._sender.memory_bytes - self._history.bytes
         return held_bytes > self._memory_bytes
 
-    def _wait_for(self, one: Replaying, then: Callable[[Any], None]) -> None:
+    def _wait_for(self, one: ReplayingStream, then: Callable[[Any], None]) -> None:
         """Has a stream go on when the backbone has answered."""
         self._by_handle[one.handle] = one
         one.then = lambda outcome: self._go_on(one, then, outcome)
 
-    def _go_on(self, one: Replaying, step: Callable[[Any], None], given: Any) -> None:
+    def _go_on(self, one: ReplayingStream, step: Callable[[Any], None], given: Any) -> None:
         """A step that nobody waits for who could be told that it failed."""
         try:
             step(given)
@@ -376,7 +379,7 @@ class Replays:
             log.exception("A stream could not go on.")
             self._drop(one)
 
-    def _fail(self, one: Replaying) -> None:
+    def _fail(self, one: ReplayingStream) -> None:
         """Ends a stream whose events can't be read now, or that can't be told what is missing: it
         comes back, and asks again."""
         self.failed += 1
@@ -386,7 +389,7 @@ class Replays:
         farewell = raw_frame(b"retry: %d\n\n" % (self._retry_ms * (1 + random.random())))
         self._sender.close(one.handle, REASON_ENDED, farewell, self._clean_end)
 
-    def _cut(self, one: Replaying, gap: Gap) -> None:
+    def _cut(self, one: ReplayingStream, gap: GapEvent) -> None:
         """Ends a stream that takes no control events in the place of a gap, so that its client does
         not take what it has for the whole. One that has not begun names the place behind the gap,
         where its client goes on with its next request."""
@@ -399,7 +402,7 @@ class Replays:
         self._stop(one)
         self._sender.close(one.handle, REASON_ENDED, frame, is_over=False)
 
-    def _stop(self, one: Replaying) -> None:
+    def _stop(self, one: ReplayingStream) -> None:
         """Gives the sender a stream that ends before it began."""
         one.ended = True
         self._waiting.pop(one.handle, None)
@@ -410,7 +413,7 @@ class Replays:
             return
         self._give(one, False, last_frames(one, self._retry_ms))
 
-    def _drop(self, one: Replaying) -> None:
+    def _drop(self, one: ReplayingStream) -> None:
         """Ends a stream that can't go on: what the sender has is closed by it, else here."""
         self._forget(one)
         opening, one.opening = one.opening, None
@@ -420,17 +423,17 @@ class Replays:
             os.close(opening.fd)
             self._dropped(one)
 
-    def _forget(self, one: Replaying) -> None:
+    def _forget(self, one: ReplayingStream) -> None:
         one.ended = True
         self._by_handle.pop(one.handle, None)
         self._waiting.pop(one.handle, None)
 
-    def _count(self, gap: Gap | None) -> None:
+    def _count(self, gap: GapEvent | None) -> None:
         if gap is not None:
             self.gaps[gap.reason] += 1
 
 
-def _ends_at_gap(one: Replaying) -> bool:
+def _ends_at_gap(one: ReplayingStream) -> bool:
     """Whether a stream ends where others are sent a gap. On Mercure's path the response head says
     it, while that was not sent."""
     dialect = one.subscription.dialect

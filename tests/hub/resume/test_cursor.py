@@ -8,9 +8,9 @@ from fastsse._core import encode_frame
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.errors import InvalidSubscription
 from fastsse.hub.history import History
-from fastsse.hub.opening import first_block
-from fastsse.hub.pages import PAGES_MAX
-from fastsse.hub.replay import Gap, Replay, begin, begin_at
+from fastsse.hub.resume.cursor import GapEvent, ReplayCursor, begin, begin_at
+from fastsse.hub.resume.pages import PAGES_MAX
+from fastsse.hub.resume.preamble import first_block
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import format_position, position_at
 from fastsse.subscriptions import EVENTS, Cursor, Subscription
@@ -43,13 +43,13 @@ class Kept:
     def audience(self, *topics: str) -> Audience:
         return Audience(topics, [self.topics.intern(topic) for topic in topics])
 
-    def begin(self, topics: str, cursor: Cursor) -> tuple[Replay, Gap | None]:
+    def begin(self, topics: str, cursor: Cursor) -> tuple[ReplayCursor, GapEvent | None]:
         """Where a stream of these topics (`"a b"`) begins when there is nothing but memory."""
         audience = self.audience(*topics.split())
         begun = begin(self.history, audience, cursor)
         return begun or begin_at(self.history, audience, cursor, None)
 
-    def first_gap(self, topics: str, cursor: Cursor) -> Gap | None:
+    def first_gap(self, topics: str, cursor: Cursor) -> GapEvent | None:
         """What the stream is told when it opens."""
         replay, gap = self.begin(topics, cursor)
         pages = memory_pages(self.history)
@@ -77,7 +77,7 @@ def test_opening_block_without_a_place_is_no_event_for_anybody() -> None:
 
 
 def test_a_gap_stands_in_the_opening_block_and_names_where_the_stream_goes_on() -> None:
-    stream = parse(first_block(EVENTS, 3000, START, Gap("evicted", b"7-7", START + 9)))
+    stream = parse(first_block(EVENTS, 3000, START, GapEvent("evicted", b"7-7", START + 9)))
     (message,) = stream.events
     assert message.type == "fastsse.gap"
     assert message.last_event_id == stream.last_event_id == "1000-9"
@@ -90,7 +90,7 @@ def test_a_gap_stands_in_the_opening_block_and_names_where_the_stream_goes_on() 
     [b'a"b', b"a\nb", b"a\r\ndata: x\n\n", b"\0", b"\xff\xfe", "\u2028".encode(), b"x" * 9000],
 )
 def test_whatever_was_asked_for_the_gap_is_one_event(requested: bytes) -> None:
-    gap = Gap("unknown", requested, START)
+    gap = GapEvent("unknown", requested, START)
     (message,) = parse(gap.encode()).events
     told = json.loads(message.data)["requested"]
     assert told == requested[:256].decode("utf-8", "replace")
@@ -283,7 +283,7 @@ def test_a_page_that_was_cached_before_an_eviction_still_tells_no_gap() -> None:
     assert not page.is_last
     for _ in range(5):
         kept.add("a")
-    early, late = Replay(START, b""), Replay(START, b"")
+    early, late = ReplayCursor(START, b""), ReplayCursor(START, b"")
     assert early.advance(read(pages, audience, START)) is None
     assert late.advance(read(memory_pages(kept.history), audience, START)) is not None
 

@@ -224,7 +224,7 @@ def test_a_replay_waits_while_memory_is_short_and_then_goes_on(make_node: MakeNo
     node.publish("a", "0")
     held_by_others = raw_frame(b"x" * (1 << 20))
     client = node.subscribe("a", cursor=Cursor("earliest"))
-    node.run_until(lambda: client.body != b"" and bool(node.hub.streams._replays._waiting))
+    node.run_until(lambda: client.body != b"" and bool(node.hub.streams._replayer._waiting))
     # Where it begins is not known before its first page: cut now, it would ask the same again.
     assert client.body == b": fastsse\nretry: 3000\n"
     node.publish("a", "1")

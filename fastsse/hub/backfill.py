@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from fastsse._core import Frame
 from fastsse.entries import Entry, Extras
-from fastsse.hub.logs import EVENT_COST_BYTES, Log, Owners, position_of
+from fastsse.hub.topic_log import EVENT_COST_BYTES, Owners, TopicLog, position_of
 from fastsse.hub.topics import Topic, Topics
 
-__all__ = ["Evictions", "Older"]
+__all__ = ["BackfilledEvents", "Evictions"]
 
 
 class Evictions(NamedTuple):
@@ -26,7 +26,7 @@ class Evictions(NamedTuple):
     forgotten_through: int
 
 
-class Older:
+class BackfilledEvents:
     """Events of one worker or hub on their way into another's history. Loop thread only.
 
     Topics that it has events of are held alive until `release`.
@@ -46,7 +46,7 @@ class Older:
         self.positions: list[int] = []
         self.frames: list[Frame] = []
         self.owners: list[Owners] = []
-        self.logs: dict[Topic, Log] = {}
+        self.logs: dict[Topic, TopicLog] = {}
         self.own_ids: dict[int, bytes] = {}
         self.extras: dict[int, Extras] = {}
         self.bytes = 0
@@ -110,14 +110,14 @@ class Older:
                 self._topics.may_be_idle(topic)
         self.logs.clear()
 
-    def _hold(self, name: str) -> tuple[Topic, Log]:
+    def _hold(self, name: str) -> tuple[Topic, TopicLog]:
         topic = self._topics.intern(name)
         topic.named += 1
-        log = self.logs[topic] = Log()
+        log = self.logs[topic] = TopicLog()
         return topic, log
 
 
-def _cut_off(log: Log, through: int) -> bool:
+def _cut_off(log: TopicLog, through: int) -> bool:
     """Drops the frames through a place; says whether there were any."""
     frames = log.frames
     if not frames or frames[0].position > through:

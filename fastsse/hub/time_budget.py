@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["LoopTime"]
+__all__ = ["TimeBudget"]
 
 # What may be used at once, and what comes back of each second that passes.
 BURST_S: Final = 0.003
 SHARE: Final = 0.25
 
 
-class LoopTime:
+class TimeBudget:
     """Time that may be used: `BURST_S` at most, filled with `SHARE` of the time that passes. Loop
     thread only.
 

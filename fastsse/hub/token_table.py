@@ -4,12 +4,12 @@ sender's table, so that no object is kept for a stream, nor what its token said.
 from array import array
 from typing import NamedTuple
 
-__all__ = ["Bearer", "Bearers"]
+__all__ = ["TokenRow", "TokenTable"]
 
 _SLOT_BITS = 32
 
 
-class Bearer(NamedTuple):
+class TokenRow(NamedTuple):
     """What is known of one: the channel's number, a hash of the subject (0: none), when its token
     ends in unix ms (0: never), and whether it wants to be told of that."""
 
@@ -19,7 +19,7 @@ class Bearer(NamedTuple):
     is_told: bool
 
 
-class Bearers:
+class TokenTable:
     """By slot of the table; the handle tells whose row it is. 28 bytes for each slot up to the
     highest that was used by a bearer. Loop thread only; each call is O(1)."""
 
@@ -32,7 +32,7 @@ class Bearers:
         # The number, and in the lowest bit whether it is told.
         self._channels = array("I")
 
-    def add(self, handle: int, bearer: Bearer) -> None:
+    def add(self, handle: int, bearer: TokenRow) -> None:
         """A stream opened."""
         slot = _slot(handle)
         lacking = slot + 1 - len(self._handles)
@@ -44,13 +44,13 @@ class Bearers:
         self._ends_ms[slot] = bearer.expires_ms
         self._channels[slot] = bearer.channel << 1 | bearer.is_told
 
-    def find(self, handle: int) -> Bearer | None:
+    def find(self, handle: int) -> TokenRow | None:
         """What is known of a stream; None for one that has ended or bears no token."""
         slot = _slot(handle)
         if not handle or slot >= len(self._handles) or self._handles[slot] != handle:
             return None
         marks = self._channels[slot]
-        return Bearer(marks >> 1, self._subjects[slot], self._ends_ms[slot], bool(marks & 1))
+        return TokenRow(marks >> 1, self._subjects[slot], self._ends_ms[slot], bool(marks & 1))
 
     def renew(self, handle: int, expires_ms: int) -> None:
         """A stream that is known has another end."""
