@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from bench.machine import busy_us
 from bench.server import UnderTest
-from fastsse.swarm import Crew, Figures, OpenLoop, Plan, Schedule
+from fastsse.swarm import Crew, OpenLoop, Plan, Schedule, SwarmResults
 
-SETTLE_PATIENCE_S = 60
-DELIVERY_PATIENCE_S = 15
+SETTLE_TIMEOUT_S = 60
+DELIVERY_TIMEOUT_S = 15
 WARM_UP_S = 0.5
 
 Sample = dict[str, float]
@@ -56,7 +56,7 @@ class Load:
     depth: int = 8
 
 
-def publish(url: str, load: Load, duration_s: float) -> Figures:
+def publish(url: str, load: Load, duration_s: float) -> SwarmResults:
     """Publishes punctually at the load's rate over one keep-alive connection."""
     schedule = Schedule(
         url=url,
@@ -75,15 +75,15 @@ def fan_out(server: UnderTest, crew: Crew, load: Load) -> Sample:
     start = crew.figures()["events"]
     if load.warm_up_s:
         warm = publish(server.url, load, load.warm_up_s)
-        crew.wait_for_events(start + _expected(warm, load), DELIVERY_PATIENCE_S)
+        crew.wait_for_events(start + _expected(warm, load), DELIVERY_TIMEOUT_S)
     return measured(
         server, crew, lambda: publish(server.url, load, load.duration_s), load.subscribers
     )[0]
 
 
 def measured(
-    server: UnderTest, crew: Crew, run: Callable[[], Figures], subscribers: int
-) -> tuple[Sample, Figures]:
+    server: UnderTest, crew: Crew, run: Callable[[], SwarmResults], subscribers: int
+) -> tuple[Sample, SwarmResults]:
     """Measures from the start of `run` to the last delivery of what it published.
 
     Args:
@@ -96,7 +96,7 @@ def measured(
     began, busy_before = time.monotonic(), busy_us()
     published = run()
     expected = published["events_accepted"] * subscribers
-    crew.wait_for_events(before["events"] + expected, DELIVERY_PATIENCE_S)
+    crew.wait_for_events(before["events"] + expected, DELIVERY_TIMEOUT_S)
     wall_s = time.monotonic() - began
     cpu_us = server.cpu_us() - cpu_before
     metrics = server.metrics()
@@ -116,12 +116,12 @@ def others_busy(sample: Sample, machine_busy_us: int, wall_s: float) -> float:
     return max(0.0, machine_busy_us / 1e6 / wall_s - own)
 
 
-def _expected(published: Figures, load: Load) -> int:
+def _expected(published: SwarmResults, load: Load) -> int:
     return published["events_accepted"] * load.subscribers
 
 
 def sample_of(
-    got: Figures, published: Figures, expected: int, cpu_us: int, wall_s: float
+    got: SwarmResults, published: SwarmResults, expected: int, cpu_us: int, wall_s: float
 ) -> Sample:
     """The figures of one run, in milliseconds and microseconds."""
     deliveries = max(1, got["events"])
@@ -167,7 +167,7 @@ def connected(plan: Plan) -> Iterator[Crew]:
         RuntimeError: some did not become streams.
     """
     with Crew(plan) as crew:
-        crew.wait_until_settled(SETTLE_PATIENCE_S)
+        crew.wait_until_settled(SETTLE_TIMEOUT_S)
         counters = crew.counters()
         opened = counters["stream"] + counters["slow"]
         if plan.churn_rate:  # some have left already, and others come

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.cases import Result, Setup
-from fastsse.swarm.figures import spread
+from fastsse.swarm.results import spread
 
 RESULTS = Path(__file__).with_name("results")
 BUSY = 0.7

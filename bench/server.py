@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 ROOT = Path(__file__).parents[1]
-START_PATIENCE_S = 60
-STOP_PATIENCE_S = 30
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 30
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -84,7 +84,7 @@ class Server:
     ) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(STOP_PATIENCE_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -92,7 +92,7 @@ class Server:
 
     def _address(self) -> str:
         """The first address that the server's start-up line names."""
-        deadline = time.monotonic() + START_PATIENCE_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             for line in Path(self._log.name).read_text().splitlines():
                 if '"addresses"' in line:

@@ -21,8 +21,8 @@ import uvloop
 
 from fastsse.backbone.sqlite import SqliteBackbone
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.inserts import store_entries
 from fastsse.backbone.sqlite.places import place_of
-from fastsse.backbone.sqlite.storing import store_entries
 from fastsse.config import Config
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError

@@ -7,7 +7,7 @@ int, `(unix_ms << 64) | n`; handles are `slot | generation << 32` and never 0.
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, final
 
-QUEUE_LIMIT: int
+QUEUE_MAX: int
 """Callers refuse publishes and newcomers while `Sender.pending_commands` is above this."""
 EVERY_EVENT: int
 """The topic number (0) that every publish has; link a `*` channel to it."""

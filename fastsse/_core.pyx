@@ -14,7 +14,7 @@ from libc.string cimport memcpy, strerror
 from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation
 from fastsse.native.counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
 from fastsse.native.frame cimport (
-    MAX_BODY_BYTES, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep,
+    BODY_BYTES_MAX, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep,
     frame_of_bytes, frame_wire, frame_wire_bytes, join, text_ends_a_line)
 from fastsse.native.memory cimport frames_alive, native_bytes
 from fastsse.native.os cimport (
@@ -22,7 +22,7 @@ from fastsse.native.os cimport (
     thread_start)
 from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK,
-    PAGE, PLAIN, PONG, PUBLISH, QUEUE_LIMIT as NATIVE_QUEUE_LIMIT, REMOVE_CHANNEL, REMOVE_TOPIC,
+    PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
     RENEW, REVOKE, SKIP, STOP, TELL, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse.native.sender cimport sender_main, state_clear, state_init
@@ -47,7 +47,7 @@ cdef extern from *:
     const char* CYTHON "CYTHON_ABI"
     const char* SANITIZER "FASTSSE_SANITIZER"
 
-QUEUE_LIMIT = NATIVE_QUEUE_LIMIT
+QUEUE_MAX = NATIVE_QUEUE_MAX
 POLICY_DISCONNECT = DISCONNECT
 POLICY_SKIP = SKIP
 POLICY_LATEST = LATEST
@@ -214,7 +214,7 @@ def join_frames(frames, Py_ssize_t start=0, stop=None):
 
 
 cdef Frame frame_from(bytes body, bint chunk):
-    if PyBytes_GET_SIZE(body) > MAX_BODY_BYTES:
+    if PyBytes_GET_SIZE(body) > BODY_BYTES_MAX:
         return own(NULL)
     return own(frame_of_bytes(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), chunk))
 

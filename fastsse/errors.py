@@ -1,8 +1,8 @@
 """What can go wrong, in two families: the caller's fault, and ours or the network's.
 
 `BadRequest` is the caller's: it names the field and becomes a 400 problem. So are `Unauthorised`
-and `Forbidden`. `Refused` and `TurnedAway` are ours: nothing was changed and the same request may
-succeed later.
+and `Forbidden`. `Unavailable` and `StreamRefused` are ours: nothing was changed and the same
+request may succeed later.
 """
 
 from typing import ClassVar, Final
@@ -14,9 +14,9 @@ __all__ = [
     "Forbidden",
     "InvalidEvent",
     "InvalidSubscription",
-    "Refused",
-    "TurnedAway",
+    "StreamRefused",
     "Unauthorised",
+    "Unavailable",
 ]
 
 
@@ -58,7 +58,7 @@ class InvalidSubscription(BadRequest):
     """A subscription that can't be opened."""
 
 
-class Refused(FastsseError):
+class Unavailable(FastsseError):
     """A publish that was not taken, whole; the same may be taken after `retry_after_s`.
 
     `reason` is `memory`, `queue`, `draining` or `backbone`. Becomes a 503 with `Retry-After`.
@@ -70,7 +70,7 @@ class Refused(FastsseError):
         self.retry_after_s = retry_after_s
 
 
-class TurnedAway(FastsseError):
+class StreamRefused(FastsseError):
     """A subscriber that was not taken; the socket is still its caller's.
 
     `reason` is `full`, `queue` or `draining`. Never an error status: that would end an

@@ -23,13 +23,13 @@ __all__ = [
     "check_topic",
 ]
 
-TOPIC_MAX_BYTES = 1024
+TOPIC_BYTES_MAX = 1024
 EVENT_TOPICS_MAX = 100
-EVENT_TYPE_MAX_BYTES = 256
-ID_MAX_BYTES = 256
+EVENT_TYPE_BYTES_MAX = 256
+ID_BYTES_MAX = 256
 # A publisher's `retry` holds for the whole stream; unclamped it would undo the jitter of a drain.
-RETRY_MIN_MS = 1_000
-RETRY_MAX_MS = 60 * 60 * 1_000
+RETRY_MS_MIN = 1_000
+RETRY_MS_MAX = 60 * 60 * 1_000
 EARLIEST = b"earliest"
 RESERVED_TOPIC_PREFIX = "$"
 RESERVED_EVENT_TYPE_PREFIX = b"fastsse."
@@ -98,13 +98,13 @@ class Event:
 def check_topic(topic: str, error: type[BadRequest] = InvalidEvent) -> str:
     """Returns `topic` when it is a topic's name, else raises `error` about the field `topic`."""
     # What is ASCII, printable and short is right at once; the rest of the rules is for the rest.
-    plain = topic.isascii() and topic.isprintable() and 0 < len(topic) <= TOPIC_MAX_BYTES
+    plain = topic.isascii() and topic.isprintable() and 0 < len(topic) <= TOPIC_BYTES_MAX
     if plain and topic[0] != RESERVED_TOPIC_PREFIX:
         return topic
     if not topic:
         raise error("topic", "must not be empty")
-    if len(_utf8(topic, "topic", error)) > TOPIC_MAX_BYTES:
-        raise error("topic", f"must be at most {TOPIC_MAX_BYTES} bytes of UTF-8")
+    if len(_utf8(topic, "topic", error)) > TOPIC_BYTES_MAX:
+        raise error("topic", f"must be at most {TOPIC_BYTES_MAX} bytes of UTF-8")
     if CONTROL.search(topic):
         raise error("topic", "must not hold control characters")
     if topic[0] == RESERVED_TOPIC_PREFIX:
@@ -137,8 +137,8 @@ def _utf8(value: str | bytes, field: str, error: type[BadRequest] = InvalidEvent
 
 def _event_type(value: str | bytes) -> bytes | None:
     event = _utf8(value, "event")
-    if len(event) > EVENT_TYPE_MAX_BYTES:
-        raise InvalidEvent("event", f"must be at most {EVENT_TYPE_MAX_BYTES} bytes of UTF-8")
+    if len(event) > EVENT_TYPE_BYTES_MAX:
+        raise InvalidEvent("event", f"must be at most {EVENT_TYPE_BYTES_MAX} bytes of UTF-8")
     if _ENDS_A_LINE.search(event):
         raise InvalidEvent("event", "must not hold CR, LF or NUL")
     if event.startswith(RESERVED_EVENT_TYPE_PREFIX):
@@ -148,8 +148,8 @@ def _event_type(value: str | bytes) -> bytes | None:
 
 def _own_id(value: str | bytes) -> bytes:
     own_id = _utf8(value, "id")
-    if len(own_id) > ID_MAX_BYTES:
-        raise InvalidEvent("id", f"must be at most {ID_MAX_BYTES} bytes of UTF-8")
+    if len(own_id) > ID_BYTES_MAX:
+        raise InvalidEvent("id", f"must be at most {ID_BYTES_MAX} bytes of UTF-8")
     if _NOT_IN_A_HEADER.search(own_id):
         raise InvalidEvent("id", "must not hold CR, LF, NUL or other control characters")
     came_back = as_header_value(own_id)
@@ -167,10 +167,10 @@ def as_header_value(own_id: bytes) -> bytes:
 
 def _retry_ms(value: int | str | bytes) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return min(max(value, RETRY_MIN_MS), RETRY_MAX_MS)
+        return min(max(value, RETRY_MS_MIN), RETRY_MS_MAX)
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not isinstance(text, str) or not _DIGITS.fullmatch(text):
         raise InvalidEvent("retry", "must be digits (milliseconds)")
     # Python reads only so many digits; more than the limit has are more than the limit.
-    longest = len(str(RETRY_MAX_MS)) + 1
+    longest = len(str(RETRY_MS_MAX)) + 1
     return _retry_ms(int(text.lstrip("0")[:longest] or "0"))

@@ -29,7 +29,7 @@ from fastsse.config.options import LogOptions
 
 ROOT = "fastsse"
 # Longer texts are cut: a record is for people, and 100 topics may hold 100 KiB.
-_VALUE_LIMIT = 1000
+_VALUE_MAX = 1000
 _TOPICS_SHOWN = 10
 _PLAIN_VALUE = re.compile(r"[\w.:/@%+*~-]+", re.ASCII)
 _of_process: dict[str, object] = {}
@@ -169,8 +169,8 @@ def _console_value(value: object) -> str:
 
 
 def _shortened(value: object) -> object:
-    if isinstance(value, str) and len(value) > _VALUE_LIMIT:
-        return value[:_VALUE_LIMIT] + "…"
+    if isinstance(value, str) and len(value) > _VALUE_MAX:
+        return value[:_VALUE_MAX] + "…"
     return value
 
 

@@ -17,14 +17,14 @@ __all__ = ["HUB_PATH", "check_not_reserved", "is_reserved"]
 HUB_PATH: Final = "/.well-known/mercure"
 _WORD: Final = "mercure"
 # An escape of an escape of an escape; whoever goes on is refused.
-_ROUNDS_MOST: Final = 4
+_ROUNDS_MAX: Final = 4
 
 
 def is_reserved(topic: str) -> bool:
     """Whether a topic is, or may be read as, one below the hub's path. O(bytes)."""
     if "%" not in topic and _WORD not in topic.lower():
         return False
-    for _ in range(_ROUNDS_MOST):
+    for _ in range(_ROUNDS_MAX):
         if HUB_PATH in _plain(topic):
             return True
         decoded = unquote(topic, errors="replace")

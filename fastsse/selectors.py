@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 __all__ = ["Selector", "compile_selector"]
 
 # A template beyond any of these is plain text.
-TEMPLATE_MAX_BYTES: Final = 4 * 1024
+TEMPLATE_BYTES_MAX: Final = 4 * 1024
 EXPRESSIONS_MAX: Final = 32
 VARIABLES_MAX: Final = 64
 # Compiled selectors kept, and of each the steps between states: about 100 bytes a step.
@@ -107,7 +107,7 @@ class _Expression(NamedTuple):
 
 def _parse(text: str) -> list[bytes | _Expression] | None:
     """The parts of a template from its first expression on; None when the text is none."""
-    if len(text.encode("utf-8", "surrogatepass")) > TEMPLATE_MAX_BYTES:
+    if len(text.encode("utf-8", "surrogatepass")) > TEMPLATE_BYTES_MAX:
         return None
     first, *others = text.split("{")
     if not _LITERAL.fullmatch(first) or len(others) > EXPRESSIONS_MAX:

@@ -14,9 +14,9 @@ from fastsse.config import Config
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.supervisor.alone import run_alone
-from fastsse.supervisor.cores import worker_count
 from fastsse.supervisor.notify import Notifier
-from fastsse.supervisor.service import run_service
+from fastsse.supervisor.process_setup import worker_count
+from fastsse.supervisor.processes import run_service
 from fastsse.supervisor.sockets import Activation
 from fastsse.worker import Worker
 

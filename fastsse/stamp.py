@@ -30,10 +30,10 @@ import re
 import time
 from dataclasses import dataclass
 
-MIN_SIZE_BYTES = 80
+SIZE_BYTES_MIN = 80
 """A stamp with the largest numbers and a `pad` member fits."""
 
-MAX_SIZE_BYTES = 16 * 1024 * 1024
+SIZE_BYTES_MAX = 16 * 1024 * 1024
 
 _STAMP = re.compile(
     rb'\{"due": ?(?P<due>\d{1,19})'
@@ -59,11 +59,11 @@ def encode(stamp: Stamp, size_bytes: int) -> bytes:
     """The data of one stamped event, exactly `size_bytes` long.
 
     Raises:
-        ValueError: `size_bytes` is outside MIN_SIZE_BYTES … MAX_SIZE_BYTES.
+        ValueError: `size_bytes` is outside SIZE_BYTES_MIN … SIZE_BYTES_MAX.
     """
-    if not MIN_SIZE_BYTES <= size_bytes <= MAX_SIZE_BYTES:
+    if not SIZE_BYTES_MIN <= size_bytes <= SIZE_BYTES_MAX:
         raise ValueError(
-            f"a stamped event is {MIN_SIZE_BYTES} to {MAX_SIZE_BYTES} bytes, not {size_bytes}"
+            f"a stamped event is {SIZE_BYTES_MIN} to {SIZE_BYTES_MAX} bytes, not {size_bytes}"
         )
     head = b'{"due":%d,"source":%d,"count":%d,"pad":"' % (stamp.due_us, stamp.source, stamp.count)
     return head.ljust(size_bytes - 2, b"x") + b'"}'

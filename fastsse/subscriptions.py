@@ -11,11 +11,11 @@ __all__ = [
     "ANY",
     "EVENTS",
     "HEAD",
-    "HEARTBEAT_MAX_S",
+    "HEARTBEAT_S_MAX",
     "MERCURE",
     "MERCURE_TELLING",
-    "PAD_MAX_BYTES",
-    "PAD_MIN_BYTES",
+    "PAD_BYTES_MAX",
+    "PAD_BYTES_MIN",
     "Cursor",
     "Dialect",
     "InitialId",
@@ -105,9 +105,9 @@ class Dialect:
             response head tells of a gap (Mercure), and a stream that loses continuity later ends
             without its last chunk.
         initial_id: how the opening names that place.
-        heartbeat_s: seconds of silence before a heartbeat, 1 to HEARTBEAT_MAX_S; 0: the server's.
+        heartbeat_s: seconds of silence before a heartbeat, 1 to HEARTBEAT_S_MAX; 0: the server's.
         pad_bytes: length of the comments that open the stream and are its heartbeats, a power of
-            two from PAD_MIN_BYTES to PAD_MAX_BYTES; 0: short ones.
+            two from PAD_BYTES_MIN to PAD_BYTES_MAX; 0: short ones.
         refuses: a subscriber that cannot be taken gets an error status; else 200 and a `retry:`.
         notes: whole comment lines for the opening, about the request.
     """
@@ -122,9 +122,9 @@ class Dialect:
 
 
 # The core keeps both in one byte of a connection: five bits of seconds, three bits of length.
-HEARTBEAT_MAX_S: Final = 30
-PAD_MIN_BYTES: Final = 1024
-PAD_MAX_BYTES: Final = 16 * 1024
+HEARTBEAT_S_MAX: Final = 30
+PAD_BYTES_MIN: Final = 1024
+PAD_BYTES_MAX: Final = 16 * 1024
 
 EVENTS: Final = Dialect(opens=True, tells=True)
 # https://mercure.rocks: existing clients know the events of the hub's users, and no others.

@@ -10,11 +10,11 @@ from typing import Final, Self
 from fastsse._core import Sender
 from fastsse.api.frontend import Frontend, Sockets
 from fastsse.backbone import Backbone
+from fastsse.backbone.factory import open_backbone
 from fastsse.backbone.memory import MemoryBackbone
-from fastsse.backbone.opening import open_backbone
 from fastsse.bus import BusBackbone
 from fastsse.config import Config
-from fastsse.config.storing import show_store
+from fastsse.config.store import show_store
 from fastsse.control.service import ControlClient, ControlStore, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.errors import FastsseError
@@ -118,7 +118,7 @@ class Worker:
 
     def _serve(self, sockets: Sockets, control: ControlClient, number: int) -> None:
         self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
-        self._stats = StatsClient(control, self._reading, self.frontend.helped)
+        self._stats = StatsClient(control, self._reading, self.frontend.on_help)
         self.frontend.serve(sockets, self._stats, lambda: self._backbone.trouble, number)
         if self._sources is not None:
             self._sources.begin()
@@ -283,7 +283,7 @@ class Worker:
         self._access.closed(
             stream.handle, stream.reason, stream.duration_s, stream.events, stream.bytes
         )
-        self.frontend.closed(stream.handle)
+        self.frontend.on_stream_closed(stream.handle)
         self._note_if_drained()
 
     def _note_if_drained(self) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fastsse.swarm import Crew, Figures, Histogram
+from fastsse.swarm import Crew, Histogram, SwarmResults
 
 if TYPE_CHECKING:  # Locust's import makes sockets and threads of the whole process its own.
     from loadtests.ledger import Ledger
@@ -93,7 +93,7 @@ class Account:
         self._enter_counters(counters, latency)
         self._enter_states(counters)
 
-    def close(self, last: Figures) -> None:
+    def close(self, last: SwarmResults) -> None:
         """Enters what is left of the swarm's last figures."""
         self._closed = True
         for name in MEASURES:

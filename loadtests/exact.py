@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastsse.swarm import Histogram, _swarm
-from fastsse.swarm.figures import highest_us
+from fastsse.swarm.results import highest_us
 
 Key = tuple[str, str]
 """Who saw it (`sse`, `swarm`, `publish` …) and what: Locust's type and name."""

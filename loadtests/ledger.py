@@ -11,7 +11,7 @@ from locust.env import Environment
 from locust.stats import RequestStats, StatsEntry, StatsError
 
 from fastsse.swarm import Histogram
-from fastsse.swarm.figures import highest_us
+from fastsse.swarm.results import highest_us
 from loadtests.exact import Exact, Key
 
 

@@ -36,7 +36,7 @@ from loadtests.order import Arrivals
 from loadtests.trial import trial_of
 from loadtests.wire import BadAnswer, Wire, plain
 
-MAX_EVENT_BYTES = 1024 * 1024
+EVENT_BYTES_MAX = 1024 * 1024
 IDLE_TIMEOUT_S = 60.0
 SLOW_BUFFER_BYTES = 4096
 SLOW_LOOK_S = 0.25
@@ -72,7 +72,7 @@ class _Reader(User):
     def on_start(self) -> None:
         self.number = self.trial.numbers.take("reader")
         self.scenario = self.trial.scenario
-        self.decoder = Decoder(MAX_EVENT_BYTES)
+        self.decoder = Decoder(EVENT_BYTES_MAX)
         self.arrivals = Arrivals()
         self._failures = 0
         self._at_once = False

@@ -14,7 +14,7 @@ from locust.runners import STATE_RUNNING, MasterRunner, Runner, WorkerRunner
 
 from fastsse.swarm.addresses import resolve
 from fastsse.swarm.refusal import Refusal
-from fastsse.swarm.request import DEFAULT_PATH
+from fastsse.swarm.request_template import DEFAULT_PATH
 from loadtests.ledger import Ledger
 from loadtests.messages import Numbers, Orders
 from loadtests.options import DEFAULT_HOST, Options

@@ -34,7 +34,7 @@ METRICS = {
 _SAMPLE = re.compile(r"^(\w+) ([0-9.eE+-]+)$", re.MULTILINE)
 
 GROWTH_SHARE = 0.1
-MIN_LOOKS = 12
+LOOKS_MIN = 12
 
 
 def probe_stalls(trial: Trial) -> None:
@@ -103,7 +103,7 @@ class ServerWatch:
         settled by then, or the run was too short to say.
         """
         sizes = [look["rss_bytes"] for look in self.looks if "rss_bytes" in look]
-        if len(sizes) < MIN_LOOKS:
+        if len(sizes) < LOOKS_MIN:
             return None
         quarter = len(sizes) // 4
         third = statistics.median(sizes[2 * quarter : 3 * quarter])

@@ -10,7 +10,7 @@ from bench.cases.pairs import pairs_of
 from bench.load import Load, Sample, connected, measured, others_busy, publish
 from bench.machine import busy_us
 from bench.server import UnderTest
-from fastsse.swarm import Crew, Figures, Plan
+from fastsse.swarm import Crew, Plan, SwarmResults
 
 
 def connect_storm(setup: Setup) -> Result:
@@ -82,7 +82,7 @@ def _resume_run(server: UnderTest, crew: Crew, rate: float, seconds: float) -> S
 
     cutter = threading.Thread(target=cut)
 
-    def run() -> Figures:
+    def run() -> SwarmResults:
         cutter.start()
         published = publish(server.url, load, seconds)
         cutter.join()

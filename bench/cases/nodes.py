@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from bench.cases.case import Result, Setup
 from bench.cases.publishing import publish_speed
-from bench.load import DELIVERY_PATIENCE_S, Load, Sample, connected, measured, publish
+from bench.load import DELIVERY_TIMEOUT_S, Load, Sample, connected, measured, publish
 from bench.redis import Redis
 from bench.server import Server, UnderTest
-from fastsse.swarm import Crew, Figures
+from fastsse.swarm import Crew, SwarmResults
 
 TOPIC = "news"
-BACK_PATIENCE_S = 60
+BACK_TIMEOUT_S = 60
 # An answer comes when the event is back from Redis, behind all that the nodes' core is busy with;
 # the publisher must not be what holds the rate up.
 DEPTH = 256
@@ -85,12 +85,12 @@ def _fan_out(setup: Setup, count: int, connections: int, rate: float, seconds: f
             for server in nodes
         ]
 
-        def run() -> Figures:
+        def run() -> SwarmResults:
             before = [crew.figures()["events"] for crew in crews]
             figures = publish(nodes[0].url, load, seconds)
             expected = figures["events_accepted"] * connections
             for crew, had in zip(crews[:-1], before, strict=False):
-                crew.wait_for_events(had + expected, DELIVERY_PATIENCE_S)
+                crew.wait_for_events(had + expected, DELIVERY_TIMEOUT_S)
             return figures
 
         return measured(nodes[-1], crews[-1], run, connections)[0]
@@ -123,12 +123,12 @@ def _back_s(redis: Redis, nodes: list[Server], crews: list[Crew], away_s: float)
     began = time.monotonic()
     for server in nodes:
         while not _publishes(server):
-            if time.monotonic() > began + BACK_PATIENCE_S:
+            if time.monotonic() > began + BACK_TIMEOUT_S:
                 raise RuntimeError("a node did not come back")
             time.sleep(0.01)
     for crew, count in zip(crews, before, strict=True):
         opened = crew.counters()["stream"]
-        crew.wait_for_events(count + len(nodes) * opened, DELIVERY_PATIENCE_S)
+        crew.wait_for_events(count + len(nodes) * opened, DELIVERY_TIMEOUT_S)
     return time.monotonic() - began
 
 

@@ -9,7 +9,7 @@ from bench.cases.publishing import closed_loop
 from bench.load import Load, Sample, connected, fan_out
 from bench.server import Server, UnderTest
 
-_MOST = 1.6
+_VALUE_MAX = 1.6
 _TWO = ("--workers", "2")
 
 
@@ -20,7 +20,7 @@ def publishing(setup: Setup) -> Result:
         return closed_loop(setup, server, 64)
 
     result = _compared(setup, "workers-publish", "a publish over 64 connections", run)
-    result.met = result.median("ratio") <= _MOST and not result.median("refused")
+    result.met = result.median("ratio") <= _VALUE_MAX and not result.median("refused")
     return result
 
 
@@ -36,7 +36,7 @@ def delivering(setup: Setup) -> Result:
     title = f"a delivery, {count:,} clients x {rate}/s"
     result = _compared(setup, "workers-deliver", title, run)
     result.is_fan_out = True
-    result.met = result.sound() and result.median("ratio") <= _MOST
+    result.met = result.sound() and result.median("ratio") <= _VALUE_MAX
     return result
 
 
@@ -51,7 +51,7 @@ def _compared(setup: Setup, name: str, title: str, run: Callable[[UnderTest], Sa
         sample["ratio"] = sample["server_cpu_us"] / max(1e-3, one["server_cpu_us"])
         samples.append(sample)
     title = f"CPU of {title}: two workers to one"
-    result = Result(name, title, f"≤ {_MOST}", samples, ("ratio", "x"))
+    result = Result(name, title, f"≤ {_VALUE_MAX}", samples, ("ratio", "x"))
     result.is_fan_out = False
     cpu_us, one_us = result.median("server_cpu_us"), result.median("one_cpu_us")
     result.notes = [f"{cpu_us:.1f} us to {one_us:.1f} us"]

@@ -43,7 +43,7 @@ def test_streams_come_and_go(benchmark: Any, publish: Callable[[Sequence[Event]]
     def all_of_them() -> None:
         desk = PresenceService(lambda message: None, MemoryControlStore(), publish)
         for message in (*come, *go):
-            desk.told(0, message)
+            desk.on_message(0, message)
 
     benchmark.pedantic(all_of_them, rounds=3)
     benchmark.extra_info["us_a_change"] = benchmark.stats.stats.min / (2 * STREAMS) * 1e6
@@ -56,10 +56,10 @@ def test_a_killed_worker_is_taken_out(benchmark: Any) -> None:
     def filled() -> tuple[tuple[PresenceService], dict[str, Any]]:
         desk = PresenceService(lambda message: None, MemoryControlStore(), quiet)
         for message in come:
-            desk.told(0, message)
+            desk.on_message(0, message)
         return (desk,), {}
 
     async def leave(desk: PresenceService) -> None:
-        desk.left(0)
+        desk.on_worker_gone(0)
 
     benchmark.pedantic(lambda desk: asyncio.run(leave(desk)), setup=filled, rounds=3)

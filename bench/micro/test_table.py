@@ -42,7 +42,7 @@ def test_publish_where_nobody_listens(benchmark: BenchmarkFixture, sender: _core
     frame = _core.encode_frame(b"x" * 128, None, b"1-1", 0, 1)
 
     def publish() -> None:
-        while sender.pending_commands > _core.QUEUE_LIMIT // 2:
+        while sender.pending_commands > _core.QUEUE_MAX // 2:
             time.sleep(0)
         sender.publish(frame, (7,), _core.POLICY_DISCONNECT)
         sender.wake()
@@ -53,7 +53,7 @@ def test_publish_where_nobody_listens(benchmark: BenchmarkFixture, sender: _core
 @pytest.mark.benchmark(group="table")
 def test_add_and_remove_a_channel(benchmark: BenchmarkFixture, sender: _core.Sender) -> None:
     def turn() -> None:
-        while sender.pending_commands > _core.QUEUE_LIMIT // 2:
+        while sender.pending_commands > _core.QUEUE_MAX // 2:
             time.sleep(0)
         sender.add_channel(1, (1, 2))
         sender.remove_channel(1)

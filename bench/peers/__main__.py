@@ -21,7 +21,7 @@ from bench.peers.quiet import Quiet
 from bench.peers.report import Outcome, as_json, as_markdown, notes, table
 from bench.report import RESULTS, write
 
-QUIET_PATIENCE_S = 30
+QUIET_TIMEOUT_S = 30
 
 
 def chosen(names: Sequence[str]) -> tuple[list[Peer], list[Peer]]:
@@ -35,7 +35,7 @@ def compare(
     run: Run, cases: Sequence[Case], peers: Sequence[Peer]
 ) -> Iterator[tuple[Case, Peer, Sample | str]]:
     """All peers one after another in each case, so that what is compared is close in time."""
-    quiet = Quiet(0 if run.quick else QUIET_PATIENCE_S)
+    quiet = Quiet(0 if run.quick else QUIET_TIMEOUT_S)
     for _ in range(run.repeats):
         for case in cases:
             for peer in peers:

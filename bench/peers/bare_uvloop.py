@@ -25,7 +25,7 @@ OPEN = (
 )
 ACCEPTED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
-MAX_BUFFERED_BYTES = 4 * 1024 * 1024
+BUFFERED_BYTES_MAX = 4 * 1024 * 1024
 
 streams: dict[str, set[asyncio.Transport]] = {}
 last_ms = [0, 0]
@@ -44,7 +44,7 @@ def publish(topic: str, data: bytes) -> None:
     chunk = b"%x\r\n%s\r\n" % (len(event), event)
     for transport in list(streams.get(topic, ())):
         transport.write(chunk)
-        if transport.get_write_buffer_size() > MAX_BUFFERED_BYTES:
+        if transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
             transport.abort()
 
 

@@ -15,15 +15,15 @@ from bench.load import Load, Sample, connected, others_busy, punctual, sample_of
 from bench.machine import busy_us
 from bench.peers.peer import Peer
 from bench.peers.process import PeerServer
-from fastsse.swarm import Crew, Figures, OpenLoop, Plan, Refusal, Schedule
+from fastsse.swarm import Crew, OpenLoop, Plan, Refusal, Schedule, SwarmResults
 
 TOPIC = "news"
-PATIENCE_S = 5
+TIMEOUT_S = 5
 """How long after the last event was due a peer may still deliver; what comes later is missing."""
 
 WARM_UP_EVENTS = 3
 WARM_UP_RATE = 10.0
-WARM_UP_PATIENCE_S = 20
+WARM_UP_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +114,13 @@ def _warm_up(server: PeerServer, crew: Crew, clients: int) -> None:
         RuntimeError: they did not arrive.
     """
     load = Load((TOPIC,), WARM_UP_RATE, WARM_UP_EVENTS / WARM_UP_RATE, clients)
-    warm = _publish(server, load, WARM_UP_PATIENCE_S)
+    warm = _publish(server, load, WARM_UP_TIMEOUT_S)
     expected = warm["events_accepted"] * clients
-    if not crew.wait_for_events(expected, WARM_UP_PATIENCE_S):
-        raise RuntimeError(f"{WARM_UP_EVENTS} events did not arrive in {WARM_UP_PATIENCE_S} s")
+    if not crew.wait_for_events(expected, WARM_UP_TIMEOUT_S):
+        raise RuntimeError(f"{WARM_UP_EVENTS} events did not arrive in {WARM_UP_TIMEOUT_S} s")
 
 
-def _publish(server: PeerServer, load: Load, patience_s: float) -> Figures:
+def _publish(server: PeerServer, load: Load, patience_s: float) -> SwarmResults:
     schedule = Schedule(
         url=f"{server.url}/events",
         topics=load.topics,
@@ -141,9 +141,9 @@ def _measured(server: PeerServer, crew: Crew, load: Load) -> Sample:
     """
     before, cpu_before, busy_before = crew.figures(), server.cpu_us(), busy_us()
     began = time.monotonic()
-    published = _publish(server, load, PATIENCE_S)
+    published = _publish(server, load, TIMEOUT_S)
     # A publisher also waits for its last answers: patience counts from the end of the schedule.
-    left_s = load.duration_s + PATIENCE_S - (time.monotonic() - began)
+    left_s = load.duration_s + TIMEOUT_S - (time.monotonic() - began)
     due = round(load.rate * load.duration_s) * load.subscribers
     accepted = published["events_accepted"] * load.subscribers
     crew.wait_for_events(before["events"] + accepted, max(0.0, left_s))

@@ -17,8 +17,8 @@ from typing import Self
 
 from bench.peers.peer import Peer
 
-START_PATIENCE_S = 60
-STOP_PATIENCE_S = 2
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 2
 MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Dirty": "private"}
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -74,7 +74,7 @@ class PeerServer:
     def _end(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(STOP_PATIENCE_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             for pid in self.process_ids():
                 os.kill(pid, signal.SIGKILL)
@@ -84,7 +84,7 @@ class PeerServer:
 
     def _wait_until_it_accepts(self) -> str:
         """Its `host:port`."""
-        deadline = time.monotonic() + START_PATIENCE_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             address = (self.peer.address or announced)(self.output())
             if address and _accepts(address):

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.load import Sample
 from bench.machine import environment
-from bench.peers.cases import DISTURBED, PATIENCE_S, Case, Figure, Run
+from bench.peers.cases import DISTURBED, TIMEOUT_S, Case, Figure, Run
 from bench.peers.catalogue import OURS
 from bench.peers.peer import Peer
 
@@ -103,7 +103,7 @@ def notes(run: Run, outcomes: Outcomes, left_out: Sequence[Peer]) -> list[str]:
     where = f"servers on core {run.server_cpu}, clients on core {run.client_cpu}"
     said = [
         f"Loopback, both ends on this machine; {where}. Medians of {run.repeats} run(s).",
-        f"Delivered: of what was due, until {PATIENCE_S} s after the last event was due. "
+        f"Delivered: of what was due, until {TIMEOUT_S} s after the last event was due. "
         "Percentiles are those of the deliveries that happened, from the time an event was due.",
     ]
     for peer in left_out:

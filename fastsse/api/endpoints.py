@@ -69,7 +69,7 @@ class Endpoints:
         self.presence: Presence | None = None
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
-            hub.streams.watch_replays(rate_limits.replayed)
+            hub.streams.watch_replays(rate_limits.on_replayed)
         if control is not None:
             self._join(control)
 
@@ -104,12 +104,12 @@ class Endpoints:
             paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
         return paths
 
-    def closed(self, stream: int) -> None:
+    def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""
         if self._rate_limits.active:
-            self._rate_limits.closed(stream)
+            self._rate_limits.on_stream_closed(stream)
         if self.presence is not None:
-            self.presence.closed(stream)
+            self.presence.on_stream_closed(stream)
 
     def close(self) -> None:
         """Ends what is under way."""
@@ -123,7 +123,7 @@ class Endpoints:
         self._guard = make_guard(config, control, Origins(config.publish_origins))
         self._lookup = StreamLookup(control, is_alone=control.is_alone)
         if self._rate_limits.active and not control.is_alone:
-            usage = UsageClient(control, loop.call_later, self._rate_limits.others_used)
+            usage = UsageClient(control, loop.call_later, self._rate_limits.on_others_used)
             usage.on_end = self._rate_limits.end_oldest
             self._rate_limits.usage = usage
         if config.subscriptions:

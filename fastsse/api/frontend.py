@@ -10,8 +10,7 @@ from fastsse.api.endpoints import Endpoints
 from fastsse.api.handoff import Handoff, RetryAfter
 from fastsse.api.health import health_routes
 from fastsse.api.rate_limits import RateLimits
-from fastsse.config import Config, ConfigError, is_loopback
-from fastsse.config import Problem as OptionProblem
+from fastsse.config import Config, ConfigError, OptionProblem, is_loopback
 from fastsse.control.service import ControlClient
 from fastsse.control.stats import Help, StatsClient
 from fastsse.http.accept import Acceptor
@@ -214,10 +213,10 @@ class Frontend:
         """Whether other workers accept from the same sockets."""
         return self._sharing is not None and self._sharing.is_shared
 
-    def helped(self, help: Help) -> None:
+    def on_help(self, help: Help) -> None:
         """Who accepts for whom has changed."""
         if self._sharing is not None:
-            self._sharing.helped(help)
+            self._sharing.on_help(help)
 
     def drain(self) -> None:
         """Stops listening, except for admins, and closes every connection after its answer."""
@@ -284,9 +283,9 @@ class Frontend:
             **self._requests.counters(),
         }
 
-    def closed(self, stream: int) -> None:
+    def on_stream_closed(self, stream: int) -> None:
         """To be told of each stream that ended."""
-        self._endpoints.closed(stream)
+        self._endpoints.on_stream_closed(stream)
 
     def _listen(
         self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors, is_owner: bool

@@ -15,7 +15,7 @@ from fastsse._core import REASON_ENDED
 from fastsse.api.rate_limits import Owner, RateLimits
 from fastsse.auth.rights import Rights
 from fastsse.control.presence import Presence
-from fastsse.errors import TurnedAway
+from fastsse.errors import StreamRefused
 from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.problems import Problem, problem_response
@@ -37,12 +37,12 @@ _MERCURE_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
 # What came back as an id may stand in the head; anything else is not put there.
 _ID: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 # They differ by coding and by what one origin is told; a flood of others builds its own.
-_HEADS_MOST: Final = 1_000
+_HEADS_MAX: Final = 1_000
 
 _REFUSED: Final = b'retry: %d\nevent: fastsse.refused\ndata: {"reason":"%b","retry_ms":%d}\n\n'
 
-RETRY_LEAST_S: Final = 5.0
-RETRY_MOST_S: Final = 60.0
+RETRY_S_MIN: Final = 5.0
+RETRY_S_MAX: Final = 60.0
 # Up to so many turned away in a second are asked to come back soon; the more there are above it,
 # the longer they are asked to wait.
 CALM_A_S: Final = 200.0
@@ -73,7 +73,7 @@ class RetryAfter:
         self._at_s = now_s
         # At a steady rate, `_recent` goes towards rate * half life / ln 2.
         rate_a_s = self._recent * math.log(2) / _HALF_LIFE_S
-        shortest_s = min(RETRY_LEAST_S * max(1.0, rate_a_s / CALM_A_S), RETRY_MOST_S / 1.5)
+        shortest_s = min(RETRY_S_MIN * max(1.0, rate_a_s / CALM_A_S), RETRY_S_MAX / 1.5)
         return round(1000 * shortest_s * (1 + self._spread() / 2))
 
 
@@ -140,8 +140,8 @@ class Handoff:
     def take(self, sock: socket, stream_request: StreamRequest) -> None:
         """Gives the sender a socket that no transport has; `sock` is detached then.
 
-        Raises TurnedAway, and then nothing was changed and `sock` is the caller's, as it is after
-        any other error.
+        Raises StreamRefused, and then nothing was changed and `sock` is the caller's, as it is
+        after any other error.
         """
         handle = self._open(sock.fileno(), stream_request)
         sock.detach()
@@ -164,12 +164,12 @@ class Handoff:
         follow in here once it was given away."""
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._streams.has_room():
-            raise TurnedAway("full")
+            raise StreamRefused("full")
         subscription, rights, pings, chunked, lines, client, owner, _ = stream_request
         if owner is not None:
             replays = subscription.cursor.kind != "head"
             if not self._rate_limits.may_open(owner, replays=replays):
-                raise TurnedAway("limited")
+                raise StreamRefused("limited")
         opens = subscription.dialect.opens
         plain = self._head(opens, chunked, lines)
         resumes = not opens and subscription.cursor.kind != "head"
@@ -197,10 +197,10 @@ class Handoff:
             stream_request.owner,
         )
         if owner is not None:
-            self._rate_limits.opened(stream, owner)
+            self._rate_limits.on_stream_opened(stream, owner)
         if self._presence is not None:
             payload = None if rights is None else rights.payload
-            self._presence.opened(stream, subscription.selectors, payload)
+            self._presence.on_stream_opened(stream, subscription.selectors, payload)
         if stream_request.opened is not None:
             stream_request.opened(stream)
         self._access.opened(stream, stream_request.client, subscription.selectors)
@@ -216,7 +216,7 @@ class Handoff:
         if head is None:
             first = _HEAD if opens else _MERCURE_HEAD
             head = b"".join((first, _CHUNKED if chunked else _RAW, lines, b"\r\n"))
-            if len(self._heads) >= _HEADS_MOST:
+            if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
             self._heads[opens, chunked, lines] = head
         return head
@@ -225,7 +225,9 @@ class Handoff:
         self._will_wake = False
         self._streams.wake()
 
-    def turn_away(self, subscription: Subscription, why: TurnedAway, *, chunked: bool) -> Response:
+    def turn_away(
+        self, subscription: Subscription, why: StreamRefused, *, chunked: bool
+    ) -> Response:
         """The answer to a subscriber that can't be taken: a stream that ends, and when to come
         back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3), so only
         `refuse=status` gets one. Nothing is missing yet, so a Mercure client is told the id that
@@ -261,7 +263,7 @@ class Handoff:
         except OSError as error:
             if out_of_descriptors(error):
                 self._exhausted()
-            raise TurnedAway("full") from None
+            raise StreamRefused("full") from None
 
 
 def _refusal(reason: str, retry_ms: int) -> Problem:

@@ -32,7 +32,7 @@ _WARNINGS_MAX: Final = 8
 _NAMES: Final = SPEECH_NAMES | CREDENTIAL_NAMES | {"topic"}
 _FORM_FIELDS: Final = ("topic", "data", "id", "type", "retry", "private")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}")
-_RETRY_LIMIT: Final = 1 << 64
+_RETRY_MAX: Final = 1 << 64
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
 # `private`, `id`, `type`, `retry` and what clients add; each topic is a field too.
@@ -165,7 +165,7 @@ def _retry(text: str) -> int | None:
     """Milliseconds; 0 is as if it were not there."""
     if not text:
         return None
-    if not _DIGITS.fullmatch(text) or int(text) >= _RETRY_LIMIT:
+    if not _DIGITS.fullmatch(text) or int(text) >= _RETRY_MAX:
         raise InvalidEvent("retry", "must be an unsigned whole number (milliseconds)")
     return int(text) or None
 

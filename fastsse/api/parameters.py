@@ -10,13 +10,7 @@ from typing import Final, Literal
 
 from fastsse.errors import InvalidSubscription
 from fastsse.http.request import SWITCHES
-from fastsse.subscriptions import (
-    HEARTBEAT_MAX_S,
-    PAD_MAX_BYTES,
-    PAD_MIN_BYTES,
-    Dialect,
-    InitialId,
-)
+from fastsse.subscriptions import HEARTBEAT_S_MAX, PAD_BYTES_MAX, PAD_BYTES_MIN, Dialect, InitialId
 from fastsse.units import format_size, parse_duration_s, parse_size_bytes
 
 __all__ = [
@@ -124,7 +118,7 @@ class Speech:
         self,
         initial_id: Literal["auto", "true", "false", "data"] = "auto",
         heartbeat_least_s: float = 1.0,
-        pad_most_bytes: int = PAD_MAX_BYTES,
+        pad_most_bytes: int = PAD_BYTES_MAX,
     ) -> None:
         self._initial_id: Final = initial_id
         self._heartbeat_least_s: Final = heartbeat_least_s
@@ -161,14 +155,14 @@ class Speech:
         if text is None:
             return 0
         least_s = self._heartbeat_least_s
-        if least_s > HEARTBEAT_MAX_S:
+        if least_s > HEARTBEAT_S_MAX:
             raise InvalidSubscription("heartbeat", "is off here (option min_heartbeat)")
         try:
             span_s = parse_duration_s(text)
         except ValueError:
             span_s = -1.0
-        if span_s != int(span_s) or not max(1.0, least_s) <= span_s <= HEARTBEAT_MAX_S:
-            bounds = f"{max(1.0, least_s):g}s to {HEARTBEAT_MAX_S}s"
+        if span_s != int(span_s) or not max(1.0, least_s) <= span_s <= HEARTBEAT_S_MAX:
+            bounds = f"{max(1.0, least_s):g}s to {HEARTBEAT_S_MAX}s"
             raise InvalidSubscription("heartbeat", f"must be whole seconds from {bounds}")
         return int(span_s)
 
@@ -184,7 +178,7 @@ class Speech:
             size_bytes = 0
         if not 1 <= size_bytes <= most_bytes:
             raise InvalidSubscription("pad", f"must be 1B to {format_size(most_bytes)}")
-        padded_bytes = PAD_MIN_BYTES
+        padded_bytes = PAD_BYTES_MIN
         while padded_bytes < size_bytes:
             padded_bytes *= 2
         return padded_bytes

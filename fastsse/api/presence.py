@@ -15,7 +15,7 @@ import orjson
 from fastsse.api.access import Access
 from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.control.presence import FoundSubscriptions, Presence
-from fastsse.control.roster import CONTEXT, LISTED_MOST, Subscribed, path_of, subscription_document
+from fastsse.control.roster import CONTEXT, LISTED_MAX, Subscribed, path_of, subscription_document
 from fastsse.errors import FastsseError, Forbidden, InvalidSubscription, Unauthorised
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request, decode
@@ -26,7 +26,7 @@ __all__ = ["SUBSCRIPTIONS_PATH", "presence_route", "subscriptions_route"]
 
 SUBSCRIPTIONS_PATH: Final = path_of().encode()
 LIST_UNASKED: Final = 100
-LIST_MOST: Final = 10_000
+LIST_MAX: Final = 10_000
 _LD_JSON: Final = b"Content-Type: application/ld+json\r\n" + NOT_STORED
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 
@@ -69,7 +69,7 @@ class _Subscriptions:
             done = partial(_answer_collection, exchange, path, tag)
             if subscriber is not None:
                 done = partial(_answer_one, exchange, tag)
-            self._presence.find(topic, subscriber, LISTED_MOST, done)
+            self._presence.find(topic, subscriber, LISTED_MAX, done)
 
         self._access.subscriber(request, exchange, allowed)
 
@@ -113,8 +113,8 @@ def _question(pairs: Sequence[tuple[str, str]]) -> tuple[str, int]:
     if len(topics) != 1 or not topics[0]:
         raise InvalidSubscription("topic", "must stand once: /presence?topic=name")
     most = limits[0] if limits else str(LIST_UNASKED)
-    if len(limits) > 1 or not _NUMBER.fullmatch(most) or int(most) > LIST_MOST:
-        raise InvalidSubscription("limit", f"must be a number from 0 to {LIST_MOST}")
+    if len(limits) > 1 or not _NUMBER.fullmatch(most) or int(most) > LIST_MAX:
+        raise InvalidSubscription("limit", f"must be a number from 0 to {LIST_MAX}")
     return topics[0], int(most)
 
 

@@ -21,13 +21,13 @@ from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.router import Exchange
 
-__all__ = ["ACCOUNTS_MOST", "LimitedAccess", "Owner", "RateLimits", "RequestLimits"]
+__all__ = ["ACCOUNTS_MAX", "LimitedAccess", "Owner", "RateLimits", "RequestLimits"]
 
-ACCOUNTS_MOST: Final = 100_000
+ACCOUNTS_MAX: Final = 100_000
 BURST_S: Final = 2.0
 _KINDS: Final = ("streams", "opens", "publishes", "requests", "replay")
 # Longer subjects are known by their hash.
-_NAME_LONGEST: Final = 64
+_NAME_MAX: Final = 64
 
 
 class _Account:
@@ -91,7 +91,7 @@ class _Ledger:
     def _forget(self) -> None:
         """Keeps the bound: looks at two of the oldest for each that was added."""
         for _ in range(2):
-            if len(self._accounts) <= ACCOUNTS_MOST:
+            if len(self._accounts) <= ACCOUNTS_MAX:
                 return
             name, account = next(iter(self._accounts.items()))
             if account.streams:
@@ -160,7 +160,7 @@ class RateLimits:
         if subject is None or not self._subjects.active:
             return Owner(address, "")
         # A hash can't be mistaken for a short subject: it has more letters than those.
-        long = len(subject) > _NAME_LONGEST
+        long = len(subject) > _NAME_MAX
         return Owner(address, blake2b(subject.encode()).hexdigest() if long else "=" + subject)
 
     def may_open(self, owner: Owner, *, replays: bool) -> bool:
@@ -177,7 +177,7 @@ class RateLimits:
         self._share(owner, opens=1)
         return True
 
-    def opened(self, stream: int, owner: Owner) -> None:
+    def on_stream_opened(self, stream: int, owner: Owner) -> None:
         """A stream that `may_open` allowed is open; it counts until `closed`."""
         self._owners[stream] = owner
         first_bytes = self._first_pages.pop(stream, 0)
@@ -226,7 +226,7 @@ class RateLimits:
                 if not held:
                     del self._held[account]
 
-    def closed(self, stream: int) -> None:
+    def on_stream_closed(self, stream: int) -> None:
         """A stream has ended. O(1)."""
         self._first_pages.pop(stream, None)
         if self._evicts and stream in self._owners:
@@ -241,7 +241,7 @@ class RateLimits:
                 account.streams -= 1
         self._share(owner, streams=-1)
 
-    def replayed(self, stream: int, sent_bytes: int) -> None:
+    def on_replayed(self, stream: int, sent_bytes: int) -> None:
         """History went to a stream; the first page of one may come before `opened`."""
         owner = self._owners.get(stream)
         if owner is None:
@@ -267,7 +267,7 @@ class RateLimits:
         """As `publish_wait_s`, of what neither publishes nor opens a stream."""
         return self._wait_s(owner, "requests")
 
-    def others_used(self, use: Usage) -> None:
+    def on_others_used(self, use: Usage) -> None:
         """Another worker tells what a client used there."""
         account = self._sides[use.side].account(use.name, self._time())
         account.streams += use.streams

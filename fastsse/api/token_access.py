@@ -15,7 +15,7 @@ from fastsse.http.router import Exchange
 __all__ = ["TokenAccess"]
 
 # A connection keeps the header that it has shown, while it is no longer than this.
-_NOTED_MAX_BYTES: Final = 4 * 1024
+_NOTED_BYTES_MAX: Final = 4 * 1024
 _NOTHING_SHOWN: Final = (None, None, None)
 
 
@@ -79,7 +79,7 @@ class TokenAccess:
     def _admit_anew(self, request: Request, header: bytes | None) -> None:
         is_token = (
             header is not None
-            and len(header) <= _NOTED_MAX_BYTES
+            and len(header) <= _NOTED_BYTES_MAX
             and not has_another_scheme(header)
         )
         request.memory.shown = (self, header, None) if is_token else None

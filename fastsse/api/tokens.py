@@ -34,8 +34,8 @@ __all__ = ["pong_routes", "token_routes"]
 
 _DONE: Final = Response(STATUS_LINES[204] + NOT_STORED)
 _PONG: Final = b"p"
-_STREAM_ID_LONGEST: Final = 255
-_BODY_LARGEST: Final = 4 * 1024
+_STREAM_ID_MAX: Final = 255
+_BODY_MAX: Final = 4 * 1024
 
 
 def pong_routes(request_limits: RequestLimits, lookup: StreamLookup, streams: Streams) -> Paths:
@@ -120,15 +120,15 @@ def _admit_small(request: Request) -> None:
     headers = request.headers
     if b"transfer-encoding" in headers:
         raise Problem(411, "Only a body with a length is taken here.", field="Transfer-Encoding")
-    if int(headers.get(b"content-length", b"0")) > _BODY_LARGEST:
-        detail = f"A body may have at most {_BODY_LARGEST} bytes here; it means nothing."
+    if int(headers.get(b"content-length", b"0")) > _BODY_MAX:
+        detail = f"A body may have at most {_BODY_MAX} bytes here; it means nothing."
         raise Problem(413, detail, field="Content-Length")
 
 
 def _stream_id(request: Request) -> bytes:
     """The query's `stream`. Raises BadRequest."""
     given = [value.encode() for name, value in request.target.pairs if name == "stream"]
-    if len(given) != 1 or not 0 < len(given[0]) <= _STREAM_ID_LONGEST:
+    if len(given) != 1 or not 0 < len(given[0]) <= _STREAM_ID_MAX:
         raise BadRequest("stream", "must stand once: the id that the stream's events tell")
     return given[0]
 

@@ -8,13 +8,13 @@ import orjson
 from fastsse.auth.rights import Rights
 from fastsse.errors import Unauthorised
 
-__all__ = ["TIME_MAX_S", "Expected", "read_rights"]
+__all__ = ["TIME_S_MAX", "Expected", "read_rights"]
 
 _NAMESPACED: Final = "https://mercure.rocks/"
 _SELECTORS_MAX: Final = 1_000
 _TEXT_MAX: Final = 1024
 # The last second of the year 9999: what lies beyond was not meant as a time.
-TIME_MAX_S: Final = 253_402_300_799
+TIME_S_MAX: Final = 253_402_300_799
 # Clocks differ, and a token is often used in the second that it was made in.
 _ISSUED_AHEAD_S: Final = 60
 
@@ -83,7 +83,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unauthorised(f"The token's {name} is no number.")
-    if not 0 <= value <= TIME_MAX_S:
+    if not 0 <= value <= TIME_S_MAX:
         raise Unauthorised(f"The token's {name} is no time.")
     return value
 

@@ -15,9 +15,9 @@ from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.auth.tickets import SUBJECT as TICKETS
 from fastsse.auth.tickets import Opened, Tickets, TicketService
 from fastsse.auth.verifier import KeyRing, Side, Verifier
-from fastsse.config import ConfigError, Problem
+from fastsse.config import ConfigError, OptionProblem
 from fastsse.config.kinds import MASK
-from fastsse.config.rights import RightsOptions
+from fastsse.config.tokens import TokenOptions
 from fastsse.control.service import ControlClient, MakeService
 from fastsse.errors import FastsseError, Unauthorised
 from fastsse.jwtkeys import ASYMMETRIC, PATH_STARTS, Key, check_key, read_key
@@ -72,7 +72,7 @@ class Guard:
 
     def __init__(
         self,
-        options: RightsOptions,
+        options: TokenOptions,
         verifier: Verifier,
         control: ControlClient,
         origins: Container[bytes] = (),
@@ -225,7 +225,7 @@ class Guard:
 
 
 def make_guard(
-    options: RightsOptions,
+    options: TokenOptions,
     control: ControlClient,
     origins: Container[bytes] = (),
     now_s: Callable[[], float] = time.time,
@@ -243,7 +243,7 @@ def make_guard(
     return Guard(options, Verifier(_rings(options), expected, now_s), control, origins, now_s)
 
 
-def _rings(options: RightsOptions) -> dict[Side, KeyRing]:
+def _rings(options: TokenOptions) -> dict[Side, KeyRing]:
     """The keys of each side: its own, or the ones for both."""
     rings: dict[Side, KeyRing] = {}
     both: KeyRing | None = None
@@ -256,14 +256,14 @@ def _rings(options: RightsOptions) -> dict[Side, KeyRing]:
     return rings
 
 
-def _common_ring(options: RightsOptions) -> KeyRing:
+def _common_ring(options: TokenOptions) -> KeyRing:
     if options.jwks_url is None:
         return KeyRing(_keys(options, ""))
     algorithms = [name for name in options.jwt_algorithms or ASYMMETRIC if name in ASYMMETRIC]
     return KeyRing(_keys(options, ""), _key_set(options.jwks_url, algorithms), algorithms)
 
 
-def check_key_set_file(options: RightsOptions) -> None:
+def check_key_set_file(options: TokenOptions) -> None:
     """Raises ConfigError when `jwks_url` names a file that is no key set."""
     if options.jwks_url is not None and options.jwks_url.startswith(PATH_STARTS):
         _key_set(options.jwks_url, ASYMMETRIC)
@@ -277,10 +277,10 @@ def _key_set(url: str, algorithms: Sequence[str]) -> KeySet:
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
         allowed = f"a file with a key set ({why})"
-        raise ConfigError([Problem("jwks_url", url, "the options", allowed)]) from None
+        raise ConfigError([OptionProblem("jwks_url", url, "the options", allowed)]) from None
 
 
-def _keys(options: RightsOptions, prefix: str) -> list[Key]:
+def _keys(options: TokenOptions, prefix: str) -> list[Key]:
     """The key and the one before it, as their algorithms have them."""
     algorithms: tuple[str, ...] = getattr(options, f"{prefix}jwt_algorithms")
     until = options.jwt_previous_until
@@ -292,5 +292,5 @@ def _keys(options: RightsOptions, prefix: str) -> list[Key]:
             try:
                 keys.append(check_key(read_key(text.get_secret_value()), algorithms, end_s))
             except ValueError as error:  # The file became another since the options were read.
-                raise ConfigError([Problem(name, MASK, "the options", str(error))]) from None
+                raise ConfigError([OptionProblem(name, MASK, "the options", str(error))]) from None
     return keys

@@ -17,14 +17,14 @@ from typing import Final, Protocol
 
 import orjson
 
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.jwtkeys import Key, WeakKey, key_of_jwk
 from fastsse.log import get_logger
 
 __all__ = ["FetchedKeySet", "FileKeySet", "KeySet", "KeysMissing", "read_key_set"]
 
 log = get_logger("auth")
-KEY_SET_MAX_BYTES: Final = 1024 * 1024
+KEY_SET_BYTES_MAX: Final = 1024 * 1024
 # Keys that a set may have, and those that are tried for a token without a kid.
 KEYS_MAX: Final = 100
 _TRIED_MAX: Final = 16
@@ -60,7 +60,7 @@ class KeysMissing(FastsseError):
     """Which key a token means can't be told before the set was read again.
 
     `fetch(resume)` has `resume` called once, on the loop thread: with None when it was read, or
-    with `Refused`.
+    with `Unavailable`.
     """
 
     def __init__(self, fetch: Callable[[Resume], None]) -> None:
@@ -88,7 +88,7 @@ class KeySet(Protocol):
 
 def read_key_set(raw: bytes, algorithms: Sequence[str]) -> list[Key]:
     """The usable keys of a set. Raises ValueError when it is none. O(keys)."""
-    if len(raw) > KEY_SET_MAX_BYTES:
+    if len(raw) > KEY_SET_BYTES_MAX:
         raise ValueError("it is larger than 1 MiB")
     members = orjson.loads(raw)
     keys = members.get("keys") if isinstance(members, dict) else None
@@ -175,7 +175,7 @@ class FileKeySet:
 
     def _read(self) -> list[Key]:
         with self._path.open("rb") as file:
-            return read_key_set(file.read(KEY_SET_MAX_BYTES + 1), self._algorithms)
+            return read_key_set(file.read(KEY_SET_BYTES_MAX + 1), self._algorithms)
 
 
 class FetchedKeySet:
@@ -240,7 +240,7 @@ class FetchedKeySet:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-        self._resume(Refused("keys", 1))
+        self._resume(Unavailable("keys", 1))
 
     def _is_believed(self, now_s: float) -> bool:
         return self._read_s is not None and now_s - self._read_s < STALE_S
@@ -256,7 +256,7 @@ class FetchedKeySet:
 
     def _wait(self, name: str | bytes | None, resume: Resume) -> None:
         if len(self._waiting) >= _WAITING_MAX:
-            resume(Refused("keys", 1))
+            resume(Unavailable("keys", 1))
             return
         self._waiting.append((name, resume))
         if self._task is None:
@@ -285,7 +285,7 @@ class FetchedKeySet:
         except asyncio.CancelledError:
             return
         except Exception as failure:  # Whatever a network and its server can do.
-            error = Refused("keys", max(1, round(self._pause_s)))
+            error = Unavailable("keys", max(1, round(self._pause_s)))
             log.warning("The key set can't be fetched.", reason=_reason(failure))
         self._task = None
         self._ended_s = self._now_s()
@@ -303,7 +303,7 @@ class FetchedKeySet:
             raw = b""
             async for piece in answer.aiter_raw():
                 raw += piece
-                if len(raw) > KEY_SET_MAX_BYTES:
+                if len(raw) > KEY_SET_BYTES_MAX:
                     raise ValueError("it is larger than 1 MiB")
             return raw
 

@@ -22,7 +22,7 @@ class Held(NamedTuple):
     subscribe: tuple[str, ...]
 
 
-class Streams(Protocol):
+class RenewableStreams(Protocol):
     """The streams of one worker (`hub.streams`)."""
 
     def find(self, stream_id: bytes) -> int:
@@ -43,7 +43,7 @@ class Renewals:
         streams: this worker's.
     """
 
-    def __init__(self, reach: StreamLookup, streams: Streams) -> None:
+    def __init__(self, reach: StreamLookup, streams: RenewableStreams) -> None:
         self._reach = reach
         self._streams = streams
         reach.teach(_RENEW, self._here)

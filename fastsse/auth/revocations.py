@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from fastsse.auth.claims import TIME_MAX_S
+from fastsse.auth.claims import TIME_S_MAX
 from fastsse.auth.objects import Odd, read_object
 from fastsse.auth.rights import Rights, claim_hash
 from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
-from fastsse.errors import BadRequest, FastsseError, Refused
+from fastsse.errors import BadRequest, FastsseError, Unavailable
 
 __all__ = ["SUBJECT", "Revocation", "RevocationService", "Revocations"]
 
@@ -28,7 +28,7 @@ SUBJECT: Final = "revocations"
 REVOCATIONS_MAX: Final = 100_000
 # Kept so long when nothing else is said: longer than tokens should live.
 KEPT_S: Final = 400 * 24 * 3600.0
-_TEXT_MAX_BYTES: Final = 1024
+_TEXT_BYTES_MAX: Final = 1024
 _MEMBERS: Final = ("jti", "sub", "issued_before", "expires")
 _ADDED_UNTIL_TIDY: Final = 1_000
 _LIST: Final = b"?"
@@ -94,8 +94,8 @@ def _text(members: dict[str, Any], name: str) -> str | None:
     value = members.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value.encode()) <= _TEXT_MAX_BYTES:
-        raise BadRequest(name, f"must be text of 1 to {_TEXT_MAX_BYTES} bytes")
+    if not isinstance(value, str) or not 0 < len(value.encode()) <= _TEXT_BYTES_MAX:
+        raise BadRequest(name, f"must be text of 1 to {_TEXT_BYTES_MAX} bytes")
     return value
 
 
@@ -104,7 +104,7 @@ def _time(members: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= TIME_MAX_S:
+    if not is_number or not 0 < value <= TIME_S_MAX:
         raise BadRequest(name, "must be unix seconds")
     return float(value)
 
@@ -148,7 +148,7 @@ class RevocationService:
         # What another node revoked holds here too.
         store.listen("", lambda name, packed: self._learn(packed))
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Tells all, or takes another."""
         # A worker verifies nothing before it has asked for all.
         self._workers.add(worker)
@@ -157,11 +157,11 @@ class RevocationService:
         else:
             self._take_and_answer(Revocation.unpack(message), answer)
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         """A worker knows a revocation, by its name."""
         self._confirmed(worker, message.decode())
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """It verifies nothing any more."""
         self._workers.discard(worker)
         for name in list(self._unconfirmed):
@@ -255,7 +255,7 @@ class Revocations:
         self.on_revoked: Callable[[int, int, int], None] | None = None
         #: Whether all that was revoked before is known; until then nothing should be verified.
         self.known = False
-        control.listen(SUBJECT, self._heard)
+        control.listen(SUBJECT, self._on_broadcast)
         control.on_back.append(self.learn)
         self.learn()
 
@@ -266,7 +266,7 @@ class Revocations:
 
         def answered(answer: bytes | FastsseError) -> None:
             if isinstance(answer, FastsseError):
-                outcome: FastsseError | None = Refused("revocations", 1)
+                outcome: FastsseError | None = Unavailable("revocations", 1)
             else:
                 more, members = orjson.loads(answer)
                 page = [Revocation(*each) for each in members]
@@ -297,7 +297,7 @@ class Revocations:
         Refused. Other nodes follow as soon as they read it in the store that they share."""
 
         def answered(answer: bytes | FastsseError) -> None:
-            done(None if answer == _DONE else Refused("revocations", 1))
+            done(None if answer == _DONE else Unavailable("revocations", 1))
 
         self._control.ask(SUBJECT, revocation.pack(), answered)
 
@@ -318,7 +318,7 @@ class Revocations:
         """Another number whenever more is revoked than was before."""
         return self._added
 
-    def _heard(self, message: bytes) -> None:
+    def _on_broadcast(self, message: bytes) -> None:
         revocation = Revocation.unpack(message)
         self._add(revocation)
         self._control.tell(SUBJECT, revocation.name.encode())

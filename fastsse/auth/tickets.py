@@ -21,9 +21,9 @@ from typing import Final, NamedTuple
 import orjson
 
 from fastsse.auth.rights import Rights
-from fastsse.auth.ticketstore import KeptVault
+from fastsse.auth.ticket_store import TicketStore
 from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
-from fastsse.errors import FastsseError, Refused, Unauthorised
+from fastsse.errors import FastsseError, Unauthorised, Unavailable
 
 __all__ = ["SUBJECT", "Opened", "TicketService", "Tickets"]
 
@@ -31,7 +31,7 @@ SUBJECT: Final = "tickets"
 # 192 bits.
 _TICKET_BYTES: Final = 24
 _TICKET_CHARS: Final = 32
-_RIGHTS_MAX_BYTES: Final = 64 * 1024
+_RIGHTS_BYTES_MAX: Final = 64 * 1024
 _HASH_BYTES: Final = 16
 _NO_HASH: Final = bytes(_HASH_BYTES)
 #: How long an opened ticket stays valid whose token never ends.
@@ -65,10 +65,10 @@ class TicketService:
     ) -> None:
         self._now_s = now_s
         self._one_time_store = (
-            KeptVault(store, now_s) if store.one_time_store is None else store.one_time_store
+            TicketStore(store, now_s) if store.one_time_store is None else store.one_time_store
         )
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Issues, opens, or notes a stream."""
         kind, rest = message[:1], message[1:]
         name, rest = rest[:_HASH_BYTES], rest[_HASH_BYTES:]
@@ -85,10 +85,10 @@ class TicketService:
         else:
             answer(_NOT_DONE)
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         """Nothing is told."""
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """Tickets are not a worker's."""
 
     def _open(
@@ -175,14 +175,14 @@ class Tickets:
         """Gives `done` a ticket for these rights, or Refused when the control service can't keep it
         or can't be reached."""
         packed = rights.pack()
-        if len(packed) > _RIGHTS_MAX_BYTES:
-            done(Refused("tickets", 1))
+        if len(packed) > _RIGHTS_BYTES_MAX:
+            done(Unavailable("tickets", 1))
             return
         ticket = secrets.token_urlsafe(_TICKET_BYTES)
         lifetime_ms = round(self.lifetime_s * 1000).to_bytes(8)
 
         def answered(answer: bytes | FastsseError) -> None:
-            done(ticket if answer == _DONE else Refused("tickets", 1))
+            done(ticket if answer == _DONE else Unavailable("tickets", 1))
 
         message = b"".join((_ISSUE, _hash(ticket.encode()), lifetime_ms, packed))
         self._control.ask(SUBJECT, message, answered)
@@ -209,7 +209,7 @@ class Tickets:
 
         def answered(answer: bytes | FastsseError) -> None:
             if isinstance(answer, FastsseError):
-                done(Refused("tickets", 1))
+                done(Unavailable("tickets", 1))
             elif answer[:1] not in (_FIRST, _AGAIN):
                 done(_not_valid())
             else:

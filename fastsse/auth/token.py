@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 from fastsse.auth.objects import Odd, read_object
 from fastsse.errors import Unauthorised
 
-__all__ = ["TOKEN_MAX_BYTES", "Token", "open_token", "read_payload"]
+__all__ = ["TOKEN_BYTES_MAX", "Token", "open_token", "read_payload"]
 
-TOKEN_MAX_BYTES: Final = 32 * 1024
+TOKEN_BYTES_MAX: Final = 32 * 1024
 _KID_MAX: Final = 256
 # From base64url to base64; what has no place in base64url becomes what has none in either.
 _STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
@@ -44,8 +44,8 @@ class Token(NamedTuple):
 
 def open_token(raw: bytes) -> Token:
     """Takes a token apart. Raises Unauthorised. O(bytes), of which there are at most 32 KiB."""
-    if len(raw) > TOKEN_MAX_BYTES:
-        raise Unauthorised(f"The token has more than {TOKEN_MAX_BYTES} bytes.")
+    if len(raw) > TOKEN_BYTES_MAX:
+        raise Unauthorised(f"The token has more than {TOKEN_BYTES_MAX} bytes.")
     parts = raw.translate(_STANDARD).split(b".", 5)
     if len(parts) != 3:
         if len(parts) == 5:

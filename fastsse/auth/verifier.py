@@ -9,7 +9,7 @@ from typing import Final, Literal
 from fastsse.auth.claims import Expected, read_rights
 from fastsse.auth.jwks import KeySet
 from fastsse.auth.rights import Rights
-from fastsse.auth.token import TOKEN_MAX_BYTES, Token, open_token, read_payload
+from fastsse.auth.token import TOKEN_BYTES_MAX, Token, open_token, read_payload
 from fastsse.errors import Unauthorised
 from fastsse.jwtkeys import Key
 
@@ -19,7 +19,7 @@ Side = Literal["publish", "subscribe"]
 
 # Bounds of what is remembered of each side, and what a token is counted as beside its own bytes.
 REMEMBERED_MAX: Final = 50_000
-REMEMBERED_MAX_BYTES: Final = 64 * 1024 * 1024
+REMEMBERED_BYTES_MAX: Final = 64 * 1024 * 1024
 _RIGHTS_BYTES: Final = 1024
 _NEVER_S: Final = float("inf")
 
@@ -112,7 +112,7 @@ class _Memory:
         size_bytes = _RIGHTS_BYTES + 4 * token_bytes
         self._known[name] = (rights, until_s, size_bytes)
         self._bytes += size_bytes
-        while len(self._known) > REMEMBERED_MAX or self._bytes > REMEMBERED_MAX_BYTES:
+        while len(self._known) > REMEMBERED_MAX or self._bytes > REMEMBERED_BYTES_MAX:
             self._drop(next(iter(self._known)))
 
     def clear(self) -> None:
@@ -163,7 +163,7 @@ class Verifier:
                 memory.clear()
                 memory.generation = generation
         # One that is too long is refused before its bytes are looked at.
-        name = memory.name(raw[: TOKEN_MAX_BYTES + 1])
+        name = memory.name(raw[: TOKEN_BYTES_MAX + 1])
         rights = memory.get(name, now_s)
         if rights is not None:
             return rights
@@ -180,7 +180,7 @@ class Verifier:
         """Until when a token need not be verified again while `generation` stays as it is: unix
         seconds, 0 when it must be. O(bytes)."""
         memory = self._memories[side]
-        return memory.until_s(memory.name(raw[: TOKEN_MAX_BYTES + 1]))
+        return memory.until_s(memory.name(raw[: TOKEN_BYTES_MAX + 1]))
 
     def generation(self, side: Side) -> int:
         """Another number whenever tokens of a side have to be verified again."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.backbone.lead import LeadLog
 from fastsse.entries import encode_entries
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
 from fastsse.positions import Clock, position_at
@@ -43,7 +43,7 @@ class MemoryBackbone:
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Gives positions in a row, delivers, acknowledges; all within the call."""
         if self._deliver is None:
-            done(Refused("backbone", retry_after_s=1))
+            done(Unavailable("backbone", retry_after_s=1))
             return
         count = len(events)
         first = self._clock.take(count)

@@ -16,7 +16,7 @@ __all__ = [
     "BEAT_S",
     "CLOSE_S",
     "COUNT",
-    "HELLO_LIMIT_BYTES",
+    "HELLO_BYTES_MAX",
     "SEEK_AFTER",
     "SEEK_LAST",
     "SEEK_SINCE",
@@ -48,7 +48,7 @@ SEEK_AFTER: Final = 0
 SEEK_LAST: Final = 1
 SEEK_SINCE: Final = 2
 # Before both know each other no frame is longer.
-HELLO_LIMIT_BYTES: Final = 1024
+HELLO_BYTES_MAX: Final = 1024
 # What is read at once, and kept between frames.
 BUFFER_BYTES: Final = 256 * 1024
 
@@ -228,7 +228,7 @@ class Incoming:
 
     __slots__ = ("_buffer", "_end", "_start", "limit_bytes")
 
-    def __init__(self, limit_bytes: int = HELLO_LIMIT_BYTES) -> None:
+    def __init__(self, limit_bytes: int = HELLO_BYTES_MAX) -> None:
         self.limit_bytes = limit_bytes
         self._buffer = bytearray(BUFFER_BYTES)
         self._start = 0

@@ -12,10 +12,10 @@ from typing import Final, cast
 from fastsse.bus.frames import FrameError, Incoming
 from fastsse.paging import Pager
 
-__all__ = ["BEHIND", "GONE", "QUEUE_LIMIT_BYTES", "FrameTransport"]
+__all__ = ["BEHIND", "GONE", "QUEUE_BYTES_MAX", "FrameTransport"]
 
 # What may wait for one peer before it is cut off.
-QUEUE_LIMIT_BYTES: Final = 64 * 1024 * 1024
+QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 # Pages of a catch-up wait while more than this does.
 HIGH_WATER_BYTES: Final = 1024 * 1024
 
@@ -89,7 +89,7 @@ class FrameTransport(asyncio.BufferedProtocol):
         if transport is None or not out:
             return
         transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if transport.get_write_buffer_size() > QUEUE_LIMIT_BYTES:
+        if transport.get_write_buffer_size() > QUEUE_BYTES_MAX:
             self._lose(BEHIND)
 
     def abort(self) -> None:
@@ -108,7 +108,7 @@ class FrameTransport(asyncio.BufferedProtocol):
         if transport is not None:
             transport.close()
 
-    async def close(self, patience_s: float) -> None:
+    async def close(self, timeout_s: float) -> None:
         """Ends the link when what was sent has left, without a word to `on_lost`; what the other
         end does not take in some time is lost. Returns when the descriptor is closed."""
         self.pager.clear()
@@ -117,7 +117,7 @@ class FrameTransport(asyncio.BufferedProtocol):
         if transport is not None:
             transport.close()
             try:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(timeout_s):
                     await self._closed.wait()
             except TimeoutError:
                 transport.abort()

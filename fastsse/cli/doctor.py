@@ -21,7 +21,7 @@ from fastsse.config.options import TRIAL_TOPICS
 from fastsse.doctor import Diagnosis, Finding, Goal, Verdict, examine, read_machine
 from fastsse.doctor.emit import KINDS, emit, left_over
 from fastsse.doctor.finding import without_idle_command
-from fastsse.doctor.path import Pace, Way, judge, try_path
+from fastsse.doctor.path import TrialTiming, Way, judge, try_path
 from fastsse.doctor.path.evidence import Evidence
 from fastsse.doctor.path.judge import summary
 from fastsse.doctor.show import findings_json, machine_json, say, show, show_machine
@@ -162,7 +162,7 @@ def doctor(
         return _emit(emitted, diagnosis)
     evidence: Evidence | None = None
     findings: tuple[Finding, ...] = ()
-    pace = Pace(watch_s=watch)
+    pace = TrialTiming(watch_s=watch)
     if url is not None:
         way = Way(url, publish_url or url, token, topic)
         evidence = _try(way, pace)
@@ -203,7 +203,7 @@ def _emit(kind: str, diagnosis: Diagnosis) -> int:
     return EXIT_FAILED if diagnosis.beyond_settings else 0
 
 
-def _try(way: Way, pace: Pace) -> Evidence:
+def _try(way: Way, pace: TrialTiming) -> Evidence:
     """Runs the trial, with what it is at on a terminal's standard error."""
     console = Console(stderr=True)
     shown = console.status("") if console.is_terminal else nullcontext()

@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 import click
 
-from fastsse.backbone.sqlite.checking import Report, check
+from fastsse.backbone.sqlite.checking import CheckReport, check
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import position_of
-from fastsse.backbone.sqlite.repairing import repair
+from fastsse.backbone.sqlite.repair import repair
 from fastsse.backbone.sqlite.transfer import export_lines, import_lines
 from fastsse.backbone.sqlite.trimming import Bounds, trim
 from fastsse.cli import EXIT_FAILED
@@ -158,7 +158,7 @@ def _read_size(flag: str, text: str) -> int:
         raise click.BadParameter(f"{text!r} {error}.", param_hint=flag) from None
 
 
-def _lines(report: Report) -> Iterable[str]:
+def _lines(report: CheckReport) -> Iterable[str]:
     state = report.state
     yield f"{state.events} events of {report.topics} topics, {format_size(state.bytes)}"
     if report.first is not None and report.last is not None:

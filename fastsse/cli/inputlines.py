@@ -20,7 +20,7 @@ from fastsse.jsontext import Lossy, check_whole, is_whole
 _READ_BYTES = 64 * 1024
 # Half of what a server takes by default (max_body).
 _BATCH_BYTES = 512 * 1024
-_LINE_LIMIT_BYTES = 64 * 1024 * 1024
+_LINE_BYTES_MAX = 64 * 1024 * 1024
 _TOO_LARGE = 413
 
 Send = Callable[[bytes], Receipt]
@@ -152,8 +152,8 @@ def _read_lines(fd: int) -> Iterator[list[bytes]]:
             yield [line.removesuffix(b"\r") for line in lines]
         rest.append(tail)
         rest_bytes += len(tail)
-        if rest_bytes > _LINE_LIMIT_BYTES:
-            raise ClientError(f"A line is longer than {_LINE_LIMIT_BYTES} bytes.")
+        if rest_bytes > _LINE_BYTES_MAX:
+            raise ClientError(f"A line is longer than {_LINE_BYTES_MAX} bytes.")
     if rest_bytes:
         yield [b"".join(rest)]
 

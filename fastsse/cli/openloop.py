@@ -19,7 +19,7 @@ from fastsse.client.http import events_url
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fastsse.swarm import Figures, OpenLoop
+    from fastsse.swarm import OpenLoop, SwarmResults
 
 DEFAULT_SIZE_BYTES = 128
 DEFAULT_DURATION_S = 10.0
@@ -184,7 +184,7 @@ def _knock(url: str, patience_s: float) -> None:
         time.sleep(min(KNOCK_EVERY_S, max(0.0, deadline - time.monotonic())))
 
 
-def _run(loop: OpenLoop) -> tuple[Figures, bool]:
+def _run(loop: OpenLoop) -> tuple[SwarmResults, bool]:
     """Runs in a thread, because a native loop would hear of Ctrl-C only at its end."""
     thread = threading.Thread(target=loop.run)
     thread.start()
@@ -197,12 +197,12 @@ def _run(loop: OpenLoop) -> tuple[Figures, bool]:
     return loop.figures(), False
 
 
-def due_events(figures: Figures) -> int:
+def due_events(figures: SwarmResults) -> int:
     """Sent or not: a request holds one event."""
     return figures["requests"] + figures["unsent"]
 
 
-def _tables(figures: Figures, rate: float) -> tuple[Table, Table]:
+def _tables(figures: SwarmResults, rate: float) -> tuple[Table, Table]:
     from rich.table import Table
 
     from fastsse.swarm.report import measures_table

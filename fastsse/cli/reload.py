@@ -3,7 +3,7 @@
 import click
 
 from fastsse.config import ConfigError, load
-from fastsse.config.processes import check_pid_path
+from fastsse.config.options import check_pid_path
 from fastsse.supervisor.reloadsocket import ask_to_reload
 from fastsse.units import parse_duration_s
 

@@ -2,7 +2,7 @@
 
 import resource
 
-from fastsse.config import Config, ConfigError, Loaded, Problem
+from fastsse.config import Config, ConfigError, Loaded, OptionProblem
 
 __all__ = ["check_start"]
 
@@ -12,7 +12,7 @@ def check_start(loaded: Loaded) -> None:
     that can't be read, too few descriptors. May read a file."""
     from fastsse.auth.guard import check_key_set_file
 
-    problems: list[Problem | str] = []
+    problems: list[OptionProblem | str] = []
     for check in (_check_descriptors, check_key_set_file):
         try:
             check(loaded.config)

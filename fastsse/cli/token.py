@@ -14,7 +14,7 @@ import click
 from fastsse.auth.guard import SERVICES, make_guard
 from fastsse.auth.jwks import KeysMissing
 from fastsse.auth.rights import Rights
-from fastsse.auth.token import TOKEN_MAX_BYTES, Token, open_token, read_payload
+from fastsse.auth.token import TOKEN_BYTES_MAX, Token, open_token, read_payload
 from fastsse.auth.verifier import Side, Verifier
 from fastsse.cli import EXIT_FAILED
 from fastsse.cli.flags import (
@@ -24,7 +24,7 @@ from fastsse.cli.flags import (
     given_flags,
     write_own_options,
 )
-from fastsse.config import Config, RightsOptions, catalogue, load
+from fastsse.config import Config, TokenOptions, catalogue, load
 from fastsse.control.service import LocalControlClient
 from fastsse.errors import FastsseError, Unauthorised
 from fastsse.jwtkeys import BadKey, read_key, signing_key
@@ -55,7 +55,7 @@ def rights_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command `--config` and the server's options about tokens."""
     click.option("--config", "file", metavar="FILE", help=FILE_HELP)(function)
     parameters: list[click.Parameter] = function.__click_params__  # type: ignore[attr-defined]
-    options = [one for one in catalogue().values() if one.group == RightsOptions.title]
+    options = [one for one in catalogue().values() if one.group == TokenOptions.title]
     parameters[:0] = [OptionFlag(option) for option in reversed(options)]
     return function
 
@@ -180,7 +180,7 @@ def explain(
     is refused both to publishers and to subscribers.
     """
     config = load(given_flags(ctx, flags), file).config
-    raw = (sys.stdin.read(2 * TOKEN_MAX_BYTES) if text == "-" else text).strip()
+    raw = (sys.stdin.read(2 * TOKEN_BYTES_MAX) if text == "-" else text).strip()
     raw = raw.removeprefix("Bearer ").strip()
     judged = asyncio.run(_judge(config, raw.encode("utf-8", "replace")))
     if as_json:

@@ -18,12 +18,12 @@ Params = list[tuple[str, str | int | float | bool | None]]
 USER_AGENT = f"fastsse/{__version__}"
 DEFAULT_PATH = "/events"
 # The ceiling of growing waits, what the server under load tells at most.
-LONGEST_WAIT_S = 60.0
+WAIT_S_MAX = 60.0
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
 # Below the server's idle_timeout, so that a request seldom meets a closing connection.
 _KEEPALIVE_S = 60.0
-_ANSWER_LIMIT_BYTES = 64 * 1024
+_ANSWER_BYTES_MAX = 64 * 1024
 
 
 def events_url(url: str) -> str:
@@ -59,7 +59,7 @@ def request_headers(token: str | None, extra: Mapping[str, str] | None) -> Heade
 
 def growing_wait_s(base_s: float, failures: int, rand: random.Random) -> float:
     """How long to wait after `failures` in a row: doubling from `base_s`, up to half more."""
-    ceiling_s = max(base_s, LONGEST_WAIT_S)
+    ceiling_s = max(base_s, WAIT_S_MAX)
     wait_s = min(base_s * 2.0 ** min(failures - 1, 16), ceiling_s) if failures else base_s
     return wait_s * rand.uniform(1, 1.5)
 
@@ -88,7 +88,7 @@ async def answer_body(response: httpx.Response) -> bytes:
     body = b""
     async for chunk in response.aiter_bytes():
         body += chunk
-        if len(body) > _ANSWER_LIMIT_BYTES:
+        if len(body) > _ANSWER_BYTES_MAX:
             break
     return body
 

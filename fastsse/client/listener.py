@@ -28,7 +28,7 @@ from fastsse.client.http import (
 CONTENT_TYPE = "text/event-stream"
 DEFAULT_RETRY_S = 3.0
 DEFAULT_IDLE_TIMEOUT_S = 60.0
-DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
+DEFAULT_EVENT_BYTES_MAX = 16 * 1024 * 1024
 # What an EventSource sends (Fetch standard, cache mode `no-store`); servers know it by that.
 _HEADERS = {"Accept": CONTENT_TYPE, "Cache-Control": "no-cache"}
 # What a header's value can carry (RFC 9110 §5.5); an id outside it goes into the query.
@@ -85,7 +85,7 @@ class Listener:
         uds: str | None = None,
         client: httpx.AsyncClient | None = None,
         idle_timeout_s: float | None = DEFAULT_IDLE_TIMEOUT_S,
-        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        max_event_bytes: int = DEFAULT_EVENT_BYTES_MAX,
         reconnect: bool = True,
         on_state: Callable[[StreamState], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

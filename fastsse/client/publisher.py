@@ -14,7 +14,7 @@ import orjson
 
 from fastsse.client.errors import ClientError, OutcomeUnknown, Refused, Unreachable
 from fastsse.client.http import (
-    LONGEST_WAIT_S,
+    WAIT_S_MAX,
     Headers,
     Params,
     answer_body,
@@ -29,7 +29,7 @@ from fastsse.client.http import (
 # "Not now": too many requests, and overload or drain.
 BUSY = (429, 503)
 FIRST_WAIT_S = 0.5
-DEFAULT_PATIENCE_S = 30.0
+DEFAULT_TIMEOUT_S = 30.0
 _NDJSON = b"application/x-ndjson"
 
 
@@ -70,7 +70,7 @@ class Publisher:
         headers: Mapping[str, str] | None = None,
         uds: str | None = None,
         client: httpx.AsyncClient | None = None,
-        patience_s: float = DEFAULT_PATIENCE_S,
+        patience_s: float = DEFAULT_TIMEOUT_S,
         on_wait: Callable[[ClientError, float], None] | None = None,
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -199,9 +199,9 @@ def _told_wait_s(response: httpx.Response) -> float | None:
     """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), within reason."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():
-        return min(float(value[:9]), LONGEST_WAIT_S)
+        return min(float(value[:9]), WAIT_S_MAX)
     try:
         until_s = email.utils.parsedate_to_datetime(value).timestamp()
     except ValueError:
         return None
-    return min(max(until_s - time.time(), 0.0), LONGEST_WAIT_S)
+    return min(max(until_s - time.time(), 0.0), WAIT_S_MAX)

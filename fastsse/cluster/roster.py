@@ -38,7 +38,7 @@ REAP: Final = Script("reap", folder=_HERE)
 BATCH: Final = 500
 # Changes that may wait to be written; above it this node begins again, with all that is there then.
 # Streams that were there when it began are held by their control service, and wait beside these.
-QUEUE_MAX_BYTES: Final = 64 * 1024 * 1024
+QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 PUBLISH_AGAIN_S: Final = 0.5
 
 Append = Callable[[Sequence[Event], Done], None]
@@ -89,7 +89,7 @@ class RedisRoster:
             cost_bytes = change[0].cost_bytes
             self._queue.append((change, cost_bytes))
             self._queue_bytes += cost_bytes
-        if self._queue_bytes > QUEUE_MAX_BYTES:
+        if self._queue_bytes > QUEUE_BYTES_MAX:
             log.warning("Too much waits to be written; this node begins again.")
             self._membership.rename(self._name)
             self._begin_as(b"")

@@ -9,7 +9,7 @@ import orjson
 from fastsse.cluster.membership import NAME_BYTES
 from fastsse.control.cluster import Answer
 from fastsse.control.roster import ANSWER_BYTES
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.log import get_logger
 from fastsse.redis.connection import ConnectionOnDemand, RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
@@ -76,7 +76,7 @@ class RosterQueries:
         await self._link.close()
 
     async def _answer(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
-        outcome: bytes | FastsseError = Refused("backbone", RETRY_AFTER_S)
+        outcome: bytes | FastsseError = Unavailable("backbone", RETRY_AFTER_S)
         try:
             async with self._turns:
                 link = await self._link.get()

@@ -5,25 +5,24 @@ the server, and each part asks for its own group only.
 """
 
 from fastsse.config.catalogue import Option, catalogue, markdown_table
-from fastsse.config.errors import ConfigError, Problem
+from fastsse.config.errors import ConfigError, OptionProblem
 from fastsse.config.kinds import is_loopback
-from fastsse.config.limits import LimitOptions
 from fastsse.config.load import Loaded, load
 from fastsse.config.options import (
     HistoryOptions,
     HttpOptions,
+    LimitOptions,
     ListenOptions,
     LogOptions,
+    PresenceOptions,
+    ProcessOptions,
     StreamOptions,
 )
-from fastsse.config.presence import PresenceOptions
-from fastsse.config.processes import ProcessOptions
-from fastsse.config.redis import RedisOptions
-from fastsse.config.rights import RightsOptions
 from fastsse.config.rules import LagPolicy, TopicLimits, TopicRule
 from fastsse.config.settings import Config
 from fastsse.config.sources import SourceOptions, SourceRule
-from fastsse.config.storing import Ack, StoreOptions
+from fastsse.config.store import Ack, RedisOptions, StoreOptions
+from fastsse.config.tokens import TokenOptions
 
 __all__ = [
     "Ack",
@@ -37,15 +36,15 @@ __all__ = [
     "Loaded",
     "LogOptions",
     "Option",
+    "OptionProblem",
     "PresenceOptions",
-    "Problem",
     "ProcessOptions",
     "RedisOptions",
-    "RightsOptions",
     "SourceOptions",
     "SourceRule",
     "StoreOptions",
     "StreamOptions",
+    "TokenOptions",
     "TopicLimits",
     "TopicRule",
     "catalogue",

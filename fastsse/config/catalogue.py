@@ -21,16 +21,16 @@ from fastsse.config.kinds import (
     NETWORKS,
     ORIGINS,
     SIZE,
-    Kind,
+    ValueKind,
 )
 from fastsse.config.options import GROUPS
-from fastsse.config.rights import REPEATED
 from fastsse.config.rules import TopicRule
 from fastsse.config.sources import PATTERNS, REDIS_URL, SourceRule
+from fastsse.config.tokens import REPEATED
 from fastsse.config.tomltext import toml_text
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
-_TEXT = Kind("TEXT", "text")
+_TEXT = ValueKind("TEXT", "text")
 # What may be a password in what may be meant as a URL: before the host, or in the query.
 _PASSWORD = re.compile(r"(/[^/@:]*:)[^@]*@")
 _QUERY = re.compile(r"((?:unix|rediss?):[^?]*\?).*(?=[\"'])")
@@ -50,7 +50,7 @@ class Option:
     allowed: str
     bounds: str
     repeatable: bool
-    kind: Kind
+    kind: ValueKind
 
     @property
     def flag(self) -> str:
@@ -119,9 +119,9 @@ def closest_name(name: str, names: list[str]) -> str | None:
 def _describe(name: str, field: FieldInfo, group: str) -> Option:
     metadata = [*field.metadata, *_nested(field.annotation)]
     choices = next((get_args(item) for item in metadata if get_origin(item) is Literal), ())
-    kind = next((item for item in metadata if isinstance(item, Kind)), _TEXT)
+    kind = next((item for item in metadata if isinstance(item, ValueKind)), _TEXT)
     if choices:
-        kind = Kind("|".join(choices), _either(choices))
+        kind = ValueKind("|".join(choices), _either(choices))
     default = field.default
     return Option(
         name=name,
@@ -145,7 +145,7 @@ def _nested(annotation: Any) -> Iterator[Any]:
         yield from annotation.metadata
 
 
-def _bounds(kind: Kind, metadata: list[Any]) -> str:
+def _bounds(kind: ValueKind, metadata: list[Any]) -> str:
     least = next((item.ge for item in metadata if isinstance(item, Ge)), None)
     most = next((item.le for item in metadata if isinstance(item, Le)), None)
     if least is None or most is None:
@@ -153,7 +153,7 @@ def _bounds(kind: Kind, metadata: list[Any]) -> str:
     return f"{kind.show(least)} to {kind.show(most)}"
 
 
-def _allowed(kind: Kind, bounds: str) -> str:
+def _allowed(kind: ValueKind, bounds: str) -> str:
     text = f"{kind.words} from {bounds}" if bounds else kind.words
     return f"{text}, such as {kind.example}" if kind.example else text
 
@@ -162,7 +162,7 @@ def _either(choices: tuple[str, ...]) -> str:
     return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
-def _default_text(default: Any, kind: Kind) -> str:
+def _default_text(default: Any, kind: ValueKind) -> str:
     if default is None or default == ():
         return "none"
     return default if isinstance(default, str) else kind.show(default)

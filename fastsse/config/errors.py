@@ -9,7 +9,7 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class OptionProblem:
     """One option that can't be used: its name, its value as text (secrets masked), where the
     value came from, and what it must be. With `value` None there is no such option, and
     `allowed` says what to do."""
@@ -31,7 +31,7 @@ class ConfigError(FastsseError, ValueError):
 
     exit_status = 2
 
-    def __init__(self, problems: Sequence[Problem | str]) -> None:
+    def __init__(self, problems: Sequence[OptionProblem | str]) -> None:
         self.problems = tuple(problems) or ("The configuration can't be used.",)
         super().__init__(str(self.problems[0]))
 
@@ -40,7 +40,7 @@ class ConfigError(FastsseError, ValueError):
         return ConfigError(
             [
                 replace(problem, origin=origin_of(problem.option))
-                if isinstance(problem, Problem)
+                if isinstance(problem, OptionProblem)
                 else problem
                 for problem in self.problems
             ]

@@ -1,18 +1,14 @@
-"""The kinds of values an option can have: how each is read, shown and described.
-
-An option's type (`Seconds`, `Bytes`, …) carries its kind as metadata, so that help texts, error
-messages and tables come from the one declaration.
-"""
+"""How options are declared: groups, and the kinds of values: how each is read and described."""
 
 import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from fastsse.units import format_duration, format_size, parse_duration_s, parse_size_bytes
 
@@ -26,11 +22,11 @@ _BELOW_A_DOMAIN = re.compile(
 )
 _IMPLIED_PORTS = {"http": ":80", "https": ":443"}
 # sockaddr_un holds 108 bytes, the closing NUL among them.
-_UNIX_PATH_LIMIT_BYTES = 107
+_UNIX_PATH_BYTES_MAX = 107
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueKind:
     """How an option's value is called in help (`metavar`), described (`words`, then `example`
     after the bounds) and shown."""
 
@@ -41,26 +37,26 @@ class Kind:
     secret: bool = False
 
 
-DURATION = Kind("DURATION", "a duration", format_duration, example="250ms, 10s or 1m30s")
-SIZE = Kind("SIZE", "a size", format_size, example="64KB or 1MiB")
-COUNT = Kind("N", "a whole number")
-PATH = Kind("PATH", f"a path of 1 to {_UNIX_PATH_LIMIT_BYTES} bytes")
-HOSTS = Kind("HOST", "one or more IP addresses or host names", ",".join)
-NAMES = Kind("NAME", "host names without a port", ",".join, example="sse.example.com")
-ORIGINS = Kind(
+DURATION = ValueKind("DURATION", "a duration", format_duration, example="250ms, 10s or 1m30s")
+SIZE = ValueKind("SIZE", "a size", format_size, example="64KB or 1MiB")
+COUNT = ValueKind("N", "a whole number")
+PATH = ValueKind("PATH", f"a path of 1 to {_UNIX_PATH_BYTES_MAX} bytes")
+HOSTS = ValueKind("HOST", "one or more IP addresses or host names", ",".join)
+NAMES = ValueKind("NAME", "host names without a port", ",".join, example="sse.example.com")
+ORIGINS = ValueKind(
     "ORIGIN",
     "origins such as https://example.com or https://*.example.com, or * alone",
     ",".join,
 )
-HEADER_NAMES = Kind("NAME", "names of headers", ",".join, example="X-Requested-With")
-NETWORKS = Kind(
+HEADER_NAMES = ValueKind("NAME", "names of headers", ",".join, example="X-Requested-With")
+NETWORKS = ValueKind(
     "NETWORK", "IP addresses, networks, or unix", ",".join, example="10.0.0.0/8 or 192.0.2.7"
 )
-SECRET = Kind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
-GLOB = Kind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
-PATTERN = Kind("REGEX", "a regular expression")
-RULES = Kind("JSON", "a list of at most 1000 tables with match and what it changes")
-SWITCH = Kind("", "true or false", lambda value: str(value).lower())
+SECRET = ValueKind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
+GLOB = ValueKind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
+PATTERN = ValueKind("REGEX", "a regular expression")
+RULES = ValueKind("JSON", "a list of at most 1000 tables with match and what it changes")
+SWITCH = ValueKind("", "true or false", lambda value: str(value).lower())
 
 
 def read_count(value: object) -> object:
@@ -176,7 +172,7 @@ def check_header_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def check_unix_path(path: str) -> str:
     """A path that fits the kernel's socket address."""
-    if not path or "\0" in path or len(path.encode()) > _UNIX_PATH_LIMIT_BYTES:
+    if not path or "\0" in path or len(path.encode()) > _UNIX_PATH_BYTES_MAX:
         raise ValueError("must be a path")
     return path
 
@@ -216,3 +212,26 @@ Networks = Annotated[
 ]
 UnixPath = Annotated[str, AfterValidator(check_unix_path), PATH]
 Token = Annotated[SecretStr, AfterValidator(check_token), SECRET]
+
+
+class OptionGroup(BaseModel):
+    """Options of one part of the server. Frozen; a component is given only its own group."""
+
+    title: ClassVar[str]
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def option(default: object, help: str, **bounds: Any) -> Any:
+    """An option's default and help; `bounds` are pydantic's (`ge`, `le`)."""
+    return Field(default, description=help, **bounds)
+
+
+def duration(default: str, help: str, *, least: str, most: str) -> Any:
+    """A duration, its default and bounds written as a user would."""
+    return option(default, help, ge=parse_duration_s(least), le=parse_duration_s(most))
+
+
+def size(default: str, help: str, *, least: str, most: str) -> Any:
+    """A size, its default and bounds written as a user would."""
+    return option(default, help, ge=parse_size_bytes(least), le=parse_size_bytes(most))

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_settings import EnvSettingsSource
 
 from fastsse.config.catalogue import ENVIRONMENT_PREFIX, catalogue, closest_name
-from fastsse.config.errors import DEFAULT, ConfigError, Problem
+from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
 from fastsse.config.mercure_variables import mercure_notes
 from fastsse.config.relations import doubts
 from fastsse.config.settings import Config
@@ -95,7 +95,7 @@ def _read_file(path: Path, origin: str) -> dict[str, Any]:
         allowed = f"a TOML file in UTF-8 (byte {error.start} is not)"
     except ValueError as error:
         allowed = f"a TOML file ({' '.join(str(error).split()).lower()})"
-    raise ConfigError([Problem("config", f'"{path}"', origin, allowed)])
+    raise ConfigError([OptionProblem("config", f'"{path}"', origin, allowed)])
 
 
 def _read_environment(notes: list[str]) -> dict[str, Any]:

@@ -1,14 +1,10 @@
-"""Every option, once: its default, unit, bounds and help, in the group of the part that uses it.
+"""Every option, once: its default, unit, bounds and help, in the group of the part that uses it."""
 
-Flags, environment variables, file keys, `fastsse serve --help`, `fastsse config show` and the
-the table of the reference all come from here. Durations are floats in seconds, sizes ints in bytes.
-"""
-
+import os
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from fastsse.config.groups import OptionGroup, duration, option, size
 from fastsse.config.kinds import (
     RULES,
     Bytes,
@@ -17,21 +13,166 @@ from fastsse.config.kinds import (
     HeaderNames,
     Hosts,
     Names,
+    Networks,
+    OptionGroup,
     Origins,
     Seconds,
     Switch,
     Token,
     UnixPath,
+    ValueKind,
+    duration,
+    option,
+    read_count,
     read_rules,
+    size,
 )
-from fastsse.config.limits import LimitOptions
-from fastsse.config.presence import PresenceOptions
-from fastsse.config.processes import ProcessOptions
-from fastsse.config.redis import RedisOptions
-from fastsse.config.rights import RightsOptions
 from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, TopicLimits, TopicRule
 from fastsse.config.sources import SourceOptions
-from fastsse.config.storing import StoreOptions
+from fastsse.config.store import RedisOptions, StoreOptions
+from fastsse.config.tokens import TokenOptions
+
+
+class PresenceOptions(OptionGroup):
+    """Presence and liveness."""
+
+    title = "Presence"
+
+    subscriptions: Switch = option(
+        False,
+        "Publish a private event when a subscription begins and when it ends, and list those that "
+        "are active, by Mercure's interface and under `/presence`.",
+    )
+    ping: Seconds = duration(
+        "0s",
+        "Streams opened with ping=true get a visible event fastsse.ping this often; 0s: never.",
+        least="0s",
+        most="1h",
+    )
+    pong_timeout: Seconds = duration(
+        "0s",
+        "Such a stream ends when no POST /pong names it for this long; 0s: it need not.",
+        least="0s",
+        most="1h",
+    )
+
+
+#: The value of `workers` that stands for `auto`.
+AUTO_WORKERS = 0
+_WORKERS_MAX = 1024
+# Beside the file there is a socket of the same name and `.sock`, and a socket's path has a bound.
+_PID_PATH_BYTES_MAX = 102
+
+WORKERS = ValueKind(
+    "N",
+    f"auto or a whole number from 1 to {_WORKERS_MAX}",
+    lambda count: "auto" if count == AUTO_WORKERS else str(count),
+)
+PID_PATH = ValueKind("PATH", f"a path of 1 to {_PID_PATH_BYTES_MAX} bytes")
+
+
+def read_workers(value: object) -> object:
+    """`auto` or a number of at least 1."""
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return AUTO_WORKERS
+    count = read_count(value)
+    if not isinstance(count, int) or not 1 <= count <= _WORKERS_MAX:
+        raise ValueError("must be auto or at least 1")
+    return count
+
+
+def check_pid_path(path: str) -> str:
+    """A path that leaves room for the socket beside it."""
+    if not path or "\0" in path or len(os.fsencode(path)) > _PID_PATH_BYTES_MAX:
+        raise ValueError("must be a path")
+    return path
+
+
+class ProcessOptions(OptionGroup):
+    """How many processes serve, and how they are found."""
+
+    title = "Processes"
+
+    workers: Annotated[int, BeforeValidator(read_workers), WORKERS] = option(
+        "1",
+        "Worker processes; auto is one for each core that the process may use. Above 1 there is "
+        "a supervisor and a hub process too.",
+    )
+    pidfile: Annotated[str, AfterValidator(check_pid_path), PID_PATH] | None = option(
+        None, "Write the process id here, for `fastsse reload`, which also uses PATH.sock."
+    )
+
+
+_VALUE_MAX = 1_000_000_000
+
+
+class LimitOptions(OptionGroup):
+    """Proxies to trust, and limits for each client address and each token subject.
+
+    0 sets no limit. A rate may be exceeded for a moment: two seconds' worth may come at once.
+    IPv6 clients are one by their /64.
+    """
+
+    title = "Proxies and limits"
+
+    trusted_proxies: Networks = option(
+        (),
+        "Proxies whose X-Forwarded-For is believed: addresses, networks, or unix for those that "
+        "come by a Unix socket. Repeat it for several.",
+    )
+    proxy_protocol: Switch = option(
+        False, "Trusted proxies begin each connection with a PROXY protocol v2 header."
+    )
+    address_streams: Count = option(
+        0, "Streams one client address may hold; 0: any number.", ge=0, le=_VALUE_MAX
+    )
+    over_limit: Annotated[Literal["newest", "oldest"], Choice] = option(
+        "newest",
+        "Which stream goes when a client has too many: the newest is turned away, or the oldest "
+        "is ended for it.",
+    )
+    address_opens: Count = option(
+        0, "Streams one client address may open a second; 0: any number.", ge=0, le=_VALUE_MAX
+    )
+    address_publishes: Count = option(
+        0, "Publishes a second from one client address; 0: any number.", ge=0, le=_VALUE_MAX
+    )
+    address_requests: Count = option(
+        0,
+        "Other requests a second from one client address: tickets, renewals, revocations, pongs, "
+        "questions who is there; 0: any number.",
+        ge=0,
+        le=_VALUE_MAX,
+    )
+    address_replay: Bytes = size(
+        "0B",
+        "Bytes of history replayed a second to one client address; 0: any number.",
+        least="0B",
+        most="16TiB",
+    )
+    subject_streams: Count = option(
+        0, "Streams one token subject (sub) may hold; 0: any number.", ge=0, le=_VALUE_MAX
+    )
+    subject_opens: Count = option(
+        0, "Streams one token subject may open a second; 0: any number.", ge=0, le=_VALUE_MAX
+    )
+    subject_publishes: Count = option(
+        0, "Publishes a second by one token subject; 0: any number.", ge=0, le=_VALUE_MAX
+    )
+    subject_requests: Count = option(
+        0,
+        "Other requests a second by one token subject: tickets, renewals, revocations, pongs, "
+        "questions who is there; 0: any number.",
+        ge=0,
+        le=_VALUE_MAX,
+    )
+    subject_replay: Bytes = size(
+        "0B",
+        "Bytes of history replayed a second to one token subject; 0: any number.",
+        least="0B",
+        most="16TiB",
+    )
+
 
 CleanEnd = Annotated[Literal["over", "always"], Choice]
 InitialId = Annotated[Literal["auto", "true", "false", "data"], Choice]
@@ -259,7 +400,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     RedisOptions,
     SourceOptions,
     HttpOptions,
-    RightsOptions,
+    TokenOptions,
     LimitOptions,
     PresenceOptions,
     ProcessOptions,

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from fastsse.config.rights import rights_conflicts, rights_doubts
 from fastsse.config.sources import source_conflicts
-from fastsse.config.storing import MEMORY
+from fastsse.config.store import MEMORY
+from fastsse.config.tokens import token_conflicts, token_doubts
 from fastsse.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
         yield _blame(config, "max_lag_time", _AT_MOST, "user_timeout", format_duration, reason)
     yield from _lag_conflicts(config)
     yield from source_conflicts(config)
-    yield from rights_conflicts(config)
+    yield from token_conflicts(config)
 
 
 def _lag_conflicts(config: "Config") -> Iterator[Conflict]:
@@ -102,4 +102,4 @@ def doubts(config: "Config") -> Iterator[str]:
             f"ack {config.ack} has no effect with a Redis: what a 200 means there is the affair "
             "of its appendfsync, and of redis_wait."
         )
-    yield from rights_doubts(config)
+    yield from token_doubts(config)

@@ -16,23 +16,22 @@ from fastsse.config.catalogue import (
     closest_name,
     table_catalogue,
 )
-from fastsse.config.errors import DEFAULT, ConfigError, Problem
+from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
 from fastsse.config.kinds import PATTERN, RULES, is_loopback
-from fastsse.config.limits import LimitOptions
 from fastsse.config.options import (
     HistoryOptions,
     HttpOptions,
+    LimitOptions,
     ListenOptions,
     LogOptions,
+    PresenceOptions,
+    ProcessOptions,
     StreamOptions,
 )
-from fastsse.config.presence import PresenceOptions
-from fastsse.config.processes import ProcessOptions
-from fastsse.config.redis import RedisOptions
 from fastsse.config.relations import conflicts
-from fastsse.config.rights import RightsOptions
 from fastsse.config.sources import REDIS_URL, SOURCES, SourceOptions
-from fastsse.config.storing import STORE, StoreOptions
+from fastsse.config.store import STORE, RedisOptions, StoreOptions
+from fastsse.config.tokens import TokenOptions
 
 ARGUMENT = "an argument"
 _CONFLICT = "conflict"
@@ -48,7 +47,7 @@ class Config(
     ProcessOptions,
     PresenceOptions,
     LimitOptions,
-    RightsOptions,
+    TokenOptions,
     HttpOptions,
     SourceOptions,
     RedisOptions,
@@ -123,33 +122,33 @@ def _shown(config: Config, name: str) -> str:
     return table_catalogue(table)[key].show(getattr(rule, key))
 
 
-def _problems(error: ValidationError, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _problems(error: ValidationError, given: Mapping[str, Any]) -> Iterator[OptionProblem]:
     details = error.errors(include_url=False)
     wrong = {str(detail["loc"][0]) for detail in details if detail["type"] != _CONFLICT}
     for detail in details:
         if detail["type"] == _CONFLICT:
             for name, value, allowed in detail["ctx"]["conflicts"]:
-                yield Problem(name, value, ARGUMENT if name in given else DEFAULT, allowed)
+                yield OptionProblem(name, value, ARGUMENT if name in given else DEFAULT, allowed)
         else:
             yield _field_problem(detail)
     if wrong:
         yield from _conflicts_apart_from(wrong, given)
 
 
-def _conflicts_apart_from(wrong: set[str], given: Mapping[str, Any]) -> Iterator[Problem]:
+def _conflicts_apart_from(wrong: set[str], given: Mapping[str, Any]) -> Iterator[OptionProblem]:
     """Conflicts between the other options, so that all problems are said at once. A conflict that
     names a wrong option is left out: with the right value it may not be one."""
     try:
         Config(**{name: value for name, value in given.items() if name not in wrong})
     except ConfigError as error:
         for problem in error.problems:
-            assert isinstance(problem, Problem)
+            assert isinstance(problem, OptionProblem)
             about = {name for name in _WORD.findall(str(problem)) if name in catalogue()}
             if not any(name in bad or bad in name for name in about for bad in wrong):
                 yield problem
 
 
-def _field_problem(detail: ErrorDetails) -> Problem:
+def _field_problem(detail: ErrorDetails) -> OptionProblem:
     """An option, a rule, or a key of a rule, whose own value can't be."""
     loc = detail["loc"]
     table, key = str(loc[0]), str(loc[0])
@@ -164,17 +163,17 @@ def _field_problem(detail: ErrorDetails) -> Problem:
     if option is None:  # Its value is not shown: it may be a secret under a mistyped name.
         near = closest_name(key, list(known))
         list_of = _HOW_TO_LIST if name == key else f"there are {', '.join(known)}."
-        return Problem(name, None, ARGUMENT, f"did you mean {near}?" if near else list_of)
+        return OptionProblem(name, None, ARGUMENT, f"did you mean {near}?" if near else list_of)
     value = "missing" if detail["type"] == "missing" else option.show_raw(detail["input"])
     allowed = option.allowed
     if option.kind in _EXPLAINED_KINDS and detail["type"] == "value_error":
         allowed += f" ({detail['ctx']['error']})"
-    return Problem(name, value, ARGUMENT, allowed)
+    return OptionProblem(name, value, ARGUMENT, allowed)
 
 
-def _rule_problem(name: str, option: Option, detail: ErrorDetails) -> Problem:
+def _rule_problem(name: str, option: Option, detail: ErrorDetails) -> OptionProblem:
     """A rule that is no table, or whose keys don't go together."""
     allowed = "a table" + option.kind.words.partition("tables")[2]
     if detail["type"] == "value_error":
         allowed += f" ({detail['ctx']['error']})"
-    return Problem(name, option.show_raw(detail["input"]), ARGUMENT, allowed)
+    return OptionProblem(name, option.show_raw(detail["input"]), ARGUMENT, allowed)

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from fastsse.config.groups import OptionGroup, option
-from fastsse.config.kinds import Choice, Count, Kind, Switch, read_list, read_rules
+from fastsse.config.kinds import (
+    Choice,
+    Count,
+    OptionGroup,
+    Switch,
+    ValueKind,
+    option,
+    read_list,
+    read_rules,
+)
 from fastsse.config.redis_url import check_redis_url
-from fastsse.config.storing import show_store
+from fastsse.config.store import show_store
 
 __all__ = ["PLACEHOLDER", "SourceOptions", "SourceRule", "source_conflicts"]
 
@@ -21,14 +29,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 PLACEHOLDER: Final = re.compile(r"\{(channel|stream|[1-9]|field\.[^{}]{1,128})\}")
 _CHANNELS_MAX: Final = 100
 
-SOURCE_NAME = Kind("NAME", "1 to 64 letters, digits or ._-")
-TEMPLATE = Kind(
+SOURCE_NAME = ValueKind("NAME", "1 to 64 letters, digits or ._-")
+TEMPLATE = ValueKind(
     "TEMPLATE", "text with {channel}, {stream}, {1} to {9} or {field.NAME}", example="orders/{1}"
 )
-PATTERNS = Kind("PATTERN", "1 to 100 patterns as PSUBSCRIBE takes them", ",".join)
-REDIS_KEY = Kind("KEY", "a Redis key of 1 to 1024 characters")
-REDIS_URL = Kind("URL", "a redis://, rediss:// or unix:// URL", show_store)
-SOURCES = Kind("JSON", "a list of at most 100 tables with name and channels or stream")
+PATTERNS = ValueKind("PATTERN", "1 to 100 patterns as PSUBSCRIBE takes them", ",".join)
+REDIS_KEY = ValueKind("KEY", "a Redis key of 1 to 1024 characters")
+REDIS_URL = ValueKind("URL", "a redis://, rediss:// or unix:// URL", show_store)
+SOURCES = ValueKind("JSON", "a list of at most 100 tables with name and channels or stream")
 
 
 def check_name(name: str) -> str:

@@ -18,7 +18,7 @@ import orjson
 from fastsse.control.cluster import Answer, Change, Subscriber
 from fastsse.control.roster import LocalRoster, Subscribed
 from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 
 __all__ = ["SUBJECT", "FoundSubscriptions", "Presence", "PresenceService"]
 
@@ -43,7 +43,7 @@ class PresenceService:
         self._roster = store.roster or LocalRoster(publish)
         self._roster.begin(self._present)
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         """Streams opened and ended. O(selectors)."""
         held = self._held.setdefault(worker, {})
         changes: list[Change] = []
@@ -57,12 +57,12 @@ class PresenceService:
                 changes.append((one, True))
         self._roster.note(changes)
 
-    def asked(self, worker: int, message: bytes, answer: Answer) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
         """Who is there: for a topic or all, one subscriber or all. O(what is listed)."""
         topic, name, most = orjson.loads(message)
         self._roster.find(topic, name, most, answer)
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """A worker's streams ended with it. O(its streams)."""
         gone = self._held.pop(worker, {})
         self._roster.note([(one, False) for one in gone.values()])
@@ -89,13 +89,13 @@ class Presence:
         self._untold: list[tuple[Any, ...]] = []
         control.on_back.append(self._tell_all)
 
-    def opened(self, stream: int, selectors: tuple[str, ...], payload: Any) -> None:
+    def on_stream_opened(self, stream: int, selectors: tuple[str, ...], payload: Any) -> None:
         """A stream is open."""
         name = _new_name()
         self._names[stream] = name, selectors, payload
         self._note((_OPENED, name, selectors, payload))
 
-    def closed(self, stream: int) -> None:
+    def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""
         known = self._names.pop(stream, None)
         if known is not None:
@@ -167,7 +167,7 @@ def _found(
         count, listed = orjson.loads(answer)
     except ValueError:
         # Where nodes share the list, others may have written into it.
-        done(Refused("backbone", retry_after_s=1))
+        done(Unavailable("backbone", retry_after_s=1))
         return
     done(FoundSubscriptions(count, [Subscribed(*one) for one in listed]))
 

@@ -24,7 +24,7 @@ from fastsse.reserved import HUB_PATH
 __all__ = [
     "ANSWER_BYTES",
     "CONTEXT",
-    "LISTED_MOST",
+    "LISTED_MAX",
     "LocalRoster",
     "Subscribed",
     "events_of",
@@ -34,13 +34,13 @@ __all__ = [
 
 CONTEXT: Final = "https://mercure.rocks/"
 #: Subscriptions that one answer may list, and its bytes, about.
-LISTED_MOST: Final = 50_000
+LISTED_MAX: Final = 50_000
 ANSWER_BYTES: Final = 8 * 1024 * 1024
 # Events that are published in one batch, and their bytes, about.
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 256 * 1024
 # What may wait to be published; above it the oldest changes are not announced, only listed.
-UNANNOUNCED_MAX_BYTES: Final = 64 * 1024 * 1024
+UNANNOUNCED_BYTES_MAX: Final = 64 * 1024 * 1024
 # Of one that came; what it is itself is held by the control service, until it has gone.
 _WAITING_COST_BYTES: Final = 160
 _AGAIN_S: Final = 0.5
@@ -183,7 +183,7 @@ class LocalRoster:
             cost_bytes = _WAITING_COST_BYTES if came else one.cost_bytes
             self._unannounced.append((change, cost_bytes))
             self._unannounced_bytes += cost_bytes
-        while self._unannounced_bytes > UNANNOUNCED_MAX_BYTES:
+        while self._unannounced_bytes > UNANNOUNCED_BYTES_MAX:
             self._unannounced_bytes -= self._unannounced.popleft()[1]
             if not self._dropped:
                 log.warning("Changes of subscriptions are not announced: too many wait.")

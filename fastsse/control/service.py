@@ -137,13 +137,13 @@ class ControlStore(Protocol):
 class Service(Protocol):
     """The one place of a subject, for all workers of a node."""
 
-    def asked(self, worker: int, message: bytes, answer: Answer) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
         """A worker asks; `answer` is to be called once, within the call or later."""
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         """A worker says something."""
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """A worker ended or was killed. It may come back under the same number."""
 
 
@@ -260,24 +260,24 @@ class Services:
     def __getitem__(self, subject: str) -> Service:
         return self._services[subject]
 
-    def asked(self, worker: int, subject: str, message: bytes, answer: Answer) -> None:
+    def on_request(self, worker: int, subject: str, message: bytes, answer: Answer) -> None:
         """Passes a question on; answers with NoService when the subject has no control service."""
         service = self._services.get(subject)
         if service is None:
             answer(NoService(subject))
         else:
-            service.asked(worker, message, answer)
+            service.on_request(worker, message, answer)
 
-    def told(self, worker: int, subject: str, message: bytes) -> None:
+    def on_message(self, worker: int, subject: str, message: bytes) -> None:
         """Passes a message on; one that has no control service is dropped."""
         service = self._services.get(subject)
         if service is not None:
-            service.told(worker, message)
+            service.on_message(worker, message)
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """Tells every control service that a worker is gone."""
         for service in self._services.values():
-            service.left(worker)
+            service.on_worker_gone(worker)
 
 
 class LocalControlClient:
@@ -304,11 +304,11 @@ class LocalControlClient:
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
         """As Control."""
-        self.services.asked(self.worker, subject, message, done)
+        self.services.on_request(self.worker, subject, message, done)
 
     def tell(self, subject: str, message: bytes) -> None:
         """As Control."""
-        self.services.told(self.worker, subject, message)
+        self.services.on_message(self.worker, subject, message)
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         """As Control."""

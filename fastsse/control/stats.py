@@ -41,7 +41,7 @@ PING: Final = b"ping"
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
 # How far above the mean a worker may be: so many streams, or a twentieth.
-UNEVEN_LEAST: Final = 8
+UNEVEN_MIN: Final = 8
 UNEVEN_PART: Final = 20
 
 
@@ -142,7 +142,7 @@ class StatsService:
         self._build = dict(build)
         self._metrics = self._made()
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """`metrics`, `stats` or `ready`, for which everybody's figures are gathered; or `ping`."""
         if message == PING:
             answer(b"")
@@ -154,7 +154,7 @@ class StatsService:
             self._broadcast(orjson.dumps({"tell": True}))
             self._answer_if_complete()
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         """A worker's reading."""
         reading = WorkerStats(**orjson.loads(message))
         is_new = worker not in self._readings
@@ -173,7 +173,7 @@ class StatsService:
             self._weigh()
         self._answer_if_complete()
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """Its counts stay."""
         reading = self._readings.pop(worker, None)
         self._awaited.discard(worker)
@@ -289,7 +289,7 @@ class StatsService:
             if reading.is_shared and not reading.leaving
         }
         mean = sum(counts.values()) // max(1, len(counts))
-        fair = mean + max(UNEVEN_LEAST, mean // UNEVEN_PART)
+        fair = mean + max(UNEVEN_MIN, mean // UNEVEN_PART)
         self._heavy = frozenset(number for number, count in counts.items() if count > fair)
         self._share(False)
 
@@ -340,7 +340,7 @@ class StatsClient:
         self._read = read
         self._helped = helped
         self._sums: Mapping[str, Any] | None = None
-        control.listen(SUBJECT, self._heard)
+        control.listen(SUBJECT, self._on_broadcast)
         # A new hub process knows nobody's figures.
         control.on_back.append(self.tell)
 
@@ -370,7 +370,7 @@ class StatsClient:
 
         self._control.ask(SUBJECT, READY, judge)
 
-    def _heard(self, message: bytes) -> None:
+    def _on_broadcast(self, message: bytes) -> None:
         said = orjson.loads(message)
         if "tell" in said:
             self.tell()

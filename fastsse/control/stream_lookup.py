@@ -14,14 +14,14 @@ from collections.abc import Callable
 from typing import Final
 
 from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 
 __all__ = ["SUBJECT", "Act", "StreamLookup", "StreamLookupService"]
 
 SUBJECT: Final = "reach"
 # Questions of one worker that nobody answered yet.
 UNANSWERED_MAX: Final = 10_000
-PATIENCE_S: Final = 2.0
+TIMEOUT_S: Final = 2.0
 #: Of a node's name.
 NODE_BYTES: Final = 12
 _NAME_BYTES: Final = 16
@@ -47,16 +47,16 @@ class StreamLookupService:
         self._broadcast = broadcast
         self._messaging = store.messaging
         if self._messaging is not None:
-            self._messaging.listen(SUBJECT, self._heard)
+            self._messaging.listen(SUBJECT, self._on_node_message)
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Has every worker look. Answers whether all could be asked, with `+` or `-`."""
         nodes = self._messaging
         is_whole = nodes is None or nodes.say(SUBJECT, _QUESTION + message)
         self._broadcast(_QUESTION + _HERE + message)
         answer(b"+" if is_whole else _NOT_ALL)
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         """A worker has the stream."""
         node, answer = message[:NODE_BYTES], message[NODE_BYTES:]
         if node == _HERE:
@@ -64,10 +64,10 @@ class StreamLookupService:
         elif self._messaging is not None:
             self._messaging.say(SUBJECT, _ANSWER + answer, node)
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """Whoever asked about its streams waits in vain."""
 
-    def _heard(self, node: bytes, message: bytes) -> None:
+    def _on_node_message(self, node: bytes, message: bytes) -> None:
         mark, rest = message[:1], message[1:]
         if mark == _ANSWER:
             self._broadcast(message)
@@ -89,19 +89,19 @@ class StreamLookup:
     Arguments:
         control: the worker's.
         is_alone: whether there is no other worker at any node, and so nobody else to ask.
-        patience_s: how long others are waited for.
+        timeout_s: how long others are waited for.
     """
 
     def __init__(
-        self, control: ControlClient, *, is_alone: bool = False, patience_s: float = PATIENCE_S
+        self, control: ControlClient, *, is_alone: bool = False, timeout_s: float = TIMEOUT_S
     ) -> None:
         self._control = control
         self._is_alone = is_alone
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._acts: dict[int, Act] = {}
         # Questions by their names, which no other worker's have.
         self._asked: dict[bytes, Callable[[bytes | FastsseError | None], None]] = {}
-        control.listen(SUBJECT, self._heard)
+        control.listen(SUBJECT, self._on_broadcast)
 
     def teach(self, name: bytes, act: Act) -> None:
         """What `reach` does under a name, a single byte."""
@@ -122,7 +122,7 @@ class StreamLookup:
 
     def _ask(self, question: bytes, done: Answered) -> None:
         if len(self._asked) >= UNANSWERED_MAX:
-            done(Refused("queue", retry_after_s=1))
+            done(Unavailable("queue", retry_after_s=1))
             return
         name = secrets.token_bytes(_NAME_BYTES)
         silence: FastsseError | None = None  # What it means when nobody answers.
@@ -137,13 +137,13 @@ class StreamLookup:
             if isinstance(answer, FastsseError):
                 finish(answer)
             elif answer == _NOT_ALL:
-                silence = Refused("backbone", retry_after_s=1)
+                silence = Unavailable("backbone", retry_after_s=1)
 
-        timer = asyncio.get_running_loop().call_later(self._patience_s, lambda: finish(silence))
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, lambda: finish(silence))
         self._asked[name] = finish
         self._control.ask(SUBJECT, name + question, passed_on)
 
-    def _heard(self, message: bytes) -> None:
+    def _on_broadcast(self, message: bytes) -> None:
         mark, message = message[:1], message[1:]
         if mark == _ANSWER:
             finish = self._asked.get(message[:_NAME_BYTES])

@@ -39,7 +39,7 @@ _END: Final = b"e"
 # Of the control service, to all workers: a worker has told what it held, so they should ask again.
 _LEARN: Final = b"?"
 # Of an account, in letters.
-_NAME_MOST: Final = 200
+_NAME_MAX: Final = 200
 # Whose a message of the control service's own is.
 _NOBODY: Final = -1
 
@@ -75,9 +75,9 @@ class UsageService:
         self._walks: WeakSet[_Walk] = WeakSet()
         self._messaging = store.messaging
         if self._messaging is not None:
-            self._messaging.listen(SUBJECT, self._heard, self._gone, self._whole)
+            self._messaging.listen(SUBJECT, self._on_node_message, self._on_node_gone, self._whole)
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         """What was used in a worker, or what it held under a control service before this one; or an
         account whose oldest stream elsewhere is to end. O(accounts)."""
         if message[:1] == _END:
@@ -98,7 +98,7 @@ class UsageService:
         self._hold(worker, uses)
         self._tell_nodes(uses)
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Tells a worker who else holds streams, a page an answer: where the next page begins (0
         after the last) and the accounts. The question is where to begin."""
         begin = int(message)
@@ -113,7 +113,7 @@ class UsageService:
         others = list(self._others(worker))
         answer(orjson.dumps([end, [(*one, _count_of(one, others)) for one in page]]))
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         """A worker's streams ended with it."""
         self._questions.pop(worker, None)
         self._take_back(worker, is_worker=True)
@@ -205,7 +205,7 @@ class UsageService:
         self._walks.add(walk)
         return walk
 
-    def _heard(self, node: bytes, message: bytes) -> None:
+    def _on_node_message(self, node: bytes, message: bytes) -> None:
         if message[:1] == _END:
             self._end_elsewhere(node, message[1:])
             return
@@ -213,7 +213,7 @@ class UsageService:
         self._hold(node, uses)
         self._broadcast(b"[%d,%b]" % (_NOBODY, _packed(uses)))
 
-    def _gone(self, node: bytes) -> None:
+    def _on_node_gone(self, node: bytes) -> None:
         self._take_back(node, is_worker=False)
 
 
@@ -271,7 +271,7 @@ class UsageClient:
         self._untold: dict[Account, list[int]] = {}
         self._held: Counter[Account] = Counter()
         self._learning = UsageLearning(partial(control.ask, SUBJECT), call_later, self._apply)
-        control.listen(SUBJECT, self._heard)
+        control.listen(SUBJECT, self._on_broadcast)
         control.on_back.append(self._tell_held)
         self._learning.ask()
 
@@ -317,7 +317,7 @@ class UsageClient:
         untold = self._untold.get(account)
         return self._held[account] - (0 if untold is None else untold[0])
 
-    def _heard(self, message: bytes) -> None:
+    def _on_broadcast(self, message: bytes) -> None:
         if message == _LEARN:
             self._learning.ask_soon()
             return
@@ -355,7 +355,7 @@ def _checked_use(use: Any) -> Usage:
         made = Usage(side, name, *amounts)
     except TypeError:
         raise ValueError("no use") from None
-    is_right = made.side in (0, 1) and isinstance(name, str) and len(name) <= _NAME_MOST
+    is_right = made.side in (0, 1) and isinstance(name, str) and len(name) <= _NAME_MAX
     if not is_right or not all(type(amount) is int for amount in (side, *amounts)):
         raise ValueError("a use that can't be")
     return made

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fastsse.doctor import descriptors, network, resources
+from fastsse.doctor import network, open_files, resources
 from fastsse.doctor.finding import Finding, Verdict, without_idle_command
 from fastsse.doctor.goal import Goal
 from fastsse.doctor.machine import Machine
@@ -11,10 +11,10 @@ from fastsse.doctor.machine import Machine
 Check = Callable[[Machine, Goal], Finding | None]
 
 CHECKS: Sequence[Check] = (
-    descriptors.open_files_limit,
-    descriptors.nr_open,
-    descriptors.file_max,
-    descriptors.max_connections,
+    open_files.open_files_limit,
+    open_files.nr_open,
+    open_files.file_max,
+    open_files.max_connections,
     resources.memory,
     resources.cgroup_memory,
     resources.cores,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from fastsse.config import Option, catalogue
 from fastsse.config.kinds import COUNT, DURATION, SIZE
-from fastsse.doctor.figures import FIGURES, MEASURED_ON
 from fastsse.doctor.goal import Goal
-from fastsse.doctor.options import ADVICE
-from fastsse.doctor.path.proxies import PROXIES, Trouble
-from fastsse.doctor.settings import SETTINGS
+from fastsse.doctor.kernel_settings import SETTINGS
+from fastsse.doctor.measured import FIGURES, MEASURED_ON
+from fastsse.doctor.option_advice import ADVICE
+from fastsse.doctor.path.proxies import PROXIES, ProxyTrouble
 from fastsse.doctor.words import counts, short, size
 
 _SIZES = (10_000, 100_000, 1_000_000)
@@ -113,9 +113,9 @@ def _at_once_s(goal: Goal) -> str:
 
 def proxies() -> Iterator[str]:
     """What to set at a proxy."""
-    yield from _head("proxy", *(f"it {trouble}" for trouble in Trouble))
+    yield from _head("proxy", *(f"it {trouble}" for trouble in ProxyTrouble))
     for proxy in PROXIES:
-        yield _row(proxy.name, *(proxy.remedies.get(trouble, "") for trouble in Trouble))
+        yield _row(proxy.name, *(proxy.remedies.get(trouble, "") for trouble in ProxyTrouble))
 
 
 BLOCKS: dict[str, Callable[[], Iterable[str]]] = {

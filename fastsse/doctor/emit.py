@@ -8,20 +8,20 @@ for, and never less than what the machine has now: running it again changes noth
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fastsse.doctor import descriptors, network
+from fastsse.doctor import network, open_files
 from fastsse.doctor.diagnosis import Diagnosis
 from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.goal import Goal
+from fastsse.doctor.kernel_settings import SETTINGS
 from fastsse.doctor.machine import Machine
-from fastsse.doctor.settings import SETTINGS
-from fastsse.http.descriptors import STREAMS_UNASKED_MOST
+from fastsse.http.descriptors import STREAMS_DEFAULT_MAX
 
 KINDS = ("sysctl", "systemd", "docker")
 _BUFFERS = {"net.ipv4.tcp_wmem": "4096 16384 4194304", "net.ipv4.tcp_rmem": "4096 131072 6291456"}
 _FILES_STEP = 65_536
 
 
-class Entry(NamedTuple):
+class SettingLine(NamedTuple):
     """One setting to install, and what it is now (empty: not known)."""
 
     name: str
@@ -42,7 +42,7 @@ def emit(kind: str, diagnosis: Diagnosis) -> str:
 
 def mends(kind: str, finding: Finding) -> bool:
     """Whether this file sets what a finding is about."""
-    if finding.name in (descriptors.RLIMIT, descriptors.MAX_CONNECTIONS):
+    if finding.name in (open_files.RLIMIT, open_files.MAX_CONNECTIONS):
         return kind != "sysctl"
     setting = SETTINGS.get(finding.name)
     if setting is None or not finding.settable:
@@ -56,61 +56,63 @@ def left_over(kind: str, diagnosis: Diagnosis) -> tuple[Finding, ...]:
     return tuple(finding for finding in failed if not mends(kind, finding))
 
 
-def profile(diagnosis: Diagnosis) -> Iterator[Entry]:
+def profile(diagnosis: Diagnosis) -> Iterator[SettingLine]:
     """Every kernel setting that the goal asks for."""
     machine, goal = diagnosis.machine, diagnosis.goal
     yield _number("fs.nr_open", machine.nr_open, goal.descriptors_asked)
-    files = descriptors.file_max_needed(machine, goal)
+    files = open_files.file_max_needed(machine, goal)
     yield _number("fs.file-max", machine.file_max, -(-files // _FILES_STEP) * _FILES_STEP)
     yield _number("net.core.somaxconn", machine.somaxconn, goal.backlog)
     yield _number("net.ipv4.tcp_max_syn_backlog", machine.syn_backlog, goal.backlog)
-    yield Entry("net.ipv4.tcp_syncookies", "1", _text(machine.syncookies))
+    yield SettingLine("net.ipv4.tcp_syncookies", "1", _text(machine.syncookies))
     yield _tcp_mem(machine, goal)
     yield from _buffers(diagnosis)
     yield from _for_proxies(machine, goal)
     yield from _conntrack(machine, goal)
 
 
-def _number(name: str, now: int | None, need: int) -> Entry:
-    return Entry(name, str(max(now or 0, need)), _text(now))
+def _number(name: str, now: int | None, need: int) -> SettingLine:
+    return SettingLine(name, str(max(now or 0, need)), _text(now))
 
 
 def _text(now: int | None) -> str:
     return "" if now is None else str(now)
 
 
-def _tcp_mem(machine: Machine, goal: Goal) -> Entry:
+def _tcp_mem(machine: Machine, goal: Goal) -> SettingLine:
     now = machine.tcp_mem_pages
     value = [max(pair) for pair in zip(now or (0, 0, 0), goal.tcp_mem_pages, strict=True)]
-    return Entry("net.ipv4.tcp_mem", " ".join(map(str, value)), " ".join(map(str, now or ())))
+    return SettingLine("net.ipv4.tcp_mem", " ".join(map(str, value)), " ".join(map(str, now or ())))
 
 
-def _buffers(diagnosis: Diagnosis) -> Iterator[Entry]:
+def _buffers(diagnosis: Diagnosis) -> Iterator[SettingLine]:
     """As they are, unless they are wrong."""
     for finding in diagnosis.findings:
         if finding.name in _BUFFERS and finding.verdict is not Verdict.UNKNOWN:
             wrong = finding.verdict is Verdict.WARN
             value = _BUFFERS[finding.name] if wrong else finding.value
-            yield Entry(finding.name, value, finding.value)
+            yield SettingLine(finding.name, value, finding.value)
 
 
-def _for_proxies(machine: Machine, goal: Goal) -> Iterator[Entry]:
+def _for_proxies(machine: Machine, goal: Goal) -> Iterator[SettingLine]:
     if not goal.proxied:
         return
     first, last = network.WIDE_PORTS
     now = "" if machine.ports is None else "{} {}".format(*machine.ports)
-    yield Entry("net.ipv4.ip_local_port_range", f"{first} {last}", now)
+    yield SettingLine("net.ipv4.ip_local_port_range", f"{first} {last}", now)
     lowat = machine.notsent_lowat_bytes
-    yield Entry("net.ipv4.tcp_notsent_lowat", str(min(lowat or 131_072, 131_072)), _text(lowat))
+    yield SettingLine(
+        "net.ipv4.tcp_notsent_lowat", str(min(lowat or 131_072, 131_072)), _text(lowat)
+    )
 
 
-def _conntrack(machine: Machine, goal: Goal) -> Iterator[Entry]:
+def _conntrack(machine: Machine, goal: Goal) -> Iterator[SettingLine]:
     if not machine.conntrack_loaded:
         return
     now = machine.conntrack_max
     entry = _number("net.netfilter.nf_conntrack_max", now, network.conntrack_needed(goal))
     yield entry
-    yield Entry("net.netfilter.nf_conntrack_buckets", str(int(entry.value) // 4), "")
+    yield SettingLine("net.netfilter.nf_conntrack_buckets", str(int(entry.value) // 4), "")
 
 
 def _title(goal: Goal) -> str:
@@ -183,9 +185,9 @@ def _quoted(value: str) -> str:
 def _nofile(diagnosis: Diagnosis) -> int:
     """Never less than now, unless what is now was nobody's choice."""
     hard, asked = diagnosis.machine.fd_hard or 0, diagnosis.goal.descriptors_asked
-    return asked if hard > descriptors.ABSURD_LIMIT else max(hard, asked)
+    return asked if hard > open_files.ABSURD_LIMIT else max(hard, asked)
 
 
 def _says_maximum(goal: Goal) -> bool:
     """Whether the server must be told to go so far."""
-    return goal.connections_each > STREAMS_UNASKED_MOST or goal.max_connections != 0
+    return goal.connections_each > STREAMS_DEFAULT_MAX or goal.max_connections != 0

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from fastsse.doctor.figures import (
+from fastsse.doctor.measured import (
     ACCEPTS_PER_S,
     BUSY_US,
     KERNEL_BYTES,
@@ -13,7 +13,7 @@ from fastsse.doctor.figures import (
     SEND_US,
     SHARED_BYTES,
 )
-from fastsse.http.descriptors import RESERVE_LEAST, reserve
+from fastsse.http.descriptors import RESERVE_MIN, reserve
 from fastsse.http.listeners import BACKLOG
 
 # A client whose SYN got no answer sends it again after that long (RFC 6298 §2.1): a queue that
@@ -126,7 +126,7 @@ class Goal:
 
 def descriptors_for(streams: int) -> int:
     """The least limit of which the server gives `streams` descriptors to streams."""
-    limit = streams + RESERVE_LEAST
+    limit = streams + RESERVE_MIN
     while limit - reserve(limit) < streams:
         limit += streams - (limit - reserve(limit))
     return limit

@@ -3,7 +3,7 @@
     python -m fastsse.doctor.measure [--connections 9000] [--repeats 3]
 
 Needs Linux, root (for /proc/slabinfo) and as many descriptors as connections. Nothing else should
-be busy: what others open meanwhile is counted as well. The figures of `fastsse.doctor.figures`
+be busy: what others open meanwhile is counted as well. The figures of `fastsse.doctor.measured`
 and `tuning.md` that name this module come from it.
 
 How: as many clients as asked for connect over loopback, so both ends are in this kernel's caches.
@@ -112,7 +112,7 @@ def trial(count: int) -> Growth:
         )
 
 
-class Clients:
+class MeasuredClients:
     """A process that holds the clients' ends, so that both together may exceed its fd limit."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -137,12 +137,12 @@ class Clients:
 
 
 @contextlib.contextmanager
-def _clients(port: int, count: int, request: bytes = b"") -> Iterator[Clients]:
+def _clients(port: int, count: int, request: bytes = b"") -> Iterator[MeasuredClients]:
     arguments = ("--clients", str(port), str(count), request.hex())
     command = module_command("fastsse.doctor.measure", *arguments)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
-        clients = Clients(process)
+        clients = MeasuredClients(process)
         clients.ask("ready")
         try:
             yield clients

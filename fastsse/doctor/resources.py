@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from fastsse.doctor.figures import BUSY_US, SEND_US
 from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.goal import Goal
 from fastsse.doctor.machine import Machine
+from fastsse.doctor.measured import BUSY_US, SEND_US
 from fastsse.doctor.words import count, short, size
 
 

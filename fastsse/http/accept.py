@@ -13,7 +13,7 @@ from typing import Final
 from fastsse.api.handoff import StreamRequest, name_of
 from fastsse.auth.rights import Rights
 from fastsse.config import HttpOptions
-from fastsse.errors import FastsseError, TurnedAway
+from fastsse.errors import FastsseError, StreamRefused
 from fastsse.http.body import BLANK_LINE
 from fastsse.http.client_address import host_of
 from fastsse.http.connection import Connection
@@ -121,7 +121,7 @@ class Acceptor:
         try:
             context.streams.take(sock, stream_request)
             context.requests.opened(request)
-        except TurnedAway as why:
+        except StreamRefused as why:
             head, body = context.streams.turn_away(
                 stream_request.subscription, why, chunked=stream_request.chunked
             )

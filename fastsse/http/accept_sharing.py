@@ -64,7 +64,7 @@ class AcceptSharing:
             if is_full:
                 self._on_full()
 
-    def helped(self, help: Help) -> None:
+    def on_help(self, help: Help) -> None:
         """Who accepts for whom has changed."""
         self._help = help
         self._watch()

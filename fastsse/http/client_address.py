@@ -15,7 +15,7 @@ __all__ = ["UNIX", "ClientAddresses", "account_name", "host_of", "network_of"]
 #: How a peer that came by a Unix socket is called.
 UNIX: Final = "unix"
 # Hops that are looked at; more proxies stand behind each other nowhere.
-_HOPS_MOST: Final = 32
+_HOPS_MAX: Final = 32
 _REMEMBERED: Final = 4_096
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -56,7 +56,7 @@ class ClientAddresses:
         """
         if forwarded is None or not self.active or not self.trusts(host):
             return host
-        for hop in reversed(forwarded.split(b",")[-_HOPS_MOST:]):
+        for hop in reversed(forwarded.split(b",")[-_HOPS_MAX:]):
             named = _hop(hop.strip(b" \t"))
             if named is None:
                 break  # Not an address: whoever passed this on is all that is known.

@@ -19,7 +19,7 @@ from typing import Final, cast
 
 from fastsse.api.handoff import peer_of
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError, TurnedAway
+from fastsse.errors import FastsseError, StreamRefused
 from fastsse.http.client_address import host_of
 from fastsse.http.deadlines import Deadline
 from fastsse.http.listener_context import ListenerContext
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
 
     # ── Orders of the site ───────────────────────────────────────────────────────────────────
 
-    def overdue(self, wait: Deadline) -> None:
+    def on_overdue(self, wait: Deadline) -> None:
         """Its time in `wait` is over."""
         deadlines = self._context.deadlines
         if wait is deadlines.head and self._parser.is_within_head:
@@ -391,7 +391,7 @@ class Connection(asyncio.Protocol):
         try:
             stream_request = context.stream_request(*wanted, request, peer_of(self._transport))
             context.streams.take_copy(self._transport, stream_request)
-        except TurnedAway as why:
+        except StreamRefused as why:
             answer = context.streams.turn_away(wanted[0], why, chunked=request.chunked)
             context.requests.turned_away(request, why, answer.head, self.peer())
             self._state = ANSWERING

@@ -13,7 +13,7 @@ from fastsse.http.problems import Problem
 __all__ = ["Cors"]
 
 _METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-_MAX_AGE: Final = b"Access-Control-Max-Age: 7200\r\n"
+_AGE_MAX: Final = b"Access-Control-Max-Age: 7200\r\n"
 # Request headers that mean something here, so that no option can take them away.
 _OWN_HEADERS: Final = (
     "Authorization",
@@ -48,7 +48,7 @@ class Cors:
     ) -> None:
         names = {name.lower(): name for name in (*headers, *_OWN_HEADERS)}
         allowed = b"Access-Control-Allow-Headers: %b\r\n" % ", ".join(names.values()).encode()
-        self._preflight = _METHODS + allowed + _MAX_AGE
+        self._preflight = _METHODS + allowed + _AGE_MAX
         self._origins = Origins(origins)
         self.active = bool(self._origins)
         self._cross_publish = cross_publish or self._origins.is_any

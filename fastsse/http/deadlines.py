@@ -110,5 +110,5 @@ class Deadlines:
         self.lately_s = now_s = self.time()
         for wait in self._all:
             for connection in wait.due(now_s):
-                connection.overdue(wait)
+                connection.on_overdue(wait)
         self._timer = self._loop.call_later(self._interval_s, self._sweep)

@@ -7,19 +7,19 @@ import os
 import resource
 from typing import Final, NamedTuple
 
-from fastsse.config import ConfigError, Problem
+from fastsse.config import ConfigError, OptionProblem
 
 __all__ = ["Descriptors", "out_of_descriptors", "raise_soft_limit"]
 
 # A container's limit may be 2**30; nobody means so many streams without saying so.
-STREAMS_UNASKED_MOST: Final = 1_000_000
-RESERVE_LEAST: Final = 256
+STREAMS_DEFAULT_MAX: Final = 1_000_000
+RESERVE_MIN: Final = 256
 # For the listeners, the sender, and what opens a descriptor now and then: files, resolvers, other
 # libraries. An eighth of the limit within these bounds.
-SPARE_LEAST: Final = 12
-SPARE_MOST: Final = 32
+SPARE_MIN: Final = 12
+SPARE_MAX: Final = 32
 # Publishers and probes that can be connected whatever the streams.
-REQUESTS_LEAST: Final = 8
+REQUESTS_MIN: Final = 8
 # What a program that embeds the server has open beyond these, streams do without.
 OTHERS_IN_RESERVE: Final = 64
 _ARGUMENT: Final = "an argument"
@@ -45,7 +45,7 @@ class Descriptors(NamedTuple):
         carried = soft - held_back
         if carried < max(1, max_connections):
             raise ConfigError([_too_few(soft, carried, held_back, max_connections)])
-        streams = max_connections or min(carried, STREAMS_UNASKED_MOST)
+        streams = max_connections or min(carried, STREAMS_DEFAULT_MAX)
         return cls(min(soft, streams + held_back), streams, others)
 
     def grow_table(self) -> None:
@@ -61,21 +61,21 @@ class Descriptors(NamedTuple):
 
 def reserve(limit: int) -> int:
     """Descriptors that streams leave alone: 1 %, at least 256, at most half."""
-    return min(max(RESERVE_LEAST, limit // 100), limit // 2)
+    return min(max(RESERVE_MIN, limit // 100), limit // 2)
 
 
 def spare(limit: int) -> int:
     """Descriptors that neither streams nor requests take."""
-    return min(max(SPARE_LEAST, limit // 8), SPARE_MOST)
+    return min(max(SPARE_MIN, limit // 8), SPARE_MAX)
 
 
 def _held_back(limit: int, others: int) -> int:
     """Descriptors that are not for streams, with `others` open already."""
     beyond = max(0, others - OTHERS_IN_RESERVE)
-    return max(reserve(limit) + beyond, others + spare(limit) + REQUESTS_LEAST)
+    return max(reserve(limit) + beyond, others + spare(limit) + REQUESTS_MIN)
 
 
-def _too_few(limit: int, carried: int, held_back: int, max_connections: int) -> Problem | str:
+def _too_few(limit: int, carried: int, held_back: int, max_connections: int) -> OptionProblem | str:
     how = "(ulimit -n, LimitNOFILE=, --ulimit nofile=)"
     if carried < 1:
         return (
@@ -83,13 +83,13 @@ def _too_few(limit: int, carried: int, held_back: int, max_connections: int) -> 
             f"needed beside them; raise it {how}."
         )
     allowed = f"at most {carried} with a limit of {limit} descriptors; raise that {how}"
-    return Problem("max_connections", str(max_connections), _ARGUMENT, allowed)
+    return OptionProblem("max_connections", str(max_connections), _ARGUMENT, allowed)
 
 
 def raise_soft_limit(max_connections: int) -> None:
     """Raises the process's soft limit to the hard one, as far as it can be used."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = (max_connections or STREAMS_UNASKED_MOST) * 102 // 100 + 2 * RESERVE_LEAST
+    wanted = (max_connections or STREAMS_DEFAULT_MAX) * 102 // 100 + 2 * RESERVE_MIN
     target = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
     if target > soft:
         with contextlib.suppress(OSError, ValueError):

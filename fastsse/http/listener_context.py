@@ -8,7 +8,7 @@ from fastsse.api.handoff import Handoff, StreamRequest
 from fastsse.api.rate_limits import RateLimits
 from fastsse.auth.rights import Rights
 from fastsse.config import HttpOptions
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.http.body import RequestBody
 from fastsse.http.client_address import ClientAddresses
 from fastsse.http.cors import Cors
@@ -135,7 +135,7 @@ class ListenerContext:
         self.upload_bytes += size_bytes - incoming_body.counted_bytes
         incoming_body.counted_bytes = size_bytes
         if self.upload_bytes > self.max_upload_bytes:
-            raise problem_of(Refused("memory", 1))
+            raise problem_of(Unavailable("memory", 1))
 
     def uncount_upload(self, incoming_body: RequestBody | None) -> None:
         """The body is whole, or given up."""

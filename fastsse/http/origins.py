@@ -16,7 +16,7 @@ ANY: Final = "*"
 _STAR: Final = "://*."
 # One label of a host name and its dot, in the lower case that browsers send.
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\."
-_LONGEST: Final = 300
+_ORIGIN_CHARS_MAX: Final = 300
 
 
 class Origins:
@@ -48,7 +48,7 @@ class Origins:
         origin = origin.strip().lower()
         if origin in self._exact:
             return True
-        if self._patterns is None or len(origin) > _LONGEST:
+        if self._patterns is None or len(origin) > _ORIGIN_CHARS_MAX:
             return False
         return self._patterns.fullmatch(origin) is not None
 

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import orjson
 
-from fastsse.errors import BadRequest, FastsseError, Forbidden, Refused, Unauthorised
+from fastsse.errors import BadRequest, FastsseError, Forbidden, Unauthorised, Unavailable
 from fastsse.http.responses import NOT_STORED, Response
 
 CHALLENGE = b'WWW-Authenticate: Bearer realm="fastsse"\r\n'
@@ -47,7 +47,7 @@ def problem_of(error: FastsseError) -> Problem:
         return Problem(401, error.detail, field="Authorization", header_lines=CHALLENGE)
     if isinstance(error, Forbidden):
         return Problem(403, error.detail)
-    if isinstance(error, Refused):
+    if isinstance(error, Unavailable):
         after = b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s))
         detail = "The event was not taken; the same may be taken later."
         return Problem(503, detail, header_lines=after, members={"reason": error.reason})

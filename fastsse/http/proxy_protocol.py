@@ -12,7 +12,7 @@ __all__ = ["ProxyHeader", "read_proxy_header"]
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED_BYTES: Final = 16
 # What follows the addresses (TLS facts, names) is skipped; nobody needs more of it.
-_LONGEST_BYTES: Final = 4096
+_BYTES_MAX: Final = 4096
 _LOCAL, _PROXY = 0x20, 0x21
 # Family and transport to the bytes that both addresses and ports take.
 _TCP4, _TCP6, _UNIX_STREAM = 0x11, 0x21, 0x31
@@ -35,14 +35,14 @@ def read_proxy_header(data: bytes) -> ProxyHeader | None:
         return None
     command, family = data[12], data[13]
     length = int.from_bytes(data[14:16], "big")
-    if command not in (_LOCAL, _PROXY) or length > _LONGEST_BYTES:
+    if command not in (_LOCAL, _PROXY) or length > _BYTES_MAX:
         raise _refused()
     if len(data) < _FIXED_BYTES + length:
         return None
     size = _FIXED_BYTES + length
     if command == _LOCAL:
         return ProxyHeader(None, size)
-    if length < _ADDRESS_BYTES.get(family, _LONGEST_BYTES + 1):
+    if length < _ADDRESS_BYTES.get(family, _BYTES_MAX + 1):
         raise _refused()
     return ProxyHeader(_host(family, data[_FIXED_BYTES:size]), size)
 

@@ -6,7 +6,7 @@ there are few; `other` is a path that nothing is served under, `unread` what was
 
 from typing import Final
 
-from fastsse.errors import TurnedAway
+from fastsse.errors import StreamRefused
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.log import AccessLog
@@ -47,7 +47,7 @@ class RequestLog:
             problem.status, problem.detail, client, field=problem.field, **_what(request)
         )
 
-    def turned_away(self, request: Request, why: TurnedAway, head: bytes, client: str) -> None:
+    def turned_away(self, request: Request, why: StreamRefused, head: bytes, client: str) -> None:
         """As `refused`, of a subscriber that is told when to come back by an answer with this
         head."""
         status = int(head[_STATUS])

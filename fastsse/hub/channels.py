@@ -226,7 +226,7 @@ class Channels:
         self._command(channel)
         for stream in waiting or ():
             if not stream.ended:
-                stream.answered(None)
+                stream.on_answer(None)
 
     def _command(self, channel: Channel) -> None:
         topics, rights = channel.topics, channel.rights

@@ -40,7 +40,7 @@ OWN_ID_COST_BYTES = 320
 EXTRAS_COST_BYTES = 400
 # Events that a reader may not see, at which one look ends: else whoever asks for private ones would
 # take the loop's time for nothing.
-LEFT_OUT_MOST = 2_000
+LEFT_OUT_MAX = 2_000
 # Events that one sweep looks at: a few milliseconds at most.
 SWEEP_EVENTS = 4_000
 
@@ -167,7 +167,7 @@ class History:
         for frame in self._after(selection, after):
             if frame.private and not self._may_read(frame, rights):
                 left_out += 1
-                if left_out == LEFT_OUT_MOST:
+                if left_out == LEFT_OUT_MAX:
                     return Page(frames, frame.position, False, evicted)
                 continue
             room_bytes -= frame.size
@@ -221,7 +221,7 @@ class History:
         left out it is content with those that lie before. O(count)."""
         place, found, left_out = self.head, 0, 0
         for frame in self._newest_first(selection):
-            if found == count or left_out == LEFT_OUT_MOST:
+            if found == count or left_out == LEFT_OUT_MAX:
                 return place, True
             if frame.private and not self._may_read(frame, rights):
                 left_out += 1

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
-from fastsse._core import QUEUE_LIMIT, Sender
+from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.entries import Entry, id_of
-from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Refused
+from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import PAGE_BYTES, History
 from fastsse.hub.resume.cursor import GAP_REASONS
-from fastsse.hub.streams import MAX_REPLAYS, Streams
+from fastsse.hub.streams import REPLAYS_MAX, Streams
 from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
 from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
@@ -98,7 +98,7 @@ class Hub:
         history: HistoryOptions,
         streams: StreamOptions,
         page_bytes: int = PAGE_BYTES,
-        max_replays: int = MAX_REPLAYS,
+        max_replays: int = REPLAYS_MAX,
         now_ms: Callable[[], int] = now_ms,
     ) -> None:
         start = backbone.start
@@ -194,7 +194,7 @@ class Hub:
             return InvalidEvent("events", "a batch needs at least one event")
         if self.refuses:
             return _refused("draining")
-        if self._sender.pending_commands >= QUEUE_LIMIT:
+        if self._sender.pending_commands >= QUEUE_MAX:
             return _refused("queue")
         sizes = list(map(len, map(data_of, events)))
         if 0 < self._event_limit_bytes < max(sizes):
@@ -212,7 +212,7 @@ class Hub:
         return None
 
     def _counted(self, error: FastsseError) -> FastsseError:
-        if isinstance(error, Refused):
+        if isinstance(error, Unavailable):
             self.publishes_refused[error.reason] += 1
         return error
 
@@ -243,8 +243,8 @@ class Hub:
         log.warning("The log lost events.", reason=reason, place=format_position(place).decode())
 
 
-def _refused(reason: str) -> Refused:
-    return Refused(reason, RETRY_AFTER_S[reason])
+def _refused(reason: str) -> Unavailable:
+    return Unavailable(reason, RETRY_AFTER_S[reason])
 
 
 def _strictest(topics: Iterable[Topic]) -> int:

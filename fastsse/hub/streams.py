@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from fastsse._core import QUEUE_LIMIT, REASON_ENDED, REASONS, Frame, Sender, raw_frame
+from fastsse._core import QUEUE_MAX, REASON_ENDED, REASONS, Frame, Sender, raw_frame
 from fastsse.auth.renewal import Held
 from fastsse.auth.rights import ANONYMOUS, Rights, is_named
 from fastsse.backbone import Backbone
-from fastsse.errors import TurnedAway
+from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.history import PAGE_BYTES, History
 from fastsse.hub.resume.pages import Pages, newest_told
@@ -40,7 +40,7 @@ log = get_logger("hub")
 # Heads differ by what the request allows (coding, CORS origin); more than these are a flood.
 OPENINGS_MAX = 64
 _REVOKED: Final = REASONS.index("revoked")
-MAX_REPLAYS: Final = 64
+REPLAYS_MAX: Final = 64
 _NO_OPTIONS: Final[dict[str, Any]] = {}
 _STREAM_ID: Final = re.compile(rb"[0-9a-f]{32}")
 
@@ -90,7 +90,7 @@ class Streams:
         clean_end: bool,
         replay_memory_bytes: int,
         page_bytes: int = PAGE_BYTES,
-        max_replays: int = MAX_REPLAYS,
+        max_replays: int = REPLAYS_MAX,
         now_ms: Callable[[], int],
     ) -> None:
         self.on_closed: Callable[[ClosedStream], None] = lambda stream: None
@@ -156,7 +156,7 @@ class Streams:
         return (
             not self.draining
             and self._sender.free_slot_count > 0
-            and self._sender.pending_commands < QUEUE_LIMIT
+            and self._sender.pending_commands < QUEUE_MAX
         )
 
     def open(
@@ -186,17 +186,17 @@ class Streams:
             pings: whether it gets visible pings, and has to answer them.
             client: whose it is, for the log.
 
-        Raises TurnedAway, or what channels, replays and the sender raise. Costs a few microseconds
-        for a stream that begins at the head, O(page) for one that is replayed to from memory; one
-        that needs the backbone may open later.
+        Raises StreamRefused, or what channels, replays and the sender raise. Costs a few
+        microseconds for a stream that begins at the head, O(page) for one that is replayed to from
+        memory; one that needs the backbone may open later.
         """
         if self.draining:
-            raise TurnedAway("draining")
-        if self._sender.pending_commands >= QUEUE_LIMIT:
-            raise TurnedAway("queue")
+            raise StreamRefused("draining")
+        if self._sender.pending_commands >= QUEUE_MAX:
+            raise StreamRefused("queue")
         handle = self._sender.allocate()
         if not handle:
-            raise TurnedAway("full")
+            raise StreamRefused("full")
         channel: Channel | None = None
         try:
             dialect = subscription.dialect
@@ -258,7 +258,7 @@ class Streams:
             elif notice[0] == "expiring":
                 self._tell_expiry(notice[1])
             else:
-                self._replayer.page_sent(notice[1])
+                self._replayer.on_page_sent(notice[1])
         self._replayer.go_on()
         # Last, so that nothing is left undone when a listener fails.
         for stream in closed:
@@ -344,7 +344,7 @@ class Streams:
     def _end(
         self, handle: int, number: int, reason: str, duration_s: float, events: int, size: int
     ) -> ClosedStream:
-        self._replayer.closed(handle)
+        self._replayer.on_closed(handle)
         self._tokens.drop(handle)
         self._returns.ended(handle, reason)
         channel = self._channels[number]

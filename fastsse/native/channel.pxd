@@ -6,7 +6,7 @@ from libc.string cimport memset
 
 from fastsse.native.frame cimport FrameData, frame_drop, frame_keep
 from fastsse.native.memory cimport (
-    Numbers, give, numbers_add, numbers_clear, numbers_drop_at, numbers_items, resize, take)
+    Numbers, release, numbers_add, numbers_clear, numbers_drop_at, numbers_items, resize, alloc)
 from fastsse.native.pairs cimport (
     NO_KEY, Pair, Pairs, pairs_drop, pairs_end, pairs_find, pairs_free, pairs_items, pairs_put)
 from fastsse.native.ring cimport Ring, ring_clear
@@ -100,7 +100,7 @@ cdef inline Channel* channel_add(Directory* directory, uint32_t number) noexcept
             directory.channels, old * sizeof(Channel*), capacity * sizeof(Channel*))
         memset(&directory.channels[old], 0, (capacity - old) * sizeof(Channel*))
         directory.channel_capacity = capacity
-    channel = <Channel*>take(sizeof(Channel))
+    channel = <Channel*>alloc(sizeof(Channel))
     memset(channel, 0, sizeof(Channel))
     channel.number = number
     directory.channels[number] = channel
@@ -151,7 +151,7 @@ cdef inline void channel_free(Channel* channel) noexcept nogil:
     pairs_free(&channel.links)
     pairs_free(&channel.grants)
     numbers_clear(&channel.conns)
-    give(channel, sizeof(Channel))
+    release(channel, sizeof(Channel))
 
 
 cdef inline void channel_remove(Directory* directory, Channel* channel) noexcept nogil:
@@ -241,6 +241,6 @@ cdef inline void directory_clear(Directory* directory) noexcept nogil:
         last_value_forget(directory, 2 * number)
         last_value_forget(directory, 2 * number + 1)
         numbers_clear(&directory.topics[number].channels)
-    give(directory.channels, directory.channel_capacity * sizeof(Channel*))
-    give(directory.topics, directory.topic_capacity * sizeof(Topic))
+    release(directory.channels, directory.channel_capacity * sizeof(Channel*))
+    release(directory.topics, directory.topic_capacity * sizeof(Topic))
     directory_init(directory)

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastsse.native.memory cimport give, take
+from fastsse.native.memory cimport release, alloc
 
 cdef enum:
     REVOCATIONS_PER_WALK = 64
@@ -55,7 +55,7 @@ cdef inline bint is_revoked(Revoking* revoking, Claim* claim) noexcept nogil:
 
 
 cdef inline void revoking_add(Revoking* revoking, Revocation what) noexcept nogil:
-    cdef Revocation* added = <Revocation*>take(sizeof(Revocation))
+    cdef Revocation* added = <Revocation*>alloc(sizeof(Revocation))
     added[0] = what
     added.next = NULL
     if revoking.first is NULL:
@@ -79,7 +79,7 @@ cdef inline void end_walk(Revoking* revoking) noexcept nogil:
     while revoking.in_walk:
         done = revoking.first
         revoking.first = done.next
-        give(done, sizeof(Revocation))
+        release(done, sizeof(Revocation))
         revoking.in_walk -= 1
 
 

@@ -14,7 +14,7 @@ from fastsse.native.os cimport is_writable, relaxed_load, relaxed_store, wall_ms
 from fastsse.native.queue cimport PLAIN, TOLD, node_new
 from fastsse.native.state cimport State, now_ds
 from fastsse.native.stream_id cimport ID_TEXT_BYTES, write_stream_id
-from fastsse.native.sweep cimport conn_channel, end, lacks_something, make_ready, rest, slot_of
+from fastsse.native.sweep cimport conn_channel, end, lacks_something, make_ready, on_idle, slot_of
 from fastsse.native.table cimport (
     BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse, SUSPECT,
     notice_push)
@@ -159,7 +159,7 @@ cdef inline void look_at(State* state, Conn* conn) noexcept nogil:
     if conn.state == LIVE:
         channel = conn_channel(state, conn)
         if channel.ring.count and not channel.queued:
-            rest(state, channel)
+            on_idle(state, channel)
 
 
 cdef inline uint32_t slice_of(State* state) noexcept nogil:

@@ -6,11 +6,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcpy
 
-from fastsse.native.memory cimport frames_alive, give, take
+from fastsse.native.memory cimport frames_alive, release, alloc
 from fastsse.native.os cimport add_u32, relaxed_add
 
 cdef enum:
-    MAX_BODY_BYTES = 1 << 30
+    BODY_BYTES_MAX = 1 << 30
 
 
 cdef struct FrameData:
@@ -47,7 +47,7 @@ cdef inline void frame_drop(FrameData* frame) noexcept nogil:
     if frame is not NULL and add_u32(&frame.refs, -1) == 0:
         size = sizeof(FrameData) + frame_wire_bytes(frame)
         relaxed_add(&frames_alive, -1)
-        give(frame, size)
+        release(frame, size)
 
 
 cdef inline FrameData* frame_new(size_t body_bytes, bint chunk) noexcept nogil:
@@ -55,7 +55,7 @@ cdef inline FrameData* frame_new(size_t body_bytes, bint chunk) noexcept nogil:
     cdef char head[16]
     cdef int head_bytes = snprintf(head, sizeof(head), b"%zx\r\n", body_bytes) if chunk else 0
     cdef size_t wire_bytes = head_bytes + body_bytes + (2 if chunk else 0)
-    cdef FrameData* frame = <FrameData*>take(sizeof(FrameData) + wire_bytes)
+    cdef FrameData* frame = <FrameData*>alloc(sizeof(FrameData) + wire_bytes)
     frame.refs = 1
     frame.head_bytes = <uint16_t>head_bytes
     frame.is_private = False
@@ -174,7 +174,7 @@ cdef inline FrameData* encode_event(
     retry.size = snprintf(digits, sizeof(digits), b"%llu", <unsigned long long>retry_ms) \
         if retry_ms else 0
     cdef size_t total = encoded_bytes(data, event, id, retry.size)
-    if total > MAX_BODY_BYTES:
+    if total > BODY_BYTES_MAX:
         return NULL
     cdef FrameData* frame = frame_new(total, True)
     cdef char* at = frame_body(frame)
@@ -196,12 +196,12 @@ cdef inline FrameData* encode_event(
 
 cdef inline FrameData* join(FrameData** frames, size_t count) noexcept nogil:
     """One page: the bodies one after another under one chunk head. NULL when it would be over
-    MAX_BODY_BYTES. Its position is the last one's."""
+    BODY_BYTES_MAX. Its position is the last one's."""
     cdef size_t index
     cdef size_t total = 0
     for index in range(count):
         total += frames[index].body_bytes
-    if total > MAX_BODY_BYTES:
+    if total > BODY_BYTES_MAX:
         return NULL
     cdef FrameData* page = frame_new(total, True)
     cdef char* at = frame_body(page)

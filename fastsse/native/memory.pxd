@@ -16,7 +16,7 @@ cdef extern from * nogil:
     int64_t frames_alive "fastsse_frames_alive"
 
 
-cdef inline void* take(size_t size_bytes) noexcept nogil:
+cdef inline void* alloc(size_t size_bytes) noexcept nogil:
     cdef void* memory = malloc(size_bytes)
     if memory is NULL:
         out_of_memory()
@@ -24,7 +24,7 @@ cdef inline void* take(size_t size_bytes) noexcept nogil:
     return memory
 
 
-cdef inline void give(void* memory, size_t size_bytes) noexcept nogil:
+cdef inline void release(void* memory, size_t size_bytes) noexcept nogil:
     if memory is not NULL:
         relaxed_add(&native_bytes, -<int64_t>size_bytes)
         free(memory)
@@ -54,7 +54,7 @@ cdef inline void numbers_add(Numbers* numbers, uint32_t value) noexcept nogil:
     cdef uint32_t capacity
     cdef uint32_t* items
     if numbers.capacity == 0 and numbers.count == 2:
-        items = <uint32_t*>take(8 * sizeof(uint32_t))
+        items = <uint32_t*>alloc(8 * sizeof(uint32_t))
         memcpy(items, &numbers.items, 2 * sizeof(uint32_t))
         numbers.items = items
         numbers.capacity = 8
@@ -69,7 +69,7 @@ cdef inline void numbers_add(Numbers* numbers, uint32_t value) noexcept nogil:
 
 cdef inline void numbers_clear(Numbers* numbers) noexcept nogil:
     if numbers.capacity:
-        give(numbers.items, numbers.capacity * sizeof(uint32_t))
+        release(numbers.items, numbers.capacity * sizeof(uint32_t))
     numbers.count = 0
     numbers.capacity = 0
     numbers.items = NULL

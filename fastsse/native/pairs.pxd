@@ -5,7 +5,7 @@
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-from fastsse.native.memory cimport give, take
+from fastsse.native.memory cimport release, alloc
 
 cdef enum:
     NO_KEY = 0xFFFFFFFF
@@ -66,7 +66,7 @@ cdef inline Pair* pairs_find(Pairs* pairs, uint32_t key) noexcept nogil:
 
 cdef inline void pairs_free(Pairs* pairs) noexcept nogil:
     if pairs.capacity:
-        give(pairs.at.many, pairs.capacity * sizeof(Pair))
+        release(pairs.at.many, pairs.capacity * sizeof(Pair))
     memset(pairs, 0, sizeof(Pairs))
 
 
@@ -75,7 +75,7 @@ cdef inline void pairs_resize(Pairs* pairs, uint32_t capacity) noexcept nogil:
     cdef Pairs old = pairs[0]
     cdef uint32_t index
     cdef Pair* pair
-    pairs.at.many = <Pair*>take(capacity * sizeof(Pair))
+    pairs.at.many = <Pair*>alloc(capacity * sizeof(Pair))
     pairs.capacity = capacity
     pairs.count = 0
     memset(pairs.at.many, 0xFF, capacity * sizeof(Pair))

@@ -1,18 +1,18 @@
 # Commands from the loop thread to the sender thread: first in, first out, one producer, one
 # consumer. A linked queue, so a command that ends or joins a stream never fails; what bounds it is
-# admission: publishers and new subscribers are refused above QUEUE_LIMIT (the caller asks
+# admission: publishers and new subscribers are refused above QUEUE_MAX (the caller asks
 # `pending` first), and every connection has a handful of commands under way at most.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from fastsse.native.frame cimport FrameData, frame_drop
-from fastsse.native.memory cimport give, take
+from fastsse.native.memory cimport release, alloc
 from fastsse.native.os cimport (
     eventfd_write, load_pointer, load_u32, relaxed_load, relaxed_store, store_pointer, store_u32,
     swap_u32)
 
 cdef enum:
-    QUEUE_LIMIT = 64 * 1024
+    QUEUE_MAX = 64 * 1024
 
 cdef enum CommandKind:
     PUBLISH
@@ -58,7 +58,7 @@ cdef struct Node:
 
 cdef inline Node* node_new(FrameData* frame, uint8_t kind) noexcept nogil:
     """Takes over the caller's reference."""
-    cdef Node* node = <Node*>take(sizeof(Node))
+    cdef Node* node = <Node*>alloc(sizeof(Node))
     node.next = NULL
     node.frame = frame
     node.sequence = 0
@@ -70,7 +70,7 @@ cdef inline Node* node_free(Node* node) noexcept nogil:
     """Frees one and returns the one behind it."""
     cdef Node* behind = node.next
     frame_drop(node.frame)
-    give(node, sizeof(Node))
+    release(node, sizeof(Node))
     return behind
 
 
@@ -128,7 +128,7 @@ cdef inline size_t command_size(uint32_t topic_count) noexcept nogil:
 
 
 cdef inline Command* command_new(uint32_t kind, uint32_t topic_count) noexcept nogil:
-    cdef Command* command = <Command*>take(command_size(topic_count))
+    cdef Command* command = <Command*>alloc(command_size(topic_count))
     command.next = NULL
     command.frame = NULL
     command.nodes = NULL
@@ -142,7 +142,7 @@ cdef inline Command* command_new(uint32_t kind, uint32_t topic_count) noexcept n
 cdef inline void command_free(Command* command) noexcept nogil:
     frame_drop(command.frame)
     nodes_free(command.nodes)
-    give(command, command_size(command.topic_count))
+    release(command, command_size(command.topic_count))
 
 
 cdef inline void queue_init(Queue* queue, int32_t wake_fd) noexcept nogil:
@@ -195,7 +195,7 @@ cdef inline Command* queue_take(Queue* queue) noexcept nogil:
     cdef Command* next = <Command*>load_pointer(<void**>&queue.head.next)
     if next is NULL:
         return NULL
-    give(queue.head, command_size(queue.head.topic_count))
+    release(queue.head, command_size(queue.head.topic_count))
     queue.head = next
     relaxed_store(&queue.taken, queue.taken + 1)
     return next
@@ -205,7 +205,7 @@ cdef inline void queue_clear(Queue* queue) noexcept nogil:
     """When both threads are done with it: frees what was never taken."""
     cdef Command* behind
     cdef Command* command = queue.head.next
-    give(queue.head, command_size(queue.head.topic_count))
+    release(queue.head, command_size(queue.head.topic_count))
     while command is not NULL:
         behind = command.next
         command_free(command)

@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastsse.native.frame cimport FrameData, frame_drop, frame_keep
-from fastsse.native.memory cimport give, take
+from fastsse.native.memory cimport release, alloc
 
 
 cdef struct Entry:
@@ -30,7 +30,7 @@ cdef inline Entry* ring_at(Ring* ring, uint32_t index) noexcept nogil:
 
 cdef inline void ring_grow(Ring* ring) noexcept nogil:
     cdef uint32_t capacity = ring.capacity * 2 if ring.capacity else 4
-    cdef Entry* entries = <Entry*>take(capacity * sizeof(Entry))
+    cdef Entry* entries = <Entry*>alloc(capacity * sizeof(Entry))
     cdef uint32_t first
     if ring.count:
         first = ring.capacity - ring.start
@@ -38,7 +38,7 @@ cdef inline void ring_grow(Ring* ring) noexcept nogil:
             first = ring.count
         memcpy(entries, &ring.entries[ring.start], first * sizeof(Entry))
         memcpy(&entries[first], ring.entries, (ring.count - first) * sizeof(Entry))
-    give(ring.entries, ring.capacity * sizeof(Entry))
+    release(ring.entries, ring.capacity * sizeof(Entry))
     ring.entries = entries
     ring.capacity = capacity
     ring.start = 0
@@ -88,7 +88,7 @@ cdef inline uint64_t ring_bytes_after(Ring* ring, uint64_t cursor) noexcept nogi
 
 
 cdef inline void ring_free_entries(Ring* ring) noexcept nogil:
-    give(ring.entries, ring.capacity * sizeof(Entry))
+    release(ring.entries, ring.capacity * sizeof(Entry))
     ring.entries = NULL
     ring.capacity = 0
     ring.start = 0

@@ -268,7 +268,7 @@ cdef inline void on_drain(State* state, Command* command) noexcept nogil:
     state.drain.slot = 0
 
 
-cdef inline void obey(State* state, Command* command) noexcept nogil:
+cdef inline void apply_command(State* state, Command* command) noexcept nogil:
     if command.kind == PUBLISH:
         on_publish(state, command)
     elif command.kind == ATTACH:
@@ -303,14 +303,14 @@ cdef inline void obey(State* state, Command* command) noexcept nogil:
         state.running = False
 
 
-cdef inline void obey_some(State* state) noexcept nogil:
+cdef inline void apply_commands(State* state) noexcept nogil:
     cdef uint32_t left = COMMANDS_PER_TURN
     cdef Command* command
     while left and state.running:
         command = queue_take(&state.queue)
         if command is NULL:
             return
-        obey(state, command)
+        apply_command(state, command)
         frame_drop(command.frame)
         command.frame = NULL
         nodes_free(command.nodes)
@@ -415,7 +415,7 @@ cdef inline void send_some(State* state) noexcept nogil:
 cdef inline void* sender_main(void* arg) noexcept nogil:
     cdef State* state = <State*>arg
     while state.running:
-        obey_some(state)
+        apply_commands(state)
         revoke_some(state)
         send_some(state)
         wait_for_events(state)

@@ -83,7 +83,7 @@ cdef inline Channel* next_work(State* state) noexcept nogil:
 
 # ---- rounds: what the slowest unblocked connection still needs ---------------------------------
 
-cdef inline void meet(Channel* channel, Conn* conn) noexcept nogil:
+cdef inline void track_low(Channel* channel, Conn* conn) noexcept nogil:
     """Whoever joins, moves in the list or becomes writable counts in the round under way, so that
     nothing an unblocked connection lacks is ever trimmed."""
     if not conn.flags & BLOCKED and conn.cursor < channel.low:
@@ -156,7 +156,7 @@ cdef inline void join_channel(State* state, Conn* conn) noexcept nogil:
         channel.to_visit += 1
     if conn.flags & BLOCKED:
         channel.blocked += 1
-    meet(channel, conn)
+    track_low(channel, conn)
 
 
 cdef inline void leave_channel(State* state, Conn* conn) noexcept nogil:
@@ -166,7 +166,7 @@ cdef inline void leave_channel(State* state, Conn* conn) noexcept nogil:
     if conn.index < channel.conns.count:
         moved = &state.conns[numbers_items(&channel.conns)[conn.index]]
         moved.index = conn.index
-        meet(channel, moved)
+        track_low(channel, moved)
         if moved.cursor < channel.last_sequence:
             make_ready(state, moved)
     if conn.flags & BLOCKED:
@@ -192,7 +192,7 @@ cdef inline void clear_blocked(State* state, Conn* conn) noexcept nogil:
     bump(&state.counters.blocked, -1)
     if conn.state == LIVE:
         conn_channel(state, conn).blocked -= 1
-        meet(conn_channel(state, conn), conn)
+        track_low(conn_channel(state, conn), conn)
 
 
 cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
@@ -491,7 +491,7 @@ cdef inline void visit(State* state, Conn* conn) noexcept nogil:
 
 # ---- the sweep ---------------------------------------------------------------------------------
 
-cdef inline void rest(State* state, Channel* channel) noexcept nogil:
+cdef inline void on_idle(State* state, Channel* channel) noexcept nogil:
     """Every connection was looked at since the newest event. Those that were cut short by the
     limits of a visit stand in the ready list; nothing is trimmed before them."""
     if state.first_ready != NONE:
@@ -505,7 +505,7 @@ cdef inline void rest(State* state, Channel* channel) noexcept nogil:
 
 cdef inline void step(State* state, Channel* channel, Conn* conn) noexcept nogil:
     """Passes the place of a connection that was looked at."""
-    meet(channel, conn)
+    track_low(channel, conn)
     channel.hand += 1
     channel.to_visit -= 1
     if channel.round_left <= 1:
@@ -537,4 +537,4 @@ cdef inline void sweep(State* state, Channel* channel) noexcept nogil:
     if channel.to_visit:
         queue_work(state, channel)
     elif channel.conns.count:
-        rest(state, channel)
+        on_idle(state, channel)

@@ -1,5 +1,5 @@
 """Sources: what already flows through Redis becomes events."""
 
-from fastsse.sources.sources import Sources
+from fastsse.sources.runner import Sources
 
 __all__ = ["Sources"]

@@ -14,7 +14,7 @@ __all__ = ["DeadLetters"]
 log = get_logger("sources")
 # The stream keeps about so many; so many, and of so many bytes, may wait to be written.
 KEPT: Final = 10_000
-WAITING_MOST: Final = 1_000
+WAITING_MAX: Final = 1_000
 WAITING_BYTES: Final = 16 * 1024 * 1024
 # What each takes beside its text.
 _COST_BYTES: Final = 256
@@ -52,7 +52,7 @@ class DeadLetters:
         if self._stream is None:
             return
         letter = origin, why, payload
-        is_full = len(self._letters) >= WAITING_MOST
+        is_full = len(self._letters) >= WAITING_MAX
         if is_full or self._waiting_bytes + _size_of(letter) > WAITING_BYTES:
             self._lose("too much waits to be written")
             return

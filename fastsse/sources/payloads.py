@@ -10,7 +10,7 @@ from fastsse.errors import EventTooLarge, FastsseError
 from fastsse.events import Event
 from fastsse.jsontext import Lossy, check_whole, is_whole
 from fastsse.reserved import check_not_reserved
-from fastsse.sources.templates import Template
+from fastsse.sources.topic_templates import PlaceholderText
 
 __all__ = ["Allows", "Maker"]
 
@@ -41,8 +41,8 @@ class Maker:
         allows: Allows | None = None,
         max_event_bytes: int = 0,
     ) -> None:
-        self._topic = None if rule.topic is None else Template(rule.topic)
-        self._event = None if rule.event is None else Template(rule.event)
+        self._topic = None if rule.topic is None else PlaceholderText(rule.topic)
+        self._event = None if rule.event is None else PlaceholderText(rule.event)
         self._has_envelope = rule.payload == "envelope"
         self._private = rule.private
         self.max_bytes: Final = max_bytes

@@ -12,9 +12,9 @@ from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import NOT_LIVE, adapted, sentence
-from fastsse.supervisor.memory import settle_memory
 from fastsse.supervisor.notify import STATUS_EVERY_S, Notifier
 from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.process_setup import settle_memory
 from fastsse.supervisor.reloadsocket import Outcome, ReloadSocket
 from fastsse.supervisor.sockets import Activation, open_for_workers
 from fastsse.worker import Worker

@@ -11,8 +11,7 @@ from fastsse.config import (
     ProcessOptions,
     catalogue,
 )
-from fastsse.config.redis import RedisOptions
-from fastsse.config.storing import StoreOptions
+from fastsse.config.store import RedisOptions, StoreOptions
 
 __all__ = ["NOT_LIVE", "RESTART", "adapted", "sentence"]
 

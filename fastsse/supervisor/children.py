@@ -7,7 +7,7 @@ has a number of its own that no other ever had under this supervisor.
 import signal
 from typing import Final
 
-from fastsse.supervisor.wire import Link
+from fastsse.supervisor.process_link import ProcessLink
 
 __all__ = ["Child", "Slot", "how_it_ended"]
 
@@ -15,9 +15,9 @@ __all__ = ["Child", "Slot", "how_it_ended"]
 WELL_AFTER_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.1
 # A child that served at all is missed by its clients …
-LONGEST_PAUSE_AFTER_SERVICE_S: Final = 0.4
+PAUSE_AFTER_SERVICE_S_MAX: Final = 0.4
 # … one that can't even start is not.
-LONGEST_PAUSE_S: Final = 30.0
+PAUSE_S_MAX: Final = 30.0
 
 
 class Child:
@@ -31,7 +31,7 @@ class Child:
         streams: as it said last.
     """
 
-    def __init__(self, name: str, number: int, pid: int, link: Link, now_s: float) -> None:
+    def __init__(self, name: str, number: int, pid: int, link: ProcessLink, now_s: float) -> None:
         self.name: Final = name
         self.number: Final = number
         self.pid: Final = pid
@@ -79,7 +79,7 @@ class Slot:
         pause_s = 0.0
         if self._failures:
             served = child.ready_s is not None
-            longest_s = LONGEST_PAUSE_AFTER_SERVICE_S if served else LONGEST_PAUSE_S
+            longest_s = PAUSE_AFTER_SERVICE_S_MAX if served else PAUSE_S_MAX
             pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 16), longest_s)
         self.due_s = now_s + pause_s
         return pause_s

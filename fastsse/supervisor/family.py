@@ -9,30 +9,30 @@ from typing import Protocol
 from fastsse.log import get_logger
 from fastsse.supervisor.children import Child, Slot, how_it_ended
 from fastsse.supervisor.forking import Closable, fork
-from fastsse.supervisor.wire import ALIVE, FAILED, READY, Link
+from fastsse.supervisor.process_link import ALIVE, FAILED, READY, ProcessLink
 
-__all__ = ["Crew", "Family"]
+__all__ = ["Family", "ProcessPlan"]
 
 log = get_logger("supervisor")
 # A child that serves says so once a second. One that stands still so long never will again.
 HUNG_S = 60.0
 
 
-class Crew(Protocol):
+class ProcessPlan(Protocol):
     """What the children do, and what a reload changes."""
 
     @property
     def window_s(self) -> float:
         """Over how long streams are ended on a stop, s."""
 
-    def serve(self, slot: int, number: int, link: Link) -> int:
+    def serve(self, slot: int, number: int, link: ProcessLink) -> int:
         """A child's life, called in it; the hub's slot is -1. Returns its exit status.
 
         It says READY when it serves, ALIVE once a second from then on, FAILED when it can't; it
         does what DRAIN, REPLACED and END want, and ends when the link does.
         """
 
-    def serving(self) -> None:
+    def on_serving(self) -> None:
         """All serve for the first time."""
 
     def reload(self) -> str:
@@ -62,7 +62,7 @@ class Family:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: ProcessPlan,
         workers: int,
         with_hub: bool,
         selector: selectors.BaseSelector,
@@ -103,7 +103,7 @@ class Family:
         number = self._numbers
         self._numbers += 1
 
-        def run(link: Link) -> int:
+        def run(link: ProcessLink) -> int:
             return self._crew.serve(slot.index, number, link)
 
         left = [*(child.link for child in self.children.values()), *self._crew.left_by_child()]

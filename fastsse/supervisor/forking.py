@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from fastsse.log import get_logger
-from fastsse.supervisor.wire import Link
+from fastsse.supervisor.process_link import ProcessLink
 
 __all__ = ["CRASHED", "Closable", "fork"]
 
@@ -32,8 +32,8 @@ class Closable(Protocol):
 
 
 def fork(
-    name: str, run: Callable[[Link], int], others: Iterable[Closable], *, dies_with_us: bool
-) -> tuple[int, Link]:
+    name: str, run: Callable[[ProcessLink], int], others: Iterable[Closable], *, dies_with_us: bool
+) -> tuple[int, ProcessLink]:
     """Starts a child that calls `run` with its end of a link and exits with the status returned.
 
     Arguments:
@@ -46,7 +46,7 @@ def fork(
     Only to be called while there is one thread.
     Raises OSError when there can be no more processes.
     """
-    ours, theirs = Link.pair()
+    ours, theirs = ProcessLink.pair()
     parent = os.getpid()
     # A signal that comes between the fork and the child's own handlers would be taken twice.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
@@ -81,7 +81,7 @@ def _prepare(
         other.close()
 
 
-def _live(name: str, parent: int, run: Callable[[Link], int], link: Link) -> None:
+def _live(name: str, parent: int, run: Callable[[ProcessLink], int], link: ProcessLink) -> None:
     """The child's whole life."""
     status = CRASHED
     try:

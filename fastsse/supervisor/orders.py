@@ -5,7 +5,7 @@ import signal
 from typing import Final
 
 from fastsse.log import get_logger
-from fastsse.supervisor.wire import DRAIN, Link
+from fastsse.supervisor.process_link import DRAIN, ProcessLink
 
 __all__ = ["Orders"]
 
@@ -19,13 +19,13 @@ class Orders:
     is then on its own, so SIGALRM ends it if the drain does not.
 
     Arguments:
-        patience_s: how long it may live without a supervisor.
+        timeout_s: how long it may live without a supervisor.
     """
 
-    def __init__(self, link: Link, patience_s: float) -> None:
+    def __init__(self, link: ProcessLink, timeout_s: float) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._link = link
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._loop.add_reader(link.fileno(), self._hear)
         self._loop.add_signal_handler(signal.SIGTERM, self._queue.put_nowait, DRAIN)
@@ -45,5 +45,5 @@ class Orders:
         if not self._link.is_open:
             self._loop.remove_reader(self._link.fileno())
             log.warning("The supervisor is gone; this process drains and ends.")
-            signal.alarm(max(1, round(self._patience_s)))
+            signal.alarm(max(1, round(self._timeout_s)))
             self._queue.put_nowait(DRAIN)

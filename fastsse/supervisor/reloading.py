@@ -6,9 +6,9 @@ from collections.abc import Callable
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
 from fastsse.supervisor.children import Child, Slot
-from fastsse.supervisor.family import Crew, Family
+from fastsse.supervisor.family import Family, ProcessPlan
+from fastsse.supervisor.process_link import REPLACED
 from fastsse.supervisor.reloadsocket import Outcome
-from fastsse.supervisor.wire import REPLACED
 
 __all__ = ["Reload"]
 
@@ -26,7 +26,7 @@ class Reload:
         over: called with the outcome of each.
     """
 
-    def __init__(self, crew: Crew, family: Family, over: Callable[[Outcome], None]) -> None:
+    def __init__(self, crew: ProcessPlan, family: Family, over: Callable[[Outcome], None]) -> None:
         self._crew = crew
         self._family = family
         self._over = over

@@ -19,8 +19,8 @@ __all__ = ["Outcome", "ReloadError", "ReloadSocket", "ask_to_reload"]
 _RELOAD: Final = b"reload"
 _DONE: Final = b"done "
 _REFUSED: Final = b"refused "
-_PACKET_MOST: Final = 64 * 1024
-_ASKERS_MOST: Final = 16
+_PACKET_MAX: Final = 64 * 1024
+_ASKERS_MAX: Final = 16
 
 
 class ReloadError(FastsseError):
@@ -67,7 +67,7 @@ class ReloadSocket:
                 self._socket.bind(self._path)
             finally:
                 os.umask(before)
-            self._socket.listen(_ASKERS_MOST)
+            self._socket.listen(_ASKERS_MAX)
         except OSError as error:
             self._socket.close()
             raise ReloadError(
@@ -104,7 +104,7 @@ class ReloadSocket:
         except OSError:
             return
         sock.setblocking(False)
-        if len(self._asking) >= _ASKERS_MOST:
+        if len(self._asking) >= _ASKERS_MAX:
             sock.close()
             return
         self._asking.append(sock)
@@ -125,21 +125,19 @@ class ReloadSocket:
             sock.close()
 
 
-def ask_to_reload(pidfile: str, patience_s: float) -> str:
+def ask_to_reload(pidfile: str, timeout_s: float) -> str:
     """Asks the server whose pid file this is to reload, waits, and returns what it did.
 
     Raises ReloadError for a refusal, with its reason, and when no server answers.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(patience_s)
+        sock.settimeout(timeout_s)
         try:
             sock.connect(socket_path(pidfile))
             sock.send(_RELOAD)
-            answer = sock.recv(_PACKET_MOST)
+            answer = sock.recv(_PACKET_MAX)
         except TimeoutError:
-            raise ReloadError(
-                f"No outcome within {patience_s:g} s; see the server's log."
-            ) from None
+            raise ReloadError(f"No outcome within {timeout_s:g} s; see the server's log.") from None
         except OSError as error:
             reason = error.strerror or str(error)
             raise ReloadError(f"No server answers for the pid file {pidfile} ({reason}).") from None

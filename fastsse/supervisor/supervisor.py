@@ -14,12 +14,12 @@ from collections.abc import Callable
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
 from fastsse.supervisor.children import Child
-from fastsse.supervisor.family import Crew, Family
+from fastsse.supervisor.family import Family, ProcessPlan
 from fastsse.supervisor.notify import STATUS_EVERY_S, Notifier
+from fastsse.supervisor.process_link import DRAIN, END
+from fastsse.supervisor.process_setup import SignalPipe
 from fastsse.supervisor.reloading import Reload
 from fastsse.supervisor.reloadsocket import Outcome
-from fastsse.supervisor.signals import SignalPipe
-from fastsse.supervisor.wire import DRAIN, END
 
 __all__ = ["StartError", "Supervisor"]
 
@@ -54,7 +54,7 @@ class Supervisor:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: ProcessPlan,
         workers: int,
         *,
         with_hub: bool,
@@ -91,7 +91,7 @@ class Supervisor:
             # The store may refuse to open: then nobody else needs to start.
             family.start_due(family.slots[:1] if family.hub else family.slots)
             while family.children or not self._stopped_by:
-                for key, _ in self._selector.select(self._patience_s()):
+                for key, _ in self._selector.select(self._timeout_s()):
                     key.data()
                 self._look_at_clock()
         finally:
@@ -149,7 +149,7 @@ class Supervisor:
             family.start_due(family.workers)
             if family.all_serve():
                 self._served = True
-                self._crew.serving()
+                self._crew.on_serving()
                 self._tell_status(ready=True)
 
     def _on_end(self, child: Child, how: str) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
             self._alive_s = now_s
             self._notifier.alive()
 
-    def _patience_s(self) -> float:
+    def _timeout_s(self) -> float:
         """How long until something may be due."""
         now_s = self._now_s()
         due_s = [slot.due_s for slot in self._family.slots if slot.due_s is not None]

@@ -5,9 +5,9 @@
 """
 
 from fastsse.swarm.crew import Crew
-from fastsse.swarm.figures import Figures, Histogram
+from fastsse.swarm.open_loop import OpenLoop, Schedule
 from fastsse.swarm.plan import Plan
-from fastsse.swarm.publisher import OpenLoop, Schedule
 from fastsse.swarm.refusal import Refusal
+from fastsse.swarm.results import Histogram, SwarmResults
 
-__all__ = ["Crew", "Figures", "Histogram", "OpenLoop", "Plan", "Refusal", "Schedule"]
+__all__ = ["Crew", "Histogram", "OpenLoop", "Plan", "Refusal", "Schedule", "SwarmResults"]

@@ -82,7 +82,7 @@ class Publisher:
         connections: keep-alive connections that take requests in turn.
         depth: requests at most that await their answers on one connection (1: no pipelining).
         batch: events a request.
-        size_bytes: data of one event, at least `fastsse.stamp.MIN_SIZE_BYTES`.
+        size_bytes: data of one event, at least `fastsse.stamp.SIZE_BYTES_MIN`.
         requests_per_s: the pace; 0: a closed loop, as fast as answers come.
         begin_us: microseconds on the real-time clock, 0: now.
         patience_s: how long after the end the last answers are waited for.

@@ -28,7 +28,7 @@ from fastsse.swarm.native.post cimport (
 from fastsse.swarm.native.post cimport Publisher as PublisherState
 from fastsse.swarm.native.publish cimport run_publisher
 from fastsse.swarm.native.read cimport skip_mark
-from fastsse.swarm.native.stamp cimport STAMP_MIN_BYTES, Stamp, stamp_read, stamp_write
+from fastsse.swarm.native.stamp cimport STAMP_BYTES_MIN, Stamp, stamp_read, stamp_write
 from fastsse.swarm.native.stats cimport BLOCK_WORDS, COUNTERS, MEASURES, ORDERS, GAUGE_NEW, stats_in
 from fastsse.swarm.native.table cimport (
     AT_START, IS_SLOW, SKIP_LF, Connection, forget_last_id, keep_carry,
@@ -220,8 +220,8 @@ cdef class Publisher:
         self.state.epoll = self.state.timer = -1
         if not topics or connections < 1 or depth < 1 or batch < 1:
             raise ValueError("topics, connections, depth and batch must be at least 1")
-        if size_bytes < STAMP_MIN_BYTES:
-            raise ValueError(f"a stamped event has at least {STAMP_MIN_BYTES} bytes")
+        if size_bytes < STAMP_BYTES_MIN:
+            raise ValueError(f"a stamped event has at least {STAMP_BYTES_MIN} bytes")
         self.block = _Block(block, PUBLISH_BLOCK_BYTES)
         self.state.orders = self.block.words()
         self.state.counters = self.state.orders + <size_t>PUBLISH_ORDERS
@@ -336,8 +336,8 @@ def read_stamp(bytes data not None):
 
 def write_stamp(uint64_t due_us, uint32_t source, uint32_t count, size_t size_bytes) -> bytes:
     """`fastsse.stamp.encode`, natively."""
-    if size_bytes < STAMP_MIN_BYTES:
-        raise ValueError(f"a stamped event has at least {STAMP_MIN_BYTES} bytes")
+    if size_bytes < STAMP_BYTES_MIN:
+        raise ValueError(f"a stamped event has at least {STAMP_BYTES_MIN} bytes")
     cdef bytearray out = bytearray(size_bytes)
     cdef char *at = out
     stamp_write(at, size_bytes, due_us, source, count)

@@ -18,7 +18,7 @@ LOOPBACK_SOURCES = "127.1.0.0/16"
 CONNECTIONS_A_SOURCE = 4000
 """Choosing a port gets slow when an address has few free ones left."""
 
-MAX_SOURCES = 65_536
+SOURCES_MAX = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _hosts(target: Address, ranges: Sequence[str]) -> list[str]:
             raise Refusal(f"--sources {text}: {error}") from error
         if (network.version == 4) != (target.family == socket.AF_INET):
             raise Refusal(f"--sources {text} is not of the same family as {target.host}.")
-        if network.num_addresses + len(hosts) > MAX_SOURCES:
-            raise Refusal(f"--sources {text}: at most {MAX_SOURCES:,} addresses are used.")
+        if network.num_addresses + len(hosts) > SOURCES_MAX:
+            raise Refusal(f"--sources {text}: at most {SOURCES_MAX:,} addresses are used.")
         hosts += map(str, network.hosts())
     return hosts

@@ -13,10 +13,17 @@ from typing import Self
 
 from fastsse.programs import module_command
 from fastsse.swarm import _swarm
-from fastsse.swarm.figures import Figures, Histogram, read_block, read_counters, read_measure, total
 from fastsse.swarm.job import STRIDE_BYTES, encode_job
 from fastsse.swarm.plan import Plan, shares_of
 from fastsse.swarm.refusal import Refusal
+from fastsse.swarm.results import (
+    Histogram,
+    SwarmResults,
+    read_block,
+    read_counters,
+    read_measure,
+    total,
+)
 
 POLL_S = 0.02
 
@@ -39,7 +46,7 @@ class Crew:
         self._blocks: list[memoryview] = []
         self.started_at = 0.0
         self._cut = 0
-        self._last: Figures | None = None
+        self._last: SwarmResults | None = None
 
     @property
     def processes(self) -> int:
@@ -81,7 +88,7 @@ class Crew:
     ) -> None:
         self.stop()
 
-    def stop(self) -> Figures:
+    def stop(self) -> SwarmResults:
         """Ends every connection and process; returns the last figures. Waits for the end."""
         for block in self._blocks:
             block[0] = 1
@@ -93,7 +100,7 @@ class Crew:
         self._release(last)
         return last
 
-    def _release(self, last: Figures) -> None:
+    def _release(self, last: SwarmResults) -> None:
         """Gives the shared memory back; its last state stays readable."""
         self._last = last
         for block in self._blocks:
@@ -133,7 +140,7 @@ class Crew:
             merged += read_measure(block, names, counters, name)
         return merged
 
-    def figures(self) -> Figures:
+    def figures(self) -> SwarmResults:
         """Everything, of all processes. A millisecond or two for each."""
         if self._last is not None:
             return self._last

@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from fastsse.swarm import limits
+from fastsse.swarm import machine_limits
 from fastsse.swarm.addresses import Address, resolve, source_addresses
 from fastsse.swarm.refusal import Refusal
-from fastsse.swarm.request import request_head, split_at_numbers
+from fastsse.swarm.request_template import request_head, split_at_numbers
 
 CONNECTIONS_A_PROCESS = 10_000
 """How many one loop carries well while events flow, when there are cores for more loops."""
@@ -90,7 +90,7 @@ def shares_of(plan: Plan) -> list[Share]:
         )
     sources = source_addresses(target, plan.sources, plan.connections)
     processes = plan.processes or _processes_for(plan)
-    limits.check(plan.connections, processes, len(sources), both_ends=target.is_loopback)
+    machine_limits.check(plan.connections, processes, len(sources), both_ends=target.is_loopback)
     head = request_head(url, plan.topics, plan.headers)
     return _divide(plan, target, sources, split_at_numbers(head), processes)
 
@@ -115,7 +115,7 @@ def _processes_for(plan: Plan) -> int:
     """As many as the descriptors need; more only if cores are free beside a server's."""
     cores = len(plan.cpus) or max(1, len(os.sched_getaffinity(0)) // 2)
     wanted = -(-plan.connections // CONNECTIONS_A_PROCESS)
-    return max(limits.processes_needed(plan.connections), min(cores, wanted))
+    return max(machine_limits.processes_needed(plan.connections), min(cores, wanted))
 
 
 def _divide(

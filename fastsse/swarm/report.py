@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
-from fastsse.swarm.figures import Figures, Histogram
 from fastsse.swarm.plan import Plan
+from fastsse.swarm.results import Histogram, SwarmResults
 from fastsse.units import counted
 from fastsse.version import __version__
 
@@ -55,7 +55,7 @@ class Report:
     """
 
     plan: Plan
-    figures: Figures
+    figures: SwarmResults
     elapsed_s: float
     peak: dict[str, int]
     cpu_shares: list[float] = field(default_factory=list)
@@ -143,7 +143,7 @@ class Report:
         return table
 
 
-def _cpu_text(figures: Figures, shares: list[float]) -> str:
+def _cpu_text(figures: SwarmResults, shares: list[float]) -> str:
     text = f"{', '.join(f'{share:.0%}' for share in shares[:8])} of a core"
     if figures["events"]:
         text += f", {figures['cpu_us'] / figures['events']:.2f} µs an event"

@@ -30,11 +30,11 @@ def test_streams_are_counted_until_they_end() -> None:
     owner = limits.owner("203.0.113.5", None)
     for stream in (1, 2):
         assert limits.may_open(owner, replays=False)
-        limits.opened(stream, owner)
+        limits.on_stream_opened(stream, owner)
     assert not limits.may_open(owner, replays=False)
     assert limits.may_open(limits.owner("203.0.113.6", None), replays=False)
-    limits.closed(1)
-    limits.closed(1)
+    limits.on_stream_closed(1)
+    limits.on_stream_closed(1)
     assert limits.may_open(owner, replays=False)
     assert limits.counters()["limited_address_streams"] == 1
 
@@ -70,8 +70,8 @@ def test_a_replay_is_owed_until_time_has_paid_for_it() -> None:
     limits, clock = made(address_replay=1000)
     owner = limits.owner("203.0.113.5", None)
     assert limits.may_open(owner, replays=True)
-    limits.opened(1, owner)
-    limits.replayed(1, 12_000)
+    limits.on_stream_opened(1, owner)
+    limits.on_replayed(1, 12_000)
     assert not limits.may_open(owner, replays=True)
     assert limits.may_open(owner, replays=False)
     clock.now_s += 10.1
@@ -82,7 +82,7 @@ def test_nothing_is_taken_by_what_is_refused() -> None:
     limits, _ = made(address_opens=1, subject_streams=1)
     ann = limits.owner("203.0.113.5", "ann")
     assert limits.may_open(ann, replays=False)
-    limits.opened(1, ann)
+    limits.on_stream_opened(1, ann)
     assert not limits.may_open(ann, replays=False)
     assert limits.may_open(limits.owner("203.0.113.5", "bob"), replays=False)
 
@@ -97,11 +97,11 @@ def test_a_subject_can_not_pass_for_another() -> None:
 def test_accounts_are_kept_within_bounds_and_open_streams_counted_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rate_limits, "ACCOUNTS_MOST", 100)
+    monkeypatch.setattr(rate_limits, "ACCOUNTS_MAX", 100)
     limits, _ = made(address_streams=1, address_opens=1000)
     kept = limits.owner("203.0.113.5", None)
     limits.may_open(kept, replays=False)
-    limits.opened(1, kept)
+    limits.on_stream_opened(1, kept)
     for number in range(5_000):
         limits.may_open(limits.owner(f"2001:470:{number:x}::1", None), replays=False)
     assert len(limits._addresses) <= 101

@@ -17,7 +17,7 @@ HIDDEN = 40
 @pytest.fixture(autouse=True)
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look ends after so many private events, and there is one a sweep."""
-    monkeypatch.setattr(history, "LEFT_OUT_MOST", 5)
+    monkeypatch.setattr(history, "LEFT_OUT_MAX", 5)
     monkeypatch.setattr(time_budget, "BURST_S", 0.0)
 
 
@@ -49,7 +49,7 @@ def test_a_replay_looks_at_a_few_hidden_events_at_a_time_and_misses_none_of_its_
     node.publish("a", "1")
     hide(node)
     client = node.resume(*topics, after=start)
-    assert judged == [history.LEFT_OUT_MOST] or client.body == b""
+    assert judged == [history.LEFT_OUT_MAX] or client.body == b""
     node.publish("a", "2")
     assert node.run_until_received(client, 2) == ["1", "2"]
     node.publish("a", "3")
@@ -75,7 +75,7 @@ def test_the_last_few_are_looked_for_behind_a_few_hidden_ones_only(
     hide(node)
     node.publish("a", "newest")
     client = node.subscribe("a", cursor=Cursor("last", 2))
-    assert judged[-1] <= 2 * history.LEFT_OUT_MOST
+    assert judged[-1] <= 2 * history.LEFT_OUT_MAX
     node.publish("a", "live")
     assert node.run_until_received(client, 2) == ["newest", "live"]
 

@@ -8,7 +8,7 @@ import pytest
 from fastsse.api import endpoints
 from fastsse.bus.client.requests import QUESTIONS_MAX
 from fastsse.control.stream_lookup import UNANSWERED_MAX, StreamLookup
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.services import service_makers
 from tests.attack.conftest import Start
 from tests.bus.onebus import a_bus, until
@@ -19,7 +19,7 @@ async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> 
     async with a_bus() as bus:
         await bus.start(makers=service_makers)
         worker, other = await bus.worker(), await bus.worker()
-        here, there = (StreamLookup(end.control, patience_s=0.01) for end in (worker, other))
+        here, there = (StreamLookup(end.control, timeout_s=0.01) for end in (worker, other))
         here.teach(b"p", lambda stream_id, what: None)
         there.teach(b"p", lambda stream_id, what: b"yes" if stream_id == b"there" else None)
         for _ in range(3):
@@ -30,7 +30,7 @@ async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> 
             assert answers == [None] * QUESTIONS_MAX
         assert (await asyncio.wait_for(worker.ask("tickets", b"r" + bytes(16)), 30)) == b"-"
         found: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        patient = StreamLookup(worker.control, patience_s=30)
+        patient = StreamLookup(worker.control, timeout_s=30)
         patient.teach(b"p", lambda stream_id, what: None)
         patient.reach(b"p", b"there", b"", found.set_result)
         assert await found == b"yes"
@@ -61,10 +61,10 @@ async def test_questions_about_streams_are_bounded() -> None:
     async with a_bus() as bus:
         await bus.start(makers=service_makers)
         worker = await bus.worker()
-        reach = StreamLookup(worker.control, patience_s=0.1)
+        reach = StreamLookup(worker.control, timeout_s=0.1)
         reach.teach(b"p", lambda stream_id, what: None)
         answers: list[object] = []
         for number in range(UNANSWERED_MAX + 5):
             reach.reach(b"p", b"%d" % number, b"", answers.append)
         assert len(answers) == 5
-        assert all(isinstance(answer, Refused) for answer in answers)
+        assert all(isinstance(answer, Unavailable) for answer in answers)

@@ -14,7 +14,7 @@ from fastsse.auth.guard import Guard, Pending, make_guard
 from fastsse.auth.jwks import FetchedKeySet, FileKeySet, read_key_set
 from fastsse.auth.rights import Rights
 from fastsse.config import Config, ConfigError
-from fastsse.errors import FastsseError, Refused, Unauthorised
+from fastsse.errors import FastsseError, Unauthorised, Unavailable
 from tests.auth.conftest import control
 from tests.auth.minting import (
     SECRET,
@@ -138,7 +138,7 @@ async def test_known_tokens_are_not_held_up_by_unknown_kids(
     await asyncio.sleep(0)
     assert isinstance(guard.subscriber(headers(signed("first")), ()), Rights)
     guard.close()
-    assert isinstance(await waiting, Refused)
+    assert isinstance(await waiting, Unavailable)
 
 
 async def test_who_waits_is_bounded(
@@ -147,7 +147,7 @@ async def test_who_waits_is_bounded(
     monkeypatch.setattr(jwks, "_WAITING_MAX", 10)
     await outcome(guard, signed("first"))
     answers = await asyncio.gather(*(outcome(guard, signed(f"x{n}")) for n in range(30)))
-    assert sum(isinstance(answer, Refused) for answer in answers) == 20
+    assert sum(isinstance(answer, Unavailable) for answer in answers) == 20
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ async def test_a_set_that_can_not_be_read_refuses_and_then_recovers(
     issuer[0].answer = ANSWERS[name]
     guard = make_guard(Config(jwks_url=issuer[1]), control())
     assert guard is not None
-    assert isinstance(await outcome(guard, signed("first")), Refused)
+    assert isinstance(await outcome(guard, signed("first")), Unavailable)
     issuer[0].answer = None
     assert isinstance(await outcome(guard, signed("first")), Rights)
     # Later failures leave the keys that are known.
     issuer[0].answer = ANSWERS[name]
-    assert isinstance(await outcome(guard, signed("other")), Refused)
+    assert isinstance(await outcome(guard, signed("other")), Unavailable)
     assert isinstance(await outcome(guard, signed("first")), Rights)
     guard.close()
 
@@ -242,7 +242,7 @@ async def test_keys_are_believed_for_a_day_while_the_issuer_is_away(
     assert isinstance(await outcome(guard, signed("first")), Rights)
     assert len(issuer[0].requests) == 2
     clock.now_s += jwks.STALE_S
-    assert isinstance(await outcome(guard, signed("first")), Refused)
+    assert isinstance(await outcome(guard, signed("first")), Unavailable)
 
 
 @pytest.mark.parametrize("kid", [None, "same"])
@@ -355,7 +355,7 @@ async def test_an_address_that_is_not_reached_is_told_without_its_secrets(
     guard = make_guard(Config(jwks_url="http://127.0.0.1:1/keys?secret=s3cret"), control())
     assert guard is not None
     error = await outcome(guard, signed("first"))
-    assert isinstance(error, Refused)
+    assert isinstance(error, Unavailable)
     assert error.reason == "keys"
     written = "".join(capsys.readouterr()) + caplog.text
     assert "s3cret" not in written

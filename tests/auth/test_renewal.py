@@ -9,7 +9,7 @@ from fastsse.auth.renewal import Held, Renewals, check_renewal
 from fastsse.auth.rights import Rights, claim_hash
 from fastsse.control.service import LocalControlClient
 from fastsse.control.stream_lookup import SUBJECT, StreamLookup, StreamLookupService
-from fastsse.errors import FastsseError, Forbidden, Refused
+from fastsse.errors import FastsseError, Forbidden, Unavailable
 
 HELD = Rights(subscribe=["a"], subject="me", expires_s=10)
 FRESH = Rights(subscribe=["a", "b"], subject="me", token_id="9", expires_s=20)
@@ -50,7 +50,7 @@ def node() -> LocalControlClient:
 
 async def test_a_stream_is_renewed_where_it_is_and_from_any_other_worker() -> None:
     control = node()
-    one, other = Worker(control, b"here"), Worker(control, b"there", patience_s=0.01)
+    one, other = Worker(control, b"here"), Worker(control, b"there", timeout_s=0.01)
     assert await one.ask(b"here") is True
     assert await one.ask(b"there") is True
     for renewed in (one.streams[1], other.streams[1]):
@@ -71,7 +71,7 @@ async def test_a_token_that_does_not_fit_changes_nothing_anywhere() -> None:
 
 async def test_a_stream_that_is_nowhere_is_soon_told_so() -> None:
     control = node()
-    one, _ = Worker(control, patience_s=0.01), Worker(control, b"there")
+    one, _ = Worker(control, timeout_s=0.01), Worker(control, b"there")
     for stream_id in (b"gone", b"", b"x" * 256, b"\0" * 255):
         assert await one.ask(stream_id) is False
     assert await Worker(node(), b"x", is_alone=True).ask(b"gone") is False
@@ -86,8 +86,8 @@ async def test_a_stream_without_a_token_is_not_renewed() -> None:
 async def test_a_desk_that_is_away_is_an_error() -> None:
     control = node()
     worker = Worker(control)
-    control.ask = lambda subject, message, done: done(Refused("bus", 1))  # type: ignore[method-assign]
-    assert isinstance(await worker.ask(b"x"), Refused)
+    control.ask = lambda subject, message, done: done(Unavailable("bus", 1))  # type: ignore[method-assign]
+    assert isinstance(await worker.ask(b"x"), Unavailable)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fastsse.auth.revocations import Revocation, Revocations, RevocationService
 from fastsse.auth.rights import REVOKE_TOPIC, Rights
 from fastsse.config import Config
 from fastsse.control.service import LocalControlClient, MemoryControlStore
-from fastsse.errors import BadRequest, Refused, Unauthorised
+from fastsse.errors import BadRequest, Unauthorised, Unavailable
 from fastsse.events import Event
 from tests.auth.minting import SECRET, grants, mint
 from tests.auth.onenode import Node, bearer, got
@@ -145,7 +145,7 @@ def test_revocations_are_bounded_and_the_surplus_is_told(monkeypatch: pytest.Mon
         for n in range(4)
     ]
     assert answers[:3] == [None] * 3
-    assert isinstance(answers[3], Refused)
+    assert isinstance(answers[3], Unavailable)
     node.clock.now_s += 11
     assert got(node.one.revocations.revoke, Revocation("x", None, None, 1e11)) is None
 

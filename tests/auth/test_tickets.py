@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from fastsse.auth import ticketstore
+from fastsse.auth import ticket_store
 from fastsse.auth.guard import Pending, make_guard
 from fastsse.auth.revocations import Revocation
 from fastsse.auth.rights import ANONYMOUS, Rights
 from fastsse.auth.tickets import Tickets
 from fastsse.config import Config
 from fastsse.control.service import Answer, LocalControlClient, MemoryControlStore
-from fastsse.errors import Refused, Unauthorised
+from fastsse.errors import Unauthorised, Unavailable
 from tests.auth.conftest import control
 from tests.auth.minting import SECRET, grants, mint
 from tests.auth.onenode import Node, bearer, got, opened, spend
@@ -185,7 +185,7 @@ def test_asking_without_waiting_spends_nothing() -> None:
 
 def test_tickets_are_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node()
-    monkeypatch.setattr(ticketstore, "ENTRIES_MAX", 6)
+    monkeypatch.setattr(ticket_store, "ENTRIES_MAX", 6)
     used = issued(node)
     unused = issued(node)
     for _ in range(10):
@@ -195,7 +195,7 @@ def test_tickets_are_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch
     assert len(one_time_store) == 6
     assert isinstance(spend(node.one, unused), Unauthorised), "unused longest"
     assert isinstance(spend(node.one, used), Rights)
-    monkeypatch.setattr(ticketstore, "ENTRIES_MAX_BYTES", 600)
+    monkeypatch.setattr(ticket_store, "ENTRIES_BYTES_MAX", 600)
     issued(node)
     assert one_time_store._bytes <= 600
     node.clock.now_s += 100_000
@@ -203,7 +203,7 @@ def test_tickets_are_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch
     assert len(one_time_store) == 1, "the ended make room"
     assert len(node.store.items("tickets/")) == 1
     big = Rights(payload="x" * (64 * 1024))
-    assert isinstance(got(node.one.tickets.issue, big), Refused)
+    assert isinstance(got(node.one.tickets.issue, big), Unavailable)
 
 
 def test_the_desk_does_not_know_tickets_and_cookies_but_by_hash() -> None:
@@ -229,7 +229,7 @@ class Away:
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
         if self.is_away:
-            done(Refused("bus", 1))
+            done(Unavailable("bus", 1))
         else:
             self.control.ask(subject, message, done)
 
@@ -245,11 +245,11 @@ def test_while_the_desk_is_away_nobody_is_let_in_unjudged() -> None:
     assert guard is not None
     with pytest.raises(Pending) as caught:
         guard.subscriber(bearer(GOOD), ())
-    assert isinstance(got(caught.value.wait), Refused)
-    assert isinstance(got(guard.tickets.issue, ANONYMOUS), Refused)
-    assert isinstance(spend(guard, "a" * 32), Refused)
+    assert isinstance(got(caught.value.wait), Unavailable)
+    assert isinstance(got(guard.tickets.issue, ANONYMOUS), Unavailable)
+    assert isinstance(spend(guard, "a" * 32), Unavailable)
     revocation = Revocation("7", None, None, 1e11)
-    assert isinstance(got(guard.revocations.revoke, revocation), Refused)
+    assert isinstance(got(guard.revocations.revoke, revocation), Unavailable)
     away.is_away = False
     assert isinstance(got(caught.value.wait), Rights)
     assert guard.subscriber(bearer(GOOD), ())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 
 from fastsse.auth.rights import Rights
-from fastsse.auth.token import TOKEN_MAX_BYTES
+from fastsse.auth.token import TOKEN_BYTES_MAX
 from fastsse.errors import Unauthorised
 from tests.auth.conftest import verifier_of
 from tests.auth.judging import SHARED, Verify, judged, refused
@@ -222,7 +222,7 @@ def test_a_long_token_is_refused_before_it_is_decoded(monkeypatch: pytest.Monkey
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr(token, "_decode", never)
-    for raw in (b"a" * (TOKEN_MAX_BYTES + 1), b"a." * 600_000, mint({"x": "y" * TOKEN_MAX_BYTES})):
+    for raw in (b"a" * (TOKEN_BYTES_MAX + 1), b"a." * 600_000, mint({"x": "y" * TOKEN_BYTES_MAX})):
         refused(raw, "bytes")
 
 
@@ -350,7 +350,7 @@ def test_memory_for_verified_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     for number in range(50):
         verifier.verify(mint({**grants(), "jti": str(number)}), "subscribe")
     assert verifier.remembered == 10
-    monkeypatch.setattr(module, "REMEMBERED_MAX_BYTES", 5000)
+    monkeypatch.setattr(module, "REMEMBERED_BYTES_MAX", 5000)
     verifier.verify(mint({**grants(), "jti": "x"}), "subscribe")
     assert verifier.remembered < 5
 

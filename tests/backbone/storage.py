@@ -14,7 +14,7 @@ from fastsse.errors import FastsseError
 from fastsse.events import Event
 from tests.hub.backbone_contract import START_MS, Tail
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 NO_ROOM = sqlite3.SQLITE_FULL
 BAD_SECTOR = sqlite3.SQLITE_IOERR_WRITE
 NOT_SYNCED = sqlite3.SQLITE_IOERR_FSYNC
@@ -103,7 +103,7 @@ async def append(tail: Tail, *events: Event, key: tuple[bytes, int]) -> list[int
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits until it holds."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -14,14 +14,14 @@ from fastsse.backbone.sqlite import HistoryError
 from fastsse.backbone.sqlite.checking import check
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import place_of
-from fastsse.backbone.sqlite.repairing import repair
+from fastsse.backbone.sqlite.repair import repair
 from fastsse.backbone.sqlite.transfer import export_lines, import_lines
 from fastsse.config import Config
 from fastsse.entries import Entry, pack_entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.subscriptions import Cursor
-from tests.backbone.storage import PATIENCE_S, opened, until
+from tests.backbone.storage import TIMEOUT_S, opened, until
 from tests.hub.backbone_contract import Tail, same
 
 CONFIG = Config(history_age="3650d")
@@ -75,7 +75,7 @@ async def stretch(tail: Tail, selectors: tuple[str, ...], after: int, limit_byte
     """One page. Raises what the backbone answers instead."""
     answer: asyncio.Future[Stretch | FastsseError] = asyncio.get_running_loop().create_future()
     tail.backbone.read(selectors, after, limit_bytes, answer.set_result)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         outcome = await answer
     if isinstance(outcome, FastsseError):
         raise outcome

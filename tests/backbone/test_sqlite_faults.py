@@ -15,7 +15,7 @@ import pytest
 
 from fastsse.backbone.sqlite import Ack, HistoryError, SqliteBackbone
 from fastsse.config import Config
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event
 from tests.backbone.storage import (
     BAD_SECTOR,
@@ -56,10 +56,10 @@ async def test_while_the_disk_fails_publishers_are_refused_and_nothing_is_delive
     async with opened(path, ack="synced", connect=disk.connect) as tail:
         kept = await tail.append(Event("a", "before"))
         disk.fail(code, is_after=is_after)
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(Unavailable) as caught:
             await tail.append(Event("a", "meanwhile"), Event("b"))
         assert (caught.value.reason, tail.backbone.trouble) == ("backbone", words)
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await tail.append(Event("a", "still"))
         if code != sqlite3.SQLITE_CORRUPT:
             assert len(await tail.read_all(("a",), 0, 1 << 20)) == 1
@@ -84,7 +84,7 @@ async def test_what_was_acknowledged_as_received_is_stored_when_the_disk_is_back
         disk.fail(NOT_SYNCED, is_after=True)
         told = [await tail.append(Event("a", str(index))) for index in range(1, 4)]
         await until(lambda: tail.backbone.trouble is not None)
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await tail.append(Event("a", "refused"))
         disk.mend()
         await until(lambda: tail.backbone.trouble is None)
@@ -102,7 +102,7 @@ async def test_a_batch_that_was_refused_can_be_sent_again_under_its_key(path: Pa
     async with opened(path, ack="synced", connect=disk.connect) as tail:
         await tail.append(Event("a"))
         disk.fail(NOT_SYNCED, is_after=True)
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await append(tail, Event("a", "once"), key=(b"w", 1))
         disk.mend()
         await until(lambda: tail.backbone.trouble is None)
@@ -117,7 +117,7 @@ async def test_a_sync_that_failed_is_not_tried_again_on_the_same_log(path: Path)
         (first,) = await tail.append(Event("a", "1"))
         before = log.stat().st_ino
         disk.fail(NOT_SYNCED, is_after=True)
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await tail.append(Event("a", "2"))
         disk.mend()
         await until(lambda: tail.backbone.trouble is None)
@@ -134,7 +134,7 @@ async def test_a_file_that_is_taken_away_is_missed_and_welcome_when_it_is_back(
         await tail.append(Event("a", "1"))
         away = path.with_name("away")
         path.rename(away)
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await tail.append(Event("a", "2"))
         assert tail.backbone.trouble == "the file is gone from its place"
         away.rename(path)
@@ -151,7 +151,7 @@ async def test_an_older_copy_in_its_place_is_owned_up_to(path: Path) -> None:
     async with opened(path) as tail:
         (lost,) = await tail.append(Event("a", "2"))
         path.rename(path.with_name("away"))
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await tail.append(Event("a", "refused"))
         for beside in ("history.db-wal", "history.db-shm"):
             path.with_name(beside).unlink(missing_ok=True)
@@ -204,7 +204,7 @@ async def test_a_full_disk_refuses_and_recovers_when_there_is_room(
     async with opened(small_disk / "history.db", ack=ack) as tail:
         await tail.append(Event("a", "first"))
         other.write_bytes(bytes(600_000))
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await fill(tail)
         assert tail.backbone.trouble == "the disk is full"
         stored = await tail.read_all(("a",), 0, 1 << 20)

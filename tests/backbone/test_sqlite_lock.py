@@ -14,7 +14,7 @@ import pytest
 
 from fastsse.backbone.sqlite import HistoryError, SqliteBackbone
 from fastsse.config import Config
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event
 from tests.backbone.storage import Clock, opened, until
 
@@ -129,7 +129,7 @@ async def test_a_file_of_another_server_put_in_place_is_not_taken_over(
     async with opened(path) as tail, opened(other) as held:
         await held.append(Event("a", "of the other"))
         other.rename(path)
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await tail.append(Event("a", "refused"))
         await until(lambda: "in use by another server" in (tail.backbone.trouble or ""))
 

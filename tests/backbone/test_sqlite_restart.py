@@ -96,7 +96,9 @@ async def test_a_crash_of_the_machine_may_leave_one_unless_all_was_synced(
         async with opened(file, ack=ack) as tail:  # type: ignore[arg-type]
             (position,) = await tail.append(Event("a"))
             abandon(tail)
-        monkeypatch.setattr("fastsse.backbone.sqlite.lease.boot_id", lambda: "another start")
+        monkeypatch.setattr(
+            "fastsse.backbone.sqlite.position_lease.boot_id", lambda: "another start"
+        )
         async with opened(file) as tail:
             stretch = await tail.read(("a",), position)
             assert (stretch.evicted_through > position) is is_gap

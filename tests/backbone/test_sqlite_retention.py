@@ -8,19 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastsse.backbone.sqlite.batch import Batch
 from fastsse.backbone.sqlite.damage import Damage
-from fastsse.backbone.sqlite.evictions import Evictions
+from fastsse.backbone.sqlite.evictions import StoredEvictions
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.inserts import store_entries
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, PlaceClock, place_of, position_of
-from fastsse.backbone.sqlite.reading import Reading
-from fastsse.backbone.sqlite.retention import Retention
+from fastsse.backbone.sqlite.queries import HistoryQueries
+from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import open_reading
-from fastsse.backbone.sqlite.storing import store_entries
+from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.config import Config
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.events import Event
-from tests.backbone.storage import PATIENCE_S, Clock, opened, until
+from tests.backbone.storage import TIMEOUT_S, Clock, opened, until
 
 NAMES = ("few", "small", "short", "plain", "none")
 CONFIG = Config(
@@ -102,7 +102,7 @@ def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
     model = Model()
     file = HistoryFile(str(path), clock)
     start = file.head
-    retention = Retention(file, CONFIG.limits, total_bytes, clock)
+    retention = SqliteRetention(file, CONFIG.limits, total_bytes, clock)
     positions = PlaceClock(clock, file.head)
     try:
         for step in [*steps, "let go"]:
@@ -117,7 +117,7 @@ def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
             elif step == "reopen":
                 file.close()
                 file = HistoryFile(str(path), clock)
-                retention = Retention(file, CONFIG.limits, total_bytes, clock)
+                retention = SqliteRetention(file, CONFIG.limits, total_bytes, clock)
             elif step == "let go":
                 clock.ms += 1_000
                 # A round finds what is too old, and the next steps let it go.
@@ -138,7 +138,7 @@ def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
 def check(path: Path, model: Model, start: int, head: int, total_bytes: int) -> None:
     """What is read is what is kept; and nothing that is gone lies above `evicted_through`."""
     connection = open_reading(str(path))
-    reading = Reading(connection, Evictions(), Damage(str(path)))
+    reading = HistoryQueries(connection, StoredEvictions(), Damage(str(path)))
     try:
         if total_bytes < UNBOUNDED:
             for name in NAMES:
@@ -176,7 +176,7 @@ async def test_topics_without_events_are_forgotten_and_their_readers_told(
         counters = tail.backbone.counters
         await until(lambda: counters()["stored_events"] == 0)
     file = HistoryFile(str(path), clock)
-    retention = Retention(file, config.limits, 0, clock)
+    retention = SqliteRetention(file, config.limits, 0, clock)
     for _ in range(4):
         clock.ms += 2_000
         retention.step()
@@ -199,7 +199,7 @@ async def test_stored_history_shrinks_under_load_and_stays_within_its_bound(
         for answer in answers:
             await answer
         # What is counted is committed a little later, so what can be read is asked.
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while len(found := await tail.read_all(("a",), 0, 1 << 20)) > 100:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert tail.backbone.counters()["stored_events"] == 100
@@ -209,5 +209,5 @@ async def test_stored_history_shrinks_under_load_and_stays_within_its_bound(
 
 def test_a_batch_lies_in_a_row() -> None:
     entries = encode_entries(range(5, 8), [Event("a")] * 3)
-    assert list(Batch(entries, lambda _: None, None).positions) == [5, 6, 7]
+    assert list(StoreBatch(entries, lambda _: None, None).positions) == [5, 6, 7]
     assert position_of(place_of(5)) == 5

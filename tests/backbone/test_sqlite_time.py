@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastsse.backbone.sqlite import Ack
-from fastsse.backbone.sqlite.lease import LEASE_MS_MIN
+from fastsse.backbone.sqlite.position_lease import LEASE_MS_MIN
 from fastsse.config import Config
 from fastsse.events import Event
 from fastsse.positions import position_ms

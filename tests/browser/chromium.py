@@ -13,7 +13,7 @@ import pytest
 
 from tests.loopback import LoopbackServer
 
-PATIENCE_S: Final = 45
+TIMEOUT_S: Final = 45
 PROGRAM: Final = shutil.which("chromium") or shutil.which("google-chrome")
 _FLAGS: Final = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
@@ -65,7 +65,7 @@ class Page:
         """Waits until a source saw what is asked for, and returns all that it saw."""
         seen: list[list[Any]] = []
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 while not is_so(seen := await self.seen(name)):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -76,7 +76,7 @@ class Page:
         """Waits until an expression comes to a value."""
         found = None
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 while (found := await self.run(script)) != value:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -101,7 +101,7 @@ class Browser:
             question["sessionId"] = session
         answer = self._asked[self._count] = asyncio.get_running_loop().create_future()
         self._writer.write(json.dumps(question).encode() + b"\0")
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             return await answer
 
     async def open(self, url: str) -> Page:
@@ -163,7 +163,7 @@ async def chromium(profile: Path) -> AsyncIterator[Browser]:
     finally:
         await browser.close()
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 await process.wait()
         except TimeoutError:
             process.kill()

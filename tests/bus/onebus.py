@@ -126,23 +126,23 @@ class Bus:
             await hub.close()
 
     async def connected(
-        self, patience_s: float = 20, key: bytes | None = None
+        self, timeout_s: float = 20, key: bytes | None = None
     ) -> tuple[BusBackbone, BusControlClient]:
         """Both ends of one worker more."""
         number, key = len(self._opened), key or os.urandom(8)
-        both = await connect(self.address, number, key, patience_s=patience_s)
+        both = await connect(self.address, number, key, timeout_s=timeout_s)
         self._opened.append(both)
         return both
 
-    async def worker(self, patience_s: float = 20, key: bytes | None = None) -> End:
+    async def worker(self, timeout_s: float = 20, key: bytes | None = None) -> End:
         """One more worker, which has been handed what the others keep."""
-        end = await self.newcomer(patience_s, key)
+        end = await self.newcomer(timeout_s, key)
         await until(lambda: end.backbone.is_whole)
         return end
 
-    async def newcomer(self, patience_s: float = 20, key: bytes | None = None) -> End:
+    async def newcomer(self, timeout_s: float = 20, key: bytes | None = None) -> End:
         """One more worker that has still to be handed what the others keep."""
-        return End(*await self.connected(patience_s, key), self.config)
+        return End(*await self.connected(timeout_s, key), self.config)
 
     async def close(self) -> None:
         for backbone, _ in self._opened:

@@ -7,7 +7,7 @@ import pytest
 
 from fastsse.bus.client import requests
 from fastsse.control.service import Broadcast, ControlStore, MakeService, Publish
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event
 from tests.bus.onebus import Bus, a_bus, until
 
@@ -25,21 +25,21 @@ class Book:
         self.published: list[bool] = []
         self.unanswered: list[Callable[[bytes], None]] = []
 
-    def asked(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
+    def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         self.heard.append((worker, message))
         if message == b"later":
             self.unanswered.append(answer)
         else:
             answer(b"%d: %b" % (worker, message))
 
-    def told(self, worker: int, message: bytes) -> None:
+    def on_message(self, worker: int, message: bytes) -> None:
         self.heard.append((worker, message))
         if message.startswith(b"all "):
             self.broadcast(message[4:])
         elif message.startswith(b"event "):
             self.publish([Event("a", message[6:])], self.published.append)
 
-    def left(self, worker: int) -> None:
+    def on_worker_gone(self, worker: int) -> None:
         self.left_by.append(worker)
 
 
@@ -86,7 +86,7 @@ async def test_more_questions_than_may_be_under_way_wait_for_their_turn(bus: Bus
 
 async def test_a_subject_without_a_desk_is_an_error(bus: Bus) -> None:
     end = await bus.worker()
-    with pytest.raises(Refused):
+    with pytest.raises(Unavailable):
         await end.ask("nobody", b"?")
 
 
@@ -130,9 +130,9 @@ async def test_without_a_hub_questions_wait_and_what_is_told_is_not_lost(bus: Bu
 
 
 async def test_without_a_hub_for_long_questions_fail(bus: Bus) -> None:
-    end = await bus.worker(patience_s=0.1)
+    end = await bus.worker(timeout_s=0.1)
     await bus.stop()
-    with pytest.raises(Refused):
+    with pytest.raises(Unavailable):
         await end.ask("book", b"?")
 
 
@@ -141,7 +141,7 @@ async def test_a_question_that_a_dead_hub_may_have_heard_fails_at_once(bus: Bus)
     answer = end.ask("book", b"later")
     await until(lambda: book(bus).unanswered)
     await bus.stop()
-    with pytest.raises(Refused):
+    with pytest.raises(Unavailable):
         await answer
 
 
@@ -153,7 +153,7 @@ async def test_questions_that_a_desk_never_answers_fail_in_time_each(
     for _ in range(3):
         unanswered = [end.ask("book", b"later") for _ in range(2)]
         for answer in unanswered:
-            with pytest.raises(Refused):
+            with pytest.raises(Unavailable):
                 await answer
     # An answer that comes too late disturbs nothing.
     await until(lambda: len(book(bus).unanswered) == 6)
@@ -172,16 +172,16 @@ async def test_a_desk_that_never_answers_makes_nobody_wait_for_a_turn_for_ever(
     unanswered = [end.ask("book", b"later") for _ in range(2)]
     await until(lambda: all(answer.done() for answer in unanswered))
     # The hub still has as many as it may have, so this one has to wait for its turn.
-    end.control._requests._patience_s = 0.05
+    end.control._requests._timeout_s = 0.05
     waiting = end.ask("book", b"waits")
     await until(waiting.done)
     for answer in (*unanswered, waiting):
-        assert isinstance(answer.exception(), Refused)
+        assert isinstance(answer.exception(), Unavailable)
     await until(lambda: len(book(bus).unanswered) == 2)
     for answer_late in book(bus).unanswered:
         answer_late(b"late")
     monkeypatch.setattr(requests, "ANSWER_S", 60.0)
-    end.control._requests._patience_s = 60.0
+    end.control._requests._timeout_s = 60.0
     assert await end.ask("book", b"now") == b"0: now"
 
 
@@ -189,7 +189,7 @@ async def test_a_message_that_is_too_long_is_refused(bus: Bus) -> None:
     end = await bus.worker()
     longest = bytes(1024 * 1024)
     assert len(await end.ask("book", longest)) == len(longest) + 3
-    with pytest.raises(Refused):
+    with pytest.raises(Unavailable):
         await end.ask("book", longest + b"x")
     with pytest.raises(ValueError, match="1048576"):
         end.control.tell("book", longest + b"x")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastsse.bus.frames import (
     BUFFER_BYTES,
-    HELLO_LIMIT_BYTES,
+    HELLO_BYTES_MAX,
     Fields,
     FrameError,
     FrameKind,
@@ -55,9 +55,9 @@ def test_a_frame_longer_than_the_buffer_arrives_whole(size: int) -> None:
 
 def test_a_frame_longer_than_allowed_is_refused_before_it_arrives() -> None:
     incoming = Incoming()
-    assert fed(incoming, frame(FrameKind.HELLO, bytes(HELLO_LIMIT_BYTES)), 8192)
+    assert fed(incoming, frame(FrameKind.HELLO, bytes(HELLO_BYTES_MAX)), 8192)
     with pytest.raises(FrameError, match="1025 bytes where 1024"):
-        fed(incoming, frame(FrameKind.HELLO, bytes(HELLO_LIMIT_BYTES + 1))[:5], 5)
+        fed(incoming, frame(FrameKind.HELLO, bytes(HELLO_BYTES_MAX + 1))[:5], 5)
 
 
 def test_fields_come_back_as_they_were_packed() -> None:

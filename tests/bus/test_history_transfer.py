@@ -16,7 +16,7 @@ from fastsse.bus.server import fanout, recovery
 from fastsse.bus.server.memory import HubMemory
 from fastsse.bus.server.session import Session
 from fastsse.entries import encode_entries, pack_entry
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.paging import Pager
 from fastsse.positions import position_at
@@ -162,7 +162,7 @@ async def test_who_waits_when_the_worker_ends_is_told(bus: Bus) -> None:
     outcomes: list[Stretch | FastsseError] = []
     second.backbone.read(("t1",), 0, 1_000, outcomes.append)
     await second.backbone.close()
-    assert isinstance(outcomes[0], Refused)
+    assert isinstance(outcomes[0], Unavailable)
 
 
 async def test_who_waits_too_long_is_told(bus: Bus) -> None:
@@ -176,7 +176,7 @@ async def test_who_waits_too_long_is_told(bus: Bus) -> None:
     # The hub falls silent: it is asked for no page more.
     await bus.stop()
     await until(lambda: len(outcomes) == 3)
-    assert all(isinstance(one, Refused) for one in outcomes)
+    assert all(isinstance(one, Unavailable) for one in outcomes)
 
 
 async def test_a_worker_whose_hub_is_lost_meanwhile_asks_the_next(bus: Bus, gate: Gate) -> None:

@@ -129,7 +129,7 @@ async def test_a_hub_that_is_told_to_end_loses_nothing(tmp_path: pathlib.Path) -
 
 async def test_a_hub_that_stands_still_publishes_nothing_that_was_refused() -> None:
     async with a_hub("memory", 2) as hub:
-        impatient, patient = await hub.bus.worker(patience_s=1), await hub.bus.worker()
+        impatient, patient = await hub.bus.worker(timeout_s=1), await hub.bus.worker()
         await impatient.publish(Event("a", "before"))
         assert hub.process is not None
         hub.process.send_signal(signal.SIGSTOP)

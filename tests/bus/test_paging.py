@@ -19,7 +19,7 @@ from fastsse.control.presence import Presence, PresenceService
 from fastsse.control.service import MakeService
 from fastsse.control.usage import SUBJECT as SHARES
 from fastsse.control.usage import Usage, UsageClient, UsageService
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event
 from fastsse.paging import Pager
 from tests.bus.onebus import Bus, a_bus, until
@@ -48,7 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "QUEUE_LIMIT_BYTES", 2048 * KIB)
+    monkeypatch.setattr(transport, "QUEUE_BYTES_MAX", 2048 * KIB)
     monkeypatch.setattr(transport, "HIGH_WATER_BYTES", 128 * KIB)
 
 
@@ -68,7 +68,7 @@ async def test_a_worker_with_many_streams_comes_back_to_a_new_hub(
     end = await bus.worker()
     presence = Presence(end.control, asyncio.get_running_loop().call_soon)
     for stream in range(STREAMS):
-        presence.opened(stream, ("news",), PAYLOAD)
+        presence.on_stream_opened(stream, ("news",), PAYLOAD)
         if stream % 100 == 0:
             await asyncio.sleep(0)
     await bus.stop()
@@ -78,12 +78,12 @@ async def test_a_worker_with_many_streams_comes_back_to_a_new_hub(
     await until(lambda: end.control._connection.is_up)
     # Some end and some begin while the pages are on their way.
     for stream in range(500):
-        presence.closed(stream)
-        presence.opened(STREAMS + stream, ("news",), PAYLOAD)
+        presence.on_stream_closed(stream)
+        presence.on_stream_opened(STREAMS + stream, ("news",), PAYLOAD)
         if stream % 20 == 0:
             await asyncio.sleep(0)
     for stream in range(STREAMS, STREAMS + 250):
-        presence.closed(stream)
+        presence.on_stream_closed(stream)
     async with asyncio.timeout(60):
         while (found := await find(presence)).total != STREAMS - 250:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -240,7 +240,7 @@ async def test_what_is_told_without_a_hub_is_bounded_in_bytes(
     bus: Bus, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     bound = 1024 * KIB
-    monkeypatch.setattr(control, "UNTOLD_MAX_BYTES", bound)
+    monkeypatch.setattr(control, "UNTOLD_BYTES_MAX", bound)
     end = await bus.worker()
     await bus.stop()
     await until(lambda: not end.control._connection.is_up)
@@ -259,7 +259,7 @@ async def test_questions_that_wait_are_bounded_in_bytes(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     bound = 1024 * KIB
-    monkeypatch.setattr(requests, "QUEUE_MAX_BYTES", bound)
+    monkeypatch.setattr(requests, "QUEUE_BYTES_MAX", bound)
     waiting = PendingRequests(lambda data: None)
     refused: list[Any] = []
 
@@ -268,7 +268,7 @@ async def test_questions_that_wait_are_bounded_in_bytes(
             waiting.ask(FrameKind.ASK, bytes(size), refused.append, may_repeat=False)
 
     assert bound // 4 < held_bytes(fill) < 2 * bound
-    assert isinstance(refused[0], Refused)
+    assert isinstance(refused[0], Unavailable)
     waiting.close()
     assert waiting._bytes == 0
 
@@ -276,7 +276,7 @@ async def test_questions_that_wait_are_bounded_in_bytes(
 @pytest.mark.parametrize("size", [1, 20_000])
 async def test_an_outbox_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     bound = 1024 * KIB
-    monkeypatch.setattr(outbox, "QUEUE_LIMIT_BYTES", bound)
+    monkeypatch.setattr(outbox, "QUEUE_BYTES_MAX", bound)
     box = Outbox(lambda data: None, lambda pages: None)
     refused: list[Any] = []
 
@@ -318,7 +318,7 @@ def test_pages_are_valid_messages() -> None:
     told = Told()
     presence = Presence(told, lambda call: None)  # type: ignore[arg-type]
     for stream in range(1_000):
-        presence.opened(stream, ("a" * 300,), None)
+        presence.on_stream_opened(stream, ("a" * 300,), None)
     told.on_back[0]()
     names = [name for page in told.pages for _, name, *_ in orjson.loads(page)]
     assert len(names) == len(set(names)) == 1_000

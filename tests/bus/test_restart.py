@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event
 from fastsse.positions import position_at
 from tests.bus.onebus import Bus, End, a_bus, until
@@ -93,11 +93,11 @@ async def test_a_worker_that_starts_with_the_new_hub_has_what_the_old_ones_have(
 
 
 async def test_publishers_that_wait_too_long_are_refused_and_not_published_later(bus: Bus) -> None:
-    end = await bus.worker(patience_s=1)
+    end = await bus.worker(timeout_s=1)
     await end.publish(Event("a", "before"))
     await bus.stop()
     began = time.monotonic()
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Unavailable) as caught:
         await end.publish(Event("a", "refused"))
     assert caught.value.reason == "backbone"
     assert caught.value.retry_after_s > 0
@@ -169,13 +169,13 @@ async def test_what_a_dead_hub_stored_and_told_nobody_is_not_published_again(
 async def test_a_batch_whose_outcome_was_unknown_when_it_was_refused_comes_once() -> None:
     async with a_bus() as bus:
         hub = await bus.start()
-        first, second = await bus.worker(patience_s=1), await bus.worker()
+        first, second = await bus.worker(timeout_s=1), await bus.worker()
         session = next(session for session in hub.broker.sessions.values() if session.worker == 0)
         hub.broker.fanout.leave(session)
         answer = first.publish(Event("a", "unknown"), Event("a", "outcome"))
         await until(lambda: len(second.entries) == 2)
         await bus.stop()
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await answer
         await bus.start(workers=2, restarted=True)
         await all_have([first, second], 2)
@@ -192,7 +192,7 @@ async def test_a_worker_ahead_of_its_hub_is_given_up() -> None:
         await bus.start(now_ms=lambda: 1_000)  # Not told that there was one before.
         reason = await asyncio.wait_for(end.backbone.ended, 20)
         assert reason == "it has what this hub never had"
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             await end.publish(Event("a"))
 
 

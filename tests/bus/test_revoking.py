@@ -11,7 +11,7 @@ from fastsse.auth.guard import SERVICES
 from fastsse.auth.revocations import Revocation, Revocations
 from fastsse.auth.rights import Rights
 from fastsse.control.service import MakeService
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from tests.bus.onebus import Bus, a_bus, until
 
 FOR_GOOD_S = 4e9
@@ -80,7 +80,7 @@ async def test_a_worker_that_is_stuck_makes_the_answer_a_refusal(
     stuck = Revocations(deaf.control)
     await until(lambda: stuck.known)
     deaf.control._listeners.clear()
-    assert isinstance(await revoke(one), Refused)
+    assert isinstance(await revoke(one), Unavailable)
     # It holds all the same, and a later try is answered when the worker is gone.
     assert one.covers(RIGHTS)
     await deaf.backbone.close()

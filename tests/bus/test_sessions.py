@@ -12,7 +12,7 @@ from fastsse.bus import BusError, connect, transport
 from fastsse.bus.client.outbox import BATCH_HEAD, monotonic_ms
 from fastsse.bus.frames import (
     HEADER,
-    HELLO_LIMIT_BYTES,
+    HELLO_BYTES_MAX,
     VERSION,
     FrameKind,
     frame,
@@ -22,7 +22,7 @@ from fastsse.bus.frames import (
 from fastsse.bus.handshake import Hello, Welcome
 from fastsse.bus.server import broker, session
 from fastsse.entries import encode_entries, pack_entry, pack_events
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event
 from fastsse.positions import position_at
 from tests.bus.onebus import Bus, End, a_bus, listen, until
@@ -109,7 +109,7 @@ ONE = pack_events([Event("a", "from a raw worker")])
 LIES_INSTEAD_OF_A_HELLO = {
     "not a greeting": frame(FrameKind.BATCH, b""),
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "too long": HEADER.pack(HELLO_LIMIT_BYTES + 1, FrameKind.HELLO),
+    "too long": HEADER.pack(HELLO_BYTES_MAX + 1, FrameKind.HELLO),
     "too short": frame(FrameKind.HELLO, b"fsse"),
     "another magic": frame(FrameKind.HELLO, b"esse" + bytes(40)),
     "too much": HEADER.pack(HELLO_BYTES + 4, FrameKind.HELLO) + HELLO[HEADER.size :] + b"more",
@@ -211,7 +211,7 @@ async def test_a_worker_of_another_version_is_refused_with_both_versions(
 async def test_a_worker_that_does_not_read_is_ended_and_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport, "QUEUE_LIMIT_BYTES", 4 * 1024 * 1024)
+    monkeypatch.setattr(transport, "QUEUE_BYTES_MAX", 4 * 1024 * 1024)
     async with a_bus() as bus:
         hub = await bus.start()
         slow = RawWorker(bus.address)
@@ -356,9 +356,9 @@ async def test_a_hub_that_lies_is_left_and_delivers_nothing_wrong(
 
 
 async def test_a_hub_that_does_not_answer_leaves_nobody_waiting(raw_hub: RawHub) -> None:
-    backbone, control = await connect(raw_hub.address, 0, KEY, patience_s=0.1)
+    backbone, control = await connect(raw_hub.address, 0, KEY, timeout_s=0.1)
     end = End(backbone, control, Bus.config_of())
-    with pytest.raises(Refused):
+    with pytest.raises(Unavailable):
         await end.publish(Event("a"))
     # What it is told too late is not an error.
     raw_hub.writers[0].write(frame(FrameKind.REFUSED, struct.pack("<QI", 1, 1), text("backbone")))

@@ -12,7 +12,7 @@ from fastsse.backbone import Done
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.roster import RedisRoster
 from fastsse.control.cluster import Subscriber
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.redis.connection import RedisAddress
 from fastsse.redis.keys import Keys
@@ -84,7 +84,7 @@ class Node:
             return
         if self.refuses:
             self.refuses -= 1
-            done(Refused("backbone", 1))
+            done(Unavailable("backbone", 1))
             return
         for event in events:
             document = orjson.loads(event.data)

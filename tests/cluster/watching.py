@@ -10,7 +10,7 @@ import httpx
 
 from tests.auth.minting import SECRET, grants, mint
 from tests.redis.cluster import Subscriber
-from tests.redis.onelog import PATIENCE_S
+from tests.redis.onelog import TIMEOUT_S
 
 SUBSCRIPTIONS = "/.well-known/mercure/subscriptions"
 EACH = SUBSCRIPTIONS + "{/topic}{/subscriber}"
@@ -30,7 +30,7 @@ async def ask(
     """One request."""
     headers = {"Authorization": f"Bearer {token(subject)}"}
     headers |= {"Content-Type": media_type} if media_type else {}
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
         return await client.request(method, url, headers=headers, **more)
 
 
@@ -52,7 +52,7 @@ async def stream(
     """A stream that is open, None when it was turned away."""
     headers = {"Authorization": f"Bearer {token(subject)}"}
     async with (
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client,
+        httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client,
         client.stream("GET", f"{url}/events?topic={topic}{more}", headers=headers) as answer,
     ):
         assert answer.status_code == 200
@@ -92,7 +92,7 @@ async def says(status: int, url: str, path: str, stream_id: str, subject: str = 
 async def until(question: Callable[..., Awaitable[bool]], *arguments: Any) -> None:
     """Asks until it is so."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not await question(*arguments):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     except TimeoutError:
@@ -131,7 +131,7 @@ class Watcher:
     async def at(cls, url: str) -> AsyncIterator["Watcher"]:
         watcher = cls(url)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 await watcher._subscriber.opened.wait()
             yield watcher
         finally:

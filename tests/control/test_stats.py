@@ -45,10 +45,10 @@ class Member:
         self.listeners.append(heard)
 
     def tell(self, subject: str, message: bytes) -> None:
-        self.service.service.told(self.number, message)
+        self.service.service.on_message(self.number, message)
 
     def ask(self, subject: str, message: bytes, done: Any) -> None:
-        self.service.service.asked(self.number, message, done)
+        self.service.service.on_request(self.number, message, done)
 
     def hear(self, message: bytes) -> None:
         if not self.is_busy:
@@ -76,7 +76,7 @@ class Service:
 
     def kill(self, number: int) -> None:
         del self.members[number]
-        self.service.left(number)
+        self.service.on_worker_gone(number)
 
     def broadcast(self, message: bytes) -> None:
         for member in list(self.members.values()):

@@ -41,10 +41,10 @@ class Worker:
         self.usage = UsageClient(self, lambda _, call: self.later.append(call), self.heard)
 
     def ask(self, subject: str, message: bytes, done: Callable[[bytes], None]) -> None:
-        self.node.services.asked(self.worker, subject, message, done)  # type: ignore[arg-type]
+        self.node.services.on_request(self.worker, subject, message, done)  # type: ignore[arg-type]
 
     def tell(self, subject: str, message: bytes) -> None:
-        self.node.services.told(self.worker, subject, message)
+        self.node.services.on_message(self.worker, subject, message)
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         for page in pages:
@@ -72,7 +72,7 @@ def test_what_is_used_in_one_worker_is_known_in_the_others_and_goes_with_it() ->
     assert (one.others, other.others) == ({}, {(0, "x"): 2})
     late = Worker(node)
     assert late.others == {(0, "x"): 2}
-    node.services.left(one.worker)
+    node.services.on_worker_gone(one.worker)
     assert (other.others, late.others) == ({(0, "x"): 0}, {(0, "x"): 0})
 
 
@@ -91,5 +91,5 @@ def test_a_new_desk_is_told_what_is_held_and_nothing_is_counted_twice() -> None:
         one.turn()
         other.turn()
     assert (one.others, other.others) == ({(1, "=ann"): 2}, {(1, "=ann"): 3})
-    node.services.left(other.worker)
+    node.services.on_worker_gone(other.worker)
     assert one.others == {(1, "=ann"): 0}

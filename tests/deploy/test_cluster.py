@@ -16,7 +16,7 @@ from tests.cli.commandline import environment
 from tests.redis import cluster
 from tests.redis.cluster import Publishing, Subscriber, saw_the_same, subscribers, until
 from tests.redis.conftest import NO_SERVER
-from tests.redis.onelog import PATIENCE_S
+from tests.redis.onelog import TIMEOUT_S
 from tests.redis.server import program
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -58,7 +58,7 @@ async def two(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     )
     try:
         assert running.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             line = await running.stdout.readline()
         yield Cluster(json.loads(line))
     finally:

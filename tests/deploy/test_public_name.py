@@ -21,7 +21,7 @@ from fastsse.server import Server
 from tests.cli.commandline import command, environment
 from tests.deploy.test_cluster import PATH, ROOT, proxy
 from tests.redis.conftest import NO_SERVER
-from tests.redis.onelog import PATIENCE_S
+from tests.redis.onelog import TIMEOUT_S
 from tests.redis.server import program
 
 NAME = "sse.example.com:8443"
@@ -42,7 +42,7 @@ async def front(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     )
     try:
         assert running.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             line = await running.stdout.readline()
         yield str(json.loads(line)["url"])
     finally:
@@ -54,7 +54,7 @@ async def front(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 @needs_redis
 async def test_a_proxy_serves_every_path_under_a_public_name(front: str) -> None:
     page = {"Host": NAME, "Origin": f"http://{NAME}"}
-    async with httpx.AsyncClient(base_url=front, timeout=PATIENCE_S) as client:
+    async with httpx.AsyncClient(base_url=front, timeout=TIMEOUT_S) as client:
         # A page of the site itself publishes: its Origin has the port that its Host has.
         for _ in range(2):
             done = await client.post("/events?topic=news", content="hello", headers=page)
@@ -80,7 +80,7 @@ async def _asks_three_times_on_one_connection(front: str) -> None:
     reader, writer = await asyncio.open_connection(url.host, url.port)
     for _ in range(3):
         writer.write(f"GET /healthz HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT_S)
         assert head.startswith(b"HTTP/1.1 200 ")
         length = next(x for x in head.lower().split(b"\r\n") if x.startswith(b"content-length:"))
         await reader.readexactly(int(length.split(b":")[1]))
@@ -151,7 +151,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 async def _answers(front: str) -> None:
     """Returns once a node answers."""
-    async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient() as client:
+    async with asyncio.timeout(TIMEOUT_S), httpx.AsyncClient() as client:
         while True:
             try:
                 if (await client.get(f"http://{front}/healthz")).status_code == 200:

@@ -11,7 +11,7 @@ import pytest
 from fastsse.config import Config
 from fastsse.server import Server
 from tests.auth.minting import SECRET, grants, mint
-from tests.browser.chromium import PATIENCE_S, PROGRAM, Browser, Page, chromium
+from tests.browser.chromium import PROGRAM, TIMEOUT_S, Browser, Page, chromium
 from tests.docs.blocks import ROOT, blocks_of
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
@@ -63,7 +63,7 @@ async def test_tabs_of_the_guide_share_one_stream(browser: Browser) -> None:
             "navigator.locks.query().then((locks) => [locks.held.length, locks.pending.length])",
             [1, 1],
         )
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while server.stream_count == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         server.publish("news", "one")

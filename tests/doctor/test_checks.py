@@ -10,7 +10,7 @@ from fastsse.doctor import Diagnosis, Finding, Goal, Machine, Verdict, examine, 
 from fastsse.doctor.cgroups import Cgroup
 from fastsse.doctor.goal import descriptors_for, streams_of
 from fastsse.doctor.machine import UNLIMITED
-from fastsse.http.descriptors import STREAMS_UNASKED_MOST
+from fastsse.http.descriptors import STREAMS_DEFAULT_MAX
 from tests.doctor.machines import GIB, LIMITS, PLAIN, made_up
 
 # Nothing stands in the way of a million on this one.
@@ -188,7 +188,7 @@ def test_an_inherited_limit_of_a_billion_is_a_warning(tmp_path: Path) -> None:
     assert found.verdict is Verdict.WARN
     assert diagnosis.can
     assert diagnosis.narrowest is not None
-    assert (diagnosis.narrowest.carries or 0) <= STREAMS_UNASKED_MOST
+    assert (diagnosis.narrowest.carries or 0) <= STREAMS_DEFAULT_MAX
 
 
 def test_unlimited_descriptors_are_bounded_by_the_kernel() -> None:

@@ -9,9 +9,9 @@ import pytest
 from fastsse.config import Config, catalogue
 from fastsse.doctor import examine
 from fastsse.doctor.document import BLOCKS, renewed
-from fastsse.doctor.figures import FIGURES
-from fastsse.doctor.options import ADVICE
-from fastsse.doctor.settings import SETTINGS, Scope
+from fastsse.doctor.kernel_settings import SETTINGS, Scope
+from fastsse.doctor.measured import FIGURES
+from fastsse.doctor.option_advice import ADVICE
 from fastsse.metrics import STORE_COUNTERS, STORE_GAUGES
 from fastsse.server import Server
 from tests.doctor.test_checks import LARGE, MILLION

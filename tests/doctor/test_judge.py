@@ -5,19 +5,19 @@ from dataclasses import replace
 import pytest
 
 from fastsse.doctor import Finding, Verdict
-from fastsse.doctor.path import Pace, judge
-from fastsse.doctor.path.evidence import Evidence, Opening, Resumed, Timed, Watched
+from fastsse.doctor.path import TrialTiming, judge
+from fastsse.doctor.path.evidence import Evidence, OpeningEvidence, Resumed, Timed, Watched
 from fastsse.doctor.path.judge import summary
-from fastsse.doctor.path.proxies import PROXIES, Trouble, remedies, seen
+from fastsse.doctor.path.proxies import PROXIES, ProxyTrouble, remedies, seen
 from fastsse.doctor.path.stream import End
 
-PACE = Pace(timed_events=4)
+PACE = TrialTiming(timed_events=4)
 HEARTBEAT_S = 15.0
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
 }
-OPENING = Opening(200, HEADERS, head_after_s=0.01, first_byte_after_s=0.02, is_fastsse=True)
+OPENING = OpeningEvidence(200, HEADERS, head_after_s=0.01, first_byte_after_s=0.02, is_fastsse=True)
 PROMPT = Timed("", True, (0.001, 0.002, 0.003, 0.004))
 WHOLE = Resumed((1, 2, 3))
 HELD = Watched(75.0, 1.01, 0)
@@ -151,11 +151,11 @@ def test_no_header_shows_no_proxy() -> None:
     assert seen(HEADERS) == []
 
 
-@pytest.mark.parametrize("trouble", list(Trouble))
-def test_each_trouble_has_a_remedy_at_several_proxies(trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", list(ProxyTrouble))
+def test_each_trouble_has_a_remedy_at_several_proxies(trouble: ProxyTrouble) -> None:
     assert len(remedies(trouble, {}).splitlines()) >= 3
 
 
 def test_a_proxy_that_shows_and_has_no_remedy_leaves_all_in_question() -> None:
-    lines = remedies(Trouble.BUFFERS, {"via": "1.1 vegur"}).splitlines()
-    assert len(lines) == sum(Trouble.BUFFERS in proxy.remedies for proxy in PROXIES)
+    lines = remedies(ProxyTrouble.BUFFERS, {"via": "1.1 vegur"}).splitlines()
+    assert len(lines) == sum(ProxyTrouble.BUFFERS in proxy.remedies for proxy in PROXIES)

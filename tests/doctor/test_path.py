@@ -15,7 +15,7 @@ import pytest
 
 from fastsse.config import Config, options
 from fastsse.doctor import Finding, Verdict
-from fastsse.doctor.path import Pace, Way, judge, try_path
+from fastsse.doctor.path import TrialTiming, Way, judge, try_path
 from fastsse.server import Server
 from tests.doctor.badproxy import BadProxy, Manners
 from tests.streamserver import StreamServer, answering, streaming
@@ -23,7 +23,9 @@ from tests.streamserver import StreamServer, answering, streaming
 ROOT = Path(__file__).parents[2]
 HEARTBEAT_S = 0.1
 # Short where nothing is waited for in vain; what is late must be late on a busy machine as well.
-QUICK = Pace(timed_events=4, every_s=0.02, late_s=1.0, patience_s=2.0, watch_s=0.0, beat_s=0.05)
+QUICK = TrialTiming(
+    timed_events=4, every_s=0.02, late_s=1.0, patience_s=2.0, watch_s=0.0, beat_s=0.05
+)
 HELD = replace(QUICK, late_s=0.3, patience_s=0.5)
 WATCHING = replace(QUICK, watch_s=1.5)
 Found = dict[str, Finding]
@@ -54,7 +56,7 @@ async def behind(stack: AsyncExitStack, manners: Manners, **options: object) -> 
 
 
 async def check(
-    url: str, pace: Pace, *, publish_url: str | None = None, token: str | None = None
+    url: str, pace: TrialTiming, *, publish_url: str | None = None, token: str | None = None
 ) -> Found:
     evidence = await try_path(Way(url, publish_url or url, token), pace)
     return {finding.name: finding for finding in judge(evidence, pace, HEARTBEAT_S)}

@@ -17,7 +17,7 @@ import pytest
 from tests.cli.commandline import environment
 from tests.loopback import held_port
 from tests.redis import cluster
-from tests.redis.onelog import PATIENCE_S
+from tests.redis.onelog import TIMEOUT_S
 from tests.redis.server import RedisServer
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "notifications"
@@ -57,7 +57,7 @@ class Device:
         wanted = {"orders": list(orders), "unread": list(unread), "count": len(unread)}
         shown: Any = None
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 while shown != wanted:
                     line = await self._running.stdout.readline()
                     assert line, f"the device ended, having shown {shown}"

@@ -37,14 +37,14 @@ def test_one_that_is_on_its_way_out_is_not_counted(first_ends_itself: bool) -> N
     owner = limits.owner("203.0.113.5", None)
     for stream in (1, 2, 3):
         assert limits.may_open(owner, replays=False)
-        limits.opened(stream, owner)
+        limits.on_stream_opened(stream, owner)
     assert ended == [1]
     if first_ends_itself:
-        limits.closed(2)
-    limits.opened(4, owner)
+        limits.on_stream_closed(2)
+    limits.on_stream_opened(4, owner)
     assert ended == ([1] if first_ends_itself else [1, 2])
     for stream in (1, 2, 3, 4):
-        limits.closed(stream)
+        limits.on_stream_closed(stream)
     assert (limits._held, limits._evicted, limits._owners) == ({}, set(), {})
 
 

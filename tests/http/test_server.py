@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import pytest
 
 from fastsse.config import Config
-from fastsse.errors import InvalidEvent, Refused
+from fastsse.errors import InvalidEvent, Unavailable
 from fastsse.http.connection import Connection
 from fastsse.metrics import Metrics
 from fastsse.server import Server
@@ -164,7 +164,7 @@ async def test_draining_server_is_unready_and_takes_nothing_new(start) -> None:
             assert (await probe.answer()).status == 200
         await stream.to_end()
         await draining
-        with pytest.raises(Refused):
+        with pytest.raises(Unavailable):
             server.publish("a", "x")
 
 

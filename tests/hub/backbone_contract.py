@@ -15,7 +15,7 @@ import pytest
 
 from fastsse.backbone import Backbone, Stretch
 from fastsse.entries import Entry, encode_entries
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
@@ -248,7 +248,7 @@ class BackboneContract(ABC):
         async with self.tail() as tail:
             await tail.append(Event("a"))
             await tail.backbone.close()
-            with pytest.raises(Refused) as caught:
+            with pytest.raises(Unavailable) as caught:
                 await tail.append(Event("a"))
             assert caught.value.reason == "backbone"
             assert caught.value.retry_after_s > 0

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.entries import Entry, encode_entries
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
 from fastsse.positions import Clock, position_at
@@ -89,7 +89,7 @@ class StoredBackbone:
         self.questions.append(question)
 
         def give() -> None:
-            failed: FastsseError = Refused("backbone", 1)
+            failed: FastsseError = Unavailable("backbone", 1)
             done(failed if self.fails else find())
 
         if self.holds:

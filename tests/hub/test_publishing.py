@@ -9,7 +9,7 @@ from fastsse.backbone import Done
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions, TopicRule
 from fastsse.entries import encode_entries
-from fastsse.errors import FastsseError, InvalidEvent, Refused
+from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
 from fastsse.hub import hub as hub_module
@@ -85,8 +85,8 @@ def test_an_empty_batch_is_an_error(node: Node) -> None:
         node.publish_all([])
 
 
-def refused(node: Node, event: Event) -> Refused:
-    with pytest.raises(Refused) as caught:
+def refused(node: Node, event: Event) -> Unavailable:
+    with pytest.raises(Unavailable) as caught:
         node.publish_all([event])
     assert caught.value.retry_after_s > 0
     return caught.value
@@ -105,7 +105,7 @@ def test_publishes_are_refused_when_memory_is_full_counting_what_they_bring(
 def test_publishes_are_refused_while_the_sender_is_behind(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "QUEUE_LIMIT", 0)
+    monkeypatch.setattr(hub_module, "QUEUE_MAX", 0)
     assert refused(node, Event("a")).reason == "queue"
     assert node.hub.publishes_refused == {"queue": 1}
 
@@ -148,8 +148,8 @@ def test_what_the_backbone_refuses_reaches_the_publisher_and_is_counted(node: No
     hub = Hub(node.sender, backbone, HistoryOptions(), StreamOptions())
     outcomes: list[Published | FastsseError] = []
     hub.publish([Event("a", "1")], outcomes.append)
-    backbone.waiting[0][1](Refused("backbone", 2))
-    assert isinstance(outcomes[0], Refused)
+    backbone.waiting[0][1](Unavailable("backbone", 2))
+    assert isinstance(outcomes[0], Unavailable)
     assert hub.counters()["refused_backbone"] == 1
     assert hub.history.events == 0
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fastsse._core import QUEUE_LIMIT, REASON_ENDED, Frame, native_bytes_held, raw_frame
+from fastsse._core import QUEUE_MAX, REASON_ENDED, Frame, native_bytes_held, raw_frame
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions
-from fastsse.errors import TurnedAway
+from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import History
 from fastsse.hub.streams import Streams
@@ -307,7 +307,7 @@ def test_a_full_table_turns_newcomers_away_and_takes_them_again(make_node: MakeN
     assert node.hub.streams.has_room()
     client = node.subscribe("a")
     assert not node.hub.streams.has_room()
-    with pytest.raises(TurnedAway) as caught:
+    with pytest.raises(StreamRefused) as caught:
         node.subscribe("a")
     assert caught.value.reason == "full"
     node.hang_up(client)
@@ -317,9 +317,9 @@ def test_a_full_table_turns_newcomers_away_and_takes_them_again(make_node: MakeN
 
 def test_a_sender_that_is_behind_turns_newcomers_away() -> None:
     recorded = Recorded()
-    recorded.sender.pending_commands = QUEUE_LIMIT
+    recorded.sender.pending_commands = QUEUE_MAX
     assert not recorded.streams.has_room()
-    with pytest.raises(TurnedAway) as caught:
+    with pytest.raises(StreamRefused) as caught:
         recorded.open("a")
     assert caught.value.reason == "queue"
     assert recorded.take_commands() == []
@@ -329,7 +329,7 @@ def test_a_draining_node_turns_newcomers_away_and_ends_its_streams(node: Node) -
     client = node.subscribe("a")
     node.hub.drain(0.0)
     assert not node.hub.streams.has_room()
-    with pytest.raises(TurnedAway) as caught:
+    with pytest.raises(StreamRefused) as caught:
         node.subscribe("a")
     assert caught.value.reason == "draining"
     node.run_until(lambda: client.is_ended)

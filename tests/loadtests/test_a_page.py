@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.loadtests.conftest import PATIENCE_S, Running
+from tests.loadtests.conftest import TIMEOUT_S, Running
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.locust_run("web")]
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -39,7 +39,7 @@ class Page:
         assert json.loads(told)["success"], told
 
     def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 found = self.stats()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastsse.swarm import Figures, Histogram, _swarm
-from fastsse.swarm.request import split_at_numbers
+from fastsse.swarm import Histogram, SwarmResults, _swarm
+from fastsse.swarm.request_template import split_at_numbers
 from loadtests.account import MEASURES, Account
 from loadtests.exact import Exact
 from loadtests.options import READERS, reader_weights
@@ -191,7 +191,7 @@ def test_what_a_swarm_accounts_for_is_its_own_sum_whenever_it_was_looked_at(
         assert sums.states["open"] == 7
     events = max(events, timed) + unstamped
     last = dict.fromkeys(_swarm.COUNTER_NAMES, 0) | {"events": events, "end_eof": events}
-    account.close(Figures(last, {name: _histogram(timed) for name in _swarm.MEASURE_NAMES}))
+    account.close(SwarmResults(last, {name: _histogram(timed) for name in _swarm.MEASURE_NAMES}))
     assert sums.counts["delivery"] == events
     assert sums.untimed["delivery"] == events - timed
     assert sums.buckets["delivery"] == Counter({1000: timed} if timed else {})

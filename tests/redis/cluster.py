@@ -13,7 +13,7 @@ from fastsse.client.listener import Listener, StreamState
 from fastsse.client.publisher import Publisher
 from fastsse.config import Config
 from fastsse.server import Server
-from tests.redis.onelog import PATIENCE_S
+from tests.redis.onelog import TIMEOUT_S
 from tests.supervisor.service import Service
 
 OPTIONS = {"drain": "0s", "retry": "10ms", "redis_timeout": "5s", "access_lines": 0}
@@ -93,7 +93,7 @@ class Subscriber:
 async def until(is_so: Callable[[], bool], about: object = None) -> None:
     """Waits until something is so."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not is_so():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     except TimeoutError:
@@ -108,7 +108,7 @@ async def subscribers(urls: list[str], topic: str = "t", **cursor: Any) -> Async
         for one in opened:
             stack.push_async_callback(one.close)
         for one in opened:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 await one.opened.wait()
         yield opened
 
@@ -136,7 +136,7 @@ class Publishing:
     async def publish(self, *data: str, topic: str = "t") -> None:
         """Each to the next node, one after the other."""
         for index, text in enumerate(data):
-            async with Publisher(self._urls[index % len(self._urls)], patience_s=0) as publisher:
+            async with Publisher(self._urls[index % len(self._urls)], timeout_s=0) as publisher:
                 try:
                     await publisher.publish(topic, text)
                 except ClientError:
@@ -148,7 +148,7 @@ class Publishing:
         """Publishes all the time, to every node at once, until told to end."""
 
         async def to(url: str, number: int) -> None:
-            async with Publisher(url, patience_s=0) as publisher:
+            async with Publisher(url, timeout_s=0) as publisher:
                 index = 0
                 while not ended.is_set():
                     index += 1
@@ -166,11 +166,11 @@ class Publishing:
 
 async def get(url: str, path: str, **params: str) -> httpx.Response:
     """One request."""
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
         return await client.get(url + path, params=params)
 
 
 async def post(url: str, data: str, topic: str = "t") -> httpx.Response:
     """One publish, whatever the answer is."""
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
         return await client.post(url + "/events", params={"topic": topic}, content=data)

@@ -14,12 +14,12 @@ from fastsse.events import Event
 from fastsse.subscriptions import Cursor
 
 # Everything here is quick; a busy machine is not.
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Waits for something that another process makes true."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while not is_so():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -69,7 +69,7 @@ class Node:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Waits for something that a call-back, or time, makes true."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not is_so():
                 self._changed.clear()
                 try:
@@ -90,7 +90,7 @@ class Node:
 
     async def published_again(self, text: str) -> None:
         """Publishes until it is acknowledged: what was refused is published under a new name."""
-        for attempt in range(PATIENCE_S * 10):
+        for attempt in range(TIMEOUT_S * 10):
             name = f"{text}.{attempt}"
             await self.answered(name)
             if name in self.acknowledged:
@@ -101,7 +101,7 @@ class Node:
     async def read(self, *selectors: str, after: int = 0, limit_bytes: int = 1 << 20) -> Stretch:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.backbone.read(selectors, after, limit_bytes, answer.set_result)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             outcome = await answer
         if isinstance(outcome, FastsseError):
             raise outcome
@@ -110,7 +110,7 @@ class Node:
     async def seek(self, cursor: Cursor, *selectors: str) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.backbone.seek(selectors, cursor, answer.set_result)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             return await answer
 
     def check(self) -> None:

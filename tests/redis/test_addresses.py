@@ -9,7 +9,7 @@ from fastsse.config import Config, ConfigError
 from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from tests.redis.cluster import Publishing, node, saw_the_same, subscribers
-from tests.redis.onelog import PATIENCE_S
+from tests.redis.onelog import TIMEOUT_S
 from tests.redis.server import RedisServer
 from tests.redis.tls import Authority, TlsProxy
 
@@ -19,7 +19,7 @@ def authority(tmp_path: pathlib.Path) -> Authority:
     return Authority(tmp_path)
 
 
-async def says(url: str, timeout_s: float = PATIENCE_S) -> str:
+async def says(url: str, timeout_s: float = TIMEOUT_S) -> str:
     """What came of asking for an echo there."""
     try:
         link = await RedisConnection.open(RedisAddress(url, timeout_s))
@@ -35,7 +35,7 @@ async def test_nodes_share_a_log_through_tls(redis: RedisServer, authority: Auth
     async with TlsProxy(redis.port, authority.server_context()) as proxy:
         store = f"{proxy.url}/0?ssl_ca_certs={authority.path}"
         # A connection costs much of a machine that has other work.
-        patient = {"redis_timeout": f"{PATIENCE_S}s"}
+        patient = {"redis_timeout": f"{TIMEOUT_S}s"}
         async with (
             node(store, **patient) as one,
             node(store, **patient) as two,
@@ -98,7 +98,7 @@ async def test_a_user_a_password_a_database_and_a_socket_are_named_by_the_url(
         f"unix://me:a%20b%2F%40@{path}?db=3",
     ):
         Config(store=url)
-        link = await RedisConnection.open(RedisAddress(url, PATIENCE_S))
+        link = await RedisConnection.open(RedisAddress(url, TIMEOUT_S))
         assert await link.call(b"ACL", b"WHOAMI") == b"me"
         assert b" db=3 " in await link.call(b"CLIENT", b"LIST")
         await link.close()

@@ -21,7 +21,7 @@ from fastsse.control.cluster import Subscriber
 from fastsse.control.roster import LocalRoster
 from fastsse.control.service import Broadcast, MemoryControlStore
 from fastsse.control.usage import Usage, UsageService, _packed
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.redis.connection import RedisAddress
 from fastsse.redis.keys import Keys
@@ -68,7 +68,9 @@ class Node:
     def use(self, accounts: range, streams: int) -> None:
         for start in range(0, len(accounts), 1_000):
             some = accounts[start : start + 1_000]
-            self.service.told(0, _packed(Usage(1, _account(n), streams=streams) for n in some))
+            self.service.on_message(
+                0, _packed(Usage(1, _account(n), streams=streams) for n in some)
+            )
 
 
 def _account(n: int) -> str:
@@ -178,7 +180,7 @@ async def test_announcements_that_wait_are_bounded_in_bytes(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """Nothing is published: what is listed stays right, the oldest changes are not announced."""
-    monkeypatch.setattr(own_roster, "UNANNOUNCED_MAX_BYTES", MIB)
+    monkeypatch.setattr(own_roster, "UNANNOUNCED_BYTES_MAX", MIB)
     roster = LocalRoster(lambda events, done: None)
 
     def fill() -> None:
@@ -215,7 +217,7 @@ async def test_a_roster_of_more_streams_than_its_queue_holds_is_written(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those who are there when a node begins are not what may wait too long."""
-    monkeypatch.setattr(roster_module, "QUEUE_MAX_BYTES", MIB // 4)
+    monkeypatch.setattr(roster_module, "QUEUE_BYTES_MAX", MIB // 4)
     address, keys = RedisAddress(redis.url, 10.0), Keys("roster")
     membership = Membership(address, keys, 4.0)
     roster = RedisRoster(address, keys, membership, lambda events, done: done(range(len(events))))
@@ -259,7 +261,7 @@ async def test_what_waits_for_its_delivery_is_bounded_in_bytes(
         backbone.tail(backbone.start, lambda entries: None, lambda why, place: None)
         outcomes: list[Any] = []
         count = 0
-        while not any(isinstance(outcome, Refused) for outcome in outcomes):
+        while not any(isinstance(outcome, Unavailable) for outcome in outcomes):
             backbone.append([Event("t", "x" * 20_000)], outcomes.append)
             count += 1
             assert count * 20_000 < 2 * MIB

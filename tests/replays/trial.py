@@ -30,7 +30,7 @@ from fastsse.selectors import compile_selector
 from tests.eventstream import EventStream, Message
 from tests.supervisor.service import Service
 
-PATIENCE_S: Final = 60
+TIMEOUT_S: Final = 60
 # How long a stream that may have nothing to read is read.
 PAUSE_S: Final = 0.02
 GAP: Final = "fastsse.gap"
@@ -209,7 +209,7 @@ class Subscriber:
 
     async def read_until(self, name: str) -> None:
         """Reads until an event has come."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not (
                 self.is_ended or (self.received and self.received[-1].data.startswith(name + " "))
             ):

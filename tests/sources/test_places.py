@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastsse.sources import group, streams
+from fastsse.sources import consumer_group, redis_streams
 from tests.redis.cluster import node, subscribers, until
 from tests.redis.proxy import Proxy
 from tests.redis.server import RedisServer
@@ -35,7 +35,7 @@ async def test_a_stream_s_place_is_kept_while_nobody_reads(redis: RedisServer) -
 async def test_what_a_dead_reader_had_taken_is_taken_over(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "LOOK_S", 0.1)
+    monkeypatch.setattr(redis_streams, "LOOK_S", 0.1)
     redis.client.xgroup_create("jobs", "fastsse", "0", mkstream=True)
     for index in range(3):
         redis.client.xadd("jobs", {"data": str(index)})
@@ -119,8 +119,8 @@ async def test_a_stream_stays_in_order_over_connections_that_break(redis: RedisS
 async def test_readers_that_were_killed_leave_no_name_for_ever(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "LOOK_S", 0.05)
-    monkeypatch.setattr(group, "GONE_MS", -1)
+    monkeypatch.setattr(redis_streams, "LOOK_S", 0.05)
+    monkeypatch.setattr(consumer_group, "GONE_MS", -1)
     redis.client.xgroup_create("jobs", "fastsse", "$", mkstream=True)
     for name in ("fastsse-killed", "fastsse-busy", "somebody's"):
         redis.client.xgroup_createconsumer("jobs", "fastsse", name)
@@ -175,7 +175,7 @@ async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(redis: Redi
 async def test_entries_deleted_after_they_were_read_are_passed_over(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group, "LEFT_ALONE_MS", 0)
+    monkeypatch.setattr(consumer_group, "LEFT_ALONE_MS", 0)
     redis.client.xgroup_create("jobs", "fastsse", "0", mkstream=True)
     add(redis, "deleted", "trimmed", "kept")
     redis.client.xreadgroup("fastsse", "dead", {"jobs": ">"})

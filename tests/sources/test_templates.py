@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fastsse.config import Config, ConfigError
 from fastsse.config.sources import SourceRule
 from fastsse.sources.payloads import Maker
-from fastsse.sources.templates import Template, compile_pattern, words_of
+from fastsse.sources.topic_templates import PlaceholderText, compile_pattern, words_of
 
 ENVELOPES = {"name": "s", "channels": ["a.*"], "payload": "envelope"}
 
@@ -51,7 +51,7 @@ def test_wildcards_stand_for_what_redis_matched(
 
 
 def test_a_template_is_filled_or_says_what_it_lacks() -> None:
-    template = Template("orders/{1}/{field.kind}/{channel}")
+    template = PlaceholderText("orders/{1}/{field.kind}/{channel}")
     assert template.fill({"1": "7", "field.kind": "x", "channel": "c"}) == "orders/7/x/c"
     with pytest.raises(ValueError, match=r"field\.kind"):
         template.fill({"1": "7", "channel": "c"})

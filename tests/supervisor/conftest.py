@@ -12,7 +12,7 @@ import pytest
 from tests.cli.commandline import environment
 from tests.supervisor.service import Service
 
-PATIENCE_S = 90
+TIMEOUT_S = 90
 
 
 class Little:
@@ -25,7 +25,7 @@ class Little:
     async def line(self, *words: object) -> list[str]:
         """The next line that begins so, lines before it kept in `lines`."""
         begin = [str(word) for word in words]
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while True:
                 assert self.process.stdout is not None
                 line = (await self.process.stdout.readline()).decode().split()
@@ -44,7 +44,7 @@ class Little:
     async def ended(self) -> int:
         """Its exit status, after all that it and its children wrote."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             rest = (await self.process.stdout.read()).decode()
             self.lines += [line.split() for line in rest.splitlines()]
             return await self.process.wait()

@@ -22,9 +22,9 @@ from fastsse.supervisor import supervisor as supervisor_module
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.process_link import ALIVE, FAILED, READY, ProcessLink
 from fastsse.supervisor.reloadsocket import ReloadSocket
 from fastsse.supervisor.supervisor import StartError, Supervisor
-from fastsse.supervisor.wire import ALIVE, FAILED, READY, Link
 
 
 def say(*words: object) -> None:
@@ -37,7 +37,7 @@ class LittleCrew:
     def __init__(self) -> None:
         self.closable: Sequence[Closable] = ()
 
-    def serve(self, slot: int, number: int, link: Link) -> int:
+    def serve(self, slot: int, number: int, link: ProcessLink) -> int:
         if os.environ.get("FAIL_AT_START") == str(slot) or number >= int(
             os.environ.get("FAIL_FROM", "1000")
         ):

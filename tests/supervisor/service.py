@@ -12,7 +12,7 @@ import httpx
 
 from tests.cli.commandline import command, environment
 
-PATIENCE_S = 90
+TIMEOUT_S = 90
 # What a service manager does: sockets from 3 on, and whom they are for.
 _ACTIVATE = """
 import fcntl, os, sys
@@ -52,17 +52,17 @@ class Service:
         )
         return cls(process)
 
-    async def wait(self, patience_s: float = PATIENCE_S) -> "Service":
+    async def wait(self, timeout_s: float = TIMEOUT_S) -> "Service":
         """Returns when it serves."""
-        record = await self.logged("fastsse is serving.", patience_s=patience_s)
+        record = await self.logged("fastsse is serving.", timeout_s=timeout_s)
         self.url = record["addresses"][0]
         return self
 
     async def logged(
-        self, event: str, count: int = 1, patience_s: float = PATIENCE_S
+        self, event: str, count: int = 1, timeout_s: float = TIMEOUT_S
     ) -> dict[str, Any]:
         """The first (or a later) record of an event, when it is there."""
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(timeout_s):
             while True:
                 found = [record for record in self.log if record.get("event") == event]
                 if len(found) >= count:
@@ -96,7 +96,7 @@ class Service:
 
     async def until(self, condition: Any) -> Any:
         """Returns the statistics when they are so."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while True:
                 try:
                     stats = await self.stats()
@@ -109,7 +109,7 @@ class Service:
     async def handed_over(self) -> None:
         """Returns when every process has what memory keeps."""
         names = ("fastsse_bus_hub_filling", "fastsse_bus_workers_filling")
-        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(trust_env=False) as client:
+        async with asyncio.timeout(TIMEOUT_S), httpx.AsyncClient(trust_env=False) as client:
             while True:
                 with contextlib.suppress(httpx.HTTPError):
                     # On a connection of its own: the one before may have been a dead worker's.
@@ -124,7 +124,7 @@ class Service:
 
     async def ended(self) -> int:
         """Its exit status, once all its output was read."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await self._reading
             return await self.process.wait()
 
@@ -153,7 +153,7 @@ def state_of(pid: int) -> str:
 
 async def gone(pid: int) -> None:
     """Returns when there is no such process, or only its exit status is left."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while state_of(pid) != "Z":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from fastsse.client import listen
-from tests.supervisor.service import PATIENCE_S, Service, gone
+from tests.supervisor.service import TIMEOUT_S, Service, gone
 
 Serve = Callable[..., Awaitable[Service]]
 KEPT = ("--workers", "2", "--store", "memory", "--history-events", "20000", "--retry", "10ms")
@@ -20,7 +20,7 @@ async def publish(service: Service, *data: str) -> None:
     """Until it is taken: while there is no hub it may be refused."""
     lines = "".join(f'{{"topic": "t", "data": "{one}"}}\n' for one in data)
     headers = {"content-type": "application/x-ndjson"}
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while True:
             async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
                 url = f"{service.url}/events"
@@ -33,7 +33,7 @@ async def publish(service: Service, *data: str) -> None:
 async def everything(service: Service, last: str) -> list[str]:
     """What a client that begins at the earliest event is given up to the last."""
     found: list[str] = []
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         async with listen(service.url, "t", last_event_id="earliest") as stream:
             async for event in stream:
                 assert event.event == "message", event

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fastsse.supervisor.children import (
-    LONGEST_PAUSE_AFTER_SERVICE_S,
-    LONGEST_PAUSE_S,
-    Child,
-    Slot,
-)
+from fastsse.supervisor.children import PAUSE_AFTER_SERVICE_S_MAX, PAUSE_S_MAX, Child, Slot
+from fastsse.supervisor.process_link import ProcessLink
 from fastsse.supervisor.reloadsocket import ReloadError, ask_to_reload
-from fastsse.supervisor.wire import Link
 from tests.supervisor.service import gone
 
 
@@ -52,13 +47,13 @@ async def test_child_that_ends_again_and_again_is_started_with_growing_pauses(be
 
 
 def test_pauses_double_up_to_a_bound_and_end_with_one_that_was_well() -> None:
-    one, other = Link.pair()
+    one, other = ProcessLink.pair()
     slot = Slot("worker 0", 0)
     child = Child("worker 0", 1, 1, one, 0.0)
     assert [slot.lost(child, 0.0) for _ in range(4)] == [0.1, 0.2, 0.4, 0.8]
-    assert max(slot.lost(child, 0.0) for _ in range(10)) == LONGEST_PAUSE_S
+    assert max(slot.lost(child, 0.0) for _ in range(10)) == PAUSE_S_MAX
     child.ready_s = 0.0
-    assert slot.lost(child, 0.9) == LONGEST_PAUSE_AFTER_SERVICE_S < 1
+    assert slot.lost(child, 0.9) == PAUSE_AFTER_SERVICE_S_MAX < 1
     assert slot.lost(child, 1.0) == 0
     one.close()
     other.close()

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fastsse.swarm import Figures, _swarm
+from fastsse.swarm import SwarmResults, _swarm
 from fastsse.swarm.addresses import Address
-from fastsse.swarm.figures import read_block
-from fastsse.swarm.request import request_head, split_at_numbers
+from fastsse.swarm.request_template import request_head, split_at_numbers
+from fastsse.swarm.results import read_block
 
 ROOT = Path(__file__).parents[2]
 PLAIN_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 CHUNKED_HEAD = PLAIN_HEAD[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 Script = Callable[[socket.socket, bytes, int], None]
 """Called with the connection, the request's head and the connection's number; it then closes."""
@@ -31,7 +31,7 @@ def chunk(body: bytes) -> bytes:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.002)
@@ -63,7 +63,7 @@ class ScriptedServer:
     def _serve(self, connection: socket.socket, number: int) -> None:
         with connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(PATIENCE_S)
+            connection.settimeout(TIMEOUT_S)
             head = b""
             while b"\r\n\r\n" not in head:
                 more = connection.recv(65536)
@@ -82,7 +82,7 @@ class ScriptedServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
 
 
 class RunningSwarm:
@@ -103,20 +103,20 @@ class RunningSwarm:
         self._thread.start()
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> SwarmResults:
         return read_block(memoryview(self.block).cast("Q"))
 
     def order(self, name: str, value: int) -> None:
         memoryview(self.block).cast("Q")[_swarm.ORDER_NAMES.index(name)] = value
 
-    def until(self, **counters: int) -> Figures:
+    def until(self, **counters: int) -> SwarmResults:
         """Waits until each counter is at least this high."""
         wait_for(lambda: all(self.figures[name] >= value for name, value in counters.items()))
         return self.figures
 
-    def stop(self) -> Figures:
+    def stop(self) -> SwarmResults:
         self.order("stop", 1)
-        self._thread.join(PATIENCE_S)
+        self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
         return self.figures
 

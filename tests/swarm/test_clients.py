@@ -12,8 +12,8 @@ from fastsse import stamp
 from fastsse.swarm.addresses import Address
 from tests.swarm.conftest import (
     CHUNKED_HEAD,
-    PATIENCE_S,
     PLAIN_HEAD,
+    TIMEOUT_S,
     RunningSwarm,
     ScriptedServer,
     chunk,
@@ -347,7 +347,7 @@ def test_new_connections_keep_to_the_pace(serve: Serve, swarm: Start) -> None:
 def test_an_event_for_all_is_followed_to_its_last_client(serve: Serve, swarm: Start) -> None:
     def stream(connection: socket.socket, head: bytes, number: int) -> None:
         connection.sendall(PLAIN_HEAD)
-        turns[number].wait(PATIENCE_S)
+        turns[number].wait(TIMEOUT_S)
         connection.sendall(stamped(1, due_us=stamps[0]))
         hold(connection)
 

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fastsse.swarm import Crew, Figures, OpenLoop, Plan, Refusal, Schedule
-from fastsse.swarm import limits as limits_module
+from fastsse.swarm import Crew, OpenLoop, Plan, Refusal, Schedule, SwarmResults
+from fastsse.swarm import machine_limits as limits_module
 from fastsse.swarm.plan import shares_of
-from fastsse.swarm.request import request_head, split_at_numbers
+from fastsse.swarm.request_template import request_head, split_at_numbers
 from tests.swarm.conftest import ROOT, wait_for
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def children_of(process: int) -> list[int]:
@@ -27,9 +27,9 @@ def children_of(process: int) -> list[int]:
 def test_every_event_reaches_every_connection_of_every_process(peer: str) -> None:
     plan = Plan(url=peer, connections=300, topics=("all",), processes=3)
     with Crew(plan) as crew:
-        assert crew.wait_until_settled(PATIENCE_S)
+        assert crew.wait_until_settled(TIMEOUT_S)
         published = OpenLoop(Schedule(url=peer, topics=("all",), rate=200, duration_s=0.5)).run()
-        assert crew.wait_for_events(100 * 300, PATIENCE_S)
+        assert crew.wait_for_events(100 * 300, TIMEOUT_S)
         figures = crew.figures()
     assert published["events_accepted"] == 100
     assert figures["streams"] == figures["stream"] == 300
@@ -42,10 +42,10 @@ def test_each_connection_hears_its_own_topic_and_the_shared_one(peer: str) -> No
     plan = Plan(url=peer, connections=20, topics=("own/{n}", "shared"), processes=2)
     topics = [f"own/{n}" for n in range(20)]
     with Crew(plan) as crew:
-        assert crew.wait_until_settled(PATIENCE_S)
+        assert crew.wait_until_settled(TIMEOUT_S)
         OpenLoop(Schedule(url=peer, topics=topics, rate=400, duration_s=0.1)).run()
         OpenLoop(Schedule(url=peer, topics=("shared",), rate=50, duration_s=0.1)).run()
-        assert crew.wait_for_events(40 + 5 * 20, PATIENCE_S)
+        assert crew.wait_for_events(40 + 5 * 20, TIMEOUT_S)
         figures = crew.stop()
     assert figures["events"] == 140
     assert figures["lost"] == 0
@@ -69,7 +69,7 @@ def test_a_killed_leader_takes_its_processes_along(peer: str) -> None:
         os.kill(leader, signal.SIGKILL)
         wait_for(lambda: not any(_is_running(worker) for worker in workers))
         with pytest.raises(Refusal, match="failed"):
-            crew.wait_for(lambda: False, PATIENCE_S)
+            crew.wait_for(lambda: False, TIMEOUT_S)
 
 
 def _is_running(process: int) -> bool:
@@ -81,20 +81,20 @@ def _is_running(process: int) -> bool:
 
 def test_streams_cut_in_every_process_resume(peer: str) -> None:
     with Crew(Plan(url=peer, connections=30, topics=("cut",), processes=3)) as crew:
-        assert crew.wait_until_settled(PATIENCE_S)
+        assert crew.wait_until_settled(TIMEOUT_S)
         crew.cut(25)
-        assert crew.wait_for(lambda: crew.counters()["resumed"] == 25, PATIENCE_S)
+        assert crew.wait_for(lambda: crew.counters()["resumed"] == 25, TIMEOUT_S)
         assert crew.counters()["cut"] == 25
 
 
 def test_the_difference_of_two_looks_is_what_happened_between(peer: str) -> None:
     schedule = Schedule(url=peer, topics=("diff",), rate=100, duration_s=0.1)
     with Crew(Plan(url=peer, connections=5, topics=("diff",))) as crew:
-        assert crew.wait_until_settled(PATIENCE_S)
-        looks: list[Figures] = [crew.figures()]
+        assert crew.wait_until_settled(TIMEOUT_S)
+        looks: list[SwarmResults] = [crew.figures()]
         for run in (1, 2):
             OpenLoop(schedule).run()
-            assert crew.wait_for_events(run * 50, PATIENCE_S)
+            assert crew.wait_for_events(run * 50, TIMEOUT_S)
             looks.append(crew.figures())
     second = looks[2] - looks[1]
     assert (second["events"], second["stream"], second["streams"]) == (50, 5, 0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fastsse import stamp
 from fastsse.swarm import _swarm
-from fastsse.swarm.figures import Histogram, highest_us, lowest_us
+from fastsse.swarm.results import Histogram, highest_us, lowest_us
 from tests.eventstream import EventStream
 
 FIELDS = ["data", "data:", "data: ", "id:", "id: 7-1", "event:", "event: tick", "retry: 5", ":"]
@@ -110,7 +110,7 @@ def test_stamps_of_others_are_read_as_far_as_they_go(
     )
 
 
-@pytest.mark.parametrize("size", [0, stamp.MIN_SIZE_BYTES - 1])
+@pytest.mark.parametrize("size", [0, stamp.SIZE_BYTES_MIN - 1])
 def test_a_stamp_that_does_not_fit_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="stamped event"):
         stamp.encode(stamp.Stamp(1), size)
@@ -120,7 +120,7 @@ def test_a_stamp_that_does_not_fit_is_refused(size: int) -> None:
 
 def test_the_largest_numbers_fit_into_the_smallest_stamp() -> None:
     most = stamp.Stamp(10**18, 2**32 - 1, 2**32 - 1)
-    assert stamp.decode(stamp.encode(most, stamp.MIN_SIZE_BYTES)) == most
+    assert stamp.decode(stamp.encode(most, stamp.SIZE_BYTES_MIN)) == most
 
 
 def verdicts(*counts: int | None) -> list[str]:

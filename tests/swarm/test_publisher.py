@@ -11,7 +11,7 @@ import pytest
 
 from fastsse import stamp
 from fastsse.swarm import OpenLoop, Refusal, Schedule
-from tests.swarm.conftest import PATIENCE_S, ScriptedServer, wait_for
+from tests.swarm.conftest import TIMEOUT_S, ScriptedServer, wait_for
 
 Serve = Callable[..., ScriptedServer]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -82,7 +82,7 @@ def test_what_was_never_sent_is_counted(serve: Serve) -> None:
     over = threading.Event()
 
     def silent(connection: socket.socket, data: bytes, number: int) -> None:
-        over.wait(PATIENCE_S)
+        over.wait(TIMEOUT_S)
 
     loop = OpenLoop(schedule(serve(silent), rate=100, duration_s=0.2, depth=3, patience_s=0.1))
     figures = loop.run()
@@ -181,7 +181,7 @@ def test_a_run_can_be_stopped(serve: Serve) -> None:
     thread.start()
     wait_for(lambda: loop.figures()["accepted"] > 3)
     loop.stop()
-    thread.join(PATIENCE_S)
+    thread.join(TIMEOUT_S)
     assert not thread.is_alive()
 
 

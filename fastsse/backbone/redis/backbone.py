@@ -18,7 +18,7 @@ from fastsse.cluster.membership import Membership
 from fastsse.cluster.roster import RedisRoster
 from fastsse.cluster.store import RedisControlStore, read_all
 from fastsse.config import Config
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
@@ -159,7 +159,7 @@ class RedisBackbone:
         the positions that it has.
         """
         if self._is_closed:
-            done(Refused("backbone", RETRY_AFTER_S))
+            done(Unavailable("backbone", RETRY_AFTER_S))
         else:
             self._appender.append(events, done, key)
 
@@ -209,9 +209,9 @@ class RedisBackbone:
                 answer = await question
             except (AnswerLost, RedisRefusal) as fault:
                 log.warning("History can't be read.", why=str(fault))
-                answer = Refused("backbone", RETRY_AFTER_S)
+                answer = Unavailable("backbone", RETRY_AFTER_S)
             except asyncio.CancelledError:
-                answer = Refused("backbone", RETRY_AFTER_S)
+                answer = Unavailable("backbone", RETRY_AFTER_S)
             done(answer)
 
         self._spawn(ask())

@@ -38,7 +38,7 @@ PART: Final = "following"
 # How long Redis holds an XREAD that finds nothing; then the node looks at the log's end, so a
 # flush of a silent log is told within this time.
 BLOCK_MS: Final = 1_000
-READ_MOST: Final = 1_000
+READ_MAX: Final = 1_000
 # What one read should not be much above; entries are read one by one if they are so large.
 READ_BYTES: Final = 4 * 1024 * 1024
 
@@ -95,7 +95,7 @@ class RedisFollower:
         self._own_mark = 0
         self._held: list[tuple[StreamEntry, Event, int]] = []
         self._complete = 0  # Of those held, how many are whole batches.
-        self._count = READ_MOST
+        self._count = READ_MAX
         self._link: RedisConnection | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -217,7 +217,7 @@ class RedisFollower:
         if size_bytes > READ_BYTES:
             self._count = max(1, self._count // 2)
         elif len(found) == self._count:
-            self._count = min(READ_MOST, self._count * 2)
+            self._count = min(READ_MAX, self._count * 2)
 
     def _take_entry(self, stream_id: bytes, fields: Sequence[bytes]) -> None:
         self._read_through, self._last = stream_id, None

@@ -35,7 +35,7 @@ __all__ = ["RedisReader"]
 # Topics that one script looks at: Redis does nothing else meanwhile.
 TOPICS_AT_ONCE: Final = 200
 SCAN_COUNT: Final = 200
-BUDGET_LEAST_BYTES: Final = 4 * 1024
+BUDGET_BYTES_MIN: Final = 4 * 1024
 
 Found = dict[int, bytes]
 
@@ -156,7 +156,7 @@ class RedisReader:
         through: int,
         limit_bytes: int,
     ) -> Stretch:
-        budget_bytes = max(BUDGET_LEAST_BYTES, 2 * limit_bytes // len(topics))
+        budget_bytes = max(BUDGET_BYTES_MIN, 2 * limit_bytes // len(topics))
         found: Found = {}
         evictions: list[Step] = []
         clock = begins = unknown = known_through = 0

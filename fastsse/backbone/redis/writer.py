@@ -12,7 +12,7 @@ from fastsse.backbone import Done
 from fastsse.backbone.redis.codec import StreamEntry, encode_event, place_of
 from fastsse.backbone.redis.log_scripts import APPEND
 from fastsse.backbone.redis.retention import RedisRetention
-from fastsse.errors import Refused
+from fastsse.errors import Unavailable
 from fastsse.events import Event, as_header_value
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
@@ -65,7 +65,7 @@ class WriteBatch:
         """Answers once: not taken, as far as is known."""
         done, self._done = self._done, None
         if done is not None:
-            done(Refused("backbone", retry_after_s=RETRY_AFTER_S))
+            done(Unavailable("backbone", retry_after_s=RETRY_AFTER_S))
 
 
 def _size_of(event: Event) -> int:

@@ -17,21 +17,21 @@ from typing import Final, Literal
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.backbone.lead import LeadLog
-from fastsse.backbone.sqlite.batch import Batch, Key
 from fastsse.backbone.sqlite.checkpoint import Checkpointer
 from fastsse.backbone.sqlite.control_store import SqliteControlStore
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.places import BATCH_MAX_EVENTS, PlaceClock, place_of
-from fastsse.backbone.sqlite.reader import READ_AGAIN_S, Reader
-from fastsse.backbone.sqlite.reading import Reading
-from fastsse.backbone.sqlite.retention import Retention
+from fastsse.backbone.sqlite.places import BATCH_EVENTS_MAX, PlaceClock, place_of
+from fastsse.backbone.sqlite.queries import HistoryQueries
+from fastsse.backbone.sqlite.reader import READ_AGAIN_S, SqliteReader
+from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import Connect
-from fastsse.backbone.sqlite.verifying import Verifier
+from fastsse.backbone.sqlite.verifying import FileVerifier
+from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Writer
 from fastsse.config import HistoryOptions
 from fastsse.entries import encode_entries
-from fastsse.errors import FastsseError, InvalidEvent, Refused
+from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.positions import TimeMarks, parse_id
@@ -46,9 +46,9 @@ RETRY_AFTER_S: Final = 1
 # A start that takes longer says where the time went.
 SLOW_S: Final = 5.0
 # SQLite's bound on one value, less what the record has beside the data.
-EVENT_MAX_BYTES: Final = 900_000_000
+EVENT_BYTES_MAX: Final = 900_000_000
 # Under `received`: told and not stored yet. Above it publishers wait for the disk.
-AHEAD_MAX_BYTES: Final = 64 * 1024 * 1024
+AHEAD_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class SqliteBackbone:
@@ -85,7 +85,7 @@ class SqliteBackbone:
         began_s = time.monotonic()
         self._file: Final = HistoryFile(path, now_ms, connect, ack)
         opened_s = time.monotonic()
-        self._verifier: Final = Verifier(path, connect, lambda: self._call(self._on_verified))
+        self._verifier: Final = FileVerifier(path, connect, lambda: self._call(self._on_verified))
         self._loss = self._verified()
         if time.monotonic() - began_s > SLOW_S:
             log.warning(
@@ -112,10 +112,10 @@ class SqliteBackbone:
         self._known: Final[dict[bytes, int]] = {}
         self._repeats = self._losses = 0
         wake = threading.Event()
-        self._reader: Final = Reader(
+        self._reader: Final = SqliteReader(
             path, self._file.evictions, self._file.damage, self._call, connect
         )
-        self._retention: Final = Retention(self._file, history.limits, total_bytes, now_ms)
+        self._retention: Final = SqliteRetention(self._file, history.limits, total_bytes, now_ms)
         self._checkpointer: Final = Checkpointer(path, connect, wake)
         self._writer: Final = Writer(
             self._file,
@@ -166,7 +166,7 @@ class SqliteBackbone:
         self._lead.note(lead_ms)
         if lead_ms > 0:
             self._times.note(self._clock.time_ms, entries[-1].position)
-        batch = Batch(entries, done, key)
+        batch = StoreBatch(entries, done, key)
         if self._may_be_told(batch):
             batch.is_told = True
             self._ahead_bytes += _size_bytes(batch)
@@ -180,7 +180,7 @@ class SqliteBackbone:
     ) -> None:
         """As Backbone. Those who ask for the same at the same time are answered from one read."""
         if self._deliver is None:
-            done(Refused("backbone", READ_AGAIN_S))
+            done(Unavailable("backbone", READ_AGAIN_S))
             return
         key = selectors, after, self._head, limit_bytes
         waiting = self._reads.get(key)
@@ -190,7 +190,7 @@ class SqliteBackbone:
         self._reads[key] = [done]
         through = self._head
 
-        def question(reading: Reading) -> Stretch:
+        def question(reading: HistoryQueries) -> Stretch:
             return reading.stretch(selectors, after, through, limit_bytes)
 
         self._once_stored(partial(self._reader.ask, question, partial(self._on_read, key)))
@@ -198,7 +198,7 @@ class SqliteBackbone:
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """As Backbone."""
         if self._deliver is None:
-            done(Refused("backbone", READ_AGAIN_S))
+            done(Unavailable("backbone", READ_AGAIN_S))
         elif cursor.kind == "head":
             done(self._head)
         elif cursor.kind == "since":
@@ -208,7 +208,7 @@ class SqliteBackbone:
         else:
             head = self._head
 
-            def question(reading: Reading) -> int | None:
+            def question(reading: HistoryQueries) -> int | None:
                 return reading.place(selectors, cursor, head)
 
             self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
@@ -249,23 +249,23 @@ class SqliteBackbone:
 
     def _objection(self, events: Sequence[Event]) -> FastsseError | None:
         if self._deliver is None or self.trouble is not None:
-            return Refused("backbone", RETRY_AFTER_S)
-        if len(events) > BATCH_MAX_EVENTS:
-            return InvalidEvent("events", f"a batch has at most {BATCH_MAX_EVENTS} events")
-        if max(len(event.data) for event in events) > EVENT_MAX_BYTES:
-            return InvalidEvent("data", f"must be at most {EVENT_MAX_BYTES} bytes to be stored")
+            return Unavailable("backbone", RETRY_AFTER_S)
+        if len(events) > BATCH_EVENTS_MAX:
+            return InvalidEvent("events", f"a batch has at most {BATCH_EVENTS_MAX} events")
+        if max(len(event.data) for event in events) > EVENT_BYTES_MAX:
+            return InvalidEvent("data", f"must be at most {EVENT_BYTES_MAX} bytes to be stored")
         return None
 
-    def _may_be_told(self, batch: Batch) -> bool:
+    def _may_be_told(self, batch: StoreBatch) -> bool:
         """Whether a batch may be acknowledged before it is stored: its positions are leased,
         nothing before it waits, and it is no repeat."""
-        if self._ack != "received" or self._waiting or self._ahead_bytes > AHEAD_MAX_BYTES:
+        if self._ack != "received" or self._waiting or self._ahead_bytes > AHEAD_BYTES_MAX:
             return False
         if batch.key is not None and batch.key[1] <= self._known.get(batch.key[0], batch.key[1]):
             return False
         return place_of(batch.entries[-1].position) <= self._leased_through
 
-    def _finish(self, batch: Batch) -> None:
+    def _finish(self, batch: StoreBatch) -> None:
         """Delivers one batch and acknowledges it."""
         assert self._deliver is not None
         self._head = batch.entries[-1].position
@@ -273,7 +273,7 @@ class SqliteBackbone:
         self._deliver(batch.entries)
         batch.done(batch.positions)
 
-    def _note_key(self, batch: Batch) -> None:
+    def _note_key(self, batch: StoreBatch) -> None:
         if batch.key is not None and self._ack == "received":
             worker, n = batch.key
             self._known[worker] = max(n, self._known.get(worker, n))
@@ -294,7 +294,7 @@ class SqliteBackbone:
                 waited.append(batch)
         if stored.trouble is not None:
             for batch in waited:
-                batch.done(Refused("backbone", RETRY_AFTER_S))
+                batch.done(Unavailable("backbone", RETRY_AFTER_S))
             return
         new = [entry for batch in waited if batch.repeats is None for entry in batch.entries]
         if new:
@@ -354,5 +354,5 @@ class SqliteBackbone:
             self._loop.call_soon_threadsafe(call)
 
 
-def _size_bytes(batch: Batch) -> int:
+def _size_bytes(batch: StoreBatch) -> int:
     return sum(entry.frame.size for entry in batch.entries)

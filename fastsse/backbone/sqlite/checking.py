@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastsse.backbone.sqlite.errors import HistoryError
-from fastsse.backbone.sqlite.lease import may_have_lost
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
+from fastsse.backbone.sqlite.position_lease import may_have_lost
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
-from fastsse.backbone.sqlite.upgrading import LOST_RECORD
+from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
 
-__all__ = ["Report", "check"]
+__all__ = ["CheckReport", "check"]
 
 PROBLEMS_MAX: Final = 20
 
@@ -35,7 +35,7 @@ _NOTHING: Final = {
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What a file holds, and what is wrong with it, a sentence each."""
 
     state: State
@@ -56,7 +56,7 @@ class Report:
         return may_have_lost(self.state)
 
 
-def check(path: str) -> Report:
+def check(path: str) -> CheckReport:
     """Reads all of a file, in one snapshot; a server may use it meanwhile.
 
     Raises HistoryError when it can't be read at all. O(events).
@@ -77,15 +77,15 @@ def check(path: str) -> Report:
         connection.close()
 
 
-def _report(connection: sqlite3.Connection) -> Report:
+def _report(connection: sqlite3.Connection) -> CheckReport:
     (topics,) = connection.execute("SELECT count(*) FROM topic").fetchone()
     first, last = connection.execute(
         "SELECT (SELECT min(place) FROM event), (SELECT max(place) FROM event)"
     ).fetchone()
-    return Report(read_state(connection), topics, first, last)
+    return CheckReport(read_state(connection), topics, first, last)
 
 
-def _problems(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
+def _problems(connection: sqlite3.Connection, report: CheckReport) -> Iterator[str]:
     for (line,) in connection.execute(f"PRAGMA integrity_check({PROBLEMS_MAX})"):
         if line != "ok":
             yield str(line)
@@ -95,7 +95,7 @@ def _problems(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
     yield from _problems_of_events(connection, report)
 
 
-def _problems_of_events(connection: sqlite3.Connection, report: Report) -> Iterator[str]:
+def _problems_of_events(connection: sqlite3.Connection, report: CheckReport) -> Iterator[str]:
     state = report.state
     events = total_bytes = kept = 0
     unpack = unpacker(connection)

@@ -5,7 +5,7 @@ Any thread: the reader and the writer both come across it.
 
 from typing import Final
 
-from fastsse.backbone.sqlite.upgrading import LOST_RECORD
+from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.log import get_logger
 
 __all__ = ["Damage"]

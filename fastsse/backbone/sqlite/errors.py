@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from fastsse.errors import FastsseError
 
-__all__ = ["HistoryError", "Trouble", "trouble_of"]
+__all__ = ["HistoryError", "WriteTrouble", "trouble_of"]
 
 
 class HistoryError(FastsseError):
@@ -19,7 +19,7 @@ class HistoryError(FastsseError):
         self.why = why
 
 
-class Trouble(NamedTuple):
+class WriteTrouble(NamedTuple):
     """Why a transaction failed.
 
     `words` are for `/readyz`, publishers and the log. After some failures nothing that this
@@ -33,18 +33,18 @@ class Trouble(NamedTuple):
 
 
 _OF_PRIMARY_CODE: Final = {
-    sqlite3.SQLITE_FULL: Trouble("the disk is full", False),
-    sqlite3.SQLITE_BUSY: Trouble("another program has locked the file", False),
-    sqlite3.SQLITE_LOCKED: Trouble("another program has locked the file", False),
-    sqlite3.SQLITE_NOMEM: Trouble("there is no memory left", False),
-    sqlite3.SQLITE_IOERR: Trouble("the disk fails: input/output error", True),
-    sqlite3.SQLITE_READONLY: Trouble("the file can't be written", True),
-    sqlite3.SQLITE_PERM: Trouble("the file can't be written", True),
-    sqlite3.SQLITE_CANTOPEN: Trouble("the file can't be opened", True),
-    sqlite3.SQLITE_CORRUPT: Trouble("the file is damaged", True),
-    sqlite3.SQLITE_NOTADB: Trouble("the file is no database", True),
+    sqlite3.SQLITE_FULL: WriteTrouble("the disk is full", False),
+    sqlite3.SQLITE_BUSY: WriteTrouble("another program has locked the file", False),
+    sqlite3.SQLITE_LOCKED: WriteTrouble("another program has locked the file", False),
+    sqlite3.SQLITE_NOMEM: WriteTrouble("there is no memory left", False),
+    sqlite3.SQLITE_IOERR: WriteTrouble("the disk fails: input/output error", True),
+    sqlite3.SQLITE_READONLY: WriteTrouble("the file can't be written", True),
+    sqlite3.SQLITE_PERM: WriteTrouble("the file can't be written", True),
+    sqlite3.SQLITE_CANTOPEN: WriteTrouble("the file can't be opened", True),
+    sqlite3.SQLITE_CORRUPT: WriteTrouble("the file is damaged", True),
+    sqlite3.SQLITE_NOTADB: WriteTrouble("the file is no database", True),
 }
-_SYNC_FAILED: Final = Trouble("the disk fails: what was written may not have reached it", True)
+_SYNC_FAILED: Final = WriteTrouble("the disk fails: what was written may not have reached it", True)
 _SYNC_CODES: Final = {
     sqlite3.SQLITE_IOERR_FSYNC,
     sqlite3.SQLITE_IOERR_DIR_FSYNC,
@@ -53,14 +53,14 @@ _SYNC_CODES: Final = {
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
-def trouble_of(error: Exception) -> Trouble:
+def trouble_of(error: Exception) -> WriteTrouble:
     """What an error from SQLite or from the system means."""
     if isinstance(error, HistoryError):
-        return Trouble(f"the file {error.why}", True)
+        return WriteTrouble(f"the file {error.why}", True)
     if isinstance(error, OSError) and error.errno:
         if error.errno in _NO_ROOM:
-            return Trouble(_OF_PRIMARY_CODE[sqlite3.SQLITE_FULL].words, True)
-        return Trouble(os.strerror(error.errno).lower(), True)
+            return WriteTrouble(_OF_PRIMARY_CODE[sqlite3.SQLITE_FULL].words, True)
+        return WriteTrouble(os.strerror(error.errno).lower(), True)
     if isinstance(error, UnicodeDecodeError):
         return _OF_PRIMARY_CODE[sqlite3.SQLITE_CORRUPT]
     code = getattr(error, "sqlite_errorcode", None)
@@ -70,4 +70,4 @@ def trouble_of(error: Exception) -> Trouble:
         known = _OF_PRIMARY_CODE.get(code & 0xFF)
         if known is not None:
             return known
-    return Trouble(f"{type(error).__name__}: {error}", True, is_unknown=True)
+    return WriteTrouble(f"{type(error).__name__}: {error}", True, is_unknown=True)

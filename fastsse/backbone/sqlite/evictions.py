@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from fastsse.evicted import Step, Steps
 
-__all__ = ["Evictions", "Marks"]
+__all__ = ["Marks", "StoredEvictions"]
 
 # Topics of which the last eviction is remembered: about 200 bytes each. Those beyond count for
 # every topic.
@@ -33,7 +33,7 @@ class Marks(NamedTuple):
     probe: tuple[int, int] | None
 
 
-class Evictions:
+class StoredEvictions:
     """The evictions of one file since this process opened it, as places. Any thread.
 
     Attributes:

@@ -20,12 +20,18 @@ from fastsse.backbone.sqlite.commits import (
 )
 from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
-from fastsse.backbone.sqlite.evictions import Evictions
-from fastsse.backbone.sqlite.lease import LEASE_MS, boot_id, has_rebooted, may_have_lost, opened
+from fastsse.backbone.sqlite.evictions import StoredEvictions
 from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
+from fastsse.backbone.sqlite.position_lease import (
+    LEASE_MS,
+    boot_id,
+    has_rebooted,
+    may_have_lost,
+    opened,
+)
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
-from fastsse.backbone.sqlite.topicrows import TopicRows
+from fastsse.backbone.sqlite.topic_rows import TopicRows
 from fastsse.backbone.sqlite.verifying import cut_short
 from fastsse.positions import TimeMarks, position_at
 
@@ -65,7 +71,7 @@ class HistoryFile:
     ) -> None:
         self.path: Final = path
         self.damage: Final = Damage(path)
-        self.evictions: Final = Evictions()
+        self.evictions: Final = StoredEvictions()
         self._opened_as: Final = opened(ack)
         self._connect: Final = connect
         check_path(path)

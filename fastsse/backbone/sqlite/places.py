@@ -10,7 +10,7 @@ from typing import Final
 from fastsse.positions import N_BITS, N_MASK, Clock
 
 __all__ = [
-    "BATCH_MAX_EVENTS",
+    "BATCH_EVENTS_MAX",
     "EVENT_COST_BYTES",
     "PLACE_N_MAX",
     "PlaceClock",
@@ -23,7 +23,7 @@ _PLACE_BITS: Final = 20
 PLACE_N_MAX: Final = (1 << _PLACE_BITS) - 1
 _MS_MAX: Final = (1 << 43) - 1
 # A batch lies in one millisecond of the order, so that its first place and its size say all.
-BATCH_MAX_EVENTS: Final = PLACE_N_MAX
+BATCH_EVENTS_MAX: Final = PLACE_N_MAX
 # What an event costs in the file beside its record: its place in two trees, and what pages leave
 # empty. Measured with `python -m bench.stored`.
 EVENT_COST_BYTES: Final = 48
@@ -61,7 +61,7 @@ class PlaceClock(Clock):
         super().__init__(now_ms, last)
 
     def take(self, count: int) -> int:
-        """Reserves 1 to BATCH_MAX_EVENTS positions in a row and returns the first."""
+        """Reserves 1 to BATCH_EVENTS_MAX positions in a row and returns the first."""
         if (self.last & N_MASK) + count > PLACE_N_MAX and self._now_ms() <= self.last >> N_BITS:
             self.last = ((self.last >> N_BITS) + 1) << N_BITS
         return super().take(count)

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from fastsse.backbone.sqlite.damage import Damage
-from fastsse.backbone.sqlite.evictions import Evictions
-from fastsse.backbone.sqlite.reading import Reading
+from fastsse.backbone.sqlite.evictions import StoredEvictions
+from fastsse.backbone.sqlite.queries import HistoryQueries
 from fastsse.backbone.sqlite.schema import Connect, open_reading
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.log import get_logger
 
-__all__ = ["READ_AGAIN_S", "Reader"]
+__all__ = ["READ_AGAIN_S", "SqliteReader"]
 
 log = get_logger("history")
 READ_AGAIN_S: Final = 1
@@ -23,13 +23,13 @@ READ_AGAIN_S: Final = 1
 class Question(Protocol):
     """What is asked; its answer is for the loop thread."""
 
-    def __call__(self, reading: Reading, /) -> object: ...
+    def __call__(self, reading: HistoryQueries, /) -> object: ...
 
 
 Answer = Callable[[object | FastsseError], None]
 
 
-class Reader:
+class SqliteReader:
     """Answers questions in the order in which they come.
 
     Arguments:
@@ -44,7 +44,7 @@ class Reader:
     def __init__(
         self,
         path: str,
-        evictions: Evictions,
+        evictions: StoredEvictions,
         damage: Damage,
         call: Callable[[Callable[[], None]], None],
         connect: Connect = sqlite3.connect,
@@ -57,7 +57,7 @@ class Reader:
         self._questions: queue.SimpleQueue[tuple[Question, Answer] | None] = queue.SimpleQueue()
         self._in_use: Final = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._reading: Reading | None = None
+        self._reading: HistoryQueries | None = None
         self._thread: Final = threading.Thread(
             target=self._run, name="fastsse-history-reader", daemon=True
         )
@@ -105,10 +105,10 @@ class Reader:
                 # Whatever it was: whoever asked gets an answer, and the next one too.
                 log.error("History can't be read.", path=self._path, error=str(error))
                 self._drop()
-                return Refused("backbone", READ_AGAIN_S)
+                return Unavailable("backbone", READ_AGAIN_S)
 
-    def _opened(self) -> Reading:
+    def _opened(self) -> HistoryQueries:
         if self._reading is None:
             self._connection = open_reading(self._path, self._connect)
-            self._reading = Reading(self._connection, self._evictions, self._damage)
+            self._reading = HistoryQueries(self._connection, self._evictions, self._damage)
         return self._reading

@@ -16,11 +16,11 @@ from typing import Final
 
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
-from fastsse.backbone.sqlite.topicrows import TopicRow
+from fastsse.backbone.sqlite.topic_rows import TopicRow
 from fastsse.config import TopicLimits
 from fastsse.entries import unpack_entries
 
-__all__ = ["Retention"]
+__all__ = ["SqliteRetention"]
 
 # Events let go in one step, and the time after which it takes up no other topic.
 STEP_EVENTS: Final = 500
@@ -40,7 +40,7 @@ KEYS_KEPT_MS: Final = 10 * 60 * 1_000
 KEYS_STEP: Final = 2_000
 
 
-class Retention:
+class SqliteRetention:
     """Lets go, step by step.
 
     Arguments:

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
-from fastsse.backbone.sqlite.upgrading import NEW_TABLES, upgrade
+from fastsse.backbone.sqlite.upgrade import NEW_TABLES, upgrade
 from fastsse.entries import Entry, unpack_entries, unpack_entries_1
 
 __all__ = [

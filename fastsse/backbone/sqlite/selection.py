@@ -28,7 +28,7 @@ class Selection(NamedTuple):
     mean_bytes: int
 
 
-class _Template:
+class _TemplateSelection:
     """The topics that match a template, as far as topics were looked at."""
 
     __slots__ = ("looked_through", "numbers")
@@ -42,7 +42,7 @@ class Selections:
     """Finds selections, for one thread and one connection."""
 
     def __init__(self) -> None:
-        self._templates: OrderedDict[str, _Template] = OrderedDict()
+        self._templates: OrderedDict[str, _TemplateSelection] = OrderedDict()
 
     def find(self, connection: sqlite3.Connection, selectors: tuple[str, ...]) -> Selection:
         """What the selectors mean in the transaction under way.
@@ -78,7 +78,7 @@ class Selections:
     def _matching(self, connection: sqlite3.Connection, selector: Selector) -> list[int]:
         template = self._templates.get(selector.text)
         if template is None:
-            template = self._templates[selector.text] = _Template()
+            template = self._templates[selector.text] = _TemplateSelection()
             if len(self._templates) > TEMPLATES_MAX:
                 self._templates.popitem(last=False)
         self._templates.move_to_end(selector.text)

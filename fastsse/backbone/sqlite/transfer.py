@@ -14,23 +14,23 @@ import orjson
 
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.inserts import rows_of, store_entries, store_lost
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
-from fastsse.backbone.sqlite.storing import rows_of, store_entries, store_lost
-from fastsse.backbone.sqlite.upgrading import LOST_RECORD
+from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event, check_topic
 from fastsse.positions import format_position, parse_position, uuid_of_position
 
-__all__ = ["BadLine", "Imported", "export_lines", "import_lines"]
+__all__ = ["BadExportLine", "Imported", "export_lines", "import_lines"]
 
 FORMAT: Final = 1
 # Events of one transaction of an import.
 STEP_EVENTS: Final = 2_000
 
 
-class BadLine(HistoryError):
+class BadExportLine(HistoryError):
     """A line that can't be imported; those before its step are in the file."""
 
     def __init__(self, path: str, number: int, why: str) -> None:
@@ -73,7 +73,8 @@ def import_lines(file: HistoryFile, lines: Iterable[bytes]) -> Imported:
     """Adds what the lines say to a file that no server uses, step by step; whatever is in it
     already, with the same position, stays.
 
-    Raises BadLine for a line that is none, or whose position has another event. O(events log n).
+    Raises BadExportLine for a line that is none, or whose position has another event. O(events log
+    n).
     """
     return _Import(file).run(lines)
 
@@ -97,7 +98,7 @@ class _Import:
             try:
                 self._take(orjson.loads(line))
             except (InvalidEvent, ValueError, KeyError, TypeError) as error:
-                raise BadLine(self._file.path, self._number, _why(error)) from None
+                raise BadExportLine(self._file.path, self._number, _why(error)) from None
             if len(self._entries) >= STEP_EVENTS:
                 self._store()
         self._store()
@@ -165,13 +166,13 @@ class _Import:
         """Those that are not in the file; raises when another event has such a position."""
         by_place = {place_of(entry.position): entry for entry in entries}
         if len(by_place) < len(entries):
-            raise BadLine(self._file.path, self._number, "a position stands twice")
+            raise BadExportLine(self._file.path, self._number, "a position stands twice")
         for place in self._file.stored_places(by_place):
             entry = by_place.pop(place)
             if self._file.record(place) != pack_entry(entry):
                 text = format_position(entry.position).decode()
                 why = f"position {text} is another event's (or one of the lines before it)"
-                raise BadLine(self._file.path, self._number, why)
+                raise BadExportLine(self._file.path, self._number, why)
         return [by_place[place] for place in sorted(by_place)]
 
 

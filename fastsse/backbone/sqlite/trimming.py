@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.retention import Retention
+from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.config import HistoryOptions, TopicLimits
 
 __all__ = ["Bounds", "trim"]
@@ -56,7 +56,7 @@ def trim(
 ) -> int:
     """Lets go; returns how many events left the file. O(topics + what goes)."""
     began_ms = now_ms()
-    retention = Retention(file, bounds.limits, bounds.total_bytes, lambda: began_ms)
+    retention = SqliteRetention(file, bounds.limits, bounds.total_bytes, lambda: began_ms)
     while retention.step() or retention.round_is_due(began_ms):
         pass
     if compact:

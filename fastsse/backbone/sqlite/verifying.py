@@ -16,7 +16,7 @@ from typing import Final
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.schema import Connect, open_reading
 
-__all__ = ["Verifier", "cut_short"]
+__all__ = ["FileVerifier", "cut_short"]
 
 # A start waits so long for the result.
 WAIT_S: Final = 1.0
@@ -50,7 +50,7 @@ _NOTHING: Final = {
 }
 
 
-class Verifier:
+class FileVerifier:
     """Looks at one file, once.
 
     Arguments:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
-from fastsse.backbone.sqlite.batch import Batch
 from fastsse.backbone.sqlite.checkpoint import Checkpointer, checkpoint
 from fastsse.backbone.sqlite.commits import SYNC_EVERY_S
-from fastsse.backbone.sqlite.errors import HistoryError, Trouble, trouble_of
+from fastsse.backbone.sqlite.errors import HistoryError, WriteTrouble, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.lease import boot_id, lease_for
+from fastsse.backbone.sqlite.inserts import mark_repeats, store_entries, store_keys, take_out
 from fastsse.backbone.sqlite.places import place_of
+from fastsse.backbone.sqlite.position_lease import boot_id, lease_for
 from fastsse.backbone.sqlite.reopening import reopen
-from fastsse.backbone.sqlite.retention import Retention
-from fastsse.backbone.sqlite.storing import mark_repeats, store_entries, store_keys, take_out
+from fastsse.backbone.sqlite.retention import SqliteRetention
+from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.log import get_logger
 
 __all__ = ["Barrier", "Lost", "Put", "Stored", "Writer"]
@@ -64,13 +64,13 @@ class Stored(NamedTuple):
     """Batches in their order, how far positions are leased, and the trouble there is: with it,
     they are refused. With `is_lost` the file lacks what was in it before."""
 
-    batches: Sequence[Batch]
+    batches: Sequence[StoreBatch]
     leased_through: int
-    trouble: Trouble | None
+    trouble: WriteTrouble | None
     is_lost: bool = False
 
 
-Work = Batch | Put | Barrier | Lost
+Work = StoreBatch | Put | Barrier | Lost
 
 
 class Writer:
@@ -91,7 +91,7 @@ class Writer:
     def __init__(
         self,
         file: HistoryFile,
-        retention: Retention,
+        retention: SqliteRetention,
         checkpointer: Checkpointer,
         ack: str,
         call: Callable[[Callable[[], None]], None],
@@ -114,11 +114,11 @@ class Writer:
             target=self._run, name="fastsse-history-writer", daemon=True
         )
         self._stop_at: int | None = None
-        self._trouble: Trouble | None = None
+        self._trouble: WriteTrouble | None = None
         self._must_reopen = False
         # Failed and perhaps in the file all the same; told and still to be stored.
-        self._doubtful: list[Batch] = []
-        self._owed: list[Batch] = []
+        self._doubtful: list[StoreBatch] = []
+        self._owed: list[StoreBatch] = []
         self._puts: dict[str, bytes | None] = {}
         # The newest event that was told to be stored.
         self._stored_through = file.last_place
@@ -177,12 +177,12 @@ class Writer:
         queue, work, events = self._queue, [], 0
         while queue and events < GROUP_EVENTS:
             work.append(queue.popleft())
-            if isinstance(work[-1], Batch):
+            if isinstance(work[-1], StoreBatch):
                 events += len(work[-1].entries)
         return work
 
     def _store(self, work: list[Work]) -> None:
-        batches = self._owed + [item for item in work if isinstance(item, Batch)]
+        batches = self._owed + [item for item in work if isinstance(item, StoreBatch)]
         self._keep_for_later(work)
         try:
             if batches or self._puts:
@@ -201,7 +201,7 @@ class Writer:
             elif isinstance(item, Lost):
                 self._lost_through = max(self._lost_through, item.through)
 
-    def _commit(self, batches: list[Batch]) -> None:
+    def _commit(self, batches: list[StoreBatch]) -> None:
         """Stores batches and tells of them. What one transaction did not take is in none."""
         file = self._file
         began_s = self._monotonic_s()
@@ -250,7 +250,7 @@ class Writer:
             if isinstance(item, Barrier):
                 self._call(item.passed)
 
-    def _fail(self, error: Exception, batches: list[Batch]) -> None:
+    def _fail(self, error: Exception, batches: list[StoreBatch]) -> None:
         """Something went wrong: nothing is stored until it is right again."""
         # Whatever it was, a thread that ended would leave publishers without any answer.
         trouble = trouble_of(error)
@@ -270,14 +270,14 @@ class Writer:
         self._tell(Stored(batches, self._file.state.leased_through, trouble))
 
     def _refuse(self, work: list[Work]) -> None:
-        batches = [item for item in work if isinstance(item, Batch)]
+        batches = [item for item in work if isinstance(item, StoreBatch)]
         self._keep_for_later(work)
         if batches:
             self._owe(batches)
             self._tell(Stored(batches, self._file.state.leased_through, self._trouble))
         self._pass_barriers(work)
 
-    def _owe(self, batches: list[Batch]) -> None:
+    def _owe(self, batches: list[StoreBatch]) -> None:
         """What was acknowledged before it was stored waits in memory."""
         owed = {id(batch) for batch in self._owed}
         self._owed += [batch for batch in batches if batch.is_told and id(batch) not in owed]

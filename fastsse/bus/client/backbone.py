@@ -16,7 +16,7 @@ from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
 from fastsse.bus.batch_ids import BatchId, BatchIds, pack_batch_ids, unpack_batch_ids
 from fastsse.bus.client.backfill import Backfill
 from fastsse.bus.client.connection import HubConnection
-from fastsse.bus.client.outbox import PATIENCE_S, Outbox
+from fastsse.bus.client.outbox import TIMEOUT_S, Outbox
 from fastsse.bus.client.requests import PendingRequests
 from fastsse.bus.frames import (
     COUNT,
@@ -36,7 +36,7 @@ from fastsse.bus.handshake import Welcome
 from fastsse.bus.history_transfer import evictions_of, read_entries, send_history
 from fastsse.bus.transport import FrameTransport
 from fastsse.entries import Entry
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.hub.history import History
 from fastsse.positions import parse_id
@@ -58,17 +58,15 @@ class BusBackbone:
         ended: a future: why the hub gave this worker up, once it did. The worker must end.
     """
 
-    def __init__(
-        self, connection: HubConnection, key: bytes, patience_s: float = PATIENCE_S
-    ) -> None:
+    def __init__(self, connection: HubConnection, key: bytes, timeout_s: float = TIMEOUT_S) -> None:
         self.start = 0
         self.ended: Final = connection.ended
         self._connection = connection
         self._key = key
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(connection.send_now, connection.send_pages, patience_s)
-        self._requests = PendingRequests(connection.send, patience_s)
-        self._patience_s = patience_s
+        self._outbox = Outbox(connection.send_now, connection.send_pages, timeout_s)
+        self._requests = PendingRequests(connection.send, timeout_s)
+        self._timeout_s = timeout_s
         self._head = 0
         self._deliver: Deliver | None = None
         self._broken: Broken | None = None
@@ -95,9 +93,9 @@ class BusBackbone:
                 FrameKind.REFUSED: self._on_refused,
                 FrameKind.CAUGHT_UP: self._on_caught_up,
                 FrameKind.TROUBLE: self._on_trouble,
-                FrameKind.STRETCH: self._requests.answered,
-                FrameKind.PLACE: self._requests.answered,
-                FrameKind.FAILED: self._requests.failed,
+                FrameKind.STRETCH: self._requests.on_answer,
+                FrameKind.PLACE: self._requests.on_answer,
+                FrameKind.FAILED: self._requests.on_failure,
                 FrameKind.LAST: self._on_last,
                 FrameKind.DUMP: self._on_dump,
                 FrameKind.KEPT: partial(self._backfill.take, FrameKind.KEPT),
@@ -121,7 +119,7 @@ class BusBackbone:
             return "closed"
         if self._away_s is None:
             return self._hub_trouble
-        is_long = self._loop.time() - self._away_s > self._patience_s
+        is_long = self._loop.time() - self._away_s > self._timeout_s
         return AWAY if is_long else None
 
     async def caught_up(self) -> None:
@@ -155,7 +153,7 @@ class BusBackbone:
         """Sends a batch up; it is done when its entries came down and were delivered. Without a
         hub it waits for 2 s and is refused then."""
         if self._is_closed or self.ended.done():
-            done(Refused("backbone", retry_after_s=1))
+            done(Unavailable("backbone", retry_after_s=1))
         else:
             self._outbox.add(events, done)
 
@@ -232,8 +230,8 @@ class BusBackbone:
                 self._backfill.begin(welcome.start)
         self._away_s = None
         self._hub_trouble = welcome.trouble or None
-        self._outbox.up(welcome.up_limit_bytes)
-        self._requests.up()
+        self._outbox.on_up(welcome.up_limit_bytes)
+        self._requests.on_up()
 
     def _on_down(self) -> None:
         self._away_s = self._loop.time()
@@ -242,9 +240,9 @@ class BusBackbone:
             # What was begun is begun anew.
             self._early.clear()
             self._head = 0
-        self._backfill.down()
-        self._outbox.down()
-        self._requests.down()
+        self._backfill.on_down()
+        self._outbox.on_down()
+        self._requests.on_down()
 
     def _on_log(self, body: bytes) -> None:
         """The next entries, and the batches that end with them."""
@@ -284,7 +282,7 @@ class BusBackbone:
         ready = [row for row in announced if row.last <= self._head]
         self._announced = [row for row in announced if row.last > self._head]
         for row in ready:
-            self._outbox.taken(row)
+            self._outbox.on_taken(row)
 
     def _on_taken(self, body: bytes) -> None:
         """Batches that were sent again, and are in the log."""
@@ -299,14 +297,14 @@ class BusBackbone:
 
     def _on_held(self, body: bytes) -> None:
         fields = Fields(body)
-        self._outbox.held(fields.u64())
+        self._outbox.on_held(fields.u64())
         fields.end()
 
     def _on_refused(self, body: bytes) -> None:
         fields = Fields(body)
         n, retry_after_s, reason = fields.u64(), fields.u32(), fields.text()
         fields.end()
-        self._outbox.refuse(n, Refused(reason, retry_after_s))
+        self._outbox.refuse(n, Unavailable(reason, retry_after_s))
 
     def _on_caught_up(self, body: bytes) -> None:
         """The log is live; what lies up to a place, if any, may be missing."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from fastsse.bus.client.connection import HubConnection
 from fastsse.bus.frames import FrameError, FrameKind, frame, pack_position
 from fastsse.bus.history_transfer import HistoryReceiver
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.hub.history import History
 from fastsse.log import get_logger
 
@@ -73,7 +73,7 @@ class Backfill:
         self._is_live = True
         self._ask()
 
-    def down(self) -> None:
+    def on_down(self) -> None:
         """The hub is lost, and with it what it had begun."""
         self._is_live = False
         receiver, self._receiver = self._receiver, None
@@ -103,7 +103,7 @@ class Backfill:
 
     def close(self) -> None:
         """Lets go of everything; whoever waits is told that it can't be read."""
-        self.down()
+        self.on_down()
         while self._waiting:
             self._give_up_oldest()
         self._history = None
@@ -123,4 +123,4 @@ class Backfill:
         """They wait equally long, so it is the oldest whose time is over."""
         reader = self._waiting.pop(0)
         reader.timer.cancel()
-        reader.failed(Refused("backbone", retry_after_s=1))
+        reader.failed(Unavailable("backbone", retry_after_s=1))

@@ -5,14 +5,14 @@ import asyncio
 from fastsse.bus.client.backbone import BusBackbone
 from fastsse.bus.client.connection import BusError, HubConnection
 from fastsse.bus.client.control import BusControlClient
-from fastsse.bus.client.outbox import PATIENCE_S
+from fastsse.bus.client.outbox import TIMEOUT_S
 from fastsse.bus.handshake import KEY_BYTES
 
 __all__ = ["connect"]
 
 
 async def connect(
-    address: str | bytes, worker: int, key: bytes, patience_s: float = PATIENCE_S
+    address: str | bytes, worker: int, key: bytes, timeout_s: float = TIMEOUT_S
 ) -> tuple[BusBackbone, BusControlClient]:
     """Meets the hub process, and waits until everything that it keeps has come here.
 
@@ -20,7 +20,7 @@ async def connect(
         address: what the hub's Unix socket is bound to; an abstract name begins with NUL.
         worker: this worker's number, from 0; its own among the workers that live.
         key: this process's own, 8 random bytes.
-        patience_s: how long publishers and readers wait while there is no hub.
+        timeout_s: how long publishers and readers wait while there is no hub.
 
     Waits for a hub for as long as there is none. Raises BusError when the hub does not take it.
     Both that are returned end with the backbone's `close`, which closes the uplink that they share.
@@ -28,8 +28,8 @@ async def connect(
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")
     connection = HubConnection(address, worker, key)
-    backbone = BusBackbone(connection, key, patience_s)
-    control = BusControlClient(connection, worker, patience_s)
+    backbone = BusBackbone(connection, key, timeout_s)
+    control = BusControlClient(connection, worker, timeout_s)
     there = asyncio.ensure_future(backbone.caught_up())
     try:
         await asyncio.wait((there, connection.ended), return_when=asyncio.FIRST_COMPLETED)

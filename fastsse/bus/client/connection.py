@@ -17,13 +17,13 @@ __all__ = ["BusError", "HubConnection"]
 log = get_logger("bus")
 # Tried again so soon, and twice as long each time up to the second.
 RETRY_S: Final = 0.02
-RETRY_MOST_S: Final = 0.25
+RETRY_S_MAX: Final = 0.25
 # What a hub may say before it takes a worker.
 BEFORE_WELCOME: Final = frozenset(
     (FrameKind.WELCOME, FrameKind.BYE, FrameKind.BEAT, FrameKind.LAST)
 )
 # The most that a hub may say it will send in one frame.
-DOWN_LIMIT_BYTES: Final = 1 << 30
+DOWN_BYTES_MAX: Final = 1 << 30
 
 Handler = Callable[[bytes], None]
 
@@ -123,14 +123,14 @@ class HubConnection:
             except OSError as error:
                 log.debug("No hub yet.", error=str(error))
                 await asyncio.sleep(delay_s)
-                delay_s = min(delay_s * 2, RETRY_MOST_S)
+                delay_s = min(delay_s * 2, RETRY_S_MAX)
                 continue
             was_up = self.welcome
             await self._lost.wait()
             if self.welcome is not was_up:
                 delay_s = RETRY_S
             await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, RETRY_MOST_S)
+            delay_s = min(delay_s * 2, RETRY_S_MAX)
 
     async def _dial(self) -> None:
         """Connects and says hello. Raises OSError; a full queue of connects is one too."""
@@ -160,7 +160,7 @@ class HubConnection:
         if self.is_up:
             raise FrameError("welcomed twice")
         welcome = Welcome.unpack(body)
-        if welcome.down_limit_bytes > DOWN_LIMIT_BYTES:
+        if welcome.down_limit_bytes > DOWN_BYTES_MAX:
             raise FrameError(f"frames of up to {welcome.down_limit_bytes} bytes")
         head, _ = self.reach()
         if head and welcome.start != head:

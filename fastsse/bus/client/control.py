@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from fastsse.bus.client.connection import HubConnection
-from fastsse.bus.client.outbox import PATIENCE_S
+from fastsse.bus.client.outbox import TIMEOUT_S
 from fastsse.bus.client.requests import PendingRequests
 from fastsse.bus.frames import Fields, FrameKind, frame, text
 from fastsse.bus.handshake import Welcome
 from fastsse.control.service import Answer
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 
-__all__ = ["MESSAGE_LIMIT_BYTES", "SUBJECT_LIMIT_BYTES", "BusControlClient"]
+__all__ = ["MESSAGE_BYTES_MAX", "SUBJECT_BYTES_MAX", "BusControlClient"]
 
-SUBJECT_LIMIT_BYTES: Final = 64
-MESSAGE_LIMIT_BYTES: Final = 1024 * 1024
+SUBJECT_BYTES_MAX: Final = 64
+MESSAGE_BYTES_MAX: Final = 1024 * 1024
 # What is told while there is no hub, at most, and what each message takes beside its bytes.
-UNTOLD_MAX_BYTES: Final = 4 * 1024 * 1024
+UNTOLD_BYTES_MAX: Final = 4 * 1024 * 1024
 _MESSAGE_COST_BYTES: Final = 64
 
 
@@ -41,23 +41,23 @@ class BusControlClient:
     is_alone: Final = False
 
     def __init__(
-        self, connection: HubConnection, worker: int, patience_s: float = PATIENCE_S
+        self, connection: HubConnection, worker: int, timeout_s: float = TIMEOUT_S
     ) -> None:
         self.worker: Final = worker
         self.on_back: Final[list[Callable[[], None]]] = []
         self._connection = connection
-        self._requests = PendingRequests(connection.send, patience_s)
+        self._requests = PendingRequests(connection.send, timeout_s)
         self._untold: deque[bytes] = deque()
         self._untold_bytes = 0
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self._was_up = False
         connection.on_up.append(self._on_up)
-        connection.on_down.append(self._requests.down)
+        connection.on_down.append(self._requests.on_down)
         connection.on_close.append(self.close)
         connection.handlers.update(
             {
-                FrameKind.ANSWER: self._requests.answered,
-                FrameKind.UNANSWERED: self._requests.failed,
+                FrameKind.ANSWER: self._requests.on_answer,
+                FrameKind.UNANSWERED: self._requests.on_failure,
                 FrameKind.HEARD: self._on_heard,
             }
         )
@@ -68,15 +68,15 @@ class BusControlClient:
         def answered(answer: Fields | FastsseError) -> None:
             done(answer if isinstance(answer, FastsseError) else answer.rest())
 
-        if len(message) > MESSAGE_LIMIT_BYTES:
-            done(Refused("queue", retry_after_s=1))
+        if len(message) > MESSAGE_BYTES_MAX:
+            done(Unavailable("queue", retry_after_s=1))
             return
         self._requests.ask(FrameKind.ASK, text(subject) + message, answered, may_repeat=False)
 
     def tell(self, subject: str, message: bytes) -> None:
         """As Control; `message` is at most 1 MiB."""
-        if len(message) > MESSAGE_LIMIT_BYTES:
-            raise ValueError(f"a message of more than {MESSAGE_LIMIT_BYTES} bytes")
+        if len(message) > MESSAGE_BYTES_MAX:
+            raise ValueError(f"a message of more than {MESSAGE_BYTES_MAX} bytes")
         told = frame(FrameKind.TELL, text(subject), message)
         if self._connection.is_up:
             self._connection.send(told)
@@ -93,7 +93,7 @@ class BusControlClient:
         """Keeps a message for the next hub; the oldest ones leave when there are too many bytes."""
         self._untold.append(told)
         self._untold_bytes += len(told) + _MESSAGE_COST_BYTES
-        while self._untold_bytes > UNTOLD_MAX_BYTES:
+        while self._untold_bytes > UNTOLD_BYTES_MAX:
             self._untold_bytes -= len(self._untold.popleft()) + _MESSAGE_COST_BYTES
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
@@ -111,7 +111,7 @@ class BusControlClient:
             self._connection.send(told)
         self._untold.clear()
         self._untold_bytes = 0
-        self._requests.up()
+        self._requests.on_up()
         if self._was_up:
             for called in self.on_back:
                 called()
@@ -119,6 +119,6 @@ class BusControlClient:
 
     def _on_heard(self, body: bytes) -> None:
         fields = Fields(body)
-        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
+        subject, message = fields.text(SUBJECT_BYTES_MAX), fields.rest()
         for heard in self._listeners.get(subject, ()):
             heard(message)

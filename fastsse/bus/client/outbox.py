@@ -3,10 +3,10 @@
 Publishes of one turn of the loop travel as one batch, numbered by the worker. A batch stays here
 until its entries came down the log, or the hub refused it. What becomes of it otherwise:
 
-- There is no hub, and the batch was never sent: it waits, is refused after PATIENCE_S, and was
+- There is no hub, and the batch was never sent: it waits, is refused after TIMEOUT_S, and was
   certainly not published.
 - The hub dies before it answers: the batch is sent again, with its number, to the next one, which
-  knows it if it is in the log. If none comes in PATIENCE_S it is refused and not sent again.
+  knows it if it is in the log. If none comes in TIMEOUT_S it is refused and not sent again.
   Whether the dead hub had committed it nobody can know; then it comes down the log later, once,
   and is counted as late. Whoever publishes again what was refused may publish it twice.
 - The hub lives and is stuck: it looks at the batch's deadline before it takes it up, so that
@@ -25,14 +25,14 @@ from typing import Final
 from fastsse.backbone import Done
 from fastsse.bus.batch_ids import BatchId
 from fastsse.bus.frames import HEADER, FrameKind
-from fastsse.bus.transport import QUEUE_LIMIT_BYTES
+from fastsse.bus.transport import QUEUE_BYTES_MAX
 from fastsse.entries import pack_events
-from fastsse.errors import InvalidEvent, Refused
+from fastsse.errors import InvalidEvent, Unavailable
 from fastsse.events import Event
 
-__all__ = ["BATCH_HEAD", "PATIENCE_S", "Outbox", "monotonic_ms"]
+__all__ = ["BATCH_HEAD", "TIMEOUT_S", "Outbox", "monotonic_ms"]
 
-PATIENCE_S: Final = 2.0
+TIMEOUT_S: Final = 2.0
 # n, the deadline (milliseconds of CLOCK_MONOTONIC, which is the machine's), how many events.
 BATCH_HEAD: Final = Struct("<QQI")
 # A batch that has come so far is closed.
@@ -106,7 +106,7 @@ class OutboxBatch:
             done(positions[at : at + count])
             at += count
 
-    def refuse(self, error: Refused) -> None:
+    def refuse(self, error: Unavailable) -> None:
         """Tells each publisher that nothing was taken."""
         for _, done in self.dones:
             done(error)
@@ -118,7 +118,7 @@ class Outbox:
     Arguments:
         send: sends a frame; only called while the hub is up.
         send_pages: sends many, one a turn, while there is room; they end with the hub.
-        patience_s: how long publishers wait for a hub.
+        timeout_s: how long publishers wait for a hub.
         now_s: a monotonic clock, seconds.
 
     Attributes:
@@ -130,7 +130,7 @@ class Outbox:
         self,
         send: Callable[[Frame], None],
         send_pages: Callable[[Iterable[Frame]], None],
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit_bytes = BATCH_BYTES
@@ -138,7 +138,7 @@ class Outbox:
         self.refused = 0
         self._send = send
         self._send_pages = send_pages
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._now_s = now_s
         self._loop = asyncio.get_running_loop()
         self._is_up = False
@@ -170,8 +170,8 @@ class Outbox:
             done(InvalidEvent("data", f"at most {self.limit_bytes} bytes at once"))
             return
         cost_bytes = len(packed) + PUBLISH_COST_BYTES
-        if self._bytes + cost_bytes > QUEUE_LIMIT_BYTES:
-            done(Refused("queue", retry_after_s=1))
+        if self._bytes + cost_bytes > QUEUE_BYTES_MAX:
+            done(Unavailable("queue", retry_after_s=1))
             return
         self._bytes += cost_bytes
         self._open(len(packed)).add(packed, len(events), done)
@@ -181,7 +181,7 @@ class Outbox:
         if self._ticking is None:
             self._tick_on()
 
-    def up(self, limit_bytes: int) -> None:
+    def on_up(self, limit_bytes: int) -> None:
         """A hub is there: everything that has no answer is sent to it, in the order of numbers, a
         batch a turn. New batches follow."""
         self.limit_bytes = limit_bytes
@@ -192,7 +192,7 @@ class Outbox:
         else:
             self._flush()
 
-    def down(self) -> None:
+    def on_down(self) -> None:
         """The hub is lost: from now on what it held waits for the next."""
         self._is_up = self._is_repeating = False
         now = self._now_s()
@@ -202,14 +202,14 @@ class Outbox:
             batch.positions.clear()
         self._not_held = dict(self._under_way)
 
-    def held(self, through: int) -> None:
+    def on_held(self, through: int) -> None:
         """The hub has taken up all batches up to a number, and will answer them."""
         for n in [n for n in self._not_held if n <= through]:
             del self._not_held[n]
         if self._unsent:
             self._flush()
 
-    def taken(self, row: BatchId) -> None:
+    def on_taken(self, row: BatchId) -> None:
         """A run of a batch of ours is in the log, and was delivered here."""
         batch = self._under_way.get(row.n)
         if batch is None:
@@ -226,7 +226,7 @@ class Outbox:
         if self._unsent:
             self._flush()
 
-    def refuse(self, n: int, error: Refused) -> None:
+    def refuse(self, n: int, error: Unavailable) -> None:
         """A batch was not taken."""
         batch = self._under_way.get(n)
         if batch is not None:
@@ -281,7 +281,7 @@ class Outbox:
         self._flush()
 
     def _frame(self, batch: OutboxBatch) -> Frame:
-        batch.deadline_ms = int((batch.since + self._patience_s) * 1000)
+        batch.deadline_ms = int((batch.since + self._timeout_s) * 1000)
         return batch.frame()
 
     def _forget(self, batch: OutboxBatch) -> None:
@@ -304,14 +304,14 @@ class Outbox:
             self._tick_on()
 
     def _refuse_old(self, now: float) -> None:
-        oldest = now - self._patience_s
+        oldest = now - self._timeout_s
         while self._unsent and self._unsent[0].since <= oldest:
             batch = self._unsent.popleft()
             self._bytes -= batch.cost_bytes
             self.refused += batch.count
-            batch.refuse(Refused("backbone", retry_after_s=1))
+            batch.refuse(Unavailable("backbone", retry_after_s=1))
         if self._is_up:
             oldest -= GRACE_S
         for batch in list(self._not_held.values()):
             if batch.since <= oldest:
-                self.refuse(batch.n, Refused("backbone", retry_after_s=1))
+                self.refuse(batch.n, Unavailable("backbone", retry_after_s=1))

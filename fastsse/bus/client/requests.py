@@ -8,16 +8,16 @@ from itertools import count
 from struct import Struct
 from typing import Final
 
-from fastsse.bus.client.outbox import PATIENCE_S, TICK_S
+from fastsse.bus.client.outbox import TICK_S, TIMEOUT_S
 from fastsse.bus.frames import Fields, FrameError, FrameKind, frame
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 
 __all__ = ["ANSWER_S", "QUESTIONS_MAX", "PendingRequests"]
 
 # Under way at once; the hub cuts off who asks more.
 QUESTIONS_MAX: Final = 256
 # What questions without an answer may hold, and what each takes beside its bytes.
-QUEUE_MAX_BYTES: Final = 64 * 1024 * 1024
+QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 _QUESTION_COST_BYTES: Final = 512
 # A hub that is there answers within this, or the question is given up.
 ANSWER_S: Final = 10.0
@@ -52,12 +52,12 @@ class PendingRequests:
 
     Arguments:
         send: sends a frame; only called while the hub is up.
-        patience_s: how long a question waits for a hub.
+        timeout_s: how long a question waits for a hub.
     """
 
-    def __init__(self, send: Callable[[bytes], None], patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, send: Callable[[bytes], None], timeout_s: float = TIMEOUT_S) -> None:
         self._send = send
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._is_up = False
@@ -74,29 +74,29 @@ class PendingRequests:
     def ask(self, kind: FrameKind, body: bytes, answered: Answered, *, may_repeat: bool) -> None:
         """Asks; `answered` is called once. One that may not be repeated, and was sent to a hub
         that died, has an error for its answer, though that hub may have heard it."""
-        if self._bytes + len(body) > QUEUE_MAX_BYTES:
-            answered(Refused("queue", retry_after_s=1))
+        if self._bytes + len(body) > QUEUE_BYTES_MAX:
+            answered(Unavailable("queue", retry_after_s=1))
             return
         question = _Request(next(self._numbers), kind, body, may_repeat, answered)
         self._bytes += question.bytes
-        question.deadline_s = time.monotonic() + self._patience_s
+        question.deadline_s = time.monotonic() + self._timeout_s
         self._waiting.append(question)
         self._go_on()
         if self._ticking is None:
             self._ticking = self._loop.call_later(TICK_S, self._tick)
 
-    def up(self) -> None:
+    def on_up(self) -> None:
         """A hub is there."""
         self._is_up = True
         self._go_on()
 
-    def down(self) -> None:
+    def on_down(self) -> None:
         """The hub is lost: what may be repeated waits for the next."""
         self._is_up = False
         self._given_up.clear()
         under_way, self._under_way = self._under_way, {}
         again = [question for question in under_way.values() if question.may_repeat]
-        deadline_s = time.monotonic() + self._patience_s
+        deadline_s = time.monotonic() + self._timeout_s
         for question in again:
             question.deadline_s = deadline_s
         self._waiting.extendleft(reversed(again))
@@ -104,7 +104,7 @@ class PendingRequests:
             if not question.may_repeat:
                 self._give_up(question)
 
-    def answered(self, body: bytes) -> None:
+    def on_answer(self, body: bytes) -> None:
         """An answer arrived. Raises FrameError when nobody asked."""
         fields = Fields(body)
         question = self._take(fields)
@@ -118,14 +118,14 @@ class PendingRequests:
             raise
         self._go_on()
 
-    def failed(self, body: bytes) -> None:
+    def on_failure(self, body: bytes) -> None:
         """A question can't be answered."""
         fields = Fields(body)
         question = self._take(fields)
         if question is None:
             return
         self._bytes -= question.bytes
-        question.answered(Refused(fields.text(), retry_after_s=1))
+        question.answered(Unavailable(fields.text(), retry_after_s=1))
         self._go_on()
 
     def close(self) -> None:
@@ -182,5 +182,5 @@ class PendingRequests:
             self._ticking = self._loop.call_later(TICK_S, self._tick)
 
 
-def _away() -> Refused:
-    return Refused("backbone", retry_after_s=1)
+def _away() -> Unavailable:
+    return Unavailable("backbone", retry_after_s=1)

@@ -17,7 +17,7 @@ from fastsse.bus.server.losses import Losses
 from fastsse.bus.server.memory import HubMemory, Key, KeyedBackbone
 from fastsse.control.service import ControlStore, MakeService, MemoryControlStore, Services
 from fastsse.entries import Entry
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.hub import SWEEP_ON_S
 from fastsse.log import get_logger
@@ -141,7 +141,7 @@ class Broker:
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
             self.fanout.leave(session)
-            self.services.left(session.worker)
+            self.services.on_worker_gone(session.worker)
             self.pager.go_on()
 
     def give_up(self, session: "Session", reason: str) -> None:
@@ -165,7 +165,7 @@ class Broker:
         elif self.batch_ids.is_taken(*key):
             self._answer_again(session, key)
         elif monotonic_ms() > deadline_ms:
-            session.refuse(n, Refused("backbone", retry_after_s=1))
+            session.refuse(n, Unavailable("backbone", retry_after_s=1))
         else:
             self._held.add(key)
             self.backbone.append(events, partial(self._done, key), key)
@@ -194,7 +194,7 @@ class Broker:
         if rows:
             session.taken(rows)
         else:
-            session.refuse(key[1], Refused("backbone", retry_after_s=1))
+            session.refuse(key[1], Unavailable("backbone", retry_after_s=1))
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         self.fanout.deliver(entries)

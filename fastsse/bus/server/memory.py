@@ -28,7 +28,7 @@ Key = tuple[bytes, int]
 LEAP_MS: Final = 1_000
 # Where positions are further ahead of the clock than that already, since hubs were lost one after
 # the other: less than passes between two of them, so that it does not add up.
-LEAP_LEAST_MS: Final = 50
+LEAP_MS_MIN: Final = 50
 
 
 class KeyedBackbone(Backbone, Protocol):
@@ -113,7 +113,7 @@ class HubMemory(MemoryBackbone):
         lies well above, so that no position of the hub before is used again."""
         now_ms = self._now_ms()
         is_ahead = position_ms(head) - now_ms > LEAP_MS
-        leap_ms = position_ms(head) + (LEAP_LEAST_MS if is_ahead else LEAP_MS)
+        leap_ms = position_ms(head) + (LEAP_MS_MIN if is_ahead else LEAP_MS)
         self._clock = Clock(self._now_ms, last=position_at(max(leap_ms, now_ms)))
         self._begin(start)
         self._history.expect(head)

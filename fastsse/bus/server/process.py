@@ -8,13 +8,13 @@ from typing import Final, cast
 
 import uvloop
 
-from fastsse.backbone.opening import open_backbone
+from fastsse.backbone.factory import open_backbone
 from fastsse.bus.server.broker import Broker, FrameLimits
 from fastsse.bus.server.memory import HubMemory, KeyedBackbone
 from fastsse.bus.server.recovery import Recovery
 from fastsse.bus.server.session import Session
 from fastsse.config import Config
-from fastsse.config.storing import MEMORY
+from fastsse.config.store import MEMORY
 from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms

@@ -6,7 +6,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from fastsse.backbone import Stretch
-from fastsse.bus.client.control import MESSAGE_LIMIT_BYTES, SUBJECT_LIMIT_BYTES
+from fastsse.bus.client.control import MESSAGE_BYTES_MAX, SUBJECT_BYTES_MAX
 from fastsse.bus.client.requests import QUESTIONS_MAX
 from fastsse.bus.frames import (
     SEEK_AFTER,
@@ -24,7 +24,7 @@ from fastsse.bus.history_transfer import evictions_of, send_history
 from fastsse.bus.server.broker import Broker
 from fastsse.bus.server.memory import HubMemory
 from fastsse.entries import pack_entry
-from fastsse.errors import FastsseError, InvalidSubscription, Refused
+from fastsse.errors import FastsseError, InvalidSubscription, Unavailable
 from fastsse.positions import parse_id
 from fastsse.subscriptions import Cursor
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestServer"]
 
-READ_LIMIT_BYTES: Final = 1024 * 1024
+READ_BYTES_MAX: Final = 1024 * 1024
 SELECTORS_MAX: Final = 10_000
 _NUMBER: Final = Struct("<Q")
 
@@ -75,7 +75,7 @@ class RequestServer:
         number = self._ask(fields)
         after, limit_bytes = fields.position(), fields.u32()
         selectors = fields.texts(SELECTORS_MAX)
-        limit_bytes = min(limit_bytes, READ_LIMIT_BYTES)
+        limit_bytes = min(limit_bytes, READ_BYTES_MAX)
         done = partial(self._read, number)
         self._broker.backbone.read(selectors, after, limit_bytes, done)
 
@@ -133,8 +133,8 @@ class RequestServer:
     def _on_ask(self, body: bytes) -> None:
         fields = Fields(body)
         number = self._ask(fields)
-        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
-        if len(message) > MESSAGE_LIMIT_BYTES:
+        subject, message = fields.text(SUBJECT_BYTES_MAX), fields.rest()
+        if len(message) > MESSAGE_BYTES_MAX:
             raise FrameError("a question that is too long")
 
         def answer(outcome: bytes | FastsseError) -> None:
@@ -144,14 +144,14 @@ class RequestServer:
             else:
                 self._session.send(frame(FrameKind.ANSWER, _NUMBER.pack(number), outcome))
 
-        self._broker.services.asked(self._session.worker, subject, message, answer)
+        self._broker.services.on_request(self._session.worker, subject, message, answer)
 
     def _on_tell(self, body: bytes) -> None:
         fields = Fields(body)
-        subject, message = fields.text(SUBJECT_LIMIT_BYTES), fields.rest()
-        if len(message) > MESSAGE_LIMIT_BYTES:
+        subject, message = fields.text(SUBJECT_BYTES_MAX), fields.rest()
+        if len(message) > MESSAGE_BYTES_MAX:
             raise FrameError("a message that is too long")
-        self._broker.services.told(self._session.worker, subject, message)
+        self._broker.services.on_message(self._session.worker, subject, message)
 
     def _on_dump(self, body: bytes) -> None:
         """It has begun lately, and wants what was kept before."""
@@ -180,7 +180,7 @@ class RequestServer:
         return fields.u64()
 
     def _fail(self, kind: FrameKind, number: int, error: FastsseError) -> None:
-        reason = error.reason if isinstance(error, Refused) else "backbone"
+        reason = error.reason if isinstance(error, Unavailable) else "backbone"
         self._session.send(frame(kind, _NUMBER.pack(number), text(reason)))
 
 

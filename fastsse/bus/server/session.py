@@ -22,7 +22,7 @@ from fastsse.bus.server.memory import HubMemory
 from fastsse.bus.server.requests import RequestServer
 from fastsse.bus.transport import GONE, FrameTransport
 from fastsse.entries import Entry, pack_entry, unpack_events
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.log import get_logger
 
 __all__ = ["Session"]
@@ -91,7 +91,9 @@ class Session:
 
     def refuse(self, n: int, error: FastsseError) -> None:
         """A batch was not taken."""
-        refused = error if isinstance(error, Refused) else Refused("backbone", retry_after_s=1)
+        refused = (
+            error if isinstance(error, Unavailable) else Unavailable("backbone", retry_after_s=1)
+        )
         numbers = struct.pack("<QI", n, refused.retry_after_s)
         self.send(frame(FrameKind.REFUSED, numbers, text(refused.reason)))
 
@@ -133,10 +135,10 @@ class Session:
         self._broker.leave(self)
         self.on_lost()
 
-    async def close(self, patience_s: float) -> None:
+    async def close(self, timeout_s: float) -> None:
         """Ends the link when what was sent has left, or some time has passed."""
         self._deadline.cancel()
-        await self.link.close(patience_s)
+        await self.link.close(timeout_s)
 
     def ask(self, kind: FrameKind, place: int, on_kept: Callable[[int, bytes], bool]) -> None:
         """Asks for the end of its log, or for what it keeps; `on_kept` is called with each frame of

@@ -5,6 +5,6 @@
 """
 
 from fastsse.doctor.path.judge import judge
-from fastsse.doctor.path.trial import Pace, Way, try_path
+from fastsse.doctor.path.trial import TrialTiming, Way, try_path
 
-__all__ = ["Pace", "Way", "judge", "try_path"]
+__all__ = ["TrialTiming", "Way", "judge", "try_path"]

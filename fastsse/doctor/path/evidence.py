@@ -7,7 +7,7 @@ from fastsse.doctor.path.stream import End
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class OpeningEvidence:
     """The answer's head and first bytes; times in seconds after the request, None: never came.
 
     `problem`: why there was no answer at all. `shaken_bytes`: it came only after so much had been
@@ -84,7 +84,7 @@ class Evidence:
     when the header did not do it. `busy` got an event a second, `quiet` only heartbeats.
     """
 
-    opening: Opening
+    opening: OpeningEvidence
     publishing: str = ""
     timed: tuple[Timed, ...] = ()
     away_events: int = 0

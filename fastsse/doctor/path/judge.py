@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from fastsse.doctor.finding import Finding, Verdict
-from fastsse.doctor.path.evidence import Evidence, Opening, Resumed, Timed, Watched
-from fastsse.doctor.path.proxies import Trouble, remedies
-from fastsse.doctor.path.trial import Pace
+from fastsse.doctor.path.evidence import Evidence, OpeningEvidence, Resumed, Timed, Watched
+from fastsse.doctor.path.proxies import ProxyTrouble, remedies
+from fastsse.doctor.path.trial import TrialTiming
 from fastsse.doctor.words import size
 from fastsse.units import format_duration
 
@@ -32,14 +32,14 @@ _STATUS_REMEDIES = {
 _CACHE_HEADERS = ("x-cache", "cf-cache-status", "x-cache-status", "x-proxy-cache")
 
 
-def judge(evidence: Evidence, pace: Pace, heartbeat_s: float) -> tuple[Finding, ...]:
+def judge(evidence: Evidence, pace: TrialTiming, heartbeat_s: float) -> tuple[Finding, ...]:
     """One finding for each thing that was tried; `heartbeat_s` is the server's option."""
     case = _Case(evidence, pace, heartbeat_s)
     return tuple(case.findings())
 
 
 class _Case:
-    def __init__(self, evidence: Evidence, pace: Pace, heartbeat_s: float) -> None:
+    def __init__(self, evidence: Evidence, pace: TrialTiming, heartbeat_s: float) -> None:
         self._evidence = evidence
         self._pace = pace
         self._heartbeat_s = heartbeat_s
@@ -65,10 +65,10 @@ class _Case:
             yield self._silence(evidence.busy, evidence.quiet)
             yield self._heartbeats(evidence.quiet)
 
-    def _remedy(self, trouble: Trouble) -> str:
+    def _remedy(self, trouble: ProxyTrouble) -> str:
         return remedies(trouble, self._headers)
 
-    def _answer(self, opening: Opening) -> Finding:
+    def _answer(self, opening: OpeningEvidence) -> Finding:
         """Whether a stream begins, and at once."""
         needed = "200, text/event-stream, its first bytes at once"
         if opening.silent:
@@ -101,14 +101,14 @@ class _Case:
             needed,
             "The server opens each stream with a few bytes at once. Publishing works; so something "
             "on the way holds the answer back, and browsers don't call the stream open.",
-            self._remedy(Trouble.BUFFERS),
+            self._remedy(ProxyTrouble.BUFFERS),
         )
 
     @property
     def _unreadable(self) -> bool:
         return bool(self._evidence.timed) and not self._evidence.timed[0].readable
 
-    def _caching(self, opening: Opening) -> Finding:
+    def _caching(self, opening: OpeningEvidence) -> Finding:
         """Whether something keeps answers."""
         headers = opening.headers
         signs = [f"{name}: {headers[name]}" for name in _CACHE_HEADERS if _is_hit(headers, name)]
@@ -125,7 +125,7 @@ class _Case:
             "A kept answer shows newcomers what others saw, and streams of the past."
             if signs
             else "Nothing on the way shows that it keeps answers.",
-            self._remedy(Trouble.CACHES) if signs else "",
+            self._remedy(ProxyTrouble.CACHES) if signs else "",
         )
 
     def _buffering(self, timed: Timed) -> Finding:
@@ -152,7 +152,7 @@ class _Case:
         )
 
     def _held_remedy(self, timed: Timed) -> str:
-        trouble = Trouble.COMPRESSES if timed.encoding else Trouble.BUFFERS
+        trouble = ProxyTrouble.COMPRESSES if timed.encoding else ProxyTrouble.BUFFERS
         return self._remedy(trouble)
 
     def _compression(self, timed: tuple[Timed, ...]) -> Finding:
@@ -172,7 +172,7 @@ class _Case:
         elif first.readable:
             why = "It passes events on at once. " + why
         verdict = Verdict.FAIL if harmful and cured else Verdict.WARN
-        remedy = self._remedy(Trouble.COMPRESSES)
+        remedy = self._remedy(ProxyTrouble.COMPRESSES)
         return Finding("compression", verdict, first.encoding, needed, why, remedy)
 
     def _resuming(self, by_header: Resumed, by_query: Resumed | None) -> Finding:
@@ -192,7 +192,7 @@ class _Case:
                 needed,
                 "The header Last-Event-ID does not reach the server: after each cut clients lose "
                 "what they missed, and nobody tells them.",
-                self._remedy(Trouble.FORGETS),
+                self._remedy(ProxyTrouble.FORGETS),
             )
         why, how = _lost(by_header)
         return Finding("resume", Verdict.FAIL, value, needed, why, how)
@@ -219,7 +219,7 @@ class _Case:
         if not together:
             why = f"It was cut ({busy.end.reason}) though events came all the time."
         why += " Clients resume, but each cut costs a reconnect."
-        remedy = self._remedy(Trouble.AGE)
+        remedy = self._remedy(ProxyTrouble.AGE)
         return Finding("busy stream", Verdict.FAIL, f"cut after {held}", needed, why, remedy)
 
     def _silence(self, busy: Watched, quiet: Watched) -> Finding:
@@ -245,7 +245,7 @@ class _Case:
             f"It was cut ({quiet.end.reason}) while one with events stayed: something on the way "
             f"ends streams that are silent for {silence}.",
             f"{_faster_heartbeat(quiet.end.silence_s, self._heartbeat_s)}"
-            f"\n{self._remedy(Trouble.SILENCE)}",
+            f"\n{self._remedy(ProxyTrouble.SILENCE)}",
         )
 
     def _heartbeats(self, quiet: Watched) -> Finding:
@@ -265,16 +265,16 @@ class _Case:
             needed,
             f"The server sends a comment every {heartbeat} (its option heartbeat, as far as it is "
             "known here), and none arrives: something filters or holds them back.",
-            self._remedy(Trouble.BUFFERS),
+            self._remedy(ProxyTrouble.BUFFERS),
         )
 
 
-def _is_stream(opening: Opening) -> bool:
+def _is_stream(opening: OpeningEvidence) -> bool:
     kind = opening.headers.get("content-type", "").split(";")[0].strip().lower()
     return opening.status == 200 and kind == "text/event-stream"
 
 
-def _no_stream(opening: Opening, needed: str) -> Finding:
+def _no_stream(opening: OpeningEvidence, needed: str) -> Finding:
     if opening.problem:
         value, why = opening.problem, "Nothing answers there."
         return Finding("answer", Verdict.FAIL, value, needed, why, _NOBODY_THERE)

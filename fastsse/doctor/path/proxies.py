@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Trouble(StrEnum):
+class ProxyTrouble(StrEnum):
     """What a path can do to a stream."""
 
     BUFFERS = "holds events back"
@@ -25,10 +25,10 @@ class Proxy(NamedTuple):
 
     name: str
     marks: tuple[tuple[str, str], ...]
-    remedies: Mapping[Trouble, str]
+    remedies: Mapping[ProxyTrouble, str]
 
 
-_T = Trouble
+_T = ProxyTrouble
 
 PROXIES: tuple[Proxy, ...] = (
     Proxy(
@@ -172,13 +172,13 @@ def _shows(headers: Mapping[str, str], name: str, held: str) -> bool:
     return name in headers and held in headers[name].lower()
 
 
-def remedies(trouble: Trouble, headers: Mapping[str, str]) -> str:
+def remedies(trouble: ProxyTrouble, headers: Mapping[str, str]) -> str:
     """What to set: at the proxies that show, else at every kind, a line each."""
     shown = [proxy for proxy in seen(headers) if trouble in proxy.remedies]
     return "\n".join(_lines(trouble, shown or list(PROXIES)))
 
 
-def _lines(trouble: Trouble, proxies: list[Proxy]) -> Iterator[str]:
+def _lines(trouble: ProxyTrouble, proxies: list[Proxy]) -> Iterator[str]:
     for proxy in proxies:
         if trouble in proxy.remedies:
             yield f"{proxy.name}: {proxy.remedies[trouble]}"

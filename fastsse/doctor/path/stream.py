@@ -15,7 +15,7 @@ from fastsse.client.errors import EventTooLarge
 from fastsse.client.http import CONNECT_TIMEOUT_S, Params, reason_of, request_headers
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_EVENT_LIMIT_BYTES = 4 * 1024 * 1024
+_EVENT_BYTES_MAX = 4 * 1024 * 1024
 # What browsers offer; a proxy that compresses for them is to do it for us.
 AS_BROWSERS = "gzip, deflate, br, zstd"
 PLAIN = "identity"
@@ -61,7 +61,7 @@ class Stream:
             timeout=httpx.Timeout(CONNECT_TIMEOUT_S, read=None),
         )
         self._loop = asyncio.get_running_loop()
-        self._decoder = Decoder(_EVENT_LIMIT_BYTES)
+        self._decoder = Decoder(_EVENT_BYTES_MAX)
         self._tail = b""
         self._news = asyncio.Event()
         self.status = 0

@@ -14,7 +14,7 @@ from fastsse.client.errors import ClientError
 from fastsse.client.http import Params, events_url, new_client
 from fastsse.client.publisher import Publisher
 from fastsse.config.options import TRIAL_TOPICS
-from fastsse.doctor.path.evidence import Evidence, Opening, Resumed, Timed, Watched
+from fastsse.doctor.path.evidence import Evidence, OpeningEvidence, Resumed, Timed, Watched
 from fastsse.doctor.path.stream import AS_BROWSERS, PLAIN, Stream
 
 # Held back bytes come out when a buffer is full; the usual ones are 4 KiB to 64 KiB.
@@ -40,7 +40,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class TrialTiming:
     """How long things take, in seconds.
 
     `timed_events` are published `every_s`; later than `late_s` is late; `patience_s` is waited for
@@ -56,7 +56,7 @@ class Pace:
     away_events: int = 3
 
 
-async def try_path(way: Way, pace: Pace, tell: Tell = lambda _: None) -> Evidence:
+async def try_path(way: Way, pace: TrialTiming, tell: Tell = lambda _: None) -> Evidence:
     """Runs the whole trial; `tell` is given a line at each step.
 
     Takes about `watch_s` and 3 s more on a good path. Raises nothing for what the path does.
@@ -72,7 +72,12 @@ async def try_path(way: Way, pace: Pace, tell: Tell = lambda _: None) -> Evidenc
 
 class _Trial:
     def __init__(
-        self, way: Way, pace: Pace, tell: Tell, client: httpx.AsyncClient, publisher: Publisher
+        self,
+        way: Way,
+        pace: TrialTiming,
+        tell: Tell,
+        client: httpx.AsyncClient,
+        publisher: Publisher,
     ) -> None:
         self._way = way
         self._pace = pace
@@ -117,7 +122,7 @@ class _Trial:
 
     # ── Opening ──────────────────────────────────────────────────────────────────────────────
 
-    async def _open(self, stream: Stream) -> Opening:
+    async def _open(self, stream: Stream) -> OpeningEvidence:
         shaken_bytes = None
         came = await stream.until(lambda: stream.headers is not None, self._pace.patience_s)
         if not came and stream.end is None:
@@ -125,16 +130,16 @@ class _Trial:
                 # Some hold even the head back until there is enough to go with it.
                 shaken_bytes = await self._release(stream)
             except ClientError as error:
-                return Opening(problem=f"no answer, and no publishing: {error}")
+                return OpeningEvidence(problem=f"no answer, and no publishing: {error}")
         if stream.headers is None:
             problem = "no answer" if stream.end is None else stream.end.reason
-            return Opening(problem=problem, silent=stream.end is None)
+            return OpeningEvidence(problem=problem, silent=stream.end is None)
         is_stream = stream.status == 200
         wait_s = self._pace.patience_s if is_stream and stream.is_readable else 0.0
         await stream.until(lambda: bool(stream.arrivals), wait_s)
         if not is_stream:
             await stream.until(lambda: stream.end is not None, self._pace.late_s)
-        return Opening(
+        return OpeningEvidence(
             status=stream.status,
             headers=dict(stream.headers),
             head_after_s=stream.head_at - stream.started_at,

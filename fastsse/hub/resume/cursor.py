@@ -28,7 +28,7 @@ __all__ = [
 GapReason = Literal["evicted", "unknown", "future", "lost"]
 GAP_REASONS: Final[tuple[GapReason, ...]] = ("evicted", "unknown", "future", "lost")
 # An id is at most this long, so nothing longer is worth repeating to whoever asked for it.
-REQUESTED_MAX_BYTES = 256
+REQUESTED_BYTES_MAX = 256
 
 
 class GapEvent:
@@ -45,7 +45,7 @@ class GapEvent:
     def encode(self) -> bytes:
         """The event-stream bytes. `requested` is the client's own text, so JSON escapes it."""
         place = format_position(self.resumes_at)
-        requested = self.requested[:REQUESTED_MAX_BYTES].decode("utf-8", "replace")
+        requested = self.requested[:REQUESTED_BYTES_MAX].decode("utf-8", "replace")
         data = {"reason": self.reason, "requested": requested, "from": place.decode()}
         text = json.dumps(data, separators=(",", ":")).encode()
         return b"event: fastsse.gap\nid: %b\ndata: %b\n\n" % (place, text)

@@ -70,7 +70,7 @@ class ReplayingStream:
         self.ended = False
         self.then: Callable[[Any], None] | None = None
 
-    def answered(self, outcome: Any) -> None:
+    def on_answer(self, outcome: Any) -> None:
         """What was asked for is known."""
         assert self.then is not None
         self.then(outcome)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from fastsse._core import REASON_ENDED, Frame, Sender, raw_frame
 from fastsse.auth.rights import Claims
 from fastsse.backbone import Stretch
-from fastsse.errors import FastsseError, TurnedAway
+from fastsse.errors import FastsseError, StreamRefused
 from fastsse.hub.history import History
 from fastsse.hub.resume.cursor import GapEvent, ReplayStart, after_gap, begin, begin_at
 from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
@@ -103,7 +103,7 @@ class Replayer:
     def begin(self, one: ReplayingStream) -> None:
         """Places a stream's cursor, reads its first page and attaches it, now or later.
 
-        Raises TurnedAway when the backbone fails now, or what the sender raises: then the socket
+        Raises StreamRefused when the backbone fails now, or what the sender raises: then the socket
         is still the caller's, and nothing is known of the stream here. What fails after the sender
         got the socket is logged, and ends the stream.
         """
@@ -120,7 +120,7 @@ class Replayer:
             log.exception("A stream could not go on.")
             self._drop(one)
 
-    def page_sent(self, handle: int) -> None:
+    def on_page_sent(self, handle: int) -> None:
         """A stream that is not live can take its next page."""
         if handle in self._by_handle:
             self._waiting[handle] = None
@@ -145,7 +145,7 @@ class Replayer:
             self._go_on(one, self._read_page, one)
         return bool(self._searching)
 
-    def closed(self, handle: int) -> None:
+    def on_closed(self, handle: int) -> None:
         """A stream has ended."""
         one = self._by_handle.pop(handle, None)
         if one is not None:
@@ -384,7 +384,7 @@ class Replayer:
         comes back, and asks again."""
         self.failed += 1
         if self._by_handle.pop(one.handle, None) is None:
-            raise TurnedAway("store")
+            raise StreamRefused("store")
         self._stop(one)
         farewell = raw_frame(b"retry: %d\n\n" % (self._retry_ms * (1 + random.random())))
         self._sender.close(one.handle, REASON_ENDED, farewell, self._clean_end)

@@ -34,7 +34,7 @@ class QueryWaiter(Protocol):
     def ended(self) -> bool:
         """Does not want to know any more."""
 
-    def answered(self, outcome: Any) -> None:
+    def on_answer(self, outcome: Any) -> None:
         """Called once for each question that was not answered within the call."""
 
 
@@ -117,7 +117,7 @@ class StoreQueries:
             self._begin_waiting()
             for asker in question.askers:
                 if not asker.ended:
-                    asker.answered(outcome)
+                    asker.on_answer(outcome)
 
         question.put(done)
 

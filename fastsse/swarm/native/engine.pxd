@@ -10,8 +10,8 @@ from fastsse.swarm.native.table cimport Connection
 cdef enum:
     BATCH = 512                        # events asked of epoll at once
     READ_BYTES = 256 * 1024
-    MAX_HEAD_BYTES = 64 * 1024
-    MAX_CARRY_BYTES = 64 * 1024 * 1024 # one event that a connection may hold unfinished
+    HEAD_BYTES_MAX = 64 * 1024
+    CARRY_BYTES_MAX = 64 * 1024 * 1024 # one event that a connection may hold unfinished
     TICK_US = 100 * 1000
     BROADCASTS = 1024                  # events whose completion is followed at once (power of two)
 

@@ -14,7 +14,7 @@ cdef enum Arrival:
 
 cdef enum:
     WINDOW = 64
-    MAX_SOURCES = 65535
+    SOURCES_MAX = 65535
 
 cdef struct Sequence:
     uint64_t seen         # bit i: count `newest - i` has arrived; 0: a gap was announced since
@@ -54,7 +54,7 @@ cdef inline bint add_sequence(Sequences *sequences, uint32_t source, uint32_t co
     cdef Sequence *grown
     cdef Sequence *sequence
     cdef unsigned int have = sequences.count
-    if have == MAX_SOURCES:
+    if have == SOURCES_MAX:
         return False
     if have >= 1 and (have & (have - 1)) == 0:      # more[] has room for 1, 3, 7, 15 … entries
         grown = <Sequence *>realloc(sequences.more, (2 * have - 1) * sizeof(Sequence))

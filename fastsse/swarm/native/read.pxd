@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy
 from fastsse.swarm.native.chunks cimport CHUNK_BAD, CHUNK_END, chunks_decode
-from fastsse.swarm.native.engine cimport BROADCASTS, Broadcast, Engine, MAX_CARRY_BYTES, MAX_HEAD_BYTES
+from fastsse.swarm.native.engine cimport BROADCASTS, Broadcast, Engine, CARRY_BYTES_MAX, HEAD_BYTES_MAX
 from fastsse.swarm.native.events cimport BLOCK_FINISHED, Block, read_block, read_digits
 from fastsse.swarm.native.head cimport Head, read_head
 from fastsse.swarm.native.histogram cimport histogram_record
@@ -30,8 +30,8 @@ from fastsse.swarm.native.table cimport (
 )
 
 cdef enum:
-    MAX_ID_BYTES = 4096            # a longer one is not kept for resuming
-    MAX_RETRY_MS = 24 * 3600 * 1000
+    ID_BYTES_MAX = 4096            # a longer one is not kept for resuming
+    RETRY_MS_MAX = 24 * 3600 * 1000
 
 
 cdef inline void count(Engine *engine, Counter counter, uint64_t by) noexcept nogil:
@@ -71,7 +71,7 @@ cdef inline void judge_id(Engine *engine, Connection *connection,
 
 cdef inline void keep_own_id(Connection *connection, const char *at, size_t length) noexcept nogil:
     cdef char *kept = NULL
-    if 0 < length <= MAX_ID_BYTES:
+    if 0 < length <= ID_BYTES_MAX:
         kept = <char *>malloc(length)
     forget_last_id(connection)
     if kept != NULL:
@@ -170,7 +170,7 @@ cdef inline void take_event(Engine *engine, Connection *connection, Block *block
 cdef inline void take_block(Engine *engine, Connection *connection, Block *block,
                             int outcome) noexcept nogil:
     if block.has_retry:
-        connection.retry_ms = <uint32_t>min(block.retry_ms, <uint64_t>MAX_RETRY_MS)
+        connection.retry_ms = <uint32_t>min(block.retry_ms, <uint64_t>RETRY_MS_MAX)
     if outcome == BLOCK_FINISHED:
         if block.has_id:
             take_id(engine, connection, block)
@@ -209,7 +209,7 @@ cdef inline void take_body(Engine *engine, uint32_t index, char *at, size_t leng
         outcome = read_block(&block, place, end)
         place += block.taken
         take_block(engine, connection, &block, outcome)
-    if end - place > MAX_CARRY_BYTES or not keep_carry(connection, place, end - place):
+    if end - place > CARRY_BYTES_MAX or not keep_carry(connection, place, end - place):
         finish(engine, index, TOO_LARGE)
     elif connection.flags & IS_CHUNKED and connection.chunks.state == CHUNK_END:
         finish(engine, index, ENDED)
@@ -247,7 +247,7 @@ cdef inline void take_head(Engine *engine, uint32_t index, char *at, size_t leng
     if outcome < 0:
         finish(engine, index, BAD_RESPONSE)
     elif outcome == 0:
-        if length > MAX_HEAD_BYTES or not keep_carry(connection, at, length):
+        if length > HEAD_BYTES_MAX or not keep_carry(connection, at, length):
             finish(engine, index, TOO_LARGE)
     elif head.status != 200:
         count(engine, status_counter(head.status), 1)

@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 cdef enum:
-    STAMP_MIN_BYTES = 80
+    STAMP_BYTES_MIN = 80
 
 cdef struct Stamp:
     uint64_t due_us
@@ -83,7 +83,7 @@ cdef inline char *put_text(char *at, const char *text, size_t length) noexcept n
 
 cdef inline void stamp_write(char *out, size_t size, uint64_t due_us,
                              uint32_t source, uint32_t count) noexcept nogil:
-    """Writes exactly `size` bytes (at least STAMP_MIN_BYTES)."""
+    """Writes exactly `size` bytes (at least STAMP_BYTES_MIN)."""
     cdef char *at = put_text(out, b'{"due":', 7)
     at = put_number(at, due_us)
     at = put_text(at, b',"source":', 10)

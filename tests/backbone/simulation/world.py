@@ -13,9 +13,9 @@ from random import Random
 from unittest.mock import patch
 
 from fastsse._core import Sender
-from fastsse.backbone.sqlite import HistoryError, SqliteBackbone, lease
+from fastsse.backbone.sqlite import HistoryError, SqliteBackbone, position_lease
 from fastsse.config import Config
-from fastsse.errors import FastsseError, TurnedAway
+from fastsse.errors import FastsseError, StreamRefused
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
 from fastsse.subscriptions import Cursor, Subscription
@@ -76,8 +76,8 @@ class World:
         """One life; returns whether nothing that may be told happened in it or at its end."""
         disk = SimulatedDisk(path, self.image)
         gaps = sum(reader.gaps for reader in self.readers)
-        lease.boot_id.cache_clear()
-        with disk.watched(), patch.object(lease, "_BOOT_ID", self._boot_id):
+        position_lease.boot_id.cache_clear()
+        with disk.watched(), patch.object(position_lease, "_BOOT_ID", self._boot_id):
             try:
                 life = Life(self, disk)
             except HistoryError as error:
@@ -186,7 +186,7 @@ class Life:
                 Subscription(reader.topics, cursor), HEAD, False, theirs.fileno(), None
             )
             self._hub.streams.wake()
-        except TurnedAway:
+        except StreamRefused:
             theirs.close()
             reader.close()
             return
@@ -285,7 +285,7 @@ def run_seed(seed: int) -> tuple[int, str | None]:
         story = "\n  ".join([f"acknowledged when {world.ack}", *world.story])
         return seed, f"{traceback.format_exc()}\n  {story}"
     finally:
-        lease.boot_id.cache_clear()
+        position_lease.boot_id.cache_clear()
         logging.disable(logging.NOTSET)
     return seed, None
 

@@ -6,7 +6,7 @@ import pytest
 
 from fastsse._core import raw_frame
 from fastsse.config import HistoryOptions, StreamOptions
-from fastsse.errors import TurnedAway
+from fastsse.errors import StreamRefused
 from fastsse.hub.resume import replayer
 from fastsse.subscriptions import Cursor
 from tests.hub.afterrestart import BIG, PAGE_BYTES, MakeNode, restarted, words
@@ -20,7 +20,7 @@ def test_a_store_that_fails_at_once_turns_newcomers_away(make_node: MakeNode) ->
     node = restarted(make_node, before)
     node.store.fails = True
     for cursor in (Cursor("after", first), Cursor("last", 5), Cursor("after", "own")):
-        with pytest.raises(TurnedAway) as caught:
+        with pytest.raises(StreamRefused) as caught:
             node.subscribe("a", cursor=cursor)
         assert caught.value.reason == "store"
     assert (len(node.hub.channels), node.hub.streams.replays) == (0, 0)
@@ -137,7 +137,7 @@ def test_a_full_table_counts_those_that_wait(make_node: MakeNode) -> None:
     node = restarted(make_node, before, max_connections=1)
     node.store.holds = True
     client = node.resume("a", after=first)
-    with pytest.raises(TurnedAway):
+    with pytest.raises(StreamRefused):
         node.subscribe("a")
     node.publish("a", "1")
     node.run_until(lambda: client.data == ["1"])

@@ -4,21 +4,21 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from fastsse.backbone.sqlite.batch import Batch, Key
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
 from fastsse.backbone.sqlite.statements import insert
-from fastsse.backbone.sqlite.topicrows import TopicRow
-from fastsse.backbone.sqlite.upgrading import LOST_RECORD
+from fastsse.backbone.sqlite.topic_rows import TopicRow
+from fastsse.backbone.sqlite.upgrade import LOST_RECORD
+from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.entries import Entry, pack_entry
 from fastsse.events import as_header_value
 
 __all__ = ["mark_repeats", "rows_of", "store_entries", "store_keys", "store_lost", "take_out"]
 
 
-def mark_repeats(connection: sqlite3.Connection, batches: Sequence[Batch]) -> None:
+def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) -> None:
     """Finds the batches whose key was stored before, or stands twice among these."""
-    seen: dict[Key, Batch] = {}
+    seen: dict[Key, StoreBatch] = {}
     for batch in batches:
         if batch.key is None:
             continue
@@ -98,7 +98,7 @@ def store_lost(file: HistoryFile, lost: Sequence[tuple[int, Sequence[str]]]) -> 
     file.update(events=file.state.events + len(lost), bytes=file.state.bytes + size_bytes)
 
 
-def store_keys(file: HistoryFile, batches: Sequence[Batch]) -> None:
+def store_keys(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
     """Remembers by which keys these batches are known again."""
     values: list[Any] = []
     for batch in batches:
@@ -108,7 +108,7 @@ def store_keys(file: HistoryFile, batches: Sequence[Batch]) -> None:
         insert(file.connection, "publish (place, worker, n, events)", 4, values)
 
 
-def take_out(file: HistoryFile, batches: Sequence[Batch]) -> None:
+def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
     """Takes batches out again that are in the file though nobody was told so; within a
     transaction. Those that are not in it are left alone."""
     stored = file.stored_places(place_of(batch.entries[0].position) for batch in batches)

@@ -9,12 +9,12 @@ from fastsse.config.sources import SourceRule
 from fastsse.log import get_logger
 from fastsse.redis.connection import RedisAddress
 from fastsse.redis.keys import Keys
-from fastsse.sources.channels import ChannelSource
 from fastsse.sources.deadletters import DeadLetters
-from fastsse.sources.intake import Intake, Publish
 from fastsse.sources.lease import Lease
 from fastsse.sources.payloads import Allows, Maker
-from fastsse.sources.streams import StreamSource
+from fastsse.sources.redis_channels import ChannelSource
+from fastsse.sources.redis_streams import StreamSource
+from fastsse.sources.source_publisher import Publish, SourcePublisher
 
 __all__ = ["Sources"]
 
@@ -31,7 +31,7 @@ COUNTS: Final = (
 AGAIN_S: Final = 5.0
 
 
-class _Part(Protocol):
+class _Task(Protocol):
     async def run(self) -> None: ...
 
 
@@ -47,7 +47,7 @@ class Sources:
         self._config = config
         self._publish = publish
         self._counts: Counter[str] = Counter()
-        self._intakes: list[Intake] = []
+        self._intakes: list[SourcePublisher] = []
         self._letters: list[DeadLetters] = []
         self._sources = [self._made(rule) for rule in config.sources]
         self._reading: list[asyncio.Task[None]] = []
@@ -62,7 +62,7 @@ class Sources:
         """What sources counted, and how far behind each is, in ms; nothing without sources."""
         if not self._intakes:
             return {}
-        lags = {f"source_lag_ms_{intake.name}": intake.lag_ms for intake in self._intakes}
+        lags = {f"source_lag_ms_{publisher.name}": publisher.lag_ms for publisher in self._intakes}
         return {name: self._counts[name] for name in COUNTS} | lags
 
     async def close(self) -> None:
@@ -73,19 +73,19 @@ class Sources:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _made(self, rule: SourceRule) -> _Part:
+    def _made(self, rule: SourceRule) -> _Task:
         config = self._config
         address = RedisAddress(rule.url or config.store, config.redis_timeout)
         letters = DeadLetters(address, rule.dead_letter, rule.name, self._counts)
         maker = Maker(rule, config.max_body, _allows(config), config.max_event)
-        intake = Intake(rule.name, maker, self._publish, self._counts, letters)
+        publisher = SourcePublisher(rule.name, maker, self._publish, self._counts, letters)
         self._letters.append(letters)
-        self._intakes.append(intake)
+        self._intakes.append(publisher)
         if rule.stream is not None:
-            return StreamSource(rule, address, intake)
+            return StreamSource(rule, address, publisher)
         key = Keys(config.redis_stream).prefix + b"source:" + rule.name.encode()
         lease = Lease(address, key, rule.name) if "://" in config.store else None
-        return ChannelSource(rule, address, intake, lease)
+        return ChannelSource(rule, address, publisher, lease)
 
 
 def _allows(config: Config) -> Allows | None:
@@ -95,7 +95,7 @@ def _allows(config: Config) -> Allows | None:
     return lambda topic, name: config.limits(topic).allows_event_type(name)
 
 
-async def _kept_running(part: _Part) -> None:
+async def _kept_running(part: _Task) -> None:
     while True:
         try:
             await part.run()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from fastsse.errors import FastsseError, Refused
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff
@@ -15,7 +15,7 @@ from fastsse.redis.health import Outage, SkipLog
 from fastsse.sources.deadletters import DeadLetters
 from fastsse.sources.payloads import Maker
 
-__all__ = ["BATCH_EVENTS", "NS_A_MS", "Draft", "Intake", "Publish"]
+__all__ = ["BATCH_EVENTS", "NS_A_MS", "Publish", "SourceEvent", "SourcePublisher"]
 
 log = get_logger("sources")
 BATCH_EVENTS: Final = 200
@@ -25,7 +25,7 @@ Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 """Appends a batch; calls back once with a FastsseError or something else."""
 
 
-class Draft(NamedTuple):
+class SourceEvent(NamedTuple):
     """An event on its way, with what it was made of, should the log not allow it."""
 
     event: Event
@@ -33,7 +33,7 @@ class Draft(NamedTuple):
     payload: bytes
 
 
-class Intake:
+class SourcePublisher:
     """What a source needs of the server, and what it counts. Loop thread only.
 
     Arguments:
@@ -93,18 +93,18 @@ class Intake:
 
     def draft(
         self, origin: str, payload: bytes, words: Callable[[], Mapping[str, str]]
-    ) -> Draft | None:
+    ) -> SourceEvent | None:
         """The event of a payload; None for what is bad, which is set aside.
 
         `words` are for the templates; they may raise ValueError too.
         """
         try:
-            return Draft(self._maker.make(payload, words()), origin, payload)
+            return SourceEvent(self._maker.make(payload, words()), origin, payload)
         except ValueError as error:
             self._set_aside(origin, str(error), payload)
             return None
 
-    async def take(self, drafts: Sequence[Draft]) -> None:
+    async def take(self, drafts: Sequence[SourceEvent]) -> None:
         """Publishes; returns when all was acknowledged. A log that refuses is asked again for as
         long as it takes; what it will never take is set aside."""
         first = size_bytes = 0
@@ -116,13 +116,13 @@ class Intake:
                 first, size_bytes = index, len(draft.payload)
         await self._take_batch(drafts[first:])
 
-    async def _take_batch(self, drafts: Sequence[Draft]) -> None:
+    async def _take_batch(self, drafts: Sequence[SourceEvent]) -> None:
         events = [draft.event for draft in drafts]
         backoff = Backoff()
         while events:
             await backoff.wait()
             outcome = await self._append(events)
-            if isinstance(outcome, Refused):
+            if isinstance(outcome, Unavailable):
                 self.counts["sources_refused"] += 1
                 continue
             if isinstance(outcome, FastsseError):
@@ -141,7 +141,7 @@ class Intake:
         self._publish(events, done)
         return await answer
 
-    async def _take_apart(self, drafts: Sequence[Draft], error: FastsseError) -> None:
+    async def _take_apart(self, drafts: Sequence[SourceEvent], error: FastsseError) -> None:
         """One of them is not allowed here: the others still go."""
         if len(drafts) == 1:
             self._set_aside(drafts[0].origin, str(error), drafts[0].payload)

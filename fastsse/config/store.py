@@ -1,18 +1,29 @@
-"""Where events are stored, and what an acknowledgement means."""
+"""Where events are stored, what an acknowledgement means, and how nodes share a log in Redis."""
 
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator
 
-from fastsse.config.groups import OptionGroup, option, size
-from fastsse.config.kinds import MASK, Bytes, Choice, Count, Kind
+from fastsse.config.kinds import (
+    MASK,
+    Bytes,
+    Choice,
+    Count,
+    OptionGroup,
+    Seconds,
+    ValueKind,
+    duration,
+    option,
+    size,
+)
 from fastsse.config.redis_url import check_redis_url
 
-__all__ = ["MEMORY", "Ack", "StoreOptions"]
+__all__ = ["MEMORY", "Ack", "RedisOptions", "StoreOptions"]
 
 MEMORY: Final = "memory"
 SQLITE: Final = "sqlite:"
-_PATH_MAX_BYTES: Final = 4_000
+_PATH_BYTES_MAX: Final = 4_000
 
 
 def check_store(store: str) -> str:
@@ -29,7 +40,7 @@ def _check_path(path: str) -> str:
     # a file.
     if not path.strip():
         raise ValueError("the path behind sqlite: is missing")
-    if "\0" in path or len(path.encode()) > _PATH_MAX_BYTES:
+    if "\0" in path or len(path.encode()) > _PATH_BYTES_MAX:
         raise ValueError("must be a path")
     if path == ":memory:" or path.endswith("/"):
         raise ValueError("must be a file's path")
@@ -49,7 +60,9 @@ def show_store(store: str) -> str:
     return f"{scheme}{mark}{user}{place}" + (f"?{MASK}" if asks else "")
 
 
-STORE = Kind("STORE", "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL", show_store)
+STORE = ValueKind(
+    "STORE", "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL", show_store
+)
 
 Store = Annotated[str, AfterValidator(check_store), STORE]
 Ack = Annotated[Literal["received", "written", "synced"], Choice]
@@ -86,3 +99,50 @@ class StoreOptions(OptionGroup):
     def store_path(self) -> str | None:
         """The file of a sqlite store; None for another."""
         return self.store.removeprefix(SQLITE) if self.store.startswith(SQLITE) else None
+
+
+_STREAM = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+STREAM = ValueKind("NAME", "1 to 64 letters, digits or ._:-")
+
+
+def check_stream(name: str) -> str:
+    """A name that can stand in braces in other keys."""
+    if not _STREAM.fullmatch(name):
+        raise ValueError("must be a name")
+    return name
+
+
+class RedisOptions(OptionGroup):
+    """Nodes that share a log in Redis (`store`)."""
+
+    title = "Redis"
+
+    redis_stream: Annotated[str, AfterValidator(check_stream), STREAM] = option(
+        "fastsse", "Name of the log; nodes with the same one are one service."
+    )
+    redis_events: Count = option(
+        100_000,
+        "Events of all topics that nodes can catch up on, and that templates and * can resume "
+        "from; exact topics keep what history_events and history_age say.",
+        ge=100,
+        le=1_000_000_000,
+    )
+    redis_wait: Count = option(
+        0, "Replicas that must have an event before it is acknowledged.", ge=0, le=100
+    )
+    redis_timeout: Seconds = duration(
+        "5s",
+        "Time for an answer of Redis; a publish without one is refused then.",
+        least="100ms",
+        most="1m",
+    )
+    redis_node_timeout: Seconds = duration(
+        "8s",
+        "A node that Redis has heard nothing of for so long is taken for dead: its subscribers "
+        "leave the lists, and what its clients hold of their limits is given back.",
+        least="500ms",
+        most="10m",
+    )
+    redis_start: Seconds = duration(
+        "30s", "How long a start waits for a Redis that is away.", least="0s", most="1h"
+    )

@@ -6,13 +6,13 @@ from typing import Final
 
 from fastsse.config.sources import PLACEHOLDER
 
-__all__ = ["Template", "compile_pattern", "words_of"]
+__all__ = ["PlaceholderText", "compile_pattern", "words_of"]
 
 # A longer channel could be no topic, and would cost the pattern's wildcards too much.
-CHANNEL_MAX_BYTES: Final = 1024
+CHANNEL_BYTES_MAX: Final = 1024
 
 
-class Template:
+class PlaceholderText:
     """Text with placeholders, checked by the configuration."""
 
     __slots__ = ("_parts",)
@@ -80,7 +80,7 @@ def _compile_members(text: bytes, at: int) -> tuple[bytes, int]:
 def words_of(pattern: re.Pattern[bytes], channel: bytes) -> dict[str, str]:
     """What a template can say of a channel. Raises ValueError for a name that is too long, or is
     no text."""
-    if len(channel) > CHANNEL_MAX_BYTES:
+    if len(channel) > CHANNEL_BYTES_MAX:
         raise ValueError("the channel's name is too long")
     found = pattern.fullmatch(channel)
     groups = found.groups() if found is not None else ()

@@ -15,8 +15,8 @@ import orjson
 from fastsse.config.sources import SourceRule
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
-from fastsse.sources.group import Entries, Group, id_of
-from fastsse.sources.intake import BATCH_EVENTS, Draft, Intake
+from fastsse.sources.consumer_group import ConsumerGroup, Entries, id_of
+from fastsse.sources.source_publisher import BATCH_EVENTS, SourceEvent, SourcePublisher
 
 __all__ = ["StreamSource"]
 
@@ -29,7 +29,7 @@ RELEASE_S: Final = 0.4
 READ_BYTES: Final = 4 * 1024 * 1024
 COUNT_FIRST: Final = 10
 # Longer ones make no topic, and need not be decoded to see that.
-WORD_MAX_BYTES: Final = 1024
+WORD_BYTES_MAX: Final = 1024
 # An id below this many ms was given by hand and tells no time.
 TIMES_FROM_MS: Final = 1_000_000_000_000
 
@@ -40,18 +40,18 @@ class StreamSource:
     Arguments:
         rule: the source.
         address: where its Redis is.
-        intake: takes what it brings.
+        publisher: takes what it brings.
     """
 
-    def __init__(self, rule: SourceRule, address: RedisAddress, intake: Intake) -> None:
+    def __init__(self, rule: SourceRule, address: RedisAddress, publisher: SourcePublisher) -> None:
         assert rule.stream is not None
         self._stream: Final = rule.stream
         self._field: Final = rule.field.encode()
-        self._group = Group(rule.stream, rule.group)
+        self._group = ConsumerGroup(rule.stream, rule.group)
         self._most: Final = min(rule.pending, BATCH_EVENTS)
         self._count = min(self._most, COUNT_FIRST)
         self._address = address
-        self._intake = intake
+        self._publisher = publisher
         self._look_at_s = 0.0
         self._is_ending = False
 
@@ -73,12 +73,12 @@ class StreamSource:
             try:
                 link = await RedisConnection.open(self._address)
             except (AnswerLost, RedisRefusal) as fault:
-                self._intake.is_away(str(fault), backoff.tries)
+                self._publisher.is_away(str(fault), backoff.tries)
                 continue
             try:
                 await self._read_on(link, backoff)
             except (AnswerLost, RedisRefusal) as fault:
-                self._intake.is_away(str(fault), backoff.tries)
+                self._publisher.is_away(str(fault), backoff.tries)
             finally:
                 await self._let_go(link)
 
@@ -101,7 +101,7 @@ class StreamSource:
                 await self._take_over(link)
                 await self._group.tidy(link)
             entries = await self._group.read(link, self._count)
-            self._intake.is_there()
+            self._publisher.is_there()
             backoff.reset()
             await self._take(link, entries)
 
@@ -125,30 +125,30 @@ class StreamSource:
     async def _take(self, link: RedisConnection, entries: Entries) -> None:
         """Publishes entries and confirms them; what is bad is set aside and confirmed too."""
         if not entries:
-            self._intake.is_level()
+            self._publisher.is_level()
             return
-        self._intake.is_behind(_age_ms(entries[0][0]))
+        self._publisher.is_behind(_age_ms(entries[0][0]))
         drafts = [
             draft
             for entry_id, fields in entries
             if fields is not None and (draft := self._draft(entry_id, fields))
         ]
-        await self._intake.take(drafts)
+        await self._publisher.take(drafts)
         self._suit_count(entries)
         await self._group.confirm(link, [entry_id for entry_id, _ in entries])
 
-    def _draft(self, entry_id: bytes, fields: Sequence[bytes]) -> Draft | None:
+    def _draft(self, entry_id: bytes, fields: Sequence[bytes]) -> SourceEvent | None:
         pairs = dict(zip(fields[::2], fields[1::2], strict=True))
         payload = pairs.get(self._field)
         if payload is None:
             payload = _all_fields(pairs)
-        return self._intake.draft(entry_id.decode(), payload, lambda: self._words(pairs))
+        return self._publisher.draft(entry_id.decode(), payload, lambda: self._words(pairs))
 
     def _words(self, pairs: Mapping[bytes, bytes]) -> dict[str, str]:
         words = {
             f"field.{name.decode('utf-8', 'replace')}": value.decode("utf-8", "surrogateescape")
             for name, value in pairs.items()
-            if len(value) <= WORD_MAX_BYTES
+            if len(value) <= WORD_BYTES_MAX
         }
         return words | {"stream": self._stream}
 

@@ -4,7 +4,7 @@ from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.goal import Goal, streams_of
 from fastsse.doctor.machine import UNLIMITED, Machine
 from fastsse.doctor.words import count
-from fastsse.http.descriptors import STREAMS_UNASKED_MOST
+from fastsse.http.descriptors import STREAMS_DEFAULT_MAX
 
 # More than any server uses; such a limit was not chosen but inherited.
 ABSURD_LIMIT = 1 << 26
@@ -39,7 +39,7 @@ def open_files_limit(machine: Machine, goal: Goal) -> Finding:
         why += (
             " So large a limit was inherited, not chosen (old Docker): programs that walk through "
             "all possible descriptors hang, and the server takes no more than "
-            f"{STREAMS_UNASKED_MOST:,} streams unless told to."
+            f"{STREAMS_DEFAULT_MAX:,} streams unless told to."
         )
     value = count(hard)
     if machine.fd_soft is not None and machine.fd_soft != hard:
@@ -87,11 +87,11 @@ def file_max_needed(machine: Machine, goal: Goal) -> int:
 def max_connections(machine: Machine, goal: Goal) -> Finding:
     """The server's own option."""
     need, value = goal.connections_each, goal.max_connections
-    allowed = value or STREAMS_UNASKED_MOST
+    allowed = value or STREAMS_DEFAULT_MAX
     return Finding(
         MAX_CONNECTIONS,
         Verdict.OK if allowed >= need else Verdict.FAIL,
-        f"{value:,}" if value else f"0: what descriptors allow, at most {STREAMS_UNASKED_MOST:,}",
+        f"{value:,}" if value else f"0: what descriptors allow, at most {STREAMS_DEFAULT_MAX:,}",
         _needed(need),
         "The server's own bound on streams, of each process.",
         f"fastsse serve --max-connections {max(need, value)}, or {_more_workers(goal, allowed)}.",

@@ -16,9 +16,9 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 from fastsse import stamp
 from fastsse.swarm import _swarm
 from fastsse.swarm.addresses import resolve
-from fastsse.swarm.figures import Figures, read_publish_block
 from fastsse.swarm.refusal import Refusal
-from fastsse.swarm.request import DEFAULT_PATH
+from fastsse.swarm.request_template import DEFAULT_PATH
+from fastsse.swarm.results import SwarmResults, read_publish_block
 
 LEAD_S = 0.1
 """Between start and the first due time: connections are made meanwhile."""
@@ -81,7 +81,7 @@ class OpenLoop:
             first_source=secrets.randbelow(1 << 31) + 1,
         )
 
-    def run(self) -> Figures:
+    def run(self) -> SwarmResults:
         """Publishes without the GIL until all is answered, patience ends, or `stop`."""
         self._publisher.run()
         return self.figures()
@@ -90,15 +90,15 @@ class OpenLoop:
         """Ends the run within a tenth of a second; what is unanswered stays unknown."""
         memoryview(self._block).cast("Q")[0] = 1
 
-    def figures(self) -> Figures:
+    def figures(self) -> SwarmResults:
         """What was sent and answered until now. A millisecond."""
         return read_publish_block(memoryview(self._block).cast("Q"))
 
 
 def _check(schedule: Schedule) -> None:
-    if not stamp.MIN_SIZE_BYTES <= schedule.size_bytes <= stamp.MAX_SIZE_BYTES:
+    if not stamp.SIZE_BYTES_MIN <= schedule.size_bytes <= stamp.SIZE_BYTES_MAX:
         raise Refusal(
-            f"--size must be {stamp.MIN_SIZE_BYTES} to {stamp.MAX_SIZE_BYTES} bytes: "
+            f"--size must be {stamp.SIZE_BYTES_MIN} to {stamp.SIZE_BYTES_MAX} bytes: "
             "the time at which an event was due stands in its data."
         )
     if schedule.rate < 0 or schedule.duration_s <= 0:

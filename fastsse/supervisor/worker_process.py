@@ -13,9 +13,17 @@ from fastsse.bus import connect
 from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger, name_worker
-from fastsse.supervisor.memory import settle_memory
 from fastsse.supervisor.orders import Orders
-from fastsse.supervisor.wire import ALIVE, ALIVE_EVERY_S, END, FAILED, READY, REPLACED, Link
+from fastsse.supervisor.process_link import (
+    ALIVE,
+    ALIVE_EVERY_S,
+    END,
+    FAILED,
+    READY,
+    REPLACED,
+    ProcessLink,
+)
+from fastsse.supervisor.process_setup import settle_memory
 from fastsse.worker import DRAIN_GRACE_S, Worker
 
 __all__ = ["GIVEN_UP", "serve_worker", "start_failed"]
@@ -28,7 +36,7 @@ ORPHAN_GRACE_S: Final = 5.0
 _T = TypeVar("_T")
 
 
-def start_failed(link: Link, error: FastsseError, origin_of: Callable[[str], str]) -> int:
+def start_failed(link: ProcessLink, error: FastsseError, origin_of: Callable[[str], str]) -> int:
     """Tells the supervisor why a child can't start; returns the child's exit status."""
     if isinstance(error, ConfigError):
         error = error.with_origins(origin_of)
@@ -38,7 +46,7 @@ def start_failed(link: Link, error: FastsseError, origin_of: Callable[[str], str
 
 
 def serve_worker(
-    config: Config, sockets: Sockets, number: int, address: str | bytes, link: Link
+    config: Config, sockets: Sockets, number: int, address: str | bytes, link: ProcessLink
 ) -> int:
     """Runs a worker until it is told to end, or its supervisor or hub is lost for good.
 
@@ -57,7 +65,7 @@ def serve_worker(
 
 
 async def _live(
-    config: Config, sockets: Sockets, number: int, address: str | bytes, link: Link
+    config: Config, sockets: Sockets, number: int, address: str | bytes, link: ProcessLink
 ) -> int:
     orders = Orders(link, config.drain + DRAIN_GRACE_S + ORPHAN_GRACE_S)
     async with contextlib.AsyncExitStack() as stack:
@@ -87,7 +95,7 @@ async def _unless_ordered(orders: Orders, awaited: Awaitable[_T]) -> _T | None:
     return task.result() if task in done else None
 
 
-def _tell_alive(link: Link, worker: Worker) -> Callable[[], None]:
+def _tell_alive(link: ProcessLink, worker: Worker) -> Callable[[], None]:
     """Says once a second that the loop comes round; returns how to stop that."""
     loop = asyncio.get_running_loop()
     timer: list[asyncio.TimerHandle] = []

@@ -6,13 +6,13 @@ from typing import Final
 from fastsse.backbone import Done
 from fastsse.entries import Entry
 
-__all__ = ["Batch", "Key"]
+__all__ = ["Key", "StoreBatch"]
 
 Key = tuple[bytes, int]
 """Who sends a batch, and which of its batches it is: numbers that rise."""
 
 
-class Batch:
+class StoreBatch:
     """Events with positions, and whom to tell.
 
     Attributes:

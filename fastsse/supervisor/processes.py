@@ -7,30 +7,30 @@ from collections.abc import Callable, Sequence
 
 from fastsse.api.frontend import Sockets
 from fastsse.config import Config
-from fastsse.config.storing import show_store
+from fastsse.config.store import show_store
 from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.http.listeners import SocketFiles, addresses_of
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import RESTART, adapted, sentence
 from fastsse.supervisor.forking import Closable
-from fastsse.supervisor.hubprocess import LifeLine, serve_hub
-from fastsse.supervisor.memory import settle_memory
+from fastsse.supervisor.hub_process import LifeLine, serve_hub
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.pidfile import PidFile
+from fastsse.supervisor.process_link import ProcessLink
+from fastsse.supervisor.process_setup import settle_memory
 from fastsse.supervisor.reloadsocket import ReloadSocket
 from fastsse.supervisor.sockets import Activation, open_for_workers
 from fastsse.supervisor.supervisor import Supervisor
-from fastsse.supervisor.wire import Link
-from fastsse.supervisor.workerprocess import serve_worker, start_failed
+from fastsse.supervisor.worker_process import serve_worker, start_failed
 from fastsse.version import __version__
 
-__all__ = ["Service", "run_service"]
+__all__ = ["ServiceProcesses", "run_service"]
 
 log = get_logger("server")
 
 
-class Service:
+class ServiceProcesses:
     """A hub process and workers on their sockets: the supervisor's crew.
 
     Arguments:
@@ -61,7 +61,7 @@ class Service:
         """Over how long streams are ended on a stop, s."""
         return self._config.drain
 
-    def serve(self, slot: int, number: int, link: Link) -> int:
+    def serve(self, slot: int, number: int, link: ProcessLink) -> int:
         """A child's life, called in it."""
         try:
             if slot < 0:
@@ -74,7 +74,7 @@ class Service:
         except FastsseError as error:
             return start_failed(link, error, self._origin_of)
 
-    def serving(self) -> None:
+    def on_serving(self) -> None:
         """Logs where."""
         config, first = self._config, self._sockets[0]
         admin = {"admin": addresses_of(first.admin)} if first.admin else {}
@@ -149,7 +149,9 @@ def run_service(
         sockets = open_for_workers(config, workers, activation)
         if not sockets[0].is_lent:
             stack.callback(SocketFiles(sockets[0].main).remove)
-        service = stack.enter_context(contextlib.closing(Service(config, load, origin_of, sockets)))
+        service = stack.enter_context(
+            contextlib.closing(ServiceProcesses(config, load, origin_of, sockets))
+        )
         supervisor = Supervisor(service, workers, with_hub=True, notifier=notifier)
         if pidfile is not None:
             control = ReloadSocket(

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.inserts import rows_of, store_entries, store_lost
 from fastsse.backbone.sqlite.lock import FileLock
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import open_reading, read_state, unpacker
-from fastsse.backbone.sqlite.storing import rows_of, store_entries, store_lost
 from fastsse.entries import Entry
 from fastsse.positions import position_ms
 

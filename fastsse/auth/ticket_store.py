@@ -7,15 +7,15 @@ from typing import Final
 
 from fastsse.control.service import ControlStore
 
-__all__ = ["KeptVault"]
+__all__ = ["TicketStore"]
 
 # A ticket that was opened has three entries: what was issued, whose it is, and its stream.
 ENTRIES_MAX: Final = 300_000
-ENTRIES_MAX_BYTES: Final = 128 * 1024 * 1024
+ENTRIES_BYTES_MAX: Final = 128 * 1024 * 1024
 _END_BYTES: Final = 8
 
 
-class KeptVault:
+class TicketStore:
     """A `Vault` in a control service's own store, so it lasts as long as that: over restarts with a
     file.
 
@@ -84,7 +84,7 @@ class KeptVault:
         kept = end_ms.to_bytes(_END_BYTES) + value
         self._store.put(name, kept)
         self._note(name, end_ms, len(kept))
-        while len(self._entries) > ENTRIES_MAX or self._bytes > ENTRIES_MAX_BYTES:
+        while len(self._entries) > ENTRIES_MAX or self._bytes > ENTRIES_BYTES_MAX:
             self._drop(next(iter(self._entries)))
 
     def _note(self, name: str, end_ms: int, size: int) -> None:

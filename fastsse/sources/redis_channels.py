@@ -12,9 +12,9 @@ from typing import Final
 from fastsse.config.sources import SourceRule
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
-from fastsse.sources.intake import BATCH_EVENTS, NS_A_MS, Draft, Intake
 from fastsse.sources.lease import Lease
-from fastsse.sources.templates import compile_pattern, words_of
+from fastsse.sources.source_publisher import BATCH_EVENTS, NS_A_MS, SourceEvent, SourcePublisher
+from fastsse.sources.topic_templates import compile_pattern, words_of
 
 __all__ = ["ChannelSource"]
 
@@ -32,19 +32,23 @@ class ChannelSource:
     Arguments:
         rule: the source.
         address: where its Redis is.
-        intake: takes what it brings.
+        publisher: takes what it brings.
         lease: None where no other node has the same log.
     """
 
     def __init__(
-        self, rule: SourceRule, address: RedisAddress, intake: Intake, lease: Lease | None
+        self,
+        rule: SourceRule,
+        address: RedisAddress,
+        publisher: SourcePublisher,
+        lease: Lease | None,
     ) -> None:
         self._most: Final = rule.pending
         self._address = address
-        self._intake = intake
+        self._publisher = publisher
         self._lease = lease
         self._patterns = {text.encode(): compile_pattern(text) for text in rule.channels}
-        self._queue: deque[tuple[int, Draft, int]] = deque()
+        self._queue: deque[tuple[int, SourceEvent, int]] = deque()
         self._queued_bytes = 0
         self._queued = asyncio.Event()
 
@@ -63,12 +67,12 @@ class ChannelSource:
             try:
                 link = await RedisConnection.open(self._address, self._hear)
             except (AnswerLost, RedisRefusal) as fault:
-                self._intake.is_away(str(fault), backoff.tries)
+                self._publisher.is_away(str(fault), backoff.tries)
                 continue
             try:
                 await self._listen(link, backoff)
             except (AnswerLost, RedisRefusal) as fault:
-                self._intake.is_away(str(fault), backoff.tries)
+                self._publisher.is_away(str(fault), backoff.tries)
             finally:
                 await link.close()
 
@@ -76,7 +80,7 @@ class ChannelSource:
         # One answer to each command.
         await link.calls([(b"PSUBSCRIBE", pattern) for pattern in self._patterns])
         while True:
-            self._intake.is_there()
+            self._publisher.is_there()
             backoff.reset()
             await link.lasts(PING_S)
             await link.call(b"PING")
@@ -86,9 +90,9 @@ class ChannelSource:
             return
         cost_bytes = len(payload) + len(channel) + _COST_BYTES
         if len(self._queue) >= self._most or self._queued_bytes + cost_bytes > WAITING_BYTES:
-            self._intake.counts["sources_dropped"] += 1
+            self._publisher.counts["sources_dropped"] += 1
             return
-        draft = self._intake.draft(
+        draft = self._publisher.draft(
             channel.decode("utf-8", "replace"),
             payload,
             lambda: words_of(self._patterns[pattern], channel),
@@ -104,10 +108,10 @@ class ChannelSource:
             self._queued.clear()
             while self._queue:
                 waited_ns = time.monotonic_ns() - self._queue[0][0]
-                self._intake.is_behind(waited_ns // NS_A_MS)
+                self._publisher.is_behind(waited_ns // NS_A_MS)
                 count = min(len(self._queue), BATCH_EVENTS)
                 # They keep their places until they are taken, so that `pending` bounds all.
-                await self._intake.take([self._queue[index][1] for index in range(count)])
+                await self._publisher.take([self._queue[index][1] for index in range(count)])
                 for _ in range(count):
                     self._queued_bytes -= self._queue.popleft()[2]
-            self._intake.is_level()
+            self._publisher.is_level()

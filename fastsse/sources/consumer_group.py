@@ -16,7 +16,7 @@ from fastsse.redis.connection import RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.scripts import Script
 
-__all__ = ["Entries", "Group", "id_of"]
+__all__ = ["ConsumerGroup", "Entries", "id_of"]
 
 log = get_logger("sources")
 # How long Redis holds a read that finds nothing. A read is never broken off: Redis may give the
@@ -37,7 +37,7 @@ _RELEASE: Final = Script("release", folder=_HERE)
 _TIDY: Final = Script("tidy", folder=_HERE)
 
 
-class Group:
+class ConsumerGroup:
     """One reader of a group. All methods raise AnswerLost and Refusal unless said otherwise.
 
     Arguments:

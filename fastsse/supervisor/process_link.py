@@ -16,8 +16,8 @@ __all__ = [
     "FAILED",
     "READY",
     "REPLACED",
-    "Link",
     "Packet",
+    "ProcessLink",
 ]
 
 # From a child.
@@ -30,7 +30,7 @@ DRAIN: Final = "drain"  # The service stops: end all streams spread over the win
 REPLACED: Final = "replaced"  # Another worker has the listeners: end the streams, refuse nobody.
 END: Final = "end"  # Now.
 
-_PACKET_MOST: Final = 4096
+_PACKET_MAX: Final = 4096
 
 
 class Packet(NamedTuple):
@@ -40,7 +40,7 @@ class Packet(NamedTuple):
     text: str
 
 
-class Link:
+class ProcessLink:
     """One end. Never waits: what a full or dead peer can't take is lost."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -49,7 +49,7 @@ class Link:
         self._is_open = True
 
     @classmethod
-    def pair(cls) -> "tuple[Link, Link]":
+    def pair(cls) -> "tuple[ProcessLink, ProcessLink]":
         """Two ends."""
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(one), cls(other)
@@ -61,12 +61,12 @@ class Link:
     def say(self, word: str, text: str = "") -> None:
         """Sends one packet; long texts are cut."""
         with contextlib.suppress(OSError):
-            self._socket.send(f"{word} {text}".encode()[:_PACKET_MOST], socket.MSG_NOSIGNAL)
+            self._socket.send(f"{word} {text}".encode()[:_PACKET_MAX], socket.MSG_NOSIGNAL)
 
     def hear(self) -> Packet | None:
         """The next packet; None when there is none now, or will be none: see `is_open`."""
         try:
-            data = self._socket.recv(_PACKET_MOST)
+            data = self._socket.recv(_PACKET_MAX)
         except BlockingIOError:
             return None
         except OSError:

@@ -1,12 +1,41 @@
-"""Signals as something to wait for, beside descriptors."""
+"""What a process sets up when it starts: memory, the number of workers, signals as descriptors."""
 
 import contextlib
+import gc
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
-__all__ = ["SignalPipe"]
+from fastsse.config.options import AUTO_WORKERS
+from fastsse.doctor.cgroups import read_cgroup
+from fastsse.doctor.roots import Roots
+
+__all__ = ["SignalPipe", "settle_memory", "usable_cores", "worker_count"]
+
+# Young objects are nearly all freed by their counts; looking for cycles less often saves time.
+GC_THRESHOLD: Final = 20_000
+
+
+def settle_memory() -> None:
+    """What was made until now stays: it is never searched for cycles again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+
+
+def worker_count(workers: int, roots: Roots | None = None) -> int:
+    """The option `workers` as a number."""
+    return usable_cores(roots or Roots()) if workers == AUTO_WORKERS else workers
+
+
+def usable_cores(roots: Roots) -> int:
+    """Whole cores that this process may use: by its affinity and its control groups' quota."""
+    cores = len(os.sched_getaffinity(0))
+    quota = read_cgroup(roots, Path(roots.proc, "self")).cpus
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
 
 _TAKEN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 

@@ -8,28 +8,36 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from fastsse.config.groups import OptionGroup, duration, option
-from fastsse.config.kinds import MASK, Kind, Seconds, Switch, read_list
+from fastsse.config.kinds import (
+    MASK,
+    OptionGroup,
+    Seconds,
+    Switch,
+    ValueKind,
+    duration,
+    option,
+    read_list,
+)
 from fastsse.jwtkeys import ALGORITHMS, KEY_BYTES_MAX, PATH_STARTS, BadKey, check_key, read_key
 
 if TYPE_CHECKING:
     from fastsse.config.settings import Config
 
-__all__ = ["REPEATED", "RightsOptions", "rights_conflicts", "rights_doubts"]
+__all__ = ["REPEATED", "TokenOptions", "token_conflicts", "token_doubts"]
 
-KEY = Kind(
+KEY = ValueKind(
     "KEY",
     "a secret, a PEM key, or the path of a file that holds one (it begins with / or .)",
     lambda _: MASK,
     secret=True,
 )
-ALGORITHM_NAMES = Kind("ALG", f"of {', '.join(ALGORITHMS)}", ",".join)
-TEXTS = Kind("TEXT", "texts without commas", ",".join, example="https://example.com")
-KEY_SET = Kind("URL", "an http(s) URL without a user, or a path that begins with / or .")
-COOKIE_NAME = Kind("NAME", "a cookie's name")
+ALGORITHM_NAMES = ValueKind("ALG", f"of {', '.join(ALGORITHMS)}", ",".join)
+TEXTS = ValueKind("TEXT", "texts without commas", ",".join, example="https://example.com")
+KEY_SET = ValueKind("URL", "an http(s) URL without a user, or a path that begins with / or .")
+COOKIE_NAME = ValueKind("NAME", "a cookie's name")
 #: Kinds of lists, whose flags may be repeated.
 REPEATED = (ALGORITHM_NAMES, TEXTS)
-MOMENT = Kind("TIME", "a time", example="2026-01-31T12:00:00Z")
+MOMENT = ValueKind("TIME", "a time", example="2026-01-31T12:00:00Z")
 
 # RFC 6265 §4.1.1.
 _COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
@@ -105,7 +113,7 @@ CookieName = Annotated[str, AfterValidator(check_cookie_name), COOKIE_NAME]
 Moment = Annotated[str, BeforeValidator(read_moment), MOMENT]
 
 
-class RightsOptions(OptionGroup):
+class TokenOptions(OptionGroup):
     """Tokens (JWT). Without a key anyone may subscribe, and `publish_token` guards publishing."""
 
     title = "Rights"
@@ -171,7 +179,7 @@ class RightsOptions(OptionGroup):
 _SIDES = ("publisher_", "subscriber_")
 
 
-def rights_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+def token_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Every relation of these options that is broken: an option, and what it must be."""
     publishers, subscribers = config.publishers_need_tokens, config.subscribers_need_tokens
     if publishers or subscribers:
@@ -217,7 +225,7 @@ def key_problem(text: SecretStr, algorithms: tuple[str, ...]) -> str | None:
     return None
 
 
-def rights_doubts(config: "Config") -> Iterator[str]:
+def token_doubts(config: "Config") -> Iterator[str]:
     """What is allowed and probably not meant."""
     url = config.jwks_url or ""
     if url.startswith("http://") and urlsplit(url).hostname not in (

@@ -105,7 +105,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class SwarmResults:
     """One look at one or several loops."""
 
     counters: Mapping[str, int]
@@ -114,15 +114,15 @@ class Figures:
     def __getitem__(self, counter: str) -> int:
         return self.counters[counter]
 
-    def __add__(self, other: Figures) -> Figures:
-        return Figures(
+    def __add__(self, other: SwarmResults) -> SwarmResults:
+        return SwarmResults(
             {name: value + other.counters[name] for name, value in self.counters.items()},
             {name: value + other.measures[name] for name, value in self.measures.items()},
         )
 
-    def __sub__(self, before: Figures) -> Figures:
+    def __sub__(self, before: SwarmResults) -> SwarmResults:
         """What happened since `before`; gauges keep their present value."""
-        return Figures(
+        return SwarmResults(
             {
                 name: value if name in GAUGES else value - before.counters[name]
                 for name, value in self.counters.items()
@@ -142,25 +142,25 @@ def read_measure(block: memoryview, names: Sequence[str], counters: int, name: s
     return Histogram(block[start : start + _swarm.HISTOGRAM_BUCKETS].tolist())
 
 
-def read_block(block: memoryview) -> Figures:
+def read_block(block: memoryview) -> SwarmResults:
     """Everything in a swarm's block. About a millisecond."""
     counters, measures = _swarm.COUNTER_NAMES, _swarm.MEASURE_NAMES
-    return Figures(
+    return SwarmResults(
         read_counters(block, counters),
         {name: read_measure(block, measures, len(counters), name) for name in measures},
     )
 
 
-def read_publish_block(block: memoryview) -> Figures:
+def read_publish_block(block: memoryview) -> SwarmResults:
     """Everything in a publisher's block."""
     counters, measures = _swarm.PUBLISH_COUNTER_NAMES, _swarm.PUBLISH_MEASURE_NAMES
-    return Figures(
+    return SwarmResults(
         read_counters(block, counters),
         {name: read_measure(block, measures, len(counters), name) for name in measures},
     )
 
 
-def total(figures: Iterable[Figures]) -> Figures:
+def total(figures: Iterable[SwarmResults]) -> SwarmResults:
     """The sum of several processes' figures (at least one)."""
     first, *others = figures
     for other in others:

@@ -8,8 +8,8 @@ import socket
 from fastsse.bus import run_hub
 from fastsse.config import Config
 from fastsse.services import service_makers
-from fastsse.supervisor.memory import settle_memory
-from fastsse.supervisor.wire import ALIVE, ALIVE_EVERY_S, READY, Link
+from fastsse.supervisor.process_link import ALIVE, ALIVE_EVERY_S, READY, ProcessLink
+from fastsse.supervisor.process_setup import settle_memory
 
 __all__ = ["LifeLine", "serve_hub"]
 
@@ -40,7 +40,7 @@ def serve_hub(
     workers: int,
     restarted: bool,
     life: LifeLine,
-    link: Link,
+    link: ProcessLink,
 ) -> int:
     """Runs the hub until SIGTERM, or until nobody needs it; returns the exit status.
 

@@ -22,7 +22,7 @@ import orjson
 
 from fastsse.backbone import Stretch
 from fastsse.backbone.sqlite.damage import Damage
-from fastsse.backbone.sqlite.evictions import Evictions, Marks
+from fastsse.backbone.sqlite.evictions import Marks, StoredEvictions
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.selection import Selection, Selections
 from fastsse.entries import Entry, unpack_entries
@@ -30,7 +30,7 @@ from fastsse.events import as_header_value
 from fastsse.evicted import Evicted, steps_of
 from fastsse.subscriptions import Cursor
 
-__all__ = ["Reading"]
+__all__ = ["HistoryQueries"]
 
 # Events of one stretch, at most.
 STRETCH_EVENTS: Final = 4_096
@@ -95,7 +95,7 @@ def _in_order(places: list[int], after: int, through: int) -> list[int]:
     return places[:count]
 
 
-class Reading:
+class HistoryQueries:
     """Reads on one connection, for one thread.
 
     Arguments:
@@ -105,7 +105,7 @@ class Reading:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, evictions: Evictions, damage: Damage
+        self, connection: sqlite3.Connection, evictions: StoredEvictions, damage: Damage
     ) -> None:
         self._connection: Final = connection
         self._evictions: Final = evictions
