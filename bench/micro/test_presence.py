@@ -41,9 +41,9 @@ def test_streams_come_and_go(benchmark: Any, publish: Callable[[Sequence[Event]]
     come, go = messages(True), messages(False)
 
     def all_of_them() -> None:
-        desk = PresenceService(lambda message: None, MemoryControlStore(), publish)
+        service = PresenceService(lambda message: None, MemoryControlStore(), publish)
         for message in (*come, *go):
-            desk.on_message(0, message)
+            service.on_message(0, message)
 
     benchmark.pedantic(all_of_them, rounds=3)
     benchmark.extra_info["us_a_change"] = benchmark.stats.stats.min / (2 * STREAMS) * 1e6
@@ -54,12 +54,12 @@ def test_a_killed_worker_is_taken_out(benchmark: Any) -> None:
     come = messages(True)
 
     def filled() -> tuple[tuple[PresenceService], dict[str, Any]]:
-        desk = PresenceService(lambda message: None, MemoryControlStore(), quiet)
+        service = PresenceService(lambda message: None, MemoryControlStore(), quiet)
         for message in come:
-            desk.on_message(0, message)
-        return (desk,), {}
+            service.on_message(0, message)
+        return (service,), {}
 
-    async def leave(desk: PresenceService) -> None:
-        desk.on_worker_gone(0)
+    async def leave(service: PresenceService) -> None:
+        service.on_worker_gone(0)
 
-    benchmark.pedantic(lambda desk: asyncio.run(leave(desk)), setup=filled, rounds=3)
+    benchmark.pedantic(lambda service: asyncio.run(leave(service)), setup=filled, rounds=3)

@@ -96,8 +96,8 @@ class RedisControlStore:
     async def run(self) -> None:
         """Writes and follows until it is cancelled."""
         await asyncio.gather(
-            while_connected(self._address, "writing what desks keep", self._write),
-            while_connected(self._address, "following what desks keep", self._follow),
+            while_connected(self._address, "writing what control services keep", self._write),
+            while_connected(self._address, "following what control services keep", self._follow),
             *(part.run() for part in self._parts),
         )
 
@@ -160,7 +160,10 @@ class RedisControlStore:
         """While nothing changes: a hash that Redis evicted, or that was deleted, is written again,
         so that a node that starts later knows what was revoked."""
         if self._values and not await link.call(b"EXISTS", self._keys.control):
-            log.warning("Redis lost what desks keep; it is written again.", keys=len(self._values))
+            log.warning(
+                "Redis lost what control services keep; it is written again.",
+                keys=len(self._values),
+            )
             self._unwritten.update(self._values)
             self._to_write.set()
 

@@ -79,7 +79,7 @@ class WorkerStats:
 
 @dataclass(slots=True)
 class EndedWorkers:
-    """What must outlive workers, and the desk: counts of those that are gone."""
+    """What must outlive workers, and the control service: counts of those that are gone."""
 
     version: int = 0
     counters: dict[str, int] = field(default_factory=dict)

@@ -1,4 +1,6 @@
-"""What others hold of limits, as a worker learns it from the desk: in pages, while more is used.
+"""What others hold of limits, as a worker learns it from the control service.
+
+It comes in pages, while more is used.
 
 The answers of the control service and what it broadcasts come in order. So what is broadcast behind
 the first answer comes on top of what the control service had then, and an account in a page is as
