@@ -25,8 +25,8 @@ def later_calls(server: Server) -> dict[str, tuple[object, str]]:
     frontend, hub = server._worker.frontend, server._worker._hub
     return {
         "the bearer": (type(hub.streams._tokens), "add"),
-        "the quota": (type(frontend._rate_limits), "opened"),
-        "the presence": (type(frontend._endpoints.presence), "opened"),
+        "the quota": (type(frontend._rate_limits), "on_stream_opened"),
+        "the presence": (type(frontend._endpoints.presence), "on_stream_opened"),
         "the access line": (type(server._worker._access), "opened"),
         "a page of history": (hub.streams._replayer, "on_page"),
         "the count of gaps": (type(hub.streams._replayer), "_count"),

@@ -136,7 +136,7 @@ class Publishing:
     async def publish(self, *data: str, topic: str = "t") -> None:
         """Each to the next node, one after the other."""
         for index, text in enumerate(data):
-            async with Publisher(self._urls[index % len(self._urls)], timeout_s=0) as publisher:
+            async with Publisher(self._urls[index % len(self._urls)], patience_s=0) as publisher:
                 try:
                     await publisher.publish(topic, text)
                 except ClientError:
@@ -148,7 +148,7 @@ class Publishing:
         """Publishes all the time, to every node at once, until told to end."""
 
         async def to(url: str, number: int) -> None:
-            async with Publisher(url, timeout_s=0) as publisher:
+            async with Publisher(url, patience_s=0) as publisher:
                 index = 0
                 while not ended.is_set():
                     index += 1
