@@ -1,9 +1,9 @@
-"""What compose.yaml describes, as plain processes: Redis, two nodes, and a proxy in front.
+"""The services of compose.yaml as plain processes: Redis, two nodes, and a proxy in front.
 
     python deploy/cluster.py [--port 8080] [--proxy haproxy|nginx] [-- options of `fastsse serve`]
 
-Writes a JSON line with all addresses when it serves, starts a node again that ended, and ends
-everything with SIGTERM or Ctrl-C. Data is kept in a temporary folder, and gone at the end.
+Prints a JSON line with all addresses when it serves, and restarts a node that ends. SIGTERM or
+Ctrl-C ends everything. Data is in a temporary folder and is removed at the end.
 """
 
 import argparse
@@ -32,9 +32,9 @@ LOOK_S = 0.2
 
 
 def main() -> int:
-    """Runs until it is told to end."""
+    """Runs until a signal ends it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=8080, help="where clients come in; 0: any")
+    parser.add_argument("--port", type=int, default=8080, help="port for clients; 0: any")
     parser.add_argument("--proxy", choices=("haproxy", "nginx"), default=installed_proxy())
     parser.add_argument("options", nargs="*", help="more options of `fastsse serve`")
     chosen = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 class Cluster(contextlib.ExitStack):
-    """All processes; leaving it ends them, the last begun first."""
+    """All processes; leaving the context ends them in reverse order."""
 
     def __init__(self, folder: pathlib.Path, port: int, proxy: str, options: list[str]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Cluster(contextlib.ExitStack):
         self._node_processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Starts all and waits until they answer."""
+        """Starts all processes and waits until they answer."""
         self._start_redis()
         self._node_processes = [self._start_node(address) for address in self._nodes]
         for address in self._nodes:
@@ -75,7 +75,7 @@ class Cluster(contextlib.ExitStack):
         wait_for(self._front)
 
     def addresses(self) -> dict[str, object]:
-        """Where everything is."""
+        """The addresses and process ids of everything."""
         return {
             "url": f"http://{self._front}",
             "nodes": [f"http://{address}" for address in self._nodes],
@@ -84,7 +84,7 @@ class Cluster(contextlib.ExitStack):
         }
 
     def watch(self) -> None:
-        """Starts a node again that ended."""
+        """Restarts a node that ends."""
         while True:
             time.sleep(LOOK_S)
             for index, process in enumerate(self._node_processes):
@@ -120,14 +120,14 @@ class Cluster(contextlib.ExitStack):
             "FRONT": self._front,
             "NODE1": self._nodes[0],
             "NODE2": self._nodes[1],
-            "DNS": f"{LOOPBACK}:53",  # Never asked: the nodes are addresses.
+            "DNS": f"{LOOPBACK}:53",  # Not used: the nodes are addresses.
             "COMEBACK": str(HERE / "comeback.http"),
             "RUN": str(self._folder),
         }
 
     def _free_port(self) -> int:
-        """A port that nobody listens on. It is held for the cluster: who sets SO_REUSEADDR, as
-        servers do, can listen there all the same."""
+        """A port without a listener. It stays bound for the cluster; a server that sets
+        SO_REUSEADDR can listen on it all the same."""
         held = self.enter_context(socket.socket())
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind((LOOPBACK, 0))
@@ -142,7 +142,7 @@ class Cluster(contextlib.ExitStack):
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a process, kindly at first."""
+    """Ends a process: SIGTERM, then SIGKILL."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -153,13 +153,13 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def installed_proxy() -> str | None:
-    """The proxy that there is."""
+    """The proxy that is installed, if any."""
     path = os.environ.get("PATH", "") + ":/usr/sbin"
     return next((name for name in ("haproxy", "nginx") if shutil.which(name, path=path)), None)
 
 
 def redis_program() -> str:
-    """The machine's redis-server, or the one that came with the test dependencies."""
+    """The machine's redis-server, or the one of the test dependencies."""
     return next(_redis_programs(), "redis-server")
 
 
@@ -174,7 +174,7 @@ def _redis_programs() -> Iterator[str]:
 
 
 def wait_for(address: str) -> None:
-    """Returns when it answers."""
+    """Returns when the server at the address answers."""
     until = time.monotonic() + START_S
     while True:
         try:

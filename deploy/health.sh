@@ -1,8 +1,8 @@
 #!/bin/bash
-# The health check of the container: exits with 0 when the server answers /healthz with 200. Only
-# bash: a Python that starts every ten seconds costs more than many idle streams.
+# The health check of the container: exits with 0 if the server answers /healthz with 200. It uses
+# only bash, because a Python that starts every ten seconds costs more than many idle streams.
 #
-# The ports are those that this user listens on here, so it follows whatever configures them. A
+# It tries the ports that this user listens on in this network, so it needs no configuration. A
 # container has a network of its own; with host networking set FASTSSE_PORT.
 
 answers() { # address, port
@@ -31,7 +31,7 @@ for table in /proc/net/tcp /proc/net/tcp6; do
     [[ -r $table ]] || continue
     while read -r _ local _ state _ _ _ user _; do
         [[ $state == st ]] && continue
-        # Those that listen come first; there may be a hundred thousand others.
+        # Listeners come first; a hundred thousand other connections may follow.
         [[ $state == 0A ]] || break
         [[ $user == "$EUID" ]] || continue
         address=$(address_of "${local%:*}")
