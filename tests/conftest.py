@@ -24,17 +24,17 @@ settings.load_profile("same")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Whose tests share what is started once, and so have one process where there are several.
-TOGETHER = "tests/loadtests/"
+TOGETHER = ("tests/loadtests/", "tests/docs/test_openapi.py", "tests/docs/test_site.py")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deals the tests out one by one, but those of `TOGETHER` as one (pytest-xdist's interface)."""
+    """Deals the tests out one by one, each of `TOGETHER` as one (xdist's interface)."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Dealer(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER if nodeid.startswith(TOGETHER) else nodeid
+            return next(filter(nodeid.startswith, TOGETHER), nodeid)
 
     return Dealer(config, log)
 
