@@ -16,7 +16,9 @@ from fastsse.metrics import STORE_COUNTERS, STORE_GAUGES
 from fastsse.server import Server
 from tests.doctor.test_checks import LARGE, MILLION
 
-TUNING = (Path(__file__).parents[2] / "tuning.md").read_text()
+ROOT = Path(__file__).parents[2]
+TUNING = (ROOT / "tuning.md").read_text()
+GUIDES = "".join(path.read_text() for path in sorted((ROOT / "docs" / "guides").glob("*.md")))
 
 
 def test_tuning_is_what_its_tables_are_made_from() -> None:
@@ -46,8 +48,9 @@ async def test_every_metric_that_is_named_exists() -> None:
         httpx.AsyncClient(trust_env=False) as client,
     ):
         exposed = (await client.get(f"{server.admin_addresses[0]}/metrics")).text
-    named = set(re.findall(r"fastsse_[a-z_]+(?=[`{)])", TUNING))
-    assert len(named) > 15
+    named = set(re.findall(r"\bfastsse_[a-z_]+(?=[`{)\[])", TUNING + GUIDES))
+    named = {re.sub(r"_bucket$", "", name) for name in named}
+    assert len(named) > 25
     # Those of a store or a source are there when these are.
     elsewhere = {f"fastsse_{row.name}" for row in STORE_GAUGES} | {
         f"fastsse_{row.name}_total" for row in STORE_COUNTERS
