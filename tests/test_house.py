@@ -135,6 +135,28 @@ def test_every_file_that_the_documents_name_is_there() -> None:
             assert (ROOT / name).exists(), f"{document.name} names {name}"
 
 
+def test_every_function_that_the_architecture_names_is_there() -> None:
+    """It names them as `file:name`, files of the package without its folder."""
+    for document in (ROOT / "ARCHITECTURE.md", *ROOT.glob("docs/design/*.md")):
+        names = re.findall(r"`([\w/]+\.(?:py|pyx|pxd)):([\w.]+)`", document.read_text())
+        for file, name in names:
+            path = ROOT / file if file.startswith("tests/") else PACKAGE / file
+            assert path.is_file(), f"{document.name} names {file}"
+            for part in name.split("."):
+                defined = rf"^ *(?:async )?(?:def|class|cdef [\w *]*?)\b *\*?{part}\b"
+                assert re.search(defined, path.read_text(), re.MULTILINE), f"{file} has no {name}"
+
+
+def test_every_room_stands_in_the_architectures_table() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    known = set(re.findall(r"`([\w/]+?)(?:\.pyx?|/)?`", text))
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    for folder in ("api", "http", "hub", "hub/resume", "control", "cluster"):
+        rooms |= {path.stem for path in (PACKAGE / folder).glob("*.py")}
+    unnamed = {room for room in rooms if not room.startswith("_")} - known
+    assert not unnamed, f"ARCHITECTURE.md does not name {unnamed}"
+
+
 def test_another_system_is_told_what_to_do() -> None:
     program = "import sys; sys.platform = 'darwin'; exec(open('setup.py').read())"
     done = subprocess.run(
