@@ -70,7 +70,7 @@ check: lint test  ## all that a change must pass
 define run_sanitized
 	rm -rf $(SANITIZED)/$(1)/lib
 	FASTSSE_SANITIZE=$(2) $(BIN)/python setup.py -q build --build-base $(SANITIZED)/$(1) --build-lib $(SANITIZED)/$(1)/lib
-	cp -r tests bench loadtests pyproject.toml README.md $(SANITIZED)/$(1)/lib/
+	cp -r tests bench loadtests docs deploy examples pyproject.toml *.md $(SANITIZED)/$(1)/lib/
 	cd $(SANITIZED)/$(1)/lib && VIRTUAL_ENV=$(abspath $(VENV)) PYTHONPATH=$$($(abspath $(BIN))/python -c 'import site; print(site.getsitepackages()[0])') \
 		LD_PRELOAD=$$(gcc -print-file-name=$(3)) $(4) \
 		$(REAL_PYTHON) -m pytest -p no:cacheprovider -p no:faulthandler --timeout 300 $(or $(ARGS),$(5))

@@ -50,6 +50,10 @@ class Session:
         self._own_port = _free_port()
         self._streams: list[Stream] = []
         self._count = 0
+        (folder / ".bin").mkdir()
+        program = folder / ".bin" / "fastsse"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m fastsse "$@"\n')
+        program.chmod(0o700)
         (folder / ".curlrc").write_text("silent\nshow-error\nmax-time = 60\n")
         self._shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
@@ -98,7 +102,7 @@ class Session:
 
     def _variables(self) -> dict[str, str]:
         return environment(
-            PATH=f"{BIN}:{os.environ['PATH']}",
+            PATH=f"{self._folder}/.bin:{BIN}:{os.environ['PATH']}",
             HOME=str(self._folder),
             CURL_HOME=str(self._folder),
             FASTSSE_PORT=str(self._own_port),
