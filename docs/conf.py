@@ -41,7 +41,7 @@ exclude_patterns = [".*", "build", "dist", "tests", "examples", "clients"]
 # Anchors as GitHub makes them, so that a link to a heading works in both places.
 myst_heading_anchors = 4
 # `…` in an example is no JSON; tests/docs parses what can be parsed.
-suppress_warnings = ["misc.highlighting_failure", "myst.header", "toc.not_readable"]
+suppress_warnings = ["misc.highlighting_failure", "myst.header"]
 highlight_language = "text"
 
 autodoc_member_order = "bysource"
@@ -81,8 +81,19 @@ _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 def _mark_code(
     _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: Any
 ) -> None:
-    """Docstrings mark code as Markdown does; reStructuredText wants two backquotes."""
-    lines[:] = [_CODE.sub(r"``\1``", line) for line in lines]
+    """Docstrings mark code as Markdown does; reStructuredText wants two backquotes, and `::` before
+    an indented block."""
+    marked: list[str] = []
+    inside = False
+    for line in lines:
+        is_indented = line.startswith("    ")
+        if is_indented and not inside and marked and not marked[-1]:
+            marked += ["::", ""]
+            inside = True
+        elif line and not is_indented:
+            inside = False
+        marked.append(line if inside else _CODE.sub(r"``\1``", line))
+    lines[:] = marked
 
 
 def setup(app: Sphinx) -> None:
