@@ -16,12 +16,16 @@ __all__ = [
     "CONTROL",
     "EARLIEST",
     "EVENT_TOPICS_MAX",
+    "FIELDS",
     "RESERVED_TOPIC_PREFIX",
     "Event",
     "IdStyle",
     "as_header_value",
     "check_topic",
 ]
+
+#: What a publisher may say of an event, by the names of every interface but Mercure's.
+FIELDS: Final = ("topic", "data", "event", "id", "retry", "private")
 
 TOPIC_BYTES_MAX = 1024
 EVENT_TOPICS_MAX = 100

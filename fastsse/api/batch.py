@@ -10,14 +10,13 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from fastsse.errors import InvalidEvent
-from fastsse.events import Event
+from fastsse.events import FIELDS, Event
 from fastsse.http.problems import Problem
 from fastsse.jsontext import Lossy, TooDeep, check_whole, is_whole
 
 __all__ = ["event_of_json", "events_of_lines"]
 
-MEMBERS: Final = ("topic", "data", "event", "id", "retry", "private")
-_MEMBER_SET: Final = frozenset(MEMBERS)
+_MEMBER_SET: Final = frozenset(FIELDS)
 
 
 def event_of_json(body: bytes | bytearray) -> Event:
@@ -88,7 +87,7 @@ def _event(members: dict[str, Any]) -> Event:
 def _refuse_members(members: dict[str, Any]) -> NoReturn:
     for name in members:
         if name not in _MEMBER_SET:
-            raise InvalidEvent(name, f"is unknown; there are {', '.join(MEMBERS)}")
+            raise InvalidEvent(name, f"is unknown; there are {', '.join(FIELDS)}")
     raise InvalidEvent("data" if "topic" in members else "topic", "is missing")
 
 

@@ -11,11 +11,11 @@ from typing import Final
 
 from fastsse.api.access import CREDENTIAL_NAMES, Access
 from fastsse.api.parameters import SPEECH_NAMES, Speech, chosen_once, names_cursor, notes_on
-from fastsse.api.publish import FIELDS, PublishGate
+from fastsse.api.publish import PublishGate
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidEvent, InvalidSubscription
-from fastsse.events import CONTROL, Event
+from fastsse.events import CONTROL, FIELDS, Event
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request, pairs_of
 from fastsse.http.responses import MERCURE_STREAM, STATUS_LINES, TEXT, Response

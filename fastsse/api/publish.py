@@ -12,7 +12,7 @@ from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, Forbidden, InvalidEvent, Unauthorised
-from fastsse.events import Event
+from fastsse.events import FIELDS, Event
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import SWITCHES, Request, Target
 from fastsse.http.responses import Response, json_response
@@ -21,7 +21,7 @@ from fastsse.hub import Hub, Published
 from fastsse.log import AccessLog
 from fastsse.reserved import check_not_reserved
 
-__all__ = ["FIELDS", "Publish", "PublishGate"]
+__all__ = ["Publish", "PublishGate"]
 
 _JSON: Final = b"application/json"
 _NDJSON: Final = b"application/x-ndjson"
@@ -43,7 +43,8 @@ _NO_STREAM_BODY: Final = (
     "A body that is an event stream is not taken apart; "
     "send its events as application/x-ndjson, one JSON object a line."
 )
-FIELDS: Final = ("topic", "event", "id", "retry", "private")
+# The data of such a publish is its body.
+_QUERY_FIELDS: Final = tuple(name for name in FIELDS if name != "data")
 
 
 class PublishGate:
@@ -225,8 +226,8 @@ def _read_query(target: Target) -> _Query:
     for name, value in target.pairs:
         if name in CREDENTIAL_NAMES:
             continue
-        if name not in FIELDS:
-            raise InvalidEvent(name, f"is unknown; there are {', '.join(FIELDS)}")
+        if name not in _QUERY_FIELDS:
+            raise InvalidEvent(name, f"is unknown; there are {', '.join(_QUERY_FIELDS)}")
         if name in chosen:
             raise InvalidEvent(name, "must stand once")
         if name != "topic":

@@ -7,14 +7,14 @@ import orjson
 
 from fastsse.config.sources import SourceRule
 from fastsse.errors import EventTooLarge, FastsseError
-from fastsse.events import Event
+from fastsse.events import FIELDS, Event
 from fastsse.jsontext import Lossy, check_whole, is_whole
 from fastsse.reserved import check_not_reserved
 from fastsse.sources.topic_templates import PlaceholderText
 
 __all__ = ["Allows", "Maker"]
 
-_MEMBERS: Final = frozenset(("topic", "data", "event", "id", "retry", "private"))
+_MEMBERS: Final = frozenset(FIELDS)
 
 
 Allows = Callable[[str, str | None], bool]
