@@ -25,10 +25,12 @@ FLOORS = [
         "facts",
         "jwtkeys",
         "auth.roca",
+        "cgroups",
         "evicted",
         "jsontext",
         "paging",
         "programs",
+        "roots",
     },
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
@@ -85,6 +87,17 @@ def test_dependencies_point_one_way(path: pathlib.Path) -> None:
     assert room in FLOOR_OF, "a new room needs a floor"
     above = {other for other in imports(path) if FLOOR_OF[other] > FLOOR_OF[room]}
     assert not above, f"{room} leans on {above}, which stands above it"
+
+
+def test_no_part_of_the_server_imports_a_tool() -> None:
+    tools = {"swarm", "doctor", "client"}
+    for path in FILES:
+        room = path.relative_to(PACKAGE).parts[0]
+        if room not in tools | {"cli"}:
+            assert not imports(path) & tools, f"{path.name} imports a tool"
+        elif room in ("swarm", "client"):
+            outside = imports(path) - {room}
+            assert outside <= FLOORS[0], f"{path.name} imports {outside} of the server"
 
 
 def test_modules_do_not_import_each_other_in_a_circle() -> None:

@@ -8,6 +8,6 @@ from fastsse.doctor.diagnosis import Diagnosis, examine
 from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.goal import Goal
 from fastsse.doctor.machine import Machine, read_machine
-from fastsse.doctor.roots import Roots
+from fastsse.roots import Roots
 
 __all__ = ["Diagnosis", "Finding", "Goal", "Machine", "Roots", "Verdict", "examine", "read_machine"]

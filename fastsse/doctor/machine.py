@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastsse.doctor.cgroups import Cgroup, read_cgroup
-from fastsse.doctor.roots import Roots
+from fastsse.cgroups import Cgroup, read_cgroup
+from fastsse.roots import Roots
 
 UNLIMITED = 1 << 63
 _CONNTRACK = "net.netfilter.nf_conntrack_"

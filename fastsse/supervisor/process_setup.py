@@ -8,9 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from fastsse.cgroups import read_cgroup
 from fastsse.config.options import AUTO_WORKERS
-from fastsse.doctor.cgroups import read_cgroup
-from fastsse.doctor.roots import Roots
+from fastsse.roots import Roots
 
 __all__ = ["SignalPipe", "settle_memory", "usable_cores", "worker_count"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fastsse.cgroups import Cgroup
 from fastsse.doctor import Diagnosis, Finding, Goal, Machine, Verdict, examine, read_machine
-from fastsse.doctor.cgroups import Cgroup
 from fastsse.doctor.goal import descriptors_for, streams_of
 from fastsse.doctor.machine import UNLIMITED
 from fastsse.http.descriptors import STREAMS_DEFAULT_MAX

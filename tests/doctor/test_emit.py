@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsse.cgroups import Cgroup
 from fastsse.doctor import Diagnosis, Goal, Machine, Verdict, examine
-from fastsse.doctor.cgroups import Cgroup
 from fastsse.doctor.emit import KINDS, emit, left_over, profile
 from fastsse.doctor.kernel_settings import SETTINGS
 from tests.doctor.test_checks import LARGE, MILLION

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from fastsse.cgroups import Cgroup
 from fastsse.doctor import Machine, read_machine
-from fastsse.doctor.cgroups import Cgroup
 from fastsse.doctor.machine import UNLIMITED
 from tests.doctor.machines import GIB, LIMITS, PLAIN, made_up
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fastsse.doctor.roots import Roots
+from fastsse.roots import Roots
 
 # Version 1 says "no limit" with the largest number of pages.
 _UNLIMITED = 1 << 62
