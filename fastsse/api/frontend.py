@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from fastsse.api.console import console_routes
 from fastsse.api.endpoints import Endpoints
-from fastsse.api.handoff import Handoff, RetryAfter
+from fastsse.api.handoff import RetryAfter, SenderHandoff
 from fastsse.api.health import health_routes
 from fastsse.api.rate_limits import RateLimits
 from fastsse.config import Config, ConfigError, OptionProblem, is_loopback
@@ -115,7 +115,7 @@ class Frontend:
         self._clients = ClientAddresses(config.trusted_proxies, by_header=config.proxy_protocol)
         self._rate_limits = RateLimits(config, loop.time)
         self._endpoints = Endpoints(config, hub, self._clients, self._rate_limits, access, control)
-        self._streams = Handoff(
+        self._streams = SenderHandoff(
             hub.streams,
             RetryAfter(loop.time),
             self._rate_limits,
@@ -297,7 +297,6 @@ class Frontend:
             cors,
             _hosts(config, sockets),
             self._clients,
-            self._rate_limits,
             self._deadlines,
             self._streams,
             self._requests,

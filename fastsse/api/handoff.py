@@ -5,11 +5,11 @@ import math
 import os
 import random
 import re
-from asyncio import BaseTransport, Transport
+from asyncio import Transport
 from collections.abc import Callable
 from functools import partial
 from socket import socket
-from typing import Final, NamedTuple
+from typing import Final
 
 from fastsse._core import REASON_ENDED
 from fastsse.api.rate_limits import Owner, RateLimits
@@ -20,13 +20,14 @@ from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.problems import Problem, problem_response
 from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, Response
+from fastsse.http.router import StreamRequest
 from fastsse.hub.resume.preamble import last_event_id
 from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
 from fastsse.log import AccessLog, get_logger
 from fastsse.subscriptions import Subscription
 
-__all__ = ["Handoff", "RetryAfter", "StreamRequest", "name_of", "peer_of"]
+__all__ = ["RetryAfter", "SenderHandoff"]
 
 log = get_logger("http")
 _HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
@@ -77,26 +78,7 @@ class RetryAfter:
         return round(1000 * shortest_s * (1 + self._spread() / 2))
 
 
-class StreamRequest(NamedTuple):
-    """A stream that is to be opened.
-
-    `rights` are the token's, None where there are none; `pings` says that it wants visible pings;
-    `chunked` is false for HTTP/1.0; `lines` are more header lines, of which there are few;
-    `client` is for the log; `owner` None where nothing is limited; `opened` is called with the
-    stream's handle.
-    """
-
-    subscription: Subscription
-    rights: Rights | None
-    pings: bool
-    chunked: bool
-    lines: bytes
-    client: str
-    owner: Owner | None = None
-    opened: Callable[[int], None] | None = None
-
-
-class Handoff:
+class SenderHandoff:
     """Hands sockets to the sender, or tells their clients when to come back.
 
     Arguments:
@@ -165,7 +147,8 @@ class Handoff:
         # The kernel gives the lowest number that is free, so a high one means: nearly none left.
         if fd >= self._descriptor_limit or not self._streams.has_room():
             raise StreamRefused("full")
-        subscription, rights, pings, chunked, lines, client, owner, _ = stream_request
+        subscription, rights, pings, chunked, lines, client, host, _ = stream_request
+        owner = self._owner(host, rights)
         if owner is not None:
             replays = subscription.cursor.kind != "head"
             if not self._rate_limits.may_open(owner, replays=replays):
@@ -175,8 +158,8 @@ class Handoff:
         resumes = not opens and subscription.cursor.kind != "head"
         head: Head = partial(_resumed, plain) if resumes else plain
         # A client that returns does so from another port.
-        host = client.rpartition(":")[0] or client
-        return self._streams.open(subscription, head, chunked, fd, rights, pings=pings, client=host)
+        who = client.rpartition(":")[0] or client
+        return self._streams.open(subscription, head, chunked, fd, rights, pings=pings, client=who)
 
     def _note(self, stream: int, stream_request: StreamRequest) -> None:
         """Tells the other parts of a stream that is open. Its descriptor was given away, so what
@@ -191,11 +174,8 @@ class Handoff:
             self._call_soon(self._wake)
 
     def _tell(self, stream: int, stream_request: StreamRequest) -> None:
-        subscription, rights, owner = (
-            stream_request.subscription,
-            stream_request.rights,
-            stream_request.owner,
-        )
+        subscription, rights = stream_request.subscription, stream_request.rights
+        owner = self._owner(stream_request.host, rights)
         if owner is not None:
             self._rate_limits.on_stream_opened(stream, owner)
         if self._presence is not None:
@@ -209,6 +189,12 @@ class Handoff:
             self._access.doubtful(
                 stream, stream_request.client, subscription.dialect.notes.decode()
             )
+
+    def _owner(self, host: str, rights: Rights | None) -> Owner | None:
+        """Whose limits a stream counts for; None while nothing is limited."""
+        if not self._rate_limits.active:
+            return None
+        return self._rate_limits.owner(host, None if rights is None else rights.subject)
 
     def _head(self, opens: bool, chunked: bool, lines: bytes) -> bytes:
         """The response head of a stream; the same object for all that have the same."""
@@ -280,13 +266,3 @@ def _resumed(head: bytes, known: bytes | None) -> bytes:
 
 def _known_line(known: bytes) -> bytes:
     return b"Last-Event-ID: %b\r\n" % (EARLIEST if _ID.fullmatch(known) is None else known)
-
-
-def peer_of(transport: BaseTransport) -> str:
-    """The other side's address, for logs; `unix` for a Unix socket."""
-    return name_of(transport.get_extra_info("peername"))
-
-
-def name_of(address: object) -> str:
-    """A socket address as logs show it."""
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"

@@ -10,12 +10,11 @@ import asyncio
 import socket
 from typing import Final
 
-from fastsse.api.handoff import StreamRequest, name_of
 from fastsse.auth.rights import Rights
 from fastsse.config import HttpOptions
 from fastsse.errors import FastsseError, StreamRefused
 from fastsse.http.body import BLANK_LINE
-from fastsse.http.client_address import host_of
+from fastsse.http.client_address import host_of, name_of
 from fastsse.http.connection import Connection
 from fastsse.http.listener_context import ListenerContext
 from fastsse.http.parser import RequestParser
@@ -23,6 +22,7 @@ from fastsse.http.problems import Problem
 from fastsse.http.proxy_protocol import read_proxy_header
 from fastsse.http.request import Request
 from fastsse.http.responses import Response
+from fastsse.http.router import StreamRequest
 from fastsse.subscriptions import Subscription
 
 __all__ = ["Acceptor"]

@@ -6,11 +6,12 @@ the client, because whatever stands before it may have been written by the clien
 """
 
 import ipaddress
+from asyncio import BaseTransport
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["UNIX", "ClientAddresses", "account_name", "host_of", "network_of"]
+__all__ = ["UNIX", "ClientAddresses", "account_name", "host_of", "name_of", "peer_of"]
 
 #: How a peer that came by a Unix socket is called.
 UNIX: Final = "unix"
@@ -85,6 +86,16 @@ def host_of(address: object) -> str:
 
 
 @lru_cache(_REMEMBERED)
+def peer_of(transport: BaseTransport) -> str:
+    """The other side's address, for logs; `unix` for a Unix socket."""
+    return name_of(transport.get_extra_info("peername"))
+
+
+def name_of(address: object) -> str:
+    """A socket address as logs show it."""
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+
+
 def account_name(host: str) -> str:
     """Whom limits count a host as: an IPv6 address by its /64, which one client owns whole."""
     if ":" not in host:

@@ -17,10 +17,9 @@ wait in `kept` and reading pauses; the kernel's window then holds the peer back.
 import asyncio
 from typing import Final, cast
 
-from fastsse.api.handoff import peer_of
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, StreamRefused
-from fastsse.http.client_address import host_of
+from fastsse.http.client_address import host_of, peer_of
 from fastsse.http.deadlines import Deadline
 from fastsse.http.listener_context import ListenerContext
 from fastsse.http.parser import RequestParser

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from fastsse.api.handoff import Handoff, StreamRequest
-from fastsse.api.rate_limits import RateLimits
 from fastsse.auth.rights import Rights
 from fastsse.config import HttpOptions
 from fastsse.errors import Unavailable
@@ -18,7 +16,7 @@ from fastsse.http.parser import HeadLimits
 from fastsse.http.problems import problem_of
 from fastsse.http.request import Request, Targets
 from fastsse.http.request_log import RequestLog
-from fastsse.http.router import Router
+from fastsse.http.router import Handoff, Router, StreamRequest
 from fastsse.log import get_logger
 from fastsse.subscriptions import Subscription
 
@@ -41,7 +39,6 @@ class ListenerContext:
         cors: for which pages of other origins.
         hosts: the names that are answered to.
         clients: tells who they are, behind proxies too.
-        rate_limits: what each client may have.
         deadlines: where connections stand while they wait.
         streams: opens streams.
         requests: counts them, and notes those refused.
@@ -60,7 +57,6 @@ class ListenerContext:
         "limits",
         "loop",
         "max_upload_bytes",
-        "rate_limits",
         "requests",
         "routes",
         "streams",
@@ -75,7 +71,6 @@ class ListenerContext:
         cors: Cors,
         hosts: Hosts,
         clients: ClientAddresses,
-        rate_limits: RateLimits,
         deadlines: Deadlines,
         streams: Handoff,
         requests: RequestLog,
@@ -86,7 +81,6 @@ class ListenerContext:
         self.cors = cors
         self.hosts = hosts
         self.clients = clients
-        self.rate_limits = rate_limits
         self.deadlines = deadlines
         self.streams = streams
         self.requests = requests
@@ -115,16 +109,13 @@ class ListenerContext:
     ) -> StreamRequest:
         """The stream that a request asks for. `peer` names the other side for the log."""
         lines = self.cors.lines(request.headers) if self.cors.active else b""
-        owner, on_open = None, None
+        on_open = None
         if request.terms is not None:
             lines, on_open = lines + request.terms.lines, request.terms.opened
-        if self.clients.active:
-            peer = self.client(request)
-        if self.rate_limits.active:
-            subject = None if rights is None else rights.subject
-            owner = self.rate_limits.owner(self.client(request), subject)
+        host = self.client(request)
+        client = host if self.clients.active else peer
         return StreamRequest(
-            subscription, rights, pings, request.chunked, lines, peer, owner, on_open
+            subscription, rights, pings, request.chunked, lines, client, host, on_open
         )
 
     def count_upload(self, incoming_body: RequestBody | None) -> None:

@@ -1,11 +1,13 @@
 """The route table: path and method to what answers them."""
 
+from asyncio import Transport
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from socket import socket
 from typing import Final, NamedTuple, Protocol
 
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError
+from fastsse.errors import FastsseError, StreamRefused
 from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
@@ -13,7 +15,17 @@ from fastsse.http.responses import STATUS_LINES, Response
 from fastsse.reserved import HUB_PATH
 from fastsse.subscriptions import Subscription
 
-__all__ = ["BELOW", "MERCURE_SPOKEN", "Exchange", "Handler", "Paths", "Route", "Router"]
+__all__ = [
+    "BELOW",
+    "MERCURE_SPOKEN",
+    "Exchange",
+    "Handler",
+    "Handoff",
+    "Paths",
+    "Route",
+    "Router",
+    "StreamRequest",
+]
 
 
 class Exchange(Protocol):
@@ -40,6 +52,48 @@ class Exchange(Protocol):
 
     def peer(self) -> str:
         """The client's address, for logs."""
+
+
+class StreamRequest(NamedTuple):
+    """A stream that is to be opened.
+
+    Attributes:
+        subscription: what is sent.
+        rights: the token's; None without one.
+        pings: whether it wants visible pings.
+        chunked: false for HTTP/1.0.
+        lines: more header lines, of which there are few distinct ones.
+        client: the client's address, for logs.
+        host: the address that limits are counted for.
+        opened: called with the stream's handle.
+    """
+
+    subscription: Subscription
+    rights: Rights | None
+    pings: bool
+    chunked: bool
+    lines: bytes
+    client: str
+    host: str
+    opened: Callable[[int], None] | None = None
+
+
+class Handoff(Protocol):
+    """Takes sockets that become streams. Loop thread only."""
+
+    def take(self, sock: socket, stream_request: StreamRequest) -> None:
+        """Takes a socket that no transport has; it is detached then.
+
+        Raises StreamRefused, and then nothing was changed. After any error `sock` is the caller's.
+        """
+
+    def take_copy(self, transport: Transport, stream_request: StreamRequest) -> None:
+        """As `take`, with a duplicate of the transport's socket; the transport is to be aborted."""
+
+    def turn_away(
+        self, subscription: Subscription, why: StreamRefused, *, chunked: bool
+    ) -> Response:
+        """The answer to a subscriber that was refused: why, and when to return."""
 
 
 Handler = Callable[[Request, Exchange], None]
