@@ -1,13 +1,15 @@
 """One HTTP/1.1 connection: from its first byte until it closes or becomes a stream.
 
-Theory of operation. A connection is in one state:
+Theory of operation. A connection is in one state; `_NEXT` has the pairs that may follow:
 
-    HEAD       reads a request's head, or waits for one      -> BODY, ANSWERING, ENDING
-    BODY       reads a request's body                        -> ANSWERING, ENDING
-    ANSWERING  the request is with its route                 -> HEAD, ENDING, HANDOVER
-    HANDOVER   is a stream as soon as earlier answers left   -> GONE, ANSWERING (turned away)
-    ENDING     the last answer is written; what still comes is read away, or the peer would be
-               reset before it has read the answer           -> GONE
+    HEAD       reads a request's head, or waits for one
+    BODY       reads a request's body
+    ANSWERING  the request is with its route
+    HANDOVER   is a stream as soon as earlier answers left; ANSWERING again when it is refused
+    REFUSING   what came is no request: it is answered, and nothing is read any more
+    CLOSING    the last answer is written
+    LINGERING  this side is closed, after a refusal or while idle; what still comes is read and
+               dropped, because a reset could reach the peer before it has read the answer
     GONE       closed, or the sender's
 
 It handles one request at a time. While an answer is pending, or the peer does not read, bytes
@@ -15,6 +17,7 @@ wait in `kept` and reading pauses; the kernel's window then holds the peer back.
 """
 
 import asyncio
+from enum import IntEnum
 from typing import Final, cast
 
 from fastsse.auth.rights import Rights
@@ -31,7 +34,32 @@ from fastsse.subscriptions import Subscription
 
 __all__ = ["Connection"]
 
-HEAD, BODY, ANSWERING, HANDOVER, ENDING, GONE = range(6)
+
+class ConnectionState(IntEnum):
+    """What a connection does; see above."""
+
+    HEAD = 0
+    BODY = 1
+    ANSWERING = 2
+    HANDOVER = 3
+    REFUSING = 4
+    CLOSING = 5
+    LINGERING = 6
+    GONE = 7
+
+
+HEAD, BODY, ANSWERING, HANDOVER, REFUSING, CLOSING, LINGERING, GONE = ConnectionState
+# What may follow a state; `_become` raises for any other pair.
+_NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
+    HEAD: frozenset({BODY, ANSWERING, REFUSING, CLOSING, LINGERING, GONE}),
+    BODY: frozenset({ANSWERING, REFUSING, GONE}),
+    ANSWERING: frozenset({HEAD, HANDOVER, REFUSING, CLOSING, GONE}),
+    HANDOVER: frozenset({ANSWERING, REFUSING, GONE}),
+    REFUSING: frozenset({LINGERING, GONE}),
+    CLOSING: frozenset({GONE}),
+    LINGERING: frozenset({GONE}),
+    GONE: frozenset({GONE}),
+}
 # Requests of one connection that are handled before others have their turn.
 REQUESTS_A_TURN: Final = 64
 _Wish = tuple[Subscription, Rights | None, bool]
@@ -45,7 +73,6 @@ class Connection(asyncio.Protocol):
         "_choked",
         "_context",
         "_kept",
-        "_lingers",
         "_parser",
         "_persists",
         "_proceeding",
@@ -61,7 +88,7 @@ class Connection(asyncio.Protocol):
         """`early` are bytes that were read before there was a transport; `peer` is the other
         side's host when a proxy has announced it already."""
         self._context = context
-        self._state = HEAD
+        self._state: ConnectionState = HEAD
         self._parser = RequestParser(context.limits, context.targets, context.hosts)
         self._parser.peer = peer
         self._transport = cast(asyncio.Transport, None)
@@ -72,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._kept = early  # Bytes that nobody has looked at.
         self._persists = True
         self._at_eof = False
-        self._choked = self._lingers = self._proceeding = False
+        self._choked = self._proceeding = False
 
     #: Of a route's answer, as an exchange: it may come later.
     may_wait: Final = True
@@ -93,7 +120,7 @@ class Connection(asyncio.Protocol):
             self._proceed(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state = GONE
+        self._become(GONE)
         self._context.deadlines.leave(self, self._wait)
         self._context.uncount_upload(self._parser.incoming_body)
         self._parser.close()
@@ -106,7 +133,7 @@ class Connection(asyncio.Protocol):
             self._proceed(data)
         elif state == HANDOVER:
             self._transport.abort()
-        elif state < ENDING:
+        elif state <= ANSWERING:
             self._kept += data
             self._transport.pause_reading()
 
@@ -152,8 +179,7 @@ class Connection(asyncio.Protocol):
         the same: so only this side is closed at first, and what comes is read away. A reset would
         look to the client as if its request had been lost in the middle."""
         if self._state == HEAD and not self._parser.is_within_head and not self._kept:
-            self._lingers = True
-            self._end()
+            self._end(LINGERING)
 
     def abort(self) -> None:
         """Closes at once, whatever is under way."""
@@ -197,7 +223,7 @@ class Connection(asyncio.Protocol):
         elif state == BODY:
             self._await_body()
         elif self._at_eof and state == HEAD:
-            self._end()
+            self._end(CLOSING)
 
     def _resume(self) -> None:
         """Goes on with the bytes that were kept, and reads again."""
@@ -238,7 +264,7 @@ class Connection(asyncio.Protocol):
             if route.admit is not None:
                 route.admit(request)
         except FastsseError as error:
-            self._state = ANSWERING
+            self._become(ANSWERING)
             self.fail(error)
             return None
         return route
@@ -255,7 +281,7 @@ class Connection(asyncio.Protocol):
                 raise Problem(417, "Only 100-continue can be expected.", field="Expect")
             self._transport.write(CONTINUE)
         self._route = route
-        self._state = BODY
+        self._become(BODY)
 
     def _read_body(self, data: bytes) -> bytes:
         """Takes a body, or a part of one, from the front of `data`; returns what is left."""
@@ -282,7 +308,7 @@ class Connection(asyncio.Protocol):
     # ── Answering (routes.Exchange) ──────────────────────────────────────────────────────────
 
     def _answer(self, request: Request, route: Route) -> None:
-        self._state = ANSWERING
+        self._become(ANSWERING)
         try:
             route.handle(request, self)
         except FastsseError as error:
@@ -292,7 +318,7 @@ class Connection(asyncio.Protocol):
 
     def respond(self, response: Response) -> None:
         """Answers the request. Does nothing when the client is gone."""
-        if self._state != ANSWERING:
+        if self._state not in (ANSWERING, REFUSING):
             return
         request, context = self._request, self._context
         head, body = response
@@ -314,14 +340,14 @@ class Connection(asyncio.Protocol):
         context.requests.answered(request, head)
         self._request = None
         if self._persists:
-            self._state = HEAD
+            self._become(HEAD)
             self._await_next()
         else:
-            self._end()
+            self._end(LINGERING if self._state == REFUSING else CLOSING)
 
     def fail(self, error: FastsseError) -> None:
         """Answers with the problem that an error is, and notes it."""
-        if self._state == ANSWERING:
+        if self._state in (ANSWERING, REFUSING):
             problem = problem_of(error)
             self._context.requests.refused(self._request, problem, self.peer())
             self.respond(problem_response(problem))
@@ -331,7 +357,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Hands the socket over to the sender, as soon as earlier answers have left."""
         if self._state == ANSWERING:
-            self._state = HANDOVER
+            self._become(HANDOVER)
             self._wanted = subscription, rights, pings
             if not self._proceeding:
                 self._settle(b"")
@@ -349,13 +375,14 @@ class Connection(asyncio.Protocol):
         self._context.uncount_upload(self._parser.incoming_body)
         self._kept = b""
         self._persists = False
-        self._lingers = True
-        self._state = ANSWERING
+        if self._state < REFUSING:
+            self._become(REFUSING)
         self.fail(problem)
 
-    def _end(self) -> None:
-        self._state = ENDING
-        if self._lingers:
+    def _end(self, state: ConnectionState) -> None:
+        """Closes, CLOSING or LINGERING, once what was written is sent."""
+        self._become(state)
+        if state == LINGERING:
             self._await(self._context.deadlines.linger)
             self._transport.resume_reading()
             self._transport.write_eof()
@@ -393,19 +420,25 @@ class Connection(asyncio.Protocol):
         except StreamRefused as why:
             answer = context.streams.turn_away(wanted[0], why, chunked=request.chunked)
             context.requests.turned_away(request, why, answer.head, self.peer())
-            self._state = ANSWERING
+            self._become(ANSWERING)
             self._persists = False
             self.respond(answer)
         except Exception:
             context.failed(request)
             self._transport.abort()
         else:
-            self._state = GONE
+            self._become(GONE)
             context.deadlines.leave(self, self._wait)
             self._transport.abort()
             context.requests.opened(request)
 
-    # ── Waiting ──────────────────────────────────────────────────────────────────────────────
+    # ── States and waiting ───────────────────────────────────────────────────────────────────
+
+    def _become(self, state: ConnectionState) -> None:
+        """Goes to another state. Raises RuntimeError for a pair that the table does not have."""
+        if state not in _NEXT[self._state]:
+            raise RuntimeError(f"a connection in {self._state.name} can't become {state.name}")
+        self._state = state
 
     def _await(self, wait: Deadline) -> None:
         self._wait.since.pop(self, None)
@@ -423,4 +456,4 @@ class Connection(asyncio.Protocol):
             if self._kept:
                 self._resume()
             elif self._at_eof:
-                self._end()
+                self._end(CLOSING)
