@@ -1,20 +1,21 @@
-"""The command line. Each command is a module of its own, loaded when it is called.
+"""The command line. Each command is a module of its own, imported when it is called.
 
-A new command is one line in COMMANDS and one module with a click command; `fastsse --help` needs
-none of them, and `fastsse publish` none of what the server needs.
+A new command is one line in COMMANDS and one module with a click command. `fastsse --help` imports
+none of them, and `fastsse publish` nothing of the server.
 """
 
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
 from fastsse.errors import FastsseError
 
 # Name: (module, attribute, what `fastsse --help` says).
-COMMANDS = {
+COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "serve": ("fastsse.cli.serve", "serve", "Serve event streams and take publishes."),
     "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration anew."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
@@ -38,7 +39,15 @@ class OutputClosed(Exception):
 
 
 class Commands(click.Group):
-    """A group whose commands are imported on demand."""
+    """A group whose commands are imported on demand.
+
+    Arguments:
+        table: the name of a command to its module, its attribute there, and its line of help.
+    """
+
+    def __init__(self, *given: Any, table: Mapping[str, tuple[str, str, str]], **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._table = table
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; click itself would end on a closed pipe with status 1."""
@@ -49,20 +58,20 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the table."""
-        return list(COMMANDS)
+        return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._table:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
+        module, attribute, _ = self._table[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, _, text) in self._table.items()])
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -80,6 +89,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
 
 @click.group(
     cls=Commands,
+    table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(

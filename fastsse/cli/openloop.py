@@ -85,10 +85,10 @@ def pace_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _read_rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    from fastsse.swarm.command import read_rate
-
     if value is None:
         return None
+    from fastsse.swarm.command import read_rate
+
     try:
         rate = read_rate(value)
     except ValueError as error:
