@@ -61,7 +61,7 @@ def configure(options: LogOptions, stream: TextIO | None = None) -> None:
     as_console = options.log_format == "console" or (
         options.log_format == "auto" and stream.isatty()
     )
-    handler = _Handler(stream)
+    handler = _Handler(stream, as_console)
     colors = stream.isatty() and not os.environ.get("NO_COLOR")
     handler.setFormatter(_formatter(as_console, colors))
     root = logging.getLogger()
@@ -69,6 +69,11 @@ def configure(options: LogOptions, stream: TextIO | None = None) -> None:
     # Other libraries speak up only when something is wrong.
     root.setLevel(max(logging.WARNING, _LEVELS[options.log_level]))
     logging.getLogger(ROOT).setLevel(_LEVELS[options.log_level])
+
+
+def is_console() -> bool:
+    """Whether `configure` chose lines for people. False in a program that has its own logging."""
+    return any(isinstance(one, _Handler) and one.is_console for one in logging.getLogger().handlers)
 
 
 def name_worker(number: int) -> None:
@@ -85,6 +90,10 @@ def _add_process(_logger: object, _method: str, record: MutableMapping[str, Any]
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Gives a record up quietly when its reader is gone (a closed terminal, `| head`)."""
+
+    def __init__(self, stream: TextIO, is_console: bool) -> None:
+        super().__init__(stream)
+        self.is_console = is_console
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, RUF100
         if not isinstance(sys.exception(), OSError | ValueError):
@@ -122,7 +131,8 @@ def render_json(_logger: object, _method: str, record: MutableMapping[str, Any])
 
 
 class ConsoleLines:
-    """Renders a record as one line for people; an exception follows, indented."""
+    """Renders a record as one line for people; the lines of `more` and of an exception follow,
+    indented, in the same write."""
 
     def __init__(self, colors: bool) -> None:
         reset, dim, bright, cyan = (
@@ -141,10 +151,10 @@ class ConsoleLines:
 
     def __call__(self, logger: Any, method: str, record: MutableMapping[str, Any]) -> str:
         exception = record.pop("exception", None)
+        more = [f"         {_one_line(text)}" for text in record.pop("more", ())]
+        trace = [] if exception is None else exception.split("\n")
         line = str(self._render(logger, method, record))
-        if exception is None:
-            return line
-        return "\n".join([line, *(f"  | {escape(text)}" for text in exception.split("\n"))])
+        return "\n".join([line, *more, *(f"  | {escape(text)}" for text in trace)])
 
 
 def escape(text: str) -> str:

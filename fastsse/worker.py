@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from fastsse._core import Sender
 from fastsse.api.frontend import Frontend, Sockets
+from fastsse.api.startlines import start_lines
 from fastsse.backbone import Backbone
 from fastsse.backbone.factory import open_backbone
 from fastsse.backbone.memory import MemoryBackbone
@@ -22,7 +23,7 @@ from fastsse.events import Event
 from fastsse.http.descriptors import Descriptors
 from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.streams import ClosedStream
-from fastsse.log import AccessLog, get_logger
+from fastsse.log import AccessLog, get_logger, is_console
 from fastsse.metrics import ALIASES, process_use
 from fastsse.positions import now_ms
 from fastsse.services import service_makers
@@ -102,7 +103,7 @@ class Worker:
             undo.callback(self._stop_timers)
             self._undo = undo.pop_all()
         if not sockets.all:
-            self._log_start()
+            self._log_start(sockets.has_page(config))
 
     def _open_hub(self, undo: contextlib.ExitStack) -> Hub:
         config, sender = self.config, self._sender
@@ -290,10 +291,14 @@ class Worker:
         if self._drained is not None and self.stream_count == 0:
             self._drained.set()
 
-    def _log_start(self) -> None:
+    def _log_start(self, has_page: bool) -> None:
         config = self.config
         addresses = self.frontend.main.addresses
         admin = self.frontend.admin.addresses
+        if is_console():
+            said, *more = start_lines(config, addresses, admin, has_page)
+            log.info(said, more=more)
+            return
         log.info(
             "fastsse is serving.",
             version=__version__,

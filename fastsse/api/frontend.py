@@ -77,6 +77,12 @@ class Sockets(NamedTuple):
         value = str(getattr(config, option))
         raise ConfigError([OptionProblem(option, value, "an argument", allowed)])
 
+    def has_page(self, config: Config) -> bool:
+        """Whether the page is served: `auto` is for servers that only this machine reaches."""
+        return config.page == "on" or (
+            config.page == "auto" and _are_local((*self.main, *self.admin))
+        )
+
     def close(self) -> None:
         """Closes them."""
         for sock in (*self.main, *self.admin):
@@ -162,9 +168,7 @@ class Frontend:
         cors = Cors(config.cors_origins, config.cors_headers, cross_publish=token is not None)
         events = self._endpoints.paths(cors)
         admin = {**events, **health_routes(stats, self._unready)}
-        if config.page == "on" or (
-            config.page == "auto" and _are_local((*sockets.main, *sockets.admin))
-        ):
+        if sockets.has_page(config):
             admin |= console_routes()
         is_owner = not sockets.is_lent
         if sockets.admin:

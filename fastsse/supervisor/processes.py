@@ -6,12 +6,13 @@ import socket
 from collections.abc import Callable, Sequence
 
 from fastsse.api.frontend import Sockets
+from fastsse.api.startlines import start_lines
 from fastsse.config import Config
 from fastsse.config.store import show_store
 from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.http.listeners import SocketFiles, addresses_of
-from fastsse.log import configure, get_logger
+from fastsse.log import configure, get_logger, is_console
 from fastsse.supervisor.changes import RESTART, adapted, sentence
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.hub_process import LifeLine, serve_hub
@@ -76,14 +77,18 @@ class ServiceProcesses:
 
     def on_serving(self) -> None:
         """Logs where."""
-        config, first = self._config, self._sockets[0]
-        admin = {"admin": addresses_of(first.admin)} if first.admin else {}
+        config, first, workers = self._config, self._sockets[0], len(self._sockets)
+        main, admin = addresses_of(first.main), addresses_of(first.admin)
+        if is_console():
+            said, *more = start_lines(config, main, admin or main, first.has_page(config), workers)
+            log.info(said, more=more)
+            return
         log.info(
             "fastsse is serving.",
             version=__version__,
-            addresses=addresses_of(first.main),
-            **admin,
-            workers=len(self._sockets),
+            addresses=main,
+            **({"admin": admin} if admin else {}),
+            workers=workers,
             store=show_store(config.store),
             publish="with a token" if config.publishing_needs_token else "by anyone",
         )
