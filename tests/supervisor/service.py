@@ -87,6 +87,16 @@ class Service:
                 found[name[1]].append(child)
         return found
 
+    async def replaced(self, before: dict[str, list[int]]) -> dict[str, list[int]]:
+        """The processes, once every worker of `before` has ended: an old one may outlive its
+        streams for a moment."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                after = self.children()
+                if not set(before["worker"]) & set(after["worker"]):
+                    return after
+                await asyncio.sleep(0.01)
+
     async def stats(self) -> Any:
         """What `/stats` says, asked over a connection of its own."""
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:

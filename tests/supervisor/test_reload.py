@@ -72,9 +72,9 @@ async def test_reload_under_load_refuses_no_connect_and_fails_no_publish(
         for stream in streams:
             await stream.to_end()
             assert stream.parsed.retry_ms is not None
-        after = service.children()
+        after = await service.replaced(before)
         assert after["hub"] == before["hub"]
-        assert not set(after["worker"]) & set(before["worker"])
+        assert len(after["worker"]) == 2
         load.is_over = True
         await asyncio.gather(*tasks)
     assert load.faults == []
