@@ -140,7 +140,7 @@ PageNotice: TypeAlias = tuple[Literal["page"], int]
 ClosedNotice: TypeAlias = tuple[Literal["closed"], int, int, str, float, int, int]
 """handle, channel, reason, seconds it lived, events and bytes it was sent."""
 ExpiringNotice: TypeAlias = tuple[Literal["expiring"], int]
-"""What a stream's token allows ends in `expiry_notice_ms`; told once for each attach or renewal."""
+"""A stream's token expires in `expiry_notice_ms`; sent once for each attach or renewal."""
 Notice: TypeAlias = PageNotice | ClosedNotice | ExpiringNotice
 
 Claims: TypeAlias = tuple[int, int, int, int]
@@ -154,15 +154,15 @@ class Sender:
     Args:
         max_connections: Rows of the table, 1 to 2**24. 80 bytes each, touched as they are used.
         heartbeat_ms: A comment goes to a stream that was idle for 80 to 100 % of this; 0: none.
-        max_lag_bytes: What a blocked connection may lack before its policy acts.
-        max_lag_ms: How old the oldest event that it lacks may be.
+        max_lag_bytes: How much a blocked connection may have pending before its policy acts.
+        max_lag_ms: How old its oldest pending event may be.
         retry_ms: The farewell's `retry:` when draining lies between this and its double.
         tick_ms: How often the clock hand moves, 1 to 1000. The table is gone round in 700 ms.
         ping_ms: A stream that asked for pings gets one after 80 to 100 % of this, again and again;
             0: none.
         pong_timeout_ms: It ends, reason `no_pong`, when it answered none so long after the first
             ping since its last answer; 0: never.
-        expiry_notice_ms: How long before its end the loop is told of a stream that expires; 0: not.
+        expiry_notice_ms: How long before a stream expires the loop is notified; 0: no notice.
         clean_end: Whether streams that are drained, expire or are revoked have a last chunk.
         id_key: 32 bytes that seal stream ids; None takes random ones.
         write_limit_bytes, refuse_every: Faults for tests: at most so many bytes a send; every
@@ -267,8 +267,8 @@ class Sender:
     def tell(self, handle: int, frame: Frame) -> bool:
         """Sends one stream a frame of its own, between any two others; False when it has ended.
 
-        A stream that ends first may not get it (`close` takes a farewell for that); one whose
-        socket is full may be told `max_lag_bytes`, and ends with the next as `lagged`.
+        A stream that ends first may not get it (`close` takes a farewell for that). A stream whose
+        socket is full may queue `max_lag_bytes`; with the next frame it ends as `lagged`.
 
         Raises:
             ValueError: a wire frame.
@@ -294,9 +294,9 @@ class Sender:
     def revoke(self, subject_hash: int = 0, token_hash: int = 0, issued_before_s: int = 0) -> None:
         """Ends all streams whose claims meet every condition that is not 0, within a second.
 
-        Only claims given before count: whoever is attached or renewed later stays, and so does
-        whoever has no claims. Issued before means earlier than that second, and a token that does
-        not say when is. O(1) here; there a walk over the table for 64 revocations at a time.
+        Only claims that exist now count: a stream that is attached or renewed later stays, and so
+        does a stream without claims. Issued before means earlier than that second; it includes a
+        token without a time of issue. O(1) here; later a walk over the table, 64 at a time.
 
         Raises:
             ValueError: no condition at all.
@@ -306,7 +306,7 @@ class Sender:
         """A stream answered its pings, one and all so far. False when it has ended."""
 
     def stream_id(self, handle: int) -> bytes:
-        """A stream's public name, 32 lower-case hex digits that nobody can guess. O(1).
+        """A stream's public name: 32 lower-case hex digits that can't be guessed. O(1).
 
         Raises:
             ValueError: the handle is stale.
@@ -368,7 +368,7 @@ class Sender:
         """
 
     def drain(self, window_ms: int) -> None:
-        """Ends all streams spread over the window, each told a `retry:` of its own."""
+        """Ends all streams spread over the window; each receives its own `retry:`."""
 
     @property
     def pending_commands(self) -> int: ...

@@ -1,6 +1,6 @@
 # The native face of fastsse: frames, and the sender that owns every handed-over connection.
-# What happens behind it stands in the .pxd rooms beside this file, one concept each; ARCHITECTURE.md
-# has the map. Arguments are checked here, so that the rooms can rely on them.
+# The implementation is in the .pxd headers in `native/`, one concept each; ARCHITECTURE.md
+# has the map. Arguments are checked here, so that the headers can rely on them.
 
 import os
 

@@ -39,7 +39,7 @@ DATA_BYTES: Final = 2
 
 
 class Extras(NamedTuple):
-    """What an entry may say beside the required: the optional fields of entry format 2.
+    """What an entry may have in addition to the required: the optional fields of entry format 2.
 
     Attributes:
         expires_ms: unix milliseconds from which on it is not sent any more.

@@ -25,7 +25,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-# The classic text format: OpenMetrics forbids a gauge `x` beside a counter `x_total`.
+# The classic text format: OpenMetrics forbids a gauge `x` next to a counter `x_total`.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Counters = Callable[[], Mapping[str, int]]
@@ -76,7 +76,7 @@ GAUGES = (
 COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
-    _Row("turned_away", "turned_away", "Subscribers told to come back later."),
+    _Row("turned_away", "turned_away", "Subscribers refused with Retry-After."),
     _Row("doubtful", "unknown_parameters", "Streams opened with parameters that mean nothing."),
     _Row("requests_", "requests", "Requests answered.", "route status"),
     _Row("limited_", "limited", "Requests over a client's limits.", "limit"),
@@ -103,7 +103,7 @@ COUNTERS = (
     _Row("renewed", "renewals", "Streams whose token was renewed."),
     _Row("revocations", "revocations", "Times that streams were searched for revoked tokens."),
     _Row("gaps_", "gaps", "Gap events sent.", "reason"),
-    _Row("missed_edges", "missed_edges", "Writable sockets that no event told of; should be 0."),
+    _Row("missed_edges", "missed_edges", "Writable sockets without an event; should be 0."),
 )
 # What only some services have: those with a store, or with several workers.
 STORE_GAUGES = (
@@ -119,7 +119,7 @@ STORE_GAUGES = (
 STORE_COUNTERS = (
     _Row("store_commits", "store_commits", "Commits to the store."),
     _Row("store_failures", "store_failures", "Commits that failed."),
-    _Row("store_evicted", "store_evicted", "Events that the store let go of."),
+    _Row("store_evicted", "store_evicted", "Events that the store evicted."),
     _Row("store_losses", "store_losses", "Times that the store may have lost stored events."),
     _Row("store_damaged", "store_damaged", "Places of the store that were found damaged."),
     _Row("store_repeats", "store_repeats", "Publishes that were in the store already."),

@@ -26,7 +26,7 @@ class Pager:
     A page is made when it is sent, never before: it shows what is true in that turn.
 
     Arguments:
-        has_room: whether a page may be sent now. Whoever makes room calls `go_on`.
+        has_room: whether a page may be sent now. The code that makes room calls `go_on`.
     """
 
     def __init__(self, has_room: Callable[[], bool] = _always) -> None:

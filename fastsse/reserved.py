@@ -1,6 +1,6 @@
 """Topics that only the server itself publishes to: those below Mercure's well-known path.
 
-Whoever could publish there could announce subscriptions that do not exist. Clients take topics for
+A publisher there could announce subscriptions that do not exist. Clients take topics for
 URLs, so every spelling that a URL parser makes the same path of counts: percent escapes, letter
 case, backslashes, dot segments and doubled slashes (WHATWG URL §4.4, RFC 3986 §6.2.2).
 """
@@ -16,7 +16,7 @@ __all__ = ["HUB_PATH", "check_not_reserved", "is_reserved"]
 
 HUB_PATH: Final = "/.well-known/mercure"
 _WORD: Final = "mercure"
-# An escape of an escape of an escape; whoever goes on is refused.
+# An escape of an escape of an escape; a topic with more is refused.
 _ROUNDS_MAX: Final = 4
 
 

@@ -252,7 +252,7 @@ class _State(dict[int, "_State"]):
 class _Template:
     """A template's automaton, for what comes after the literal text that it begins with.
 
-    Built when something is first matched. Of its steps 512 are kept; then it begins anew.
+    Built when something is first matched. Of its steps 512 are kept; then it is built again.
     """
 
     __slots__ = (
@@ -311,7 +311,7 @@ class _Template:
         once: dict[int, int] = {}
         self._accepts = [once.setdefault(takers, takers) for takers in accepts]
         self._last = whole.last
-        # Within literal text the next place is the one beside; only the others need a look each,
+        # Within literal text the next place is the following one; only the others need a look each,
         # and only theirs are kept.
         follow = places.follow
         self._follow = {at: next for at, next in enumerate(follow) if next != 2 << at}

@@ -135,8 +135,8 @@ class Server:
             self._is_starting = False
 
     async def drain(self, window_s: float | None = None) -> None:
-        """Stops listening and ends all streams spread over a time (the option `drain`), each told
-        when to come back; publishers get 503. Returns when all are gone, or 1 s after the window.
+        """Stops listening and ends all streams spread over a time (the option `drain`); each gets a
+        time to reconnect; publishers get 503. Returns when all are gone, or 1 s after the end.
         """
         if self._running is not None:
             await self._running.drain(self.config.drain if window_s is None else window_s)
@@ -173,8 +173,8 @@ def run(
 
     Arguments:
         config: the options. With more than one worker this process watches over others.
-        load: reads the options anew, for SIGHUP; None keeps those that there are.
-        origin_of: where an option's value came from, for errors.
+        config: the options. With more than one worker this process supervises others.
+        load: reads the options again, for SIGHUP; None keeps the present ones.
 
     Raises ConfigError, ListenError or another FastsseError before anything is served. Main thread
     only. Logging is the caller's to configure.

@@ -9,8 +9,8 @@ The data is a compact JSON object whose first member is the time at which the ev
              It is the schedule's time, not the time of sending: a publisher that falls behind
              makes its delay visible instead of leaving it out.
 ``source``   a number for one counted sequence: one publisher connection and one topic.
-``count``    1, 2, 3 … within that source, so that a receiver knows what it lacks, has twice or
-             got late.
+``count``    1, 2, 3 … within that source, so that a receiver knows what is missing, double or
+             late.
 ``pad``      fills the data up to the wanted size; left out when there is nothing to fill.
 ============ ==================================================================================
 

@@ -38,7 +38,7 @@ TICK_S: Final = 1.0
 # What a drain may take beyond its window, for answers and last bytes.
 DRAIN_GRACE_S: Final = 1.0
 # How long a kept connection may ask for something, once it is to be closed with its next answer:
-# when nobody serves after this, and when another worker does.
+# when no process serves after this, and when another worker does.
 IDLE_GRACE_S: Final = 1.0
 LEAVING_GRACE_S: Final = 5.0
 
@@ -97,7 +97,7 @@ class Worker:
                 control,
             )
             undo.callback(self.frontend.close)
-            # Beside the log: where others share it, it is not here.
+            # Separate from the log: where others share it, it is not here.
             self._sources = Sources(config, self._hub.publish) if is_alone else None
             self._serve(sockets, control, number)
             undo.callback(self._stop_timers)
@@ -165,7 +165,7 @@ class Worker:
         answer: asyncio.Future[Published | FastsseError] = self._loop.create_future()
 
         def done(outcome: Published | FastsseError) -> None:
-            if not answer.done():  # Else whoever waited gave up.
+            if not answer.done():  # Else the caller gave up.
                 answer.set_result(outcome)
 
         self._hub.publish((event,), done)

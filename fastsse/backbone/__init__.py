@@ -3,8 +3,8 @@
 The hub is the only one that speaks to a backbone, from its loop thread, and every callback comes
 back on that thread. The order of things is always the same: **commit, deliver, acknowledge**.
 `append` commits a batch and gives it positions; `deliver` is called with every committed entry,
-in order, whoever appended it; only then is `done` called. So whoever is told that an event was
-taken can be told it again after a restart, and finds it in history.
+in order, from every publisher; only then is `done` called. A publisher whose event was acknowledged
+can get the same answer after a restart, and finds the event in history.
 
 A backbone may answer within the call (memory), when its own thread has committed (a local
 store), or when the batch comes back down a shared log (many nodes). Its callers can't tell.

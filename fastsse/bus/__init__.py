@@ -10,7 +10,7 @@ control:
     # in a worker, inside its loop
     backbone, control = await connect(address, worker=0, key=os.urandom(8))
 
-- `listening` is a Unix stream socket that is bound and listens. Whoever starts the processes keeps
+- `listening` is a Unix stream socket that is bound and listens. The parent process keeps
   it open over a hub's death: workers that come back meanwhile wait in its queue and are not
   refused. `address` is what it is bound to; an abstract name (`\\0…`) will do. Only processes of
   the same user are served.
@@ -21,8 +21,8 @@ control:
   while it serves: `backbone.is_whole` says whether all is there.
 - `key` is a worker process's own, 8 random bytes: never used by another one.
 - `run_hub` returns the process's exit status after SIGTERM. Stop the workers first.
-- A worker that the hub gave up (it could not keep up, or has what the hub never had) is told so:
-  `backbone.ended` is a future with the reason; the worker must end, and may be started anew.
+- A worker that the hub gave up (it could not keep up, or has what the hub never had) is notified:
+  `backbone.ended` is a future with the reason; the worker must end, and may be started again.
 - While there is no hub `backbone.trouble` says so. Streams stay open, publishers wait for at most
   2 s, and are then refused.
 """

@@ -1,6 +1,6 @@
 """Frames: length, kind, body; and the strict reading of what is in them.
 
-A frame is `<u32 length of the body> <u8 kind> <body>`, little-endian. Whoever sends a longer one
+A frame is `<u32 length of the body> <u8 kind> <body>`, little-endian. A sender of a longer one
 than was agreed, an unknown kind, or a body that ends too early or too late, is cut off: nothing
 of what it says can be trusted any more.
 """
@@ -68,7 +68,7 @@ class FrameKind(IntEnum):
     TAKEN = 12  # down: batches that were in the log already, with their positions
     HELD = 13  # down: batches up to this one will be answered by this hub
     REFUSED = 14  # down: a batch that was not taken, and why
-    EVICTED = 15  # both: what was let go, by topic
+    EVICTED = 15  # both: what was evicted, by topic
     CAUGHT_UP = 16  # down: the log is live from here
     TROUBLE = 17  # down: why appends are refused now
     READ = 20  # up
@@ -269,7 +269,7 @@ class Incoming:
         if start == end and len(self._buffer) == size:
             self._start = self._end = 0
         elif len(self._buffer) != size or start > 0:
-            # Never resized: whoever fills it may still hold a view.
+            # Never resized: the code that fills it may still hold a view.
             fresh = bytearray(size) if len(self._buffer) != size else self._buffer
             part = self._buffer[start:end]
             fresh[: len(part)] = part

@@ -1,4 +1,4 @@
-"""A history on its way to another process: its entries in pages, what it has let go, its end.
+"""A history on its way to another process: its entries in pages, what it has evicted, its end.
 
 A hub that lost its memory takes it from a worker, and a worker that starts takes it from the hub.
 Both serve meanwhile: what is new comes down the log, and what is handed over lies before it.
@@ -33,7 +33,7 @@ def read_entries(body: bytes, at: int = 0) -> list[Entry]:
 
 
 def evictions_of(history: History) -> Iterator[bytes]:
-    """What a history has let go, in frames of a bounded size, and the frame that ends it all."""
+    """What a history has evicted, in frames of a bounded size, and the frame that ends it all."""
     evictions = history.evictions()
     names = list(evictions.by_topic.items())
     for at in range(0, len(names), TOPICS_MAX):

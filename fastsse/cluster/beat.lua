@@ -10,7 +10,7 @@
 --       that is written from now on: the newest that all of them read. Nodes of an earlier version
 --       do not name one, and read format 1.
 --
--- Time in which nobody was heard of counts for nobody: Redis was away then, or its clock jumped.
+-- A pause in which no node was heard counts against none: Redis was away then, or its clock jumped.
 local nodes, dead, heard = KEYS[1], KEYS[2], KEYS[3]
 local prefix, node, life_ms, kind, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local task_ms = tonumber(ARGV[6])
@@ -31,7 +31,7 @@ if silence_ms < 0 then
 end
 redis.call('SET', heard, string.format('%.0f', now_ms))
 
--- One that has nobody needs nobody to take that out.
+-- A dead node without streams needs no other node to remove them.
 local function bury(other)
   redis.call('ZREM', nodes, other)
   redis.call('HDEL', formats, other)

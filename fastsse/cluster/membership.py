@@ -81,8 +81,8 @@ class Membership:
         return self.name
 
     def rename(self, name: bytes) -> None:
-        """Takes another name, if this is still its own: it was taken for dead, or is to begin
-        anew."""
+        """Takes another name, if this is still its own: it was taken for dead, or must
+        start again."""
         if name and name == self.name:
             log.warning("This node comes again under another name.", before=name.decode())
             self._before, self.name = name, b""
@@ -158,4 +158,4 @@ class Membership:
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """The default: no listener."""

@@ -1,10 +1,10 @@
-"""Neighbours: what control services of one node tell the same control services of the others, by
+"""Node messaging: control services of one node send messages to those of the others, by
 Redis's pub/sub.
 
-Redis keeps none of it, so what is told is numbered, and with each beat every node says where it
-stands. Whoever misses a number, begins to listen, or meets a node that it does not know asks that
+Redis keeps none of it, so messages are numbered, and with each beat every node says where it
+stands. A node that misses a number, begins to listen, or meets an unknown node asks that
 one for everything, and gets it on a channel of its own: first the number at which everything is as
-it is, then all of it in pages, and between them what is told from there on. It comes over one
+it is, then all of it in pages, and between them the messages from there on. It comes over one
 connection, in the order in which it was sent. So no node is wrong for long, and nothing is sent
 again without need.
 
@@ -37,7 +37,7 @@ QUEUE_BYTES: Final = 16 * 1024 * 1024
 # What may wait while a page is added, and what is sent at once.
 HIGH_WATER_BYTES: Final = 1024 * 1024
 SENT_AT_ONCE: Final = 256
-# What a message takes beside its bytes.
+# What a message takes in addition to its bytes.
 _MESSAGE_COST_BYTES: Final = 256
 # Pages on their way to a node that it has not confirmed. A node of an earlier version confirms
 # none: after this time one is taken as confirmed.
@@ -63,7 +63,7 @@ class _Subscription(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """A message to the node that is told everything."""
+    """A message of a full copy to one node."""
 
     kind: bytes
     subject: str = ""
@@ -91,8 +91,8 @@ class RedisNodeMessaging:
         self._is_linked = False
         self._is_heard = False
         self._number = 0
-        # The number of what each told last; and of whom control services know something, even if
-        # not all.
+        # The number of each node's last message; and of whom control services know
+        # something, even if not all.
         self._known: dict[bytes, int] = {}
         self._heard_of: set[bytes] = set()
         # Nodes that asked for everything, in order; the one that is sent it, and how many pages are
@@ -122,7 +122,7 @@ class RedisNodeMessaging:
     def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
         """As Neighbours."""
         channel = self._channel(to or b"all")
-        # Whoever does not hear gets no answer either.
+        # A node that does not listen gets no answer either.
         return self._send(channel, _SAID, subject, message) and self._is_heard
 
     @property
@@ -205,7 +205,7 @@ class RedisNodeMessaging:
 
     def _pages_for(self, node: bytes) -> Iterator[_Page]:
         """That everything begins, and all of it; less when the node is gone."""
-        # All begin together: what is told from here on comes on top.
+        # All begin together: the messages from here on come on top.
         wholes = [
             (subject, listener.whole())
             for subject, listener in self._listeners.items()
@@ -268,14 +268,14 @@ class RedisNodeMessaging:
             except (exceptions.RedisError, OSError, TimeoutError):
                 continue
             except Exception:
-                log.exception("Hearing other nodes failed, and begins anew.")
+                log.exception("Hearing other nodes failed, and begins again.")
             finally:
                 self._is_heard = False
                 with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError):
                     await connection.disconnect(nowait=True)
 
     def _begin(self) -> None:
-        """What was told while nobody listened is unknown, so all are asked for everything."""
+        """Messages sent while this node did not listen are unknown: it asks all for everything."""
         self._is_heard = True
         self._known.clear()
         self._ask_unknown()
@@ -338,7 +338,7 @@ class RedisNodeMessaging:
             self._compare(node, number)
 
     def _compare(self, node: bytes, number: int) -> None:
-        """Whether all that a node told was heard. Until it tells it anew, what was told holds."""
+        """Whether all messages of a node arrived. Until it sends all again, the old ones hold."""
         if self._known.get(node, number) != number:
             del self._known[node]
             self._ask(node)
@@ -371,7 +371,7 @@ class RedisNodeMessaging:
         self._missing = missing
 
     def _forget(self, node: bytes) -> None:
-        """What it told holds no longer."""
+        """Its messages hold no longer."""
         if node in self._heard_of:
             self._heard_of.remove(node)
             for listener in self._listeners.values():

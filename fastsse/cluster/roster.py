@@ -2,7 +2,7 @@
 
 For each topic a hash of who asks for it, for each node a hash of who is there. Who came and went
 is written in batches, in order, by one task; each is published after it was written, and forgotten
-after its end was published. So whoever is announced is listed, whoever is announced as ended is
+after its end was published. So a stream that is announced is listed, one announced as ended is
 not, and what a killed node did not get to is done by another one.
 """
 
@@ -37,7 +37,7 @@ REAP: Final = Script("reap", folder=_HERE)
 # Selectors in one batch, about: 3 us of Redis each.
 BATCH: Final = 500
 # Changes that may wait to be written; above it this node begins again, with all that is there then.
-# Streams that were there when it began are held by their control service, and wait beside these.
+# Streams that were there when it began are held by their control service, and are not counted.
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 PUBLISH_AGAIN_S: Final = 0.5
 

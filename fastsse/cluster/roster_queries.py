@@ -87,7 +87,7 @@ class RosterQueries:
                 else:
                     outcome = await self._one(link, topic.encode(), name.encode())
         except (AnswerLost, RedisRefusal, ValueError) as fault:
-            log.warning("Who is there can't be told.", why=str(fault))
+            log.warning("Presence can't be read.", why=str(fault))
         finally:
             answer(outcome)
 

@@ -44,7 +44,7 @@ class RedisControlStore:
         address, keys: where it lies.
         values: what was there when the log was opened.
         membership: this node among all.
-        roster: who is at all nodes; None where nobody may ask.
+        roster: who is at all nodes; None where the list is off.
 
     Attributes:
         one_time_store, neighbours, roster: as Store.
@@ -139,7 +139,7 @@ class RedisControlStore:
         kept = await read_all(link, self._keys)
         for key, value in kept.items():
             self._learn(key, value)
-        # A Redis that has lost them is told again.
+        # A Redis that has lost them gets them again.
         lacking = {key: value for key, value in self._values.items() if key.encode() not in kept}
         self._unwritten.update(lacking)
         self._to_write.set()

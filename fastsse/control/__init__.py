@@ -1,4 +1,4 @@
-"""What the workers of a service share beside the log of events: control services, and the way to
+"""What the workers of a service share outside the log: control services, and the way to
 them.
 
 - `control`: what a control service is, how workers reach one, and what it keeps.

@@ -37,8 +37,8 @@ class OneTimeStore(Protocol):
 class NodeMessaging(Protocol):
     """A node's way to the others, each known by a name of bytes. Loop thread only.
 
-    What is told goes to all and is counted: whoever has missed something is told everything anew.
-    What is said is not: it reaches who hears it now.
+    What `tell` sends goes to all and is counted: a node that missed something gets all again.
+    What `say` sends is not counted: it reaches the nodes that listen now.
     """
 
     def listen(
@@ -53,10 +53,10 @@ class NodeMessaging(Protocol):
         Arguments:
             heard: called with a node and its message. May raise ValueError for one that is
                 damaged, which is dropped.
-            gone: called with a node that left or fell silent, or that is about to tell everything
-                anew: what it told before holds no longer.
-            whole: gives the messages that tell everything as it was when `whole` was called, as
-                if they had been told one by one. They are taken one by one, over some time.
+            gone: called with a node that left or fell silent, or that is about to send everything
+                again: its earlier messages hold no longer.
+            whole: gives the messages that describe everything as it was when `whole` was called, as
+                if they had been sent one by one. They are taken one by one, over some time.
         """
 
     @property
@@ -102,4 +102,4 @@ class Roster(Protocol):
     def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
         """Who is there, for a topic or all, one subscriber or all: `[count, [[topic, subscriber,
         payload], …]]` as JSON, at most so many of them and about 8 MiB; or why it can't be
-        told."""
+        given."""

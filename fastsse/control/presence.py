@@ -3,7 +3,7 @@
 Workers tell the control service what opened and what ended, one message a turn of their loop. The
 control service has its roster take that down: its own where the node is alone, else the one that
 all nodes share. The roster tells of it by private events, and answers who is there now. What a
-killed worker held is taken out and announced as ended. Nothing is kept or told while the option
+killed worker held is taken out and announced as ended. Nothing is kept or sent while the option
 `subscriptions` is off.
 """
 
@@ -51,7 +51,7 @@ class PresenceService:
             if what == _ENDED:
                 if name in held:
                     changes.append((held.pop(name), False))
-            elif name not in held:  # Else it is told again.
+            elif name not in held:  # Else it is a repeat.
                 selectors, payload = rest
                 one = held[name] = Subscriber(name, tuple(selectors), payload)
                 changes.append((one, True))
@@ -77,7 +77,7 @@ class Presence:
 
     Arguments:
         control: the way to the control service.
-        call_soon: the loop's; what happens in one turn is told at once.
+        call_soon: the loop's; what happens in one turn is sent at once.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Subscriptions as Mercure tells of them ("Active Subscriptions"), and the roster of a node alone.
 
 Each coming and going of a stream is a private event for each of its selectors, under a topic of
-its own, so that whoever has a grant for those topics sees them.
+its own, so that a subscriber with a grant for those topics sees them.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Control: what the workers of a node share beside the log of events.
+"""Control: what the workers of a node share apart from the log of events.
 
 Some facts have one place in a node: which tickets are out, which tokens were revoked, who is
 present. That place is a `Service`, one for each subject; it lives in the hub's process, or in the
@@ -65,7 +65,7 @@ class Broadcast:
 
 
 class NoService(FastsseError):
-    """Nobody is there for a subject."""
+    """A subject has no service."""
 
 
 class ControlClient(Protocol):
@@ -82,7 +82,7 @@ class ControlClient(Protocol):
     @property
     def on_back(self) -> list[Callable[[], None]]:
         """What is called when the control services are others than before, and know of this worker
-        only what survives a restart: whoever told them something tells it again."""
+        only what survives a restart: every sender of earlier messages sends them again."""
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
         """Has the subject's control service answer, within the call or later; `done` is called
@@ -106,7 +106,7 @@ class ControlClient(Protocol):
 
 class ControlStore(Protocol):
     """What a control service keeps over restarts: small, and held in memory as a whole. Writes
-    reach the disk, or the other nodes, soon after; whoever needs more than that appends an
+    reach the disk, or the other nodes, soon after; a service that needs more than that appends an
     event."""
 
     def get(self, key: str) -> bytes | None: ...
@@ -296,7 +296,7 @@ class LocalControlClient:
         self, makers: Mapping[str, MakeService], publish: Publish, store: ControlStore | None = None
     ) -> None:
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
-        self.on_back: Final[list[Callable[[], None]]] = []  # Nobody ever calls them.
+        self.on_back: Final[list[Callable[[], None]]] = []  # They are never called.
         store = store or MemoryControlStore()
         self.is_alone: Final = store.messaging is None
         self._pager = Pager()

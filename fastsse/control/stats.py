@@ -3,7 +3,7 @@
 Every worker tells the control service `figures` its counters once a second, and when it is asked
 to. The control service adds them up and answers with whole bodies, so that a worker only passes
 them on. What a worker that ended had counted stays in the sums, so no counter goes back; its gauges
-go with it. The sums are told to all workers, and they tell them to the next hub process, if this
+go with it. The sums are sent to all workers, and they send them to the next hub process, if this
 one is killed.
 
 The control service also knows who is full, and says who shall accept in its place.
@@ -57,7 +57,7 @@ class WorkerStats:
         leaving: another worker has its place already.
         is_shared: it accepts from the same socket as the others.
         bounds, buckets, latency_s: the sender's histogram.
-        sums: the control service's, as it told them last.
+        sums: the control service's, as it sent them last.
     """
 
     slot: int
@@ -135,7 +135,7 @@ class StatsService:
         self._sums = EndedWorkers()
         self._help = Help({}, True)
         self._heavy: frozenset[int] = frozenset()
-        # Who asked what, and who has not told yet, since the last call to tell.
+        # Who asked what, and who has not answered yet, since the last call to tell.
         self._asking: list[tuple[bytes, Callable[[bytes], None]]] = []
         self._awaited: set[int] = set()
         self._giving_up: asyncio.TimerHandle | None = None
@@ -341,7 +341,7 @@ class StatsClient:
         self._helped = helped
         self._sums: Mapping[str, Any] | None = None
         control.listen(SUBJECT, self._on_broadcast)
-        # A new hub process knows nobody's figures.
+        # A new hub process has no worker's figures.
         control.on_back.append(self.tell)
 
     def tell(self) -> None:

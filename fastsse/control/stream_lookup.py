@@ -2,9 +2,9 @@
 
 A stream's public id says nothing of where it is, and a request about it (a pong, a renewal) comes
 to any worker. The worker looks among its own streams first; then the control service has all of
-them look, and the one that holds the stream answers. Nobody answers for a stream that is gone, so
-whoever asks waits for a bounded time; the control service itself does not, and keeps nothing: ids
-that nobody has can't use up the questions that a worker may have under way. Where there are other
+them look, and the one that holds the stream answers. A stream that is gone has no answer, so
+the asker waits for a bounded time; the control service itself does not, and keeps nothing: ids
+of no stream can't use up the questions that a worker may have under way. Where there are other
 nodes, their control services are asked too, and a question says from which node it came.
 """
 
@@ -19,7 +19,7 @@ from fastsse.errors import FastsseError, Unavailable
 __all__ = ["SUBJECT", "Act", "StreamLookup", "StreamLookupService"]
 
 SUBJECT: Final = "reach"
-# Questions of one worker that nobody answered yet.
+# Questions of one worker without an answer yet.
 UNANSWERED_MAX: Final = 10_000
 TIMEOUT_S: Final = 2.0
 #: Of a node's name.
@@ -32,7 +32,7 @@ _QUESTION: Final = b"?"
 _ANSWER: Final = b"!"
 
 Act = Callable[[bytes, bytes], bytes | None]
-"""Does something to the stream with this id, told more by the second argument; its answer, or
+"""Does something to the stream with this id, as the second argument says; its answer, or
 None when the stream is not here."""
 Answered = Callable[[bytes | FastsseError | None], None]
 
@@ -40,7 +40,7 @@ Answered = Callable[[bytes | FastsseError | None], None]
 class StreamLookupService:
     """Passes questions about streams on to all workers, and the answers too. Made by
     `service.Services`. What is broadcast is `?`, whose question it is (a node's name), a question's
-    name and the question, or `!`, its name and the answer, which is told with whose the question
+    name and the question, or `!`, its name and the answer, which is sent with whose the question
     was instead of the mark. Among nodes it is `?` or `!`, the name and the rest."""
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
@@ -65,7 +65,7 @@ class StreamLookupService:
             self._messaging.say(SUBJECT, _ANSWER + answer, node)
 
     def on_worker_gone(self, worker: int) -> None:
-        """Whoever asked about its streams waits in vain."""
+        """A question about its streams gets no answer."""
 
     def _on_node_message(self, node: bytes, message: bytes) -> None:
         mark, rest = message[:1], message[1:]
@@ -88,7 +88,7 @@ class StreamLookup:
 
     Arguments:
         control: the worker's.
-        is_alone: whether there is no other worker at any node, and so nobody else to ask.
+        is_alone: whether there is no other worker at any node to ask.
         timeout_s: how long others are waited for.
     """
 
@@ -125,7 +125,7 @@ class StreamLookup:
             done(Unavailable("queue", retry_after_s=1))
             return
         name = secrets.token_bytes(_NAME_BYTES)
-        silence: FastsseError | None = None  # What it means when nobody answers.
+        silence: FastsseError | None = None  # What it means when no answer comes.
 
         def finish(outcome: bytes | FastsseError | None) -> None:
             if self._asked.pop(name, None) is not None:

@@ -1,4 +1,4 @@
-"""What clients use of their limits, told to every worker, so that limits hold for a whole service.
+"""What clients use of their limits, sent to every worker, so that limits hold for a whole service.
 
 A worker tells the control service ten times a second what was used there since, when anything was;
 the control service tells it to the others, who take it from the accounts that they judge by. So
@@ -10,7 +10,7 @@ Where there are other nodes, the control service tells theirs four times a secon
 all of its workers, and hears the same of them. What streams a node holds is taken back when it is
 gone.
 
-Accounts may be very many, so all of them are always told in pages of 1,000. A page is made when it
+Accounts may be very many, so all of them are always sent in pages of 1,000. A page is made when it
 is sent, and its numbers are of that moment.
 """
 
@@ -36,7 +36,7 @@ TELL_NODES_EVERY_S: Final = 0.25
 _ACCOUNTS_A_MESSAGE: Final = 1_000
 _HELD: Final = b"h"
 _END: Final = b"e"
-# Of the control service, to all workers: a worker has told what it held, so they should ask again.
+# Of the control service, to all workers: a worker has sent what it held, so they should ask again.
 _LEARN: Final = b"?"
 # Of an account, in letters.
 _NAME_MAX: Final = 200
@@ -61,7 +61,7 @@ class Usage(NamedTuple):
 
 class UsageService:
     """Passes on what was used, and remembers who holds how many streams for which client. Made by
-    `service.Services`. What is told, also among nodes, is a list of uses; or of streams that are
+    `service.Services`. A message, also among nodes, is a list of uses; or of streams that are
     held, `h` before it, and `h` alone when that was all. A broadcast has the worker before it."""
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
@@ -126,7 +126,7 @@ class UsageService:
         yield from (held for is_worker, held in self._leaving if is_worker)
 
     def untold(self, account: Account) -> int:
-        """Streams of an account that other nodes have not been told of yet."""
+        """Streams of an account that other nodes have not received yet."""
         sums = self._untold.get(account)
         return 0 if sums is None else sums[0]
 
@@ -200,7 +200,7 @@ class UsageService:
             asyncio.get_running_loop().call_later(TELL_NODES_EVERY_S, self._tell_now)
 
     def _whole(self) -> Iterable[bytes]:
-        """What its workers hold, as far as other nodes were told of it until now."""
+        """What its workers hold, as far as other nodes were notified of it until now."""
         walk = _Walk(self)
         self._walks.add(walk)
         return walk
@@ -218,9 +218,9 @@ class UsageService:
 
 
 class _Walk:
-    """All accounts of a node as other nodes were told of them when the walk began, in messages that
-    are made one by one while more is told. Without copying what is held: from what is held now it
-    takes what was told since, and what is not told yet. O(accounts) to begin, 20 ms for 400,000."""
+    """All accounts of a node as other nodes knew them when the walk began, in messages that
+    are made one by one while more is sent. Without copying what is held: from what is held now it
+    takes what was sent since, and what is not sent yet. O(accounts) to begin, 20 ms for 400,000."""
 
     def __init__(self, service: UsageService) -> None:
         self._service = service
@@ -229,7 +229,7 @@ class _Walk:
         self._accounts.update(dict.fromkeys(service._untold))
 
     def was_told(self, uses: Iterable[Usage]) -> None:
-        """Other nodes are told this."""
+        """Other nodes are sent this."""
         for use in uses:
             if use.streams:
                 self._since[use[:2]] += use.streams
@@ -296,7 +296,7 @@ class UsageClient:
             yield _packed(_some_of(self._untold))
 
     def _tell_held(self) -> None:
-        """The control service is a new one. What is untold still will be told, and is no part of
+        """The control service is a new one. What is unsent still will be sent, and is no part of
         this."""
         self._learning.forget_questions()
         self._control.tell_pages(
@@ -306,8 +306,8 @@ class UsageClient:
         self._learning.ask_soon()
 
     def _held_now(self, accounts: Sequence[Account]) -> Iterator[bytes]:
-        """An account whose streams ended meanwhile is told with none: the control service may have
-        heard of their end, and counts less than none."""
+        """An account whose streams ended meanwhile is sent with none: the control service may have
+        received their end, and counts less than none."""
         for start in range(0, len(accounts), _ACCOUNTS_A_MESSAGE):
             some = accounts[start : start + _ACCOUNTS_A_MESSAGE]
             yield _HELD + orjson.dumps([(*one, self._told_of(one)) for one in some])

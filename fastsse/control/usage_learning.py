@@ -18,7 +18,7 @@ from fastsse.errors import FastsseError
 
 __all__ = ["RELEARN_S", "UsageLearning"]
 
-# When the workers of a new control service have told it what they hold.
+# When the workers of a new control service have sent it what they hold.
 RELEARN_S: Final = 2.0
 
 Account = tuple[int, str]
@@ -106,7 +106,7 @@ class UsageLearning:
             self._end(walk)
 
     def _end(self, walk: _Walk) -> None:
-        """An account in no page was held by nobody when the walk began."""
+        """An account in no page had no streams when the walk began."""
         unseen = [one for one in self._others.keys() | walk.since.keys() if one not in walk.seen]
         self._walk = None
         self._set_right((*account, walk.since[account]) for account in unseen)

@@ -1,4 +1,4 @@
-"""What puts events in order, keeps them, and hands them on to whoever listens."""
+"""Puts events in order, keeps them, and passes them on to subscribers."""
 
 from fastsse.hub.hub import SWEEP_ON_S, Hub, Published
 

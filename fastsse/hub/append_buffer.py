@@ -1,7 +1,8 @@
-"""Settling: the newest entries wait together until somebody looks, and go into the history's logs
-then, without those that would have to go at once.
+"""Append buffer: the newest entries wait together until a reader looks. They go into the logs
+then, without those that would be evicted at once.
 
-Of a busy topic most never come there. Where nobody reads, that saves most of what keeping costs.
+Most entries of a busy topic never get there. On a topic without readers this saves most of the
+cost of storing.
 """
 
 from collections import Counter

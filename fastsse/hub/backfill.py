@@ -18,7 +18,7 @@ __all__ = ["BackfilledEvents", "Evictions"]
 
 
 class Evictions(NamedTuple):
-    """What a history has let go, for another that was handed its events: by topic, of all
+    """What a history has evicted, for another that was handed its events: by topic, of all
     together, and of topics that it knows nothing of."""
 
     by_topic: dict[str, int]
@@ -75,15 +75,15 @@ class BackfilledEvents:
                 self.extras[position] = extras
 
     def hold(self, names: Iterable[str]) -> None:
-        """Has topics be alive of which there is something to know: so whoever looks for topics
-        finds them, and is told when they are forgotten."""
+        """Keeps topics alive of which something is known. A search for topics
+        finds them, and their watchers are notified when they are forgotten."""
         for name in names:
             topic = self._topics.by_name.get(name)
             if topic is None or topic not in self.logs:
                 self._hold(name)
 
     def cut(self) -> int:
-        """Leaves out what the topics have let go meanwhile, and returns the last position of that,
+        """Leaves out what the topics have evicted meanwhile, and returns the last position of that,
         0 when it is nothing. O(topics), or O(events)."""
         cut = [_cut_off(log, topic.evicted_through) for topic, log in self.logs.items()]
         if not any(cut):

@@ -63,7 +63,7 @@ class Channels:
     """All channels of one worker. Loop thread only.
 
     Arguments:
-        sender: nobody but channels and streams may command it.
+        sender: only channels and streams may command it.
         topics: those that are alive; channels keep the ones that they name so.
 
     Attributes:
@@ -271,7 +271,7 @@ class Channels:
 
 
 def _numbers(topics: Selection) -> tuple[int, ...]:
-    """What the sender is told of a channel's topics."""
+    """The numbers of a channel's topics, for the sender."""
     if topics is None:
         return (EVERY_EVENT,)
     if isinstance(topics, WantedTopics):

@@ -33,12 +33,12 @@ from fastsse.positions import TimeMarks
 __all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 
 PAGE_BYTES = 256 * 1024
-# What a topic costs beside its events, and an own id beside its text, as EVENT_COST_BYTES.
+# What a topic costs without its events, and an own id without its text, as EVENT_COST_BYTES.
 TOPIC_COST_BYTES = 512
 OWN_ID_COST_BYTES = 320
-# Of optional fields, beside their bytes: the tuple, its place by position, and their objects.
+# Of optional fields, without their bytes: the tuple, its place by position, and their objects.
 EXTRAS_COST_BYTES = 400
-# Events that a reader may not see, at which one look ends: else whoever asks for private ones would
+# Hidden events after which one look ends. Without it a reader who asks for private events would
 # take the loop's time for nothing.
 LEFT_OUT_MAX = 2_000
 # Events that one sweep looks at: a few milliseconds at most.
@@ -77,7 +77,7 @@ class History:
         lost_through: up to here events may be missing because the log that we follow lost them.
         start: as given.
         expected_through: what lies up to here is on its way from another process, if it is above 0.
-            Until it is there it is as if it had been let go.
+            Until it is there it counts as evicted.
         times: which time belongs to which position, where positions were ahead of the clock.
         events: how many are kept.
         bytes: what they cost, with what is needed to keep them.
@@ -207,7 +207,7 @@ class History:
         if selection is None:
             through = self._evicted_through
         elif isinstance(selection, WantedTopics):
-            # Its templates may be older than what was learnt of topics that nobody remembers.
+            # Its templates may be older than what was learnt of forgotten topics.
             through = max(selection.evicted_through, self.lost_through, self._learnt[1])
         else:
             through = max(topic.evicted_through for topic in selection)
@@ -231,7 +231,7 @@ class History:
 
     def head_for(self, rights: Rights | None) -> int:
         """The newest place to name to a reader. Without grants it is not a private event's: that
-        one was published, and when, is nobody's business."""
+        one was published, and when, must stay secret."""
         return self.head if rights is not None and rights.subscribe else self.public_head
 
     def find(self, own_id: bytes) -> int | None:
@@ -245,7 +245,7 @@ class History:
         return frame is None or not frame.private or self._may_read(frame, rights)
 
     def lose(self, place: int) -> int:
-        """Lets go of everything: what lies up to a place, or to the head when that is later, can't
+        """Evicts everything: what lies up to a place, or to the head when that is later, can't
         be relied on. Returns from where on it can. O(events and topics)."""
         self.head = self.public_head = self.lost_through = place = max(place, self.head)
         while self._whole.first() is not None:
@@ -286,7 +286,7 @@ class History:
         return max(self.start, self.expected_through)
 
     def evictions(self) -> Evictions:
-        """What was let go so far. O(topics)."""
+        """What was evicted so far. O(topics)."""
         topics, least = self._topics, self.begins
         by_topic = topics.evicted()
         if self.expected_through:
@@ -296,8 +296,8 @@ class History:
         )
 
     def evict(self, evictions: Evictions) -> None:
-        """Lets go what another history, which this one's events came from, has let go. O(topics
-        and events let go)."""
+        """Evicts what the history evicted from which this one's events came. O(topics
+        and events evicted)."""
         for name, through in evictions.by_topic.items():
             topic = self._topics.by_name.get(name)
             if topic is None:
@@ -321,7 +321,7 @@ class History:
         return BackfilledEvents(self._topics)
 
     def prepend(self, older: BackfilledEvents, evictions: Evictions) -> None:
-        """Puts what another process kept before everything, and lets go what it had let go: now
+        """Puts what another process kept before everything, and evicts what it had evicted: now
         this is the history that it would be if it had always been here. O(events and topics)."""
         self._learn(evictions)
         if gone_through := older.cut():
@@ -351,7 +351,7 @@ class History:
             self._evict_oldest()
 
     def _learn(self, evictions: Evictions) -> None:
-        """What another process has let go of topics that are alive here, of others, and of those
+        """What another process has evicted of topics that are alive here, of others, and of those
         that it does not remember."""
         by_topic, forgotten_through = evictions.by_topic, evictions.forgotten_through
         by_name = self._topics.by_name

@@ -29,7 +29,7 @@ RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
 REFUSALS: Final = (*RETRY_AFTER_S, "backbone")
 # When more is to be swept than one step does, the next comes so soon.
 SWEEP_ON_S: Final = 0.005
-# Of the memory beside the history replays may use this share, which leaves the rest to publishers.
+# Of the memory outside the history replays may use this share, which leaves the rest to publishers.
 REPLAY_MEMORY_SHARE = 0.75
 
 log = get_logger("hub")
@@ -85,7 +85,7 @@ class Hub:
         history: what is kept.
         topics: those that are alive.
         events_published: events taken from publishers here.
-        entries_seen: events that came down the log, whoever published them.
+        entries_seen: events that came down the log, from all publishers.
         publishes_refused: publishes refused, by reason.
         refuses: publishes are refused, since the service ends.
         losses: times that the backbone's log lost something.
@@ -235,8 +235,8 @@ class Hub:
         self.entries_seen += len(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
-        """The log that the backbone follows lost something, and goes on after a place: who reads
-        is told, and what lies before is no longer promised."""
+        """The log of the backbone lost something, and goes on after a place. Readers receive a
+        `fastsse.gap` event, and what lies before is no longer promised."""
         self.losses += 1
         place = self.history.lose(place)
         self.streams.tell_lost(place)

@@ -1,4 +1,4 @@
-"""Streams: sockets that are opened, told things, and closed.
+"""Streams: sockets that are opened, sent to, and closed.
 
 A stream is a number here, its handle; only while it replays does Python keep an object for it, and
 of one that bears a token a few numbers. With `channels` and `replays`, the only module that
@@ -60,14 +60,14 @@ class Streams:
     """All streams of one worker. Loop thread only.
 
     Arguments:
-        sender: owns the sockets; nobody but channels, streams and replays may command it.
+        sender: owns the sockets; only channels, streams and replays may command it.
         channels: what streams join.
         history: what is replayed from memory.
         backbone: what lies before.
         retry_ms: the reconnection time that streams open with.
         clean_end: whether a response that is cut has a last chunk, as one that is over.
-        replay_memory_bytes: while the core holds more than this beside the history, replays wait
-            for their next page, so that whoever catches up never makes publishers wait.
+        replay_memory_bytes: while the core holds more than this outside the history, replays wait
+            for their next page, so that a stream that catches up never makes publishers wait.
         page_bytes: the bound on one page of a replay.
         max_replays: how many reads of the backbone may be under way; others wait their turn.
         now_ms: unix milliseconds.
@@ -133,8 +133,8 @@ class Streams:
 
     @property
     def replays_failed(self) -> int:
-        """Streams that ended because the backbone could not be read, or because they could not
-        be told what was missing."""
+        """Streams that ended because the backbone could not be read, or because their gap event
+        could not be sent."""
         return self._replayer.failed
 
     @property
@@ -144,7 +144,7 @@ class Streams:
 
     @property
     def gaps(self) -> Counter[str]:
-        """Gap events told, by reason; to all streams at once counts once."""
+        """Gap events sent, by reason; one for all streams counts once."""
         return self._replayer.gaps
 
     def room(self) -> int:
@@ -277,7 +277,7 @@ class Streams:
     # -- streams by name, and bearers of tokens ---------------------------------------------------
 
     def id_of(self, handle: int) -> bytes:
-        """A stream's public id, which nobody can guess. Raises ValueError when it has ended."""
+        """A stream's public id, which can't be guessed. Raises ValueError when it has ended."""
         return self._sender.stream_id(handle)
 
     def find(self, stream_id: bytes) -> int:

@@ -4,8 +4,8 @@ are alive when the first channel names them, and at every later one when it come
 There may be a million topics, and a stream may bring a thousand new templates. So a new one looks
 at a bounded number at a time; until it has seen all, its channels wait.
 
-What a template matches is kept by the topics' numbers. One that is new goes up the numbers that
-there are: whoever comes to life meanwhile is looked at then, and whoever is forgotten too.
+The matches of a template are kept as numbers of topics. A new template goes up the existing
+numbers; a topic that appears or is forgotten meanwhile is looked at then.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from fastsse.selectors import Selector, compile_selector
 
 __all__ = ["Templates", "WantedTopics"]
 
-# Patterns that nobody uses and that are kept all the same: who comes back costs no look at all
+# Unused patterns that are kept all the same: when one is used again, the hub does not look at all
 # topics again. Each costs a look at every new topic.
 IDLE_MAX: Final = 64
 

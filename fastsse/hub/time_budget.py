@@ -1,7 +1,7 @@
 """A share of the loop's time, for work of which strangers can ask for any amount.
 
-Whatever waits to be done, all of it together gets no more than this share, a few milliseconds a
-turn; so neither the number of those who ask nor the size of what they ask for is felt by others.
+All waiting work together gets no more than this share, a few milliseconds a
+turn. So neither the number of requests nor their size delays other clients.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Streams that bear tokens, as far as the loop must know them: columns of numbers beside the
+"""Streams that bear tokens, as far as the loop must know them: columns of numbers next to the
 sender's table, so that no object is kept for a stream, nor what its token said."""
 
 from array import array
@@ -11,7 +11,7 @@ _SLOT_BITS = 32
 
 class TokenRow(NamedTuple):
     """What is known of one: the channel's number, a hash of the subject (0: none), when its token
-    ends in unix ms (0: never), and whether it wants to be told of that."""
+    ends in unix ms (0: never), and whether it wants a notice of that."""
 
     channel: int
     subject_hash: int
@@ -29,7 +29,7 @@ class TokenTable:
         self._handles = array("Q")
         self._subjects = array("Q")
         self._ends_ms = array("Q")
-        # The number, and in the lowest bit whether it is told.
+        # The number, and in the lowest bit whether it gets a notice.
         self._channels = array("I")
 
     def add(self, handle: int, bearer: TokenRow) -> None:

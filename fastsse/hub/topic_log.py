@@ -30,7 +30,7 @@ __all__ = [
     "position_of",
 ]
 
-# What a kept event costs beside its bytes: frame header, allocation, position, its places in two
+# What a kept event costs without its bytes: frame header, allocation, position, its places in two
 # logs. Measured, and counted so that the limits bound memory for small events too.
 EVENT_COST_BYTES = 192
 
@@ -55,7 +55,7 @@ class TopicLog:
         self.bytes = 0
 
     def drop_first(self) -> Frame:
-        """Lets go of the oldest frame and returns it."""
+        """Drops the oldest frame and returns it."""
         frames, start = self.frames, self.start
         frame = frames[start]
         frames[start] = GONE

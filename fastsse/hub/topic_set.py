@@ -50,7 +50,7 @@ class TopicSet:
                 self._set(one)
 
     def discard(self, number: int) -> bool:
-        """Lets go of a number; False when it does not hold it."""
+        """Removes a number; False when it does not hold it."""
         if number not in self:
             return False
         self.count -= 1

@@ -2,7 +2,7 @@
 
 A topic lives while an event of it is kept or a channel names it. What was evicted from one that
 is forgotten is remembered in a bounded map; above that only `forgotten_through` is known, and
-whoever asks for something older is told a gap.
+a reader that asks for something older receives a `fastsse.gap` event.
 """
 
 from collections.abc import Callable
@@ -155,13 +155,13 @@ class Topics:
         return list(self._remembered.items())
 
     def evicted(self) -> dict[str, int]:
-        """Where events were let go of topics, alive or remembered, of which more is known than
+        """Where events of topics were evicted, alive or remembered, of which more is known than
         `forgotten_through`. O(topics)."""
         known = {name: topic.evicted_through for name, topic in self.by_name.items()}
         return known | self._remembered
 
     def remember(self, name: str, evicted_through: int) -> None:
-        """Notes where events were let go of a topic that is not alive."""
+        """Notes where events of a topic were evicted that is not alive."""
         if evicted_through > max(self.forgotten_through, self._remembered.get(name, 0)):
             self._remembered[name] = evicted_through
         if len(self._remembered) > REMEMBERED_MAX:

@@ -155,7 +155,7 @@ cdef inline void channel_free(Channel* channel) noexcept nogil:
 
 
 cdef inline void channel_remove(Directory* directory, Channel* channel) noexcept nogil:
-    """Takes a channel that has no connection out; whoever holds it in a list frees it later."""
+    """Removes a channel that has no connection; a caller that has it in a list frees it later."""
     cdef Pair* links = pairs_items(&channel.links)
     cdef uint32_t index
     for index in range(pairs_end(&channel.links)):

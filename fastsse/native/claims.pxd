@@ -1,5 +1,5 @@
-# Until when, and for whom, a stream may live: what its token said. Claims lie in a table beside the
-# rows whose pages are touched only for streams that have some. A revocation ends the streams whose
+# Until when, and for whom, a stream may live: what its token said. Claims lie in a second table.
+# Its pages are touched only for streams that have claims. A revocation ends the streams whose
 # claims it names; it waits in a list for the next walk over the table.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

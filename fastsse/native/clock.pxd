@@ -1,5 +1,5 @@
 # The clock hand: it goes round the table a slice at a time and looks at every row, for what only time
-# brings about: lag, lost edges, heartbeats, expiry, pings that nobody answers.
+# brings about: lag, lost edges, heartbeats, expiry, pings without an answer.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset

@@ -63,7 +63,7 @@ cdef inline void dismiss(State* state, Conn* conn, uint8_t reason) noexcept nogi
 
 
 cdef inline void cut_at_gap(State* state, Conn* conn) noexcept nogil:
-    """Ends a stream that takes no control events where it would be sent a gap: what it lacks still,
+    """Ends a stream that takes no control events where it would be sent a gap: what is pending,
     if one send can give it, then an end that its client cannot take for the whole answer."""
     if conn.state == CLOSED or conn.state == FREE or conn.state == DRAINING:
         return
@@ -86,7 +86,7 @@ cdef inline void send_away(State* state, Conn* conn) noexcept nogil:
         return
     state.drain.done += 1
     if not conn.flags & BLOCKED:
-        visit(state, conn)     # what it still lacks, if one send can give it
+        visit(state, conn)     # what is pending, if one send can give it
     if conn.state != CLOSED:
         begin_farewell(state, conn, DRAINED, retry_frame(state), state.options.clean_end)
 
@@ -99,8 +99,8 @@ cdef inline void end_all(State* state, uint8_t reason) noexcept nogil:
 
 
 cdef inline void drain_some(State* state) noexcept nogil:
-    """Sends as many away as the time gone by since the drain began asks for; the window's end
-    closes whoever is still inside a frame, and whoever came after."""
+    """Sends as many away as the time since the drain began asks for. The window's end
+    closes every stream that is still inside a frame, and every stream that came after."""
     cdef uint64_t gone_ms = (state.now_us - state.drain.began_us) // 1000
     cdef uint64_t due
     if gone_ms >= state.drain.window_ms and state.drain.slot >= state.used_slots:

@@ -1,5 +1,5 @@
 # Slow clients. Only a BLOCKED connection is judged: one that was not reached yet is the server's
-# debt. Over `max_lag`, in bytes or in seconds, the strictest policy among the events it lacks acts.
+# debt. Over `max_lag`, in bytes or in seconds, the strictest policy among its pending events acts.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -62,7 +62,7 @@ cdef inline void skip(State* state, Channel* channel, Conn* conn) noexcept nogil
     cdef Ring* ring = &channel.ring
     cdef Entry* newest = ring_at(ring, ring.count - 1)
     if newest.sequence <= conn.cursor + 1:
-        return                 # it lacks the newest alone: there is nothing to leave out
+        return                 # only the newest is pending: there is nothing to leave out
     if conn.cursor >= ring.trimmed_through and ring_find(ring, conn.cursor) == ring.count - 1:
         return
     drop_unsent(conn, GAP)
@@ -77,9 +77,9 @@ cdef inline void skip(State* state, Channel* channel, Conn* conn) noexcept nogil
 # ---- latest ------------------------------------------------------------------------------------
 
 cdef inline void latest(State* state, Conn* conn) noexcept nogil:
-    """Leaves the connection the newest of each topic in the place of all that it lacks. They are
+    """Replaces all pending events of the connection by the newest of each topic. They are
     gathered when its socket takes them, a visit's worth at a time; values from an earlier lap that
-    are unsent still are gathered anew then."""
+    are still unsent are then gathered again."""
     drop_unsent(conn, LAST_VALUE)
     if not conn.flags & LAPPED:
         conn.flags |= LAPPED
@@ -124,7 +124,7 @@ cdef inline void act(State* state, Channel* channel, Conn* conn) noexcept nogil:
 
 
 cdef inline bint is_over(State* state, Channel* channel, Conn* conn) noexcept nogil:
-    """True when what a LIVE connection lacks is over the bytes or the age that it is given. Age is
+    """True when the pending events of a LIVE connection are over its limit in bytes or age. Age is
     the oldest missing event's, so a byte now and then does not buy time."""
     cdef uint32_t index = ring_find(&channel.ring, conn.cursor)
     cdef uint64_t lag = waiting_bytes(channel, conn)

@@ -63,8 +63,8 @@ cdef inline void deliver_to(State* state, uint32_t topic, Command* command) noex
 cdef inline void on_publish(State* state, Command* command) noexcept nogil:
     cdef uint32_t* topics = command_topics(command)
     cdef uint32_t index
-    # Who may see a private event on several topics is no matter of one of them, so it can't be a
-    # topic's last value: who is lapped over it is told a gap.
+    # A private event on several topics can't be one topic's last value: the right to see it is
+    # not a matter of one topic. A stream that is lapped over it receives a `fastsse.gap` event.
     if command.frame.is_private and command.topic_count > 1 and command.policy == LATEST:
         command.policy = SKIP
     state.sequence += 1
@@ -177,7 +177,7 @@ cdef inline void on_close(State* state, Command* command) noexcept nogil:
 
 
 cdef inline void on_tell(State* state, Command* command) noexcept nogil:
-    """A socket that is full may be told as much as it may lag, and then its stream ends."""
+    """A full socket may queue as many bytes as it may lag; above that its stream ends."""
     cdef Conn* conn = addressed(state, command)
     cdef uint64_t waiting_bytes = 0
     cdef Node** at
@@ -427,7 +427,7 @@ cdef inline void* sender_main(void* arg) noexcept nogil:
 cdef inline int state_init(State* state) noexcept nogil:
     """Makes what the options ask for; 0, or -1 with errno set and nothing left open. The table is
     mapped whole and touched page by page as it fills, so its size costs nothing in advance; so are
-    the tables beside it, which only streams with claims and pings fill."""
+    the tables next to it, which only streams with claims and pings fill."""
     state.conns = <Conn*>calloc(state.options.max_connections, sizeof(Conn))
     state.claims = <Claim*>calloc(state.options.max_connections, sizeof(Claim))
     state.pulses = <Pulse*>calloc(state.options.max_connections, sizeof(Pulse))

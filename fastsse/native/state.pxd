@@ -67,8 +67,8 @@ cdef struct State:
     Counters counters
     Directory directory
     Conn* conns
-    Claim* claims              # beside the rows, for those that are CLAIMED
-    Pulse* pulses              # beside the rows, for those that are PINGED
+    Claim* claims              # a second table, for the rows that are CLAIMED
+    Pulse* pulses              # a third table, for the rows that are PINGED
     Revoking revoking
     uint64_t claims_given      # claims and revocations, see Claim.given
     IdKey id_key

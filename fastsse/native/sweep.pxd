@@ -1,7 +1,7 @@
-# Sending. A visit gives one connection all that it lacks: its private frames, then its channel's
-# ring from its cursor to the head, in one system call. The sweep visits a channel's connections
-# round and round, so whoever is reached late gets more at once and the number of calls per
-# delivered event falls by itself under load.
+# Sending. A visit sends a connection everything that is pending: its private frames, then its
+# channel's ring from its cursor to the head, in one system call. The sweep visits the connections
+# of a channel round and round. A connection that is reached late gets more at once, so the calls
+# per delivered event falls as load rises.
 #
 # Three parts, kept apart: gathering what to send, the system call, and the arithmetic of how far
 # it got.
@@ -84,8 +84,8 @@ cdef inline Channel* next_work(State* state) noexcept nogil:
 # ---- rounds: what the slowest unblocked connection still needs ---------------------------------
 
 cdef inline void track_low(Channel* channel, Conn* conn) noexcept nogil:
-    """Whoever joins, moves in the list or becomes writable counts in the round under way, so that
-    nothing an unblocked connection lacks is ever trimmed."""
+    """A connection that joins, moves in the list or becomes writable counts in the current round,
+    so that no event pending for an unblocked connection is ever trimmed."""
     if not conn.flags & BLOCKED and conn.cursor < channel.low:
         channel.low = conn.cursor
 
@@ -96,8 +96,8 @@ cdef inline void begin_round(Channel* channel) noexcept nogil:
 
 
 cdef inline void trim(State* state, Channel* channel, uint64_t through) noexcept nogil:
-    """Drops entries up to `through` that no connection is owed: all of them when nobody is
-    blocked, else those over the bytes and age that a blocked one is given, and never the newest,
+    """Drops entries up to `through` that no connection is owed. Without a blocked connection these
+    are all; else those over the bytes and age that a blocked one is given, and never the newest,
     to which policy `skip` may have to go."""
     cdef Ring* ring = &channel.ring
     cdef Entry* entry
@@ -246,8 +246,8 @@ cdef inline iovec node_part(Conn* conn, Node* node) noexcept nogil:
 
 
 cdef inline void prepare_span(State* state, Channel* channel, Conn* conn) noexcept nogil:
-    """Fills `state.span` with what the connection lacks of the ring, unless the last one visited
-    lacked the same."""
+    """Fills `state.span` with the part of the ring that is pending for the connection, unless the
+    last one visited had the same part pending."""
     cdef Span* span = &state.span
     cdef uint8_t coding = conn.flags & CHUNKED
     cdef Entry* entry
@@ -424,7 +424,7 @@ cdef inline bint went_wrong(State* state, Conn* conn, ssize_t sent, size_t wante
 
 
 cdef inline void visit_ring(State* state, Channel* channel, Conn* conn) noexcept nogil:
-    """For a LIVE connection with an empty private list that lacks part of the ring."""
+    """For a LIVE connection with an empty private list and a pending part of the ring."""
     cdef ssize_t sent
     prepare_span(state, channel, conn)
     if conn.cursor < channel.ring.trimmed_through or state.span.count == 0:
@@ -474,7 +474,7 @@ cdef inline bint lacks_something(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void visit(State* state, Conn* conn) noexcept nogil:
-    """Sends a connection what it lacks, once; makes it ready again if that was not all."""
+    """Sends a connection what is pending, once; makes it ready again if that was not all."""
     if conn.state == CLOSED or conn.flags & BLOCKED or not lacks_something(state, conn):
         return
     if state.sends_left:
@@ -498,7 +498,7 @@ cdef inline void on_idle(State* state, Channel* channel) noexcept nogil:
         return
     trim(state, channel, channel.last_sequence)
     # A round counts places from where it began, so the hand moves only between rounds: elsewhere
-    # next time, so that at rest nobody is always first, or always last.
+    # next time, so that at rest no connection is always first, or always last.
     channel.hand = (channel.hand + channel.conns.count // 3 + 1) % channel.conns.count
     begin_round(channel)
 

@@ -3,7 +3,7 @@
 #     state      is                                               becomes
 #     FREE       never used yet                                   REPLAY or LIVE by `attach`
 #     REPLAY     sent pages of history, in no ring                LIVE by its last page; DRAINING; CLOSED
-#     LIVE       in a channel, sent what its cursor lacks         DRAINING; CLOSED
+#     LIVE       in a channel, sent what is after its cursor      DRAINING; CLOSED
 #     DRAINING   sent its farewell, then closed                   CLOSED
 #     CLOSED     fd closed; the slot is given out again only      REPLAY or LIVE by `attach`
 #                after its `closed` notice was taken
@@ -34,7 +34,7 @@ cdef enum ConnFlag:
     SUSPECT = 8                # found writable without an event; the next look decides
     SKIPPED = 16               # its cursor was moved by policy `skip`, not by an event it got
     LAPPED = 32                # it is owed the newest of each topic after its cursor
-    CLAIMED = 64               # has claims in the table beside this one
+    CLAIMED = 64               # has claims in the second table
     PINGED = 128               # asked for pings, and has a pulse
 
 cdef enum NoticeFlag:
@@ -74,7 +74,7 @@ cdef enum Beat:
     PAD_UNIT_BYTES = 512
 
 
-# Whether a stream that asked for pings answers them, in a table beside the rows.
+# Whether a stream that asked for pings answers them, in a third table.
 cdef struct Pulse:
     uint32_t pinged_ds
     uint32_t unanswered_ds     # when the first ping since the last answer went out, plus 1; 0: none

@@ -107,7 +107,7 @@ class Backoff:
 
 
 Heard = Callable[[bytes, bytes, bytes], None]
-"""Told of what was published: the pattern that matched, the channel, the payload."""
+"""Called with what was published: the pattern that matched, the channel, the payload."""
 
 
 class RedisConnection:
@@ -153,7 +153,7 @@ class RedisConnection:
         """One command's answer. Raises RedisRefusal, or AnswerLost when it may have been carried
         out.
 
-        `wait_s` is what the command itself waits in Redis, beside the time for an answer.
+        `wait_s` is what the command itself waits in Redis, in addition to the time for an answer.
         """
         return (await self.calls([command], wait_s))[0]
 
@@ -184,11 +184,11 @@ class RedisConnection:
             raise self._fault
 
     def abort(self, fault: AnswerLost) -> None:
-        """Ends its use; whoever waits gets the fault. `close` is still its owner's to call."""
+        """Ends its use; each waiting call gets the fault. `close` is still its owner's to call."""
         self._end(fault)
 
     async def close(self) -> None:
-        """Ends it; whoever waits gets AnswerLost."""
+        """Ends it; each waiting call gets AnswerLost."""
         self._end(AnswerLost("the connection was closed"))
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
@@ -253,7 +253,7 @@ class RedisConnection:
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_exception(fault)
-                waiting.exception()  # Whoever no longer looks at it leaves no complaint.
+                waiting.exception()  # A future that is no longer awaited must log no complaint.
         self._waiting.clear()
 
 
@@ -267,7 +267,7 @@ async def _shut(connection: AbstractConnection) -> None:
 
 
 log = get_logger("redis")
-# Something that is refused again and again is told once in so many tries, which are 0.5 s apart.
+# Something that is refused again and again is logged once in so many tries, which are 0.5 s apart.
 _TOLD_EVERY: Final = 120
 
 
@@ -300,7 +300,7 @@ async def while_connected(
             if failures % _TOLD_EVERY == 0:
                 log.warning("Redis refuses.", what=what, why=str(refusal))
         except Exception:
-            log.exception("A task failed, and begins anew.", what=what)
+            log.exception("A task failed, and begins again.", what=what)
 
 
 class ConnectionOnDemand:

@@ -45,12 +45,12 @@ class Health:
             log.info("Redis is well again.", part=part)
 
     def damaged(self, stream_id: bytes, why: str, skips: "SkipLog", now_s: float) -> None:
-        """An event of ours is not what was published: readers are told a gap."""
+        """An event of ours is not what was published: readers get a gap event."""
         self.counts["redis_entries_damaged"] += 1
         unlogged = skips.take(now_s)
         if unlogged is not None:
             log.error(
-                "An event in Redis is damaged; readers are told a gap.",
+                "An event in Redis is damaged; readers get a gap event.",
                 id=stream_id.decode("latin-1"),
                 why=why,
                 unlogged_before=unlogged,

@@ -65,7 +65,7 @@ class ConsumerGroup:
         await asyncio.sleep(self._cut_off_until_s - asyncio.get_running_loop().time())
 
     async def read(self, link: RedisConnection, most: int) -> Entries:
-        """What nobody read yet, at most so many; nothing when none came for a while."""
+        """Unread entries, at most so many; nothing when none came for a while."""
         self._cut_off_until_s = asyncio.get_running_loop().time() + BLOCK_MS / 1000
         entries = await self._read(link, most, b">", b"BLOCK", BLOCK_MS)
         self._cut_off_until_s = 0.0
@@ -87,8 +87,8 @@ class ConsumerGroup:
         return bytes(answer[0])
 
     async def confirm(self, link: RedisConnection, ids: Sequence[bytes] = ()) -> None:
-        """The log has these. Should Redis not hear of it, it is told later, before anything is
-        read again: what was published is not published twice while this reader runs."""
+        """The log has these. If Redis does not receive that, it is sent again before anything is
+        read: what was published is not published twice while this reader runs."""
         self._published = [*self._published, *ids]
         if self._published:
             await link.call(b"XACK", self._stream, self._group, *self._published)
@@ -144,7 +144,7 @@ class ConsumerGroup:
             await link.call(b"XGROUP", b"SETID", self._stream, self._group, b"0")
 
     async def _look(self, link: RedisConnection) -> None:
-        """Where the group is. A user who may not know it begins anew should the group go."""
+        """Where the group is. A user without the right to ask starts again if the group goes."""
         with contextlib.suppress(RedisRefusal):
             for flat in await link.call(b"XINFO", b"GROUPS", self._stream):
                 told = _pairs(flat)

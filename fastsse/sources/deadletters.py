@@ -16,7 +16,7 @@ log = get_logger("sources")
 KEPT: Final = 10_000
 WAITING_MAX: Final = 1_000
 WAITING_BYTES: Final = 16 * 1024 * 1024
-# What each takes beside its text.
+# What each takes in addition to its text.
 _COST_BYTES: Final = 256
 # What waits at the end is still written, if that can be done in this time.
 END_S: Final = 0.5

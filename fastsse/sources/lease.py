@@ -37,7 +37,7 @@ class Lease:
         self._address = address
         self._key = key
         self._outage = Outage(
-            "It can't be told which node takes a source's channels.",
+            "The node that takes a source's channels is unknown.",
             "Nodes agree again who takes a source's channels.",
             source=source,
         )

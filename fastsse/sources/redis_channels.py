@@ -20,9 +20,9 @@ __all__ = ["ChannelSource"]
 
 # A connection on which nothing comes is asked whether it is alive, and left if it is not.
 PING_S: Final = 5.0
-# What may wait for the log, beside the bound on events.
+# What may wait for the log, in addition to the bound on events.
 WAITING_BYTES: Final = 64 * 1024 * 1024
-# What each takes beside its payload and its channel's name.
+# What each takes in addition to its payload and its channel's name.
 _COST_BYTES: Final = 512
 
 

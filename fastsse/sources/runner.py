@@ -1,4 +1,4 @@
-"""All sources of a node: begun with it, ended with it. They run beside the log, once a node."""
+"""All sources of a node: begun with it, ended with it. They run once a node, apart from the log."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ COUNTS: Final = (
     "sources_reconnects",
     "sources_letters_lost",
 )
-# A source that failed where nobody thought it could is not given up.
+# A source that failed at an unexpected place is not given up.
 AGAIN_S: Final = 5.0
 
 

@@ -27,7 +27,7 @@ class Child:
         number: its own, never used again.
         heard_s: when it last said something.
         ready_s: since when it serves; None before.
-        leaving: it was told to end.
+        leaving: it was asked to end.
         streams: as it said last.
     """
 

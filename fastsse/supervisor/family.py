@@ -36,7 +36,7 @@ class ProcessPlan(Protocol):
         """All serve for the first time."""
 
     def reload(self) -> str:
-        """Reads and checks the configuration anew; children that start from now on have it.
+        """Reads and checks the configuration again; children that start from now on have it.
 
         Returns what to tell of it. Raises FastsseError, and then all is as it was.
         """

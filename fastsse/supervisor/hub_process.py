@@ -17,7 +17,7 @@ __all__ = ["LifeLine", "serve_hub"]
 class LifeLine:
     """A pipe that the supervisor and every worker hold open, and that ends with the last of them.
 
-    So the hub, which is not told when the supervisor dies, serves until all workers have drained.
+    The hub gets no notice when the supervisor dies. It serves until all workers have drained.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class LifeLine:
         return self._read_fd
 
     def close(self) -> None:
-        """Lets go of both ends."""
+        """Closes both ends."""
         os.close(self._read_fd)
         os.close(self._write_fd)
 
@@ -42,7 +42,7 @@ def serve_hub(
     life: LifeLine,
     link: ProcessLink,
 ) -> int:
-    """Runs the hub until SIGTERM, or until nobody needs it; returns the exit status.
+    """Runs the hub until SIGTERM, or until no worker is left; returns the exit status.
 
     Arguments:
         listening: where workers come in; the supervisor keeps it open.

@@ -11,14 +11,14 @@ from fastsse.log import get_logger
 __all__ = ["STATUS_EVERY_S", "Notifier"]
 
 log = get_logger("supervisor")
-# A status that changed is told so often.
+# A status that changed is sent so often.
 STATUS_EVERY_S: Final = 5.0
 
 
 class Notifier:
     """Sends states to `NOTIFY_SOCKET`; without that variable every call does nothing.
 
-    What is sent may be lost and disturbs nothing: nobody may hang on a full or missing socket.
+    What is sent may be lost and disturbs nothing: a full or missing socket must not block.
 
     Attributes:
         watchdog_s: how often at least `alive` must be called; None: it need not be.
@@ -51,11 +51,11 @@ class Notifier:
         self._send(f"STATUS={text}")
 
     def alive(self) -> None:
-        """Whoever is watched does its work."""
+        """The watched processes do their work."""
         self._send("WATCHDOG=1")
 
     def close(self) -> None:
-        """Lets go of the socket."""
+        """Closes the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -67,7 +67,7 @@ class Notifier:
         try:
             self._socket.sendto(text.encode(), self._address)
         except OSError as error:
-            log.debug("systemd was not told.", state=lines[0], reason=error.strerror)
+            log.debug("systemd was not notified.", state=lines[0], reason=error.strerror)
 
 
 def _watchdog_s(environment: MutableMapping[str, str]) -> float | None:

@@ -1,4 +1,4 @@
-"""What a worker's loop is told to do, by its supervisor or by a signal."""
+"""The orders to a worker's loop, from its supervisor or from a signal."""
 
 import asyncio
 import signal

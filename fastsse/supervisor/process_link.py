@@ -27,7 +27,7 @@ FAILED: Final = "failed"  # … an exit status and the reason: it could not star
 ALIVE_EVERY_S: Final = 1.0
 # To a child.
 DRAIN: Final = "drain"  # The service stops: end all streams spread over the window.
-REPLACED: Final = "replaced"  # Another worker has the listeners: end the streams, refuse nobody.
+REPLACED: Final = "replaced"  # Another worker has the listeners: end the streams only.
 END: Final = "end"  # Now.
 
 _PACKET_MAX: Final = 4096
@@ -83,6 +83,6 @@ class ProcessLink:
         return self._is_open
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Closes it."""
         self._is_open = False
         self._socket.close()

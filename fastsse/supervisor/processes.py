@@ -36,7 +36,7 @@ class ServiceProcesses:
 
     Arguments:
         config: the options.
-        load: reads them anew.
+        load: reads them again.
         origin_of: where an option's value came from.
         sockets: each worker's.
     """

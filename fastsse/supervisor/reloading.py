@@ -18,7 +18,7 @@ log = get_logger("supervisor")
 class Reload:
     """Replaces the workers of a family, when asked to.
 
-    A slot's old worker is told to leave when its successor listens on the same sockets, and then
+    A slot's old worker is asked to leave when its successor listens on the same sockets, and then
     the next slot has its turn. If a successor can't start, the workers that there are stay, and
     the configuration is what it was.
 
@@ -67,7 +67,7 @@ class Reload:
         self._give_up(child.failure[1] if child.failure else f"It ended with {how}.")
 
     def forget(self) -> None:
-        """The service stops: nobody is replaced any more."""
+        """The service stops: no worker is replaced any more."""
         if self._left is not None:
             self._left, self._again = None, False
             self._over(Outcome(False, "The service stops."))

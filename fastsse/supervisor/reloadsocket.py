@@ -1,4 +1,4 @@
-"""The socket beside the pid file, by which `fastsse reload` asks and hears how it went.
+"""The socket next to the pid file, by which `fastsse reload` asks and gets the result.
 
 One packet to it (`reload`), one or none back: what was done, or why not. Only the server's own
 user may write to the socket.
@@ -24,7 +24,7 @@ _ASKERS_MAX: Final = 16
 
 
 class ReloadError(FastsseError):
-    """A reload was refused, or nobody could be asked. `str()` is one line."""
+    """A reload was refused, or no supervisor could be asked. `str()` is one line."""
 
 
 class Outcome(NamedTuple):

@@ -1,7 +1,7 @@
 """Listening sockets of all workers, opened before any of them exists.
 
 Each worker has a socket of its own on every address (SO_REUSEPORT), and the kernel spreads
-connects over them. All stay open in the supervisor for as long as it lives: whoever closes the
+connects over them. All stay open in the supervisor for as long as it lives: the close of the
 last descriptor of such a socket resets the connects that wait on it. A Unix socket, and one that
 was inherited, is there once; all workers accept from it.
 """
@@ -124,7 +124,8 @@ def _spread(
 
 
 def _dealt(first: Sequence[socket.socket], count: int) -> list[Sequence[socket.socket]]:
-    """A fixed number of sockets for any number of workers: each has some, and none is nobody's."""
+    """A fixed number of sockets for any number of workers: each worker has some, and each socket
+    has a worker."""
     if len(first) <= 1 or count > len(first):
         return [first] * count
     return [first[number::count] for number in range(count)]

@@ -88,7 +88,7 @@ class Supervisor:
         try:
             for slot in family.slots:
                 slot.due_s = self._now_s()
-            # The store may refuse to open: then nobody else needs to start.
+            # The store may refuse to open: then no other process needs to start.
             family.start_due(family.slots[:1] if family.hub else family.slots)
             while family.children or not self._stopped_by:
                 for key, _ in self._selector.select(self._timeout_s()):
@@ -167,7 +167,7 @@ class Supervisor:
         else:
             pause_s = slot.lost(child, self._now_s())
             why = child.failure[1] if child.failure else how
-            text = "A process ended; it is started anew."
+            text = "A process ended; it is started again."
             log.error(text, child=child.name, pid=child.pid, why=why, after_s=round(pause_s, 1))
             self._family.start_due([slot])
 

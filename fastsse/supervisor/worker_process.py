@@ -31,7 +31,7 @@ __all__ = ["GIVEN_UP", "serve_worker", "start_failed"]
 log = get_logger("supervisor")
 #: The exit status of a worker that the hub gave up (sysexits.h: EX_TEMPFAIL).
 GIVEN_UP: Final = 75
-# Beyond the drain, when nobody is left to end the process.
+# Beyond the drain, when no process is left to end this one.
 ORPHAN_GRACE_S: Final = 5.0
 _T = TypeVar("_T")
 
@@ -48,7 +48,7 @@ def start_failed(link: ProcessLink, error: FastsseError, origin_of: Callable[[st
 def serve_worker(
     config: Config, sockets: Sockets, number: int, address: str | bytes, link: ProcessLink
 ) -> int:
-    """Runs a worker until it is told to end, or its supervisor or hub is lost for good.
+    """Runs a worker until it is asked to end, or its supervisor or hub is lost for good.
 
     Arguments:
         config: the options; `max_connections` are this worker's alone.

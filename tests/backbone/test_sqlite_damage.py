@@ -1,4 +1,4 @@
-"""Damaged bytes of a file are never a true event: readers are told a gap where they lie."""
+"""Damaged bytes of a file are never a true event: readers get a gap event where they lie."""
 
 import asyncio
 import contextlib

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC240, PT017 — files are what these tests are about; damage may refuse or be told.
-"""A damaged file is found at the start, and its readers are told a gap."""
+"""A damaged file is found at the start, and its readers get a gap event."""
 
 import asyncio
 import random

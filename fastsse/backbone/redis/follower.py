@@ -36,14 +36,14 @@ __all__ = ["LogEnd", "RedisFollower", "Sent", "find_end"]
 log = get_logger("redis")
 PART: Final = "following"
 # How long Redis holds an XREAD that finds nothing; then the node looks at the log's end, so a
-# flush of a silent log is told within this time.
+# flush of a silent log is noticed within this time.
 BLOCK_MS: Final = 1_000
 READ_MAX: Final = 1_000
 # What one read should not be much above; entries are read one by one if they are so large.
 READ_BYTES: Final = 4 * 1024 * 1024
 
 Sent = Callable[[StreamEntry], None]
-"""Told of each entry that was delivered, after it was."""
+"""Called with each entry after it was delivered."""
 
 
 class LogEnd(NamedTuple):
@@ -72,7 +72,7 @@ class RedisFollower:
     Arguments:
         address, keys: where the log is.
         end: the log's end when the node opened it; what comes after it is delivered.
-        health: is told how it goes.
+        health: receives the reader's successes and faults.
         sent: see there.
 
     Attributes:
@@ -121,7 +121,7 @@ class RedisFollower:
                 self._tell_broken("failed", self.head)
 
     def reconnect(self) -> None:
-        """Has it connect anew: this Redis is not the one to follow."""
+        """Makes it connect again: this Redis is not the one to follow."""
         if self._link is not None:
             self._link.abort(WrongServer())
 
@@ -165,7 +165,7 @@ class RedisFollower:
         """Holds the log's end against what the node has; tells what can't be there any more."""
         end = await find_end(link, self._keys, self.head)
         if end.floor > self.head:
-            # Made anew, by us or by another node; its first entry is the mark at the floor.
+            # Made again, by us or by another node; its first entry is the mark at the floor.
             is_ours = end.done == b"made"
             self._go_on("flushed", end.floor, end.sequence if is_ours else None)
         elif end.done == b"raised":

@@ -54,7 +54,7 @@ else
     done = mark(is_behind and 'raised' or 'lost')
     redis.call('SET', lost_key, ms .. '-' .. n)
   end
-  -- Redis has lost the floor, and nobody knows it any more: what lies before is not promised.
+  -- Redis has lost the floor, and no node knows it: what lies before is not promised.
   if redis.call('EXISTS', floor_key) == 0 then redis.call('SET', floor_key, ms .. '-' .. n) end
 end
 return {sequence, ms .. '-' .. n, redis.call('GET', floor_key) or '0-0', done}

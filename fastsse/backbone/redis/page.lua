@@ -49,7 +49,7 @@ local function read(key)
 end
 
 -- Up to where events of a topic were lost that has no list and no last position; '' for none. It is
--- known from now on, so that a reader is told once.
+-- known from now on, so that a reader gets one gap event for it.
 local function noticed(topic)
   local place, is_in_filter = lost_after(prefix, topic, after, newest, mark_ms)
   if place == '' or not is_above(place, floor) then return '' end

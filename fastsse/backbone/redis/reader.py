@@ -1,6 +1,6 @@
 """Reading: what the log stores of topics, page by page, for subscribers who come back.
 
-Each topic has a list of its own beside the stream that nodes follow, with the same ids, trimmed as
+Each topic has its own list next to the stream that nodes follow, with the same ids, trimmed as
 its rule says. Exact topics are read there, so a page costs what it holds. Templates and `*` are
 read from the common stream: what they cost is the events between, and it keeps as many events of
 all topics as `redis_events` says.

@@ -11,8 +11,8 @@ from fastsse.config import HistoryOptions
 
 __all__ = ["MARK_EXTRA_MS", "RedisRetention"]
 
-# The last position of a topic is known so much longer than its events: whoever asks for a topic
-# that has been quiet is told a gap only when there was one.
+# The last position of a topic is known so much longer than its events: a reader that asks for a
+# quiet topic receives a `fastsse.gap` event only when there was a gap.
 MARK_EXTRA_MS: Final = 24 * 60 * 60 * 1000
 # Topics whose rule was looked up and is remembered.
 TOPICS_KEPT: Final = 10_000

@@ -1,5 +1,5 @@
 -- Which topics had events, in filters of a fixed size. So a key that Redis evicted, or that was
--- deleted by hand, is told from a key that never was.
+-- deleted by hand, can be distinguished from a key that never was.
 --
 -- Time is cut into slices, a quarter of the time for which a topic's last position is known. Each
 -- slice with an event has a Bloom filter of the topics that had one in it: 1 MiB, six functions, one

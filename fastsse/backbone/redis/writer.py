@@ -23,7 +23,7 @@ from fastsse.redis.keys import Keys
 __all__ = ["Key", "RedisWriter", "WriteBatch", "WriteGroup"]
 
 RETRY_AFTER_S: Final = 2
-# What a batch, an event and each of its topics take beside their text, about.
+# What a batch, an event and each of its topics take in addition to their text, about.
 BATCH_COST_BYTES: Final = 512
 EVENT_COST_BYTES: Final = 512
 TOPIC_COST_BYTES: Final = 64
@@ -155,7 +155,7 @@ class RedisWriter:
         address, keys: where the log is.
         retention: what is to be kept of each topic.
         replicas: how many must have a group before it is acknowledged; 0 waits for none.
-        health: is told how it goes.
+        health: receives the writer's successes and faults.
         reopen: makes the log when there is none; given a link.
         elsewhere: called when this Redis is not the one that can be written to.
         reached: waits until this node has delivered a position, for so many seconds at most.
@@ -180,7 +180,7 @@ class RedisWriter:
         self._reopen = reopen
         self._elsewhere = elsewhere
         self._reached = reached
-        # Of this run alone: a node that starts again begins its numbers anew.
+        # Of this run alone: a node that starts again begins its numbers at the start.
         self._node: Final = os.urandom(12).hex().encode()
         self._number = 0
         self._queue: deque[WriteBatch] = deque()
@@ -275,7 +275,7 @@ class RedisWriter:
         return arguments
 
     def _expire(self, group: WriteGroup) -> None:
-        """Nobody waits for ever: publishers are told 503 while the group's fate is open."""
+        """Bounds the wait: publishers get 503 while the group's result is unknown."""
         group.refuse()
         self._forget(group)
 
@@ -292,7 +292,7 @@ class RedisWriter:
     # ---- sending --------------------------------------------------------------------------------
 
     async def _store(self, group: WriteGroup) -> None:
-        """Sends a group until it is stored, refused, or nobody waits for it any more."""
+        """Sends a group until it is stored, refused, or no publisher waits for it."""
         tries = 0
         while group.number in self._sent:
             try:

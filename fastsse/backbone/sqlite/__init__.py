@@ -1,4 +1,4 @@
-"""The sqlite backbone: history in one file that survives whoever is killed.
+"""The sqlite backbone: history in one file that survives the kill of any process.
 
 Rooms, from the ground up: `places` (positions in 63 bits), `errors`, `lock`, `schema` (the file),
 `lease` (no position twice), `statements`, `topicrows`, `file` (transactions), `batch`, `storing`,

@@ -45,9 +45,9 @@ Ack = Literal["received", "written", "synced"]
 RETRY_AFTER_S: Final = 1
 # A start that takes longer says where the time went.
 SLOW_S: Final = 5.0
-# SQLite's bound on one value, less what the record has beside the data.
+# SQLite's bound on one value, less what the record has in addition to the data.
 EVENT_BYTES_MAX: Final = 900_000_000
-# Under `received`: told and not stored yet. Above it publishers wait for the disk.
+# Under `received`: acknowledged and not stored yet. Above it publishers wait for the disk.
 AHEAD_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
@@ -320,7 +320,7 @@ class SqliteBackbone:
         return f"the file is damaged: {verifier.problem}"
 
     def _on_verified(self) -> None:
-        """The file was looked at while it was served: what is damaged is told to all."""
+        """The file was verified while it was served; damage is reported to all readers."""
         problem = self._verifier.problem
         if problem is None or self._deliver is None or self._loss is not None:
             return
@@ -350,7 +350,7 @@ class SqliteBackbone:
 
     def _call(self, call: Callable[[], None]) -> None:
         """From the threads to the loop."""
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody is to be told.
+        with contextlib.suppress(RuntimeError):  # The loop is closed: there is no one to notify.
             self._loop.call_soon_threadsafe(call)
 
 

@@ -43,7 +43,7 @@ class CheckReport:
     first: int | None
     last: int | None
     problems: list[str] = field(default_factory=list)
-    lost: int = 0  # Events of which only the place is known: readers are told a gap there.
+    lost: int = 0  # Events of which only the place is known: readers get a gap event there.
 
     @property
     def is_unclean(self) -> bool:

@@ -1,7 +1,7 @@
-"""Checkpoints: moving what was committed from the log beside the file into the file.
+"""Checkpoints: moving what was committed from the log into the file.
 
 Most of it is moved by a thread of its own while the writer goes on; only what came meanwhile is
-left to the writer, for the log begins anew when nothing is left in it. Both say when it failed:
+left to the writer, for the log starts again when nothing is left in it. Both say when it failed:
 SQLite's own checkpoints would try again in silence, and a sync that failed once may succeed
 falsely the second time.
 """

@@ -41,7 +41,7 @@ class Damage:
         self._lines += 1
         if self._lines <= LINES_MAX:
             log.error(
-                "History is damaged; readers are told a gap.",
+                "History is damaged; readers get a gap event.",
                 path=self._path,
                 place=place,
                 why=why,

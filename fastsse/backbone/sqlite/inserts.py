@@ -109,8 +109,8 @@ def store_keys(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
 
 
 def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
-    """Takes batches out again that are in the file though nobody was told so; within a
-    transaction. Those that are not in it are left alone."""
+    """Removes batches that are in the file though their publishers got no acknowledgement; within a
+    transaction. Batches that are not in it are skipped."""
     stored = file.stored_places(place_of(batch.entries[0].position) for batch in batches)
     for batch in batches:
         if place_of(batch.entries[0].position) in stored:

@@ -24,7 +24,7 @@ PLACE_N_MAX: Final = (1 << _PLACE_BITS) - 1
 _MS_MAX: Final = (1 << 43) - 1
 # A batch lies in one millisecond of the order, so that its first place and its size say all.
 BATCH_EVENTS_MAX: Final = PLACE_N_MAX
-# What an event costs in the file beside its record: its place in two trees, and what pages leave
+# What an event costs in the file without its record: its place in two trees, and what pages leave
 # empty. Measured with `python -m bench.stored`.
 EVENT_COST_BYTES: Final = 48
 

@@ -3,7 +3,7 @@ says.
 
 A position may be seen before it is stored for good: at once under `received`, and under `written`
 before it would survive a crash of the machine. So the file says, synced, up to which place
-positions may be in use; whoever opens it after an end that was not clean begins above that.
+positions may be in use. After an end that was not clean the next process begins above that.
 """
 
 from functools import cache
@@ -71,7 +71,7 @@ def has_rebooted(state: State) -> bool:
 
 
 def may_have_lost(state: State) -> bool:
-    """Whether events that somebody has seen may be missing from the file, and nobody can say."""
+    """Whether events that a reader has seen may be missing from the file, without a trace."""
     if state.ack == "received":
         return True
     return state.ack in ("written", _OPEN_UNSYNCED) and has_rebooted(state)

@@ -261,7 +261,7 @@ class HistoryQueries:
                 return _Run(places, last, False)
             last = place
             entry = _whole(record, place)
-            # A damaged one may be meant too; it is told where it lies.
+            # A damaged one may be meant too; it is reported at its place.
             if entry is None or _meant_topic(entry, selection) is not None:
                 room_bytes -= len(record)
                 if room_bytes < 0 and places:

@@ -102,7 +102,7 @@ class SqliteReader:
             try:
                 return question(self._opened())
             except Exception as error:
-                # Whatever it was: whoever asked gets an answer, and the next one too.
+                # Whatever it was: the caller gets an answer, and the next one too.
                 log.error("History can't be read.", path=self._path, error=str(error))
                 self._drop()
                 return Unavailable("backbone", READ_AGAIN_S)

@@ -8,7 +8,7 @@ never got it (a second sync of the same file then succeeds falsely). So:
 - The log is copied to a new file, synced, and put in its place: what earlier transactions wrote is
   written once more, truly. Its frames carry checksums, so a part that the cache has lost ends the
   log there and nothing after it is believed.
-- The file is opened and read again; what nobody was told of is taken out of it.
+- The file is opened and read again; what was not acknowledged is taken out of it.
 
 Pages of the file itself need no such care: all that was moved there since it was last synced is
 still in the log and is moved once more.

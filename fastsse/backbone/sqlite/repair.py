@@ -3,7 +3,7 @@
 What can be read and is whole goes into a new file, which takes the place of the old one; that is
 kept under another name. So nothing is written to what is damaged, and a repair that was wrong or
 cut short can be repeated. An event that is lost leaves LOST_RECORD under its topics, where readers
-are told a gap. Where not even its topics are known, all readers from before it are told.
+get a gap event. Where not even its topics are known, all readers from before it get one.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""Retention: what is let go, and in which steps.
+"""Retention: what is evicted, and in which steps.
 
 A topic keeps the newest events that its rule allows, by count, bytes and age; the file as a whole
 keeps what `total_bytes` allows, the oldest go first. An event goes with the last topic that keeps
 it. Each step is a short transaction between two of the publishers', and does not wait for the
-disk: what is lost of it by a crash is let go once more.
+disk: what is lost of it by a crash is evicted once more.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from fastsse.entries import unpack_entries
 
 __all__ = ["SqliteRetention"]
 
-# Events let go in one step, and the time after which it takes up no other topic.
+# Events evicted in one step, and the time after which it takes up no other topic.
 STEP_EVENTS: Final = 500
 STEP_S: Final = 0.003
-# So much of its bounds a topic may be over until the next round: letting go of many at once costs
+# So much of its bounds a topic may be over until the next round: to evict many at once costs
 # little more than of one.
 SLACK: Final = 16
 # Topics looked at in one step of the round, about 1 ms, and how often a round begins.
 ROUND_TOPICS: Final = 256
 ROUND_MS: Final = 1_000
-# Topics without events of which it is remembered up to where they were let go.
+# Topics without events of which the place of eviction is remembered.
 REMEMBERED_MAX: Final = 100_000
 # They are counted once in so many rounds.
 FORGET_ROUNDS: Final = 15
@@ -41,7 +41,7 @@ KEYS_STEP: Final = 2_000
 
 
 class SqliteRetention:
-    """Lets go, step by step.
+    """Evicts, step by step.
 
     Arguments:
         file: the file.
@@ -82,7 +82,7 @@ class SqliteRetention:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is something to let go that is known of already."""
+        """Whether there are events to evict that are known of already."""
         return bool(self._over) or self._is_over_total
 
     @property
@@ -96,7 +96,7 @@ class SqliteRetention:
         return self._round_at > 0 or now_ms - self._round_began_ms >= ROUND_MS
 
     def step(self) -> bool:
-        """Lets go of at most about STEP_EVENTS events, or looks at some topics; one transaction.
+        """Evicts at most about STEP_EVENTS events, or looks at some topics; one transaction.
 
         Returns whether there is more to do at once.
         """
@@ -127,7 +127,7 @@ class SqliteRetention:
         return done
 
     def _trim(self, row: TopicRow, budget: int) -> tuple[int, bool]:
-        """Has a topic let go of what is too much; returns how many, and whether that is all."""
+        """Evicts what is too much of a topic; returns how many, and whether that is all."""
         limits = self._limits(row.name)
         aged_through = self._aged_through(limits)
         (found,) = self._file.connection.execute(
@@ -165,7 +165,7 @@ class SqliteRetention:
         self._delete(gone)
 
     def _unshared(self, shared: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Those of several topics' events that the last of them has just let go."""
+        """Those of several topics' events that the last of them has just evicted."""
         return [(place, size) for place, size in shared if not self._is_kept(place)]
 
     def _is_kept(self, place: int) -> bool:

@@ -2,7 +2,7 @@
 
 Tables:
     event: every stored event once, by place; the record says all about it.
-    topic: names, what is kept of each, and up to where events of it were let go.
+    topic: names, what is kept of each, and up to where events of it were evicted.
     topic_event: which events a topic keeps, in order; `shared` where other topics have it too.
     publish: the publishers' keys of the batches of late, so that one sent again is known.
     state: one row about the whole; see `State`.
@@ -12,7 +12,7 @@ Tables:
 
 Version 2 has records of entry format 2, `meta` and `time_mark`; a file of version 1 is upgraded
 when it is opened for writing (`upgrading.py`). A record of no bytes stands for an event that was
-lost: readers are told a gap there.
+lost: readers get a gap event there.
 
 A connection for writing is used by one thread at a time, and so is one for reading.
 """
@@ -93,7 +93,7 @@ class State(NamedTuple):
     """What holds for the file as a whole. All places.
 
     `leased_through`: no position up to here is given out again. `evicted_through`: up to here
-    events were let go. `forgotten_through`: nothing is known up to here of topics that have no
+    events were evicted. `forgotten_through`: nothing is known up to here of topics that have no
     row. `ack` and `boot` say under which promise, and since which start of the machine, positions
     were given out, or are going to be; both are empty after a clean end. `identity` is the
     file's own, `commits` counts what changed it; see `commits`. `lost_through`: up to here events

@@ -1,4 +1,4 @@
-"""Which topics of the file a reader's selectors mean, and what was let go of them."""
+"""Which topics of the file a reader's selectors mean, and what was evicted of them."""
 
 import json
 import sqlite3

@@ -14,7 +14,7 @@ KEPT_MAX: Final = 100_000
 
 
 class TopicRow:
-    """One topic: what is kept of it, and up to which place its events were let go."""
+    """One topic: what is kept of it, and up to which place its events were evicted."""
 
     __slots__ = ("bytes", "events", "evicted_through", "name", "number")
 

@@ -82,7 +82,7 @@ def import_lines(file: HistoryFile, lines: Iterable[bytes]) -> Imported:
 class _Import:
     def __init__(self, file: HistoryFile) -> None:
         self._file: Final = file
-        # A file that never held anything takes over what the lines say was let go. Another keeps
+        # A file that never held anything takes over what the lines call evicted. Another keeps
         # what it knows: its own gaps stay gaps.
         self._is_new = file.state.events == 0 and file.state.next_topic == 1
         self._has_head = False

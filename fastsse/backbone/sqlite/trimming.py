@@ -1,4 +1,4 @@
-"""Letting go at once what a server would let go in time: `fastsse history trim`."""
+"""Evicts at once what a server would evict in time: `fastsse history trim`."""
 
 import time
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def trim(
     compact: bool,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> int:
-    """Lets go; returns how many events left the file. O(topics + what goes)."""
+    """Evicts; returns how many events left the file. O(topics + what goes)."""
     began_ms = now_ms()
     retention = SqliteRetention(file, bounds.limits, bounds.total_bytes, lambda: began_ms)
     while retention.step() or retention.round_is_due(began_ms):

@@ -1,7 +1,7 @@
 """A file of schema version 1 becomes one of version 2: in place, in one transaction.
 
 Whatever ends it in between, the file is the old one again. It takes 10 to 20 s for a million
-events, and as much room beside the file as the file has, until the log is moved into it.
+events, and as much free room on the disk as the file has, until the log is moved into it.
 """
 
 import sqlite3
@@ -18,7 +18,7 @@ log = get_logger("history")
 
 #: What stands in the place of an event that was lost.
 LOST_RECORD: Final = b""
-#: What version 2 has beside the tables of version 1.
+#: What version 2 has in addition to the tables of version 1.
 NEW_TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE time_mark (time INTEGER PRIMARY KEY, place INTEGER NOT NULL);

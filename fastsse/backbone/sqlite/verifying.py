@@ -20,7 +20,7 @@ __all__ = ["FileVerifier", "cut_short"]
 
 # A start waits so long for the result.
 WAIT_S: Final = 1.0
-# A snapshot keeps the log from beginning anew, so it is given up after that.
+# A snapshot keeps the log from starting again, so it is given up after that.
 GIVE_UP_S: Final = 120.0
 # Between two looks at the clock: about a millisecond.
 STEPS: Final = 50_000

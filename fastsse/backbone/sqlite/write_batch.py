@@ -17,7 +17,7 @@ class StoreBatch:
 
     Attributes:
         key: by which the batch is known again when it is sent twice; None: it never is.
-        is_told: its publisher was told already, and its events were delivered (`received`).
+        is_told: its publisher was notified already, and its events were delivered (`received`).
         repeats: the positions that it got the first time, once it turned out to be a repeat.
     """
 

@@ -62,7 +62,7 @@ class Lost(NamedTuple):
 
 class Stored(NamedTuple):
     """Batches in their order, how far positions are leased, and the trouble there is: with it,
-    they are refused. With `is_lost` the file lacks what was in it before."""
+    they are refused. With `is_lost` the file has lost something that was in it before."""
 
     batches: Sequence[StoreBatch]
     leased_through: int
@@ -78,11 +78,11 @@ class Writer:
 
     Arguments:
         file: the file, open.
-        retention: lets go.
+        retention: evicts events.
         checkpointer: moves the log.
         ack: `received`, `written` or `synced`.
         call: hands a call over to the loop thread.
-        told: called there with what came of batches, in order.
+        told: called there with the results of batches, in order.
         readers_closed: makes what keeps readers from having a connection.
         wake: the checkpointer's.
         monotonic_s: a clock that only goes forward.
@@ -116,11 +116,11 @@ class Writer:
         self._stop_at: int | None = None
         self._trouble: WriteTrouble | None = None
         self._must_reopen = False
-        # Failed and perhaps in the file all the same; told and still to be stored.
+        # Failed and perhaps in the file all the same; acknowledged and still to be stored.
         self._doubtful: list[StoreBatch] = []
         self._owed: list[StoreBatch] = []
         self._puts: dict[str, bytes | None] = {}
-        # The newest event that was told to be stored.
+        # The newest event that was acknowledged as stored.
         self._stored_through = file.last_place
         self._is_lost = False
         self._lost_through = 0

@@ -237,7 +237,7 @@ class BusBackbone:
         self._away_s = self._loop.time()
         self._announced.clear()
         if not self._is_caught_up.is_set():
-            # What was begun is begun anew.
+            # What was begun starts again.
             self._early.clear()
             self._head = 0
         self._backfill.on_down()

@@ -1,7 +1,7 @@
 """What a node kept in memory before a worker began, as that worker sees it.
 
 The worker serves at once, from the head on. What lies before is asked of the hub process and taken
-beside the live log, in slices; who wants to read it waits until it is there.
+apart from the live log, in slices; a reader of it waits until it is there.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from fastsse.log import get_logger
 __all__ = ["WAIT_S", "Backfill"]
 
 log = get_logger("bus")
-# Who waits longer is told that it can't be read now.
+# A reader that waits longer gets an error.
 WAIT_S: Final = 30.0
 
 
@@ -83,7 +83,7 @@ class Backfill:
     def take(self, kind: FrameKind, body: bytes) -> None:
         """A part of it."""
         if self._receiver is None:
-            raise FrameError("a history that nobody asked for")
+            raise FrameError("a history that was not requested")
         if self._receiver.take(kind, body):
             self._receiver = None
             self._through = 0
@@ -102,7 +102,7 @@ class Backfill:
         self._waiting.append(_Reader(then, failed, timer))
 
     def close(self) -> None:
-        """Lets go of everything; whoever waits is told that it can't be read."""
+        """Drops everything; each waiting reader gets an error."""
         self.on_down()
         while self._waiting:
             self._give_up_oldest()

@@ -1,4 +1,4 @@
-"""A worker's connection to the hub process: kept, and made anew when the hub is gone."""
+"""A worker's connection to the hub process: kept, and opened again when the hub is gone."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ class BusError(FastsseError):
 
 
 class HubConnection:
-    """Dials, greets, hands frames to whoever handles their kind, and dials again.
+    """Dials, greets, passes frames to the handler of their kind, and dials again.
 
     Arguments:
         address: what the hub's socket is bound to.

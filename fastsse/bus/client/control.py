@@ -16,7 +16,7 @@ __all__ = ["MESSAGE_BYTES_MAX", "SUBJECT_BYTES_MAX", "BusControlClient"]
 
 SUBJECT_BYTES_MAX: Final = 64
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
-# What is told while there is no hub, at most, and what each message takes beside its bytes.
+# Messages kept while there is no hub, at most, and what each takes in addition to its bytes.
 UNTOLD_BYTES_MAX: Final = 4 * 1024 * 1024
 _MESSAGE_COST_BYTES: Final = 64
 
@@ -26,15 +26,15 @@ class BusControlClient:
     `connect`.
 
     A question that was sent to a hub that died has an error for its answer, though the control
-    service may have heard it; so has one that is not answered within ANSWER_S (10 s). What is told
-    without a hub waits for the next one, the newest 4 MiB of it.
+    service may have received it; so has one that is not answered within ANSWER_S (10 s). Messages
+    without a hub wait for the next one, the newest 4 MiB of them.
 
     Attributes:
         worker: this worker's number.
         is_alone: there are others.
         on_back: called when there is a hub again, in order: its control services know of this
             worker only
-            what survives a restart, and what they are told now. A hub that only lost sight of
+            what survives a restart, and what it sends now. A hub that only lost sight of
             this worker has forgotten it likewise.
     """
 

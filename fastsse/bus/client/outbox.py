@@ -7,8 +7,8 @@ until its entries came down the log, or the hub refused it. What becomes of it o
   certainly not published.
 - The hub dies before it answers: the batch is sent again, with its number, to the next one, which
   knows it if it is in the log. If none comes in TIMEOUT_S it is refused and not sent again.
-  Whether the dead hub had committed it nobody can know; then it comes down the log later, once,
-  and is counted as late. Whoever publishes again what was refused may publish it twice.
+  Whether the dead hub had committed it can't be known; then it comes down the log later, once,
+  and is counted as late. A publisher that publishes the refused batch again may publish it twice.
 - The hub lives and is stuck: it looks at the batch's deadline before it takes it up, so that
   nothing is published that was refused in the meantime.
 - The hub lives and has taken it up: it says so (HELD), and then it alone answers, as long as it
@@ -38,9 +38,9 @@ BATCH_HEAD: Final = Struct("<QQI")
 # A batch that has come so far is closed.
 BATCH_BYTES: Final = 1024 * 1024
 # Batches that the hub has not taken up yet; while there are as many, what is published joins the
-# next one. So batches grow with the load, and at rest nobody waits.
+# next one. So batches grow with the load, and at rest no publish waits.
 WINDOW: Final = 1
-# What a publish takes beside its events: the one that waits for its answer.
+# What a publish takes in addition to its events: the one that waits for its answer.
 PUBLISH_COST_BYTES: Final = 512
 # Batches that were sent and refused, of which it is known when they turn out to be in the log.
 REFUSED_MAX: Final = 4096

@@ -16,7 +16,7 @@ __all__ = ["ANSWER_S", "QUESTIONS_MAX", "PendingRequests"]
 
 # Under way at once; the hub cuts off who asks more.
 QUESTIONS_MAX: Final = 256
-# What questions without an answer may hold, and what each takes beside its bytes.
+# What questions without an answer may hold, and what each takes in addition to its bytes.
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 _QUESTION_COST_BYTES: Final = 512
 # A hub that is there answers within this, or the question is given up.
@@ -105,7 +105,7 @@ class PendingRequests:
                 self._give_up(question)
 
     def on_answer(self, body: bytes) -> None:
-        """An answer arrived. Raises FrameError when nobody asked."""
+        """An answer arrived. Raises FrameError when there was no such question."""
         fields = Fields(body)
         question = self._take(fields)
         if question is None:
@@ -144,12 +144,12 @@ class PendingRequests:
         question.answered(_away())
 
     def _take(self, fields: Fields) -> _Request | None:
-        """The question that an answer is for; None when nobody waits for it any more."""
+        """The question that an answer is for; None when it was given up."""
         number = fields.u64()
         question = self._under_way.pop(number, None)
         if question is None:
             if number not in self._given_up:
-                raise FrameError("an answer that nobody asked for")
+                raise FrameError("an answer without a question")
             self._given_up.remove(number)
             self._go_on()
         return question

@@ -1,7 +1,7 @@
 """The exchange: what the hub process has once for all workers.
 
 Batches come in from peers, go through the backbone, and leave by the relay. A batch that was sent
-twice is told from a new one by its key.
+twice is known by its key.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Broker:
         kept: the memory store, where it is the backbone.
         is_open: workers are taken; before that they wait.
         on_waiting: called with each that waits.
-        losses: what workers have still to be told of.
+        losses: which workers have still to be notified of a loss.
         on_live: called with each that gets the live log from now on.
         pager: sends what is too much for one turn to all workers, while each has room.
     """
@@ -110,8 +110,8 @@ class Broker:
         self.is_open = True
 
     async def close(self) -> None:
-        """Ends the backbone, and lets go of all workers when they were sent what it took: without
-        a word, because another hub may follow. What it did not take they send to that one."""
+        """Ends the backbone. When all workers were sent what it took, closes their links,
+        without a frame, because another hub may follow. What it did not take they send to that one."""
         self._is_closing = True
         for timer in self._timers.values():
             timer.cancel()
@@ -145,7 +145,7 @@ class Broker:
             self.pager.go_on()
 
     def give_up(self, session: "Session", reason: str) -> None:
-        """A worker can't go on; it is told when it comes back."""
+        """A worker can't go on; it is notified when it reconnects."""
         log.error("A worker is given up.", worker=session.worker, reason=reason)
         self._given_up[session.key] = reason
         if len(self._given_up) > GIVEN_UP_MAX:
@@ -200,7 +200,7 @@ class Broker:
         self.fanout.deliver(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
-        """The backbone lost hold of the log. Workers are told in its order."""
+        """The backbone lost hold of the log. Workers are notified in its order."""
         self.fanout.flush()
         self.losses.happened(place)
         for session in list(self.sessions.values()):

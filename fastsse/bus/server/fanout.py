@@ -68,7 +68,7 @@ class Fanout:
         self._be_due()
 
     def taken(self, rows: Sequence[BatchId]) -> None:
-        """Batches whose entries were delivered; their workers are told behind them."""
+        """Batches whose entries were delivered; their workers are notified after the entries."""
         self._rows += rows
         self._be_due()
 

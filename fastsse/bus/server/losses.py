@@ -1,6 +1,6 @@
-"""Losses of the log, and which workers have still to be told of them.
+"""Losses of the log, and which workers have still to be notified of them.
 
-A worker is told over its link, which may be down at that moment, or be lost with the message. So
+A worker is notified over its link. The link may be down, or be lost with the message. So
 the hub process remembers what each worker may not know, and says it again on its next link.
 """
 
@@ -22,16 +22,16 @@ class Losses:
 
     def __init__(self) -> None:
         self.through = 0
-        # By worker: the place that it is to be told of, and the end of the log that it had when it
-        # was told, 0 before.
+        # By worker: the place to notify it of, and the end of the log that it had when it
+        # was notified, 0 before.
         self._by_worker: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
 
     def happened(self, place: int) -> None:
-        """The log lost something up to a place: all workers are to be told."""
+        """The log lost something up to a place: all workers must be notified."""
         self.through = max(self.through, place)
 
     def owe(self, key: bytes, place: int) -> None:
-        """One worker is to be told of a place."""
+        """One worker must be notified of a place."""
         known, was_told = self._by_worker.get(key, (0, 0))
         self._set(key, (place if was_told else max(known, place), 0))
 
@@ -40,8 +40,8 @@ class Losses:
         self._set(key, (place, max(place, head)))
 
     def owed(self, key: bytes, head: int) -> int:
-        """The place that a worker is to be told of now, 0 for none. `head` is the end of the log
-        that it has: more than when it was told shows that it took the message, which came first."""
+        """The place to notify a worker of now, 0 for none. `head` is the end of the log
+        that it has: more than when it was notified shows that it took the message."""
         place, told_at = self._by_worker.get(key, (0, 0))
         own = place if not told_at or head <= told_at else 0
         return max(own, self.through if head <= self.through else 0)

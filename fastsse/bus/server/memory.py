@@ -131,7 +131,7 @@ class HubMemory(MemoryBackbone):
             self._waiting.append(called)
 
     def be_whole(self) -> None:
-        """Says that all has come that ever will. What did not counts as let go."""
+        """Says that all has come that ever will. What did not counts as evicted."""
         history = self.history
         lost = history.expected_through
         if lost:

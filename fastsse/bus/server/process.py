@@ -44,7 +44,7 @@ def run_hub(
 
     Arguments:
         config: of which it uses the store, the history's limits and the largest body.
-        listening: a Unix stream socket that listens; whoever gave it keeps it open too.
+        listening: a Unix stream socket that listens; its owner keeps it open too.
         ready: called once, in the loop, when workers are served.
         workers: how many there are.
         restarted: whether they had a hub before.
@@ -117,7 +117,7 @@ class HubProcess:
         return hub
 
     async def close(self) -> None:
-        """Takes nobody any more, lets go of all workers, ends the store."""
+        """Accepts no more workers, closes the links of all workers, ends the store."""
         self._server.close()
         await self._sources.close()
         if self._rebuild is not None:

@@ -2,9 +2,9 @@
 
 Each worker has the log up to its own head, and what is kept of it from where it began. So the hub
 
-1. asks the one that is furthest for the end of the log, as far as any other lacks it, and which
+1. asks the one that is furthest for the end of the log, as far as any other misses it, and which
    batches that was. It can go on with that: it serves, and all workers get the same log again.
-2. asks one that has all for what is kept, which comes in slices beside what is new. If that one
+2. asks one that has all for what is kept, which comes in slices next to what is new. If that one
    dies another is asked, from the beginning; until all is there workers that start wait for it.
 """
 
@@ -86,7 +86,7 @@ class Recovery:
     # -- the end of the log ---------------------------------------------------------------------
 
     async def _end_of_log(self) -> "_LogEnd | None":
-        """What some workers have and others lack; None when nobody has anything."""
+        """What some workers have and others miss; None when none has anything."""
         while there := self._there():
             end = _LogEnd(min(session.head for session in there))
             lost = None
@@ -126,8 +126,8 @@ class Recovery:
         self._kept.be_whole()
 
     async def _fullest(self, tried: set[Session]) -> Session | None:
-        """A worker that has most of what lies before the new log; None when nobody has any, and
-        nobody comes back who could."""
+        """A worker that has most of what lies before the new log; None when none has any, and
+        no worker comes back that could."""
         through = self._kept.history.expected_through
         try:
             async with asyncio.timeout(WAIT_S):
@@ -150,7 +150,7 @@ class _LogEnd:
         head: the place up to which it is here.
         entries: what lies between.
         rows: the newest batches.
-        missing_through: up to here something may be missing that was let go already.
+        missing_through: up to here something may be missing that was evicted already.
     """
 
     def __init__(self, after: int) -> None:
@@ -161,7 +161,7 @@ class _LogEnd:
         self._is_begun = False
 
     def next_of(self, sessions: list[Session]) -> Session | None:
-        """Who has more; None when nobody has. The first is asked in any case."""
+        """A worker that has more; None when none has. The first is asked in any case."""
         more = [session for session in sessions if session.head > self.head or not self._is_begun]
         able = [session for session in more if session.begins <= self.head]
         if able:

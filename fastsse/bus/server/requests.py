@@ -166,7 +166,7 @@ class RequestServer:
 
     def _give(self, kept: HubMemory, through: int) -> None:
         def end() -> Iterator[bytes]:
-            # What was let go for an event, the worker hears of that event first.
+            # What was evicted for an event, the worker hears of that event first.
             self._broker.fanout.flush()
             return evictions_of(kept.history)
 

@@ -108,7 +108,7 @@ class Session:
         self._held_n = max(n, self._held_n)
 
     def broken(self, place: int) -> None:
-        """What lies up to a place may be missing. A worker that catches up is told behind that."""
+        """What lies up to a place may be missing. A worker that catches up is notified later."""
         if self.is_live:
             self._say_caught_up(place)
         else:
@@ -186,7 +186,7 @@ class Session:
     # -- catching up ----------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Sends what the worker lacks, while it takes it."""
+        """Sends what is missing at the worker, while it takes it."""
         fanout, kept = self._broker.fanout, self._broker.kept
         while self.link.is_open and not (self.link.is_full or self.is_live or self._is_reading):
             fanout.flush()
@@ -209,7 +209,7 @@ class Session:
         self._broker.pager.go_on()
 
     def _missing_of(self, kept: HubMemory) -> int:
-        """Up to where it may lack what memory let go before it was sent; 0: it lacks nothing."""
+        """Up to where memory may have evicted what it was not sent yet; 0: nothing is missing."""
         evicted_through = kept.history.evicted_through(None)
         return evicted_through if evicted_through > self._sent_through else 0
 
@@ -229,7 +229,7 @@ class Session:
         self._catch_up()
 
     def _misses(self, place: int) -> None:
-        """It is to be told of a place when it is live, or on its next link."""
+        """Notifies it of a place now when it is live, or on its next link."""
         if place > self._lost_through:
             self._lost_through = place
             self._broker.losses.owe(self.key, place)
@@ -326,4 +326,4 @@ def _expect_nothing(body: bytes) -> None:
 
 
 def _nothing() -> None:
-    """Nobody waits for its end."""
+    """Its end has no listener."""

@@ -1,4 +1,4 @@
-"""Replay: where a stream goes on from, what it gets before it is live, and what it is told when
+"""Replay: where a stream goes on from, what it gets before it is live, and its gap event when
 something is missing.
 
 A stream opens with one block. When continuity can't be promised the gap event stands in that
@@ -27,7 +27,7 @@ __all__ = [
 
 GapReason = Literal["evicted", "unknown", "future", "lost"]
 GAP_REASONS: Final[tuple[GapReason, ...]] = ("evicted", "unknown", "future", "lost")
-# An id is at most this long, so nothing longer is worth repeating to whoever asked for it.
+# An id is at most this long, so nothing longer is worth repeating to the client.
 REQUESTED_BYTES_MAX = 256
 
 
@@ -55,11 +55,11 @@ class ReplayCursor:
     """One stream on its way to live.
 
     `after` is the place up to which it has everything; `told` what it knows of evictions, and
-    `lost_told` the place up to which it knows that the log may have lost events, so that one gap is
-    told once; `requested` how the client called the place it is at.
+    `lost_told` the place up to which it knows that the log may have lost events, so that one gap
+    is sent once; `requested` how the client called the place it is at.
 
     Each page tells what was evicted since the one before, wherever it lay: all of it that lies
-    after the page's place and was not told is missing for this stream.
+    after the page's place and was not reported is missing for this stream.
     """
 
     __slots__ = ("after", "lost_told", "requested", "told")
@@ -163,7 +163,7 @@ def _begin_after(history: History, reader: PageAudience, event_id: bytes) -> Rep
     position = parse_id(event_id)
     if position is None:
         position = history.find(event_id)
-        # An id of an event that may not be read is unknown: whether it exists is not told.
+        # An id of an event that may not be read is unknown, so the answer does not reveal it.
         if position is not None and not history.may_read(position, reader.rights):
             return _unplaced(history, reader, "unknown", event_id)
     if position is None or position > history.head:

@@ -28,7 +28,7 @@ PAGE_CACHE_BYTES = 8 * 1024 * 1024
 PAGES_MAX = 1_000
 # A page's own objects: the frame's and the page's, the key's place, the table's row.
 PAGE_COST_BYTES: Final = 400
-# Of a set of topics, beside their names: the set's tuple.
+# Of a set of topics, without their names: the set's tuple.
 TOPIC_COST_BYTES: Final = 8
 # What a page may be known by, however little is in it.
 KEY_FREE_BYTES: Final = 1024
@@ -84,8 +84,8 @@ class PageCache:
     A page that ends before the head stays right for ever: what lies between two places of the
     order does not change, and what was evicted since is still in it.
 
-    What a page is known by counts too, and a page worth less than that is not kept: else whoever
-    asks for ever different sets of topics would fill memory with their names.
+    The key of a page counts too, and a page worth less than its key is not kept. Otherwise a
+    client that asks for ever different sets of topics would fill memory with their names.
 
     Arguments:
         limit_bytes: the bound on all pages together; there are at most PAGES_MAX of them.
@@ -103,7 +103,7 @@ class PageCache:
 
     def find(self, key: _Key, head: int, told: Told) -> JoinedPage | None:
         """The page kept under a key, unless something came after it, or it has what the stream
-        that asks was told is missing."""
+        that asks already received as missing."""
         kept = self._pages.get(key)
         if kept is None or (kept[0].is_last and kept[0].through != head):
             return None
@@ -130,7 +130,7 @@ class PageCache:
             self.bytes -= self._pages.popitem(last=False)[1][1]
 
     def clear(self) -> None:
-        """Lets go of all."""
+        """Drops all pages."""
         self._pages.clear()
         self.bytes = 0
 
@@ -160,8 +160,8 @@ class Pages:
     def read(
         self, reader: PageAudience, after: int, asker: QueryWaiter, told: Told = NOTHING_TOLD
     ) -> JoinedPage | FastsseError | None:
-        """The next page after a place; None when it has to be read: the asker is told the
-        stretch then, for `made`. O(page), O(1) when it is kept."""
+        """The next page after a place; None when it has to be read: the caller then gets the
+        stretch, for `made`. O(page), O(1) when it is kept."""
         history = self._history
         page = self.cache.find(_key(reader, after), history.head, told)
         if page is not None:
@@ -265,8 +265,8 @@ def _united(
 
 
 def newest_told(history: History, reader: PageAudience) -> int:
-    """The newest place to name to a reader: everything after it that is for them has still to come,
-    and it is no private event's that they may not see, if it is not one that was let go. For
+    """The newest place to name to a reader: every event for the reader after it has still to come.
+    It is the place of no private event that the reader may not see, except an evicted one. For
     templates with grants that would have to be searched for, and it is the head. O(1) as a rule."""
     if history.public_head == history.head:
         return history.head

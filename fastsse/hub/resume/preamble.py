@@ -111,7 +111,7 @@ def first_frames(
     """What the sender is given with a stream that begins: head, opening block and a page.
 
     Arguments:
-        told: what the opening block tells of `one.gap`.
+        told: how the opening block reports `one.gap`.
         page: None where nothing is replayed, or not yet.
         is_last: whether the stream is live after this.
     """

@@ -4,7 +4,7 @@ A stream that resumes, or whose channel is not ready, goes through these steps, 
 when memory knows all, else one after the other as the backbone answers:
 
     place its cursor ─▶ read its first page ─▶ attach it ─▶ page by page ─▶ live
-                        (told what is missing, before anything else)
+                        (reports what is missing, before anything else)
 
 Until it is attached its socket stands here: the response head and the opening block depend on
 what the first page says. Such a stream has a row of the table, so there are not more of them.
@@ -47,20 +47,20 @@ class Replayer:
         pages: makes pages of both.
         retry_ms: the reconnection time that streams open with.
         clean_end: whether a response that is cut has a last chunk, as one that is over.
-        memory_bytes: while the core holds more than this beside the history, replays wait for
+        memory_bytes: while the core holds more than this outside the history, replays wait for
             their next page.
         returns: notes clients that resume.
         dropped: called with a stream that can't be given to the sender any more; its socket is
             closed.
 
     Attributes:
-        gaps: gap events told, by reason; to all streams at once counts once.
-        failed: streams that ended because the backbone could not be read, or because they could
-            not be told what was missing.
+        gaps: gap events sent, by reason; one for all streams counts once.
+        failed: streams that ended because the backbone could not be read, or because their gap
+            event could not be sent.
         on_page: called with each page that a stream is given, if not None: its handle and the
             page's bytes.
         on_searching: called when `search` is to be called soon, and again until it says that
-            nobody searches.
+            no search is left.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Replayer:
         self._sender.announce(raw_frame(gap.encode()))
         self._count(gap)
         for one in self._by_handle.values():
-            # Those that are not attached are not told yet: their first page does it.
+            # Streams that are not attached get it with their first page.
             if one.opening is None and one.begun is not None:
                 one.begun.replay.lost_told = place
 
@@ -371,7 +371,7 @@ class Replayer:
         one.then = lambda outcome: self._go_on(one, then, outcome)
 
     def _go_on(self, one: ReplayingStream, step: Callable[[Any], None], given: Any) -> None:
-        """A step that nobody waits for who could be told that it failed."""
+        """A step without a caller that could receive its error."""
         try:
             step(given)
             self._sender.wake()
@@ -380,8 +380,8 @@ class Replayer:
             self._drop(one)
 
     def _fail(self, one: ReplayingStream) -> None:
-        """Ends a stream whose events can't be read now, or that can't be told what is missing: it
-        comes back, and asks again."""
+        """Ends a stream whose events can't be read now, or whose gap event can't be sent: it
+        reconnects, and asks again."""
         self.failed += 1
         if self._by_handle.pop(one.handle, None) is None:
             raise StreamRefused("store")

@@ -1,7 +1,7 @@
-"""Turns: questions to a store, at most so many at once; the others wait, the oldest first.
+"""Store queries: bounded concurrency, first in first out.
 
-The same question that is under way is asked once for all who want to know, and one that nobody
-wants to know any more is not asked at all.
+Identical queries share one result (single-flight). A query that is no longer
+wanted is not sent.
 """
 
 from collections import deque
