@@ -26,7 +26,7 @@ def native_bytes_held() -> int:
     """Bytes that all frames, rings, lists and commands of the process hold. Any thread; O(1)."""
 
 def native_frames_alive() -> int:
-    """Frames of the process that somebody still holds. Any thread; O(1)."""
+    """Frames of the process that are still referenced. Any thread; O(1)."""
 
 @final
 class Frame:
@@ -37,7 +37,7 @@ class Frame:
         """Place in the order, 0 when it has none."""
     @property
     def time_ms(self) -> int:
-        """When it was published, in unix milliseconds by the clock of who gave the position."""
+        """Publish time in unix milliseconds, by the clock of the process that ordered it."""
     @property
     def lead_ms(self) -> int:
         """How far its position's millisecond lies ahead of its time; mostly 0."""
@@ -110,7 +110,7 @@ def load_frame(
 ) -> Frame:
     """One event that was encoded before, elsewhere: its body as `Frame.body` gave it.
 
-    The bytes are trusted: who takes them from a socket or a file knows whose they are. O(size).
+    The bytes are trusted: the caller that reads a socket or a file knows their origin. O(size).
     `time_ms` as `encode_frame` takes it; without `is_event` it counts as no event.
 
     Raises:
@@ -133,7 +133,7 @@ def raw_frame(body: bytes) -> Frame:
     """
 
 def wire_frame(data: bytes) -> Frame:
-    """Bytes that are sent as they are, whatever the coding (a response head), at least one."""
+    """Bytes that are sent as they are, with any coding (a response head), at least one."""
 
 PageNotice: TypeAlias = tuple[Literal["page"], int]
 """A replaying stream's page went into the socket; it waits for the next."""

@@ -76,7 +76,7 @@ def native_bytes_held():
 
 
 def native_frames_alive():
-    """Frames of this process that somebody still holds. O(1)."""
+    """Frames of this process that are still referenced. O(1)."""
     return relaxed_load(&frames_alive)
 
 

@@ -1,10 +1,10 @@
-"""Entries: committed events as everybody passes them on, and both kinds of record that carry them.
+"""Entries: committed events as all parts pass them on, and both kinds of record that carry them.
 
-An event is encoded once, where it gets its position. From there on it is an `Entry`: what
-history, the stores and the workers of a node hand to each other, never its fields again. What is
-still to be committed travels as a draft. Both records are for our own processes and files. Each
-has a checksum over all that it says, its position and topics too, so a record that was cut or
-damaged is refused; a process that can write them is trusted.
+An event is encoded once, where it gets its position. From there on it is an `Entry`: history, the
+stores and the workers of a node pass the entry on, never its fields again. An event that is not
+committed yet travels as a draft. Both records are for our own processes and files. Each has a
+checksum over its whole content, its position and topics too, so a record that was cut or damaged
+is refused. A process that can write records is trusted.
 """
 
 from collections.abc import Sequence

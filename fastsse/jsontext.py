@@ -1,9 +1,9 @@
 """JSON text that orjson reads without a loss.
 
-orjson is fast and lenient in two places where a sender's mistake would pass in silence: of a name
-that stands twice in an object it keeps the last value, and a whole number over 64 bits becomes a
-float. `is_whole` finds out cheaply that neither can have happened; only where it may have is the
-text read again, slowly, by `check_whole`, which says what is wrong.
+orjson is fast, and lenient in two places where a sender's mistake would stay unnoticed. Of a name
+that stands twice in an object it keeps the last value. A whole number over 64 bits becomes a
+float. `is_whole` is a cheap check that neither can have happened. Only where it may have happened
+`check_whole` reads the text again, slowly, and says what is wrong.
 """
 
 import json

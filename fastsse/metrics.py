@@ -145,7 +145,7 @@ class _Sample:
 
 
 class Metrics(Collector):
-    """Reads everybody's counters on demand.
+    """Reads the counters of all workers on demand.
 
     Arguments: `counters`, callables whose mappings have no key in common; `latency`, the
     sender's histogram; `build`, label values of `fastsse_build_info`; `now_s`, a monotonic

@@ -1,8 +1,8 @@
 """Sends in pages what is too much for one turn of the event loop.
 
-Whatever is sent again as a whole (who is connected, what clients used, a history) goes through a
-`Pager`: one page a turn, and none while the connection has no room. So the amount of what is sent
-bounds neither the memory nor the time of a turn.
+A full copy that is sent again (present streams, usage of clients, a history) goes through a
+`Pager`: one page a turn, and none while the connection has no room. So the size of the copy does
+not affect the memory or the time of a turn.
 """
 
 import asyncio

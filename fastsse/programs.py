@@ -24,7 +24,7 @@ def module_command(module: str, *arguments: str) -> list[str]:
 
 
 def _run() -> None:
-    """The child: imports the package of this folder, whatever the search path would find."""
+    """The child: imports the package of this folder, with any search path."""
     folder = os.path.dirname(os.path.abspath(__file__))
     spec = importlib.util.spec_from_file_location(
         "fastsse", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]

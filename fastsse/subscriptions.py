@@ -102,7 +102,7 @@ class Dialect:
     Arguments:
         opens: it begins with `retry:` and the id of the place where it begins; else with a comment.
         tells: gaps, and the end of a token, are events of the stream's own. Without it, only the
-            response head tells of a gap (Mercure), and a stream that loses continuity later ends
+            response head reports a gap (Mercure), and a stream that loses continuity later ends
             without its last chunk.
         initial_id: how the opening names that place.
         heartbeat_s: seconds of silence before a heartbeat, 1 to HEARTBEAT_S_MAX; 0: the server's.
@@ -133,7 +133,7 @@ MERCURE_TELLING: Final = Dialect(opens=False, tells=True, initial_id="false")
 
 
 class Subscription:
-    """A subscriber's wish, validated; may be shared by all who wish the same.
+    """A subscriber's request, validated; may be shared by all equal requests.
 
     Arguments:
         selectors: topics, templates (RFC 6570) and `*`; 1 to `topics_max` different ones. `*`

@@ -228,7 +228,7 @@ class Worker:
             self._sweeping.cancel()
 
     def _tick(self) -> None:
-        """Once a second: tells its figures, and looks whether there is room."""
+        """Once a second: reports its figures, and checks for room."""
         self._stats.tell()
         self._access.tick()
         self.frontend.look()

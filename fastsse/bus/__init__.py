@@ -11,7 +11,7 @@ control:
     backbone, control = await connect(address, worker=0, key=os.urandom(8))
 
 - `listening` is a Unix stream socket that is bound and listens. The parent process keeps
-  it open over a hub's death: workers that come back meanwhile wait in its queue and are not
+  it open over a hub's death: workers that reconnect meanwhile wait in its queue and are not
   refused. `address` is what it is bound to; an abstract name (`\\0…`) will do. Only processes of
   the same user are served.
 - `ready()` is called once, in the hub's loop, when workers are served.

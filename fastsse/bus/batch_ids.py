@@ -1,8 +1,8 @@
-"""Origins: which batch of which worker stands where in the log.
+"""Batch ids: which batch of which worker stands where in the log.
 
-A worker numbers its batches. What it has no answer for it sends again to the next hub, which
-must know the batch when it is in the log already. A store keeps the numbers with the events;
-without one the hub and all workers remember the newest of them.
+A worker numbers its batches. It sends an unanswered batch again to the next hub, and that hub must
+know whether the batch is in the log already. A store keeps the numbers with the events. Without a
+store the hub and all workers remember the newest numbers.
 """
 
 from collections import OrderedDict, deque

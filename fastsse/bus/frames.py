@@ -1,8 +1,8 @@
-"""Frames: length, kind, body; and the strict reading of what is in them.
+"""Frames: length, kind, body; and the strict reading of their content.
 
-A frame is `<u32 length of the body> <u8 kind> <body>`, little-endian. A sender of a longer one
-than was agreed, an unknown kind, or a body that ends too early or too late, is cut off: nothing
-of what it says can be trusted any more.
+A frame is `<u32 length of the body> <u8 kind> <body>`, little-endian. The connection is closed when
+a frame is longer than agreed, has an unknown kind, or has a body that ends too early or too late:
+its sender can't be trusted any more.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ HEADER: Final = Struct("<IB")
 COUNT: Final = Struct("<I")
 # Both ends say so often that they are there.
 BEAT_S: Final = 0.5
-# How long an end that closes waits for what it sent last; who does not take it is cut off.
+# How long an end that closes waits for its last bytes to be sent; after that it aborts.
 CLOSE_S: Final = 1.0
 POSITION_BYTES: Final = 16
 # What a SEEK looks for: an id, the newest so many, a time.
@@ -59,7 +59,7 @@ _U8, _U16, _U32, _U64 = (Struct(code) for code in ("<B", "<H", "<I", "<Q"))
 class FrameKind(IntEnum):
     """What a frame is. Up is from a worker to the hub."""
 
-    HELLO = 1  # up: who this is, and where it is in the log
+    HELLO = 1  # up: which worker this is, and where it is in the log
     WELCOME = 2  # down: where the log is
     BYE = 3  # down: the worker was given up, and why
     BEAT = 4  # both: still here
@@ -80,7 +80,7 @@ class FrameKind(IntEnum):
     ANSWER = 31  # down
     UNANSWERED = 32  # down: an ASK that can't be answered
     TELL = 33  # up
-    HEARD = 34  # down: what a control service tells everybody
+    HEARD = 34  # down: a broadcast of a control service
     DUMP = 40  # both: asks for what the other keeps up to a place
     KEPT = 41  # both: entries that it keeps
     DUMPED = 42  # both: that was all that it keeps

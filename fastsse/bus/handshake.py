@@ -1,4 +1,4 @@
-"""The first words of both ends, and who may speak at all."""
+"""The handshake: the first frames of both ends, and which processes are accepted."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class Hello(NamedTuple):
-    """A worker says who it is. `head` is the last position that it has, 0 when it has nothing;
+    """A worker names itself. `head` is the last position that it has, 0 when it has nothing;
     `begins` the place after which it has what is kept in memory."""
 
     version: int

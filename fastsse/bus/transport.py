@@ -1,7 +1,7 @@
 """One end of a connection between the hub and a worker.
 
-Frames that are sent in one turn of the loop leave in one write. What the other end does not take
-is bounded: an end that can't keep up is cut off, never waited for.
+Frames of one turn of the loop leave in one write. The bytes that wait for the other end are
+bounded: a connection whose other end can't keep up is closed.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class FrameTransport(asyncio.BufferedProtocol):
         pager: sends what is too much for one turn, while the link is not full.
         on_drained: called when what waited has fallen below a quarter of HIGH_WATER_BYTES.
         is_full: more than HIGH_WATER_BYTES wait.
-        heard: whether anything came since it was last set to False.
+        heard: whether bytes arrived since it was last set to False.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class FrameTransport(asyncio.BufferedProtocol):
             self._loop.call_soon(self._flush_if_due)
 
     def send_now(self, frame: bytes) -> None:
-        """The same, for who knows that nothing follows in this turn."""
+        """The same, for a caller with nothing more to send in this turn."""
         self._out.append(frame)
         self.flush()
 

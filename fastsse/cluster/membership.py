@@ -1,8 +1,8 @@
-"""Which nodes are alive: each says so to Redis all the time, and hears of the others.
+"""Membership: which nodes are alive. Each node reports to Redis all the time, and reads the others.
 
-A node has a base, which is its process's for good, and a name, which is the base and a number. One
-that was silent for too long is dead for all others, and what it had under its name is taken out.
-If it was only paused or cut off it takes the next name, and comes again with all that it has.
+A node has a base, which its process keeps for good, and a name, which is the base and a number. A
+node that was silent for too long is dead for all others, and the entries under its name are
+removed. If it was only paused or cut off it takes the next name, and reports all its streams again.
 """
 
 import asyncio

@@ -75,7 +75,7 @@ class RedisNodeMessaging:
 
     Arguments:
         address, keys: where they meet.
-        membership: knows who is there.
+        membership: knows the nodes that are alive.
     """
 
     def __init__(self, address: RedisAddress, keys: Keys, membership: Membership) -> None:
@@ -131,7 +131,7 @@ class RedisNodeMessaging:
         return self._queued_bytes > HIGH_WATER_BYTES
 
     async def run(self) -> None:
-        """Speaks and hears until it is cancelled."""
+        """Sends and receives until it is cancelled."""
         speaking = while_connected(self._address, "speaking to other nodes", self._speak)
         await asyncio.gather(speaking, self._hear_on())
 
@@ -348,7 +348,7 @@ class RedisNodeMessaging:
         if listener is not None:
             listener.heard(node, message)
 
-    # -- who is there ---------------------------------------------------------------------------
+    # -- full copies ----------------------------------------------------------------------------
 
     def _ask(self, node: bytes) -> None:
         self._send(self._channel(node), _ASKS)

@@ -1,9 +1,9 @@
-"""The roster of all nodes: who is there, in Redis.
+"""The roster of all nodes: which streams are present, in Redis.
 
-For each topic a hash of who asks for it, for each node a hash of who is there. Who came and went
-is written in batches, in order, by one task; each is published after it was written, and forgotten
-after its end was published. So a stream that is announced is listed, one announced as ended is
-not, and what a killed node did not get to is done by another one.
+Each topic has a hash of its subscribers, and each node has a hash of its streams. One task writes
+the changes in batches, in order. Each start is published after it was written, and each end is
+removed after it was published. So a stream that is announced is listed, and one announced as ended
+is not. Another node finishes the work of a killed node.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ class RedisRoster:
     def note(self, changes: Sequence[Change]) -> None:
         """As Roster. O(changes)."""
         if not self._name:
-            return  # All who are there will be written.
+            return  # All present streams will be written.
         for change in changes:
             cost_bytes = change[0].cost_bytes
             self._queue.append((change, cost_bytes))
@@ -113,7 +113,7 @@ class RedisRoster:
         """Ends its connections; what is asked is answered with an error."""
         await self._lists.close()
 
-    # -- who came and went here -----------------------------------------------------------------
+    # -- changes at this node -------------------------------------------------------------------
 
     async def _write(self, link: RedisConnection, backoff: Backoff) -> None:
         while True:
@@ -134,7 +134,7 @@ class RedisRoster:
                 self._queued.set()
 
     def _begin_as(self, name: bytes) -> None:
-        """All who are here are to be written under a name."""
+        """All streams of this node are to be written under a name."""
         self._name = name
         self._ended.clear()
         self._here.clear()
@@ -200,14 +200,14 @@ class RedisRoster:
         self._append(events, done)
         return await answer
 
-    # -- who was at a dead node -----------------------------------------------------------------
+    # -- streams of a dead node -----------------------------------------------------------------
 
     def _take_task(self, name: bytes) -> None:
         self._membership.on_task = None
         self._task.put_nowait(name)
 
     async def _reap_all(self) -> None:
-        """Takes out dead nodes, one after the other. What fails is somebody's task again later."""
+        """Takes out dead nodes, one after the other. A failed node is retried later by any node."""
         while True:
             name = await self._task.get()
             try:

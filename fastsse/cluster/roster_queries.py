@@ -1,4 +1,4 @@
-"""Lists of who is there, read from Redis page by page."""
+"""Lists of present streams, read from Redis page by page."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ class _Listed:
 
 
 class RosterQueries:
-    """Answers who is there. Loop thread only. A few questions at a time are under way.
+    """Lists present streams. Loop thread only. A few questions at a time are under way.
 
     Arguments:
         address, keys: where the roster lies.

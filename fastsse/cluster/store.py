@@ -2,7 +2,7 @@
 each node.
 
 Each change is also an entry of a short stream, which every node follows. A node that was away reads
-the whole hash when it is back. What a vault keeps is not copied: Redis is asked for it.
+the whole hash when it is back. Values of a `OneTimeStore` are not copied: they are read from Redis.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class RedisControlStore:
         address, keys: where it lies.
         values: what was there when the log was opened.
         membership: this node among all.
-        roster: who is at all nodes; None where the list is off.
+        roster: the streams at all nodes; None where the list is off.
 
     Attributes:
         one_time_store, neighbours, roster: as Store.

@@ -1,11 +1,12 @@
-"""What the workers of a service share outside the log: control services, and the way to
-them.
+"""The control plane of a node: facts that its workers share outside the log.
 
-- `control`: what a control service is, how workers reach one, and what it keeps.
-- `figures`: metrics, statistics and readiness of all workers as one.
-- `nodes`: what control services have together with those of other nodes, where a store is shared.
-- `presence`: who reads what; `roster`: the list of it, and what is published of each change.
-- `usage`: what clients used of their limits; `learning`: what others hold of them.
-- `reach`: a stream in whatever worker holds it.
-- `makers`: every control service by its subject. Those of tickets and revocations are `auth`'s.
+- `service`: what a control service is, how workers reach one, and what it keeps.
+- `stats`: metrics, statistics and readiness of all workers together.
+- `cluster`: what control services share with those of other nodes on the same store.
+- `presence`: who is subscribed to what; `roster`: the list of it, and an event for each change.
+- `usage`: what clients used of their limits; `usage_learning`: what other workers hold of them.
+- `stream_lookup`: finds a stream in the worker that holds it.
+
+`fastsse.services` lists every control service by its subject; `auth` owns those of tickets and
+revocations.
 """

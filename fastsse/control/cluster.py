@@ -1,8 +1,8 @@
-"""What control services of several nodes have together, where a store is shared by them; Redis has
-it all.
+"""What control services of several nodes share when they share a store. Redis implements all of it.
 
-A `OneTimeStore` keeps values by key for a time. `NodeMessaging` carry messages to the same control
-service of the other nodes. A `Roster` knows who is at all nodes, and outlives each of them.
+A `OneTimeStore` keeps values by key for a time. `NodeMessaging` carries messages to the same
+control service of the other nodes. A `Roster` lists the streams of all nodes, and outlives each
+node.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -90,7 +90,7 @@ Change = tuple[Subscriber, bool]
 
 
 class Roster(Protocol):
-    """Who is there, and tells of each coming and going by private events. Loop thread only."""
+    """Lists present streams, and publishes each change by private events. Loop thread only."""
 
     def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
         """Once, before all else. `present` gives those that are at this node, for a roster that

@@ -1,10 +1,10 @@
-"""Who is there: every stream's selectors, in one place, and an event for each change.
+"""Presence: the selectors of every stream, in one place, and an event for each change.
 
-Workers tell the control service what opened and what ended, one message a turn of their loop. The
-control service has its roster take that down: its own where the node is alone, else the one that
-all nodes share. The roster tells of it by private events, and answers who is there now. What a
-killed worker held is taken out and announced as ended. Nothing is kept or sent while the option
-`subscriptions` is off.
+Workers send the control service the streams that opened and ended, one message a turn of their
+loop. The control service writes them to its roster: its own when the node is alone, else the
+roster of all nodes. The roster publishes each change as a private event, and answers requests for
+the list. The streams of a killed worker are removed and announced as ended. Nothing is kept or
+sent while the option `subscriptions` is off.
 """
 
 import os
@@ -127,7 +127,7 @@ class Presence:
         self._control.tell_pages(SUBJECT, self._pages(list(self._names)))
 
     def _pages(self, streams: Sequence[int]) -> Iterator[bytes]:
-        """Messages that tell of streams. Those that ended before their page is made are left out,
+        """Messages that report streams. Those that ended before their page is made are left out,
         so that no page follows the end of a stream that it names."""
         some: list[bytes] = []
         size = 0

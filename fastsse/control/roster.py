@@ -1,7 +1,7 @@
-"""Subscriptions as Mercure tells of them ("Active Subscriptions"), and the roster of a node alone.
+"""Subscription events of Mercure ("Active Subscriptions"), and the roster of a single node.
 
-Each coming and going of a stream is a private event for each of its selectors, under a topic of
-its own, so that a subscriber with a grant for those topics sees them.
+The start and the end of a stream are a private event for each of its selectors. Each has a topic
+of its own, so a subscriber with a grant for those topics receives it.
 """
 
 import asyncio

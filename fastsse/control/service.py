@@ -1,9 +1,10 @@
-"""Control: what the workers of a node share apart from the log of events.
+"""Control services: the facts that workers of a node share outside the log.
 
-Some facts have one place in a node: which tickets are out, which tokens were revoked, who is
-present. That place is a `Service`, one for each subject; it lives in the hub's process, or in the
-only worker. Workers reach it through a `ControlClient`: they ask, tell, and listen to what it
-broadcasts. Messages are bytes whose meaning is the subject's own affair. Loop thread only.
+Some facts have one place in a node: which tickets are valid, which tokens were revoked, which
+streams are present. That place is a `Service`, one for each subject; it lives in the hub's
+process, or in the only worker. Workers reach it through a `ControlClient`: they send requests and
+messages to it, and listen to its broadcasts. A message is bytes; only its subject's service and
+clients know what they mean. Loop thread only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -100,7 +101,7 @@ class ControlClient(Protocol):
         time to begin again."""
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
-        """Has `heard` called with what the subject's control service broadcasts from now on. May be
+        """Calls `heard` with each broadcast of the subject's control service from now on. May be
         called with several listeners for one subject."""
 
 
@@ -144,7 +145,7 @@ class Service(Protocol):
         """A worker says something."""
 
     def on_worker_gone(self, worker: int) -> None:
-        """A worker ended or was killed. It may come back under the same number."""
+        """A worker ended or was killed. It may start again under the same number."""
 
 
 MakeService = Callable[[Broadcast, ControlStore, Publish], Service]

@@ -1,12 +1,12 @@
-"""Figures of the whole service, from any worker: metrics, statistics, readiness.
+"""Statistics of the whole service, from any worker: metrics, statistics, readiness.
 
-Every worker tells the control service `figures` its counters once a second, and when it is asked
-to. The control service adds them up and answers with whole bodies, so that a worker only passes
-them on. What a worker that ended had counted stays in the sums, so no counter goes back; its gauges
-go with it. The sums are sent to all workers, and they send them to the next hub process, if this
-one is killed.
+Every worker sends its counters to the control service once a second, and when it is asked. The
+control service adds them up and answers with whole bodies, which a worker only passes on. The
+counts of a worker that ended stay in the sums, so no counter goes back; its gauges are removed.
+The sums are sent to all workers. If the hub process is killed, the workers send them to the next
+one.
 
-The control service also knows who is full, and says who shall accept in its place.
+The control service also knows which workers are full, and names those that accept in their place.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ UNEVEN_PART: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """What a worker tells of itself.
+    """What a worker reports of itself.
 
     Attributes:
         slot: its place among the workers.
@@ -135,7 +135,7 @@ class StatsService:
         self._sums = EndedWorkers()
         self._help = Help({}, True)
         self._heavy: frozenset[int] = frozenset()
-        # Who asked what, and who has not answered yet, since the last call to tell.
+        # Which worker asked what, and which have not answered yet, since the last call for figures.
         self._asking: list[tuple[bytes, Callable[[bytes], None]]] = []
         self._awaited: set[int] = set()
         self._giving_up: asyncio.TimerHandle | None = None
@@ -143,7 +143,7 @@ class StatsService:
         self._metrics = self._made()
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """`metrics`, `stats` or `ready`, for which everybody's figures are gathered; or `ping`."""
+        """`metrics`, `stats` or `ready`, for which all workers' figures are gathered; or `ping`."""
         if message == PING:
             answer(b"")
             return
@@ -266,10 +266,10 @@ class StatsService:
         cpu_s += self._sums.cpu_s + sum(reading.cpu_s for reading in readings)
         return cpu_s, resident_bytes + sum(reading.resident_bytes for reading in readings)
 
-    # -- who accepts ----------------------------------------------------------------------------
+    # -- which worker accepts -------------------------------------------------------------------
 
     def _share(self, is_new: bool) -> None:
-        """Tells all when it changes who accepts for whom, or what must not be forgotten."""
+        """Notifies all when the accepting workers change, or of what must not be forgotten."""
         helped = self._helped()
         if helped != self._help or is_new:
             self._help = helped
@@ -282,7 +282,7 @@ class StatsService:
             self._broadcast(orjson.dumps(text))
 
     def _weigh(self) -> None:
-        """Once a second: who has clearly more streams than the mean, where one socket is all's."""
+        """Once a second: workers with clearly more streams than the mean, on a shared socket."""
         counts = {
             number: reading.counters.get("connections", 0)
             for number, reading in self._readings.items()
@@ -322,12 +322,12 @@ def stats_service(own: Counters, build: Mapping[str, str]) -> MakeService:
 
 
 class StatsClient:
-    """A worker's side: tells its own figures, asks for those of all. Loop thread only.
+    """A worker's side: sends its own figures, asks for those of all. Loop thread only.
 
     Arguments:
         control: the way to the control service.
         read: this worker's reading, with `sums` None.
-        helped: called with who accepts for whom, when that changes.
+        helped: called with which worker accepts for which, when that changes.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
-"""Reaching a stream in whatever worker holds it.
+"""Finds a stream in the worker that holds it.
 
-A stream's public id says nothing of where it is, and a request about it (a pong, a renewal) comes
-to any worker. The worker looks among its own streams first; then the control service has all of
-them look, and the one that holds the stream answers. A stream that is gone has no answer, so
-the asker waits for a bounded time; the control service itself does not, and keeps nothing: ids
-of no stream can't use up the questions that a worker may have under way. Where there are other
-nodes, their control services are asked too, and a question says from which node it came.
+A stream's public id does not say where the stream is, and a request about it (a pong, a renewal)
+comes to any worker. The worker searches its own streams first. Then the control service asks all
+workers, and the worker with the stream answers. A stream that is gone has no answer, so the
+asking worker waits for a bounded time. The control service does not wait and keeps nothing:
+unknown ids can't use up the requests that a worker may have under way. The control services of
+other nodes are asked too; a request names its node.
 """
 
 import asyncio

@@ -1,17 +1,15 @@
 """What clients use of their limits, sent to every worker, so that limits hold for a whole service.
 
-A worker tells the control service ten times a second what was used there since, when anything was;
-the control service tells it to the others, who take it from the accounts that they judge by. So
-every worker judges at once, by itself, and a client can use more than its limit only by what
-several workers let in within a tenth of a second. Of a worker that ended its streams are taken
-back.
+A worker sends its new usage to the control service ten times a second, when there is any. The
+control service sends it to the other workers, which subtract it from the accounts that they judge
+by. So every worker judges at once, by itself. A client can exceed its limit only by what several
+workers accept within a tenth of a second. The streams of a worker that ended are taken back.
 
-Where there are other nodes, the control service tells theirs four times a second what was used in
-all of its workers, and hears the same of them. What streams a node holds is taken back when it is
-gone.
+Where there are other nodes, the control services send each other the usage of all their workers
+four times a second. The streams of a node are taken back when the node is gone.
 
-Accounts may be very many, so all of them are always sent in pages of 1,000. A page is made when it
-is sent, and its numbers are of that moment.
+There may be very many accounts, so all of them are always sent in pages of 1,000. A page is made
+when it is sent, with the numbers of that moment.
 """
 
 import asyncio
@@ -60,8 +58,8 @@ class Usage(NamedTuple):
 
 
 class UsageService:
-    """Passes on what was used, and remembers who holds how many streams for which client. Made by
-    `service.Services`. A message, also among nodes, is a list of uses; or of streams that are
+    """Passes on what was used, and remembers how many streams of a client each worker holds. Made
+    by `service.Services`. A message, also among nodes, is a list of uses; or of streams that are
     held, `h` before it, and `h` alone when that was all. A broadcast has the worker before it."""
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
@@ -99,7 +97,7 @@ class UsageService:
         self._tell_nodes(uses)
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Tells a worker who else holds streams, a page an answer: where the next page begins (0
+        """Sends a worker the streams of others, a page an answer: where the next page begins (0
         after the last) and the accounts. The question is where to begin."""
         begin = int(message)
         if not begin:

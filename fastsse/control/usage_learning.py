@@ -1,10 +1,10 @@
-"""What others hold of limits, as a worker learns it from the control service.
+"""How a worker learns from the control service what other workers hold of limits.
 
-It comes in pages, while more is used.
+The numbers come in pages, while usage goes on.
 
-The answers of the control service and what it broadcasts come in order. So what is broadcast behind
-the first answer comes on top of what the control service had then, and an account in a page is as
-it is in that page.
+The answers of the control service and its broadcasts come in order. So a broadcast after the first
+answer is added to what the control service had then, and an account in a page is as it is in that
+page.
 """
 
 from collections import Counter
@@ -68,7 +68,7 @@ class UsageLearning:
             self._ask_from(0, self._walk)
 
     def ask_soon(self) -> None:
-        """Asks when others have had time to tell the control service."""
+        """Asks when others have had time to send theirs to the control service."""
         if not self._is_due:
             self._is_due = True
             self._call_later(RELEARN_S, self.ask)

@@ -1,7 +1,7 @@
-"""Older events: what another process kept before a history here began, on its way.
+"""Older events: what another process kept before this history began.
 
-It comes in order, a page at a time, while the history already takes what is new; when all of it is
-there `History.prepend` puts it in front, in one step.
+The events come in order, a page at a time, while the history already takes new events. When all
+of them are there, `History.prepend` puts them in front in one step.
 """
 
 from bisect import bisect_right
@@ -103,7 +103,7 @@ class BackfilledEvents:
         return max(gone, default=0)
 
     def release(self) -> None:
-        """Holds no topic any more. To be called once, whatever became of the events."""
+        """Releases all topics. Call it once, after success and after failure."""
         for topic in self.logs:
             topic.named -= 1
             if not topic.named:

@@ -1,8 +1,9 @@
-"""Channels: who listens to what.
+"""Channels: which streams receive which topics.
 
-A channel is one distinct set of selectors and grants, shared by all streams that asked for the
-same. It is made for its first stream and removed when the last one's closed notice was taken.
-With `streams`, the only module that commands the sender.
+A channel is one distinct set of selectors and grants. All streams that asked for the same set
+share it. It is made for its first stream, and removed when the closed notice of its last stream
+was read. Only `channels`, `streams` and `resume` command the
+sender.
 """
 
 from collections import OrderedDict

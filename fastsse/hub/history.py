@@ -1,9 +1,9 @@
-"""History: the frames kept for resuming, bounded by count, bytes and age for each topic and by
-bytes in total.
+"""History: the frames kept for resuming. Count, bytes and age bound it for each topic, and bytes in
+total.
 
-An event under several topics is kept by each on its own and counted once in the total. It is
-evicted when the last of them lets it go; the oldest always goes first, so whether a topic still
-keeps an event is a comparison with the topic's `evicted_through`. Loop thread only.
+Each topic of an event keeps the event on its own; the total counts it once. The event is evicted
+when its last topic evicts it. The oldest event always goes first, so a comparison with the topic's
+`evicted_through` shows whether the topic still keeps an event. Loop thread only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,7 +73,7 @@ class History:
 
     Attributes:
         head: the position of the newest event.
-        public_head: that of the newest which everybody may know of.
+        public_head: the newest position that is no private event's.
         lost_through: up to here events may be missing because the log that we follow lost them.
         start: as given.
         expected_through: what lies up to here is on its way from another process, if it is above 0.

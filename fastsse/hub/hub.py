@@ -1,7 +1,8 @@
-"""The hub: the one place that puts events in order, keeps history, and hands frames on.
+"""The hub: the one place that puts events in order, keeps history, and passes frames on.
 
-A publish is checked whole, given to the backbone, and comes back in order, encoded, through
-`_deliver`: kept, handed to the sender. Only then is it acknowledged. Loop thread only.
+A publish is checked as a whole and sent to the backbone. It comes back in order, encoded, through
+`_deliver`, which stores it in history and sends it to the sender. Only then is the publish
+acknowledged. Loop thread only.
 """
 
 from collections import Counter
@@ -80,7 +81,7 @@ class Hub:
         now_ms: unix milliseconds.
 
     Attributes:
-        channels: who listens to what.
+        channels: which streams receive which topics.
         streams: opens streams.
         history: what is kept.
         topics: those that are alive.

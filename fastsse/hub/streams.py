@@ -1,8 +1,7 @@
 """Streams: sockets that are opened, sent to, and closed.
 
-A stream is a number here, its handle; only while it replays does Python keep an object for it, and
-of one that bears a token a few numbers. With `channels` and `replays`, the only module that
-commands the sender.
+A stream is a number here, its handle. Python keeps an object for it only while it replays, and a
+few numbers if it has a token. Only `channels`, `streams` and `resume` command the sender.
 """
 
 import json
@@ -360,7 +359,7 @@ class Streams:
 
 
 def may_be_stream_id(text: bytes) -> bool:
-    """Whether a public id of a stream, of whatever worker, has this form."""
+    """Whether a public id of a stream, of any worker, has this form."""
     return _STREAM_ID.fullmatch(text) is not None
 
 

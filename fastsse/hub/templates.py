@@ -1,8 +1,8 @@
-"""Patterns: selectors that are templates, and grants. Both look at each topic once: at those that
-are alive when the first channel names them, and at every later one when it comes to life.
+"""Templates: selectors that are templates, and grants. A template looks at each topic once: at the
+live topics when a channel first names the template, and at every later topic when it appears.
 
-There may be a million topics, and a stream may bring a thousand new templates. So a new one looks
-at a bounded number at a time; until it has seen all, its channels wait.
+There may be a million topics, and a stream may bring a thousand new templates. So a new template
+looks at a bounded number of topics at a time; until it has seen all of them, its channels wait.
 
 The matches of a template are kept as numbers of topics. A new template goes up the existing
 numbers; a topic that appears or is forgotten meanwhile is looked at then.
@@ -40,7 +40,7 @@ _Forgotten = Sequence[tuple[str, int]]
 
 
 class TopicTemplate:
-    """One distinct template, the live topics that it matches, and who uses it.
+    """One distinct template, the live topics that it matches, and its users.
 
     `gone` is what topics that it matched, and that are forgotten now, may have lost.
     """

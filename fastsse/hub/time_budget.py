@@ -1,7 +1,7 @@
-"""A share of the loop's time, for work of which strangers can ask for any amount.
+"""A share of the loop's time, for work whose amount clients decide.
 
-All waiting work together gets no more than this share, a few milliseconds a
-turn. So neither the number of requests nor their size delays other clients.
+All waiting work together gets no more than this share, a few milliseconds a turn. So neither the
+number of requests nor their size delays other clients.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["TimeBudget"]
 
-# What may be used at once, and what comes back of each second that passes.
+# What may be used at once, and what is added for each second that passes.
 BURST_S: Final = 0.003
 SHARE: Final = 0.25
 

@@ -1,5 +1,7 @@
-"""Streams that bear tokens, as far as the loop must know them: columns of numbers next to the
-sender's table, so that no object is kept for a stream, nor what its token said."""
+"""Streams with tokens, as columns of numbers next to the sender's table.
+
+The loop keeps no object for a stream, and nothing else of its token.
+"""
 
 from array import array
 from typing import NamedTuple
@@ -20,7 +22,7 @@ class TokenRow(NamedTuple):
 
 
 class TokenTable:
-    """By slot of the table; the handle tells whose row it is. 28 bytes for each slot up to the
+    """By slot of the table; the handle shows whose row it is. 28 bytes for each slot up to the
     highest that was used by a bearer. Loop thread only; each call is O(1)."""
 
     __slots__ = ("_channels", "_ends_ms", "_handles", "_subjects")

@@ -1,8 +1,8 @@
-"""Logs: the frames that history keeps, in order; one for each topic, and the whole.
+"""Logs: the frames that history keeps, in order. Each topic has a log, and the whole has one.
 
-Both are lists that are filled at the end and emptied at the front, so that a place is found by
-bisection and a page is read in a row. What was emptied is cut off when it is half of the list:
-O(1) an event in the long run, and no list is ever copied for a single event.
+A log is a list that is filled at the end and emptied at the front. A place is found by bisection,
+and a page is read in a row. The emptied part is cut off when it is half of the list: O(1) an event
+in the long run, and no list is copied for a single event.
 """
 
 from __future__ import annotations

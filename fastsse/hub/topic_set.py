@@ -1,7 +1,7 @@
 """Sets of topics by their numbers: as a set while they are few, as bits when they are many.
 
-A template may match a million topics, and strangers may bring thousands of such templates; a bit
-for each topic that there is bounds what one costs, whatever it matches.
+A template may match a million topics, and clients may bring thousands of such templates. A bit
+for each topic bounds the cost of a template, however many topics it matches.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
-"""Topics: names interned to numbers, each with the rule that holds for it.
+"""Topics: names interned to numbers, each with its rule.
 
-A topic lives while an event of it is kept or a channel names it. What was evicted from one that
-is forgotten is remembered in a bounded map; above that only `forgotten_through` is known, and
-a reader that asks for something older receives a `fastsse.gap` event.
+A topic lives while an event of it is kept or a channel names it. A bounded map remembers what was
+evicted from a forgotten topic. Above the bound only `forgotten_through` is known, and a reader
+that asks for something older receives a `fastsse.gap` event.
 """
 
 from collections.abc import Callable
@@ -139,7 +139,7 @@ class Topics:
         self._idle[topic] = None
 
     def forget_idle(self, limit: int) -> list[Topic]:
-        """Forgets topics that nothing needs any more; looks at no more than `limit`.
+        """Forgets topics that are no longer needed; looks at most at `limit`.
 
         Returns those that were forgotten: their numbers are given to others from now on.
         """

@@ -188,7 +188,7 @@ cdef inline void last_value_forget(Directory* directory, uint32_t number) noexce
 cdef inline void last_value_set(
         Directory* directory, uint32_t topic, FrameData* frame, uint64_t sequence) noexcept nogil:
     """A public event takes the place of both values; a private one leaves the public one to those
-    who have no grant."""
+    without a grant."""
     cdef uint32_t number = 2 * topic + frame.is_private
     cdef LastValue* value
     topic_at(directory, topic)

@@ -1,5 +1,5 @@
 # Endings that keep events whole: the frame under way, a farewell, FIN. Only a response that is over has
-# a last chunk: a client that reads half of an answer must not take it for the whole. One stream's end,
+# a last chunk: a client that reads half of an answer must not take it for the whole. Here are one stream's end,
 # the end of those that lost the right to theirs, and the drain that spreads all over a window.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -1,4 +1,4 @@
-# A frame: one event (or one page of them) encoded once, immutable, shared by all who send it.
+# A frame: one event (or one page of them) encoded once, immutable, shared by all its receivers.
 # It lies in memory as `hex CRLF body CRLF`: HTTP/1.1 clients get the whole, raw ones the body.
 # The encoder is a security boundary: nothing a publisher sends may end a line that we began.
 

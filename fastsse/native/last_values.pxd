@@ -1,5 +1,5 @@
-# Policy `latest`: what a connection is owed that was lapped, the newest event of each topic after its
-# cursor, in order. Nothing is kept for it but a flag: values are looked up when its socket takes
+# Policy `latest`: a lapped connection is owed the newest event of each topic after its
+# cursor, in order. Only a flag is kept for it: values are looked up when its socket takes
 # them, a visit's worth at a time, and each moves the cursor when it is sent.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -1,4 +1,4 @@
-# What the native rooms take from the operating system and the compiler: epoll, eventfd, sockets,
+# What the native headers take from the operating system and the compiler: epoll, eventfd, sockets,
 # threads, clocks and atomics. Nothing here knows what a frame or a connection is.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -101,7 +101,7 @@ cdef extern from * nogil:
 
     static void fastsse_out_of_memory(void) {
         /* Linux overcommits: malloc fails when the address space ends, not when memory does.
-           Nothing sensible can follow, least of all a silent gap in somebody's stream. */
+           No safe way remains to go on: a stream could have a silent gap. */
         static const char text[] = "fastsse: out of memory\\n";
         if (write(2, text, sizeof text - 1)) {}
         abort();

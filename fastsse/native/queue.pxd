@@ -45,7 +45,7 @@ cdef enum NodeKind:
     LAST_VALUE                 # policy `latest`: moves the cursor when sent
     GAP                        # policy `skip`: replaced when it is skipped again
     CUT                        # a ring's frame of which part is sent
-    WIRE                       # bytes as they are, whatever the coding
+    WIRE                       # bytes as they are, with any coding
     TOLD                       # for this connection only, between any two others
 
 

@@ -1,5 +1,5 @@
-# The sender thread: commands in, epoll events in, frames out, a tick now and then. It never needs
-# the GIL and waits in one place only, `wait_for_events`.
+# The sender thread reads commands and epoll events, writes frames, and ticks. It never needs
+# the GIL, and waits in one place only, `wait_for_events`.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -85,7 +85,7 @@ cdef inline void cut_all_at_gap(State* state, Channel* channel) noexcept nogil:
 
 cdef inline void on_announce(State* state, Command* command) noexcept nogil:
     """LIVE streams get it by their rings. One in REPLAY gets it behind the pages that it was given
-    so far: before anything that is commanded later, as everybody else."""
+    so far: before any later command, as for every other stream."""
     cdef uint32_t number
     cdef Channel* channel
     cdef Conn* conn
@@ -198,7 +198,7 @@ cdef inline void on_tell(State* state, Command* command) noexcept nogil:
 
 
 cdef inline void on_renew(State* state, Command* command) noexcept nogil:
-    """The subject stays: it is who asked for the stream."""
+    """The subject stays: it is the client that asked for the stream."""
     cdef Conn* conn = addressed(state, command)
     cdef Claim claim
     if conn is NULL:

@@ -1,4 +1,4 @@
-# A stream's public name: what a ping tells it and what it answers with. It is the handle, sealed:
+# A stream's public name: a ping contains it, and the answer repeats it. It is the handle, sealed:
 # 64 bits of SipHash-2-4 over it, and the handle itself masked by a second SipHash of those. So a
 # name is found without a table, says nothing about slots, and can't be guessed: 2^64 tries for one.
 

@@ -35,7 +35,7 @@ cdef inline Channel* conn_channel(State* state, Conn* conn) noexcept nogil:
     return state.directory.channels[conn.channel]
 
 
-# ---- who is due a visit ------------------------------------------------------------------------
+# ---- which connections are due a visit -----------------------------------------------------------
 
 cdef inline void make_ready(State* state, Conn* conn) noexcept nogil:
     """Puts one connection up for a visit of its own."""
@@ -196,7 +196,7 @@ cdef inline void clear_blocked(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
-    """Closes the socket and tells the loop. The row stays CLOSED until the notice is taken."""
+    """Closes the socket and notifies the loop. The row stays CLOSED until the notice is taken."""
     if conn.state == LIVE:
         leave_channel(state, conn)
     if conn.flags & BLOCKED:

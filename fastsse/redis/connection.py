@@ -85,7 +85,7 @@ class RedisAddress:
 
 class Backoff:
     """How long to wait before the next try: at once, then twice as long each time, up to 0.5 s, and
-    somewhere in the upper half of it, so that many nodes do not come back together."""
+    somewhere in the upper half of it, so that many nodes do not reconnect together."""
 
     FIRST_S: Final = 0.05
     MOST_S: Final = 0.5
@@ -111,7 +111,7 @@ Heard = Callable[[bytes, bytes, bytes], None]
 
 
 class RedisConnection:
-    """One connection. Made open, used by one owner, closed for good by the first thing wrong."""
+    """One connection. Made open, used by one owner, closed by the first error."""
 
     def __init__(
         self, address: RedisAddress, connection: AbstractConnection, heard: Heard | None = None
@@ -219,7 +219,7 @@ class RedisConnection:
         raise self._fault
 
     async def _read(self) -> None:
-        """Gives each answer to who waits longest."""
+        """Gives each answer to the oldest waiting call."""
         try:
             while True:
                 answer = await self._answer()
@@ -281,7 +281,7 @@ async def while_connected(
     Arguments:
         what: the task in a few words, for the log.
         work: gets the link, and the backoff to reset when something worked. It may raise
-            AnswerLost or Refusal; whatever else it raises is logged.
+            AnswerLost or Refusal; every other exception is logged.
     """
     backoff = Backoff()
     failures = 0
@@ -304,7 +304,7 @@ async def while_connected(
 
 
 class ConnectionOnDemand:
-    """A link that is opened for the first who asks, and again after it broke. Loop thread only."""
+    """A link that is opened for the first call, and again after it broke. Loop thread only."""
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address

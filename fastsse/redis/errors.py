@@ -1,4 +1,4 @@
-"""What goes wrong with Redis, by its names: an answer that is an error, or none at all."""
+"""Errors of Redis: an answer that is an error, or a missing answer."""
 
 import re
 import ssl

@@ -1,4 +1,4 @@
-"""Health: what is wrong between this node and Redis, and what was counted on the way."""
+"""Health of the connection between this node and Redis: what is wrong, and what was counted."""
 
 from collections import Counter
 from typing import Final

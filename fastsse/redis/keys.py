@@ -1,6 +1,6 @@
 """The names of what the log keeps in Redis.
 
-All are in one slot of a cluster: the braces of the prefix say which, whatever braces a topic has.
+All are in one slot of a cluster: the braces of the prefix name it, also for a topic with braces.
 Topics and ids stand at the end of a key as they are; Redis takes any bytes and length-prefixes
 them, so they can't reach into another name.
 """
@@ -23,10 +23,10 @@ class Keys:
         last.
         floor: the position at which this log began; nothing older is known.
         lost: the position of the last mark that says that events were lost.
-        nodes: those that are alive, by the time until which each is, unless it is heard of again.
+        nodes: those that are alive, by the time until which each is, unless it reports again.
         dead: those whose subscribers are still to be taken out, by the time until which that is
             somebody's task.
-        heard: when any node was heard of last.
+        heard: when any node reported last.
         counts: how many subscriptions each node has.
         formats: the newest format of records that each node reads; of those of before, nothing.
         format: which format is written; 1 where it is not there.
@@ -79,7 +79,7 @@ class Keys:
         return self.prefix + b"held:" + node
 
     def there(self, topic: bytes) -> bytes:
-        """Who asks for a topic, at whatever node."""
+        """The subscribers of a topic, at all nodes."""
         return self.prefix + b"there:" + topic
 
     def channel(self, database: int, node: bytes = b"all") -> bytes:

@@ -22,7 +22,7 @@ log = get_logger("sources")
 # How long Redis holds a read that finds nothing. A read is never broken off: Redis may give the
 # next entry to a reader that is gone, and it would wait to be taken over, out of order.
 BLOCK_MS: Final = 500
-# An entry that somebody read and did not confirm for so long is taken over.
+# An entry that a reader read and did not confirm for so long is taken over.
 LEFT_ALONE_MS: Final = 10_000
 # The name of a reader that was killed is taken out of the group after this time.
 GONE_MS: Final = 10 * 60 * 1000
@@ -95,7 +95,7 @@ class ConsumerGroup:
         self._published = ()
 
     async def tidy(self, link: RedisConnection) -> None:
-        """Takes out readers that are gone. A user who may not do that leaves them."""
+        """Takes out readers that are gone. A user without that right leaves them."""
         with contextlib.suppress(RedisRefusal):
             await link.run(_TIDY, [self._stream], self._group, NAME_PREFIX, GONE_MS)
 

@@ -1,4 +1,4 @@
-"""Dead letters: what could not become an event, kept in a stream for somebody to look at."""
+"""Dead letters: messages that could not become an event, kept in a stream for inspection."""
 
 import asyncio
 from collections import Counter, deque

@@ -1,4 +1,4 @@
-"""Leases: of the nodes that share a log, one alone takes what is published on channels."""
+"""Leases: of the nodes that share a log, only one reads the messages published on channels."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ _GIVE_UP: Final = (
 
 
 class Lease:
-    """A key that one holder has; who ends gives it up, who dies loses it within 3 s.
+    """A key with one holder. A holder that ends releases it; one that dies loses it within 3 s.
 
     Arguments:
         address, key: where it lies.
@@ -79,7 +79,7 @@ class Lease:
             await link.lasts(RENEWAL_S)
 
     def _fails(self, fault: Exception, backoff: Backoff) -> None:
-        # A connection that is cut and comes back at once is not worth a record.
+        # A connection that is cut and reconnects at once is not worth a record.
         if backoff.tries > 1:
             self._outage.lasts(str(fault), asyncio.get_running_loop().time())
 

@@ -1,4 +1,4 @@
-"""Payloads: bytes from elsewhere as events, by the same rules as everybody's."""
+"""Payloads: bytes from other systems as events, by the same rules as any publish."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

@@ -30,7 +30,7 @@ READ_BYTES: Final = 4 * 1024 * 1024
 COUNT_FIRST: Final = 10
 # Longer ones make no topic, and need not be decoded to see that.
 WORD_BYTES_MAX: Final = 1024
-# An id below this many ms was given by hand and tells no time.
+# An id below this many ms was given by hand and shows no time.
 TIMES_FROM_MS: Final = 1_000_000_000_000
 
 

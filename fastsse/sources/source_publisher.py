@@ -78,7 +78,7 @@ class SourcePublisher:
         self._behind_since_ns = None
 
     def is_away(self, why: str, tries: int) -> None:
-        """The source can't be read. A connection that is cut and comes back at once is counted,
+        """The source can't be read. A connection that is cut and reconnects at once is counted,
         and not worth a record."""
         self.counts["sources_reconnects"] += 1
         if self._away_since_ns is None:

@@ -57,7 +57,7 @@ def compile_pattern(pattern: str) -> re.Pattern[bytes]:
 
 def _compile_members(text: bytes, at: int) -> tuple[bytes, int]:
     """What stands in brackets, from behind the first, and where the text goes on. One that is not
-    closed ends with the text; `a-c` is what lies between, in whatever order."""
+    closed ends with the text; `a-c` is what lies between, in any order."""
     is_negated = text[at : at + 1] == b"^"
     at += is_negated
     ranges = b""

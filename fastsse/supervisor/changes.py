@@ -53,5 +53,5 @@ def adapted(old: Config, new: Config, fixed: Collection[str]) -> tuple[Config, l
 
 
 def sentence(kept: Collection[str]) -> str:
-    """What to tell of options that stay as they were; nothing when there are none."""
+    """The message on options that stay as they were; nothing when there are none."""
     return f"Only a restart changes {', '.join(kept)}." if kept else ""

@@ -11,7 +11,7 @@ from fastsse.supervisor.process_link import ProcessLink
 
 __all__ = ["Child", "Slot", "how_it_ended"]
 
-# A child that came this far was well; whatever ended it, the next may start at once.
+# A child that came this far was well; the next may start at once, for any cause of its end.
 WELL_AFTER_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.1
 # A child that served at all is missed by its clients …
@@ -55,8 +55,8 @@ class Slot:
         index: which of the workers' listeners; -1 for the hub.
 
     Attributes:
-        child: who fills it now.
-        newcomer: who is to fill it, while it starts during a reload.
+        child: the process in it now.
+        newcomer: its next process, while it starts during a reload.
         due_s: when the next is to be started; None while there is one.
     """
 

@@ -38,7 +38,7 @@ class ProcessPlan(Protocol):
     def reload(self) -> str:
         """Reads and checks the configuration again; children that start from now on have it.
 
-        Returns what to tell of it. Raises FastsseError, and then all is as it was.
+        Returns the message for the user. Raises FastsseError, and then all is as it was.
         """
 
     def revert(self) -> None:

@@ -1,4 +1,4 @@
-"""Telling systemd how the service is (sd_notify(3)): datagrams on the socket that it names."""
+"""Sends the service's state to systemd (sd_notify(3)): datagrams on the socket that it names."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ class Notifier:
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload began. The time lets systemd tell it from an earlier one."""
+        """A reload began. By the time systemd distinguishes it from an earlier one."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now_us}", "STATUS=Reloading.")
 

@@ -1,7 +1,7 @@
-"""What the supervisor and a child say to each other: short packets over a socket pair.
+"""The messages between the supervisor and a child: short packets over a socket pair.
 
-A packet is one word, or a word, a space and a text. When either side is gone the other reads the
-end, so no child outlives its supervisor unnoticed.
+A packet is one word, or a word, a space and a text. When either side ends, the other reads the end
+of the socket, so a child notices the end of its supervisor.
 """
 
 import contextlib

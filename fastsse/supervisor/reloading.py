@@ -1,4 +1,4 @@
-"""A reload: workers are replaced one after another, each by one that serves already."""
+"""A reload: workers are replaced one after another, each by a worker that serves already."""
 
 from collections import deque
 from collections.abc import Callable

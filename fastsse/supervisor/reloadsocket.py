@@ -40,12 +40,12 @@ Unwatch = Callable[[socket.socket], object]
 
 
 class ReloadSocket:
-    """Takes wishes on `<pidfile>.sock`. For one thread, whatever loop it has.
+    """Accepts reload requests on `<pidfile>.sock`. For one thread, with or without a loop.
 
     Arguments:
-        pidfile: held by us, so that whatever lies at the socket's path is a dead server's.
+        pidfile: held by us, so that a file at the socket's path is a dead server's.
         watch, unwatch: the loop's.
-        reload: begins a reload; `answer` gives its outcome to all who asked.
+        reload: begins a reload; `answer` sends its outcome to all clients.
 
     Raises ReloadError when the path can't be had.
     """
@@ -76,7 +76,7 @@ class ReloadSocket:
         watch(self._socket, self._accept)
 
     def answer(self, outcome: Outcome) -> None:
-        """Tells everybody who asked."""
+        """Sends the outcome to all clients."""
         asking, self._asking = self._asking, []
         for sock in asking:
             with contextlib.suppress(OSError):

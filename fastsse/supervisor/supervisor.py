@@ -1,7 +1,7 @@
-"""Watches the children: starts what is missing, replaces what is old, ends all when it is time.
+"""Watches the children: starts missing ones, replaces old ones, ends all when it is time.
 
-One thread, no event loop, and nothing here waits for a child: whatever happens is a readable
-descriptor (a signal, a child's word, a wish to reload) or a time that is due.
+One thread, no event loop. The thread never waits for a single child: each event is a readable
+descriptor (a signal, a packet of a child, a reload request) or a time that is due.
 """
 
 import os
@@ -116,7 +116,7 @@ class Supervisor:
         self._reload.begin()
 
     def watch(self, sock: socket.socket, heard: Callable[[], None]) -> None:
-        """Has `heard` called whenever a socket is readable."""
+        """Calls `heard` whenever a socket is readable."""
         self._selector.register(sock, selectors.EVENT_READ, heard)
 
     def unwatch(self, sock: socket.socket) -> None:

@@ -65,7 +65,7 @@ class StreamEntry(NamedTuple):
 
     @property
     def identity(self) -> tuple[int, bytes, int, int]:
-        """What no other entry has, in whatever copy of the log."""
+        """What no other entry has, in any copy of the log."""
         return self.sequence, self.node, self.group, self.nth
 
     def continues(self, earlier: "StreamEntry") -> bool:

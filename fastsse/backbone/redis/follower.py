@@ -1,9 +1,9 @@
-"""The tail: a node follows the log on a connection of its own, and nothing is missed unnoticed.
+"""The follower: a node reads the log on a connection of its own, and notices every missing entry.
 
-Each entry has a running number. The next one read must be one more than the last: whatever was
-trimmed, flushed, or lost in a failover between them shows there, however the ids look. Where a
-connection begins, the log's end is held against what the node has: if it lies below, or what the
-node had last is not in it although older entries are, this is another copy of the log.
+Each entry has a running number. The next entry must have the number after the last one. So an
+entry that was trimmed, flushed, or lost in a failover is noticed, whatever the ids are. When a
+connection begins, the log's end is compared with what the node has. If the end lies below, or the
+node's last entry is missing although older entries are there, this is another copy of the log.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class LogEnd(NamedTuple):
 async def find_end(link: RedisConnection, keys: Keys, known: int, is_other: bool = False) -> LogEnd:
     """The log's end, after making the log, or raising it above `known`, when that is needed.
 
-    With `is_other` a mark is set in any case: it tells all nodes that events were lost.
+    With `is_other` a mark is set in any case: it reports to all nodes that events were lost.
     """
     names = [keys.stream, keys.newest, keys.floor, keys.lost]
     answer = await link.run(OPEN, names, known >> N_BITS, known & N_MASK, int(is_other))
@@ -111,7 +111,7 @@ class RedisFollower:
                 backoff.reset()
             except AnswerLost as fault:
                 self._health.counts["redis_reconnects"] += 1
-                # A connection that is cut and comes back at once is no trouble.
+                # A connection that is cut and reconnects at once is no trouble.
                 if backoff.tries > 1 or isinstance(fault, AnswerTimeout):
                     self._health.fails(PART, str(fault))
             except RedisRefusal as refusal:
@@ -162,7 +162,7 @@ class RedisFollower:
         return answer[0][1] if answer else ()
 
     async def _find_place(self, link: RedisConnection) -> None:
-        """Holds the log's end against what the node has; tells what can't be there any more."""
+        """Compares the log's end with what the node has; reports what can't be there any more."""
         end = await find_end(link, self._keys, self.head)
         if end.floor > self.head:
             # Made again, by us or by another node; its first entry is the mark at the floor.

@@ -1,11 +1,11 @@
-"""Reading: what the log stores of topics, page by page, for subscribers who come back.
+"""Reading: what the log stores of topics, page by page, for subscribers that resume.
 
 Each topic has its own list next to the stream that nodes follow, with the same ids, trimmed as
 its rule says. Exact topics are read there, so a page costs what it holds. Templates and `*` are
 read from the common stream: what they cost is the events between, and it keeps as many events of
 all topics as `redis_events` says.
 
-Each event of a topic's list names the one before it. So the oldest that is left tells exactly
+Each event of a topic's list names the one before it. So the oldest that is left shows exactly
 through where something is gone, and a quiet topic gives no false gap.
 """
 
@@ -355,7 +355,7 @@ def _matching(stream_id: bytes, fields: Sequence[bytes], selectors: Sequence[str
             return None
         topics = decode_record(entry.position, entry.record)[0].topics
     except DamagedRecord:
-        return fields[-1]  # It may be meant; who reads it finds the damage.
+        return fields[-1]  # It may be meant; its reader finds the damage.
     except ValueError:
         return None
     for text in selectors:

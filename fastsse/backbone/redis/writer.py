@@ -1,4 +1,4 @@
-"""Batches of publishers, and the groups that they go to the log in."""
+"""The writer: batches of publishers, and the groups in which they are appended to the log."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ Key = tuple[bytes, int]
 
 
 class WriteBatch:
-    """Events of one publish, and who waits for them.
+    """Events of one publish, and the call that waits for them.
 
     Attributes:
         entries: how many Redis will write: an event is one in the log and one in each topic.
@@ -352,7 +352,7 @@ class RedisWriter:
 
     async def _lose_link(self, fault: AnswerLost) -> None:
         await self._drop_link()
-        # A connection that is cut and comes back at once is no trouble.
+        # A connection that is cut and reconnects at once is no trouble.
         if self._backoff.tries > 1 or isinstance(fault, AnswerTimeout):
             self._health.fails(PART, str(fault))
             self._refuse_queue()

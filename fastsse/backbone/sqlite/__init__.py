@@ -1,9 +1,10 @@
 """The sqlite backbone: history in one file that survives the kill of any process.
 
-Rooms, from the ground up: `places` (positions in 63 bits), `errors`, `lock`, `schema` (the file),
-`lease` (no position twice), `statements`, `topicrows`, `file` (transactions), `batch`, `storing`,
-`retention`, `selection` and `reading` (of one snapshot), `reopening` (after a disk failed),
-`checkpoint`, `writer` and `reader` (the threads), `control`, `backbone` (the loop's side).
+Modules, from the ground up: `places` (positions in 63 bits), `errors`, `lock`, `schema` (the
+file), `position_lease` (no position twice), `statements`, `topic_rows`, `file` (transactions),
+`write_batch`, `inserts`, `retention`, `selection` and `queries` (of one snapshot), `reopening`
+(after a disk failed), `checkpoint`, `writer` and `reader` (the threads), `control_store`,
+`backbone` (the loop's side).
 """
 
 from fastsse.backbone.sqlite.backbone import Ack, SqliteBackbone

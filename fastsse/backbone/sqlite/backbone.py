@@ -178,7 +178,7 @@ class SqliteBackbone:
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
-        """As Backbone. Those who ask for the same at the same time are answered from one read."""
+        """As Backbone. Identical requests at the same time are answered from one read."""
         if self._deliver is None:
             done(Unavailable("backbone", READ_AGAIN_S))
             return

@@ -113,7 +113,7 @@ class SqliteRetention:
         return self.is_behind or self._round_at > 0
 
     def _trim_topics(self, names: list[str]) -> list[str]:
-        """Trims topics until the step is full; returns those that keep no more than they may."""
+        """Trims topics until the step is full; returns those that are within their limits."""
         budget, done, until_s = STEP_EVENTS, [], time.perf_counter() + STEP_S
         self._file.topics.load(self._file.connection, names)
         for name in names:
@@ -242,7 +242,7 @@ class SqliteRetention:
             self._let_go(row, found)
 
     def _go_round(self) -> None:
-        """Looks at the next topics: who keeps what is too old, or more than the rules allow now."""
+        """Looks at the next topics: which keep too old events, or more than the rules allow now."""
         if self._round_at == 0:
             self._round_began_ms = self._now_ms()
             self._forget_keys()

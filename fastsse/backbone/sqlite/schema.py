@@ -11,7 +11,7 @@ Tables:
     time_mark: where positions ran ahead of the clock, which time belongs to which place.
 
 Version 2 has records of entry format 2, `meta` and `time_mark`; a file of version 1 is upgraded
-when it is opened for writing (`upgrading.py`). A record of no bytes stands for an event that was
+when it is opened for writing (`upgrade.py`). A record of no bytes stands for an event that was
 lost: readers get a gap event there.
 
 A connection for writing is used by one thread at a time, and so is one for reading.

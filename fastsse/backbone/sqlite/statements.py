@@ -1,7 +1,7 @@
 """Statements that do much at once.
 
-Each step of a statement gives the interpreter's lock away and has to get it back, so few large
-ones are what keeps a busy loop thread and the store's threads out of each other's way.
+Each step of a statement releases the interpreter's lock and must get it back. Few large statements
+keep a busy loop thread and the store's threads from blocking each other.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""What the file says of each topic, as far as its writer needed it of late."""
+"""What the file says of each topic, for the topics that its writer used last."""
 
 import json
 import sqlite3

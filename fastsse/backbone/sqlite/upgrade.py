@@ -1,6 +1,6 @@
 """A file of schema version 1 becomes one of version 2: in place, in one transaction.
 
-Whatever ends it in between, the file is the old one again. It takes 10 to 20 s for a million
+If the upgrade is interrupted, the file is the old one again. It takes 10 to 20 s for a million
 events, and as much free room on the disk as the file has, until the log is moved into it.
 """
 

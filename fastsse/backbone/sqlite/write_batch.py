@@ -13,7 +13,7 @@ Key = tuple[bytes, int]
 
 
 class StoreBatch:
-    """Events with positions, and whom to tell.
+    """Events with positions, and the call to notify.
 
     Attributes:
         key: by which the batch is known again when it is sent twice; None: it never is.

@@ -202,7 +202,7 @@ class Writer:
                 self._lost_through = max(self._lost_through, item.through)
 
     def _commit(self, batches: list[StoreBatch]) -> None:
-        """Stores batches and tells of them. What one transaction did not take is in none."""
+        """Stores batches and reports them. What one transaction did not take is in none."""
         file = self._file
         began_s = self._monotonic_s()
         if not file.is_in_place():

@@ -1,8 +1,8 @@
 """The worker's end of the bus, as the backbone of its hub.
 
-What is published goes up and comes back down the log, as what others publish does; what is read
-or sought is asked of the hub process. While that is away publishers and readers wait for a short
-time, and streams stay as they are.
+Published events go up and come back down the log, together with those of other workers. Reads and
+searches are requests to the hub process. While the hub process is away publishers and readers wait
+for a short time, and streams stay open.
 """
 
 import asyncio
@@ -213,7 +213,7 @@ class BusBackbone:
         return counted
 
     async def close(self) -> None:
-        """Refuses what has no answer. What was appended may be published all the same."""
+        """Refuses what has no answer. An appended batch may still be published."""
         self._is_closed = True
         self._outbox.close()
         self._requests.close()

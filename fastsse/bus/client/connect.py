@@ -1,4 +1,4 @@
-"""How a worker comes to its hub process."""
+"""Connects a worker to its hub process."""
 
 import asyncio
 

@@ -47,7 +47,7 @@ class HubConnection:
         on_close: called, in order, when this end begins to close.
         welcome: what the hub said last.
         is_up: frames can be sent.
-        reach: tells what the worker has, for the greeting: its head, and from where on.
+        reach: returns what the worker has, for the greeting: its head, and from where on.
         ended: why the hub gave this worker up, once it did.
     """
 
@@ -87,7 +87,7 @@ class HubConnection:
         self._link.send(data)
 
     def send_now(self, data: bytes) -> None:
-        """The same, for who knows that nothing follows in this turn."""
+        """The same, for a caller with nothing more to send in this turn."""
         assert self._link is not None
         self._link.send_now(data)
 

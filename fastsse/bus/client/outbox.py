@@ -1,18 +1,18 @@
-"""The outbox: what a worker has to publish and has no answer for.
+"""The outbox: the batches of a worker without an answer yet.
 
 Publishes of one turn of the loop travel as one batch, numbered by the worker. A batch stays here
-until its entries came down the log, or the hub refused it. What becomes of it otherwise:
+until its entries came down the log, or the hub refused it. The other cases:
 
-- There is no hub, and the batch was never sent: it waits, is refused after TIMEOUT_S, and was
-  certainly not published.
-- The hub dies before it answers: the batch is sent again, with its number, to the next one, which
-  knows it if it is in the log. If none comes in TIMEOUT_S it is refused and not sent again.
-  Whether the dead hub had committed it can't be known; then it comes down the log later, once,
+- There is no hub, and the batch was never sent. The batch waits and is refused after TIMEOUT_S.
+  It was certainly not published.
+- The hub dies before it answers. The batch is sent again, with its number, to the next hub, which
+  knows the number if the batch is in the log. If no hub comes in TIMEOUT_S the batch is refused
+  and not sent again. The dead hub may have committed it; then it comes down the log later, once,
   and is counted as late. A publisher that publishes the refused batch again may publish it twice.
-- The hub lives and is stuck: it looks at the batch's deadline before it takes it up, so that
-  nothing is published that was refused in the meantime.
-- The hub lives and has taken it up: it says so (HELD), and then it alone answers, as long as it
-  lives, however slow its store is.
+- The hub lives and is stuck. It checks the batch's deadline before it takes the batch, so a
+  refused batch is not published.
+- The hub lives and has taken the batch. It sends HELD, and from then on only the hub answers, for
+  as long as it lives, even if its store is slow.
 """
 
 import asyncio

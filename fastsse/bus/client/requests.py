@@ -1,4 +1,4 @@
-"""Questions to the hub: sent, answered by number, sent again to the next hub or given up."""
+"""Requests to the hub: sent, answered by number, sent again to the next hub or given up."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from fastsse.errors import FastsseError, Unavailable
 
 __all__ = ["ANSWER_S", "QUESTIONS_MAX", "PendingRequests"]
 
-# Under way at once; the hub cuts off who asks more.
+# Under way at once; the hub disconnects a worker that asks more.
 QUESTIONS_MAX: Final = 256
 # What questions without an answer may hold, and what each takes in addition to its bytes.
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -73,7 +73,7 @@ class PendingRequests:
 
     def ask(self, kind: FrameKind, body: bytes, answered: Answered, *, may_repeat: bool) -> None:
         """Asks; `answered` is called once. One that may not be repeated, and was sent to a hub
-        that died, has an error for its answer, though that hub may have heard it."""
+        that died, has an error for its answer, though that hub may have received it."""
         if self._bytes + len(body) > QUEUE_BYTES_MAX:
             answered(Unavailable("queue", retry_after_s=1))
             return
@@ -156,7 +156,7 @@ class PendingRequests:
 
     @property
     def _at_the_hub(self) -> int:
-        """Questions that the hub has, whether somebody still waits for the answer or not."""
+        """Questions that the hub has, also those whose caller gave up."""
         return len(self._under_way) + len(self._given_up)
 
     def _go_on(self) -> None:

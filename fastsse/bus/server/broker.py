@@ -1,7 +1,7 @@
-"""The exchange: what the hub process has once for all workers.
+"""The broker: what the hub process has once for all workers.
 
-Batches come in from peers, go through the backbone, and leave by the relay. A batch that was sent
-twice is known by its key.
+Batches come in from sessions, go through the backbone, and leave by the fan-out. The key of a
+batch shows whether it was sent before.
 """
 
 import asyncio
@@ -111,7 +111,7 @@ class Broker:
 
     async def close(self) -> None:
         """Ends the backbone. When all workers were sent what it took, closes their links,
-        without a frame, because another hub may follow. What it did not take they send to that one."""
+        without a frame, because another hub may follow. The workers send the rest to that one."""
         self._is_closing = True
         for timer in self._timers.values():
             timer.cancel()
@@ -125,7 +125,7 @@ class Broker:
     # -- workers --------------------------------------------------------------------------------
 
     def enter(self, session: "Session") -> str | None:
-        """Takes a worker, or says why not. One whose link was lost and that comes back before
+        """Accepts a worker, or says why not. One whose link was lost and that reconnects before
         that was noticed takes its own place."""
         reason = self._given_up.get(session.key)
         if reason is not None:

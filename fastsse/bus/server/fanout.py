@@ -1,7 +1,7 @@
-"""The relay: the ordered log on its way down to all workers.
+"""The fan-out: sends the ordered log to all workers.
 
-Entries are packed once. What was delivered in one turn of the loop is one frame, the same bytes
-for every worker. The newest frames are kept for workers that catch up.
+Entries are packed once. The entries of one turn of the loop are one frame, with the same bytes for
+every worker. The newest frames are kept for workers that catch up.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Losses of the log, and which workers have still to be notified of them.
+"""Losses of the log, and which workers must still be notified of them.
 
-A worker is notified over its link. The link may be down, or be lost with the message. So
-the hub process remembers what each worker may not know, and says it again on its next link.
+A worker is notified over its link. The link may be down, or be lost with the message. So the hub
+process remembers what each worker may not know, and sends it again on the worker's next link.
 """
 
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["Losses"]
 
-# Worker processes, ended ones included: a worker comes back within seconds, or ends.
+# Worker processes, ended ones included: a worker reconnects within seconds, or ends.
 WORKERS_MAX: Final = 4 * 1024
 
 

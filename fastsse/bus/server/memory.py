@@ -1,7 +1,7 @@
-"""The memory store of a hub process: order from the clock, and the history that workers have too.
+"""The memory store of a hub process: order from the clock, and the same history as the workers.
 
-It keeps what they keep, by the same rules, so that a worker that starts is handed what the others
-have, and a hub that starts again takes it from one of them.
+It keeps events by the same rules as the workers. So a worker that starts receives the history from
+the hub, and a hub that starts again takes it from a worker.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The hub process: one loop, the backbone, the control services, and a peer for each worker."""
+"""The hub process: one loop, the backbone, the control services, and a session for each worker."""
 
 import asyncio
 import signal
@@ -78,7 +78,7 @@ async def _serve(
 
 
 class HubProcess:
-    """A hub that serves, in whatever loop it was started."""
+    """A hub that serves, in the loop in which it was started."""
 
     def __init__(self, broker: Broker, server: asyncio.AbstractServer, sources: Sources) -> None:
         self.broker: Final = broker

@@ -127,7 +127,7 @@ class Recovery:
 
     async def _fullest(self, tried: set[Session]) -> Session | None:
         """A worker that has most of what lies before the new log; None when none has any, and
-        no worker comes back that could."""
+        no worker that could is about to reconnect."""
         through = self._kept.history.expected_through
         try:
             async with asyncio.timeout(WAIT_S):

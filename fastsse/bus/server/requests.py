@@ -1,4 +1,4 @@
-"""What a worker asks of the hub process, and what it is answered."""
+"""The requests of a worker to the hub process, and their answers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -166,7 +166,7 @@ class RequestServer:
 
     def _give(self, kept: HubMemory, through: int) -> None:
         def end() -> Iterator[bytes]:
-            # What was evicted for an event, the worker hears of that event first.
+            # The worker must receive an event before the evictions that the event caused.
             self._broker.fanout.flush()
             return evictions_of(kept.history)
 

@@ -1,7 +1,7 @@
-"""A peer: one worker, seen from the hub process.
+"""A session: one worker, seen from the hub process.
 
-It greets, catches up page by page at its own pace, and is live from then on: every frame of the
-relay is sent to it. Whatever breaks the protocol is cut off and given up.
+The worker greets and catches up page by page at its own pace. From then on it is live: every frame
+of the fan-out is sent to it. A worker that breaks the protocol is disconnected and given up.
 """
 
 import asyncio

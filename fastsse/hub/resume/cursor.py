@@ -33,7 +33,7 @@ REQUESTED_BYTES_MAX = 256
 
 class GapEvent:
     """Says in band that events are missing, and where the stream goes on (`resumes_at`, a place:
-    the client's next `Last-Event-ID`, else every reconnect would tell the same gap)."""
+    the client's next `Last-Event-ID`, else every reconnect would report the same gap)."""
 
     __slots__ = ("reason", "requested", "resumes_at")
 
@@ -58,7 +58,7 @@ class ReplayCursor:
     `lost_told` the place up to which it knows that the log may have lost events, so that one gap
     is sent once; `requested` how the client called the place it is at.
 
-    Each page tells what was evicted since the one before, wherever it lay: all of it that lies
+    Each page reports what was evicted since the one before, at any place: all of it that lies
     after the page's place and was not reported is missing for this stream.
     """
 
@@ -76,7 +76,7 @@ class ReplayCursor:
         return self.after == 0
 
     def advance(self, page: JoinedPage) -> GapEvent | None:
-        """Moves on behind a page; returns the gap to tell before it, when there is one."""
+        """Moves on behind a page; returns the gap to send before it, when there is one."""
         gap = None
         reading = self.told.reading(page.is_stored)
         evicted = page.evicted.since(reading)
@@ -110,7 +110,7 @@ class ReplayStart(NamedTuple):
 
     @property
     def place(self) -> int | None:
-        """Where it begins; None when only its first page can tell."""
+        """Where it begins; None when only its first page shows it."""
         return None if self.replay.is_earliest else self.replay.after
 
 
@@ -138,7 +138,7 @@ def begin(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart
 def begin_at(
     history: History, reader: PageAudience, cursor: Cursor, place: int | None
 ) -> ReplayStart:
-    """Where a cursor begins that only the backbone could tell. `place` is its answer."""
+    """Where a cursor begins that only the backbone could find. `place` is its answer."""
     if cursor.kind == "last":
         return _begin_last_kept(history, reader, cursor, place)
     if cursor.kind == "since":

@@ -1,8 +1,8 @@
-"""Pages: what a replay is sent, from memory or from the store, made once for all who resume from
-the same place.
+"""Pages: what a replay is sent, from memory or from the store. A page is made once for all streams
+that resume from the same place.
 
-Memory is used wherever it can promise to have everything after a place. What lies before is read
-from the backbone, page by page, until memory can take over; the last page always comes from it.
+Memory is used when it has everything after a place. Older events are read from the backbone, page
+by page, until memory can take over. The last page always comes from memory.
 """
 
 import sys
@@ -35,7 +35,7 @@ KEY_FREE_BYTES: Final = 1024
 
 
 class PageAudience(Protocol):
-    """What a page is made for: all who want the same topics and may read the same."""
+    """What a page is made for: all streams with the same topics and the same rights."""
 
     @property
     def selectors(self) -> tuple[str, ...]: ...
@@ -79,7 +79,7 @@ _Key = tuple[tuple[str, ...], tuple[str, ...], int]
 
 
 class PageCache:
-    """Pages joined once for all who resume from the same place; the latest used are kept.
+    """Pages joined once for all streams that resume from the same place; the latest used are kept.
 
     A page that ends before the head stays right for ever: what lies between two places of the
     order does not change, and what was evicted since is still in it.

@@ -1,4 +1,4 @@
-"""Streams before they are live: what is known of each, and the bytes that it begins with."""
+"""Streams before they are live: what is known of each, and the first bytes of its response."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -66,7 +66,7 @@ class ReplayingStream:
         self.opening: PendingStream | None = opening  # Until it is attached.
         self.begun: ReplayStart | None = None  # Until its cursor is placed.
         self.place: int | None = None  # Where it begins; None until its first page says it.
-        self.gap: GapEvent | None = None  # To tell before the next page.
+        self.gap: GapEvent | None = None  # To send before the next page.
         self.ended = False
         self.then: Callable[[Any], None] | None = None
 

@@ -20,7 +20,7 @@ REMEMBERED_MAX: Final = 1_000
 REPEATS_MIN: Final = 5
 # A client that is away for longer begins a new count.
 WINDOW_S: Final = 600.0
-# Lines at most in each window, whatever clients do.
+# Lines at most in each window, however many clients repeat.
 LINES_MAX: Final = 100
 _BY_CLIENT: Final = ("client_closed", "client_data", "reset")
 

@@ -1,7 +1,6 @@
 """Store queries: bounded concurrency, first in first out.
 
-Identical queries share one result (single-flight). A query that is no longer
-wanted is not sent.
+Identical queries share one result (single-flight). A query that no stream waits for is not sent.
 """
 
 from collections import deque
@@ -74,7 +73,7 @@ class StoreQueries:
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, asker: QueryWaiter
     ) -> Stretch | FastsseError | _Later:
-        """As `Backbone.read`: gives the outcome, or UNKNOWN_YET and tells the asker later."""
+        """As `Backbone.read`: gives the outcome, or UNKNOWN_YET and calls the asker later."""
 
         def put(done: Callable[[Any], None]) -> None:
             self._backbone.read(selectors, after, limit_bytes, done)
