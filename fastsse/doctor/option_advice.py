@@ -25,7 +25,7 @@ ADVICE: dict[str, Advice] = {
     "uds": Advice(
         "502 from the proxy: it may not reach the socket's folder, or the path is another", _START
     ),
-    "fd": Advice('"Descriptor 3 is no socket" at start', _START),
+    "fd": Advice('"Descriptor 3 is not a socket" at start', _START),
     "admin_port": Advice(
         "unset: every client of the port can read `/metrics` and `/stats`",
         "`curl` to `/metrics` from outside",

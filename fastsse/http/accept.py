@@ -1,9 +1,9 @@
-"""What happens to an accepted socket first.
+"""The first read of an accepted socket.
 
-Most newcomers are subscribers whose whole request came with them. Such a socket goes to the
-sender as it is: no transport is made, nothing is registered with the loop and taken back, which
-more than halves what a new stream costs. Everybody else, and whoever's request is not plainly
-that, becomes a `Connection`, which reads it anew and answers whatever there is to say.
+Most clients are subscribers whose whole request has arrived with the connection. Such a socket is
+handed to the sender as it is. No transport is made, and nothing is registered with the loop and
+removed again. This more than halves the cost of a new stream.
+Every other socket becomes a `Connection`, which reads the same bytes again and answers.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from fastsse.subscriptions import Subscription
 
 __all__ = ["Acceptor"]
 
-# Browsers' requests are shorter; a longer one is read by its connection.
+# Requests of browsers are shorter. A longer one is read by its connection.
 FIRST_READ_BYTES: Final = 4 * 1024
 CLOSE_LINE: Final = b"Connection: close\r\n\r\n"
 
 
 class Acceptor:
-    """Receives the sockets of one site's listeners. Loop thread only."""
+    """Receives the accepted sockets of one listener context. Loop thread only."""
 
     def __init__(self, context: ListenerContext) -> None:
         self.context = context
@@ -60,27 +60,27 @@ class Acceptor:
             self._connect(sock, data)
 
     def apply(self, options: HttpOptions) -> None:
-        """Goes by other limits from here on."""
+        """Applies new limits to later sockets."""
         self.context.apply(options)
         self._renew_reader()
 
     def close(self) -> None:
-        """Lets go of sockets that have no transport yet."""
+        """Closes the sockets that have no transport yet."""
         self._parser.close()
         for task in self._connecting:
             task.cancel()
 
     async def settled(self) -> None:
-        """Returns when every socket taken has a transport, or is closed."""
+        """Returns when every accepted socket has a transport or is closed."""
         if self._connecting:
             await asyncio.wait(self._connecting)
 
     def _welcome_announced(self, sock: socket.socket, data: bytes, host: str) -> None:
-        """Takes a socket of a proxy that says first for whom it comes."""
+        """Takes a socket from a proxy that sends a PROXY protocol header first."""
         try:
             announced = read_proxy_header(data)
         except Problem:
-            announced = None  # Said again to the connection, which answers.
+            announced = None  # The connection reads the header again and answers.
         if announced is None:
             self._connect(sock, data)
             return
@@ -89,8 +89,8 @@ class Acceptor:
             self._connect(sock, data, host)
 
     def _stream(self, sock: socket.socket, data: bytes, host: str, name: str) -> bool:
-        """Hands the socket over if `data` is one whole subscription and nothing else; False, and
-        nothing was changed, when it is anything else."""
+        """Hands the socket over if `data` is exactly one subscription request. Otherwise returns
+        False and changes nothing."""
         if data.find(BLANK_LINE) != len(data) - len(BLANK_LINE):
             return False
         context = self.context
@@ -138,8 +138,8 @@ class Acceptor:
         self._parser = RequestParser(context.limits, context.targets, context.hosts)
 
     def _connect(self, sock: socket.socket, early: bytes, peer: str = "") -> None:
-        """Makes a transport and a connection for the socket, which has sent `early`; `peer` is
-        whom a proxy has announced."""
+        """Makes a transport and a connection for the socket, from which `early` was read; `peer` is
+        the client that a proxy announced."""
         sock.setblocking(False)
         task = self.context.loop.create_task(self._make_transport(sock, early, peer))
         self._connecting.add(task)
@@ -156,8 +156,8 @@ class Acceptor:
 
 
 class _StreamProbe:
-    """An exchange (`router.Exchange`) that learns what stream a request asks for. Whatever else
-    its route has to say, it will say again to the `Connection`."""
+    """An exchange (`router.Exchange`) that records which stream a request asks for. It ignores any
+    other answer: the route is called again for the `Connection`."""
 
     __slots__ = ("pings", "rights", "subscription")
 
@@ -186,7 +186,8 @@ class _StreamProbe:
 
 
 def _send_and_close(sock: socket.socket, answer: bytes) -> None:
-    """For a socket that has sent nothing else; its empty buffer takes the answer whole."""
+    """Sends `answer` and closes. The socket's send buffer is empty, so it takes the whole
+    answer."""
     try:
         sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:

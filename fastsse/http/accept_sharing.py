@@ -1,12 +1,12 @@
-"""Which listening sockets a worker accepts from: its own, and those of workers without room.
+"""Chooses the listening sockets that a worker accepts from: its own, and those of full workers.
 
-All workers of a service hold all its sockets. One without room stops watching its own when it
-knows that another has room, and the one that is told to help watches it too; connects wait in the
-kernel meanwhile. When nobody has room each watches its own again, and tells its newcomers when to
-come back.
+Every worker of a service holds all listening sockets. A full worker stops watching its own socket
+when it knows of a worker with room. The control service names a helper, and the helper watches that
+socket too. Until then new connections wait in the kernel. When every worker is full, each watches
+its own socket again and sends its new clients a retry time.
 
-Where all accept from one socket the kernel wakes whom it likes. There a worker with clearly more
-streams than the mean stays away for a second, so that they even out.
+When all workers accept from one socket, the kernel chooses the worker that it wakes. Then a worker
+with clearly more streams than the mean does not accept for a second, so that the counts converge.
 """
 
 import socket
@@ -20,15 +20,15 @@ __all__ = ["AcceptSharing"]
 
 
 class AcceptSharing:
-    """The doors of one worker. Loop thread only.
+    """The listening sockets that one worker watches. Loop thread only.
 
     Arguments:
         listener: accepts.
-        sockets: of each slot; a slot's sockets may be another one's too.
-        slot: this worker's.
-        number: what helpers are called by.
-        room: how many streams can still be taken.
-        on_full: called when there is no room any more.
+        sockets: the sockets of each slot; several slots may share sockets.
+        slot: the slot of this worker.
+        number: the number of this worker, by which helpers are named.
+        room: returns how many more streams fit.
+        on_full: called when the worker becomes full.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class AcceptSharing:
         self._number = number
         self._room = room
         others = [one for index, one in enumerate(sockets) if index != slot]
-        #: Whether its sockets are another's too.
+        #: Whether another slot has the same sockets.
         self.is_shared = any(sock in one for one in others for sock in sockets[slot])
         self._on_full = on_full
-        # Until it is told better, whoever is full waits for the control service.
+        # Until the first `Help` arrives, a full worker waits for the control service.
         self._help = Help({}, is_room=True)
         self._is_full = False
         self._is_closed = False
 
     def look(self) -> None:
-        """To be called after each newcomer and once a second: is there room? O(1) while that
-        stays as it was."""
+        """Checks for room. Call it after each new connection and once a second. O(1) while the
+        result does not change."""
         is_full = self._room() <= 0
         if is_full != self._is_full:
             self._is_full = is_full
@@ -65,12 +65,12 @@ class AcceptSharing:
                 self._on_full()
 
     def on_help(self, help: Help) -> None:
-        """Who accepts for whom has changed."""
+        """Called when the assignment of helpers has changed."""
         self._help = help
         self._watch()
 
     def close(self) -> None:
-        """Watches nothing any more."""
+        """Stops watching all sockets."""
         self._is_closed = True
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""A request's body on its way in."""
+"""A request body while it arrives."""
 
 import re
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from httptools import HttpParserError
 __all__ = ["BLANK_LINE", "RequestBody"]
 
 BLANK_LINE: Final = b"\r\n\r\n"
-# What a chunk may cost beside its data: size, two line ends, and some room for an extension.
+# Overhead allowed for a chunk: its size, two line ends, and some room for an extension.
 CHUNK_OVERHEAD_BYTES: Final = 64
 
-# A chunk's size, and an extension that is of no interest (RFC 9112 §7.1).
+# The size of a chunk, and an extension, which is ignored (RFC 9112 §7.1).
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\r\n]*)?\r\n")
 
 Feed = Callable[[bytes], None]
 
 
 class RequestBody:
-    """Collects one body from what llhttp reports, and finds where it ends.
+    """Collects one body from llhttp's callbacks and finds its end.
 
     `size_bytes` is the Content-Length, None for a chunked body.
     """
@@ -42,19 +42,20 @@ class RequestBody:
         self.data: bytes | bytearray = b""
         self.complete = False
         self.chunks = 0
-        #: What the chunks' sizes promise so far; data of the last one may still be on its way.
+        #: Sum of the chunk sizes read so far; data of the last chunk may be missing still.
         self.announced_bytes = 0
-        #: As part of a site's `upload_bytes`.
+        #: Bytes counted in the `upload_bytes` of the listener context.
         self.counted_bytes = 0
         self._fed_bytes = 0
-        # The end of what llhttp has, as far as it is needed again: a part of a size line or of
-        # what may be the blank line. `_next` counts from its front to the next size line.
+        # The last bytes given to llhttp that are needed again: a part of a size line, or of a
+        # possible blank line. `_next` is the offset from its start to the next size line.
         self._tail = b""
         self._next = 0
         self._in_trailers = False
 
     def add(self, piece: bytes) -> None:
-        """A piece of the body. Linear in all: many tiny chunks are appended in place."""
+        """Appends a piece of the body, in place. The total cost is linear, also for many tiny
+        chunks."""
         if not self.data:
             self.data = piece
         elif isinstance(self.data, bytearray):
@@ -63,7 +64,7 @@ class RequestBody:
             self.data = bytearray(self.data) + piece
 
     def read(self, data: bytes, feed: Feed) -> bytes:
-        """Feeds llhttp with what in `data` is this body's; returns what is left."""
+        """Feeds llhttp with the part of `data` that belongs to this body; returns the rest."""
         if self.size_bytes is None:
             return self._read_chunks(data, feed)
         left_bytes = self.size_bytes - len(self.data)
@@ -74,8 +75,8 @@ class RequestBody:
         return data[left_bytes:]
 
     def _read_chunks(self, data: bytes, feed: Feed) -> bytes:
-        """Feeds llhttp up to the body's end and not beyond, so that it never reads into the next
-        request. It checks everything; should it see the end elsewhere, the body is refused."""
+        """Feeds llhttp up to the end of the body, so that it never reads into the next request.
+        llhttp checks every byte. If it sees the end at another place, the body is refused."""
         known = len(self._tail)
         data = self._tail + data
         end = self._find_end(data)
@@ -87,8 +88,8 @@ class RequestBody:
         return data[stop:]
 
     def _find_end(self, data: bytes) -> int | None:
-        """Behind the blank line that ends the body, None while that is not here. Goes from size
-        to size, so that data costs nothing, whatever it looks like."""
+        """The offset after the blank line that ends the body; None while that line has not arrived.
+        Moves from size line to size line, so the content of the data has no effect on the cost."""
         at = self._next
         while not self._in_trailers and at < len(data):
             line = _SIZE_LINE.match(data, at)
@@ -99,7 +100,7 @@ class RequestBody:
             at = line.end() + size + 2
             if size == 0:
                 self._in_trailers = True
-                # The line's own end may be the blank line's first half.
+                # The end of this line may be the first half of the blank line.
                 at = line.end() - 2
         if self._in_trailers:
             found = data.find(BLANK_LINE, at)
@@ -111,5 +112,5 @@ class RequestBody:
         return None
 
     def overhead_bytes(self) -> int:
-        """Bytes that were neither data nor due to chunks: extensions and trailers."""
+        """Bytes of extensions and trailers: neither data nor regular chunk framing."""
         return self._fed_bytes - len(self.data) - self.chunks * CHUNK_OVERHEAD_BYTES

@@ -1,8 +1,8 @@
-"""Which client a request comes from, with proxies in between.
+"""Finds the address of the client behind proxies.
 
-Only what a trusted proxy says is believed: the header PROXY protocol v2 in front of a connection,
-and `X-Forwarded-For` in a request. Of that list the last address that is no trusted proxy's is
-the client, because whatever stands before it may have been written by the client itself.
+Only trusted proxies are believed. They use the PROXY protocol v2 header at the start of a
+connection, and `X-Forwarded-For` in a request. The client is the last address of that list that is
+not a trusted proxy, because the client itself may have written every address before it.
 """
 
 import ipaddress
@@ -13,9 +13,9 @@ from typing import Final
 
 __all__ = ["UNIX", "ClientAddresses", "account_name", "host_of", "name_of", "peer_of"]
 
-#: How a peer that came by a Unix socket is called.
+#: The name of a peer on a Unix socket.
 UNIX: Final = "unix"
-# Hops that are looked at; more proxies stand behind each other nowhere.
+# Number of hops that are read. No real chain of proxies is longer.
 _HOPS_MAX: Final = 32
 _REMEMBERED: Final = 4_096
 
@@ -23,7 +23,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ClientAddresses:
-    """Finds the client's address. Immutable.
+    """Finds the address of a client. Immutable.
 
     Arguments:
         trusted: addresses and networks of proxies, and `unix`, as the option holds them.
@@ -37,30 +37,30 @@ class ClientAddresses:
         self._trusts_unix = UNIX in listed
         self._networks = tuple(map(ipaddress.ip_network, sorted(listed - {UNIX})))
         self._by_header = by_header
-        #: Whether there is any proxy to believe.
+        #: Whether any proxy is trusted.
         self.active = bool(listed)
         #: Whether a host (an address's text, or `unix`) is a trusted proxy.
         self.trusts = lru_cache(_REMEMBERED)(self._trusts)
 
     def expects_header(self, host: str) -> bool:
-        """Whether this peer's connection begins with a PROXY protocol header, and must."""
+        """Whether a connection from this peer must begin with a PROXY protocol header."""
         return self._by_header and self.trusts(host)
 
     def address(self, host: str, forwarded: bytes | None) -> str:
-        """The client's address: the peer's own, or what its proxies say.
+        """The address of the client: that of the peer, or the one that trusted proxies name.
 
         Arguments:
-            host: the peer, or whom a PROXY protocol header named.
-            forwarded: `X-Forwarded-For`, several of them joined with commas.
+            host: the peer, or the client named by a PROXY protocol header.
+            forwarded: `X-Forwarded-For`; several headers are joined with commas.
 
-        O(length of `forwarded`), which nobody looks at who comes from elsewhere.
+        O(length of `forwarded`). The header is ignored when the peer is not a trusted proxy.
         """
         if forwarded is None or not self.active or not self.trusts(host):
             return host
         for hop in reversed(forwarded.split(b",")[-_HOPS_MAX:]):
             named = _hop(hop.strip(b" \t"))
             if named is None:
-                break  # Not an address: whoever passed this on is all that is known.
+                break  # Not an address: the hop that sent this is the last known one.
             host = named
             if not self.trusts(host):
                 break
@@ -74,7 +74,7 @@ class ClientAddresses:
 
 
 def host_of(address: object) -> str:
-    """A socket address's host, `unix` for a Unix socket; an IPv4 client of an IPv6 socket is
+    """The host of a socket address, `unix` for a Unix socket. An IPv4 client of an IPv6 socket is
     named as IPv4."""
     if not isinstance(address, tuple):
         return UNIX
@@ -97,21 +97,22 @@ def name_of(address: object) -> str:
 
 
 def account_name(host: str) -> str:
-    """Whom limits count a host as: an IPv6 address by its /64, which one client owns whole."""
+    """The name under which rate limits count a host: for IPv6 its /64, because one client owns all
+    of that."""
     if ":" not in host:
         return host
     return str(ipaddress.ip_network((host, 64), strict=False))
 
 
 def network_of(host: str) -> str:
-    """The prefix by which a client is known again: a /24 of IPv4, a /64 of IPv6."""
+    """The address prefix that identifies a returning client: a /24 of IPv4, a /64 of IPv6."""
     if ":" in host:
         return account_name(host)
     return f"{host.rpartition('.')[0]}.0/24" if "." in host else host
 
 
 def _hop(text: bytes) -> str | None:
-    """One hop's address; some proxies write a port behind it."""
+    """The address of one hop; some proxies append a port."""
     if not text.isascii():
         return None
     name = text.decode()

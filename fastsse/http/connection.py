@@ -1,19 +1,19 @@
-"""One HTTP/1.1 connection: from its first byte until it closes or becomes a stream.
+"""One HTTP/1.1 connection, from its first byte until it closes or becomes a stream.
 
-Theory of operation. A connection is in one state; `_NEXT` has the pairs that may follow:
+A connection is in one state; `_NEXT` lists the allowed transitions:
 
-    HEAD       reads a request's head, or waits for one
-    BODY       reads a request's body
-    ANSWERING  the request is with its route
-    HANDOVER   is a stream as soon as earlier answers left; ANSWERING again when it is refused
-    REFUSING   what came is no request: it is answered, and nothing is read any more
+    HEAD       reads a request head, or waits for one
+    BODY       reads a request body
+    ANSWERING  the route handles the request
+    HANDOVER   becomes a stream when earlier answers are sent; ANSWERING again if it is refused
+    REFUSING   the input is not a valid request: it is answered, and nothing more is read
     CLOSING    the last answer is written
-    LINGERING  this side is closed, after a refusal or while idle; what still comes is read and
-               dropped, because a reset could reach the peer before it has read the answer
-    GONE       closed, or the sender's
+    LINGERING  this side is closed, after a refusal or while idle; further input is read and
+               discarded, because a reset could reach the peer before it has read the answer
+    GONE       closed, or owned by the sender
 
-It handles one request at a time. While an answer is pending, or the peer does not read, bytes
-wait in `kept` and reading pauses; the kernel's window then holds the peer back.
+It handles one request at a time. While an answer is pending, or the peer does not read, received
+bytes wait in `kept` and reading pauses. Then TCP flow control stops the peer.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ __all__ = ["Connection"]
 
 
 class ConnectionState(IntEnum):
-    """What a connection does; see above."""
+    """The state of a connection; see the module."""
 
     HEAD = 0
     BODY = 1
@@ -49,7 +49,7 @@ class ConnectionState(IntEnum):
 
 
 HEAD, BODY, ANSWERING, HANDOVER, REFUSING, CLOSING, LINGERING, GONE = ConnectionState
-# What may follow a state; `_become` raises for any other pair.
+# Allowed next states; `_become` raises for any other pair.
 _NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
     HEAD: frozenset({BODY, ANSWERING, REFUSING, CLOSING, LINGERING, GONE}),
     BODY: frozenset({ANSWERING, REFUSING, GONE}),
@@ -60,7 +60,7 @@ _NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
     LINGERING: frozenset({GONE}),
     GONE: frozenset({GONE}),
 }
-# Requests of one connection that are handled before others have their turn.
+# Requests of one connection that are handled in one turn of the loop.
 REQUESTS_A_TURN: Final = 64
 _Wish = tuple[Subscription, Rights | None, bool]
 
@@ -85,8 +85,8 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, context: ListenerContext, early: bytes = b"", peer: str = "") -> None:
-        """`early` are bytes that were read before there was a transport; `peer` is the other
-        side's host when a proxy has announced it already."""
+        """`early` are the bytes read before the transport existed; `peer` is the host of the client
+        if a proxy has announced it already."""
         self._context = context
         self._state: ConnectionState = HEAD
         self._parser = RequestParser(context.limits, context.targets, context.hosts)
@@ -94,14 +94,14 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, None)
         self._wait = context.deadlines.head
         self._request: Request | None = None
-        self._route: Route | None = None  # That admitted the body under way.
-        self._wanted: _Wish | None = None  # What it is to become.
-        self._kept = early  # Bytes that nobody has looked at.
+        self._route: Route | None = None  # The route that admitted the current body.
+        self._wanted: _Wish | None = None  # The stream to become.
+        self._kept = early  # Bytes not parsed yet.
         self._persists = True
         self._at_eof = False
         self._choked = self._proceeding = False
 
-    #: Of a route's answer, as an exchange: it may come later.
+    #: As an exchange: a route may answer later.
     may_wait: Final = True
 
     # ── Events of the transport ──────────────────────────────────────────────────────────────
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self._state in (ANSWERING, HANDOVER) or (self._state <= BODY and self._kept):
-            # A client may shut its side down and still wait for what it asked before.
+            # A client may shut down its side and still wait for its answer.
             self._at_eof = True
             return True
         return False
@@ -152,49 +152,50 @@ class Connection(asyncio.Protocol):
         self._context.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """The peer reads again, so what waited for that goes on, in a turn of its own: a transport
-        may not be closed while it calls `resume_writing`. asyncio's goes on with itself behind
-        that call, and would report the end twice."""
+        """Continues after the peer reads again, in a later turn of the loop. A transport must not
+        be closed while it calls `resume_writing`: asyncio's transport uses itself after that call
+        and would report the end twice."""
         if self._state == HANDOVER:
             self._hand_over()
         elif self._kept:
             self._resume()
 
-    # ── Orders of the site ───────────────────────────────────────────────────────────────────
+    # ── Called by the listener ───────────────────────────────────────────────────────────────
 
     def on_overdue(self, wait: Deadline) -> None:
-        """Its time in `wait` is over."""
+        """Its deadline `wait` has passed."""
         deadlines = self._context.deadlines
         if wait is deadlines.head and self._parser.is_within_head:
-            self._refuse(Problem(408, "The request's head took too long.", field="head"))
+            self._refuse(Problem(408, "The request head did not arrive in time.", field="head"))
         elif wait is deadlines.body and self._state == BODY:
-            self._refuse(Problem(408, "The request's body took too long.", field="body"))
+            self._refuse(Problem(408, "The request body did not arrive in time.", field="body"))
         elif wait is deadlines.idle:
             self.close()
         else:
             self._transport.abort()
 
     def close(self) -> None:
-        """Closes when nothing is under way, else after the answer. A request may be on its way all
-        the same: so only this side is closed at first, and what comes is read away. A reset would
-        look to the client as if its request had been lost in the middle."""
+        """Closes now if the connection is idle, else after the answer. The client may have sent a
+        request that has not arrived yet. So only the sending side is closed at first, and further
+        input is discarded. After a reset the client could not know whether its request was
+        handled."""
         if self._state == HEAD and not self._parser.is_within_head and not self._kept:
             self._end(LINGERING)
 
     def abort(self) -> None:
-        """Closes at once, whatever is under way."""
+        """Closes at once in any state."""
         self._transport.abort()
 
     def evict(self) -> None:
-        """As `abort`, and is counted no more from here on."""
+        """As `abort`; the connection is no longer counted."""
         self._context.deadlines.leave(self, self._wait)
         self._transport.abort()
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────
 
     def _proceed(self, data: bytes) -> None:
-        """Handles the requests in `data` until one is incomplete, its answer is pending, the peer
-        does not read, or others shall have their turn."""
+        """Handles the requests in `data` until one is incomplete, an answer is pending, the peer
+        does not read, or this turn has handled enough."""
         self._proceeding = True
         turns = REQUESTS_A_TURN
         try:
@@ -210,7 +211,7 @@ class Connection(asyncio.Protocol):
             self._refuse(problem_of(error))
         except Exception:
             self._context.failed(self._request)
-            self._refuse(Problem(500, "The server could not do this."))
+            self._refuse(Problem(500, "The server failed to handle this request."))
         self._proceeding = False
         state = self._state
         if state == HANDOVER:
@@ -226,7 +227,7 @@ class Connection(asyncio.Protocol):
             self._end(CLOSING)
 
     def _resume(self) -> None:
-        """Goes on with the bytes that were kept, and reads again."""
+        """Handles the bytes in `kept` and resumes reading."""
         if self._proceeding or self._choked or self._state > BODY:
             return
         data, self._kept = self._kept, b""
@@ -235,7 +236,7 @@ class Connection(asyncio.Protocol):
             self._proceed(data)
 
     def _read_head(self, data: bytes) -> bytes:
-        """Takes a head from the front of `data`; returns what is left."""
+        """Takes a head from the front of `data`; returns the rest."""
         parser = self._parser
         request, data = parser.read_head(data)
         if request is None:
@@ -258,7 +259,8 @@ class Connection(asyncio.Protocol):
         return data
 
     def _find_route(self, request: Request) -> Route | None:
-        """The route of a request without a body, admitted; else the client is told."""
+        """The route of a request without a body, admitted; else answers with a problem and returns
+        None."""
         try:
             route = self._context.routes.find(request)
             if route.admit is not None:
@@ -270,21 +272,23 @@ class Connection(asyncio.Protocol):
         return route
 
     def _admit_body(self, request: Request) -> None:
-        """Refuses a body that nobody wants before it is read."""
+        """Refuses an unwanted body before it is read."""
         route = self._context.routes.find(request)
         if route.admit is None:
-            raise Problem(400, "This request takes no body.", field="Content-Length")
+            raise Problem(400, "This request must not have a body.", field="Content-Length")
         route.admit(request)
         expected = request.headers.get(b"expect")
         if expected is not None and request.chunked:
             if expected.strip().lower() != b"100-continue":
-                raise Problem(417, "Only 100-continue can be expected.", field="Expect")
+                raise Problem(
+                    417, "The only supported expectation is 100-continue.", field="Expect"
+                )
             self._transport.write(CONTINUE)
         self._route = route
         self._become(BODY)
 
     def _read_body(self, data: bytes) -> bytes:
-        """Takes a body, or a part of one, from the front of `data`; returns what is left."""
+        """Takes a body, or a part of one, from the front of `data`; returns the rest."""
         incoming_body = self._parser.incoming_body
         body, data = self._parser.read_body(data)
         if body is not None:
@@ -297,7 +301,7 @@ class Connection(asyncio.Protocol):
         return data
 
     def _await_body(self) -> None:
-        """The rest of a body is still to come."""
+        """Waits for the rest of a body."""
         if self._wait is not self._context.deadlines.body:
             self._await(self._context.deadlines.body)
         try:
@@ -355,7 +359,7 @@ class Connection(asyncio.Protocol):
     def stream(
         self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
     ) -> None:
-        """Hands the socket over to the sender, as soon as earlier answers have left."""
+        """Hands the socket over to the sender when earlier answers are sent."""
         if self._state == ANSWERING:
             self._become(HANDOVER)
             self._wanted = subscription, rights, pings
@@ -363,15 +367,16 @@ class Connection(asyncio.Protocol):
                 self._settle(b"")
 
     def peer(self) -> str:
-        """The client's address, for logs."""
+        """The address of the client, for logs."""
         request, context = self._request, self._context
         if request is not None and context.clients.active:
             return context.client(request)
         return peer_of(self._transport)
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers what could not be read as a request, and closes: where the next one begins is
-        unknown. The peer may still be sending, so its bytes are read away for a while."""
+        """Answers input that is not a valid request, and closes, because the start of the next
+        request is unknown. The peer may be sending still, so its bytes are discarded for a
+        while."""
         self._context.uncount_upload(self._parser.incoming_body)
         self._kept = b""
         self._persists = False
@@ -393,7 +398,8 @@ class Connection(asyncio.Protocol):
     # ── Becoming a stream ────────────────────────────────────────────────────────────────────
 
     def _settle(self, data: bytes) -> None:
-        """A subscription was accepted: go on when nothing follows it and all is written."""
+        """After an accepted subscription: hands over when no byte follows it and all answers are
+        written."""
         if data or self._kept:
             self._transport.abort()
         elif self._transport.get_write_buffer_size():
@@ -403,11 +409,11 @@ class Connection(asyncio.Protocol):
             self._context.loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
-        """Gives the sender a duplicate of the socket and closes the original, if the connection
-        still waits for that. Never called by a transport's own callback; see `_go_on`.
+        """Gives the sender a duplicate of the socket and closes the original, if the connection is
+        still in HANDOVER. Never called from a callback of the transport; see `_go_on`.
 
-        The loop only takes back its own registration and closes its own descriptor; the
-        `connection_lost` that follows is no disconnect.
+        The loop removes only its own registration and closes only its own descriptor. The
+        `connection_lost` that follows is not a disconnect.
         """
         if self._state != HANDOVER or self._transport.get_write_buffer_size():
             return
@@ -446,7 +452,7 @@ class Connection(asyncio.Protocol):
         wait.since[self] = self._context.deadlines.time()
 
     def _await_next(self) -> None:
-        """Waits for the next request, or goes on with it when its bytes are here."""
+        """Waits for the next request, or handles it if its bytes have arrived."""
         deadlines = self._context.deadlines
         if self._wait is not deadlines.idle or deadlines.idle.since[self] != deadlines.lately_s:
             self._wait.since.pop(self, None)

@@ -1,7 +1,7 @@
-"""Which pages of other origins may read and publish (Fetch standard, "CORS protocol").
+"""CORS: which pages of other origins may read and publish (Fetch standard, "CORS protocol").
 
-Pages of listed origins may send credentials (cookies); with `*` nobody may, so that no page can
-read what its reader's cookie opens.
+Pages of listed origins may send credentials (cookies). With `*` no page may send them, so no page
+can read with the cookie of its visitor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ __all__ = ["Cors"]
 
 _METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
 _AGE_MAX: Final = b"Access-Control-Max-Age: 7200\r\n"
-# Request headers that mean something here, so that no option can take them away.
+# Request headers that the server reads. They are always allowed.
 _OWN_HEADERS: Final = (
     "Authorization",
     "Cache-Control",
@@ -23,22 +23,22 @@ _OWN_HEADERS: Final = (
     "If-Match",
     "Last-Event-ID",
 )
-# What a page's script may read of an answer beside the few that it always may.
+# Response headers that a script may read, in addition to those of the Fetch standard.
 _EXPOSED: Final = b"Access-Control-Expose-Headers: Last-Event-ID, Link, ETag, Retry-After\r\n"
 _VARY: Final = b"Vary: Origin\r\n"
 _ANY_LINES: Final = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
-# Origins that a pattern allowed lately; those that are listed whole are always here.
+# Cache of origins that a pattern allowed recently. Origins listed in full are always in it.
 _REMEMBERED: Final = 1_000
 
 
 class Cors:
-    """The header lines for an origin.
+    """Gives the CORS header lines for an origin.
 
     Arguments:
         origins: allowed ones, as the option `cors_origins` holds them.
-        headers: request headers beside our own that such pages may send, in any case.
-        cross_publish: whether pages of any other origin may send publishes that need no
-            preflight. True when a token is asked for, which such a request can't carry.
+        headers: more request headers that such pages may send, in any letter case.
+        cross_publish: whether pages of any other origin may send publishes that need no preflight.
+            True when a publish needs a token, because such a request can't carry one.
     """
 
     __slots__ = ("_cross_publish", "_lines", "_origins", "_preflight", "_vary", "active")
@@ -71,29 +71,30 @@ class Cors:
             return self._vary
         if len(self._lines) >= _REMEMBERED:
             self._lines.clear()
-        # Told in the browser's own spelling, which it compares by bytes.
+        # In the spelling of the browser, which compares bytes.
         line = b"Access-Control-Allow-Origin: %b\r\n" % origin.strip()
         credentials = b"Access-Control-Allow-Credentials: true\r\n"
         lines = self._lines[origin] = line + credentials + _EXPOSED + _VARY
         return lines
 
     def preflight_lines(self, headers: Mapping[bytes, bytes]) -> bytes:
-        """What a preflight is told beside `lines`: nothing when its origin is not allowed."""
+        """The lines that answer a preflight in addition to `lines`; empty if the origin is not
+        allowed."""
         allowed = self.lines(headers) not in (b"", _VARY)
         return self._preflight if allowed and b"access-control-request-method" in headers else b""
 
     def check_publish(self, headers: Mapping[bytes, bytes]) -> None:
         """Raises Problem (403) for a publish by a page of another origin that is not allowed.
 
-        A browser sends such a request unasked, so without a token any web page could publish to
-        a server on its reader's own machine.
+        A browser sends such a request without a preflight. Without this check and without a token,
+        any web page could publish to a server on the machine of its visitor.
         """
         origin = headers.get(b"origin")
         if origin is None or self._cross_publish:
             return
         if origin in self._origins or _authority(origin) == headers.get(b"host", b"").lower():
             return
-        detail = "Pages of this origin may not publish here; cors_origins allows them."
+        detail = "Pages of this origin may not publish here; to allow it, add it to cors_origins."
         raise Problem(403, detail, field="Origin")
 
 

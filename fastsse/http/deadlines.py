@@ -1,8 +1,8 @@
-"""Deadlines without a timer each: connections by what they wait for, oldest first.
+"""Deadlines with one timer for all connections: grouped by what they wait for, oldest first.
 
-A deadline is absolute: it counts from when the waiting began, and no byte that trickles in moves
-it. Every connection is in exactly one `Deadline`; because all in one have the same limit, the
-oldest stands first, and one timer for all looks only at those that are due.
+A deadline is absolute: it counts from the start of the wait, and a byte that arrives does not
+extend it. Every connection is in exactly one `Deadline`. All connections in it have the same limit,
+so the oldest is first, and the timer looks only at those that are due.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LINGER_S", "Deadline", "Deadlines"]
 
-# How long a refused client may go on sending while it has not read the answer.
+# How long a refused client may continue to send before it has read the answer.
 LINGER_S: Final = 2.0
-# A deadline is kept this much late at most, or a quarter of itself when that is less.
+# A deadline is enforced at most this late, or a quarter of the limit if that is less.
 SWEEP_S: Final = 0.5
 
 
 class Deadline:
-    """Connections that wait for the same thing since `since[connection]` (loop time, s)."""
+    """Connections that wait for the same thing, each since `since[connection]` (loop time, s)."""
 
     __slots__ = ("limit_s", "since")
 
@@ -32,7 +32,7 @@ class Deadline:
         self.since: dict[Connection, float] = {}
 
     def due(self, now_s: float) -> "list[Connection]":
-        """Those whose time is over. O(those)."""
+        """The connections whose deadline has passed. O(number of them)."""
         latest_s = now_s - self.limit_s
         over = []
         for connection, since_s in self.since.items():
@@ -43,16 +43,16 @@ class Deadline:
 
 
 class Deadlines:
-    """All connections that are not streams, and the one timer that ends those in default."""
+    """All connections that are not streams, and the one timer that ends overdue ones."""
 
     def __init__(self, options: HttpOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.time = loop.time
-        #: The time of the last sweep, for what need not be exact: it spares looking and moving.
+        #: The time of the last sweep, where an exact time is not needed.
         self.lately_s = loop.time()
         self.head = Deadline(options.head_timeout)
         self.body = Deadline(options.body_timeout)
         self.idle = Deadline(options.idle_timeout)
-        #: An answer is being made, or the client does not read the ones it got.
+        #: A route is handling the request, or the client does not read its answers.
         self.answer = Deadline(options.idle_timeout)
         self.linger = Deadline(LINGER_S)
         self._all = (self.head, self.body, self.idle, self.answer, self.linger)
@@ -62,7 +62,7 @@ class Deadlines:
         self._empty: asyncio.Event | None = None
 
     def apply(self, options: HttpOptions) -> None:
-        """Goes by other limits, also for those that wait already."""
+        """Applies new limits, also to connections that are waiting."""
         self.head.limit_s = options.head_timeout
         self.body.limit_s = options.body_timeout
         self.idle.limit_s = self.answer.limit_s = options.idle_timeout
@@ -75,31 +75,31 @@ class Deadlines:
         return iter([connection for wait in self._all for connection in wait.since])
 
     def start(self) -> None:
-        """Begins to watch the deadlines; loop thread, like everything here."""
+        """Starts the timer. Loop thread, like the whole module."""
         self._timer = self._loop.call_later(self._interval_s, self._sweep)
 
     def stop(self) -> None:
-        """Stops watching."""
+        """Stops the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def leave(self, connection: "Connection", wait: Deadline) -> None:
-        """A connection is closed, or has become a stream."""
+        """Removes a connection that is closed or has become a stream."""
         wait.since.pop(connection, None)
         if self._empty is not None and not self:
             self._empty.set()
 
     async def emptied(self) -> None:
-        """Returns when no connection is left."""
+        """Returns when there is no connection."""
         self._empty = asyncio.Event()
         while self:
             self._empty.clear()
             await self._empty.wait()
 
     def spare(self, newcomer: "Connection") -> "Connection | None":
-        """The connection that is missed least: idle longest, else slowest with its head; never
-        the newcomer for whom there shall be room."""
+        """The connection to evict: the one idle longest, else the one slowest with its head; never
+        `newcomer`, for which room is needed."""
         for wait in (self.linger, self.idle, self.head):
             for connection in wait.since:
                 if connection is not newcomer:

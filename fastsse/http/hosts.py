@@ -1,9 +1,9 @@
-"""Which names a server answers to: the guard against DNS rebinding.
+"""Checks the Host header against DNS rebinding.
 
-A page of `evil.example` may have its own name point to 127.0.0.1 and then talk to a server there
-as its own origin: no rule about origins helps, and no firewall. But the browser says that name in
-`Host`. So a server that only its own machine reaches answers to names that nobody else can point
-somewhere: IP addresses, `localhost`, and those that its owner lists.
+A page of `evil.example` can point its own name to 127.0.0.1 and then send requests to a server
+there as its own origin. Neither rules about origins nor a firewall stop that. But the browser sends
+the name in `Host`. So a server that is reachable only from its own machine accepts only names that
+an attacker can't point elsewhere: IP addresses, `localhost`, and the names in its options.
 """
 
 import ipaddress
@@ -18,10 +18,10 @@ __all__ = ["Hosts"]
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _NAME_AND_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 _LOCAL: Final = "localhost"
-# Hosts that were found right lately, and the longest that is worth remembering.
+# Number of valid hosts that are cached, and the longest that is cached.
 _REMEMBERED: Final = 1_000
 _REMEMBERED_BYTES: Final = 300
-# What is shown of a Host that is refused; a DNS name has at most 253 characters.
+# Characters of a refused Host that are shown; a DNS name has at most 253.
 _SHOWN: Final = 261
 
 
@@ -29,8 +29,9 @@ class Hosts:
     """Checks the Host header. Loop thread only.
 
     Arguments:
-        names: allowed beside IP addresses, `localhost` and names below that; any letter case.
-        enforced: False lets every name pass that is one.
+        names: allowed names in addition to IP addresses, `localhost` and names below it; any letter
+            case.
+        enforced: False accepts every valid name.
     """
 
     __slots__ = ("_enforced", "_names", "_right")
@@ -41,12 +42,12 @@ class Hosts:
         self._right: set[bytes] = set()
 
     def check(self, host: bytes) -> None:
-        """O(1) for a Host that was right lately. Raises Problem: 400 for what is no host, 421 for
-        one that is not answered to (RFC 9110 §15.5.20: a name that the server is not for)."""
+        """O(1) for a Host that was accepted recently. Raises Problem: 400 for an invalid host, 421
+        for a name that this server does not serve (RFC 9110 §15.5.20)."""
         if host in self._right:
             return
         if _HOST.fullmatch(host) is None:
-            raise Problem(400, "This is not a host.", field="Host")
+            raise Problem(400, "The Host header is not a valid host.", field="Host")
         if self._enforced and not self._is_ours(host.decode()):
             raise Problem(421, _not_ours(host.decode()), field="Host")
         if len(host) <= _REMEMBERED_BYTES:
@@ -55,7 +56,7 @@ class Hosts:
             self._right.add(host)
 
     def _is_ours(self, host: str) -> bool:
-        # An empty one is allowed by RFC 9110 §7.2, and no page can send it.
+        # RFC 9110 §7.2 allows an empty one, and no page can send it.
         parts = _NAME_AND_PORT.fullmatch(host)
         if parts is None:
             return False
@@ -68,10 +69,10 @@ class Hosts:
 
 
 def _not_ours(host: str) -> str:
-    """Names the Host that came; its letters are those of `_HOST`."""
+    """The text of the 421 problem. `_HOST` has checked the characters of the Host that it names."""
     shown = host if len(host) <= _SHOWN else host[:_SHOWN] + "…"
     return (
-        f"The Host of the request is {shown}. This server answers to IP addresses, localhost and "
+        f"The Host of the request is {shown}. This server accepts IP addresses, localhost and "
         "the names in its option allowed_hosts (--allowed-hosts, FASTSSE_ALLOWED_HOSTS)."
     )
 

@@ -1,4 +1,4 @@
-"""What the connections of one listener share."""
+"""What all connections of one listener share."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["ListenerContext"]
 
 log = get_logger("http")
-# Bodies under way, of all connections of a listener together.
+# Total size of unfinished bodies, over all connections of a listener.
 UPLOADS_BYTES: Final = 256 * 1024 * 1024
 
 
 class ListenerContext:
-    """Routes and limits of a listener, and the connections' way to the rest of the server.
+    """Routes and limits of a listener, and the access of its connections to the rest of the server.
 
     Arguments:
         options: the HTTP limits.
@@ -41,10 +41,10 @@ class ListenerContext:
         clients: tells who they are, behind proxies too.
         deadlines: where connections stand while they wait.
         streams: opens streams.
-        requests: counts them, and notes those refused.
-        arrived: called for each new connection, which stands in `deadlines` then.
+        requests: counts requests, and logs refused ones.
+        arrived: called for each new connection after it is in `deadlines`.
 
-    `draining` has every connection closed after its answer.
+    While `draining` is set, every connection closes after its answer.
     """
 
     __slots__ = (
@@ -91,12 +91,12 @@ class ListenerContext:
         self.apply(options)
 
     def apply(self, options: HttpOptions) -> None:
-        """Goes by other limits; connections that there are keep theirs."""
+        """Applies new limits to later connections; open connections keep theirs."""
         self.limits = HeadLimits(options.max_head, options.max_headers, options.max_body)
         self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
 
     def client(self, request: Request) -> str:
-        """The address of a request's client."""
+        """The address of the client of a request."""
         return self.clients.address(request.peer, request.headers.get(b"x-forwarded-for"))
 
     def stream_request(
@@ -107,7 +107,7 @@ class ListenerContext:
         request: Request,
         peer: str,
     ) -> StreamRequest:
-        """The stream that a request asks for. `peer` names the other side for the log."""
+        """The stream that a request asks for. `peer` is the name of the client in the log."""
         lines = self.cors.lines(request.headers) if self.cors.active else b""
         on_open = None
         if request.terms is not None:
@@ -119,7 +119,8 @@ class ListenerContext:
         )
 
     def count_upload(self, incoming_body: RequestBody | None) -> None:
-        """Notes how much of a body is here. Raises Problem (503) when all hold too much."""
+        """Counts the received part of a body. Raises Problem (503) when all bodies together are too
+        large."""
         if incoming_body is None:
             return
         size_bytes = len(incoming_body.data)
@@ -129,12 +130,12 @@ class ListenerContext:
             raise problem_of(Unavailable("memory", 1))
 
     def uncount_upload(self, incoming_body: RequestBody | None) -> None:
-        """The body is whole, or given up."""
+        """Stops counting a body that is complete or abandoned."""
         if incoming_body is not None:
             self.upload_bytes -= incoming_body.counted_bytes
             incoming_body.counted_bytes = 0
 
     def failed(self, request: Request | None) -> None:
-        """Logs the exception under way; the query is left out, it may hold secrets."""
+        """Logs the current exception. The query is left out, because it may contain secrets."""
         path = b"" if request is None else request.target.path
         log.exception("A request failed.", path=path.decode(errors="replace"))

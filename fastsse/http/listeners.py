@@ -1,4 +1,4 @@
-"""Listening sockets: made by ourselves, so that their options are inherited by every stream."""
+"""Listening sockets. The server makes them itself, so every stream inherits their options."""
 
 import asyncio
 import contextlib
@@ -26,27 +26,27 @@ __all__ = [
 log = get_logger("http")
 # The kernel caps it at net.core.somaxconn.
 BACKLOG: Final = 65_535
-# A connection is accepted when its request is there, so that a subscriber costs no transport: those
-# of a thousand clients that connect first and ask later took 2.6 MB, which the heap kept. A client
-# that sends nothing is accepted after one repeated SYN-ACK (tcp(7)), and then has to meet the
-# deadline of requests.
+# Seconds of TCP_DEFER_ACCEPT: a connection is accepted when its request has arrived, so a
+# subscriber needs no transport. The transports of a thousand clients that connected first and sent
+# later took 2.6 MB, which the heap kept. A client that sends nothing is accepted after one repeated
+# SYN-ACK (tcp(7)), and then the deadline for requests applies.
 DEFER_ACCEPT_S: Final = 1
-# Newcomers taken before others have their turn.
+# Connections accepted in one turn of the loop.
 ACCEPTS_A_TURN: Final = 64
 ACCEPT_PAUSE_S: Final = 1.0
-# Ports tried when any will do, but it must be free on several addresses.
+# Attempts to find a port that is free on several addresses.
 _PORT_TRIES: Final = 16
-# As uvicorn's users know it: the proxy in front often runs as another user.
+# The mode that uvicorn uses. The proxy in front often runs as another user.
 _UNIX_MODE: Final = 0o666
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class ListenError(FastsseError):
-    """An address can't be listened on. `str()` is one line saying what to change."""
+    """The server can't listen on an address. `str()` is one line that says what to change."""
 
 
 def open_sockets(listen: ListenOptions, streams: StreamOptions) -> list[socket.socket]:
-    """The sockets of the main listener, bound and not yet listening. Raises ListenError."""
+    """The sockets of the main listener, bound but not listening yet. Raises ListenError."""
     if listen.fd is not None:
         return [_adopt(listen.fd, streams)]
     if listen.uds is not None:
@@ -57,9 +57,9 @@ def open_sockets(listen: ListenOptions, streams: StreamOptions) -> list[socket.s
 def open_tcp(
     hosts: Sequence[str], port: int, option: str, streams: StreamOptions
 ) -> list[socket.socket]:
-    """One socket for each address of the hosts, all on the same port; 0 takes a free one.
+    """One socket for each address of the hosts, all on the same port; 0 uses a free one.
 
-    `option` is what the port is called in errors. Raises ListenError.
+    `option` is the name of the port in errors. Raises ListenError.
     """
     addresses = _resolve(hosts, port)
     for tries_left in reversed(range(_PORT_TRIES if port == 0 else 1)):
@@ -84,7 +84,7 @@ def open_tcp(
 
 
 def _resolve(hosts: Sequence[str], port: int) -> list[tuple[int, str, bool]]:
-    """(family, address, whether it came from a name) of every host, each once."""
+    """(family, address, whether it came from a name) of every host, without duplicates."""
     found: dict[tuple[int, str], bool] = {}
     for host in hosts:
         try:
@@ -98,16 +98,16 @@ def _resolve(hosts: Sequence[str], port: int) -> list[tuple[int, str, bool]]:
 
 
 def _open_address(family: int, host: str, port: int, may_be_missing: bool) -> socket.socket | None:
-    """A bound socket; None for an address of a name that this machine doesn't have."""
+    """A bound socket; None for an address that came from a name and is not on this machine."""
     sock = None
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # IPv4 has its own socket, so that 0.0.0.0 and :: can stand side by side.
+            # IPv4 has its own socket, so 0.0.0.0 and :: can be used together.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))
-        # Some addresses are taken only when listening begins; say so now.
+        # Some conflicts show only at listen(); report them now.
         sock.listen(BACKLOG)
     except OSError as error:
         if sock is not None:
@@ -119,7 +119,7 @@ def _open_address(family: int, host: str, port: int, may_be_missing: bool) -> so
 
 
 def _set_options(sock: socket.socket, streams: StreamOptions) -> None:
-    """Sets what Linux copies from a listener to each socket it accepts."""
+    """Sets the options that Linux copies from a listener to each accepted socket."""
     tcp = socket.IPPROTO_TCP
     sock.setblocking(False)
     sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
@@ -138,7 +138,8 @@ def _explained(error: OSError, hosts: Sequence[str], port: int, option: str) -> 
         case errno.EACCES | errno.EPERM:
             text = f"Port {port} needs more rights. Choose one above 1023 with {flag}."
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
-            text = f"{' and '.join(hosts)}: not an address of this machine. Choose with --host."
+            names = " and ".join(hosts)
+            text = f"{names}: not an address of this machine. Choose another with --host."
         case _:
             text = f"{' and '.join(hosts)} port {port}: {error.strerror}."
     return ListenError(text)
@@ -159,7 +160,7 @@ def _open_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Removes the socket that a killed server left; raises ListenError for anything else."""
+    """Removes the socket file of a killed server; raises ListenError for anything else."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -167,7 +168,7 @@ def _remove_stale(path: str) -> None:
     except OSError as error:
         raise ListenError(f"{path}: {error.strerror}. Choose another with --uds.") from None
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"{path} exists and is no socket. Choose another with --uds.")
+        raise ListenError(f"{path} exists and is not a socket. Choose another with --uds.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.setblocking(False)
@@ -176,19 +177,21 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
         except OSError:
-            pass  # A full backlog: somebody is there.
+            pass  # A full backlog: a process is listening.
     raise ListenError(f"{path} is in use. Choose another with --uds.")
 
 
 def _adopt(fd: int, streams: StreamOptions) -> socket.socket:
-    """The socket that was inherited as `fd`."""
+    """The socket inherited as `fd`."""
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
-        raise ListenError(f"Descriptor {fd} is no socket. Give the right one with --fd.") from None
+        raise ListenError(
+            f"Descriptor {fd} is not a socket. Give the right one with --fd."
+        ) from None
     if sock.type != socket.SOCK_STREAM:
         sock.detach()
-        raise ListenError(f"Descriptor {fd} is no stream socket. Give the right one with --fd.")
+        raise ListenError(f"Descriptor {fd} is not a stream socket. Give the right one with --fd.")
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         _set_options(sock, streams)
@@ -197,14 +200,14 @@ def _adopt(fd: int, streams: StreamOptions) -> socket.socket:
 
 
 class Listener:
-    """Accepts on some sockets. Loop thread.
+    """Accepts connections on some sockets. Loop thread.
 
-    Accepting ourselves, not by the loop's servers, lets a burst be taken in one turn, shows what
-    the kernel says when descriptors run out (libuv would close newcomers in silence), and gives
-    sockets that are bound for the sender away before a transport was made for them.
+    It does not use the servers of the loop, for three reasons. It accepts a burst in one turn. It
+    sees the error when descriptors run out, where libuv would close new connections without notice.
+    It hands sockets to the sender without making a transport.
 
-    `welcome` is given each accepted socket, its own from then on, and the peer's address.
-    `is_owner`: whether the files of Unix sockets are removed at the end.
+    `welcome` is called with each accepted socket, which it owns from then on, and the address of
+    the peer. `is_owner`: whether `close` removes the files of Unix sockets.
     """
 
     def __init__(
@@ -219,19 +222,19 @@ class Listener:
         self._welcome = welcome
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
-        #: Where it listens: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`.
+        #: Addresses it listens on: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`.
         self.addresses: Final = addresses_of(sockets)
-        #: The TCP port, 0 when there is none.
+        #: The TCP port, 0 if there is none.
         self.port: Final = next(map(_port, sockets), 0)
         self._files = SocketFiles(sockets if is_owner else ())
 
     def serve(self) -> None:
-        """Begins to accept."""
+        """Starts to accept."""
         self.watch(self._sockets)
 
     def watch(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts from these and no others from here on: its own, some that another process has
-        too, or none. Connects wait in the kernel for whoever watches their socket."""
+        """Accepts only from these sockets from now on: its own, some shared with another process,
+        or none. New connections wait in the kernel until a process accepts from their socket."""
         if self._paused is None:
             for sock in self._watched:
                 if sock not in sockets:
@@ -242,15 +245,15 @@ class Listener:
         self._watched = tuple(sockets)
 
     def pause(self, duration_s: float, reason: str) -> None:
-        """Stops accepting for a while; connects wait in the kernel."""
+        """Stops accepting for `duration_s` seconds; new connections wait in the kernel."""
         if self._paused is None:
-            log.warning("Accepting pauses.", reason=reason, for_s=duration_s)
+            log.warning("Accepting is paused.", reason=reason, for_s=duration_s)
             for sock in self._watched:
                 self._loop.remove_reader(sock.fileno())
             self._paused = self._loop.call_later(duration_s, self._resume)
 
     def close(self) -> None:
-        """Stops accepting for good and removes its files. Idempotent."""
+        """Stops accepting permanently and removes its files. Idempotent."""
         if self._paused is not None:
             self._paused.cancel()
             self._watched = ()
@@ -267,7 +270,7 @@ class Listener:
             except BlockingIOError:
                 return
             except ConnectionError:
-                continue  # Gone while it waited (accept(2)).
+                continue  # Closed by the client before accept (accept(2)).
             except OSError as error:
                 self.pause(ACCEPT_PAUSE_S, error.strerror or str(error))
                 return
@@ -282,8 +285,8 @@ class Listener:
 
 
 class SocketFiles:
-    """The files of Unix sockets, to be removed by whoever made them, unless another has put its
-    own in their place."""
+    """The files of Unix sockets. The process that made them removes them, unless another process
+    has replaced them."""
 
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         names = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
@@ -299,7 +302,8 @@ class SocketFiles:
 
 
 def addresses_of(sockets: Sequence[socket.socket]) -> list[str]:
-    """Where sockets listen: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`."""
+    """The addresses that sockets listen on: `http://127.0.0.1:8080`, `http://[::1]:8080`,
+    `unix:/path`."""
     return list(map(_address, sockets))
 
 

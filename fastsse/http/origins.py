@@ -1,9 +1,10 @@
-"""Sets of web origins: exact ones, every name below a domain, or any.
+"""Sets of web origins: exact ones, all names below a domain, or any.
 
-A pattern is `https://*.example.com`: the star stands for one or more whole labels, so it matches
+A pattern is `https://*.example.com`. The star matches one or more whole labels, so it matches
 `https://a.example.com` and `https://b.a.example.com`, and neither `https://example.com` nor
 `https://evil-example.com` nor `https://a.example.com.evil.net`. Scheme and port must be equal.
-`null`, the origin of sandboxed pages and files, which anybody can have, is in no set but `*`.
+`null` is the origin of sandboxed pages and files, so any page can have it. It is only in the set
+`*`.
 """
 
 import re
@@ -14,13 +15,13 @@ __all__ = ["ANY", "Origins"]
 
 ANY: Final = "*"
 _STAR: Final = "://*."
-# One label of a host name and its dot, in the lower case that browsers send.
+# One label of a host name and its dot, in lower case as browsers send it.
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\."
 _ORIGIN_CHARS_MAX: Final = 300
 
 
 class Origins:
-    """Whether an origin is one of those allowed. Immutable.
+    """A set of allowed origins. Immutable.
 
     Arguments:
         origins: as the options hold them: exact, patterns, or `*` alone; lower case.
@@ -30,7 +31,7 @@ class Origins:
 
     def __init__(self, origins: Iterable[str]) -> None:
         listed = tuple(origins)
-        #: Whether every page is meant, which excludes credentials (Fetch, "CORS protocol").
+        #: Whether every origin is allowed, which excludes credentials (Fetch, "CORS protocol").
         self.is_any = ANY in listed
         self._exact = frozenset(o.encode() for o in listed if _STAR not in o and o != ANY)
         patterns = "|".join(map(_pattern, filter(lambda o: _STAR in o, listed)))
@@ -40,7 +41,7 @@ class Origins:
         return self.is_any or bool(self._exact) or self._patterns is not None
 
     def __contains__(self, origin: object) -> bool:
-        """Whether `origin`, an `Origin` header's value, is allowed. O(its length)."""
+        """Whether `origin`, the value of an `Origin` header, is allowed. O(its length)."""
         if self.is_any:
             return True
         if not isinstance(origin, bytes):
@@ -54,7 +55,7 @@ class Origins:
 
 
 def origin_of(url: bytes) -> bytes | None:
-    """Scheme and authority of a `Referer`; None for what is no such URL (RFC 9110 §10.1.3)."""
+    """Scheme and authority of a `Referer`; None if it is not such a URL (RFC 9110 §10.1.3)."""
     match = _URL.match(url.strip())
     return match[0].lower() if match else None
 

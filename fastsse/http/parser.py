@@ -1,9 +1,9 @@
-"""Reads requests from bytes: llhttp parses, strictly; this frames.
+"""Reads requests from bytes: llhttp parses strictly, this module finds the boundaries.
 
-It finds the blank line that ends a head and feeds llhttp one request at a time, so requests come
-out in order, and whether a byte follows one is known exactly. llhttp refuses by itself bare CR or
-LF, obsolete folding, blanks before a colon, NUL, two lengths, a length beside a coding, and
-malformed chunks. What it lets pass and must not is checked here.
+It finds the blank line that ends a head, and feeds llhttp one request at a time. So requests are
+read in order, and it is known exactly whether a byte follows one. llhttp refuses bare CR or LF,
+obsolete folding, blanks before a colon, NUL, two lengths, a length together with a coding, and
+malformed chunks. This module refuses the other invalid input that llhttp accepts.
 """
 
 import re
@@ -19,11 +19,11 @@ from fastsse.http.request import Memory, Request, Targets, authority_of
 
 __all__ = ["HeadLimits", "RequestParser"]
 
-# The method, the target and the minor version; llhttp knows more protocols, more versions, and
-# several spaces. One empty line may stand before it (RFC 9112 §2.2).
+# The method, the target and the minor version. llhttp accepts more protocols, more versions, and
+# several spaces. One empty line may come before it (RFC 9112 §2.2).
 _REQUEST_LINE: Final = re.compile(rb"(?:\r\n)?([A-Z-]+) ([^ \r\n]+) HTTP/1\.([01])\r\n")
 _UPGRADE_LINE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
-# What an error of llhttp's is about, as far as it says so.
+# The field of the problem for those llhttp errors that name one.
 _FIELD: Final = re.compile(r"Content-Length|Transfer-Encoding|method|url|version|chunk")
 _KEPT_HEADERS: Final = (
     b"Accept",
@@ -45,8 +45,8 @@ _KEPT_HEADERS: Final = (
     b"User-Agent",
     b"X-Forwarded-For",
 )
-# Those that may stand several times, as one list (RFC 9110 §5.2). Credentials that stand twice
-# are joined too: so they are no credentials, whatever each would be worth.
+# Headers that may appear several times, as one list (RFC 9110 §5.2). Repeated credentials are
+# joined too: the result is not valid, even if each one was.
 _LISTS: Final = frozenset(
     {
         b"accept",
@@ -58,7 +58,7 @@ _LISTS: Final = frozenset(
     }
 )
 _SPELLING: Final = {name.lower(): name.decode() for name in _KEPT_HEADERS}
-# Sent by about every client, and of no interest here.
+# Sent by almost every client, and ignored here.
 _IGNORED_HEADERS: Final = (
     b"Accept-Encoding",
     b"Accept-Language",
@@ -67,7 +67,7 @@ _IGNORED_HEADERS: Final = (
     b"Sec-Fetch-Dest",
     b"Sec-Fetch-Site",
 )
-# Both common spellings, so that most names need no lower(). Empty for what is ignored.
+# Both common spellings, so most names need no lower(). Empty for ignored headers.
 _KNOWN: Final = {
     **dict.fromkeys((*_IGNORED_HEADERS, *map(bytes.lower, _IGNORED_HEADERS)), b""),
     **{spelt: name.lower() for name in _KEPT_HEADERS for spelt in (name, name.lower())},
@@ -75,7 +75,7 @@ _KNOWN: Final = {
 
 
 class HeadLimits(NamedTuple):
-    """Bounds on a request, in bytes and headers."""
+    """Bounds on a request, in bytes and number of headers."""
 
     head_bytes: int
     headers: int
@@ -83,10 +83,11 @@ class HeadLimits(NamedTuple):
 
 
 class RequestParser:
-    """Reads one connection's requests, one after another.
+    """Reads the requests of one connection, one after another.
 
-    `read_head` until it gives a request; when that has a body, `expect_body` and `read_body`
-    until that gives it. All raise Problem for what is no request; nothing can be read then.
+    Call `read_head` until it returns a request. If that has a body, call `expect_body`, and
+    `read_body` until it returns the body. All raise Problem for invalid input; after that nothing
+    more can be read.
     """
 
     __slots__ = (
@@ -111,30 +112,31 @@ class RequestParser:
         self._hosts = hosts
         self._memory = Memory()
         self._parser = HttpRequestParser(self)
-        self._partial = b""  # The part of a head that llhttp has seen.
+        self._partial = b""  # The part of a head that llhttp has read.
         self._headers: dict[bytes, bytes] = {}
-        self._host = b""  # The last that was right; mostly they are all the same.
+        self._host = b""  # The last accepted Host; usually all are equal.
         self._repeated = b""
         self.incoming_body: RequestBody | None = None
         #: Whether the connection may carry another request (RFC 9112 §9.3).
         self.persists = True
-        #: The other side's host; told to each request.
+        #: The host of the peer; copied to each request.
         self.peer = ""
-        #: Whether a PROXY protocol header has to come first, and has not come yet.
+        #: Whether a PROXY protocol header is required and has not arrived yet.
         self.is_announced = False
 
     @property
     def is_within_head(self) -> bool:
-        """Whether a part of a head was read."""
+        """Whether a part of a head has been read."""
         return bool(self._partial)
 
     def close(self) -> None:
-        """Lets go of the parser, which holds our methods: else only the garbage collector would
-        free both."""
+        """Drops the reference to llhttp's parser. It refers to our methods, so otherwise only the
+        garbage collector would free both."""
         self._parser = cast(HttpRequestParser, None)
 
     def read_head(self, data: bytes) -> tuple[Request | None, bytes]:
-        """Takes a head from the front of `data`: its request, if it is whole, and what is left."""
+        """Takes a head from the front of `data`; returns its request, if it is complete, and the
+        rest."""
         known = len(self._partial)
         if known:
             data = self._partial + data
@@ -145,7 +147,7 @@ class RequestParser:
         found = data.find(BLANK_LINE, known - 3 if known > 3 else 0)
         end = found + 4 if found >= 0 else len(data)
         if end > self._limits.head_bytes:
-            raise Problem(431, "The request's head is too long.", field="head")
+            raise Problem(431, "The request head is too long.", field="head")
         try:
             self._parser.feed_data(data[known:end])
         except HttpParserUpgrade:
@@ -160,7 +162,7 @@ class RequestParser:
         return self._request(data, end), data[end:]
 
     def _read_announcement(self, data: bytes) -> bytes:
-        """What follows the PROXY protocol header; nothing while that is not whole."""
+        """The bytes after the PROXY protocol header; empty while that is incomplete."""
         announced = read_proxy_header(data)
         self._partial = b"" if announced else data
         if announced is None:
@@ -170,7 +172,8 @@ class RequestParser:
         return data[announced.size :]
 
     def expect_body(self, request: Request) -> bool:
-        """Makes ready for the body; False when the request has none. Refuses one too large."""
+        """Prepares for the body; False if the request has none. Refuses a body that is too
+        large."""
         headers = request.headers
         coding = headers.get(b"transfer-encoding")
         size_bytes: int | None = None
@@ -181,12 +184,15 @@ class RequestParser:
             if size_bytes > self._limits.body_bytes:
                 raise self._too_large()
         elif coding.strip().lower() != b"chunked" or not request.chunked:
-            raise Problem(400, "Only chunked is understood.", field="Transfer-Encoding")
+            raise Problem(
+                400, "The only supported transfer coding is chunked.", field="Transfer-Encoding"
+            )
         self.incoming_body = RequestBody(size_bytes)
         return True
 
     def read_body(self, data: bytes) -> tuple[bytes | bytearray | None, bytes]:
-        """Takes a body from the front of `data`: the body, if it is whole, and what is left."""
+        """Takes a body from the front of `data`; returns the body, if it is complete, and the
+        rest."""
         incoming_body = self.incoming_body
         assert incoming_body is not None
         try:
@@ -214,7 +220,7 @@ class RequestParser:
             self._headers[known] = value
 
     def on_headers_complete(self) -> None:
-        """llhttp: the end of a head; when the request ends, llhttp forgets what it asked for."""
+        """llhttp: the end of a head. Reads what llhttp forgets at the end of the request."""
         self.persists = self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
@@ -233,7 +239,7 @@ class RequestParser:
             self.incoming_body.complete = True
 
     def _request(self, head: bytes, end: int) -> Request:
-        """What was read as a request."""
+        """The request that was read."""
         line = _REQUEST_LINE.match(head)
         if line is None:
             detail = "The request line must be a method, a path and HTTP/1.1."
@@ -241,7 +247,7 @@ class RequestParser:
         if head.count(b"\r\n", 0, end) - 2 > self._limits.headers:
             raise Problem(431, "The request has too many headers.", field="headers")
         if self._repeated:
-            raise Problem(400, "This header must stand once.", field=_SPELLING[self._repeated])
+            raise Problem(400, "This header must appear once.", field=_SPELLING[self._repeated])
         method, target, minor = line.groups()
         headers, self._headers = self._headers, {}
         host = headers.get(b"host")
@@ -257,8 +263,8 @@ class RequestParser:
         return Request(method, parsed, headers, minor == b"1", self.peer, self._memory)
 
     def _do_not_upgrade(self, head: bytes) -> None:
-        """Nothing is upgraded here (RFC 9110 §7.8 allows that), but llhttp takes what follows for
-        another protocol then: read the head again without the wish."""
+        """Ignores a request to upgrade, as RFC 9110 §7.8 allows. llhttp would treat the following
+        bytes as another protocol, so the head is read again without it."""
         if head.startswith(b"CONNECT "):
             raise Problem(400, "The request target must be a path.", field="target") from None
         self._parser = HttpRequestParser(self)
@@ -269,7 +275,7 @@ class RequestParser:
             raise _malformed(error, "head") from None
 
     def _check_chunks(self, incoming_body: RequestBody) -> None:
-        # Data can be ahead of the sizes only by what llhttp would have refused.
+        # If there is more data than the sizes say, llhttp would have refused it.
         if max(len(incoming_body.data), incoming_body.announced_bytes) > self._limits.body_bytes:
             raise self._too_large()
         if incoming_body.overhead_bytes() > self._limits.head_bytes:

@@ -1,4 +1,4 @@
-"""Errors as answers: the one place where an exception becomes a status and a body (RFC 9457)."""
+"""Converts exceptions to answers: a status and a problem body (RFC 9457). No other module does."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,9 +15,9 @@ PROBLEM_JSON = b"Content-Type: application/problem+json\r\n"
 class Problem(FastsseError):
     """A request that is answered with an error.
 
-    `status` is the HTTP status, `detail` a sentence for people, `field` the header, query
-    parameter or member that is wrong, `header_lines` whole lines for the response's head,
-    `members` more members for the body.
+    `status` is the HTTP status, `detail` a sentence for people, `field` the header, query parameter
+    or member that is wrong, `header_lines` complete lines for the response head, `members` more
+    members for the body.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Problem(FastsseError):
 
 
 def problem_of(error: FastsseError) -> Problem:
-    """Any error of ours as the problem that its client is told."""
+    """The problem that answers an error of this package."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, BadRequest):
@@ -49,13 +49,13 @@ def problem_of(error: FastsseError) -> Problem:
         return Problem(403, error.detail)
     if isinstance(error, Unavailable):
         after = b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s))
-        detail = "The event was not taken; the same may be taken later."
+        detail = "The event was not published. Retry it later."
         return Problem(503, detail, header_lines=after, members={"reason": error.reason})
-    return Problem(500, "The server could not do this.")
+    return Problem(500, "The server failed to handle this request.")
 
 
 def problem_response(problem: Problem) -> Response:
-    """The answer that tells a problem."""
+    """The response for a problem."""
     members: dict[str, object] = {
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,

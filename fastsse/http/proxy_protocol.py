@@ -1,5 +1,5 @@
-"""The header that a proxy puts in front of a connection: PROXY protocol, version 2 (HAProxy's
-`proxy-protocol.txt`, §2.2). The older text form is refused."""
+"""Reads the header that a proxy sends at the start of a connection: PROXY protocol, version 2
+(HAProxy's `proxy-protocol.txt`, §2.2). The older text form is refused."""
 
 import ipaddress
 from typing import Final, NamedTuple
@@ -11,24 +11,24 @@ __all__ = ["ProxyHeader", "read_proxy_header"]
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED_BYTES: Final = 16
-# What follows the addresses (TLS facts, names) is skipped; nobody needs more of it.
+# The fields after the addresses (TLS details, names) are skipped.
 _BYTES_MAX: Final = 4096
 _LOCAL, _PROXY = 0x20, 0x21
-# Family and transport to the bytes that both addresses and ports take.
+# Family and transport, with the size in bytes of both addresses and ports.
 _TCP4, _TCP6, _UNIX_STREAM = 0x11, 0x21, 0x31
 _ADDRESS_BYTES: Final = {_TCP4: 12, _TCP6: 36, _UNIX_STREAM: 216}
 
 
 class ProxyHeader(NamedTuple):
-    """What a header says: who the client is, None for the proxy itself (its health checks), and
-    how long the header was."""
+    """A parsed header: the host of the client, None for the proxy itself (its health checks), and
+    the length of the header."""
 
     host: str | None
     size: int
 
 
 def read_proxy_header(data: bytes) -> ProxyHeader | None:
-    """The header at the front of `data`; None while it is not whole. Raises Problem (400)."""
+    """The header at the front of `data`; None while it is incomplete. Raises Problem (400)."""
     if not data.startswith(SIGNATURE[: len(data)]):
         raise _refused()
     if len(data) < _FIXED_BYTES:
@@ -57,5 +57,5 @@ def _host(family: int, addresses: bytes) -> str:
 
 
 def _refused() -> Problem:
-    detail = "From this proxy a PROXY protocol v2 header about a TCP client is wanted first."
+    detail = "A connection from this proxy must start with a PROXY v2 header of a TCP client."
     return Problem(400, detail, field="proxy_protocol")

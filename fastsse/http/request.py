@@ -1,4 +1,4 @@
-"""A request as its route sees it, and what its target says, decoded strictly."""
+"""A request as its route sees it, and its target, decoded strictly."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 from fastsse.auth.rights import Rights
 from fastsse.http.problems import Problem
 
-#: What a switch in a query may say, in lower case.
+#: Values of a switch in a query, in lower case.
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -16,10 +16,10 @@ _CACHED_TARGETS = 4096
 
 
 class Target:
-    """What stands between method and version: a path, and the query as decoded pairs.
+    """A request target: a path, and the query as decoded pairs.
 
-    Targets are shared by all requests that have the same one, so routes keep what they make of
-    it here: `subscription` and `publication` are theirs.
+    All requests with the same target share one object. So routes cache their results here, in
+    `subscription` and `publication`.
     """
 
     __slots__ = ("pairs", "path", "publication", "raw_path", "subscription")
@@ -28,7 +28,7 @@ class Target:
         self, path: bytes, pairs: tuple[tuple[str, str], ...], raw_path: bytes | None = None
     ) -> None:
         self.path = path
-        #: As it was sent, for routes whose path says more than a name.
+        #: The path as it was sent, for routes that decode a part of it.
         self.raw_path = path if raw_path is None else raw_path
         self.pairs = pairs
         self.subscription: Any = None
@@ -36,7 +36,7 @@ class Target:
 
 
 class Targets:
-    """Parsed targets by their bytes: at most 4,096 of at most 512 bytes are kept."""
+    """A cache of parsed targets: at most 4,096 of at most 512 bytes each."""
 
     __slots__ = ("_kept",)
 
@@ -44,7 +44,7 @@ class Targets:
         self._kept: dict[bytes, Target] = {}
 
     def parse(self, raw: bytes) -> Target:
-        """The target of a request line. O(1) when it was seen lately. Raises Problem (400)."""
+        """The target of a request line. O(1) if it is in the cache. Raises Problem (400)."""
         target = self._kept.get(raw)
         if target is None:
             target = parse_target(raw)
@@ -56,8 +56,8 @@ class Targets:
 
 
 def authority_of(raw: bytes) -> bytes | None:
-    """The host and port in a target of the absolute form, which hold instead of the Host header
-    (RFC 9112 §3.2.2); None for other targets."""
+    """The host and port in a target of the absolute form, which replace the Host header (RFC 9112
+    §3.2.2); None for other targets."""
     absolute = None if raw[:1] == b"/" else _ABSOLUTE_FORM.match(raw)
     return None if absolute is None else absolute[1]
 
@@ -74,14 +74,14 @@ def parse_target(raw: bytes) -> Target:
         if raw[:1] != b"/":
             raw = b"/" + raw
     if b"#" in raw:
-        raise Problem(400, "The request target must not hold a fragment.", field="target")
+        raise Problem(400, "The request target must not contain a fragment.", field="target")
     path, _, query = raw.partition(b"?")
     decoded = decode(path, "target", plus=False).encode() if b"%" in path else path
     return Target(decoded, tuple(pairs_of(query)), path)
 
 
 def pairs_of(query: bytes) -> list[tuple[str, str]]:
-    """A query, or a form's body, as decoded pairs (WHATWG URL §5.1). Raises Problem (400)."""
+    """A query, or the body of a form, as decoded pairs (WHATWG URL §5.1). Raises Problem (400)."""
     pairs = []
     for part in query.split(b"&"):
         if part:
@@ -94,7 +94,7 @@ def pairs_of(query: bytes) -> list[tuple[str, str]]:
 def decode(raw: bytes, field: str, *, plus: bool = True) -> str:
     """Percent-decodes; in a query `+` is a space (WHATWG URL §5.1).
 
-    Raises Problem (400) naming `field` for a bad escape and for what is not UTF-8.
+    Raises Problem (400) that names `field` for an invalid escape or invalid UTF-8.
     """
     if plus:
         raw = raw.replace(b"+", b" ")
@@ -109,7 +109,7 @@ def decode(raw: bytes, field: str, *, plus: bool = True) -> str:
 
 
 class Memory:
-    """What is kept of one connection from request to request: `shown` is its access's."""
+    """What a connection keeps from request to request; `shown` belongs to its access."""
 
     __slots__ = ("shown",)
 
@@ -118,8 +118,8 @@ class Memory:
 
 
 class Request:
-    """One request whose body, if any, is complete. `headers` holds the few that routes read,
-    by lower-case name, values stripped of nothing."""
+    """One request whose body, if any, is complete. `headers` holds the few headers that routes
+    read, by lower-case name; values are not stripped."""
 
     __slots__ = (
         "body",
@@ -149,15 +149,15 @@ class Request:
         self.headers = headers
         #: Whether the client understands chunked coding: HTTP/1.1.
         self.chunked = chunked
-        #: The other side's host, `unix`, or whom a trusted proxy announced.
+        #: The host of the peer, `unix`, or the client that a trusted proxy announced.
         self.peer = peer
-        #: Its connection's.
+        #: The memory of its connection.
         self.memory = memory
-        #: Its path as the route table has it, once it was looked for there.
+        #: The path of its route in the route table, after the lookup.
         self.route = "other"
-        #: `ticket_streams.Terms` of a request whose ticket was opened.
+        #: `ticket_streams.Terms` of a request whose ticket was accepted.
         self.terms: Any = None
-        #: What its sender may publish, once that was asked; `pending` while it must be fetched.
+        #: What its sender may publish, after the check; `pending` while it is being fetched.
         self.rights: Rights | None = None
         self.pending: Any = None
         self.body: bytes | bytearray = b""

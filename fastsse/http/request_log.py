@@ -1,7 +1,7 @@
-"""Requests that were answered: each is counted, and those refused leave a line in the log.
+"""Counts answered requests, and logs refused ones.
 
-A request is counted by its route and its status. A route is the path that the route table has, so
-there are few; `other` is a path that nothing is served under, `unread` what was no request.
+A request is counted by its route and its status. A route is a path of the route table, so there are
+few. `other` counts paths that are not served, `unread` counts invalid requests.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ __all__ = ["RequestLog"]
 
 _UNREAD: Final = "unread"
 _STREAM: Final = b"200"
-# Of a head: where the status stands in `HTTP/1.1 200 OK`.
+# Where the status is in `HTTP/1.1 200 OK`.
 _STATUS: Final = slice(9, 12)
 
 
@@ -23,7 +23,7 @@ class RequestLog:
     """The requests of one worker. Loop thread only.
 
     Arguments:
-        access: gets a line for each that was refused, within its bounds.
+        access: writes a line for each refused request, within its bounds.
     """
 
     __slots__ = ("_access", "_counts")
@@ -33,7 +33,7 @@ class RequestLog:
         self._counts: dict[tuple[str, bytes], int] = {}
 
     def answered(self, request: Request | None, head: bytes) -> None:
-        """Counts an answer, whose `head` begins with the status line. O(1)."""
+        """Counts an answer; `head` begins with the status line. O(1)."""
         self._count(request, head[_STATUS])
 
     def opened(self, request: Request) -> None:
@@ -41,20 +41,19 @@ class RequestLog:
         self._count(request, _STREAM)
 
     def refused(self, request: Request | None, problem: Problem, client: str) -> None:
-        """Notes why a request is refused; the answer is counted when it is given. `client` is its
-        address. Nothing of the query, of headers or of the body is written."""
+        """Logs why a request is refused; `answered` counts it later. `client` is its address. The
+        log line contains nothing from the query, the headers or the body."""
         self._access.refused(
             problem.status, problem.detail, client, field=problem.field, **_what(request)
         )
 
     def turned_away(self, request: Request, why: StreamRefused, head: bytes, client: str) -> None:
-        """As `refused`, of a subscriber that is told when to come back by an answer with this
-        head."""
+        """As `refused`, for a subscriber that receives a retry time in an answer with this head."""
         status = int(head[_STATUS])
         self._access.refused(status, f"turned away: {why.reason}", client, **_what(request))
 
     def counters(self) -> dict[str, int]:
-        """Requests by route and status, by the names of the metrics."""
+        """Requests by route and status, under the names of the metrics."""
         return {
             f"requests_{route} {status.decode()}": count
             for (route, status), count in self._counts.items()

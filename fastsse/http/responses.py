@@ -1,14 +1,14 @@
-"""Answers as bytes. What can be is built once, when the module is loaded."""
+"""Responses as bytes. Constant parts are built once, at import."""
 
 from http import HTTPStatus
 from typing import NamedTuple
 
-# No page of another origin may take an answer for a script or a picture (Fetch standard, "CORP").
+# A page of another origin may not load an answer as a script or an image (Fetch standard, "CORP").
 SHIELD = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
 NOT_STORED = b"Cache-Control: no-store\r\n" + SHIELD
 JSON = b"Content-Type: application/json\r\n" + NOT_STORED
 TEXT = b"Content-Type: text/plain; charset=utf-8\r\n" + NOT_STORED
-# Nobody between us and the client may cache, compress or buffer a stream.
+# Proxies must not cache, compress or buffer a stream.
 EVENT_STREAM = (
     b"Content-Type: text/event-stream; charset=utf-8\r\n"
     b"Cache-Control: no-cache, no-transform\r\n"
@@ -28,20 +28,20 @@ STATUS_LINES = {
 
 
 class Response(NamedTuple):
-    """`head` is the status line and whole header lines, without the blank line that ends them."""
+    """`head` is the status line and complete header lines, without the blank line at the end."""
 
     head: bytes
     body: bytes = b""
 
     @classmethod
     def of(cls, status: int, body: bytes, header_lines: bytes) -> "Response":
-        """A response whose Content-Length is that of `body`."""
+        """A response with the Content-Length of `body`."""
         length = b"Content-Length: %d\r\n" % len(body)
         return cls(STATUS_LINES[status] + header_lines + length, body)
 
 
 def text_response(status: int, text: str) -> Response:
-    """A line of plain text, as probes want it."""
+    """A line of plain text, for probes."""
     return Response.of(status, text.encode() + b"\n", TEXT)
 
 
@@ -49,5 +49,5 @@ _PUBLISHED_HEAD = STATUS_LINES[200] + JSON + b"Content-Length: "
 
 
 def json_response(body: bytes) -> Response:
-    """200 with JSON; cheap enough to be built for each publish."""
+    """200 with JSON. Cheap, because it is built for each publish."""
     return Response(_PUBLISHED_HEAD + b"%d\r\n" % len(body), body)

@@ -1,4 +1,4 @@
-"""The route table: path and method to what answers them."""
+"""The route table: finds the handler of a path and method."""
 
 from asyncio import Transport
 from collections.abc import Callable, Mapping
@@ -29,29 +29,29 @@ __all__ = [
 
 
 class Exchange(Protocol):
-    """Where a handler gives its answer: exactly one call, now or later, on the loop thread.
+    """Takes the answer of a handler: exactly one call, now or later, on the loop thread.
 
-    A call for a client that is gone does nothing.
+    A call does nothing if the client has disconnected.
     """
 
     @property
     def may_wait(self) -> bool:
-        """False for one that is only asked whether the answer is a stream, here and now."""
+        """False for an exchange that only asks whether the immediate answer is a stream."""
 
     def respond(self, response: Response) -> None:
         """Answers."""
 
     def fail(self, error: FastsseError) -> None:
-        """Answers with the problem that an error is."""
+        """Answers with the problem for an error."""
 
     def stream(
         self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
     ) -> None:
-        """Hands the socket over to the sender as this stream, which may read private events as
-        far as `rights` say, and is pinged visibly if it wants that."""
+        """Hands the socket over to the sender as this stream. `rights` say which private events it
+        may read; `pings` asks for visible pings."""
 
     def peer(self) -> str:
-        """The client's address, for logs."""
+        """The address of the client, for logs."""
 
 
 class StreamRequest(NamedTuple):
@@ -97,15 +97,15 @@ class Handoff(Protocol):
 
 
 Handler = Callable[[Request, Exchange], None]
-# Looks at a request whose body is still to come, so that a hopeless one is not read.
+# Checks a request before its body is read, so that a refused body is not read.
 Admission = Callable[[Request], None]
 
 
 class Route(NamedTuple):
-    """What answers one method of one path. Without `admit` the request may have no body.
+    """The handler of one method of one path. Without `admit` the request must not have a body.
 
-    `streams` says that it opens streams and does nothing else of note, so that it may be asked
-    before there is a connection, and asked again by that.
+    `streams` says that the handler opens streams and has no other effect. So it may be called
+    before a connection exists, and again by the connection.
     """
 
     handle: Handler
@@ -118,9 +118,9 @@ Paths = Mapping[bytes, Mapping[bytes, Route]]
 
 BELOW: Final = b"/*"
 
-# Paths that an option brings, so that whoever reads of them finds out why they are not there.
+# Paths that an option enables. A 404 names the option.
 _ABSENT: Final = {
-    path: f"Nothing is served under this path here; it comes with the option {option}."
+    path: f"This path is not enabled; the option {option} enables it."
     for option, paths in {
         "jwt_key": (b"/tickets", b"/renew", b"/revoke"),
         "subscriptions": (b"/presence", b"/.well-known/mercure/subscriptions"),
@@ -133,12 +133,12 @@ _ABSENT: Final = {
 MERCURE_SPOKEN: Final = (
     "this hub speaks Mercure 0.x: GET with topic=… (exact, a URI template, or *)"
 )
-# Methods that clients of other versions send.
+# Methods that clients of other protocol versions send.
 _FOREIGN: Final = {(b"QUERY", HUB_PATH.encode()): f"QUERY is Mercure 1.0; {MERCURE_SPOKEN}."}
 
 
 class _Methods(NamedTuple):
-    """What one path answers to, and the header line that says so."""
+    """The methods of one path, and the `Allow` header line."""
 
     table: dict[bytes, Route]
     allow: bytes
@@ -146,10 +146,10 @@ class _Methods(NamedTuple):
 
 
 class Router:
-    """The paths of one listener; one that ends with `/*` stands for all below it.
+    """The paths of one listener; a path that ends with `/*` matches all paths below it.
 
-    HEAD is answered as GET; the connection leaves the body out. OPTIONS is answered here, for
-    every path.
+    HEAD is handled as GET, and the connection omits the body. This class answers OPTIONS, for every
+    path.
     """
 
     def __init__(self, paths: Paths, cors: Cors) -> None:
@@ -168,7 +168,8 @@ class Router:
         self._folders = [path[:-1] for path in self._paths if path.endswith(BELOW)]
 
     def find(self, request: Request) -> Route:
-        """The route of a request, which is told its path there. O(1). Raises Problem (404, 405)."""
+        """The route of a request; sets `request.route` to its path. O(1). Raises Problem (404,
+        405)."""
         methods = self._methods(request)
         request.route = methods.label
         route = methods.table.get(request.method)
@@ -180,7 +181,7 @@ class Router:
         return route
 
     def name(self, request: Request) -> None:
-        """Tells a request that is refused without its route what its path is here."""
+        """Sets the route path of a request that is refused before its route is looked up."""
         with suppress(Problem):
             request.route = self._methods(request).label
 

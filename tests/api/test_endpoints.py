@@ -106,7 +106,7 @@ async def test_other_versions_of_mercure_are_answered_with_the_one_spoken(ask) -
 async def test_path_that_an_option_brings_names_it(ask, path: str, option: str) -> None:
     answer = await ask("GET", path)
     assert answer.status == 404
-    assert f"comes with the option {option}." in answer.body.decode()
+    assert f"the option {option} enables it." in answer.body.decode()
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "TRACE", "PURGE"])

@@ -57,7 +57,9 @@ def test_streams_leave_requests_room_under_every_limit(
 
 def test_a_limit_that_leaves_streams_nothing_is_refused(soft_limit) -> None:
     soft_limit(20)
-    with pytest.raises(ConfigError, match=r"limit of 20 descriptors leaves none .* raise it"):
+    with pytest.raises(
+        ConfigError, match=r"limit of 20 descriptors leaves none .* Raise the limit"
+    ):
         Descriptors.plan(0)
 
 

@@ -123,7 +123,7 @@ async def test_file_that_is_no_socket_is_left_alone(tmp_path) -> None:
     path.write_text("data")
     assert (
         await refusal(uds=str(path))
-        == f"{path} exists and is no socket. Choose another with --uds."
+        == f"{path} exists and is not a socket. Choose another with --uds."
     )
     assert path.read_text() == "data"
 
@@ -157,9 +157,9 @@ async def test_inherited_socket_serves(start, tmp_path, family) -> None:
 async def test_descriptor_that_is_no_socket_is_named(tmp_path) -> None:
     file = os.open(tmp_path / "file", os.O_CREAT | os.O_WRONLY)
     line = await refusal(fd=file)
-    assert line == f"Descriptor {file} is no socket. Give the right one with --fd."
+    assert line == f"Descriptor {file} is not a socket. Give the right one with --fd."
     os.close(file)  # Which fails when it is not open any more.
-    assert "is no socket" in await refusal(fd=987_654)
+    assert "is not a socket" in await refusal(fd=987_654)
 
 
 async def test_inherited_public_socket_needs_a_token(start) -> None:
@@ -202,7 +202,7 @@ async def test_running_out_of_descriptors_pauses_accepting_and_loses_nobody(
         await raw.send(get("/healthz"))
         assert (await raw.answer()).status == 200
     assert not failures
-    assert caplog.text.count("Accepting pauses") == 2
+    assert caplog.text.count("Accepting is paused") == 2
     await until(lambda: listener._paused is None)
 
 
