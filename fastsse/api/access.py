@@ -1,7 +1,8 @@
-"""Who may read and publish: asked by every route that opens streams or takes events.
+"""Who may read and publish. Every route that opens streams or takes events asks this.
 
-Without JWT keys anyone may read, and whoever has `publish_token`, or where there is none anyone
-but pages of other origins, may publish. With keys the guard says it, of both interfaces alike.
+Without JWT keys, any client may read. A client with `publish_token` may publish; if that option is
+not set, any client except pages of other origins may publish. With JWT keys the guard decides, in
+the same way for both interfaces.
 """
 
 import hmac
@@ -16,31 +17,32 @@ from fastsse.http.router import Exchange
 
 __all__ = ["CREDENTIAL_NAMES", "Access", "OpenAccess", "Then"]
 
-#: What the query may hold for the guard.
+#: Query parameters that the guard reads.
 CREDENTIAL_NAMES: Final = frozenset({"authorization", "ticket"})
 Then = Callable[[Rights | None], None]
 
 
 class Access(Protocol):
-    """The question and its answer, which may have to be fetched. Loop thread only."""
+    """Decides who may read and publish; a decision may need a fetch. Loop thread only."""
 
     def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
-        """Calls `then` with the rights of who wants to read, or answers; now or later. None means
-        that there are no rights here at all."""
+        """Calls `then` with the rights of the subscriber, or answers with a problem; now or later.
+        None means that rights are not used here."""
 
     def admit_publisher(self, request: Request) -> None:
-        """Looks at the head before the body is read. Raises Problem, Unauthorised or Forbidden."""
+        """Checks the head before the body is read. Raises Problem, Unauthorised or Forbidden."""
 
     def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
-        """As `subscriber`, for who wants to publish and was admitted."""
+        """As `subscriber`, for a publisher that was admitted."""
 
 
 class OpenAccess:
     """Access without JWT keys.
 
     Arguments:
-        token: what `Authorization: Bearer` of a publish must hold; None lets anyone publish.
-        cors: says which pages may.
+        token: the token that `Authorization: Bearer` of a publish must carry; None: no token is
+            needed.
+        cors: decides which pages may publish.
     """
 
     def __init__(self, token: str | None, cors: Cors) -> None:
@@ -58,7 +60,7 @@ class OpenAccess:
         self._cors.check_publish(request.headers)
 
     def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
-        """Whoever was admitted."""
+        """Accepts every admitted publisher."""
         then(None)
 
     def _authorise(self, given: bytes | None) -> None:

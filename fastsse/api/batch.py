@@ -1,7 +1,7 @@
-"""JSON bodies as events: one object, or one a line (NDJSON), all or nothing.
+"""Parses JSON bodies to events: one object, or one a line (NDJSON), all or none.
 
-That orjson has lost nothing is found out for a whole batch at once (`jsontext`); only where it may
-have is a body read again, slowly, to say what is wrong and where.
+`jsontext` checks a whole batch at once for values that orjson would lose. Only if that check fails
+is the body parsed again, more slowly, to report what is wrong and where.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def event_of_json(body: bytes | bytearray) -> Event:
     try:
         members = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Problem(400, f"This is not JSON: {error}.", field="body") from None
+        raise Problem(400, f"Invalid JSON: {error}.", field="body") from None
     if type(members) is not dict:
         raise Problem(400, "Must be a JSON object.", field="body")
     event = _event(members)
@@ -36,7 +36,7 @@ def event_of_json(body: bytes | bytearray) -> Event:
 def events_of_lines(body: bytes | bytearray) -> list[Event]:
     """The events of an NDJSON body, in order; blank lines are skipped.
 
-    Raises Problem (400) whose member `line` says which line is wrong, counted from 1.
+    Raises Problem (400); its member `line` is the number of the wrong line, counted from 1.
     """
     lines = bytes(body).split(b"\n")
     try:
@@ -45,7 +45,7 @@ def events_of_lines(body: bytes | bytearray) -> list[Event]:
         if is_whole(body, objects):
             return events
     except (orjson.JSONDecodeError, InvalidEvent, Problem, AttributeError, TypeError):
-        pass  # Said again below, with the line.
+        pass  # Reported below, with the line number.
     return _read_slowly(lines)
 
 
@@ -68,7 +68,7 @@ def _blame(number: int, field: str | None, detail: str) -> NoReturn:
 
 
 def _event(members: dict[str, Any]) -> Event:
-    """One object as an event."""
+    """The event that one object describes."""
     get = members.get
     if "topic" not in members or "data" not in members or not members.keys() <= _MEMBER_SET:
         _refuse_members(members)
@@ -92,7 +92,7 @@ def _refuse_members(members: dict[str, Any]) -> NoReturn:
 
 
 def _check_slowly(body: bytes | bytearray) -> None:
-    """Raises InvalidEvent for a name that stands twice or a whole number over 64 bits."""
+    """Raises InvalidEvent for a repeated name or an integer over 64 bits."""
     try:
         check_whole(body)
     except TooDeep as error:

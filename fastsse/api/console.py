@@ -1,4 +1,4 @@
-"""`GET /`: the page to subscribe, publish and watch with; one file, no outside assets."""
+"""`GET /`: a page to subscribe, publish and watch events. One file without external assets."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ from fastsse.reserved import HUB_PATH
 __all__ = ["console_routes"]
 
 _INLINE: Final = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
-# Only the file's own script and style run, whatever an event might smuggle into the page.
+# Only the script and the style of this file run, also if an event injects markup into the page.
 _POLICY: Final = (
     "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""What a worker offers to who reads and publishes: paths, and what stands behind them."""
+"""Builds the route table: our API, Mercure, tokens, presence."""
 
 import asyncio
 import time
@@ -36,17 +36,17 @@ __all__ = ["Endpoints"]
 
 
 class Endpoints:
-    """Our own interface, Mercure's, and what is beside them. Loop thread only.
+    """The handlers of our API, of Mercure, of tokens and of presence. Loop thread only.
 
     Arguments:
         config: the options.
-        hub: takes events in and opens streams.
-        clients: tells who they are.
-        rate_limits: how much each may do.
-        log: told of publishes.
-        control: what the node's workers share; None offers nothing that needs it.
+        hub: accepts events and opens streams.
+        clients: finds client addresses.
+        rate_limits: the limits per client.
+        log: logs publishes.
+        control: the control services of the node; None omits the paths that need them.
 
-    `presence` is to be told of each stream that opens; None where nobody may ask.
+    `presence` must be notified of each stream that opens; it is None if presence is off.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Endpoints:
             self._join(control)
 
     def paths(self, cors: Cors) -> Paths:
-        """The routes by their paths; to be asked for once."""
+        """The routes by path. Call it once."""
         config = self._config
         access, mercure_access = self._accesses(cors)
         publish = Publish(self._gate(access))
@@ -112,12 +112,12 @@ class Endpoints:
             self.presence.on_stream_closed(stream)
 
     def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels pending work."""
         if self._guard is not None:
             self._guard.close()
 
     def _join(self, control: ControlClient) -> None:
-        """Takes part in what the node's workers share."""
+        """Connects to the control services of the node."""
         loop = asyncio.get_running_loop()
         config = self._config
         self._guard = make_guard(config, control, Origins(config.publish_origins))
@@ -130,7 +130,7 @@ class Endpoints:
             self.presence = Presence(control, loop.call_soon)
 
     def _lifetimes(self, access: Access) -> Paths:
-        """What is beside reading and publishing."""
+        """The routes that neither read nor publish events."""
         if self._lookup is None:
             return {}
         streams, guard = self._hub.streams, self._guard
@@ -143,14 +143,14 @@ class Endpoints:
         return routes
 
     def _last_id(self) -> bytes:
-        """The id of the last event that this worker knows of, `earliest` before any."""
+        """The id of the last event that this worker has received; `earliest` before the first."""
         hub = self._hub
         if not (hub.entries_seen or hub.history.events or hub.history.expected_through):
             return EARLIEST
         return uuid_of_position(hub.history.head)
 
     def _accesses(self, cors: Cors) -> tuple[Access, Access]:
-        """Who may use the interface of our own, and Mercure's."""
+        """The access of our API and of Mercure."""
         if self._guard is not None:
             assert self._lookup is not None
             streams, log = self._hub.streams, self._log

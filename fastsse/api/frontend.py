@@ -1,4 +1,4 @@
-"""Everything that comes in by HTTP: listeners, what they serve, and who gets the descriptors."""
+"""The HTTP side of a worker: its listeners, their routes, and the use of descriptors."""
 
 import asyncio
 import socket
@@ -30,16 +30,16 @@ from fastsse.log import AccessLog
 
 __all__ = ["Frontend", "Sockets"]
 
-# How long a worker that is replaced waits for connections that have not asked for anything yet.
+# How long a replaced worker waits for connections that have not sent a request yet.
 LEAVING_LOOK_S: Final = 0.02
 LEAVING_LOOKS: Final = 25
 
 
 class Sockets(NamedTuple):
-    """Bound sockets; `admin` is empty when `main` serves all.
+    """Bound sockets; `admin` is empty when `main` serves all paths.
 
-    Where there are several workers, `all` are the main sockets of each slot, of which `main` are
-    those of `slot`. `is_lent`: the files of Unix sockets are not ours to remove.
+    With several workers, `all` are the main sockets of every slot, and `main` are those of `slot`.
+    `is_lent`: another process removes the files of Unix sockets.
     """
 
     main: Sequence[socket.socket]
@@ -50,8 +50,8 @@ class Sockets(NamedTuple):
 
     @classmethod
     def bind(cls, config: Config) -> "Sockets":
-        """Binds what the options name. Raises ListenError, or ConfigError for an inherited
-        socket that other machines reach while anyone may publish."""
+        """Binds the addresses in the options. Raises ListenError, or ConfigError for an inherited
+        socket that other machines can reach while publishing needs no token."""
         main = open_sockets(config, config)
         sockets = cls(main, ())
         try:
@@ -65,13 +65,14 @@ class Sockets(NamedTuple):
         return sockets
 
     def check(self, config: Config) -> None:
-        """What the options alone can't tell: where an inherited socket is reached from."""
+        """Checks from where an inherited socket can be reached, which the options alone don't
+        show."""
         is_decided = config.publishing_needs_token or config.allow_anonymous_publish
         if _are_local(self.main) or is_decided:
             return
         allowed = (
-            "a socket on a loopback address while anyone may publish; set publish_token or "
-            "jwt_key, or allow_anonymous_publish if that is meant"
+            "a socket on a loopback address, because publishing needs no token; set publish_token "
+            "or jwt_key, or allow_anonymous_publish to allow this"
         )
         option = "host" if config.fd is None else "fd"
         value = str(getattr(config, option))
@@ -90,16 +91,15 @@ class Sockets(NamedTuple):
 
 
 class Frontend:
-    """Listeners and sites of one worker. Loop thread only.
+    """The listeners of one worker and their routes. Loop thread only.
 
     Arguments:
         config: the options.
-        hub: takes events in and opens streams.
-        descriptors: how many there are.
-        stream_count: how many of them are streams.
-        access: told of streams and publishes.
-        control: what the node's workers share; needed where tokens have keys, or anybody is to be
-            told who is there.
+        hub: accepts events and opens streams.
+        descriptors: the plan for descriptors.
+        stream_count: returns the number of open streams.
+        access: logs streams and publishes.
+        control: the control services of the node; needed for JWT keys and for presence.
     """
 
     def __init__(
@@ -134,17 +134,17 @@ class Frontend:
         self._requests = RequestLog(access)
         self._acceptors: list[Acceptor] = []
         self._listeners: list[Listener] = []
-        self._sharing: AcceptSharing | None = None  # Until it serves.
+        self._sharing: AcceptSharing | None = None  # None before `serve`.
         self._has_successor = False
 
     @property
     def main(self) -> Listener:
-        """Where subscribers and publishers come in."""
+        """The listener of subscribers and publishers."""
         return self._listeners[0]
 
     @property
     def admin(self) -> Listener:
-        """Where probes, metrics and the page are; mostly `main`."""
+        """The listener of probes, metrics and the console; usually `main`."""
         return self._listeners[-1]
 
     def serve(
@@ -154,12 +154,12 @@ class Frontend:
         trouble: Callable[[], str | None] = lambda: None,
         worker: int = 0,
     ) -> None:
-        """Begins to accept.
+        """Starts to accept connections.
 
         Arguments:
-            stats: answers for the whole service.
-            trouble: why publishers are refused.
-            worker: this one's number.
+            stats: gives the metrics and statistics of the whole service.
+            trouble: returns why publishers are refused, or None.
+            worker: the number of this worker.
         """
         self._stats = stats
         self._trouble = trouble
@@ -189,26 +189,26 @@ class Frontend:
         self._deadlines.start()
 
     def room(self) -> int:
-        """Streams that can still be taken."""
+        """How many more streams fit."""
         if not self._hub.streams.has_room():
             return 0
         return self._descriptors.max_connections - self._stream_count()
 
     def unready(self) -> str | None:
-        """In a word why this worker takes no newcomers, or None."""
+        """One word that says why this worker accepts no new streams, or None."""
         streams = self._hub.streams
         if streams.draining:
             return "draining"
         return None if streams.has_room() else "full"
 
     def apply(self, config: Config) -> None:
-        """Goes by other limits from here on; connections that there are keep theirs."""
+        """Applies new limits to later connections; open connections keep theirs."""
         self._deadlines.apply(config)
         for acceptor in self._acceptors:
             acceptor.apply(config)
 
     def look(self) -> None:
-        """To be called once a second: is there room?"""
+        """Checks for room. Call it once a second."""
         if self._sharing is not None:
             self._sharing.look()
 
@@ -218,19 +218,20 @@ class Frontend:
         return self._sharing is not None and self._sharing.is_shared
 
     def on_help(self, help: Help) -> None:
-        """Who accepts for whom has changed."""
+        """Called when the assignment of helpers has changed."""
         if self._sharing is not None:
             self._sharing.on_help(help)
 
     def drain(self) -> None:
-        """Stops listening, except for admins, and closes every connection after its answer."""
+        """Stops listening, except on the admin listener, and closes every connection after its
+        answer."""
         self._close_doors()
         self.main.close()
 
     async def leave(self) -> None:
-        """Another worker has the same sockets: stops listening, and closes every connection after
-        its next answer. Returns when those that came before have asked for what they want, or
-        a moment later."""
+        """For a worker that is replaced: stops listening, and closes every connection after its
+        next answer. Returns when the earlier connections have sent their requests, or after a
+        bounded number of looks."""
         self._has_successor = True
         self._close_doors()
         for listener in self._listeners:
@@ -242,12 +243,12 @@ class Frontend:
 
     @property
     def unanswered(self) -> int:
-        """Connections that are no stream and were not answered for the last time."""
+        """Number of connections that are not streams and have not had their last answer."""
         return len(self._deadlines) - len(self._deadlines.linger.since)
 
     async def close_idle(self, until_s: float) -> None:
-        """Closes connections that ask for nothing until a loop time; those that do are closed with
-        their answer. Returns when that was done, or when none is left."""
+        """Waits until the loop time `until_s` or until every connection has had its last answer,
+        then closes idle connections. A connection with a request closes after its answer."""
         loop = asyncio.get_running_loop()
         while self.unanswered and loop.time() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(LEAVING_LOOK_S)
@@ -261,7 +262,7 @@ class Frontend:
             acceptor.context.draining = True
 
     def close(self) -> None:
-        """Closes everything at once; `answered` tells when it is done."""
+        """Closes everything; `answered` returns when that is done."""
         for listener in self._listeners:
             listener.close()
         for acceptor in self._acceptors:
@@ -272,13 +273,13 @@ class Frontend:
             connection.abort()
 
     async def answered(self) -> None:
-        """Returns when no connection is left that is no stream."""
+        """Returns when every connection that is not a stream is closed."""
         for acceptor in self._acceptors:
             await acceptor.settled()
         await self._deadlines.emptied()
 
     def counters(self) -> dict[str, int]:
-        """What this part counts, by the names of the metrics."""
+        """The counters of this part, under the names of the metrics."""
         return {
             "turned_away": self._streams.turned_away,
             "doubtful": self._streams.doubtful,
@@ -288,7 +289,7 @@ class Frontend:
         }
 
     def on_stream_closed(self, stream: int) -> None:
-        """To be told of each stream that ended."""
+        """Must be called for each stream that ended."""
         self._endpoints.on_stream_closed(stream)
 
     def _listen(
@@ -316,13 +317,14 @@ class Frontend:
         self._listeners.append(Listener(sockets, welcome, is_owner=is_owner))
 
     def _opened(self, wake: Callable[[], None]) -> None:
-        """Streams were opened in the turn before."""
+        """Called in the turn after streams were opened."""
         wake()
         self.look()
 
     def _on_arrival(self, newcomer: Connection) -> None:
-        """Keeps one descriptor free for whoever comes next, probes above all: what is missed
-        least has to go. If nothing can go, newcomers wait in the kernel."""
+        """Keeps one descriptor free for the next connection, such as a probe: evicts the connection
+        that `Deadlines.spare` chooses. If none can be evicted, new connections wait in the
+        kernel."""
         deadlines = self._deadlines
         if len(deadlines) <= self._descriptors.requests_most(self._stream_count()):
             return
@@ -334,10 +336,10 @@ class Frontend:
 
     def _pause(self) -> None:
         for listener in self._listeners:
-            listener.pause(ACCEPT_PAUSE_S, "No descriptor is left.")
+            listener.pause(ACCEPT_PAUSE_S, "All file descriptors are in use.")
 
     def _unready(self, done: Callable[[str | None], None]) -> None:
-        """In a word why the service takes no newcomers, or None."""
+        """One word that says why the service accepts no new streams, or None."""
         if self._hub.streams.draining and not self._has_successor:
             done("draining")
         elif (trouble := self._trouble()) is not None:
@@ -347,15 +349,16 @@ class Frontend:
 
 
 def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:
-    """What a listener on these sockets answers to. A page can't reach a Unix socket, and whoever
-    listens for others may have any name, unless names were given."""
+    """The Host check of a listener on these sockets. Without configured names it is off for Unix
+    sockets, which no page can reach, and for addresses that other machines can reach, because these
+    may have any name."""
     tcp = [sock for sock in sockets if sock.family != socket.AF_UNIX]
     enforced = bool(config.allowed_hosts) or (bool(tcp) and _are_local(tcp))
     return Hosts((*config.allowed_hosts, *config.host), enforced=enforced)
 
 
 def _are_local(sockets: Sequence[socket.socket]) -> bool:
-    """Whether only this machine can reach them."""
+    """Whether only this machine can reach the sockets."""
     return all(
         sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]) for sock in sockets
     )

@@ -1,4 +1,4 @@
-"""Sockets that become streams: the duplicate that the sender gets, and those turned away."""
+"""Hands sockets over to the sender as streams, and turns subscribers away."""
 
 import fcntl
 import math
@@ -33,25 +33,26 @@ log = get_logger("http")
 _HEAD: Final = STATUS_LINES[200] + EVENT_STREAM
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
 _RAW: Final = b"Connection: close\r\n"
-# What Mercure's hub sends; existing clients have only ever seen this.
+# The headers of Mercure's reference hub, which existing clients expect.
 _MERCURE_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
-# What came back as an id may stand in the head; anything else is not put there.
+# An id of this form may be sent back in the head; any other text is not.
 _ID: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
-# They differ by coding and by what one origin is told; a flood of others builds its own.
+# Number of cached heads. They differ by coding and by CORS lines; above it a head is built each
+# time.
 _HEADS_MAX: Final = 1_000
 
 _REFUSED: Final = b'retry: %d\nevent: fastsse.refused\ndata: {"reason":"%b","retry_ms":%d}\n\n'
 
 RETRY_S_MIN: Final = 5.0
 RETRY_S_MAX: Final = 60.0
-# Up to so many turned away in a second are asked to come back soon; the more there are above it,
-# the longer they are asked to wait.
+# Up to this many clients turned away in a second get the short retry time. Above it the retry time
+# grows with their number.
 CALM_A_S: Final = 200.0
 _HALF_LIFE_S: Final = 10.0
 
 
 class RetryAfter:
-    """When to come back, for each one turned away: later the more there are.
+    """The retry time for each client that is turned away. It grows with their number.
 
     Arguments:
         time: loop time, s.
@@ -63,16 +64,18 @@ class RetryAfter:
     ) -> None:
         self._time = time
         self._spread = spread
-        self._recent = 0.0  # Those of late, each counted half after `_HALF_LIFE_S`.
+        self._recent = (
+            0.0  # A decaying count of the recent ones, with the half-life `_HALF_LIFE_S`.
+        )
         self._at_s = time()
 
     def retry_ms(self) -> int:
-        """For the next one: 5 s to 7.5 s, with many others up to 40 s to 60 s."""
+        """The time for the next client: 5 s to 7.5 s; with many others up to 40 s to 60 s."""
         now_s = self._time()
         self._recent *= 0.5 ** ((now_s - self._at_s) / _HALF_LIFE_S)
         self._recent += 1
         self._at_s = now_s
-        # At a steady rate, `_recent` goes towards rate * half life / ln 2.
+        # At a steady rate, `_recent` approaches rate * half life / ln 2.
         rate_a_s = self._recent * math.log(2) / _HALF_LIFE_S
         shortest_s = min(RETRY_S_MIN * max(1.0, rate_a_s / CALM_A_S), RETRY_S_MAX / 1.5)
         return round(1000 * shortest_s * (1 + self._spread() / 2))
@@ -82,12 +85,12 @@ class SenderHandoff:
     """Hands sockets to the sender, or tells their clients when to come back.
 
     Arguments:
-        streams: takes them.
-        retry_after: says when those turned away shall return.
-        rate_limits: what each client may have.
-        presence: told of each stream; None where nobody may ask.
-        access: told of each stream.
-        call_soon: the loop's; the sender is woken once for all streams of a turn.
+        streams: opens the streams.
+        retry_after: gives the retry time of clients that are turned away.
+        rate_limits: the limits per client.
+        presence: notified of each stream; None if presence is off.
+        access: logs each stream.
+        call_soon: that of the loop; the sender is woken once for all streams of a turn.
         exhausted: called when the process has no descriptor left.
         descriptor_limit: descriptors at or above this number are the reserve.
     """
@@ -114,24 +117,24 @@ class SenderHandoff:
         self._exhausted = exhausted
         self._descriptor_limit = descriptor_limit
         self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
-        #: Subscribers told to come back later.
+        #: Number of subscribers turned away with a retry time.
         self.turned_away = 0
-        #: Streams opened with parameters that mean nothing here.
+        #: Number of streams opened with unknown parameters.
         self.doubtful = 0
 
     def take(self, sock: socket, stream_request: StreamRequest) -> None:
-        """Gives the sender a socket that no transport has; `sock` is detached then.
+        """Gives the sender a socket that has no transport; `sock` is detached then.
 
-        Raises StreamRefused, and then nothing was changed and `sock` is the caller's, as it is
-        after any other error.
+        Raises StreamRefused; then nothing has changed. After any error the caller still owns
+        `sock`.
         """
         handle = self._open(sock.fileno(), stream_request)
         sock.detach()
         self._note(handle, stream_request)
 
     def take_copy(self, transport: Transport, stream_request: StreamRequest) -> None:
-        """As `take`, for a transport's socket: the sender gets a duplicate of its descriptor, and
-        the transport is to be aborted."""
+        """As `take`, for the socket of a transport: the sender gets a duplicate of its descriptor,
+        and the caller must abort the transport."""
         fd = self._duplicate(transport)
         try:
             handle = self._open(fd, stream_request)
@@ -141,10 +144,10 @@ class SenderHandoff:
         self._note(handle, stream_request)
 
     def _open(self, fd: int, stream_request: StreamRequest) -> int:
-        """Gives the sender a descriptor and returns the stream's handle. The descriptor is the
-        sender's when this returns, and the caller's when it raises; nothing that can fail may
-        follow in here once it was given away."""
-        # The kernel gives the lowest number that is free, so a high one means: nearly none left.
+        """Gives the sender a descriptor and returns the handle of the stream. When this returns,
+        the sender owns the descriptor; when it raises, the caller does. So no statement that can
+        fail may follow `streams.open` here."""
+        # The kernel gives the lowest free number, so a high number means that few are free.
         if fd >= self._descriptor_limit or not self._streams.has_room():
             raise StreamRefused("full")
         subscription, rights, pings, chunked, lines, client, host, _ = stream_request
@@ -162,8 +165,9 @@ class SenderHandoff:
         return self._streams.open(subscription, head, chunked, fd, rights, pings=pings, client=who)
 
     def _note(self, stream: int, stream_request: StreamRequest) -> None:
-        """Tells the other parts of a stream that is open. Its descriptor was given away, so what
-        fails here must not reach those who would close it: it is logged, and ends the stream."""
+        """Notifies the other parts of an open stream. The sender owns its descriptor already, so an
+        error must not reach a caller that would close it: the error is logged and ends the
+        stream."""
         try:
             self._tell(stream, stream_request)
         except Exception:
@@ -197,7 +201,7 @@ class SenderHandoff:
         return self._rate_limits.owner(host, None if rights is None else rights.subject)
 
     def _head(self, opens: bool, chunked: bool, lines: bytes) -> bytes:
-        """The response head of a stream; the same object for all that have the same."""
+        """The response head of a stream. Equal heads share one object."""
         head = self._heads.get((opens, chunked, lines))
         if head is None:
             first = _HEAD if opens else _MERCURE_HEAD
@@ -214,14 +218,16 @@ class SenderHandoff:
     def turn_away(
         self, subscription: Subscription, why: StreamRefused, *, chunked: bool
     ) -> Response:
-        """The answer to a subscriber that can't be taken: a stream that ends, and when to come
-        back. Any other status would end an EventSource for good (WHATWG HTML §9.2.3), so only
-        `refuse=status` gets one. Nothing is missing yet, so a Mercure client is told the id that
-        it asked for.
+        """The answer to a subscriber that is turned away: a stream that ends at once, with a retry
+        time.
 
-        The event `fastsse.refused` stands in the block of the `retry:`, because some libraries
-        pass over a block without data. A stream without control events gets a response that is
-        cut: without its last chunk it is not the whole.
+        Any other status would stop an EventSource permanently (WHATWG HTML §9.2.3), so only
+        `refuse=status` gets one. No event was missed, so a Mercure client receives the id that it
+        sent.
+
+        The event `fastsse.refused` is in the same block as `retry:`, because some libraries skip a
+        block without data. A stream without control events gets a response without its last chunk,
+        so the client can see that it is incomplete.
         """
         self.turned_away += 1
         retry_ms = self._retry_after.retry_ms()
@@ -242,7 +248,7 @@ class SenderHandoff:
         return Response(STATUS_LINES[200] + lines + b"Transfer-Encoding: chunked\r\n", cut)
 
     def _duplicate(self, transport: Transport) -> int:
-        """A descriptor of our own for the transport's socket."""
+        """A duplicate of the descriptor of the transport's socket."""
         try:
             original = transport.get_extra_info("socket").fileno()
             return fcntl.fcntl(original, fcntl.F_DUPFD_CLOEXEC, 0)
@@ -255,12 +261,12 @@ class SenderHandoff:
 def _refusal(reason: str, retry_ms: int) -> Problem:
     after = b"Retry-After: %d\r\n" % math.ceil(retry_ms / 1000)
     status = 429 if reason == "limited" else 503
-    detail = "The stream was not opened; the same request may be taken later."
+    detail = "The stream was not opened. Retry the request later."
     return Problem(status, detail, header_lines=after, members={"reason": reason})
 
 
 def _resumed(head: bytes, known: bytes | None) -> bytes:
-    """A head that tells from which event on a stream goes on (Mercure, "Reconciliation")."""
+    """A head with the id after which the stream continues (Mercure, "Reconciliation")."""
     return head if known is None else b"%b%b\r\n" % (head[:-2], _known_line(known))
 
 

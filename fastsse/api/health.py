@@ -22,12 +22,12 @@ def health_routes(
 ) -> dict[bytes, dict[bytes, Route]]:
     """`/healthz`, `/readyz`, `/metrics` and `/stats`, for the whole service.
 
-    `stats` gives the bodies; `unready` gives its argument in a few words why newcomers or
-    publishers are refused (`draining`, `full`, …), else None.
+    `stats` gives the bodies. `unready` calls its argument with a few words that say why new streams
+    or publishers are refused (`draining`, `full`, …), or None.
     """
 
     def live(request: Request, exchange: Exchange) -> None:
-        # Whoever can't reach the hub for longer than it takes to restart it is not well.
+        # A worker that can't reach the hub for longer than a restart takes is unhealthy.
         def judge(body: bytes | FastsseError) -> None:
             is_well = not isinstance(body, FastsseError)
             exchange.respond(_ALIVE if is_well else text_response(503, "hub"))
@@ -55,7 +55,7 @@ def health_routes(
 
 
 def _responder(exchange: Exchange, lines: bytes) -> Callable[[bytes | FastsseError], None]:
-    """Answers with a body, or with the problem of not having one."""
+    """Answers with a body, or with the problem for an error."""
 
     def respond(body: bytes | FastsseError) -> None:
         if isinstance(body, FastsseError):

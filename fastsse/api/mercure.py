@@ -1,7 +1,7 @@
-"""The Mercure protocol as deployed clients speak it (its 0.x dialect), at the well-known path.
+"""The Mercure protocol in the dialect of deployed clients (0.x), at the well-known path.
 
-Where the specification and the reference hub differ, this does as the hub does;
-docs/guides/mercure.md says where it deliberately does not.
+Where the specification and the reference hub differ, this module follows the hub. The documentation
+lists the deliberate differences.
 """
 
 import re
@@ -35,17 +35,17 @@ _DIGITS: Final = re.compile(r"[0-9]{1,20}")
 _RETRY_MAX: Final = 1 << 64
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
-# `private`, `id`, `type`, `retry` and what clients add; each topic is a field too.
+# `private`, `id`, `type`, `retry` and fields that clients add; each topic is a field too.
 _FIELDS_MAX: Final = SELECTORS_MAX + 100
 
 
 def mercure_routes(access: Access, gate: PublishGate, speech: Speech) -> dict[bytes, Route]:
-    """The methods of the well-known path; OPTIONS and HEAD come with them.
+    """The methods of the well-known path; the router adds OPTIONS and HEAD.
 
     Arguments:
-        access: says who may subscribe.
-        gate: where updates are handed in.
-        speech: how streams speak.
+        access: decides who may subscribe.
+        gate: publishes updates.
+        speech: reads the parameters for the form of streams.
     """
     publish = MercurePublish(gate)
     return {
@@ -58,8 +58,8 @@ class MercureSubscribe:
     """Opens streams.
 
     Arguments:
-        access: says who may.
-        speech: how streams speak.
+        access: decides who may subscribe.
+        speech: reads the parameters for the form of streams.
     """
 
     def __init__(self, access: Access, speech: Speech) -> None:
@@ -79,7 +79,8 @@ class MercureSubscribe:
         self._access.subscriber(request, exchange, opened)
 
     def _read(self, request: Request) -> Subscription:
-        """The subscription that a request asks for. Unknown names are answered with a comment."""
+        """The subscription that a request asks for. Unknown parameters get a comment in the
+        stream."""
         target = request.target
         subscription: Subscription | None = target.subscription
         if subscription is None:
@@ -92,17 +93,17 @@ class MercureSubscribe:
 
 
 class MercurePublish:
-    """Takes updates in.
+    """Publishes updates.
 
     Arguments:
-        gate: where they are handed in.
+        gate: the way to the hub.
     """
 
     def __init__(self, gate: PublishGate) -> None:
         self._gate = gate
 
     def admit(self, request: Request) -> None:
-        """Looks at the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
+        """Checks the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
         self._gate.admit(request)
         media_type = request.headers.get(b"content-type", b"").partition(b";")[0]
         if media_type.strip().lower() != _FORM:
@@ -110,10 +111,11 @@ class MercurePublish:
             raise Problem(415, _ACCEPTED, field="Content-Type", header_lines=accepted)
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
-        """Handles POST, admitted. Raises InvalidEvent or Problem (400), Unauthorised, Forbidden."""
+        """Handles an admitted POST. Raises InvalidEvent or Problem (400), Unauthorised,
+        Forbidden."""
         fields = _fields(request)
         update = read_update(fields)
-        warnings = [f"{name} is no field of Mercure" for name in fields if _is_unknown(name)]
+        warnings = [f"{name} is not a field of Mercure" for name in fields if _is_unknown(name)]
         answer = partial(_answer, warning_lines((*warnings[:_WARNINGS_MAX], *warnings_on(update))))
         self._gate.publish((update,), request, exchange, answer)
 
@@ -123,18 +125,18 @@ def _is_unknown(name: str) -> bool:
 
 
 def read_update(fields: Mapping[str, list[str]]) -> Event:
-    """The update that a form's fields describe. Raises InvalidEvent, also for a field of our own
-    interface, which a publisher does not send by chance."""
+    """The update that the fields of a form describe. Raises InvalidEvent, also for a field of our
+    own API, because that is a mistake."""
     for name in FIELDS:
         if name in fields and name not in _FORM_FIELDS:
             means = "type" if name == "event" else ", ".join(_FORM_FIELDS)
-            raise InvalidEvent(name, f"is no field of Mercure; use {means}, or POST /events")
+            raise InvalidEvent(name, f"is not a field of Mercure; use {means}, or POST /events")
     topics = fields.get("topic")
     if not topics:
         raise InvalidEvent("topic", "is missing")
     kind = _first(fields, "type")
     if CONTROL.search(kind):
-        raise InvalidEvent("type", "must not hold control characters")
+        raise InvalidEvent("type", "must not contain control characters")
     return Event(
         topics,
         _first(fields, "data"),
@@ -147,7 +149,7 @@ def read_update(fields: Mapping[str, list[str]]) -> Event:
 
 
 def _fields(request: Request) -> dict[str, list[str]]:
-    """The form's fields."""
+    """The fields of the form."""
     if request.body.count(b"&") > _FIELDS_MAX:
         raise Problem(400, f"A form may have at most {_FIELDS_MAX} fields.", field="body")
     fields: dict[str, list[str]] = {}
@@ -162,7 +164,7 @@ def _first(fields: Mapping[str, list[str]], name: str) -> str:
 
 
 def _retry(text: str) -> int | None:
-    """Milliseconds; 0 is as if it were not there."""
+    """Milliseconds; None for 0."""
     if not text:
         return None
     if not _DIGITS.fullmatch(text) or int(text) >= _RETRY_MAX:
@@ -179,8 +181,8 @@ def _of_query(pairs: tuple[tuple[str, str], ...], speech: Speech) -> Subscriptio
     if not topics:
         raise InvalidSubscription("topic", _missing(pairs))
     if len(topics) > SELECTORS_MAX:
-        raise InvalidSubscription("topic", f"must stand at most {SELECTORS_MAX} times")
-    # A library appends the id that it has come to behind the one in the page's URL.
+        raise InvalidSubscription("topic", f"must be given at most {SELECTORS_MAX} times")
+    # A library appends its current id after the one in the URL of the page, so the last id is used.
     ids = [value for name, value in pairs if names_cursor(name)]
     cursor = Cursor("after", ids[-1]) if ids else HEAD
     chosen = chosen_once(pairs, SPEECH_NAMES)

@@ -1,5 +1,5 @@
-"""Query parameters that both subscribing interfaces share: spellings of the cursor, how the stream
-speaks, and names that mean nothing here."""
+"""Query parameters of both subscribe APIs: spellings of the cursor, the form of the stream, and
+notes about unknown parameters."""
 
 import re
 from collections.abc import Container, Mapping, Sequence
@@ -24,16 +24,17 @@ __all__ = [
     "switch",
 ]
 
-#: How a comment line about a request begins.
+#: The start of a comment line about a request.
 NOTE: Final = ": fastsse: "
-#: What `Speech.dialect` reads.
+#: Parameters that `Speech.dialect` reads.
 SPEECH_NAMES: Final = frozenset({"fastsse", "heartbeat", "initial_id", "pad", "refuse"})
-# `lastEventId`, `Last-Event-ID`, `last_event_id`, `evs_last_event_id`, … without case and joints.
+# `lastEventId`, `Last-Event-ID`, `last_event_id`, `evs_last_event_id`, … without case and
+# separators.
 _CURSORS: Final = frozenset({"lasteventid", "evslasteventid"})
 _JOINTS: Final = str.maketrans("", "", "-_")
-# Some libraries add this one against caches.
+# Some libraries add this to avoid caches.
 _CACHE_BUSTER: Final = "_"
-# Only such names are repeated: a note is a line of the stream.
+# Only such names are quoted, because a note is a line of the stream.
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-\[\]]{1,40}", re.ASCII)
 _BRACES: Final = re.compile(r"\{[^}]*\}")
 _NOTES_MAX: Final = 8
@@ -49,12 +50,12 @@ _MEANT: Final = {
 
 @lru_cache(maxsize=256)
 def names_cursor(name: str) -> bool:
-    """Whether a parameter is the id of the event to go on after, in any spelling."""
+    """Whether a parameter is the id of the last received event, in any spelling."""
     return name.lower().translate(_JOINTS) in _CURSORS
 
 
 def switch(field: str, text: str) -> bool:
-    """What a switch says. Raises InvalidSubscription."""
+    """The value of a switch. Raises InvalidSubscription."""
     try:
         return SWITCHES[text.lower()]
     except KeyError:
@@ -67,20 +68,20 @@ def chosen_once(pairs: Sequence[tuple[str, str]], names: Container[str]) -> dict
     for name, value in pairs:
         if name in names:
             if name in chosen:
-                raise InvalidSubscription(name, "must stand once")
+                raise InvalidSubscription(name, "must be given once")
             chosen[name] = value
     return chosen
 
 
 def notes_on(pairs: Sequence[tuple[str, str]], known: Container[str]) -> bytes:
-    """Comment lines about parameters that mean nothing here; the first eight different ones.
+    """Comment lines about unknown parameters; the first eight distinct ones.
 
-    A comment is seen by people and never by a reader of events, so that it neither ends an
-    EventSource nor breaks a reader of JSON. Values are not repeated: one may be a secret.
+    People see a comment, and event parsers ignore it. So it neither stops an EventSource nor breaks
+    a reader of JSON. Values are not quoted, because one may be a secret.
 
     Arguments:
         pairs: the query, decoded.
-        known: names that mean something, apart from spellings of the cursor.
+        known: names of known parameters, without spellings of the cursor.
     """
     notes: dict[str, None] = {}
     for name, value in pairs:
@@ -106,12 +107,12 @@ _LIKELY: Final = ("topic", "since", "last", "ping", *sorted(SPEECH_NAMES))
 
 
 class Speech:
-    """How streams speak, by what a request says and what the options allow.
+    """Reads the parameters for the form of a stream, within the bounds of the options.
 
     Arguments:
-        initial_id: for requests that do not say it; `auto` judges by their headers.
-        heartbeat_least_s: the shortest heartbeat that may be asked for.
-        pad_most_bytes: the longest padding that may be asked for; 0: none.
+        initial_id: the value for requests without the parameter; `auto` decides by their headers.
+        heartbeat_least_s: the shortest heartbeat that a client may request.
+        pad_most_bytes: the longest padding that a client may request; 0: none.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Speech:
         self._pad_most_bytes: Final = pad_most_bytes
 
     def dialect(self, base: Dialect, chosen: Mapping[str, str], notes: bytes = b"") -> Dialect:
-        """`base` as the parameters among SPEECH_NAMES change it. Raises InvalidSubscription."""
+        """`base`, changed by the parameters in SPEECH_NAMES. Raises InvalidSubscription."""
         dialect = replace(base, notes=notes) if notes else base
         if base.opens and self._initial_id != "auto":
             dialect = replace(dialect, initial_id=self._initial_id)
@@ -144,8 +145,8 @@ class Speech:
         )
 
     def for_lines(self, dialect: Dialect, chosen: Mapping[str, str]) -> Dialect:
-        """As `dialect`, for a request that `reads_lines`: the opening is no block of its own,
-        unless a parameter or the option asks for one."""
+        """As `dialect`, for a request that `reads_lines`: the opening is not a separate block,
+        unless a parameter or the option requests that."""
         is_free = self._initial_id == "auto" and "initial_id" not in chosen
         if is_free and dialect.initial_id == "true":
             return replace(dialect, initial_id="line")
@@ -196,13 +197,13 @@ def _initial_id(text: str | None, otherwise: InitialId) -> InitialId:
 
 
 def reads_lines(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the client may hand a block without data to its application, as an empty event.
+    """Whether the client may pass a block without data to its application as an empty event.
 
-    An EventSource names `text/event-stream` and asks for an answer that no cache has kept
-    (WHATWG HTML §9.2.2: cache mode `no-store`, which the Fetch standard sends as
-    `Cache-Control: no-cache`). Clients of token streams ask for JSON; httpx-sse sends `no-store`,
-    and a script's `fetch` is known by `Sec-Fetch-Mode` without `no-cache`. A request that says
-    none of this is taken for an EventSource: a place too many is better than one too few.
+    An EventSource accepts `text/event-stream` and asks for an uncached answer (WHATWG HTML §9.2.2:
+    cache mode `no-store`, which the Fetch standard sends as `Cache-Control: no-cache`). Clients of
+    token streams accept JSON, httpx-sse sends `no-store`, and the `fetch` of a script sends
+    `Sec-Fetch-Mode` without `no-cache`. A request without any of these is treated as an
+    EventSource, because an unneeded id does less harm than a missing one.
     """
     accept = headers.get(b"accept", b"*/*").lower()
     if b"text/event-stream" not in accept and b"*/*" not in accept and b"text/*" not in accept:

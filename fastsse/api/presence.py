@@ -1,8 +1,8 @@
-"""Who is there, for those whose token covers the path that they ask for.
+"""Presence: which subscribers are connected. The token must cover the requested path.
 
-`/.well-known/mercure/subscriptions…` answers as Mercure's API does, `/presence?topic=` with a
-count and a list in plain JSON. A stream opened at the place that an answer names gets every change
-since, because that place is looked up before the control service is asked.
+`/.well-known/mercure/subscriptions…` answers as Mercure's API does. `/presence?topic=` answers with
+a count and a list in plain JSON. Every answer has an id. A stream opened after that id receives
+every later change, because the id is read before the control service is asked.
 """
 
 import re
@@ -30,12 +30,12 @@ LIST_MAX: Final = 10_000
 _LD_JSON: Final = b"Content-Type: application/ld+json\r\n" + NOT_STORED
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 
-#: Gives the id of the last event, `earliest` before any.
+#: Returns the id of the last event; `earliest` before the first.
 LastId = Callable[[], bytes]
 
 
 def subscriptions_route(access: Access, presence: Presence, last_id: LastId) -> Route:
-    """Mercure's API, for every path below `SUBSCRIPTIONS_PATH`."""
+    """Mercure's subscription API, for every path below `SUBSCRIPTIONS_PATH`."""
     return Route(_Subscriptions(access, presence, last_id))
 
 
@@ -45,7 +45,7 @@ def presence_route(access: Access, presence: Presence, last_id: LastId) -> Route
 
 
 class _Subscriptions:
-    """A collection, that of one topic, or one subscription (0.x dialect)."""
+    """All subscriptions, those of one topic, or one of them (0.x dialect)."""
 
     def __init__(self, access: Access, presence: Presence, last_id: LastId) -> None:
         self._access = access
@@ -59,7 +59,7 @@ class _Subscriptions:
 
         def allowed(rights: Rights | None) -> None:
             if rights is None or rights is ANONYMOUS:
-                raise Unauthorised("Listing subscriptions needs a token.")
+                raise Unauthorised("Listing subscriptions requires a token.")
             if not rights.covers_subscribe((path,)):
                 raise Unauthorised("The token's mercure.subscribe does not cover this path.")
             tag = self._last_id()
@@ -75,7 +75,7 @@ class _Subscriptions:
 
 
 class _Plain:
-    """How many streams ask for a topic, and who they are."""
+    """How many streams subscribe to a topic, and which subscribers they have."""
 
     def __init__(self, access: Access, presence: Presence, last_id: LastId) -> None:
         self._access = access
@@ -88,7 +88,7 @@ class _Plain:
 
         def allowed(rights: Rights | None) -> None:
             if rights is None or rights is ANONYMOUS:
-                raise Unauthorised("Asking who is there needs a token.")
+                raise Unauthorised("The presence API requires a token.")
             if not rights.covers_subscribe((path_of(topic),)):
                 raise Forbidden(f"The token's mercure.subscribe must cover {path_of(topic)}.")
             last_id = self._last_id().decode()
@@ -98,7 +98,7 @@ class _Plain:
 
 
 def _segments(path: bytes) -> tuple[str | None, str | None]:
-    """Topic and subscriber of a path below the collection's. Raises Problem (404)."""
+    """Topic and subscriber in a path below that of the collection. Raises Problem (404)."""
     rest = path[len(SUBSCRIPTIONS_PATH) :].split(b"/")[1:]
     if len(rest) > 2 or not all(rest):
         raise Problem(404, "There is no such subscription.")
@@ -107,11 +107,11 @@ def _segments(path: bytes) -> tuple[str | None, str | None]:
 
 
 def _question(pairs: Sequence[tuple[str, str]]) -> tuple[str, int]:
-    """What `/presence` is asked."""
+    """The parameters of `/presence`: topic and limit."""
     topics = [value for name, value in pairs if name == "topic"]
     limits = [value for name, value in pairs if name == "limit"]
     if len(topics) != 1 or not topics[0]:
-        raise InvalidSubscription("topic", "must stand once: /presence?topic=name")
+        raise InvalidSubscription("topic", "must be given once: /presence?topic=name")
     most = limits[0] if limits else str(LIST_UNASKED)
     if len(limits) > 1 or not _NUMBER.fullmatch(most) or int(most) > LIST_MAX:
         raise InvalidSubscription("limit", f"must be a number from 0 to {LIST_MAX}")
@@ -125,7 +125,7 @@ def _answer_collection(
         exchange.fail(found)
         return
     if found.total > len(found.subscriptions):
-        detail = "There are more subscriptions than one answer holds; ask for those of one topic."
+        detail = "There are too many subscriptions for one answer; request those of one topic."
         exchange.fail(Problem(400, detail, field="path", members={"count": found.total}))
         return
     members = {
@@ -180,5 +180,5 @@ def _is_known(request: Request, tag: bytes) -> bool:
 
 
 def _etag(tag: bytes) -> bytes:
-    # Without quotes, as the reference hub sends it.
+    # Without quotes, as the reference hub does.
     return b"ETag: %b\r\n" % tag

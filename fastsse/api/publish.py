@@ -1,4 +1,4 @@
-"""`POST /events`: a request's body as events, put in order by the hub."""
+"""`POST /events`: publishes the body of a request as events; the hub orders them."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -30,17 +30,17 @@ _ACCEPTED: Final = (
     '({"topic": …, "data": …}) or application/x-ndjson (one such object a line).'
 )
 _NOT_A_STREAM: Final = (
-    "POST publishes its body, and the answer is no stream; nothing was published. "
-    "A stream is opened by GET with topic=… in the query."
+    "POST publishes its body and never opens a stream; nothing was published. "
+    "Open a stream by GET with topic=… in the query."
 )
 _JSON_ONLY: Final = b"Accept-Post: application/json, application/x-ndjson\r\n"
 _EVENT_STREAM: Final = b"text/event-stream"
 _EMPTY: Final = (
-    "Is empty, and it is the event's data; an event without data is "
+    "The body is the data of the event, and it is empty; to publish an event without data, send "
     '{"topic": …, "data": ""} as application/json.'
 )
 _NO_STREAM_BODY: Final = (
-    "A body that is an event stream is not taken apart; "
+    "An event stream is not accepted as a body; "
     "send its events as application/x-ndjson, one JSON object a line."
 )
 # The data of such a publish is its body.
@@ -48,15 +48,14 @@ _QUERY_FIELDS: Final = tuple(name for name in FIELDS if name != "data")
 
 
 class PublishGate:
-    """Where publishers are served, whatever language they speak: who may, how much, and the note
-    in the log.
+    """Publishes for both APIs: checks access and rate limits, and logs the publish.
 
     Arguments:
         hub: orders the events.
-        access: says who may publish.
-        request_limits: how many publishes a client may send.
-        log: told of each publish; None when that would write nothing.
-        not_granted: what a topic is that the token does not cover.
+        access: decides who may publish.
+        request_limits: limits the publishes of a client.
+        log: logs each publish; None if nothing would be written.
+        not_granted: the error for a topic that the token does not cover.
     """
 
     def __init__(
@@ -74,9 +73,9 @@ class PublishGate:
         self._log = log
 
     def admit(self, request: Request) -> None:
-        """Looks at the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
+        """Checks the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
         if b"text/event-stream" in request.headers.get(b"accept", b"").lower():
-            # A client that reads a stream's answer sends a question, and that is for no subscriber.
+            # The body of a client that expects a stream is a query, not an event.
             raise Problem(406, _NOT_A_STREAM, field="Accept", header_lines=_JSON_ONLY)
         self._access.admit_publisher(request)
         coding = request.headers.get(b"content-encoding")
@@ -94,10 +93,10 @@ class PublishGate:
         exchange: Exchange,
         answer: "_Answer",
     ) -> None:
-        """Publishes all events or none for a request that was admitted, and answers it.
+        """Publishes all events or none for an admitted request, and answers it.
 
-        Raises Forbidden when a topic is reserved, `not_granted` when the token does not cover
-        one, and Problem (429) for a subject over its limit that was not known before.
+        Raises Forbidden when a topic is reserved, `not_granted` when the token does not cover one,
+        and Problem (429) when the subject is over its limit and was not known at admission.
         """
         is_counted = request.pending is None
 
@@ -126,23 +125,23 @@ class PublishGate:
 
 
 def _uncovered(rights: Rights, topics: Sequence[str]) -> str:
-    """Says which topic a token's grants do not cover."""
+    """The text that names the topic that the grants of a token do not cover."""
     first = next(topic for topic in topics if not rights.covers_publish((topic,)))
     return f"The token's mercure.publish does not cover the topic {first}."
 
 
 class Publish:
-    """Takes events in.
+    """Publishes events.
 
     Arguments:
-        gate: where they are handed in.
+        gate: the way to the hub.
     """
 
     def __init__(self, gate: PublishGate) -> None:
         self._gate = gate
 
     def admit(self, request: Request) -> None:
-        """Looks at the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
+        """Checks the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
         self._gate.admit(request)
         if _media_type(request) == _EVENT_STREAM:
             raise Problem(415, _NO_STREAM_BODY, field="Content-Type", header_lines=_JSON_ONLY)
@@ -153,7 +152,7 @@ class Publish:
             _content_type(request)
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
-        """Handles POST, admitted. Raises InvalidEvent, Problem (400) or Forbidden."""
+        """Handles an admitted POST. Raises InvalidEvent, Problem (400) or Forbidden."""
         body = request.body
         query: _Query = request.target.publication
         answer: _Answer = _answer_batch
@@ -167,7 +166,7 @@ class Publish:
         elif _content_type(request) == _NDJSON:
             events = events_of_lines(body)
             if not events:
-                raise Problem(400, "Must hold at least one line.", field="body")
+                raise Problem(400, "Must contain at least one line.", field="body")
         else:
             event = event_of_json(body)
             events = (event,)
@@ -182,7 +181,7 @@ _Answer = Callable[[Published], Response]
 
 
 def _warned(answer: _Answer, warnings: tuple[str, ...]) -> _Answer:
-    """`answer` with the header that warns."""
+    """`answer` with the `Fastsse-Warning` header."""
     lines = warning_lines(warnings)
 
     def warned(published: Published) -> Response:
@@ -193,7 +192,7 @@ def _warned(answer: _Answer, warnings: tuple[str, ...]) -> _Answer:
 
 
 def _answer_position(published: Published) -> Response:
-    # Nothing in a position needs escaping.
+    # A position needs no escaping.
     return json_response(b'{"id":"%b"}\n' % published.last)
 
 
@@ -207,7 +206,7 @@ def _answer_batch(published: Published) -> Response:
 
 
 class _Query(NamedTuple):
-    """What the query of a publish says, as Event takes it."""
+    """The query of a publish, as arguments of Event."""
 
     topics: str | tuple[str, ...]
     event: str | None
@@ -220,7 +219,7 @@ _NOT_IN_QUERY: Final = _Query((), None, None, None, False)
 
 
 def _read_query(target: Target) -> _Query:
-    """Raises InvalidEvent for names that are unknown, repeated or out of place."""
+    """Raises InvalidEvent for names that are unknown, repeated or used without `topic`."""
     topics = tuple(value for name, value in target.pairs if name == "topic")
     chosen: dict[str, str] = {}
     for name, value in target.pairs:
@@ -229,23 +228,23 @@ def _read_query(target: Target) -> _Query:
         if name not in _QUERY_FIELDS:
             raise InvalidEvent(name, f"is unknown; there are {', '.join(_QUERY_FIELDS)}")
         if name in chosen:
-            raise InvalidEvent(name, "must stand once")
+            raise InvalidEvent(name, "must be given once")
         if name != "topic":
             chosen[name] = value
     if topics:
-        # One topic alone is checked faster than a list of one.
+        # A single topic is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
         private = SWITCHES.get(chosen.get("private", "false").lower())
         if private is None:
             raise InvalidEvent("private", "must be true or false")
         return _Query(named, chosen.get("event"), chosen.get("id"), chosen.get("retry"), private)
     for name in chosen:
-        raise InvalidEvent(name, "needs topic beside it in the query")
+        raise InvalidEvent(name, "requires topic in the query too")
     return _NOT_IN_QUERY
 
 
 def _content_type(request: Request) -> bytes:
-    """The type of a body that says its topics itself. Raises Problem (415)."""
+    """The media type of a body that contains its topics. Raises Problem (415)."""
     media_type = _media_type(request)
     if media_type not in (_JSON, _NDJSON):
         accepted = b"Accept-Post: application/json, application/x-ndjson\r\n"

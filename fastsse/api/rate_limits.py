@@ -1,9 +1,9 @@
-"""How much one client may do, by its address and by its token's subject, in the whole service.
+"""Rate limits per client, by its address and by the subject of its token, in the whole service.
 
-Rates are token buckets that hold two seconds' worth. What a replay costs is known only
-afterwards, so it is paid then: whoever is in debt opens no stream with a replay until the time
-has paid for it. Accounts are kept within bounds; the one unused longest goes first, and with it
-what it had used up, but never the count of streams that are open.
+Rates are token buckets that hold the amount of two seconds. The cost of a replay is known only
+after it, so it is subtracted then. A client with a negative bucket can't open a stream with a
+replay until the bucket has refilled. The number of accounts is bounded. The one unused longest is
+evicted first, with its used amounts, but the count of open streams is never lost.
 """
 
 import math
@@ -26,12 +26,12 @@ __all__ = ["ACCOUNTS_MAX", "LimitedAccess", "Owner", "RateLimits", "RequestLimit
 ACCOUNTS_MAX: Final = 100_000
 BURST_S: Final = 2.0
 _KINDS: Final = ("streams", "opens", "publishes", "requests", "replay")
-# Longer subjects are known by their hash.
+# Longer subjects are stored as their hash.
 _NAME_MAX: Final = 64
 
 
 class _Account:
-    """What one client has used: open streams, and what is left in its four buckets."""
+    """The usage of one client: open streams, and the levels of its four buckets."""
 
     __slots__ = ("at_s", "opens", "publishes", "replay", "requests", "streams")
 
@@ -45,7 +45,7 @@ class _Account:
 
 
 class _Ledger:
-    """The accounts of one side, addresses or subjects."""
+    """The accounts of one kind: addresses or subjects."""
 
     __slots__ = (
         "_accounts",
@@ -69,7 +69,7 @@ class _Ledger:
         return len(self._accounts)
 
     def account(self, name: str, now_s: float) -> _Account:
-        """The account by a name, with its buckets as full as they are by now. O(1)."""
+        """The account with a name; its buckets are refilled up to now. O(1)."""
         account = self._accounts.get(name)
         if account is None:
             account = self._accounts[name] = _Account(self, now_s)
@@ -85,11 +85,11 @@ class _Ledger:
         return account
 
     def find(self, name: str) -> _Account | None:
-        """The account by a name, when there is one."""
+        """The account with a name, or None."""
         return self._accounts.get(name)
 
     def _forget(self) -> None:
-        """Keeps the bound: looks at two of the oldest for each that was added."""
+        """Enforces the bound: checks two of the oldest accounts for each that was added."""
         for _ in range(2):
             if len(self._accounts) <= ACCOUNTS_MAX:
                 return
@@ -101,7 +101,7 @@ class _Ledger:
 
 
 class Owner(NamedTuple):
-    """Whose a request is: the names of its accounts, empty where nothing is limited."""
+    """The accounts of a request, by name; a name is empty if its kind is not limited."""
 
     address: str
     subject: str
@@ -114,8 +114,7 @@ class RateLimits:
         options: the limits.
         time: loop time, s.
 
-    `usage`, once set, tells other workers what is used here; `others_used` is to be told of
-    what they say.
+    `usage`, once set, reports the usage to other workers. `on_others_used` receives theirs.
     """
 
     __slots__ = (
@@ -141,30 +140,31 @@ class RateLimits:
         self._sides = (self._addresses, self._subjects)
         self._owners: dict[int, Owner] = {}
         self._first_pages: dict[int, int] = {}
-        #: Whether anything is limited; without that nobody need ask.
+        #: Whether any limit is set.
         self.active = self._addresses.active or self._subjects.active
         self.usage: UsageClient | None = None
-        #: Ends a stream that makes room for a newer one of its client.
+        #: Ends a stream to make room for a newer one of the same client.
         self.end_stream: Callable[[int], object] = lambda stream: None
         self._evicts = options.over_limit == "oldest"
-        # With that, the streams of each account, oldest first, without those that were ended for
-        # others; and these, until they are closed.
+        # Used with `evict`: the streams of each account, oldest first, without evicted ones; and
+        # the evicted ones, until they are closed.
         self._held: dict[Account, dict[int, None]] = {}
         self._evicted: set[int] = set()
-        #: Requests refused, by limit.
+        #: Number of refused requests, by limit.
         self.refused: Counter[str] = Counter()
 
     def owner(self, host: str, subject: str | None) -> Owner:
-        """Whose accounts a request falls to."""
+        """The accounts of a request."""
         address = account_name(host) if self._addresses.active else ""
         if subject is None or not self._subjects.active:
             return Owner(address, "")
-        # A hash can't be mistaken for a short subject: it has more letters than those.
+        # A hash can't equal a short subject, because it is longer.
         long = len(subject) > _NAME_MAX
         return Owner(address, blake2b(subject.encode()).hexdigest() if long else "=" + subject)
 
     def may_open(self, owner: Owner, *, replays: bool) -> bool:
-        """Takes a stream from the owner's allowance, or nothing. O(1)."""
+        """Counts a stream for the owner if its limits allow it; otherwise returns False and changes
+        nothing. O(1)."""
         now_s = self._time()
         accounts = self._accounts(owner, now_s)
         for ledger, account in accounts:
@@ -178,7 +178,7 @@ class RateLimits:
         return True
 
     def on_stream_opened(self, stream: int, owner: Owner) -> None:
-        """A stream that `may_open` allowed is open; it counts until `closed`."""
+        """Records an open stream that `may_open` allowed; it counts until `on_stream_closed`."""
         self._owners[stream] = owner
         first_bytes = self._first_pages.pop(stream, 0)
         for _, account in self._accounts(owner, self._time()):
@@ -189,13 +189,15 @@ class RateLimits:
             self._make_room(stream, owner)
 
     def end_oldest(self, account: Account) -> None:
-        """Ends the oldest stream that this worker has of an account, for one in another worker."""
+        """Ends the oldest stream of an account in this worker, to make room for one in another
+        worker."""
         for stream in self._held.get(account, {}):
             self._evict(stream)
             return
 
     def _make_room(self, newest: int, owner: Owner) -> None:
-        """Ends the oldest stream of each account of `owner` that has too many with the newest."""
+        """Ends the oldest stream of each account of `owner` that exceeds its limit with the
+        newest."""
         for side, name in enumerate(owner):
             if not name:
                 continue
@@ -227,7 +229,7 @@ class RateLimits:
                     del self._held[account]
 
     def on_stream_closed(self, stream: int) -> None:
-        """A stream has ended. O(1)."""
+        """Called when a stream has ended. O(1)."""
         self._first_pages.pop(stream, None)
         if self._evicts and stream in self._owners:
             self._drop_held(stream)
@@ -242,7 +244,8 @@ class RateLimits:
         self._share(owner, streams=-1)
 
     def on_replayed(self, stream: int, sent_bytes: int) -> None:
-        """History went to a stream; the first page of one may come before `opened`."""
+        """Called when history was sent to a stream. The first page may come before
+        `on_stream_opened`."""
         owner = self._owners.get(stream)
         if owner is None:
             self._first_pages[stream] = sent_bytes
@@ -252,23 +255,24 @@ class RateLimits:
             self._share(owner, replay=sent_bytes)
 
     def publish_wait_s(self, owner: Owner) -> float:
-        """Takes a publish from the owner's allowance: 0; or nothing: seconds until there is one
-        again."""
+        """Counts a publish for the owner and returns 0, or counts nothing and returns the seconds
+        until one is allowed."""
         return self._wait_s(owner, "publishes")
 
     def published_more(self, owner: Owner, events: int) -> None:
-        """A publish that was allowed held so many events more than one; they are owed."""
+        """Subtracts the events of an allowed publish beyond the first; the bucket may become
+        negative."""
         for _, account in self._accounts(owner, self._time()):
             account.publishes -= events
         if events:
             self._share(owner, publishes=events)
 
     def request_wait_s(self, owner: Owner) -> float:
-        """As `publish_wait_s`, of what neither publishes nor opens a stream."""
+        """As `publish_wait_s`, for a request that neither publishes nor opens a stream."""
         return self._wait_s(owner, "requests")
 
     def on_others_used(self, use: Usage) -> None:
-        """Another worker tells what a client used there."""
+        """Called with the usage of a client in another worker."""
         account = self._sides[use.side].account(use.name, self._time())
         account.streams += use.streams
         account.opens -= use.opens
@@ -277,7 +281,7 @@ class RateLimits:
         account.replay -= use.replay
 
     def counters(self) -> dict[str, int]:
-        """Requests refused, by the names of the metrics."""
+        """Refused requests, under the names of the metrics."""
         return {
             f"limited_{side.side}_{kind}": self.refused[f"{side.side}_{kind}"]
             for side in self._sides
@@ -331,11 +335,11 @@ def _filled(level: float, rate: int, span_s: float) -> float:
 
 
 class RequestLimits:
-    """Takes from the accounts of requests' clients. Loop thread only; each call is O(1).
+    """Counts requests for their clients. Loop thread only; each call is O(1).
 
     Arguments:
-        clients: tells who they are.
-        rate_limits: their accounts.
+        clients: finds client addresses.
+        rate_limits: the accounts.
     """
 
     def __init__(self, clients: ClientAddresses, rate_limits: RateLimits) -> None:
@@ -344,21 +348,21 @@ class RequestLimits:
 
     @property
     def active(self) -> bool:
-        """Whether anything is limited."""
+        """Whether any limit is set."""
         return self._rate_limits.active
 
     def take_publish(self, request: Request) -> None:
-        """Counts a publish, as far as is known whose it is. Raises Problem (429)."""
+        """Counts a publish for its address, and for its subject if known. Raises Problem (429)."""
         _refuse(self._rate_limits.publish_wait_s(self._owner(request, request.rights)), "publishes")
 
     def take_publish_late(self, request: Request) -> None:
-        """Counts it for its subject, which was not known when its address was asked. Raises
-        Problem (429)."""
+        """Counts a publish for its subject, if that was unknown at `take_publish`. Raises Problem
+        (429)."""
         owner = self._owner(request, request.rights)._replace(address="")
         _refuse(self._rate_limits.publish_wait_s(owner), "publishes")
 
     def published_more(self, request: Request, events: int) -> None:
-        """A publish that was counted held so many events more than one."""
+        """Counts the events of a publish beyond the first."""
         self._rate_limits.published_more(self._owner(request, request.rights), events)
 
     def take_request(self, request: Request, rights: Rights | None) -> None:
@@ -372,14 +376,14 @@ class RequestLimits:
 
 
 class LimitedAccess:
-    """Access to what is neither publishing nor a stream: who may is counted as `take_request`."""
+    """Access to paths that neither publish nor open a stream: counts each allowed request."""
 
     def __init__(self, access: Access, request_limits: RequestLimits) -> None:
         self._access: Final = access
         self._request_limits: Final = request_limits
 
     def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
-        """As `Access`; `then` is not called for who is over a limit."""
+        """As `Access`; `then` is not called for a client over a limit."""
         self._access.subscriber(request, exchange, self._counting(request, then))
 
     def admit_publisher(self, request: Request) -> None:
@@ -387,7 +391,7 @@ class LimitedAccess:
         self._access.admit_publisher(request)
 
     def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
-        """As `Access`; `then` is not called for who is over a limit."""
+        """As `Access`; `then` is not called for a client over a limit."""
         self._access.publisher(request, exchange, self._counting(request, then))
 
     def _counting(self, request: Request, then: Then) -> Then:

@@ -1,4 +1,4 @@
-"""`GET /events`: what a request asks for, as a subscription."""
+"""`GET /events`: reads a request and opens its stream."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -26,11 +26,11 @@ from fastsse.units import parse_duration_s
 
 __all__ = ["Subscribe"]
 
-# RFC 3339 §5.6. A `+` that was not escaped has become a space.
+# RFC 3339 §5.6. An unescaped `+` has become a space.
 _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:([Zz])|([+ -])(\d\d:\d\d))", re.ASCII
 )
-# As clients of Durable Streams ask for all that is kept.
+# Clients of Durable Streams request all kept events in this way.
 _EARLIEST_OFFSET: Final = "-1"
 _ONCE: Final = frozenset({"since", "last", "offset"}) | SPEECH_NAMES
 _NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic", "ping"}
@@ -40,7 +40,7 @@ _CHUNKED_HEAD: Final = Response(_HEAD.head + b"Transfer-Encoding: chunked\r\n")
 
 
 class _Readings(NamedTuple):
-    """What a target asks for, for an EventSource and for a client that `reads_lines`."""
+    """The subscription of a target, for an EventSource and for a client that `reads_lines`."""
 
     standard: Subscription
     by_lines: Subscription
@@ -50,15 +50,15 @@ class Subscribe:
     """Opens streams.
 
     Arguments:
-        topics_max: the bound on topics of one stream.
+        topics_max: the most topics of one stream.
         now_ms: unix milliseconds, for `since=10m`.
-        access: says who may.
-        speech: how streams speak.
-        pings: whether streams can be pinged visibly.
+        access: decides who may subscribe.
+        speech: reads the parameters for the form of streams.
+        pings: whether visible pings are enabled.
 
-    What a page's author got wrong is a 400, and that ends an EventSource for good. What only a
-    later reconnect can hold (an id that is too long, unknown, or not UTF-8) never is: such a
-    stream opens and begins with a gap event.
+    A mistake of the author of a page is a 400, which stops an EventSource permanently. An invalid
+    id (too long, unknown, or not UTF-8) can appear on a later reconnect only, so it is never a 400:
+    such a stream opens and starts with a gap event.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Subscribe:
         self._access.subscriber(request, exchange, opened)
 
     def read(self, target: Target, headers: Mapping[bytes, bytes]) -> Subscription:
-        """The subscription that a request asks for. O(1) when its target was seen lately.
+        """The subscription that a request asks for. O(1) if its target is in the cache.
 
-        `Last-Event-ID` wins over an id in the query, that over `since`, `last` and `offset`: a
-        client that reconnects sends the URL of its first connect again.
+        `Last-Event-ID` has precedence over an id in the query, and that over `since`, `last` and
+        `offset`, because a client that reconnects sends the URL of its first connect again.
         """
         readings: _Readings | None = target.subscription
         if readings is None:
@@ -116,14 +116,15 @@ class Subscribe:
         if not self._pings:
             raise InvalidSubscription("ping", "is off here (option ping)")
         if not subscription.dialect.tells:
-            raise InvalidSubscription("ping", "sends events that fastsse=false leaves out")
+            raise InvalidSubscription("ping", "sends events, and fastsse=false removes them")
         return True
 
     def _of_query(self, target: Target) -> tuple[_Readings, bool]:
-        """The subscription without headers, and whether it means the same at any time."""
+        """The subscription of the query alone, and whether it is independent of the time."""
         chosen = chosen_once(target.pairs, _ONCE)
         topics = [value for name, value in target.pairs if name == "topic"]
-        # A library appends the id that it has come to behind the one in the page's URL.
+        # A library appends its current id after the one in the URL of the page, so the last id is
+        # used.
         ids = [value for name, value in target.pairs if names_cursor(name)]
         last_event_id = ids[-1] if ids else ""
         cursor = self._cursor(last_event_id, chosen)
@@ -143,7 +144,7 @@ class Subscribe:
         if chosen.get("offset", _EARLIEST_OFFSET) != _EARLIEST_OFFSET:
             begins.remove("offset")
         if len(begins) > 1:
-            raise InvalidSubscription(begins[1], f"can't stand with {begins[0]}")
+            raise InvalidSubscription(begins[1], f"can't be combined with {begins[0]}")
         cursor = self._begin(begins[0], chosen) if begins else HEAD
         return Cursor("after", last_event_id) if last_event_id else cursor
 
@@ -163,7 +164,7 @@ class Subscribe:
         if match:
             return Cursor("since", _unix_ms(match))
         try:
-            # A bare number could be meant as a time just as well.
+            # A bare number is ambiguous: it could be a time or a span.
             span_s = parse_duration_s(text) if not text.strip().isdigit() else None
         except ValueError:
             span_s = None
@@ -184,6 +185,6 @@ def _unix_ms(match: re.Match[str]) -> int:
 
 
 def _known(chosen: Mapping[str, str]) -> frozenset[str]:
-    """Names that mean something; of offsets only the one that is the beginning does."""
+    """The known parameters; `offset` is known only with the value for the beginning."""
     unknown = {"offset"} if chosen.get("offset", _EARLIEST_OFFSET) != _EARLIEST_OFFSET else set()
     return _NAMES - unknown

@@ -1,4 +1,5 @@
-"""Streams that a ticket opened: the cookie for their client, and one live stream a ticket."""
+"""Streams opened by a ticket: sets the cookie of the client, and allows one open stream per
+ticket."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -19,8 +20,7 @@ _HTTPS: Final = b"https://"
 
 
 class Terms(NamedTuple):
-    """What a request brings to the stream that it opens: header lines for its answer, and what is
-    called with the stream's handle."""
+    """Additions to a stream: header lines for its answer, and a callback for its handle."""
 
     lines: bytes
     opened: Callable[[int], None]
@@ -30,11 +30,11 @@ class TicketStreams:
     """Ticket streams of one worker. Loop thread only.
 
     Arguments:
-        tickets: knows which stream a ticket has.
-        reach: the way to it, in whatever worker it is.
-        streams: this worker's.
-        clients: tells their addresses.
-        access: told of each stream that a newer one ended.
+        tickets: knows the stream of each ticket.
+        reach: finds a stream in any worker.
+        streams: the streams of this worker.
+        clients: finds client addresses.
+        access: logs each stream that a newer one ended.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class TicketStreams:
         reach.teach(_END, self._end)
 
     def network(self, request: Request) -> str:
-        """The address prefix of a request's client."""
+        """The address prefix of the client of a request."""
         forwarded = request.headers.get(b"x-forwarded-for")
         return network_of(self._clients.address(request.peer, forwarded))
 
     def terms(self, opened: Opened, request: Request) -> Terms:
-        """For a request whose ticket was opened. A cookie is `Secure` where the page says that it
-        came by https."""
+        """The terms for a request whose ticket was accepted. The cookie is `Secure` if the origin
+        of the page is https."""
         lines = b""
         if opened.cookie is not None:
             page = request.headers.get(b"origin") or request.headers.get(b"referer", b"")
@@ -70,7 +70,7 @@ class TicketStreams:
         return Terms(lines, lambda handle: self._note(opened, handle, network))
 
     def _note(self, opened: Opened, handle: int, network: str) -> None:
-        """A ticket has a stream; the one that it had before ends."""
+        """Records the stream of a ticket, and ends its earlier one."""
 
         def before(stream_id: bytes) -> None:
             self._reach.reach(_END, stream_id, b"", ended)

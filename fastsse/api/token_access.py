@@ -1,4 +1,4 @@
-"""Access by tokens: what the guard says, as routes ask for it."""
+"""Access by tokens: connects the guard to the routes."""
 
 from collections.abc import Callable
 from typing import Final
@@ -14,7 +14,7 @@ from fastsse.http.router import Exchange
 
 __all__ = ["TokenAccess"]
 
-# A connection keeps the header that it has shown, while it is no longer than this.
+# A connection caches its last header, up to this length.
 _NOTED_BYTES_MAX: Final = 4 * 1024
 _NOTHING_SHOWN: Final = (None, None, None)
 
@@ -23,9 +23,9 @@ class TokenAccess:
     """Access by tokens.
 
     Arguments:
-        guard: reads them.
-        ticketed: what a ticket's stream is bound to.
-        mercure: whether requests come by Mercure's path, where clients are promised more limits.
+        guard: verifies tokens.
+        ticketed: the streams that tickets opened.
+        mercure: whether requests use Mercure's path, where minimum lengths of tokens apply.
     """
 
     def __init__(self, guard: Guard, ticketed: TicketStreams, *, mercure: bool) -> None:
@@ -34,7 +34,7 @@ class TokenAccess:
         self._mercure = mercure
 
     def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
-        """Whoever has a token that is right, or none where that is allowed."""
+        """Accepts a client with a valid token, or without one if that is allowed."""
         try:
             rights = self._guard.subscriber(
                 request.headers,
@@ -57,10 +57,10 @@ class TokenAccess:
         pending.wait(_answered(exchange, allowed))
 
     def admit_publisher(self, request: Request) -> None:
-        """Raises Unauthorised; what must be fetched first is asked for with the body here.
+        """Raises Unauthorised. If keys must be fetched, `publisher` decides when the body has
+        arrived.
 
-        A connection mostly sends the same header again; then nothing is looked up but whether the
-        token may have ended since.
+        A connection usually sends the same header again. Then only the validity in time is checked.
         """
         header = request.headers.get(b"authorization")
         by, known, shown = request.memory.shown or _NOTHING_SHOWN
@@ -91,7 +91,7 @@ class TokenAccess:
             request.pending = pending
 
     def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
-        """Whoever has a token that is right."""
+        """Accepts a client with a valid token."""
         pending, request.pending = request.pending, None
         if pending is None:
             then(request.rights)
@@ -100,7 +100,7 @@ class TokenAccess:
 
 
 def _answered(exchange: Exchange, then: Then) -> Callable[[Rights | FastsseError | None], None]:
-    """Goes on when an answer was fetched."""
+    """Continues when an answer was fetched."""
 
     def done(outcome: Rights | FastsseError | None) -> None:
         try:

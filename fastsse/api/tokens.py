@@ -1,12 +1,13 @@
-"""What happens to streams and tokens beside reading and publishing: tickets, renewal, revocation,
-and the page's word that it is still there.
+"""Routes for tokens and streams: tickets, renewal, revocation, and the answer to a ping.
 
-    POST /tickets           a token in the header: a ticket to put into an EventSource's URL
-    POST /renew?stream=…    a fresh token: the stream lives as long as that
+    POST /tickets           with a token in the header: returns a ticket for the URL of an
+    EventSource
+    POST /renew?stream=…    with a new token: extends the stream to the lifetime of that token
     POST /revoke            {"jti": …, "sub": …, "issued_before": …}: ends streams, refuses tokens
     POST /pong?stream=…     answers `fastsse.ping`
 
-A stream's id is told in its own events only and can't be guessed; it may be in any worker.
+The id of a stream is sent only in its own events and can't be guessed. The stream may be in any
+worker.
 """
 
 from functools import partial
@@ -39,7 +40,7 @@ _BODY_MAX: Final = 4 * 1024
 
 
 def pong_routes(request_limits: RequestLimits, lookup: StreamLookup, streams: Streams) -> Paths:
-    """`/pong`, for streams that are pinged visibly."""
+    """`/pong`, for streams with visible pings."""
 
     def here(stream_id: bytes, _: bytes) -> bytes | None:
         return b"" if streams.pong(stream_id) else None
@@ -55,7 +56,7 @@ def pong_routes(request_limits: RequestLimits, lookup: StreamLookup, streams: St
 
 
 def token_routes(guard: Guard, access: Access, lookup: StreamLookup, streams: Streams) -> Paths:
-    """`/tickets`, `/renew` and `/revoke`, where tokens have keys."""
+    """`/tickets`, `/renew` and `/revoke`; they exist when JWT keys are set."""
     return {
         b"/tickets": {b"POST": _ticket_route(guard.tickets, access)},
         b"/renew": {b"POST": _renewal_route(Renewals(lookup, streams), access)},
@@ -66,9 +67,9 @@ def token_routes(guard: Guard, access: Access, lookup: StreamLookup, streams: St
 def _ticket_route(tickets: Tickets, access: Access) -> Route:
     def issue(request: Request, exchange: Exchange) -> None:
         shown = request.headers.get(b"authorization")
-        # A foreign page can have its reader's cookie sent, and a browser sends Basic unasked.
+        # A page of another origin can make the browser send a cookie or Basic credentials.
         if shown is None or has_another_scheme(shown):
-            raise Unauthorised("A ticket needs a token in the header: Authorization: Bearer.")
+            raise Unauthorised("A ticket requires a token in the header Authorization: Bearer.")
 
         def issued(ticket: str | FastsseError) -> None:
             if isinstance(ticket, FastsseError):
@@ -89,7 +90,7 @@ def _renewal_route(renewals: Renewals, access: Access) -> Route:
     def renew(request: Request, exchange: Exchange) -> None:
         stream_id = _stream_id(request)
         if any(name == "ticket" for name, _ in request.target.pairs):
-            raise Unauthorised("A ticket opens streams; renewing one needs a token.")
+            raise Unauthorised("Renewing a stream requires a token; a ticket only opens streams.")
 
         def allowed(rights: Rights | None) -> None:
             assert rights is not None
@@ -115,26 +116,26 @@ def _revocation_route(revocations: Revocations, access: Access) -> Route:
 
 
 def _admit_small(request: Request) -> None:
-    """A body is taken and means nothing: `sendBeacon` always sends one. Nobody has shown a token
-    yet, so there shall be little to hold. Raises Problem (411, 413)."""
+    """Accepts a small body, which is ignored: `sendBeacon` always sends one. No token has been
+    checked yet, so its size is bounded. Raises Problem (411, 413)."""
     headers = request.headers
     if b"transfer-encoding" in headers:
-        raise Problem(411, "Only a body with a length is taken here.", field="Transfer-Encoding")
+        raise Problem(411, "The body must have a Content-Length.", field="Transfer-Encoding")
     if int(headers.get(b"content-length", b"0")) > _BODY_MAX:
-        detail = f"A body may have at most {_BODY_MAX} bytes here; it means nothing."
+        detail = f"A body may have at most {_BODY_MAX} bytes; it is ignored."
         raise Problem(413, detail, field="Content-Length")
 
 
 def _stream_id(request: Request) -> bytes:
-    """The query's `stream`. Raises BadRequest."""
+    """The query parameter `stream`. Raises BadRequest."""
     given = [value.encode() for name, value in request.target.pairs if name == "stream"]
     if len(given) != 1 or not 0 < len(given[0]) <= _STREAM_ID_MAX:
-        raise BadRequest("stream", "must stand once: the id that the stream's events tell")
+        raise BadRequest("stream", "must be given once: the stream id from its control events")
     return given[0]
 
 
 def _check_given_out(stream_id: bytes) -> None:
-    """Raises Problem (404) for what no stream here or anywhere can be called: nobody is asked."""
+    """Raises Problem (404) for an id that no stream can have, without a lookup."""
     if not may_be_stream_id(stream_id):
         raise _no_stream()
 

@@ -1,6 +1,6 @@
-"""What a publisher is told about an event that was taken and may not do what it should.
+"""Warnings to a publisher about an accepted event that may not work as expected.
 
-The header `Fastsse-Warning` carries one sentence, on both publishing interfaces.
+The header `Fastsse-Warning` carries them, in both publish APIs.
 """
 
 import re
@@ -19,7 +19,7 @@ _LINE_MAX: Final = 500
 
 
 def warnings_on(event: Event) -> tuple[str, ...]:
-    """What is doubtful about an event."""
+    """The warnings about an event."""
     if event.event is not None and event.event in _OWN_TYPES:
         return (
             f"the type {event.event.decode()} collides with EventSource's own event of this name",
@@ -28,7 +28,7 @@ def warnings_on(event: Event) -> tuple[str, ...]:
 
 
 def warning_lines(warnings: Iterable[str]) -> bytes:
-    """The header line with these warnings; nothing for none."""
+    """The header line with these warnings; empty without warnings."""
     text = "; ".join(dict.fromkeys(warnings))
     if not text:
         return b""

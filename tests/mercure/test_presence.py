@@ -114,7 +114,10 @@ async def test_E6_one_path_may_be_granted_alone(hub: Server) -> None:
     assert (await ask(hub, "GET", f"{HUB}/subscriptions/b", by)).status == 401
     assert (await ask(hub, "GET", f"{HUB}/subscriptions/%61", by)).status == 401
     answer = await ask(hub, "GET", f"{HUB}/subscriptions")
-    assert (answer.status, answer.json["detail"]) == (401, "Listing subscriptions needs a token.")
+    assert (answer.status, answer.json["detail"]) == (
+        401,
+        "Listing subscriptions requires a token.",
+    )
 
 
 @pytest.mark.parametrize("rest", ["/", "/a/", "//b", "/a/b/c", "/%ff", "/%zz"])

@@ -121,7 +121,7 @@ async def test_P10_unknown_fields_mean_nothing_and_the_publisher_is_warned(hub: 
     answer = await publish(hub, ("topic", "a"), ("target", "b"), ("x\r\nX: [\u00fc]", "1"))
     assert answer.status == 200
     assert answer.headers["fastsse-warning"] == (
-        "target is no field of Mercure; x??X: [?] is no field of Mercure"
+        "target is not a field of Mercure; x??X: [?] is not a field of Mercure"
     )
     assert "fastsse-warning" not in (await publish(hub, ("topic", "a"))).headers
     answer = await publish(hub, ("topic", "a"), ("type", "error"))
