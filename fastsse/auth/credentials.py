@@ -1,8 +1,8 @@
-"""Where a request's token is: header, then query, then cookie.
+"""Finds the token of a request: in the header, then the query, then the cookie.
 
-The first one present is used, even if it is invalid: else a page that can add one of them could
-choose which of a reader's tokens counts. Each may stand once. An `Authorization` header with
-another scheme than `Bearer`, such as a staging site's `Basic`, is no token and is passed over.
+The first one present is used, even if it is invalid. Otherwise a page that can add one of them
+could choose which token of its visitor is used. Each may appear once. An `Authorization` header
+with another scheme than `Bearer`, such as the `Basic` of a staging site, is ignored.
 """
 
 import re
@@ -14,22 +14,22 @@ from fastsse.errors import Unauthorised
 
 __all__ = ["TICKET", "Credential", "credentials", "has_another_scheme", "page_origin"]
 
-#: The names in the query: a token, and a ticket in a token's stead.
+#: The query parameters: a token, or a ticket in place of a token.
 AUTHORIZATION: Final = "authorization"
 TICKET: Final = "ticket"
 _SCHEME: Final = b"bearer"
 _USUAL: Final = b"Bearer "
-# Headers that stand twice come joined.
+# Repeated headers arrive joined.
 _SECOND_BEARER: Final = re.compile(rb",[ \t]*bearer\b", re.IGNORECASE)
 # A token of RFC 9110 §5.6.2.
 _SCHEME_FORM: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# No signed token is shorter; the Mercure hub counts the scheme and its blank in a header.
+# No signed token is shorter. The Mercure hub counts the scheme and the blank of a header too.
 _MERCURE_HEADER_MIN: Final = 48
 _MERCURE_QUERY_MIN: Final = 41
 
 
 class Credential(NamedTuple):
-    """What a request shows, and where it stood."""
+    """The token or ticket of a request, and where it was."""
 
     text: bytes
     source: Literal["header", "query", "ticket", "cookie"]
@@ -45,10 +45,11 @@ def credentials(
     """The token or ticket of a request, or None when there is none.
 
     Arguments:
-        headers: by lower-case name; a header that stood twice was refused before.
+        headers: by lower-case name; repeated headers are joined.
         pairs: the query, decoded.
         cookie: the name of the cookie that holds a token.
-        mercure: whether the Mercure protocol's least lengths hold, and its spelling of `Bearer`.
+        mercure: whether the minimum lengths of the Mercure protocol and its spelling of `Bearer`
+            apply.
 
     Raises Unauthorised. O(bytes).
     """
@@ -66,9 +67,9 @@ def credentials(
 
 
 def has_another_scheme(header: bytes) -> bool:
-    """Whether an `Authorization` header is whole, and for another scheme than `Bearer`
-    (RFC 9110 §11.6.2). A scheme without credentials, and credentials without a scheme, are
-    attempts at a token, and so is anything that names `Bearer` among several."""
+    """Whether an `Authorization` header is complete and for another scheme than `Bearer` (RFC 9110
+    §11.6.2). A scheme without credentials, credentials without a scheme, and any list that contains
+    `Bearer` count as attempts to send a token."""
     if header.startswith(_USUAL):
         return False
     scheme, _, credentials = header.strip(b" \t").partition(b" ")
@@ -78,8 +79,8 @@ def has_another_scheme(header: bytes) -> bool:
 
 
 def page_origin(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The origin of the page that sent a request: `Origin`, else that of `Referer`; None when
-    neither tells. What a cookie publishes must come from an allowed one."""
+    """The origin of the page that sent a request: `Origin`, else that of `Referer`, else None. A
+    publish by cookie must come from an allowed origin."""
     origin = headers.get(b"origin")
     if origin is not None:
         return origin.strip()
@@ -110,28 +111,29 @@ def _bearer(header: bytes, mercure: bool) -> bytes:
 
 def _of_query(shown: Sequence[tuple[str, str]], mercure: bool) -> Credential:
     if len(shown) > 1:
-        raise Unauthorised("The query must hold one token or one ticket.")
+        raise Unauthorised("The query must have one token or one ticket.")
     ((name, value),) = shown
     if name == TICKET:
         return Credential(value.encode(), "ticket")
     if not value or (mercure and len(value) < _MERCURE_QUERY_MIN):
-        raise Unauthorised("The query's authorization is no token.")
+        raise Unauthorised("The query parameter authorization is not a token.")
     return Credential(value.encode(), "query")
 
 
 def _of_cookies(cookies: bytes, name: bytes) -> Credential | None:
-    """Cookies of one name from two paths or domains come both: no telling which is meant."""
+    """The token in the cookies. Two cookies of one name, from two paths or domains, are ambiguous
+    and refused."""
     found: bytes | None = None
     for pair in cookies.split(b";"):
         given, equals, value = pair.partition(b"=")
         if equals and given.strip(b" \t") == name:
             if found is not None:
-                raise Unauthorised("The cookie with the token must stand once.")
+                raise Unauthorised("The cookie with the token must appear once.")
             found = value.strip(b" \t")
     if found is None:
         return None
     if len(found) > 1 and found[:1] == found[-1:] == b'"':
         found = found[1:-1]
     if not found:
-        raise Unauthorised("The cookie holds no token.")
+        raise Unauthorised("The cookie is not a token.")
     return Credential(found, "cookie")

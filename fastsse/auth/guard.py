@@ -1,4 +1,4 @@
-"""What routes ask: who is this, and what may it do?"""
+"""The guard: gives routes the rights of a request."""
 
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -34,11 +34,11 @@ Answered = Callable[[Rights | FastsseError | None], None]
 
 
 class Pending(FastsseError):
-    """Who asks can't be told yet: a ticket must be opened, keys or revocations fetched.
+    """The rights are not known yet: a ticket must be opened, or keys or revocations fetched.
 
-    Nothing was begun. `wait(done)` begins it and calls `done` once, within the call or later, on
-    the loop thread: with the rights (None for a subscriber where there are none), or an error:
-    Unauthorised, or Refused when it could not be found out.
+    Nothing has started. `wait(done)` starts it and calls `done` once, within the call or later, on
+    the loop thread. The argument is the rights (None for a subscriber if rights are not used), or
+    an error: Unauthorised, or Refused when the fetch failed.
     """
 
     def __init__(self, wait: Callable[[Answered], None]) -> None:
@@ -49,8 +49,8 @@ class Pending(FastsseError):
 
 
 class Shown(NamedTuple):
-    """A publisher's header `Authorization`, the rights that were found for it, and while what they
-    hold: until a time, and while neither keys nor revocations have become others."""
+    """The `Authorization` header of a publisher, its rights, and their validity: until a time, and
+    while neither keys nor revocations change."""
 
     header: bytes
     rights: Rights
@@ -63,10 +63,10 @@ class Guard:
     """Reads the tokens of requests. Loop thread only.
 
     Arguments:
-        options: what it is told to accept.
-        verifier: knows keys.
-        control: the worker's, for tickets and revocations.
-        origins: the pages that may publish by their reader's cookie.
+        options: the token options.
+        verifier: verifies tokens.
+        control: the control client of the worker, for tickets and revocations.
+        origins: the pages that may publish by cookie.
         now_s: unix seconds.
     """
 
@@ -94,15 +94,15 @@ class Guard:
         mercure: bool = False,
         network: str = "",
     ) -> Rights:
-        """The rights of who wants to read; ANONYMOUS without a token, where that is allowed.
-        `network` is the client's address prefix, for tickets.
+        """The rights of a subscriber; ANONYMOUS without a token, if that is allowed.
 
-        Raises Unauthorised, or Pending. O(1) for a token that was verified lately.
+        `network` is the address prefix of the client, for tickets. Raises Unauthorised or Pending.
+        O(1) for a token in the cache.
         """
         shown = credentials(headers, pairs, self._cookie, mercure=mercure)
         if shown is None:
             if not self._anonymous:
-                raise Unauthorised("Subscribing needs a token: Authorization: Bearer <token>.")
+                raise Unauthorised("Subscribing requires a token: Authorization: Bearer <token>.")
             return ANONYMOUS
         if shown.source == "ticket":
             raise self._open(shown.text, headers, network)
@@ -115,20 +115,20 @@ class Guard:
         *,
         mercure: bool = False,
     ) -> Rights:
-        """The rights of who wants to publish, before its topics are known: `check_publish` of the
-        rights then. Raises Unauthorised, or Pending. Cost as `subscriber`."""
+        """The rights of a publisher. Its topics are not checked; call `check_publish` of the rights
+        for that. Raises Unauthorised or Pending. Cost as `subscriber`."""
         shown = credentials(headers, pairs, self._cookie, mercure=mercure)
         if shown is None:
-            raise Unauthorised("Publishing needs a token: Authorization: Bearer <token>.")
+            raise Unauthorised("Publishing requires a token: Authorization: Bearer <token>.")
         if shown.source == "ticket":
-            raise Unauthorised("A ticket opens streams; publishing needs a token.")
+            raise Unauthorised("Publishing requires a token; a ticket only opens streams.")
         if shown.source == "cookie":
             self._check_origin(headers)
         return self._rights(shown, "publish")
 
     def note(self, header: bytes, rights: Rights, *, mercure: bool = False) -> Shown:
-        """What `again` takes, for rights that `publisher` has just given for this header. O(bytes)
-        as verifying them was."""
+        """The argument of `again`, for the rights that `publisher` has just returned for this
+        header. O(bytes), like the verification."""
         token = credentials({b"authorization": header}, (), b"", mercure=mercure)
         assert token is not None
         until_s = self.verifier.until_s(token.text, "publish")
@@ -136,7 +136,8 @@ class Guard:
         return Shown(header, rights, until_s, keys, self.revocations.generation)
 
     def again(self, shown: Shown) -> Rights | None:
-        """The rights that `publisher` would give again; None when it has to be asked. O(1)."""
+        """The rights that `publisher` would return again; None if `publisher` must be called.
+        O(1)."""
         holds = (
             self._now_s() < shown.until_s
             and shown.keys == self.verifier.generation("publish")
@@ -145,14 +146,15 @@ class Guard:
         return shown.rights if holds else None
 
     def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels pending fetches."""
         self.verifier.close()
 
     def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
-        """Browsers send cookies with any page's requests; only some pages may publish so."""
+        """Checks that the page may publish by cookie: browsers send cookies with requests of any
+        page."""
         origin = page_origin(headers)
         if origin is None:
-            raise Unauthorised("A publish by cookie needs the header Origin or Referer.")
+            raise Unauthorised("A publish by cookie requires the header Origin or Referer.")
         if origin not in self._origins:
             raise Unauthorised("Pages of this origin may not publish by cookie (publish_origins).")
 
@@ -178,8 +180,8 @@ class Guard:
         side: Side,
         done: Answered,
     ) -> None:
-        """Fetches what is missing, then asks again; what is missing still, is once more fetched:
-        revocations first, then keys. It ends, since a key that was fetched for is known or not."""
+        """Fetches what is missing and tries again, until nothing is missing: revocations first,
+        then keys. This ends, because after a fetch a key is known or refused."""
 
         def fetched(error: FastsseError | None) -> None:
             if error is not None:
@@ -197,7 +199,7 @@ class Guard:
         fetch(fetched)
 
     def _open(self, ticket: bytes, headers: Mapping[bytes, bytes], network: str) -> Pending:
-        """What opens a ticket; revocations must be known first."""
+        """Prepares to open a ticket. Revocations are fetched first."""
 
         def wait(done: Answered) -> None:
             def opened(outcome: Opened | FastsseError) -> None:
@@ -230,10 +232,10 @@ def make_guard(
     origins: Container[bytes] = (),
     now_s: Callable[[], float] = time.time,
 ) -> Guard | None:
-    """The guard that the options ask for; None when they hold no key for tokens.
+    """The guard for the options; None if no JWT key is set.
 
-    Reads key files. Begins to fetch a key set, so it is to be called on the loop that it runs on.
-    Raises ConfigError.
+    Reads key files. Starts to fetch a key set, so call it on the loop that the guard uses. Raises
+    ConfigError.
     """
     if not (options.publishers_need_tokens or options.subscribers_need_tokens):
         return None
@@ -244,7 +246,7 @@ def make_guard(
 
 
 def _rings(options: TokenOptions) -> dict[Side, KeyRing]:
-    """The keys of each side: its own, or the ones for both."""
+    """The keys of each side: its own keys, or the common ones."""
     rings: dict[Side, KeyRing] = {}
     both: KeyRing | None = None
     for side, prefix in (("publish", "publisher_"), ("subscribe", "subscriber_")):
@@ -264,7 +266,7 @@ def _common_ring(options: TokenOptions) -> KeyRing:
 
 
 def check_key_set_file(options: TokenOptions) -> None:
-    """Raises ConfigError when `jwks_url` names a file that is no key set."""
+    """Raises ConfigError when `jwks_url` names a file that is not a key set."""
     if options.jwks_url is not None and options.jwks_url.startswith(PATH_STARTS):
         _key_set(options.jwks_url, ASYMMETRIC)
 
@@ -281,7 +283,7 @@ def _key_set(url: str, algorithms: Sequence[str]) -> KeySet:
 
 
 def _keys(options: TokenOptions, prefix: str) -> list[Key]:
-    """The key and the one before it, as their algorithms have them."""
+    """The current key and the previous one."""
     algorithms: tuple[str, ...] = getattr(options, f"{prefix}jwt_algorithms")
     until = options.jwt_previous_until
     until_s = datetime.fromisoformat(until).timestamp() if until else None
@@ -291,6 +293,6 @@ def _keys(options: TokenOptions, prefix: str) -> list[Key]:
         if text is not None:
             try:
                 keys.append(check_key(read_key(text.get_secret_value()), algorithms, end_s))
-            except ValueError as error:  # The file became another since the options were read.
+            except ValueError as error:  # The file has changed since the options were read.
                 raise ConfigError([OptionProblem(name, MASK, "the options", str(error))]) from None
     return keys

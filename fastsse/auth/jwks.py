@@ -1,11 +1,10 @@
 """Key sets (RFC 7517 §5): keys that an issuer publishes and rotates.
 
-A set is read again every five minutes, whether tokens come or not, so a key that was withdrawn
-verifies for ten minutes at most while the issuer can be reached. It is also read again for a token
-that names a key that is not in the set, and for one whose signature is of no key in it. Tokens
-can't cause more than one reading in a pause: names and tokens that were looked for without success
-are remembered, others wait for the next reading. The address is the configuration's alone;
-nothing of a token is put into it, and redirects are not followed.
+A set is fetched again every five minutes. So a withdrawn key verifies for ten minutes at most while
+the issuer can be reached. A set is also fetched again for a token with an unknown key name, and for
+a token that no key of the set has signed. Tokens cause at most one fetch per pause: names and
+tokens without a key are remembered and refused, and others wait for the next fetch. The URL comes
+only from the configuration. No part of a token is put into it, and redirects are not followed.
 """
 
 import asyncio
@@ -25,42 +24,42 @@ __all__ = ["FetchedKeySet", "FileKeySet", "KeySet", "KeysMissing", "read_key_set
 
 log = get_logger("auth")
 KEY_SET_BYTES_MAX: Final = 1024 * 1024
-# Keys that a set may have, and those that are tried for a token without a kid.
+# The most keys of a set, and the most that are tried for a token without a kid.
 KEYS_MAX: Final = 100
 _TRIED_MAX: Final = 16
 PAUSE_S: Final = 5.0
 REFRESH_S: Final = 300.0
-# A reading that failed is tried again after so long.
+# A failed fetch is repeated after this time.
 RETRY_S: Final = 30.0
-# Keys of this age verify nothing before another reading was tried: the timer was late, or the
-# machine slept.
+# Keys of this age verify nothing until another fetch was tried: the timer was late, or the machine
+# was suspended.
 OVERDUE_S: Final = 600.0
-# While the issuer can't be reached its keys are believed for so long.
+# How long keys stay valid while the issuer can't be reached.
 STALE_S: Final = 24 * 3600.0
 FETCH_TIMEOUT_S: Final = 5.0
 _MISSING_S: Final = 60.0
 _MISSING_MAX: Final = 1_000
 _WAITING_MAX: Final = 1_000
-# Those of them that wait because of their signature. Above it a token is refused at once, so that
-# forged ones don't take the places of tokens that name a new key.
+# How many of them may wait because of their signature. Above it a token is refused at once, so
+# forged tokens don't use the places of tokens that name a new key.
 _UNSIGNED_MAX: Final = 100
 _FILE_LOOK_S: Final = 5.0
-# What the generation is while the keys are overdue: it makes remembered tokens ask again.
+# The generation while the keys are overdue. It makes the verifier check cached tokens again.
 _OVERDUE_GENERATION: Final = -1
 
 Resume = Callable[[FastsseError | None], None]
 
 
 def boottime_s() -> float:
-    """Seconds since the machine started; a machine that sleeps does not stop it."""
+    """Seconds since the machine started, including time in suspend."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class KeysMissing(FastsseError):
-    """Which key a token means can't be told before the set was read again.
+    """The set must be fetched before the key of a token is known.
 
-    `fetch(resume)` has `resume` called once, on the loop thread: with None when it was read, or
-    with `Unavailable`.
+    `fetch(resume)` calls `resume` once, on the loop thread: with None after the fetch, or with
+    `Unavailable`.
     """
 
     def __init__(self, fetch: Callable[[Resume], None]) -> None:
@@ -69,31 +68,31 @@ class KeysMissing(FastsseError):
 
 
 class KeySet(Protocol):
-    """Where keys are found by their name."""
+    """Finds keys by name."""
 
     @property
     def generation(self) -> int:
-        """Another number whenever the keys became others."""
+        """A number that changes when the keys change."""
 
     def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """The keys that may have signed such a token. Raises KeysMissing."""
 
     def look_again(self, token: bytes) -> bool:
-        """Whether the keys may be others now, for a token that none of those found has signed;
+        """Whether the keys may have changed, for a token that none of the found keys has signed;
         `token` is its digest. Raises KeysMissing."""
 
     def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels pending fetches."""
 
 
 def read_key_set(raw: bytes, algorithms: Sequence[str]) -> list[Key]:
-    """The usable keys of a set. Raises ValueError when it is none. O(keys)."""
+    """The usable keys of a set. Raises ValueError for an invalid set. O(keys)."""
     if len(raw) > KEY_SET_BYTES_MAX:
         raise ValueError("it is larger than 1 MiB")
     members = orjson.loads(raw)
     keys = members.get("keys") if isinstance(members, dict) else None
     if not isinstance(keys, list):
-        raise ValueError('it is no JSON object with a list "keys"')
+        raise ValueError('it is not a JSON object with a list "keys"')
     if len(keys) > KEYS_MAX:
         raise ValueError(f"it has more than {KEYS_MAX} keys")
     return [key for jwk in keys if (key := _usable(jwk, algorithms)) is not None]
@@ -116,10 +115,10 @@ def _matching(keys: Sequence[Key], algorithm: str, kid: str | None) -> Sequence[
 
 
 class FileKeySet:
-    """A key set in a file. The file is looked at when a name or a signature is unknown, and for any
-    token when the last look is five seconds old.
+    """A key set in a file. The file is checked when a name or a signature is unknown, and for any
+    token when the last check is five seconds old.
 
-    Raises OSError or ValueError when it can't be read at first; later the keys stay then.
+    Raises OSError or ValueError if the first read fails. If a later read fails, the keys stay.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class FileKeySet:
 
     @property
     def generation(self) -> int:
-        """As KeySet. Looks at the file when that is due, also for tokens that are remembered."""
+        """As KeySet. Checks the file when that is due, also for cached tokens."""
         if self._now_s() - self._looked_s >= _FILE_LOOK_S:
             self._look()
         return self._generation
@@ -152,10 +151,10 @@ class FileKeySet:
         return self._look()
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Does nothing: a file key set has no pending fetch."""
 
     def _look(self) -> bool:
-        """Reads the file again if it became another; whether that is so."""
+        """Reads the file again if it has changed; returns whether it has."""
         self._looked_s = self._now_s()
         try:
             stamp = self._stamp()
@@ -163,7 +162,7 @@ class FileKeySet:
                 return False
             self._keys = self._read()
         except (OSError, ValueError) as error:
-            log.warning("The key set can't be read; its keys stay.", reason=str(error))
+            log.warning("The key set can't be read; the earlier keys stay.", reason=str(error))
             return False
         self._seen = stamp
         self._generation += 1
@@ -179,13 +178,13 @@ class FileKeySet:
 
 
 class FetchedKeySet:
-    """A key set behind a URL. Made on the loop that it runs on; the first reading begins at once.
+    """A key set at a URL. Make it on the loop that it uses; the first fetch starts at once.
 
     Arguments:
-        url: where it is; only the configuration says so.
-        algorithms: that its keys may be used for.
-        pause_s: the least time between two readings.
-        now_s: a clock that only goes forward, and counts the time that the machine sleeps.
+        url: the URL, from the configuration.
+        algorithms: the algorithms that its keys may be used for.
+        pause_s: the minimum time between two fetches.
+        now_s: a monotonic clock that includes time in suspend.
     """
 
     def __init__(
@@ -203,8 +202,8 @@ class FetchedKeySet:
         self._loop = asyncio.get_running_loop()
         self._keys: list[Key] = []
         self._raw = b""
-        self._read_s: float | None = None  # When a reading last succeeded,
-        self._begun_s = self._ended_s = now_s()  # and when the last one began and ended.
+        self._read_s: float | None = None  # When a fetch last succeeded,
+        self._begun_s = self._ended_s = now_s()  # and when the last one started and ended.
         self._missing: dict[str | bytes, float] = {}
         self._waiting: list[tuple[str | bytes | None, Resume]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -228,14 +227,14 @@ class FetchedKeySet:
         raise KeysMissing(lambda resume: self._wait(kid, resume))
 
     def look_again(self, token: bytes) -> bool:
-        """As KeySet; never returns True, since a reading has to be waited for."""
+        """As KeySet; never returns True, because it must wait for a fetch."""
         unsigned = sum(type(name) is bytes for name, _ in self._waiting)
         if self._was_missed(token) or unsigned >= _UNSIGNED_MAX:
             return False
         raise KeysMissing(lambda resume: self._wait(token, resume))
 
     def close(self) -> None:
-        """Ends what is under way; requests that wait are refused."""
+        """Cancels the fetch; requests that wait are refused."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -246,12 +245,12 @@ class FetchedKeySet:
         return self._read_s is not None and now_s - self._read_s < STALE_S
 
     def _is_overdue(self, now_s: float) -> bool:
-        """Whether the keys are old, and no reading was tried that could have renewed them."""
+        """Whether the keys are old and no fetch was tried that could have renewed them."""
         age_s = now_s - (self._read_s or 0.0)
         return age_s >= OVERDUE_S and now_s - self._ended_s >= REFRESH_S
 
     def _was_missed(self, name: str | bytes) -> bool:
-        """Whether the set was just read because of this name or token."""
+        """Whether the set was just fetched for this name or token, without success."""
         return self._now_s() < self._missing.get(name, 0.0)
 
     def _wait(self, name: str | bytes | None, resume: Resume) -> None:
@@ -263,7 +262,7 @@ class FetchedKeySet:
             self._read_in(max(0.0, self._begun_s + self._pause_s - self._now_s()))
 
     def _read_in(self, delay_s: float) -> None:
-        """Has the set read after so long, or when that was already going to be, if it is sooner."""
+        """Schedules a fetch after `delay_s`, unless an earlier one is scheduled."""
         due_s = self._loop.time() + delay_s
         if self._timer is not None:
             if self._timer.when() <= due_s:
@@ -284,7 +283,7 @@ class FetchedKeySet:
             self._take(raw)
         except asyncio.CancelledError:
             return
-        except Exception as failure:  # Whatever a network and its server can do.
+        except Exception as failure:  # Any failure of the network or the server.
             error = Unavailable("keys", max(1, round(self._pause_s)))
             log.warning("The key set can't be fetched.", reason=_reason(failure))
         self._task = None
@@ -308,7 +307,7 @@ class FetchedKeySet:
             return raw
 
     def _take(self, raw: bytes) -> None:
-        """Takes the keys; what tokens gave is forgotten only when they became others."""
+        """Stores the keys. The verifier's cache is dropped only if they have changed."""
         if raw != self._raw:
             keys = read_key_set(raw, self._algorithms)
             if not keys:
@@ -318,9 +317,10 @@ class FetchedKeySet:
         self._read_s = self._now_s()
 
     def _resume(self, error: FastsseError | None) -> None:
-        """Resumes all that wait; remembers names and tokens that the set was read for.
+        """Resumes all waiting requests; remembers the names and tokens that caused the fetch.
 
-        What waits only because the keys are old goes on with them when they are still believed.
+        After a failed fetch, requests that wait only for old keys continue with these while they
+        are valid.
         """
         waiting, self._waiting = self._waiting, []
         now_s = self._now_s()
@@ -335,5 +335,5 @@ class FetchedKeySet:
 
 
 def _reason(failure: Exception) -> str:
-    """What went wrong, in words that hold nothing of the URL, which may have a secret in it."""
+    """The reason of a failure, without the URL, which may contain a secret."""
     return str(failure) if type(failure) is ValueError else type(failure).__name__

@@ -1,8 +1,7 @@
-"""JSON objects that every reader understands alike: what tokens and revocations are made of.
+"""Strict JSON objects, for tokens and revocations: every parser reads them in the same way.
 
-Of a name that stands twice one reader keeps the first value and another the last, and of numbers
-that are too large each keeps something else; where that would change what is allowed, such text
-is refused.
+Parsers differ for a repeated name (first or last value) and for numbers that are too large. Such
+text is refused, because the difference could change what is allowed.
 """
 
 import json
@@ -15,15 +14,15 @@ __all__ = ["Odd", "read_object"]
 
 
 class Odd(ValueError):
-    """Text that is no such object; says what it is, to stand after whose it is."""
+    """Text that is not such an object. The message is a predicate, such as "is not JSON"."""
 
 
 def read_object(raw: bytes | bytearray) -> dict[str, Any]:
-    """The object's members. Raises Odd. O(bytes)."""
+    """The members of the object. Raises Odd. O(bytes)."""
     try:
         value = orjson.loads(raw)
-        # Mostly it is JSON as we would write it. Then no name stands twice, which orjson does
-        # not tell; nor are there numbers that it can't hold.
+        # Usually the text is what orjson would write. Then it has no repeated name, which orjson
+        # does not report, and no number that orjson can't store.
         if orjson.dumps(value) != raw:
             value = _decoder.decode(raw.decode())
     except Odd:
@@ -31,19 +30,19 @@ def read_object(raw: bytes | bytearray) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError):
         raise Odd("is not JSON") from None
     if not isinstance(value, dict):
-        raise Odd("is no JSON object")
+        raise Odd("is not a JSON object")
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise Odd("has a name that stands twice")
+        raise Odd("has a repeated name")
     return members
 
 
 def _no_constant(_: str) -> NoReturn:
-    raise Odd("has a number that is none")
+    raise Odd("has NaN or Infinity in place of a number")
 
 
 def _finite(text: str) -> float:

@@ -1,4 +1,4 @@
-"""A fresh token for an open stream takes the place of the one that opened it."""
+"""Renewal: a new token replaces the token of an open stream."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
@@ -15,7 +15,7 @@ _RENEWED: Final = b""
 
 
 class Held(NamedTuple):
-    """What a stream goes by: its subject's hash as `claim_hash` makes it, and the grants that it
+    """The token data of a stream: the hash of its subject (`claim_hash`), and the grants that it
     was opened with."""
 
     subject_hash: int
@@ -29,18 +29,18 @@ class RenewableStreams(Protocol):
         """The handle of a stream, or 0."""
 
     def held_by(self, handle: int) -> Held | None:
-        """What it goes by; None when it bears no token."""
+        """Its token data; None if it was opened without a token."""
 
     def renew(self, handle: int, rights: Rights) -> bool:
-        """Gives it another; False when it has ended."""
+        """Replaces the token; False if the stream has ended."""
 
 
 class Renewals:
-    """Renews streams wherever they are. Loop thread only.
+    """Renews streams in any worker. Loop thread only.
 
     Arguments:
-        reach: the way to other workers' streams.
-        streams: this worker's.
+        reach: finds streams of other workers.
+        streams: the streams of this worker.
     """
 
     def __init__(self, reach: StreamLookup, streams: RenewableStreams) -> None:
@@ -51,8 +51,8 @@ class Renewals:
     def renew(
         self, stream_id: bytes, fresh: Rights, done: Callable[[bool | FastsseError], None]
     ) -> None:
-        """Gives `done` True when the stream lives by the fresh token now, False when there is no
-        such stream or it bears no token; Forbidden when the token does not fit, or Refused."""
+        """Calls `done` with True after the stream uses the new token; False if there is no such
+        stream or it has no token; Forbidden if the token does not fit; or Refused."""
 
         def reached(answer: bytes | FastsseError | None) -> None:
             if answer is None or isinstance(answer, FastsseError):
@@ -76,12 +76,13 @@ class Renewals:
 
 
 def check_renewal(held: Held, fresh: Rights) -> None:
-    """Raises Forbidden unless `fresh` is of the same subject and covers all that was granted.
+    """Raises Forbidden unless `fresh` has the same subject and covers all grants of the stream.
 
-    The stream goes on with the grants that it was opened with, so the fresh token must have each
-    of them.
+    The stream keeps the grants that it was opened with, so the new token must have each of them.
     """
     if claim_hash(fresh.subject) != held.subject_hash:
-        raise Forbidden("The fresh token is another subject's (sub) than the stream's.")
+        raise Forbidden("The new token has another subject (sub) than the stream.")
     if ANY not in fresh.subscribe and not set(held.subscribe) <= set(fresh.subscribe):
-        raise Forbidden("The fresh token's mercure.subscribe lacks some of the stream's selectors.")
+        raise Forbidden(
+            "The new token's mercure.subscribe must cover every selector of the stream."
+        )

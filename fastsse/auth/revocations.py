@@ -1,9 +1,9 @@
-"""Revocation: tokens that are refused though they are valid, and whose streams end.
+"""Revocation: refuses valid tokens and ends their streams.
 
 A revocation names a token (`jti`), a subject (`sub`), a time before which tokens were issued, or
-several of these, which must all hold then. Tokens that tell no `iat` count as issued before any
-time. The node's control service keeps revocations, in its store too, and tells all workers; each
-worker refuses such tokens and has the native core end the streams that they opened.
+several of these. Then a token must match all of them. A token without `iat` matches every time. The
+control service of the node stores revocations and sends them to all workers. Each worker refuses
+such tokens, and the native core ends the streams that they opened.
 """
 
 import asyncio
@@ -26,22 +26,22 @@ __all__ = ["SUBJECT", "Revocation", "RevocationService", "Revocations"]
 
 SUBJECT: Final = "revocations"
 REVOCATIONS_MAX: Final = 100_000
-# Kept so long when nothing else is said: longer than tokens should live.
+# The default time that a revocation is kept: longer than tokens should live.
 KEPT_S: Final = 400 * 24 * 3600.0
 _TEXT_BYTES_MAX: Final = 1024
 _MEMBERS: Final = ("jti", "sub", "issued_before", "expires")
 _ADDED_UNTIL_TIDY: Final = 1_000
 _LIST: Final = b"?"
-# Of at most 2.2 KiB each, so that a page fits into a message.
+# At most 2.2 KiB each, so a page fits into a message.
 _PAGE: Final = 250
 _DONE: Final = b"+"
 _NOT_DONE: Final = b"-"
-# A worker that does not confirm a revocation for so long is stuck; the answer says so.
+# A worker that does not confirm a revocation within this time is stuck, and the request fails.
 CONFIRM_S: Final = 2.0
 
 
 class Revocation(NamedTuple):
-    """What is revoked: tokens for which each member that is given holds; until when it is kept."""
+    """A revocation of the tokens that match every given member, and until when it is kept."""
 
     jti: str | None
     sub: str | None
@@ -52,8 +52,8 @@ class Revocation(NamedTuple):
     def of_json(cls, body: bytes | bytearray, now_s: float | None = None) -> "Revocation":
         """Reads `{"jti": …, "sub": …, "issued_before": …, "expires": …}`; times are unix seconds.
 
-        `expires` should be the end (`exp`) of the longest-lived token that is meant; without it
-        the revocation is kept for 400 days. Raises BadRequest.
+        `expires` should be the latest end (`exp`) of the revoked tokens. The default is 400 days
+        from now. Raises BadRequest.
         """
         try:
             members = read_object(body)
@@ -61,7 +61,7 @@ class Revocation(NamedTuple):
             raise BadRequest("body", f"must be a JSON object; this {error}") from None
         for name in members:
             if name not in _MEMBERS:
-                raise BadRequest("body", f"may have the members {', '.join(_MEMBERS)}")
+                raise BadRequest("body", f"may only have the members {', '.join(_MEMBERS)}")
         kept_s = (time.time() if now_s is None else now_s) + KEPT_S
         expires = _time(members, "expires")
         revocation = cls(
@@ -76,17 +76,17 @@ class Revocation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The same for all that revoke the same."""
+        """A name; equal revocations have equal names."""
         what = orjson.dumps([self.jti, self.sub, self.issued_before])
         return blake2b(what, digest_size=16).hexdigest()
 
     def pack(self) -> bytes:
-        """As `unpack` reads it."""
+        """The bytes for `unpack`."""
         return orjson.dumps([*self])
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Revocation":
-        """What `pack` made."""
+        """The revocation from the bytes of `pack`."""
         return cls(*orjson.loads(packed))
 
 
@@ -110,7 +110,7 @@ def _time(members: dict[str, Any], name: str) -> float | None:
 
 
 class _Unconfirmed:
-    """A revocation that some workers have not confirmed, and who waits for that."""
+    """A revocation that some workers have not confirmed, and the request that waits for it."""
 
     __slots__ = ("answer", "timer", "workers")
 
@@ -121,13 +121,13 @@ class _Unconfirmed:
 
 
 class RevocationService:
-    """Keeps a node's revocations, each under its name in the store. Made by `service.Services`.
+    """Stores the revocations of a node, each under its name. Made by `service.Services`.
 
-    A question is a revocation, answered with `+`, or `-` when there are too many; or `?` and a
-    name, answered with a JSON list: the name to go on from, empty at the end, and the revocations
-    behind the name that was asked for. What is broadcast is a revocation, and each worker confirms
-    it by its name. The answer `+` comes when all workers that verify tokens have confirmed; `-`
-    when one has not within CONFIRM_S.
+    A request is a revocation, or `?` and a name. A revocation is broadcast, and each worker
+    confirms it by its name. It is answered with `+` when all workers that verify tokens have
+    confirmed it; with `-` if one has not within CONFIRM_S, or if there are too many. A name is
+    answered with a JSON list: the name to continue from, empty at the end, and the revocations
+    after the requested name.
     """
 
     def __init__(
@@ -145,12 +145,12 @@ class RevocationService:
         self._names = sorted(self._kept)
         self._workers: set[int] = set()
         self._unconfirmed: dict[str, list[_Unconfirmed]] = {}
-        # What another node revoked holds here too.
+        # Revocations of other nodes apply here too.
         store.listen("", lambda name, packed: self._learn(packed))
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Tells all, or takes another."""
-        # A worker verifies nothing before it has asked for all.
+        """Sends a page of revocations, or stores a new one."""
+        # A worker verifies nothing before it has requested all revocations.
         self._workers.add(worker)
         if message[:1] == _LIST:
             answer(self._page(message[1:].decode()))
@@ -158,18 +158,18 @@ class RevocationService:
             self._take_and_answer(Revocation.unpack(message), answer)
 
     def on_message(self, worker: int, message: bytes) -> None:
-        """A worker knows a revocation, by its name."""
+        """A worker confirms a revocation, by its name."""
         self._confirmed(worker, message.decode())
 
     def on_worker_gone(self, worker: int) -> None:
-        """It verifies nothing any more."""
+        """The worker no longer verifies tokens, so it confirms nothing."""
         self._workers.discard(worker)
         for name in list(self._unconfirmed):
             self._confirmed(worker, name)
 
     def _take_and_answer(self, revocation: Revocation, answer: Callable[[bytes], None]) -> None:
-        """Answers once, when every worker has confirmed it. Waits before it tells the workers: the
-        only one confirms within the call."""
+        """Answers once, when every worker has confirmed. Registers the wait before the broadcast,
+        because a single worker confirms within that call."""
         name = revocation.name
         unconfirmed = _Unconfirmed(set(self._workers), answer)
         self._unconfirmed.setdefault(name, []).append(unconfirmed)
@@ -206,7 +206,7 @@ class RevocationService:
         try:
             revocation = Revocation.unpack(packed)
         except (ValueError, TypeError):
-            return  # Whatever else has come under our keys.
+            return  # Another value under one of our keys.
         self._take(revocation)
 
     def _take(self, revocation: Revocation) -> bytes:
@@ -235,14 +235,14 @@ class RevocationService:
 
 
 class Revocations:
-    """What a worker knows to be revoked. Loop thread only.
+    """The revocations that a worker knows. Loop thread only.
 
     Arguments:
-        control: the worker's.
+        control: the control client of the worker.
         now_s: unix seconds.
 
-    `on_revoked(subject_hash, token_hash, issued_before_s)` is called for each revocation that is
-    told, also for those made before this worker began; 0 stands for any.
+    `on_revoked(subject_hash, token_hash, issued_before_s)` is called for each revocation, also for
+    those from before this worker started; 0 matches any value.
     """
 
     def __init__(self, control: ControlClient, now_s: Callable[[], float] = time.time) -> None:
@@ -253,15 +253,15 @@ class Revocations:
         self._by_time: list[Revocation] = []
         self._added = 0
         self.on_revoked: Callable[[int, int, int], None] | None = None
-        #: Whether all that was revoked before is known; until then nothing should be verified.
+        #: Whether all earlier revocations are known. Until then nothing should be verified.
         self.known = False
         control.listen(SUBJECT, self._on_broadcast)
         control.on_back.append(self.learn)
         self.learn()
 
     def learn(self, done: Callable[[FastsseError | None], None] | None = None) -> None:
-        """Asks the control service for all; again after it was away, when it is told what it
-        lost."""
+        """Requests all revocations from the control service. After a restart of the service this
+        also sends it the revocations that it has lost."""
         listed: set[Revocation] = set()
 
         def answered(answer: bytes | FastsseError) -> None:
@@ -286,15 +286,14 @@ class Revocations:
         self._control.ask(SUBJECT, _LIST, answered)
 
     def _remind(self, listed: set[Revocation]) -> None:
-        """Tells a control service that has begun anew, and keeps nothing, what was revoked
-        before."""
+        """Sends the known revocations to a control service that has restarted without a store."""
         places = (*self._by_token.values(), *self._by_subject.values(), self._by_time)
         for one in [one for place in places for one in place if one not in listed]:
             self.revoke(one, lambda error: None)
 
     def revoke(self, revocation: Revocation, done: Callable[[FastsseError | None], None]) -> None:
-        """Has the node revoke; `done` is given None once every worker of it refuses such tokens, or
-        Refused. Other nodes follow as soon as they read it in the store that they share."""
+        """Revokes in the whole node; calls `done` with None when every worker refuses such tokens,
+        or with Refused. Other nodes follow when they read it in the shared store."""
 
         def answered(answer: bytes | FastsseError) -> None:
             done(None if answer == _DONE else Unavailable("revocations", 1))
@@ -302,7 +301,7 @@ class Revocations:
         self._control.ask(SUBJECT, revocation.pack(), answered)
 
     def covers(self, rights: Rights) -> bool:
-        """Whether the token of these rights is revoked. O(1) but for several about one subject."""
+        """Whether the token of these rights is revoked. O(1 + revocations of its subject)."""
         if not (self._by_token or self._by_subject or self._by_time):
             return False
         now_s = self._now_s()
@@ -315,7 +314,7 @@ class Revocations:
 
     @property
     def generation(self) -> int:
-        """Another number whenever more is revoked than was before."""
+        """A number that changes with each new revocation."""
         return self._added
 
     def _on_broadcast(self, message: bytes) -> None:
@@ -344,7 +343,7 @@ class Revocations:
         return self._by_time
 
     def forget_ended(self) -> None:
-        """Drops what is over. O(revocations)."""
+        """Drops expired revocations. O(revocations)."""
         now_s = self._now_s()
         for places in (self._by_token, self._by_subject):
             for name in list(places):
@@ -355,7 +354,7 @@ class Revocations:
 
 
 def _outdoes(new: Revocation, old: Revocation) -> bool:
-    """Whether the newer one revokes all that the older does, for at least as long."""
+    """Whether the new revocation covers all tokens of the old one, for at least as long."""
     if (new.jti, new.sub) != (old.jti, old.sub) or new.expires < old.expires:
         return False
     before_s = float("inf") if new.issued_before is None else new.issued_before
@@ -372,5 +371,5 @@ def _holds(revocation: Revocation, rights: Rights) -> bool:
 
 
 def _up(time_s: float) -> int:
-    """Whole seconds, upwards: streams know them whole too."""
+    """Whole seconds, rounded up, because streams store whole seconds too."""
     return int(-(-time_s // 1))

@@ -1,4 +1,4 @@
-"""What the bearer of a token may do: made once from a verified token, shared, never changed."""
+"""The rights of a token: made once from a verified token, shared, immutable."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -15,20 +15,21 @@ from fastsse.subscriptions import ANY
 
 __all__ = ["ANONYMOUS", "REVOKE_TOPIC", "Claims", "Rights", "claim_hash", "is_named"]
 
-# Whoever may publish to this topic (by its name or by *) may revoke tokens. Nobody can publish to
-# it: topics that begin with $ are the server's.
+# A token that may publish to this topic (by its name or by *) may revoke tokens. No client can
+# publish to it: topics that begin with $ are reserved.
 REVOKE_TOPIC: Final = "$fastsse/revoke"
 
 _KNOWN_MAX: Final = 8
 
-# A subject's name is chosen by others; without our key none can be made that meets another's hash.
+# Others choose the names of subjects. Without this key they can't choose one that collides with the
+# hash of another.
 _HASH_KEY: Final = secrets.token_bytes(16)
 
 
 def claim_hash(claim: str | None) -> int:
-    """A `sub` or `jti` as the native core knows it: 64 bits, 0 for none.
+    """The 64-bit hash of a `sub` or `jti` for the native core; 0 for None.
 
-    Keyed anew in each process: both sides of a comparison must come from the same one.
+    Each process has its own key, so compare only hashes from one process.
     """
     if claim is None:
         return 0
@@ -36,13 +37,13 @@ def claim_hash(claim: str | None) -> int:
     return int.from_bytes(digest) or 1
 
 
-#: What `Sender.attach` keeps beside a stream: the token's end in unix ms (0: none), hashes of
-#: subject and token, and when it was issued (0: unknown, so older than anything).
+#: What `Sender.attach` stores with a stream: the end of the token in unix ms (0: none), hashes of
+#: subject and token, and when it was issued (0: unknown, treated as oldest).
 Claims = tuple[int, int, int, int]
 
 
 def is_named(claims: Claims, subject_hash: int, token_hash: int, issued_before_s: int) -> bool:
-    """Whether claims meet every condition that is not 0, as in `Sender.revoke`."""
+    """Whether claims match every condition that is not 0, as in `Sender.revoke`."""
     _, subject, token, issued_s = claims
     return (
         subject_hash in (0, subject)
@@ -52,7 +53,7 @@ def is_named(claims: Claims, subject_hash: int, token_hash: int, issued_before_s
 
 
 class _Grants:
-    """Selectors of one claim, arranged so that plain topics are found by one look."""
+    """Selectors of one claim; plain topics are found in one lookup."""
 
     __slots__ = ("_exact", "_templates", "any")
 
@@ -65,23 +66,25 @@ class _Grants:
     def __contains__(self, topic: str) -> bool:
         if self.any or topic in self._exact:
             return True
-        if topic.startswith(RESERVED_TOPIC_PREFIX):  # No template means those by accident.
+        if topic.startswith(
+            RESERVED_TOPIC_PREFIX
+        ):  # Reserved topics need an explicit grant, not a template.
             return False
         return any(template.matches(topic) for template in self._templates)
 
 
 class Rights:
-    """Grants of a token, and what is needed to end what it opened. Attributes are never assigned
-    again; equal only to itself.
+    """Grants of a token, and the data to end the streams that it opened. Attributes are never
+    assigned again; equal only to itself.
 
     Arguments:
         publish: selectors of topics that may be published to.
         subscribe: selectors of topics whose private events may be read.
-        payload: any JSON value, told in subscription events.
-        subject: who it is (`sub`), token_id: which token (`jti`).
-        issued_s, expires_s: unix seconds; None: the token does not tell, or never ends.
+        payload: any JSON value, sent in subscription events.
+        subject: the claim `sub`; token_id: the claim `jti`.
+        issued_s, expires_s: unix seconds; None: not in the token, or no end.
 
-    `subscribe` is sorted and without repeats; a `*` makes the others superfluous.
+    `subscribe` is sorted and without duplicates; if it has `*`, it has no other selector.
     """
 
     __slots__ = (
@@ -125,7 +128,8 @@ class Rights:
 
     @property
     def renewal(self) -> tuple[int, int, int]:
-        """What `Sender.renew` takes: new end in unix ms, the token's hash, when it was issued."""
+        """The arguments of `Sender.renew`: new end in unix ms, hash of the token, when it was
+        issued."""
         expires_ms, _, token_hash, issued_s = self.claims
         return expires_ms, token_hash, issued_s
 
@@ -143,13 +147,14 @@ class Rights:
                 raise Forbidden(f"The token's mercure.publish does not cover the topic {topic}.")
 
     def covers_subscribe(self, topics: Iterable[str]) -> bool:
-        """Whether a private event of these topics may be read: one of them is enough."""
+        """Whether a private event of these topics may be read: a grant for one of them is
+        enough."""
         if self._subscribe is None:
             self._subscribe = _Grants(self.subscribe)
         return any(topic in self._subscribe for topic in topics)
 
     def pack(self) -> bytes:
-        """All but the grants to publish, for another process of the node."""
+        """Bytes without the grants to publish, for another process of the node."""
         return orjson.dumps(
             {
                 "subscribe": self.subscribe,
@@ -163,7 +168,7 @@ class Rights:
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Rights":
-        """What `pack` made."""
+        """The rights from the bytes of `pack`."""
         members: dict[str, Any] = orjson.loads(packed)
         return cls((), **members)
 
@@ -181,9 +186,9 @@ def _sorted(given: tuple[str, ...]) -> tuple[str, ...]:
     return (ANY,) if ANY in wanted else tuple(sorted(wanted))
 
 
-# Many tokens grant the same few: they share one tuple.
+# Many tokens have equal grants: they share one tuple.
 _known_simplest: Final = lru_cache(maxsize=4096)(_sorted)
 
 
-#: A subscriber without a token, where that is allowed: public events only.
+#: A subscriber without a token, if that is allowed: public events only.
 ANONYMOUS: Final = Rights()

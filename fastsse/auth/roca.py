@@ -1,8 +1,8 @@
-"""RSA keys with the ROCA weakness (CVE-2017-15361): their private half can be computed.
+"""Detects RSA keys with the ROCA weakness (CVE-2017-15361): their private key can be computed.
 
-A library for smart cards made primes as `k * M + (65537 ** a mod M)`, where M is the product of
-the first primes (Nemec and others, "The Return of Coppersmith's Attack", ACM CCS 2017). Modulo M
-such a modulus is a power of 65537, which others practically never are.
+A library for smart cards made primes as `k * M + (65537 ** a mod M)`, where M is the product of the
+first primes (Nemec and others, "The Return of Coppersmith's Attack", ACM CCS 2017). Modulo M, such
+a modulus is a power of 65537. Other moduli practically never are.
 """
 
 from math import gcd
@@ -11,8 +11,8 @@ from typing import Final
 __all__ = ["has_roca_weakness"]
 
 _GENERATOR: Final = 65537
-# The odd ones of the first 39 primes. They divide the M of every key length that was made, and a
-# modulus of another origin passes with a probability below 2 ** -150.
+# The odd ones of the first 39 primes. They divide the M of every key length. A modulus of another
+# origin is reported with a probability below 2 ** -150.
 _PRIMES: Final = tuple(
     number for number in range(3, 168, 2) if all(number % d for d in range(3, number, 2))
 )
@@ -34,7 +34,8 @@ _EXPONENTS: Final = {prime: _powers(prime) for prime in _PRIMES}
 def has_roca_weakness(modulus: int) -> bool:
     """Whether one exponent x satisfies `modulus = 65537 ** x` modulo all of the primes.
 
-    O(bits): some forty divisions by small numbers, which end at the first prime that rules it out.
+    O(bits): at most about forty divisions by small numbers. It stops at the first prime that
+    excludes the weakness.
     """
     x, period = 0, 1
     for prime in _PRIMES:

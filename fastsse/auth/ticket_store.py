@@ -1,4 +1,4 @@
-"""What is kept of tickets in one node, by short names, each until its end."""
+"""Stores the tickets of one node by short names, each until its end."""
 
 import heapq
 from collections import OrderedDict
@@ -9,27 +9,27 @@ from fastsse.control.service import ControlStore
 
 __all__ = ["TicketStore"]
 
-# A ticket that was opened has three entries: what was issued, whose it is, and its stream.
+# An opened ticket has three entries: its rights, its client, and its stream.
 ENTRIES_MAX: Final = 300_000
 ENTRIES_BYTES_MAX: Final = 128 * 1024 * 1024
 _END_BYTES: Final = 8
 
 
 class TicketStore:
-    """A `Vault` in a control service's own store, so it lasts as long as that: over restarts with a
+    """A `OneTimeStore` in the store of a control service. It survives restarts if that store is a
     file.
 
-    Bounded by number and bytes: the entry that was unused longest is evicted for a new one.
+    Bounded by number and bytes: the entry unused longest is evicted for a new one.
 
     Arguments:
-        store: the control service's.
+        store: the store of the control service.
         now_s: unix seconds.
     """
 
     def __init__(self, store: ControlStore, now_s: Callable[[], float]) -> None:
         self._store = store
         self._now_s = now_s
-        # End in ms and size of each entry, unused longest first.
+        # End in ms and size of each entry; the one unused longest is first.
         self._entries: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._bytes = 0
         self._ends: list[tuple[int, str]] = []
@@ -40,7 +40,7 @@ class TicketStore:
         return len(self._entries)
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
-        """As Vault. O(log entries), beside those that ended."""
+        """As Vault. O(log entries), plus the expired entries."""
         name = self._live(key)
         if name in self._entries:
             done(False)
@@ -62,7 +62,7 @@ class TicketStore:
         done(before)
 
     def _live(self, key: bytes) -> str:
-        """A key's name in the store, once what ended is forgotten."""
+        """Drops expired entries and returns the name of a key in the store."""
         now_ms = self._now_s() * 1000
         while self._ends and self._ends[0][0] <= now_ms:
             end_ms, name = heapq.heappop(self._ends)

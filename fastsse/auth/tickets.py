@@ -1,15 +1,16 @@
-"""Tickets: what a page puts into an EventSource's URL, where a token would end up in logs.
+"""Tickets: a page puts one into the URL of an EventSource, because a token there would reach logs.
 
-A ticket is a random text that stands for a token's rights. It is issued to a client that shows the
-token in a header, and has to be opened within seconds. An EventSource returns with the same URL, so
-the ticket stays valid until its token's end, but only for the client that opened it first:
+A ticket is a random text that stands for the rights of a token. It is issued to a client that sends
+the token in a header, and it must be opened within seconds. An EventSource reconnects with the same
+URL, so the ticket stays valid until the end of its token, but only for the client that opened it
+first:
 
     the first open     gets a cookie that belongs to the ticket
-    a later one        shows that cookie, from any address; or, where no cookie is kept, has the
-                       same User-Agent, Origin and address prefix as the first
+    a later one        sends that cookie, from any address; or, if the client keeps no cookie,
+                       has the same User-Agent, Origin and address prefix as the first
 
-A ticket has one live stream: the newest. The node's control service, or the store that nodes share,
-knows tickets and cookies by their hashes.
+A ticket has one open stream: the newest. The control service of the node, or the shared store of
+several nodes, stores hashes of tickets and cookies.
 """
 
 import secrets
@@ -34,22 +35,23 @@ _TICKET_CHARS: Final = 32
 _RIGHTS_BYTES_MAX: Final = 64 * 1024
 _HASH_BYTES: Final = 16
 _NO_HASH: Final = bytes(_HASH_BYTES)
-#: How long an opened ticket stays valid whose token never ends.
+#: How long an opened ticket stays valid if its token has no end.
 UNENDING_S: Final = 24 * 3600.0
-# Cookies of one browser at a time: with more tickets than these, some come back without one.
+# Number of ticket cookies in one browser. With more open tickets, some clients return without their
+# cookie.
 _COOKIES: Final = 16
 
 _ISSUE, _OPEN, _LIVE = b"i", b"o", b"l"
 _DONE, _FIRST, _AGAIN, _NOT_DONE = b"+", b"1", b"2", b"-"
-# Before a ticket's hash, for what is kept of it: rights; whose it is, and rights; its stream.
+# Prefixes of the hash of a ticket, for its entries: rights; client and rights; stream.
 _ISSUED, _BOUND, _STREAM = b"i", b"b", b"s"
 
 
 class TicketService:
-    """Keeps a node's tickets: in the node's store, or in the vault that nodes share, where one can
-    be opened at any of them. Made by `service.Services`.
+    """Stores the tickets of a node: in its own store, or in the store that nodes share, so that a
+    ticket can be opened at any of them. Made by `service.Services`.
 
-    `now_s` is unix seconds. Questions are
+    `now_s` is unix seconds. Requests are
 
         i hash lifetime-in-ms(8 bytes) rights     + or -
         o hash cookie print new-cookie            1 (the first open) or 2, and rights; or -
@@ -69,7 +71,7 @@ class TicketService:
         )
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Issues, opens, or notes a stream."""
+        """Issues or opens a ticket, or records its stream."""
         kind, rest = message[:1], message[1:]
         name, rest = rest[:_HASH_BYTES], rest[_HASH_BYTES:]
         if kind == _ISSUE:
@@ -86,16 +88,16 @@ class TicketService:
             answer(_NOT_DONE)
 
     def on_message(self, worker: int, message: bytes) -> None:
-        """Nothing is told."""
+        """Not used."""
 
     def on_worker_gone(self, worker: int) -> None:
-        """Tickets are not a worker's."""
+        """Not used: tickets do not belong to a worker."""
 
     def _open(
         self, name: bytes, proof: bytes, cookie: bytes, answer: Callable[[bytes], None]
     ) -> None:
-        """Opens for the client that was first, or makes this one the first. Of several at once the
-        vault takes one; the others are judged by what it bound."""
+        """Opens the ticket for the client that was first, or makes this client the first. The store
+        accepts one of several simultaneous opens; the others are compared with that one."""
 
         def judge(bound: bytes | None) -> None:
             answer(_NOT_DONE if bound is None else _judged(bound, proof))
@@ -137,7 +139,7 @@ class TicketService:
 
 
 def _judged(bound: bytes, proof: bytes) -> bytes:
-    """The answer to a client that returns: by the cookie, else by its print."""
+    """The answer to a client that returns: checks its cookie, else its fingerprint."""
     cookie, mark = bound[:_HASH_BYTES], bound[_HASH_BYTES : 2 * _HASH_BYTES]
     shown, seen = proof[:_HASH_BYTES], proof[_HASH_BYTES:]
     same = secrets.compare_digest
@@ -147,8 +149,8 @@ def _judged(bound: bytes, proof: bytes) -> bytes:
 
 
 class Opened(NamedTuple):
-    """A ticket that was opened: its rights, its hash, and the `Set-Cookie` value for a first
-    open (without attributes that depend on the request), None for a later one."""
+    """An opened ticket: its rights, its hash, and the `Set-Cookie` value for a first open (without
+    attributes that depend on the request), None for a later one."""
 
     rights: Rights
     name: bytes
@@ -156,12 +158,12 @@ class Opened(NamedTuple):
 
 
 class Tickets:
-    """A worker's way to the control service. Loop thread only.
+    """Issues and opens tickets by the control service. Loop thread only.
 
     Arguments:
-        control: the worker's.
-        lifetime_s: how long a ticket waits for its first open.
-        now_s: unix seconds, for rights that end meanwhile.
+        control: the control client of the worker.
+        lifetime_s: how long a new ticket may wait for its first open.
+        now_s: unix seconds, for rights that end in the meantime.
     """
 
     def __init__(
@@ -172,8 +174,8 @@ class Tickets:
         self.lifetime_s: Final = lifetime_s
 
     def issue(self, rights: Rights, done: Callable[[str | FastsseError], None]) -> None:
-        """Gives `done` a ticket for these rights, or Refused when the control service can't keep it
-        or can't be reached."""
+        """Calls `done` with a ticket for these rights, or with Refused if the control service can't
+        store it or can't be reached."""
         packed = rights.pack()
         if len(packed) > _RIGHTS_BYTES_MAX:
             done(Unavailable("tickets", 1))
@@ -194,12 +196,12 @@ class Tickets:
         network: str,
         done: Callable[[Opened | FastsseError], None],
     ) -> None:
-        """Gives `done` what a ticket opens for this client, or Unauthorised; Refused when the
-        control service can't be reached.
+        """Calls `done` with the opened ticket, or Unauthorised; Refused if the control service
+        can't be reached.
 
         Arguments:
-            headers: the request's: User-Agent, Origin and Cookie count.
-            network: the client's address prefix.
+            headers: those of the request; User-Agent, Origin and Cookie are used.
+            network: the address prefix of the client.
         """
         if len(ticket) != _TICKET_CHARS:
             done(_not_valid())
@@ -232,7 +234,7 @@ class Tickets:
     def note_stream(
         self, opened: Opened, stream_id: bytes, before: Callable[[bytes], None]
     ) -> None:
-        """Notes the stream that a ticket has now; `before` gets the one that it had, if any."""
+        """Records the current stream of a ticket; calls `before` with its earlier one, if any."""
 
         def answered(answer: bytes | FastsseError) -> None:
             if not isinstance(answer, FastsseError) and answer[:1] == _DONE:
@@ -246,7 +248,7 @@ class Tickets:
 
 
 def _not_valid() -> Unauthorised:
-    return Unauthorised("The ticket is another client's, has ended, or is none.")
+    return Unauthorised("The ticket is unknown, has expired, or belongs to another client.")
 
 
 def _cookie_name(name: bytes) -> bytes:
@@ -254,7 +256,7 @@ def _cookie_name(name: bytes) -> bytes:
 
 
 def _shown_cookie(headers: Mapping[bytes, bytes], name: bytes) -> bytes:
-    """The hash of the ticket's cookie as this client shows it."""
+    """The hash of the ticket cookie that this client sent."""
     wanted = _cookie_name(name)
     for pair in headers.get(b"cookie", b"").split(b";"):
         given, _, value = pair.strip(b" \t").partition(b"=")
@@ -264,7 +266,8 @@ def _shown_cookie(headers: Mapping[bytes, bytes], name: bytes) -> bytes:
 
 
 def _print_of(headers: Mapping[bytes, bytes], network: str) -> bytes:
-    """What a client without cookies is known by; no part can pass for another."""
+    """The fingerprint of a client without cookies. Its parts are delimited, so none can be taken
+    for another."""
     parts = (headers.get(b"user-agent", b""), headers.get(b"origin", b""), network.encode())
     return _hash(b"".join(b"%d:%b" % (len(part), part) for part in parts))
 

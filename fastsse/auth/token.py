@@ -1,8 +1,7 @@
-"""A token taken apart, strictly: what is odd is refused before anything is made of it.
+"""Parses tokens strictly: an irregular token is refused before any part is used.
 
-The compact form of RFC 7515 §3.1, three parts of canonical base64url. Nothing that the token
-says about how to verify it is followed, but for the names of an algorithm and a key, which only
-choose among those that are configured.
+A token has the compact form of RFC 7515 §3.1: three parts of canonical base64url. Of its header
+only the names of an algorithm and a key are used, and they only choose among the configured ones.
 """
 
 from binascii import Error as NotBase64
@@ -16,24 +15,26 @@ __all__ = ["TOKEN_BYTES_MAX", "Token", "open_token", "read_payload"]
 
 TOKEN_BYTES_MAX: Final = 32 * 1024
 _KID_MAX: Final = 256
-# From base64url to base64; what has no place in base64url becomes what has none in either.
+# From base64url to base64. Characters that are invalid in base64url become characters that are
+# invalid in both.
 _STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
-# By the length of a part modulo 4: its padding, and what it may end with: unused bits must be 0,
-# so that each value has one spelling.
+# By the length of a part modulo 4: its padding, and its allowed last characters. Unused bits must
+# be 0, so each value has one spelling.
 _PADDING: Final = (b"", None, b"==", b"=")
 _LAST: Final = (None, None, frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
-# A header that asks for more than a signature to be checked, or brings its own key.
+# Members that require more than the check of a signature, or that carry a key.
 _REFUSED_MEMBERS: Final = ("crit", "b64", "zip", "enc", "jwk", "jku", "x5u")
-# A token made for something else says so (RFC 8725 §3.11); most say nothing.
+# A token for another purpose has another type (RFC 8725 §3.11); most tokens have none.
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-# Headers that were read: an issuer's tokens all have the same. At most so many, of so many bytes.
+# Cache of parsed headers, because all tokens of an issuer have the same. Bounds: their number, and
+# bytes of each.
 _HEADERS_MAX: Final = 256
 _HEADER_BYTES: Final = 512
 _headers: Final[dict[bytes, tuple[str, str | None]]] = {}
 
 
 class Token(NamedTuple):
-    """A token whose signature was not looked at yet."""
+    """A token whose signature is not verified yet."""
 
     algorithm: str
     kid: str | None
@@ -43,14 +44,14 @@ class Token(NamedTuple):
 
 
 def open_token(raw: bytes) -> Token:
-    """Takes a token apart. Raises Unauthorised. O(bytes), of which there are at most 32 KiB."""
+    """Parses a token of at most 32 KiB. Raises Unauthorised. O(bytes)."""
     if len(raw) > TOKEN_BYTES_MAX:
         raise Unauthorised(f"The token has more than {TOKEN_BYTES_MAX} bytes.")
     parts = raw.translate(_STANDARD).split(b".", 5)
     if len(parts) != 3:
         if len(parts) == 5:
             raise Unauthorised("Encrypted tokens (JWE) are not accepted.")
-        raise Unauthorised("The token is no signed JWT: three parts of base64url.")
+        raise Unauthorised("The token is not a signed JWT: three parts of base64url.")
     head, body, signature = parts
     known = _headers.get(head)
     if known is None:
@@ -61,7 +62,7 @@ def open_token(raw: bytes) -> Token:
 
 
 def read_payload(token: Token) -> dict[str, Any]:
-    """The claims. To be called when the signature was found to be right."""
+    """The claims. Call it after the signature is verified."""
     return _read_object(token.payload, "payload")
 
 
@@ -80,22 +81,22 @@ def _read_header(header: dict[str, Any]) -> tuple[str, str | None]:
     if not isinstance(algorithm, str):
         raise Unauthorised("The token's header has no alg.")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= _KID_MAX):
-        raise Unauthorised(f"The token's kid is no text of at most {_KID_MAX} characters.")
+        raise Unauthorised(f"The token's kid is not a string of at most {_KID_MAX} characters.")
     if kind is not None and not (isinstance(kind, str) and kind.lower() in _TYPES):
-        raise Unauthorised("The token's typ is not JWT or at+jwt: it is meant for something else.")
+        raise Unauthorised("The token's typ is not JWT or at+jwt: it is for another purpose.")
     return algorithm, kid
 
 
 def _decode(part: bytes) -> bytes:
-    """base64 without padding, each value in its one spelling."""
+    """Decodes base64url without padding, in canonical form only."""
     length = len(part) % 4
     padding, last = _PADDING[length], _LAST[length]
     if not part or padding is None or (last is not None and part[-1] not in last):
-        raise Unauthorised("The token is no signed JWT: three parts of canonical base64url.")
+        raise Unauthorised("The token is not a signed JWT: three parts of canonical base64url.")
     try:
         return a2b_base64(part + padding, strict_mode=True)
     except NotBase64:
-        raise Unauthorised("The token is no signed JWT: three parts of base64url.") from None
+        raise Unauthorised("The token is not a signed JWT: three parts of base64url.") from None
 
 
 def _read_object(raw: bytes, part: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tokens to rights: verified once, remembered until they end."""
+"""Verifies tokens, and caches their rights until they end."""
 
 import secrets
 import time
@@ -17,7 +17,7 @@ __all__ = ["KeyRing", "Side", "Verifier"]
 
 Side = Literal["publish", "subscribe"]
 
-# Bounds of what is remembered of each side, and what a token is counted as beside its own bytes.
+# Bounds of the cache of each side, and the counted overhead of a token in bytes.
 REMEMBERED_MAX: Final = 50_000
 REMEMBERED_BYTES_MAX: Final = 64 * 1024 * 1024
 _RIGHTS_BYTES: Final = 1024
@@ -28,9 +28,9 @@ class KeyRing:
     """The keys of one side.
 
     Arguments:
-        keys: tried in order for any token of their algorithms.
-        key_set: asked for more.
-        key_set_algorithms: that its keys may be used for.
+        keys: tried in order for each token of their algorithms.
+        key_set: gives more keys.
+        key_set_algorithms: the algorithms that its keys may be used for.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class KeyRing:
         """The key that signed the token. Raises Unauthorised or KeysMissing."""
         if token.algorithm not in self.algorithms:
             allowed = ", ".join(sorted(self.algorithms))
-            raise Unauthorised(f"The token's alg is not accepted here; {allowed} is.")
+            raise Unauthorised(f"The token's alg is not accepted; allowed: {allowed}.")
         key = _signer(self._keys, token, now_s)
         if key is None and self.key_set and token.algorithm in self._set_algorithms:
             key = self._of_set(self.key_set, token, now_s)
         if key is None:
-            raise Unauthorised("The token's signature is of no key that is valid here.")
+            raise Unauthorised("The token's signature matches no valid key.")
         return key
 
     def _of_set(self, key_set: KeySet, token: Token, now_s: float) -> Key | None:
-        """The key of the set. Issuers rotate keys that have no name, and reuse names; a name that
-        is not there was looked for by `find`."""
+        """The key of the set. After a failed signature the set is fetched again, because issuers
+        rotate keys without names and reuse names. `find` handles unknown names."""
         found = key_set.find(token.algorithm, token.kid)
         key = _signer(found, token, now_s)
         if key is None and (found or token.kid is None) and key_set.look_again(_digest(token)):
@@ -78,13 +78,13 @@ def _signer(keys: Sequence[Key], token: Token, now_s: float) -> Key | None:
     return None
 
 
-# The rights, until when they are good, and what they are counted as.
+# The rights, the end of their validity, and their counted size.
 _Known = tuple[Rights, float, int]
 
 
 class _Memory:
-    """Verified tokens of one side, by a keyed hash, so that no token lies in memory; the oldest
-    go when there are too many."""
+    """A cache of verified tokens of one side, by a keyed hash, so that no token stays in memory.
+    The oldest are evicted when it is full."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -130,8 +130,8 @@ class Verifier:
     """Verifies tokens of both sides. Loop thread only.
 
     Arguments:
-        rings: the keys of each side that has any.
-        expected: what tokens must say.
+        rings: the keys of each side that has keys.
+        expected: the required claims.
         now_s: unix seconds.
     """
 
@@ -148,21 +148,21 @@ class Verifier:
         self._forgotten = 0
 
     def verify(self, raw: bytes, side: Side) -> Rights:
-        """The rights that a token gives on a side; the same object while it is remembered.
+        """The rights that a token gives on a side; the same object while it is in the cache.
 
-        Raises Unauthorised with the reason, or KeysMissing. O(bytes) and a signature at first,
-        later a hash.
+        Raises Unauthorised with the reason, or KeysMissing. O(bytes): the first call verifies a
+        signature, later calls compute a hash.
         """
         ring, now_s = self._rings.get(side), self._now_s()
         if ring is None:
-            raise Unauthorised("There is no key for subscribers' tokens here.")
+            raise Unauthorised("The server has no key for subscriber tokens.")
         memory = self._memories[side]
         if ring.key_set is not None:
             generation = ring.key_set.generation
             if generation != memory.generation:
                 memory.clear()
                 memory.generation = generation
-        # One that is too long is refused before its bytes are looked at.
+        # A token that is too long is refused before its bytes are read.
         name = memory.name(raw[: TOKEN_BYTES_MAX + 1])
         rights = memory.get(name, now_s)
         if rights is not None:
@@ -177,29 +177,29 @@ class Verifier:
         return rights
 
     def until_s(self, raw: bytes, side: Side) -> float:
-        """Until when a token need not be verified again while `generation` stays as it is: unix
-        seconds, 0 when it must be. O(bytes)."""
+        """Until when the cached result of a token is valid while `generation` does not change: unix
+        seconds; 0 if it is not cached. O(bytes)."""
         memory = self._memories[side]
         return memory.until_s(memory.name(raw[: TOKEN_BYTES_MAX + 1]))
 
     def generation(self, side: Side) -> int:
-        """Another number whenever tokens of a side have to be verified again."""
+        """A number that changes when the tokens of a side must be verified again."""
         key_set = self._rings[side].key_set
         return self._forgotten if key_set is None else self._forgotten + key_set.generation
 
     @property
     def remembered(self) -> int:
-        """Tokens that would not be verified again."""
+        """Number of tokens in the cache."""
         return sum(map(len, self._memories.values()))
 
     def forget(self) -> None:
-        """Has every token verified again."""
+        """Empties the cache, so that every token is verified again."""
         self._forgotten += 1
         for memory in self._memories.values():
             memory.clear()
 
     def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels pending fetches."""
         for ring in self._rings.values():
             if ring.key_set is not None:
                 ring.key_set.close()

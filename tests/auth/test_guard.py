@@ -90,7 +90,7 @@ def test_a_header_of_another_scheme_is_passed_over(header: bytes, mercure: bool)
     assert found == (GOOD, "cookie")
     assert credentials(other, query(GOOD), COOKIE, mercure=mercure) == (GOOD, "query")
     assert guard.subscriber({**other, **cookie(GOOD)}, [], mercure=mercure)
-    with pytest.raises(Unauthorised, match="needs a token"):
+    with pytest.raises(Unauthorised, match="requires a token"):
         guard.subscriber(other, [], mercure=mercure)
     with pytest.raises(Unauthorised):
         guard.subscriber({**other, **cookie(BAD)}, [], mercure=mercure)
@@ -121,17 +121,17 @@ def test_other_cookies_are_no_token(cookies: bytes) -> None:
 def test_the_cookie_has_the_name_that_is_configured() -> None:
     guard = guard_of(jwt_key=SECRET, jwt_cookie="__Host-token")
     assert guard.subscriber({b"cookie": b"__Host-token=" + GOOD}, ())
-    with pytest.raises(Unauthorised, match="needs a token"):
+    with pytest.raises(Unauthorised, match="requires a token"):
         guard.subscriber(cookie(GOOD), ())
 
 
 def test_without_a_token_only_the_anonymous_option_lets_readers_in() -> None:
-    with pytest.raises(Unauthorised, match="needs a token"):
+    with pytest.raises(Unauthorised, match="requires a token"):
         guard_of(jwt_key=SECRET).subscriber({}, ())
     guard = guard_of(jwt_key=SECRET, anonymous=True)
     assert guard.subscriber({}, ()) is ANONYMOUS
     assert not ANONYMOUS.covers_subscribe(["a"])
-    with pytest.raises(Unauthorised, match="needs a token"):
+    with pytest.raises(Unauthorised, match="requires a token"):
         guard.publisher({}, ())
 
 

@@ -65,7 +65,7 @@ async def test_a_token_that_does_not_fit_changes_nothing_anywhere() -> None:
         for fresh in (Rights(subscribe=["a"], subject="you"), Rights(subject="me")):
             outcome = await one.ask(stream_id, fresh)
             assert isinstance(outcome, Forbidden)
-            assert "fresh token" in outcome.detail
+            assert "new token" in outcome.detail
     assert (one.streams[1], other.streams[1]) == (HELD, HELD)
 
 
