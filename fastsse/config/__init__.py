@@ -1,7 +1,7 @@
-"""Configuration: every option once, from flags, environment and file.
+"""Configuration: declares every option once, and reads flags, environment and file.
 
-`Config` is the whole, validated and frozen; it inherits one group of options for each part of
-the server, and each part asks for its own group only.
+`Config` has all options, validated and frozen. It inherits one group of options for each part of
+the server, and each part uses only its own group.
 """
 
 from fastsse.config.catalogue import Option, catalogue, markdown_table

@@ -1,4 +1,4 @@
-"""The options as data: what help texts, error messages, `config show` and tables are made of."""
+"""The options as data, for help texts, error messages, `config show` and tables."""
 
 import difflib
 import json
@@ -31,14 +31,14 @@ from fastsse.config.tomltext import toml_text
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
 _TEXT = ValueKind("TEXT", "text")
-# What may be a password in what may be meant as a URL: before the host, or in the query.
+# Where a text that may be a URL can contain a password: before the host, or in the query.
 _PASSWORD = re.compile(r"(/[^/@:]*:)[^@]*@")
 _QUERY = re.compile(r"((?:unix|rediss?):[^?]*\?).*(?=[\"'])")
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option as its users meet it, all in words.
+    """One option in words, as users see it.
 
     `allowed` completes "must be …"; `bounds` is the short form for tables.
     """
@@ -63,7 +63,7 @@ class Option:
         return ENVIRONMENT_PREFIX + self.name.upper()
 
     def show(self, value: Any) -> str:
-        """A valid value as text that the option would read again; secrets masked."""
+        """A valid value as text that the option accepts again; secrets masked."""
         if value is None or value == ():
             return "none"
         if self.name in TABLES:
@@ -71,7 +71,7 @@ class Option:
         return self.kind.show(value)
 
     def show_raw(self, value: object) -> str:
-        """Any value, also a bad one, in one line of bounded length; secrets masked."""
+        """Any value, also an invalid one, in one line of bounded length; secrets masked."""
         if self.kind.secret and value is not None:
             return MASK
         text = _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", toml_text(value)))
@@ -95,13 +95,13 @@ _IN_WORDS = (DURATION, SIZE, REDIS_URL)
 
 @cache
 def table_catalogue(table: str) -> dict[str, Option]:
-    """What one of the file's `[[topics]]` or `[[sources]]` may hold, by key."""
+    """The keys of a `[[topics]]` or `[[sources]]` table, by name."""
     fields = TABLES[table].model_fields
     return {name: _describe(name, field, "") for name, field in fields.items()}
 
 
 def shown_rule(table: str, rule: BaseModel) -> dict[str, Any]:
-    """What was given of a rule, as the file would say it: durations and sizes in words."""
+    """The given values of a rule in the form of the file: durations and sizes in words."""
     known = table_catalogue(table)
     given = rule.model_dump(exclude_unset=True, exclude_none=True)
     return {
@@ -111,7 +111,7 @@ def shown_rule(table: str, rule: BaseModel) -> dict[str, Any]:
 
 
 def closest_name(name: str, names: list[str]) -> str | None:
-    """The name that was probably meant, if one is near."""
+    """The most similar name, if one is near."""
     near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.7)
     return near[0] if near else None
 
@@ -136,7 +136,7 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
 
 
 def _nested(annotation: Any) -> Iterator[Any]:
-    """The annotation and all that is inside it, metadata included."""
+    """The annotation and everything inside it, metadata included."""
     yield annotation
     for item in (*getattr(annotation, "__metadata__", ()), *get_args(annotation)):
         if get_origin(annotation) is not Literal:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, said in one line for each thing wrong."""
+"""Problems of a configuration, one line each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +10,9 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class OptionProblem:
-    """One option that can't be used: its name, its value as text (secrets masked), where the
-    value came from, and what it must be. With `value` None there is no such option, and
-    `allowed` says what to do."""
+    """The problem of one option: its name, its value as text (secrets masked), the origin of the
+    value, and what it must be. With `value` None the option is unknown, and `allowed` says what to
+    do."""
 
     option: str
     value: str | None
@@ -27,16 +27,16 @@ class OptionProblem:
 
 
 class ConfigError(FastsseError, ValueError):
-    """The configuration can't be used. `str()` is one line about the first problem."""
+    """The configuration is invalid. `str()` is one line about the first problem."""
 
     exit_status = 2
 
     def __init__(self, problems: Sequence[OptionProblem | str]) -> None:
-        self.problems = tuple(problems) or ("The configuration can't be used.",)
+        self.problems = tuple(problems) or ("The configuration is invalid.",)
         super().__init__(str(self.problems[0]))
 
     def with_origins(self, origin_of: Callable[[str], str]) -> "ConfigError":
-        """The same problems, with `origin_of(option)` as the place each value came from."""
+        """The same problems, with `origin_of(option)` as the origin of each value."""
         return ConfigError(
             [
                 replace(problem, origin=origin_of(problem.option))

@@ -1,4 +1,4 @@
-"""How options are declared: groups, and the kinds of values: how each is read and described."""
+"""Declares options: their groups, and kinds of values with their parsing and description."""
 
 import ipaddress
 import json
@@ -16,19 +16,19 @@ MASK = "***"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
-# At least two labels: all names below `.com` are never one owner's.
+# At least two labels, because the names below `.com` have many owners.
 _BELOW_A_DOMAIN = re.compile(
     r"\*\.[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.[a-z][a-z0-9-]*(?::[0-9]+)?", re.I | re.ASCII
 )
 _IMPLIED_PORTS = {"http": ":80", "https": ":443"}
-# sockaddr_un holds 108 bytes, the closing NUL among them.
+# sockaddr_un has 108 bytes, including the NUL at the end.
 _UNIX_PATH_BYTES_MAX = 107
 
 
 @dataclass(frozen=True, slots=True)
 class ValueKind:
-    """How an option's value is called in help (`metavar`), described (`words`, then `example`
-    after the bounds) and shown."""
+    """A kind of value: its name in help (`metavar`), its description (`words`, then `example` after
+    the bounds) and its format."""
 
     metavar: str
     words: str
@@ -45,7 +45,7 @@ HOSTS = ValueKind("HOST", "one or more IP addresses or host names", ",".join)
 NAMES = ValueKind("NAME", "host names without a port", ",".join, example="sse.example.com")
 ORIGINS = ValueKind(
     "ORIGIN",
-    "origins such as https://example.com or https://*.example.com, or * alone",
+    "origins such as https://example.com or https://*.example.com, or only *",
     ",".join,
 )
 HEADER_NAMES = ValueKind("NAME", "names of headers", ",".join, example="X-Requested-With")
@@ -55,7 +55,7 @@ NETWORKS = ValueKind(
 SECRET = ValueKind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
 GLOB = ValueKind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
 PATTERN = ValueKind("REGEX", "a regular expression")
-RULES = ValueKind("JSON", "a list of at most 1000 tables with match and what it changes")
+RULES = ValueKind("JSON", "a list of at most 1000 tables with match and the values to change")
 SWITCH = ValueKind("", "true or false", lambda value: str(value).lower())
 
 
@@ -93,17 +93,17 @@ def _read_json(text: str) -> Any:
 
 
 def read_choice(value: object) -> object:
-    """One of a Literal's words, whatever its letter case."""
+    """One of the words of a Literal, in any letter case."""
     return value.lower() if isinstance(value, str) else value
 
 
 def check_hosts(hosts: Iterable[str]) -> tuple[str, ...]:
-    """Hosts without brackets and repeats, in the order given."""
+    """Hosts without brackets and duplicates, in the given order."""
     return tuple(dict.fromkeys(_check_host(host) for host in hosts))
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Host names as a Host header has them, in lower case; addresses too, without brackets."""
+    """Host names in the form of a Host header, in lower case; addresses too, without brackets."""
     return check_hosts(name.lower() for name in names)
 
 
@@ -130,7 +130,7 @@ def _check_network(text: str) -> str:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`: a loopback address, or `localhost`.
 
-    Other names count as public: what they resolve to can change.
+    Other names count as public, because their addresses can change.
     """
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -139,10 +139,10 @@ def is_loopback(host: str) -> bool:
 
 
 def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
-    """Origins as browsers send them (RFC 6454 §6.2), in lower case."""
+    """Origins in the form of browsers (RFC 6454 §6.2), in lower case."""
     checked = tuple(dict.fromkeys(_check_origin(origin) for origin in origins))
     if "*" in checked and len(checked) > 1:
-        raise ValueError("* must stand alone")
+        raise ValueError("* must be the only one")
     return checked
 
 
@@ -151,19 +151,19 @@ def _check_origin(origin: str) -> str:
         return origin
     parts = urlsplit(origin)
     whole = f"{parts.scheme}://{parts.netloc}"
-    _ = parts.port  # Raises ValueError when it is no port.
+    _ = parts.port  # Raises ValueError for an invalid port.
     if not parts.scheme or not parts.hostname or "@" in parts.netloc:
         raise ValueError("must be an origin")
     if whole.lower() != origin.lower() or not re.fullmatch(r"[\x21-\x7e]+", origin, re.ASCII):
         raise ValueError("must be an origin without a path")
     if "*" in parts.netloc and not _BELOW_A_DOMAIN.fullmatch(parts.netloc):
-        raise ValueError("a star stands for whole labels before a domain: https://*.example.com")
-    # Browsers leave out the port that a scheme implies.
+        raise ValueError("a star matches whole labels before a domain: https://*.example.com")
+    # Browsers omit the default port of a scheme.
     return whole.lower().removesuffix(_IMPLIED_PORTS.get(parts.scheme.lower(), "/"))
 
 
 def check_header_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of headers (RFC 9110 §5.6.2), each once whatever its case."""
+    """Names of headers (RFC 9110 §5.6.2), without duplicates in any letter case."""
     chosen = {name.lower(): name for name in names}
     if not all(_HEADER_NAME.fullmatch(name) for name in chosen.values()):
         raise ValueError("must be names of headers")
@@ -178,7 +178,7 @@ def check_unix_path(path: str) -> str:
 
 
 def check_token(token: SecretStr) -> SecretStr:
-    """A token that can stand in an Authorization header."""
+    """A token that is valid in an Authorization header."""
     if not _TOKEN.fullmatch(token.get_secret_value()):
         raise ValueError("must be visible ASCII")
     return token
@@ -215,7 +215,7 @@ Token = Annotated[SecretStr, AfterValidator(check_token), SECRET]
 
 
 class OptionGroup(BaseModel):
-    """Options of one part of the server. Frozen; a component is given only its own group."""
+    """Options of one part of the server. Frozen; a component receives only its own group."""
 
     title: ClassVar[str]
 
@@ -223,15 +223,15 @@ class OptionGroup(BaseModel):
 
 
 def option(default: object, help: str, **bounds: Any) -> Any:
-    """An option's default and help; `bounds` are pydantic's (`ge`, `le`)."""
+    """An option with its default and help; `bounds` are those of pydantic (`ge`, `le`)."""
     return Field(default, description=help, **bounds)
 
 
 def duration(default: str, help: str, *, least: str, most: str) -> Any:
-    """A duration, its default and bounds written as a user would."""
+    """A duration; its default and bounds are text with units."""
     return option(default, help, ge=parse_duration_s(least), le=parse_duration_s(most))
 
 
 def size(default: str, help: str, *, least: str, most: str) -> Any:
-    """A size, its default and bounds written as a user would."""
+    """A size; its default and bounds are text with units."""
     return option(default, help, ge=parse_size_bytes(least), le=parse_size_bytes(most))

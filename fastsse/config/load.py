@@ -1,4 +1,4 @@
-"""Configuration from flags, environment and file, and where each value came from."""
+"""Loads the configuration from flags, environment and file, with the origin of each value."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from fastsse.config.relations import doubts
 from fastsse.config.settings import Config
 
 CONFIG_VARIABLE = "FASTSSE_CONFIG"
-# Variables of ours that are not options of the server.
+# FASTSSE_* variables that are not options of the server.
 _OTHER_VARIABLES = {"CONFIG", "URL", "TOKEN", "SANITIZE"}
 # Kubernetes gives every container such variables for a Service called `fastsse`.
 _KUBERNETES_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://", re.ASCII)
@@ -33,14 +33,14 @@ class Loaded:
     notes: tuple[str, ...]
 
     def origin_of(self, option: str) -> str:
-        """Where the value of `port` or `topics[0].match` came from."""
+        """The origin of the value of `port` or `topics[0].match`."""
         return _origin_of(self.origins, option)
 
 
 def load(flags: Mapping[str, Any] | None = None, file: str | None = None) -> Loaded:
     """Read all sources: `flags` (by option name) over environment over `file` over defaults.
 
-    `file` is the TOML file's path, else the variable FASTSSE_CONFIG names it.
+    `file` is the path of the TOML file; without it, the variable FASTSSE_CONFIG names the file.
     Raises ConfigError with every problem found; reads files and the environment.
     """
     values: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def _validated(values: dict[str, Any], origins: dict[str, str], notes: list[str]
 def _origin_of(origins: Mapping[str, str], option: str) -> str:
     name = re.split(r"[.\[]", option, maxsplit=1)[0]
     origin = origins.get(name, DEFAULT)
-    # A key inside a rule is found by its whole name in the file.
+    # The file names a key inside a rule by its full name.
     return origin.removesuffix(name) + option if origin.endswith(f": {name}") else origin
 
 
@@ -99,12 +99,12 @@ def _read_file(path: Path, origin: str) -> dict[str, Any]:
 
 
 def _read_environment(notes: list[str]) -> dict[str, Any]:
-    """The options set as FASTSSE_* variables; what looks like a slip becomes a note."""
+    """The options set as FASTSSE_* variables; a probable mistake becomes a note."""
     values = EnvSettingsSource(Config, case_sensitive=False)()
     for name in ("port", "admin_port"):
         if _KUBERNETES_ADDRESS.match(str(values.get(name, ""))):
             del values[name]
-            notes.append(f"{ENVIRONMENT_PREFIX}{name.upper()} holds an address; it is ignored.")
+            notes.append(f"{ENVIRONMENT_PREFIX}{name.upper()} is an address, so it is ignored.")
     for variable in os.environ:
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == variable or name in _OTHER_VARIABLES or name.lower() in catalogue():

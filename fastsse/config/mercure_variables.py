@@ -1,4 +1,4 @@
-"""Variables of a Mercure hub in our environment: a hub that was replaced left its keys there."""
+"""Reports environment variables of a Mercure hub that this server has replaced."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["mercure_notes"]
 
 _PREFIX: Final = "MERCURE_"
-# The hub's own names, and what applications that publish to it call theirs.
+# The names that the hub uses, and those of applications that publish to it.
 _OPTIONS: Final = {
     "JWT_KEY": "jwt_key",
     "JWT_ALG": "jwt_algorithms",
@@ -32,8 +32,8 @@ _SHOWN_MAX: Final = 10
 
 
 def mercure_notes(config: "Config", environment: Mapping[str, str]) -> Iterator[str]:
-    """A sentence for each such variable when `config` has no key for tokens; values are never
-    shown, as they are secrets."""
+    """A sentence for each such variable if `config` has no key for tokens. Values are secrets, so
+    they are never shown."""
     if config.publishers_need_tokens or config.subscribers_need_tokens:
         return
     found = sorted(name for name in environment if name.startswith(_PREFIX))

@@ -1,4 +1,4 @@
-"""Every option, once: its default, unit, bounds and help, in the group of the part that uses it."""
+"""Declares every option once: its default, unit, bounds and help, in the group of its part."""
 
 import os
 from typing import Annotated, Literal
@@ -40,18 +40,18 @@ class PresenceOptions(OptionGroup):
 
     subscriptions: Switch = option(
         False,
-        "Publish a private event when a subscription begins and when it ends, and list those that "
-        "are active, by Mercure's interface and under `/presence`.",
+        "Publish a private event when a subscription starts and when it ends, and list active ones "
+        "in Mercure's subscription API and under `/presence`.",
     )
     ping: Seconds = duration(
         "0s",
-        "Streams opened with ping=true get a visible event fastsse.ping this often; 0s: never.",
+        "Interval of the visible event fastsse.ping in streams opened with ping=true; 0s: never.",
         least="0s",
         most="1h",
     )
     pong_timeout: Seconds = duration(
         "0s",
-        "Such a stream ends when no POST /pong names it for this long; 0s: it need not.",
+        "Such a stream ends when it gets no POST /pong for this long; 0s: never.",
         least="0s",
         most="1h",
     )
@@ -60,7 +60,7 @@ class PresenceOptions(OptionGroup):
 #: The value of `workers` that stands for `auto`.
 AUTO_WORKERS = 0
 _WORKERS_MAX = 1024
-# Beside the file there is a socket of the same name and `.sock`, and a socket's path has a bound.
+# Next to the file is a socket with the suffix `.sock`, and the path of a socket is bounded.
 _PID_PATH_BYTES_MAX = 102
 
 WORKERS = ValueKind(
@@ -82,7 +82,7 @@ def read_workers(value: object) -> object:
 
 
 def check_pid_path(path: str) -> str:
-    """A path that leaves room for the socket beside it."""
+    """A path that leaves room for the suffix of the socket."""
     if not path or "\0" in path or len(os.fsencode(path)) > _PID_PATH_BYTES_MAX:
         raise ValueError("must be a path")
     return path
@@ -95,8 +95,8 @@ class ProcessOptions(OptionGroup):
 
     workers: Annotated[int, BeforeValidator(read_workers), WORKERS] = option(
         "1",
-        "Worker processes; auto is one for each core that the process may use. Above 1 there is "
-        "a supervisor and a hub process too.",
+        "Worker processes; auto is one for each core that the process may use. More than 1 adds "
+        "a supervisor and a hub process.",
     )
     pidfile: Annotated[str, AfterValidator(check_pid_path), PID_PATH] | None = option(
         None, "Write the process id here, for `fastsse reload`, which also uses PATH.sock."
@@ -109,66 +109,66 @@ _VALUE_MAX = 1_000_000_000
 class LimitOptions(OptionGroup):
     """Proxies to trust, and limits for each client address and each token subject.
 
-    0 sets no limit. A rate may be exceeded for a moment: two seconds' worth may come at once.
-    IPv6 clients are one by their /64.
+    0 sets no limit. A short burst may exceed a rate: the amount of two seconds may come at once.
+    IPv6 clients are counted by their /64.
     """
 
     title = "Proxies and limits"
 
     trusted_proxies: Networks = option(
         (),
-        "Proxies whose X-Forwarded-For is believed: addresses, networks, or unix for those that "
-        "come by a Unix socket. Repeat it for several.",
+        "Proxies whose X-Forwarded-For is trusted: addresses, networks, or unix for peers on a "
+        "Unix socket. Repeat it for several.",
     )
     proxy_protocol: Switch = option(
-        False, "Trusted proxies begin each connection with a PROXY protocol v2 header."
+        False, "Trusted proxies start each connection with a PROXY protocol v2 header."
     )
     address_streams: Count = option(
-        0, "Streams one client address may hold; 0: any number.", ge=0, le=_VALUE_MAX
+        0, "Open streams of one client address; 0: any number.", ge=0, le=_VALUE_MAX
     )
     over_limit: Annotated[Literal["newest", "oldest"], Choice] = option(
         "newest",
-        "Which stream goes when a client has too many: the newest is turned away, or the oldest "
-        "is ended for it.",
+        "What happens when a client has too many streams: the newest is turned away, or the oldest "
+        "is ended.",
     )
     address_opens: Count = option(
-        0, "Streams one client address may open a second; 0: any number.", ge=0, le=_VALUE_MAX
+        0, "New streams a second of one client address; 0: any number.", ge=0, le=_VALUE_MAX
     )
     address_publishes: Count = option(
-        0, "Publishes a second from one client address; 0: any number.", ge=0, le=_VALUE_MAX
+        0, "Publishes a second of one client address; 0: any number.", ge=0, le=_VALUE_MAX
     )
     address_requests: Count = option(
         0,
-        "Other requests a second from one client address: tickets, renewals, revocations, pongs, "
-        "questions who is there; 0: any number.",
+        "Other requests a second of one client address: tickets, renewals, revocations, pongs, "
+        "presence; 0: any number.",
         ge=0,
         le=_VALUE_MAX,
     )
     address_replay: Bytes = size(
         "0B",
-        "Bytes of history replayed a second to one client address; 0: any number.",
+        "Bytes of history sent a second to one client address; 0: any number.",
         least="0B",
         most="16TiB",
     )
     subject_streams: Count = option(
-        0, "Streams one token subject (sub) may hold; 0: any number.", ge=0, le=_VALUE_MAX
+        0, "Open streams of one token subject (sub); 0: any number.", ge=0, le=_VALUE_MAX
     )
     subject_opens: Count = option(
-        0, "Streams one token subject may open a second; 0: any number.", ge=0, le=_VALUE_MAX
+        0, "New streams a second of one token subject; 0: any number.", ge=0, le=_VALUE_MAX
     )
     subject_publishes: Count = option(
-        0, "Publishes a second by one token subject; 0: any number.", ge=0, le=_VALUE_MAX
+        0, "Publishes a second of one token subject; 0: any number.", ge=0, le=_VALUE_MAX
     )
     subject_requests: Count = option(
         0,
-        "Other requests a second by one token subject: tickets, renewals, revocations, pongs, "
-        "questions who is there; 0: any number.",
+        "Other requests a second of one token subject: tickets, renewals, revocations, pongs, "
+        "presence; 0: any number.",
         ge=0,
         le=_VALUE_MAX,
     )
     subject_replay: Bytes = size(
         "0B",
-        "Bytes of history replayed a second to one token subject; 0: any number.",
+        "Bytes of history sent a second to one token subject; 0: any number.",
         least="0B",
         most="16TiB",
     )
@@ -176,7 +176,7 @@ class LimitOptions(OptionGroup):
 
 CleanEnd = Annotated[Literal["over", "always"], Choice]
 InitialId = Annotated[Literal["auto", "true", "false", "data"], Choice]
-# What `fastsse doctor --url` publishes is kept for as long as its own resume may take.
+# Events of `fastsse doctor --url` are kept as long as its own resume may take.
 TRIAL_TOPICS = "fastsse-doctor/"
 TRIAL_RULE = TopicRule(match=TRIAL_TOPICS + "*", history_age=60.0)
 
@@ -189,58 +189,58 @@ class ListenOptions(OptionGroup):
     host: Hosts = option(
         "127.0.0.1", "Address or name to listen on, IPv6 too; repeat it for several."
     )
-    port: Count = option(8080, "TCP port; 0 takes a free one.", ge=0, le=65535)
+    port: Count = option(8080, "TCP port; 0 uses a free one.", ge=0, le=65535)
     uds: UnixPath | None = option(None, "Listen on this Unix socket instead of host and port.")
     fd: Count | None = option(
         None, "Listen on this inherited socket instead of host and port.", ge=0, le=2**31 - 1
     )
     admin_port: Count | None = option(
         None,
-        "Serve health, metrics, statistics and the page on this port only (same hosts).",
+        "Serve health, metrics, statistics and the console only on this port (same hosts).",
         ge=0,
         le=65535,
     )
 
 
 class StreamOptions(OptionGroup):
-    """What streams may do and how long, and the memory for it."""
+    """Limits of streams in number, time and memory."""
 
     title = "Streams"
 
     max_connections: Count = option(
         0,
-        "Streams at once, of all workers together; 0 is as many as the fd limit carries.",
+        "Open streams, of all workers together; 0 is as many as the descriptor limit allows.",
         ge=0,
         le=16_000_000,
     )
-    max_topics: Count = option(100, "Topics one stream may ask for.", ge=1, le=10_000)
+    max_topics: Count = option(100, "Topics of one stream.", ge=1, le=10_000)
     retry: Seconds = duration(
         "3s", "How long clients wait before they reconnect.", least="10ms", most="1h"
     )
     heartbeat: Seconds = duration(
-        "15s", "A stream idle this long is sent a comment.", least="10ms", most="1h"
+        "15s", "A stream idle for this long receives a comment.", least="10ms", most="1h"
     )
     min_heartbeat: Seconds = duration(
         "1s",
-        "Shortest heartbeat that a subscriber may ask for (heartbeat=5s); above 30s: none may.",
+        "Shortest heartbeat that a subscriber may request (heartbeat=5s); above 30s: off.",
         least="1s",
         most="1h",
     )
     max_pad: Bytes = size(
         "16KiB",
-        "Longest padding that a subscriber may ask for (pad=4KiB); 0B: none.",
+        "Longest padding that a subscriber may request (pad=4KiB); 0B: off.",
         least="0B",
         most="16KiB",
     )
     initial_id: InitialId = option(
         "auto",
-        "How a stream's opening names its place when the request does not say it: as a block of "
-        "its own, as an event with empty data, or not at all; auto judges by the request.",
+        "How a stream starts with its current id: as a separate block, as an event with empty "
+        "data, or not at all; auto decides by the request. The parameter initial_id overrides it.",
     )
     max_event: Bytes = size(
         "0B",
-        "Largest data of one event, for clients with a limit for a line; larger is refused with "
-        "413. 0B: max_body alone bounds it.",
+        "Largest data of one event, for clients that limit the length of a line; larger is refused "
+        "with 413. 0B: only max_body limits it.",
         least="0B",
         most="1GiB",
     )
@@ -259,16 +259,16 @@ class StreamOptions(OptionGroup):
     lag_policy: LagPolicy = option(
         "disconnect",
         "End a lagging stream (it resumes from history), skip to the newest event "
-        "(told by a gap event), or keep the latest of each topic.",
+        "(with a gap event), or keep the latest of each topic.",
     )
     clean_end: CleanEnd = option(
         "over",
-        "Which responses have a last chunk: those that are over, so that half an answer is not "
-        "taken for the whole; or always, for proxies that count a cut response as an error.",
+        "Which responses end with a last chunk: only complete ones, so that a client can see an "
+        "incomplete one; or always, for proxies that count an incomplete response as an error.",
     )
     user_timeout: Seconds = duration(
         "30s",
-        "A peer that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT).",
+        "Close a stream whose peer acknowledges nothing for this long (TCP_USER_TIMEOUT).",
         least="100ms",
         most="1h",
     )
@@ -280,42 +280,42 @@ class StreamOptions(OptionGroup):
     )
     memory_limit: Bytes = size(
         "1GiB",
-        "Memory for events, all told, at which publishers are refused with 503.",
+        "Total memory for events at which publishers are refused with 503.",
         least="1MiB",
         most="16TiB",
     )
     drain: Seconds = duration(
-        "10s", "On a stop, streams are closed spread over this time.", least="0s", most="1h"
+        "10s", "At a stop, streams are closed over this time.", least="0s", most="1h"
     )
 
 
 class HistoryOptions(OptionGroup):
-    """What is kept for clients that resume."""
+    """The history that clients resume from."""
 
     title = "History"
 
-    history_events: EventsKept = option(1000, "Events kept of each topic; 0 keeps none.")
-    history_age: AgeKept = option("1h", "Age up to which events are kept.")
-    history_bytes: BytesKept = option("16MiB", "Bytes kept of each topic; 0 keeps none.")
+    history_events: EventsKept = option(1000, "Events kept per topic; 0 keeps none.")
+    history_age: AgeKept = option("1h", "Maximum age of kept events.")
+    history_bytes: BytesKept = option("16MiB", "Bytes kept per topic; 0 keeps none.")
     history_total: BytesKept = option("256MiB", "Bytes kept of all topics in memory.")
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
-        "Rules for topics, the first that matches holds: match, history_events, history_age, "
+        "Rules for topics; the first match applies: match, history_events, history_age, "
         "history_bytes, lag_policy, event_types. In the file: [[topics]].",
         max_length=1000,
     )
 
     @property
     def rules(self) -> tuple[TopicRule, ...]:
-        """The rules, the server's own among them; the first that matches a topic holds."""
+        """The rules, including built-in ones; the first that matches a topic applies."""
         return (TRIAL_RULE, *self.topics)
 
     def rule(self, topic: str) -> TopicRule | None:
-        """The rule that holds for `topic`. O(rules)."""
+        """The rule that applies to `topic`. O(rules)."""
         return next((rule for rule in self.rules if rule.matches(topic)), None)
 
     def limits(self, topic: str) -> TopicLimits:
-        """What holds for `topic`: its first matching rule over the options. O(rules)."""
+        """The limits of `topic`: those of its first matching rule, else the options. O(rules)."""
         rule = self.rule(topic) or TopicRule(match="*")
         return TopicLimits(
             events=self.history_events if rule.history_events is None else rule.history_events,
@@ -327,36 +327,37 @@ class HistoryOptions(OptionGroup):
 
 
 class HttpOptions(OptionGroup):
-    """What requests may do and how long."""
+    """Limits of requests in size and time."""
 
     title = "HTTP"
 
     publish_token: Token | None = option(
-        None, "Publishing needs `Authorization: Bearer` with this token."
+        None, "Publishing requires `Authorization: Bearer` with this token."
     )
     allow_anonymous_publish: Switch = option(
-        False, "Let anyone publish, even where other machines reach the server."
+        False, "Publishing needs no token, even if other machines can reach the server."
     )
     allowed_hosts: Names = option(
         (),
-        "Host names answered to beside IP addresses, localhost and host; others get 421. None "
-        "given: any name, but on loopback addresses no other. Repeat it for several.",
+        "Accepted host names, in addition to IP addresses, localhost and host; others get 421. "
+        "Without this option, any name on public addresses, and none on loopback ones. Repeat it "
+        "for several.",
     )
     cors_origins: Origins = option(
         (),
-        "Origins whose pages may read and publish, also with cookies; * is any, without cookies. "
-        "Repeat it for several.",
+        "Origins whose pages may read and publish, also with cookies; * allows any, without "
+        "cookies. Repeat it for several.",
     )
     cors_headers: HeaderNames = option(
         ("X-Requested-With", "traceparent", "tracestate", "baggage"),
-        "Request headers that those pages may send, beside Authorization, Cache-Control, "
+        "More request headers that those pages may send than Authorization, Cache-Control, "
         "Content-Type, Idempotency-Key, If-Match and Last-Event-ID. Repeat it for several.",
     )
     publish_origins: Origins = option(
         (), "Origins whose pages may publish with the token cookie. Repeat it for several."
     )
     page: Annotated[Literal["auto", "on", "off"], Choice] = option(
-        "auto", "The page at `/`; auto shows it on loopback addresses only."
+        "auto", "The console page at `/`; auto serves it on loopback addresses only."
     )
     max_body: Bytes = size(
         "1MiB", "Largest body of a publish; larger is refused with 413.", least="1B", most="1GiB"
@@ -366,13 +367,13 @@ class HttpOptions(OptionGroup):
     )
     max_headers: Count = option(100, "Most headers of a request.", ge=1, le=10_000)
     head_timeout: Seconds = duration(
-        "10s", "Time for a request's head to be complete.", least="10ms", most="1h"
+        "10s", "Deadline for a complete request head.", least="10ms", most="1h"
     )
     body_timeout: Seconds = duration(
-        "30s", "Time for a request's body to be complete.", least="10ms", most="1h"
+        "30s", "Deadline for a complete request body.", least="10ms", most="1h"
     )
     idle_timeout: Seconds = duration(
-        "90s", "A publisher's connection idle this long is closed.", least="10ms", most="1d"
+        "90s", "Close a publisher's connection that is idle for this long.", least="10ms", most="1d"
     )
 
 
@@ -382,13 +383,13 @@ class LogOptions(OptionGroup):
     title = "Logs"
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Choice] = option(
-        "info", "What is logged, and what is worse."
+        "info", "Lowest level that is logged."
     )
     log_format: Annotated[Literal["auto", "console", "json"], Choice] = option(
-        "auto", "How it is logged; auto is console on a terminal, else JSON."
+        "auto", "Format of the log; auto is console on a terminal, else JSON."
     )
     access_lines: Count = option(
-        100, "Access lines a second; the rest is counted in one line.", ge=0, le=1_000_000
+        100, "Access lines a second; the others are counted in one line.", ge=0, le=1_000_000
     )
 
 

@@ -1,4 +1,4 @@
-"""What must hold between options: each pair is right alone and may be wrong together."""
+"""Relations between options: values that are valid alone and invalid together."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -15,30 +15,36 @@ if TYPE_CHECKING:
 Conflict = tuple[str, str]
 _AT_MOST = ("at most", "at least")
 _BELOW = ("below", "above")
-_LAG = "a client cut for lag resumes from history; or choose lag_policy skip or latest"
+_LAG = "a client disconnected for lag resumes from history; or use lag_policy skip or latest"
 
 
 def conflicts(config: "Config") -> Iterator[Conflict]:
-    """Every relation that `config` breaks."""
+    """The broken relations of `config`."""
     if config.uds is not None and config.fd is not None:
         yield "fd", "left out when uds is given"
     may_publish = config.publishing_needs_token or config.allow_anonymous_publish
     if config.is_public and not may_publish:
         yield (
             "host",
-            "a loopback address while anyone may publish; set publish_token, jwt_key or jwks_url, "
-            "or allow_anonymous_publish if that is meant",
+            "a loopback address, because publishing needs no token; set publish_token, jwt_key or "
+            "jwks_url, or allow_anonymous_publish to allow this",
         )
     if config.proxy_protocol and not config.trusted_proxies:
-        yield "proxy_protocol", "off, or trusted_proxies says whose headers are believed"
+        yield "proxy_protocol", "off, or trusted_proxies must name the proxies"
     if config.subscriptions and not config.subscribers_need_tokens:
-        yield "subscriptions", "false, or tokens have a key (jwt_key) and say who may see others"
+        yield (
+            "subscriptions",
+            "false, or jwt_key must be set, because tokens decide who may see subscribers",
+        )
     if config.pong_timeout and not config.ping:
-        yield "pong_timeout", "0s, or ping says how often streams are asked"
+        yield "pong_timeout", "0s, or ping must be set"
     elif config.pong_timeout and config.pong_timeout <= config.ping:
         yield "pong_timeout", f"above ping, which is {format_duration(config.ping)}"
     if config.ack == "synced" and config.store == MEMORY:
-        yield "ack", "left out: what is in memory survives no crash; or store is sqlite:PATH"
+        yield (
+            "ack",
+            "left out, because a memory store survives no crash; or store must be sqlite:PATH",
+        )
     if config.history_total >= config.memory_limit:
         reason = "history is part of it"
         yield _blame(config, "history_total", _BELOW, "memory_limit", format_size, reason)
@@ -54,9 +60,9 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
 
 
 def _lag_conflicts(config: "Config") -> Iterator[Conflict]:
-    """Whoever is disconnected for lag must find in history what it had not been sent.
+    """A client that is disconnected for lag must find its unsent events in history.
 
-    A topic that keeps no history at all is taken to be meant so.
+    A topic without any history is assumed to be intended.
     """
     if config.lag_policy == "disconnect" and config.history_events:
         for kept in ("history_bytes", "history_total"):
@@ -77,7 +83,7 @@ def _blame(
     show: Callable[[int], str],
     reason: str,
 ) -> Conflict:
-    """Name the option that was given, with the other as its bound; `smaller` if both were."""
+    """Names the option that was set, with the other as its bound; `smaller` if both were."""
     given = config.model_fields_set
     if larger in given and smaller not in given:
         return larger, f"{words[1]} {smaller}, which is {show(getattr(config, smaller))} ({reason})"
@@ -85,21 +91,21 @@ def _blame(
 
 
 def doubts(config: "Config") -> Iterator[str]:
-    """What is allowed and probably not meant, a sentence each, for the log."""
+    """Allowed values that are probably a mistake, as sentences for the log."""
     if config.max_body > config.max_lag:
         yield (
             f"max_body ({format_size(config.max_body)}) is above max_lag "
             f"({format_size(config.max_lag)}): one event of that size puts every client that "
-            "does not take it at once over the limit."
+            "does not receive it at once over the limit."
         )
     if config.heartbeat > config.user_timeout * 2:
         yield (
-            f"heartbeat ({format_duration(config.heartbeat)}) is long: idle peers that vanish "
-            "are noticed only after it, and many proxies cut streams idle for 60s."
+            f"heartbeat ({format_duration(config.heartbeat)}) is long: a lost idle peer "
+            "is detected only after it, and many proxies close streams idle for 60s."
         )
     if config.ack != "written" and config.store != MEMORY and config.store_path is None:
         yield (
-            f"ack {config.ack} has no effect with a Redis: what a 200 means there is the affair "
-            "of its appendfsync, and of redis_wait."
+            f"ack {config.ack} has no effect with Redis: there appendfsync and redis_wait decide "
+            "when an event is durable."
         )
     yield from token_doubts(config)

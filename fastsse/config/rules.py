@@ -1,4 +1,4 @@
-"""`[[topics]]`: rules that give some topics limits, a lag policy or event types of their own."""
+"""`[[topics]]`: rules that set limits, a lag policy or event types for some topics."""
 
 import fnmatch
 import re
@@ -12,12 +12,13 @@ LagPolicy = Annotated[Literal["disconnect", "skip", "latest"], Choice]
 EventsKept = Annotated[Count, Field(ge=0, le=100_000_000)]
 AgeKept = Annotated[Seconds, Field(ge=0.01, le=3650 * 24 * 3600)]
 BytesKept = Annotated[Bytes, Field(ge=0, le=16 * 2**40)]
-# What a browser calls an event that names no type.
+# The type that browsers use for an event without one.
 DEFAULT_EVENT_TYPE = "message"
 
 
 class TopicLimits(NamedTuple):
-    """What holds for one topic. `lag_policy` None means the server's; `event_types` None, any."""
+    """The limits of one topic. `lag_policy` None means that of the server; `event_types` None,
+    any."""
 
     events: int
     age_s: float
@@ -40,7 +41,7 @@ def _check_pattern(text: str) -> str:
 
 
 class TopicRule(BaseModel):
-    """One rule: a glob and what it changes for the topics that match it.
+    """One rule: a glob and the values for the topics that match it.
 
     In `match`, `*` is any run of characters (also `/`), `?` any one, `[ab]` one of several.
     `event_types` is a regular expression that a whole event type must match.
@@ -64,7 +65,7 @@ class TopicRule(BaseModel):
         self._event_types = re.compile(self.event_types) if self.event_types is not None else None
 
     def matches(self, topic: str) -> bool:
-        """Whether this rule is about `topic`."""
+        """Whether `topic` matches this rule."""
         return self._glob.match(topic) is not None
 
     @property

@@ -1,4 +1,4 @@
-"""`Config`: all options, validated once into a type that cannot be wrong."""
+"""`Config`: all options, validated once."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -57,11 +57,11 @@ class Config(
     ListenOptions,
     BaseSettings,
 ):
-    """A whole configuration, frozen.
+    """A validated configuration, frozen.
 
-    `Config(port=0, max_lag="1MiB")` takes options as keyword arguments and reads neither
-    environment nor files (`fastsse.config.load` does). Durations and sizes may be text with a
-    unit. Raises ConfigError, whose text is one line naming the option and what is allowed.
+    `Config(port=0, max_lag="1MiB")` takes options as keyword arguments. It reads neither the
+    environment nor files; `fastsse.config.load` does. Durations and sizes may be text with a unit.
+    Raises ConfigError; its text is one line that names the option and what is allowed.
     """
 
     model_config = SettingsConfigDict(
@@ -87,7 +87,7 @@ class Config(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Keyword arguments only: a program that embeds the server says what it wants."""
+        """Keyword arguments only: an embedding program sets all options itself."""
         return (init_settings,)
 
     @property
@@ -100,7 +100,7 @@ class Config(
 
     @property
     def publishing_needs_token(self) -> bool:
-        """Whether there is any token without which nobody may publish."""
+        """Whether every publish needs a token."""
         return bool(self.publish_token) or self.publishers_need_tokens
 
     @model_validator(mode="after")
@@ -136,8 +136,8 @@ def _problems(error: ValidationError, given: Mapping[str, Any]) -> Iterator[Opti
 
 
 def _conflicts_apart_from(wrong: set[str], given: Mapping[str, Any]) -> Iterator[OptionProblem]:
-    """Conflicts between the other options, so that all problems are said at once. A conflict that
-    names a wrong option is left out: with the right value it may not be one."""
+    """Conflicts between the other options, so that all problems are reported at once. A conflict
+    that names an invalid option is left out, because a valid value may resolve it."""
     try:
         Config(**{name: value for name, value in given.items() if name not in wrong})
     except ConfigError as error:
@@ -149,7 +149,7 @@ def _conflicts_apart_from(wrong: set[str], given: Mapping[str, Any]) -> Iterator
 
 
 def _field_problem(detail: ErrorDetails) -> OptionProblem:
-    """An option, a rule, or a key of a rule, whose own value can't be."""
+    """The problem of an option, a rule, or a key of a rule with an invalid value."""
     loc = detail["loc"]
     table, key = str(loc[0]), str(loc[0])
     known, name = catalogue(), table
@@ -160,9 +160,9 @@ def _field_problem(detail: ErrorDetails) -> OptionProblem:
         known, key = table_catalogue(table), str(loc[2])
         name += f".{key}"
     option = known.get(key)
-    if option is None:  # Its value is not shown: it may be a secret under a mistyped name.
+    if option is None:  # The value is not shown: it may be a secret under a mistyped name.
         near = closest_name(key, list(known))
-        list_of = _HOW_TO_LIST if name == key else f"there are {', '.join(known)}."
+        list_of = _HOW_TO_LIST if name == key else f"allowed are {', '.join(known)}."
         return OptionProblem(name, None, ARGUMENT, f"did you mean {near}?" if near else list_of)
     value = "missing" if detail["type"] == "missing" else option.show_raw(detail["input"])
     allowed = option.allowed
@@ -172,7 +172,7 @@ def _field_problem(detail: ErrorDetails) -> OptionProblem:
 
 
 def _rule_problem(name: str, option: Option, detail: ErrorDetails) -> OptionProblem:
-    """A rule that is no table, or whose keys don't go together."""
+    """The problem of a rule that is not a table, or whose keys conflict."""
     allowed = "a table" + option.kind.words.partition("tables")[2]
     if detail["type"] == "value_error":
         allowed += f" ({detail['ctx']['error']})"

@@ -1,4 +1,4 @@
-"""`[[sources]]`: what flows through Redis already, and how it becomes events."""
+"""`[[sources]]`: existing Redis channels and streams, and how their messages become events."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastsse.config.settings import Config
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-# What a template can hold: the channel or stream, what the n-th wildcard stood for, a field.
+# Placeholders of a template: the channel or stream, the text of the n-th wildcard, a field.
 PLACEHOLDER: Final = re.compile(r"\{(channel|stream|[1-9]|field\.[^{}]{1,128})\}")
 _CHANNELS_MAX: Final = 100
 
@@ -33,14 +33,14 @@ SOURCE_NAME = ValueKind("NAME", "1 to 64 letters, digits or ._-")
 TEMPLATE = ValueKind(
     "TEMPLATE", "text with {channel}, {stream}, {1} to {9} or {field.NAME}", example="orders/{1}"
 )
-PATTERNS = ValueKind("PATTERN", "1 to 100 patterns as PSUBSCRIBE takes them", ",".join)
+PATTERNS = ValueKind("PATTERN", "1 to 100 patterns of PSUBSCRIBE", ",".join)
 REDIS_KEY = ValueKind("KEY", "a Redis key of 1 to 1024 characters")
 REDIS_URL = ValueKind("URL", "a redis://, rediss:// or unix:// URL", show_store)
 SOURCES = ValueKind("JSON", "a list of at most 100 tables with name and channels or stream")
 
 
 def check_name(name: str) -> str:
-    """A name that can stand in metrics and keys."""
+    """A name that is valid in metrics and keys."""
     if not _NAME.fullmatch(name):
         raise ValueError("must be a name")
     return name
@@ -50,7 +50,7 @@ def check_template(template: str) -> str:
     """A template whose placeholders are known."""
     rest = PLACEHOLDER.sub("", template)
     if "{" in rest or "}" in rest:
-        raise ValueError("has a placeholder that is unknown")
+        raise ValueError("has an unknown placeholder")
     return template
 
 
@@ -61,16 +61,18 @@ RedisKey = Annotated[str, Field(min_length=1, max_length=1024), REDIS_KEY]
 
 
 class SourceRule(BaseModel):
-    """One source: channels of Redis, or one of its streams.
+    """One source: Redis channels, or one Redis stream.
 
-    - `channels`: patterns; what is published there now becomes events, and what was while nobody
-      listened is gone. With `stream` instead: every entry does, at least once, by a consumer group.
-    - `topic`, `event`: templates. `{1}` is what the first wildcard of the pattern stood for.
-    - `payload`: `data` takes it as the event's data; `envelope` as the JSON object that
-      `POST /events` takes, in which `topic` may be missing.
-    - `field`: the stream entry's field that holds it; without such a field, all of them as JSON.
-    - `pending`: how many events wait for the log, at most.
-    - `dead_letter`: a stream for what can't become an event; without one that is only logged.
+    - `channels`: patterns; messages published there become events. Messages published while the
+      server is not subscribed are lost. With `stream` instead, every entry becomes an event, at
+      least once, by a consumer group.
+    - `topic`, `event`: templates. `{1}` is the text of the first wildcard of the pattern.
+    - `payload`: `data` uses the payload as the data of the event; `envelope` as the JSON object of
+      `POST /events`, in which `topic` may be missing.
+    - `field`: the field of the stream entry with the payload; without it, all fields as JSON.
+    - `pending`: the maximum number of events that wait for the log.
+    - `dead_letter`: a stream for entries that can't become an event; without it they are only
+      logged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,41 +97,44 @@ class SourceRule(BaseModel):
         if bool(self.channels) == (self.stream is not None):
             raise ValueError(f"{self.name} needs either channels or stream")
         if self.stream is not None and self.stream == self.dead_letter:
-            raise ValueError(f"{self.name} would read what it can't make events of again")
+            raise ValueError(f"{self.name} would read its own dead letters")
         if self.topic is None and self.payload != "envelope":
-            raise ValueError(f"{self.name} needs topic, or envelopes that say it")
+            raise ValueError(f"{self.name} needs topic, or envelopes with a topic")
         return self
 
 
 class SourceOptions(OptionGroup):
-    """What becomes events besides what is published here."""
+    """Redis channels and streams that become events."""
 
     title = "Sources"
 
     sources: Annotated[tuple[SourceRule, ...], BeforeValidator(read_rules), SOURCES] = option(
         (),
-        "Redis channels and streams that become events: name, url (the store's when it is left "
-        "out), channels or stream and group, topic, event, payload, field, private, pending, "
+        "Redis channels and streams that become events: name, url (default: that of the store), "
+        "channels or stream and group, topic, event, payload, field, private, pending, "
         "dead_letter. In the file: [[sources]].",
         max_length=100,
     )
 
 
 def source_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
-    """What can't be between sources, and between them and the store."""
+    """Conflicts between sources, and between sources and the store."""
     readers: set[tuple[str, str, str]] = set()
     names: set[str] = set()
     for index, source in enumerate(config.sources):
         url = source.url or config.store
         if "://" not in url:
-            yield f"sources[{index}].url", "given when store is no Redis"
+            yield f"sources[{index}].url", "set when store is not a Redis"
         if source.name in names:
-            yield f"sources[{index}].name", "another than the other sources'"
+            yield f"sources[{index}].name", "different from those of other sources"
         for key in ("stream", "dead_letter"):
             if url == config.store and _is_of_the_log(config, getattr(source, key)):
-                yield f"sources[{index}].{key}", "another than what the log itself has in Redis"
+                yield f"sources[{index}].{key}", "a key that the log itself does not use in Redis"
         if source.stream is not None and (url, source.stream, source.group) in readers:
-            yield f"sources[{index}].group", "another than that of the same stream before"
+            yield (
+                f"sources[{index}].group",
+                "different from that of an earlier source with the same stream",
+            )
         readers.add((url, source.stream or "", source.group))
         names.add(source.name)
 

@@ -36,10 +36,9 @@ def check_store(store: str) -> str:
 
 
 def _check_path(path: str) -> str:
-    # What SQLite itself would take for a database in memory is not meant by anyone who asks for
-    # a file.
+    # Names that SQLite treats as a database in memory are refused, because a file was requested.
     if not path.strip():
-        raise ValueError("the path behind sqlite: is missing")
+        raise ValueError("the path after sqlite: is missing")
     if "\0" in path or len(path.encode()) > _PATH_BYTES_MAX:
         raise ValueError("must be a path")
     if path == ":memory:" or path.endswith("/"):
@@ -48,10 +47,10 @@ def _check_path(path: str) -> str:
 
 
 def show_store(store: str) -> str:
-    """The store, without a password, which may also stand in the query."""
+    """The store without passwords, which may also be in the query."""
     if store.startswith(SQLITE):
         return store
-    # Not taken apart as a URL: this shows wrong ones too.
+    # Not parsed as a URL, because this shows invalid ones too.
     mark = "://" if "://" in store else ":"
     scheme, mark, rest = store.partition(mark)
     before, at, place = rest.rpartition("@")
@@ -69,28 +68,28 @@ Ack = Annotated[Literal["received", "written", "synced"], Choice]
 
 
 class StoreOptions(OptionGroup):
-    """Where events are stored beside memory."""
+    """Where events are stored."""
 
     title = "Store"
 
     store: Store = option(
-        MEMORY, "Where history is kept: in memory, in a file, or in a Redis that nodes share."
+        MEMORY, "Where history is stored: in memory, in a file, or in a Redis that nodes share."
     )
     ack: Ack = option(
         "written",
-        "What a 200 means with a sqlite store: the event is held in memory, survives a killed "
-        "process, or survives a crashed machine.",
+        "When a publish is answered with 200, with a sqlite store: after the event is in memory, "
+        "after it survives a killed process, or after it survives a crashed machine.",
     )
     store_total: Bytes = size(
         "16GiB",
-        "Bytes of all topics kept in a sqlite store, the oldest go first; 0: no bound. What is "
-        "kept in memory beside it is history_total.",
+        "Bytes of all topics in a sqlite store, the oldest are evicted first; 0: no bound. "
+        "history_total bounds the copy in memory.",
         least="0B",
         most="1024TiB",
     )
     max_replays: Count = option(
         64,
-        "Reads of the store for streams that resume, at once; others wait their turn.",
+        "Concurrent reads of the store for streams that resume; others wait, first in first out.",
         ge=1,
         le=100_000,
     )
@@ -106,7 +105,7 @@ STREAM = ValueKind("NAME", "1 to 64 letters, digits or ._:-")
 
 
 def check_stream(name: str) -> str:
-    """A name that can stand in braces in other keys."""
+    """A name that can be put in braces in other keys."""
     if not _STREAM.fullmatch(name):
         raise ValueError("must be a name")
     return name
@@ -118,31 +117,31 @@ class RedisOptions(OptionGroup):
     title = "Redis"
 
     redis_stream: Annotated[str, AfterValidator(check_stream), STREAM] = option(
-        "fastsse", "Name of the log; nodes with the same one are one service."
+        "fastsse", "Name of the log; nodes with the same name are one service."
     )
     redis_events: Count = option(
         100_000,
-        "Events of all topics that nodes can catch up on, and that templates and * can resume "
-        "from; exact topics keep what history_events and history_age say.",
+        "Events of all topics from which nodes catch up, and from which templates and * resume; "
+        "history_events and history_age apply to exact topics.",
         ge=100,
         le=1_000_000_000,
     )
     redis_wait: Count = option(
-        0, "Replicas that must have an event before it is acknowledged.", ge=0, le=100
+        0, "Number of replicas that must store an event before it is acknowledged.", ge=0, le=100
     )
     redis_timeout: Seconds = duration(
         "5s",
-        "Time for an answer of Redis; a publish without one is refused then.",
+        "Timeout of Redis commands; a publish without an answer is refused.",
         least="100ms",
         most="1m",
     )
     redis_node_timeout: Seconds = duration(
         "8s",
-        "A node that Redis has heard nothing of for so long is taken for dead: its subscribers "
-        "leave the lists, and what its clients hold of their limits is given back.",
+        "A node that has not reported to Redis for this long is considered dead: its subscribers "
+        "are removed from presence, and the usage of its clients is released.",
         least="500ms",
         most="10m",
     )
     redis_start: Seconds = duration(
-        "30s", "How long a start waits for a Redis that is away.", least="0s", most="1h"
+        "30s", "How long a start waits for Redis.", least="0s", most="1h"
     )

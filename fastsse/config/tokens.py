@@ -1,4 +1,4 @@
-"""Who may read and write: keys of tokens, and what tokens must say."""
+"""Options of tokens: their keys, and the claims that they must have."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -44,7 +44,7 @@ _COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
 
 
 def check_key_text(key: SecretStr) -> SecretStr:
-    """A key's text or path; whether it can verify is a relation to its algorithms."""
+    """The text or path of a key. `token_conflicts` checks it against its algorithms."""
     text = key.get_secret_value()
     if not text or "\0" in text or len(text) > KEY_BYTES_MAX:
         raise ValueError("must be a key")
@@ -68,13 +68,13 @@ def check_texts(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_key_set(text: str) -> str:
-    """The address of a key set. A user in it would be shown wherever options are."""
+    """The URL or path of a key set. A URL with a user is refused, because options are shown."""
     if text.startswith(PATH_STARTS):
         if "\0" in text or len(text) > 4096:
             raise ValueError("must be a path")
         return text
     parts = urlsplit(text)
-    _ = parts.port  # Raises ValueError when it is no port.
+    _ = parts.port  # Raises ValueError for an invalid port.
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError("must be a URL")
     if not re.fullmatch(r"[\x21-\x7e]{1,2048}", text, re.ASCII):
@@ -114,53 +114,56 @@ Moment = Annotated[str, BeforeValidator(read_moment), MOMENT]
 
 
 class TokenOptions(OptionGroup):
-    """Tokens (JWT). Without a key anyone may subscribe, and `publish_token` guards publishing."""
+    """Tokens (JWT). Without a key any client may subscribe, and `publish_token` protects
+    publishing."""
 
     title = "Rights"
 
     jwt_key: KeyText | None = option(
-        None, "Key of publishers' and subscribers' tokens; with one, both need a token."
+        None, "Key of publishers' and subscribers' tokens; if it is set, both need a token."
     )
     jwt_algorithms: Algorithms = option(
-        (), "Algorithms of jwt_key and the key set; none given: HS256, RS256, or the key's curve."
+        (), "Algorithms of jwt_key and the key set; default: HS256, RS256, or the key's curve."
     )
-    publisher_jwt_key: KeyText | None = option(None, "Key of publishers' tokens, if another.")
+    publisher_jwt_key: KeyText | None = option(None, "Key of publishers' tokens, if different.")
     publisher_jwt_algorithms: Algorithms = option((), "Algorithms of publisher_jwt_key.")
-    subscriber_jwt_key: KeyText | None = option(None, "Key of subscribers' tokens, if another.")
+    subscriber_jwt_key: KeyText | None = option(None, "Key of subscribers' tokens, if different.")
     subscriber_jwt_algorithms: Algorithms = option((), "Algorithms of subscriber_jwt_key.")
     jwt_previous_key: KeyText | None = option(
-        None, "The jwt_key before this one, taken until jwt_previous_until."
+        None, "The previous jwt_key, accepted until jwt_previous_until."
     )
     publisher_jwt_previous_key: KeyText | None = option(
-        None, "The publisher_jwt_key before this one, taken until jwt_previous_until."
+        None, "The previous publisher_jwt_key, accepted until jwt_previous_until."
     )
     subscriber_jwt_previous_key: KeyText | None = option(
-        None, "The subscriber_jwt_key before this one, taken until jwt_previous_until."
+        None, "The previous subscriber_jwt_key, accepted until jwt_previous_until."
     )
     jwt_previous_until: Moment | None = option(None, "When previous keys end.")
     jwks_url: KeySet | None = option(
         None,
-        "URL or file of a key set (JWKS) with more keys for the tokens that jwt_key is for; it is "
-        "read again when it changes.",
+        "URL or file of a key set (JWKS) with more keys for the tokens of jwt_key; changes are "
+        "picked up.",
     )
-    jwt_audience: Texts = option((), "A token's aud must hold one of these. Repeat it for several.")
+    jwt_audience: Texts = option(
+        (), "A token's aud must contain one of these. Repeat it for several."
+    )
     jwt_issuer: Texts = option((), "A token's iss must be one of these. Repeat it for several.")
     jwt_leeway: Seconds = duration(
-        "0s", "How far clocks may differ when exp and nbf are judged.", least="0s", most="10m"
+        "0s", "Allowed clock difference for exp and nbf.", least="0s", most="10m"
     )
     jwt_cookie: CookieName = option("mercureAuthorization", "Name of the cookie with a token.")
     anonymous: Switch = option(
-        False, "Let subscribers without a token read what is not private, though there is a key."
+        False, "Subscribers without a token may read public events, also if a key is set."
     )
     expiry_notice: Seconds = duration(
         "30s",
-        "So long before its token's end a stream is sent fastsse.expiring; 0s: never.",
+        "A stream receives fastsse.expiring this long before its token ends; 0s: never.",
         least="0s",
         most="1h",
     )
     ticket_lifetime: Seconds = duration(
         "30s",
-        "How long a ticket of POST /tickets waits for its first open.",
+        "How long a new ticket of POST /tickets may wait for its first open.",
         least="1s",
         most="10m",
     )
@@ -180,7 +183,7 @@ _SIDES = ("publisher_", "subscriber_")
 
 
 def token_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
-    """Every relation of these options that is broken: an option, and what it must be."""
+    """Each broken relation of these options: an option, and what it must be."""
     publishers, subscribers = config.publishers_need_tokens, config.subscribers_need_tokens
     if publishers or subscribers:
         if config.publish_token:
@@ -188,9 +191,9 @@ def token_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
         if config.allow_anonymous_publish:
             yield "allow_anonymous_publish", "false when tokens have a key: publishers need one"
     if subscribers and not publishers:
-        yield "publisher_jwt_key", "given beside subscriber_jwt_key; jwt_key is for both"
+        yield "publisher_jwt_key", "set together with subscriber_jwt_key; jwt_key is for both"
     if publishers and not subscribers and not config.anonymous:
-        yield "subscriber_jwt_key", "given beside publisher_jwt_key, or anonymous must be true"
+        yield "subscriber_jwt_key", "set together with publisher_jwt_key, or anonymous must be true"
     if config.publisher_jwt_key and config.subscriber_jwt_key:
         for name in ("jwt_key", "jwks_url"):
             if getattr(config, name):
@@ -208,7 +211,7 @@ def _key_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
         if getattr(config, previous) and not getattr(config, key):
             yield previous, f"left out without {key}"
         if getattr(config, previous) and not config.jwt_previous_until:
-            yield "jwt_previous_until", f"given beside {previous}"
+            yield "jwt_previous_until", f"set together with {previous}"
         for name in (key, previous):
             text = getattr(config, name)
             why = None if text is None else key_problem(text, algorithms)
@@ -217,7 +220,8 @@ def _key_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
 
 
 def key_problem(text: SecretStr, algorithms: tuple[str, ...]) -> str | None:
-    """What a key must be, if it can't verify a token of these algorithms. May read a file."""
+    """What a key must be, if it can't verify tokens of these algorithms; else None. May read a
+    file."""
     try:
         check_key(read_key(text.get_secret_value()), algorithms)
     except BadKey as error:
@@ -226,14 +230,14 @@ def key_problem(text: SecretStr, algorithms: tuple[str, ...]) -> str | None:
 
 
 def token_doubts(config: "Config") -> Iterator[str]:
-    """What is allowed and probably not meant."""
+    """Allowed values that are probably a mistake, as sentences for the log."""
     url = config.jwks_url or ""
     if url.startswith("http://") and urlsplit(url).hostname not in (
         "localhost",
         "127.0.0.1",
         "::1",
     ):
-        yield "jwks_url is not https: whoever is on the way can give itself any right."
+        yield "jwks_url is not https: an attacker on the network path can forge any token."
     needs = config.publishers_need_tokens or config.subscribers_need_tokens
     for name in ("jwt_audience", "jwt_issuer"):
         if getattr(config, name) and not needs:

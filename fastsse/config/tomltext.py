@@ -1,4 +1,4 @@
-"""Values as TOML writes them, for what is said of a value that came from a file."""
+"""Writes values as TOML, for messages about values from a file."""
 
 import json
 import re
@@ -10,7 +10,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 def toml_text(value: object) -> str:
-    """One line, whatever the value is; None, which TOML does not have, is `none`. O(size)."""
+    """Any value in one line; None, which TOML does not have, is `none`. O(size)."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, int | float):

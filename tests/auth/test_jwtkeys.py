@@ -146,7 +146,7 @@ def test_libraries_for_keys_are_not_loaded_without_keys() -> None:
             "allow_anonymous_publish",
             "false",
         ),
-        ({"subscriber_jwt_key": SECRET}, "publisher_jwt_key", "beside subscriber_jwt_key"),
+        ({"subscriber_jwt_key": SECRET}, "publisher_jwt_key", "together with subscriber_jwt_key"),
         ({"publisher_jwt_key": SECRET}, "subscriber_jwt_key", "anonymous must be true"),
         (
             {k: SECRET for k in ("jwt_key", "publisher_jwt_key", "subscriber_jwt_key")},
@@ -158,7 +158,7 @@ def test_libraries_for_keys_are_not_loaded_without_keys() -> None:
         (
             {"jwt_key": SECRET, "jwt_previous_key": OTHER_SECRET},
             "jwt_previous_until",
-            "given beside",
+            "set together with",
         ),
         (
             {

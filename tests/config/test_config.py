@@ -388,7 +388,7 @@ def test_event_types_must_match_as_a_whole() -> None:
         ({"match": ""}, "topics[0].match"),
         ({"match": "a", "history_agee": 1}, "did you mean history_age?"),
         ({"match": "a", "histroy_events": 1}, "did you mean history_events?"),
-        ({"match": "a", "color": 1}, "is not an option; there are match, history_events, "),
+        ({"match": "a", "color": 1}, "is not an option; allowed are match, history_events, "),
         ({"match": "a", "event_types": "("}, "a regular expression (missing )"),
         ({"match": "a", "history_age": "-1s"}, 'topics[0].history_age = "-1s"'),
         ({"match": "a", "lag_policy": "no"}, "disconnect, skip or latest"),
@@ -403,4 +403,4 @@ def test_bad_source_names_its_place_and_what_was_meant() -> None:
     assert "sources[0].chanels (from an argument) is not an option; did you mean channels?" in (
         problem(sources=[rule])
     )
-    assert "there are name, url, channels, " in problem(sources=[{"name": "x", "zzz": 1}])
+    assert "allowed are name, url, channels, " in problem(sources=[{"name": "x", "zzz": 1}])

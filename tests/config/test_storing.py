@@ -35,7 +35,7 @@ def test_what_a_store_can_be_is_said() -> None:
 
 
 def test_a_file_without_a_path_is_told_so() -> None:
-    with pytest.raises(ConfigError, match="path behind sqlite: is missing"):
+    with pytest.raises(ConfigError, match="path after sqlite: is missing"):
         Config(store="sqlite:")
 
 

@@ -322,4 +322,7 @@ async def test_a_trial_on_other_topics_says_that_its_events_stay(stack: AsyncExi
     status, _, err = await run(
         "--url", await server(stack), "--watch", "0", "--topic", "fastsse-doctors"
     )
-    assert (status, err) == (0, "Events of this trial stay in the history of fastsse-doctors/….\n")
+    assert (status, err) == (
+        0,
+        "The events of this check stay in the history of fastsse-doctors/….\n",
+    )

@@ -114,9 +114,9 @@ async def test_a_user_a_password_a_database_and_a_socket_are_named_by_the_url(
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("redis://h/0?foo=1", "may hold db, username, password"),
-        ("redis://h/0?ssl_ca_certs=x", "may hold db, username, password"),
-        ("redis://h/0?decode_responses=true", "may hold"),
+        ("redis://h/0?foo=1", "may have db, username, password"),
+        ("redis://h/0?ssl_ca_certs=x", "may have db, username, password"),
+        ("redis://h/0?decode_responses=true", "may have"),
         ("rediss://h/0?ssl_check_hostname=maybe", "ssl_check_hostname"),
         ("redis://h/zero", "number of a database"),
         ("redis://h?db=zero", "db in its query"),
@@ -124,11 +124,11 @@ async def test_a_user_a_password_a_database_and_a_socket_are_named_by_the_url(
         ("redis://:se/cret@h/0", "percent-encoded"),
         ("redis://:se#cret@h/0", "percent-encoded"),
         ("redis://:se?cret@h/0", "h"),
-        ("redis:///0", "names no server"),
+        ("redis:///0", "it has no host"),
         ("unix://run/redis.sock", "third slash"),
-        ("unix://", "names no server"),
-        ("redis://h h/0", "not such a URL"),
-        ("http://h/0", "not such a URL"),
+        ("unix://", "it has no host"),
+        ("redis://h h/0", "not a Redis URL"),
+        ("http://h/0", "not a Redis URL"),
     ],
 )
 def test_a_url_that_can_t_be_is_refused_before_anything_starts(url: str, why: str) -> None:

@@ -124,8 +124,8 @@ def test_data_is_held_to_the_encoder_s_rules() -> None:
         ({"name": "a", "channels": ["x"], "topic": "t", "url": "http://x"}, "sources[0].url"),
         ({"name": "a", "channels": ["x"], "topic": "t", "pending": 0}, "sources[0].pending"),
         ({"name": "a", "channels": ["x"], "topic": "t", "colour": 1}, "colour"),
-        ({"name": "a", "channels": ["x"], "topic": "t"}, "given when store is no Redis"),
-        ({"name": "a", "stream": "s", "topic": "t", "dead_letter": "s"}, "again"),
+        ({"name": "a", "channels": ["x"], "topic": "t"}, "set when store is not a Redis"),
+        ({"name": "a", "stream": "s", "topic": "t", "dead_letter": "s"}, "dead letters"),
     ],
 )
 def test_a_source_that_can_t_be_is_refused_by_name(source: dict[str, object], said: str) -> None:
