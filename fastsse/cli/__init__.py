@@ -19,10 +19,14 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "serve": ("fastsse.cli.serve", "serve", "Serve event streams and take publishes."),
     "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration anew."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
-    "listen": ("fastsse.cli.listen", "listen", "Show a topic's events as they come."),
-    "swarm": ("fastsse.swarm.command", "command", "Hold very many streams; say what they got."),
+    "listen": ("fastsse.cli.listen", "listen", "Show the events of topics as they arrive."),
+    "swarm": (
+        "fastsse.swarm.command",
+        "command",
+        "Open very many streams and report what they received.",
+    ),
     "history": ("fastsse.cli.history", "history", "Check, copy or trim a stored history."),
-    "doctor": ("fastsse.cli.doctor", "doctor", "Say what this machine or a path lacks."),
+    "doctor": ("fastsse.cli.doctor", "doctor", "Check this machine, or the path to a server."),
     "token": ("fastsse.cli.token", "token", "Make and explain tokens (JWT)."),
     "config": ("fastsse.cli.config", "config", "Show or check the configuration."),
 }
@@ -35,7 +39,7 @@ EXIT_BROKEN_PIPE = 141
 
 
 class OutputClosed(Exception):
-    """Nobody reads standard output any more."""
+    """The reader of standard output has closed it."""
 
 
 class Commands(click.Group):
@@ -50,7 +54,7 @@ class Commands(click.Group):
         self._table = table
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; click itself would end on a closed pipe with status 1."""
+        """Runs a command. click alone would exit with status 1 on a closed pipe."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -101,7 +105,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
     help="Show the version and what it is built with.",
 )
 def fastsse() -> None:
-    """Publish an event once, stream it to everyone who listens.
+    """Publish an event once, and stream it to all subscribers.
 
     \b
     fastsse serve
@@ -111,7 +115,8 @@ def fastsse() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the process's exit status. Expected errors are one line each."""
+    """Runs a command and returns the exit status of the process. Expected errors are one line
+    each."""
     try:
         status = fastsse.main(arguments, prog_name="fastsse", standalone_mode=False)
         sys.stdout.flush()

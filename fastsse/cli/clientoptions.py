@@ -1,4 +1,4 @@
-"""What `publish` and `listen` share: where the server is, and values with units."""
+"""Options that `publish` and `listen` share: the address of the server, and values with units."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from fastsse.client.http import events_url
 from fastsse.units import parse_duration_s
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-# The server's own variable too, so that one file of variables serves both.
+# The variable of the server too, so that one environment file works for both.
 TOKEN_VARIABLES = ("FASTSSE_TOKEN", "FASTSSE_PUBLISH_TOKEN")
 
 
@@ -24,7 +24,9 @@ def server_address(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Sent as `Authorization: Bearer`.",
         ),
         click.option(
-            "--uds", metavar="PATH", help="Connect to this Unix socket, whatever the address says."
+            "--uds",
+            metavar="PATH",
+            help="Connect to this Unix socket in place of the host in the URL.",
         ),
         click.option(
             "--url",
@@ -44,7 +46,7 @@ def server_address(function: Callable[..., Any]) -> Callable[..., Any]:
 def read_duration(
     ctx: click.Context, parameter: click.Parameter, value: str | None
 ) -> float | None:
-    """An option's callback: seconds from `10s`, by the rules of the server's options."""
+    """A callback of an option: seconds from `10s`, as in the options of the server."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`fastsse config show|check`: what the server would run with, and why."""
+"""`fastsse config show|check`: the configuration of a server, and the origin of each value."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ def config() -> None:
 @server_options
 @click.pass_context
 def show(ctx: click.Context, /, file: str | None, as_json: bool, **flags: Any) -> None:
-    """Each value and where it came from; secrets are masked.
+    """Show each value and its origin; secrets are masked.
 
-    Takes the flags of `fastsse serve`, to see what they would do.
+    Accepts the flags of `fastsse serve`, to show their effect.
     """
     loaded = load(given_flags(ctx, flags), file)
     click.echo(_as_json(loaded) if as_json else _as_text(loaded))
@@ -39,15 +39,19 @@ def show(ctx: click.Context, /, file: str | None, as_json: bool, **flags: Any) -
 @server_options
 @click.pass_context
 def check(ctx: click.Context, /, file: str | None, **flags: Any) -> None:
-    """Say every problem, one a line, and exit with 2 if there is any.
+    """Print every problem, one a line, and exit with 2 if there is any.
 
-    Says what `fastsse serve` would say: the file of a key set is read, and the descriptor limit of
-    this shell is looked at. Nothing is opened or listened on.
+    Reports the same problems as `fastsse serve`: it reads the file of a key set, and checks the
+    descriptor limit of this shell. It opens no store and no socket.
     """
     loaded = load(given_flags(ctx, flags), file)
     check_start(loaded)
     _warn(loaded)
-    click.echo("The configuration can be used." if loaded.notes else "The configuration is right.")
+    click.echo(
+        "The configuration is valid, with warnings."
+        if loaded.notes
+        else "The configuration is valid."
+    )
 
 
 @config.command(hidden=True)
@@ -89,7 +93,7 @@ def _as_text(loaded: Loaded) -> str:
 
 
 def _rule_lines(table: str, rules: Sequence[BaseModel]) -> Iterator[str]:
-    """A line each, as the file could have it."""
+    """One line for each rule, in the form of the file."""
     for rule in rules:
         yield "    " + toml_text(shown_rule(table, rule))[1:-1]
 

@@ -1,4 +1,4 @@
-"""`fastsse doctor`: what this machine, or a path through a proxy, lacks."""
+"""`fastsse doctor`: checks the limits of this machine, or the path to a server through proxies."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def _check_pid(ctx: click.Context, parameter: click.Parameter, value: int | None
     "-c",
     type=click.IntRange(1, 100_000_000),
     metavar="N",
-    help=f"Streams at once, on the whole machine.  [default: {DEFAULT_CONNECTIONS} without --url]",
+    help=f"Open streams on the whole machine.  [default: {DEFAULT_CONNECTIONS} without --url]",
 )
 @click.option(
     "--processes",
@@ -58,43 +58,45 @@ def _check_pid(ctx: click.Context, parameter: click.Parameter, value: int | None
     default=1,
     show_default=True,
     metavar="N",
-    help="Server processes that share them.",
+    help="Server processes that share the streams.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(0),
     default=0.0,
     metavar="R",
-    help="Events that each of them gets a second.  [default: heartbeats only]",
+    help="Events a second that each stream receives.  [default: heartbeats only]",
 )
-@click.option("--own-topics", is_flag=True, help="Each has a topic of its own.")
-@click.option("--proxied", is_flag=True, help="A proxy or load generator runs on this machine too.")
+@click.option("--own-topics", is_flag=True, help="Each stream has a topic of its own.")
+@click.option(
+    "--proxied", is_flag=True, help="A proxy or load generator also runs on this machine."
+)
 @click.option(
     "--pid",
     "process",
     type=int,
     callback=_check_pid,
     metavar="PID",
-    help="Take the limits of this process, such as a server that runs as a service.",
+    help="Check the limits of this process, such as a server that runs as a service.",
 )
 @click.option("--config", "file", metavar="FILE", help=FILE_HELP)
 @click.option(
     "--emit",
     "emitted",
     type=click.Choice(KINDS),
-    help="Print a file that is ready to install: the whole profile, never below what is set now.",
+    help="Print a file that is ready to install: all settings, never below the current values.",
 )
 @click.option(
     "--url",
     callback=_check_url,
     metavar="URL",
-    help="Check the path to a server, through its proxies, by publishing and listening there.",
+    help="Check the path to a server through its proxies, by publishing and listening there.",
 )
 @click.option(
     "--publish-url",
     callback=_check_url,
     metavar="URL",
-    help="Publish there instead, where the path lets nobody publish.",
+    help="Publish to this address, if the path of --url does not allow publishing.",
 )
 @click.option(
     "--token",
@@ -108,7 +110,7 @@ def _check_pid(ctx: click.Context, parameter: click.Parameter, value: int | None
     default=Way.__dataclass_fields__["topic"].default,
     show_default=True,
     metavar="TOPIC",
-    help="Beginning of the topics that --url publishes to; below the default one a server keeps "
+    help="Prefix of the topics that --url publishes to; below the default prefix a server keeps "
     "events for a minute at most.",
 )
 @click.option(
@@ -117,9 +119,11 @@ def _check_pid(ctx: click.Context, parameter: click.Parameter, value: int | None
     default="75s",
     show_default=True,
     metavar="DURATION",
-    help="How long --url holds streams, to see whether they are cut; 0 leaves it out.",
+    help="How long --url keeps streams open, to see whether they are closed; 0 skips this check.",
 )
-@click.option("--verbose", "-v", is_flag=True, help="Show commands also where all is well.")
+@click.option(
+    "--verbose", "-v", is_flag=True, help="Show commands also for limits that are sufficient."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(
     connections: int | None,
@@ -138,12 +142,12 @@ def doctor(
     verbose: bool,
     as_json: bool,
 ) -> int:
-    """Say what this machine, or a path through a proxy, lacks for event streams.
+    """Check the limits of this machine, or the path to a server, for event streams.
 
-    For each limit: its value, what is needed, and why; where it does not suffice, how to set it
-    (-v: everywhere). Exits with 1 when the
-    target can't be met as things are, or the path spoils streams; warnings leave it at 0. With
-    --emit it is 1 only for what no setting mends.
+    Shows for each limit its value, the needed value, and why; and, if it is too low, how to set it
+    (-v: for every limit). Exits with 1 if the target can't be met with the current settings, or if
+    the path breaks streams; warnings alone exit with 0. With --emit it exits with 1 only for
+    problems that no setting fixes.
 
     \b
     fastsse doctor --connections 1000000
@@ -151,7 +155,7 @@ def doctor(
     fastsse doctor --url https://example.com/events
     """
     if emitted and (url or as_json):
-        raise click.UsageError("--emit stands alone: without --url and --json.")
+        raise click.UsageError("--emit can't be combined with --url or --json.")
     config = load({}, file).config
     diagnosis = None
     if connections is not None or url is None:
@@ -168,7 +172,7 @@ def doctor(
         evidence = _try(way, pace)
         findings = judge(evidence, pace, config.heartbeat)
         if not (topic + "/").startswith(TRIAL_TOPICS):
-            click.echo(f"Events of this trial stay in the history of {topic}/….", err=True)
+            click.echo(f"The events of this check stay in the history of {topic}/….", err=True)
     if not verbose:
         diagnosis = None if diagnosis is None else diagnosis.without_idle_commands()
         findings = tuple(map(without_idle_command, findings))
@@ -196,7 +200,7 @@ def _goal(
 
 
 def _emit(kind: str, diagnosis: Diagnosis) -> int:
-    """The file on standard output, what else is to be done on standard error."""
+    """Prints the file to standard output, and other needed steps to standard error."""
     click.echo(emit(kind, diagnosis), nl=False)
     for finding in left_over(kind, diagnosis):
         click.echo(f"Also: {finding.name} is {finding.value}. {finding.how}", err=True)
@@ -204,7 +208,7 @@ def _emit(kind: str, diagnosis: Diagnosis) -> int:
 
 
 def _try(way: Way, pace: TrialTiming) -> Evidence:
-    """Runs the trial, with what it is at on a terminal's standard error."""
+    """Runs the check, and shows its progress on standard error if that is a terminal."""
     console = Console(stderr=True)
     shown = console.status("") if console.is_terminal else nullcontext()
     with shown as status:

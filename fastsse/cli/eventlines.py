@@ -1,4 +1,4 @@
-"""How `fastsse listen` writes events: for eyes, for pipes, or as JSON."""
+"""Output formats of `fastsse listen`: for people, for pipes, or as JSON."""
 
 import json
 import re
@@ -11,34 +11,34 @@ from rich.text import Text
 from fastsse.client.decoder import ReceivedEvent
 from fastsse.client.listener import StreamState
 
-# Everything a terminal could take for a command; line feed and tab stay.
+# All characters that a terminal could read as a command; line feed and tab are kept.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Printer(Protocol):
-    """Writes events to standard output and the connection's state to standard error."""
+    """Writes events to standard output and the state of the connection to standard error."""
 
     def event(self, event: ReceivedEvent) -> None:
-        """Write one event, at once."""
+        """Writes one event at once."""
 
     def state(self, state: StreamState) -> None:
-        """Say that the stream opened, or that it is lost."""
+        """Reports that the stream has opened, or that it is lost."""
 
 
 def printer(as_json: bool, out: TextIO, err: TextIO) -> Printer:
-    """The way to write that suits the output."""
+    """The printer for this output."""
     if as_json:
         return JsonLines(out, err)
     return Readable(out, err) if out.isatty() else Plain(out, err)
 
 
 def harmless(text: str) -> str:
-    """`text` without anything that could steer a terminal."""
+    """`text` without characters that could control a terminal."""
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class Plain:
-    """Data as it is, a line end after each event; gaps go to standard error."""
+    """Writes the data unchanged, with a line end after each event; gaps go to standard error."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = out
@@ -51,40 +51,40 @@ class Plain:
             print(event.data, file=self._out, flush=True)
         else:
             what = f"gap ({gap.reason}) after {gap.requested or 'the start'}"
-            self._tell(f"{what}; goes on from {gap.resumes_from}")
+            self._tell(f"{what}; continues from {gap.resumes_from}")
 
     def state(self, state: StreamState) -> None:
-        """Only what is wrong: pipes are read by programs."""
+        """Reports only errors, because programs read pipes."""
         if state.kind == "waiting":
-            self._tell(f"{state.reason}; again in {state.wait_s:.1f} s")
+            self._tell(f"{state.reason}; retry in {state.wait_s:.1f} s")
 
     def _tell(self, text: str) -> None:
         print(harmless(text), file=self._err, flush=True)
 
 
 class JsonLines(Plain):
-    """An object a line; gaps are events like others."""
+    """Writes an object a line; gaps are written as events too."""
 
     def event(self, event: ReceivedEvent) -> None:
-        """All of it."""
+        """The whole event."""
         fields = {"id": event.id, "event": event.event, "data": event.data}
         print(json.dumps(fields), file=self._out, flush=True)
 
 
 class Readable:
-    """Time, type and data in columns, with colours where the terminal has them."""
+    """Writes time, type and data in columns, with colours if the terminal supports them."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = Console(file=out, highlight=False, soft_wrap=True)
         self._err = Console(file=err, highlight=False, soft_wrap=True)
 
     def event(self, event: ReceivedEvent) -> None:
-        """A line; more lines of data are set under the first."""
+        """One line; further lines of data are indented below the first."""
         head = Text(time.strftime("%H:%M:%S "), style="dim")
         gap = event.gap
         if gap is not None:
             head.append("gap ", style="bold yellow")
-            what = f"{gap.reason}; goes on from {gap.resumes_from}"
+            what = f"{gap.reason}; continues from {gap.resumes_from}"
             self._out.print(head.append(harmless(what), style="yellow"))
             return
         if event.event != "message":
@@ -97,5 +97,5 @@ class Readable:
         if state.kind == "open":
             self._err.print(Text("listening", style="green"))
         else:
-            text = f"{harmless(state.reason)}; again in {state.wait_s:.1f} s"
+            text = f"{harmless(state.reason)}; retry in {state.wait_s:.1f} s"
             self._err.print(Text(text, style="yellow"))

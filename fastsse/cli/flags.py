@@ -1,4 +1,4 @@
-"""The server's options as flags, made from their declarations."""
+"""The options of the server as flags, made from their declarations."""
 
 from collections.abc import Callable
 from itertools import groupby
@@ -13,7 +13,7 @@ FILE_HELP = "Read options from this TOML file.  [env: FASTSSE_CONFIG]"
 
 
 class OptionFlag(click.Option):
-    """A flag that knows its option. Values stay text: the configuration reads them."""
+    """A flag of one option. Values stay text, which the configuration parses."""
 
     def __init__(self, option: Option) -> None:
         is_switch = option.kind.metavar == ""
@@ -30,7 +30,7 @@ class OptionFlag(click.Option):
 
 
 class ServerCommand(click.Command):
-    """A command whose help shows the server's options by group."""
+    """A command whose help shows the options of the server by group."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Other options first."""
@@ -43,7 +43,7 @@ class ServerCommand(click.Command):
 def write_own_options(
     ctx: click.Context, formatter: click.HelpFormatter, parameters: list[click.Parameter]
 ) -> None:
-    """The options that are not the server's."""
+    """Writes the options that do not belong to the server."""
     others = [one for one in parameters if not isinstance(one, OptionFlag)]
     _write_section(ctx, formatter, "Options", others)
 
@@ -60,14 +60,14 @@ def _write_section(
 def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--config` and every option of the server."""
     click.option("--config", "file", metavar="FILE", help=FILE_HELP)(function)
-    # click keeps a list on the function, last one first.
+    # click stores a list on the function, in reverse order.
     parameters: list[click.Parameter] = function.__click_params__  # type: ignore[attr-defined]
     parameters[:0] = [OptionFlag(option) for option in reversed(catalogue().values())]
     return function
 
 
 def given_flags(ctx: click.Context, flags: dict[str, Any]) -> dict[str, Any]:
-    """Those of `flags` that stood on the command line."""
+    """Those of `flags` that were given on the command line."""
     return {
         name: value
         for name, value in flags.items()

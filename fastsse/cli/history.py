@@ -44,9 +44,9 @@ def history() -> None:
 @history.command("check")
 @PATH
 def check_command(path: str) -> int:
-    """Read all of a file and say what it holds and what is wrong with it.
+    """Read the whole file and report its content and its problems.
 
-    Exits with 1 when something is. A server may use the file meanwhile.
+    Exits with 1 if there is a problem. A server may use the file at the same time.
     """
     report = check(path)
     for line in _lines(report):
@@ -59,7 +59,7 @@ def check_command(path: str) -> int:
 @history.command("repair")
 @PATH
 def repair_command(path: str) -> None:
-    """Put a sound file with everything that is whole in the place of a damaged one.
+    """Replace a damaged file by a valid one with all undamaged events.
 
     The damaged file is kept as PATH.damaged. A lost event stays a gap: clients that resume across
     it receive a `fastsse.gap` event. Stop the server first.
@@ -74,9 +74,9 @@ def repair_command(path: str) -> None:
 @history.command("export")
 @PATH
 def export_command(path: str) -> None:
-    """Write everything in a file to standard output, a line of JSON for each event.
+    """Write all events of a file to standard output, a line of JSON for each event.
 
-    A server may use the file meanwhile.
+    A server may use the file at the same time.
     """
     for line in export_lines(path):
         sys.stdout.buffer.write(line + b"\n")
@@ -86,10 +86,10 @@ def export_command(path: str) -> None:
 @PATH
 @click.argument("source", type=click.File("rb"), default="-")
 def import_command(path: str, source: BinaryIO) -> None:
-    """Add the lines of an export (SOURCE, or standard input) to a file, made when there is none.
+    """Add the lines of an export (SOURCE, or standard input) to a file, which is created if needed.
 
-    Events keep their positions, and positions never go back. What is there already is left alone,
-    so an import that was cut short can be repeated. Stop the server first.
+    Events keep their positions, and positions never decrease. Events that are in the file already
+    are skipped, so an interrupted import can be repeated. Stop the server first.
     """
     with _opened(path) as file:
         imported = import_lines(file, source)
@@ -99,13 +99,17 @@ def import_command(path: str, source: BinaryIO) -> None:
 
 @history.command("trim")
 @PATH
-@click.option("--events", type=click.IntRange(0), metavar="N", help="Keep so many of each topic.")
-@click.option("--age", callback=read_duration, metavar="DURATION", help="Keep what is younger.")
-@click.option("--bytes", "size", metavar="SIZE", help="Keep so many bytes of each topic.")
-@click.option("--total", metavar="SIZE", help="Keep so many bytes of all topics.")
-@click.option("--topic", default="*", metavar="GLOB", help="Of these topics only.")
-@click.option("--config", "config", metavar="FILE", help=f"{FILE_HELP}  Its rules hold too.")
-@click.option("--compact", is_flag=True, help="Write the file anew, without the room that is free.")
+@click.option(
+    "--events", type=click.IntRange(0), metavar="N", help="Keep this many events of each topic."
+)
+@click.option(
+    "--age", callback=read_duration, metavar="DURATION", help="Keep events younger than this."
+)
+@click.option("--bytes", "size", metavar="SIZE", help="Keep this many bytes of each topic.")
+@click.option("--total", metavar="SIZE", help="Keep this many bytes of all topics.")
+@click.option("--topic", default="*", metavar="GLOB", help="Trim only these topics.")
+@click.option("--config", "config", metavar="FILE", help=f"{FILE_HELP}  Its rules apply too.")
+@click.option("--compact", is_flag=True, help="Rewrite the file without its free space.")
 def trim_command(
     path: str,
     events: int | None,
@@ -116,7 +120,7 @@ def trim_command(
     config: str | None,
     compact: bool,
 ) -> None:
-    """Let go of events now, the oldest first; whoever asks for them is told a gap.
+    """Evict events now, the oldest first. A client that resumes before them receives a gap event.
 
     Stop the server first.
     """
@@ -129,7 +133,9 @@ def trim_command(
         None if config is None else load(file=config).config,
     )
     if bounds.is_empty and not compact:
-        raise click.UsageError("Say what to keep: --events, --age, --bytes, --total or --config.")
+        raise click.UsageError(
+            "Choose what to keep: --events, --age, --bytes, --total or --config."
+        )
     if not os.path.exists(path):
         raise HistoryError(path, "is not there")
     with _opened(path) as file:
@@ -140,7 +146,7 @@ def trim_command(
 
 @contextmanager
 def _opened(path: str) -> Iterator[HistoryFile]:
-    """The file, for this command alone."""
+    """The file, locked for this command."""
     file = HistoryFile(path, lambda: time.time_ns() // 1_000_000)
     try:
         yield file
@@ -163,7 +169,7 @@ def _lines(report: CheckReport) -> Iterable[str]:
     yield f"{state.events} events of {report.topics} topics, {format_size(state.bytes)}"
     if report.first is not None and report.last is not None:
         yield f"from {_when(report.first)} to {_when(report.last)}"
-    yield f"let go through {_when(state.evicted_through)}"
+    yield f"evicted through {_when(state.evicted_through)}"
     if report.lost:
         yield f"{report.lost} lost: clients that resume across it receive a gap event"
     if report.is_unclean:

@@ -1,7 +1,7 @@
-"""Standard input as batches of events: whatever is there is sent in one request.
+"""Publishes standard input in batches: each request sends all lines that are available.
 
-A slow writer's lines go out one by one and at once; while a request is under way a fast writer
-fills the pipe, and the next request takes all of it. No timer, and memory is bounded.
+Lines of a slow writer are sent one by one, without delay. A fast writer fills the pipe during a
+request, and the next request sends all of it. There is no timer, and memory is bounded.
 """
 
 import os
@@ -18,7 +18,7 @@ from fastsse.client.publisher import Receipt
 from fastsse.jsontext import Lossy, check_whole, is_whole
 
 _READ_BYTES = 64 * 1024
-# Half of what a server takes by default (max_body).
+# Half of the default of max_body.
 _BATCH_BYTES = 512 * 1024
 _LINE_BYTES_MAX = 64 * 1024 * 1024
 _TOO_LARGE = 413
@@ -35,14 +35,16 @@ class BadLine(ClientError):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """How lines become events: text for `topic`, or (`ndjson`) objects; `fields` fill gaps."""
+    """Converts lines to events: text for `topic`, or (`ndjson`) objects; `fields` gives missing
+    members."""
 
     topic: str | None
     ndjson: bool
     fields: Mapping[str, Any]
 
     def encode(self, line: bytes, number: int) -> bytes:
-        """One line as the server takes it; empty for a blank line of NDJSON. Raises BadLine."""
+        """One line in the format of the server; empty for a blank line of NDJSON. Raises
+        BadLine."""
         if self.ndjson:
             return self._complete(line, number)
         try:
@@ -59,7 +61,7 @@ class Lines:
         except ValueError as error:
             raise BadLine(number, f"is not JSON ({error}).") from None
         if not isinstance(event, dict):
-            raise BadLine(number, "is no JSON object.")
+            raise BadLine(number, "is not a JSON object.")
         if not is_whole(line, [event]):
             try:
                 check_whole(line)
@@ -74,9 +76,9 @@ class Lines:
 
 
 def publish_lines(lines: Lines, send: Send, fd: int | None = None) -> None:
-    """Publish each line of `fd` (standard input). Blocks while there is nothing to read.
+    """Publishes each line of `fd` (standard input). Blocks while there is nothing to read.
 
-    Everything before a line that is refused is published; the error says which line it was.
+    If a line is refused, all lines before it are published, and the error has its number.
     """
     fd = sys.stdin.fileno() if fd is None else fd
     input_of = _Input(lines, send)
@@ -88,7 +90,7 @@ def publish_lines(lines: Lines, send: Send, fd: int | None = None) -> None:
 
 
 class _Input:
-    """Where publishing stands: how many lines were read, how many events published."""
+    """The progress: lines read and events published."""
 
     def __init__(self, lines: Lines, send: Send) -> None:
         self._lines = lines
@@ -97,7 +99,7 @@ class _Input:
         self.published = 0
 
     def take(self, chunk: Sequence[bytes]) -> None:
-        """Publish these lines, in as few requests as their size allows."""
+        """Publishes these lines, in as few requests as their size allows."""
         batch: list[bytes] = []
         size_bytes = 0
         first = self._line_count + 1
@@ -116,7 +118,7 @@ class _Input:
         self._publish(batch, first)
 
     def _publish(self, batch: list[bytes], first: int) -> None:
-        """Send one batch, whose first line has the number `first`."""
+        """Sends one batch; its first line has the number `first`."""
         if not any(batch):
             return
         try:
@@ -125,7 +127,7 @@ class _Input:
             self._publish_around(error, batch, first)
 
     def _publish_around(self, error: Refused, batch: list[bytes], first: int) -> None:
-        """A batch is refused whole: publish what of it can be."""
+        """After a batch was refused as a whole: publishes the lines before the invalid one."""
         if error.status == _TOO_LARGE and len(batch) > 1:
             middle = len(batch) // 2
             self._publish(batch[:middle], first)
@@ -141,7 +143,7 @@ class _Input:
 
 
 def _read_lines(fd: int) -> Iterator[list[bytes]]:
-    """The complete lines of each read, without their ends; at last one without an end."""
+    """The complete lines of each read, without line ends; finally a last line without an end."""
     rest: list[bytes] = []
     rest_bytes = 0
     while chunk := os.read(fd, _READ_BYTES):

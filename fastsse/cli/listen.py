@@ -1,4 +1,4 @@
-"""`fastsse listen`: a topic's events in the terminal, across reconnects."""
+"""`fastsse listen`: shows the events of topics in the terminal, across reconnects."""
 
 import asyncio
 import sys
@@ -14,15 +14,19 @@ from fastsse.client.listener import Listener
 @click.command()
 @click.argument("topics", metavar="TOPIC...", nargs=-1)
 @click.option(
-    "--last", type=click.IntRange(min=0), metavar="N", help="Begin with the newest N events kept."
+    "--last", type=click.IntRange(min=0), metavar="N", help="Start with the newest N kept events."
 )
 @click.option(
-    "--since", metavar="TIME", help="Begin at a time (RFC 3339) or a span before now (10m)."
+    "--since", metavar="TIME", help="Start at a time (RFC 3339) or a span before now (10m)."
 )
 @click.option(
-    "--from", "last_event_id", metavar="ID", default="", help="Go on after this id, or `earliest`."
+    "--from",
+    "last_event_id",
+    metavar="ID",
+    default="",
+    help="Start after this id, or at `earliest`.",
 )
-@click.option("--json", "as_json", is_flag=True, help="An object a line: id, event, data.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object a line: id, event, data.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--once", is_flag=True, help="Do not reconnect.")
 @server_address
@@ -38,18 +42,18 @@ def listen(
     uds: str | None,
     token: str | None,
 ) -> None:
-    """Show the events of every TOPIC as they come, until Ctrl-C.
+    """Show the events of every TOPIC as they arrive, until Ctrl-C.
 
-    Reconnects and goes on after the last event, as a browser does. In a terminal events are laid
-    out for reading; elsewhere each event's data is written as it is. News about the connection
-    goes to standard error.
+    Reconnects and resumes after the last event, as a browser does. On a terminal, events are
+    formatted for reading; otherwise the data of each event is written unchanged. The state of the
+    connection is written to standard error.
 
     \b
     fastsse listen news sport
     fastsse listen prices --last 1 --json | jq .data
     """
     if not topics and not urlsplit(url).query:
-        raise click.UsageError("Which TOPIC? (* is every one.)")
+        raise click.UsageError("TOPIC is missing (* is every topic).")
     output = printer(as_json, sys.stdout, sys.stderr)
 
     async def run() -> None:
@@ -68,7 +72,7 @@ def listen(
         async with listener:
             async for event in listener:
                 output.event(event)
-                # A gap is no event: it says that some are missing.
+                # A gap is not counted: it reports missing events.
                 shown += event.gap is None
                 if shown == count:
                     return

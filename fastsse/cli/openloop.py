@@ -1,4 +1,4 @@
-"""`fastsse publish --rate`: an open loop that says in each event's data when it was due."""
+"""`fastsse publish --rate`: an open loop; the data of each event says when it was due."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KNOCK_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What `--rate` and its companions ask for; None: not given.
+    """The values of `--rate` and its related options; None: not given.
 
     Attributes:
         rate: events a second.
@@ -45,7 +45,7 @@ class Pace:
     connections: int | None
 
     def companion_without_rate(self) -> str | None:
-        """The option that means nothing without `--rate`, if one is there."""
+        """The first given option that needs `--rate`, if any."""
         given = {name: getattr(self, name) for name in ("size", "duration", "connections")}
         names = [name for name, value in given.items() if value is not None]
         return f"--{names[0]}" if names and self.rate is None else None
@@ -64,20 +64,20 @@ def pace_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--duration",
             callback=read_duration,
             metavar="DURATION",
-            help="With --rate: for how long events are due.  [default: 10s]",
+            help="With --rate: time for which events are due.  [default: 10s]",
         ),
         click.option(
             "--size",
             callback=_read_size,
             metavar="SIZE",
-            help="With --rate: bytes of each event's data.  [default: 128]",
+            help="With --rate: bytes of data in each event.  [default: 128]",
         ),
         click.option(
             "--rate",
             callback=_read_rate,
             metavar="RATE",
-            help="Publish this many events a second, such as 1000 or 1000/s, whatever the answers "
-            "do; each says in its data when it was due.",
+            help="Publish this many events a second, such as 1000 or 1000/s, without waiting for "
+            "answers; the data of each event says when it was due.",
         ),
     ):
         function = option(function)
@@ -117,7 +117,7 @@ def publish_at_rate(
     token: str | None,
     patience_s: float,
 ) -> int:
-    """Publishes as paced, prints what came of it, and returns the exit status.
+    """Publishes at a rate, prints the result, and returns the exit status.
 
     0: everything that was due was accepted; 1: something was refused or is unknown. Ctrl-C ends
     the run early, with its table.
@@ -165,7 +165,7 @@ def _with_query(url: str, fields: dict[str, str | int]) -> str:
 
 
 def _knock(url: str, patience_s: float) -> None:
-    """Waits until the server can be connected to, so that a typing error is no measurement."""
+    """Waits until the server accepts a connection, so that a wrong address is not measured."""
     parts = urlsplit(url)
     address = (parts.hostname or "", parts.port or 80)
     deadline = time.monotonic() + patience_s
@@ -179,13 +179,13 @@ def _knock(url: str, patience_s: float) -> None:
             if time.monotonic() >= deadline:
                 raise Unreachable(f"{what}.") from error
         if not told:
-            click.echo(f"{what}; trying for {patience_s:g} s", err=True)
+            click.echo(f"{what}; retrying for {patience_s:g} s", err=True)
             told = True
         time.sleep(min(KNOCK_EVERY_S, max(0.0, deadline - time.monotonic())))
 
 
 def _run(loop: OpenLoop) -> tuple[SwarmResults, bool]:
-    """Runs in a thread, because a native loop would hear of Ctrl-C only at its end."""
+    """Runs in a thread, because a native loop would handle Ctrl-C only at its end."""
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
@@ -198,7 +198,7 @@ def _run(loop: OpenLoop) -> tuple[SwarmResults, bool]:
 
 
 def due_events(figures: SwarmResults) -> int:
-    """Sent or not: a request holds one event."""
+    """The number of due events, sent or not: a request has one event."""
     return figures["requests"] + figures["unsent"]
 
 

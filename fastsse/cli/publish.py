@@ -17,7 +17,7 @@ from fastsse.client.publisher import Publisher
 @click.argument("topic", required=False)
 @click.argument("data", required=False)
 @click.option("--event", metavar="TYPE", help="Event type.")
-@click.option("--id", "event_id", metavar="ID", help="Event id, instead of the server's.")
+@click.option("--id", "event_id", metavar="ID", help="Event id, in place of one from the server.")
 @click.option(
     "--retry",
     callback=read_duration,
@@ -27,13 +27,13 @@ from fastsse.client.publisher import Publisher
 @click.option(
     "--private",
     is_flag=True,
-    help="Only for subscribers whose token grants the topic.",
+    help="Send it only to subscribers whose token grants the topic.",
 )
 @click.option(
     "--ndjson",
     is_flag=True,
-    help='Lines are objects with "topic", "data", "event", "id", "retry", "private"; what they '
-    "leave out comes from the arguments.",
+    help='Lines are objects with "topic", "data", "event", "id", "retry", "private"; the '
+    "arguments give missing members.",
 )
 @click.option(
     "--patience",
@@ -41,7 +41,7 @@ from fastsse.client.publisher import Publisher
     default="30s",
     show_default=True,
     metavar="DURATION",
-    help="How long to wait for a server that is busy or not there.",
+    help="How long to wait for a server that is busy or not reachable.",
 )
 @pace_options
 @server_address
@@ -59,11 +59,12 @@ def publish(
     token: str | None,
     **pace: Any,
 ) -> int:
-    """Publish DATA to TOPIC, or each line of standard input as an event of its own.
+    """Publish DATA to TOPIC, or each line of standard input as a separate event.
 
-    Lines that come fast are sent together. With --rate events are due at fixed times and say so
-    in their data, for `fastsse swarm` to measure; a table follows. Exits with 0 when the server
-    has everything, 1 when it refused, 2 for wrong usage, 3 when it could not be reached.
+    Lines that arrive fast are sent together. With --rate, events are due at fixed times, and their
+    data contains that time, for `fastsse swarm` to measure; a table is printed at the end. Exits
+    with 0 if the server has accepted everything, 1 if it refused, 2 for wrong usage, 3 if it could
+    not be reached.
 
     \b
     fastsse publish news hello
@@ -79,7 +80,7 @@ def publish(
         return publish_at_rate(paced, named, fields, url, token, patience)
     _check_usage(topic, data, event_id, ndjson)
     if stray := paced.companion_without_rate():
-        raise click.UsageError(f"{stray} is for --rate: give one, such as --rate 1000/s.")
+        raise click.UsageError(f"{stray} needs --rate, such as --rate 1000/s.")
     with asyncio.Runner() as runner:
         publisher = runner.run(_open(url, token, uds, patience))
         try:
@@ -99,28 +100,30 @@ def publish(
 
 def _check_usage(topic: str | None, data: str | None, event_id: str | None, ndjson: bool) -> None:
     if topic is None and not ndjson:
-        raise click.UsageError("Which TOPIC? (With --ndjson the lines may name it.)")
+        raise click.UsageError("TOPIC is missing (with --ndjson the lines may name it).")
     if data is not None and ndjson:
         raise click.UsageError("--ndjson reads standard input; leave DATA out.")
     if data is None and event_id is not None:
         raise click.UsageError("--id is for one event: give its DATA, or ids with --ndjson.")
     if data is None and sys.stdin.isatty():
-        click.echo("An event a line; Ctrl-D ends it.", err=True)
+        click.echo("Each line is an event; Ctrl-D ends the input.", err=True)
 
 
 def _check_paced_usage(
     topic: str | None, data: str | None, event_id: str | None, ndjson: bool, uds: str | None
 ) -> str:
     if topic is None:
-        raise click.UsageError("Which TOPIC?")
+        raise click.UsageError("TOPIC is missing.")
     if data is not None:
         raise click.UsageError("With --rate the data is the time an event is due; leave DATA out.")
     if ndjson:
-        raise click.UsageError("--ndjson reads standard input, --rate does not; give one of them.")
+        raise click.UsageError(
+            "--ndjson can't be combined with --rate, which does not read standard input."
+        )
     if event_id is not None:
         raise click.UsageError("--id is for one event; with --rate there are many.")
     if uds is not None:
-        raise click.UsageError("--rate publishes over TCP: leave --uds out, give --url.")
+        raise click.UsageError("--rate publishes over TCP: use --url in place of --uds.")
     return topic
 
 
@@ -129,4 +132,4 @@ async def _open(url: str, token: str | None, uds: str | None, patience_s: float)
 
 
 def _tell_wait(error: ClientError, wait_s: float) -> None:
-    click.echo(f"{str(error).rstrip('.')}; again in {wait_s:.1f} s", err=True)
+    click.echo(f"{str(error).rstrip('.')}; retry in {wait_s:.1f} s", err=True)

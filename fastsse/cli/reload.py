@@ -12,15 +12,16 @@ from fastsse.units import parse_duration_s
 @click.option(
     "--pidfile",
     metavar="PATH",
-    help="The server's pid file.  [default: as the server's configuration says]",
+    help="The server's pid file.  [default: that of the server's configuration]",
 )
 @click.option("--config", "file", metavar="FILE", help="The server's TOML file.")
 @click.option("--timeout", default="1m", show_default=True, metavar="DURATION")
 def reload(pidfile: str | None, file: str | None, timeout: str) -> int:
-    """Have a running server read its configuration anew.
+    """Make a running server read its configuration again.
 
-    Workers are replaced one after another and nobody is refused meanwhile; a configuration that
-    can't be used changes nothing. A server of one process applies what it can and names the rest.
+    Workers are replaced one after another, and no client is refused in the meantime. An invalid
+    configuration changes nothing. A server of one process applies the options that can change, and
+    names the others.
     """
     try:
         patience_s = parse_duration_s(timeout)
@@ -30,6 +31,8 @@ def reload(pidfile: str | None, file: str | None, timeout: str) -> int:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if path is None:
-        raise click.UsageError("Say which server: --pidfile, or --config with a pidfile in it.")
+        raise click.UsageError(
+            "The server is missing: give --pidfile, or --config with a pidfile in it."
+        )
     click.echo(ask_to_reload(path, patience_s))
     return 0

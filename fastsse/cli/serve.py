@@ -13,11 +13,11 @@ from fastsse.config import Config, ConfigError, load
 @server_options
 @click.pass_context
 def serve(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
-    """Serve event streams and take publishes, until a signal ends it.
+    """Serve event streams and accept publishes, until a signal ends it.
 
     Options come from flags, then from the environment, then from a TOML file, then from their
     defaults. Durations are written 250ms, 10s, 1m30s; sizes 64KB, 1MiB. `fastsse config show`
-    tells where each value came from. SIGHUP (`fastsse reload`) reads them anew.
+    shows the origin of each value. SIGHUP (`fastsse reload`) reads the options again.
     """
     loaded = load(given_flags(ctx, flags), file)
     check_start(loaded)

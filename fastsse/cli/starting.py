@@ -1,4 +1,4 @@
-"""What only the machine can tell of a configuration, before anything is served."""
+"""Checks of a configuration that depend on the machine, before a server starts."""
 
 import resource
 
@@ -8,8 +8,8 @@ __all__ = ["check_start"]
 
 
 def check_start(loaded: Loaded) -> None:
-    """Raises ConfigError with every problem that a start would meet one after the other: a key set
-    that can't be read, too few descriptors. May read a file."""
+    """Raises ConfigError with every problem of a start: a key set that can't be read, too few
+    descriptors. May read a file."""
     from fastsse.auth.guard import check_key_set_file
 
     problems: list[OptionProblem | str] = []
@@ -23,7 +23,7 @@ def check_start(loaded: Loaded) -> None:
 
 
 def _check_descriptors(config: Config) -> None:
-    """With the soft limit that a server gives itself; afterwards it is as before."""
+    """Checks with the soft limit that a server sets, and restores the limit."""
     from fastsse.http.descriptors import Descriptors, raise_soft_limit
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

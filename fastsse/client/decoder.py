@@ -1,7 +1,7 @@
-"""Reads an event stream as WHATWG HTML §9.2.6 says, in bounded memory.
+"""Parses an event stream (WHATWG HTML §9.2.6) in bounded memory.
 
-The kept parser libraries either give out an event for a block that has only an id, or take any
-length of line; the first would show a resumed reader events that nobody published.
+The maintained parser libraries either emit an event for a block with only an id, or accept lines of
+any length. The first would show a resumed reader events that were never published.
 """
 
 import json
@@ -15,12 +15,12 @@ GAP = "fastsse.gap"
 DEFAULT_TYPE = "message"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Nine digits of milliseconds are eleven days; more could not be meant.
+# Nine digits of milliseconds are eleven days; a longer time is not realistic.
 _RETRY = re.compile(rb"[0-9]{1,9}")
 
 
 class Gap(NamedTuple):
-    """Continuity was lost: why, the id that was asked for, and where the stream goes on."""
+    """Events are missing: the reason, the requested id, and where the stream continues."""
 
     reason: str
     requested: str
@@ -29,7 +29,7 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """One event as a page would see it: `id` is the last event id when it came."""
+    """One event as a page receives it; `id` is the last event id at that time."""
 
     data: str
     event: str = DEFAULT_TYPE
@@ -41,7 +41,7 @@ class ReceivedEvent:
 
     @property
     def gap(self) -> Gap | None:
-        """What a `fastsse.gap` event tells, None for every other event."""
+        """The content of a `fastsse.gap` event; None for every other event."""
         if self.event != GAP:
             return None
         try:
@@ -52,10 +52,10 @@ class ReceivedEvent:
 
 
 class Decoder:
-    """Turns the bytes of a stream into events.
+    """Parses the bytes of a stream into events.
 
-    Holds at most about `max_event_bytes` of an event that is not complete. `last_event_id` is
-    what a reconnect sends; `retry_s` what the stream last told, or None.
+    It buffers at most about `max_event_bytes` of an incomplete event. `last_event_id` is the id for
+    a reconnect; `retry_s` is the last `retry:` of the stream, or None.
     """
 
     def __init__(self, max_event_bytes: int, last_event_id: str = "") -> None:
@@ -65,7 +65,7 @@ class Decoder:
         self.restart()
 
     def restart(self) -> None:
-        """A new connection begins: what was not complete is dropped, ids and retry are kept."""
+        """Starts a new connection: drops an incomplete event; keeps the id and retry."""
         self._line_parts: list[bytes] = []
         self._line_bytes = 0
         self._after_cr = False

@@ -1,34 +1,34 @@
-"""What a client can meet: the server said no, could not be reached, or may have done it."""
+"""Errors of the client: refused, unreachable, or an unknown outcome."""
 
 from fastsse.errors import FastsseError
 
 
 class ClientError(FastsseError):
-    """Everything that the client raises; its text is a sentence for people.
+    """The base of all errors of the client; its text is a sentence for people.
 
-    `exit_status` is what a command that it ends returns.
+    `exit_status` is the exit status of a command that ends with it.
     """
 
     exit_status = 1
 
 
 class Unreachable(ClientError):
-    """No connection, or one that broke before anything was asked; nothing was done."""
+    """The connection failed before the request was sent; nothing was published."""
 
     exit_status = 3
 
 
 class OutcomeUnknown(ClientError):
-    """The connection broke after a publish was sent: it may be published or not."""
+    """The connection failed after a publish was sent: it may be published or not."""
 
     exit_status = 3
 
 
 class Refused(ClientError):
-    """The server answered and said no.
+    """The server refused the request.
 
-    `status` is the HTTP status, `field` what the answer named as wrong (or ""), `line` the
-    offending line of a batch, counted from 1, if it named one.
+    `status` is the HTTP status. `field` is the invalid field that the answer names, or "". `line`
+    is the invalid line of a batch, counted from 1, if the answer names one.
     """
 
     def __init__(self, status: int, detail: str, field: str = "", line: int | None = None) -> None:
@@ -39,7 +39,7 @@ class Refused(ClientError):
 
 
 class EventTooLarge(ClientError):
-    """A stream holds an event larger than the client takes."""
+    """The stream has an event larger than the client accepts."""
 
     def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(f"The stream holds an event of more than {max_event_bytes} bytes.")
+        super().__init__(f"The stream has an event of more than {max_event_bytes} bytes.")

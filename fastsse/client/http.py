@@ -1,4 +1,4 @@
-"""What listener and publisher share: addresses, headers, waiting, and answers that say no."""
+"""Shared parts of listener and publisher: addresses, headers, waits, and refusals."""
 
 import errno
 import json
@@ -13,25 +13,25 @@ from fastsse.client.errors import Refused
 from fastsse.version import __version__
 
 Headers = list[tuple[bytes, bytes]]
-# httpx's name for a query, invariant as it is.
+# The type of a query in httpx, which is invariant.
 Params = list[tuple[str, str | int | float | bool | None]]
 USER_AGENT = f"fastsse/{__version__}"
 DEFAULT_PATH = "/events"
-# The ceiling of growing waits, what the server under load tells at most.
+# The maximum of growing waits: the longest retry time that a loaded server sends.
 WAIT_S_MAX = 60.0
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
-# Below the server's idle_timeout, so that a request seldom meets a closing connection.
+# Below the idle_timeout of the server, so a request rarely uses a closing connection.
 _KEEPALIVE_S = 60.0
 _ANSWER_BYTES_MAX = 64 * 1024
 
 
 def events_url(url: str) -> str:
-    """The address to use: a server's alone gets `/events`. Raises ValueError, saying why."""
+    """The URL to use: one without a path gets `/events`. Raises ValueError with the reason."""
     try:
         parts = urlsplit(url)
         is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # What no port or no IPv6 address can be.
+    except ValueError:  # An invalid port or IPv6 address.
         is_address = False
     if not is_address:
         raise ValueError(f"{url!r} is not an http:// or https:// address")
@@ -50,7 +50,7 @@ def new_client(uds: str | None) -> httpx.AsyncClient:
 
 
 def request_headers(token: str | None, extra: Mapping[str, str] | None) -> Headers:
-    """Headers of every request, as bytes: ids and topics may go beyond ASCII."""
+    """Headers of every request, as bytes, because ids and topics may have non-ASCII characters."""
     headers = {"User-Agent": USER_AGENT}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
@@ -58,20 +58,20 @@ def request_headers(token: str | None, extra: Mapping[str, str] | None) -> Heade
 
 
 def growing_wait_s(base_s: float, failures: int, rand: random.Random) -> float:
-    """How long to wait after `failures` in a row: doubling from `base_s`, up to half more."""
+    """The wait after `failures` in a row: doubles from `base_s`, plus a random part up to half."""
     ceiling_s = max(base_s, WAIT_S_MAX)
     wait_s = min(base_s * 2.0 ** min(failures - 1, 16), ceiling_s) if failures else base_s
     return wait_s * rand.uniform(1, 1.5)
 
 
 def reason_of(error: BaseException) -> str:
-    """A transport's error in words, its own or those of the system call behind it."""
+    """The text of a transport error, or of the system call that caused it."""
     if isinstance(error, httpx.ConnectTimeout):
-        return "connecting took too long"
+        return "the connection attempt timed out"
     if isinstance(error, httpx.ReadTimeout):
-        return "nothing was received for too long"
+        return "no data was received in time"
     if isinstance(error, httpx.RemoteProtocolError):
-        return "the connection broke off"
+        return "the connection was closed"
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, OSError) and behind.errno:
@@ -84,7 +84,7 @@ def reason_of(error: BaseException) -> str:
 
 
 async def answer_body(response: httpx.Response) -> bytes:
-    """A short answer's body; what is beyond a bound is left out."""
+    """The body of a short answer, cut at a bound."""
     body = b""
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -94,14 +94,14 @@ async def answer_body(response: httpx.Response) -> bytes:
 
 
 def refusal(response: httpx.Response, body: bytes) -> Refused:
-    """An answer that says no, as an exception."""
+    """The exception for a refusal."""
     detail, field, line = _problem(body)
     status = f"{response.status_code} {response.reason_phrase}".strip()
     return Refused(response.status_code, f"{status}: {detail}" if detail else status, field, line)
 
 
 def _problem(body: bytes) -> tuple[str, str, int | None]:
-    """Detail, field and line of an RFC 9457 problem, as far as they are there."""
+    """Detail, field and line of an RFC 9457 problem, as far as present."""
     try:
         problem = json.loads(body)
     except ValueError:

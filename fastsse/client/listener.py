@@ -29,9 +29,10 @@ CONTENT_TYPE = "text/event-stream"
 DEFAULT_RETRY_S = 3.0
 DEFAULT_IDLE_TIMEOUT_S = 60.0
 DEFAULT_EVENT_BYTES_MAX = 16 * 1024 * 1024
-# What an EventSource sends (Fetch standard, cache mode `no-store`); servers know it by that.
+# The headers of an EventSource (Fetch standard, cache mode `no-store`), by which servers recognise
+# it.
 _HEADERS = {"Accept": CONTENT_TYPE, "Cache-Control": "no-cache"}
-# What a header's value can carry (RFC 9110 §5.5); an id outside it goes into the query.
+# Characters of a header value (RFC 9110 §5.5); an id with others is sent in the query.
 _HEADER_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 
 
@@ -47,29 +48,29 @@ class StreamState:
 class Listener:
     """The events of a stream, across connections: `async for event in listen(url, "news")`.
 
-    Reconnects by itself, after the time that the server told and a random part of it, longer
-    after each failure in a row, and goes on after the last event. Ends when the server says so
-    (204). `async with` waits until the stream is open, and closes it at once when the block
-    ends; without it the first event asked for connects. One event loop's thread only.
+    It reconnects automatically after the retry time of the server plus a random part, which grows
+    with each failure in a row, and resumes after the last event. It ends when the server answers
+    204. `async with` waits until the stream is open, and closes it at the end of the block. Without
+    it, the first event requested connects. Use it on the thread of one event loop only.
 
     Arguments:
         url: a server (`http://127.0.0.1:8080`, which gets `/events`) or any stream's address.
-        topics: what to ask for, one or several; none for an address that needs none.
-        last_event_id: go on after this event; `earliest` asks for all that is kept.
-        last: begin with the newest so many events (0 or more).
-        since: begin at a time (RFC 3339) or a span before now (`10m`).
+        topics: one or several topics; none for a URL that needs none.
+        last_event_id: resume after this event; `earliest` requests all kept events.
+        last: start with this many of the newest events (0 or more).
+        since: start at a time (RFC 3339) or a span before now (`10m`).
         token: sent as `Authorization: Bearer`.
         headers: more headers.
-        uds: a Unix socket to connect to, whatever the address says.
-        client: an httpx client of yours, for proxies, TLS and the like; it stays open.
-        idle_timeout_s: without a byte for so long the connection counts as dead; None: never.
+        uds: a Unix socket to connect to, in place of the host in the URL.
+        client: your own httpx client, for proxies or TLS; it stays open.
+        idle_timeout_s: a connection without data for this long is lost; None: no limit.
         max_event_bytes: a larger event ends it with EventTooLarge.
-        reconnect: False ends it with the first connection.
-        on_state: told when a stream opens and when one is lost; must return soon.
+        reconnect: False ends it after the first connection.
+        on_state: called when a stream opens and when one is lost; must return quickly.
         sleep, rand: for tests.
 
-    `last_event_id` is that of the last event given out: pass it to a later `listen` to go on.
-    Raises ValueError for an address that can't be one.
+    `last_event_id` is the id of the last returned event: pass it to a later `listen` to resume.
+    Raises ValueError for an invalid URL.
     """
 
     def __init__(
@@ -112,17 +113,17 @@ class Listener:
         return self
 
     async def __anext__(self) -> ReceivedEvent:
-        """The next event; ends when the server says so (204).
+        """The next event; ends when the server answers 204.
 
-        Raises Refused for any other answer that is no event stream, EventTooLarge, and without
-        reconnecting also Unreachable. None of these is worth trying again unchanged.
+        Raises Refused for any other answer that is not an event stream, EventTooLarge, and
+        Unreachable if `reconnect` is False. Do not retry these without a change.
         """
         while (event := await anext(self._steps)) is None:
             pass
         return event
 
     async def __aenter__(self) -> Self:
-        """Connect; from here on nothing that is published is missed. Raises as `__anext__`."""
+        """Connects; every event published after this is received. Raises as `__anext__`."""
         try:
             await anext(self._steps, None)  # The first step is an open stream, or the end.
         except BaseException:
@@ -170,7 +171,7 @@ class Listener:
             await self._wait(reason)
 
     def _connect(self) -> AbstractAsyncContextManager[httpx.Response]:
-        """One request; on what is known of the stream depends where it begins."""
+        """One request; it starts after the last known event."""
         params: Params = [("topic", topic) for topic in self._topics]
         headers = self._headers
         last_event_id = self._decoder.last_event_id.encode(errors="replace")
@@ -189,7 +190,7 @@ class Listener:
         )
 
     async def _accepts(self, response: httpx.Response) -> bool:
-        """Whether a stream begins. False for the status that ends an EventSource quietly."""
+        """Whether a stream starts. False for 204, which ends an EventSource without an error."""
         if response.status_code == 204:
             return False
         if response.status_code != 200:

@@ -1,4 +1,4 @@
-"""Publishing over HTTP, with patience for a server that is busy."""
+"""Publishes over HTTP, and waits for a busy server."""
 
 import asyncio
 import email.utils
@@ -26,7 +26,7 @@ from fastsse.client.http import (
     request_headers,
 )
 
-# "Not now": too many requests, and overload or drain.
+# Retried later: too many requests, and overload or drain.
 BUSY = (429, 503)
 FIRST_WAIT_S = 0.5
 DEFAULT_TIMEOUT_S = 30.0
@@ -35,7 +35,7 @@ _NDJSON = b"application/x-ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the server took: how many events, and the ids of the first and the last."""
+    """The accepted events: their number, and the ids of the first and the last."""
 
     count: int
     first: str
@@ -53,13 +53,14 @@ class Publisher:
         async with Publisher("http://127.0.0.1:8080") as publisher:
             receipt = await publisher.publish("news", "hello")
 
-    A busy server (429, 503) is asked again after its `Retry-After` and a random part more, and
-    one that can't be connected to after growing waits, for `patience_s` all told. A connection
-    that breaks after the request was sent is not tried again: the event would be there twice.
+    A request to a busy server (429, 503) is repeated after its `Retry-After` plus a random part. A
+    failed connection is retried after growing waits. All waits together take at most `patience_s`.
+    If the connection fails after the request was sent, it is not repeated, because the event could
+    be published twice.
 
-    Arguments: as for `listen`; `patience_s` 0 or more; `on_wait` is told why and how many seconds
-    before each wait; `now_s`, `sleep` and `rand` are for tests.
-    One event loop's thread only; calls may overlap.
+    Arguments: as for `listen`; `patience_s` is 0 or more; `on_wait` is called before each wait with
+    the reason and the seconds; `now_s`, `sleep` and `rand` are for tests.
+    Use it on the thread of one event loop only; calls may overlap.
     """
 
     def __init__(
@@ -113,11 +114,11 @@ class Publisher:
         retry_ms: int | None = None,
         private: bool = False,
     ) -> Receipt:
-        """Publish one event to one or several topics.
+        """Publishes one event to one or several topics.
 
-        Text and bytes (UTF-8) are sent as they are, anything else as JSON. A private event is sent
+        Text and bytes (UTF-8) are sent unchanged, other values as JSON. A private event is sent
         only to streams whose token grants one of its topics.
-        Raises Refused, Unreachable, OutcomeUnknown; TypeError for what JSON can't hold.
+        Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
         """
         body = data if isinstance(data, str | bytes) else orjson.dumps(data)
         names = [topics] if isinstance(topics, str) else topics
@@ -138,7 +139,7 @@ class Publisher:
         return await self.publish_ndjson(b"\n".join(map(orjson.dumps, events)))
 
     async def publish_ndjson(self, lines: bytes) -> Receipt:
-        """Publish a ready batch, an object a line, all or none."""
+        """Publishes an encoded batch, an object a line, all or none."""
         return await self._post(self._url, lines, _NDJSON)
 
     async def _post(self, url: httpx.URL, body: str | bytes, content_type: bytes) -> Receipt:
@@ -178,7 +179,7 @@ class Publisher:
 
 
 class _Busy(Exception):
-    """The server said "not now", and perhaps for how long."""
+    """The server asked to retry later, perhaps with a time."""
 
     def __init__(self, refusal: Refused, wait_s: float | None) -> None:
         self.refusal = refusal
@@ -192,11 +193,11 @@ def _receipt(answer: bytes) -> Receipt:
             return Receipt(1, told["id"], told["id"])
         return Receipt(told["count"], told["first"], told["last"])
     except (ValueError, KeyError, TypeError):
-        raise Refused(200, "The answer is not that of a fastsse server.") from None
+        raise Refused(200, "The answer is not from a fastsse server.") from None
 
 
 def _told_wait_s(response: httpx.Response) -> float | None:
-    """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), within reason."""
+    """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), up to a bound."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():
         return min(float(value[:9]), WAIT_S_MAX)

@@ -71,12 +71,12 @@ def test_clients_commands_load_nothing_of_the_server() -> None:
     ("arguments", "says"),
     [
         (["serv"], "No such command"),
-        (["publish"], "Which TOPIC?"),
+        (["publish"], "TOPIC is missing"),
         (["publish", "--ndjson", "a", "b"], "leave DATA out"),
         (["publish", "a", "--id", "1"], "--id is for one event"),
         (["publish", "a", "b", "--retry", "soon"], "must be a duration"),
         (["publish", "a", "b", "--url", "localhost"], "is not an http:// or https:// address"),
-        (["listen"], "Which TOPIC?"),
+        (["listen"], "TOPIC is missing"),
         (["listen", "a", "--last", "-1"], "--last"),
         (["listen", "a", "--count", "0"], "--count"),
         (["serve", "--nonsense"], "--nonsense"),
@@ -171,7 +171,7 @@ def test_rules_are_shown_a_line_each_in_the_file_s_words(
 
 def test_check_of_a_right_configuration_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "check", "--port", "0"]) == 0
-    assert capsys.readouterr().out == "The configuration is right.\n"
+    assert capsys.readouterr().out == "The configuration is valid.\n"
 
 
 def test_check_with_a_warning_does_not_say_that_all_is_right(
@@ -180,7 +180,7 @@ def test_check_with_a_warning_does_not_say_that_all_is_right(
     monkeypatch.setenv("FASTSSE_MAX_LAGG", "1MiB")
     assert main(["config", "check", "--port", "0"]) == 0
     out, err = capsys.readouterr()
-    assert out == "The configuration can be used.\n"
+    assert out == "The configuration is valid, with warnings.\n"
     assert "did you mean FASTSSE_MAX_LAG?" in err
 
 

@@ -220,7 +220,7 @@ def test_trim_without_a_bound_is_a_mistake(path: Path, capsys: Captured) -> None
     assert main(["history", "trim", str(path)]) == 2
     assert main(["history", "trim", str(path), "--bytes", "many"]) == 2
     assert not path.exists()
-    assert "Say what to keep" in capsys.readouterr().err
+    assert "Choose what to keep" in capsys.readouterr().err
 
 
 async def test_what_changes_a_file_needs_it_alone(path: Path, capsys: Captured) -> None:

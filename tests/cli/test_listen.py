@@ -44,7 +44,7 @@ async def test_lost_connection_is_told_and_resumed(start) -> None:
     async with StreamServer(*answers) as server:
         listening = await start("listen", "t", "--url", server.url)
         assert [await listening.line(), await listening.line()] == ["a", "b"]
-        assert await listening.error_line() == "the server ended the stream; again in 0.0 s"
+        assert await listening.error_line() == "the server ended the stream; retry in 0.0 s"
         assert server.requests[1].headers[b"last-event-id"] == b"7"
 
 

@@ -109,7 +109,7 @@ async def test_token_is_sent(start) -> None:
     ("arguments", "says"),
     [
         (["news", "data", "--rate", "9"], "leave DATA out"),
-        (["--rate", "9"], "Which TOPIC?"),
+        (["--rate", "9"], "TOPIC is missing"),
         (["--rate", "9", "--ndjson", "news"], "--ndjson reads standard input"),
         (["news", "--rate", "9", "--id", "x"], "--id is for one event"),
         (["news", "--rate", "9", "--uds", "/x"], "leave --uds out"),

@@ -112,7 +112,7 @@ async def test_line_that_is_no_text_or_no_json_is_named(start) -> None:
         done = await publish.ended(b'{"data":1}\n{"data":\n')
         assert (done.status, done.err.splitlines()[1][:16]) == (1, "Line 2: is not J")
         publish = await start("publish", "t", "--ndjson", "--url", server.url)
-        assert "Line 1: is no JSON object." in (await publish.ended(b"[]")).err
+        assert "Line 1: is not a JSON object." in (await publish.ended(b"[]")).err
 
 
 async def test_line_with_a_name_that_stands_twice_is_not_sent(start) -> None:
@@ -157,7 +157,7 @@ async def test_busy_server_is_waited_for_aloud(start) -> None:
     async with StreamServer(busy, ONE) as server:
         done = await (await start("publish", "t", "x", "--url", server.url)).ended()
     assert (done.status, done.out) == (0, "5-1\n")
-    assert done.err == "503 Service Unavailable: Full; again in 0.0 s\n"
+    assert done.err == "503 Service Unavailable: Full; retry in 0.0 s\n"
 
 
 async def test_server_that_is_not_there_is_one_line_and_exit_3(start) -> None:

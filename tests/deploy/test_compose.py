@@ -42,7 +42,7 @@ async def test_a_node_s_environment_is_a_configuration_without_doubts() -> None:
     given = variables(COMPOSE, r"FASTSSE_\w+")
     assert {"FASTSSE_STORE", "FASTSSE_PUBLISH_TOKEN"} <= given.keys()
     code, said = await run(*command(["config", "check"]), **image | given)
-    assert (code, said) == (0, "The configuration is right.\n")
+    assert (code, said) == (0, "The configuration is valid.\n")
 
 
 def test_containers_are_given_the_time_that_a_drain_takes() -> None:

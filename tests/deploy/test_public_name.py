@@ -220,4 +220,4 @@ async def test_the_sample_configuration_is_right() -> None:
         stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await running.communicate()
-    assert output.decode() == "The configuration is right.\n"
+    assert output.decode() == "The configuration is valid.\n"
