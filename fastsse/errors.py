@@ -1,8 +1,8 @@
-"""What can go wrong, in two families: the caller's fault, and ours or the network's.
+"""Errors in two families: faults of the caller, and faults of the server or the network.
 
-`BadRequest` is the caller's: it names the field and becomes a 400 problem. So are `Unauthorised`
-and `Forbidden`. `Unavailable` and `StreamRefused` are ours: nothing was changed and the same
-request may succeed later.
+Faults of the caller are `BadRequest`, which names the field and becomes a 400 problem,
+`Unauthorised` and `Forbidden`. Faults of the server are `Unavailable` and `StreamRefused`: nothing
+has changed, and the same request may succeed later.
 """
 
 from typing import ClassVar, Final
@@ -21,14 +21,14 @@ __all__ = [
 
 
 class FastsseError(Exception):
-    """Everything that this package raises for others to catch."""
+    """The base of all errors that this package raises."""
 
 
 class BadRequest(FastsseError):
-    """The caller's fault; nothing was changed.
+    """A fault of the caller; nothing has changed.
 
-    `field` is the input's name as the caller knows it (`topic`, `id`, …), `detail` one sentence
-    about what is allowed, fit for an answer: it holds nothing that the caller did not send.
+    `field` is the name of the input (`topic`, `id`, …). `detail` is one sentence about what is
+    allowed. It may be sent to the caller, because it contains only what the caller sent.
     """
 
     status: ClassVar[int] = 400
@@ -50,7 +50,7 @@ class EventTooLarge(InvalidEvent):
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(
-            "data", f"an event may have at most {limit_bytes} bytes (max_event); got {size_bytes}"
+            "data", f"must be at most {limit_bytes} bytes (max_event); got {size_bytes}"
         )
 
 
@@ -59,7 +59,7 @@ class InvalidSubscription(BadRequest):
 
 
 class Unavailable(FastsseError):
-    """A publish that was not taken, whole; the same may be taken after `retry_after_s`.
+    """A publish was refused as a whole; it may succeed after `retry_after_s`.
 
     `reason` is `memory`, `queue`, `draining` or `backbone`. Becomes a 503 with `Retry-After`.
     """
@@ -71,10 +71,10 @@ class Unavailable(FastsseError):
 
 
 class StreamRefused(FastsseError):
-    """A subscriber that was not taken; the socket is still its caller's.
+    """A subscriber was refused; the caller still owns the socket.
 
-    `reason` is `full`, `queue` or `draining`. Never an error status: that would end an
-    EventSource for good (WHATWG HTML 9.2.3, "fail the connection").
+    `reason` is `full`, `queue` or `draining`. Never an error status, because that would stop an
+    EventSource permanently (WHATWG HTML 9.2.3, "fail the connection").
     """
 
     def __init__(self, reason: str) -> None:
@@ -83,10 +83,10 @@ class StreamRefused(FastsseError):
 
 
 class Unauthorised(FastsseError):
-    """Who asks is not known: no token, or one that is refused. Becomes a 401.
+    """The client is not authenticated: it has no token or an invalid one. Becomes a 401.
 
-    `detail` is one sentence that says why, fit for an answer and a log: nothing of a token or key
-    stands in it.
+    `detail` is one sentence that says why. It may be sent and logged, because it contains no part
+    of a token or key.
     """
 
     status: Final = 401
@@ -97,7 +97,8 @@ class Unauthorised(FastsseError):
 
 
 class Forbidden(FastsseError):
-    """Who asks is known and may not do this. Becomes a 403. `detail` as in Unauthorised."""
+    """The client is authenticated but not allowed to do this. Becomes a 403. `detail` as in
+    Unauthorised."""
 
     status: Final = 403
 

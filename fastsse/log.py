@@ -1,14 +1,14 @@
-"""Logs: structlog on top of the standard `logging`, so that a host program stays in charge.
+"""Logs: structlog on top of the standard `logging`, so an embedding program controls the output.
 
     log = get_logger("server")
     log.warning("Port is in use.", port=8080)
 
-As a library nothing is configured here: records go to the logger `fastsse` with their fields as
-`extra`. The command line calls `configure`, which writes them to standard error: coloured lines
-on a terminal, else a JSON object a line.
+In an embedding program this module configures nothing: records go to the logger `fastsse` with
+their fields as `extra`. The command line calls `configure`, which writes them to standard error:
+coloured lines on a terminal, else a JSON object a line.
 
-Values come from strangers (topics, paths, user agents). Whatever they hold, a record stays one
-line and no terminal takes a command from it.
+Values may come from attackers (topics, paths, user agents). So every record is escaped: it is
+always one line and contains no terminal command.
 
 Field names must not be attributes of a `logging.LogRecord` (`name`, `args`, `msg`, `module`, …).
 """
@@ -28,7 +28,7 @@ from structlog.stdlib import BoundLogger, ProcessorFormatter
 from fastsse.config.options import LogOptions
 
 ROOT = "fastsse"
-# Longer texts are cut: a record is for people, and 100 topics may hold 100 KiB.
+# Longer texts are shortened: people read records, and 100 topics may have 100 KiB.
 _VALUE_MAX = 1000
 _TOPICS_SHOWN = 10
 _PLAIN_VALUE = re.compile(r"[\w.:/@%+*~-]+", re.ASCII)
@@ -52,10 +52,10 @@ def get_logger(part: str) -> BoundLogger:
 
 
 def configure(options: LogOptions, stream: TextIO | None = None) -> None:
-    """Write all logs of the process, other libraries' too, to `stream` (standard error).
+    """Writes all logs of the process, including those of libraries, to `stream` (standard error).
 
-    Called once by the command line. A stream that can't be written to loses records, and
-    disturbs nothing else.
+    The command line calls it once. If the stream can't be written to, records are lost without
+    another effect.
     """
     stream = sys.stderr if stream is None else stream
     as_console = options.log_format == "console" or (
@@ -66,7 +66,7 @@ def configure(options: LogOptions, stream: TextIO | None = None) -> None:
     handler.setFormatter(_formatter(as_console, colors))
     root = logging.getLogger()
     root.handlers = [handler]
-    # Other libraries speak up only when something is wrong.
+    # Libraries log only warnings and errors.
     root.setLevel(max(logging.WARNING, _LEVELS[options.log_level]))
     logging.getLogger(ROOT).setLevel(_LEVELS[options.log_level])
 
@@ -77,8 +77,8 @@ def is_console() -> bool:
 
 
 def name_worker(number: int) -> None:
-    """Has each record of this process say which of several workers writes it, as `worker`: what
-    they count, streams above all, they count each for itself."""
+    """Adds the number of this worker to each record, as `worker`, because each worker numbers its
+    streams by itself."""
     _of_process["worker"] = number
 
 
@@ -89,7 +89,7 @@ def _add_process(_logger: object, _method: str, record: MutableMapping[str, Any]
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Gives a record up quietly when its reader is gone (a closed terminal, `| head`)."""
+    """Drops a record without a message when its reader has closed (a closed terminal, `| head`)."""
 
     def __init__(self, stream: TextIO, is_console: bool) -> None:
         super().__init__(stream)
@@ -119,14 +119,14 @@ def _formatter(as_console: bool, colors: bool) -> ProcessorFormatter:
 
 
 def render_json(_logger: object, _method: str, record: MutableMapping[str, Any]) -> str:
-    """A record as one line of JSON that is harmless on a terminal too."""
+    """A record as one line of JSON that is safe on a terminal."""
     record["event"] = _shortened(record.get("event"))
     fields = {
         name: value if name == "exception" else _shortened(value) for name, value in record.items()
     }
     text = json.dumps(fields, ensure_ascii=False, default=repr)
-    # What json leaves alone: C1 controls, line separators, direction marks, lone surrogates.
-    # They can only stand inside strings, where such an escape is read back as the same.
+    # Characters that json does not escape: C1 controls, line separators, direction marks, lone
+    # surrogates. They occur only inside strings, where a JSON escape has the same meaning.
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
@@ -158,7 +158,7 @@ class ConsoleLines:
 
 
 def escape(text: str) -> str:
-    """`text` in one line without control characters, as Python would write them."""
+    """`text` in one line; control characters become Python escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -169,7 +169,7 @@ def _one_line(value: object) -> str:
 
 
 def _console_value(value: object) -> str:
-    """A value that can't be taken for another field."""
+    """A value, quoted if it could be read as another field."""
     value = _shortened(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_console_value, value))}]"
@@ -185,12 +185,12 @@ def _shortened(value: object) -> object:
 
 
 class AccessLog:
-    """A line when a stream opens, when it ends, and when a request is refused, and (at debug) one
-    a publish.
+    """Writes a line when a stream opens, when it ends, when a request is refused, and (at debug)
+    for each publish.
 
-    At most `access_lines` a second are written; the others are counted, and `tick`, which the
-    server calls about once a second, writes the counts in one line. A call that writes nothing
-    costs well under a microsecond. Loop thread only.
+    At most `access_lines` a second are written, and the others are counted. The server calls `tick`
+    about once a second, which writes the counts in one line. A call that writes nothing costs much
+    less than a microsecond. Loop thread only.
     """
 
     def __init__(self, options: LogOptions, log: BoundLogger | None = None) -> None:
@@ -200,11 +200,11 @@ class AccessLog:
         self.apply(options)
 
     def apply(self, options: LogOptions) -> None:
-        """Goes by other options from here on."""
+        """Applies new options."""
         self._level = _LEVELS[options.log_level]
         self._lines_per_tick = options.access_lines if self._level <= logging.INFO else 0
         self._lines_left = self._lines_per_tick
-        #: Whether `published` does anything; a caller may spare itself the call.
+        #: Whether `published` has an effect; if not, a caller may omit the call.
         self.logs_publishes = self._level <= logging.DEBUG
 
     def opened(self, stream: int, client: str, topics: Sequence[str]) -> None:
@@ -215,7 +215,7 @@ class AccessLog:
             self._log.info("Stream opened.", stream=stream, client=client, topics=shown, **more)
 
     def doubtful(self, stream: int, client: str, notes: str) -> None:
-        """A stream was opened with parameters that mean nothing here."""
+        """A stream was opened with unknown parameters."""
         if self._may_write("doubtful"):
             text = "; ".join(line.removeprefix(": fastsse: ") for line in notes.splitlines())
             self._log.warning("Unknown parameters.", stream=stream, client=client, notes=text)
@@ -235,10 +235,12 @@ class AccessLog:
             )
 
     def replaced(self, stream: int, network: str) -> None:
-        """A ticket was opened again, which ended the stream that it had. `stream` is the newer one,
-        `network` its client's address prefix."""
+        """A ticket was opened again, which ended its earlier stream. `stream` is the newer one,
+        `network` the address prefix of its client."""
         if self._may_write("replaced"):
-            self._log.info("A ticket's older stream was ended.", stream=stream, network=network)
+            self._log.info(
+                "The earlier stream of a ticket was ended.", stream=stream, network=network
+            )
 
     def published(self, client: str, events: int, sent_bytes: int, status: int) -> None:
         """A publish was answered."""
@@ -250,18 +252,18 @@ class AccessLog:
     def refused(
         self, status: int, reason: str, client: str, *, field: str | None = None, **what: str
     ) -> None:
-        """A request was refused. `field` is what was wrong with it, `what` more of what it was."""
+        """A request was refused. `field` is the invalid part, `what` describes the request."""
         if self._may_write("refused"):
             if field is not None:
                 what["field"] = field
             self._log.info("Request refused.", status=status, reason=reason, client=client, **what)
 
     def tick(self) -> None:
-        """A new second: write what was only counted, and allow lines again."""
+        """Starts a new second: writes the counts of omitted lines, and allows lines again."""
         self._lines_left = self._lines_per_tick
         if self._unwritten:
             counts, self._unwritten = self._unwritten, {}
-            self._log.info("Access lines not written.", **counts)
+            self._log.info("Access lines were omitted.", **counts)
 
     def _may_write(self, what: str) -> bool:
         if self._lines_left:

@@ -1,11 +1,11 @@
-"""The server's own counters as Prometheus metrics and as JSON.
+"""The counters of the server as Prometheus metrics and as JSON.
 
-Nothing is counted here. Each part keeps its counters where it works and offers them as a callable
-that returns a mapping; they are read when someone scrapes, and once a second for the rates.
+This module counts nothing. Each part has its own counters and a callable that returns them as a
+mapping. They are read at each scrape, and once a second for the rates.
 
-A counter's key names the metric. The table below is the one place that pairs them; a key such as
-`closed_lagged` is the label `lagged` of the metric with the prefix `closed_`. Labels come from
-such fixed words only, never from topics or clients, so that their number stays small.
+The key of a counter names its metric. Only the table below maps keys to metrics. A key such as
+`closed_lagged` is the label `lagged` of the metric with the prefix `closed_`. Labels are fixed
+words, never topics or clients, so their number stays small.
 """
 
 import math
@@ -29,20 +29,20 @@ from prometheus_client.registry import Collector
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Counters = Callable[[], Mapping[str, int]]
-# Upper bounds in seconds, a count for each (and one more for what is above), sum in seconds.
+# Upper bounds in seconds, a count for each (and one for larger values), sum in seconds.
 Buckets = tuple[Sequence[float], Sequence[int], float]
 
 
 #: CPU time used, s, and resident bytes.
 Process = tuple[float, int]
 
-# How several workers' values become the service's: added, or the largest of them.
+# How the values of several workers become one: their sum or their maximum.
 SUM, MOST = "sum", "most"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A counter's key and the metric it becomes; `label` for a family of keys by prefix. Several
+    """The key of a counter and its metric; `label` is for a family of keys with a prefix. Several
     labels are separated by a space, and so are their values in a key."""
 
     key: str
@@ -53,20 +53,20 @@ class _Row:
 
 
 GAUGES = (
-    _Row("workers", "workers", "Worker processes that serve."),
-    _Row("connections", "connections", "Streams open now."),
+    _Row("workers", "workers", "Running worker processes."),
+    _Row("connections", "connections", "Open streams."),
     _Row("max_connections", "max_connections", "Streams that can be open at once."),
-    _Row("blocked", "blocked_connections", "Streams whose socket takes no more."),
+    _Row("blocked", "blocked_connections", "Streams whose socket buffer is full."),
     _Row("lag_bytes", "lag_bytes", "Largest lag of a blocked stream.", merge=MOST),
-    _Row("channels", "channels", "Distinct sets of topics that streams asked for."),
+    _Row("channels", "channels", "Distinct sets of topics that streams subscribe to."),
     _Row("topics", "topics", "Topics with history or subscribers.", merge=MOST),
-    _Row("replays", "replays", "Streams that are reading history now."),
+    _Row("replays", "replays", "Streams that are reading history."),
     _Row("history_events", "history_events", "Events in history.", merge=MOST),
     _Row("history_bytes", "history_bytes", "Bytes of events in history.", merge=MOST),
     _Row(
         "positions_ahead_ms",
         "positions_ahead_ms",
-        "How far event ids are ahead of the clock.",
+        "Milliseconds by which event ids are ahead of the clock.",
         merge=MOST,
     ),
     _Row("ring_entries", "ring_entries", "Events in the channels' rings."),
@@ -79,60 +79,74 @@ COUNTERS = (
     _Row("turned_away", "turned_away", "Subscribers refused with Retry-After."),
     _Row("doubtful", "unknown_parameters", "Streams opened with parameters that mean nothing."),
     _Row("requests_", "requests", "Requests answered.", "route status"),
-    _Row("limited_", "limited", "Requests over a client's limits.", "limit"),
-    _Row("events_published", "events_published", "Events taken from publishers."),
+    _Row("limited_", "limited", "Requests refused by the limits of a client.", "limit"),
+    _Row("events_published", "events_published", "Events accepted from publishers."),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
-    _Row("deliveries", "deliveries", "Events handed to sockets, one for each stream."),
-    _Row("sends", "sends", "System calls that sent."),
-    _Row("bytes_sent", "bytes_sent", "Bytes handed to streams' sockets."),
-    _Row("would_block", "would_block", "Sends that a full socket refused or cut short."),
-    _Row("skipped", "skipped", "Times a lagging stream went to the newest event."),
-    _Row("lapped", "lapped", "Times a lagging stream got only the latest of each topic."),
+    _Row("deliveries", "deliveries", "Events written to sockets, counted once per stream."),
+    _Row("sends", "sends", "System calls that sent data."),
+    _Row("bytes_sent", "bytes_sent", "Bytes written to the sockets of streams."),
+    _Row("would_block", "would_block", "Sends that a full socket buffer refused or shortened."),
+    _Row("skipped", "skipped", "Times a lagging stream skipped to the newest event."),
+    _Row(
+        "lapped", "lapped", "Times a lagging stream received only the latest event of each topic."
+    ),
     _Row("heartbeats", "heartbeats", "Heartbeats sent."),
-    _Row("replays_failed", "replays_failed", "Replays that the store could not serve."),
+    _Row("replays_failed", "replays_failed", "Replays that failed in the store."),
     _Row(
         "repeated_resumes",
         "repeated_resumes",
-        "Streams of clients that resume after the same id again and again.",
+        "Streams of clients that resume after the same id repeatedly.",
     ),
     _Row("losses", "log_losses", "Times that the followed log lost events."),
     _Row("announced", "announcements", "Gap events sent to every stream of a worker."),
-    _Row("told", "told", "Events sent to one stream alone."),
+    _Row("told", "told", "Events sent to a single stream."),
     _Row("pings", "pings", "Pings sent."),
-    _Row("pongs", "pongs", "Pongs that came for a stream."),
+    _Row("pongs", "pongs", "Pongs received for a stream."),
     _Row("renewed", "renewals", "Streams whose token was renewed."),
-    _Row("revocations", "revocations", "Times that streams were searched for revoked tokens."),
+    _Row("revocations", "revocations", "Searches of the streams for revoked tokens."),
     _Row("gaps_", "gaps", "Gap events sent.", "reason"),
     _Row("missed_edges", "missed_edges", "Writable sockets without an event; should be 0."),
 )
-# What only some services have: those with a store, or with several workers.
+# Only services with a store or with several workers have these.
 STORE_GAUGES = (
     _Row("stored_events", "stored_events", "Events in the store."),
     _Row("stored_bytes", "stored_bytes", "Bytes of events in the store."),
-    _Row("store_checking", "store_checking", "1 while the store's file is checked at the start."),
-    _Row("store_malformed", "store_malformed", "1 when the check found the file damaged."),
-    _Row("source_lag_ms_", "source_lag_ms", "How far behind a source is.", "source"),
+    _Row(
+        "store_checking", "store_checking", "1 while the file of the store is checked at the start."
+    ),
+    _Row("store_malformed", "store_malformed", "1 if the check found damage in the file."),
+    _Row("source_lag_ms_", "source_lag_ms", "Milliseconds that a source is behind.", "source"),
     _Row("bus_pending_bytes", "bus_pending_bytes", "Bytes of publishes that wait for the hub."),
-    _Row("bus_hub_filling", "bus_hub_filling", "1 while the hub takes what workers keep."),
-    _Row("bus_workers_filling", "bus_workers_filling", "Workers that are handed what is kept."),
+    _Row("bus_hub_filling", "bus_hub_filling", "1 while the hub receives history from workers."),
+    _Row(
+        "bus_workers_filling",
+        "bus_workers_filling",
+        "Workers that are receiving history from the hub.",
+    ),
 )
 STORE_COUNTERS = (
     _Row("store_commits", "store_commits", "Commits to the store."),
     _Row("store_failures", "store_failures", "Commits that failed."),
     _Row("store_evicted", "store_evicted", "Events that the store evicted."),
     _Row("store_losses", "store_losses", "Times that the store may have lost stored events."),
-    _Row("store_damaged", "store_damaged", "Places of the store that were found damaged."),
-    _Row("store_repeats", "store_repeats", "Publishes that were in the store already."),
-    _Row("bus_events_refused", "bus_events_refused", "Events refused since the hub was away."),
-    _Row("bus_events_late", "bus_events_late", "Events taken after their publisher was refused."),
-    _Row("bus_hub_lost", "bus_hub_lost", "Times that a worker lost the hub."),
-    _Row("redis_", "redis", "What happened between this node and Redis.", "what"),
-    _Row("sources_", "sources", "What came of the entries of sources.", "what"),
+    _Row("store_damaged", "store_damaged", "Damaged places found in the store."),
+    _Row("store_repeats", "store_repeats", "Repeated publishes that were in the store already."),
+    _Row(
+        "bus_events_refused", "bus_events_refused", "Events refused while the hub was unreachable."
+    ),
+    _Row(
+        "bus_events_late",
+        "bus_events_late",
+        "Events stored after their publisher received a refusal.",
+    ),
+    _Row("bus_hub_lost", "bus_hub_lost", "Times that a worker lost its connection to the hub."),
+    _Row("redis_", "redis", "Events of the connection to Redis.", "what"),
+    _Row("sources_", "sources", "Results for entries of sources.", "what"),
 )
-LATENCY = ("delivery_latency_seconds", "From publish accepted to handed to the socket.")
-#: The core's own name for the gap events that it sends.
+LATENCY = ("delivery_latency_seconds", "Time from an accepted publish to the write to the socket.")
+#: The key of the core for the gap events that it sends.
 ALIASES = {"gaps_sent": "gaps_lagged"}
-# What `/stats` gives as rates, by metric name.
+# Metrics that `/stats` shows as rates.
 RATES = ("connections", "events_published", "deliveries", "sends", "bytes_sent")
 _PREFIX = "fastsse_"
 
@@ -147,10 +161,10 @@ class _Sample:
 class Metrics(Collector):
     """Reads the counters of all workers on demand.
 
-    Arguments: `counters`, callables whose mappings have no key in common; `latency`, the
-    sender's histogram; `build`, label values of `fastsse_build_info`; `now_s`, a monotonic
-    clock; `process`, what the process uses. All are called on the loop thread, each in time that
-    does not grow with connections.
+    Arguments: `counters`, callables whose mappings have no common key; `latency`, the histogram of
+    the sender; `build`, label values of `fastsse_build_info`; `now_s`, a monotonic clock;
+    `process`, CPU time and memory of the process. All are called on the loop thread. The time of a
+    call does not depend on the number of connections.
     """
 
     def __init__(
@@ -196,11 +210,12 @@ class Metrics(Collector):
         yield info
 
     def tick(self) -> None:
-        """Take a sample; the server calls it about once a second."""
+        """Takes a sample; the server calls it about once a second."""
         self._before, self._now = self._now, self._sample()
 
     def stats(self) -> dict[str, Any]:
-        """What `/stats` answers: counts now, rates and latency between the last two samples."""
+        """The answer of `/stats`: current counts, and rates and latency between the last two
+        samples."""
         counters = self.counters()
         return {
             "version": self._build.get("version", ""),
@@ -261,7 +276,7 @@ def _families(
 
 
 def _present(metrics: Iterator[Metric]) -> Iterator[Metric]:
-    """Those that have a value."""
+    """The metrics that have a value."""
     return (metric for metric in metrics if metric.samples)
 
 
@@ -277,7 +292,7 @@ def _histogram(buckets: Buckets) -> Metric:
 
 
 def _quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
-    """The bound under which `share` of the counts lie; None without counts or above all."""
+    """The bound below which `share` of the counts are; None without counts or above all bounds."""
     wanted, seen = sum(counts) * share, 0
     for bound, count in zip(bounds, counts, strict=False):
         seen += count
@@ -289,8 +304,8 @@ def _quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> f
 def process_use() -> Process:
     """CPU and memory of this process.
 
-    The library's own collector also lists the open descriptors, which takes longer the more
-    streams there are.
+    The collector of the library also lists the open descriptors, so its time grows with the number
+    of streams.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     with open("/proc/self/statm", encoding="ascii") as statm:
@@ -303,7 +318,7 @@ def _process(use: Process) -> Iterator[Metric]:
     yield CounterMetricFamily("process_cpu_seconds", "CPU time used.", value=cpu_s)
     yield GaugeMetricFamily(
         "process_resident_memory_bytes",
-        "Resident memory; what processes share counts in each.",
+        "Resident memory; each process counts shared pages.",
         value=resident_bytes,
     )
 
@@ -315,11 +330,11 @@ _COUNTER_KEYS = frozenset(row.key for row in _ALL_COUNTERS)
 
 
 def is_counter(key: str) -> bool:
-    """Whether the value of a key only grows."""
+    """Whether the value of a key only increases."""
     return key in _COUNTER_KEYS or any(key.startswith(row.key) for row in _FAMILIES)
 
 
 def merge_of(key: str) -> str:
-    """How several workers' values of a key become one: SUM or MOST."""
+    """How the values of several workers become one: SUM or MOST."""
     row = _ROWS.get(key)
     return SUM if row is None else row.merge

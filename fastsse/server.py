@@ -1,6 +1,6 @@
-"""The server as others use it: inside an asyncio program, or as a program of its own.
+"""The public server: embedded in an asyncio program, or as a process of its own.
 
-`Server` leaves the process alone. `run` raises limits, takes signals and drains.
+`Server` does not change the process. `run` raises limits, handles signals and drains.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ __all__ = ["Server", "run"]
 
 
 class Server:
-    """A server in an asyncio program, on asyncio's own loop or uvloop's.
+    """A server in an asyncio program, on the loop of asyncio or uvloop.
 
         async with fastsse.Server(Config(port=0)) as server:
             server.publish("news", {"n": 1}, event="tick")
 
-    It starts on entering and drains on leaving; after an exception it ends all streams at once.
-    It takes no signals and changes no process limit. Everything is for the loop thread; what
-    needs a running server raises RuntimeError without one.
+    It starts at the start of the block and drains at its end; after an exception it ends all
+    streams at once. It handles no signals and changes no process limit. Use it only on the loop
+    thread. Methods that need a running server raise RuntimeError without one.
 
-    Raises ConfigError or ListenError on entering, and has then left nothing behind.
+    Entering the block raises ConfigError or ListenError; then all resources are released.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -58,27 +58,29 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port listened on; 0 when there is none."""
+        """The TCP port of the listener; 0 if there is none."""
         return self._worker.frontend.main.port
 
     @property
     def addresses(self) -> list[str]:
-        """Where streams and publishes are served, as `http://127.0.0.1:8080` or `unix:/path`."""
+        """The addresses for streams and publishes, such as `http://127.0.0.1:8080` or
+        `unix:/path`."""
         return self._worker.frontend.main.addresses
 
     @property
     def admin_addresses(self) -> list[str]:
-        """Where health, metrics, statistics and the page are; with `admin_port` elsewhere."""
+        """The addresses for health, metrics, statistics and the console; `admin_port` makes them
+        different."""
         return self._worker.frontend.admin.addresses
 
     @property
     def max_connections(self) -> int:
-        """Streams that can be open at once."""
+        """The maximum number of open streams."""
         return self._worker.max_connections
 
     @property
     def stream_count(self) -> int:
-        """Streams that are open now."""
+        """The number of open streams."""
         return self._worker.stream_count
 
     def publish(
@@ -91,18 +93,18 @@ class Server:
         retry: int | None = None,
         private: bool = False,
     ) -> str:
-        """Publishes one event and returns its id. For the memory store, which answers at once;
-        `publish_later` is for every store.
+        """Publishes one event and returns its id. Only for the memory store; `publish_later` is for
+        every store.
 
         Arguments:
             topic: one topic or up to 100.
             data: text or UTF-8 bytes as they are; anything else as compact JSON.
-            event, id, retry: as Event takes them; retry in milliseconds.
-            private: only for subscribers whose grants match.
+            event, id, retry: as in Event; retry in milliseconds.
+            private: send it only to subscribers with a matching grant.
 
-        Raises InvalidEvent for what can't be published, Refused when the server can't take it
-        now, RuntimeError when the store answers later. O(bytes + topics), whatever the
-        subscribers.
+        Raises InvalidEvent for an invalid event, Refused when the server can't accept it now,
+        RuntimeError for a store that is not memory. O(bytes + topics); the number of subscribers
+        has no effect.
         """
         return self._worker.publish(Event(topic, _text(data), event, id, retry, private))
 
@@ -116,16 +118,17 @@ class Server:
         retry: int | None = None,
         private: bool = False,
     ) -> str:
-        """As `publish`, with any store: returns when the event is committed, as the option `ack`
-        means it. Several at once keep the order in which they were begun.
+        """As `publish`, with any store: returns when the event is committed as the option `ack`
+        says.
 
-        Cancelled, it does not take the event back.
+        Concurrent calls keep the order in which they started. Cancelling a call does not withdraw
+        its event.
         """
         worker = self._worker
         return await worker.publish_later(Event(topic, _text(data), event, id, retry, private))
 
     async def start(self) -> None:
-        """Binds, starts the sender, listens; logs one line about it. `close` undoes it."""
+        """Binds, starts the sender and listens; logs one line. `close` reverses it."""
         if self._running is not None or self._is_starting:
             raise RuntimeError("The server is running already.")
         self._is_starting = True
@@ -142,7 +145,7 @@ class Server:
             await self._running.drain(self.config.drain if window_s is None else window_s)
 
     async def close(self) -> None:
-        """Ends everything at once: no descriptor, thread or timer is left. Idempotent."""
+        """Ends everything at once and releases all descriptors, threads and timers. Idempotent."""
         running, self._running = self._running, None
         if running is not None:
             await running.close()
@@ -168,7 +171,7 @@ def run(
     load: Callable[[], Config] | None = None,
     origin_of: Callable[[str], str] = lambda option: "an argument",
 ) -> int:
-    """Serves until SIGTERM or SIGINT, drains, and returns the process's exit status: 0, or 128
+    """Serves until SIGTERM or SIGINT, drains, and returns the exit status of the process: 0, or 128
     plus the number of a second signal, which ends it at once.
 
     Arguments:
@@ -176,8 +179,8 @@ def run(
         config: the options. With more than one worker this process supervises others.
         load: reads the options again, for SIGHUP; None keeps the present ones.
 
-    Raises ConfigError, ListenError or another FastsseError before anything is served. Main thread
-    only. Logging is the caller's to configure.
+    Raises ConfigError, ListenError or another FastsseError before it serves. Main thread only. The
+    caller configures logging.
     """
     notifier, activation = Notifier(), Activation.take()
     workers = worker_count(config.workers)

@@ -1,4 +1,4 @@
-"""One worker: listeners and connections, the hub, the sender; started and ended together."""
+"""One worker: starts and ends its listeners, connections, hub and sender together."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ __all__ = ["Worker"]
 
 log = get_logger("server")
 TICK_S: Final = 1.0
-# What a drain may take beyond its window, for answers and last bytes.
+# Time that a drain may take after its window, for answers and last bytes.
 DRAIN_GRACE_S: Final = 1.0
 # How long a kept connection may ask for something, once it is to be closed with its next answer:
 # when no process serves after this, and when another worker does.
@@ -44,18 +44,18 @@ LEAVING_GRACE_S: Final = 5.0
 
 
 class Worker:
-    """Everything that runs. Loop thread only; made inside the loop that it runs on.
+    """All parts of one worker. Loop thread only; make it inside the loop that it uses.
 
     Arguments:
         config: the options.
-        sockets: what it listens on, its own from here on; None binds what the options name.
-        backbone: gives the order; its own from here on. None keeps events in memory.
-        control: the way to the node's control services; None has them here.
-        store: what control services that are here keep over restarts; None forgets it.
-        number: its own among the workers of a service.
+        sockets: the listening sockets, which it owns from now on; None binds those in the options.
+        backbone: orders events; the worker owns it from now on. None keeps events in memory.
+        control: the client of the node's control services; None runs them in this worker.
+        store: the store of control services in this worker; None keeps their data in memory.
+        number: the number of this worker in its service.
 
-    Raises ConfigError or ListenError, and has then left nothing behind. Logs one line when it
-    serves, unless others do for it.
+    Raises ConfigError or ListenError; then all resources are released. Logs one line when it
+    serves, unless another process does.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Worker:
         with contextlib.ExitStack() as undo:
             sockets = sockets or Sockets.bind(config)
             undo.callback(sockets.close)
-            # Before the sender's thread exists; see there.
+            # Before the thread of the sender exists; see `grow_table`.
             self._descriptors.grow_table()
             self._sender = _sender(config, self._descriptors)
             undo.callback(self._sender.stop)
@@ -128,10 +128,10 @@ class Worker:
 
     @classmethod
     async def open(cls, config: Config, *, sockets: Sockets | None = None) -> Self:
-        """The only worker of a service, with the store that its options name.
+        """The only worker of a service, with the store in its options.
 
-        Raises ConfigError, ListenError, or what the store can't be opened for, and has then left
-        nothing behind but `sockets`.
+        Raises ConfigError, ListenError, or the error of the store; then all resources except
+        `sockets` are released.
         """
         opened = await open_backbone(config)
         try:
@@ -144,18 +144,18 @@ class Worker:
 
     @property
     def max_connections(self) -> int:
-        """Streams that can be open at once."""
+        """The maximum number of open streams."""
         return self._descriptors.max_connections
 
     @property
     def stream_count(self) -> int:
-        """Streams that are open now."""
+        """The number of open streams."""
         return self._descriptors.max_connections - self._sender.free_slot_count
 
     def publish(self, event: Event) -> str:
         """As `Server.publish`."""
         if not isinstance(self._backbone, MemoryBackbone):
-            raise RuntimeError("This store answers later: await publish_later instead.")
+            raise RuntimeError("publish needs the memory store; await publish_later instead.")
         outcomes: list[Published | FastsseError] = []
         self._hub.publish((event,), outcomes.append)
         return _id_of(outcomes[0])
@@ -172,20 +172,21 @@ class Worker:
         return _id_of(await answer)
 
     def apply(self, config: Config) -> None:
-        """Takes over from new options what can change while it serves."""
+        """Applies the new options that can change while it serves."""
         self.config = config
         self._access.apply(config)
         self.frontend.apply(config)
 
     async def drain(self, window_s: float, *, replaced: bool = False) -> None:
-        """Ends all streams spread over a time; returns when no client is left, or a little later.
+        """Ends all streams over `window_s`; returns when all clients are closed, or a short time
+        later.
 
-        Kept connections are closed with their next answer. One that asks for nothing is closed
-        when all streams have ended and a grace is over, so a request that is on its way when the
-        drain begins is answered.
+        Keep-alive connections close after their next answer. A connection without a request closes
+        when all streams have ended and a grace period is over. So a request that arrives at the
+        start of the drain is answered.
 
-        `replaced`: another worker has the same sockets, so publishers are refused nothing, and
-        are sent there with their next answer.
+        `replaced`: another worker has the same sockets. So publishers are not refused; their
+        connections close after the next answer, and they reconnect to that worker.
         """
         grace_s = LEAVING_GRACE_S if replaced else IDLE_GRACE_S
         idle_until_s = self._loop.time() + grace_s
@@ -207,11 +208,13 @@ class Worker:
                 await self.frontend.answered()
         except TimeoutError:
             if self.stream_count or self.frontend.unanswered:
-                log.warning("Some clients outlived the drain.", streams=self.stream_count)
-        self._stats.tell()  # The last: what was counted must not go with this process.
+                log.warning(
+                    "Some streams were still open after the drain.", streams=self.stream_count
+                )
+        self._stats.tell()  # The last report, so that no count is lost with this process.
 
     async def close(self) -> None:
-        """Ends everything at once: no descriptor, thread or timer is left."""
+        """Ends everything at once and releases all descriptors, threads and timers."""
         self._undo.close()
         if self._sources is not None:
             await self._sources.close()
@@ -219,7 +222,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_GRACE_S):
                 await self.frontend.answered()
-        # Sockets are closed in the loop's next turn.
+        # The loop closes sockets in its next turn.
         await asyncio.sleep(0)
 
     def _stop_timers(self) -> None:
@@ -235,7 +238,7 @@ class Worker:
         self._ticking = self._loop.call_later(TICK_S, self._tick)
 
     def _reading(self) -> WorkerStats:
-        """What this worker adds to the service's figures."""
+        """The statistics of this worker."""
         bounds, buckets, latency_s = self._sender.latency_buckets()
         cpu_s, resident_bytes = process_use()
         parts = (self._sender, self._hub, self.frontend, self._backbone)
@@ -262,19 +265,19 @@ class Worker:
         )
 
     def _announce(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
-        """Publishes what a control service has to say."""
+        """Publishes the events of a control service."""
         self._hub.publish(
             tuple(events), lambda outcome: done(not isinstance(outcome, FastsseError))
         )
 
     def _sweep(self) -> None:
-        """Evicts what is too old, a bounded amount a step."""
+        """Evicts events that are too old, a bounded amount per step."""
         more = self._hub.sweep(now_ms())
         delay_s = SWEEP_ON_S if more else TICK_S
         self._sweeping = self._loop.call_later(delay_s, self._sweep)
 
     def _sweep_soon(self) -> None:
-        """Something waits for a sweep. However often it is said, the sweep is not put off."""
+        """Schedules a sweep. Further calls do not delay it."""
         soon_s = self._loop.time() + SWEEP_ON_S
         if self._sweeping is not None and self._sweeping.when() > soon_s:
             self._sweeping.cancel()
@@ -310,7 +313,7 @@ class Worker:
             store=show_store(config.store),
             history=format_size(config.history_total),
             max_lag=format_size(config.max_lag),
-            publish="with a token" if config.publishing_needs_token else "by anyone",
+            publish="with a token" if config.publishing_needs_token else "without a token",
         )
 
 

@@ -183,7 +183,7 @@ def test_lines_over_the_limit_are_counted_in_one() -> None:
     log.opened(1, "x", [])
     assert len(access(stream)) == 3
     log.tick()
-    assert access(stream)[3]["event"] == "Access lines not written."
+    assert access(stream)[3]["event"] == "Access lines were omitted."
     assert (access(stream)[3]["closed"], access(stream)[3]["opened"]) == (7, 1)
     log.tick()
     assert len(access(stream)) == 4

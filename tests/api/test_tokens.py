@@ -126,7 +126,7 @@ async def test_of_many_opens_at_once_one_stream_stays(
                 await raw.reader.readuntil(b"one each")
                 held.append(index % 10)
         assert sorted(held) == list(range(10))
-    ended = [r for r in caplog.records if r.message == "A ticket's older stream was ended."]
+    ended = [r for r in caplog.records if r.message == "The earlier stream of a ticket was ended."]
     assert len(ended) == 90
 
 

@@ -137,7 +137,7 @@ async def test_lines_and_routes_are_bounded(start: Start, caplog: pytest.LogCapt
     # A second may have begun meanwhile, in which three more may be written.
     assert 3 <= len(lines(caplog)) < 30
     server._worker._access.tick()
-    told = [record for record in caplog.records if record.message == "Access lines not written."]
+    told = [record for record in caplog.records if record.message == "Access lines were omitted."]
     assert sum(vars(record)["refused"] for record in told) == 200 - len(lines(caplog))
     text = await metrics(server)
     assert 'fastsse_requests_total{route="other",status="404"} 200.0' in text
