@@ -64,7 +64,7 @@ async def test_a_worker_whose_link_was_down_while_redis_was_flushed_is_told(
     may_dial = asyncio.Event()
     dial = connection.HubConnection._dial
 
-    async def wait_and_dial(link: connection.Uplink) -> None:
+    async def wait_and_dial(link: connection.HubConnection) -> None:
         await may_dial.wait()
         await dial(link)
 

@@ -65,7 +65,7 @@ class LittleCrew:
                 say("end", slot, number, word)
                 return 0
 
-    def serving(self) -> None:
+    def on_serving(self) -> None:
         say("serving", os.getpid())
 
     def reload(self) -> str:

@@ -8,7 +8,7 @@ from fastsse.redis.scripts import Script
 __all__ = ["APPEND", "NEWEST", "OPEN", "PAGE"]
 
 _HERE: Final = pathlib.Path(__file__).parent
-APPEND: Final = Script("append", folder=_HERE)
+APPEND: Final = Script("append", "ids", "seen", folder=_HERE)
 OPEN: Final = Script("open", "ids", folder=_HERE)
-PAGE: Final = Script("page", "ids", folder=_HERE)
+PAGE: Final = Script("page", "ids", "seen", folder=_HERE)
 NEWEST: Final = Script("newest", "ids", folder=_HERE)
