@@ -10,6 +10,7 @@ from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
 from fastsse.backbone.sqlite.position_lease import may_have_lost
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
+from fastsse.backbone.sqlite.values import WRONG_TYPES
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
 
@@ -19,6 +20,7 @@ PROBLEMS_MAX: Final = 20
 
 # What must be empty, and what it means when it is not.
 _NOTHING: Final = {
+    WRONG_TYPES: "table {} has a value of another type than its column",
     "SELECT name FROM topic LEFT JOIN topic_event ON topic = number GROUP BY number"
     " HAVING count(topic) <> topic.events OR total(topic_event.bytes) <> topic.bytes": (
         "topic {} does not count what it keeps"
@@ -103,7 +105,7 @@ def _problems_of_events(connection: sqlite3.Connection, report: CheckReport) -> 
         "SELECT place, own_id, record FROM event ORDER BY place"
     ):
         events += 1
-        total_bytes += len(record) + EVENT_COST_BYTES
+        total_bytes += len(record or b"") + EVENT_COST_BYTES
         if record == LOST_RECORD:
             report.lost += 1
             continue

@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fastsse.backbone.sqlite.writer import Put
+from fastsse.log import get_logger
 
 __all__ = ["SqliteControlStore"]
+
+log = get_logger("history")
 
 
 class SqliteControlStore:
@@ -18,8 +21,12 @@ class SqliteControlStore:
     """
 
     def __init__(self, connection: sqlite3.Connection, write: Callable[[Put], None]) -> None:
-        rows = connection.execute("SELECT key, value FROM desk WHERE key <> ''")
-        self._values: Final[dict[str, bytes]] = dict(rows.fetchall())
+        rows = connection.execute("SELECT key, value FROM desk WHERE key <> ''").fetchall()
+        self._values: Final[dict[str, bytes]] = {
+            key: value for key, value in rows if type(key) is str and type(value) is bytes
+        }
+        if len(self._values) < len(rows):
+            log.error("Stored values are damaged.", count=len(rows) - len(self._values))
         self._write: Final = write
 
     def get(self, key: str) -> bytes | None:

@@ -14,7 +14,7 @@ log = get_logger("history")
 
 # Log lines of one process; the metric counts on.
 LINES_MAX: Final = 20
-# Places that are remembered so that each counts once; about 60 bytes each.
+# Places and rows of topics that are remembered so that each counts once; about 60 bytes each.
 PLACES_MAX: Final = 10_000
 
 
@@ -22,7 +22,7 @@ class Damage:
     """The damage of one file.
 
     Attributes:
-        count: how many places were found damaged, each once.
+        count: how many places and rows of topics were found damaged, each once.
     """
 
     def __init__(self, path: str) -> None:
@@ -33,17 +33,25 @@ class Damage:
 
     def found(self, place: int, why: str, record: bytes | None = None) -> None:
         """What lies at a place can't be read; what is known to be lost is no news. O(1)."""
-        if record == LOST_RECORD or place in self._places:
+        if record != LOST_RECORD:
+            self._count(place, why, place=place)
+
+    def found_topic(self, number: int, why: str) -> None:
+        """The row of a topic has a damaged value. O(1)."""
+        self._count(-number, why, topic_number=number)
+
+    def _count(self, known_as: int, why: str, **where: int) -> None:
+        if known_as in self._places:
             return
         if len(self._places) < PLACES_MAX:
-            self._places.add(place)
+            self._places.add(known_as)
         self.count += 1
         self._lines += 1
         if self._lines <= LINES_MAX:
             log.error(
                 "History is damaged; readers get a gap event.",
                 path=self._path,
-                place=place,
+                **where,
                 why=why,
                 more_are_not_logged=self._lines == LINES_MAX,
             )

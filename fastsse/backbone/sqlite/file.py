@@ -133,7 +133,7 @@ class HistoryFile:
         self.connection = open_writing(self.path, start, self._connect, must_exist)
         self._is_full_sync = False
         self.times: TimeMarks = TimeMarks()
-        self.topics: TopicRows = TopicRows()
+        self.topics: TopicRows = TopicRows(self.damage)
         try:
             self.state: State = read_state(self.connection)
             (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()

@@ -9,6 +9,7 @@ from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_
 from fastsse.backbone.sqlite.statements import insert
 from fastsse.backbone.sqlite.topic_rows import TopicRow
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
+from fastsse.backbone.sqlite.values import integer
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.entries import Entry, pack_entry
 from fastsse.events import as_header_value
@@ -27,11 +28,13 @@ def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) 
             batch.repeats = first.repeats or first.positions
             continue
         row = connection.execute(
-            "SELECT place, events FROM publish WHERE worker = ? AND n = ?", batch.key
+            f"SELECT place, {integer('events')} FROM publish WHERE worker = ? AND n = ?", batch.key
         ).fetchone()
         if row is not None:
             start = position_of(row[0])
-            batch.repeats = range(start, start + row[1])
+            # A key names one batch, so a damaged number of events is this one's.
+            count = len(batch.entries) if row[1] is None else row[1]
+            batch.repeats = range(start, start + count)
 
 
 def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]:

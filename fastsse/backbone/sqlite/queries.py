@@ -25,6 +25,12 @@ from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.evictions import Marks, StoredEvictions
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.selection import Selection, Selections
+from fastsse.backbone.sqlite.values import (
+    KEPT_BYTES,
+    RECORD,
+    RECORD_BYTES,
+    TOPIC_EVICTED,
+)
 from fastsse.entries import Entry, unpack_entries
 from fastsse.events import as_header_value
 from fastsse.evicted import Evicted, steps_of
@@ -61,7 +67,7 @@ class _Found(NamedTuple):
 
 
 _ALL: Final = (
-    "SELECT place, length(record) AS bytes FROM event WHERE place > ?1 AND place <= ?2"
+    f"SELECT place, {RECORD_BYTES} AS bytes FROM event WHERE place > ?1 AND place <= ?2"
     " ORDER BY place LIMIT ?3"
 )
 
@@ -70,7 +76,8 @@ _ALL: Final = (
 def _walk(topics: tuple[int, ...]) -> str:
     """Walks the trees of these topics side by side; an event of several comes once."""
     walk = " UNION ".join(
-        f"SELECT place, bytes FROM topic_event WHERE topic = {topic} AND place > ?1 AND place <= ?2"
+        f"SELECT place, {KEPT_BYTES} AS bytes FROM topic_event"
+        f" WHERE topic = {topic} AND place > ?1 AND place <= ?2"
         for topic in topics
     )
     return f"{walk} ORDER BY place LIMIT ?3"
@@ -172,7 +179,7 @@ class HistoryQueries:
 
     def _sees(self, topic: int, evicted_through: int) -> bool:
         found = self._connection.execute(
-            "SELECT evicted_through FROM topic WHERE number = ?", (topic,)
+            f"SELECT {TOPIC_EVICTED} FROM topic WHERE number = ?", (topic,)
         ).fetchone()
         return found is not None and found[0] >= evicted_through
 
@@ -250,7 +257,7 @@ class HistoryQueries:
         places: list[int] = []
         room_bytes = limit_bytes
         rows = self._connection.execute(
-            "SELECT place, record FROM event WHERE place > ? AND place <= ? ORDER BY place",
+            f"SELECT place, {RECORD} FROM event WHERE place > ? AND place <= ? ORDER BY place",
             (after, through),
         )
         last = after
@@ -260,10 +267,10 @@ class HistoryQueries:
                     raise _OutOfOrderError("places are out of order")
                 return _Run(places, last, False)
             last = place
-            entry = _whole(record, place)
+            entry = None if record is None else _whole(record, place)
             # A damaged one may be meant too; it is reported at its place.
             if entry is None or _meant_topic(entry, selection) is not None:
-                room_bytes -= len(record)
+                room_bytes -= len(record or b"")
                 if room_bytes < 0 and places:
                     return _Run(places, places[-1], False)
                 places.append(place)
@@ -299,7 +306,9 @@ class HistoryQueries:
         entries: list[Entry] = []
         damaged_through = 0
         for place in places:
-            found = self._connection.execute("SELECT record FROM event WHERE place = ?", (place,))
+            found = self._connection.execute(
+                f"SELECT {RECORD} FROM event WHERE place = ?", (place,)
+            )
             (record,) = found.fetchone() or (None,)
             entry = None if record is None else _whole(record, place)
             if entry is not None and self._are_meant([entry], selection):

@@ -114,6 +114,8 @@ class _Salvage:
             for _, name, evicted_through in known:
                 if isinstance(name, str) and isinstance(evicted_through, int):
                     rows_of(file, {name})[name].evicted_through = evicted_through
+                else:
+                    self._is_torn = True
 
     def _copy_events(self, file: HistoryFile) -> None:
         entries: dict[int, Entry] = {}

@@ -17,6 +17,14 @@ from typing import Final
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of
 from fastsse.backbone.sqlite.topic_rows import TopicRow
+from fastsse.backbone.sqlite.values import (
+    KEPT,
+    RECORD,
+    TOPIC_BYTES,
+    TOPIC_EVENTS,
+    TOPIC_EVICTED,
+    TOPIC_NAME,
+)
 from fastsse.config import TopicLimits
 from fastsse.entries import unpack_entries
 
@@ -130,12 +138,7 @@ class SqliteRetention:
         """Evicts what is too much of a topic; returns how many, and whether that is all."""
         limits = self._limits(row.name)
         aged_through = self._aged_through(limits)
-        (found,) = self._file.connection.execute(
-            "SELECT json_group_array(json_array(place, bytes, shared)) FROM (SELECT place, bytes,"
-            " shared FROM topic_event WHERE topic = ? ORDER BY place LIMIT ?)",
-            (row.number, budget),
-        ).fetchone()
-        oldest = json.loads(found)
+        oldest = self._oldest(row.number, budget)
         events, kept_bytes, count = row.events, row.bytes, 0
         for place, size_bytes, _ in oldest:
             if events <= limits.events and kept_bytes <= limits.bytes and place > aged_through:
@@ -144,6 +147,24 @@ class SqliteRetention:
         if count:
             self._let_go(row, oldest[:count])
         return count, count < len(oldest) or len(oldest) < budget
+
+    def _oldest(self, topic: int, count: int) -> list[list[int]]:
+        """Place, size and `shared` of a topic's oldest events."""
+        (found,) = self._file.connection.execute(
+            "SELECT json_group_array(json_array(place, bytes, shared, is_whole)) FROM"
+            f" (SELECT {KEPT} FROM topic_event WHERE topic = ? ORDER BY place LIMIT ?)",
+            (topic, count),
+        ).fetchone()
+        return self._noted(json.loads(found))
+
+    def _noted(self, rows: Iterable[Sequence[int]]) -> list[list[int]]:
+        """Rows of `KEPT` without `is_whole`, which is noted as damage where it is false."""
+        oldest = []
+        for place, size_bytes, shared, is_whole in rows:
+            oldest.append([place, size_bytes, shared])
+            if not is_whole:
+                self._file.damage.found(place, "its size in a topic is damaged")
+        return oldest
 
     def _aged_through(self, limits: TopicLimits) -> int:
         age_ms = round(limits.age_s * 1000)
@@ -170,7 +191,9 @@ class SqliteRetention:
 
     def _is_kept(self, place: int) -> bool:
         connection = self._file.connection
-        found = connection.execute("SELECT record FROM event WHERE place = ?", (place,)).fetchone()
+        found = connection.execute(
+            f"SELECT {RECORD} FROM event WHERE place = ?", (place,)
+        ).fetchone()
         if found is None:
             return True  # Nothing to delete.
         kept = connection.execute(
@@ -180,14 +203,16 @@ class SqliteRetention:
         ).fetchone()
         return kept is not None
 
-    def _topics_of(self, place: int, record: bytes) -> Sequence[str]:
+    def _topics_of(self, place: int, record: bytes | None) -> Sequence[str]:
         """The topics of an event. O(topics stored) when its record is damaged."""
         with contextlib.suppress(ValueError):
-            (entry,) = unpack_entries(record)
+            (entry,) = unpack_entries(record or b"")
             return entry.topics
         self._file.damage.found(place, "the record is damaged", record)
         rows = self._file.connection.execute(
-            "SELECT name FROM topic JOIN topic_event ON topic = number AND place = ?", (place,)
+            "SELECT name FROM topic JOIN topic_event ON topic = number AND place = ?"
+            f" WHERE {TOPIC_NAME} IS NOT NULL",
+            (place,),
         )
         return [name for (name,) in rows]
 
@@ -212,17 +237,15 @@ class SqliteRetention:
         """The oldest events of all leave every topic that has them."""
         left = self._file.state.bytes - self._total_bytes
         through: dict[str, int] = {}
-        nobodys: list[tuple[int, int]] = []
+        looked_at: dict[int, int] = {}
         rows = self._file.connection.execute(
-            "SELECT place, record FROM event ORDER BY place LIMIT ?", (STEP_EVENTS // 4,)
+            f"SELECT place, {RECORD} FROM event ORDER BY place LIMIT ?", (STEP_EVENTS // 4,)
         )
         with closing(rows):
             for place, record in rows:
-                size_bytes = len(record) + EVENT_COST_BYTES
-                topics = self._topics_of(place, record)
-                through.update(dict.fromkeys(topics, place))
-                if not topics:
-                    nobodys.append((place, size_bytes))
+                size_bytes = len(record or b"") + EVENT_COST_BYTES
+                through.update(dict.fromkeys(self._topics_of(place, record), place))
+                looked_at[place] = size_bytes
                 left -= size_bytes
                 if left <= 0:
                     break
@@ -230,16 +253,17 @@ class SqliteRetention:
             del through[name]  # No row: its name is what is damaged.
         for name, place in through.items():
             self._let_go_through(self._file.topics[name], place)
-        self._delete(nobodys)
+        # What is left has no topic, or none with a name.
+        left_over = self._file.stored_places(looked_at)
+        self._delete([(place, looked_at[place]) for place in looked_at if place in left_over])
 
     def _let_go_through(self, row: TopicRow, place: int) -> None:
         found = self._file.connection.execute(
-            "SELECT place, bytes, shared FROM topic_event WHERE topic = ? AND place <= ?"
-            " ORDER BY place",
+            f"SELECT {KEPT} FROM topic_event WHERE topic = ? AND place <= ? ORDER BY place",
             (row.number, place),
         ).fetchall()
         if found:
-            self._let_go(row, found)
+            self._let_go(row, self._noted(found))
 
     def _go_round(self) -> None:
         """Looks at the next topics: which keep too old events, or more than the rules allow now."""
@@ -251,17 +275,36 @@ class SqliteRetention:
             self._rounds += 1
         (found,) = self._file.connection.execute(
             "SELECT json_group_array(json_array(number, name, events, bytes, (SELECT min(place)"
-            " FROM topic_event WHERE topic = number))) FROM (SELECT number, name, events, bytes"
+            f" FROM topic_event WHERE topic = number))) FROM (SELECT number, {TOPIC_NAME} AS name,"
+            f" {TOPIC_EVENTS} AS events, {TOPIC_BYTES} AS bytes"
             " FROM topic WHERE number > ? ORDER BY number LIMIT ?)",
             (self._round_at, ROUND_TOPICS),
         ).fetchone()
         topics = json.loads(found)
-        for _, name, events, kept_bytes, oldest in topics:
+        for number, name, events, kept_bytes, oldest in topics:
+            if name is None:
+                self._drop_nameless(number)
+                continue
             limits = self._limits(name)
             is_aged = oldest is not None and oldest <= self._aged_through(limits)
             if events > limits.events or kept_bytes > limits.bytes or is_aged:
                 self._over[name] = None
         self._round_at = topics[-1][0] if len(topics) == ROUND_TOPICS else 0
+
+    def _drop_nameless(self, number: int) -> None:
+        """A topic whose name is damaged loses its events, some with each round, and then its row.
+        Nothing tells whose they were, so readers of any topic without a row are told a gap."""
+        file, oldest = self._file, self._oldest(number, STEP_EVENTS)
+        file.damage.found_topic(number, "its name is damaged")
+        if oldest:
+            through = oldest[-1][0]
+            file.connection.execute(
+                "DELETE FROM topic_event WHERE topic = ? AND place <= ?", (number, through)
+            )
+            file.update(forgotten_through=max(file.state.forgotten_through, through))
+            self._delete(self._unshared([(place, size) for place, size, _ in oldest]))
+        if len(oldest) < STEP_EVENTS:
+            file.connection.execute("DELETE FROM topic WHERE number = ?", (number,))
 
     def _forget_keys(self) -> None:
         before = place_of(self._file.times.place_at(max(0, self._now_ms() - KEYS_KEPT_MS)))
@@ -276,7 +319,7 @@ class SqliteRetention:
         connection = self._file.connection
         (count,) = connection.execute("SELECT count(*) FROM topic WHERE events = 0").fetchone()
         rows = connection.execute(
-            "SELECT number, name, evicted_through FROM topic WHERE events = 0"
+            f"SELECT number, {TOPIC_NAME}, {TOPIC_EVICTED} FROM topic WHERE events = 0"
             " ORDER BY evicted_through LIMIT ?",
             (min(max(0, count - REMEMBERED_MAX), KEYS_STEP),),
         ).fetchall()

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.places import PLACE_N_MAX
+from fastsse.backbone.sqlite.values import TOPIC_EVICTED, TOPIC_NAME
 from fastsse.selectors import Selector, compile_selector
 from fastsse.subscriptions import ANY
 
@@ -64,7 +65,7 @@ class Selections:
                 found.update(self._matching(connection, selector))
         topics = sorted(found)
         known, events, total_bytes = connection.execute(
-            "SELECT ifnull(max(evicted_through), 0), total(events), total(bytes) FROM topic"
+            f"SELECT ifnull(max({TOPIC_EVICTED}), 0), total(events), total(bytes) FROM topic"
             " WHERE number IN (SELECT value FROM json_each(?))",
             (json.dumps(topics),),
         ).fetchone()
@@ -83,11 +84,14 @@ class Selections:
                 self._templates.popitem(last=False)
         self._templates.move_to_end(selector.text)
         (found,) = connection.execute(
-            "SELECT json_group_array(json_array(number, name)) FROM topic WHERE number > ?",
+            f"SELECT json_group_array(json_array(number, {TOPIC_NAME})) FROM topic"
+            " WHERE number > ?",
             (template.looked_through,),
         ).fetchone()
         topics = json.loads(found)
-        template.numbers += [number for number, name in topics if selector.matches(name)]
+        template.numbers += [
+            number for number, name in topics if name is not None and selector.matches(name)
+        ]
         template.looked_through = max((number for number, _ in topics), default=0) or (
             template.looked_through
         )

@@ -5,7 +5,14 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
+from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.statements import insert
+from fastsse.backbone.sqlite.values import (
+    IS_WHOLE_TOPIC,
+    TOPIC_BYTES,
+    TOPIC_EVENTS,
+    TOPIC_EVICTED,
+)
 
 __all__ = ["TopicRow", "TopicRows"]
 
@@ -29,9 +36,14 @@ class TopicRow:
 
 
 class TopicRows:
-    """The rows, by name. What was changed is stored with the transaction that changed it."""
+    """The rows, by name. What was changed is stored with the transaction that changed it.
 
-    def __init__(self) -> None:
+    Arguments:
+        damage: notes rows with damaged values. They are read with safe ones, and so stored.
+    """
+
+    def __init__(self, damage: Damage) -> None:
+        self._damage: Final = damage
         self._kept: dict[str, TopicRow] = {}
         self._changed: dict[str, TopicRow] = {}
 
@@ -44,12 +56,15 @@ class TopicRows:
         if not missing:
             return []
         (found,) = connection.execute(
-            "SELECT json_group_array(json_array(number, name, events, bytes, evicted_through))"
+            f"SELECT json_group_array(json_array({_COLUMNS}))"
             " FROM topic WHERE name IN (SELECT value FROM json_each(?))",
             (json.dumps(missing),),
         ).fetchone()
-        for row in json.loads(found):
-            self._kept[row[1]] = TopicRow(*row)
+        for *columns, is_whole in json.loads(found):
+            row = self._kept[columns[1]] = TopicRow(*columns)
+            if not is_whole:
+                self._damage.found_topic(row.number, "its row has a damaged number")
+                self.touch(row)
         return [name for name in missing if name not in self._kept]
 
     def add(self, row: TopicRow) -> None:
@@ -89,6 +104,7 @@ class TopicRows:
         self._changed.clear()
 
 
+_COLUMNS: Final = f"number, name, {TOPIC_EVENTS}, {TOPIC_BYTES}, {TOPIC_EVICTED}, {IS_WHOLE_TOPIC}"
 _UPSERT: Final = (
     "topic (number, name, events, bytes, evicted_through) ON CONFLICT (number) DO UPDATE SET"
     " events = excluded.events, bytes = excluded.bytes, evicted_through = excluded.evicted_through"

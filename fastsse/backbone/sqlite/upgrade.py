@@ -53,7 +53,7 @@ def upgrade(connection: sqlite3.Connection, path: str, version: int) -> None:
     def upgraded(place: int, record: bytes) -> bytes:
         try:
             (entry,) = unpack_entries_1(record)
-        except ValueError:
+        except (ValueError, TypeError):
             lost.append(place)
             return LOST_RECORD
         if place_of(entry.position) != place:

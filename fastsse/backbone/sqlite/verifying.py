@@ -15,6 +15,7 @@ from typing import Final
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.schema import Connect, open_reading
+from fastsse.backbone.sqlite.values import WRONG_TYPES
 
 __all__ = ["FileVerifier", "cut_short"]
 
@@ -34,6 +35,7 @@ _CHECKS: Final = (
 )
 # What must be empty, and what it means when it is not.
 _NOTHING: Final = {
+    WRONG_TYPES: "a value is of another type than its column",
     "SELECT 1 FROM topic LEFT JOIN (SELECT topic, count(*) AS kept FROM topic_event GROUP BY topic)"
     " ON topic = number WHERE coalesce(kept, 0) <> topic.events LIMIT 1": (
         "a topic does not count what it keeps"
