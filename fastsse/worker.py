@@ -112,7 +112,7 @@ class Worker:
             self._backbone.share(hub.history)
         hub.streams.on_closed = self._on_closed
         hub.channels.on_unready = self._sweep_soon
-        undo.callback(hub.streams.abandon)
+        undo.callback(hub.stop)
         self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)
         undo.callback(self._loop.remove_reader, sender.notice_fd)
         return hub

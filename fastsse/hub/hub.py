@@ -125,6 +125,7 @@ class Hub:
         self.publishes_refused: Counter[str] = Counter()
         self.losses = 0
         self.refuses = False
+        self._is_stopped = False
         self._now_ms = now_ms
         self._sender = sender
         self._backbone = backbone
@@ -160,6 +161,12 @@ class Hub:
         closes the streams over a time."""
         self.refuses = refuse
         self.streams.drain(window_s)
+
+    def stop(self) -> None:
+        """Hands nothing to the sender from here on: it stops. What the backbone commits later is
+        acknowledged, and no stream is left that could get it."""
+        self._is_stopped = True
+        self.streams.abandon()
 
     def sweep(self, now_ms: int) -> bool:
         """Evicts what is too old and forgets idle topics, a bounded amount of work a call.
@@ -219,6 +226,8 @@ class Hub:
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         """Keeps committed entries and hands them on."""
+        if self._is_stopped:
+            return
         by_name, intern = self.topics.by_name, self.topics.intern
         keep, hand_on = self.history.append, self.channels.publish
         heard_by_all = self.channels.of_everything
@@ -239,6 +248,8 @@ class Hub:
         """The log of the backbone lost something, and goes on after a place. Readers receive a
         `fastsse.gap` event, and what lies before is no longer promised."""
         self.losses += 1
+        if self._is_stopped:
+            return
         place = self.history.lose(place)
         self.streams.tell_lost(place)
         log.warning("The log lost events.", reason=reason, place=format_position(place).decode())

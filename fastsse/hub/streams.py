@@ -95,6 +95,7 @@ class Streams:
         self.on_closed: Callable[[ClosedStream], None] = lambda stream: None
         self.wake: Final = sender.wake
         self.draining = False
+        self._is_stopped = False
         self.replays_total = 0
         self._sender = sender
         self._channels = channels
@@ -235,6 +236,8 @@ class Streams:
             reason: an index into the core's REASONS.
             farewell: sent before the end, when the stream is not in the middle of something.
         """
+        if self._is_stopped:
+            return False
         self._replayer.stop(handle)
         return self._sender.close(handle, reason, farewell, self._clean_end)
 
@@ -245,7 +248,9 @@ class Streams:
         self._sender.drain(round(window_s * 1000))
 
     def abandon(self) -> None:
-        """Closes the sockets that the sender was not given yet; for the end of everything."""
+        """Closes the sockets that the sender was not given yet, and gives the sender no more
+        commands; for the end of everything. Services that ask later find no stream."""
+        self._is_stopped = True
         self._replayer.abandon()
 
     def read_notices(self) -> None:
@@ -281,11 +286,11 @@ class Streams:
 
     def find(self, stream_id: bytes) -> int:
         """The handle of the stream with a public id; 0 when there is none."""
-        return self._sender.find_stream(stream_id)
+        return 0 if self._is_stopped else self._sender.find_stream(stream_id)
 
     def pong(self, stream_id: bytes) -> bool:
         """The page of the stream with a public id answers its pings; False when there is none."""
-        handle = self._sender.find_stream(stream_id)
+        handle = self.find(stream_id)
         return handle != 0 and self._sender.pong(handle)
 
     def held_by(self, handle: int) -> Held | None:
@@ -298,13 +303,17 @@ class Streams:
 
     def renew(self, handle: int, rights: Rights) -> bool:
         """Gives a stream the end of a newer token of the same grants; False when it has ended."""
-        if self._tokens.find(handle) is None or not self._sender.renew(handle, *rights.renewal):
+        if self._is_stopped or self._tokens.find(handle) is None:
+            return False
+        if not self._sender.renew(handle, *rights.renewal):
             return False
         self._tokens.renew(handle, rights.claims[0])
         return True
 
     def revoke(self, subject_hash: int, token_hash: int, issued_before_s: int) -> None:
         """Ends the streams whose tokens meet every condition that is not 0, within a second."""
+        if self._is_stopped:
+            return
         self._sender.revoke(subject_hash, token_hash, issued_before_s)
         # To the sender these come later, and so are none of the revocation's business.
         for handle, claims in self._replayer.unattached_claims():
