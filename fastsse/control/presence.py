@@ -19,12 +19,15 @@ from fastsse.control.cluster import Answer, Change, Subscriber
 from fastsse.control.roster import LocalRoster, Subscribed
 from fastsse.control.service import Broadcast, ControlClient, ControlStore, Publish
 from fastsse.errors import FastsseError, Unavailable
+from fastsse.paging import Pager
 
 __all__ = ["SUBJECT", "FoundSubscriptions", "Presence", "PresenceService"]
 
 SUBJECT: Final = "presence"
 # Bytes of changes in one message, about.
 _MESSAGE_BYTES: Final = 64 * 1024
+# Streams of a worker that is gone that are taken out in one turn of the loop, about 2 ms.
+_TAKEN_OUT_A_TURN: Final = 500
 _OPENED, _ENDED = 1, 0
 
 
@@ -40,14 +43,20 @@ class PresenceService:
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self._held: dict[int, dict[str, Subscriber]] = {}  # By worker.
+        # Of workers that are gone, until their streams were taken out.
+        self._leaving: dict[int, dict[str, Subscriber]] = {}
+        self._pager = Pager()
         self._roster = store.roster or LocalRoster(publish)
         self._roster.begin(self._present)
 
     def on_message(self, worker: int, message: bytes) -> None:
         """Streams opened and ended. O(selectors)."""
         held = self._held.setdefault(worker, {})
+        leaving = self._leaving.get(worker, {})
         changes: list[Change] = []
         for what, name, *rest in orjson.loads(message):
+            if name in leaving:  # The worker is back before this stream was taken out.
+                held[name] = leaving.pop(name)
             if what == _ENDED:
                 if name in held:
                     changes.append((held.pop(name), False))
@@ -63,12 +72,23 @@ class PresenceService:
         self._roster.find(topic, name, most, answer)
 
     def on_worker_gone(self, worker: int) -> None:
-        """A worker's streams ended with it. O(its streams)."""
+        """A worker's streams ended with it. They are taken out a page a turn."""
         gone = self._held.pop(worker, {})
-        self._roster.note([(one, False) for one in gone.values()])
+        if worker in self._leaving:
+            self._leaving[worker].update(gone)
+        elif gone:
+            self._leaving[worker] = gone
+            self._pager.add(self._taken_out(worker, gone), self._roster.note)
+
+    def _taken_out(self, worker: int, leaving: dict[str, Subscriber]) -> Iterator[list[Change]]:
+        while leaving:
+            count = min(len(leaving), _TAKEN_OUT_A_TURN)
+            yield [(leaving.popitem()[1], False) for _ in range(count)]
+        del self._leaving[worker]
 
     def _present(self) -> Iterator[Subscriber]:
-        return chain.from_iterable(held.values() for held in self._held.values())
+        parts = (*self._held.values(), *self._leaving.values())
+        return chain.from_iterable(held.values() for held in parts)
 
 
 class Presence:

@@ -323,3 +323,50 @@ def test_pages_are_valid_messages() -> None:
     names = [name for page in told.pages for _, name, *_ in orjson.loads(page)]
     assert len(names) == len(set(names)) == 1_000
     assert max(map(len, told.pages)) < 66 * KIB
+
+
+class Listed:
+    """A store whose roster takes down what it is given, each time."""
+
+    def __init__(self) -> None:
+        self.notes: list[list[tuple[str, bool]]] = []
+        self.roster, self.messaging, self.one_time = self, None, None
+
+    def begin(self, present: Callable[[], Any]) -> None:
+        self.present = present
+
+    def note(self, changes: Any) -> None:
+        self.notes.append([(one.name, came) for one, came in changes])
+
+
+def opened_all(names: range) -> bytes:
+    return orjson.dumps([(1, str(n), ["news"], None) for n in names])
+
+
+async def test_the_streams_of_a_lost_worker_are_taken_out_a_page_a_turn() -> None:
+    store = Listed()
+    service = PresenceService(lambda *_: None, store, lambda *_: None)  # type: ignore[arg-type]
+    service.on_message(1, opened_all(range(5_000)))
+    service.on_worker_gone(1)
+    assert 0 < len(store.notes[-1]) <= 500
+    assert len(list(store.present())) == 5_000 - len(store.notes[-1])
+    await until(lambda: not list(store.present()))
+    assert max(map(len, store.notes[1:])) <= 500
+    ended = [change for note in store.notes[1:] for change in note]
+    assert sorted(ended) == sorted((str(n), False) for n in range(5_000))
+
+
+async def test_a_worker_that_is_back_keeps_the_streams_that_were_not_taken_out_yet() -> None:
+    store = Listed()
+    service = PresenceService(lambda *_: None, store, lambda *_: None)  # type: ignore[arg-type]
+    service.on_message(1, opened_all(range(2_000)))
+    service.on_worker_gone(1)
+    gone = {name for name, _ in store.notes[-1]}
+    service.on_message(1, opened_all(range(2_000)))
+    assert {name for name, came in store.notes[-1] if came} == gone
+    service.on_message(1, orjson.dumps([(0, "7")]))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(list(store.present())) == 1_999
+    count = sum(1 if came else -1 for note in store.notes for _, came in note)
+    assert count == 1_999
