@@ -142,7 +142,7 @@ class _Reader(User):
         return Wire(self.trial.url)
 
     def _headers(self) -> list[tuple[str, str]]:
-        headers = [("Accept", "text/event-stream"), ("Cache-Control", "no-store")]
+        headers = [("Accept", "text/event-stream"), ("Cache-Control", "no-cache")]
         if self.decoder.last_event_id:
             headers.append(("Last-Event-ID", self.decoder.last_event_id))
         return headers

@@ -1,6 +1,7 @@
 """The parts that are plain functions of their arguments."""
 
 import argparse
+import ast
 import dataclasses
 import subprocess
 import sys
@@ -21,6 +22,27 @@ from loadtests.shapes import SHAPES, readers_at
 from tests.loadtests.conftest import ROOT
 
 scenarios = pytest.mark.parametrize("name", SCENARIOS)
+
+# --- readers ----------------------------------------------------------------------------------
+
+
+def test_a_reader_sends_what_a_browser_sends() -> None:
+    """As `test_a_page_that_is_cut_before_its_first_event_resumes` sees Chromium do."""
+    # Locust patches the process that imports it.
+    program = (
+        "from types import SimpleNamespace\nfrom loadtests.readers import SseUser\n"
+        "reader = SimpleNamespace(decoder=SimpleNamespace(last_event_id='5-1'))\n"
+        "print(dict(SseUser._headers(reader)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ast.literal_eval(done.stdout.splitlines()[-1]) == {
+        "Accept": "text/event-stream",
+        "Cache-Control": "no-cache",
+        "Last-Event-ID": "5-1",
+    }
+
 
 # --- scenarios -----------------------------------------------------------------------------------
 
