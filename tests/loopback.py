@@ -86,20 +86,30 @@ class LoopbackServer:
 
 class Relay(LoopbackServer):
     """Passes bytes on to one server, both ways; a test can `cut` what goes through, as a network
-    does."""
+    does, or `end` it, as a proxy does.
+
+    Attributes:
+        asked, answered: what was passed on each way.
+    """
 
     def __init__(self, url: str) -> None:
         super().__init__()
+        self.asked, self.answered = bytearray(), bytearray()
         address = urlsplit(url)
         self._host, self._port = address.hostname, address.port
+
+    def end(self) -> None:
+        """Closes every connection behind what was passed on."""
+        for writer in self.writers:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(self._host, self._port)
         self.writers.add(back)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pass_on(reader, back))
-                group.create_task(_pass_on(there, writer))
+                group.create_task(_pass_on(reader, back, self.asked))
+                group.create_task(_pass_on(there, writer, self.answered))
         except* OSError:
             pass
         finally:
@@ -107,9 +117,12 @@ class Relay(LoopbackServer):
             back.transport.abort()
 
 
-async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _pass_on(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, passed: bytearray
+) -> None:
     # Small pieces, so that cuts fall within events too.
     while data := await source.read(100):
         sink.write(data)
         await sink.drain()
+        passed += data
     sink.close()

@@ -10,7 +10,7 @@ from fastsse.cli.clientoptions import read_duration, server_address
 from fastsse.cli.inputlines import Lines, publish_lines
 from fastsse.cli.openloop import Pace, pace_options, publish_at_rate
 from fastsse.client.errors import ClientError
-from fastsse.client.publisher import Publisher
+from fastsse.client.publisher import Publisher, Receipt
 
 
 @click.command()
@@ -88,11 +88,12 @@ def publish(
                 event_sent = publisher.publish(
                     topic, data, event=event, id=event_id, retry_ms=retry_ms, private=private
                 )
-                click.echo(runner.run(event_sent).id)
+                click.echo(_warned(runner.run(event_sent)).id)
             else:
                 given = {"event": event, "retry": retry_ms, "private": private or None}
                 lines = Lines(topic, ndjson, given)
-                publish_lines(lines, lambda batch: runner.run(publisher.publish_ndjson(batch)))
+                send = publisher.publish_ndjson
+                publish_lines(lines, lambda batch: _warned(runner.run(send(batch))))
         finally:
             runner.run(publisher.aclose())
     return 0
@@ -129,6 +130,13 @@ def _check_paced_usage(
 
 async def _open(url: str, token: str | None, uds: str | None, patience_s: float) -> Publisher:
     return Publisher(url, token=token, uds=uds, patience_s=patience_s, on_wait=_tell_wait)
+
+
+def _warned(receipt: Receipt) -> Receipt:
+    """Prints what the server says may be wrong."""
+    if receipt.warning:
+        click.echo(f"Warning: {receipt.warning.rstrip('.')}.", err=True)
+    return receipt
 
 
 def _tell_wait(error: ClientError, wait_s: float) -> None:

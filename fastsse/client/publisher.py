@@ -5,7 +5,7 @@ import email.utils
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,11 +35,13 @@ _NDJSON = b"application/x-ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The accepted events: their number, and the ids of the first and the last."""
+    """The accepted events: their number, and the ids of the first and the last. `warning` is what
+    may be wrong with them (the header `Fastsse-Warning`); empty: nothing."""
 
     count: int
     first: str
     last: str
+    warning: str = ""
 
     @property
     def id(self) -> str:
@@ -173,7 +175,7 @@ class Publisher:
                 f"{self._where}: {reason_of(error)}; it may be published or not."
             ) from None
         if response.status_code == 200:
-            return _receipt(answer)
+            return replace(_receipt(answer), warning=response.headers.get("fastsse-warning", ""))
         refused = refusal(response, answer)
         raise _Busy(refused, _told_wait_s(response)) if response.status_code in BUSY else refused
 

@@ -24,7 +24,9 @@ _OWN_HEADERS: Final = (
     "Last-Event-ID",
 )
 # Response headers that a script may read, in addition to those of the Fetch standard.
-_EXPOSED: Final = b"Access-Control-Expose-Headers: Last-Event-ID, Link, ETag, Retry-After\r\n"
+_EXPOSED: Final = (
+    b"Access-Control-Expose-Headers: Last-Event-ID, Link, ETag, Retry-After, Fastsse-Warning\r\n"
+)
 _VARY: Final = b"Vary: Origin\r\n"
 _ANY_LINES: Final = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED
 # Cache of origins that a pattern allowed recently. Origins listed in full are always in it.

@@ -1,5 +1,6 @@
 """What a browser's own EventSource makes of our streams, on pages of real origins."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -69,6 +70,27 @@ async def test_a_page_gets_every_event_once_over_a_cut_connection(
             publish([f"while away {index}"])
         await page.until("news", lambda seen: len(events_of(seen)) >= len(sent))
         assert events_of(await page.seen("news")) == sent
+
+
+async def test_a_page_that_is_cut_before_its_first_event_resumes(
+    browser: Browser, site: EmptySite
+) -> None:
+    async with server(site) as one, Relay(one.addresses[0]) as relay:
+        page = await browser.open(site.url)
+        await page.watch("news", f"{relay.url}/events?topic=news")
+        await opened(page, "news")
+        async with asyncio.timeout(60):
+            while b"\nid: " not in relay.answered:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        relay.end()
+        one.publish("news", "while away")  # In the same turn: no connection is there.
+        await page.until("news", lambda seen: seen.count(["open"]) == 2)
+        one.publish("news", "later")
+        seen = await page.until("news", lambda seen: ["message", "later"] in [e[:2] for e in seen])
+        assert [entry[1] for entry in events_of(seen)] == ["while away", "later"]
+        # What the readers of the load tests send, too.
+        assert b"\r\nCache-Control: no-cache\r\n" in relay.asked
+        assert b"no-store" not in relay.asked
 
 
 async def test_a_page_resumes_at_a_server_that_started_anew(

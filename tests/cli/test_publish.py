@@ -200,3 +200,14 @@ async def test_interrupt_ends_it_without_a_traceback(start, here) -> None:
     assert done.status == 130
     assert done.err.split("\n", 1)[0].endswith(" published.")
     assert "Traceback" not in done.err
+
+
+async def test_what_the_server_warns_of_is_printed(start, here) -> None:
+    warning = "Warning: the type error collides with EventSource's own event of this name.\n"
+    words = ("publish", "news", "--event", "error", "--url", here.url)
+    one = await (await start("publish", "news", "x", *words[2:])).ended()
+    assert (one.status, one.err) == (0, warning)
+    lines = await (await start(*words)).ended(b"x\ny\n")
+    assert (lines.status, lines.err) == (0, f"{warning}2 published.\n")
+    quiet = await (await start("publish", "news", "x", "--url", here.url)).ended()
+    assert (quiet.status, quiet.err) == (0, "")

@@ -141,3 +141,10 @@ def test_origins_that_a_pattern_allowed_are_remembered_within_bounds() -> None:
 )
 def test_a_referer_says_an_origin_or_nothing(referer: bytes, origin: bytes | None) -> None:
     assert origin_of(referer) == origin
+
+
+@pytest.mark.parametrize("origins", [["*"], ["https://a.example"]])
+def test_pages_may_read_what_the_server_warns_of(origins: list[str]) -> None:
+    lines = Cors(origins, cross_publish=False).lines({b"origin": b"https://a.example"})
+    (exposed,) = re.findall(rb"Access-Control-Expose-Headers: ([^\r\n]*)\r\n", lines)
+    assert b"Fastsse-Warning" in exposed.split(b", ")

@@ -38,7 +38,7 @@ def returns(now: list[float]) -> RepeatedResumes:
 
 
 def test_a_client_that_ends_its_streams_after_one_id_is_counted(
-    returns: RepeatedResumes, capfd: pytest.CaptureFixture[str]
+    returns: RepeatedResumes,
 ) -> None:
     client = Client(returns)
     for _ in range(REPEATS_MIN - 1):
@@ -47,6 +47,19 @@ def test_a_client_that_ends_its_streams_after_one_id_is_counted(
     for _ in range(REPEATS_MIN):
         client.comes()
     assert returns.repeated == REPEATS_MIN
+
+
+def test_a_client_that_resumes_again_and_again_is_logged_at_each_doubling(
+    returns: RepeatedResumes, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client(returns)
+    for _ in range(4 * REPEATS_MIN):
+        client.comes()
+    lines = [vars(record) for record in caplog.records]
+    assert all("resumes after the same id again and again" in one["message"] for one in lines)
+    assert [one["streams"] for one in lines] == [5, 10, 20]
+    assert lines[0]["levelname"] == "WARNING"
+    assert (lines[0]["client"], lines[0]["after"]) == ("192.0.2.1", "1-1")
 
 
 def test_a_client_that_gets_on_is_not_counted(returns: RepeatedResumes) -> None:
