@@ -114,6 +114,7 @@ STORE_GAUGES = (
     _Row(
         "store_checking", "store_checking", "1 while the file of the store is checked at the start."
     ),
+    _Row("store_unchecked", "store_unchecked", "Checks of the file that had no time at the start."),
     _Row("store_malformed", "store_malformed", "1 if the check found damage in the file."),
     _Row("source_lag_ms_", "source_lag_ms", "Milliseconds that a source is behind.", "source"),
     _Row("bus_pending_bytes", "bus_pending_bytes", "Bytes of publishes that wait for the hub."),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.control.stats import StatsClient
+from fastsse.control.stats import IS_READY, StatsClient
 from fastsse.errors import FastsseError
 from fastsse.http.request import Request
 from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
@@ -14,7 +14,7 @@ __all__ = ["health_routes"]
 
 _METRICS_LINES: Final = b"Content-Type: %s\r\n" % CONTENT_TYPE.encode() + NOT_STORED
 _ALIVE: Final = text_response(200, "alive")
-_READY: Final = text_response(200, "ready")
+_READY: Final = text_response(200, IS_READY)
 
 
 def health_routes(
@@ -23,7 +23,8 @@ def health_routes(
     """`/healthz`, `/readyz`, `/metrics` and `/stats`, for the whole service.
 
     `stats` gives the bodies. `unready` calls its argument with a few words that say why new streams
-    or publishers are refused (`draining`, `full`, …), or None.
+    or publishers are refused (`draining`, `full`, …), or None, or a remark that begins with
+    IS_READY.
     """
 
     def live(request: Request, exchange: Exchange) -> None:
@@ -36,7 +37,10 @@ def health_routes(
 
     def ready(request: Request, exchange: Exchange) -> None:
         def judge(reason: str | None) -> None:
-            exchange.respond(_READY if reason is None else text_response(503, reason))
+            if reason is None:
+                exchange.respond(_READY)
+            else:
+                exchange.respond(text_response(200 if reason.startswith(IS_READY) else 503, reason))
 
         unready(judge)
 

@@ -30,13 +30,23 @@ from fastsse.metrics import (
     process_use,
 )
 
-__all__ = ["SUBJECT", "Help", "StatsClient", "StatsService", "WorkerStats", "stats_service"]
+__all__ = [
+    "IS_READY",
+    "SUBJECT",
+    "Help",
+    "StatsClient",
+    "StatsService",
+    "WorkerStats",
+    "stats_service",
+]
 
 SUBJECT: Final = "figures"
 METRICS: Final = b"metrics"
 STATS: Final = b"stats"
 READY: Final = b"ready"
 PING: Final = b"ping"
+#: How the answer of a service that is ready begins; a remark may follow.
+IS_READY: Final = "ready"
 # How long a scrape waits for a worker that is busy; its last figures count then.
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
@@ -207,7 +217,7 @@ class StatsService:
         if message == STATS:
             stats = {**self._metrics.stats(), "processes": self._spread()}
             return orjson.dumps(stats, option=orjson.OPT_APPEND_NEWLINE)
-        return (self._unready() or "").encode()
+        return (self._unready() or self._remark()).encode()
 
     def _unready(self) -> str | None:
         """Why no worker takes newcomers; None when one does."""
@@ -217,6 +227,13 @@ class StatsService:
         if {**self._merged(), **self._own()}.get("store_checking"):
             return "checking history"
         return None if None in reasons else str(reasons[0])
+
+    def _remark(self) -> str:
+        """What a ready service is to say beside that it is; empty: nothing."""
+        unchecked = {**self._merged(), **self._own()}.get("store_unchecked", 0)
+        return (
+            f"{IS_READY}; {unchecked} checks of history were not made in time" if unchecked else ""
+        )
 
     def _spread(self) -> list[dict[str, Any]]:
         """Each worker's share, by slot."""
@@ -363,7 +380,7 @@ class StatsClient:
         self._control.ask(SUBJECT, STATS, done)
 
     def unready(self, done: Callable[[str | None], None]) -> None:
-        """In a word why no worker takes newcomers, or None."""
+        """In a word why no worker takes newcomers; None or a remark behind IS_READY: one does."""
 
         def judge(answer: bytes | FastsseError) -> None:
             done("hub" if isinstance(answer, FastsseError) else answer.decode() or None)

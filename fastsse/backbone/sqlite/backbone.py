@@ -224,6 +224,7 @@ class SqliteBackbone:
             "store_evicted": self._retention.let_go,
             "store_losses": self._losses,
             "store_checking": int(self._verifier.is_under_way),
+            "store_unchecked": len(self._verifier.unchecked),
             "store_malformed": int(self._verifier.problem is not None),
             "store_damaged": self._file.damage.count,
             "store_repeats": self._repeats,

@@ -16,8 +16,11 @@ from typing import Final
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.schema import Connect, open_reading
 from fastsse.backbone.sqlite.values import WRONG_TYPES
+from fastsse.log import get_logger
 
-__all__ = ["FileVerifier", "cut_short"]
+__all__ = ["CHECKS", "FileVerifier", "cut_short"]
+
+log = get_logger("history")
 
 # A start waits so long for the result.
 WAIT_S: Final = 1.0
@@ -28,28 +31,34 @@ STEPS: Final = 50_000
 
 # A tree whose rows are out of order, or an index that names other rows, is found by the full check
 # only. Records have checksums, so the table of events does not need it.
-_CHECKS: Final = (
-    "PRAGMA quick_check(1)",
-    "PRAGMA integrity_check(topic)",
-    "PRAGMA integrity_check(topic_event)",
-)
-# What must be empty, and what it means when it is not.
+_STRUCTURE: Final = {
+    "pages": "PRAGMA quick_check(1)",
+    "tree of topics": "PRAGMA integrity_check(topic)",
+    "trees of kept events": "PRAGMA integrity_check(topic_event)",
+}
+# What must be empty, by the name of the check, and what it means when it is not.
 _NOTHING: Final = {
-    WRONG_TYPES: "a value is of another type than its column",
-    "SELECT 1 FROM topic LEFT JOIN (SELECT topic, count(*) AS kept FROM topic_event GROUP BY topic)"
-    " ON topic = number WHERE coalesce(kept, 0) <> topic.events LIMIT 1": (
-        "a topic does not count what it keeps"
+    "types": (WRONG_TYPES, "a value is of another type than its column"),
+    "counts of topics": (
+        "SELECT 1 FROM topic LEFT JOIN (SELECT topic, count(*) AS kept FROM topic_event"
+        " GROUP BY topic) ON topic = number WHERE coalesce(kept, 0) <> topic.events LIMIT 1",
+        "a topic does not count what it keeps",
     ),
-    "SELECT 1 FROM topic_event LEFT JOIN topic ON number = topic WHERE number IS NULL LIMIT 1": (
-        "a topic has no name"
+    "names of topics": (
+        "SELECT 1 FROM topic_event LEFT JOIN topic ON number = topic WHERE number IS NULL LIMIT 1",
+        "a topic has no name",
     ),
-    "SELECT 1 FROM topic_event LEFT JOIN event USING (place) WHERE event.place IS NULL LIMIT 1": (
-        "a topic keeps an event that is not there"
+    "events of topics": (
+        "SELECT 1 FROM topic_event LEFT JOIN event USING (place) WHERE event.place IS NULL LIMIT 1",
+        "a topic keeps an event that is not there",
     ),
-    "SELECT 1 FROM state WHERE events <> (SELECT count(*) FROM event)": (
-        "the file does not count what it holds"
+    "count of events": (
+        "SELECT 1 FROM state WHERE events <> (SELECT count(*) FROM event)",
+        "the file does not count what it holds",
     ),
 }
+#: The names of all checks, in order.
+CHECKS: Final = (*_STRUCTURE, *_NOTHING)
 
 
 class FileVerifier:
@@ -62,6 +71,7 @@ class FileVerifier:
 
     Attributes:
         is_under_way: whether it still looks.
+        unchecked: the checks that were not made in time, by name; empty before the end.
         problem: what it found, in a few words; None: nothing, yet or at all.
     """
 
@@ -72,6 +82,7 @@ class FileVerifier:
         self._stops = False
         self._deadline_s = time.monotonic() + GIVE_UP_S
         self.is_under_way = True
+        self.unchecked: tuple[str, ...] = ()
         self.problem: str | None = None
         self._thread: Final = threading.Thread(
             target=self._run, name="fastsse-history-verifier", daemon=True
@@ -100,26 +111,46 @@ class FileVerifier:
             connection = open_reading(self._path, self._connect)
         except HistoryError as error:
             return error.why
+        name = CHECKS[0]
         try:
             connection.set_progress_handler(self._must_stop, STEPS)
             connection.execute("BEGIN")
-            for check in _CHECKS:
-                (line,) = connection.execute(check).fetchone()
-                if line != "ok":
-                    return str(line).splitlines()[-1]
-            for sql, words in _NOTHING.items():
-                if connection.execute(sql).fetchone() is not None:
-                    return words
+            for name in CHECKS:
+                problem = _problem(connection, name)
+                if problem is not None:
+                    return problem
             return None
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                self._give_up(name)
                 return None
             return trouble_of(error).words
         finally:
             connection.close()
 
+    def _give_up(self, name: str) -> None:
+        """A check was broken off: by its deadline, or because the server stops."""
+        if self._stops:
+            return
+        self.unchecked = CHECKS[CHECKS.index(name) :]
+        log.warning(
+            "History is too large to be checked in time; it is served unchecked.",
+            path=self._path,
+            after_s=GIVE_UP_S,
+            unchecked=self.unchecked,
+        )
+
     def _must_stop(self) -> bool:
         return self._stops or time.monotonic() > self._deadline_s
+
+
+def _problem(connection: sqlite3.Connection, name: str) -> str | None:
+    """What one check finds, in a few words."""
+    if name in _STRUCTURE:
+        (line,) = connection.execute(_STRUCTURE[name]).fetchone()
+        return None if line == "ok" else str(line).splitlines()[-1]
+    sql, words = _NOTHING[name]
+    return None if connection.execute(sql).fetchone() is None else words
 
 
 def cut_short(path: str) -> str | None:
