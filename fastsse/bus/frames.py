@@ -71,6 +71,7 @@ class FrameKind(IntEnum):
     EVICTED = 15  # both: what was evicted, by topic
     CAUGHT_UP = 16  # down: the log is live from here
     TROUBLE = 17  # down: why appends are refused now
+    LOST = 18  # down: up to a place something may be missing; sent before what follows it
     READ = 20  # up
     STRETCH = 21  # down
     SEEK = 22  # up

@@ -97,6 +97,34 @@ async def test_a_loss_that_a_catch_up_shows_is_told_on_the_next_link(bus: Bus) -
     assert [losses.owed(b"another", head) for head in (300, 400, 401)] == [400, 400, 0]
 
 
+async def test_a_hub_that_dies_after_the_pages_of_a_catch_up_has_told_of_the_loss_before(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next hub knows nothing of the loss, and finds the worker to have all that came later."""
+    near, far = await bus.worker(), await bus.worker()
+    await near.publish(Event("a", "one"))
+    await until(lambda: len(far.entries) == 1)
+    assert bus.hub is not None
+    backbone: Any = bus.hub.broker.backbone
+    read, held = backbone.read, list[Any]()
+    monkeypatch.setattr(backbone, "read", lambda *question: held.append(question))
+    monkeypatch.setattr(bus.hub.broker.fanout, "covers", lambda after: False)
+    place = near.positions[-1]
+    cut(bus, far)
+    lose(bus, place)
+    await until(lambda: held)
+    await near.publish(Event("a", "two"))
+    read(*held.pop())
+    await until(lambda: held and len(far.entries) == 2)
+    await bus.stop()
+    await bus.start()
+    await is_back(bus, far)
+    await near.publish(Event("a", "three"))
+    await until(lambda: far.data == [b"one", b"two", b"three"])
+    assert [reason for reason, _ in far.broken] == ["lost"]
+    assert place <= far.broken[0][1] < far.positions[1]
+
+
 async def test_a_place_that_the_store_passes_over_is_answered_at_once(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ class BusBackbone:
                 FrameKind.HELD: self._on_held,
                 FrameKind.REFUSED: self._on_refused,
                 FrameKind.CAUGHT_UP: self._on_caught_up,
+                FrameKind.LOST: self._on_lost,
                 FrameKind.TROUBLE: self._on_trouble,
                 FrameKind.STRETCH: self._requests.on_answer,
                 FrameKind.PLACE: self._requests.on_answer,
@@ -307,16 +308,20 @@ class BusBackbone:
         self._outbox.refuse(n, Unavailable(reason, retry_after_s))
 
     def _on_caught_up(self, body: bytes) -> None:
-        """The log is live; what lies up to a place, if any, may be missing."""
-        fields = Fields(body)
-        lost_through = fields.position()
-        fields.end()
+        """The log is live."""
+        Fields(body).end()
         self._is_caught_up.set()
         self._backfill.live()
-        if lost_through and self._broken is None:
-            self._early_loss = max(self._early_loss, lost_through)
-        elif lost_through and self._broken is not None:
-            self._broken(LOST, max(lost_through, self._head))
+
+    def _on_lost(self, body: bytes) -> None:
+        """What lies up to a place may be missing; what follows it comes behind this."""
+        fields = Fields(body)
+        place = fields.position()
+        fields.end()
+        if self._broken is None:
+            self._early_loss = max(self._early_loss, place)
+        else:
+            self._broken(LOST, max(place, self._head))
 
     def _on_trouble(self, body: bytes) -> None:
         fields = Fields(body)

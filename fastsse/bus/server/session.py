@@ -108,9 +108,10 @@ class Session:
         self._held_n = max(n, self._held_n)
 
     def broken(self, place: int) -> None:
-        """What lies up to a place may be missing. A worker that catches up is notified later."""
+        """What lies up to a place may be missing. One that catches up learns it between pages."""
         if self.is_live:
-            self._say_caught_up(place)
+            self._lost_through = place
+            self._say_lost()
         else:
             self._misses(place)
 
@@ -173,6 +174,8 @@ class Session:
             backbone.trouble or "",
         )
         self.send(welcome.pack())
+        if self._lost_through:
+            self._say_lost()
         log.debug("A worker came.", worker=self.worker, behind=head != self.head)
         self._catch_up()
 
@@ -229,15 +232,17 @@ class Session:
         self._catch_up()
 
     def _misses(self, place: int) -> None:
-        """Notifies it of a place now when it is live, or on its next link."""
+        """Notifies it of a place before what follows that, now or on its next link."""
         if place > self._lost_through:
             self._lost_through = place
             self._broker.losses.owe(self.key, place)
+            if self._is_taken:
+                self._say_lost()
 
-    def _say_caught_up(self, lost_through: int) -> None:
-        self.send(frame(FrameKind.CAUGHT_UP, pack_position(lost_through)))
-        if lost_through:
-            self._broker.losses.said(self.key, lost_through, self.sent_through)
+    def _say_lost(self) -> None:
+        """A worker that has more than the place was told, then, whatever becomes of this hub."""
+        self.send(frame(FrameKind.LOST, pack_position(self._lost_through)))
+        self._broker.losses.said(self.key, self._lost_through, self.sent_through)
 
     def _send_page(self, entries: Sequence[Entry], through: int) -> None:
         if entries:
@@ -252,7 +257,7 @@ class Session:
             self.send(data)
         self.is_live = True
         fanout.listen(self)
-        self._say_caught_up(self._lost_through)
+        self.send(frame(FrameKind.CAUGHT_UP))
         self._answers.live()
         self._broker.on_live(self)
 
