@@ -40,7 +40,9 @@ class Damage:
         """The row of a topic has a damaged value. O(1)."""
         self._count(-number, why, topic_number=number)
 
-    def _count(self, known_as: int, why: str, **where: int) -> None:
+    def _count(
+        self, known_as: int, why: str, place: int | None = None, topic_number: int | None = None
+    ) -> None:
         if known_as in self._places:
             return
         if len(self._places) < PLACES_MAX:
@@ -51,7 +53,8 @@ class Damage:
             log.error(
                 "History is damaged; readers get a gap event.",
                 path=self._path,
-                **where,
+                place=place,
+                topic_number=topic_number,
                 why=why,
                 more_are_not_logged=self._lines == LINES_MAX,
             )
