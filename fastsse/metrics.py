@@ -77,7 +77,7 @@ COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("turned_away", "turned_away", "Subscribers refused with Retry-After."),
-    _Row("doubtful", "unknown_parameters", "Streams opened with parameters that mean nothing."),
+    _Row("doubtful", "unknown_parameters", "Streams opened with parameters that are unknown here."),
     _Row("requests_", "requests", "Requests answered.", "route status"),
     _Row("limited_", "limited", "Requests refused by the limits of a client.", "limit"),
     _Row("events_published", "events_published", "Events accepted from publishers."),

@@ -16,8 +16,8 @@ from fastsse.errors import FastsseError
 
 # Name: (module, attribute, what `fastsse --help` says).
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
-    "serve": ("fastsse.cli.serve", "serve", "Serve event streams and take publishes."),
-    "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration anew."),
+    "serve": ("fastsse.cli.serve", "serve", "Serve event streams and accept publishes."),
+    "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration again."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
     "listen": ("fastsse.cli.listen", "listen", "Show the events of topics as they arrive."),
     "swarm": (

@@ -88,7 +88,7 @@ async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
 
 
 def _read(raw: bytes) -> tuple[Token | str, dict[str, Any]]:
-    """What the token says, whoever signed it; or why that can't be read."""
+    """What the token says, independent of who signed it, or why it cannot be read."""
     try:
         content = open_token(raw)
         return content, read_payload(content)

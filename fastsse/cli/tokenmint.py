@@ -44,7 +44,7 @@ def _json(_: click.Context, __: click.Parameter, text: str | None) -> object:
 @click.option(
     "--subscribe", multiple=True, metavar="SELECTOR", help="Grant private events; repeatable."
 )
-@click.option("--payload", metavar="JSON", callback=_json, help="Told in subscription events.")
+@click.option("--payload", metavar="JSON", callback=_json, help="Included in subscription events.")
 @click.option("--subject", metavar="TEXT", help="Who it is (sub).")
 @click.option("--id", "token_id", metavar="TEXT", help="The token's id (jti); else a random one.")
 @click.option(

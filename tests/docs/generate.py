@@ -55,8 +55,9 @@ def commands() -> str:
 def _command_texts(
     name: str, command: click.Command, parent: click.Context | None
 ) -> Iterator[str]:
-    own = {"max_content_width": 100, "terminal_width": 100, "color": False}
-    context = click.Context(command, info_name=name, parent=parent, **own)  # type: ignore[arg-type]
+    # With the settings of the command: click keeps the help option that it makes first.
+    own = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+    context = click.Context(command, info_name=name, parent=parent, color=False, **own)
     text = command.get_help(context)
     server_group = f"\n\n{_first_option().group}:\n"
     if server_group in text:
