@@ -20,7 +20,7 @@ def make(*arguments: str, text: str = "", **variables: str) -> str:
     environment = {**os.environ, **variables}
     environment.pop("MAKEFLAGS", None)
     done = subprocess.run(
-        ["make", *arguments],
+        ["make", "--no-print-directory", *arguments],
         cwd=ROOT, env=environment, input=text, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout
