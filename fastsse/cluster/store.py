@@ -47,7 +47,7 @@ class RedisControlStore:
         roster: the streams at all nodes; None where the list is off.
 
     Attributes:
-        one_time_store, neighbours, roster: as Store.
+        one_time_store, messaging, roster: as `ControlStore`.
     """
 
     def __init__(

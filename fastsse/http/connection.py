@@ -309,7 +309,7 @@ class Connection(asyncio.Protocol):
         except Problem as problem:
             self._refuse(problem)
 
-    # ── Answering (routes.Exchange) ──────────────────────────────────────────────────────────
+    # ── Answering (router.Exchange) ──────────────────────────────────────────────────────────
 
     def _answer(self, request: Request, route: Route) -> None:
         self._become(ANSWERING)

@@ -278,7 +278,7 @@ class Streams:
         """Tells every stream that events up to a place may be missing, from which it goes on."""
         self._replayer.tell_lost(place)
 
-    # -- streams by name, and bearers of tokens ---------------------------------------------------
+    # -- streams by name, and holders of tokens ---------------------------------------------------
 
     def id_of(self, handle: int) -> bytes:
         """A stream's public id, which can't be guessed. Raises ValueError when it has ended."""

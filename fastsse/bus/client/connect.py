@@ -23,7 +23,8 @@ async def connect(
         timeout_s: how long publishers and readers wait while there is no hub.
 
     Waits for a hub for as long as there is none. Raises BusError when the hub does not take it.
-    Both that are returned end with the backbone's `close`, which closes the uplink that they share.
+    Both that are returned end with the backbone's `close`, which closes the connection that they
+    share.
     """
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")

@@ -101,7 +101,7 @@ class BusControlClient:
         self._listeners.setdefault(subject, []).append(heard)
 
     def close(self) -> None:
-        """Gives up what has no answer; called when the uplink closes."""
+        """Gives up what has no answer; called when the connection closes."""
         self._requests.close()
         self._listeners.clear()
         self.on_back.clear()
