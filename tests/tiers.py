@@ -91,6 +91,10 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/mercure": Part("slow", "client libraries"),
     "tests/http": Part("slow", "thousands of requests"),
     "tests/api": Part("slow", "thousands of requests"),
+    **dict.fromkeys(
+        (f"tests/cli/test_{name}.py" for name in ("publish", "openloop", "listen", "serve")),
+        Part("slow", "a process for each test"),
+    ),
     "tests/test_tiers.py": Part("slow", "collects the whole suite"),
 }
 
