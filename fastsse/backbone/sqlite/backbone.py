@@ -49,6 +49,8 @@ SLOW_S: Final = 5.0
 EVENT_BYTES_MAX: Final = 900_000_000
 # Under `received`: acknowledged and not stored yet. Above it publishers wait for the disk.
 AHEAD_BYTES_MAX: Final = 64 * 1024 * 1024
+# Not acknowledged yet, because the disk is slow. Above it publishers are refused.
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class SqliteBackbone:
@@ -107,7 +109,7 @@ class SqliteBackbone:
         self._reads: Final[dict[tuple[object, ...], list[Stretched]]] = {}
         # Under `received`: a lease that still holds, batches that are behind, what is ahead.
         self._leased_through = 0
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         self._ahead_bytes = 0
         self._known: Final[dict[bytes, int]] = {}
         self._repeats = self._losses = 0
@@ -173,6 +175,7 @@ class SqliteBackbone:
             self._finish(batch)
         else:
             self._waiting += 1
+            self._waiting_bytes += batch.cost_bytes
         self._writer.put(batch)
 
     def read(
@@ -249,7 +252,8 @@ class SqliteBackbone:
         self._deliver = None
 
     def _objection(self, events: Sequence[Event]) -> FastsseError | None:
-        if self._deliver is None or self.trouble is not None:
+        is_full = self._waiting_bytes > WAITING_BYTES_MAX
+        if self._deliver is None or self.trouble is not None or is_full:
             return Unavailable("backbone", RETRY_AFTER_S)
         if len(events) > BATCH_EVENTS_MAX:
             return InvalidEvent("events", f"a batch has at most {BATCH_EVENTS_MAX} events")
@@ -292,6 +296,7 @@ class SqliteBackbone:
                 self._ahead_bytes -= _size_bytes(batch) if stored.trouble is None else 0
             else:
                 self._waiting -= 1
+                self._waiting_bytes -= batch.cost_bytes
                 waited.append(batch)
         if stored.trouble is not None:
             for batch in waited:

@@ -37,14 +37,31 @@ class QueryWaiter(Protocol):
         """Called once for each question that was not answered within the call."""
 
 
+# So many may have ended before they are looked for; then at most as many again as have not.
+ENDED_MAX: Final = 64
+
+
 class _StoreQuery:
-    __slots__ = ("askers", "key", "outcome", "put")
+    __slots__ = ("_look_at", "askers", "key", "outcome", "put")
 
     def __init__(self, key: Hashable, put: Put) -> None:
         self.key = key
         self.put = put
         self.askers: list[QueryWaiter] = []
         self.outcome: Any = UNKNOWN_YET
+        self._look_at = ENDED_MAX
+
+    def add(self, asker: QueryWaiter) -> None:
+        """One more is to be answered. Those that have ended are dropped; amortized O(1)."""
+        if len(self.askers) >= self._look_at:
+            self.askers = [one for one in self.askers if not one.ended]
+            self._look_at = 2 * len(self.askers) + ENDED_MAX
+        self.askers.append(asker)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no one waits for the outcome."""
+        return all(asker.ended for asker in self.askers)
 
 
 class StoreQueries:
@@ -64,6 +81,7 @@ class StoreQueries:
         self._at_once_max = at_once_max
         self._questions: dict[Hashable, _StoreQuery] = {}
         self._waiting: deque[_StoreQuery] = deque()
+        self._look_at = ENDED_MAX
 
     @property
     def waiting(self) -> int:
@@ -101,10 +119,21 @@ class StoreQueries:
             if self.under_way < self._at_once_max:
                 self._begin(question)
             else:
-                self._waiting.append(question)
+                self._wait(question)
         if question.outcome is UNKNOWN_YET:
-            question.askers.append(asker)
+            question.add(asker)
         return question.outcome
+
+    def _wait(self, question: _StoreQuery) -> None:
+        """Queues a question. Those of streams that have ended are dropped: while a store is stuck,
+        clients may come and go without end. Amortized O(1)."""
+        if len(self._waiting) >= self._look_at:
+            ended = [one for one in self._waiting if one.has_ended]
+            for one in ended:
+                del self._questions[one.key]
+            self._waiting = deque(one for one in self._waiting if not one.has_ended)
+            self._look_at = 2 * len(self._waiting) + ENDED_MAX
+        self._waiting.append(question)
 
     def _begin(self, question: _StoreQuery) -> None:
         self.under_way += 1
@@ -123,7 +152,7 @@ class StoreQueries:
     def _begin_waiting(self) -> None:
         while self._waiting and self.under_way < self._at_once_max:
             question = self._waiting.popleft()
-            if all(asker.ended for asker in question.askers):
+            if question.has_ended:
                 del self._questions[question.key]
             else:
                 self._begin(question)
