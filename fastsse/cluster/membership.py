@@ -12,12 +12,11 @@ import pathlib
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.backbone.redis.codec import FORMAT
 from fastsse.control.stream_lookup import NODE_BYTES
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
 from fastsse.redis.errors import AnswerLost, RedisRefusal
-from fastsse.redis.keys import Keys
+from fastsse.redis.keys import FORMAT, Keys
 from fastsse.redis.scripts import Script
 
 __all__ = ["NAME_BYTES", "Membership", "base_of"]

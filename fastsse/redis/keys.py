@@ -7,7 +7,10 @@ them, so they can't reach into another name.
 
 from typing import Final
 
-__all__ = ["Keys"]
+__all__ = ["FORMAT", "Keys"]
+
+#: The newest format that this node reads, as it tells the others.
+FORMAT: Final = 2
 
 
 class Keys:

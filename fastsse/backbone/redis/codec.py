@@ -23,7 +23,6 @@ from fastsse.events import Event
 from fastsse.positions import N_BITS, N_MASK, parse_position
 
 __all__ = [
-    "FORMAT",
     "DamagedRecord",
     "StreamEntry",
     "decode_event",
@@ -34,8 +33,6 @@ __all__ = [
     "place_of",
 ]
 
-#: The newest format that this node reads, as it tells the others.
-FORMAT: Final = 2
 _SEAL: Final = re.compile(rb'\{"c":"([0-9a-f]{8})([0-9a-f]{8})","w":([0-9]{1,15}),')
 # What format 1 has. Anything else in a record without a seal is damage, or nothing of ours.
 _MEMBERS: Final = frozenset("tdeirpu")
