@@ -88,7 +88,8 @@ class ChannelSource:
     def _hear(self, pattern: bytes, channel: bytes, payload: bytes) -> None:
         if self._lease is not None and not self._lease.is_held:
             return
-        cost_bytes = len(payload) + len(channel) + _COST_BYTES
+        # The event has the text, and so has the message that it was made of.
+        cost_bytes = 2 * (len(payload) + len(channel)) + _COST_BYTES
         if len(self._queue) >= self._most or self._queued_bytes + cost_bytes > WAITING_BYTES:
             self._publisher.counts["sources_dropped"] += 1
             return

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import pytest
 
 from fastsse.backbone import Done
 from fastsse.cluster.membership import Membership
@@ -199,3 +200,18 @@ async def test_what_others_wrote_into_it_is_left_out(redis: RedisServer) -> None
         assert {name: survivor.told.get(name) for name in NAMES[:2]} == {
             name: [False] for name in NAMES[:2]
         }
+
+
+async def test_above_its_bound_a_node_begins_again_with_all_that_is_there(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastsse.cluster.roster.QUEUE_BYTES_MAX", 64 * 1024)
+    async with Node.on(redis) as node:
+        await node.is_named()
+        for start in range(0, len(NAMES), 50):
+            node.come(*NAMES[start : start + 50], topics=3)
+            assert node.roster._queue_bytes <= 64 * 1024
+            assert bool(node.roster._queue) == bool(node.roster._queue_bytes)
+        assert "begins again" in caplog.text
+        await until(lambda: set(node.told) == set(NAMES))
+        assert (await node.find())[0] == 3 * len(NAMES)
