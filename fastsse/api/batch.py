@@ -87,7 +87,7 @@ def _event(members: dict[str, Any]) -> Event:
 def _refuse_members(members: dict[str, Any]) -> NoReturn:
     for name in members:
         if name not in _MEMBER_SET:
-            raise InvalidEvent(name, f"is unknown; there are {', '.join(FIELDS)}")
+            raise InvalidEvent(name, f"is unknown; allowed are {', '.join(FIELDS)}")
     raise InvalidEvent("data" if "topic" in members else "topic", "is missing")
 
 

@@ -226,7 +226,7 @@ def _read_query(target: Target) -> _Query:
         if name in CREDENTIAL_NAMES:
             continue
         if name not in _QUERY_FIELDS:
-            raise InvalidEvent(name, f"is unknown; there are {', '.join(_QUERY_FIELDS)}")
+            raise InvalidEvent(name, f"is unknown; allowed are {', '.join(_QUERY_FIELDS)}")
         if name in chosen:
             raise InvalidEvent(name, "must be given once")
         if name != "topic":
