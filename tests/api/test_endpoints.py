@@ -218,7 +218,7 @@ async def test_allowed_origin_may_read_streams_and_errors(start, whole) -> None:
     allowed = {
         "access-control-allow-origin": PAGE,
         "access-control-allow-credentials": "true",
-        "access-control-expose-headers": "Last-Event-ID, Link, ETag, Retry-After",
+        "access-control-expose-headers": "Last-Event-ID, Link, ETag, Retry-After, Fastsse-Warning",
         "vary": "Origin",
     }
     async with connected(server) as raw:
