@@ -16,7 +16,6 @@ from fastsse.bus.frames import (
     VERSION,
     FrameKind,
     frame,
-    pack_position,
     text,
 )
 from fastsse.bus.handshake import Hello, Welcome
@@ -299,7 +298,7 @@ class RawHub:
         self.writers.append(writer)
         await reader.readexactly(HEADER.size + 34)
         self.greeted += 1
-        writer.write(self.welcome.pack() + frame(FrameKind.CAUGHT_UP, pack_position(0)))
+        writer.write(self.welcome.pack() + frame(FrameKind.CAUGHT_UP))
         if self.greeted > 1:
             self.welcome = self.welcome._replace(start=START)
         writer.write(self.says)
