@@ -337,6 +337,8 @@ LIES_OF_A_HUB = {
     "a failure that nobody asked for": frame(FrameKind.FAILED, bytes(8), text("x")),
     "a refusal that was cut": frame(FrameKind.REFUSED, bytes(8)),
     "a dump that is asked for badly": frame(FrameKind.DUMP, b"\0"),
+    "a loss without a place": frame(FrameKind.LOST),
+    "a catch-up with more than it has": frame(FrameKind.CAUGHT_UP, bytes(16)),
     "evictions of too many topics": frame(FrameKind.EVICTED, bytes(32), b"\xff\xff\0\0"),
 }
 
