@@ -110,18 +110,18 @@ async def test_token_is_sent(start) -> None:
     [
         (["news", "data", "--rate", "9"], "leave DATA out"),
         (["--rate", "9"], "TOPIC is missing"),
-        (["--rate", "9", "--ndjson", "news"], "--ndjson reads standard input"),
+        (["--rate", "9", "--ndjson", "news"], "--ndjson can't be combined with --rate"),
         (["news", "--rate", "9", "--id", "x"], "--id is for one event"),
-        (["news", "--rate", "9", "--uds", "/x"], "leave --uds out"),
+        (["news", "--rate", "9", "--uds", "/x"], "use --url in place of --uds"),
         (["news", "--rate", "fast"], "must be a rate such as 100/s"),
         (["news", "--rate", "0"], "must be above 0"),
         (["news", "--rate", "9", "--duration", "0"], "--duration must be above 0"),
         (["news", "--rate", "9", "--size", "12"], "--size must be 80 to"),
         (["news", "--rate", "9", "--size", "big"], "must be a size"),
         (["news", "--rate", "9", "--url", "https://127.0.0.1"], "is not an http:// URL"),
-        (["news", "data", "--size", "128"], "--size is for --rate"),
-        (["news", "data", "--duration", "1s"], "--duration is for --rate"),
-        (["news", "data", "--connections", "2"], "--connections is for --rate"),
+        (["news", "data", "--size", "128"], "--size needs --rate"),
+        (["news", "data", "--duration", "1s"], "--duration needs --rate"),
+        (["news", "data", "--connections", "2"], "--connections needs --rate"),
     ],
 )
 async def test_what_makes_no_sense_together_is_refused(start, arguments, says) -> None:
