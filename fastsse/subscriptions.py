@@ -108,6 +108,7 @@ class Dialect:
         heartbeat_s: seconds of silence before a heartbeat, 1 to HEARTBEAT_S_MAX; 0: the server's.
         pad_bytes: length of the comments that open the stream and are its heartbeats, a power of
             two from PAD_BYTES_MIN to PAD_BYTES_MAX; 0: short ones.
+        pings: it gets visible pings, and has to answer them.
         refuses: a subscriber that cannot be taken gets an error status; else 200 and a `retry:`.
         notes: whole comment lines for the opening, about the request.
     """
@@ -117,6 +118,7 @@ class Dialect:
     initial_id: InitialId = "true"
     heartbeat_s: int = 0
     pad_bytes: int = 0
+    pings: bool = False
     refuses: bool = False
     notes: bytes = b""
 

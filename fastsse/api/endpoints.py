@@ -78,13 +78,11 @@ class Endpoints:
         config = self._config
         access, mercure_access = self._accesses(cors)
         publish = Publish(self._gate(access))
-        speech = Speech(config.initial_id, config.min_heartbeat, config.max_pad)
+        speech = Speech(
+            config.initial_id, config.min_heartbeat, config.max_pad, pings=bool(config.ping)
+        )
         subscribe = Subscribe(
-            config.max_topics,
-            lambda: time.time_ns() // 1_000_000,
-            access,
-            speech,
-            pings=bool(config.ping),
+            config.max_topics, lambda: time.time_ns() // 1_000_000, access, speech
         )
         mercure_gate = self._gate(mercure_access, Unauthorised)
         paths: dict[bytes, Mapping[bytes, Route]] = {

@@ -150,7 +150,7 @@ class SenderHandoff:
         # The kernel gives the lowest free number, so a high number means that few are free.
         if fd >= self._descriptor_limit or not self._streams.has_room():
             raise StreamRefused("full")
-        subscription, rights, pings, chunked, lines, client, host, _ = stream_request
+        subscription, rights, chunked, lines, client, host, _ = stream_request
         owner = self._owner(host, rights)
         if owner is not None:
             replays = subscription.cursor.kind != "head"
@@ -162,7 +162,7 @@ class SenderHandoff:
         head: Head = partial(_resumed, plain) if resumes else plain
         # A client that returns does so from another port.
         who = client.rpartition(":")[0] or client
-        return self._streams.open(subscription, head, chunked, fd, rights, pings=pings, client=who)
+        return self._streams.open(subscription, head, chunked, fd, rights, client=who)
 
     def _note(self, stream: int, stream_request: StreamRequest) -> None:
         """Notifies the other parts of an open stream. The sender owns its descriptor already, so an

@@ -27,7 +27,7 @@ __all__ = [
 #: The start of a comment line about a request.
 NOTE: Final = ": fastsse: "
 #: Parameters that `Speech.dialect` reads.
-SPEECH_NAMES: Final = frozenset({"fastsse", "heartbeat", "initial_id", "pad", "refuse"})
+SPEECH_NAMES: Final = frozenset({"fastsse", "heartbeat", "initial_id", "pad", "ping", "refuse"})
 # `lastEventId`, `Last-Event-ID`, `last_event_id`, `evs_last_event_id`, … without case and
 # separators.
 _CURSORS: Final = frozenset({"lasteventid", "evslasteventid"})
@@ -103,7 +103,7 @@ def _note(name: str, known: Container[str]) -> str:
     return f"the parameter {name} is unknown{hint}"
 
 
-_LIKELY: Final = ("topic", "since", "last", "ping", *sorted(SPEECH_NAMES))
+_LIKELY: Final = ("topic", "since", "last", *sorted(SPEECH_NAMES))
 
 
 class Speech:
@@ -113,6 +113,7 @@ class Speech:
         initial_id: the value for requests without the parameter; `auto` decides by their headers.
         heartbeat_least_s: the shortest heartbeat that a client may request.
         pad_most_bytes: the longest padding that a client may request; 0: none.
+        pings: whether a client may request visible pings.
     """
 
     def __init__(
@@ -120,10 +121,13 @@ class Speech:
         initial_id: Literal["auto", "true", "false", "data"] = "auto",
         heartbeat_least_s: float = 1.0,
         pad_most_bytes: int = PAD_BYTES_MAX,
+        *,
+        pings: bool = False,
     ) -> None:
         self._initial_id: Final = initial_id
         self._heartbeat_least_s: Final = heartbeat_least_s
         self._pad_most_bytes: Final = pad_most_bytes
+        self._pings: Final = pings
 
     def dialect(self, base: Dialect, chosen: Mapping[str, str], notes: bytes = b"") -> Dialect:
         """`base`, changed by the parameters in SPEECH_NAMES. Raises InvalidSubscription."""
@@ -135,12 +139,14 @@ class Speech:
         refuse = chosen.get("refuse")
         if refuse not in (None, "status"):
             raise InvalidSubscription("refuse", "must be status")
+        tells = switch("fastsse", chosen["fastsse"]) if "fastsse" in chosen else dialect.tells
         return replace(
             dialect,
-            tells=switch("fastsse", chosen["fastsse"]) if "fastsse" in chosen else dialect.tells,
+            tells=tells,
             initial_id=_initial_id(chosen.get("initial_id"), dialect.initial_id),
             heartbeat_s=self._heartbeat_s(chosen.get("heartbeat")),
             pad_bytes=self._pad_bytes(chosen.get("pad")),
+            pings=self._wants_pings(chosen.get("ping"), tells),
             refuses=refuse is not None,
         )
 
@@ -183,6 +189,15 @@ class Speech:
         while padded_bytes < size_bytes:
             padded_bytes *= 2
         return padded_bytes
+
+    def _wants_pings(self, text: str | None, tells: bool) -> bool:
+        if text is None or not switch("ping", text):
+            return False
+        if not self._pings:
+            raise InvalidSubscription("ping", "is off here (option ping)")
+        if not tells:
+            raise InvalidSubscription("ping", "needs control events (fastsse=true)")
+        return True
 
 
 def _initial_id(text: str | None, otherwise: InitialId) -> InitialId:

@@ -14,7 +14,6 @@ from fastsse.api.parameters import (
     names_cursor,
     notes_on,
     reads_lines,
-    switch,
 )
 from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidSubscription
@@ -33,7 +32,7 @@ _TIME: Final = re.compile(
 # Clients of Durable Streams request all kept events in this way.
 _EARLIEST_OFFSET: Final = "-1"
 _ONCE: Final = frozenset({"since", "last", "offset"}) | SPEECH_NAMES
-_NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic", "ping"}
+_NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic"}
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
 _CHUNKED_HEAD: Final = Response(_HEAD.head + b"Transfer-Encoding: chunked\r\n")
@@ -54,7 +53,6 @@ class Subscribe:
         now_ms: unix milliseconds, for `since=10m`.
         access: decides who may subscribe.
         speech: reads the parameters for the form of streams.
-        pings: whether visible pings are enabled.
 
     A mistake of the author of a page is a 400, which stops an EventSource permanently. An invalid
     id (too long, unknown, or not UTF-8) can appear on a later reconnect only, so it is never a 400:
@@ -67,11 +65,8 @@ class Subscribe:
         now_ms: Callable[[], int],
         access: Access,
         speech: Speech | None = None,
-        *,
-        pings: bool = False,
     ) -> None:
         self._access = access
-        self._pings = pings
         self._speech = Speech() if speech is None else speech
         self._topics_max = topics_max
         self._now_ms = now_ms
@@ -79,13 +74,12 @@ class Subscribe:
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles GET and HEAD. Raises InvalidSubscription."""
         subscription = self.read(request.target, request.headers)
-        pings = self._wants_pings(request.target, subscription)
 
         def opened(rights: Rights | None) -> None:
             if request.method == b"HEAD":
                 exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
             else:
-                exchange.stream(subscription, rights, pings=pings)
+                exchange.stream(subscription, rights)
 
         self._access.subscriber(request, exchange, opened)
 
@@ -108,16 +102,6 @@ class Subscribe:
         if cursor.kind == "head":
             return subscription
         return Subscription(subscription.selectors, cursor, self._topics_max, subscription.dialect)
-
-    def _wants_pings(self, target: Target, subscription: Subscription) -> bool:
-        wanted = [value for name, value in target.pairs if name == "ping"]
-        if not wanted or not switch("ping", wanted[-1]):
-            return False
-        if not self._pings:
-            raise InvalidSubscription("ping", "is off here (option ping)")
-        if not subscription.dialect.tells:
-            raise InvalidSubscription("ping", "sends events, and fastsse=false removes them")
-        return True
 
     def _of_query(self, target: Target) -> tuple[_Readings, bool]:
         """The subscription of the query alone, and whether it is independent of the time."""

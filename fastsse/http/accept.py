@@ -110,9 +110,7 @@ class Acceptor:
             return False
         if wanted.subscription is None:
             return False
-        stream_request = context.stream_request(
-            wanted.subscription, wanted.rights, wanted.pings, request, name
-        )
+        stream_request = context.stream_request(wanted.subscription, wanted.rights, request, name)
         self._take(sock, stream_request, request)
         return True
 
@@ -159,21 +157,17 @@ class _StreamProbe:
     """An exchange (`router.Exchange`) that records which stream a request asks for. It ignores any
     other answer: the route is called again for the `Connection`."""
 
-    __slots__ = ("pings", "rights", "subscription")
+    __slots__ = ("rights", "subscription")
 
     may_wait: Final = False
 
     def __init__(self) -> None:
         self.subscription: Subscription | None = None
         self.rights: Rights | None = None
-        self.pings = False
 
-    def stream(
-        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
-    ) -> None:
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
         self.subscription = subscription
         self.rights = rights
-        self.pings = pings
 
     def respond(self, response: Response) -> None:
         pass

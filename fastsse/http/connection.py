@@ -62,7 +62,7 @@ _NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
 }
 # Requests of one connection that are handled in one turn of the loop.
 REQUESTS_A_TURN: Final = 64
-_Wish = tuple[Subscription, Rights | None, bool]
+_Wish = tuple[Subscription, Rights | None]
 
 
 class Connection(asyncio.Protocol):
@@ -356,13 +356,11 @@ class Connection(asyncio.Protocol):
             self._context.requests.refused(self._request, problem, self.peer())
             self.respond(problem_response(problem))
 
-    def stream(
-        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
-    ) -> None:
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
         """Hands the socket over to the sender when earlier answers are sent."""
         if self._state == ANSWERING:
             self._become(HANDOVER)
-            self._wanted = subscription, rights, pings
+            self._wanted = subscription, rights
             if not self._proceeding:
                 self._settle(b"")
 

@@ -103,7 +103,6 @@ class ListenerContext:
         self,
         subscription: Subscription,
         rights: Rights | None,
-        pings: bool,
         request: Request,
         peer: str,
     ) -> StreamRequest:
@@ -114,9 +113,7 @@ class ListenerContext:
             lines, on_open = lines + request.terms.lines, request.terms.opened
         host = self.client(request)
         client = host if self.clients.active else peer
-        return StreamRequest(
-            subscription, rights, pings, request.chunked, lines, client, host, on_open
-        )
+        return StreamRequest(subscription, rights, request.chunked, lines, client, host, on_open)
 
     def count_upload(self, incoming_body: RequestBody | None) -> None:
         """Counts the received part of a body. Raises Problem (503) when all bodies together are too

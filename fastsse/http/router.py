@@ -44,11 +44,9 @@ class Exchange(Protocol):
     def fail(self, error: FastsseError) -> None:
         """Answers with the problem for an error."""
 
-    def stream(
-        self, subscription: Subscription, rights: Rights | None = None, *, pings: bool = False
-    ) -> None:
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
         """Hands the socket over to the sender as this stream. `rights` say which private events it
-        may read; `pings` asks for visible pings."""
+        may read."""
 
     def peer(self) -> str:
         """The address of the client, for logs."""
@@ -60,7 +58,6 @@ class StreamRequest(NamedTuple):
     Attributes:
         subscription: what is sent.
         rights: the token's; None without one.
-        pings: whether it wants visible pings.
         chunked: false for HTTP/1.0.
         lines: more header lines, of which there are few distinct ones.
         client: the client's address, for logs.
@@ -70,7 +67,6 @@ class StreamRequest(NamedTuple):
 
     subscription: Subscription
     rights: Rights | None
-    pings: bool
     chunked: bool
     lines: bytes
     client: str

@@ -167,7 +167,6 @@ class Streams:
         fd: int,
         rights: Rights | None = None,
         *,
-        pings: bool = False,
         client: str = "",
     ) -> int:
         """Opens a stream on a socket and returns its handle, by which it is known until closed.
@@ -183,7 +182,6 @@ class Streams:
             chunked: whether what follows the head is sent in HTTP/1.1 chunks.
             fd: a connected socket.
             rights: the bearer's; None gets public events only, and never expires.
-            pings: whether it gets visible pings, and has to answer them.
             client: whose it is, for the log.
 
         Raises StreamRefused, or what channels, replays and the sender raise. Costs a few
@@ -203,7 +201,7 @@ class Streams:
             channel = self._channels.join(
                 subscription.selectors, rights, is_quiet=not dialect.tells
             )
-            options = _options(rights, dialect, pings=pings)
+            options = _options(rights, dialect)
             if subscription.cursor.kind == "head" and channel.waiting is None:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
@@ -372,15 +370,15 @@ def may_be_stream_id(text: bytes) -> bool:
     return _STREAM_ID.fullmatch(text) is not None
 
 
-def _options(rights: Rights | None, dialect: Dialect, *, pings: bool) -> dict[str, Any]:
+def _options(rights: Rights | None, dialect: Dialect) -> dict[str, Any]:
     """What `Sender.attach` takes in addition to what every stream has."""
-    if rights is None and not pings and not dialect.heartbeat_s and not dialect.pad_bytes:
+    if rights is None and not dialect.pings and not dialect.heartbeat_s and not dialect.pad_bytes:
         return _NO_OPTIONS
     options: dict[str, Any] = {}
     # A token that claims nothing can still be older than a revocation.
     if rights is not None and rights is not ANONYMOUS:
         options["claims"] = rights.claims
-    if pings:
+    if dialect.pings:
         options["pings"] = True
     if dialect.heartbeat_s or dialect.pad_bytes:
         options["heartbeat_s"] = dialect.heartbeat_s

@@ -291,6 +291,20 @@ async def test_a_pong_for_no_stream_is_404_and_off_it_is_no_route(start: Start) 
     assert (answer.status, answer.field) == (400, "ping")
 
 
+@pytest.mark.parametrize("path", ["/events", "/.well-known/mercure"])
+async def test_both_subscribe_paths_read_ping_in_the_same_way(start: Start, path: str) -> None:
+    server = await start(ping="10s", anonymous=True)
+    for query in ("ping=true&ping=true", "ping=maybe", "ping=true&fastsse=false"):
+        answer = await ask(server, "GET", f"{path}?topic=a&{query}")
+        assert (answer.status, answer.field) == (400, "ping")
+    async with connected(server) as raw:
+        await raw.send(request("GET", f"{path}?topic=a&ping=true&fastsse=true"))
+        stream = Stream(raw.reader, (await raw.head())[1])
+        await stream.opening()
+        server._worker._sender.advance_clock(10_000)
+        assert (await stream.next()).type == "fastsse.ping"
+
+
 async def test_without_keys_there_are_no_tokens_to_speak_of(start: Start) -> None:
     server = await start()
     for path in ("/tickets", "/renew?stream=x", "/revoke"):
