@@ -19,8 +19,10 @@ def encode_entries(
     events: Sequence[Event],
     times: int | list[int] | None,
     entry_type: type[_Entry],
+    extras_type: type[_Extras],
 ) -> list[_Entry]:
-    """Events that got their positions, each encoded and made an `entry_type`. O(bytes).
+    """Events that got their positions, each encoded and made an `entry_type`; what is optional
+    becomes an `extras_type`. O(bytes).
 
     `times` is when they were published, in unix milliseconds: of all, or of each. None: at their
     positions' milliseconds.

@@ -83,10 +83,13 @@ def crc32c(data not None, bint by_table=False):
 
 # -- encoding -------------------------------------------------------------------------------------
 
-def encode_entries(positions not None, events not None, times, entry_type not None):
-    """Events that got their positions, each encoded and made an `entry_type`. O(bytes)."""
+def encode_entries(
+    positions not None, events not None, times, entry_type not None, extras_type not None
+):
+    """Events that got their positions, each encoded and made an `entry_type`; what is optional
+    becomes an `extras_type`. O(bytes)."""
     cdef list entries = []
-    cdef bytes own_id, event_id
+    cdef bytes own_id, event_id, meta
     cdef bint is_list = isinstance(times, list)
     cdef Py_ssize_t at = 0
     time_ms = None if is_list else times
@@ -105,7 +108,10 @@ def encode_entries(positions not None, events not None, times, entry_type not No
         frame = encode_frame(
             event.data, event.event, event_id, event.retry_ms, position, event.private, time_ms
         )
-        entries.append(new_tuple(entry_type, (position, event.topics, own_id, frame, None)))
+        meta, extras = event.meta, None
+        if meta is not None:
+            extras = new_tuple(extras_type, (None, None, None, None, None, meta, None, None))
+        entries.append(new_tuple(entry_type, (position, event.topics, own_id, frame, extras)))
     return entries
 
 
@@ -234,9 +240,9 @@ def pack_entry(entry not None):
 def pack_event(event not None):
     """An event that has no position yet as a record. O(bytes)."""
     cdef tuple topics = event.topics
-    cdef bytes data = event.data, own_id = event.id, kind = event.event
+    cdef bytes data = event.data, own_id = event.id, kind = event.event, meta = event.meta
     cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
-    cdef Py_ssize_t fields_size = field_size(own_id) + field_size(kind)
+    cdef Py_ssize_t fields_size = field_size(own_id) + field_size(kind) + field_size(meta)
     cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
     cdef uint8_t flags = PRIVATE if event.private else 0
     cdef uint32_t retry_ms = event.retry_ms, fields_bytes = <uint32_t>fields_size
@@ -250,7 +256,7 @@ def pack_event(event not None):
     memcpy(at + 12, &retry_ms, 4)
     memcpy(at + 16, &fields_bytes, 4)
     at = put_topics(at + DRAFT_HEAD, topics)
-    at = put_field(put_field(at, OWN_ID, own_id), TYPE, kind)
+    at = put_field(put_field(put_field(at, OWN_ID, own_id), TYPE, kind), META, meta)
     memcpy(at, PyBytes_AS_STRING(data), data_size)
     seal(record)
     return record
@@ -580,6 +586,7 @@ cdef object simple_event(Reader* reader, uint8_t flags, uint32_t retry_ms):
     event.retry_ms = retry_ms
     event.private = (flags & PRIVATE) != 0
     event.id_style = "uuid" if flags & UUID else "position"
+    event.meta = None
     return event
 
 
@@ -597,4 +604,5 @@ cdef object any_event(
         retry_ms or None,
         private=(flags & PRIVATE) != 0,
         id_style="uuid" if flags & UUID else "position",
+        meta=bytes_of(&fields[META]),
     )

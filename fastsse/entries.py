@@ -94,7 +94,7 @@ def encode_entries(
         times: when they were published, in unix milliseconds: of all, or of each; None: at their
             positions' milliseconds.
     """
-    return _records.encode_entries(positions, events, times, Entry)
+    return _records.encode_entries(positions, events, times, Entry, Extras)
 
 
 def id_of(position: int, event: Event) -> bytes:

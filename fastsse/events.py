@@ -6,10 +6,11 @@ back in a header, names that are reserved for the server.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from fastsse.errors import BadRequest, InvalidEvent
+from fastsse.meta import MetaValue, encode_meta
 from fastsse.positions import is_position_shaped
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 #: What a publisher may say of an event, by the names of every interface but Mercure's.
-FIELDS: Final = ("topic", "data", "event", "id", "retry", "private")
+FIELDS: Final = ("topic", "data", "event", "id", "retry", "private", "meta")
 
 TOPIC_BYTES_MAX = 1024
 EVENT_TOPICS_MAX = 100
@@ -63,11 +64,12 @@ class Event:
         private: only for streams whose grants match.
         id_style: how the server writes the id of an event that has none: as a position, or as
             the same in a UUID, which is what Mercure's clients expect.
+        meta: named values next to the data, as in `fastsse.meta.encode_meta`.
 
     Raises InvalidEvent with the field's name. Cost: O(bytes).
     """
 
-    __slots__ = ("data", "event", "id", "id_style", "private", "retry_ms", "topics")
+    __slots__ = ("data", "event", "id", "id_style", "meta", "private", "retry_ms", "topics")
 
     topics: Final[tuple[str, ...]]
     data: Final[bytes]
@@ -76,6 +78,7 @@ class Event:
     retry_ms: Final[int]
     private: Final[bool]
     id_style: Final[IdStyle]
+    meta: Final[bytes | None]
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Event:
         retry: int | str | bytes | None = None,
         private: bool = False,
         id_style: IdStyle = "position",
+        meta: Mapping[str, MetaValue] | str | bytes | None = None,
     ) -> None:
         self.topics = (check_topic(topics),) if isinstance(topics, str) else _topics(topics)
         self.data = data if type(data) is bytes and data.isascii() else _utf8(data, "data")
@@ -94,6 +98,7 @@ class Event:
         self.retry_ms = 0 if retry is None else _retry_ms(retry)
         self.private = private
         self.id_style = id_style
+        self.meta = None if meta is None else encode_meta(meta)
 
     def __repr__(self) -> str:
         return f"Event(topics={self.topics!r}, data=<{len(self.data)} bytes>, id={self.id!r})"

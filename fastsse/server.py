@@ -4,7 +4,7 @@
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -13,6 +13,7 @@ import orjson
 from fastsse.config import Config
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
+from fastsse.meta import MetaValue
 from fastsse.supervisor.alone import run_alone
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.process_setup import worker_count
@@ -92,6 +93,7 @@ class Server:
         id: str | None = None,
         retry: int | None = None,
         private: bool = False,
+        meta: Mapping[str, MetaValue] | None = None,
     ) -> str:
         """Publishes one event and returns its id. Only for the memory store; `publish_later` is for
         every store.
@@ -101,12 +103,15 @@ class Server:
             data: text or UTF-8 bytes as they are; anything else as compact JSON.
             event, id, retry: as in Event; retry in milliseconds.
             private: send it only to subscribers with a matching grant.
+            meta: named values next to the data, at most 32 and 4,096 bytes of JSON; a value is
+                text, a number, true or false.
 
         Raises InvalidEvent for an invalid event, Refused when the server can't accept it now,
         RuntimeError for a store that is not memory. O(bytes + topics); the number of subscribers
         has no effect.
         """
-        return self._worker.publish(Event(topic, _text(data), event, id, retry, private))
+        made = Event(topic, _text(data), event, id, retry, private, meta=meta)
+        return self._worker.publish(made)
 
     async def publish_later(
         self,
@@ -117,6 +122,7 @@ class Server:
         id: str | None = None,
         retry: int | None = None,
         private: bool = False,
+        meta: Mapping[str, MetaValue] | None = None,
     ) -> str:
         """As `publish`, with any store: returns when the event is committed as the option `ack`
         says.
@@ -125,7 +131,8 @@ class Server:
         its event.
         """
         worker = self._worker
-        return await worker.publish_later(Event(topic, _text(data), event, id, retry, private))
+        made = Event(topic, _text(data), event, id, retry, private, meta=meta)
+        return await worker.publish_later(made)
 
     async def start(self) -> None:
         """Binds, starts the sender and listens; logs one line. `close` reverses it."""

@@ -28,6 +28,7 @@ FLOORS = [
         "cgroups",
         "evicted",
         "jsontext",
+        "meta",
         "paging",
         "programs",
         "roots",

@@ -4,7 +4,7 @@
 is the body parsed again, more slowly, to report what is wrong and where.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import orjson
@@ -13,6 +13,7 @@ from fastsse.errors import InvalidEvent
 from fastsse.events import FIELDS, Event
 from fastsse.http.problems import Problem
 from fastsse.jsontext import Lossy, TooDeep, check_whole, is_whole
+from fastsse.meta import MetaValue
 
 __all__ = ["event_of_json", "events_of_lines"]
 
@@ -81,7 +82,22 @@ def _event(members: dict[str, Any]) -> Event:
     private = get("private", False)
     if type(private) is not bool:
         raise InvalidEvent("private", "must be true or false")
-    return Event(members["topic"], data, get("event"), get("id"), get("retry"), private)
+    return Event(
+        members["topic"],
+        data,
+        get("event"),
+        get("id"),
+        get("retry"),
+        private,
+        meta=_meta(get("meta")),
+    )
+
+
+def _meta(value: object) -> Mapping[str, MetaValue] | None:
+    # Text is the form of the query.
+    if value is None or isinstance(value, dict):
+        return value
+    raise InvalidEvent("meta", "must be an object of names and values")
 
 
 def _refuse_members(members: dict[str, Any]) -> NoReturn:

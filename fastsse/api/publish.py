@@ -160,8 +160,8 @@ class Publish:
         if query is not _NOT_IN_QUERY:
             if not body:
                 raise Problem(400, _EMPTY, field="body")
-            topics, name, event_id, retry, private = query
-            events = (Event(topics, bytes(body), name, event_id, retry, private),)
+            topics, name, event_id, retry, private, meta = query
+            events = (Event(topics, bytes(body), name, event_id, retry, private, meta=meta),)
             answer = _answer_position if event_id is None else _answer_own_id
         elif _content_type(request) == _NDJSON:
             events = events_of_lines(body)
@@ -213,9 +213,10 @@ class _Query(NamedTuple):
     id: str | None
     retry: str | None
     private: bool
+    meta: str | None
 
 
-_NOT_IN_QUERY: Final = _Query((), None, None, None, False)
+_NOT_IN_QUERY: Final = _Query((), None, None, None, False, None)
 
 
 def _read_query(target: Target) -> _Query:
@@ -237,7 +238,8 @@ def _read_query(target: Target) -> _Query:
         private = SWITCHES.get(chosen.get("private", "false").lower())
         if private is None:
             raise InvalidEvent("private", "must be true or false")
-        return _Query(named, chosen.get("event"), chosen.get("id"), chosen.get("retry"), private)
+        get = chosen.get
+        return _Query(named, get("event"), get("id"), get("retry"), private, get("meta"))
     for name in chosen:
         raise InvalidEvent(name, "requires topic in the query too")
     return _NOT_IN_QUERY

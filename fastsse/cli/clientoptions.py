@@ -4,8 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import orjson
 
 from fastsse.client.http import events_url
+from fastsse.errors import InvalidEvent
+from fastsse.meta import MetaValue, encode_meta
 from fastsse.units import parse_duration_s
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -53,6 +56,32 @@ def read_duration(
         return parse_duration_s(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} {error}.", ctx, parameter) from None
+
+
+def read_meta(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, MetaValue] | None:
+    """A callback of a repeated option: `name=text`, and `name:=json` for what is no text."""
+    members: dict[str, MetaValue] = {}
+    for value in values:
+        name, _, text = value.partition("=")
+        if name == value or name.removesuffix(":") in members:
+            raise click.BadParameter(
+                f"{value!r} must be NAME=TEXT or NAME:=JSON, each name once.", ctx, parameter
+            )
+        members[name.removesuffix(":")] = _json(text) if name.endswith(":") else text
+    try:
+        return members if encode_meta(members) is not None else None
+    except InvalidEvent as error:
+        raise click.BadParameter(f"{error}.", ctx, parameter) from None
+
+
+def _json(text: str) -> Any:
+    """The value; text that is not JSON is left as a value that `encode_meta` refuses."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:

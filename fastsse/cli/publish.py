@@ -5,12 +5,14 @@ import sys
 from typing import Any
 
 import click
+import orjson
 
-from fastsse.cli.clientoptions import read_duration, server_address
+from fastsse.cli.clientoptions import read_duration, read_meta, server_address
 from fastsse.cli.inputlines import Lines, publish_lines
 from fastsse.cli.openloop import Pace, pace_options, publish_at_rate
 from fastsse.client.errors import ClientError
 from fastsse.client.publisher import Publisher, Receipt
+from fastsse.meta import MetaValue
 
 
 @click.command()
@@ -30,9 +32,17 @@ from fastsse.client.publisher import Publisher, Receipt
     help="Send it only to subscribers whose token grants the topic.",
 )
 @click.option(
+    "--meta",
+    "meta",
+    callback=read_meta,
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="Named value next to the data; NAME:=JSON for a number, true or false. Repeatable.",
+)
+@click.option(
     "--ndjson",
     is_flag=True,
-    help='Lines are objects with "topic", "data", "event", "id", "retry", "private"; the '
+    help='Lines are objects with "topic", "data", "event", "id", "retry", "private", "meta"; the '
     "arguments give missing members.",
 )
 @click.option(
@@ -52,6 +62,7 @@ def publish(
     event_id: str | None,
     retry: float | None,
     private: bool,
+    meta: dict[str, MetaValue] | None,
     ndjson: bool,
     patience: float,
     url: str,
@@ -76,7 +87,12 @@ def publish(
     retry_ms = None if retry is None else round(retry * 1000)
     if paced.rate is not None:
         named = _check_paced_usage(topic, data, event_id, ndjson, uds)
-        fields = {"event": event, "retry": retry_ms, "private": "true" if private else None}
+        fields: dict[str, str | int | None] = {
+            "event": event,
+            "retry": retry_ms,
+            "private": "true" if private else None,
+            "meta": None if meta is None else orjson.dumps(meta).decode(),
+        }
         return publish_at_rate(paced, named, fields, url, token, patience)
     _check_usage(topic, data, event_id, ndjson)
     if stray := paced.companion_without_rate():
@@ -86,11 +102,22 @@ def publish(
         try:
             if topic is not None and data is not None:
                 event_sent = publisher.publish(
-                    topic, data, event=event, id=event_id, retry_ms=retry_ms, private=private
+                    topic,
+                    data,
+                    event=event,
+                    id=event_id,
+                    retry_ms=retry_ms,
+                    private=private,
+                    meta=meta,
                 )
                 click.echo(_warned(runner.run(event_sent)).id)
             else:
-                given = {"event": event, "retry": retry_ms, "private": private or None}
+                given = {
+                    "event": event,
+                    "retry": retry_ms,
+                    "private": private or None,
+                    "meta": meta,
+                }
                 lines = Lines(topic, ndjson, given)
                 send = publisher.publish_ndjson
                 publish_lines(lines, lambda batch: _warned(runner.run(send(batch))))

@@ -25,13 +25,18 @@ if TYPE_CHECKING:
     from fastsse.config.settings import Config
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-# Placeholders of a template: the channel or stream, the text of the n-th wildcard, a field.
-PLACEHOLDER: Final = re.compile(r"\{(channel|stream|[1-9]|field\.[^{}]{1,128})\}")
+# Placeholders of a template: the channel or stream, the text of the n-th wildcard, a field, a
+# member of the envelope's `meta`.
+PLACEHOLDER: Final = re.compile(
+    r"\{(channel|stream|[1-9]|field\.[^{}]{1,128}|meta\.[A-Za-z0-9_]{1,64})\}"
+)
 _CHANNELS_MAX: Final = 100
 
 SOURCE_NAME = ValueKind("NAME", "1 to 64 letters, digits or ._-")
 TEMPLATE = ValueKind(
-    "TEMPLATE", "text with {channel}, {stream}, {1} to {9} or {field.NAME}", example="orders/{1}"
+    "TEMPLATE",
+    "text with {channel}, {stream}, {1} to {9}, {field.NAME} or {meta.NAME}",
+    example="orders/{1}",
 )
 PATTERNS = ValueKind("PATTERN", "1 to 100 patterns of PSUBSCRIBE", ",".join)
 REDIS_KEY = ValueKind("KEY", "a Redis key of 1 to 1024 characters")
@@ -66,7 +71,8 @@ class SourceRule(BaseModel):
     - `channels`: patterns; messages published there become events. Messages published while the
       server is not subscribed are lost. With `stream` instead, every entry becomes an event, at
       least once, by a consumer group.
-    - `topic`, `event`: templates. `{1}` is the text of the first wildcard of the pattern.
+    - `topic`, `event`: templates. `{1}` is the text of the first wildcard of the pattern,
+      `{meta.NAME}` a member of the envelope's `meta`.
     - `payload`: `data` uses the payload as the data of the event; `envelope` as the JSON object of
       `POST /events`, in which `topic` may be missing.
     - `field`: the field of the stream entry with the payload; without it, all fields as JSON.
@@ -100,6 +106,9 @@ class SourceRule(BaseModel):
             raise ValueError(f"{self.name} would read its own dead letters")
         if self.topic is None and self.payload != "envelope":
             raise ValueError(f"{self.name} needs topic, or envelopes with a topic")
+        uses_meta = any("{meta." in (template or "") for template in (self.topic, self.event))
+        if uses_meta and self.payload != "envelope":
+            raise ValueError(f'{self.name} needs payload = "envelope" for {{meta.NAME}}')
         return self
 
 

@@ -80,6 +80,11 @@ class Maker:
         unknown = members.keys() - _MEMBERS
         if unknown:
             raise ValueError(f"{min(unknown)!r} is unknown")
+        meta = members.get("meta")
+        if isinstance(meta, dict):
+            words = {**words, **{f"meta.{name}": _word(value) for name, value in meta.items()}}
+        elif meta is not None:
+            raise ValueError("meta must be an object")
         if "topic" not in members:
             if self._topic is None:
                 raise ValueError("has no topic")
@@ -94,6 +99,7 @@ class Maker:
             members.get("id"),
             members.get("retry"),
             private,
+            meta=meta,
         )
 
     def _check_type(self, event: Event) -> None:
@@ -114,6 +120,11 @@ def _check(payload: bytes) -> None:
         check_whole(payload)
     except Lossy as error:
         raise ValueError(f"{error.member or 'data'}: {error.detail}") from None
+
+
+def _word(value: Any) -> str:
+    """A value of `meta` in a template, as JSON writes it, but text without quotes."""
+    return value if isinstance(value, str) else _json(value).decode()
 
 
 def _json(data: Any) -> bytes:

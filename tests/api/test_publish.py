@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -243,6 +244,9 @@ REFUSED_JSON = {
     b'{"topic":"a","data":"x","private":1}': "private",
     b'{"topic":"a","data":"x","private":null}': "private",
     b'{"topic":"a","data":"x","private":true,"private":false}': "private",
+    b'{"topic":"a","data":"x","meta":"{}"}': "meta",
+    b'{"topic":"a","data":"x","meta":{"a":[1]}}': "meta",
+    b'{"topic":"a","data":"x","meta":{"a":1,"a":1}}': "data",
     b'{"topic":"a","data":"x","topic":"b"}': "topic",
     b'{"topic":"a","data":"x","data":"y"}': "data",
     b'{"topic":"a","data":{"id":1},"id":"a","id":"b"}': "id",
@@ -267,6 +271,26 @@ REFUSED_JSON = {
 async def test_wrong_json_is_refused_naming_the_field(ask, server, body) -> None:
     answer = await ask("POST", "/events", JSON, body=body)
     assert (answer.status, answer.field) == (400, REFUSED_JSON[body])
+    assert await published_count(server) == 0
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "",
+        "x",
+        "[]",
+        "7",
+        '{"a":null}',
+        '{"a":{}}',
+        '{"é":1}',
+        '{"a":1,"a":2}',
+        '{"a":' + "9" * 400 + "}",
+    ],
+)
+async def test_wrong_meta_of_the_query_is_refused(ask, server, meta) -> None:
+    answer = await ask("POST", f"/events?topic=a&meta={quote(meta)}", body=b"x")
+    assert (answer.status, answer.field) == (400, "meta")
     assert await published_count(server) == 0
 
 

@@ -2,9 +2,13 @@
 
 import signal
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
+import pytest
+from click.testing import CliRunner
 
+from fastsse.cli.publish import publish
 from fastsse.client import listen
 from fastsse.config import Config
 from fastsse.server import Server
@@ -65,6 +69,27 @@ async def test_private_holds_for_an_argument_for_lines_and_for_a_rate(start) -> 
         publish = await start("publish", "t", "--private", "--url", server.url)
         await publish.ended(b"x\n")
         assert await events(server) == [{"data": "x", "topic": "t", "private": True}]
+
+
+async def test_meta_holds_for_an_argument_for_lines_and_for_a_rate(start) -> None:
+    meta = ["--meta", "tenant=a=b", "--meta", "level:=3"]
+    async with StreamServer(ONE) as server:
+        for words in (["hello"], ["--rate", "100/s", "--duration", "20ms"]):
+            await (await start("publish", "t", *words, *meta, "--url", server.url)).ended()
+        for request in server.requests:
+            query = dict(parse_qsl(urlsplit(request.target).query))
+            assert orjson.loads(query["meta"]) == {"tenant": "a=b", "level": 3}
+        assert len(server.requests) > 1
+    async with StreamServer(count_lines) as server:
+        await (await start("publish", "t", *meta, "--url", server.url)).ended(b"x\n")
+        expected = {"data": "x", "topic": "t", "meta": {"tenant": "a=b", "level": 3}}
+        assert await events(server) == [expected]
+
+
+@pytest.mark.parametrize("meta", ["tenant", "=x", "1a=x", "a:=[1]", "a:=x", "a:=", "a b=x"])
+def test_wrong_meta_is_wrong_usage(meta: str) -> None:
+    result = CliRunner().invoke(publish, ["t", "x", "--meta", meta])
+    assert (result.exit_code, "--meta" in result.output) == (2, True)
 
 
 async def test_fast_lines_go_out_in_few_requests(start) -> None:

@@ -21,7 +21,15 @@ from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
 
 START_MS = 1_700_000_000_000
-EVERY_FIELD = Event(("a", "b"), "line 1\nline 2", event="tick", id="mine", retry=2500, private=True)
+EVERY_FIELD = Event(
+    ("a", "b"),
+    "line 1\nline 2",
+    event="tick",
+    id="mine",
+    retry=2500,
+    private=True,
+    meta={"tenant": "acmé", "level": 3, "share": 0.5, "test": False},
+)
 # A topic of these matches a template too.
 MIXED_TOPICS = ("a", "b", "t/1")
 SELECTORS = {
@@ -36,7 +44,11 @@ SELECTORS = {
 
 def same(left: Entry, right: Entry) -> bool:
     """Whether two entries are the same event, to the last byte."""
-    return left[:3] == right[:3] and (left.frame.body, left.frame.position, left.frame.private) == (
+    return (left[:3], left.extras) == (right[:3], right.extras) and (
+        left.frame.body,
+        left.frame.position,
+        left.frame.private,
+    ) == (
         right.frame.body,
         right.frame.position,
         right.frame.private,

@@ -25,6 +25,7 @@ from tests.hub.backbone_contract import EVERY_FIELD, same
 POSITIONS = [position_at(1_700_000_000_000) + 7, position_at((1 << 63) - 1) + (1 << 64) - 1]
 EVENTS = [EVERY_FIELD, Event(["é" * 512, *map(str, range(99))], b"", id_style="uuid")]
 
+values = st.text(max_size=50) | st.integers(-(1 << 63), (1 << 64) - 1) | st.booleans()
 names = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=20)
 drafts = st.builds(
     Event,
@@ -35,6 +36,8 @@ drafts = st.builds(
     st.none() | st.integers(0, 10_000_000),
     st.booleans(),
     st.sampled_from(["position", "uuid"]),
+    st.none()
+    | st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,20}", fullmatch=True), values, max_size=8),
 )
 
 

@@ -71,6 +71,16 @@ def test_an_envelope_says_what_a_publish_can_say() -> None:
     assert (event.topics, event.data, event.event) == (("t/one",), b"text", b"one")
 
 
+def test_an_envelope_s_meta_is_kept_and_fills_templates() -> None:
+    make = maker(payload="envelope", topic="t/{meta.tenant}/{meta.level}").make
+    event = make(b'{"data":"x","meta":{"tenant":"acme","level":3}}', {})
+    assert (event.topics, event.meta) == (("t/acme/3",), b'{"tenant":"acme","level":3}')
+    with pytest.raises(ValueError, match=r"has no meta\.level"):
+        make(b'{"data":"x","meta":{"tenant":"acme"}}', {})
+    with pytest.raises(ValueError, match=r'payload = "envelope"'):
+        maker(topic="{meta.tenant}")
+
+
 def test_an_event_over_max_event_is_no_event() -> None:
     rule = SourceRule.model_validate({"name": "s", "channels": ["a.*"], "topic": "t/{1}"})
     make = Maker(rule, 1_000, max_event_bytes=100).make
@@ -90,6 +100,8 @@ def test_an_event_over_max_event_is_no_event() -> None:
         (b'{"data":"x","event":"a\\nb"}', "CR, LF or NUL"),
         (b'{"data":"x","id":"1-1"}', "id"),
         (b'{"data":"x","private":1}', "private"),
+        (b'{"data":"x","meta":"{}"}', "meta must be an object"),
+        (b'{"data":"x","meta":{"a":null}}', "meta: a must be text"),
         (b'{"data":"x","data":"y"}', "data: stands twice"),
         (b'{"data":{"a":1,"a":2}}', "data: .*'a' stands twice"),
         (b'{"data":[{"b":{"a":1,"\\u0061":2}}]}', "'a' stands twice"),
@@ -170,7 +182,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
-MEMBER = st.sampled_from(["topic", "data", "event", "id", "retry", "private"])
+MEMBER = st.sampled_from(["topic", "data", "event", "id", "retry", "private", "meta"])
 
 
 @settings(max_examples=300)

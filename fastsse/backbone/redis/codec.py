@@ -35,7 +35,7 @@ __all__ = [
 
 _SEAL: Final = re.compile(rb'\{"c":"([0-9a-f]{8})([0-9a-f]{8})","w":([0-9]{1,15}),')
 # What format 1 has. Anything else in a record without a seal is damage, or nothing of ours.
-_MEMBERS: Final = frozenset("tdeirpu")
+_MEMBERS: Final = frozenset("tdeirpum")
 
 
 class DamagedRecord(ValueError):
@@ -88,6 +88,8 @@ def encode_event(event: Event) -> bytes:
         fields["p"] = True
     if event.id_style == "uuid":
         fields["u"] = True
+    if event.meta is not None:
+        fields["m"] = orjson.Fragment(event.meta)
     return orjson.dumps(fields)
 
 
@@ -126,9 +128,10 @@ def _sha1(data: bytes) -> str:
 
 
 def _event_of(fields: dict[str, Any]) -> Event:
-    private, uuid = fields.get("p", False), fields.get("u", False)
-    if not isinstance(private, bool) or not isinstance(uuid, bool):
-        raise ValueError("p and u must be true or false")
+    private, uuid, meta = fields.get("p", False), fields.get("u", False), fields.get("m")
+    is_flag = isinstance(private, bool) and isinstance(uuid, bool)
+    if not is_flag or not isinstance(meta, dict | None):
+        raise ValueError("p and u must be true or false, m an object")
     try:
         return Event(
             fields.get("t", ()),
@@ -138,6 +141,7 @@ def _event_of(fields: dict[str, Any]) -> Event:
             fields.get("r"),
             private,
             "uuid" if uuid else "position",
+            meta,
         )
     except InvalidEvent as error:
         raise ValueError(str(error)) from None

@@ -226,10 +226,26 @@ def _fields(entry: Entry) -> dict[str, object]:
         "private": entry.frame.private,
         "id_style": "uuid" if uuid else "position",
         "data": b"\n".join(data).decode(),
-    }
+    } | _extra_fields(entry)
 
 
-_FIELDS: Final = {"position", "topics", "id", "event", "retry", "private", "id_style", "data"}
+def _extra_fields(entry: Entry) -> dict[str, object]:
+    """The optional fields; absent when the entry has none."""
+    meta = None if entry.extras is None else entry.extras.meta
+    return {} if meta is None else {"meta": orjson.Fragment(meta)}
+
+
+_FIELDS: Final = {
+    "position",
+    "topics",
+    "id",
+    "event",
+    "retry",
+    "private",
+    "id_style",
+    "data",
+    "meta",
+}
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
@@ -251,6 +267,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
         fields.get("retry"),
         private=fields.get("private", False),
         id_style=style,
+        meta=fields.get("meta"),
     )
     return encode_entries([position], [event])[0]
 
