@@ -11,7 +11,6 @@ from fastsse._core import Sender
 from fastsse.api.frontend import Frontend, Sockets
 from fastsse.api.startlines import start_lines
 from fastsse.backbone import Backbone
-from fastsse.backbone.factory import open_backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.bus import BusBackbone
 from fastsse.config import Config
@@ -28,6 +27,7 @@ from fastsse.metrics import ALIASES, process_use
 from fastsse.positions import now_ms
 from fastsse.services import service_makers
 from fastsse.sources import Sources
+from fastsse.stores import open_stores
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 
@@ -133,7 +133,7 @@ class Worker:
         Raises ConfigError, ListenError, or the error of the store; then all resources except
         `sockets` are released.
         """
-        opened = await open_backbone(config)
+        opened = await open_stores(config)
         try:
             return cls(
                 config, sockets=sockets, backbone=opened.backbone, store=opened.control_store

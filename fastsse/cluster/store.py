@@ -9,9 +9,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from fastsse.backbone import Done
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.messaging import RedisNodeMessaging
 from fastsse.cluster.roster import RedisRoster
+from fastsse.config import Config
+from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.redis.connection import (
     Backoff,
@@ -22,8 +25,9 @@ from fastsse.redis.connection import (
 )
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.keys import Keys
+from fastsse.redis.opening import ask_when_ready
 
-__all__ = ["RedisControlStore", "RedisOneTimeStore", "read_all"]
+__all__ = ["RedisControlStore", "RedisOneTimeStore", "open_control_store"]
 
 log = get_logger("redis")
 BLOCK_MS: Final = 1_000
@@ -31,7 +35,25 @@ CHANGES_KEPT: Final = 10_000
 CHANGES_READ: Final = 1_000
 
 
-async def read_all(link: RedisConnection, keys: Keys) -> Mapping[bytes, bytes]:
+async def open_control_store(
+    url: str, config: Config, publish: Callable[[Sequence[Event], Done], None]
+) -> "RedisControlStore":
+    """Reads what control services keep in a Redis, and makes this process one of its nodes.
+
+    Arguments:
+        publish: publishes the events of the roster.
+
+    Waits and raises as `fastsse.backbone.redis.open_redis`.
+    """
+    address = RedisAddress(url, config.redis_timeout)
+    keys = Keys(config.redis_stream)
+    values = await ask_when_ready(address, config.redis_start, lambda link: _read_all(link, keys))
+    membership = Membership(address, keys, config.redis_node_timeout)
+    roster = RedisRoster(address, keys, membership, publish) if config.subscriptions else None
+    return RedisControlStore(address, keys, values, membership, roster)
+
+
+async def _read_all(link: RedisConnection, keys: Keys) -> Mapping[bytes, bytes]:
     """All that control services keep."""
     flat: Sequence[bytes] = await link.call(b"HGETALL", keys.control)
     return dict(zip(flat[::2], flat[1::2], strict=True))
@@ -136,7 +158,7 @@ class RedisControlStore:
     async def _follow(self, link: RedisConnection, backoff: Backoff) -> None:
         newest = await link.call(b"XREVRANGE", self._keys.changes, b"+", b"-", b"COUNT", 1)
         place: bytes = newest[0][0] if newest else b"0-0"
-        kept = await read_all(link, self._keys)
+        kept = await _read_all(link, self._keys)
         for key, value in kept.items():
             self._learn(key, value)
         # A Redis that has lost them gets them again.

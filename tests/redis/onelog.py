@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from fastsse.backbone import Stretch
-from fastsse.backbone.redis import RedisBackbone, open_redis
+from fastsse.backbone.redis import RedisBackbone
+from fastsse.cluster.store import RedisControlStore
 from fastsse.config import Config
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.stores import open_stores
 from fastsse.subscriptions import Cursor
 
 # Everything here is quick; a busy machine is not.
@@ -28,6 +30,7 @@ class Node:
     """Records what a backbone calls back.
 
     Attributes:
+        backbone, control_store: of the node.
         seen: data of what was delivered, in order.
         positions: theirs.
         acknowledged: position by data, of this node's own publishes.
@@ -35,8 +38,9 @@ class Node:
         broken: reasons and places.
     """
 
-    def __init__(self, backbone: RedisBackbone) -> None:
+    def __init__(self, backbone: RedisBackbone, control_store: RedisControlStore) -> None:
         self.backbone = backbone
+        self.control_store = control_store
         self.seen: list[str] = []
         self.positions: list[int] = []
         self.acknowledged: dict[str, int] = {}
@@ -146,8 +150,9 @@ def data_of(entry: Entry) -> str:
 async def node_on(url: str, **options: Any) -> AsyncIterator[Node]:
     """A node on a log, closed at the end and checked."""
     defaults = {"redis_timeout": "5s", "redis_start": "20s"}
-    backbone = await open_redis(url, Config(port=0, **defaults | options))
-    node = Node(backbone)
+    opened = await open_stores(Config(port=0, store=url, **defaults | options))
+    backbone = cast("RedisBackbone", opened.backbone)
+    node = Node(backbone, cast("RedisControlStore", opened.control_store))
     try:
         yield node
         node.check()

@@ -149,9 +149,9 @@ async def test_a_loss_is_known_after_a_restart_too(redis: RedisServer) -> None:
 async def test_what_was_revoked_is_written_again_when_redis_loses_it(redis: RedisServer) -> None:
     """A node that starts later has to know it."""
     async with node_on(redis.url) as node:
-        node.backbone.control_store.put("revocations/one", b"value")
+        node.control_store.put("revocations/one", b"value")
         await node.until(lambda: bool(redis.client.exists(KEYS.control)))
         delete(redis, KEYS.control)
         await node.until(lambda: bool(redis.client.exists(KEYS.control)))
         async with node_on(redis.url) as later:
-            assert later.backbone.control_store.get("revocations/one") == b"value"
+            assert later.control_store.get("revocations/one") == b"value"

@@ -6,28 +6,26 @@ comes from the stream alone, and every node delivers what it reads there, its ow
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol
 
 from fastsse.backbone import Broken, Deliver, Done, Placed, Stretched
 from fastsse.backbone.redis.follower import LogEnd, RedisFollower, find_end
 from fastsse.backbone.redis.reader import RedisReader, wanted_position
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.backbone.redis.writer import Key, RedisWriter
-from fastsse.cluster.membership import Membership
-from fastsse.cluster.roster import RedisRoster
-from fastsse.cluster.store import RedisControlStore, read_all
 from fastsse.config import Config
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
-from fastsse.redis.health import Health, Outage
+from fastsse.redis.health import Health
 from fastsse.redis.keys import Keys
+from fastsse.redis.opening import ask_when_ready
 from fastsse.subscriptions import Cursor
 
-__all__ = ["COUNTS", "RedisBackbone", "open_redis"]
+__all__ = ["COUNTS", "Attached", "RedisBackbone", "open_redis"]
 
 log = get_logger("redis")
 COUNTS: Final = (
@@ -51,41 +49,31 @@ REACH_S: Final = 2.0
 RETRY_AFTER_S: Final = 2
 
 
-async def open_redis(url: str, config: Config) -> "RedisBackbone":
-    """Opens the log, making it when there is none.
+class Attached(Protocol):
+    """A part that lives as long as the log is followed."""
 
-    Waits `redis_start` for a Redis that is away or loading. Raises FastsseError, whose text says
-    what is wrong, when it is still away then, refuses us, or is too old.
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+
+    async def close(self) -> None:
+        """Ends its connections."""
+
+
+async def open_redis(url: str, config: Config) -> "RedisBackbone":
+    """Opens the log, and creates it if there is none.
+
+    Waits up to `redis_start` for a Redis that is away or loading. Raises FastsseError, whose text
+    says what is wrong, if Redis is still away then, refuses the connection, or is too old.
     """
     address = RedisAddress(url, config.redis_timeout)
     keys = Keys(config.redis_stream)
-    backoff = Backoff()
-    outage = Outage("Waiting for Redis.", "Redis is there.")
-    loop = asyncio.get_running_loop()
-    until_s = loop.time() + config.redis_start
-    while True:
-        await backoff.wait()
-        try:
-            end, values = await _open(address, keys)
-        except (AnswerLost, RedisRefusal) as fault:
-            if loop.time() >= until_s or getattr(fault, "code", "LOADING") not in _PASSING:
-                raise FastsseError(str(fault)) from None
-            outage.lasts(str(fault), loop.time())
-        else:
-            outage.is_over()
-            return RedisBackbone(config, address, keys, end, values)
 
-
-_PASSING: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MAXCLIENTS")
-
-
-async def _open(address: RedisAddress, keys: Keys) -> tuple[LogEnd, Mapping[bytes, bytes]]:
-    link = await RedisConnection.open(address)
-    try:
+    async def find(link: RedisConnection) -> LogEnd:
         await _look_at(link)
-        return await find_end(link, keys, 0), await read_all(link, keys)
-    finally:
-        await link.close()
+        return await find_end(link, keys, 0)
+
+    end = await ask_when_ready(address, config.redis_start, find)
+    return RedisBackbone(config, address, keys, end)
 
 
 async def _look_at(link: RedisConnection) -> None:
@@ -116,7 +104,6 @@ class RedisBackbone:
         address: RedisAddress,
         keys: Keys,
         end: LogEnd,
-        values: Mapping[bytes, bytes],
     ) -> None:
         retention = RedisRetention(config, config.redis_events)
         self.start: Final = end.position
@@ -128,11 +115,7 @@ class RedisBackbone:
             self._elsewhere, self._reached,
         )  # fmt: skip
         self._tail = RedisFollower(address, keys, end, health, self._appender.delivered)
-        membership = Membership(address, keys, config.redis_node_timeout)
-        roster = (
-            RedisRoster(address, keys, membership, self.append) if config.subscriptions else None
-        )
-        self.control_store: Final = RedisControlStore(address, keys, values, membership, roster)
+        self._attached: Attached | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -146,11 +129,16 @@ class RedisBackbone:
         """What is wrong with Redis."""
         return "closed" if self._is_closed else self._health.trouble
 
+    def attach(self, part: Attached) -> None:
+        """Runs `part` from `tail` on, and closes it with the log. Once, before `tail`."""
+        self._attached = part
+
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """Delivers everything after the place where the log was opened."""
         self._spawn(self._tail.follow(deliver, broken))
         self._spawn(self._appender.run())
-        self._spawn(self.control_store.run())
+        if self._attached is not None:
+            self._spawn(self._attached.run())
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """Sends a batch; `done` comes when it came back down the log, or after `redis_timeout`.
@@ -185,7 +173,8 @@ class RedisBackbone:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._reader.close()
-        await self.control_store.close()
+        if self._attached is not None:
+            await self._attached.close()
 
     async def _seek(self, selectors: tuple[str, ...], cursor: Cursor) -> int | None:
         if cursor.kind == "last":

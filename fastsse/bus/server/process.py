@@ -8,7 +8,6 @@ from typing import Final, cast
 
 import uvloop
 
-from fastsse.backbone.factory import open_backbone
 from fastsse.bus.server.broker import Broker, FrameLimits
 from fastsse.bus.server.memory import HubMemory, KeyedBackbone
 from fastsse.bus.server.recovery import Recovery
@@ -19,6 +18,7 @@ from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
 from fastsse.sources import Sources
+from fastsse.stores import open_stores
 
 __all__ = ["HubProcess", "run_hub"]
 
@@ -130,6 +130,6 @@ async def _open_backbone(
 ) -> tuple[KeyedBackbone, ControlStore | None]:
     if config.store == MEMORY:
         return HubMemory(now_ms, config, config), None
-    opened = await open_backbone(config, now_ms)
+    opened = await open_stores(config, now_ms)
     # Every store keeps the keys of batches; only memory in one process has none.
     return cast("KeyedBackbone", opened.backbone), opened.control_store
