@@ -82,11 +82,8 @@ def native_frames_alive():
 
 # ---- frames ------------------------------------------------------------------------------------
 
-@cython.final
 @cython.freelist(256)
 cdef class Frame:
-    cdef FrameData* data
-
     def __init__(self):
         raise TypeError(
             "frames are made by encode_frame, load_frame, join_frames, raw_frame and wire_frame")
@@ -157,17 +154,28 @@ cdef int place(Frame frame, position, bint private, time_ms) except -1:
     return 0
 
 
+cdef Frame encode_at(
+        Text data, Text event, Text id, uint64_t retry_ms, bint private,
+        uint64_t position_ms, uint64_t position_n, uint64_t time_ms):
+    """One event as a frame with its place in the order."""
+    cdef Frame frame
+    if text_ends_a_line(event):
+        raise ValueError("event must not hold CR, LF or NUL")
+    if text_ends_a_line(id):
+        raise ValueError("id must not hold CR, LF or NUL")
+    frame = own(encode_event(data, event, id, retry_ms))
+    frame.data.is_private = private
+    frame.data.position_ms = position_ms
+    frame.data.position_n = position_n
+    frame.data.time_ms = time_ms
+    return frame
+
+
 def encode_frame(
         bytes data not None, bytes event, bytes id, uint64_t retry_ms, position,
         bint private=False, time_ms=None):
-    cdef Text event_text = text_of(event)
-    cdef Text id_text = text_of(id)
-    cdef Frame frame
-    if text_ends_a_line(event_text):
-        raise ValueError("event must not hold CR, LF or NUL")
-    if text_ends_a_line(id_text):
-        raise ValueError("id must not hold CR, LF or NUL")
-    frame = own(encode_event(text_of(data), event_text, id_text, retry_ms))
+    cdef Frame frame = encode_at(
+        text_of(data), text_of(event), text_of(id), retry_ms, private, 0, 0, 0)
     place(frame, position, private, time_ms)
     return frame
 

@@ -1,6 +1,5 @@
 """The native part of `fastsse.entries`. Any thread."""
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fastsse.events import Event
@@ -12,23 +11,6 @@ def crc32c(data: bytes | bytearray | memoryview, by_table: bool = False) -> int:
     """The CRC-32C (RFC 3720) of bytes. O(bytes).
 
     With `by_table` it is computed without the processor's own instruction.
-    """
-
-def encode_entries(
-    positions: Sequence[int],
-    events: Sequence[Event],
-    times: int | list[int] | None,
-    entry_type: type[_Entry],
-    extras_type: type[_Extras],
-) -> list[_Entry]:
-    """Events that got their positions, each encoded and made an `entry_type`; what is optional
-    becomes an `extras_type`. O(bytes).
-
-    `times` is when they were published, in unix milliseconds: of all, or of each. None: at their
-    positions' milliseconds.
-
-    Raises:
-        ValueError: there are not as many of all.
     """
 
 def pack_entry(entry: tuple[Any, ...]) -> bytes:

@@ -17,14 +17,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 
-from fastsse._core import encode_frame, load_frame
+from fastsse._core import load_frame
 from fastsse.events import EVENT_TOPICS_MAX, Event
-from fastsse.positions import uuid_of_position
 
 cdef enum:
     RECORD_HEAD = 8            # length and checksum
@@ -79,47 +77,6 @@ def crc32c(data not None, bint by_table=False):
         return crc32c_of(<const char*>view.buf, view.len)
     finally:
         PyBuffer_Release(&view)
-
-
-# -- encoding -------------------------------------------------------------------------------------
-
-def encode_entries(
-    positions not None, events not None, times, entry_type not None, extras_type not None
-):
-    """Events that got their positions, each encoded and made an `entry_type`; what is optional
-    becomes an `extras_type`. O(bytes)."""
-    cdef list entries = []
-    cdef bytes own_id, event_id, meta
-    cdef bint is_list = isinstance(times, list)
-    cdef Py_ssize_t at = 0
-    time_ms = None if is_list else times
-    if is_list and len(times) != len(events):
-        raise ValueError("as many times as events")
-    for position, event in zip(positions, events, strict=True):
-        if is_list:
-            time_ms = times[at]
-            at += 1
-        own_id = event_id = event.id
-        if event_id is None:
-            if event.id_style == "uuid":
-                event_id = uuid_of_position(position)
-            else:
-                event_id = position_text(position >> N_BITS, position & N_MASK)
-        frame = encode_frame(
-            event.data, event.event, event_id, event.retry_ms, position, event.private, time_ms
-        )
-        meta, extras = event.meta, None
-        if meta is not None:
-            extras = new_tuple(extras_type, (None, None, None, None, None, meta, None, None))
-        entries.append(new_tuple(entry_type, (position, event.topics, own_id, frame, extras)))
-    return entries
-
-
-cdef bytes position_text(uint64_t ms, uint64_t n):
-    """A position as an id."""
-    cdef char text[48]
-    cdef unsigned long long left = ms, right = n
-    return text[:snprintf(text, sizeof(text), "%llu-%llu", left, right)]
 
 
 # -- writing --------------------------------------------------------------------------------------

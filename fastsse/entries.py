@@ -10,7 +10,8 @@ is refused. A process that can write records is trusted.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from fastsse import _records
+from fastsse import _batch, _records
+from fastsse._batch import Entries, EventBatch
 from fastsse._core import Frame
 from fastsse._records import pack_entry
 from fastsse.errors import InvalidEvent
@@ -21,7 +22,9 @@ __all__ = [
     "DATA_BYTES",
     "DATA_JSON",
     "DATA_TEXT",
+    "Entries",
     "Entry",
+    "EventBatch",
     "Extras",
     "encode_entries",
     "id_of",
@@ -87,14 +90,14 @@ class Entry(NamedTuple):
 
 def encode_entries(
     positions: Sequence[int], events: Sequence[Event], times: int | list[int] | None = None
-) -> list[Entry]:
+) -> Entries:
     """Events that got their positions, encoded. O(bytes).
 
     Arguments:
         times: when they were published, in unix milliseconds: of all, or of each; None: at their
             positions' milliseconds.
     """
-    return _records.encode_entries(positions, events, times, Entry, Extras)
+    return _batch.encode_entries(positions, events, times, Entry, Extras)
 
 
 def id_of(position: int, event: Event) -> bytes:

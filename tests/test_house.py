@@ -35,7 +35,7 @@ FLOORS = [
     },
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
-    {"entries", "_records"},
+    {"entries", "_records", "_batch"},
     {"redis"},
     {"control"},
     {"auth"},

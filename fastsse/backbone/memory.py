@@ -49,7 +49,7 @@ class MemoryBackbone:
         first = self._clock.take(count)
         positions = range(first, first + count)
         entries = encode_entries(positions, events, self._clock.time_ms)
-        self._lead.note(entries[-1].frame.lead_ms)
+        self._lead.note(entries.last.lead_ms)
         self._deliver(entries)
         done(positions)
 

@@ -7,9 +7,9 @@ acknowledged. Loop thread only.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from typing import Final
 
+from fastsse._batch import sizes
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
 from fastsse.config import HistoryOptions, StreamOptions
@@ -34,7 +34,6 @@ SWEEP_ON_S: Final = 0.005
 REPLAY_MEMORY_SHARE = 0.75
 
 log = get_logger("hub")
-data_of = attrgetter("data")
 
 
 class Published:
@@ -45,6 +44,11 @@ class Published:
     def __init__(self, positions: Sequence[int], events: Sequence[Event]) -> None:
         self._positions = positions
         self._events = events
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """The position of each event, in order; with a shared log not always in a row."""
+        return self._positions
 
     @property
     def count(self) -> int:
@@ -140,7 +144,8 @@ class Hub:
         when it is ordered and in history, else with a BadRequest or Refused.
 
         Within the call for the memory backbone, later for others. O(events); who subscribes does
-        not matter.
+        not matter. An `EventBatch` costs the least for each event; a list of one Event is a batch
+        of one.
         """
         error = self._objection(events)
         if error is not None:
@@ -204,10 +209,9 @@ class Hub:
             return _refused("draining")
         if self._sender.pending_commands >= QUEUE_MAX:
             return _refused("queue")
-        sizes = list(map(len, map(data_of, events)))
-        if 0 < self._event_limit_bytes < max(sizes):
-            return EventTooLarge(max(sizes), self._event_limit_bytes)
-        pending_bytes = sum(sizes)
+        largest_bytes, pending_bytes = sizes(events)
+        if 0 < self._event_limit_bytes < largest_bytes:
+            return EventTooLarge(largest_bytes, self._event_limit_bytes)
         if self._sender.memory_bytes + pending_bytes > self._memory_limit_bytes:
             return _refused("memory")
         return self._forbidden_type(events) if self.topics.rules.restrict_types else None

@@ -260,7 +260,7 @@ class RedisFollower:
         positions = [entry.position for entry, *_ in ready]
         times = [time_ms for *_, time_ms in ready]
         entries = encode_entries(positions, [event for _, event, _ in ready], times)
-        self._lead.note(entries[-1].frame.lead_ms)
+        self._lead.note(entries.last.lead_ms)
         self.head = positions[-1]
         self._deliver(entries)
         for entry, *_ in ready:

@@ -1,0 +1,22 @@
+from libc.stdint cimport uint64_t
+
+
+cdef class EventBatch:
+    cdef readonly list topics
+    cdef readonly list data
+    cdef list events
+
+    cpdef object add(self, tuple topics, bytes data)
+
+
+cdef class Entries:
+    cdef list topics
+    cdef list frames
+    cdef list own_ids
+    cdef list extras
+    cdef list entries
+    cdef object entry_type
+    cdef object extras_type
+
+    cdef object entry_at(self, Py_ssize_t index)
+    cdef list as_list(self)

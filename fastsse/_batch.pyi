@@ -1,0 +1,77 @@
+"""Batches in columns: events that have no position yet, and entries. Loop thread only."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, overload
+
+from fastsse._core import Frame
+from fastsse.entries import Entry, Extras
+from fastsse.events import Event
+
+_Entry = TypeVar("_Entry", bound=tuple[Any, ...])
+
+class EventBatch(Sequence[Event]):
+    """Events on their way to the hub, without an `Event` object for each.
+
+    `Hub.publish` takes one wherever it takes a list of events. Most events are topics and data;
+    `add` takes those. Any other is an `Event` and goes in by `append`. Reading an item makes an
+    `Event` of it. A batch must not be changed after it was published.
+
+    Arguments:
+        topics: the topics of each event: names as `check_topic` allows them, none twice in one
+            tuple. Events may share a tuple.
+        data: the data of each event, valid UTF-8. Both lists belong to the batch from here on.
+
+    Raises ValueError when one list is longer than the other.
+    """
+
+    topics: list[tuple[str, ...]]
+    data: list[bytes]
+
+    def __init__(
+        self, topics: list[tuple[str, ...]] | None = None, data: list[bytes] | None = None
+    ) -> None: ...
+    def add(self, topics: tuple[str, ...], data: bytes) -> None:
+        """Adds an event of topics and data that were checked as above. O(1)."""
+
+    def append(self, event: Event) -> None:
+        """Adds any event. O(1), amortized."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Event]: ...
+    def __iter__(self) -> Iterator[Event]: ...
+
+class Entries(Sequence[Entry]):
+    """Committed events, without an `Entry` for each; they are made when they are asked for."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __iter__(self) -> Iterator[Entry]: ...
+    @property
+    def last(self) -> Frame:
+        """The newest frame."""
+
+def sizes(events: Sequence[Event]) -> tuple[int, int]:
+    """The bytes of data of the largest event, and of all. O(events)."""
+
+def encode_entries(
+    positions: Sequence[int],
+    events: Sequence[Event],
+    times: int | list[int] | None,
+    entry_type: type[Entry],
+    extras_type: type[Extras],
+) -> Entries:
+    """Events that got their positions, each encoded once; what is optional becomes an
+    `extras_type`. O(bytes).
+
+    `times` is when they were published, in unix milliseconds: of all, or of each. None: at their
+    positions' milliseconds.
+
+    Raises:
+        ValueError: there are not as many of all.
+    """

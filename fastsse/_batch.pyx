@@ -1,0 +1,334 @@
+"""Batches in columns: events that have no position yet, and entries.
+
+A Python object for each event (`Event`, `Entry`) is made only for those that ask for it.
+"""
+
+from collections.abc import Sequence
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
+
+from fastsse._core cimport Frame, encode_at
+from fastsse.native.frame cimport Text
+
+from fastsse.events import Event
+from fastsse.positions import uuid_of_position
+
+cdef enum:
+    NUMBER_DIGITS = 20         # of the highest number of 64 bits
+    ID_BYTES = 2 * NUMBER_DIGITS + 1
+
+cdef object new_event = Event.__new__
+cdef object new_tuple = tuple.__new__
+cdef object N_BITS = 64
+cdef object N_MASK = (1 << 64) - 1
+
+
+# -- events that have no position yet -------------------------------------------------------------
+
+cdef class EventBatch:
+    def __init__(self, list topics=None, list data=None):
+        self.topics = [] if topics is None else topics
+        self.data = [] if data is None else data
+        if len(self.topics) != len(self.data):
+            raise ValueError("as many topics as data")
+
+    cpdef object add(self, tuple topics, bytes data):
+        self.topics.append(topics)
+        self.data.append(data)
+        if self.events is not None:
+            self.events.append(None)
+
+    def append(self, event not None):
+        if self.events is None:
+            self.events = [None] * len(self.data)
+        self.topics.append(event.topics)
+        self.data.append(event.data)
+        self.events.append(event)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return list(self)[index]
+        cdef Py_ssize_t at = index
+        if at < 0:
+            at += len(self.data)
+        if not 0 <= at < len(self.data):
+            raise IndexError("no such event")
+        return event_at(self, at)
+
+    def __iter__(self):
+        cdef Py_ssize_t at
+        return iter([event_at(self, at) for at in range(len(self.data))])
+
+
+cdef object event_at(EventBatch batch, Py_ssize_t at):
+    """One event as an object. What is in the columns was checked."""
+    event = None if batch.events is None else batch.events[at]
+    if event is not None:
+        return event
+    event = new_event(Event)
+    event.topics = batch.topics[at]
+    event.data = batch.data[at]
+    event.event = event.id = None
+    event.retry_ms = 0
+    event.private = False
+    event.id_style = "position"
+    event.meta = None
+    return event
+
+
+def sizes(events not None):
+    """The bytes of data of the largest event, and of all."""
+    cdef Py_ssize_t largest = 0, total = 0, size
+    cdef list data
+    data = (<EventBatch>events).data if type(events) is EventBatch else [e.data for e in events]
+    for one in data:
+        size = len(<bytes?>one)
+        total += size
+        if size > largest:
+            largest = size
+    return largest, total
+
+
+# -- entries --------------------------------------------------------------------------------------
+
+cdef class Entries:
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        if self.entries is not None or isinstance(index, slice):
+            return self.as_list()[index]
+        cdef Py_ssize_t at = index
+        if at < 0:
+            at += len(self.frames)
+        if not 0 <= at < len(self.frames):
+            raise IndexError("no such entry")
+        return self.entry_at(at)
+
+    def __iter__(self):
+        return iter(self.as_list())
+
+    def __eq__(self, other):
+        return self.as_list() == (other.as_list() if isinstance(other, Entries) else other)
+
+    cdef object entry_at(self, Py_ssize_t at):
+        cdef Frame frame = self.frames[at]
+        return new_tuple(self.entry_type, (
+            frame.position,
+            self.topics[at],
+            None if self.own_ids is None else self.own_ids[at],
+            frame,
+            None if self.extras is None else self.extras[at],
+        ))
+
+    cdef list as_list(self):
+        """All as tuples, made once."""
+        cdef Py_ssize_t at
+        if self.entries is None:
+            self.entries = [self.entry_at(at) for at in range(len(self.frames))]
+        return self.entries
+
+    @property
+    def last(self):
+        """The newest frame."""
+        return self.frames[len(self.frames) - 1]
+
+
+Sequence.register(EventBatch)
+Sequence.register(Entries)
+
+
+# -- encoding -------------------------------------------------------------------------------------
+
+cdef struct Id:
+    uint64_t ms                # whose digits are written, and the hyphen behind them
+    Py_ssize_t stem_bytes      # 0: of none yet
+    char[ID_BYTES] text
+
+
+cdef Py_ssize_t write_number(char* at, uint64_t number) noexcept:
+    """Writes digits without leading zeros; returns how many."""
+    cdef char[NUMBER_DIGITS] digits
+    cdef Py_ssize_t count = 0, index
+    while True:
+        digits[count] = <char>(c'0' + number % 10)
+        number //= 10
+        count += 1
+        if number == 0:
+            break
+    for index in range(count):
+        at[index] = digits[count - 1 - index]
+    return count
+
+
+cdef Text write_id(Id* id, uint64_t ms, uint64_t n) noexcept:
+    """A position as an id. The milliseconds of most are those of the one before."""
+    cdef Text text
+    if id.stem_bytes == 0 or id.ms != ms:
+        id.ms = ms
+        id.stem_bytes = write_number(id.text, ms)
+        id.text[id.stem_bytes] = c'-'
+        id.stem_bytes += 1
+    text.at = id.text
+    text.size = id.stem_bytes + write_number(id.text + id.stem_bytes, n)
+    return text
+
+
+cdef inline Text text_of(bytes value) noexcept:
+    """The bytes as text; absent for None. Valid while the caller holds `value`."""
+    cdef Text text
+    text.at = PyBytes_AS_STRING(value) if value is not None else NULL
+    text.size = PyBytes_GET_SIZE(value) if value is not None else 0
+    return text
+
+
+cdef struct Place:
+    uint64_t ms
+    uint64_t n
+    uint64_t time_ms
+
+
+cdef Frame encode_event(event, Place place, Id* id):
+    """The frame of an event that has its place."""
+    cdef bytes own_id = event.id, event_type = event.event, data = event.data
+    cdef bint private = event.private
+    cdef uint64_t retry_ms = event.retry_ms
+    cdef Text text
+    if own_id is not None:
+        text = text_of(own_id)
+    elif event.id_style == "uuid":
+        own_id = uuid_of_position(<object>place.ms << N_BITS | place.n)
+        text = text_of(own_id)
+    else:
+        text = write_id(id, place.ms, place.n)
+    return encode_at(
+        text_of(data), text_of(event_type), text, retry_ms, private,
+        place.ms, place.n, place.time_ms)
+
+
+cdef class Placing:
+    """Gives the events of a batch their places and times, one after the other."""
+    cdef object positions
+    cdef list times
+    cdef bint is_run           # positions in a row
+    cdef bint has_time
+    cdef Place place
+    cdef Py_ssize_t at
+
+    def __cinit__(self, positions, times, Py_ssize_t count):
+        if len(positions) != count:
+            raise ValueError("as many positions as events")
+        self.has_time = times is not None
+        if isinstance(times, list):
+            self.times = times
+            if len(self.times) != count:
+                raise ValueError("as many times as events")
+        elif times is not None:
+            self.place.time_ms = times
+        self.is_run = isinstance(positions, range) and positions.step == 1
+        self.positions = positions
+        if self.is_run and count:
+            self.set_position(positions[0])
+
+    cdef int set_position(self, position) except -1:
+        self.place.ms = position >> N_BITS
+        self.place.n = position & N_MASK
+        return 0
+
+    cdef int next(self, Place* place) except -1:
+        if not self.is_run:
+            self.set_position(self.positions[self.at])
+        if self.times is not None:
+            self.place.time_ms = self.times[self.at]
+        elif not self.has_time:
+            self.place.time_ms = self.place.ms
+        self.at += 1
+        place[0] = self.place
+        self.place.n += 1
+        if self.place.n == 0:
+            self.place.ms += 1
+        return 0
+
+
+cdef Text NO_TEXT
+NO_TEXT.at = NULL
+NO_TEXT.size = 0
+
+
+def encode_entries(
+    positions not None, events not None, times, entry_type not None, extras_type not None
+):
+    """Events that got their positions, each encoded once."""
+    cdef Entries entries = Entries.__new__(Entries)
+    cdef Placing placing = Placing(positions, times, len(events))
+    entries.entry_type = entry_type
+    entries.extras_type = extras_type
+    entries.frames = []
+    if type(events) is EventBatch:
+        encode_batch(entries, events, placing)
+    else:
+        encode_events(entries, events, placing)
+    return entries
+
+
+cdef int encode_events(Entries entries, events, Placing placing) except -1:
+    cdef Place place
+    cdef Id id
+    id.stem_bytes = 0
+    entries.topics = []
+    for event in events:
+        placing.next(&place)
+        entries.topics.append(event.topics)
+        add_event(entries, event, place, &id)
+    return 0
+
+
+cdef int encode_batch(Entries entries, EventBatch batch, Placing placing) except -1:
+    cdef Place place
+    cdef Id id
+    cdef Py_ssize_t at
+    id.stem_bytes = 0
+    entries.topics = batch.topics
+    for at in range(len(batch.data)):
+        placing.next(&place)
+        event = None if batch.events is None else batch.events[at]
+        if event is not None:
+            add_event(entries, event, place, &id)
+            continue
+        entries.frames.append(encode_at(
+            text_of(<bytes>batch.data[at]), NO_TEXT, write_id(&id, place.ms, place.n), 0, False,
+            place.ms, place.n, place.time_ms))
+        if entries.own_ids is not None:
+            entries.own_ids.append(None)
+        if entries.extras is not None:
+            entries.extras.append(None)
+    return 0
+
+
+cdef int add_event(Entries entries, event, Place place, Id* id) except -1:
+    entries.own_ids = with_value(entries, entries.own_ids, event.id)
+    entries.extras = with_value(entries, entries.extras, extras_of(event, entries.extras_type))
+    entries.frames.append(encode_event(event, place, id))
+    return 0
+
+
+cdef list with_value(Entries entries, list column, value):
+    """A column with the value of the entry that is added next; None while it has only Nones."""
+    if column is None:
+        if value is None:
+            return None
+        column = [None] * len(entries.frames)
+    column.append(value)
+    return column
+
+
+cdef object extras_of(event, extras_type):
+    """The optional fields of an event's entry; None when it has none."""
+    meta = event.meta
+    if meta is None:
+        return None
+    return new_tuple(extras_type, (None, None, None, None, None, meta, None, None))

@@ -1,0 +1,17 @@
+# What other native modules of the package take from `_core`. They make no native allocation of
+# their own, because what the core holds is counted in `_core` alone.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cimport cython
+from fastsse.native.frame cimport FrameData, Text
+
+
+@cython.final
+cdef class Frame:
+    cdef FrameData* data
+
+
+cdef Frame encode_at(
+    Text data, Text event, Text id, uint64_t retry_ms, bint private,
+    uint64_t position_ms, uint64_t position_n, uint64_t time_ms)
