@@ -21,6 +21,7 @@ from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.http.descriptors import Descriptors
 from fastsse.hub import SWEEP_ON_S, Hub, Published
+from fastsse.hub.resume.options import ReplayBounds
 from fastsse.hub.streams import ClosedStream
 from fastsse.log import AccessLog, get_logger, is_console
 from fastsse.metrics import ALIASES, process_use
@@ -107,7 +108,9 @@ class Worker:
 
     def _open_hub(self, undo: contextlib.ExitStack) -> Hub:
         config, sender = self.config, self._sender
-        hub = Hub(sender, self._backbone, config, config, max_replays=config.max_replays)
+        hub = Hub(
+            sender, self._backbone, config, config, ReplayBounds(max_replays=config.max_replays)
+        )
         if isinstance(self._backbone, BusBackbone):
             self._backbone.share(hub.history)
         hub.streams.on_closed = self._on_closed

@@ -127,10 +127,10 @@ class Frontend:
             self._rate_limits,
             self._endpoints.presence,
             access=access,
-            call_soon=lambda wake: loop.call_soon(self._opened, wake),
-            exhausted=self._pause,
             descriptor_limit=descriptors.limit - 1,
         )
+        self._streams.on_opened = lambda wake: loop.call_soon(self._opened, wake)
+        self._streams.on_exhausted = self._pause
         self._requests = RequestLog(access)
         self._acceptors: list[Acceptor] = []
         self._listeners: list[Listener] = []

@@ -90,9 +90,11 @@ class SenderHandoff:
         rate_limits: the limits per client.
         presence: notified of each stream; None if presence is off.
         access: logs each stream.
-        call_soon: that of the loop; the sender is woken once for all streams of a turn.
-        exhausted: called when the process has no descriptor left.
         descriptor_limit: descriptors at or above this number are the reserve.
+
+    Attributes:
+        on_opened: called with `wake` when a stream opened: once for all that open in one turn.
+        on_exhausted: called when the process has no descriptor left.
     """
 
     def __init__(
@@ -103,8 +105,6 @@ class SenderHandoff:
         presence: Presence | None,
         *,
         access: AccessLog,
-        call_soon: Callable[[Callable[[], None]], object],
-        exhausted: Callable[[], None],
         descriptor_limit: int,
     ) -> None:
         self._streams = streams
@@ -112,9 +112,9 @@ class SenderHandoff:
         self._rate_limits = rate_limits
         self._presence = presence
         self._access = access
-        self._call_soon = call_soon
+        self.on_opened: Callable[[Callable[[], None]], object] = lambda wake: wake()
+        self.on_exhausted: Callable[[], None] = lambda: None
         self._will_wake = False
-        self._exhausted = exhausted
         self._descriptor_limit = descriptor_limit
         self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
         #: Number of subscribers turned away with a retry time.
@@ -175,7 +175,7 @@ class SenderHandoff:
             self._streams.close(stream, REASON_ENDED)
         if not self._will_wake:
             self._will_wake = True
-            self._call_soon(self._wake)
+            self.on_opened(self._wake)
 
     def _tell(self, stream: int, stream_request: StreamRequest) -> None:
         subscription, rights = stream_request.subscription, stream_request.rights
@@ -254,7 +254,7 @@ class SenderHandoff:
             return fcntl.fcntl(original, fcntl.F_DUPFD_CLOEXEC, 0)
         except OSError as error:
             if out_of_descriptors(error):
-                self._exhausted()
+                self.on_exhausted()
             raise StreamRefused("full") from None
 
 

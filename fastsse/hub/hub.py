@@ -17,9 +17,10 @@ from fastsse.entries import Entry, id_of
 from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
-from fastsse.hub.history import PAGE_BYTES, History
+from fastsse.hub.history import History
 from fastsse.hub.resume.cursor import GAP_REASONS
-from fastsse.hub.streams import REPLAYS_MAX, Streams
+from fastsse.hub.resume.options import ReplayBounds, ReplayOptions
+from fastsse.hub.streams import Streams
 from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
 from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
@@ -80,8 +81,7 @@ class Hub:
         history: limits and topic rules.
         streams: `retry`, `clean_end`, `lag_policy`, and `memory_limit`, of which the history is a
             part.
-        page_bytes: the bound on one page of a replay.
-        max_replays: how many reads of the backbone may be under way.
+        replays: bounds of reading history.
         now_ms: unix milliseconds.
 
     Attributes:
@@ -102,8 +102,7 @@ class Hub:
         backbone: Backbone,
         history: HistoryOptions,
         streams: StreamOptions,
-        page_bytes: int = PAGE_BYTES,
-        max_replays: int = REPLAYS_MAX,
+        replays: ReplayBounds = ReplayBounds(),  # noqa: B008 - immutable
         now_ms: Callable[[], int] = now_ms,
     ) -> None:
         start = backbone.start
@@ -115,13 +114,14 @@ class Hub:
             self.channels,
             self.history,
             backbone,
-            retry_ms=round(streams.retry * 1000),
-            clean_end=streams.clean_end == "always",
-            replay_memory_bytes=int(
-                REPLAY_MEMORY_SHARE * max(0, streams.memory_limit - history.history_total)
+            options=ReplayOptions(
+                retry_ms=round(streams.retry * 1000),
+                clean_end=streams.clean_end == "always",
+                memory_bytes=int(
+                    REPLAY_MEMORY_SHARE * max(0, streams.memory_limit - history.history_total)
+                ),
+                bounds=replays,
             ),
-            page_bytes=page_bytes,
-            max_replays=max_replays,
             now_ms=now_ms,
         )
         self.events_published = 0

@@ -17,7 +17,8 @@ from fastsse.auth.rights import ANONYMOUS, Rights, is_named
 from fastsse.backbone import Backbone
 from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channel, Channels
-from fastsse.hub.history import PAGE_BYTES, History
+from fastsse.hub.history import History
+from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.resume.pages import Pages, newest_told
 from fastsse.hub.resume.preamble import (
     Head,
@@ -39,7 +40,6 @@ log = get_logger("hub")
 # Heads differ by what the request allows (coding, CORS origin); more than these are a flood.
 OPENINGS_MAX = 64
 _REVOKED: Final = REASONS.index("revoked")
-REPLAYS_MAX: Final = 64
 _NO_OPTIONS: Final[dict[str, Any]] = {}
 _STREAM_ID: Final = re.compile(rb"[0-9a-f]{32}")
 
@@ -63,12 +63,7 @@ class Streams:
         channels: what streams join.
         history: what is replayed from memory.
         backbone: what lies before.
-        retry_ms: the reconnection time that streams open with.
-        clean_end: whether a response that is cut has a last chunk, as one that is over.
-        replay_memory_bytes: while the core holds more than this outside the history, replays wait
-            for their next page, so that a stream that catches up never makes publishers wait.
-        page_bytes: the bound on one page of a replay.
-        max_replays: how many reads of the backbone may be under way; others wait their turn.
+        options: how streams open and replay.
         now_ms: unix milliseconds.
 
     Attributes:
@@ -85,11 +80,7 @@ class Streams:
         history: History,
         backbone: Backbone,
         *,
-        retry_ms: int,
-        clean_end: bool,
-        replay_memory_bytes: int,
-        page_bytes: int = PAGE_BYTES,
-        max_replays: int = REPLAYS_MAX,
+        options: ReplayOptions,
         now_ms: Callable[[], int],
     ) -> None:
         self.on_closed: Callable[[ClosedStream], None] = lambda stream: None
@@ -100,22 +91,20 @@ class Streams:
         self._sender = sender
         self._channels = channels
         self._history = history
-        self._retry_ms = retry_ms
-        self._clean_end = clean_end
+        self._retry_ms = options.retry_ms
+        self._clean_end = options.clean_end
         self._now_ms = now_ms
-        queries = StoreQueries(backbone, max_replays)
+        queries = StoreQueries(backbone, options.bounds.max_replays)
         self._returns = RepeatedResumes(time.monotonic)
         self._replayer = Replayer(
             sender,
             history,
             queries,
-            Pages(history, queries, page_bytes),
-            retry_ms=retry_ms,
-            clean_end=clean_end,
-            memory_bytes=replay_memory_bytes,
-            returns=self._returns,
-            dropped=self._on_dropped,
+            Pages(history, queries, options.bounds.page_bytes),
+            options,
+            self._returns,
         )
+        self._replayer.on_dropped = self._on_dropped
         self._replayer.on_searching = lambda: channels.on_unready()
         self._tokens = TokenTable()
         self._openings: dict[tuple[bytes, bool, int, Dialect], Frame] = {}

@@ -15,6 +15,7 @@ from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
 from fastsse.hub.history import PAGE_BYTES
+from fastsse.hub.resume.options import ReplayBounds
 from fastsse.hub.streams import ClosedStream, Head
 from fastsse.subscriptions import EVENTS, HEAD, Cursor, Dialect, Subscription
 from tests.eventstream import EventStream, Message
@@ -89,8 +90,7 @@ class Node:
             MemoryBackbone(lambda: self.now_ms) if disk is None else self.store,
             history or HistoryOptions(),
             streams or StreamOptions(),
-            page_bytes,
-            max_replays,
+            ReplayBounds(page_bytes, max_replays),
             lambda: self.now_ms,
         )
         self.clients: list[Client] = []

@@ -12,6 +12,7 @@ from fastsse.config import HistoryOptions
 from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import History
+from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.streams import Streams
 from fastsse.hub.topics import Rules, Topics
 from fastsse.subscriptions import EVENTS, Cursor, Subscription
@@ -71,9 +72,7 @@ class Recorded:
             self.channels,
             History(self.topics, 1 << 20, 0),
             MemoryBackbone(lambda: 0),
-            retry_ms=3000,
-            clean_end=False,
-            replay_memory_bytes=1 << 20,
+            options=ReplayOptions(3000, clean_end=False, memory_bytes=1 << 20),
             now_ms=lambda: 0,
         )
 
@@ -359,9 +358,7 @@ def test_a_stream_on_a_topic_of_its_own_costs_at_most_a_kilobyte() -> None:
         channels,
         history,
         MemoryBackbone(lambda: 0),
-        retry_ms=3000,
-        clean_end=False,
-        replay_memory_bytes=1 << 20,
+        options=ReplayOptions(3000, clean_end=False, memory_bytes=1 << 20),
         now_ms=lambda: 0,
     )
     tracemalloc.start()

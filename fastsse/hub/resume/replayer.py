@@ -22,6 +22,7 @@ from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, StreamRefused
 from fastsse.hub.history import History
 from fastsse.hub.resume.cursor import GapEvent, ReplayStart, after_gap, begin, begin_at
+from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
 from fastsse.hub.resume.preamble import ReplayingStream, first_block, first_frames, last_frames
 from fastsse.hub.resume.repeats import RepeatedResumes
@@ -45,18 +46,15 @@ class Replayer:
         history: what is replayed from memory.
         queries: the way to what lies before.
         pages: makes pages of both.
-        retry_ms: the reconnection time that streams open with.
-        clean_end: whether a response that is cut has a last chunk, as one that is over.
-        memory_bytes: while the core holds more than this outside the history, replays wait for
-            their next page.
+        options: the reconnection time, how responses end, and the bound on memory.
         returns: notes clients that resume.
-        dropped: called with a stream that can't be given to the sender any more; its socket is
-            closed.
 
     Attributes:
         gaps: gap events sent, by reason; one for all streams counts once.
         failed: streams that ended because the backbone could not be read, or because their gap
             event could not be sent.
+        on_dropped: called with a stream that can't be given to the sender any more; its socket is
+            closed.
         on_page: called with each page that a stream is given, if not None: its handle and the
             page's bytes.
         on_searching: called when `search` is to be called soon, and again until it says that
@@ -69,25 +67,21 @@ class Replayer:
         history: History,
         queries: StoreQueries,
         pages: Pages,
-        *,
-        retry_ms: int,
-        clean_end: bool,
-        memory_bytes: int,
+        options: ReplayOptions,
         returns: RepeatedResumes,
-        dropped: Callable[[ReplayingStream], None],
     ) -> None:
         self.gaps: Counter[str] = Counter()
         self.failed = 0
+        self.on_dropped: Callable[[ReplayingStream], None] = lambda one: None
         self.on_page: Callable[[int, int], None] | None = None
         self.on_searching: Callable[[], None] = lambda: None
         self._sender = sender
         self._history = history
         self._queries = queries
         self._pages = pages
-        self._retry_ms = retry_ms
-        self._clean_end = clean_end
-        self._memory_bytes = memory_bytes
-        self._dropped = dropped
+        self._retry_ms = options.retry_ms
+        self._clean_end = options.clean_end
+        self._memory_bytes = options.memory_bytes
         self._returns = returns
         self._by_handle: dict[int, ReplayingStream] = {}
         # Handles of those that wait for memory, oldest first; those that end are taken out.
@@ -421,7 +415,7 @@ class Replayer:
             self._sender.close(one.handle, REASON_ENDED, None, self._clean_end)
         else:
             os.close(opening.fd)
-            self._dropped(one)
+            self.on_dropped(one)
 
     def _forget(self, one: ReplayingStream) -> None:
         one.ended = True
