@@ -5,8 +5,9 @@ cdef class EventBatch:
     cdef readonly list topics
     cdef readonly list data
     cdef list events
+    cdef bytearray kinds
 
-    cpdef object add(self, tuple topics, bytes data)
+    cpdef object add(self, tuple topics, bytes data, unsigned char kind=*)
 
 
 cdef class Entries:

@@ -30,8 +30,9 @@ class EventBatch(Sequence[Event]):
     def __init__(
         self, topics: list[tuple[str, ...]] | None = None, data: list[bytes] | None = None
     ) -> None: ...
-    def add(self, topics: tuple[str, ...], data: bytes) -> None:
-        """Adds an event of topics and data that were checked as above. O(1)."""
+    def add(self, topics: tuple[str, ...], data: bytes, kind: int = 0) -> None:
+        """Adds an event of topics and data that were checked as above, and the kind of the data.
+        O(1)."""
 
     def append(self, event: Event) -> None:
         """Adds any event. O(1), amortized."""

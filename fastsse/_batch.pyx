@@ -6,7 +6,7 @@ A Python object for each event (`Event`, `Entry`) is made only for those that as
 from collections.abc import Sequence
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from fastsse._core cimport Frame, encode_at
 from fastsse.native.frame cimport Text
@@ -33,9 +33,13 @@ cdef class EventBatch:
         if len(self.topics) != len(self.data):
             raise ValueError("as many topics as data")
 
-    cpdef object add(self, tuple topics, bytes data):
+    cpdef object add(self, tuple topics, bytes data, unsigned char kind=0):
+        if kind and self.kinds is None:
+            self.kinds = bytearray(len(self.data))
         self.topics.append(topics)
         self.data.append(data)
+        if self.kinds is not None:
+            self.kinds.append(kind)
         if self.events is not None:
             self.events.append(None)
 
@@ -45,6 +49,8 @@ cdef class EventBatch:
         self.topics.append(event.topics)
         self.data.append(event.data)
         self.events.append(event)
+        if self.kinds is not None:
+            self.kinds.append(event.data_kind)
 
     def __len__(self):
         return len(self.data)
@@ -77,7 +83,12 @@ cdef object event_at(EventBatch batch, Py_ssize_t at):
     event.private = False
     event.id_style = "position"
     event.meta = None
+    event.data_kind = kind_at(batch, at)
     return event
+
+
+cdef inline uint8_t kind_at(EventBatch batch, Py_ssize_t at) except? 255:
+    return 0 if batch.kinds is None else batch.kinds[at]
 
 
 def sizes(events not None):
@@ -207,7 +218,7 @@ cdef Frame encode_event(event, Place place, Id* id):
         text = write_id(id, place.ms, place.n)
     return encode_at(
         text_of(data), text_of(event_type), text, retry_ms, private,
-        place.ms, place.n, place.time_ms)
+        place.ms, place.n, place.time_ms, event.data_kind)
 
 
 cdef class Placing:
@@ -301,7 +312,7 @@ cdef int encode_batch(Entries entries, EventBatch batch, Placing placing) except
             continue
         entries.frames.append(encode_at(
             text_of(<bytes>batch.data[at]), NO_TEXT, write_id(&id, place.ms, place.n), 0, False,
-            place.ms, place.n, place.time_ms))
+            place.ms, place.n, place.time_ms, kind_at(batch, at)))
         if entries.own_ids is not None:
             entries.own_ids.append(None)
         if entries.extras is not None:
@@ -331,4 +342,4 @@ cdef object extras_of(event, extras_type):
     meta = event.meta
     if meta is None:
         return None
-    return new_tuple(extras_type, (None, None, None, None, None, meta, None, None))
+    return new_tuple(extras_type, (None, None, None, None, meta, None, None))

@@ -1,7 +1,7 @@
 # What other native modules of the package take from `_core`. They make no native allocation of
 # their own, because what the core holds is counted in `_core` alone.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cimport cython
 from fastsse.native.frame cimport FrameData, Text
@@ -14,4 +14,4 @@ cdef class Frame:
 
 cdef Frame encode_at(
     Text data, Text event, Text id, uint64_t retry_ms, bint private,
-    uint64_t position_ms, uint64_t position_n, uint64_t time_ms)
+    uint64_t position_ms, uint64_t position_n, uint64_t time_ms, uint8_t data_kind)

@@ -51,6 +51,9 @@ class Frame:
     def private(self) -> bool:
         """Whether only channels with a grant get it."""
     @property
+    def data_kind(self) -> int:
+        """What the publisher sent: 0 text, 1 JSON, 2 bytes."""
+    @property
     def body(self) -> bytes:
         """A copy of the event-stream bytes, blank line included. O(size)."""
     @property
@@ -90,11 +93,13 @@ def encode_frame(
     position: int,
     private: bool = False,
     time_ms: int | None = None,
+    data_kind: int = 0,
 ) -> Frame:
     """The same as a shared frame, for bytes that are known to be UTF-8.
 
     A private one reaches only channels with a grant, see `Sender.grant`. `time_ms` is when it was
     published, in unix milliseconds (0 to 2**64 - 1); None: at its position's millisecond.
+    `data_kind` is what the publisher sent, see `Frame.data_kind`.
 
     Raises:
         ValueError: CR, LF or NUL in event or id, or over 1 GiB.
@@ -107,11 +112,12 @@ def load_frame(
     private: bool,
     time_ms: int | None = None,
     is_event: bool = True,
+    data_kind: int = 0,
 ) -> Frame:
     """One event that was encoded before, elsewhere: its body as `Frame.body` gave it.
 
     The bytes are trusted: the caller that reads a socket or a file knows their origin. O(size).
-    `time_ms` as `encode_frame` takes it; without `is_event` it counts as no event.
+    `time_ms` and `data_kind` as `encode_frame` takes them; without `is_event` it counts as none.
 
     Raises:
         ValueError: it is empty, which would end a chunked stream, or over 1 GiB.

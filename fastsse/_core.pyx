@@ -116,6 +116,10 @@ cdef class Frame:
         return bool(self.data.is_private)
 
     @property
+    def data_kind(self):
+        return self.data.data_kind
+
+    @property
     def body(self):
         return PyBytes_FromStringAndSize(frame_body(self.data), self.data.body_bytes)
 
@@ -145,18 +149,20 @@ cdef Text text_of(bytes value) noexcept:
     return text
 
 
-cdef int place(Frame frame, position, bint private, time_ms) except -1:
-    """Gives a new frame its place in the order and its time; raises when one is out of range."""
+cdef int place(Frame frame, position, bint private, time_ms, uint8_t data_kind) except -1:
+    """Gives a new frame its place in the order, its time and its kind; raises when one is out of
+    range."""
     frame.data.position_ms = position >> 64
     frame.data.position_n = position & <uint64_t>0xFFFFFFFFFFFFFFFF
     frame.data.time_ms = frame.data.position_ms if time_ms is None else time_ms
     frame.data.is_private = private
+    frame.data.data_kind = data_kind
     return 0
 
 
 cdef Frame encode_at(
         Text data, Text event, Text id, uint64_t retry_ms, bint private,
-        uint64_t position_ms, uint64_t position_n, uint64_t time_ms):
+        uint64_t position_ms, uint64_t position_n, uint64_t time_ms, uint8_t data_kind):
     """One event as a frame with its place in the order."""
     cdef Frame frame
     if text_ends_a_line(event):
@@ -168,15 +174,16 @@ cdef Frame encode_at(
     frame.data.position_ms = position_ms
     frame.data.position_n = position_n
     frame.data.time_ms = time_ms
+    frame.data.data_kind = data_kind
     return frame
 
 
 def encode_frame(
         bytes data not None, bytes event, bytes id, uint64_t retry_ms, position,
-        bint private=False, time_ms=None):
+        bint private=False, time_ms=None, uint8_t data_kind=0):
     cdef Frame frame = encode_at(
-        text_of(data), text_of(event), text_of(id), retry_ms, private, 0, 0, 0)
-    place(frame, position, private, time_ms)
+        text_of(data), text_of(event), text_of(id), retry_ms, private, 0, 0, 0, data_kind)
+    place(frame, position, private, time_ms, data_kind)
     return frame
 
 
@@ -233,10 +240,12 @@ def raw_frame(bytes body not None):
     return frame_from(body, True)
 
 
-def load_frame(bytes body not None, position, bint private, time_ms=None, bint is_event=True):
+def load_frame(
+        bytes body not None, position, bint private, time_ms=None, bint is_event=True,
+        uint8_t data_kind=0):
     cdef Frame frame = raw_frame(body)
     frame.data.events = is_event
-    place(frame, position, private, time_ms)
+    place(frame, position, private, time_ms, data_kind)
     return frame
 
 

@@ -5,7 +5,7 @@ Format 2, little-endian, packed. Every record begins with the number of bytes be
 
 An entry: milliseconds (u64), n (u64), kind, flags, number of topics, 0, bytes of fields (u32); each
 topic behind its length (u16); the fields; the frame's body, or what a control entry says. A draft:
-flags, number of topics, 0 (u16), retry (u32), bytes of fields (u32); topics; fields; the data.
+flags, number of topics, data kind, 0, retry (u32), bytes of fields (u32); topics; fields; the data.
 
 A field is a tag (u8), a length (u32) and its value; tags rise, so each stands once. Unknown tags are
 skipped. Absent is what needs no word: a time that is the position's, an id that is the position's.
@@ -41,7 +41,8 @@ cdef enum:
     FIELD_HEAD = 5
     NUMBER_BYTES = 8
 
-# Tags of fields. From EXPIRES on they are the slots of `Extras`, in its order.
+# Tags of fields. Those in EXTRA_TAGS are the slots of `Extras`, in its order; the data kind is the
+# frame's.
 cdef enum:
     TIME = 1
     OWN_ID = 2
@@ -53,7 +54,10 @@ cdef enum:
     META = 8
     TRACE = 9
     TAGS = 10                  # one more than the highest that is known
-    EXTRAS = 7                 # slots that are fields; behind them stands `control`
+    EXTRAS = 6                 # slots that are fields; behind them stands `control`
+    KIND_MAX = 2               # the highest data kind that is known
+
+cdef uint8_t[EXTRAS] EXTRA_TAGS = [EXPIRES, TYPE, PAYLOAD, KEY, META, TRACE]
 
 cdef uint64_t MS_MAX = (1 << 63) - 1
 cdef int MOST_TOPICS = EVENT_TOPICS_MAX
@@ -166,7 +170,9 @@ def pack_entry(entry not None):
     position, topics, own_id, frame, extras = entry
     cdef uint64_t ms = position >> N_BITS, n = position & N_MASK
     time_ms = frame.time_ms if frame.lead_ms else None
-    cdef Py_ssize_t fields_size = field_size(time_ms) + field_size(own_id), slot
+    data_kind = frame.data_kind or None
+    cdef Py_ssize_t fields_size = field_size(time_ms) + field_size(own_id) + field_size(data_kind)
+    cdef int slot
     if extras is not None:
         control = extras[EXTRAS]
         for slot in range(EXTRAS):
@@ -186,9 +192,11 @@ def pack_entry(entry not None):
     memcpy(at + 28, &fields_bytes, 4)
     at = put_topics(at + ENTRY_HEAD, topics)
     at = put_field(put_field(at, TIME, time_ms), OWN_ID, own_id)
-    if extras is not None:
-        for slot in range(EXTRAS):
-            at = put_field(at, <uint8_t>(EXPIRES + slot), extras[slot])
+    for slot in range(EXTRAS):
+        if extras is not None:
+            at = put_field(at, EXTRA_TAGS[slot], extras[slot])
+        if EXTRA_TAGS[slot] == TYPE:
+            at = put_field(at, DATA_KIND, data_kind)
     memcpy(at, PyBytes_AS_STRING(body), body_size)
     seal(record)
     return record
@@ -209,7 +217,8 @@ def pack_event(event not None):
     cdef char* at = PyBytes_AS_STRING(record)
     at[8] = flags
     at[9] = <char><uint8_t>len(topics)
-    at[10] = at[11] = 0
+    at[10] = <char><uint8_t>event.data_kind
+    at[11] = 0
     memcpy(at + 12, &retry_ms, 4)
     memcpy(at + 16, &fields_bytes, 4)
     at = put_topics(at + DRAFT_HEAD, topics)
@@ -351,11 +360,17 @@ cdef object number_of(Field* field):
     return number
 
 
+cdef uint8_t kind_of(Field* field) except? 255:
+    """A data kind; one that is not known is text."""
+    number = number_of(field)
+    return number if number is not None and number <= KIND_MAX else 0
+
+
 cdef object extras_of(Field* fields, bytes control, object extras_type):
     """The optional fields that an entry has, None when it has none."""
-    cdef int tag
-    for tag in range(EXPIRES, TAGS):
-        if fields[tag].at is not NULL:
+    cdef int slot
+    for slot in range(EXTRAS):
+        if fields[EXTRA_TAGS[slot]].at is not NULL:
             break
     else:
         if control is None:
@@ -363,7 +378,6 @@ cdef object extras_of(Field* fields, bytes control, object extras_type):
     return new_tuple(extras_type, (
         number_of(&fields[EXPIRES]),
         bytes_of(&fields[TYPE]),
-        number_of(&fields[DATA_KIND]),
         bytes_of(&fields[PAYLOAD]),
         bytes_of(&fields[KEY]),
         bytes_of(&fields[META]),
@@ -415,7 +429,8 @@ cdef list entries_of(
             base = ms << N_BITS
         position = base | n
         frame = load_frame(
-            body, position, (flags & PRIVATE) != 0, number_of(&fields[TIME]), kind == EVENT
+            body, position, (flags & PRIVATE) != 0, number_of(&fields[TIME]), kind == EVENT,
+            kind_of(&fields[DATA_KIND]),
         )
         entries.append(new_tuple(entry_type, (
             position, topics, bytes_of(&fields[OWN_ID]), frame,
@@ -483,24 +498,23 @@ cdef list events_of(const char* buffer, Py_ssize_t end):
     cdef Py_ssize_t at = 0
     cdef Reader reader
     cdef uint32_t retry_ms, fields_bytes
-    cdef uint16_t spare
-    cdef uint8_t flags
+    cdef uint8_t flags, data_kind, spare
     while at < end:
         next_sealed(buffer, &at, end, DRAFT_HEAD, &reader)
         flags = <uint8_t>reader.at[0]
         count = <uint8_t>reader.at[1]
-        memcpy(&spare, reader.at + 2, 2)
+        data_kind, spare = <uint8_t>reader.at[2], <uint8_t>reader.at[3]
         memcpy(&retry_ms, reader.at + 4, 4)
         memcpy(&fields_bytes, reader.at + 8, 4)
         reader.at += DRAFT_HEAD - RECORD_HEAD
-        if flags & ~(PRIVATE | UUID) or spare:
+        if flags & ~(PRIVATE | UUID) or data_kind > KIND_MAX or spare:
             raise damaged()
         if count == 1 and fields_bytes == 0 and is_simple(&reader) and (
             retry_ms == 0 or RETRY_LEAST <= retry_ms <= RETRY_MOST
         ):
-            events.append(simple_event(&reader, flags, retry_ms))
+            events.append(simple_event(&reader, flags, retry_ms, data_kind))
         else:
-            events.append(any_event(&reader, flags, count, retry_ms, fields_bytes))
+            events.append(any_event(&reader, flags, count, retry_ms, fields_bytes, data_kind))
     return events
 
 
@@ -534,7 +548,7 @@ cdef bint is_simple(Reader* reader) noexcept:
     return True
 
 
-cdef object simple_event(Reader* reader, uint8_t flags, uint32_t retry_ms):
+cdef object simple_event(Reader* reader, uint8_t flags, uint32_t retry_ms, int data_kind):
     event = new_event(Event)
     event.topics = (take_topic(reader),)
     event.data = rest(reader)
@@ -544,11 +558,12 @@ cdef object simple_event(Reader* reader, uint8_t flags, uint32_t retry_ms):
     event.private = (flags & PRIVATE) != 0
     event.id_style = "uuid" if flags & UUID else "position"
     event.meta = None
+    event.data_kind = data_kind
     return event
 
 
 cdef object any_event(
-    Reader* reader, uint8_t flags, int count, uint32_t retry_ms, uint32_t fields_bytes
+    Reader* reader, uint8_t flags, int count, uint32_t retry_ms, uint32_t fields_bytes, int data_kind
 ):
     cdef Field[TAGS] fields
     topics = take_topics(reader, count)
@@ -562,4 +577,5 @@ cdef object any_event(
         private=(flags & PRIVATE) != 0,
         id_style="uuid" if flags & UUID else "position",
         meta=bytes_of(&fields[META]),
+        data_kind=data_kind,
     )

@@ -8,7 +8,7 @@ is refused. A process that can write records is trusted.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from fastsse import _batch, _records
 from fastsse._batch import Entries, EventBatch
@@ -19,9 +19,6 @@ from fastsse.events import Event
 from fastsse.positions import N_BITS, N_MASK, uuid_of_position
 
 __all__ = [
-    "DATA_BYTES",
-    "DATA_JSON",
-    "DATA_TEXT",
     "Entries",
     "Entry",
     "EventBatch",
@@ -35,11 +32,6 @@ __all__ = [
     "unpack_events",
 ]
 
-# What `Extras.data_kind` says the publisher sent.
-DATA_TEXT: Final = 0
-DATA_JSON: Final = 1
-DATA_BYTES: Final = 2
-
 
 class Extras(NamedTuple):
     """What an entry may have in addition to the required: the optional fields of entry format 2.
@@ -47,7 +39,6 @@ class Extras(NamedTuple):
     Attributes:
         expires_ms: unix milliseconds from which on it is not sent any more.
         event_type: the event's type, as the frame's `event:` line says it.
-        data_kind: DATA_TEXT, DATA_JSON or DATA_BYTES; None is text.
         payload: the data as it was sent, where the frame's lines can't give it back.
         key: the publisher's key against repeats.
         meta: a JSON object.
@@ -59,7 +50,6 @@ class Extras(NamedTuple):
 
     expires_ms: int | None = None
     event_type: bytes | None = None
-    data_kind: int | None = None
     payload: bytes | None = None
     key: bytes | None = None
     meta: bytes | None = None
@@ -76,9 +66,10 @@ class Entry(NamedTuple):
     """One committed event.
 
     `own_id` is the publisher's own, by which history finds the event too. `frame` is the event
-    encoded; its position is the entry's, and it says when the event was published and whether it
-    is private. `extras` are the optional fields, None when there are none. A control entry's frame
-    is a comment, so that a stream that does not know the operation shows nothing.
+    encoded; its position is the entry's, and it says when the event was published, whether it
+    is private, and what kind of data it has. `extras` are the optional fields, None when there are
+    none. A control entry's frame is a comment, so that a stream that does not know the operation
+    shows nothing.
     """
 
     position: int

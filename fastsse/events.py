@@ -15,6 +15,9 @@ from fastsse.positions import is_position_shaped
 
 __all__ = [
     "CONTROL",
+    "DATA_BYTES",
+    "DATA_JSON",
+    "DATA_TEXT",
     "EARLIEST",
     "EVENT_TOPICS_MAX",
     "FIELDS",
@@ -46,6 +49,11 @@ _ENDS_A_LINE = re.compile(rb"[\r\n\0]")
 _NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _DIGITS = re.compile(r"[0-9]+")
 
+# What `Event.data_kind` says the publisher sent.
+DATA_TEXT: Final = 0
+DATA_JSON: Final = 1
+DATA_BYTES: Final = 2
+
 IdStyle = Literal["position", "uuid"]
 
 
@@ -65,11 +73,22 @@ class Event:
         id_style: how the server writes the id of an event that has none: as a position, or as
             the same in a UUID, which is what Mercure's clients expect.
         meta: named values next to the data, as in `fastsse.meta.encode_meta`.
+        data_kind: DATA_TEXT, DATA_JSON or DATA_BYTES; JSON is text that a reader parses.
 
     Raises InvalidEvent with the field's name. Cost: O(bytes).
     """
 
-    __slots__ = ("data", "event", "id", "id_style", "meta", "private", "retry_ms", "topics")
+    __slots__ = (
+        "data",
+        "data_kind",
+        "event",
+        "id",
+        "id_style",
+        "meta",
+        "private",
+        "retry_ms",
+        "topics",
+    )
 
     topics: Final[tuple[str, ...]]
     data: Final[bytes]
@@ -79,6 +98,7 @@ class Event:
     private: Final[bool]
     id_style: Final[IdStyle]
     meta: Final[bytes | None]
+    data_kind: Final[int]
 
     def __init__(
         self,
@@ -90,6 +110,7 @@ class Event:
         private: bool = False,
         id_style: IdStyle = "position",
         meta: Mapping[str, MetaValue] | str | bytes | None = None,
+        data_kind: int = DATA_TEXT,
     ) -> None:
         self.topics = (check_topic(topics),) if isinstance(topics, str) else _topics(topics)
         self.data = data if type(data) is bytes and data.isascii() else _utf8(data, "data")
@@ -99,6 +120,7 @@ class Event:
         self.private = private
         self.id_style = id_style
         self.meta = None if meta is None else encode_meta(meta)
+        self.data_kind = data_kind
 
     def __repr__(self) -> str:
         return f"Event(topics={self.topics!r}, data=<{len(self.data)} bytes>, id={self.id!r})"

@@ -12,7 +12,7 @@ import orjson
 
 from fastsse.config import Config
 from fastsse.errors import InvalidEvent
-from fastsse.events import Event
+from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.meta import MetaValue
 from fastsse.supervisor.alone import run_alone
 from fastsse.supervisor.notify import Notifier
@@ -110,7 +110,8 @@ class Server:
         RuntimeError for a store that is not memory. O(bytes + topics); the number of subscribers
         has no effect.
         """
-        made = Event(topic, _text(data), event, id, retry, private, meta=meta)
+        kind, text = _encoded(data)
+        made = Event(topic, text, event, id, retry, private, meta=meta, data_kind=kind)
         return self._worker.publish(made)
 
     async def publish_later(
@@ -131,7 +132,8 @@ class Server:
         its event.
         """
         worker = self._worker
-        made = Event(topic, _text(data), event, id, retry, private, meta=meta)
+        kind, text = _encoded(data)
+        made = Event(topic, text, event, id, retry, private, meta=meta, data_kind=kind)
         return await worker.publish_later(made)
 
     async def start(self) -> None:
@@ -164,11 +166,12 @@ class Server:
         return self._running
 
 
-def _text(data: Any) -> str | bytes:
+def _encoded(data: Any) -> tuple[int, str | bytes]:
+    """The kind of the data, and its text."""
     if isinstance(data, str | bytes):
-        return data
+        return DATA_TEXT, data
     try:
-        return orjson.dumps(data)
+        return DATA_JSON, orjson.dumps(data)
     except TypeError as error:
         raise InvalidEvent("data", f"must be text, bytes or JSON: {error}") from None
 

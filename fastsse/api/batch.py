@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from fastsse.errors import InvalidEvent
-from fastsse.events import FIELDS, Event
+from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.http.problems import Problem
 from fastsse.jsontext import Lossy, TooDeep, check_whole, is_whole
 from fastsse.meta import MetaValue
@@ -73,8 +73,9 @@ def _event(members: dict[str, Any]) -> Event:
     get = members.get
     if "topic" not in members or "data" not in members or not members.keys() <= _MEMBER_SET:
         _refuse_members(members)
-    data = members["data"]
+    data, kind = members["data"], DATA_TEXT
     if type(data) is not str:
+        kind = DATA_JSON
         try:
             data = orjson.dumps(data)
         except TypeError:
@@ -90,6 +91,7 @@ def _event(members: dict[str, Any]) -> Event:
         get("retry"),
         private,
         meta=_meta(get("meta")),
+        data_kind=kind,
     )
 
 

@@ -12,7 +12,7 @@ from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, Forbidden, InvalidEvent, Unauthorised
-from fastsse.events import FIELDS, Event
+from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import SWITCHES, Request, Target
 from fastsse.http.responses import Response, json_response
@@ -161,7 +161,11 @@ class Publish:
             if not body:
                 raise Problem(400, _EMPTY, field="body")
             topics, name, event_id, retry, private, meta = query
-            events = (Event(topics, bytes(body), name, event_id, retry, private, meta=meta),)
+            data = bytes(body)
+            kind = DATA_JSON if _media_type(request) == _JSON else DATA_TEXT
+            events = (
+                Event(topics, data, name, event_id, retry, private, meta=meta, data_kind=kind),
+            )
             answer = _answer_position if event_id is None else _answer_own_id
         elif _content_type(request) == _NDJSON:
             events = events_of_lines(body)

@@ -31,6 +31,8 @@ BUSY = (429, 503)
 FIRST_WAIT_S = 0.5
 DEFAULT_TIMEOUT_S = 30.0
 _NDJSON = b"application/x-ndjson"
+_TEXT = b"text/plain; charset=utf-8"
+_JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ class Publisher:
         data: at most 32, 4,096 bytes of JSON.
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
         """
-        body = data if isinstance(data, str | bytes) else orjson.dumps(data)
+        is_text = isinstance(data, str | bytes)
+        body = data if is_text else orjson.dumps(data)
         names = [topics] if isinstance(topics, str) else topics
         params: Params = [("topic", name) for name in names]
         fields = {"event": event, "id": id, "retry": retry_ms}
@@ -134,7 +137,7 @@ class Publisher:
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
         url = self._url.copy_with(params=self._url.params.merge(params))
-        return await self._post(url, body, b"text/plain; charset=utf-8")
+        return await self._post(url, body, _TEXT if is_text else _JSON)
 
     async def publish_batch(self, events: Iterable[Mapping[str, Any]]) -> Receipt:
         """Publish events, each `{"topic", "data", "event", "id", "retry", "private", "meta"}`, all

@@ -17,7 +17,7 @@ import orjson
 from fastsse.control.cluster import Answer, Change, Subscriber
 from fastsse.control.service import Publish
 from fastsse.errors import InvalidEvent
-from fastsse.events import Event
+from fastsse.events import DATA_JSON, Event
 from fastsse.log import get_logger
 from fastsse.reserved import HUB_PATH
 
@@ -100,6 +100,7 @@ def events_of(one: Subscriber, active: bool) -> Iterator[Event]:
                 orjson.dumps(document),
                 private=True,
                 id_style="uuid",
+                data_kind=DATA_JSON,
             )
         except InvalidEvent:
             continue  # A selector so long that its escaped form is no topic; it is listed still.

@@ -17,6 +17,7 @@ cdef struct FrameData:
     uint32_t refs              # atomic: history, rings, private lists, Python
     uint16_t head_bytes        # "hex CRLF"; 0 in a wire frame, which has no trailing CRLF either
     uint8_t is_private         # for channels with a grant only
+    uint8_t data_kind          # text, JSON or bytes: what the publisher sent
     uint32_t body_bytes
     uint32_t events            # events in it: 1, or as many as a page has, or 0
     uint64_t position_ms
@@ -59,6 +60,7 @@ cdef inline FrameData* frame_new(size_t body_bytes, bint chunk) noexcept nogil:
     frame.refs = 1
     frame.head_bytes = <uint16_t>head_bytes
     frame.is_private = False
+    frame.data_kind = 0
     frame.body_bytes = <uint32_t>body_bytes
     frame.events = 0
     frame.position_ms = frame.position_n = frame.time_ms = 0

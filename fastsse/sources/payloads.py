@@ -7,7 +7,7 @@ import orjson
 
 from fastsse.config.sources import SourceRule
 from fastsse.errors import EventTooLarge, FastsseError
-from fastsse.events import FIELDS, Event
+from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.jsontext import Lossy, check_whole, is_whole
 from fastsse.reserved import check_not_reserved
 from fastsse.sources.topic_templates import PlaceholderText
@@ -100,6 +100,7 @@ class Maker:
             members.get("retry"),
             private,
             meta=meta,
+            data_kind=DATA_TEXT if isinstance(data, str) else DATA_JSON,
         )
 
     def _check_type(self, event: Event) -> None:

@@ -56,7 +56,8 @@ async def test_an_export_has_every_field_and_an_import_brings_all_of_it_back(
         "retry": 2500,
         "private": True,
         "id_style": "position",
-        "data": "line 1\nline 2",
+        "data": '{"n":\n1}',
+        "data_kind": "json",
         "meta": {"tenant": "acmé", "level": 3, "share": 0.5, "test": False},
     }
     source, other = path.with_name("lines"), path.with_name("other.db")

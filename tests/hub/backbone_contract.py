@@ -13,22 +13,24 @@ from itertools import pairwise
 
 import pytest
 
+from fastsse._core import Frame
 from fastsse.backbone import Backbone, Stretch
 from fastsse.entries import Entry, encode_entries
 from fastsse.errors import FastsseError, Unavailable
-from fastsse.events import Event
+from fastsse.events import DATA_JSON, Event
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
 
 START_MS = 1_700_000_000_000
 EVERY_FIELD = Event(
     ("a", "b"),
-    "line 1\nline 2",
+    '{"n":\n1}',
     event="tick",
     id="mine",
     retry=2500,
     private=True,
     meta={"tenant": "acmé", "level": 3, "share": 0.5, "test": False},
+    data_kind=DATA_JSON,
 )
 # A topic of these matches a template too.
 MIXED_TOPICS = ("a", "b", "t/1")
@@ -44,15 +46,11 @@ SELECTORS = {
 
 def same(left: Entry, right: Entry) -> bool:
     """Whether two entries are the same event, to the last byte."""
-    return (left[:3], left.extras) == (right[:3], right.extras) and (
-        left.frame.body,
-        left.frame.position,
-        left.frame.private,
-    ) == (
-        right.frame.body,
-        right.frame.position,
-        right.frame.private,
-    )
+    return (left[:3], left.extras, _of(left.frame)) == (right[:3], right.extras, _of(right.frame))
+
+
+def _of(frame: Frame) -> tuple[bytes, int, bool, int]:
+    return frame.body, frame.position, frame.private, frame.data_kind
 
 
 class Tail:

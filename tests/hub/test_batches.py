@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastsse.entries import Entry, EventBatch, encode_entries, pack_entry, pack_events
 from fastsse.errors import FastsseError
-from fastsse.events import Event
+from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.hub import Published
 from fastsse.positions import position_at
 from tests.hub.onenode import Node
@@ -27,12 +27,13 @@ others = st.builds(
     private=st.booleans(),
     id_style=st.sampled_from(["position", "uuid"]),
     meta=st.sampled_from([None, {"a": "b"}]),
+    data_kind=st.sampled_from([DATA_TEXT, DATA_JSON, DATA_BYTES]),
 )
 
 
 def is_plain(event: Event) -> bool:
     """Whether it has nothing but topics and data."""
-    rest = [name for name in Event.__slots__ if name not in ("topics", "data")]
+    rest = [name for name in Event.__slots__ if name not in ("topics", "data", "data_kind")]
     return all(getattr(event, name) == getattr(PLAIN, name) for name in rest)
 
 
@@ -40,7 +41,7 @@ def batch_of(events: list[Event]) -> EventBatch:
     batch = EventBatch()
     for event in events:
         if is_plain(event):
-            batch.add(event.topics, event.data)
+            batch.add(event.topics, event.data, event.data_kind)
         else:
             batch.append(event)
     return batch
@@ -52,7 +53,8 @@ def fields_of(event: Event) -> list[object]:
 
 def facts_of(entry: Entry) -> list[object]:
     frame = entry.frame
-    return [entry[:3], entry.extras, frame.wire, frame.position, frame.time_ms, frame.private]
+    facts = [frame.wire, frame.position, frame.time_ms, frame.private, frame.data_kind]
+    return [entry[:3], entry.extras, *facts]
 
 
 @given(

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from fastsse._records import crc32c
 from fastsse.entries import (
-    DATA_JSON,
     Extras,
     encode_entries,
     id_of,
@@ -18,7 +17,7 @@ from fastsse.entries import (
     unpack_entries_1,
     unpack_events,
 )
-from fastsse.events import Event
+from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.positions import position_at
 from tests.hub.backbone_contract import EVERY_FIELD, same
 
@@ -38,6 +37,7 @@ drafts = st.builds(
     st.sampled_from(["position", "uuid"]),
     st.none()
     | st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,20}", fullmatch=True), values, max_size=8),
+    st.sampled_from([DATA_TEXT, DATA_JSON, DATA_BYTES]),
 )
 
 
@@ -161,7 +161,7 @@ def test_sealed_records_that_say_what_cannot_be_are_refused(record: bytes) -> No
 
 def test_optional_fields_come_back_as_they_were() -> None:
     (plain,) = encode_entries(POSITIONS[:1], [Event("a", "x", id="mine", private=True)])
-    extras = Extras(1 << 60, b"tick", DATA_JSON, b"\0raw", b"key", b"{}", b"00-ab-cd-01")
+    extras = Extras(1 << 60, b"tick", b"\0raw", b"key", b"{}", b"00-ab-cd-01")
     for sent in (extras, Extras(meta=b""), Extras(control=b"end"), Extras(7, control=b"")):
         entry = plain._replace(extras=sent)
         (again,) = unpack_entries(pack_entry(entry))

@@ -8,6 +8,7 @@ import pytest
 from fastsse.backbone import Backbone
 from fastsse.backbone.redis import open_redis
 from fastsse.config import Config
+from fastsse.redis.keys import Keys
 from tests.hub.backbone_contract import BackboneContract
 from tests.redis.server import RedisServer
 
@@ -16,6 +17,8 @@ class TestRedisBackbone(BackboneContract):
     @pytest.fixture(autouse=True)
     def on_a_real_server(self, redis: RedisServer) -> None:
         self.redis = redis
+        # As in a cluster whose nodes all read format 2: format 1 has no kind of data.
+        redis.client.set(Keys("fastsse").format, b"2")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Backbone]:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from fastsse.backbone.redis.codec import DamagedRecord, decode_record, encode_event, place_of
-from fastsse.events import Event
+from fastsse.events import DATA_JSON, Event
 from fastsse.positions import position_ms
 from fastsse.subscriptions import Cursor
 from tests.redis.onelog import Node, data_of, node_on, until
@@ -88,7 +88,9 @@ async def test_while_a_node_of_the_version_before_is_alive_it_can_read_every_rec
     async with an_old_node(redis), node_on(redis.url, redis_node_timeout="1s") as node:
         await node.answered("first")
         await until(lambda: "earlier version" in caplog.text)
-        await node.answered("second", private=True, id="x", retry=5_000, event="tick")
+        await node.answered(
+            "second", private=True, id="x", retry=5_000, event="tick", data_kind=DATA_JSON
+        )
         read = [old_event(fields) for fields in entries(redis)]
         assert [event["data"] for event in read] == ["first", "second"]
         assert read[1]["private"]

@@ -41,8 +41,14 @@ local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local now = string.format('%.0f', now_ms)
 local is_sealed = redis.call('GET', prefix .. 'format') == '2'
 
+-- Nodes that read only format 1 skip a record with a member that they do not know. The kind of its
+-- data stands last, where no text can look like it.
+local function unsealed(record)
+  return (string.gsub(record, ',"k":%d}$', '}'))
+end
+
 local function seal(id, record, crc)
-  if not is_sealed then return record end
+  if not is_sealed then return unsealed(record) end
   local sum = string.sub(redis.sha1hex(id .. ' ' .. crc .. ' ' .. now), 1, 8)
   return '{"c":"' .. crc .. sum .. '","w":' .. now .. ',' .. string.sub(record, 2)
 end
@@ -59,6 +65,7 @@ local function add(identity, record, crc)
   local answer = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[4], id,
     's', running, 'k', identity, 'e', sealed)
   if type(answer) == 'table' then
+    record = unsealed(record)
     if not string.find(answer.err, 'equal or smaller', 1, true) then return answer end
     answer = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[4], '*',
       's', running, 'k', identity, 'e', record)

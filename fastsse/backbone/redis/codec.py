@@ -19,7 +19,7 @@ import orjson
 
 from fastsse._records import crc32c
 from fastsse.errors import InvalidEvent
-from fastsse.events import Event
+from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.positions import N_BITS, N_MASK, parse_position
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
 _SEAL: Final = re.compile(rb'\{"c":"([0-9a-f]{8})([0-9a-f]{8})","w":([0-9]{1,15}),')
 # What format 1 has. Anything else in a record without a seal is damage, or nothing of ours.
 _MEMBERS: Final = frozenset("tdeirpum")
+_DATA_KINDS: Final = (DATA_TEXT, DATA_JSON, DATA_BYTES)
 
 
 class DamagedRecord(ValueError):
@@ -90,6 +91,8 @@ def encode_event(event: Event) -> bytes:
         fields["u"] = True
     if event.meta is not None:
         fields["m"] = orjson.Fragment(event.meta)
+    if event.data_kind:
+        fields["k"] = event.data_kind  # Last: see append.lua.
     return orjson.dumps(fields)
 
 
@@ -132,6 +135,7 @@ def _event_of(fields: dict[str, Any]) -> Event:
     is_flag = isinstance(private, bool) and isinstance(uuid, bool)
     if not is_flag or not isinstance(meta, dict | None):
         raise ValueError("p and u must be true or false, m an object")
+    kind = fields.get("k", DATA_TEXT)
     try:
         return Event(
             fields.get("t", ()),
@@ -142,6 +146,7 @@ def _event_of(fields: dict[str, Any]) -> Event:
             private,
             "uuid" if uuid else "position",
             meta,
+            kind if kind in _DATA_KINDS else DATA_TEXT,
         )
     except InvalidEvent as error:
         raise ValueError(str(error)) from None

@@ -20,7 +20,7 @@ from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpa
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
-from fastsse.events import Event, check_topic
+from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event, check_topic
 from fastsse.positions import format_position, parse_position, uuid_of_position
 
 __all__ = ["BadExportLine", "Imported", "export_lines", "import_lines"]
@@ -231,10 +231,16 @@ def _fields(entry: Entry) -> dict[str, object]:
 
 def _extra_fields(entry: Entry) -> dict[str, object]:
     """The optional fields; absent when the entry has none."""
-    meta = None if entry.extras is None else entry.extras.meta
-    return {} if meta is None else {"meta": orjson.Fragment(meta)}
+    fields: dict[str, object] = {}
+    if entry.frame.data_kind:
+        fields["data_kind"] = _KINDS[entry.frame.data_kind]
+    if entry.extras is not None and entry.extras.meta is not None:
+        fields["meta"] = orjson.Fragment(entry.extras.meta)
+    return fields
 
 
+_KINDS: Final = {DATA_TEXT: "text", DATA_JSON: "json", DATA_BYTES: "bytes"}
+_KIND_NUMBERS: Final = {name: kind for kind, name in _KINDS.items()}
 _FIELDS: Final = {
     "position",
     "topics",
@@ -244,6 +250,7 @@ _FIELDS: Final = {
     "private",
     "id_style",
     "data",
+    "data_kind",
     "meta",
 }
 
@@ -259,6 +266,9 @@ def _entry(fields: dict[str, Any]) -> Entry:
     style = fields.get("id_style", "position")
     if style not in ("position", "uuid") or not isinstance(fields.get("private", False), bool):
         raise ValueError("id_style must be position or uuid, private true or false")
+    kind = _KIND_NUMBERS.get(fields.get("data_kind", "text"))
+    if kind is None:
+        raise ValueError("data_kind must be text, json or bytes")
     event = Event(
         fields["topics"],
         fields["data"],
@@ -268,6 +278,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
         private=fields.get("private", False),
         id_style=style,
         meta=fields.get("meta"),
+        data_kind=kind,
     )
     return encode_entries([position], [event])[0]
 
