@@ -57,6 +57,8 @@ class Family:
         with_hub: whether there is one for a hub.
         selector: where links are watched; a key's data is called when it is readable.
         now_s: a monotonic clock.
+
+    Attributes:
         on_ready, on_end: called with a child that serves, or ended (and how, in words).
     """
 
@@ -67,8 +69,6 @@ class Family:
         with_hub: bool,
         selector: selectors.BaseSelector,
         now_s: Callable[[], float],
-        on_ready: Callable[[Child], None],
-        on_end: Callable[[Child, str], None],
     ) -> None:
         self.hub = Slot("hub", -1) if with_hub else None
         self.workers = [Slot(f"worker {index}", index) for index in range(workers)]
@@ -76,8 +76,8 @@ class Family:
         self._crew = crew
         self._selector = selector
         self._now_s = now_s
-        self._on_ready = on_ready
-        self._on_end = on_end
+        self.on_ready: Callable[[Child], None] = lambda child: None
+        self.on_end: Callable[[Child, str], None] = lambda child, how: None
         self._numbers = 0
 
     @property
@@ -142,7 +142,7 @@ class Family:
                 if child.link.fileno() >= 0:
                     self._hear(child)  # Its last words.
                 self._unhear(child)
-                self._on_end(child, how_it_ended(os.waitstatus_to_exitcode(status)))
+                self.on_end(child, how_it_ended(os.waitstatus_to_exitcode(status)))
 
     def kill_hung(self) -> None:
         """Ends children that stand still: a loop that never comes round, a stopped process."""
@@ -171,7 +171,7 @@ class Family:
             child.heard_s = self._now_s()
             if packet.word == READY:
                 child.ready_s = child.heard_s
-                self._on_ready(child)
+                self.on_ready(child)
             elif packet.word == ALIVE:
                 child.streams = int(packet.text)
             elif packet.word == FAILED:

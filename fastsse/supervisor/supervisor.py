@@ -67,9 +67,8 @@ class Supervisor:
         self._now_s = now_s
         # Not epoll: a child would share it.
         self._selector = selectors.PollSelector()
-        self._family = Family(
-            crew, workers, with_hub, self._selector, now_s, self._on_ready, self._on_end
-        )
+        self._family = Family(crew, workers, with_hub, self._selector, now_s)
+        self._family.on_ready, self._family.on_end = self._on_ready, self._on_end
         self._reload = Reload(crew, self._family, self._on_reloaded)
         self._served = False
         self._stopped_by = 0

@@ -5,7 +5,6 @@ comes from the stream alone, and every node delivers what it reads there, its ow
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
@@ -110,11 +109,10 @@ class RedisBackbone:
         self._health = health = Health()
         self._keys = keys
         self._reader = RedisReader(address, keys, retention, health)
+        self._tail = RedisFollower(address, keys, end, health)
         self._appender = RedisWriter(
-            address, keys, retention, config.redis_wait, health, self._reopen,
-            self._elsewhere, self._reached,
-        )  # fmt: skip
-        self._tail = RedisFollower(address, keys, end, health, self._appender.delivered)
+            address, keys, retention, config.redis_wait, health, self._tail
+        )
         self._attached: Attached | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -209,13 +207,3 @@ class RedisBackbone:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _reopen(self, link: RedisConnection) -> None:
-        with contextlib.suppress(RedisRefusal):
-            await find_end(link, self._keys, self.head)
-
-    async def _reached(self, position: int, wait_s: float) -> bool:
-        return await self._tail.reached(position, wait_s)
-
-    def _elsewhere(self) -> None:
-        self._tail.reconnect()

@@ -31,7 +31,7 @@ from fastsse.redis.errors import AnswerLost, AnswerTimeout, RedisRefusal, WrongS
 from fastsse.redis.health import Health, SkipLog
 from fastsse.redis.keys import Keys
 
-__all__ = ["LogEnd", "RedisFollower", "Sent", "find_end"]
+__all__ = ["LogEnd", "RedisFollower", "find_end"]
 
 log = get_logger("redis")
 PART: Final = "following"
@@ -41,9 +41,6 @@ BLOCK_MS: Final = 1_000
 READ_MAX: Final = 1_000
 # What one read should not be much above; entries are read one by one if they are so large.
 READ_BYTES: Final = 4 * 1024 * 1024
-
-Sent = Callable[[StreamEntry], None]
-"""Called with each entry after it was delivered."""
 
 
 class LogEnd(NamedTuple):
@@ -73,20 +70,18 @@ class RedisFollower:
         address, keys: where the log is.
         end: the log's end when the node opened it; what comes after it is delivered.
         health: receives the reader's successes and faults.
-        sent: see there.
 
     Attributes:
+        on_sent: called with each entry after it was delivered. Set it before `follow`.
         head: the last position that was delivered or passed over.
     """
 
-    def __init__(
-        self, address: RedisAddress, keys: Keys, end: LogEnd, health: Health, sent: Sent
-    ) -> None:
+    def __init__(self, address: RedisAddress, keys: Keys, end: LogEnd, health: Health) -> None:
         self.head = end.position
         self._address = address
         self._keys = keys
         self._health = health
-        self._sent = sent
+        self.on_sent: Callable[[StreamEntry], None] = lambda entry: None
         self._skips = SkipLog()
         self._lead = LeadLog()
         self._read_through = id_at(end.position)
@@ -264,7 +259,7 @@ class RedisFollower:
         self.head = positions[-1]
         self._deliver(entries)
         for entry, *_ in ready:
-            self._sent(entry)
+            self.on_sent(entry)
         self._wake()
 
     def _tell_broken(self, why: str, place: int) -> None:

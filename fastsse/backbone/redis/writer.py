@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from fastsse._records import crc32c
 from fastsse.backbone import Done
 from fastsse.backbone.redis.codec import StreamEntry, encode_event, place_of
+from fastsse.backbone.redis.follower import RedisFollower, find_end
 from fastsse.backbone.redis.log_scripts import APPEND
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.errors import Unavailable
@@ -156,9 +157,7 @@ class RedisWriter:
         retention: what is to be kept of each topic.
         replicas: how many must have a group before it is acknowledged; 0 waits for none.
         health: receives the writer's successes and faults.
-        reopen: makes the log when there is none; given a link.
-        elsewhere: called when this Redis is not the one that can be written to.
-        reached: waits until this node has delivered a position, for so many seconds at most.
+        follower: of the same log. It reconnects when this Redis is not the one to write to.
     """
 
     def __init__(
@@ -168,18 +167,15 @@ class RedisWriter:
         retention: RedisRetention,
         replicas: int,
         health: Health,
-        reopen: "Callable[[RedisConnection], Any]",
-        elsewhere: Callable[[], None],
-        reached: Callable[[int, float], Awaitable[bool]],
+        follower: RedisFollower,
     ) -> None:
         self._address = address
         self._keys = keys
         self._retention = retention
         self._replicas = replicas
         self._health = health
-        self._reopen = reopen
-        self._elsewhere = elsewhere
-        self._reached = reached
+        self._follower = follower
+        follower.on_sent = self._on_delivered
         # Of this run alone: a node that starts again begins its numbers at the start.
         self._node: Final = os.urandom(12).hex().encode()
         self._number = 0
@@ -200,7 +196,7 @@ class RedisWriter:
         self._held_bytes += batch.size_bytes
         self._queued.set()
 
-    def delivered(self, entry: StreamEntry) -> None:
+    def _on_delivered(self, entry: StreamEntry) -> None:
         """The tail has delivered an entry, perhaps one of ours."""
         if entry.node == self._node:
             group = self._sent.get(entry.group)
@@ -316,7 +312,8 @@ class RedisWriter:
         names = [self._keys.stream, self._keys.newest, self._keys.sender(self._node)]
         answer, failures, repeated = await link.run(APPEND, names, *group.arguments)
         if answer == b"no log":
-            await self._reopen(link)
+            with contextlib.suppress(RedisRefusal):
+                await find_end(link, self._keys, self._follower.head)
             return False
         if failures:
             self._health.counts["redis_index_failures"] += failures
@@ -331,7 +328,7 @@ class RedisWriter:
         """A batch was stored before, under the positions that its answer gets."""
         self._health.counts["redis_repeats"] += 1
         positions = list(map(place_of, ids.split(b" ")))
-        await self._reached(positions[-1], self._address.timeout_s)
+        await self._follower.reached(positions[-1], self._address.timeout_s)
         group.repeated(batch, positions)
         self._forget_if_done(group)
 
@@ -394,7 +391,7 @@ class RedisWriter:
         if refusal.code == "READONLY":
             # Another may be the master by now, under the same name.
             await self._drop_link()
-            self._elsewhere()
+            self._follower.reconnect()
 
     def _well(self) -> None:
         self._backoff.reset()

@@ -28,7 +28,7 @@ from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import Connect
 from fastsse.backbone.sqlite.verifying import FileVerifier
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
-from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Writer
+from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Writer, WriterLinks
 from fastsse.config import HistoryOptions
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
@@ -124,11 +124,7 @@ class SqliteBackbone:
             self._retention,
             self._checkpointer,
             ack,
-            self._call,
-            self._on_stored,
-            self._reader.closed,
-            wake,
-            time.monotonic,
+            WriterLinks(self._call, self._on_stored, self._reader.closed, wake, time.monotonic),
         )
         try:
             self.control_store: Final = SqliteControlStore(self._file.connection, self._writer.put)

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.checkpoint import Checkpointer, checkpoint
@@ -25,7 +26,7 @@ from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.log import get_logger
 
-__all__ = ["Barrier", "Lost", "Put", "Stored", "Writer"]
+__all__ = ["Barrier", "Lost", "Put", "Stored", "Writer", "WriterLinks"]
 
 log = get_logger("history")
 
@@ -73,6 +74,25 @@ class Stored(NamedTuple):
 Work = StoreBatch | Put | Barrier | Lost
 
 
+@dataclass(frozen=True, slots=True)
+class WriterLinks:
+    """What connects the writer with other threads.
+
+    Arguments:
+        call: hands a call over to the loop thread.
+        on_stored: called there with the results of batches, in order.
+        readers_closed: makes a context in which readers have no connection.
+        wake: the checkpointer's event; it also wakes the writer.
+        monotonic_s: a clock that only goes forward.
+    """
+
+    call: Callable[[Callable[[], None]], None]
+    on_stored: Callable[[Stored], None]
+    readers_closed: Callable[[], AbstractContextManager[None]]
+    wake: threading.Event
+    monotonic_s: Callable[[], float]
+
+
 class Writer:
     """Stores what it is given.
 
@@ -81,11 +101,7 @@ class Writer:
         retention: evicts events.
         checkpointer: moves the log.
         ack: `received`, `written` or `synced`.
-        call: hands a call over to the loop thread.
-        told: called there with the results of batches, in order.
-        readers_closed: makes what keeps readers from having a connection.
-        wake: the checkpointer's.
-        monotonic_s: a clock that only goes forward.
+        links: to the loop thread, the readers and the checkpointer.
     """
 
     def __init__(
@@ -94,21 +110,17 @@ class Writer:
         retention: SqliteRetention,
         checkpointer: Checkpointer,
         ack: str,
-        call: Callable[[Callable[[], None]], None],
-        told: Callable[[Stored], None],
-        readers_closed: Callable[[], AbstractContextManager[None]],
-        wake: threading.Event,
-        monotonic_s: Callable[[], float],
+        links: WriterLinks,
     ) -> None:
         self._file: Final = file
         self._retention: Final = retention
         self._checkpointer: Final = checkpointer
         self._ack: Final = ack
-        self._call: Final = call
-        self._told: Final = told
-        self._readers_closed: Final = readers_closed
-        self._wake: Final = wake
-        self._monotonic_s: Final = monotonic_s
+        self._call: Final = links.call
+        self._on_stored: Final = links.on_stored
+        self._readers_closed: Final = links.readers_closed
+        self._wake: Final = links.wake
+        self._monotonic_s: Final = links.monotonic_s
         self._queue: Final[deque[Work]] = deque()
         self._thread: Final = threading.Thread(
             target=self._run, name="fastsse-history-writer", daemon=True
@@ -243,7 +255,7 @@ class Writer:
                 connection.execute("INSERT OR REPLACE INTO desk VALUES (?, ?)", (key, value))
 
     def _tell(self, stored: Stored) -> None:
-        self._call(lambda: self._told(stored))
+        self._call(lambda: self._on_stored(stored))
 
     def _pass_barriers(self, work: list[Work]) -> None:
         for item in work:
