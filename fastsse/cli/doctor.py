@@ -17,7 +17,6 @@ from fastsse.cli.clientoptions import TOKEN_VARIABLES, read_duration
 from fastsse.cli.flags import FILE_HELP
 from fastsse.client.http import events_url
 from fastsse.config import Config, load
-from fastsse.config.options import TRIAL_TOPICS
 from fastsse.doctor import Diagnosis, Finding, Goal, Verdict, examine, read_machine
 from fastsse.doctor.emit import KINDS, emit, left_over
 from fastsse.doctor.finding import without_idle_command
@@ -25,6 +24,7 @@ from fastsse.doctor.path import TrialTiming, Way, judge, try_path
 from fastsse.doctor.path.evidence import Evidence
 from fastsse.doctor.path.judge import summary
 from fastsse.doctor.show import findings_json, machine_json, say, show, show_machine
+from fastsse.limits import TRIAL_TOPICS
 
 DEFAULT_CONNECTIONS = 10_000
 

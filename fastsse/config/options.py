@@ -31,6 +31,7 @@ from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, Topi
 from fastsse.config.sources import SourceOptions
 from fastsse.config.store import RedisOptions, StoreOptions
 from fastsse.config.tokens import TokenOptions
+from fastsse.limits import TRIAL_TOPICS
 
 
 class PresenceOptions(OptionGroup):
@@ -177,7 +178,6 @@ class LimitOptions(OptionGroup):
 CleanEnd = Annotated[Literal["over", "always"], Choice]
 InitialId = Annotated[Literal["auto", "true", "false", "data"], Choice]
 # Events of `fastsse doctor --url` are kept as long as its own resume may take.
-TRIAL_TOPICS = "fastsse-doctor/"
 TRIAL_RULE = TopicRule(match=TRIAL_TOPICS + "*", history_age=60.0)
 
 

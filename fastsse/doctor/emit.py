@@ -14,7 +14,7 @@ from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.goal import Goal
 from fastsse.doctor.kernel_settings import SETTINGS
 from fastsse.doctor.machine import Machine
-from fastsse.http.descriptors import STREAMS_DEFAULT_MAX
+from fastsse.limits import STREAMS_DEFAULT_MAX
 
 KINDS = ("sysctl", "systemd", "docker")
 _BUFFERS = {"net.ipv4.tcp_wmem": "4096 16384 4194304", "net.ipv4.tcp_rmem": "4096 131072 6291456"}

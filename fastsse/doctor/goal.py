@@ -13,8 +13,7 @@ from fastsse.doctor.measured import (
     SEND_US,
     SHARED_BYTES,
 )
-from fastsse.http.descriptors import RESERVE_MIN, reserve
-from fastsse.http.listeners import BACKLOG
+from fastsse.limits import BACKLOG, RESERVE_MIN, reserved_descriptors
 
 # A client whose SYN got no answer sends it again after that long (RFC 6298 §2.1): a queue that
 # takes longer to serve holds what comes again anyway.
@@ -127,11 +126,11 @@ class Goal:
 def descriptors_for(streams: int) -> int:
     """The least limit of which the server gives `streams` descriptors to streams."""
     limit = streams + RESERVE_MIN
-    while limit - reserve(limit) < streams:
-        limit += streams - (limit - reserve(limit))
+    while limit - reserved_descriptors(limit) < streams:
+        limit += streams - (limit - reserved_descriptors(limit))
     return limit
 
 
 def streams_of(limit: int) -> int:
     """The streams that the server takes with a limit of so many descriptors."""
-    return limit - reserve(limit)
+    return limit - reserved_descriptors(limit)

@@ -2,7 +2,7 @@
 formulas of tuning.md compute with these and with nothing else.
 
 To renew one, run what its `source` names on a quiet machine and change the value here; the tables
-of tuning.md follow (`python -m fastsse.doctor.document`), and a test holds them together.
+of tuning.md follow (`python -m tests.docs.tuning`), and a test holds them together.
 """
 
 from typing import NamedTuple

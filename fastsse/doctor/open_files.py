@@ -4,7 +4,7 @@ from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.goal import Goal, streams_of
 from fastsse.doctor.machine import UNLIMITED, Machine
 from fastsse.doctor.words import count
-from fastsse.http.descriptors import STREAMS_DEFAULT_MAX
+from fastsse.limits import STREAMS_DEFAULT_MAX
 
 # More than any server uses; such a limit was not chosen but inherited.
 ABSURD_LIMIT = 1 << 26

@@ -8,12 +8,10 @@ import resource
 from typing import Final, NamedTuple
 
 from fastsse.config import ConfigError, OptionProblem
+from fastsse.limits import RESERVE_MIN, STREAMS_DEFAULT_MAX, reserved_descriptors
 
 __all__ = ["Descriptors", "out_of_descriptors", "raise_soft_limit"]
 
-# The limit of a container may be 2**30. That is not a choice of so many streams.
-STREAMS_DEFAULT_MAX: Final = 1_000_000
-RESERVE_MIN: Final = 256
 # For the listeners, the sender, files, resolvers and other libraries. An eighth of the limit within
 # these bounds.
 SPARE_MIN: Final = 12
@@ -59,11 +57,6 @@ class Descriptors(NamedTuple):
         return self.limit - self.others - spare(self.limit) - streams
 
 
-def reserve(limit: int) -> int:
-    """Descriptors that streams never use: 1 % of the limit, at least 256, at most half."""
-    return min(max(RESERVE_MIN, limit // 100), limit // 2)
-
-
 def spare(limit: int) -> int:
     """Descriptors that neither streams nor requests use."""
     return min(max(SPARE_MIN, limit // 8), SPARE_MAX)
@@ -72,7 +65,7 @@ def spare(limit: int) -> int:
 def _held_back(limit: int, others: int) -> int:
     """Descriptors that streams can't use, with `others` open already."""
     beyond = max(0, others - OTHERS_IN_RESERVE)
-    return max(reserve(limit) + beyond, others + spare(limit) + REQUESTS_MIN)
+    return max(reserved_descriptors(limit) + beyond, others + spare(limit) + REQUESTS_MIN)
 
 
 def _too_few(limit: int, carried: int, held_back: int, max_connections: int) -> OptionProblem | str:

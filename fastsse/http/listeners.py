@@ -11,6 +11,7 @@ from typing import Final
 
 from fastsse.config import ListenOptions, StreamOptions
 from fastsse.errors import FastsseError
+from fastsse.limits import BACKLOG
 from fastsse.log import get_logger
 
 __all__ = [
@@ -24,8 +25,6 @@ __all__ = [
 ]
 
 log = get_logger("http")
-# The kernel caps it at net.core.somaxconn.
-BACKLOG: Final = 65_535
 # Seconds of TCP_DEFER_ACCEPT: a connection is accepted when its request has arrived, so a
 # subscriber needs no transport. The transports of a thousand clients that connected first and sent
 # later took 2.6 MB, which the heap kept. A client that sends nothing is accepted after one repeated

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from fastsse.api.frontend import Sockets
 from fastsse.config import Config
 from fastsse.errors import FastsseError
-from fastsse.http.listeners import BACKLOG, ListenError, open_sockets
+from fastsse.http.listeners import ListenError, open_sockets
+from fastsse.limits import BACKLOG
 
 __all__ = ["Activation", "open_for_workers"]
 

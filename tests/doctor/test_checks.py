@@ -10,7 +10,7 @@ from fastsse.cgroups import Cgroup
 from fastsse.doctor import Diagnosis, Finding, Goal, Machine, Verdict, examine, read_machine
 from fastsse.doctor.goal import descriptors_for, streams_of
 from fastsse.doctor.machine import UNLIMITED
-from fastsse.http.descriptors import STREAMS_DEFAULT_MAX
+from fastsse.limits import STREAMS_DEFAULT_MAX
 from tests.doctor.machines import GIB, LIMITS, PLAIN, made_up
 
 # Nothing stands in the way of a million on this one.

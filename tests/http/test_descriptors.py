@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from fastsse.config import ConfigError
-from fastsse.http.descriptors import Descriptors, reserve, spare
+from fastsse.http.descriptors import Descriptors, spare
+from fastsse.limits import reserved_descriptors
 from tests.http.raw import connected, get, request, until
 
 
@@ -28,7 +29,7 @@ def test_streams_leave_a_reserve_of_descriptors(soft_limit, limit, streams) -> N
     plan = Descriptors.plan(0)
     assert plan.max_connections == streams
     assert plan.limit <= limit
-    assert plan.limit - plan.max_connections == reserve(limit) or streams == 1_000_000
+    assert plan.limit - plan.max_connections == reserved_descriptors(limit) or streams == 1_000_000
 
 
 def test_more_streams_than_descriptors_carry_are_refused(soft_limit) -> None:

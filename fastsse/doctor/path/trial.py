@@ -13,9 +13,9 @@ from fastsse.client.decoder import ReceivedEvent
 from fastsse.client.errors import ClientError
 from fastsse.client.http import Params, events_url, new_client
 from fastsse.client.publisher import Publisher
-from fastsse.config.options import TRIAL_TOPICS
 from fastsse.doctor.path.evidence import Evidence, OpeningEvidence, Resumed, Timed, Watched
 from fastsse.doctor.path.stream import AS_BROWSERS, PLAIN, Stream
+from fastsse.limits import TRIAL_TOPICS
 
 # Held back bytes come out when a buffer is full; the usual ones are 4 KiB to 64 KiB.
 _RELEASE_STEPS_BYTES = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000)

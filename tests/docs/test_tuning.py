@@ -8,12 +8,12 @@ import pytest
 
 from fastsse.config import Config, catalogue
 from fastsse.doctor import examine
-from fastsse.doctor.document import BLOCKS, renewed
 from fastsse.doctor.kernel_settings import SETTINGS, Scope
 from fastsse.doctor.measured import FIGURES
 from fastsse.doctor.option_advice import ADVICE
 from fastsse.metrics import STORE_COUNTERS, STORE_GAUGES
 from fastsse.server import Server
+from tests.docs.tuning import BLOCKS, renewed
 from tests.doctor.test_checks import LARGE, MILLION
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ GUIDES = "".join(path.read_text() for path in sorted((ROOT / "docs" / "guides").
 
 
 def test_tuning_is_what_its_tables_are_made_from() -> None:
-    assert renewed(TUNING) == TUNING, "run: python -m fastsse.doctor.document tuning.md"
+    assert renewed(TUNING) == TUNING, "run: python -m tests.docs.tuning tuning.md"
 
 
 def test_every_option_has_advice_and_no_other() -> None:

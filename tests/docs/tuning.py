@@ -1,8 +1,8 @@
-"""Keeps tuning.md in step with what it tells about: options, settings, figures, proxies.
+"""Keeps tuning.md in step with options, settings, figures and proxies.
 
-    python -m fastsse.doctor.document tuning.md
+    python -m tests.docs.tuning tuning.md
 
-writes its tables anew, between `<!-- begin NAME -->` and `<!-- end NAME -->`. Everything else in
+writes its tables again, between `<!-- begin NAME -->` and `<!-- end NAME -->`. Everything else in
 the file is written by hand. A test fails while the file differs from what this writes.
 """
 
@@ -128,7 +128,7 @@ BLOCKS: dict[str, Callable[[], Iterable[str]]] = {
 
 
 def renewed(text: str) -> str:
-    """The document with its tables written anew. Raises ValueError when one has no place."""
+    """The document with its tables written again. Raises ValueError when one has no place."""
     for name, block in BLOCKS.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         found = re.search(f"{begin}\n.*?{end}", text, re.DOTALL)
