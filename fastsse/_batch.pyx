@@ -10,6 +10,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from fastsse._core cimport Frame, encode_at
 from fastsse.native.frame cimport Text
+from fastsse.native.place cimport Place, after, int_of, set_place
 
 from fastsse.events import Event
 from fastsse.positions import uuid_of_position
@@ -20,8 +21,6 @@ cdef enum:
 
 cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
-cdef object N_BITS = 64
-cdef object N_MASK = (1 << 64) - 1
 
 
 # -- events that have no position yet -------------------------------------------------------------
@@ -176,16 +175,16 @@ cdef Py_ssize_t write_number(char* at, uint64_t number) noexcept:
     return count
 
 
-cdef Text write_id(Id* id, uint64_t ms, uint64_t n) noexcept:
+cdef Text write_id(Id* id, Place place) noexcept:
     """A position as an id. The milliseconds of most are those of the one before."""
     cdef Text text
-    if id.stem_bytes == 0 or id.ms != ms:
-        id.ms = ms
-        id.stem_bytes = write_number(id.text, ms)
+    if id.stem_bytes == 0 or id.ms != place.ms:
+        id.ms = place.ms
+        id.stem_bytes = write_number(id.text, place.ms)
         id.text[id.stem_bytes] = c'-'
         id.stem_bytes += 1
     text.at = id.text
-    text.size = id.stem_bytes + write_number(id.text + id.stem_bytes, n)
+    text.size = id.stem_bytes + write_number(id.text + id.stem_bytes, place.n)
     return text
 
 
@@ -197,13 +196,12 @@ cdef inline Text text_of(bytes value) noexcept:
     return text
 
 
-cdef struct Place:
-    uint64_t ms
-    uint64_t n
+cdef struct Placed:
+    Place place
     uint64_t time_ms
 
 
-cdef Frame encode_event(event, Place place, Id* id):
+cdef Frame encode_event(event, Placed placed, Id* id):
     """The frame of an event that has its place."""
     cdef bytes own_id = event.id, event_type = event.event, data = event.data
     cdef bint private = event.private
@@ -212,57 +210,48 @@ cdef Frame encode_event(event, Place place, Id* id):
     if own_id is not None:
         text = text_of(own_id)
     elif event.id_style == "uuid":
-        own_id = uuid_of_position(<object>place.ms << N_BITS | place.n)
+        own_id = uuid_of_position(int_of(placed.place))
         text = text_of(own_id)
     else:
-        text = write_id(id, place.ms, place.n)
+        text = write_id(id, placed.place)
     return encode_at(
         text_of(data), text_of(event_type), text, retry_ms, private,
-        place.ms, place.n, place.time_ms, event.data_kind)
+        placed.place.ms, placed.place.n, placed.time_ms, event.data_kind)
 
 
 cdef class Placing:
     """Gives the events of a batch their places and times, one after the other."""
-    cdef object positions
-    cdef list times
-    cdef bint is_run           # positions in a row
+    cdef object positions      # None: in a row
+    cdef list times            # None: one time for all, or each its place's
     cdef bint has_time
-    cdef Place place
+    cdef Placed placed
     cdef Py_ssize_t at
 
     def __cinit__(self, positions, times, Py_ssize_t count):
-        if len(positions) != count:
-            raise ValueError("as many positions as events")
+        if len(positions) != count or (isinstance(times, list) and len(times) != count):
+            raise ValueError("as many positions and times as events")
         self.has_time = times is not None
         if isinstance(times, list):
             self.times = times
-            if len(self.times) != count:
-                raise ValueError("as many times as events")
         elif times is not None:
-            self.place.time_ms = times
-        self.is_run = isinstance(positions, range) and positions.step == 1
-        self.positions = positions
-        if self.is_run and count:
-            self.set_position(positions[0])
+            self.placed.time_ms = times
+        if not isinstance(positions, range) or positions.step != 1:
+            self.positions = positions
+        elif count:
+            set_place(&self.placed.place, positions[0])
 
-    cdef int set_position(self, position) except -1:
-        self.place.ms = position >> N_BITS
-        self.place.n = position & N_MASK
-        return 0
-
-    cdef int next(self, Place* place) except -1:
-        if not self.is_run:
-            self.set_position(self.positions[self.at])
+    cdef Placed next(self) except *:
+        cdef Placed placed
+        if self.positions is not None:
+            set_place(&self.placed.place, self.positions[self.at])
         if self.times is not None:
-            self.place.time_ms = self.times[self.at]
+            self.placed.time_ms = self.times[self.at]
         elif not self.has_time:
-            self.place.time_ms = self.place.ms
+            self.placed.time_ms = self.placed.place.ms
+        placed = self.placed
         self.at += 1
-        place[0] = self.place
-        self.place.n += 1
-        if self.place.n == 0:
-            self.place.ms += 1
-        return 0
+        self.placed.place = after(placed.place)
+        return placed
 
 
 cdef Text NO_TEXT
@@ -287,32 +276,30 @@ def encode_entries(
 
 
 cdef int encode_events(Entries entries, events, Placing placing) except -1:
-    cdef Place place
     cdef Id id
     id.stem_bytes = 0
     entries.topics = []
     for event in events:
-        placing.next(&place)
         entries.topics.append(event.topics)
-        add_event(entries, event, place, &id)
+        add_event(entries, event, placing.next(), &id)
     return 0
 
 
 cdef int encode_batch(Entries entries, EventBatch batch, Placing placing) except -1:
-    cdef Place place
+    cdef Placed placed
     cdef Id id
     cdef Py_ssize_t at
     id.stem_bytes = 0
     entries.topics = batch.topics
     for at in range(len(batch.data)):
-        placing.next(&place)
+        placed = placing.next()
         event = None if batch.events is None else batch.events[at]
         if event is not None:
-            add_event(entries, event, place, &id)
+            add_event(entries, event, placed, &id)
             continue
         entries.frames.append(encode_at(
-            text_of(<bytes>batch.data[at]), NO_TEXT, write_id(&id, place.ms, place.n), 0, False,
-            place.ms, place.n, place.time_ms, kind_at(batch, at)))
+            text_of(<bytes?>batch.data[at]), NO_TEXT, write_id(&id, placed.place), 0, False,
+            placed.place.ms, placed.place.n, placed.time_ms, kind_at(batch, at)))
         if entries.own_ids is not None:
             entries.own_ids.append(None)
         if entries.extras is not None:
@@ -320,10 +307,10 @@ cdef int encode_batch(Entries entries, EventBatch batch, Placing placing) except
     return 0
 
 
-cdef int add_event(Entries entries, event, Place place, Id* id) except -1:
+cdef int add_event(Entries entries, event, Placed placed, Id* id) except -1:
     entries.own_ids = with_value(entries, entries.own_ids, event.id)
     entries.extras = with_value(entries, entries.extras, extras_of(event, entries.extras_type))
-    entries.frames.append(encode_event(event, place, id))
+    entries.frames.append(encode_event(event, placed, id))
     return 0
 
 

@@ -15,3 +15,15 @@ cdef class Frame:
 cdef Frame encode_at(
     Text data, Text event, Text id, uint64_t retry_ms, bint private,
     uint64_t position_ms, uint64_t position_n, uint64_t time_ms, uint8_t data_kind)
+
+
+# Publishes that the sender is given one after the other, with one look at the clock and one
+# wake-up. `state` is the sender's.
+cdef struct Run:
+    void* state
+    uint64_t accepted_us
+
+
+cdef int run_begin(Run* run, sender) except -1
+cdef int run_add(Run* run, Frame frame, uint32_t* topics, uint32_t count, int policy) except -1
+cdef void run_end(Run* run) noexcept

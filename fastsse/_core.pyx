@@ -58,6 +58,9 @@ REASON_ENDED = REASONS.index("ended")
 EVERY_EVENT = 0
 MAX_CONNECTIONS = 1 << 24
 
+cdef enum:
+    EVENT_TOPICS_LIMIT = 255   # as many as a record holds
+
 assert len(REASONS) == REASON_COUNT
 assert sizeof(Claim) == CLAIM_WORDS * sizeof(uint32_t)
 
@@ -646,22 +649,15 @@ cdef class Sender:
         self.command(self.with_topics(REMOVE_TOPIC, (topic,)))
 
     def publish(self, Frame frame not None, tuple topics not None, int policy):
-        cdef Py_ssize_t count = len(topics)
         cdef Py_ssize_t index
-        cdef uint32_t number
-        cdef Command* command
-        self.check_running()
-        for index in range(count):
-            number = topics[index]
-            if number >= 1 << 28:
-                raise ValueError(f"topic number {number} is out of range")
-        command = command_new(PUBLISH, <uint32_t>count)
-        for index in range(count):
-            command_topics(command)[index] = topics[index]
-        command.frame = frame_keep(frame.data)
-        command.policy = policy
-        command.accepted_us = read_clock(self.state)
-        queue_push(&self.state.queue, command)
+        cdef Run run
+        cdef uint32_t[EVENT_TOPICS_LIMIT] numbers
+        if len(topics) > EVENT_TOPICS_LIMIT:
+            raise ValueError(f"an event has at most {EVENT_TOPICS_LIMIT} topics")
+        for index in range(len(topics)):
+            numbers[index] = topics[index]
+        run_begin(&run, self)
+        run_add(&run, frame, numbers, <uint32_t>len(topics), policy)
 
     def wake(self):
         queue_wake(&self.state.queue)
@@ -723,3 +719,32 @@ cdef class Sender:
     def advance_clock(self, uint32_t ms):
         relaxed_add(&self.state.clock_ahead_us, <int64_t>ms * 1000)
         eventfd_write(self.state.queue.wake_fd, 1)
+
+
+# ---- runs of publishes -------------------------------------------------------------------------
+
+cdef int run_begin(Run* run, sender) except -1:
+    (<Sender?>sender).check_running()
+    run.state = (<Sender>sender).state
+    run.accepted_us = read_clock((<Sender>sender).state)
+    return 0
+
+
+cdef int run_add(Run* run, Frame frame, uint32_t* topics, uint32_t count, int policy) except -1:
+    """The next publish. The caller holds the sender until `run_end`."""
+    cdef uint32_t index
+    cdef Command* command
+    for index in range(count):
+        if topics[index] >= 1 << 28:
+            raise ValueError(f"topic number {topics[index]} is out of range")
+    command = command_new(PUBLISH, count)
+    memcpy(command_topics(command), topics, count * sizeof(uint32_t))
+    command.frame = frame_keep(frame.data)
+    command.policy = <uint8_t>policy
+    command.accepted_us = run.accepted_us
+    queue_push(&(<State*>run.state).queue, command)
+    return 0
+
+
+cdef void run_end(Run* run) noexcept:
+    queue_wake(&(<State*>run.state).queue)

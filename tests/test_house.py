@@ -45,7 +45,7 @@ FLOORS = [
     {"cluster"},
     {"sources", "stores"},
     {"http"},
-    {"hub"},
+    {"hub", "_hub"},
     {"bus"},
     {"api"},
     {"worker"},

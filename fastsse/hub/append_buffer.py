@@ -53,10 +53,12 @@ class AppendBuffer:
         if surplus:
             of_all = max(surplus.values())
             self._history.evict(Evictions(surplus, of_all, self._topics.forgotten_through))
-        intern, append = self._topics.intern, self._history.append
-        for position, names, own_id, frame, extras in entries:
-            if len(names) > 1 or position > surplus.get(names[0], 0):
-                append(frame, tuple(map(intern, names)), own_id, extras)
+            entries = [
+                entry
+                for entry in entries
+                if len(entry[1]) > 1 or entry[0] > surplus.get(entry[1][0], 0)
+            ]
+        self._history.take(entries)
 
     def _surplus(self, entries: Sequence[Entry]) -> dict[str, int]:
         """Topics with more entries than are kept of them, each with the last of the first ones

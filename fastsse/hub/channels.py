@@ -7,12 +7,12 @@ sender.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
 
 from fastsse._core import EVERY_EVENT, Sender
 from fastsse.auth.rights import Rights
-from fastsse.hub.history import Selection
+from fastsse.entries import Entry
+from fastsse.hub.history import History, Selection
 from fastsse.hub.resume.store_queries import QueryWaiter
 from fastsse.hub.templates import Templates, TopicTemplate, WantedTopics
 from fastsse.hub.time_budget import TimeBudget
@@ -68,17 +68,12 @@ class Channels:
         topics: those that are alive; channels keep the ones that they name so.
 
     Attributes:
-        publish: hands a frame on: `publish(frame, topic numbers, policy)`. O(topics). Not needed
-            for a topic that no channel gets, unless there are channels of everything.
-        wake: after the last of a run of publishes, or of streams opened.
         of_everything: how many channels get every event, or may get any topic's by a template.
         on_unready: called when a channel can't be used yet: `sweep` is to be called soon, and
             again until it says that nothing is left.
     """
 
     def __init__(self, sender: Sender, topics: Topics) -> None:
-        self.publish: Final = sender.publish
-        self.wake: Final = sender.wake
         self.of_everything = 0
         self.on_unready: Callable[[], None] = lambda: None
         self._sender = sender
@@ -135,6 +130,11 @@ class Channels:
             del self._granted[channel.selectors, channel.rights.subscribe, channel.is_quiet]
         self._by_number[channel.number] = None
         self._let_go(channel)
+
+    def deliver(self, entries: Sequence[Entry], history: History) -> None:
+        """Has the history keep committed entries, and hands each on to the channels of its topics.
+        O(entries and topics); which streams there are does not matter."""
+        history.take(entries, self._sender, self.of_everything > 0)
 
     def sweep(self) -> bool:
         """Forgets topics that nothing needs; gets channels ready: for a few milliseconds. True:

@@ -12,16 +12,14 @@ from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from fastsse._core import Frame
+from fastsse._hub import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, HistoryLog
 from fastsse.auth.rights import Rights
-from fastsse.entries import Entry, Extras
+from fastsse.entries import Entry
 from fastsse.events import as_header_value
-from fastsse.evicted import Evicted, Step, Steps, steps_of
+from fastsse.evicted import Evicted, Step, steps_of
 from fastsse.hub.backfill import BackfilledEvents, Evictions
 from fastsse.hub.templates import WantedTopics
 from fastsse.hub.topic_log import (
-    EVENT_COST_BYTES,
-    TopicLog,
-    WholeLog,
     is_wanted,
     logs_of,
     once,
@@ -33,11 +31,6 @@ from fastsse.positions import TimeMarks
 __all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 
 PAGE_BYTES = 256 * 1024
-# What a topic costs without its events, and an own id without its text, as EVENT_COST_BYTES.
-TOPIC_COST_BYTES = 512
-OWN_ID_COST_BYTES = 320
-# Of optional fields, without their bytes: the tuple, its place by position, and their objects.
-EXTRAS_COST_BYTES = 400
 # Hidden events after which one look ends. Without it a reader who asks for private events would
 # take the loop's time for nothing.
 LEFT_OUT_MAX = 2_000
@@ -60,7 +53,7 @@ class Page(NamedTuple):
     evicted: Evicted  # What its topics had lost after that place when it was read.
 
 
-class History:
+class History(HistoryLog):
     """The newest events of all topics.
 
     Arguments:
@@ -84,70 +77,24 @@ class History:
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
-        self.head = self.public_head = self.start = start
+        super().__init__(topics, total_bytes, start)
+        self.start = start
         self.lost_through = self._lost_at = 0
         self.expected_through = 0
         # The reading of the clock of evictions when it learnt of them, and through where.
         self._learnt: Step = (0, 0)
-        self.times = TimeMarks()
-        self.events = 0
-        self.bytes = 0
         self._topics = topics
-        self._total_bytes = total_bytes
-        self._clock = 0
-        self._evicted_through = start
-        # What left all topics after the event that lies there, and below it.
-        self._evicted_at = 0
-        self._evicted_below = Steps()
-        self._whole = WholeLog()
-        self._position_of: dict[bytes, int] = {}
-        self._own_id_at: dict[int, bytes] = {}
-        self._extras_at: dict[int, Extras] = {}
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
-
-    def append(
-        self,
-        frame: Frame,
-        topics: tuple[Topic, ...],
-        own_id: bytes | None,
-        extras: Extras | None = None,
-    ) -> None:
-        """Keeps the newest event under its topics, as their rules allow, and evicts for it."""
-        self.head = position = frame.position
-        if not frame.private:
-            self.public_head = position
-        if frame.lead_ms > 0:
-            self.times.note(frame.time_ms, position)
-        cost_bytes = frame.size + EVENT_COST_BYTES
-        full = False
-        for topic in topics:
-            log = topic.log
-            if log is None:
-                log = self._begin(topic)
-            log.frames.append(frame)
-            log.bytes += cost_bytes
-            rule = topic.rule
-            if log.bytes > rule.bytes or len(log.frames) - log.start > rule.events:
-                full = True
-        self._whole.append(position, frame, topics[0] if len(topics) == 1 else topics)
-        self.events += 1
-        self.bytes += cost_bytes
-        if own_id is not None:
-            self._index(own_id, position)
-        if extras is not None:
-            self._keep_extras(position, extras)
-        if full:
-            self._trim(topics)
-        while self.bytes > self._total_bytes:
-            self._evict_oldest()
 
     def sweep(self, now_ms: int, limit: int = SWEEP_EVENTS) -> bool:
         """Evicts what is too old. Returns True when there is more to do than `limit` events.
 
         Each event is looked at once for each age that a rule names.
         """
-        for age_ms in self._aged_through:
-            limit -= self._sweep_age(age_ms, self.times.place_at(now_ms - age_ms), limit)
+        for age_ms, after in self._aged_through.items():
+            through = self.times.place_at(now_ms - age_ms)
+            count, self._aged_through[age_ms] = self.sweep_age(age_ms, after, through, limit)
+            limit -= count
             if limit <= 0:
                 return True
         return False
@@ -191,7 +138,7 @@ class History:
         """What a reader of these topics may have lost after a place. O(topics)."""
         evictions: Iterable[Step]
         if selection is None:
-            evictions = [(self._evicted_at, self._evicted_through), *self._evicted_below]
+            evictions = [(self.evicted_at, self.evicted_from_all_through), *self.evicted_below]
         elif isinstance(selection, WantedTopics):
             evictions = [*selection.evictions, (self._lost_at, self.lost_through), self._learnt]
         else:
@@ -199,13 +146,13 @@ class History:
         if self.expected_through:
             evictions = [*evictions, (0, self.expected_through)]
         steps = steps_of([step for step in evictions if step[1] > after])
-        return Evicted(self._clock, steps, self.start)
+        return Evicted(self.clock, steps, self.start)
 
     def evicted_through(self, selection: Selection) -> int:
         """The last place of which a reader of these topics may have lost events: all that lies
         after it is here. Below it some of them may still have all. O(topics)."""
         if selection is None:
-            through = self._evicted_through
+            through = self.evicted_from_all_through
         elif isinstance(selection, WantedTopics):
             # Its templates may be older than what was learnt of forgotten topics.
             through = max(selection.evicted_through, self.lost_through, self._learnt[1])
@@ -237,21 +184,21 @@ class History:
     def find(self, own_id: bytes) -> int | None:
         """The position of the event that was published with this id, the earliest if several
         were; None when none that is kept was."""
-        return self._position_of.get(as_header_value(own_id))
+        return self.position_of.get(as_header_value(own_id))
 
     def may_read(self, position: int, rights: Rights | None) -> bool:
         """Whether the event kept at a position is public, or private and covered. O(log n)."""
-        frame = next(self._whole.after(position - 1), None)
+        frame = next(self.whole.after(position - 1), None)
         return frame is None or not frame.private or self._may_read(frame, rights)
 
     def lose(self, place: int) -> int:
         """Evicts everything: what lies up to a place, or to the head when that is later, can't
         be relied on. Returns from where on it can. O(events and topics)."""
         self.head = self.public_head = self.lost_through = place = max(place, self.head)
-        while self._whole.first() is not None:
-            self._evict_oldest()
-        self._lost_at = self._tick()
-        self._note_gone(place)
+        while self.whole.first() is not None:
+            self.evict_oldest()
+        self._lost_at = self.tick()
+        self.note_gone(place)
         for topic in self._topics.by_name.values():
             topic.evicted_through, topic.evicted_at = place, self._lost_at
         self._topics.forgotten_through = place
@@ -261,7 +208,7 @@ class History:
         """Whether a private event's topics are covered. Rare enough to be looked up."""
         if rights is None:
             return False
-        owners = self._whole.owners_of(frame.position)
+        owners = self.whole.owners_of(frame.position)
         topics = owners if isinstance(owners, tuple) else (owners,)
         return rights.covers_subscribe(topic.name for topic in topics if topic is not None)
 
@@ -269,14 +216,14 @@ class History:
         """The next events kept of all topics after a place, as another process is handed them: at
         most `limit_bytes`, but at least one; none at the end. O(log n + page)."""
         entries: list[Entry] = []
-        for frame, owners in self._whole.owned_after(after):
+        for frame, owners in self.whole.owned_after(after):
             limit_bytes -= frame.size
             if limit_bytes < 0 and entries:
                 break
             topics = owners if isinstance(owners, tuple) else (owners,)
             names = tuple(topic.name for topic in topics)
-            own_id = self._own_id_at.get(frame.position)
-            extras = self._extras_at.get(frame.position)
+            own_id = self.own_id_at.get(frame.position)
+            extras = self.extras_at.get(frame.position)
             entries.append(Entry(frame.position, names, own_id, frame, extras))
         return entries
 
@@ -292,7 +239,9 @@ class History:
         if self.expected_through:
             by_topic = {name: max(place, least) for name, place in by_topic.items()}
         return Evictions(
-            by_topic, max(self._evicted_through, least), max(topics.forgotten_through, least)
+            by_topic,
+            max(self.evicted_from_all_through, least),
+            max(topics.forgotten_through, least),
         )
 
     def evict(self, evictions: Evictions) -> None:
@@ -303,9 +252,9 @@ class History:
             if topic is None:
                 self._topics.remember(name, through)
             else:
-                self._evict_through(topic, through)
-        self._tick()
-        self._note_gone(evictions.of_all)
+                self.evict_through(topic, through)
+        self.tick()
+        self.note_gone(evictions.of_all)
         self._topics.forgotten_through = max(
             self._topics.forgotten_through, evictions.forgotten_through
         )
@@ -325,14 +274,14 @@ class History:
         this is the history that it would be if it had always been here. O(events and topics)."""
         self._learn(evictions)
         if gone_through := older.cut():
-            self._note_gone(gone_through)
+            self.note_gone(gone_through)
         for topic, log in older.logs.items():
             if topic.log is not None:
                 topic.log.prepend(log)
             elif log.frames:
                 topic.log = log
                 self.bytes += TOPIC_COST_BYTES
-        self._whole.prepend(older.positions, older.frames, older.owners)
+        self.whole.prepend(older.frames, older.owners)
         ahead = ((one.time_ms, one.position) for one in older.frames if one.lead_ms > 0)
         self.times = TimeMarks(chain(ahead, self.times))
         self.events += len(older.positions)
@@ -340,15 +289,14 @@ class History:
         for position, own_id in older.own_ids.items():
             self._index_older(own_id, position)
         for position, extras in older.extras.items():
-            self._keep_extras(position, extras)
+            self.keep_extras(position, extras)
         if self.public_head == self.expected_through:
             public = (frame.position for frame in reversed(older.frames) if not frame.private)
             self.public_head = next(public, self.start)
         self._aged_through = dict.fromkeys(self._aged_through, self.start)
         self.expected_through = 0
-        self._trim(tuple(older.logs))
-        while self.bytes > self._total_bytes:
-            self._evict_oldest()
+        self.trim(tuple(older.logs))
+        self.fit()
 
     def _learn(self, evictions: Evictions) -> None:
         """What another process has evicted of topics that are alive here, of others, and of those
@@ -358,127 +306,32 @@ class History:
         self.evict(evictions)
         for name, topic in by_name.items():
             if name not in by_topic and topic.evicted_through < forgotten_through:
-                self._evict_through(topic, forgotten_through)
+                self.evict_through(topic, forgotten_through)
         if forgotten_through > self._learnt[1]:
-            self._learnt = self._tick(), forgotten_through
+            self._learnt = self.tick(), forgotten_through
 
     def _after(self, selection: Selection, position: int) -> Iterator[Frame]:
         if selection is None:
-            return self._whole.after(position)
+            return self.whole.after(position)
         if isinstance(selection, WantedTopics) and selection.size > MERGED_MAX:
-            owned = self._whole.owned_after(position)
+            owned = self.whole.owned_after(position)
             return (frame for frame, owners in owned if is_wanted(selection, owners))
         logs = [log.after(position) for log in logs_of(selection)]
         return logs[0] if len(logs) == 1 else once(merge(*logs, key=position_of))
 
     def _newest_first(self, selection: Selection) -> Iterator[Frame]:
         if selection is None:
-            return self._whole.newest_first()
+            return self.whole.newest_first()
         if isinstance(selection, WantedTopics) and selection.size > MERGED_MAX:
-            owned = self._whole.owned_newest_first()
+            owned = self.whole.owned_newest_first()
             return (frame for frame, owners in owned if is_wanted(selection, owners))
         logs = [log.newest_first() for log in logs_of(selection)]
         return logs[0] if len(logs) == 1 else once(merge(*logs, key=position_of, reverse=True))
 
-    def _begin(self, topic: Topic) -> TopicLog:
-        topic.log = log = TopicLog()
-        self.bytes += TOPIC_COST_BYTES
-        return log
-
-    def _trim(self, topics: tuple[Topic, ...]) -> None:
-        for topic in topics:
-            rule = topic.rule
-            while (log := topic.log) is not None and (
-                len(log.frames) - log.start > rule.events or log.bytes > rule.bytes
-            ):
-                self._evict_first(topic, log)
-
-    def _evict_oldest(self) -> None:
-        """Evicts the oldest event of all from every topic that keeps it."""
-        first = self._whole.first()
-        assert first is not None
-        position, owners = first
-        for topic in owners if isinstance(owners, tuple) else (owners,):
-            if topic.evicted_through < position and topic.log is not None:
-                self._evict_first(topic, topic.log)
-
-    def _sweep_age(self, age_ms: int, through: int, limit: int) -> int:
-        """Evicts the events through a place whose topics keep them for `age_ms`."""
-        aged = self._whole.owned_between(self._aged_through[age_ms], through, limit)
-        for position, owners in aged:
-            self._aged_through[age_ms] = position
-            for topic in owners if isinstance(owners, tuple) else (owners,):
-                if (
-                    topic is not None
-                    and topic.rule.age_ms == age_ms
-                    and topic.evicted_through < position
-                    and topic.log is not None
-                ):
-                    self._evict_first(topic, topic.log)
-        return len(aged)
-
-    def _evict_through(self, topic: Topic, through: int) -> None:
-        while (log := topic.log) is not None and log.frames[log.start].position <= through:
-            self._evict_first(topic, log)
-        if through > topic.evicted_through:
-            topic.evicted_through, topic.evicted_at = through, self._tick()
-
-    def _evict_first(self, topic: Topic, log: TopicLog) -> None:
-        """Has a topic let its oldest event go, and forgets that when no other topic keeps it."""
-        frame = log.drop_first()
-        topic.evicted_through = position = frame.position
-        topic.evicted_at = self._tick()
-        log.bytes -= frame.size + EVENT_COST_BYTES
-        if log.start == len(log.frames):
-            topic.log = None
-            self.bytes -= TOPIC_COST_BYTES
-            self._topics.may_be_idle(topic)
-        if self._whole.let_go(topic, position):
-            self._forget(position, frame)
-
-    def _forget(self, position: int, frame: Frame) -> None:
-        self.events -= 1
-        self.bytes -= frame.size + EVENT_COST_BYTES
-        self._note_gone(position)
-        if self._own_id_at:
-            own_id = self._own_id_at.pop(position, None)
-            if own_id is not None:
-                del self._position_of[own_id]
-                self.bytes -= OWN_ID_COST_BYTES
-        if self._extras_at:
-            extras = self._extras_at.pop(position, None)
-            if extras is not None:
-                self.bytes -= extras.size + EXTRAS_COST_BYTES
-
-    def _keep_extras(self, position: int, extras: Extras) -> None:
-        self._extras_at[position] = extras
-        self.bytes += extras.size + EXTRAS_COST_BYTES
-
-    def _tick(self) -> int:
-        """The clock's reading for an eviction."""
-        self._clock += 1
-        return self._clock
-
-    def _note_gone(self, through: int) -> None:
-        """An event has left all its topics with the clock's last reading."""
-        if through > self._evicted_through:
-            self._evicted_through, self._evicted_at = through, self._clock
-            if self._evicted_below:
-                self._evicted_below = Steps()
-        else:
-            self._evicted_below.add(self._clock, through)
-
     def _index_older(self, own_id: bytes, position: int) -> None:
         """The earliest event of an id is the one that it finds."""
-        later = self._position_of.get(as_header_value(own_id), 0)
+        later = self.position_of.get(as_header_value(own_id), 0)
         if later > position:
-            del self._position_of[self._own_id_at.pop(later)]
+            del self.position_of[self.own_id_at.pop(later)]
             self.bytes -= OWN_ID_COST_BYTES
-        self._index(own_id, position)
-
-    def _index(self, own_id: bytes, position: int) -> None:
-        came_back = as_header_value(own_id)
-        if came_back not in self._position_of:
-            self._position_of[came_back] = position
-            self._own_id_at[position] = came_back
-            self.bytes += OWN_ID_COST_BYTES
+        self.index(own_id, position)

@@ -6,7 +6,7 @@ acknowledged. Loop thread only.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from fastsse._batch import sizes
@@ -21,7 +21,7 @@ from fastsse.hub.history import History
 from fastsse.hub.resume.cursor import GAP_REASONS
 from fastsse.hub.resume.options import ReplayBounds, ReplayOptions
 from fastsse.hub.streams import Streams
-from fastsse.hub.topics import STRICTEST_FIRST, Rules, Topic, Topics
+from fastsse.hub.topics import Rules, Topics
 from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
 
@@ -232,20 +232,7 @@ class Hub:
         """Keeps committed entries and hands them on."""
         if self._is_stopped:
             return
-        by_name, intern = self.topics.by_name, self.topics.intern
-        keep, hand_on = self.history.append, self.channels.publish
-        heard_by_all = self.channels.of_everything
-        for _, names, own_id, frame, extras in entries:
-            if len(names) == 1:
-                topic = by_name.get(names[0]) or intern(names[0])
-                keep(frame, (topic,), own_id, extras)
-                if topic.channels or heard_by_all:
-                    hand_on(frame, (topic.number,), topic.rule.policy)
-            else:
-                topics = tuple(map(intern, names))
-                keep(frame, topics, own_id, extras)
-                hand_on(frame, tuple(topic.number for topic in topics), _strictest(topics))
-        self.channels.wake()
+        self.channels.deliver(entries, self.history)
         self.entries_seen += len(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
@@ -261,8 +248,3 @@ class Hub:
 
 def _refused(reason: str) -> Unavailable:
     return Unavailable(reason, RETRY_AFTER_S[reason])
-
-
-def _strictest(topics: Iterable[Topic]) -> int:
-    """The lag policy of an event under several topics."""
-    return min((topic.rule.policy for topic in topics), key=STRICTEST_FIRST.index)

@@ -8,8 +8,8 @@ that asks for something older receives a `fastsse.gap` event.
 from collections.abc import Callable
 
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
+from fastsse._hub import Bounds, Topic
 from fastsse.config import HistoryOptions, LagPolicy, TopicLimits, TopicRule
-from fastsse.hub.topic_log import TopicLog
 
 __all__ = ["Rule", "Rules", "Topic", "Topics"]
 
@@ -20,19 +20,16 @@ POLICIES: dict[LagPolicy, int] = {
     "skip": POLICY_SKIP,
     "latest": POLICY_LATEST,
 }
-STRICTEST_FIRST = tuple(POLICIES.values())
 
 
-class Rule:
+class Rule(Bounds):
     """What holds for a topic; shared by all topics that the same `[[topics]]` entry matched."""
 
-    __slots__ = ("_limits", "age_ms", "bytes", "events", "policy")
+    __slots__ = ("_limits",)
 
     def __init__(self, limits: TopicLimits, lag_policy: LagPolicy) -> None:
-        self.events = limits.events
-        self.age_ms = round(limits.age_s * 1000)
-        self.bytes = limits.bytes
-        self.policy = POLICIES[limits.lag_policy or lag_policy]
+        policy = POLICIES[limits.lag_policy or lag_policy]
+        super().__init__(limits.events, limits.bytes, round(limits.age_s * 1000), policy)
         self._limits = limits
 
     def allows(self, event: bytes | None) -> bool:
@@ -63,39 +60,6 @@ class Rules:
         if rule is None:
             rule = self._rules[entry] = Rule(self._options.limits(topic), self._lag_policy)
         return rule
-
-
-class Topic:
-    """One topic: its number in the core, its rule, its log while an event of it is kept.
-
-    `evicted_through` is the last place of which it may have lost events, `evicted_at` the reading
-    of the history's clock of evictions when it did. `channels` is 0 when no channel gets it;
-    `named` counts those that name it, and keep it alive by that, which a template that happens to
-    match does not.
-    """
-
-    __slots__ = (
-        "channels",
-        "evicted_at",
-        "evicted_through",
-        "is_forgotten",
-        "log",
-        "name",
-        "named",
-        "number",
-        "rule",
-    )
-
-    def __init__(self, name: str, number: int, rule: Rule, evicted_through: int) -> None:
-        self.name = name
-        self.number = number
-        self.rule = rule
-        self.evicted_through = evicted_through
-        self.evicted_at = 0
-        self.log: TopicLog | None = None
-        self.channels = 0
-        self.named = 0
-        self.is_forgotten = False
 
 
 class Topics:

@@ -1,5 +1,7 @@
 """History against a plain model: what is kept, what a reader gets, what counts as lost."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -7,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsse._core import Frame, encode_frame
+from fastsse._hub import EVENT_COST_BYTES, OWN_ID_COST_BYTES, TOPIC_COST_BYTES, set_cuts
 from fastsse.config import HistoryOptions, TopicRule
-from fastsse.hub import topic_log
-from fastsse.hub.history import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, History
-from fastsse.hub.topic_log import EVENT_COST_BYTES
+from fastsse.hub.history import History
 from fastsse.hub.topics import Rules, Topic, Topics
 from fastsse.positions import position_at
 
@@ -302,6 +303,15 @@ steps = st.lists(adding | st.integers(0, 3_000), max_size=120)
 readers = st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(tuple) | st.just(("*",))
 
 
+@contextlib.contextmanager
+def small_cuts(least: int, block: int) -> Iterator[None]:
+    set_cuts(least, block)
+    try:
+        yield
+    finally:
+        set_cuts(64, 32 * 1024)
+
+
 @settings(deadline=None, max_examples=200)
 @given(steps=steps, names=readers, limit_bytes=st.integers(1, 1000), cut=st.integers(0, 120))
 @pytest.mark.parametrize("cut_min", [1, 64])
@@ -312,9 +322,7 @@ def test_history_keeps_and_reads_what_the_model_does(
     limit_bytes: int,
     cut: int,
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topic_log, "CUT_MIN", cut_min)
-        patch.setattr(topic_log.WholeLog, "BLOCK", 8)
+    with small_cuts(cut_min, 8):
         made = make(*RULES, history_events=20, history_age=5.0, history_total=TOTAL_BYTES)
         model = Model(made.history_options)
         seen = [START]

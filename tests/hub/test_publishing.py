@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
+from fastsse._hub import strictest
 from fastsse.backbone import Done
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions, TopicRule
@@ -13,7 +14,6 @@ from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
 from fastsse.hub import hub as hub_module
-from fastsse.hub.hub import _strictest
 from fastsse.positions import position_at
 from tests.hub.onenode import START_MS, Node
 
@@ -170,7 +170,7 @@ def test_the_strictest_lag_policy_of_an_events_topics_goes_with_it(
         TopicRule(match="skip", lag_policy="skip"),
     )
     node = make_node(HistoryOptions(topics=rules))
-    assert _strictest(map(node.hub.topics.intern, topics)) == policy
+    assert strictest(tuple(map(node.hub.topics.intern, topics))) == policy
 
 
 def test_counters_have_the_metrics_names_from_the_start(node: Node) -> None:

@@ -3,9 +3,9 @@
 import pytest
 
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
+from fastsse._hub import TopicLog
 from fastsse.config import HistoryOptions, TopicRule
 from fastsse.hub import topics as topics_module
-from fastsse.hub.topic_log import TopicLog
 from fastsse.hub.topics import Rules, Topics
 
 

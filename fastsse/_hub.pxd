@@ -1,0 +1,95 @@
+from libc.stdint cimport int64_t, uint32_t
+
+from fastsse._batch cimport Entries
+from fastsse._core cimport Frame, Run
+from fastsse.native.place cimport Place
+
+
+cdef class Bounds:
+    cdef readonly int64_t events
+    cdef readonly int64_t bytes
+    cdef readonly int64_t age_ms
+    cdef readonly int policy
+
+
+cdef class TopicLog:
+    cdef public list frames
+    cdef readonly Py_ssize_t start
+    cdef public int64_t bytes
+
+    cdef bint is_over(self, Bounds rule) noexcept
+    cdef Frame drop(self)
+    cdef Py_ssize_t find(self, Place place) noexcept
+
+
+cdef class Topic:
+    cdef readonly str name
+    cdef readonly uint32_t number
+    cdef readonly Bounds rule
+    cdef Place evicted
+    cdef public int64_t evicted_at
+    cdef public TopicLog log
+    cdef public Py_ssize_t channels
+    cdef public Py_ssize_t named
+    cdef public bint is_forgotten
+
+    cdef bint has_evicted(self, Place place) noexcept
+
+
+cdef class WholeLog:
+    cdef list frames
+    cdef readonly list owners
+    cdef Place* places
+    cdef Py_ssize_t capacity
+    cdef readonly Py_ssize_t start
+    cdef readonly Py_ssize_t holes
+    cdef Py_ssize_t new_holes      # made since a block was last closed
+    cdef Py_ssize_t block          # where the next block to close begins
+
+    cdef int reserve(self, Py_ssize_t count) except -1
+    cdef int add(self, Frame frame, owners) except -1
+    cdef bint drop(self, Topic topic, Place place) except -1
+    cdef Py_ssize_t find(self, Place place, bint above) noexcept
+    cdef Py_ssize_t find_at(self, Place place) except -1
+    cdef Py_ssize_t first_after(self, position) except -1
+    cdef int advance(self) except -1
+    cdef int make_hole(self) except -1
+    cdef int close_block(self) except -1
+
+
+cdef class HistoryLog:
+    cdef readonly object topics
+    cdef dict by_name
+    cdef readonly WholeLog whole
+    cdef public object times
+    cdef public Py_ssize_t events
+    cdef public int64_t bytes
+    cdef int64_t total_bytes
+    cdef Place head_place
+    cdef Place public_head_place
+    # The clock counts evictions. What left all topics after the event at `evicted`, and below it.
+    cdef readonly int64_t clock
+    cdef Place evicted
+    cdef readonly int64_t evicted_at
+    cdef readonly object evicted_below
+    cdef readonly dict position_of
+    cdef readonly dict own_id_at
+    cdef readonly dict extras_at
+
+    cdef int take_columns(self, Entries entries, Run* run, bint heard_by_all) except -1
+    cdef int take_one(
+        self, Frame frame, tuple names, own_id, extras, Run* run, bint heard_by_all) except -1
+    cdef Topic intern(self, name)
+    cdef int keep(self, Frame frame, owners, own_id, extras) except -1
+    cdef bint add_to(self, Topic topic, Frame frame, int64_t cost) except -1
+    cdef int trim_topic(self, Topic topic) except -1
+    cpdef object fit(self)
+    cpdef object evict_oldest(self)
+    cdef int evict_at(self, Topic topic, Place place) except -1
+    cdef int age(self, Frame frame, owners, int64_t age_ms) except -1
+    cdef int evict_first(self, Topic topic) except -1
+    cdef int forget(self, Frame frame) except -1
+    cpdef int64_t tick(self) noexcept
+    cdef int note_newest_gone(self, Place place) except -1
+    cpdef object index(self, bytes own_id, position)
+    cpdef object keep_extras(self, position, extras)

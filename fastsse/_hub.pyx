@@ -1,0 +1,589 @@
+"""What the hub keeps: topics, the log of each, the log of all, and eviction. Loop thread only.
+
+`hub/history.py` reads the same objects for pages and replays.
+"""
+
+cimport cython
+from cpython.dict cimport PyDict_GetItem
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memmove
+
+from fastsse._batch cimport Entries
+from fastsse._core cimport Frame, Run, run_add, run_begin, run_end
+from fastsse.native.place cimport Place, int_of, is_above, is_same, set_place
+
+from fastsse._core import raw_frame
+from fastsse.events import as_header_value
+from fastsse.evicted import Steps
+from fastsse.positions import TimeMarks
+
+# What a kept event costs without its bytes: frame header, allocation, position, its places in two
+# logs. Measured, and counted so that the limits bound memory for small events too.
+cdef enum:
+    EVENT_COST = 192
+    # What a topic costs without its events, and an own id without its text.
+    TOPIC_COST = 512
+    OWN_ID_COST = 320
+    # Of optional fields, without their bytes: the tuple, its place by position, and their objects.
+    EXTRAS_COST = 400
+    TOPICS_MAX = 255           # of an event, as in a record
+
+EVENT_COST_BYTES = EVENT_COST
+TOPIC_COST_BYTES = TOPIC_COST
+OWN_ID_COST_BYTES = OWN_ID_COST
+EXTRAS_COST_BYTES = EXTRAS_COST
+
+# The emptied front of a log is cut off when it is this long, and half of the log. Closing a block
+# of holes costs a few milliseconds at most, in a log of a million. It is done once holes are a
+# quarter of the log, and so often that they stay under a half of it.
+cdef Py_ssize_t cut_least = 64
+cdef Py_ssize_t block_events = 32 * 1024
+
+# Stands where a frame was, so that the frame is freed before its place is cut off.
+cdef Frame GONE = raw_frame(b":\n")
+
+
+def set_cuts(Py_ssize_t least, Py_ssize_t block):
+    global cut_least, block_events
+    cut_least, block_events = least, block
+
+
+cdef inline Place place_of(Frame frame) noexcept:
+    cdef Place place
+    place.ms = frame.data.position_ms
+    place.n = frame.data.position_n
+    return place
+
+
+cdef inline int64_t cost_of(Frame frame) noexcept:
+    return <int64_t>frame.data.body_bytes + EVENT_COST
+
+
+# -- topics ---------------------------------------------------------------------------------------
+
+cdef class Bounds:
+    def __init__(self, int64_t events, int64_t bytes, int64_t age_ms, int policy):
+        self.events = events
+        self.bytes = bytes
+        self.age_ms = age_ms
+        self.policy = policy
+
+
+cdef class Topic:
+    def __init__(self, str name not None, uint32_t number, Bounds rule not None, evicted_through):
+        self.name = name
+        self.number = number
+        self.rule = rule
+        set_place(&self.evicted, evicted_through)
+
+    @property
+    def evicted_through(self):
+        return int_of(self.evicted)
+
+    @evicted_through.setter
+    def evicted_through(self, position):
+        set_place(&self.evicted, position)
+
+    cdef bint has_evicted(self, Place place) noexcept:
+        return not is_above(place, self.evicted)
+
+
+cpdef int strictest(tuple topics) except -1:
+    """Policies are numbers in order of strictness (`native/queue.pxd`)."""
+    cdef int policy = 0
+    for topic in topics:
+        policy = max(policy, (<Topic?>topic).rule.policy)
+    return policy
+
+
+cdef class TopicLog:
+    def __cinit__(self):
+        self.frames = []
+
+    cdef bint is_over(self, Bounds rule) noexcept:
+        return self.bytes > rule.bytes or len(self.frames) - self.start > rule.events
+
+    def drop_first(self):
+        return self.drop()
+
+    cdef Frame drop(self):
+        cdef Frame frame = <Frame>self.frames[self.start]
+        self.frames[self.start] = GONE
+        self.start += 1
+        self.bytes -= cost_of(frame)
+        if self.start >= cut_least and self.start * 2 >= len(self.frames):
+            del self.frames[:self.start]
+            self.start = 0
+        return frame
+
+    def prepend(self, TopicLog older not None):
+        self.frames = older.frames[older.start:] + self.frames[self.start:]
+        self.start = 0
+        self.bytes += older.bytes
+
+    @cython.boundscheck(False)  # Every index lies between start and end.
+    @cython.wraparound(False)
+    cdef Py_ssize_t find(self, Place place) noexcept:
+        """The index of the first frame behind a place."""
+        cdef Py_ssize_t low = self.start, high = len(self.frames), middle
+        while low < high:
+            middle = (low + high) // 2
+            if is_above(place_of(<Frame>self.frames[middle]), place):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def after(self, position):
+        cdef Place place
+        set_place(&place, position)
+        cdef list frames = self.frames
+        return (frames[index] for index in range(self.find(place), len(frames)))
+
+    def newest_first(self):
+        cdef list frames = self.frames
+        return (frames[index] for index in range(len(frames) - 1, self.start - 1, -1))
+
+
+# -- the log of all -------------------------------------------------------------------------------
+
+cdef class WholeLog:
+    def __cinit__(self):
+        self.frames = []
+        self.owners = []
+
+    def __dealloc__(self):
+        PyMem_Free(self.places)
+
+    def __len__(self):
+        return len(self.frames)
+
+    cdef int reserve(self, Py_ssize_t count) except -1:
+        cdef Py_ssize_t capacity
+        cdef Place* places
+        if count <= self.capacity:
+            return 0
+        capacity = max(count, cut_least, self.capacity + self.capacity // 2)
+        places = <Place*>PyMem_Realloc(self.places, capacity * sizeof(Place))
+        if places is NULL:
+            raise MemoryError()
+        self.places = places
+        self.capacity = capacity
+        return 0
+
+    def append(self, Frame frame not None, owners not None):
+        self.add(frame, owners)
+
+    cdef int add(self, Frame frame, owners) except -1:
+        cdef Py_ssize_t index = len(self.frames)
+        self.reserve(index + 1)
+        self.places[index] = place_of(frame)
+        self.owners.append(owners)
+        self.frames.append(frame)
+        return 0
+
+    def prepend(self, list frames not None, list owners not None):
+        cdef Py_ssize_t index, count = len(frames), kept = len(self.frames) - self.start
+        self.reserve(count + kept)
+        memmove(self.places + count, self.places + self.start, kept * sizeof(Place))
+        for index in range(count):
+            self.places[index] = place_of(<Frame?>frames[index])
+        self.frames = frames + self.frames[self.start:]
+        self.owners = owners + self.owners[self.start:]
+        self.start = self.block = 0
+
+    def first(self):
+        if self.start == len(self.frames):
+            return None
+        return int_of(self.places[self.start]), self.owners[self.start]
+
+    def let_go(self, Topic topic not None, position):
+        cdef Place place
+        set_place(&place, position)
+        return self.drop(topic, place)
+
+    cdef bint drop(self, Topic topic, Place place) except -1:
+        """Drops the event at a place, which the topic has just evicted, unless another keeps it."""
+        cdef Py_ssize_t index = self.start
+        if not is_same(self.places[index], place):
+            index = self.find_at(place)
+        owners = self.owners[index]
+        if owners is not topic and not (type(owners) is tuple and all_evicted(owners, place)):
+            return False
+        self.frames[index] = GONE
+        self.owners[index] = None
+        if index == self.start:
+            self.advance()
+        else:
+            self.make_hole()
+        return True
+
+    @cython.boundscheck(False)  # Every index lies between start and end.
+    @cython.wraparound(False)
+    cdef Py_ssize_t find(self, Place place, bint above) noexcept:
+        """The index of the first event at a place or above it, or only `above` it."""
+        cdef Py_ssize_t low = self.start, high = len(self.frames), middle
+        while low < high:
+            middle = (low + high) // 2
+            if is_above(self.places[middle], place) \
+                    or (not above and is_same(self.places[middle], place)):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    cdef Py_ssize_t find_at(self, Place place) except -1:
+        cdef Py_ssize_t index = self.find(place, False)
+        if index == len(self.frames) or not is_same(self.places[index], place):
+            raise LookupError("no event is kept there")
+        return index
+
+    cdef Py_ssize_t first_after(self, position) except -1:
+        cdef Place place
+        set_place(&place, position)
+        return self.find(place, True)
+
+    def after(self, position):
+        cdef list frames = self.frames
+        return (
+            frame for index in range(self.first_after(position), len(frames))
+            if (frame := frames[index]) is not GONE)
+
+    def newest_first(self):
+        cdef list frames = self.frames
+        return (
+            frame for index in range(len(frames) - 1, self.start - 1, -1)
+            if (frame := frames[index]) is not GONE)
+
+    def owned_after(self, position):
+        cdef list frames = self.frames, owners = self.owners
+        return (
+            (frames[index], owner) for index in range(self.first_after(position), len(frames))
+            if (owner := owners[index]) is not None)
+
+    def owned_newest_first(self):
+        cdef list frames = self.frames, owners = self.owners
+        return (
+            (frames[index], owner) for index in range(len(frames) - 1, self.start - 1, -1)
+            if (owner := owners[index]) is not None)
+
+    def owners_of(self, position):
+        cdef Place place
+        cdef Py_ssize_t index
+        set_place(&place, position)
+        index = self.find(place, False)
+        if index == len(self.frames) or not is_same(self.places[index], place):
+            return ()
+        return self.owners[index] or ()
+
+    cdef int advance(self) except -1:
+        """The first event was dropped: the log begins behind it and the holes there."""
+        cdef Py_ssize_t start = self.start + 1, end = len(self.owners)
+        while start < end and self.owners[start] is None:
+            start += 1
+        self.holes -= start - self.start - 1
+        if start >= cut_least and start * 2 >= end:
+            del self.frames[:start]
+            del self.owners[:start]
+            memmove(self.places, self.places + start, (end - start) * sizeof(Place))
+            self.block = max(0, self.block - start)
+            start = 0
+        self.start = start
+        return 0
+
+    cdef int make_hole(self) except -1:
+        cdef Py_ssize_t length = len(self.owners) - self.start
+        self.holes += 1
+        self.new_holes += 1
+        if self.holes > length // 4 and self.new_holes >= max(
+                cut_least, min(block_events, length) // 8):
+            self.close_block()
+        return 0
+
+    cdef int close_block(self) except -1:
+        """Closes the holes of the next block."""
+        cdef Py_ssize_t end = len(self.owners)
+        cdef Py_ssize_t first = self.block if self.start <= self.block < end else self.start
+        cdef Py_ssize_t stop = min(first + block_events, end)
+        cdef Py_ssize_t index, to = first
+        cdef list frames = [], owners = []
+        for index in range(first, stop):
+            if self.owners[index] is not None:
+                frames.append(self.frames[index])
+                owners.append(self.owners[index])
+                self.places[to] = self.places[index]
+                to += 1
+        memmove(self.places + to, self.places + stop, (end - stop) * sizeof(Place))
+        self.frames[first:stop] = frames
+        self.owners[first:stop] = owners
+        self.block = to
+        self.holes -= stop - to
+        self.new_holes = 0
+        return 0
+
+
+cdef bint all_evicted(tuple owners, Place place) noexcept:
+    for topic in owners:
+        if not (<Topic>topic).has_evicted(place):
+            return False
+    return True
+
+
+# -- history --------------------------------------------------------------------------------------
+
+cdef class HistoryLog:
+    def __init__(self, topics, int64_t total_bytes, start):
+        set_place(&self.head_place, start)
+        self.public_head_place = self.evicted = self.head_place
+        self.topics = topics
+        self.by_name = topics.by_name
+        self.total_bytes = total_bytes
+        self.whole = WholeLog.__new__(WholeLog)
+        self.position_of = {}
+        self.own_id_at = {}
+        self.extras_at = {}
+        self.evicted_below = Steps()
+        self.times = TimeMarks()
+
+    @property
+    def head(self):
+        return int_of(self.head_place)
+
+    @head.setter
+    def head(self, position):
+        set_place(&self.head_place, position)
+
+    @property
+    def public_head(self):
+        return int_of(self.public_head_place)
+
+    @public_head.setter
+    def public_head(self, position):
+        set_place(&self.public_head_place, position)
+
+    @property
+    def evicted_from_all_through(self):
+        return int_of(self.evicted)
+
+    def take(self, entries not None, sender=None, bint heard_by_all=False):
+        cdef Run run
+        if sender is not None:
+            run_begin(&run, sender)
+        if type(entries) is Entries:
+            self.take_columns(entries, NULL if sender is None else &run, heard_by_all)
+        else:
+            for _, topics, own_id, frame, extras in entries:
+                self.take_one(
+                    <Frame?>frame, <tuple?>topics, own_id, extras,
+                    NULL if sender is None else &run, heard_by_all)
+        if sender is not None:
+            run_end(&run)
+
+    cdef int take_columns(self, Entries entries, Run* run, bint heard_by_all) except -1:
+        cdef Py_ssize_t at
+        cdef list own_ids = entries.own_ids, extras = entries.extras
+        for at in range(len(entries.frames)):
+            self.take_one(
+                <Frame>entries.frames[at], <tuple?>entries.topics[at],
+                None if own_ids is None else own_ids[at],
+                None if extras is None else extras[at],
+                run, heard_by_all)
+        return 0
+
+    cdef int take_one(
+            self, Frame frame, tuple names, own_id, extras, Run* run,
+            bint heard_by_all) except -1:
+        """Keeps the newest event, then hands it on where a channel may want it."""
+        cdef Topic topic
+        cdef tuple topics
+        cdef uint32_t[TOPICS_MAX] numbers
+        cdef Py_ssize_t index
+        if len(names) == 1:
+            topic = self.intern(names[0])
+            self.keep(frame, topic, own_id, extras)
+            if run is not NULL and (heard_by_all or topic.channels):
+                numbers[0] = topic.number
+                run_add(run, frame, numbers, 1, topic.rule.policy)
+            return 0
+        if len(names) > TOPICS_MAX:
+            raise ValueError("too many topics")
+        topics = tuple([self.intern(name) for name in names])
+        self.keep(frame, topics, own_id, extras)
+        if run is NULL:
+            return 0
+        for index in range(len(topics)):
+            numbers[index] = (<Topic>topics[index]).number
+        run_add(run, frame, numbers, <uint32_t>len(topics), strictest(topics))
+        return 0
+
+    cdef Topic intern(self, name):
+        cdef void* found = <void*>PyDict_GetItem(self.by_name, name)
+        return <Topic>found if found is not NULL else <Topic?>self.topics.intern(name)
+
+    def append(self, Frame frame not None, tuple topics not None, own_id, extras=None):
+        self.keep(frame, topics[0] if len(topics) == 1 else topics, own_id, extras)
+
+    cdef int keep(self, Frame frame, owners, own_id, extras) except -1:
+        """Keeps the newest event under its topics, as their rules allow, and evicts for it."""
+        cdef int64_t cost = cost_of(frame)
+        self.head_place = place_of(frame)
+        if not frame.data.is_private:
+            self.public_head_place = self.head_place
+        if frame.data.position_ms > frame.data.time_ms:
+            self.times.note(frame.data.time_ms, int_of(self.head_place))
+        cdef bint is_full = False
+        if type(owners) is tuple:
+            for topic in <tuple>owners:
+                is_full |= self.add_to(<Topic?>topic, frame, cost)
+        else:
+            is_full = self.add_to(<Topic?>owners, frame, cost)
+        self.whole.add(frame, owners)
+        self.events += 1
+        self.bytes += cost
+        if own_id is not None:
+            self.index(own_id, int_of(self.head_place))
+        if extras is not None:
+            self.keep_extras(int_of(self.head_place), extras)
+        if is_full:
+            self.trim(owners)
+        self.fit()
+        return 0
+
+    cdef bint add_to(self, Topic topic, Frame frame, int64_t cost) except -1:
+        """Adds a frame to a topic's log; True when that is over the topic's rule now."""
+        cdef TopicLog log = topic.log
+        if log is None:
+            log = topic.log = TopicLog.__new__(TopicLog)
+            self.bytes += TOPIC_COST
+        log.frames.append(frame)
+        log.bytes += cost
+        return log.is_over(topic.rule)
+
+    def trim(self, owners):
+        for topic in owners if type(owners) is tuple else (owners,):
+            self.trim_topic(<Topic?>topic)
+
+    cdef int trim_topic(self, Topic topic) except -1:
+        while topic.log is not None and topic.log.is_over(topic.rule):
+            self.evict_first(topic)
+        return 0
+
+    cpdef object fit(self):
+        """Evicts the oldest events until the total is within its bound."""
+        while self.bytes > self.total_bytes:
+            self.evict_oldest()
+
+    cpdef object evict_oldest(self):
+        """Evicts the oldest event of all from every topic that keeps it."""
+        cdef Place place
+        if self.whole.start == len(self.whole.frames):
+            raise LookupError("no event is kept")
+        place = self.whole.places[self.whole.start]
+        owners = self.whole.owners[self.whole.start]
+        for topic in owners if type(owners) is tuple else (owners,):
+            self.evict_at(<Topic>topic, place)
+
+    cdef int evict_at(self, Topic topic, Place place) except -1:
+        """Has a topic evict its oldest event if that is the one at a place, or before it."""
+        if topic.log is not None and not topic.has_evicted(place):
+            self.evict_first(topic)
+        return 0
+
+    def sweep_age(self, int64_t age_ms, after, through, Py_ssize_t limit):
+        """Evicts events after one place and up to another whose topics keep them for `age_ms`;
+        returns how many of at most `limit` were looked at, and through where."""
+        cdef WholeLog whole = self.whole
+        cdef Place last
+        cdef Py_ssize_t first = whole.first_after(after), index
+        cdef Py_ssize_t stop = min(whole.first_after(through), first + limit)
+        if stop <= first:
+            return 0, after
+        last = whole.places[stop - 1]
+        cdef list frames = whole.frames[first:stop], owners = whole.owners[first:stop]
+        for index in range(len(frames)):
+            if owners[index] is not None:
+                self.age(<Frame>frames[index], owners[index], age_ms)
+        return len(frames), int_of(last)
+
+    cdef int age(self, Frame frame, owners, int64_t age_ms) except -1:
+        for topic in owners if type(owners) is tuple else (owners,):
+            if (<Topic>topic).rule.age_ms == age_ms:
+                self.evict_at(<Topic>topic, place_of(frame))
+        return 0
+
+    def evict_through(self, Topic topic not None, position):
+        cdef Place through
+        set_place(&through, position)
+        while topic.log is not None and not is_above(
+                place_of(<Frame>topic.log.frames[topic.log.start]), through):
+            self.evict_first(topic)
+        if not topic.has_evicted(through):
+            topic.evicted = through
+            topic.evicted_at = self.tick()
+
+    cdef int evict_first(self, Topic topic) except -1:
+        """Has a topic evict its oldest event, and forgets that when no other topic keeps it."""
+        cdef TopicLog log = topic.log
+        cdef Frame frame = log.drop()
+        topic.evicted = place_of(frame)
+        topic.evicted_at = self.tick()
+        if log.start == len(log.frames):
+            topic.log = None
+            self.bytes -= TOPIC_COST
+            self.topics.may_be_idle(topic)
+        if self.whole.drop(topic, topic.evicted):
+            self.forget(frame)
+        return 0
+
+    cdef int forget(self, Frame frame) except -1:
+        cdef Place place = place_of(frame)
+        self.events -= 1
+        self.bytes -= cost_of(frame)
+        if is_above(place, self.evicted):
+            self.note_newest_gone(place)
+        else:
+            self.evicted_below.add(self.clock, int_of(place))
+        if self.own_id_at:
+            own_id = self.own_id_at.pop(int_of(place), None)
+            if own_id is not None:
+                del self.position_of[own_id]
+                self.bytes -= OWN_ID_COST
+        if self.extras_at:
+            extras = self.extras_at.pop(int_of(place), None)
+            if extras is not None:
+                self.bytes -= extras.size + EXTRAS_COST
+        return 0
+
+    cpdef int64_t tick(self) noexcept:
+        """The clock's reading for an eviction."""
+        self.clock += 1
+        return self.clock
+
+    def note_gone(self, position):
+        """Events up to a place left all their topics with the clock's last reading."""
+        cdef Place place
+        set_place(&place, position)
+        if is_above(place, self.evicted):
+            self.note_newest_gone(place)
+        else:
+            self.evicted_below.add(self.clock, position)
+
+    cdef int note_newest_gone(self, Place place) except -1:
+        self.evicted = place
+        self.evicted_at = self.clock
+        if self.evicted_below:
+            self.evicted_below = Steps()
+        return 0
+
+    cpdef object index(self, bytes own_id, position):
+        """Has an own id find its event; the first of an id stays."""
+        came_back = as_header_value(own_id)
+        if came_back not in self.position_of:
+            self.position_of[came_back] = position
+            self.own_id_at[position] = came_back
+            self.bytes += OWN_ID_COST
+
+    cpdef object keep_extras(self, position, extras):
+        self.extras_at[position] = extras
+        self.bytes += extras.size + EXTRAS_COST
