@@ -62,11 +62,11 @@ class Cursor:
         return _id_bytes(self.value)
 
 
-def _check_last(events: bytes | str | int, topics: int) -> None:
+def _check_last(field: str, events: bytes | str | int, topics: int) -> None:
     most = LAST_MAX // topics
-    if not isinstance(events, int) or events > most:
+    if not isinstance(events, int) or not 0 <= events <= most:
         detail = f"must be at most {most} for {topics} topics ({LAST_MAX} by their number)"
-        raise InvalidSubscription("last", detail)
+        raise InvalidSubscription(field, detail)
 
 
 def _id_bytes(value: bytes | str | int) -> bytes:
@@ -143,15 +143,18 @@ class Subscription:
         cursor: where the stream begins; `last` times the selectors is at most 10,000.
         topics_max: the bound on selectors.
         dialect: how the stream speaks.
+        last_each: a stream that begins at the head, or whose cursor can't be continued, begins
+            with so many of the newest events of each topic; 0: with none. At most LAST_MAX.
 
-    Raises InvalidSubscription about `topic` or `last`.
+    Raises InvalidSubscription about `topic`, `last` or `last_each`.
     """
 
-    __slots__ = ("cursor", "dialect", "selectors")
+    __slots__ = ("cursor", "dialect", "last_each", "selectors")
 
     selectors: Final[tuple[str, ...]]
     cursor: Final[Cursor]
     dialect: Final[Dialect]
+    last_each: Final[int]
 
     def __init__(
         self,
@@ -159,12 +162,15 @@ class Subscription:
         cursor: Cursor = HEAD,
         topics_max: int = TOPICS_MAX,
         dialect: Dialect = EVENTS,
+        last_each: int = 0,
     ) -> None:
         wanted = {check_topic(selector, InvalidSubscription) for selector in selectors}
         if not 0 < len(wanted) <= topics_max:
             raise InvalidSubscription("topic", f"a stream needs 1 to {topics_max} topics")
         self.selectors = (ANY,) if ANY in wanted else tuple(sorted(wanted))
         if cursor.kind == "last":
-            _check_last(cursor.value, len(self.selectors))
+            _check_last("last", cursor.value, len(self.selectors))
+        _check_last("last_each", last_each, len(self.selectors))
+        self.last_each = last_each
         self.cursor = cursor
         self.dialect = dialect

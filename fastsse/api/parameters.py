@@ -103,7 +103,7 @@ def _note(name: str, known: Container[str]) -> str:
     return f"the parameter {name} is unknown{hint}"
 
 
-_LIKELY: Final = ("topic", "since", "last", *sorted(SPEECH_NAMES))
+_LIKELY: Final = ("topic", "since", "last", "last_each", *sorted(SPEECH_NAMES))
 
 
 class Speech:

@@ -31,7 +31,7 @@ _TIME: Final = re.compile(
 )
 # Clients of Durable Streams request all kept events in this way.
 _EARLIEST_OFFSET: Final = "-1"
-_ONCE: Final = frozenset({"since", "last", "offset"}) | SPEECH_NAMES
+_ONCE: Final = frozenset({"since", "last", "last_each", "offset"}) | SPEECH_NAMES
 _NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic"}
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
@@ -101,7 +101,13 @@ class Subscribe:
         cursor = Cursor("after", last_event_id)
         if cursor.kind == "head":
             return subscription
-        return Subscription(subscription.selectors, cursor, self._topics_max, subscription.dialect)
+        return Subscription(
+            subscription.selectors,
+            cursor,
+            self._topics_max,
+            subscription.dialect,
+            subscription.last_each,
+        )
 
     def _of_query(self, target: Target) -> tuple[_Readings, bool]:
         """The subscription of the query alone, and whether it is independent of the time."""
@@ -118,18 +124,19 @@ class Subscribe:
             raise InvalidSubscription("topic", f"is missing: /events?topic=name{about}")
         speech = {name: chosen[name] for name in SPEECH_NAMES & chosen.keys()}
         dialect = self._speech.dialect(EVENTS, speech, notes)
-        standard = Subscription(topics, cursor, self._topics_max, dialect)
+        last_each = _last_each(chosen)
+        standard = Subscription(topics, cursor, self._topics_max, dialect, last_each)
         by_lines = self._speech.for_lines(dialect, speech)
-        lines = Subscription(standard.selectors, cursor, self._topics_max, by_lines)
+        lines = Subscription(standard.selectors, cursor, self._topics_max, by_lines, last_each)
         return _Readings(standard, lines), cursor.kind != "since"
 
     def _cursor(self, last_event_id: str, chosen: Mapping[str, str]) -> Cursor:
-        begins = [name for name in ("since", "last", "offset") if name in chosen]
+        begins = [name for name in ("since", "last", "last_each", "offset") if name in chosen]
         if chosen.get("offset", _EARLIEST_OFFSET) != _EARLIEST_OFFSET:
             begins.remove("offset")
         if len(begins) > 1:
             raise InvalidSubscription(begins[1], f"can't be combined with {begins[0]}")
-        cursor = self._begin(begins[0], chosen) if begins else HEAD
+        cursor = self._begin(begins[0], chosen) if begins and begins != ["last_each"] else HEAD
         return Cursor("after", last_event_id) if last_event_id else cursor
 
     def _begin(self, name: str, chosen: Mapping[str, str]) -> Cursor:
@@ -156,6 +163,15 @@ class Subscribe:
             allowed = "must be a time (2026-01-31T12:00:00Z) or a span (10m)"
             raise InvalidSubscription("since", allowed)
         return Cursor("since", max(0, self._now_ms() - round(span_s * 1000)))
+
+
+def _last_each(chosen: Mapping[str, str]) -> int:
+    text = chosen.get("last_each")
+    if text is None:
+        return 0
+    if not _NUMBER.fullmatch(text) or text.strip("0") == "":
+        raise InvalidSubscription("last_each", "must be a whole number above 0")
+    return int(text)
 
 
 def _unix_ms(match: re.Match[str]) -> int:

@@ -11,7 +11,8 @@ store), or when the batch comes back down a shared log (many nodes). Its callers
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from itertools import accumulate
+from typing import Final, NamedTuple, Protocol
 
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
@@ -19,7 +20,21 @@ from fastsse.events import Event
 from fastsse.evicted import Evicted
 from fastsse.subscriptions import Cursor
 
-__all__ = ["Backbone", "Broken", "Deliver", "Done", "Placed", "Stretch", "Stretched"]
+__all__ = [
+    "SNAPSHOT_EVENTS_MAX",
+    "Backbone",
+    "Broken",
+    "Deliver",
+    "Done",
+    "Placed",
+    "Stretch",
+    "Stretched",
+    "newest_within",
+]
+
+# The newest events of each topic, of all topics together. Sorting and joining them takes a few
+# milliseconds of the loop.
+SNAPSHOT_EVENTS_MAX: Final = 10_000
 
 Deliver = Callable[[Sequence[Entry]], None]
 """Committed entries, at least one, their positions strictly increasing from call to call."""
@@ -47,6 +62,21 @@ class Stretch(NamedTuple):
     def evicted_through(self) -> int:
         """The highest place of an entry that may be missing; 0 for none."""
         return self.evicted.through
+
+
+def newest_within(entries: Sequence[Entry], limit_bytes: int, through: int) -> Stretch:
+    """As many of the newest entries as the limits of `Backbone.newest` allow, at least one.
+
+    Arguments:
+        entries: in order.
+        limit_bytes: of their frames.
+        through: the place up to which they were looked for.
+    """
+    kept = entries[-SNAPSHOT_EVENTS_MAX:]
+    sizes = accumulate(entry.frame.size for entry in reversed(kept))
+    fitting = max(1, sum(size <= limit_bytes for size in sizes))
+    kept = kept[-fitting:]
+    return Stretch(kept, through, len(kept) == len(entries), Evicted())
 
 
 Stretched = Callable[[Stretch | FastsseError], None]
@@ -101,6 +131,16 @@ class Backbone(Protocol):
 
         When it is called, everything up to the place it gives has been delivered.
         """
+
+    def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """Gives `done` the newest `count` stored entries of each topic that a selector matches, in
+        order, each once. `through` is the head at the call.
+
+        At most SNAPSHOT_EVENTS_MAX entries and about `limit_bytes`: the newest ones, and then
+        `is_last` is false. `evicted` says nothing. A backbone that stores nothing of its own gives
+        no entries. O(topics x count)."""
 
     def counters(self) -> dict[str, int]:
         """What it counts, by the names of the metrics."""

@@ -64,6 +64,12 @@ class MemoryBackbone:
         """Knows no place that the hub's history does not."""
         done(None)
 
+    def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """Finds nothing that the hub's history does not have."""
+        done(Stretch((), through=self.head, is_last=True, evicted=Evicted()))
+
     def counters(self) -> dict[str, int]:
         """Counts nothing of its own."""
         return {}

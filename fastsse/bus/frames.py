@@ -73,10 +73,11 @@ class FrameKind(IntEnum):
     TROUBLE = 17  # down: why appends are refused now
     LOST = 18  # down: up to a place something may be missing; sent before what follows it
     READ = 20  # up
-    STRETCH = 21  # down
+    STRETCH = 21  # down: the answer to READ and NEWEST
     SEEK = 22  # up
     PLACE = 23  # down
-    FAILED = 24  # down: a READ or SEEK that can't be answered
+    FAILED = 24  # down: a READ, SEEK or NEWEST that can't be answered
+    NEWEST = 25  # up
     ASK = 30  # up
     ANSWER = 31  # down
     UNANSWERED = 32  # down: an ASK that can't be answered

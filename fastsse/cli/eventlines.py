@@ -38,7 +38,8 @@ def harmless(text: str) -> str:
 
 
 class Plain:
-    """Writes the data unchanged, with a line end after each event; gaps go to standard error."""
+    """Writes the data unchanged, with a line end after each event; events of the server about the
+    stream go to standard error."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = out
@@ -47,8 +48,10 @@ class Plain:
     def event(self, event: ReceivedEvent) -> None:
         """The data alone."""
         gap = event.gap
-        if gap is None:
+        if not event.is_control:
             print(event.data, file=self._out, flush=True)
+        elif gap is None:
+            self._tell(f"{event.event} {event.data}")
         else:
             what = f"gap ({gap.reason}) after {gap.requested or 'the start'}"
             self._tell(f"{what}; continues from {gap.resumes_from}")

@@ -17,6 +17,12 @@ from fastsse.client.listener import Listener
     "--last", type=click.IntRange(min=0), metavar="N", help="Start with the newest N kept events."
 )
 @click.option(
+    "--last-each",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Start with the newest N kept events of each topic.",
+)
+@click.option(
     "--since", metavar="TIME", help="Start at a time (RFC 3339) or a span before now (10m)."
 )
 @click.option(
@@ -33,6 +39,7 @@ from fastsse.client.listener import Listener
 def listen(
     topics: tuple[str, ...],
     last: int | None,
+    last_each: int | None,
     since: str | None,
     last_event_id: str,
     as_json: bool,
@@ -62,6 +69,7 @@ def listen(
             topics,
             last_event_id=last_event_id,
             last=last,
+            last_each=last_each,
             since=since,
             token=token,
             uds=uds,
@@ -72,8 +80,7 @@ def listen(
         async with listener:
             async for event in listener:
                 output.event(event)
-                # A gap is not counted: it reports missing events.
-                shown += event.gap is None
+                shown += not event.is_control
                 if shown == count:
                     return
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from fastsse.client.errors import EventTooLarge
 
 GAP = "fastsse.gap"
+# All types of the server itself begin so.
+CONTROL = "fastsse."
 DEFAULT_TYPE = "message"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -38,6 +40,11 @@ class ReceivedEvent:
     def json(self) -> Any:
         """The data, parsed as JSON. Raises ValueError."""
         return json.loads(self.data)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is an event of the server about the stream: a gap, the end of a snapshot."""
+        return self.event.startswith(CONTROL)
 
     @property
     def gap(self) -> Gap | None:

@@ -58,6 +58,8 @@ class Listener:
         topics: one or several topics; none for a URL that needs none.
         last_event_id: resume after this event; `earliest` requests all kept events.
         last: start with this many of the newest events (0 or more).
+        last_each: start with this many of the newest events of each topic (1 or more), also when
+            `last_event_id` can't be continued. A `fastsse.snapshot` event follows them.
         since: start at a time (RFC 3339) or a span before now (`10m`).
         token: sent as `Authorization: Bearer`.
         headers: more headers.
@@ -80,6 +82,7 @@ class Listener:
         *,
         last_event_id: str = "",
         last: int | None = None,
+        last_each: int | None = None,
         since: str | None = None,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -96,6 +99,7 @@ class Listener:
         self._where = f"unix:{uds}" if uds else self._url
         self._topics = [topics] if isinstance(topics, str) else list(topics)
         self._begin = {"last": last, "since": since}
+        self._last_each = last_each
         self._headers = request_headers(token, {**_HEADERS, **(headers or {})})
         self._decoder = Decoder(max_event_bytes, last_event_id)
         self._owns_client = client is None
@@ -181,6 +185,8 @@ class Listener:
             params.append(("last_event_id", self._decoder.last_event_id))
         else:
             params += [(key, str(value)) for key, value in self._begin.items() if value is not None]
+        if self._last_each is not None:
+            params.append(("last_each", str(self._last_each)))
         url = httpx.URL(self._url)
         return self._client.stream(
             "GET",

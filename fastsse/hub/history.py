@@ -12,7 +12,7 @@ from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from fastsse._core import Frame
-from fastsse._hub import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, HistoryLog
+from fastsse._hub import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, HistoryLog, TopicLog
 from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
@@ -39,6 +39,11 @@ SWEEP_EVENTS = 4_000
 
 # From so many topics on the whole log is read, leaving out what does not match, and not theirs.
 MERGED_MAX = 1_000
+
+# Topics that a snapshot of a template or of `*` looks at one by one. With more it looks at so many
+# of the newest events: a few milliseconds.
+SNAPSHOT_TOPICS_MAX = 10_000
+SNAPSHOT_SCAN_MAX = 20_000
 
 # The topics that a reader wants; None is every event.
 Selection: TypeAlias = Sequence[Topic] | WantedTopics | None
@@ -175,6 +180,48 @@ class History(HistoryLog):
             else:
                 place, found = frame.position - 1, found + 1
         return place, found == count
+
+    def newest_of_each(
+        self, selection: Selection, count: int, rights: Rights | None = None
+    ) -> tuple[dict[str, list[Frame]], bool]:
+        """The newest `count` events kept of each topic that has one, newest first, and whether
+        there are as many of each. Of more than SNAPSHOT_TOPICS_MAX topics those with the newest
+        events. O(topics x count)."""
+        newest: dict[str, list[Frame]] = {}
+        is_enough = not isinstance(selection, WantedTopics | None)
+        for topic in self._topics_for_snapshot(selection):
+            frames = [] if topic.log is None else self._newest_of(topic.log, count, rights)
+            if frames:
+                newest[topic.name] = frames
+            is_enough = is_enough and len(frames) == count
+        return newest, is_enough
+
+    def _topics_for_snapshot(self, selection: Selection) -> Iterable[Topic]:
+        if selection is None:
+            if len(self._topics.by_name) <= SNAPSHOT_TOPICS_MAX:
+                return self._topics.by_name.values()
+        elif not isinstance(selection, WantedTopics) or selection.size <= SNAPSHOT_TOPICS_MAX:
+            return selection
+        return self._busiest(selection)
+
+    def _newest_of(self, log: TopicLog, count: int, rights: Rights | None) -> list[Frame]:
+        frames: list[Frame] = []
+        for looked_at, frame in enumerate(log.newest_first()):
+            if not frame.private or self._may_read(frame, rights):
+                frames.append(frame)
+            if len(frames) == count or looked_at == LEFT_OUT_MAX:
+                break
+        return frames
+
+    def _busiest(self, selection: WantedTopics | None) -> list[Topic]:
+        """The topics of the newest events, each once."""
+        topics: dict[Topic, None] = {}
+        for looked_at, (_, owners) in enumerate(self.whole.owned_newest_first()):
+            if selection is None or is_wanted(selection, owners):
+                topics.update(dict.fromkeys(owners if isinstance(owners, tuple) else (owners,)))
+            if len(topics) >= SNAPSHOT_TOPICS_MAX or looked_at == SNAPSHOT_SCAN_MAX:
+                break
+        return list(topics)
 
     def head_for(self, rights: Rights | None) -> int:
         """The newest place to name to a reader. Without grants it is not a private event's: that

@@ -191,13 +191,14 @@ class Streams:
                 subscription.selectors, rights, is_quiet=not dialect.tells
             )
             options = _options(rights, dialect)
-            if subscription.cursor.kind == "head" and channel.waiting is None:
+            is_at_head = subscription.cursor.kind == "head" and not subscription.last_each
+            if is_at_head and channel.waiting is None:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
             else:
                 opening = PendingStream(fd, head, chunked, options, client)
                 self._replayer.begin(ReplayingStream(handle, channel, subscription, opening))
-                self.replays_total += subscription.cursor.kind != "head"
+                self.replays_total += not is_at_head
         except BaseException:
             self._sender.release(handle)
             if channel is not None:

@@ -125,6 +125,18 @@ class Tail:
         self.backbone.seek(selectors, cursor, done)
         return await answer
 
+    async def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int = 1 << 20
+    ) -> Stretch:
+        answer: asyncio.Future[Stretch] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Stretch | FastsseError) -> None:
+            assert isinstance(outcome, Stretch)
+            answer.set_result(outcome)
+
+        self.backbone.newest(selectors, count, limit_bytes, done)
+        return await answer
+
     async def keeps(self, position: int) -> bool:
         """Whether the backbone promises to have stored what lies at a position."""
         stretch = await self.read(("*",), 0)
@@ -246,6 +258,42 @@ class BackboneContract(ABC):
                     assert place is not None
                     found = await tail.read_all(selectors, place, 1 << 20)
                     assert [entry.position for entry in found] == kept[-count:]
+
+    @pytest.mark.parametrize("count", [1, 2, 100])
+    @pytest.mark.parametrize("selectors", SELECTORS)
+    async def test_the_newest_of_each_topic_are_given_once_and_in_order(
+        self, selectors: tuple[str, ...], count: int
+    ) -> None:
+        async with self.tail() as tail:
+            for index in range(12):
+                await tail.append(
+                    Event(MIXED_TOPICS[index % 3], str(index)), Event("c", private=True)
+                )
+            await tail.append(Event(("a", "c"), "of two topics"))
+            stretch = await tail.newest(selectors, count)
+            assert stretch.is_last
+            assert stretch.through == tail.backbone.head
+            if not stretch.entries:
+                # A backbone that stores nothing of its own.
+                assert SELECTORS[selectors] == set() or not await tail.keeps(tail.positions[-1])
+                return
+            wanted: set[int] = set()
+            for topic in SELECTORS[selectors]:
+                of_topic = [entry for entry in tail.entries if topic in entry.topics]
+                wanted |= {entry.position for entry in of_topic[-count:]}
+            expected = [entry for entry in tail.entries if entry.position in wanted]
+            assert len(stretch.entries) == len(expected)
+            assert all(map(same, stretch.entries, expected))
+
+    async def test_of_too_many_bytes_the_newest_are_given(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(*(Event(topic, "x" * 1000) for topic in MIXED_TOPICS if topic != "b"))
+            stretch = await tail.newest(("a", "t/1"), 1, 1500)
+            if not await tail.keeps(tail.positions[-1]):
+                assert not stretch.entries
+                return
+            assert [entry.topics for entry in stretch.entries] == [("t/1",)]
+            assert not stretch.is_last
 
     async def test_all_is_well_until_it_is_closed(self) -> None:
         async with self.tail() as tail:

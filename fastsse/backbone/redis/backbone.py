@@ -159,6 +159,12 @@ class RedisBackbone:
         """An own id is one look-up, O(1); `last` N reads N ids of each topic."""
         self._answer(self._seek(selectors, cursor), done)
 
+    def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """One script for exact topics; templates and `*` look at the common stream."""
+        self._answer(self._reader.newest(selectors, self.head, count, limit_bytes), done)
+
     def counters(self) -> dict[str, int]:
         """What happened between this node and Redis."""
         return {name: self._health.counts[name] for name in COUNTS}

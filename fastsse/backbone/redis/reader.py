@@ -11,16 +11,16 @@ through where something is gone, and a quiet topic gives no false gap.
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final
 
-from fastsse.backbone import Stretch
+from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch, newest_within
 from fastsse.backbone.redis.codec import DamagedRecord, decode_record, id_at, parse_entry, place_of
-from fastsse.backbone.redis.log_scripts import NEWEST, PAGE
+from fastsse.backbone.redis.log_scripts import NEWEST, NEWEST_EVENTS, PAGE
 from fastsse.backbone.redis.retention import RedisRetention
-from fastsse.entries import encode_entries
+from fastsse.entries import Entry, encode_entries
 from fastsse.events import Event, as_header_value
 from fastsse.evicted import Evicted, Step, steps_of
 from fastsse.positions import parse_id, position_at
@@ -35,6 +35,8 @@ __all__ = ["RedisReader"]
 # Topics that one script looks at: Redis does nothing else meanwhile.
 TOPICS_AT_ONCE: Final = 200
 SCAN_COUNT: Final = 200
+# Events of the common stream that a snapshot of a template looks at.
+SNAPSHOT_SCAN_MAX: Final = 20_000
 BUDGET_BYTES_MIN: Final = 4 * 1024
 
 Found = dict[int, bytes]
@@ -131,6 +133,27 @@ class RedisReader:
         else:
             newest = await self._scan_newest(link, selectors, through, count)
         return newest[-1] - 1 if len(newest) == count else None
+
+    async def newest(
+        self, selectors: tuple[str, ...], through: int, count: int, limit_bytes: int
+    ) -> Stretch:
+        """The newest events of each matching topic up to a place. As `Backbone.newest`. Of
+        templates and `*` only the newest SNAPSHOT_SCAN_MAX events of the common stream are looked
+        at. Raises AnswerLost or Refusal."""
+        link = await self._usable_link()
+        if _all_exact(selectors):
+            names: frozenset[str] | None = frozenset(selectors)
+            found, are_all = await self._newest_events(link, selectors, through, count, limit_bytes)
+        else:
+            names = None
+            found, are_all = await self._scan_newest_of_each(link, selectors, through, count)
+        entries: list[Entry] = []
+        for position in sorted(found):
+            read = self._read_record(position, found[position], names)
+            if isinstance(read, tuple):
+                entries += encode_entries([position], [read[0]], [read[1]])
+        stretch = newest_within(entries, limit_bytes, through)
+        return stretch._replace(is_last=stretch.is_last and are_all)
 
     async def close(self) -> None:
         """Ends its connection."""
@@ -255,6 +278,26 @@ class RedisReader:
             )
         return sorted(found, reverse=True)[:most]
 
+    async def _newest_events(
+        self,
+        link: RedisConnection,
+        topics: Sequence[str],
+        through: int,
+        most: int,
+        limit_bytes: int,
+    ) -> tuple[Found, bool]:
+        found: Found = {}
+        for first in range(0, len(topics), TOPICS_AT_ONCE):
+            names = [topic.encode() for topic in topics[first : first + TOPICS_AT_ONCE]]
+            room_bytes = limit_bytes - sum(map(len, found.values()))
+            is_enough, *flat = await link.run(
+                NEWEST_EVENTS, [], self._keys.prefix, id_at(through), most, room_bytes, *names
+            )
+            found |= zip(map(place_of, flat[::2]), flat[1::2], strict=True)
+            if not is_enough:
+                return found, False
+        return found, True
+
     # ---- everything -----------------------------------------------------------------------------
 
     async def _scan(
@@ -317,6 +360,29 @@ class RedisReader:
                 return found, place, place == through
         raise AssertionError
 
+    async def _scan_newest_of_each(
+        self, link: RedisConnection, selectors: Sequence[str], through: int, most: int
+    ) -> tuple[Found, bool]:
+        compiled = [compile_selector(text) for text in selectors]
+        found: Found = {}
+        taken: Counter[str] = Counter()
+        place = id_at(through)
+        for _ in range(SNAPSHOT_SCAN_MAX // SCAN_COUNT):
+            rows = await link.call(
+                b"XREVRANGE", self._keys.stream, place, b"-", b"COUNT", SCAN_COUNT
+            )
+            for stream_id, fields in rows:
+                record = _matching(stream_id, fields, selectors)
+                topics = () if record is None else _topics_of(place_of(stream_id), record)
+                wanted = [one for one in topics if any(text.matches(one) for text in compiled)]
+                if record is not None and any(taken[topic] < most for topic in wanted):
+                    found[place_of(stream_id)] = record
+                taken.update(wanted)
+            if len(rows) < SCAN_COUNT or len(found) > SNAPSHOT_EVENTS_MAX:
+                return found, len(rows) < SCAN_COUNT
+            place = b"(" + rows[-1][0]
+        return found, False
+
     async def _scan_newest(
         self, link: RedisConnection, selectors: Sequence[str], through: int, most: int
     ) -> list[int]:
@@ -333,6 +399,14 @@ class RedisReader:
                 break
             place = b"(" + rows[-1][0]
         return newest[:most]
+
+
+def _topics_of(position: int, record: bytes) -> tuple[str, ...]:
+    """The topics of an event; none when it is damaged, which its reader finds."""
+    try:
+        return decode_record(position, record)[0].topics
+    except ValueError:
+        return ()
 
 
 def _all_exact(selectors: Sequence[str]) -> bool:

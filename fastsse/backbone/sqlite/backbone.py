@@ -212,6 +212,20 @@ class SqliteBackbone:
 
             self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
 
+    def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """As Backbone."""
+        if self._deliver is None:
+            done(Unavailable("backbone", READ_AGAIN_S))
+            return
+        head = self._head
+
+        def question(reading: HistoryQueries) -> Stretch:
+            return reading.newest(selectors, head, count, limit_bytes)
+
+        self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
+
     def counters(self) -> dict[str, int]:
         """What the file holds and what was done with it."""
         state = self._file.state

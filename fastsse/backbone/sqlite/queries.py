@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from fastsse.backbone import Stretch
+from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch, newest_within
 from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.evictions import Marks, StoredEvictions
 from fastsse.backbone.sqlite.places import place_of, position_of
@@ -69,6 +69,11 @@ class _Found(NamedTuple):
 _ALL: Final = (
     f"SELECT place, {RECORD_BYTES} AS bytes FROM event WHERE place > ?1 AND place <= ?2"
     " ORDER BY place LIMIT ?3"
+)
+
+
+_NEWEST_OF_TOPIC: Final = (
+    "SELECT place FROM topic_event WHERE topic = ? AND place <= ? ORDER BY place DESC LIMIT ?"
 )
 
 
@@ -211,6 +216,42 @@ class HistoryQueries:
                 raise
             return False
         return True
+
+    def newest(
+        self, selectors: tuple[str, ...], through: int, count: int, limit_bytes: int
+    ) -> Stretch:
+        """The newest entries of each matching topic up to a position. As `Backbone.newest`.
+
+        A damaged one is noted and left out: the readers of its stretch get the gap."""
+        with self._snapshot():
+            selection = self._selections.find(self._connection, selectors)
+            places = self._newest_of_each(selection, count, place_of(through))
+            kept = places[-SNAPSHOT_EVENTS_MAX:]
+            entries = self._undamaged(kept, selection)
+        found = newest_within(entries, limit_bytes, through)
+        return found._replace(is_last=found.is_last and len(kept) == len(places))
+
+    def _newest_of_each(self, selection: Selection, count: int, through: int) -> list[int]:
+        topics = selection.topics
+        if topics is None:
+            rows = self._connection.execute("SELECT number FROM topic WHERE events > 0")
+            topics = [number for (number,) in rows]
+        newest: set[int] = set()
+        for topic in topics:
+            newest.update(self._newest_of_topic(topic, through, count))
+        return sorted(newest)
+
+    def _newest_of_topic(self, topic: int, through: int, count: int) -> list[int]:
+        rows = self._connection.execute(_NEWEST_OF_TOPIC, (topic, through, count)).fetchall()
+        return [place for (place,) in rows]
+
+    def _undamaged(self, places: list[int], selection: Selection) -> list[Entry]:
+        entries: list[Entry] = []
+        while places:
+            found = self._entries(places, selection)
+            entries += found.entries
+            places = places[bisect_right(places, found.stopped_at) :] if found.stopped_at else []
+        return entries
 
     def place(self, selectors: tuple[str, ...], cursor: Cursor, head: int) -> int | None:
         """The position from which a cursor goes on. As `Backbone.seek`; O(log n + N) for `last`."""
@@ -360,12 +401,7 @@ class HistoryQueries:
             return [place for (place,) in rows]
         newest: set[int] = set()
         for topic in selection.topics:
-            (found,) = self._connection.execute(
-                "SELECT json_group_array(place) FROM (SELECT place FROM topic_event"
-                " WHERE topic = ? AND place <= ? ORDER BY place DESC LIMIT ?)",
-                (topic, through, count),
-            ).fetchone()
-            newest.update(json.loads(found))
+            newest.update(self._newest_of_topic(topic, through, count))
             if len(newest) > count + STRETCH_EVENTS:
                 newest = set(sorted(newest)[-count:])
         return sorted(newest)[-count:]

@@ -200,6 +200,19 @@ class BusBackbone:
         else:
             ask()
 
+    def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """Asks the hub process, in order with the log."""
+
+        def answered(answer: Fields | FastsseError) -> None:
+            done(answer if isinstance(answer, FastsseError) else _stretch(answer))
+
+        sizes = COUNT.pack(count) + COUNT.pack(min(limit_bytes, 0xFFFFFFFF))
+        body = sizes + texts(selectors)
+        ask = partial(self._requests.ask, FrameKind.NEWEST, body, answered, may_repeat=True)
+        self._backfill.wait(ask, done)
+
     def counters(self) -> dict[str, int]:
         """What this end of the bus counts."""
         welcome = self._connection.welcome

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["RequestServer"]
 
 READ_BYTES_MAX: Final = 1024 * 1024
+SNAPSHOT_BYTES_MAX: Final = 8 * 1024 * 1024
 SELECTORS_MAX: Final = 10_000
 _NUMBER: Final = Struct("<Q")
 
@@ -54,6 +55,7 @@ class RequestServer:
         self.handlers: Final[Mapping[int, Callable[[bytes], None]]] = {
             FrameKind.READ: self._on_read,
             FrameKind.SEEK: self._on_seek,
+            FrameKind.NEWEST: self._on_newest,
             FrameKind.ASK: self._on_ask,
             FrameKind.TELL: self._on_tell,
             FrameKind.DUMP: self._on_dump,
@@ -93,6 +95,15 @@ class RequestServer:
         places = pack_position(through) + pack_position(damaged_through)
         head = _NUMBER.pack(number) + places + bytes((is_last,)) + pack_evicted(evicted)
         self._session.send(frame(FrameKind.STRETCH, head, *map(pack_entry, entries)))
+
+    def _on_newest(self, body: bytes) -> None:
+        fields = Fields(body)
+        number = self._ask(fields)
+        count, limit_bytes = fields.u32(), fields.u32()
+        selectors = fields.texts(SELECTORS_MAX)
+        limit_bytes = min(limit_bytes, SNAPSHOT_BYTES_MAX)
+        done = partial(self._read, number)
+        self._broker.backbone.newest(selectors, count, limit_bytes, done)
 
     def _on_seek(self, body: bytes) -> None:
         fields = Fields(body)

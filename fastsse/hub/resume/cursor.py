@@ -33,14 +33,23 @@ REQUESTED_BYTES_MAX = 256
 
 class GapEvent:
     """Says in band that events are missing, and where the stream goes on (`resumes_at`, a place:
-    the client's next `Last-Event-ID`, else every reconnect would report the same gap)."""
+    the client's next `Last-Event-ID`, else every reconnect would report the same gap).
 
-    __slots__ = ("reason", "requested", "resumes_at")
+    A gap before a snapshot has no id: a client that is cut before the snapshot gets both again."""
 
-    def __init__(self, reason: GapReason, requested: bytes, resumes_at: int) -> None:
+    __slots__ = ("has_id", "reason", "requested", "resumes_at")
+
+    def __init__(
+        self, reason: GapReason, requested: bytes, resumes_at: int, *, has_id: bool = True
+    ) -> None:
         self.reason: Final = reason
         self.requested: Final = requested
         self.resumes_at: Final = resumes_at
+        self.has_id: Final = has_id
+
+    def before_snapshot(self) -> "GapEvent":
+        """The same, without an id."""
+        return GapEvent(self.reason, self.requested, self.resumes_at, has_id=False)
 
     def encode(self) -> bytes:
         """The event-stream bytes. `requested` is the client's own text, so JSON escapes it."""
@@ -48,6 +57,8 @@ class GapEvent:
         requested = self.requested[:REQUESTED_BYTES_MAX].decode("utf-8", "replace")
         data = {"reason": self.reason, "requested": requested, "from": place.decode()}
         text = json.dumps(data, separators=(",", ":")).encode()
+        if not self.has_id:
+            return b"event: fastsse.gap\ndata: %b\n\n" % text
         return b"event: fastsse.gap\nid: %b\ndata: %b\n\n" % (place, text)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from fastsse._core import Frame, raw_frame, wire_frame
 from fastsse.hub.channels import Channel
 from fastsse.hub.resume.cursor import GapEvent, ReplayStart
+from fastsse.hub.resume.snapshots import Snapshot
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor, Dialect, InitialId, Subscription
 
@@ -53,8 +54,10 @@ class ReplayingStream:
         "handle",
         "opening",
         "place",
+        "snapshot",
         "subscription",
         "then",
+        "wants_snapshot",
     )
 
     def __init__(
@@ -67,6 +70,8 @@ class ReplayingStream:
         self.begun: ReplayStart | None = None  # Until its cursor is placed.
         self.place: int | None = None  # Where it begins; None until its first page says it.
         self.gap: GapEvent | None = None  # To send before the next page.
+        self.wants_snapshot = False  # Its next page is the first of a snapshot.
+        self.snapshot: Snapshot | None = None  # While some of it is still to be sent.
         self.ended = False
         self.then: Callable[[Any], None] | None = None
 

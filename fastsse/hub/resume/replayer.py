@@ -21,11 +21,19 @@ from fastsse.auth.rights import Claims
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, StreamRefused
 from fastsse.hub.history import History
-from fastsse.hub.resume.cursor import GapEvent, ReplayStart, after_gap, begin, begin_at
+from fastsse.hub.resume.cursor import (
+    GapEvent,
+    ReplayCursor,
+    ReplayStart,
+    after_gap,
+    begin,
+    begin_at,
+)
 from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
 from fastsse.hub.resume.preamble import ReplayingStream, first_block, first_frames, last_frames
 from fastsse.hub.resume.repeats import RepeatedResumes
+from fastsse.hub.resume.snapshots import Snapshot, Snapshots
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
 from fastsse.hub.time_budget import TimeBudget
 from fastsse.log import get_logger
@@ -79,6 +87,7 @@ class Replayer:
         self._history = history
         self._queries = queries
         self._pages = pages
+        self._snapshots = Snapshots(history, queries)
         self._retry_ms = options.retry_ms
         self._clean_end = options.clean_end
         self._memory_bytes = options.memory_bytes
@@ -183,6 +192,7 @@ class Replayer:
         """Tells every stream that events up to a place may be missing, from which it goes on."""
         gap = GapEvent("lost", b"", place)
         self._pages.cache.clear()
+        self._snapshots.clear()
         self._sender.announce(raw_frame(gap.encode()))
         self._count(gap)
         for one in self._by_handle.values():
@@ -248,10 +258,13 @@ class Replayer:
 
     def _begun(self, one: ReplayingStream, begun: ReplayStart) -> None:
         one.begun, one.gap = begun, begun.gap
-        if begun.place is not None:
+        is_at_head = one.subscription.cursor.kind == "head"
+        if one.subscription.last_each and (is_at_head or begun.gap is not None):
+            self._want_snapshot(one, begun.gap)
+        elif begun.place is not None:
             one.place = told_place(self._history, one.channel, begun.place)
-        if begun.gap is not None and _ends_at_gap(one):
-            self._cut(one, begun.gap)
+        if one.gap is not None and _ends_at_gap(one):
+            self._cut(one, one.gap)
             return
         if not self._must_wait():
             self._read_page(one)
@@ -267,6 +280,12 @@ class Replayer:
 
     def _read_page(self, one: ReplayingStream) -> None:
         assert one.begun is not None
+        if one.wants_snapshot:
+            self._read_snapshot(one)
+            return
+        if one.snapshot is not None:
+            self._send_snapshot(one, one.snapshot)
+            return
         replay = one.begun.replay
         page = self._pages.read(one.channel, replay.after, one, replay.told)
         if page is None:
@@ -297,7 +316,12 @@ class Replayer:
         if isinstance(page, FastsseError):
             self._fail(one)
             return
-        gap = one.gap = one.begun.replay.advance(page) or one.gap
+        gap = one.begun.replay.advance(page)
+        if gap is not None and one.subscription.last_each:
+            self._want_snapshot(one, gap)
+            self._read_snapshot(one)
+            return
+        gap = one.gap = gap or one.gap
         if page.frame is None and not page.is_last and gap is None:
             further(one)
             return
@@ -306,6 +330,9 @@ class Replayer:
         if gap is not None and _ends_at_gap(one):
             self._cut(one, gap)
             return
+        self._give_page(one, page)
+
+    def _give_page(self, one: ReplayingStream, page: JoinedPage) -> None:
         if page.is_last:
             self._by_handle.pop(one.handle, None)
         else:
@@ -314,6 +341,41 @@ class Replayer:
             self._attach(one, page.frame, is_last=page.is_last)
         else:
             self._send_page(one, page)
+
+    def _want_snapshot(self, one: ReplayingStream, gap: GapEvent | None) -> None:
+        """Its next page is the first of a snapshot: it begins at the head, or can't be continued.
+        A stream that takes no control events gets the snapshot in the place of the gap."""
+        one.wants_snapshot, one.place = True, None
+        is_told = gap is not None and one.subscription.dialect.tells
+        one.gap = gap.before_snapshot() if gap is not None and is_told else None
+
+    def _read_snapshot(self, one: ReplayingStream) -> None:
+        count, has_marker = one.subscription.last_each, one.subscription.dialect.tells
+        snapshot = self._snapshots.read(one.channel, count, one, has_marker=has_marker)
+        if snapshot is None:
+            self._wait_for(one, lambda outcome: self._on_newest(one, outcome))
+        else:
+            self._on_snapshot(one, snapshot)
+
+    def _on_newest(self, one: ReplayingStream, outcome: Stretch | FastsseError) -> None:
+        count, has_marker = one.subscription.last_each, one.subscription.dialect.tells
+        made = self._snapshots.made(one.channel, count, outcome, has_marker=has_marker)
+        self._on_snapshot(one, made)
+
+    def _on_snapshot(self, one: ReplayingStream, snapshot: Snapshot | FastsseError) -> None:
+        if isinstance(snapshot, FastsseError):
+            self._fail(one)
+            return
+        one.wants_snapshot, one.snapshot = False, snapshot
+        one.begun = ReplayStart(ReplayCursor(snapshot.through, b""))
+        self._send_snapshot(one, snapshot)
+
+    def _send_snapshot(self, one: ReplayingStream, snapshot: Snapshot) -> None:
+        """Sends a page of it. Behind the last one the stream is live, if nothing came since."""
+        page = snapshot.next_page(self._history.head)
+        if snapshot.is_sent:
+            one.snapshot = None
+        self._give_page(one, page)
 
     def _send_page(self, one: ReplayingStream, page: JoinedPage) -> None:
         gap, one.gap = one.gap, None

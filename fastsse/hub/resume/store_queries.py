@@ -100,6 +100,18 @@ class StoreQueries:
         stretch = self._ask((selectors, after, limit_bytes), put, asker)
         return stretch
 
+    def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int, asker: QueryWaiter
+    ) -> Stretch | FastsseError | _Later:
+        """As `Backbone.newest`, and otherwise as `read`."""
+
+        def put(done: Callable[[Any], None]) -> None:
+            self._backbone.newest(selectors, count, limit_bytes, done)
+
+        stretch: Stretch | FastsseError | _Later
+        stretch = self._ask((selectors, "newest", count, limit_bytes), put, asker)
+        return stretch
+
     def seek(
         self, selectors: tuple[str, ...], cursor: Cursor, asker: QueryWaiter
     ) -> int | FastsseError | _Later | None:

@@ -1,0 +1,223 @@
+"""Snapshots: the newest events of each topic that a stream selects, sent before its live events.
+
+A snapshot is what memory and the store have up to one place, in the order of positions. It ends
+with a `fastsse.snapshot` event, whose id is that place; the stream goes on behind it. Its events
+keep their own ids: a client that is cut in the middle resumes after the last one that it received,
+and gets all events that follow.
+"""
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from fastsse._core import Frame, join_frames, raw_frame
+from fastsse.auth.rights import Rights
+from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch
+from fastsse.entries import Entry
+from fastsse.errors import FastsseError
+from fastsse.evicted import Evicted
+from fastsse.hub.history import PAGE_BYTES, History
+from fastsse.hub.resume.pages import JoinedPage, PageAudience, newest_told
+from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
+from fastsse.positions import format_position
+from fastsse.selectors import compile_selector
+from fastsse.subscriptions import ANY
+
+__all__ = ["Snapshot", "Snapshots"]
+
+# Of one snapshot's frames that come from the store.
+STORED_BYTES_MAX: Final = 8 * 1024 * 1024
+# What the store said is used again for this long, when many clients connect at once. What came
+# since is in memory.
+STORED_S: Final = 1.0
+_STORED_MAX: Final = 16
+
+_Key = tuple[tuple[str, ...], int]
+
+
+class Snapshot:
+    """What one stream has still to be sent of a snapshot.
+
+    Arguments:
+        frames: in order of their positions.
+        topics: how many topics have an event in it.
+        through: the place up to which it is right.
+        place: how that is named to the client.
+        is_complete: whether there is nothing more that should be in it.
+        has_marker: whether the stream takes the event at the end.
+    """
+
+    __slots__ = ("_at", "_frames", "_marker", "through")
+
+    def __init__(
+        self,
+        frames: list[Frame],
+        topics: int,
+        through: int,
+        place: int,
+        *,
+        is_complete: bool,
+        has_marker: bool,
+    ) -> None:
+        self.through: Final = through
+        self._frames = frames
+        self._at = 0
+        marker = _marker(len(frames), topics, place, is_complete=is_complete)
+        self._marker = marker if has_marker else None
+
+    def next_page(self, head: int) -> JoinedPage:
+        """The next run of frames; the last one is followed by what comes after `through`."""
+        frames, at = self._frames, self._at
+        room_bytes = PAGE_BYTES
+        while self._at < len(frames) and (room_bytes > 0 or self._at == at):
+            room_bytes -= frames[self._at].size
+            self._at += 1
+        run = frames[at : self._at]
+        if self.is_sent and self._marker is not None:
+            run.append(self._marker)
+        return JoinedPage(
+            frame=join_frames(run) if run else None,
+            before=self.through,
+            through=self.through,
+            is_last=self.is_sent and head == self.through,
+            is_stored=False,
+            evicted=Evicted(),
+            lost_through=0,
+        )
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._at == len(self._frames)
+
+
+def _marker(events: int, topics: int, place: int, *, is_complete: bool) -> Frame:
+    data = {"topics": topics, "events": events, "complete": is_complete}
+    text = json.dumps(data, separators=(",", ":")).encode()
+    block = b"event: fastsse.snapshot\nid: %b\ndata: %b\n\n" % (format_position(place), text)
+    return raw_frame(block)
+
+
+class Snapshots:
+    """Makes snapshots. Loop thread only.
+
+    Arguments:
+        history: what memory has.
+        queries: the way to what the backbone stores.
+        now_s: a clock that only goes up.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        queries: StoreQueries,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._history = history
+        self._queries = queries
+        self._now_s = now_s
+        self._stored: OrderedDict[_Key, tuple[float, Stretch]] = OrderedDict()
+
+    def read(
+        self, reader: PageAudience, count: int, asker: QueryWaiter, *, has_marker: bool
+    ) -> Snapshot | FastsseError | None:
+        """The newest `count` events of each topic; None when the store has to be asked: the asker
+        then gets the outcome, for `made`. O(topics x count)."""
+        found, is_enough = self._history.newest_of_each(reader.topics, count, reader.rights)
+        if is_enough:
+            return self._made(reader, count, found, Stretch((), 0, True, Evicted()), has_marker)
+        kept = self._stored.get((reader.selectors, count))
+        if kept is not None and self._is_right(reader, *kept):
+            return self._made(reader, count, found, kept[1], has_marker)
+        outcome = self._queries.newest(reader.selectors, count, STORED_BYTES_MAX, asker)
+        if outcome is UNKNOWN_YET:
+            return None
+        return self.made(reader, count, outcome, has_marker=has_marker)
+
+    def made(
+        self,
+        reader: PageAudience,
+        count: int,
+        outcome: Stretch | FastsseError,
+        *,
+        has_marker: bool,
+    ) -> Snapshot | FastsseError:
+        """The snapshot from what the store has. O(topics x count)."""
+        if isinstance(outcome, FastsseError):
+            return outcome
+        key = reader.selectors, count
+        self._stored.pop(key, None)
+        self._stored[key] = self._now_s() + STORED_S, outcome
+        if len(self._stored) > _STORED_MAX:
+            self._stored.popitem(last=False)
+        found, _ = self._history.newest_of_each(reader.topics, count, reader.rights)
+        return self._made(reader, count, found, outcome, has_marker)
+
+    def clear(self) -> None:
+        """Drops what the store said: something that it gave out may be gone now."""
+        self._stored.clear()
+
+    def _is_right(self, reader: PageAudience, until_s: float, stored: Stretch) -> bool:
+        """Whether memory has all that came after an answer of the store."""
+        if self._now_s() > until_s:
+            return False
+        return stored.through >= self._history.evicted_through(reader.topics)
+
+    def _made(
+        self,
+        reader: PageAudience,
+        count: int,
+        found: dict[str, list[Frame]],
+        stored: Stretch,
+        has_marker: bool,
+    ) -> Snapshot:
+        history = self._history
+        head = history.head
+        _add_stored(found, reversed(stored.entries), reader, count, head)
+        by_position = {frame.position: frame for frames in found.values() for frame in frames}
+        frames = [by_position[position] for position in sorted(by_position)]
+        is_complete = stored.is_last and len(frames) <= SNAPSHOT_EVENTS_MAX
+        return Snapshot(
+            frames[-SNAPSHOT_EVENTS_MAX:],
+            len(found),
+            head,
+            newest_told(history, reader),
+            is_complete=is_complete,
+            has_marker=has_marker,
+        )
+
+
+def _add_stored(
+    found: dict[str, list[Frame]],
+    newest_first: Iterable[Entry],
+    reader: PageAudience,
+    count: int,
+    head: int,
+) -> None:
+    """Adds what only the store has, where memory has fewer than `count` of a topic. What is
+    committed and not delivered yet comes live, so it must not come from here."""
+    are_in = {name: {frame.position for frame in frames} for name, frames in found.items()}
+    matches = _matcher(reader.selectors)
+    for entry in newest_first:
+        if entry.position > head or not _may_read(entry, reader.rights):
+            continue
+        for name in filter(matches, entry.topics):
+            positions = are_in.setdefault(name, set())
+            if len(positions) < count and entry.position not in positions:
+                positions.add(entry.position)
+                found.setdefault(name, []).append(entry.frame)
+
+
+def _matcher(selectors: tuple[str, ...]) -> Callable[[str], bool]:
+    if ANY in selectors:
+        return lambda name: True
+    named = frozenset(selectors)
+    compiled = [compile_selector(text) for text in selectors]
+    templates = [selector for selector in compiled if not selector.is_exact]
+    return lambda name: name in named or any(one.matches(name) for one in templates)
+
+
+def _may_read(entry: Entry, rights: Rights | None) -> bool:
+    return not entry.frame.private or (rights is not None and rights.covers_subscribe(entry.topics))
