@@ -10,7 +10,8 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from fastsse._core cimport Frame, encode_at
 from fastsse.native.frame cimport Text
-from fastsse.native.place cimport Place, after, int_of, set_place
+from fastsse._positions cimport Positions
+from fastsse.native.place cimport Place, int_of, set_place
 
 from fastsse.events import Event
 from fastsse.positions import uuid_of_position
@@ -219,39 +220,39 @@ cdef Frame encode_event(event, Placed placed, Id* id):
         placed.place.ms, placed.place.n, placed.time_ms, event.data_kind)
 
 
-cdef class Placing:
-    """Gives the events of a batch their places and times, one after the other."""
-    cdef object positions      # None: in a row
-    cdef list times            # None: one time for all, or each its place's
-    cdef bint has_time
+cdef struct Order:
+    void* run                  # Positions in a row; NULL: a sequence of ints
+    void* positions
+    void* times                # a list, or NULL: one time for all
+    bint has_time              # False: each event's is its position's
+    uint64_t time_ms
+
+
+cdef Order order_of(positions, times, Py_ssize_t count) except *:
+    """Where the places and times of a batch come from. The caller holds both."""
+    cdef Order order
+    if len(positions) != count or (type(times) is list and len(times) != count):
+        raise ValueError("as many positions and times as events")
+    order.run = <void*>positions if type(positions) is Positions else NULL
+    order.positions = <void*>positions
+    order.times = <void*>times if type(times) is list else NULL
+    order.has_time = times is not None
+    order.time_ms = times if order.has_time and order.times is NULL else 0
+    return order
+
+
+cdef Placed placed_at(Order* order, Py_ssize_t at) except *:
+    """The place and time of one event of the batch."""
     cdef Placed placed
-    cdef Py_ssize_t at
-
-    def __cinit__(self, positions, times, Py_ssize_t count):
-        if len(positions) != count or (isinstance(times, list) and len(times) != count):
-            raise ValueError("as many positions and times as events")
-        self.has_time = times is not None
-        if isinstance(times, list):
-            self.times = times
-        elif times is not None:
-            self.placed.time_ms = times
-        if not isinstance(positions, range) or positions.step != 1:
-            self.positions = positions
-        elif count:
-            set_place(&self.placed.place, positions[0])
-
-    cdef Placed next(self) except *:
-        cdef Placed placed
-        if self.positions is not None:
-            set_place(&self.placed.place, self.positions[self.at])
-        if self.times is not None:
-            self.placed.time_ms = self.times[self.at]
-        elif not self.has_time:
-            self.placed.time_ms = self.placed.place.ms
-        placed = self.placed
-        self.at += 1
-        self.placed.place = after(placed.place)
-        return placed
+    if order.run is not NULL:
+        placed.place = (<Positions>order.run).at(at)
+    else:
+        set_place(&placed.place, (<object>order.positions)[at])
+    if order.times is not NULL:
+        placed.time_ms = (<list>order.times)[at]
+    else:
+        placed.time_ms = order.time_ms if order.has_time else placed.place.ms
+    return placed
 
 
 cdef Text NO_TEXT
@@ -264,35 +265,36 @@ def encode_entries(
 ):
     """Events that got their positions, each encoded once."""
     cdef Entries entries = Entries.__new__(Entries)
-    cdef Placing placing = Placing(positions, times, len(events))
+    cdef Order order = order_of(positions, times, len(events))
     entries.entry_type = entry_type
     entries.extras_type = extras_type
     entries.frames = []
     if type(events) is EventBatch:
-        encode_batch(entries, events, placing)
+        encode_batch(entries, events, &order)
     else:
-        encode_events(entries, events, placing)
+        encode_events(entries, events, &order)
     return entries
 
 
-cdef int encode_events(Entries entries, events, Placing placing) except -1:
+cdef int encode_events(Entries entries, events, Order* order) except -1:
+    cdef Py_ssize_t at
     cdef Id id
     id.stem_bytes = 0
     entries.topics = []
-    for event in events:
+    for at, event in enumerate(events):
         entries.topics.append(event.topics)
-        add_event(entries, event, placing.next(), &id)
+        add_event(entries, event, placed_at(order, at), &id)
     return 0
 
 
-cdef int encode_batch(Entries entries, EventBatch batch, Placing placing) except -1:
+cdef int encode_batch(Entries entries, EventBatch batch, Order* order) except -1:
     cdef Placed placed
     cdef Id id
     cdef Py_ssize_t at
     id.stem_bytes = 0
     entries.topics = batch.topics
     for at in range(len(batch.data)):
-        placed = placing.next()
+        placed = placed_at(order, at)
         event = None if batch.events is None else batch.events[at]
         if event is not None:
             add_event(entries, event, placed, &id)

@@ -6,12 +6,14 @@ of a Redis stream id, or a UUID that holds the same. `n` begins at 1 in each mil
 """
 
 import re
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+
+from fastsse._positions import Clock, Positions, now_ms
 
 __all__ = [
     "Clock",
+    "Positions",
     "TimeMarks",
     "format_position",
     "is_position_shaped",
@@ -38,11 +40,6 @@ _UUID_SHAPE = re.compile(
     rb"urn:uuid:([0-9a-f]{8})-([0-9a-f]{4})-7%03x-8000-0000([0-9a-f]{8})" % _UUID_TAG,
     re.IGNORECASE,
 )
-
-
-def now_ms() -> int:
-    """Unix milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def position_at(ms: int) -> int:
@@ -155,35 +152,3 @@ class TimeMarks:
         at = bisect_left(self._times, time_ms)
         place = position_at(time_ms)
         return max(place, self._positions[at - 1]) if at else place
-
-
-class Clock:
-    """Gives out positions in order. One owner; not thread-safe.
-
-    Arguments:
-        now_ms: gives unix milliseconds; it may stand still or jump, either way.
-        last: the last position in use; all that are given out lie above it.
-
-    Attributes:
-        time_ms: what `now_ms` said when the last positions were given out: their events' time.
-    """
-
-    __slots__ = ("_now_ms", "last", "time_ms")
-
-    def __init__(self, now_ms: Callable[[], int], last: int = 0) -> None:
-        self._now_ms = now_ms
-        self.last = last
-        self.time_ms = 0
-
-    def next(self) -> int:
-        """One position above all before it."""
-        return self.take(1)
-
-    def take(self, count: int) -> int:
-        """Reserves `count` (>= 1) positions in a row and returns the first."""
-        self.time_ms = time_ms = self._now_ms()
-        now = time_ms << N_BITS
-        last = self.last
-        first = (now if now > last else last) + 1
-        self.last = first + count - 1
-        return first

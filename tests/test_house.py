@@ -22,6 +22,7 @@ FLOORS = [
         "units",
         "stamp",
         "_core",
+        "_positions",
         "facts",
         "limits",
         "jwtkeys",

@@ -45,9 +45,7 @@ class MemoryBackbone:
         if self._deliver is None:
             done(Unavailable("backbone", retry_after_s=1))
             return
-        count = len(events)
-        first = self._clock.take(count)
-        positions = range(first, first + count)
+        positions = self._clock.take_all(len(events))
         entries = encode_entries(positions, events, self._clock.time_ms)
         self._lead.note(entries.last.lead_ms)
         self._deliver(entries)

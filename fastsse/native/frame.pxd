@@ -51,10 +51,21 @@ cdef inline void frame_drop(FrameData* frame) noexcept nogil:
         release(frame, size)
 
 
+cdef inline size_t write_chunk_head(char* at, size_t body_bytes) noexcept nogil:
+    """Writes "hex CRLF"; returns how long it is. For each event, so without snprintf."""
+    cdef size_t digits = 1, index
+    while body_bytes >> (4 * digits):
+        digits += 1
+    for index in range(digits):
+        at[index] = b"0123456789abcdef"[body_bytes >> (4 * (digits - 1 - index)) & 15]
+    memcpy(at + digits, b"\r\n", 2)
+    return digits + 2
+
+
 cdef inline FrameData* frame_new(size_t body_bytes, bint chunk) noexcept nogil:
     """A frame with its chunk framing written and its body still to be filled in; one reference."""
     cdef char head[16]
-    cdef int head_bytes = snprintf(head, sizeof(head), b"%zx\r\n", body_bytes) if chunk else 0
+    cdef size_t head_bytes = write_chunk_head(head, body_bytes) if chunk else 0
     cdef size_t wire_bytes = head_bytes + body_bytes + (2 if chunk else 0)
     cdef FrameData* frame = <FrameData*>alloc(sizeof(FrameData) + wire_bytes)
     frame.refs = 1

@@ -17,10 +17,10 @@ cdef inline bint is_same(Place a, Place b) noexcept nogil:
     return a.ms == b.ms and a.n == b.n
 
 
-cdef inline Place after(Place place) noexcept nogil:
-    """The next place."""
-    place.n += 1
-    if place.n == 0:
+cdef inline Place advanced(Place place, uint64_t count) noexcept nogil:
+    """The place so many behind it."""
+    place.n += count
+    if place.n < count:
         place.ms += 1
     return place
 

@@ -8,7 +8,7 @@ from fastsse.entries import Entry, EventBatch, encode_entries, pack_entry, pack_
 from fastsse.errors import FastsseError
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.hub import Published
-from fastsse.positions import position_at
+from fastsse.positions import Positions, position_at
 from tests.hub.onenode import Node
 
 FIRST = position_at(1_763_765_540_123) + 1
@@ -68,7 +68,7 @@ def test_a_batch_becomes_the_same_entries_as_its_events(
 ) -> None:
     count = len(events)
     times = times[:count] if isinstance(times, list) else times
-    positions = range(first, first + count)
+    positions = Positions(first, count)
     steps = None if gaps is None else [first + sum(gaps[:index]) for index in range(count)]
     batch = batch_of(events)
     assert len(batch) == count
@@ -79,7 +79,8 @@ def test_a_batch_becomes_the_same_entries_as_its_events(
         for index, (at, event) in enumerate(zip(steps or positions, events, strict=True))
     ]
     together = encode_entries(steps or positions, batch, times)
-    assert [entry.position for entry in together] == list(steps or positions)
+    expected = steps or list(range(first, first + count))
+    assert [entry.position for entry in together] == expected
     assert list(map(facts_of, together)) == list(map(facts_of, one_by_one))
     assert list(map(pack_entry, together)) == list(map(pack_entry, one_by_one))
     assert together.last is together[-1].frame

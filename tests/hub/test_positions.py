@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastsse.positions import (
     Clock,
+    Positions,
     format_position,
     is_position_shaped,
     parse_id,
@@ -121,3 +122,30 @@ def test_a_position_fits_into_a_uuid_of_version_7(ms: int, n: int) -> None:
 def test_other_peoples_uuids_are_no_positions(text: bytes) -> None:
     assert parse_id(text) is None
     assert not is_position_shaped(text)
+
+
+@given(
+    first=st.integers(0, 2**127) | st.integers(2**70 - 5, 2**70),
+    count=st.integers(0, 9),
+    index=st.integers(-12, 12),
+)
+def test_positions_in_a_row_are_a_range(first: int, count: int, index: int) -> None:
+    expected = range(first, first + count)
+    positions = Positions(first, count)
+    assert (len(positions), list(positions)) == (count, list(expected))
+    assert positions[1:-1] == list(expected[1:-1])
+    assert positions == Positions(first, count)
+    assert positions != Positions(first, count + 1)
+    if -count <= index < count:
+        assert positions[index] == expected[index]
+    else:
+        with pytest.raises(IndexError):
+            positions[index]
+
+
+def test_the_clock_gives_all_positions_that_it_says() -> None:
+    clock = Clock(lambda: 7, last=position_at(9) - 2)
+    assert list(clock.take_all(3)) == [position_at(9) - 1, position_at(9), position_at(9) + 1]
+    assert (clock.last, clock.time_ms) == (position_at(9) + 1, 7)
+    with pytest.raises(ValueError, match="less than no positions"):
+        Positions(1, -1)

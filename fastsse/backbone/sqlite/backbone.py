@@ -34,7 +34,7 @@ from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
-from fastsse.positions import TimeMarks, parse_id
+from fastsse.positions import Positions, TimeMarks, parse_id
 from fastsse.subscriptions import Cursor
 
 __all__ = ["Ack", "SqliteBackbone"]
@@ -158,7 +158,7 @@ class SqliteBackbone:
             done(error)
             return
         first = self._clock.take(len(events))
-        positions = range(first, first + len(events))
+        positions = Positions(first, len(events))
         entries = encode_entries(positions, events, self._clock.time_ms)
         lead_ms = entries[-1].frame.lead_ms
         self._lead.note(lead_ms)
