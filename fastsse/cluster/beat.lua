@@ -1,16 +1,16 @@
--- A node says that it is alive, hears who else is, and may be given a dead one to take out.
+-- A node reports that it is alive, reads which others are, and may get a dead node to remove.
 --
--- KEYS: nodes, dead, heard. ARGV: key prefix, node, ms that it may be silent, '1' when it comes
+-- KEYS: nodes, dead, heard. ARGV: key prefix, node, ms that it may be silent, '1' when it appears
 --       under this name for the first time ('0' again, '' when it leaves), the name that it had
---       before ('' for none), ms for which a dead one is its task, 0 when it can't take any, the
+--       before ('' for none), ms for which a dead node is its task, 0 when it can't take any, the
 --       newest format of records that it reads.
--- Answers: 'here', 'gone' (it was taken for dead, or Redis has lost it: it must take another
---       name), or 'wait' (what it had under the name before is still being taken out); the dead one
+-- Answers: 'here', 'gone' (it counted as dead, or Redis has lost it: it must take another
+--       name), or 'wait' (the entries of its earlier name are still being removed); the dead node
 --       that is its task now ('' for none); the names of all that are alive; the format of records
 --       that is written from now on: the newest that all of them read. Nodes of an earlier version
 --       do not name one, and read format 1.
 --
--- A pause in which no node was heard counts against none: Redis was away then, or its clock jumped.
+-- A pause in which no node reported counts for none: Redis was away then, or its clock jumped.
 local nodes, dead, heard = KEYS[1], KEYS[2], KEYS[3]
 local prefix, node, life_ms, kind, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local task_ms = tonumber(ARGV[6])

@@ -1,8 +1,9 @@
-"""Membership: which nodes are alive. Each node reports to Redis all the time, and reads the others.
+"""Membership: which nodes are alive. Each node reports to Redis regularly and reads the others.
 
-A node has a base, which its process keeps for good, and a name, which is the base and a number. A
+A node has a base, which never changes while its process runs, and a name: the base and a number. A
 node that was silent for too long is dead for all others, and the entries under its name are
-removed. If it was only paused or cut off it takes the next name, and reports all its streams again.
+removed. A node that was only paused or cut off takes the next name and reports all its streams
+again.
 """
 
 import asyncio
@@ -40,19 +41,21 @@ class Membership:
 
     Arguments:
         address, keys: where they meet.
-        life_s: how long a node may be silent; every other node goes by what each says of itself.
-        task_s: for how long a dead node is one survivor's task, unless that goes on with it.
+        life_s: how long this node may be silent. Each node reports its own value, and the others
+            use it.
+        task_s: how long removing a dead node stays the task of one survivor. Working on it renews
+            this.
 
     Attributes:
         base: this node's.
         task_ms: as `task_s`.
-        name: what it is known by now; empty until it is.
-        alive: bases of all nodes, this one too, by the last answer.
-        format: of the records that are written, by the last answer; 0 before the first.
+        name: its present name; empty before it has one.
+        alive: bases of all nodes including this one, from the last answer.
+        format: the format of records to write, from the last answer; 0 before the first.
         on_beat: called after each answer.
-        on_task: called with the name of a dead node that is for this one to take out; None where
-            this node can't do that.
-        on_named: called when it has another name.
+        on_task: called with the name of a dead node that this one must remove; None if this node
+            can't.
+        on_named: called when this node has another name.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Membership:
         return self.name
 
     def rename(self, name: bytes) -> None:
-        """Takes another name, if this is still its own: it was taken for dead, or must
+        """Takes another name, if `name` is still the present one: the node counted as dead, or must
         start again."""
         if name and name == self.name:
             log.warning("This node comes again under another name.", before=name.decode())
@@ -89,11 +92,11 @@ class Membership:
             self._hurry.set()
 
     async def run(self) -> None:
-        """Beats until it is cancelled."""
+        """Reports until it is cancelled."""
         await while_connected(self._address, "telling that this node is alive", self._beat_on)
 
     async def leave(self) -> None:
-        """Says that this node ends, so that others take it out at once. Bounded in time."""
+        """Reports that this node ends, so that others remove it at once. Bounded in time."""
         name, self.name = self.name, b""
         if not name:
             return

@@ -1,16 +1,15 @@
 """Node messaging: control services of one node send messages to those of the others, by
 Redis's pub/sub.
 
-Redis keeps none of it, so messages are numbered, and with each beat every node says where it
-stands. A node that misses a number, begins to listen, or meets an unknown node asks that
-one for everything, and gets it on a channel of its own: first the number at which everything is as
-it is, then all of it in pages, and between them the messages from there on. It comes over one
-connection, in the order in which it was sent. So no node is wrong for long, and nothing is sent
-again without need.
+Redis stores no message, so messages are numbered, and with each beat every node sends its last
+number. A node that misses a number, starts to listen, or meets an unknown node requests a full copy
+from that node. It receives the copy on a channel of its own: first the number of the last message
+that the copy contains, then pages, and between them newer messages. All of it uses one connection
+and arrives in the order of sending. So no node is wrong for long, and nothing is sent again without
+need.
 
-Redis cuts off a subscriber that does not take what is published for it. So a node confirms each
-page, and the sender waits for that while a few are on their way. One node at a time is sent
-everything; the others wait.
+Redis disconnects a subscriber that reads too slowly. So a node confirms each page, and the sender
+waits while a few pages are not confirmed. One node at a time gets a full copy; the others wait.
 """
 
 import asyncio
@@ -32,18 +31,18 @@ from fastsse.redis.keys import Keys
 __all__ = ["RedisNodeMessaging"]
 
 log = get_logger("redis")
-# What waits to be sent; above it all is dropped, and nodes ask for everything.
+# Bytes that may wait to be sent. Above it all are dropped, and nodes request full copies.
 QUEUE_BYTES: Final = 16 * 1024 * 1024
-# What may wait while a page is added, and what is sent at once.
+# Bytes that may wait when a page is added, and bytes sent at once.
 HIGH_WATER_BYTES: Final = 1024 * 1024
 SENT_AT_ONCE: Final = 256
-# What a message takes in addition to its bytes.
+# Counted overhead of a message.
 _MESSAGE_COST_BYTES: Final = 256
-# Pages on their way to a node that it has not confirmed. A node of an earlier version confirms
-# none: after this time one is taken as confirmed.
+# Pages sent to a node that it has not confirmed. A node of an earlier version confirms none, so a
+# page counts as confirmed after this time.
 PAGES_MAX: Final = 8
 CONFIRM_S: Final = 0.25
-# A connection on which nothing comes is asked whether it is alive, and left if it is not.
+# A silent connection is checked with a ping, and replaced if it does not answer.
 PING_S: Final = 2.0
 
 _HEAD: Final = struct.Struct(f"<c{NODE_BYTES}sQB")  # kind, from whom, number, length of the subject
@@ -71,7 +70,7 @@ class _Page(NamedTuple):
 
 
 class RedisNodeMessaging:
-    """The `Neighbours` of a node. Loop thread only.
+    """The `NodeMessaging` of a node. Loop thread only.
 
     Arguments:
         address, keys: where they meet.
@@ -91,12 +90,12 @@ class RedisNodeMessaging:
         self._is_linked = False
         self._is_heard = False
         self._number = 0
-        # The number of each node's last message; and of whom control services know
-        # something, even if not all.
+        # The number of each node's last message, and the nodes of which control services know
+        # something, perhaps not all.
         self._known: dict[bytes, int] = {}
         self._heard_of: set[bytes] = set()
-        # Nodes that asked for everything, in order; the one that is sent it, and how many pages are
-        # on their way to it.
+        # Nodes that requested a full copy, in order; the node that receives one now, and how many
+        # of its pages are not confirmed.
         self._askers: dict[bytes, None] = {}
         self._asker = b""
         self._unconfirmed = 0
@@ -151,7 +150,7 @@ class RedisNodeMessaging:
         return True
 
     def _drop(self) -> None:
-        """What was to be sent will not be, as the number will show; nodes will ask again."""
+        """Drops what waits to be sent. Nodes notice the missing numbers and request full copies."""
         self._pager.clear()
         self._askers.clear()
         self._asker = b""
@@ -189,14 +188,14 @@ class RedisNodeMessaging:
     # -- everything -----------------------------------------------------------------------------
 
     def _tell_whole(self, node: bytes) -> None:
-        """Tells a node everything, as soon as it is its turn."""
+        """Sends a node a full copy as soon as it is its turn."""
         if self._is_linked:
             self._askers[node] = None
             if not len(self._pager):
                 self._pager.add(self._pages(), self._send_page)
 
     def _pages(self) -> Iterator[_Page]:
-        """Everything, for one node after the other that asked."""
+        """Sends full copies, to one requesting node after the other."""
         while self._askers:
             self._asker = next(iter(self._askers))
             del self._askers[self._asker]
@@ -204,8 +203,8 @@ class RedisNodeMessaging:
             yield from self._pages_for(self._asker)
 
     def _pages_for(self, node: bytes) -> Iterator[_Page]:
-        """That everything begins, and all of it; less when the node is gone."""
-        # All begin together: the messages from here on come on top.
+        """Sends the begin mark and all pages of a full copy; stops when the node is gone."""
+        # The copy is of this moment; later messages are added to it.
         wholes = [
             (subject, listener.whole())
             for subject, listener in self._listeners.items()
@@ -237,7 +236,7 @@ class RedisNodeMessaging:
         return self._unconfirmed < PAGES_MAX and not self.is_full
 
     def _confirm(self, node: bytes) -> None:
-        """The node has taken a page."""
+        """The node has confirmed a page."""
         if node == self._asker and self._unconfirmed:
             self._unconfirmed -= 1
             if self._confirming is not None:
@@ -275,13 +274,15 @@ class RedisNodeMessaging:
                     await connection.disconnect(nowait=True)
 
     def _begin(self) -> None:
-        """Messages sent while this node did not listen are unknown: it asks all for everything."""
+        """Messages sent while this node did not listen are unknown, so it requests full copies from
+        all."""
         self._is_heard = True
         self._known.clear()
         self._ask_unknown()
 
     async def _read(self, connection: Any, backoff: Backoff) -> None:
-        """One message. A silent connection is asked once, and then not trusted any more."""
+        """Returns one message. A silent connection is pinged once; without an answer it counts as
+        lost."""
         reading = asyncio.ensure_future(connection.read_response(disconnect_on_error=False))
         try:
             done, _ = await asyncio.wait((reading,), timeout=PING_S)
@@ -338,7 +339,8 @@ class RedisNodeMessaging:
             self._compare(node, number)
 
     def _compare(self, node: bytes, number: int) -> None:
-        """Whether all messages of a node arrived. Until it sends all again, the old ones hold."""
+        """Whether all messages of a node arrived. Its old messages are valid until it sends a full
+        copy."""
         if self._known.get(node, number) != number:
             del self._known[node]
             self._ask(node)
@@ -358,8 +360,8 @@ class RedisNodeMessaging:
             self._ask(node)
 
     def _look(self) -> None:
-        """After each beat: says where it stands, asks those that are not known, forgets those that
-        are not there. One that only just came may be missing in one answer, but not in two."""
+        """After each beat: sends its last number, requests copies from unknown nodes, and forgets
+        nodes that are gone. A new node may be missing in one answer, but not in two."""
         self._send(self._channel(), _STANDS)
         if self._is_heard:
             self._ask_unknown()
@@ -371,7 +373,7 @@ class RedisNodeMessaging:
         self._missing = missing
 
     def _forget(self, node: bytes) -> None:
-        """Its messages hold no longer."""
+        """The messages of a node are no longer valid."""
         if node in self._heard_of:
             self._heard_of.remove(node)
             for listener in self._listeners.values():

@@ -1,9 +1,10 @@
--- Takes out some of those who were at a dead node, after forgetting those whose end was published.
+-- Removes some subscribers of a dead node, after forgetting those whose end was published.
 --
 -- KEYS: dead, the node's `held`, counts. ARGV: key prefix, node, ms for which it is still our task,
 --       cursor of the walk through `held`, how many selectors at once, about, then names to forget.
--- Answers: where the walk goes on, '' when all is done; names and what is kept of those whose end is
---       to be published. Whom the same node has under another name by now is just forgotten.
+-- Answers: where the walk continues, '' when all is done; names and records of those whose end must
+--       be published. A subscriber that the same node has under another name by now is only
+--       forgotten.
 local dead, held, counts = KEYS[1], KEYS[2], KEYS[3]
 local prefix, node = ARGV[1], ARGV[2]
 for at = 6, #ARGV do
@@ -20,7 +21,7 @@ redis.call('ZADD', dead, now_ms + tonumber(ARGV[3]), node)
 
 local each = tonumber(redis.call('HGET', counts, node) or '1') / redis.call('HLEN', held)
 local count = math.max(1, math.floor(tonumber(ARGV[5]) / math.max(1, each)))
--- What can't be read was not written by a node.
+-- A record that can't be read was not written by a node.
 local function selectors_of(kept)
   local is_read, selectors = pcall(cjson.decode, string.match(kept, '^.([^\n]*)'))
   if not is_read or type(selectors) ~= 'table' then return nil end

@@ -36,8 +36,8 @@ THERE: Final = Script("there", folder=_HERE)
 REAP: Final = Script("reap", folder=_HERE)
 # Selectors in one batch, about: 3 us of Redis each.
 BATCH: Final = 500
-# Changes that may wait to be written; above it this node begins again, with all that is there then.
-# Streams that were there when it began are held by their control service, and are not counted.
+# Changes that may wait to be written. Above it this node starts again with all present streams.
+# Streams that were present at the start are held by their control service and not counted.
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 PUBLISH_AGAIN_S: Final = 0.5
 
@@ -46,7 +46,7 @@ _Word = bytes | str | int
 
 
 class _Renamed(Exception):
-    """This node has another name than the one under which it wrote."""
+    """This node now has another name than the one under which it wrote."""
 
 
 class RedisRoster:
@@ -54,7 +54,7 @@ class RedisRoster:
 
     Arguments:
         address, keys: where it lies.
-        membership: knows under which name this node writes.
+        membership: knows the name under which this node writes.
         append: publishes to the log.
     """
 
@@ -66,12 +66,12 @@ class RedisRoster:
         self._membership = membership
         self._append = append
         self._present: Callable[[], Iterable[Subscriber]] = tuple
-        self._name = b""  # Under which what waits is to be written; without one nothing waits.
-        self._here: deque[Change] = deque()  # Those that were here when it began; written first.
-        self._queue: deque[tuple[Change, int]] = deque()  # Changes since, and what each takes.
+        self._name = b""  # Under this name changes are written; empty: none wait.
+        self._here: deque[Change] = deque()  # Present at the start; written first.
+        self._queue: deque[tuple[Change, int]] = deque()  # Changes since, with sizes.
         self._queue_bytes = 0
         self._queued = asyncio.Event()
-        self._ended: list[Subscriber] = []  # Those whose end was published.
+        self._ended: list[Subscriber] = []  # Streams whose end was published.
         self._task: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._lists = RosterQueries(address, keys)
         membership.on_task = self._take_task
@@ -105,12 +105,12 @@ class RedisRoster:
         self._lists.find(topic, name, most, answer)
 
     async def run(self) -> None:
-        """Writes, and takes out dead nodes, until it is cancelled."""
+        """Writes, and removes dead nodes, until it is cancelled."""
         writing = while_connected(self._address, "writing down who is there", self._write)
         await asyncio.gather(writing, self._reap_all())
 
     async def close(self) -> None:
-        """Ends its connections; what is asked is answered with an error."""
+        """Closes its connections. Open queries are answered with an error."""
         await self._lists.close()
 
     # -- changes at this node -------------------------------------------------------------------
@@ -134,7 +134,7 @@ class RedisRoster:
                 self._queued.set()
 
     def _begin_as(self, name: bytes) -> None:
-        """All streams of this node are to be written under a name."""
+        """Starts to write all streams of this node under a name."""
         self._name = name
         self._ended.clear()
         self._here.clear()
@@ -144,7 +144,8 @@ class RedisRoster:
             self._here.extend((one, True) for one in self._present())
 
     async def _write_some(self, name: bytes, link: RedisConnection) -> None:
-        """A batch. It stays in the queue until all was done; all may be done twice."""
+        """Writes a batch. It stays in the queue until all of it is done, so all may be done
+        twice."""
         keys, forgotten, batch = self._keys, list(self._ended), self._batch()
         words: list[_Word] = []
         for one in forgotten:
@@ -180,7 +181,7 @@ class RedisRoster:
             raise _Renamed
 
     async def _publish(self, events: Sequence[Event], name: bytes | None = None) -> None:
-        """Publishes, again and again until it is done, or this node has not the name any more."""
+        """Publishes; retries until it succeeds, or until this node has another name."""
         for start in range(0, len(events), BATCH):
             some = events[start : start + BATCH]
             while not await self._is_published(some):
@@ -207,7 +208,7 @@ class RedisRoster:
         self._task.put_nowait(name)
 
     async def _reap_all(self) -> None:
-        """Takes out dead nodes, one after the other. A failed node is retried later by any node."""
+        """Removes dead nodes, one after the other. If that fails, any node retries it later."""
         while True:
             name = await self._task.get()
             try:
@@ -224,8 +225,8 @@ class RedisRoster:
                 self._membership.on_task = self._take_task
 
     async def _reap(self, name: bytes, link: RedisConnection) -> None:
-        """Publishes the ends of some, then forgets these: one that is killed in between is followed
-        by one that publishes them again."""
+        """Publishes the ends of some streams, then forgets these. If this node is killed in
+        between, the next one publishes them again."""
         keys, task_ms, count = self._keys, self._membership.task_ms, 0
         names = [keys.dead, keys.held(name), keys.counts]
         cursor: bytes = b"0"
@@ -253,7 +254,7 @@ def _words(one: Subscriber, came: bool) -> list[_Word]:
 
 
 def _told(batch: Sequence[Change], news: bytes) -> list[Event]:
-    """What is to be published of a batch: all that went, and those that came and are new."""
+    """The events to publish for a batch: all ended streams, and the new ones among the opened."""
     is_new = iter(news)
     return [
         event
@@ -264,7 +265,8 @@ def _told(batch: Sequence[Change], news: bytes) -> list[Event]:
 
 
 def _subscriber(name: bytes, kept: bytes) -> Subscriber:
-    """What a node had of one; of nothing when it can't be read, for no node wrote that."""
+    """The subscriber in a stored record; an empty one if the record can't be read, because no node
+    wrote it."""
     selectors, _, payload = kept[1:].partition(b"\n")
     try:
         who = name.decode(), tuple(orjson.loads(selectors))

@@ -32,7 +32,7 @@ class _Listed:
         self._left_bytes = ANSWER_BYTES
 
     def add(self, topic: bytes, subscriber: bytes, payload: bytes) -> bool:
-        """Adds one; whether there was room. Raises ValueError for text that is none."""
+        """Adds one and returns whether there was room. Raises ValueError for an invalid record."""
         if len(self.texts) >= self._most:
             return False
         who = orjson.dumps((topic.decode(), subscriber.decode()))
@@ -49,10 +49,10 @@ class _Listed:
 
 
 class RosterQueries:
-    """Lists present streams. Loop thread only. A few questions at a time are under way.
+    """Lists present streams. Loop thread only. A few queries run at a time.
 
     Arguments:
-        address, keys: where the roster lies.
+        address, keys: where the roster is stored.
     """
 
     def __init__(self, address: RedisAddress, keys: Keys) -> None:
@@ -68,7 +68,7 @@ class RosterQueries:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Answers what is asked with an error, and ends the connection."""
+        """Answers open queries with an error, and closes the connection."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -121,7 +121,7 @@ class RosterQueries:
         count = sum(map(int, counts))
         if count > most:
             return listed.answer(count)
-        # One that has another name by now is there under both, for a moment.
+        # A stream of a renamed node is there under both names for a moment.
         seen: set[bytes] = set()
         for node in (*alive, *dead):
             async for name, kept in _walk(link, keys.held(node)):
@@ -136,7 +136,8 @@ class RosterQueries:
 
 
 async def _walk(link: RedisConnection, key: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
-    """The fields of a hash, each once; those that come or go meanwhile perhaps."""
+    """The fields of a hash, each once. Fields that are added or removed meanwhile may be
+    included."""
     cursor: bytes = b"0"
     seen: set[bytes] = set()
     while True:

@@ -1,8 +1,9 @@
 """What control services keep, shared by all nodes of a log: a hash in Redis, and a copy of it in
 each node.
 
-Each change is also an entry of a short stream, which every node follows. A node that was away reads
-the whole hash when it is back. Values of a `OneTimeStore` are not copied: they are read from Redis.
+Each change is also an entry of a short stream, which every node follows. A node that was
+disconnected reads the whole hash when it reconnects. Values of a `OneTimeStore` are not copied:
+they are read from Redis.
 """
 
 import asyncio
@@ -63,10 +64,10 @@ class RedisControlStore:
     """A node's copy. Loop thread only; see fastsse.control.service.ControlStore.
 
     Arguments:
-        address, keys: where it lies.
+        address, keys: where it is stored.
         values: what was there when the log was opened.
         membership: this node among all.
-        roster: the streams at all nodes; None where the list is off.
+        roster: the streams at all nodes; None if the option `subscriptions` is off.
 
     Attributes:
         one_time_store, messaging, roster: as `ControlStore`.
@@ -97,7 +98,7 @@ class RedisControlStore:
         return self._values.get(key)
 
     def put(self, key: str, value: bytes | None) -> None:
-        """Sets a key, or with None takes it out; the other nodes know it soon after."""
+        """Sets a key, or removes it with None. The other nodes receive the change soon after."""
         if self._values.get(key) == value:
             return
         if value is None:
@@ -112,7 +113,7 @@ class RedisControlStore:
         return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
 
     def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
-        """Has `changed` called with what other nodes put under keys that begin so."""
+        """Calls `changed` with each value that another node puts under a key with this prefix."""
         self._listeners.append((prefix, changed))
 
     async def run(self) -> None:
@@ -124,14 +125,14 @@ class RedisControlStore:
         )
 
     async def close(self) -> None:
-        """Tells other nodes that this one ends, and ends all connections."""
+        """Notifies other nodes that this one ends, and closes all connections."""
         await self.one_time_store.close()
         if self.roster is not None:
             await self.roster.close()
         await self._membership.leave()
 
     async def _write(self, link: RedisConnection, backoff: Backoff) -> None:
-        """What was not confirmed is written again: the same values to the same keys."""
+        """Writes what waits. Unconfirmed writes are repeated: the same values to the same keys."""
         while True:
             await self._to_write.wait()
             self._to_write.clear()
@@ -161,7 +162,7 @@ class RedisControlStore:
         kept = await _read_all(link, self._keys)
         for key, value in kept.items():
             self._learn(key, value)
-        # A Redis that has lost them gets them again.
+        # A Redis that has lost values gets them again.
         lacking = {key: value for key, value in self._values.items() if key.encode() not in kept}
         self._unwritten.update(lacking)
         self._to_write.set()
@@ -179,8 +180,8 @@ class RedisControlStore:
                     self._learn(fields[1], fields[3])
 
     async def _look_for_all(self, link: RedisConnection) -> None:
-        """While nothing changes: a hash that Redis evicted, or that was deleted, is written again,
-        so that a node that starts later knows what was revoked."""
+        """Checks, while nothing changes, that the hash still exists. One that was evicted or
+        deleted is written again, so that a node that starts later knows what was revoked."""
         if self._values and not await link.call(b"EXISTS", self._keys.control):
             log.warning(
                 "Redis lost what control services keep; it is written again.",
@@ -200,8 +201,8 @@ class RedisControlStore:
 
 
 class RedisOneTimeStore:
-    """A `Vault` in Redis: a key for each value, with its own end. Loop thread only. What Redis
-    can't be asked for is as if it were not there."""
+    """A `OneTimeStore` in Redis: a key for each value, with its own expiry. Loop thread only. While
+    Redis can't be reached, every value counts as absent."""
 
     def __init__(self, address: RedisAddress, keys: Keys) -> None:
         self._prefix = keys.prefix + b"vault:"
@@ -220,12 +221,12 @@ class RedisOneTimeStore:
     def exchange(
         self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
     ) -> None:
-        """Keeps a value in the place of another (Redis 6.2 on)."""
+        """Replaces a value (Redis 6.2 on)."""
         end = (b"PX", max(1, life_ms), b"GET")
         self._ask((b"SET", self._prefix + key, value, *end), done)
 
     async def close(self) -> None:
-        """Ends its connection; what was asked is answered with no."""
+        """Closes its connection. Open requests are answered as if nothing were stored."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

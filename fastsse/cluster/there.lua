@@ -1,14 +1,13 @@
--- Writes down who came to a node, and who went.
+-- Records which subscribers opened and ended at a node.
 --
 -- KEYS: nodes, the node's `held`, counts. ARGV: key prefix, node, then for each change:
---   '+', name, what is kept of it, payload, number of selectors, selectors: it came.
---   '-', name, what is kept of it, number of selectors, selectors: it went. It is not listed any
---        more, but held until its end has been published.
---   'x', name, number of selectors: its end has been published.
--- Answers: nothing when the node is not alive (nothing was done then); else '1' for each that came
---   and is new, '0' for one that another name of the same node had, who knows it already.
+--   '+', name, its record, payload, number of selectors, selectors: it opened. '-', name, its
+--   record, number of selectors, selectors: it ended. It is no longer listed, but held until its
+--   end has been published. 'x', name, number of selectors: its end has been published.
+-- Answers: nothing if the node is not alive (nothing was done then); else '1' for each opened one
+--   that is new, '0' for one that the same node had under another name, which is already known.
 --
--- All of it may come again, when the answer was lost.
+-- A call may be repeated if its answer was lost.
 local nodes, held, counts = KEYS[1], KEYS[2], KEYS[3]
 local prefix, node = ARGV[1], ARGV[2]
 if not redis.call('ZSCORE', nodes, node) then return false end

@@ -18,27 +18,27 @@ Answer = Callable[[bytes | FastsseError], None]
 
 
 class OneTimeStore(Protocol):
-    """Values by key, the same whichever of the nodes that share it is asked."""
+    """Values by key, the same on every node that shares it."""
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
-        """Keeps a value for a time, unless there is one; says whether it does. Of several at once
-        one is kept."""
+        """Stores a value for a time, unless the key has one, and reports whether it did. Of several
+        stores at the same time one succeeds."""
 
     def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
-        """The value; None when it is not there."""
+        """The value; None if there is none."""
 
     def exchange(
         self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
     ) -> None:
-        """Keeps a value for a time in the place of another, and gives that; None when there was
-        none. Of several at once each gets another's."""
+        """Replaces a value for a time and returns the earlier one; None if there was none. Of
+        several at the same time each gets a different one."""
 
 
 class NodeMessaging(Protocol):
     """A node's way to the others, each known by a name of bytes. Loop thread only.
 
-    What `tell` sends goes to all and is counted: a node that missed something gets all again.
-    What `say` sends is not counted: it reaches the nodes that listen now.
+    Messages of `tell` go to all nodes and are numbered: a node that missed one receives a full
+    copy. Messages of `say` have no number and reach the nodes that listen now.
     """
 
     def listen(
@@ -48,30 +48,31 @@ class NodeMessaging(Protocol):
         gone: Callable[[bytes], None] | None = None,
         whole: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
-        """Has a control service take part; once for each subject.
+        """Connects a control service; once for each subject.
 
         Arguments:
-            heard: called with a node and its message. May raise ValueError for one that is
-                damaged, which is dropped.
-            gone: called with a node that left or fell silent, or that is about to send everything
-                again: its earlier messages hold no longer.
-            whole: gives the messages that describe everything as it was when `whole` was called, as
-                if they had been sent one by one. They are taken one by one, over some time.
+            heard: called with a node and its message. May raise ValueError for a damaged message,
+                which is dropped.
+            gone: called with a node that left, is silent for too long, or is about to send a full
+                copy: its earlier messages are no longer valid.
+            whole: returns the messages of a full copy: the state when `whole` was called, as if it
+                had been sent message by message. They are read one by one, over some time.
         """
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be sent that what can wait should."""
+        """Whether so much waits to be sent that less urgent messages should wait."""
 
     def tell(self, subject: str, message: bytes) -> None:
-        """Tells all others, in order; at most 256 KiB."""
+        """Sends a numbered message to all others, in order; at most 256 KiB."""
 
     def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
-        """Says something to one or to all; whether it is on its way. At most 256 KiB."""
+        """Sends a message without a number to one node or all, and reports whether it was sent. At
+        most 256 KiB."""
 
 
 class Subscriber(NamedTuple):
-    """A stream that is open: its public name, what it asks for, and what its token says of it."""
+    """An open stream: its public name, its selectors, and the payload of its token."""
 
     name: str
     selectors: tuple[str, ...]
@@ -79,27 +80,28 @@ class Subscriber(NamedTuple):
 
     @property
     def cost_bytes(self) -> int:
-        """What it takes in memory, about: an object of some hundred bytes, the selectors, and a
-        payload whose values take several times their text. O(its size)."""
+        """About its size in memory: an object of some hundred bytes, the selectors, and a payload
+        whose values take several times their text. O(size)."""
         payload = 0 if self.payload is None else len(orjson.dumps(self.payload))
         return 512 + sum(map(len, self.selectors)) + 64 * len(self.selectors) + 4 * payload
 
 
 Change = tuple[Subscriber, bool]
-"""Who came (True) or went."""
+"""A subscriber, and whether it opened (True) or ended."""
 
 
 class Roster(Protocol):
     """Lists present streams, and publishes each change by private events. Loop thread only."""
 
     def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
-        """Once, before all else. `present` gives those that are at this node, for a roster that
-        has lost them."""
+        """Call it once, before anything else. `present` returns the streams of this node, for a
+        roster that has lost them."""
 
     def note(self, changes: Sequence[Change]) -> None:
-        """Who came and went at this node, in order; each comes once, and goes after that."""
+        """Records streams that opened and ended at this node, in order. Each opens once and ends
+        after that."""
 
     def find(self, topic: str | None, name: str | None, most: int, answer: Answer) -> None:
-        """Who is there, for a topic or all, one subscriber or all: `[count, [[topic, subscriber,
-        payload], …]]` as JSON, at most so many of them and about 8 MiB; or why it can't be
-        given."""
+        """Lists present subscriptions of a topic or all, of one subscriber or all. The answer is
+        JSON, `[count, [[topic, subscriber, payload], …]]`, with at most `most` entries and about 8
+        MiB, or an error."""

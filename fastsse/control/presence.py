@@ -26,13 +26,13 @@ __all__ = ["SUBJECT", "FoundSubscriptions", "Presence", "PresenceService"]
 SUBJECT: Final = "presence"
 # Bytes of changes in one message, about.
 _MESSAGE_BYTES: Final = 64 * 1024
-# Streams of a worker that is gone that are taken out in one turn of the loop, about 2 ms.
+# Streams of an ended worker that are removed in one turn of the loop: about 2 ms.
 _TAKEN_OUT_A_TURN: Final = 500
 _OPENED, _ENDED = 1, 0
 
 
 class FoundSubscriptions(NamedTuple):
-    """How many subscriptions there are, and as many of them as were asked for."""
+    """The number of subscriptions, and as many of them as were requested."""
 
     total: int
     subscriptions: list[Subscribed]
@@ -43,7 +43,7 @@ class PresenceService:
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self._held: dict[int, dict[str, Subscriber]] = {}  # By worker.
-        # Of workers that are gone, until their streams were taken out.
+        # Of ended workers, until their streams are removed.
         self._leaving: dict[int, dict[str, Subscriber]] = {}
         self._pager = Pager()
         self._roster = store.roster or LocalRoster(publish)
@@ -55,7 +55,7 @@ class PresenceService:
         leaving = self._leaving.get(worker, {})
         changes: list[Change] = []
         for what, name, *rest in orjson.loads(message):
-            if name in leaving:  # The worker is back before this stream was taken out.
+            if name in leaving:  # The worker restarted before this stream was removed.
                 held[name] = leaving.pop(name)
             if what == _ENDED:
                 if name in held:
@@ -67,12 +67,12 @@ class PresenceService:
         self._roster.note(changes)
 
     def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
-        """Who is there: for a topic or all, one subscriber or all. O(what is listed)."""
+        """Lists subscriptions of a topic or all, of one subscriber or all. O(listed)."""
         topic, name, most = orjson.loads(message)
         self._roster.find(topic, name, most, answer)
 
     def on_worker_gone(self, worker: int) -> None:
-        """A worker's streams ended with it. They are taken out a page a turn."""
+        """The streams of a worker ended with it. They are removed a page a turn."""
         gone = self._held.pop(worker, {})
         if worker in self._leaving:
             self._leaving[worker].update(gone)
@@ -92,12 +92,12 @@ class PresenceService:
 
 
 class Presence:
-    """A worker's side: tells the control service of its streams, asks it who is there. Loop thread
-    only.
+    """A worker's side: reports its streams to the control service, and requests the list. Loop
+    thread only.
 
     Arguments:
         control: the way to the control service.
-        call_soon: the loop's; what happens in one turn is sent at once.
+        call_soon: the loop's. Changes of one turn are sent together.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Presence:
         self._send(changes)
 
     def _tell_all(self) -> None:
-        """The control service is a new one."""
+        """The control service was replaced, so all streams are reported again."""
         self._control.tell_pages(SUBJECT, self._pages(list(self._names)))
 
     def _pages(self, streams: Sequence[int]) -> Iterator[bytes]:
@@ -163,7 +163,7 @@ class Presence:
             yield b"[%b]" % b",".join(some)
 
     def _send(self, changes: Sequence[tuple[Any, ...]]) -> None:
-        """Tells changes in order, in messages of bounded size."""
+        """Reports changes in order, in messages of bounded size."""
         some: list[bytes] = []
         size = 0
         for change in changes:
@@ -186,7 +186,7 @@ def _found(
     try:
         count, listed = orjson.loads(answer)
     except ValueError:
-        # Where nodes share the list, others may have written into it.
+        # Another program may have written into a list that nodes share.
         done(Unavailable("backbone", retry_after_s=1))
         return
     done(FoundSubscriptions(count, [Subscribed(*one) for one in listed]))

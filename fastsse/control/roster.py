@@ -39,13 +39,14 @@ ANSWER_BYTES: Final = 8 * 1024 * 1024
 # Events that are published in one batch, and their bytes, about.
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 256 * 1024
-# What may wait to be published; above it the oldest changes are not announced, only listed.
+# Bytes of changes that may wait to be published. Above it the oldest changes are listed but not
+# announced.
 UNANNOUNCED_BYTES_MAX: Final = 64 * 1024 * 1024
-# Of one that came; what it is itself is held by the control service, until it has gone.
+# Counted size of an opened stream. The control service holds the stream itself until it ends.
 _WAITING_COST_BYTES: Final = 160
 _AGAIN_S: Final = 0.5
 log = get_logger("presence")
-# Topics whose escaped form is kept, and how long they may be.
+# Number and length of topics whose escaped form is cached.
 _ESCAPED_KEPT: Final = 4_096
 _ESCAPED_MAX: Final = 256
 _ALL: Final = f"{HUB_PATH}/subscriptions"
@@ -90,7 +91,7 @@ def subscription_document(one: Subscribed, *, active: bool) -> dict[str, object]
 
 
 def events_of(one: Subscriber, active: bool) -> Iterator[Event]:
-    """What is published of a stream that opened or ended."""
+    """The events for a stream that opened or ended."""
     for selector in one.selectors:
         subscribed = Subscribed(selector, one.name, one.payload)
         document = {"@context": CONTEXT, **subscription_document(subscribed, active=active)}
@@ -103,12 +104,12 @@ def events_of(one: Subscriber, active: bool) -> Iterator[Event]:
                 data_kind=DATA_JSON,
             )
         except InvalidEvent:
-            continue  # A selector so long that its escaped form is no topic; it is listed still.
+            continue  # Its escaped form is too long for a topic: listed only.
 
 
 class LocalRoster:
-    """The `Roster` of a node that has no others: in memory. Cost: about 560 bytes for a stream
-    with one selector, with what the control service has of it.
+    """The `Roster` of a node without other nodes: in memory. A stream with one selector costs about
+    560 bytes, including those in the control service.
 
     Arguments:
         publish: takes the events.
@@ -128,7 +129,7 @@ class LocalRoster:
         self._present = present
 
     def note(self, changes: Sequence[Change]) -> None:
-        """As Roster. O(selectors); many at once are announced in turns, each when the one before
+        """As Roster. O(selectors). Many changes are announced in batches, each after the previous
         was published."""
         for one, came in changes:
             if came:
@@ -191,7 +192,7 @@ class LocalRoster:
             self._dropped += 1
 
     def _announce_some(self) -> None:
-        """Publishes a bounded number, in order; a worker that died may have had very many."""
+        """Publishes a bounded number, in order, because an ended worker may have had very many."""
         events: list[Event] = []
         taken: list[tuple[Change, int]] = []
         size_bytes = 0
@@ -208,7 +209,7 @@ class LocalRoster:
             self._publish(events, partial(self._announced, taken))
 
     def _announced(self, taken: Sequence[tuple[Change, int]], is_published: bool) -> None:
-        """Goes on with the next ones; what was refused is published again."""
+        """Continues with the next ones. Refused ones are published again."""
         if not is_published:
             self._unannounced.extendleft(reversed(taken))
             self._unannounced_bytes += sum(cost_bytes for _, cost_bytes in taken)

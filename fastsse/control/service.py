@@ -32,9 +32,8 @@ __all__ = [
 ]
 
 Publish = Callable[[Sequence[Event], Callable[[bool], None]], None]
-"""Publishes a control service's events. The second argument is called once: whether they were
-published. It is called when more may follow, so a control service that publishes much waits for
-it."""
+"""Publishes a control service's events. The second argument is called once with whether they were
+published. A control service that publishes much waits for this call before it publishes more."""
 
 
 class Broadcast:
@@ -42,7 +41,7 @@ class Broadcast:
 
     Arguments:
         send: sends one message to every worker.
-        pager: for what is too much for one turn; None sends all at once.
+        pager: for messages that are too many for one turn; None sends all at once.
     """
 
     __slots__ = ("_pager", "_send")
@@ -78,27 +77,26 @@ class ControlClient(Protocol):
 
     @property
     def is_alone(self) -> bool:
-        """Whether its control services have no other worker, here or at another node."""
+        """Whether there is no other worker, in this node or another."""
 
     @property
     def on_back(self) -> list[Callable[[], None]]:
-        """What is called when the control services are others than before, and know of this worker
-        only what survives a restart: every sender of earlier messages sends them again."""
+        """Callbacks for when the control services were replaced. The new ones know of this worker
+        only what survives a restart, so every sender of earlier messages sends them again."""
 
     def ask(self, subject: str, message: bytes, done: Answer) -> None:
-        """Has the subject's control service answer, within the call or later; `done` is called
-        once, with an error when the control service can't be reached (it may have got the message
-        all the same)."""
+        """Sends a request to the subject's control service. `done` is called once with the answer,
+        within the call or later, or with an error if the control service can't be reached. It may
+        have received the request even then."""
 
     def tell(self, subject: str, message: bytes) -> None:
-        """Gives the subject's control service a message that it does not answer. In order with
-        `ask`."""
+        """Sends the subject's control service a message without an answer. In order with `ask`."""
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
-        """Gives the subject's control service messages that it does not answer, one a turn, while
-        the way there has room; each is made when it is sent. Nothing is sent while the control
-        service can't be reached, and what is left when it is lost is not sent: `on_back` is the
-        time to begin again."""
+        """Sends the subject's control service messages without answers, one a turn, while the
+        connection has room. Each is made when it is sent. Nothing is sent while the control service
+        can't be reached, and the rest is dropped when the connection is lost. Start again in
+        `on_back`."""
 
     def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
         """Calls `heard` with each broadcast of the subject's control service from now on. May be
@@ -106,51 +104,50 @@ class ControlClient(Protocol):
 
 
 class ControlStore(Protocol):
-    """What a control service keeps over restarts: small, and held in memory as a whole. Writes
-    reach the disk, or the other nodes, soon after; a service that needs more than that appends an
+    """What a control service keeps over restarts: little, and all of it in memory. Writes reach the
+    disk or the other nodes soon after. A service that needs a stronger guarantee appends an
     event."""
 
     def get(self, key: str) -> bytes | None: ...
 
     def put(self, key: str, value: bytes | None) -> None:
-        """Sets a key, or with None takes it out."""
+        """Sets a key, or removes it with None."""
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys."""
 
     def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
-        """Has `changed` called with what other nodes put under keys that begin so."""
+        """Calls `changed` with each value that another node puts under a key with this prefix."""
 
     @property
     def one_time_store(self) -> OneTimeStore | None:
-        """Where nodes keep together what is handed out once; None: each control service has its
-        own."""
+        """The store that all nodes share for values that are used once; None: each control service
+        has its own."""
 
     @property
     def messaging(self) -> NodeMessaging | None:
-        """The way to other nodes; None where there can be none."""
+        """Sends messages to other nodes; None if there can be no other node."""
 
     @property
     def roster(self) -> Roster | None:
-        """Who is at all nodes; None: each node knows its own."""
+        """Lists the streams of all nodes; None: each node knows its own."""
 
 
 class Service(Protocol):
-    """The one place of a subject, for all workers of a node."""
+    """Holds the facts of one subject, for all workers of a node."""
 
     def on_request(self, worker: int, message: bytes, answer: Answer) -> None:
-        """A worker asks; `answer` is to be called once, within the call or later."""
+        """Handles a request of a worker. Call `answer` once, within the call or later."""
 
     def on_message(self, worker: int, message: bytes) -> None:
-        """A worker says something."""
+        """Handles a message of a worker."""
 
     def on_worker_gone(self, worker: int) -> None:
         """A worker ended or was killed. It may start again under the same number."""
 
 
 MakeService = Callable[[Broadcast, ControlStore, Publish], Service]
-"""Makes a subject's control service from its way to all workers, its memory, and its way to
-publish."""
+"""Makes a subject's control service. Arguments: sends to all workers, stores, publishes."""
 
 
 class MemoryControlStore:
@@ -164,7 +161,7 @@ class MemoryControlStore:
         return self._values.get(key)
 
     def put(self, key: str, value: bytes | None) -> None:
-        """Sets or takes out. O(1)."""
+        """Sets or removes. O(1)."""
         if value is None:
             self._values.pop(key, None)
         else:
@@ -194,7 +191,7 @@ class MemoryControlStore:
 
 
 class _PrefixedControlStore:
-    """One control service's part of the node's store."""
+    """The part of the node's store that belongs to one control service."""
 
     def __init__(self, store: ControlStore, prefix: str) -> None:
         self._store = store
@@ -262,7 +259,7 @@ class Services:
         return self._services[subject]
 
     def on_request(self, worker: int, subject: str, message: bytes, answer: Answer) -> None:
-        """Passes a question on; answers with NoService when the subject has no control service."""
+        """Passes a request on; answers with NoService if the subject has no control service."""
         service = self._services.get(subject)
         if service is None:
             answer(NoService(subject))
@@ -270,24 +267,24 @@ class Services:
             service.on_request(worker, message, answer)
 
     def on_message(self, worker: int, subject: str, message: bytes) -> None:
-        """Passes a message on; one that has no control service is dropped."""
+        """Passes a message on; drops it if the subject has no control service."""
         service = self._services.get(subject)
         if service is not None:
             service.on_message(worker, message)
 
     def on_worker_gone(self, worker: int) -> None:
-        """Tells every control service that a worker is gone."""
+        """Notifies every control service that a worker ended."""
         for service in self._services.values():
             service.on_worker_gone(worker)
 
 
 class LocalControlClient:
-    """The only worker's control: its control services are in the same process, and answer within
-    the call when they can.
+    """The control client of the only worker: its control services are in the same process, and
+    answer within the call if they can.
 
     Arguments:
-        makers: as Control services takes them.
-        store: for what must survive restarts; None forgets it with the process.
+        makers: as `Services` takes them.
+        store: keeps what must survive restarts; None keeps nothing.
         publish: for control services that announce something.
     """
 

@@ -45,12 +45,12 @@ METRICS: Final = b"metrics"
 STATS: Final = b"stats"
 READY: Final = b"ready"
 PING: Final = b"ping"
-#: How the answer of a service that is ready begins; a remark may follow.
+#: The start of the answer of a ready service; a remark may follow.
 IS_READY: Final = "ready"
-# How long a scrape waits for a worker that is busy; its last figures count then.
+# How long a scrape waits for a busy worker. After that the worker's last figures are used.
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
-# How far above the mean a worker may be: so many streams, or a twentieth.
+# How far a worker may be above the mean: this many streams, or a twentieth.
 UNEVEN_MIN: Final = 8
 UNEVEN_PART: Final = 20
 
@@ -63,8 +63,8 @@ class WorkerStats:
         slot: its place among the workers.
         slots: how many places there are.
         room: streams it can still take.
-        unready: in a word why it takes no more newcomers (`full`, `draining`), or None.
-        leaving: another worker has its place already.
+        unready: why it takes no new streams, in a word (`full`, `draining`), or None.
+        leaving: another worker has taken its place.
         is_shared: it accepts from the same socket as the others.
         bounds, buckets, latency_s: the sender's histogram.
         sums: the control service's, as it sent them last.
@@ -89,7 +89,7 @@ class WorkerStats:
 
 @dataclass(slots=True)
 class EndedWorkers:
-    """What must outlive workers, and the control service: counts of those that are gone."""
+    """The counts of ended workers, which must outlive workers and the control service."""
 
     version: int = 0
     counters: dict[str, int] = field(default_factory=dict)
@@ -110,9 +110,9 @@ class EndedWorkers:
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """Who accepts for whom: `helper[slot]` is the number of the worker that takes the newcomers of
-    a slot that has no room or no worker. `is_room`: some worker has room. `heavy`: those that
-    shall leave a socket that all accept from to the others for now."""
+    """Which worker accepts in place of which. `helper[slot]` is the number of the worker that takes
+    new connections of a slot without room or without a worker. `is_room`: some worker has room.
+    `heavy`: workers that stop to accept from a shared socket for now."""
 
     helper: Mapping[int, int]
     is_room: bool
@@ -120,7 +120,7 @@ class Help:
 
 
 class StatsService:
-    """The one place where the workers' figures come together. Loop thread only.
+    """Collects the figures of all workers. Loop thread only.
 
     Arguments:
         broadcast: to all workers.
@@ -145,7 +145,8 @@ class StatsService:
         self._sums = EndedWorkers()
         self._help = Help({}, True)
         self._heavy: frozenset[int] = frozenset()
-        # Which worker asked what, and which have not answered yet, since the last call for figures.
+        # The requests of workers, and the workers that have not answered since the last call for
+        # figures.
         self._asking: list[tuple[bytes, Callable[[bytes], None]]] = []
         self._awaited: set[int] = set()
         self._giving_up: asyncio.TimerHandle | None = None
@@ -153,7 +154,8 @@ class StatsService:
         self._metrics = self._made()
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """`metrics`, `stats` or `ready`, for which all workers' figures are gathered; or `ping`."""
+        """Handles `metrics`, `stats` and `ready`, for which all workers' figures are collected, and
+        `ping`."""
         if message == PING:
             answer(b"")
             return
@@ -165,7 +167,7 @@ class StatsService:
             self._answer_if_complete()
 
     def on_message(self, worker: int, message: bytes) -> None:
-        """A worker's reading."""
+        """Takes the figures of a worker."""
         reading = WorkerStats(**orjson.loads(message))
         is_new = worker not in self._readings
         self._readings[worker] = reading
@@ -184,7 +186,7 @@ class StatsService:
         self._answer_if_complete()
 
     def on_worker_gone(self, worker: int) -> None:
-        """Its counts stay."""
+        """Keeps the counts of a worker that ended."""
         reading = self._readings.pop(worker, None)
         self._awaited.discard(worker)
         if reading is not None:
@@ -220,7 +222,7 @@ class StatsService:
         return (self._unready() or self._remark()).encode()
 
     def _unready(self) -> str | None:
-        """Why no worker takes newcomers; None when one does."""
+        """Why no worker takes new streams; None if one does."""
         reasons = [reading.unready for reading in self._readings.values()]
         if not reasons:
             return "starting"
@@ -229,7 +231,7 @@ class StatsService:
         return None if None in reasons else str(reasons[0])
 
     def _remark(self) -> str:
-        """What a ready service is to say beside that it is; empty: nothing."""
+        """The remark of a ready service; empty: none."""
         unchecked = {**self._merged(), **self._own()}.get("store_unchecked", 0)
         return (
             f"{IS_READY}; {unchecked} checks of history were not made in time" if unchecked else ""
@@ -256,7 +258,7 @@ class StatsService:
     # -- sums -----------------------------------------------------------------------------------
 
     def _merged(self) -> dict[str, int]:
-        """Everybody's counters and gauges as one worker's."""
+        """The counters and gauges of all, as if of one worker."""
         merged = dict(self._sums.counters)
         for reading in self._readings.values():
             for key, value in reading.counters.items():
@@ -286,7 +288,7 @@ class StatsService:
     # -- which worker accepts -------------------------------------------------------------------
 
     def _share(self, is_new: bool) -> None:
-        """Notifies all when the accepting workers change, or of what must not be forgotten."""
+        """Notifies all workers when the accepting workers change, or when new sums must be kept."""
         helped = self._helped()
         if helped != self._help or is_new:
             self._help = helped
@@ -334,17 +336,17 @@ def _added(counts: Sequence[int], more: Sequence[int]) -> list[int]:
 
 
 def stats_service(own: Counters, build: Mapping[str, str]) -> MakeService:
-    """Makes the control service, as Control services takes its makers."""
+    """The maker of the control service, as `Services` takes it."""
     return lambda broadcast, store, publish: StatsService(broadcast, own, build)
 
 
 class StatsClient:
-    """A worker's side: sends its own figures, asks for those of all. Loop thread only.
+    """A worker's side: sends its own figures, and requests those of all. Loop thread only.
 
     Arguments:
         control: the way to the control service.
-        read: this worker's reading, with `sums` None.
-        helped: called with which worker accepts for which, when that changes.
+        read: returns the figures of this worker, with `sums` None.
+        helped: called when it changes which worker accepts in place of which.
     """
 
     def __init__(
@@ -362,13 +364,13 @@ class StatsClient:
         control.on_back.append(self.tell)
 
     def tell(self) -> None:
-        """To be called once a second, and when there is no room any more."""
+        """Sends the figures. Call it once a second, and when there is no room left."""
         reading = asdict(self._read())
         reading["sums"] = self._sums
         self._control.tell(SUBJECT, orjson.dumps(reading))
 
     def ping(self, done: Answer) -> None:
-        """Anything but an error: the control service is there."""
+        """Gives `done` anything but an error if the control service is there."""
         self._control.ask(SUBJECT, PING, done)
 
     def metrics(self, done: Answer) -> None:
@@ -380,7 +382,8 @@ class StatsClient:
         self._control.ask(SUBJECT, STATS, done)
 
     def unready(self, done: Callable[[str | None], None]) -> None:
-        """In a word why no worker takes newcomers; None or a remark behind IS_READY: one does."""
+        """Why no worker takes new streams, in a word. None, or a remark after IS_READY: one
+        does."""
 
         def judge(answer: bytes | FastsseError) -> None:
             done("hub" if isinstance(answer, FastsseError) else answer.decode() or None)

@@ -19,10 +19,10 @@ from fastsse.errors import FastsseError, Unavailable
 __all__ = ["SUBJECT", "Act", "StreamLookup", "StreamLookupService"]
 
 SUBJECT: Final = "reach"
-# Questions of one worker without an answer yet.
+# Most requests of one worker without an answer yet.
 UNANSWERED_MAX: Final = 10_000
 TIMEOUT_S: Final = 2.0
-#: Of a node's name.
+#: Bytes of a node's name.
 NODE_BYTES: Final = 12
 _NAME_BYTES: Final = 16
 _HEAD_BYTES: Final = NODE_BYTES + _NAME_BYTES
@@ -32,16 +32,17 @@ _QUESTION: Final = b"?"
 _ANSWER: Final = b"!"
 
 Act = Callable[[bytes, bytes], bytes | None]
-"""Does something to the stream with this id, as the second argument says; its answer, or
-None when the stream is not here."""
+"""Acts on the stream with this id, as the second argument says, and returns an answer, or None if
+the stream is not here."""
 Answered = Callable[[bytes | FastsseError | None], None]
 
 
 class StreamLookupService:
-    """Passes questions about streams on to all workers, and the answers too. Made by
-    `service.Services`. What is broadcast is `?`, whose question it is (a node's name), a question's
-    name and the question, or `!`, its name and the answer, which is sent with whose the question
-    was instead of the mark. Among nodes it is `?` or `!`, the name and the rest."""
+    """Passes requests about streams to all workers, and passes the answers back. Made by
+    `service.Services`. A broadcast is `?`, the name of the requesting node, the name of the request
+    and the request; or `!`, the name of the request and the answer. A worker sends its answer with
+    the name of the requesting node in place of `!`. Between nodes a message is `?` or `!`, the name
+    and the rest."""
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self._broadcast = broadcast
@@ -50,14 +51,14 @@ class StreamLookupService:
             self._messaging.listen(SUBJECT, self._on_node_message)
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Has every worker look. Answers whether all could be asked, with `+` or `-`."""
+        """Has every worker search. Answers `+` if all could be asked, else `-`."""
         nodes = self._messaging
         is_whole = nodes is None or nodes.say(SUBJECT, _QUESTION + message)
         self._broadcast(_QUESTION + _HERE + message)
         answer(b"+" if is_whole else _NOT_ALL)
 
     def on_message(self, worker: int, message: bytes) -> None:
-        """A worker has the stream."""
+        """A worker has the stream and sends the answer."""
         node, answer = message[:NODE_BYTES], message[NODE_BYTES:]
         if node == _HERE:
             self._broadcast(_ANSWER + answer)
@@ -65,7 +66,7 @@ class StreamLookupService:
             self._messaging.say(SUBJECT, _ANSWER + answer, node)
 
     def on_worker_gone(self, worker: int) -> None:
-        """A question about its streams gets no answer."""
+        """A request about the streams of this worker gets no answer."""
 
     def _on_node_message(self, node: bytes, message: bytes) -> None:
         mark, rest = message[:1], message[1:]
@@ -78,7 +79,7 @@ class StreamLookupService:
 
 
 def _is_question(message: bytes) -> bool:
-    """Whether there is all that `_heard` of a worker looks at."""
+    """Whether a message has all parts that a worker's `_heard` reads."""
     said = message[_NAME_BYTES:]
     return len(said) > 2 and len(said) >= 2 + said[1]
 
@@ -89,7 +90,7 @@ class StreamLookup:
     Arguments:
         control: the worker's.
         is_alone: whether there is no other worker at any node to ask.
-        timeout_s: how long others are waited for.
+        timeout_s: how long to wait for others.
     """
 
     def __init__(
@@ -99,17 +100,17 @@ class StreamLookup:
         self._is_alone = is_alone
         self._timeout_s = timeout_s
         self._acts: dict[int, Act] = {}
-        # Questions by their names, which no other worker's have.
+        # Requests by their names, which are unique among all workers.
         self._asked: dict[bytes, Callable[[bytes | FastsseError | None], None]] = {}
         control.listen(SUBJECT, self._on_broadcast)
 
     def teach(self, name: bytes, act: Act) -> None:
-        """What `reach` does under a name, a single byte."""
+        """Sets the act that `reach` performs under a name, which is a single byte."""
         self._acts[name[0]] = act
 
     def reach(self, name: bytes, stream_id: bytes, what: bytes, done: Answered) -> None:
-        """Does something to a stream; `done` gets the act's answer, None when there is no such
-        stream, or an error when the others can't be asked. `stream_id` is at most 255 bytes."""
+        """Acts on a stream. `done` gets the act's answer, None if there is no such stream, or an
+        error if the other workers can't be asked. `stream_id` has at most 255 bytes."""
         if not 0 < len(stream_id) < 256:
             done(None)
             return
@@ -125,7 +126,7 @@ class StreamLookup:
             done(Unavailable("queue", retry_after_s=1))
             return
         name = secrets.token_bytes(_NAME_BYTES)
-        silence: FastsseError | None = None  # What it means when no answer comes.
+        silence: FastsseError | None = None  # The result if no answer comes.
 
         def finish(outcome: bytes | FastsseError | None) -> None:
             if self._asked.pop(name, None) is not None:

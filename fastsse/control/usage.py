@@ -3,13 +3,13 @@
 A worker sends its new usage to the control service ten times a second, when there is any. The
 control service sends it to the other workers, which subtract it from the accounts that they judge
 by. So every worker judges at once, by itself. A client can exceed its limit only by what several
-workers accept within a tenth of a second. The streams of a worker that ended are taken back.
+workers accept within a tenth of a second. When a worker ends, its streams are subtracted.
 
 Where there are other nodes, the control services send each other the usage of all their workers
-four times a second. The streams of a node are taken back when the node is gone.
+four times a second. When a node is gone, its streams are subtracted.
 
-There may be very many accounts, so all of them are always sent in pages of 1,000. A page is made
-when it is sent, with the numbers of that moment.
+There may be very many accounts, so a full list is sent in pages of 1,000. A page is made when it is
+sent, with the numbers of that moment.
 """
 
 import asyncio
@@ -34,11 +34,12 @@ TELL_NODES_EVERY_S: Final = 0.25
 _ACCOUNTS_A_MESSAGE: Final = 1_000
 _HELD: Final = b"h"
 _END: Final = b"e"
-# Of the control service, to all workers: a worker has sent what it held, so they should ask again.
+# A broadcast of the control service: a worker has sent what it holds, so the others should ask
+# again.
 _LEARN: Final = b"?"
-# Of an account, in letters.
+# Most letters of an account's name.
 _NAME_MAX: Final = 200
-# Whose a message of the control service's own is.
+# The worker number in messages of the control service itself.
 _NOBODY: Final = -1
 
 
@@ -46,7 +47,7 @@ Account = tuple[int, str]
 
 
 class Usage(NamedTuple):
-    """What was used of one account: which side's (0 addresses, 1 subjects), by its name."""
+    """The usage of one account: its side (0 addresses, 1 subjects) and its name."""
 
     side: int
     name: str
@@ -58,15 +59,15 @@ class Usage(NamedTuple):
 
 
 class UsageService:
-    """Passes on what was used, and remembers how many streams of a client each worker holds. Made
-    by `service.Services`. A message, also among nodes, is a list of uses; or of streams that are
-    held, `h` before it, and `h` alone when that was all. A broadcast has the worker before it."""
+    """Passes usage on, and remembers how many streams of a client each worker holds. Made by
+    `service.Services`. A message, also between nodes, is a list of uses; or `h` and a list of held
+    streams, and `h` alone after the last page. A broadcast starts with the worker's number."""
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
         self._broadcast = broadcast
-        # By workers, and by the names of other nodes.
+        # By worker number, and by the name of another node.
         self._streams: dict[int | bytes, dict[Account, int]] = {}
-        # Of those that are gone, until it was taken back; whether they were workers.
+        # The usage of ended workers and nodes until it is subtracted, and whether it was a worker.
         self._leaving: list[tuple[bool, dict[Account, int]]] = []
         self._questions: dict[int, list[Account]] = {}
         self._untold: dict[Account, list[int]] = {}
@@ -76,8 +77,8 @@ class UsageService:
             self._messaging.listen(SUBJECT, self._on_node_message, self._on_node_gone, self._whole)
 
     def on_message(self, worker: int, message: bytes) -> None:
-        """What was used in a worker, or what it held under a control service before this one; or an
-        account whose oldest stream elsewhere is to end. O(accounts)."""
+        """Takes the usage of a worker, what it held under an earlier control service, or an account
+        whose oldest stream in another worker must end. O(accounts)."""
         if message[:1] == _END:
             self._end_elsewhere(worker, message[1:])
             return
@@ -97,8 +98,8 @@ class UsageService:
         self._tell_nodes(uses)
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Sends a worker the streams of others, a page an answer: where the next page begins (0
-        after the last) and the accounts. The question is where to begin."""
+        """Answers a worker with a page of the streams of others: where the next page begins (0
+        after the last), and the accounts. The request says where to begin."""
         begin = int(message)
         if not begin:
             self._questions[worker] = [one for held in self._others(worker) for one in held]
@@ -112,12 +113,12 @@ class UsageService:
         answer(orjson.dumps([end, [(*one, _count_of(one, others)) for one in page]]))
 
     def on_worker_gone(self, worker: int) -> None:
-        """A worker's streams ended with it."""
+        """The streams of a worker ended with it."""
         self._questions.pop(worker, None)
         self._take_back(worker, is_worker=True)
 
     def held_here(self) -> Iterator[Mapping[Account, int]]:
-        """What each worker of this node holds, or held and was not taken back yet."""
+        """What each worker of this node holds, or held if it ended and was not subtracted yet."""
         for holder, held in self._streams.items():
             if isinstance(holder, int):
                 yield held
@@ -129,12 +130,12 @@ class UsageService:
         return 0 if sums is None else sums[0]
 
     def _others(self, worker: int) -> Iterator[Mapping[Account, int]]:
-        """What each holds that is not this worker."""
+        """What each other worker and node holds."""
         yield from (held for holder, held in self._streams.items() if holder != worker)
         yield from (held for _, held in self._leaving)
 
     def _end_elsewhere(self, asker: int | bytes, message: bytes) -> None:
-        """Has another worker, or else another node, end a stream of an account."""
+        """Has another worker end a stream of an account, or another node if no worker has one."""
         side, name = orjson.loads(message)
         holders = [one for one, held in self._streams.items() if held.get((side, name), 0) > 0]
         for holder in sorted(holders, key=lambda one: isinstance(one, bytes)):
@@ -164,7 +165,7 @@ class UsageService:
             self._broadcast.pages(self._taken_back(leaving))
 
     def _taken_back(self, leaving: tuple[bool, dict[Account, int]]) -> Iterator[bytes]:
-        """Takes out a page of accounts each time, and gives what is to be broadcast of it."""
+        """Subtracts a page of accounts each time, and yields the broadcast for it."""
         is_worker, held = leaving
         while held:
             count = min(len(held), _ACCOUNTS_A_MESSAGE)
@@ -177,7 +178,7 @@ class UsageService:
     # -- other nodes ----------------------------------------------------------------------------
 
     def _tell_nodes(self, uses: Iterable[Usage]) -> None:
-        """Soon, and of each account once."""
+        """Sends a change to other nodes soon, each account once."""
         if self._messaging is None:
             return
         if not self._untold:
@@ -186,7 +187,7 @@ class UsageService:
             _sum_up(self._untold, use)
 
     def _tell_now(self) -> None:
-        """As much as there is room for; the rest a little later."""
+        """Sends as much as there is room for, and the rest a little later."""
         nodes = self._messaging
         assert nodes is not None
         while self._untold and not nodes.is_full:
@@ -198,7 +199,7 @@ class UsageService:
             asyncio.get_running_loop().call_later(TELL_NODES_EVERY_S, self._tell_now)
 
     def _whole(self) -> Iterable[bytes]:
-        """What its workers hold, as far as other nodes were notified of it until now."""
+        """What its workers hold, as far as other nodes have been notified of it."""
         walk = _Walk(self)
         self._walks.add(walk)
         return walk
@@ -216,9 +217,9 @@ class UsageService:
 
 
 class _Walk:
-    """All accounts of a node as other nodes knew them when the walk began, in messages that
-    are made one by one while more is sent. Without copying what is held: from what is held now it
-    takes what was sent since, and what is not sent yet. O(accounts) to begin, 20 ms for 400,000."""
+    """All accounts of a node as other nodes knew them when the walk began, in messages that are
+    made one by one while usage goes on. Nothing is copied: usage that was sent since, or is not
+    sent yet, is subtracted from the present usage. O(accounts) to begin: 20 ms for 400,000."""
 
     def __init__(self, service: UsageService) -> None:
         self._service = service
@@ -227,7 +228,7 @@ class _Walk:
         self._accounts.update(dict.fromkeys(service._untold))
 
     def was_told(self, uses: Iterable[Usage]) -> None:
-        """Other nodes are sent this."""
+        """Sends usage to other nodes."""
         for use in uses:
             if use.streams:
                 self._since[use[:2]] += use.streams
@@ -250,7 +251,7 @@ class UsageClient:
     Arguments:
         control: the way to the control service.
         call_later: the loop's.
-        others_used: called with what was used in other workers.
+        others_used: called with the usage of other workers.
 
     Attributes:
         on_end: called with an account of which this worker is to end its oldest stream.
@@ -278,7 +279,7 @@ class UsageClient:
         self._control.tell(SUBJECT, _END + orjson.dumps(account))
 
     def used(self, use: Usage) -> None:
-        """Something was used here."""
+        """Records usage in this worker."""
         account = use[:2]
         if not self._untold:
             self._call_later(TELL_EVERY_S, self._tell)
@@ -294,8 +295,8 @@ class UsageClient:
             yield _packed(_some_of(self._untold))
 
     def _tell_held(self) -> None:
-        """The control service is a new one. What is unsent still will be sent, and is no part of
-        this."""
+        """The control service was replaced, so all held streams are sent. Unsent usage is sent
+        apart."""
         self._learning.forget_questions()
         self._control.tell_pages(
             SUBJECT, self._held_now([*self._held, *(self._untold.keys() - self._held.keys())])
@@ -304,8 +305,8 @@ class UsageClient:
         self._learning.ask_soon()
 
     def _held_now(self, accounts: Sequence[Account]) -> Iterator[bytes]:
-        """An account whose streams ended meanwhile is sent with none: the control service may have
-        received their end, and counts less than none."""
+        """An account whose streams ended meanwhile is sent with 0, because the control service may
+        have received their end and counts less than 0."""
         for start in range(0, len(accounts), _ACCOUNTS_A_MESSAGE):
             some = accounts[start : start + _ACCOUNTS_A_MESSAGE]
             yield _HELD + orjson.dumps([(*one, self._told_of(one)) for one in some])
@@ -336,12 +337,12 @@ class UsageClient:
 
 
 def _whole(use: Sequence[Any]) -> Sequence[Any]:
-    """A use with all its members; those left out are 0."""
+    """A use with all its members; missing ones are 0."""
     return (*use, *(0,) * (len(Usage._fields) - len(use)))
 
 
 def _checked(uses: Any) -> list[Usage]:
-    """Uses that came from elsewhere. Raises ValueError for what can't be."""
+    """Uses received from another process. Raises ValueError for impossible ones."""
     if not isinstance(uses, list):
         raise ValueError("no list of uses")
     return list(map(_checked_use, uses))
@@ -366,14 +367,14 @@ def _sum_up(sums_of: dict[Account, list[int]], use: Usage) -> None:
 
 
 def _add(counts: Counter[Account], account: tuple[int, str], count: int) -> None:
-    """Adds, and keeps no account that came to nothing."""
+    """Adds, and drops accounts that become 0."""
     counts[account] += count
     if not counts[account]:
         del counts[account]
 
 
 def _some_of(sums_of: dict[Account, list[int]]) -> list[Usage]:
-    """Takes out the uses of one message."""
+    """Removes the uses of one message from the queue."""
     count = min(len(sums_of), _ACCOUNTS_A_MESSAGE)
     return [Usage(*account, *sums) for account, sums in (sums_of.popitem() for _ in range(count))]
 

@@ -1,10 +1,9 @@
-"""How a worker learns from the control service what other workers hold of limits.
+"""How a worker reads from the control service what other workers hold of limits.
 
 The numbers come in pages, while usage goes on.
 
-The answers of the control service and its broadcasts come in order. So a broadcast after the first
-answer is added to what the control service had then, and an account in a page is as it is in that
-page.
+The control service's answers and broadcasts arrive in order. So a broadcast after the first answer
+is newer than the walk's begin and is added, and an account in a page has the value of that page.
 """
 
 from collections import Counter
@@ -18,7 +17,7 @@ from fastsse.errors import FastsseError
 
 __all__ = ["RELEARN_S", "UsageLearning"]
 
-# When the workers of a new control service have sent it what they hold.
+# Time for the workers of a new control service to send what they hold.
 RELEARN_S: Final = 2.0
 
 Account = tuple[int, str]
@@ -42,7 +41,7 @@ class UsageLearning:
     Arguments:
         ask: asks the control service where a page begins.
         call_later: the loop's.
-        changed: called with what others hold more, or less, than was known.
+        changed: called with the differences to what was known before.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class UsageLearning:
         self._begins_again = False
 
     def ask(self) -> None:
-        """Asks for all; once more behind that when it is to be asked again."""
+        """Requests all pages; starts again after the last page if a new request came meanwhile."""
         self._is_due = False
         self._begins_again = self._walk is not None
         if self._walk is None:
@@ -68,17 +67,17 @@ class UsageLearning:
             self._ask_from(0, self._walk)
 
     def ask_soon(self) -> None:
-        """Asks when others have had time to send theirs to the control service."""
+        """Requests after others have had time to send theirs to the control service."""
         if not self._is_due:
             self._is_due = True
             self._call_later(RELEARN_S, self.ask)
 
     def forget_questions(self) -> None:
-        """The control service is a new one: what the one before answers means nothing."""
+        """The control service was replaced: answers of the earlier one are ignored."""
         self._walk = None
 
     def heard(self, uses: Iterable[Row]) -> None:
-        """Others used something."""
+        """Takes the usage of others."""
         for side, name, streams, *_ in uses:
             self._others[side, name] += streams
             if self._walk is not None:

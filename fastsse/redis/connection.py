@@ -1,4 +1,4 @@
-"""Connections to Redis: each has one owner; kept open for a task, or opened on demand."""
+"""Connections to Redis. Each has one owner, and is kept open for a task or opened on demand."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from fastsse.redis.scripts import Script
 
 __all__ = ["Backoff", "ConnectionOnDemand", "RedisAddress", "RedisConnection", "while_connected"]
 
-# What a URL's query can name for TLS.
+# The parameters of a URL's query for TLS.
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
@@ -41,7 +41,7 @@ class RedisAddress:
             library takes them.
         timeout_s: how long connecting and an ordinary answer may take.
 
-    Raises ValueError for what is no such address.
+    Raises ValueError for an invalid address.
     """
 
     __slots__ = ("_kind", "_options", "database", "timeout_s")
@@ -51,8 +51,8 @@ class RedisAddress:
         self._kind: type[AbstractConnection] = options.pop("connection_class", Connection)
         self._options = options | {
             "protocol": 2,
-            # Time is kept here: a library that gives up in the middle of an answer would not
-            # know whose the rest is.
+            # Timeouts are handled here: if the library gave up in the middle of an answer, it would
+            # assign the rest to the next command.
             "socket_timeout": None,
             "socket_connect_timeout": timeout_s,
             "health_check_interval": 0,
@@ -67,11 +67,11 @@ class RedisAddress:
         return self._kind(**self._options)
 
     def silence(self) -> AnswerTimeout:
-        """What it means that the other side does not answer a greeting."""
+        """The fault for a server that does not answer the greeting."""
         return AnswerTimeout("; it may speak no TLS" if self._is_tls else "")
 
     def fault_of(self, error: Exception) -> RedisRefusal | AnswerLost:
-        """What it means that no connection could be opened."""
+        """The fault for a connection that could not be opened."""
         for name in _FILES:
             path = self._options.get(name)
             if path is not None and not os.access(path, os.R_OK):
@@ -84,8 +84,8 @@ class RedisAddress:
 
 
 class Backoff:
-    """How long to wait before the next try: at once, then twice as long each time, up to 0.5 s, and
-    somewhere in the upper half of it, so that many nodes do not reconnect together."""
+    """The pause before the next try: none at first, then doubled each time up to 0.5 s. The pause
+    is random within the upper half of that, so that many nodes do not reconnect together."""
 
     FIRST_S: Final = 0.05
     MOST_S: Final = 0.5
@@ -94,7 +94,7 @@ class Backoff:
         self.tries = 0
 
     def reset(self) -> None:
-        """All is well."""
+        """Starts again with no pause, after a success."""
         self.tries = 0
 
     async def wait(self) -> None:
@@ -107,11 +107,11 @@ class Backoff:
 
 
 Heard = Callable[[bytes, bytes, bytes], None]
-"""Called with what was published: the pattern that matched, the channel, the payload."""
+"""Called with a published message: the pattern that matched, the channel, the payload."""
 
 
 class RedisConnection:
-    """One connection. Made open, used by one owner, closed by the first error."""
+    """One connection with one owner. It is open from the start, and the first error closes it."""
 
     def __init__(
         self, address: RedisAddress, connection: AbstractConnection, heard: Heard | None = None
@@ -150,17 +150,19 @@ class RedisConnection:
         return self._fault is None
 
     async def call(self, *command: bytes | str | int, wait_s: float | None = None) -> Any:
-        """One command's answer. Raises RedisRefusal, or AnswerLost when it may have been carried
-        out.
+        """The answer of one command. Raises RedisRefusal, or AnswerLost if the command may have
+        been executed.
 
-        `wait_s` is what the command itself waits in Redis, in addition to the time for an answer.
+        `wait_s` is how long the command itself blocks in Redis, in addition to the timeout for an
+        answer.
         """
         return (await self.calls([command], wait_s))[0]
 
     async def calls(
         self, commands: "list[tuple[bytes | str | int, ...]]", wait_s: float | None = None
     ) -> list[Any]:
-        """Several commands' answers, sent together. Raises as `call` for the first that fails."""
+        """The answers of several commands that are sent together. Raises as `call` for the first
+        that fails."""
         answers = await self._send(commands, (wait_s or 0) + self._timeout_s)
         for answer in answers:
             if isinstance(answer, RedisRefusal):
@@ -168,7 +170,7 @@ class RedisConnection:
         return answers
 
     async def run(self, script: Script, keys: "list[bytes]", *arguments: bytes | str | int) -> Any:
-        """A script's answer; it is sent whole only to a Redis that doesn't know it."""
+        """The answer of a script. Its text is sent only to a Redis that doesn't know its digest."""
         tail = (len(keys), *keys, *arguments)
         try:
             return await self.call(b"EVALSHA", script.digest, *tail)
@@ -184,11 +186,12 @@ class RedisConnection:
             raise self._fault
 
     def abort(self, fault: AnswerLost) -> None:
-        """Ends its use; each waiting call gets the fault. `close` is still its owner's to call."""
+        """Makes it unusable: each waiting call gets the fault. The owner must still call
+        `close`."""
         self._end(fault)
 
     async def close(self) -> None:
-        """Ends it; each waiting call gets AnswerLost."""
+        """Closes it: each waiting call gets AnswerLost."""
         self._end(AnswerLost("the connection was closed"))
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
@@ -253,7 +256,7 @@ class RedisConnection:
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_exception(fault)
-                waiting.exception()  # A future that is no longer awaited must log no complaint.
+                waiting.exception()  # So that a future that is no longer awaited logs no warning.
         self._waiting.clear()
 
 
@@ -267,7 +270,7 @@ async def _shut(connection: AbstractConnection) -> None:
 
 
 log = get_logger("redis")
-# Something that is refused again and again is logged once in so many tries, which are 0.5 s apart.
+# A repeated refusal is logged once in this many tries, which are 0.5 s apart.
 _TOLD_EVERY: Final = 120
 
 
@@ -276,12 +279,13 @@ async def while_connected(
     what: str,
     work: Callable[[RedisConnection, Backoff], Coroutine[Any, Any, None]],
 ) -> None:
-    """Has `work` done over a link, and over a new one whenever that breaks, until it is cancelled.
+    """Runs `work` with a connection, and again with a new one when that breaks, until it is
+    cancelled.
 
     Arguments:
         what: the task in a few words, for the log.
-        work: gets the link, and the backoff to reset when something worked. It may raise
-            AnswerLost or Refusal; every other exception is logged.
+        work: receives the connection, and the backoff to reset after a success. It may raise
+            AnswerLost or RedisRefusal; every other exception is logged.
     """
     backoff = Backoff()
     failures = 0
@@ -295,7 +299,7 @@ async def while_connected(
             finally:
                 await link.close()
         except AnswerLost:
-            continue  # The log's own parts say that Redis is away.
+            continue  # That Redis is away is logged by the parts of the log.
         except RedisRefusal as refusal:
             if failures % _TOLD_EVERY == 0:
                 log.warning("Redis refuses.", what=what, why=str(refusal))
@@ -304,7 +308,8 @@ async def while_connected(
 
 
 class ConnectionOnDemand:
-    """A link that is opened for the first call, and again after it broke. Loop thread only."""
+    """A connection that is opened for the first call, and again after it broke. Loop thread
+    only."""
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address
@@ -312,7 +317,7 @@ class ConnectionOnDemand:
         self._opening = asyncio.Lock()
 
     async def get(self) -> RedisConnection:
-        """One that can be used. Raises AnswerLost or RedisRefusal."""
+        """The open connection. Raises AnswerLost or RedisRefusal."""
         async with self._opening:
             if self._link is not None and not self._link.is_open:
                 await self._link.close()

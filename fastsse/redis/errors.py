@@ -17,7 +17,7 @@ __all__ = [
     "refusal_of",
 ]
 
-# Errors that are answers although the library counts them to the connection's.
+# Errors that are answers of Redis, although the library treats them as errors of the connection.
 ANSWERS: Final = (
     exceptions.ResponseError,
     exceptions.BusyLoadingError,
@@ -25,7 +25,7 @@ ANSWERS: Final = (
     exceptions.AuthorizationError,
     exceptions.MaxConnectionsError,
 )
-# What operators read in `/readyz` and the log.
+# The texts that operators read in `/readyz` and the log.
 MEANINGS: Final = {
     "LOADING": "Redis is loading its data",
     "OOM": "Redis is out of memory",
@@ -53,7 +53,7 @@ _BY_CLASS: Final = (
     (exceptions.ClusterDownError, "CLUSTERDOWN"),
 )
 _WORD: Final = re.compile(rf"\b(?:{'|'.join(MEANINGS)})\b")
-# Redis 6.2 says it in a sentence when a script asked for it.
+# In scripts, Redis 6.2 gives these errors as sentences.
 _SENTENCES: Final = (
     ("max number of clients", "MAXCLIENTS"),
     ("can't run this command", "NOPERM"),
@@ -65,7 +65,7 @@ _SENTENCES: Final = (
 
 
 class AnswerLost(Exception):
-    """A connection ended or kept silent: whether its last command was carried out is unknown."""
+    """A connection ended or did not answer. It is unknown whether its last command was executed."""
 
 
 class AnswerTimeout(AnswerLost):
@@ -80,10 +80,10 @@ class WrongServer(AnswerLost):
 
 
 class RedisRefusal(Exception):
-    """Redis answered with an error: the command was not carried out.
+    """Redis answered with an error: the command was not executed.
 
     Attributes:
-        code: the error's name, `ERR` when it has none of its own.
+        code: the error's name; `ERR` if it has no name of its own.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -93,7 +93,8 @@ class RedisRefusal(Exception):
 
 
 class TlsMismatch(RedisRefusal):
-    """There is no TLS between us and this Redis that either side would trust. Nothing was asked."""
+    """TLS with this Redis failed: one side uses no TLS, or does not trust the other. No command was
+    sent."""
 
     def __init__(self, why: str) -> None:
         super().__init__("TLS", why)
@@ -101,8 +102,8 @@ class TlsMismatch(RedisRefusal):
 
 
 def error_of_opening(error: Exception) -> "RedisRefusal | AnswerLost":
-    """What the client library's error stands for when a connection can't be opened."""
-    # What Redis answers there comes wrapped in the library's errors of connections, or does not.
+    """Our error for the client library's error when a connection can't be opened."""
+    # The library wraps some answers of Redis in its connection errors.
     inner = error.__cause__ or error.__context__
     for one in (error, inner):
         if isinstance(one, ANSWERS):
@@ -113,13 +114,13 @@ def error_of_opening(error: Exception) -> "RedisRefusal | AnswerLost":
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in short."""
+    """The first line of an error's text."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def refusal_of(error: exceptions.RedisError) -> RedisRefusal:
-    """The refusal that the client library's error stands for. In a script's error the name is
-    somewhere in the sentence."""
+    """Our refusal for the client library's error. In a script's error the name can be anywhere in
+    the text."""
     text = str(error)
     code = next((name for kind, name in _BY_CLASS if isinstance(error, kind)), None)
     if code is None and (found := _WORD.search(text)):

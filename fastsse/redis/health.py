@@ -8,16 +8,16 @@ from fastsse.log import get_logger
 __all__ = ["Health", "Outage", "SkipLog"]
 
 log = get_logger("redis")
-# Skipped entries come in floods, when they come.
+# Skipped entries usually come in large numbers.
 SKIPS_LOGGED: Final = 5
 SKIPS_EACH_S: Final = 10.0
-# What lasts is said again this often; and each new reason, but not more of them.
+# A lasting trouble is logged again this often, with the newest reason.
 REMINDERS_EACH_S: Final = 30.0
 REASONS_LOGGED: Final = 8
 
 
 class Health:
-    """The troubles of the log's parts (`publishing`, `following`), a text each, and its counts.
+    """The trouble of each part of the log (`publishing`, `following`) as a text, and its counts.
 
     Each change is logged once.
     """
@@ -30,7 +30,7 @@ class Health:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong now, each thing once; None when all is well."""
+        """The present troubles, each once; None if there is none."""
         return "; ".join(dict.fromkeys(self._troubles.values())) or None
 
     def fails(self, part: str, why: str) -> None:
@@ -45,7 +45,7 @@ class Health:
             log.info("Redis is well again.", part=part)
 
     def damaged(self, stream_id: bytes, why: str, skips: "SkipLog", now_s: float) -> None:
-        """An event of ours is not what was published: readers get a gap event."""
+        """An event in the log is damaged, so readers get a gap event."""
         self.counts["redis_entries_damaged"] += 1
         unlogged = skips.take(now_s)
         if unlogged is not None:
@@ -57,7 +57,7 @@ class Health:
             )
 
     def skipped(self, stream_id: bytes, why: str, skips: "SkipLog", now_s: float) -> None:
-        """An entry that is none of ours, or breaks a rule, was left out."""
+        """An entry was skipped, because another program wrote it or it is invalid."""
         self.counts["redis_entries_skipped"] += 1
         unlogged = skips.take(now_s)
         if unlogged is not None:
@@ -70,7 +70,7 @@ class Health:
 
 
 class SkipLog:
-    """Lets so many records through in each stretch of time, and counts the rest."""
+    """Allows this many log records in each period, and counts the rest."""
 
     __slots__ = ("_left", "_unlogged", "_until_s")
 
@@ -80,7 +80,7 @@ class SkipLog:
         self._unlogged = 0
 
     def take(self, now_s: float) -> int | None:
-        """How many were not logged since the last that was, or None: this one neither."""
+        """How many were omitted since the last logged one; None if this one must be omitted too."""
         if now_s >= self._until_s:
             self._until_s = now_s + SKIPS_EACH_S
             self._left = SKIPS_LOGGED
@@ -93,11 +93,11 @@ class SkipLog:
 
 
 class Outage:
-    """Says what is away, and why: at once, then rarely, however often it is tried meanwhile.
+    """Logs what is away and why: at once, then rarely, however many tries there are.
 
     Arguments:
-        lost, back: what the log says of it when it begins, and when it is over.
-        about: goes into each of these records.
+        lost, back: the log lines for the start and the end.
+        about: fields of each of these records.
     """
 
     __slots__ = ("_about", "_again_s", "_back", "_lost", "_reasons")
@@ -110,7 +110,7 @@ class Outage:
         self._again_s = 0.0
 
     def lasts(self, why: str, now_s: float) -> None:
-        """It is away, at a time of the loop's clock."""
+        """Reports a failed try, with the time of the loop's clock."""
         is_new = why not in self._reasons and len(self._reasons) < REASONS_LOGGED
         if is_new or now_s >= self._again_s:
             self._reasons.add(why)
@@ -118,7 +118,7 @@ class Outage:
             log.warning(self._lost, why=why, **self._about)
 
     def is_over(self) -> None:
-        """It is there."""
+        """Reports a success."""
         if self._reasons:
             self._reasons.clear()
             log.info(self._back, **self._about)

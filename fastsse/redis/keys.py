@@ -1,8 +1,8 @@
 """The names of what the log keeps in Redis.
 
-All are in one slot of a cluster: the braces of the prefix name it, also for a topic with braces.
-Topics and ids stand at the end of a key as they are; Redis takes any bytes and length-prefixes
-them, so they can't reach into another name.
+All are in one slot of a cluster: only the braces of the prefix choose it, even if a topic has
+braces. Topics and ids are at the end of a key, unescaped. Redis takes any bytes and length-prefixes
+them, so one key can't be mistaken for another.
 """
 
 from typing import Final
@@ -20,20 +20,22 @@ class Keys:
         name: the stream's; letters, digits and `._:-`.
 
     Attributes:
-        stream: every event of every topic, in order: what nodes follow.
-        newest: the running number of its newest entry, by which a missing one shows, and its id.
-        control service, changes: what control services keep, and a stream of what was put there
-        last.
+        stream: every event of every topic, in order. Nodes follow it.
+        newest: the running number and the id of its newest entry. A missing entry shows by the
+            number.
+        control, changes: what control services keep, and a stream of the newest changes to it.
         floor: the position at which this log began; nothing older is known.
         lost: the position of the last mark that says that events were lost.
-        nodes: those that are alive, by the time until which each is, unless it reports again.
-        dead: those whose subscribers are still to be taken out, by the time until which that is
-            somebody's task.
+        nodes: the nodes that are alive, each with the time at which it counts as dead unless it
+            reports again.
+        dead: the nodes whose subscribers must still be removed, each with the time until which this
+            is one node's task.
         heard: when any node reported last.
         counts: how many subscriptions each node has.
-        formats: the newest format of records that each node reads; of those of before, nothing.
-        format: which format is written; 1 where it is not there.
-        times: which id belongs to which time, while ids are ahead of Redis's clock.
+        formats: the newest format of records that each node reads. Nodes of earlier versions have
+            no entry.
+        format: the format to write; 1 if the key is missing.
+        times: the publish times of ids, while ids are ahead of Redis's clock.
     """
 
     __slots__ = (
@@ -70,7 +72,7 @@ class Keys:
         self.times: Final = self.prefix + b"times"
 
     def sender(self, node: bytes) -> bytes:
-        """The number of the last group that a node had stored."""
+        """The number of the last group that was stored for a node."""
         return self.prefix + b"sender:" + node
 
     def own_id(self, own_id: bytes) -> bytes:
@@ -78,7 +80,7 @@ class Keys:
         return self.prefix + b"id:" + own_id
 
     def held(self, node: bytes) -> bytes:
-        """Who is at a node: names of subscribers, and what `roster` says of each."""
+        """The subscribers of a node: their names, and the record of each."""
         return self.prefix + b"held:" + node
 
     def there(self, topic: bytes) -> bytes:
@@ -86,5 +88,6 @@ class Keys:
         return self.prefix + b"there:" + topic
 
     def channel(self, database: int, node: bytes = b"all") -> bytes:
-        """Where nodes speak to one of them, or to all; channels are the same in all databases."""
+        """The channel to one node or to all. Channels are shared by all databases of a Redis, so it
+        contains the database's number."""
         return b"%bnode:%d:%b" % (self.prefix, database, node)

@@ -12,7 +12,7 @@ from fastsse.redis.health import Outage
 __all__ = ["ask_when_ready"]
 
 T = TypeVar("T")
-# Refusals that end without an operator.
+# Refusals that usually end by themselves.
 _PASSING: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MAXCLIENTS")
 
 

@@ -1,4 +1,4 @@
-"""The scripts that Redis runs for us, each atomic: what they change shows whole or not at all."""
+"""Lua scripts that run in Redis. Each is atomic: other clients see all of its changes or none."""
 
 import hashlib
 import pathlib
@@ -8,12 +8,12 @@ __all__ = ["Script"]
 
 
 class Script:
-    """A script by the name of its file, and the digest that Redis knows it by.
+    """A script: the name of its file, and the digest by which Redis knows it.
 
     Arguments:
         name: of the file, without `.lua`.
-        needs: the names of those whose functions it calls.
-        folder: where they lie.
+        needs: the names of the scripts whose functions it calls.
+        folder: where the files are.
     """
 
     __slots__ = ("digest", "text")
@@ -21,5 +21,5 @@ class Script:
     def __init__(self, name: str, *needs: str, folder: pathlib.Path) -> None:
         paths = [folder / f"{part}.lua" for part in (*needs, name)]
         self.text: Final = b"".join(path.read_bytes() for path in paths)
-        # Not for secrecy: it is how EVALSHA names a script.
+        # No security needed: EVALSHA names a script by this digest.
         self.digest: Final = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()

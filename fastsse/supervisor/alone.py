@@ -1,4 +1,4 @@
-"""One worker that is the whole service: no supervisor, and the hub inside."""
+"""The service in one process: one worker with the hub inside, and no supervisor."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def run_alone(
     notifier: Notifier,
     activation: Activation,
 ) -> int:
-    """Serves with this process until a signal ends it; returns the exit status.
+    """Serves in this process until a signal ends it; returns the exit status.
 
     Raises ConfigError, ListenError or PidFileError before anything is served.
     """
@@ -67,7 +67,7 @@ class _Alone:
         """From the first socket to the exit status."""
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as stack:
-            # Before anybody knows that it serves.
+            # Before any client or tool knows that it serves.
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._signals.put_nowait, number)
                 stack.callback(loop.remove_signal_handler, number)
@@ -97,7 +97,7 @@ class _Alone:
             )
 
     def _reload(self) -> None:
-        """Applies what can be applied to a running worker, and names the rest."""
+        """Applies the options that can change in a running worker, and names the others."""
         self._notifier.reloading()
         try:
             config, kept = adapted(self._config, self._load(), NOT_LIVE)

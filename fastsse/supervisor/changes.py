@@ -1,4 +1,4 @@
-"""What a new configuration changes, and how much of that a reload can do."""
+"""What a new configuration changes, and which of these changes a reload can apply."""
 
 from collections.abc import Collection
 from typing import Final
@@ -15,7 +15,7 @@ from fastsse.config.store import RedisOptions, StoreOptions
 
 __all__ = ["NOT_LIVE", "RESTART", "adapted", "sentence"]
 
-# What one process can change while it serves.
+# Options that one process can change while it serves.
 _LIVE: Final = frozenset(
     (
         "log_level", "log_format", "access_lines", "drain",
@@ -24,10 +24,10 @@ _LIVE: Final = frozenset(
     )
 )  # fmt: skip
 
-#: What one process can't change while it serves.
+#: Options that one process can't change while it serves.
 NOT_LIVE: Final = frozenset(catalogue()) - _LIVE
 
-#: What new workers can't change either: the listeners, the processes, and what the hub holds.
+#: Options that new workers can't change either: listeners, processes, and those of the hub.
 RESTART: Final = frozenset(
     (
         *ListenOptions.model_fields,
@@ -44,8 +44,8 @@ RESTART: Final = frozenset(
 
 
 def adapted(old: Config, new: Config, fixed: Collection[str]) -> tuple[Config, list[str]]:
-    """`new` with the values that `old` has of what is `fixed`; and which of those it would have
-    changed."""
+    """`new` with the `fixed` options as in `old`, and the names of the fixed options that `new`
+    would have changed."""
     kept = [
         name for name in catalogue() if name in fixed and getattr(old, name) != getattr(new, name)
     ]
@@ -53,5 +53,5 @@ def adapted(old: Config, new: Config, fixed: Collection[str]) -> tuple[Config, l
 
 
 def sentence(kept: Collection[str]) -> str:
-    """The message on options that stay as they were; nothing when there are none."""
+    """The message about options that keep their old values; empty if there are none."""
     return f"Only a restart changes {', '.join(kept)}." if kept else ""

@@ -1,7 +1,8 @@
-"""The children: one hub, a worker for each slot, and those that are on their way out.
+"""The children:
 
-A slot is a worker's place: its listeners. Which process fills it changes over time; each process
-has a number of its own that no other ever had under this supervisor.
+one hub, a worker for each slot, and children that are ending. A slot is the place of a worker: its
+listeners. Its process can be replaced over time. Each process has a number that no other process of
+this supervisor ever had.
 """
 
 import signal
@@ -11,12 +12,12 @@ from fastsse.supervisor.process_link import ProcessLink
 
 __all__ = ["Child", "Slot", "how_it_ended"]
 
-# A child that came this far was well; the next may start at once, for any cause of its end.
+# A child that served this long was healthy. Its successor starts at once, whatever ended it.
 WELL_AFTER_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.1
-# A child that served at all is missed by its clients …
+# The longest pause after a child that served, because its clients miss it …
 PAUSE_AFTER_SERVICE_S_MAX: Final = 0.4
-# … one that can't even start is not.
+# … and after one that could not start.
 PAUSE_S_MAX: Final = 30.0
 
 
@@ -24,11 +25,11 @@ class Child:
     """A process of ours.
 
     Attributes:
-        number: its own, never used again.
-        heard_s: when it last said something.
+        number: unique, never used again.
+        heard_s: when its last message came.
         ready_s: since when it serves; None before.
         leaving: it was asked to end.
-        streams: as it said last.
+        streams: from its last message.
     """
 
     def __init__(self, name: str, number: int, pid: int, link: ProcessLink, now_s: float) -> None:
@@ -43,21 +44,21 @@ class Child:
         self.failure: tuple[int, str] | None = None
 
     def was_well(self, now_s: float) -> bool:
-        """Whether it served long enough not to be blamed for its end."""
+        """Whether it served long enough that its successor may start at once."""
         return self.ready_s is not None and now_s - self.ready_s >= WELL_AFTER_S
 
 
 class Slot:
-    """A place to be filled: the hub's, or one worker's.
+    """A place for a process: the hub's, or one worker's.
 
     Arguments:
-        name: what its children are called.
-        index: which of the workers' listeners; -1 for the hub.
+        name: the name of its children.
+        index: the index of its listeners; -1 for the hub.
 
     Attributes:
         child: the process in it now.
         newcomer: its next process, while it starts during a reload.
-        due_s: when the next is to be started; None while there is one.
+        due_s: when to start the next child; None while there is one.
     """
 
     def __init__(self, name: str, index: int) -> None:
@@ -69,10 +70,10 @@ class Slot:
         self._failures = 0
 
     def lost(self, child: Child, now_s: float) -> float:
-        """The slot's child ended unasked; returns how long to wait before the next, s.
+        """Records an unexpected end of the slot's child, and returns the pause before the next, s.
 
-        None at all after one that was well; else twice as long each time, but never long after
-        one that served.
+        The pause is 0 after a healthy child. Otherwise it doubles each time, up to a lower bound
+        after a child that served.
         """
         self.child = None
         self._failures = 0 if child.was_well(now_s) else self._failures + 1

@@ -1,4 +1,4 @@
-"""The child processes: forking, listening to, and burying them."""
+"""The child processes: starts them, reads their messages, and collects their exit statuses."""
 
 import os
 import selectors
@@ -14,7 +14,7 @@ from fastsse.supervisor.process_link import ALIVE, FAILED, READY, ProcessLink
 __all__ = ["Family", "ProcessPlan"]
 
 log = get_logger("supervisor")
-# A child that serves says so once a second. One that stands still so long never will again.
+# A child that serves reports it once a second. After this silence it counts as stuck.
 HUNG_S = 60.0
 
 
@@ -23,13 +23,14 @@ class ProcessPlan(Protocol):
 
     @property
     def window_s(self) -> float:
-        """Over how long streams are ended on a stop, s."""
+        """The time over which a stop ends the streams, s."""
 
     def serve(self, slot: int, number: int, link: ProcessLink) -> int:
-        """A child's life, called in it; the hub's slot is -1. Returns its exit status.
+        """Runs a child;
 
-        It says READY when it serves, ALIVE once a second from then on, FAILED when it can't; it
-        does what DRAIN, REPLACED and END want, and ends when the link does.
+        called in the child process. The hub's slot is -1. Returns the exit status. The child sends
+        READY when it serves, then ALIVE once a second, or FAILED if it can't start. It obeys DRAIN,
+        REPLACED and END, and ends when the link ends.
         """
 
     def on_serving(self) -> None:
@@ -38,28 +39,28 @@ class ProcessPlan(Protocol):
     def reload(self) -> str:
         """Reads and checks the configuration again; children that start from now on have it.
 
-        Returns the message for the user. Raises FastsseError, and then all is as it was.
+        Returns the message for the user. Raises FastsseError; then nothing has changed.
         """
 
     def revert(self) -> None:
-        """Undoes the last `reload`: with it no worker could start."""
+        """Undoes the last `reload`, because no worker could start with it."""
 
     def left_by_child(self) -> Sequence[Closable]:
         """What a child must close."""
 
 
 class Family:
-    """A hub's slot, unless there is none, and one for each worker; and all children alive.
+    """The slots of the hub (if there is one) and of each worker, and all living children.
 
     Arguments:
         crew: what children do.
-        workers: how many slots for workers.
-        with_hub: whether there is one for a hub.
-        selector: where links are watched; a key's data is called when it is readable.
+        workers: the number of slots for workers.
+        with_hub: whether there is a slot for a hub.
+        selector: watches the links; a key's data is called when it is readable.
         now_s: a monotonic clock.
 
     Attributes:
-        on_ready, on_end: called with a child that serves, or ended (and how, in words).
+        on_ready, on_end: called with a child that serves, or with one that ended and how, in words.
     """
 
     def __init__(
@@ -82,11 +83,11 @@ class Family:
 
     @property
     def slots(self) -> list[Slot]:
-        """All, the hub's first."""
+        """All slots, the hub's first."""
         return [self.hub, *self.workers] if self.hub is not None else self.workers
 
     def slot_of(self, child: Child) -> Slot | None:
-        """The slot that a child fills or is to fill; None when it has left it."""
+        """The slot of a child that serves or starts; None if it has left its slot."""
         return next((one for one in self.slots if child in (one.child, one.newcomer)), None)
 
     def all_serve(self) -> bool:
@@ -107,7 +108,8 @@ class Family:
             return self._crew.serve(slot.index, number, link)
 
         left = [*(child.link for child in self.children.values()), *self._crew.left_by_child()]
-        # The hub serves workers that end with the supervisor, and ends after them.
+        # The hub does not end with the supervisor: it serves the workers, which do, and ends after
+        # them.
         dies_with_us = slot is not self.hub
         pid, link = fork(f"fastsse {slot.name}", run, left, dies_with_us=dies_with_us)
         child = Child(slot.name, number, pid, link, self._now_s())
@@ -116,7 +118,7 @@ class Family:
         return child
 
     def start_due(self, slots: Sequence[Slot]) -> None:
-        """Fills those of the slots that are to be filled by now."""
+        """Starts a child in each slot that is due."""
         now_s = self._now_s()
         for slot in slots:
             if slot.due_s is not None and slot.due_s <= now_s:
@@ -128,7 +130,7 @@ class Family:
                     slot.due_s = now_s + 1.0
 
     def reap(self) -> None:
-        """Takes note of every child that ended."""
+        """Collects every child that ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -136,16 +138,16 @@ class Family:
                 return
             if pid == 0:
                 return
-            # As process 1 of a container we are given orphans that are not ours.
+            # As process 1 of a container this process also gets orphans of other programs.
             child = self.children.pop(pid, None)
             if child is not None:
                 if child.link.fileno() >= 0:
-                    self._hear(child)  # Its last words.
+                    self._hear(child)  # Its last messages.
                 self._unhear(child)
                 self.on_end(child, how_it_ended(os.waitstatus_to_exitcode(status)))
 
     def kill_hung(self) -> None:
-        """Ends children that stand still: a loop that never comes round, a stopped process."""
+        """Kills stuck children: a blocked event loop, or a stopped process."""
         now_s = self._now_s()
         for child in self.children.values():
             if child.ready_s is not None and now_s - child.heard_s > HUNG_S:
@@ -154,12 +156,12 @@ class Family:
                 os.kill(child.pid, signal.SIGKILL)
 
     def signal(self, number: int) -> None:
-        """To every child. None was waited for, so each number is still its own."""
+        """Sends a signal to every child. None was collected yet, so no process id is reused."""
         for pid in self.children:
             os.kill(pid, number)
 
     def bury(self) -> None:
-        """Kills what is left and waits for it."""
+        """Kills the remaining children and waits for them."""
         self.signal(signal.SIGKILL)
         for child in self.children.values():
             os.waitpid(child.pid, 0)

@@ -1,4 +1,4 @@
-"""Making a child that ends with its parent."""
+"""Forks a child that ends with its parent."""
 
 import contextlib
 import ctypes
@@ -25,10 +25,10 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 class Closable(Protocol):
-    """What a child must not hold."""
+    """A resource that a child must not keep."""
 
     def close(self) -> None:
-        """Closes the descriptor; the supervisor's own stays."""
+        """Closes the child's copy of the descriptor. The supervisor's stays open."""
 
 
 def fork(
@@ -37,18 +37,17 @@ def fork(
     """Starts a child that calls `run` with its end of a link and exits with the status returned.
 
     Arguments:
-        name: what the child is called in lists of processes; 15 bytes.
+        name: the name in lists of processes; at most 15 bytes.
         others: the supervisor's own descriptors, such as its ends of other children's links.
 
         dies_with_us: whether it gets SIGTERM when the supervisor dies.
 
-    The child ignores SIGINT (a terminal sends it to all) and SIGHUP, and never returns from here.
-    Only to be called while there is one thread.
-    Raises OSError when there can be no more processes.
+    The child ignores SIGINT, which a terminal sends to all, and SIGHUP. It never returns from here.
+    Call it only while there is one thread. Raises OSError when there can be no more processes.
     """
     ours, theirs = ProcessLink.pair()
     parent = os.getpid()
-    # A signal that comes between the fork and the child's own handlers would be taken twice.
+    # Without this, a signal between the fork and the child's handlers would be handled twice.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         pid = os.fork()
@@ -67,7 +66,7 @@ def fork(
 def _prepare(
     name: str, others: Iterable[Closable], dies_with_parent: bool, mask: Iterable[int]
 ) -> None:
-    """Makes a copy of the supervisor a process of its own."""
+    """Turns the forked copy of the supervisor into a child."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -82,15 +81,15 @@ def _prepare(
 
 
 def _live(name: str, parent: int, run: Callable[[ProcessLink], int], link: ProcessLink) -> None:
-    """The child's whole life."""
+    """Runs the child from its start to its exit."""
     status = CRASHED
     try:
-        # The supervisor may have died before it could be watched.
+        # The supervisor may have died before this process asked to be notified.
         status = run(link) if os.getppid() == parent else CRASHED
     except BaseException:
         log.exception("A process ended by mistake.", child=name)
     finally:
         with contextlib.suppress(Exception):
             sys.stderr.flush()
-        # Not the supervisor's exit handlers, nor its stack.
+        # Skips the supervisor's exit handlers and its stack.
         os._exit(status)

@@ -15,16 +15,18 @@ __all__ = ["LifeLine", "serve_hub"]
 
 
 class LifeLine:
-    """A pipe that the supervisor and every worker hold open, and that ends with the last of them.
+    """A pipe that the supervisor and every worker hold open.
 
-    The hub gets no notice when the supervisor dies. It serves until all workers have drained.
+    It closes when the last of them ends. The hub gets no signal when the supervisor dies; it serves
+    until all workers have drained.
     """
 
     def __init__(self) -> None:
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC)
 
     def watch(self) -> int:
-        """In the hub process: the descriptor that becomes readable when all others are gone."""
+        """In the hub process: the descriptor that becomes readable when all other processes
+        ended."""
         os.close(self._write_fd)
         return self._read_fd
 
@@ -45,10 +47,10 @@ def serve_hub(
     """Runs the hub until SIGTERM, or until no worker is left; returns the exit status.
 
     Arguments:
-        listening: where workers come in; the supervisor keeps it open.
-        workers: how many there are.
+        listening: the socket for workers; the supervisor keeps it open.
+        workers: their number.
         restarted: whether they had a hub before.
-        life: ends with all others.
+        life: closes when all other processes ended.
         link: to the supervisor.
 
     Raises FastsseError when it can't start.
@@ -57,7 +59,7 @@ def serve_hub(
     def ready() -> None:
         loop = asyncio.get_running_loop()
         settle_memory()
-        # There can be nothing to read but the end.
+        # Nothing is ever written, so readable means closed.
         loop.add_reader(life.watch(), os.kill, os.getpid(), signal.SIGTERM)
         tell_alive(loop)
         link.say(READY)

@@ -11,17 +11,17 @@ from fastsse.log import get_logger
 __all__ = ["STATUS_EVERY_S", "Notifier"]
 
 log = get_logger("supervisor")
-# A status that changed is sent so often.
+# How often a changed status is sent.
 STATUS_EVERY_S: Final = 5.0
 
 
 class Notifier:
     """Sends states to `NOTIFY_SOCKET`; without that variable every call does nothing.
 
-    What is sent may be lost and disturbs nothing: a full or missing socket must not block.
+    A datagram may be lost. A full or missing socket never blocks.
 
     Attributes:
-        watchdog_s: how often at least `alive` must be called; None: it need not be.
+        watchdog_s: call `alive` at least this often; None: no watchdog.
     """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -38,7 +38,7 @@ class Notifier:
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload began. By the time systemd distinguishes it from an earlier one."""
+        """A reload began. The time distinguishes it from an earlier reload for systemd."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now_us}", "STATUS=Reloading.")
 
@@ -51,7 +51,7 @@ class Notifier:
         self._send(f"STATUS={text}")
 
     def alive(self) -> None:
-        """The watched processes do their work."""
+        """Reports that all watched processes respond."""
         self._send("WATCHDOG=1")
 
     def close(self) -> None:

@@ -13,13 +13,13 @@ log = get_logger("supervisor")
 
 
 class Orders:
-    """Words of `wire` as they come in. Loop thread only.
+    """Orders from the link as they arrive.
 
-    The end of the link is the supervisor's death, and means DRAIN, as SIGTERM does. The process
-    is then on its own, so SIGALRM ends it if the drain does not.
+    Loop thread only. If the link closes, the supervisor has died. That means DRAIN, as SIGTERM
+    does. No process watches this one then, so SIGALRM ends it if the drain does not.
 
     Arguments:
-        timeout_s: how long it may live without a supervisor.
+        timeout_s: how long the process may run without a supervisor.
     """
 
     def __init__(self, link: ProcessLink, timeout_s: float) -> None:
@@ -35,7 +35,7 @@ class Orders:
         return await self._queue.get()
 
     def close(self) -> None:
-        """Listens no longer. The link stays open, for a last word."""
+        """Stops listening. The link stays open for a last message."""
         self._loop.remove_signal_handler(signal.SIGTERM)
         self._loop.remove_reader(self._link.fileno())
 

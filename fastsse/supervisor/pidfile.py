@@ -13,14 +13,14 @@ _MODE: Final = 0o644
 
 
 class PidFileError(FastsseError):
-    """The pid file can't be had. `str()` is one line saying what to change."""
+    """The pid file can't be used. `str()` is one line that says what to change."""
 
 
 class PidFile:
-    """Our process id in a file, locked for as long as we live.
+    """The process id in a file that is locked while the process runs.
 
-    The lock is the process's own (fcntl), so children don't hold it, and a killed server leaves
-    a file that the next one takes over. Raises PidFileError.
+    The lock belongs to the process (fcntl), so children don't inherit it. A killed server leaves a
+    file that the next one takes over. Raises PidFileError.
     """
 
     def __init__(self, path: str) -> None:

@@ -1,7 +1,7 @@
 """The messages between the supervisor and a child: short packets over a socket pair.
 
-A packet is one word, or a word, a space and a text. When either side ends, the other reads the end
-of the socket, so a child notices the end of its supervisor.
+A packet is one word, or a word, a space and a text. When one side ends, the other reads
+end-of-file, so a child notices the end of its supervisor.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ _PACKET_MAX: Final = 4096
 
 
 class Packet(NamedTuple):
-    """One thing said."""
+    """One message."""
 
     word: str
     text: str
 
 
 class ProcessLink:
-    """One end. Never waits: what a full or dead peer can't take is lost."""
+    """One end. Sending never blocks: messages to a full or dead peer are lost."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -55,7 +55,7 @@ class ProcessLink:
         return cls(one), cls(other)
 
     def fileno(self) -> int:
-        """For a selector."""
+        """The descriptor, for a selector."""
         return self._socket.fileno()
 
     def say(self, word: str, text: str = "") -> None:
@@ -64,7 +64,7 @@ class ProcessLink:
             self._socket.send(f"{word} {text}".encode()[:_PACKET_MAX], socket.MSG_NOSIGNAL)
 
     def hear(self) -> Packet | None:
-        """The next packet; None when there is none now, or will be none: see `is_open`."""
+        """The next packet. None if there is none now, or if the link is closed: see `is_open`."""
         try:
             data = self._socket.recv(_PACKET_MAX)
         except BlockingIOError:
@@ -79,7 +79,7 @@ class ProcessLink:
 
     @property
     def is_open(self) -> bool:
-        """Whether the other side is still there, as far as `hear` has seen."""
+        """Whether the other side is open, as far as `hear` has read."""
         return self._is_open
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ from fastsse.roots import Roots
 
 __all__ = ["SignalPipe", "settle_memory", "usable_cores", "worker_count"]
 
-# Young objects are nearly all freed by their counts; looking for cycles less often saves time.
+# Reference counts free nearly all young objects, so fewer searches for cycles save time.
 GC_THRESHOLD: Final = 20_000
 
 
 def settle_memory() -> None:
-    """What was made until now stays: it is never searched for cycles again."""
+    """Excludes all present objects from later searches for cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
@@ -43,7 +43,7 @@ _TAKEN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 class SignalPipe:
     """SIGTERM, SIGINT, SIGHUP and SIGCHLD as bytes in a pipe. Main thread only.
 
-    As many as come between two looks are kept: a second SIGTERM is a second byte.
+    Signals between two reads are all kept: a second SIGTERM is a second byte.
     """
 
     def __init__(self) -> None:
@@ -56,13 +56,13 @@ class SignalPipe:
         return self._read_fd
 
     def take(self) -> list[signal.Signals]:
-        """Those that came since the last look, in their order."""
+        """The signals since the last read, in order."""
         with contextlib.suppress(BlockingIOError):
             return [signal.Signals(number) for number in os.read(self._read_fd, 4096)]
         return []
 
     def close(self) -> None:
-        """Handlers are again what they were."""
+        """Restores the earlier handlers."""
         signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -71,4 +71,4 @@ class SignalPipe:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """The byte in the pipe says it all."""
+    """The byte in the pipe is enough."""

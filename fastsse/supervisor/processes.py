@@ -59,11 +59,11 @@ class ServiceProcesses:
 
     @property
     def window_s(self) -> float:
-        """Over how long streams are ended on a stop, s."""
+        """The time over which a stop ends the streams, s."""
         return self._config.drain
 
     def serve(self, slot: int, number: int, link: ProcessLink) -> int:
-        """A child's life, called in it."""
+        """Runs a child; called in the child process."""
         try:
             if slot < 0:
                 return serve_hub(
@@ -94,7 +94,7 @@ class ServiceProcesses:
         )
 
     def reload(self) -> str:
-        """Has new workers start with the configuration as it is now, as far as they can."""
+        """Reads the configuration for new workers, and keeps the options that they can't change."""
         config, kept = adapted(self._config, self._load(), RESTART)
         self._config_before, self._config = self._config, config
         configure(config)
@@ -112,21 +112,22 @@ class ServiceProcesses:
         return self.control.descriptors if self.control is not None else ()
 
     def close(self) -> None:
-        """Closes what all children shared."""
+        """Closes the resources that all children shared."""
         self._life.close()
         self._hub.close()
         for sockets in self._sockets:
             sockets.close()
 
     def _share(self) -> Config:
-        """A worker's part of the streams."""
+        """One worker's share of the streams."""
         most = self._config.max_connections
         each = math.ceil(most / len(self._sockets))
         return self._config.model_copy(update={"max_connections": each}) if most else self._config
 
 
 def _hub_socket() -> socket.socket:
-    """Where workers meet the hub: a name that the kernel chose, so nothing is left behind."""
+    """The socket between workers and hub. The kernel chooses its name, so no file is left
+    behind."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind("")
     sock.listen(1024)
@@ -165,6 +166,6 @@ def run_service(
             stack.callback(control.close)
             supervisor.reloaded = control.answer
             service.control = control
-        # Whatever a child does not change it shares with all.
+        # Memory that a child does not change is shared by all.
         settle_memory()
         return supervisor.run()

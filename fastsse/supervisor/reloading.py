@@ -1,4 +1,5 @@
-"""A reload: workers are replaced one after another, each by a worker that serves already."""
+"""A reload: workers are replaced one after another. Each successor serves before the old one
+ends."""
 
 from collections import deque
 from collections.abc import Callable
@@ -16,14 +17,14 @@ log = get_logger("supervisor")
 
 
 class Reload:
-    """Replaces the workers of a family, when asked to.
+    """Replaces the workers of a family on request.
 
     A slot's old worker is asked to leave when its successor listens on the same sockets, and then
-    the next slot has its turn. If a successor can't start, the workers that there are stay, and
-    the configuration is what it was.
+    the next slot has its turn. If a successor can't start, the present workers and the old
+    configuration stay.
 
     Arguments:
-        over: called with the outcome of each.
+        over: called with the result of each reload.
     """
 
     def __init__(self, crew: ProcessPlan, family: Family, over: Callable[[Outcome], None]) -> None:
@@ -36,11 +37,11 @@ class Reload:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether there are workers still to be replaced."""
+        """Whether some workers still must be replaced."""
         return self._left is not None
 
     def begin(self) -> None:
-        """Begins one; when one is under way, another follows it."""
+        """Starts a reload; during a reload, another one follows it."""
         if self._left is not None:
             self._again = True
             return

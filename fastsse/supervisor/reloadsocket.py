@@ -1,7 +1,7 @@
 """The socket next to the pid file, by which `fastsse reload` asks and gets the result.
 
-One packet to it (`reload`), one or none back: what was done, or why not. Only the server's own
-user may write to the socket.
+A client sends one packet (`reload`) and receives one or none: what was done, or why not. Only the
+user of the server may write to the socket.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     text: str
 
 
-# Says that a callable is to be called whenever a socket is readable; and no longer.
+# Starts or stops to call a callable when a socket is readable.
 Watch = Callable[[socket.socket, Callable[[], None]], None]
 Unwatch = Callable[[socket.socket], object]
 
@@ -43,11 +43,12 @@ class ReloadSocket:
     """Accepts reload requests on `<pidfile>.sock`. For one thread, with or without a loop.
 
     Arguments:
-        pidfile: held by us, so that a file at the socket's path is a dead server's.
+        pidfile: locked by this process, so a file at the socket's path belongs to a dead server.
         watch, unwatch: the loop's.
-        reload: begins a reload; `answer` sends its outcome to all clients.
+        reload:
 
-    Raises ReloadError when the path can't be had.
+    starts a reload; `answer` sends its result to all clients. Raises ReloadError if the path can't
+    be used.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ReloadSocket:
         watch(self._socket, self._accept)
 
     def answer(self, outcome: Outcome) -> None:
-        """Sends the outcome to all clients."""
+        """Sends the result to all clients."""
         asking, self._asking = self._asking, []
         for sock in asking:
             with contextlib.suppress(OSError):
@@ -95,7 +96,7 @@ class ReloadSocket:
 
     @property
     def descriptors(self) -> tuple[socket.socket, ...]:
-        """All that is open here, for a child to close."""
+        """All open descriptors, for a child to close."""
         return (self._socket, *self._asking)
 
     def _accept(self) -> None:
@@ -126,7 +127,7 @@ class ReloadSocket:
 
 
 def ask_to_reload(pidfile: str, timeout_s: float) -> str:
-    """Asks the server whose pid file this is to reload, waits, and returns what it did.
+    """Requests a reload from the server of a pid file, waits, and returns what it did.
 
     Raises ReloadError for a refusal, with its reason, and when no server answers.
     """
@@ -149,12 +150,12 @@ def ask_to_reload(pidfile: str, timeout_s: float) -> str:
 
 
 def _remove_dead(path: str) -> None:
-    """Removes the socket that a killed server left, and nothing else: bind fails then."""
+    """Removes a socket that a killed server left. Any other file stays, and bind fails."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.lstat(path).st_mode):
             os.unlink(path)
 
 
 def socket_path(pidfile: str) -> str:
-    """Where the socket of a pid file is."""
+    """The path of the socket of a pid file."""
     return pidfile + ".sock"

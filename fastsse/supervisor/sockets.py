@@ -1,9 +1,9 @@
 """Listening sockets of all workers, opened before any of them exists.
 
-Each worker has a socket of its own on every address (SO_REUSEPORT), and the kernel spreads
-connects over them. All stay open in the supervisor for as long as it lives: the close of the
-last descriptor of such a socket resets the connects that wait on it. A Unix socket, and one that
-was inherited, is there once; all workers accept from it.
+Each worker has its own socket on every address (SO_REUSEPORT), and the kernel spreads connections
+over them. The supervisor keeps all of them open while it runs, because closing the last descriptor
+of such a socket resets the connections that wait on it. A Unix socket or an inherited socket exists
+once, and all workers accept from it.
 """
 
 import os
@@ -25,16 +25,16 @@ ADMIN_NAME: Final = "admin"
 
 
 class Activation(NamedTuple):
-    """Descriptors of the sockets that the service manager opened for us: `admin` those that it
-    calls so (FileDescriptorName=), `main` all others."""
+    """Descriptors of the sockets that the service manager opened: `admin` those with that name
+    (FileDescriptorName=), `main` all others."""
 
     main: tuple[int, ...] = ()
     admin: tuple[int, ...] = ()
 
     @classmethod
     def take(cls, environment: MutableMapping[str, str] = os.environ) -> "Activation":
-        """Reads and removes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES. Sockets that are meant for
-        another process are left alone."""
+        """Reads and removes LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES. Sockets for another process
+        are left unchanged."""
         process = environment.pop("LISTEN_PID", "")
         count = environment.pop("LISTEN_FDS", "")
         names = environment.pop("LISTEN_FDNAMES", "").split(":")
@@ -51,9 +51,9 @@ NO_SOCKETS: Final = Activation()
 def open_for_workers(
     config: Config, count: int, activation: Activation = NO_SOCKETS
 ) -> list[Sockets]:
-    """What each of `count` workers listens on; the same sockets for all where there is only one.
+    """The sockets of each of `count` workers. An address with only one socket is shared by all.
 
-    Raises ListenError, or ConfigError as `Sockets.bind`, and has then left nothing open.
+    Raises ListenError, or ConfigError as `Sockets.bind`; then nothing stays open.
     """
     if (config.fd is not None or config.uds is not None) and activation.main:
         raise ListenError("The service manager gave sockets; leave out --uds and --fd.")
@@ -69,7 +69,7 @@ def open_for_workers(
 
 
 def _activated(config: Config, activation: Activation) -> Sockets:
-    """The sockets that the service manager opened; ours for what it left out."""
+    """The sockets that the service manager opened, and new ones for the other listeners."""
     main = _adopt(config, activation.main)
     admin: list[socket.socket] = []
     if activation.admin:
@@ -105,14 +105,15 @@ def _adopt(config: Config, fds: Sequence[int]) -> list[socket.socket]:
 def _spread(
     first: Sequence[socket.socket], count: int, *, may_add: bool
 ) -> list[Sequence[socket.socket]]:
-    """Sockets for each worker: `first` for the first, further ones on its addresses for others."""
+    """Sockets for each worker: `first` for the first worker, and more sockets on the same addresses
+    for the others."""
     reusable = [sock for sock in first if may_add and sock.family != socket.AF_UNIX]
     if count == 1 or len(reusable) < len(first):
         return _dealt(first, count)
     opened: list[socket.socket] = []
     try:
         for sock in first:
-            # Only now: the first bind was to fail if anybody else has the port.
+            # Only set now, so that the first bind fails if another program has the port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for _ in range(count - 1):
             opened.extend(_beside(sock) for sock in first)
@@ -125,8 +126,8 @@ def _spread(
 
 
 def _dealt(first: Sequence[socket.socket], count: int) -> list[Sequence[socket.socket]]:
-    """A fixed number of sockets for any number of workers: each worker has some, and each socket
-    has a worker."""
+    """Distributes a fixed number of sockets: each worker has at least one, and each socket has a
+    worker."""
     if len(first) <= 1 or count > len(first):
         return [first] * count
     return [first[number::count] for number in range(count)]

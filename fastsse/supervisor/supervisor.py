@@ -1,4 +1,4 @@
-"""Watches the children: starts missing ones, replaces old ones, ends all when it is time.
+"""Watches the children: starts missing ones, replaces old ones, and ends all at a stop.
 
 One thread, no event loop. The thread never waits for a single child: each event is a readable
 descriptor (a signal, a packet of a child, a reload request) or a time that is due.
@@ -24,9 +24,9 @@ from fastsse.supervisor.reloadsocket import Outcome
 __all__ = ["StartError", "Supervisor"]
 
 log = get_logger("supervisor")
-# What the end of a child may take beyond the drain's window, before it is killed.
+# How long after the drain's window a child is killed.
 END_GRACE_S = 5.0
-# … and when everything is to end at once.
+# … and if everything must end at once.
 AT_ONCE_S = 2.0
 
 
@@ -39,17 +39,17 @@ class StartError(FastsseError):
 
 
 class Supervisor:
-    """Runs a hub process, unless there is none, and a number of workers. Main thread only.
+    """Runs workers, and a hub process if they need one. Main thread only.
 
     Arguments:
         crew: what they do.
         workers: how many.
         with_hub: whether a hub process serves them.
-        notifier: systemd's ear.
+        notifier: sends the state to systemd.
         now_s: a monotonic clock.
 
     Attributes:
-        reloaded: called with the outcome of each reload.
+        reloaded: called with the result of each reload.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Supervisor:
         self._crew = crew
         self._notifier = notifier
         self._now_s = now_s
-        # Not epoll: a child would share it.
+        # Not epoll, because a child would share it.
         self._selector = selectors.PollSelector()
         self._family = Family(crew, workers, with_hub, self._selector, now_s)
         self._family.on_ready, self._family.on_end = self._on_ready, self._on_end
@@ -87,7 +87,7 @@ class Supervisor:
         try:
             for slot in family.slots:
                 slot.due_s = self._now_s()
-            # The store may refuse to open: then no other process needs to start.
+            # If the store can't be opened, no other process needs to start.
             family.start_due(family.slots[:1] if family.hub else family.slots)
             while family.children or not self._stopped_by:
                 for key, _ in self._selector.select(self._timeout_s()):
@@ -105,8 +105,8 @@ class Supervisor:
         return 0
 
     def begin_reload(self) -> None:
-        """Replaces every worker by one with the configuration as it is now; `reloaded` hears how
-        that went."""
+        """Replaces every worker with one that has the present configuration. `reloaded` is called
+        with the result."""
         if self._stopped_by or not self._served:
             self.reloaded(Outcome(False, "Not now: the service starts or stops."))
             return
@@ -119,7 +119,8 @@ class Supervisor:
         self._selector.register(sock, selectors.EVENT_READ, heard)
 
     def unwatch(self, sock: socket.socket) -> None:
-        """No longer; before it is closed. After `run` nothing is watched anyway."""
+        """Stops watching a socket. Call it before the socket is closed. After `run` nothing is
+        watched."""
         if self._selector.get_map() is not None:
             self._selector.unregister(sock)
 
@@ -194,7 +195,7 @@ class Supervisor:
             self._notifier.alive()
 
     def _timeout_s(self) -> float:
-        """How long until something may be due."""
+        """The time until the next thing is due."""
         now_s = self._now_s()
         due_s = [slot.due_s for slot in self._family.slots if slot.due_s is not None]
         if self._kill_at_s is not None:
@@ -218,7 +219,7 @@ class Supervisor:
     # -- the end --------------------------------------------------------------------------------
 
     def _stop(self, number: int) -> None:
-        """Drains the workers; the hub serves them until the last is gone."""
+        """Drains the workers. The hub serves them until the last one ended."""
         self._stopped_by = number
         self._reload.forget()
         self._notifier.stopping()
@@ -228,7 +229,7 @@ class Supervisor:
         self._end_hub_if_last()
 
     def _end_at_once(self, number: int) -> None:
-        """A second signal, or a start that failed."""
+        """Ends everything at once, after a second signal or a failed start."""
         self._stopped_by = number
         self._ends_at_once = True
         self._kill_at_s = self._now_s() + AT_ONCE_S

@@ -29,15 +29,15 @@ from fastsse.worker import DRAIN_GRACE_S, Worker
 __all__ = ["GIVEN_UP", "serve_worker", "start_failed"]
 
 log = get_logger("supervisor")
-#: The exit status of a worker that the hub gave up (sysexits.h: EX_TEMPFAIL).
+#: The exit status of a worker that lost the hub for good (sysexits.h: EX_TEMPFAIL).
 GIVEN_UP: Final = 75
-# Beyond the drain, when no process is left to end this one.
+# Time after the drain before a worker without a supervisor ends itself.
 ORPHAN_GRACE_S: Final = 5.0
 _T = TypeVar("_T")
 
 
 def start_failed(link: ProcessLink, error: FastsseError, origin_of: Callable[[str], str]) -> int:
-    """Tells the supervisor why a child can't start; returns the child's exit status."""
+    """Reports to the supervisor why a child can't start; returns the child's exit status."""
     if isinstance(error, ConfigError):
         error = error.with_origins(origin_of)
     status = int(getattr(error, "exit_status", 1))
@@ -48,12 +48,12 @@ def start_failed(link: ProcessLink, error: FastsseError, origin_of: Callable[[st
 def serve_worker(
     config: Config, sockets: Sockets, number: int, address: str | bytes, link: ProcessLink
 ) -> int:
-    """Runs a worker until it is asked to end, or its supervisor or hub is lost for good.
+    """Runs a worker until it gets an order to end, or until its supervisor or hub is lost for good.
 
     Arguments:
         config: the options; `max_connections` are this worker's alone.
         sockets: what it listens on.
-        number: the process's own among all workers there ever were.
+        number: unique among all workers of this supervisor, also ended ones.
         address: where the hub process is.
         link: to the supervisor.
 
@@ -84,8 +84,8 @@ async def _live(
 
 
 async def _unless_ordered(orders: Orders, awaited: Awaitable[_T]) -> _T | None:
-    """What is awaited; None when an order comes first, which while starting can only mean the
-    end."""
+    """The result of `awaitable`; None if an order comes first, which can only be an end while the
+    worker starts."""
     task = asyncio.ensure_future(awaited)
     order = asyncio.ensure_future(orders.next())
     done, pending = await asyncio.wait((task, order), return_when=asyncio.FIRST_COMPLETED)
@@ -96,7 +96,7 @@ async def _unless_ordered(orders: Orders, awaited: Awaitable[_T]) -> _T | None:
 
 
 def _tell_alive(link: ProcessLink, worker: Worker) -> Callable[[], None]:
-    """Says once a second that the loop comes round; returns how to stop that."""
+    """Reports once a second that the loop runs; returns a function that stops this."""
     loop = asyncio.get_running_loop()
     timer: list[asyncio.TimerHandle] = []
 
@@ -111,8 +111,8 @@ def _tell_alive(link: ProcessLink, worker: Worker) -> Callable[[], None]:
 async def _until_ended(
     worker: Worker, orders: Orders, given_up: "asyncio.Future[str]", window_s: float
 ) -> int:
-    """Serves, drains, and returns the exit status. An order that comes while it drains counts only
-    when it is to end at once."""
+    """Serves, drains, and returns the exit status. During the drain only an order to end at once is
+    obeyed."""
     order = asyncio.ensure_future(orders.next())
     await asyncio.wait((order, given_up), return_when=asyncio.FIRST_COMPLETED)
     if not order.done():
