@@ -1,13 +1,13 @@
 """Where order and durability come from: memory, a local store, or a log that many nodes share.
 
-The hub is the only one that speaks to a backbone, from its loop thread, and every callback comes
-back on that thread. The order of things is always the same: **commit, deliver, acknowledge**.
-`append` commits a batch and gives it positions; `deliver` is called with every committed entry,
-in order, from every publisher; only then is `done` called. A publisher whose event was acknowledged
-can get the same answer after a restart, and finds the event in history.
+Only the hub uses a backbone, from its loop thread, and every callback is called on that thread. The
+order of things is always the same: **commit, deliver, acknowledge**. `append` commits a batch and
+gives it positions; `deliver` is called with every committed entry, in order, from every publisher;
+only then is `done` called. After a restart, an acknowledged event is in history, and a publisher
+that repeats it gets the same answer.
 
-A backbone may answer within the call (memory), when its own thread has committed (a local
-store), or when the batch comes back down a shared log (many nodes). Its callers can't tell.
+A backbone may answer within the call (memory), after its own thread has committed (a local store),
+or when it reads the batch back from a shared log (many nodes). For callers there is no difference.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,20 +37,21 @@ __all__ = [
 SNAPSHOT_EVENTS_MAX: Final = 10_000
 
 Deliver = Callable[[Sequence[Entry]], None]
-"""Committed entries, at least one, their positions strictly increasing from call to call."""
+"""Called with committed entries, at least one. Positions strictly increase, also from call to
+call."""
 Broken = Callable[[str, int], None]
-"""A reason (`lost`, `trimmed`, `flushed`, …) and a place: what lies up to it may be missing, and
-was perhaps never delivered. What is delivered next lies after it."""
+"""Called with a reason (`lost`, `trimmed`, `flushed`, …) and a place. Entries up to this place may
+be missing and may never have been delivered. Later deliveries are after it."""
 Done = Callable[[Sequence[int] | FastsseError], None]
-"""The positions of the batch, or why nothing of it was taken."""
+"""Called with the positions of the batch, or with the reason why no event of it was accepted."""
 
 
 class Stretch(NamedTuple):
-    """What `read` found: the matching entries after a place, in order, up to `through`. Those that
-    `evicted` and `damaged_through` speak of may be missing, no others.
+    """The result of `read`: the matching entries after a place, in order, up to `through`. Only
+    entries that `evicted` and `damaged_through` report may be missing.
 
-    It ends before entries that are damaged, or begins behind them: all of its own entries lie
-    after `damaged_through`."""
+    It ends before damaged entries or begins after them: all of its entries are after
+    `damaged_through`."""
 
     entries: Sequence[Entry]
     through: int  # Past the last entry where nothing matching lies between; never past `head`.
@@ -84,29 +85,29 @@ Placed = Callable[[int | FastsseError | None], None]
 
 
 class Backbone(Protocol):
-    """Gives events their order and keeps them, as far as it promises to. Loop thread only."""
+    """Orders events and stores them as durably as it promises. Loop thread only."""
 
     @property
     def head(self) -> int:
-        """The last position in use; every later one lies above it, also after a restart."""
+        """The last position in use. Later positions are higher, also after a restart."""
 
     @property
     def start(self) -> int:
-        """Where the hub's own history begins: what lies after it comes by `tail`, what lies
-        before it by `read` only.
+        """Where the hub's own history begins: entries after it come through `tail`, earlier ones
+        only through `read`.
 
-        The head at opening where nothing but this process and its store knows of events; before
-        the oldest kept one where another process keeps them in memory and hands them on.
+        It is the head at opening if only this process and its store know of events. If another
+        process keeps events in memory and sends them, it is before the oldest of these.
         """
 
     @property
     def trouble(self) -> str | None:
-        """Why appends are refused now, in a few words for `/readyz` and for publishers; None
-        when all is well."""
+        """Why appends are refused now, in a few words for `/readyz` and publishers; None if they
+        are accepted."""
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
-        """Has `deliver` called with everything committed after a place (`start`, or what a hub
-        of before has), in order, from now on. Once, before the first `append`."""
+        """Calls `deliver` from now on with everything committed after a place (`start`, or the head
+        of an earlier hub), in order. Call it once, before the first `append`."""
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Commits a batch of at least one event, all or nothing, then delivers it, then calls
@@ -115,13 +116,14 @@ class Backbone(Protocol):
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
-        """Gives `done` the stored entries after a place that any selector matches: topics,
-        templates, or `("*",)`. At most about `limit_bytes`, at least one when there is one, and
-        an error when the store can't be read now. A backbone that stores nothing of its own
-        answers with the place itself. O(log n + what is read)."""
+        """Calls `done` with the stored entries after a place that match any selector: topics,
+        templates, or `("*",)`. They have at most about `limit_bytes`, but at least one is read if
+        there is one. `done` gets an error if the store can't be read now. A backbone without a
+        store answers with the place itself. O(log n + read)."""
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
-        """Gives `done` the place from which a cursor goes on, None when it is not known here.
+        """Calls `done` with the place from which a cursor continues, or None if the backbone does
+        not know it.
 
         - `after` an id: the place of the earliest event that was published with that own id; a
           position above the head is the place itself once the head has reached it, which a
@@ -129,7 +131,7 @@ class Backbone(Protocol):
         - `last` N: the place before the N-th newest stored entry that matches, None when fewer
           are stored.
 
-        When it is called, everything up to the place it gives has been delivered.
+        When `done` is called, everything up to the place has been delivered.
         """
 
     def newest(
@@ -143,7 +145,7 @@ class Backbone(Protocol):
         no entries. O(topics x count)."""
 
     def counters(self) -> dict[str, int]:
-        """What it counts, by the names of the metrics."""
+        """Its counters, by the names of the metrics."""
 
     async def close(self) -> None:
-        """Commits or refuses what is pending. What is appended later is refused."""
+        """Commits or refuses pending batches. Later ones are refused."""

@@ -13,7 +13,8 @@ LOGGED_MS: Final = 15_000
 
 
 class LeadLog:
-    """One line when positions are found far ahead of the clock, one when they are not any more."""
+    """Logs one line when positions become far ahead of the clock, and one when they no longer
+    are."""
 
     def __init__(self) -> None:
         self._is_ahead = False

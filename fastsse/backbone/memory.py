@@ -17,8 +17,7 @@ __all__ = ["MemoryBackbone"]
 class MemoryBackbone:
     """Gives positions and hands batches on within the call.
 
-    Its order begins at the moment it is made, so an id from before a restart lies before
-    everything that it knows.
+    Its order begins when it is made, so an id from before a restart is before all its positions.
 
     Arguments:
         now_ms: gives unix milliseconds.
@@ -37,7 +36,7 @@ class MemoryBackbone:
         return self._clock.last
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
-        """Hands on everything appended from now on; nothing older is stored."""
+        """Delivers everything that is appended from now on. Nothing older is stored."""
         self._deliver = deliver
 
     def append(self, events: Sequence[Event], done: Done) -> None:
@@ -59,7 +58,7 @@ class MemoryBackbone:
         done(Stretch((), through=after, is_last=True, evicted=evicted))
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
-        """Knows no place that the hub's history does not."""
+        """Answers None: it knows no more places than the hub's history."""
         done(None)
 
     def newest(
@@ -73,6 +72,6 @@ class MemoryBackbone:
         return {}
 
     async def close(self) -> None:
-        """Refuses what is appended from now on."""
+        """Refuses later batches."""
         self._deliver = None
         self.trouble = "closed"

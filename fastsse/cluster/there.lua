@@ -1,9 +1,9 @@
 -- Records which subscribers opened and ended at a node.
 --
 -- KEYS: nodes, the node's `held`, counts. ARGV: key prefix, node, then for each change:
---   '+', name, its record, payload, number of selectors, selectors: it opened. '-', name, its
---   record, number of selectors, selectors: it ended. It is no longer listed, but held until its
---   end has been published. 'x', name, number of selectors: its end has been published.
+--   '+', name, record, payload, number of selectors, selectors: it opened; '-', name, record,
+--   number of selectors, selectors: it ended, so it is no longer listed, but held until its end is
+--   published; 'x', name, number of selectors: its end has been published.
 -- Answers: nothing if the node is not alive (nothing was done then); else '1' for each opened one
 --   that is new, '0' for one that the same node had under another name, which is already known.
 --

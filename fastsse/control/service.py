@@ -147,7 +147,8 @@ class Service(Protocol):
 
 
 MakeService = Callable[[Broadcast, ControlStore, Publish], Service]
-"""Makes a subject's control service. Arguments: sends to all workers, stores, publishes."""
+"""Makes a subject's control service. It gets a broadcast to all workers, a store, and a way to
+publish."""
 
 
 class MemoryControlStore:

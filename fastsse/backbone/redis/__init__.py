@@ -1,4 +1,4 @@
-"""Redis as the log that many nodes share: any of them takes a publish, all deliver it."""
+"""Redis as the log that many nodes share: any node accepts a publish, and all deliver it."""
 
 from fastsse.backbone.redis.backbone import COUNTS, RedisBackbone, open_redis
 

@@ -1,4 +1,4 @@
--- Stores a group of batches, each all or nothing, each once.
+-- Stores a group of batches. Each batch is stored whole or not at all, and only once.
 --
 -- KEYS: stream, newest, the sender's counter.
 -- ARGV: key prefix, group number, the counter's life in ms, events the stream keeps, age in ms that
@@ -10,11 +10,13 @@
 --       many index entries could not be written, and for each batch whose key was stored before
 --       its number from 1 and its ids.
 --
--- Where all nodes read format 2 (see beat.lua) a record is sealed: its checksum, one of that with
--- the id and the time, and the time stand in it before its other fields. Nodes of before ignore them.
+-- If all nodes read format 2 (see beat.lua), a record is sealed. Its first fields are a checksum of
+-- the record, a checksum of that with the id and the time, and the time. Nodes of earlier versions
+-- ignore these.
 --
--- What can be refused (memory, rights, a replica) is refused at the first write, before anything
--- is changed. The indexes come last; one that can't be written is counted, and the rest goes on.
+-- Refusals of Redis (memory, rights, a replica) happen at the first write, before anything is
+-- changed. The indexes are written last. One that can't be written is counted, and the script
+-- continues.
 local stream, newest_key, counter_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, group = ARGV[1], tonumber(ARGV[2])
 

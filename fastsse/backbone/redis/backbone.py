@@ -41,9 +41,9 @@ COUNTS: Final = (
     "redis_gaps_damaged",
     "redis_gaps_failed",
 )
-# SET with GET and PX, and MINID, are from there on.
+# SET with GET and PX, and MINID, exist since this version.
 OLDEST_VERSION: Final = (6, 2)
-# A stream asked to go on from another node's position waits for this node to have it.
+# How long a resume waits until this node reaches a position that another node gave out.
 REACH_S: Final = 2.0
 RETRY_AFTER_S: Final = 2
 
@@ -76,7 +76,7 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
 
 
 async def _look_at(link: RedisConnection) -> None:
-    """Refuses a Redis that is too old; warns of one that may drop what was promised."""
+    """Refuses a Redis that is too old, and logs a warning if it may evict history."""
     try:
         lines = (await link.call(b"INFO")).decode("utf-8", "replace").splitlines()
     except RedisRefusal as refusal:
@@ -139,10 +139,11 @@ class RedisBackbone:
             self._spawn(self._attached.run())
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
-        """Sends a batch; `done` comes when it came back down the log, or after `redis_timeout`.
+        """Sends a batch. `done` is called when this node has read the batch back from the log, or
+        after `redis_timeout`.
 
-        One that is stored already under its key is not stored again, for an hour: `done` is given
-        the positions that it has.
+        A batch whose key was stored within the last hour is not stored again: `done` gets the
+        positions of the first time.
         """
         if self._is_closed:
             done(Unavailable("backbone", RETRY_AFTER_S))
@@ -152,7 +153,7 @@ class RedisBackbone:
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
-        """Exact topics cost what is read; templates and `*` also what lies between."""
+        """Reading exact topics costs O(read). Templates and `*` also cost the entries between."""
         self._answer(self._reader.read(selectors, after, self.head, limit_bytes), done)
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
@@ -166,7 +167,7 @@ class RedisBackbone:
         self._answer(self._reader.newest(selectors, self.head, count, limit_bytes), done)
 
     def counters(self) -> dict[str, int]:
-        """What happened between this node and Redis."""
+        """Counters of the connection between this node and Redis."""
         return {name: self._health.counts[name] for name in COUNTS}
 
     async def close(self) -> None:
@@ -195,7 +196,7 @@ class RedisBackbone:
         return position
 
     def _answer(self, question: Coroutine[Any, Any, Any], done: Callable[[Any], None]) -> None:
-        """Has `done` called with a question's answer."""
+        """Calls `done` with the answer of a query."""
 
         async def ask() -> None:
             try:

@@ -1,13 +1,13 @@
-"""Records: how an event lies in the stream, and what an entry of the stream says.
+"""Records: how events are encoded in the stream, and how entries of the stream are decoded.
 
-An event is a JSON object, so that `redis-cli XRANGE` shows it. Whatever comes back passes through
-`Event` again: the stream is open to all who have its password, and the encoder's rules hold for
-them too. Entries that are none of ours, or break a rule, raise ValueError and are skipped.
+An event is a JSON object, so that `redis-cli XRANGE` shows it. A decoded record is validated by
+`Event` again, because any program with the password of Redis can write into the stream. Entries of
+other programs and invalid entries raise ValueError and are skipped.
 
 Format 2 is the same object with two members in front, which the append script writes: `c`, the
 CRC-32C of the object without them and the first 32 bits of the SHA-1 of id, CRC and time; and `w`,
-when it was written by Redis's clock, in unix milliseconds. So a record counts only as what was
-published, at its own place. Nodes that read only format 1 ignore both members.
+when it was written by Redis's clock, in unix milliseconds. So a record is only accepted unchanged
+and at its own place. Nodes that read only format 1 ignore both members.
 """
 
 import hashlib
@@ -40,13 +40,14 @@ _DATA_KINDS: Final = (DATA_TEXT, DATA_JSON, DATA_BYTES)
 
 
 class DamagedRecord(ValueError):
-    """A record that was ours, and is not what was published at this place."""
+    """A record that was written by a node, but is damaged or at another place."""
 
 
 class StreamEntry(NamedTuple):
     """An entry of the stream.
 
-    - `sequence`: its running number; the next entry's is one more, or something is missing.
+    - `sequence`: its running number. The number of the next entry is one higher, or entries are
+      missing.
     - `node`, `group`, `nth`, `left`: which event of which group this was in the node that sent
       it, and how many of its batch follow. Both empty for a mark.
     - `mark`: why there is an entry without an event: `made` or `raised`; else empty.
@@ -63,7 +64,7 @@ class StreamEntry(NamedTuple):
 
     @property
     def identity(self) -> tuple[int, bytes, int, int]:
-        """What no other entry has, in any copy of the log."""
+        """A value that no other entry has, in any copy of the log."""
         return self.sequence, self.node, self.group, self.nth
 
     def continues(self, earlier: "StreamEntry") -> bool:

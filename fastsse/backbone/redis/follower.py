@@ -39,12 +39,13 @@ PART: Final = "following"
 # flush of a silent log is noticed within this time.
 BLOCK_MS: Final = 1_000
 READ_MAX: Final = 1_000
-# What one read should not be much above; entries are read one by one if they are so large.
+# About the most bytes of one read. If entries are so large, they are read one by one.
 READ_BYTES: Final = 4 * 1024 * 1024
 
 
 class LogEnd(NamedTuple):
-    """Where the log is: its newest entry, where it began, and what was done to have it so."""
+    """The end of the log: its newest entry, where the log began, and what the script did (`made`,
+    `raised`)."""
 
     sequence: int
     position: int
@@ -53,9 +54,10 @@ class LogEnd(NamedTuple):
 
 
 async def find_end(link: RedisConnection, keys: Keys, known: int, is_other: bool = False) -> LogEnd:
-    """The log's end, after making the log, or raising it above `known`, when that is needed.
+    """Returns the log's end. Creates the log if there is none, and raises its end above `known` if
+    it is lower.
 
-    With `is_other` a mark is set in any case: it reports to all nodes that events were lost.
+    With `is_other` a mark is always added. It reports to all nodes that events were lost.
     """
     names = [keys.stream, keys.newest, keys.floor, keys.lost]
     answer = await link.run(OPEN, names, known >> N_BITS, known & N_MASK, int(is_other))
@@ -89,7 +91,7 @@ class RedisFollower:
         self._sequence: int | None = end.sequence
         self._own_mark = 0
         self._held: list[tuple[StreamEntry, Event, int]] = []
-        self._complete = 0  # Of those held, how many are whole batches.
+        self._complete = 0  # How many of the held entries belong to complete batches.
         self._count = READ_MAX
         self._link: RedisConnection | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -116,7 +118,7 @@ class RedisFollower:
                 self._tell_broken("failed", self.head)
 
     def reconnect(self) -> None:
-        """Makes it connect again: this Redis is not the one to follow."""
+        """Makes it reconnect, because this Redis is not the one to follow."""
         if self._link is not None:
             self._link.abort(WrongServer())
 
@@ -157,21 +159,22 @@ class RedisFollower:
         return answer[0][1] if answer else ()
 
     async def _find_place(self, link: RedisConnection) -> None:
-        """Compares the log's end with what the node has; reports what can't be there any more."""
+        """Compares the log's end with the entries that the node has, and reports lost ones."""
         end = await find_end(link, self._keys, self.head)
         if end.floor > self.head:
-            # Made again, by us or by another node; its first entry is the mark at the floor.
+            # The log was created again, by this node or another. Its first entry is the mark at the
+            # floor.
             is_ours = end.done == b"made"
             self._go_on("flushed", end.floor, end.sequence if is_ours else None)
         elif end.done == b"raised":
             self._go_on("lost", end.position, end.sequence)
         elif not await self._is_our_log(link):
-            # What was written to it since is not lost, and comes next.
+            # Entries that were written since then are not lost, and are read next.
             self._own_mark = (await find_end(link, self._keys, self.head, True)).position
             self._go_on("lost", self.head, None)
 
     async def _is_our_log(self, link: RedisConnection) -> bool:
-        """Whether what was read last is still there, or older than all that is."""
+        """Whether the last read entry is still there, or older than all stored ones."""
         place = self._read_through
         here, oldest = await link.calls(
             [
@@ -186,14 +189,14 @@ class RedisFollower:
         return bool(here) or not oldest or place_of(oldest[0][0]) > place_of(place)
 
     def _go_on(self, why: str, place: int, sequence: int | None) -> None:
-        """Goes on after a place of another log than the one that was followed."""
+        """Continues after a place of another copy of the log."""
         self._break(why, place)
         self._read_through = id_at(place)
         self._last = None
         self._sequence = sequence
 
     def _take(self, found: "Sequence[tuple[bytes, Sequence[bytes]]]") -> None:
-        """Delivers what was read in runs as long as possible; never a part of a batch."""
+        """Delivers held entries in the longest possible runs, and never a part of a batch."""
         size_bytes = 0
         for stream_id, fields in found:
             size_bytes += len(fields[-1])
@@ -220,7 +223,7 @@ class RedisFollower:
         if self._sequence not in (None, entry.sequence - 1):
             self._note_missing(entry, self._sequence)
         elif entry.mark and entry.position != self._own_mark:
-            # Another node had more than this log has.
+            # Another node had read more entries than this log has.
             self._break("lost", entry.position)
         self._sequence = entry.sequence
         if entry.mark:
@@ -234,7 +237,7 @@ class RedisFollower:
                 self._complete = len(self._held)
 
     def _note_missing(self, entry: StreamEntry, sequence: int | None) -> None:
-        """The running number jumped: what lies before this entry is not all there."""
+        """The running number jumped, so entries before this one are missing."""
         if entry.mark == b"made":
             self._break("flushed", entry.position)
         elif sequence is not None and entry.sequence <= sequence:

@@ -5,17 +5,13 @@
 -- Answers: the time in ms, the floor, then for each topic: what is known of events it had and has no
 -- more (the id before the oldest stored, or of the last one when none is stored; '' when nothing
 -- is known), whether all up to the end were read, and the entries as id, record, id, record, ….
---
--- What Redis should have of a topic and has not any more is noticed by `seen.lua`, and then known.
---
--- A topic is a list of `id before record`, oldest first. Where to begin is found by bisection.
-local prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local mark_ms = tonumber(ARGV[5])
-local newest = string.match(redis.call('GET', KEYS[2]) or '', '%d+%-%d+$') or '0-0'
-if is_above(newest, through) then newest = through end
-local floor = redis.call('GET', KEYS[1]) or newest
-local lost = redis.call('GET', KEYS[3]) or '0-0'
-if is_above(lost, through) then lost = through end
+-- Entries of a topic that Redis has lost are noticed by `seen.lua`, and then recorded. -- -- A
+topic is a list of `id before record`, oldest first. Where to begin is found by bisection. local
+prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]) local mark_ms =
+tonumber(ARGV[5]) local newest = string.match(redis.call('GET', KEYS[2]) or '', '%d+%-%d+$') or
+'0-0' if is_above(newest, through) then newest = through end local floor = redis.call('GET',
+KEYS[1]) or newest local lost = redis.call('GET', KEYS[3]) or '0-0' if is_above(lost, through) then
+lost = through end
 
 local function first_after(key, length)
   local low, high = 0, length
@@ -37,7 +33,7 @@ local function read(key)
     for i = 1, #found do
       local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
       if is_above(id, through) then return oldest, 1, entries end
-      -- At least one, whatever it has.
+      -- At least one, whatever its size.
       if bytes >= budget then return oldest, 0, entries end
       entries[#entries + 1], entries[#entries + 2] = id, record
       bytes = bytes + #record
@@ -48,8 +44,8 @@ local function read(key)
   return oldest, 1, entries
 end
 
--- Up to where events of a topic were lost that has no list and no last position; '' for none. It is
--- known from now on, so that a reader gets one gap event for it.
+-- Up to where events were lost of a topic without a list and a last position; '' for none. It is
+-- recorded, so that a reader gets one gap event for it.
 local function noticed(topic)
   local place, is_in_filter = lost_after(prefix, topic, after, newest, mark_ms)
   if place == '' or not is_above(place, floor) then return '' end

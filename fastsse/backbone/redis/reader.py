@@ -1,12 +1,12 @@
 """Reading: what the log stores of topics, page by page, for subscribers that resume.
 
 Each topic has its own list next to the stream that nodes follow, with the same ids, trimmed as
-its rule says. Exact topics are read there, so a page costs what it holds. Templates and `*` are
-read from the common stream: what they cost is the events between, and it keeps as many events of
-all topics as `redis_events` says.
+its rule says. Exact topics are read there, so a page costs only its own entries. Templates and `*`
+are read from the common stream. They also cost the events between, and the stream keeps
+`redis_events` events of all topics.
 
-Each event of a topic's list names the one before it. So the oldest that is left shows exactly
-through where something is gone, and a quiet topic gives no false gap.
+Each event of a topic's list names the one before it. So the oldest stored event shows exactly up to
+where events are missing, and a quiet topic causes no false gap.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from fastsse.subscriptions import Cursor
 
 __all__ = ["RedisReader"]
 
-# Topics that one script looks at: Redis does nothing else meanwhile.
+# Topics of one script call, because Redis does nothing else during a script.
 TOPICS_AT_ONCE: Final = 200
 SCAN_COUNT: Final = 200
 # Events of the common stream that a snapshot of a template looks at.
@@ -41,19 +41,19 @@ BUDGET_BYTES_MIN: Final = 4 * 1024
 
 Found = dict[int, bytes]
 
-# Scans of a page that are tried until nothing is trimmed meanwhile.
+# How often a page is scanned again because entries were trimmed meanwhile.
 SCANS_MAX: Final = 3
-# Topics of which it is remembered when their last eviction was seen: about 250 bytes each.
+# Topics whose last seen eviction is remembered; about 250 bytes each.
 OBSERVED_MAX: Final = 100_000
 
 
 class _Observed:
-    """When evictions were first seen: Redis evicts by itself, and says only through where. A clock
-    counts reads. Every read of a topic notes where its evictions end, so one that is noted later
-    happened after it."""
+    """When evictions were first seen. Redis evicts by itself and only reports up to which place. A
+    clock counts reads, and each read of a topic notes where its evictions end. So a later eviction
+    has a later reading of the clock."""
 
     def __init__(self) -> None:
-        # Above every reading of a process before this one.
+        # Higher than every reading of an earlier process.
         self._clock = time.monotonic_ns()
         self._steps: OrderedDict[bytes | None, Step] = OrderedDict()
 
@@ -63,7 +63,7 @@ class _Observed:
         return self._clock
 
     def note(self, topic: bytes | None, through: int) -> Step:
-        """A topic, None for the common stream, has evicted its events up to a place."""
+        """Notes that a topic has evicted its events up to a place. None: the common stream."""
         step = self._steps.get(topic)
         if step is None or step[1] != through:
             step = self._steps[topic] = self._clock, through
@@ -97,7 +97,7 @@ class RedisReader:
     async def read(
         self, selectors: tuple[str, ...], after: int, through: int, limit_bytes: int
     ) -> Stretch:
-        """A page of what lies after one place and up to another, which this node has delivered.
+        """A page of the entries after one place and up to another, which this node has delivered.
         Raises AnswerLost or Refusal."""
         link = await self._usable_link()
         if _all_exact(selectors):
@@ -202,7 +202,7 @@ class RedisReader:
                     horizon = min(horizon, max(pairs))
                 found |= pairs
         if known_through <= begins:
-            # Of the others it is not known that they ever had an event.
+            # The other topics have never had an event, as far as is known.
             begins = max(begins, unknown)
         evicted = Evicted(clock, steps_of([step for step in evictions if step[1] > after]), begins)
         wanted = frozenset(topics)
@@ -217,9 +217,9 @@ class RedisReader:
         limit_bytes: int,
         names: frozenset[str] | None = None,
     ) -> Stretch:
-        """The events up to a horizon, as many as the bytes allow, at least one. What is damaged
-        ends it, or is passed over at its beginning. With `names` only events of these topics can
-        be there."""
+        """The events up to a horizon: as many as the bytes allow, at least one. A damaged event
+        ends the page, or is skipped at its beginning. With `names`, only events of these topics are
+        valid."""
         positions: list[int] = []
         events: list[Event] = []
         times: list[int] = []
@@ -248,7 +248,8 @@ class RedisReader:
     def _read_record(
         self, position: int, record: bytes, names: frozenset[str] | None
     ) -> tuple[Event, int] | bool:
-        """An event and its time; else whether it is one that is lost, and not nothing of ours."""
+        """An event and its time. Otherwise whether the record is a lost event (True), or not of
+        fastsse."""
         try:
             event, time_ms = decode_record(position, record)
             if names is None or not names.isdisjoint(event.topics):
@@ -312,7 +313,7 @@ class RedisReader:
         for left in reversed(range(SCANS_MAX)):
             page = await self._scanned(link, selectors, after, through, limit_bytes)
             gone_before, (begins, gone_through) = gone_through, await self._trimmed(link)
-            # What is trimmed while it is read may be missing, and may be there.
+            # Entries that are trimmed during the scan may be missing or present.
             if gone_through == gone_before or gone_through <= after or not left:
                 break
         clock = self._observed.tick()
@@ -340,7 +341,8 @@ class RedisReader:
         through: int,
         limit_bytes: int,
     ) -> tuple[Found, int, bool]:
-        """The records that match, up to where they are all, and whether that is the end."""
+        """The matching records, the place up to which they are complete, and whether that is the
+        end."""
         found: Found = {}
         size_bytes, place = 0, after
         for step in count():
@@ -414,7 +416,7 @@ def _all_exact(selectors: Sequence[str]) -> bool:
 
 
 def _gone_through(floor: int, oldest: Any) -> int:
-    """Through where the common stream was trimmed; not at all while its first mark is there."""
+    """Up to where the common stream was trimmed. It was not while its first mark is there."""
     if not oldest:
         return floor
     first = place_of(oldest[0][0])
@@ -422,14 +424,14 @@ def _gone_through(floor: int, oldest: Any) -> int:
 
 
 def _matching(stream_id: bytes, fields: Sequence[bytes], selectors: Sequence[str]) -> bytes | None:
-    """The record of an entry that a selector matches; what is bad was counted by the tail."""
+    """The record of an entry, if a selector matches it. The follower has counted invalid ones."""
     try:
         entry = parse_entry(stream_id, fields)
         if entry.mark:
             return None
         topics = decode_record(entry.position, entry.record)[0].topics
     except DamagedRecord:
-        return fields[-1]  # It may be meant; its reader finds the damage.
+        return fields[-1]  # It may match, so it is passed on, and its reader finds the damage.
     except ValueError:
         return None
     for text in selectors:
@@ -440,5 +442,5 @@ def _matching(stream_id: bytes, fields: Sequence[bytes], selectors: Sequence[str
 
 
 def wanted_position(cursor: Cursor) -> int | None:
-    """The position that an id names, when it is one."""
+    """The position of an id that is a position, else None."""
     return parse_id(cursor.text)

@@ -1,8 +1,8 @@
-"""What the log is asked to keep of each topic: at least what the options promise.
+"""What the log keeps of each topic:
 
-Redis trims the common stream by whole blocks of entries, so it keeps a little more than asked,
-never less. A topic's own list is trimmed by count with each event, and expires as a whole when its
-newest event is too old. Bytes are not counted there: `maxmemory` bounds Redis.
+at least what the options promise. Redis trims the common stream by whole blocks of entries, so it
+keeps a little more, never less. A topic's own list is trimmed by count with each event, and expires
+as a whole when its newest event is too old. Bytes are not counted there: `maxmemory` bounds Redis.
 """
 
 from typing import Final
@@ -11,10 +11,10 @@ from fastsse.config import HistoryOptions
 
 __all__ = ["MARK_EXTRA_MS", "RedisRetention"]
 
-# The last position of a topic is known so much longer than its events: a reader that asks for a
-# quiet topic receives a `fastsse.gap` event only when there was a gap.
+# How much longer than its events the last position of a topic is kept. So a reader of a quiet topic
+# receives a `fastsse.gap` event only if there was a gap.
 MARK_EXTRA_MS: Final = 24 * 60 * 60 * 1000
-# Topics whose rule was looked up and is remembered.
+# Topics whose rule is cached.
 TOPICS_KEPT: Final = 10_000
 
 TopicArguments = tuple[bytes, int, int, int]

@@ -6,8 +6,8 @@
 -- wrong yes in a hundred at a million topics. A topic is added with its first event in a slice. At
 -- most six filters are kept.
 --
--- A filter begins with 64 bytes of text: the slice of the filter before it ('-' for none), and the
--- id up to which no filter is to be relied on, since a filter was missing that should have been there.
+-- A filter begins with 64 bytes of text: the slice of the earlier filter ('-' for none), and the id
+-- up to which filters are unreliable, because one of them was missing.
 local FILTER_HEAD, FILTER_BITS, FILTER_SLICES = 64, 8388608, 4
 
 local function slice_ms(mark_ms) return math.max(1, math.floor(mark_ms / FILTER_SLICES)) end
@@ -26,13 +26,14 @@ local function bits_of(topic)
   return bits
 end
 
--- The slice before, or nil, and up to where filters are not to be relied on; nil when it is not there.
+-- The earlier slice, or nil, and up to where filters are unreliable; nil if there is no filter.
 local function filter_head(key)
   local before, unsure = string.match(redis.call('GETRANGE', key, 0, FILTER_HEAD - 1), '^(%S+) (%d+%-%d+) ')
   return unsure, tonumber(before)
 end
 
--- Has the filter of a slice; `newest` is the id of the log's newest entry before this one.
+-- Makes sure that a slice has a filter; `newest` is the id of the log's newest entry before this
+-- one.
 local function open_filter(prefix, slice, newest, mark_ms)
   local key = filter_key(prefix, slice)
   if filter_head(key) then return key end
@@ -61,9 +62,9 @@ local function is_seen(key, bits)
   return true
 end
 
--- Up to where a topic may have had events after a place, of which nothing is stored: '' for none. It
--- has no list, and its last position is not known. `newest` is the id of the log's newest entry. Also
--- whether a filter has the topic, so that another answer would come next time.
+-- Up to where a topic without a list and a last position may have had events after a place, none of
+-- which is stored; '' for none. `newest` is the id of the log's newest entry. The second value says
+-- whether a filter has the topic, so that the answer must be recorded.
 local function lost_after(prefix, topic, after, newest, mark_ms)
   local length_ms, slice = slice_ms(mark_ms), nil
   slice = slice_of(newest, length_ms)

@@ -24,21 +24,22 @@ from fastsse.redis.keys import Keys
 __all__ = ["Key", "RedisWriter", "WriteBatch", "WriteGroup"]
 
 RETRY_AFTER_S: Final = 2
-# What a batch, an event and each of its topics take in addition to their text, about.
+# About the counted overhead of a batch, an event and each of its topics.
 BATCH_COST_BYTES: Final = 512
 EVENT_COST_BYTES: Final = 512
 TOPIC_COST_BYTES: Final = 64
 
 Key = tuple[bytes, int]
-"""Who sent a batch to this node, and which of its batches it is."""
+"""The sender of a batch to this node, and the number of the batch."""
 
 
 class WriteBatch:
     """Events of one publish, and the call that waits for them.
 
     Attributes:
-        entries: how many Redis will write: an event is one in the log and one in each topic.
-        size_bytes: what it holds in memory, about.
+        entries: how many entries Redis will write: one in the log and one in each topic for every
+            event.
+        size_bytes: about its size in memory.
     """
 
     __slots__ = ("_done", "entries", "events", "key", "positions", "size_bytes")
@@ -53,24 +54,25 @@ class WriteBatch:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether its last event came down the log."""
+        """Whether its last event was delivered."""
         return len(self.positions) == len(self.events)
 
     def acknowledge(self) -> None:
-        """Answers once: taken."""
+        """Answers once: stored."""
         done, self._done = self._done, None
         if done is not None:
             done(self.positions)
 
     def refuse(self) -> None:
-        """Answers once: not taken, as far as is known."""
+        """Answers once: not stored, as far as is known."""
         done, self._done = self._done, None
         if done is not None:
             done(Unavailable("backbone", retry_after_s=RETRY_AFTER_S))
 
 
 def _size_of(event: Event) -> int:
-    """What an event holds, about. An event type is a short word in most cases, and shared."""
+    """About the size of an event. The event type is not counted apart: it is usually a short,
+    shared word."""
     text_bytes = len(event.data) + len(event.event or "") + len(event.id or "")
     topics = event.topics
     return EVENT_COST_BYTES + text_bytes + sum(map(len, topics)) + TOPIC_COST_BYTES * len(topics)
@@ -102,7 +104,7 @@ class WriteGroup:
 
     @property
     def is_done(self) -> bool:
-        """Whether every batch of it was delivered, and nothing else is waited for."""
+        """Whether every batch of it was delivered and enough replicas have it."""
         return self._undelivered == 0 and not self.waits_for_replicas
 
     def note(self, entry: StreamEntry) -> None:
@@ -124,7 +126,7 @@ class WriteGroup:
             batch.acknowledge()
 
     def replicated(self) -> None:
-        """Enough replicas have it."""
+        """Enough replicas have the group."""
         self.waits_for_replicas = False
         for batch in self.batches:
             if batch.is_delivered:
@@ -138,13 +140,14 @@ class WriteGroup:
 
 log = get_logger("redis")
 PART: Final = "publishing"
-# A group holds Redis for so many entries, about 7 us each; a larger batch goes alone.
+# Most entries of a group. Redis is busy for about 7 us with each. A larger batch is sent alone.
 GROUP_ENTRIES: Final = 1024
 GROUP_BYTES: Final = 1024 * 1024
-# What may wait to be sent, or for its delivery. What was sent is held twice for a moment: as events
-# and as the words of a command.
+# Bytes that may wait to be sent or delivered. A sent group is held twice for a moment: as events
+# and as words of a command.
 QUEUE_BYTES: Final = 64 * 1024 * 1024
-# Redis keeps a node's number for this long after its last group; no answer is waited for longer.
+# How long Redis keeps the counter of a node after its last group. The wait for an answer is never
+# longer.
 SENDER_LIFE_MS: Final = 60 * 60 * 1000
 PROBE_S: Final = 0.5
 
@@ -155,7 +158,7 @@ class RedisWriter:
     Arguments:
         address, keys: where the log is.
         retention: what is to be kept of each topic.
-        replicas: how many must have a group before it is acknowledged; 0 waits for none.
+        replicas: how many must have a group before it is acknowledged; 0: none.
         health: receives the writer's successes and faults.
         follower: of the same log. It reconnects when this Redis is not the one to write to.
     """
@@ -176,7 +179,7 @@ class RedisWriter:
         self._health = health
         self._follower = follower
         follower.on_sent = self._on_delivered
-        # Of this run alone: a node that starts again begins its numbers at the start.
+        # New for each start, because a node that restarts counts from the beginning.
         self._node: Final = os.urandom(12).hex().encode()
         self._number = 0
         self._queue: deque[WriteBatch] = deque()
@@ -187,7 +190,7 @@ class RedisWriter:
         self._backoff = Backoff()
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
-        """Takes a batch to be sent; refuses it at once while the log takes none."""
+        """Queues a batch, or refuses it at once while the log can't be written."""
         batch = WriteBatch(events, done, key)
         if self._health.trouble is not None or self._held_bytes > QUEUE_BYTES:
             batch.refuse()
@@ -197,7 +200,7 @@ class RedisWriter:
         self._queued.set()
 
     def _on_delivered(self, entry: StreamEntry) -> None:
-        """The tail has delivered an entry, perhaps one of ours."""
+        """The follower has delivered an entry, perhaps of this node."""
         if entry.node == self._node:
             group = self._sent.get(entry.group)
             if group is not None:
@@ -205,7 +208,7 @@ class RedisWriter:
                 self._forget_if_done(group)
 
     async def run(self) -> None:
-        """Sends until it is cancelled; then refuses what is left."""
+        """Sends until it is cancelled; then refuses the rest."""
         try:
             while True:
                 await self._queued.wait()
@@ -308,7 +311,8 @@ class RedisWriter:
         await self._until_it_works()
 
     async def _send(self, link: RedisConnection, group: WriteGroup) -> bool:
-        """Whether Redis has it now; if not, there was no log, and now there is one."""
+        """Sends a group and returns whether Redis stored it. If not, there was no log, and one was
+        created."""
         names = [self._keys.stream, self._keys.newest, self._keys.sender(self._node)]
         answer, failures, repeated = await link.run(APPEND, names, *group.arguments)
         if answer == b"no log":
@@ -355,8 +359,8 @@ class RedisWriter:
             self._refuse_queue()
 
     async def _refused(self, group: WriteGroup, refusal: RedisRefusal) -> None:
-        """Redis took nothing of it, and says why. `_store` probes next, and sends nothing before a
-        probe was taken."""
+        """Redis stored nothing of the group, and says why. `_store` sends a probe next, and nothing
+        else until a probe succeeds."""
         group.refuse()
         self._forget(group)
         self._health.counts["redis_refused"] += 1
@@ -364,9 +368,10 @@ class RedisWriter:
         self._refuse_queue()
 
     async def _until_it_works(self) -> None:
-        """Tries with a group of no events, which needs the same rights, memory and replicas.
+        """Tries a group without events, which needs the same rights, memory and replicas.
 
-        Its number is above all that were given up, so none of these is stored after it.
+        Its number is higher than those of all abandoned groups, so none of them can be stored after
+        it.
         """
         while not await self._probe():
             pass
@@ -389,7 +394,7 @@ class RedisWriter:
     async def _name(self, refusal: RedisRefusal) -> None:
         self._health.fails(PART, str(refusal))
         if refusal.code == "READONLY":
-            # Another may be the master by now, under the same name.
+            # Another Redis may be the master by now, under the same name.
             await self._drop_link()
             self._follower.reconnect()
 

@@ -1,4 +1,4 @@
-"""The sqlite backbone: history in one file that survives the kill of any process.
+"""The sqlite backbone: history in one file, which survives a kill of any process.
 
 Modules, from the ground up: `places` (positions in 63 bits), `errors`, `lock`, `schema` (the
 file), `position_lease` (no position twice), `statements`, `topic_rows`, `file` (transactions),

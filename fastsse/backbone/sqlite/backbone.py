@@ -1,9 +1,8 @@
-"""The sqlite backbone, as the hub sees it: order from the clock, kept in a file.
+"""The sqlite backbone, the side of the hub: order from the clock, history in a file.
 
-The loop thread gives positions and encodes; it never waits for the file. Batches go to the writer
-thread, which stores all that wait in one transaction; what it stored comes back in order, is
-delivered, and then acknowledged. Under `received` a batch is delivered and acknowledged at once,
-and stored behind.
+The loop thread gives positions and encodes; it never waits for the file. The writer thread stores
+all waiting batches in one transaction and reports them in order. Then they are delivered, and then
+acknowledged. With `received` a batch is delivered and acknowledged at once, and stored later.
 """
 
 import asyncio
@@ -43,13 +42,14 @@ log = get_logger("history")
 Ack = Literal["received", "written", "synced"]
 
 RETRY_AFTER_S: Final = 1
-# A start that takes longer says where the time went.
+# A start that takes longer logs what took the time.
 SLOW_S: Final = 5.0
-# SQLite's bound on one value, less what the record has in addition to the data.
+# SQLite's bound on one value, minus the part of a record that is not data.
 EVENT_BYTES_MAX: Final = 900_000_000
-# Under `received`: acknowledged and not stored yet. Above it publishers wait for the disk.
+# With `received`: acknowledged bytes that are not stored yet. Above it publishers wait for the
+# disk.
 AHEAD_BYTES_MAX: Final = 64 * 1024 * 1024
-# Not acknowledged yet, because the disk is slow. Above it publishers are refused.
+# Bytes that are not acknowledged yet, because the disk is slow. Above it publishers are refused.
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
@@ -62,15 +62,14 @@ class SqliteBackbone:
         ack: what an acknowledgement means.
         total_bytes: the bound on all that is stored; 0: none.
         now_ms: gives unix milliseconds; may jump.
-        connect: opens connections to the file; tests hand in one whose disk fails.
+        connect: opens connections to the file; tests pass one with a failing disk.
 
     Attributes:
         start: the last position that may have been in use when it was opened.
         trouble: why appends are refused now, or None.
         control_store: what control services keep over restarts.
 
-    Made inside the loop whose thread it is for. Raises HistoryError, and has then left nothing
-    behind.
+    Make it inside the loop that uses it. Raises HistoryError; then nothing stays open.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class SqliteBackbone:
         return self._head
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
-        """As Backbone; `after` must be `start`. When the file may be missing events `broken` is
+        """As Backbone; `after` must be `start`. If the file may be missing events, `broken` is
         called at once."""
         self._deliver, self._broken = deliver, broken
         if self._loss is not None:
@@ -150,8 +149,8 @@ class SqliteBackbone:
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """As Backbone. O(bytes) here.
 
-        A batch whose key was stored before is acknowledged with the positions of then, and neither
-        stored nor delivered again.
+        A batch whose key was stored before is acknowledged with the positions of the first time. It
+        is neither stored nor delivered again.
         """
         error = self._objection(events)
         if error is not None:
@@ -227,7 +226,7 @@ class SqliteBackbone:
         self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
 
     def counters(self) -> dict[str, int]:
-        """What the file holds and what was done with it."""
+        """Counters about the file."""
         state = self._file.state
         return {
             "stored_events": state.events,
@@ -244,7 +243,7 @@ class SqliteBackbone:
         }
 
     async def close(self) -> None:
-        """Stores what is pending, delivers and acknowledges it, and gives the file back.
+        """Stores, delivers and acknowledges pending batches, and closes the file.
 
         The loop goes on meanwhile. Idempotent.
         """
@@ -256,7 +255,7 @@ class SqliteBackbone:
         await self._loop.run_in_executor(None, self._writer.join)
         self._reader.stop()
         await self._loop.run_in_executor(None, self._reader.join)
-        # What the threads handed over before they ended comes in this turn.
+        # Results that the threads passed before they ended arrive in this turn.
         await asyncio.sleep(0)
         await self._loop.run_in_executor(None, self._file.close)
         self._deliver = None
@@ -272,8 +271,8 @@ class SqliteBackbone:
         return None
 
     def _may_be_told(self, batch: StoreBatch) -> bool:
-        """Whether a batch may be acknowledged before it is stored: its positions are leased,
-        nothing before it waits, and it is no repeat."""
+        """Whether a batch may be acknowledged before it is stored: its positions are leased, no
+        earlier batch waits, and it is not a repeat."""
         if self._ack != "received" or self._waiting or self._ahead_bytes > AHEAD_BYTES_MAX:
             return False
         if batch.key is not None and batch.key[1] <= self._known.get(batch.key[0], batch.key[1]):
@@ -294,7 +293,7 @@ class SqliteBackbone:
             self._known[worker] = max(n, self._known.get(worker, n))
 
     def _on_stored(self, stored: Stored) -> None:
-        """What came of batches: delivers all that are new, then acknowledges each in order."""
+        """Takes the results of batches: delivers all new ones, then acknowledges each in order."""
         self._leased_through = stored.leased_through
         if stored.trouble is not None or self.trouble != "closed":
             self._set_trouble(None if stored.trouble is None else stored.trouble.words)
@@ -336,7 +335,8 @@ class SqliteBackbone:
         return f"the file is damaged: {verifier.problem}"
 
     def _on_verified(self) -> None:
-        """The file was verified while it was served; damage is reported to all readers."""
+        """The check of the file has ended while it was served. Damage is reported to all
+        readers."""
         problem = self._verifier.problem
         if problem is None or self._deliver is None or self._loss is not None:
             return
@@ -358,7 +358,7 @@ class SqliteBackbone:
             done(found)  # type: ignore[arg-type]
 
     def _once_stored(self, ask: Callable[[], None]) -> None:
-        """Asks the file once all that was delivered is in it, or can't be."""
+        """Reads from the file after all delivered events are in it, or can't be."""
         if self._ahead_bytes and self.trouble is None:
             self._writer.put(Barrier(ask))
         else:
@@ -366,7 +366,7 @@ class SqliteBackbone:
 
     def _call(self, call: Callable[[], None]) -> None:
         """From the threads to the loop."""
-        with contextlib.suppress(RuntimeError):  # The loop is closed: there is no one to notify.
+        with contextlib.suppress(RuntimeError):  # The loop is closed, so nothing can be notified.
             self._loop.call_soon_threadsafe(call)
 
 

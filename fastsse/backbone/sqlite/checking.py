@@ -1,4 +1,4 @@
-"""Whether a file is whole: `fastsse history check`."""
+"""Checks whether a file is complete: `fastsse history check`."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ __all__ = ["CheckReport", "check"]
 
 PROBLEMS_MAX: Final = 20
 
-# What must be empty, and what it means when it is not.
+# Queries that must return no row, and what a row means.
 _NOTHING: Final = {
     WRONG_TYPES: "table {} has a value of another type than its column",
     "SELECT name FROM topic LEFT JOIN topic_event ON topic = number GROUP BY number"
@@ -38,14 +38,14 @@ _NOTHING: Final = {
 
 @dataclass
 class CheckReport:
-    """What a file holds, and what is wrong with it, a sentence each."""
+    """What a file contains, and its problems, a sentence each."""
 
     state: State
     topics: int
     first: int | None
     last: int | None
     problems: list[str] = field(default_factory=list)
-    lost: int = 0  # Events of which only the place is known: readers get a gap event there.
+    lost: int = 0  # Events of which only the place is known. Readers get a gap event there.
 
     @property
     def is_unclean(self) -> bool:
@@ -54,7 +54,7 @@ class CheckReport:
 
     @property
     def may_have_lost(self) -> bool:
-        """Whether events that were seen may be missing."""
+        """Whether events that clients have received may be missing."""
         return may_have_lost(self.state)
 
 

@@ -1,9 +1,8 @@
-"""Checkpoints: moving what was committed from the log into the file.
+"""Checkpoints: move committed transactions from the log (WAL) into the file.
 
-Most of it is moved by a thread of its own while the writer goes on; only what came meanwhile is
-left to the writer, for the log starts again when nothing is left in it. Both say when it failed:
-SQLite's own checkpoints would try again in silence, and a sync that failed once may succeed
-falsely the second time.
+A separate thread moves most of them while the writer continues. The writer moves the rest, because
+the log starts again only when it is empty. Both report failures. SQLite's own checkpoints would
+retry silently, and a failed sync may falsely succeed the second time.
 """
 
 import sqlite3
@@ -15,22 +14,23 @@ from fastsse.backbone.sqlite.schema import Connect, open_writing
 
 __all__ = ["Checkpointer", "checkpoint"]
 
-# Bytes written since the last one at which the next begins.
+# A checkpoint begins after this many bytes were written.
 CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:
-    """Moves what no reader keeps back. Raises sqlite3.Error. O(what was written since)."""
+    """Moves everything that no reader still needs in the log. Raises sqlite3.Error. O(bytes in the
+    log)."""
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 class Checkpointer:
-    """Does it in a thread of its own; the writer looks in.
+    """Runs checkpoints in a thread; the writer polls for their end.
 
     Arguments:
         path: the file.
         connect: opens the connection.
-        wake: called when it is done, from its thread.
+        wake: called from its thread when a checkpoint ended.
     """
 
     def __init__(self, path: str, connect: Connect, wake: threading.Event) -> None:
@@ -45,7 +45,7 @@ class Checkpointer:
         self.checkpoints = 0
 
     def wrote(self, size_bytes: int) -> None:
-        """The writer wrote about so much."""
+        """Reports about how much the writer wrote."""
         self._written_bytes += size_bytes
         if self._written_bytes >= CHECKPOINT_BYTES and self._thread is None:
             self._written_bytes = 0
@@ -56,9 +56,9 @@ class Checkpointer:
             self._thread.start()
 
     def finished(self) -> bool:
-        """Whether one has ended since it was asked last: the writer moves the rest.
+        """Whether a checkpoint has ended since the last call;
 
-        Raises sqlite3.Error or HistoryError when it failed.
+        then the writer moves the rest. Raises sqlite3.Error or HistoryError if it failed.
         """
         if self._thread is None or not self._is_done:
             return False
@@ -71,7 +71,7 @@ class Checkpointer:
         return True
 
     def drop(self) -> None:
-        """Waits for the one under way, and closes the connection."""
+        """Waits for the running checkpoint, and closes the connection."""
         if self._thread is not None:
             self._thread.join()
             self._thread = self._error = None

@@ -1,14 +1,14 @@
 """The record of commits: how many there were, kept outside of the database and its log.
 
-SQLite believes a log up to its first damaged frame, and does not miss a log that is gone. So a file
-whose log was cut, damaged, deleted or not copied opens without an error, as it was some commits
-ago. `PATH-commits` says how many commits were made. It is written after each commit and before
-anything is acknowledged, without a sync; so it is exact after a killed process. It is synced with
-each lease of positions, and under `synced` at most SYNC_EVERY_S after a commit; so after a loss of
-power it may be that much too old.
+SQLite reads a log up to its first damaged frame, and accepts a missing log. So a file whose log was
+cut, damaged, deleted or not copied opens without an error, in the state of some commits ago.
+`PATH-commits` says how many commits were made. It is written after each commit and before any
+acknowledgement, without a sync, so it is exact after a killed process. It is synced with each lease
+of positions, and with `synced` at most SYNC_EVERY_S after a commit. So after a loss of power it may
+be older by that much.
 
-The file has two slots of one disk sector each, which are written in turn. A write that was cut
-short leaves the other slot.
+The file has two slots of one disk sector each, which are written alternately. An interrupted write
+leaves the other slot intact.
 """
 
 import os
@@ -22,7 +22,7 @@ from fastsse.backbone.sqlite.lock import beside
 __all__ = ["SYNC_EVERY_S", "CommitRecord", "Left", "Promise", "log_is_empty", "missing"]
 
 SYNC_EVERY_S: Final = 1.0
-# A shorter log holds nothing (SQLite file format 4.1).
+# A shorter log contains nothing (SQLite file format 4.1).
 LOG_HEADER_BYTES: Final = 32
 
 _SLOT_BYTES: Final = 512
@@ -33,7 +33,7 @@ _CHECKSUM: Final = struct.Struct("<I")
 
 
 class Promise(NamedTuple):
-    """What was committed to the file of this identity, and up to which place positions were
+    """The number of commits of the file with this identity, and the place up to which positions are
     leased."""
 
     identity: str
@@ -48,8 +48,8 @@ class CommitRecord:
         path: the database.
 
     Attributes:
-        found: what its whole slots said when it was opened.
-        is_synced: whether all that was noted has reached the disk.
+        found: the valid slots when it was opened.
+        is_synced: whether everything written has reached the disk.
 
     Raises HistoryError.
     """
@@ -66,20 +66,20 @@ class CommitRecord:
         self.is_synced = True
 
     def of(self, identity: str) -> Promise | None:
-        """What was promised for the database of this identity, when the record was opened. None
-        also when a slot is damaged: the newest promise may have been in it."""
+        """The promise for the database with this identity, from when the record was opened. None
+        also if a slot is damaged, because the newest promise may have been in it."""
         if len(self.found) < 2:
             return None
         mine = [one for one in self.found if one.identity == identity]
         return max(mine, key=lambda one: one.commits, default=None)
 
     def fill(self, promise: Promise) -> None:
-        """Writes the other slot, too, which is damaged from now on when it can't be read. Raises
+        """Writes the other slot too. From then on a slot that can't be read is damaged. Raises
         OSError."""
         self._write(promise, promise.commits + 1)
 
     def note(self, promise: Promise) -> None:
-        """Writes what holds from now on. Raises OSError. One system call, no wait for the disk."""
+        """Writes a new promise. Raises OSError. One system call, no wait for the disk."""
         self._write(promise, promise.commits)
 
     def _write(self, promise: Promise, number: int) -> None:
@@ -109,7 +109,7 @@ class CommitRecord:
 
 
 class Left(NamedTuple):
-    """How a database was left by its last writer.
+    """The state in which the last writer left a database.
 
     `was_in_use`: not closed. `log_is_empty`: it had no log when it was opened. `has_rebooted`:
     the machine was started since its last writer began.
@@ -122,23 +122,24 @@ class Left(NamedTuple):
 
 
 def missing(left: Left, promise: Promise | None) -> str | None:
-    """What is wrong with a database, in a few words; None: it has all that was promised for it."""
+    """What is wrong with a database, in a few words; None: it has everything that was promised."""
     if promise is not None and left.commits < promise.commits:
         return f"{promise.commits - left.commits} commits are gone"
     if not left.was_in_use:
         return None  # Its last writer moved the whole log into it.
     if promise is None:
         return "it was in use, and the record of its commits is gone"
-    # Another program that closes a killed server's file moves the log into it. A process may have
-    # been killed between a commit and its note, so one commit more than noted proves nothing.
+    # Another program that closes the file of a killed server moves the log into it. A process may
+    # have been killed between a commit and its record, so one commit more than recorded proves
+    # nothing.
     if left.log_is_empty and (left.has_rebooted or left.commits > promise.commits + 1):
         return "it was in use, and its log is gone"
     return None
 
 
 def log_is_empty(path: str) -> bool:
-    """Whether a database has no log, or one without a whole header. To be asked before SQLite
-    opens the database."""
+    """Whether a database has no log, or one without a complete header. Call it before SQLite opens
+    the database."""
     try:
         return os.stat(beside(path, "-wal")).st_size < LOG_HEADER_BYTES
     except OSError:

@@ -1,4 +1,4 @@
-"""What control services keep over restarts: all of it in memory, written behind."""
+"""What control services keep over restarts: all of it in memory, written to the file later."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ log = get_logger("history")
 
 
 class SqliteControlStore:
-    """The `Store` of a history file. Loop thread only; see fastsse.control.service.
+    """The `ControlStore` of a history file. Loop thread only; see fastsse.control.service.
 
     Arguments:
-        connection: where what was kept is read from, at once.
-        write: takes what changed.
+        connection: the values are read from it at once.
+        write: takes changes.
     """
 
     def __init__(self, connection: sqlite3.Connection, write: Callable[[Put], None]) -> None:
@@ -34,7 +34,7 @@ class SqliteControlStore:
         return self._values.get(key)
 
     def put(self, key: str, value: bytes | None) -> None:
-        """Sets a key, or with None takes it out. O(1); on the disk with the next transaction."""
+        """Sets a key, or removes it with None. O(1). The next transaction writes it."""
         if not key:
             raise ValueError("a key must not be empty")
         if value is None:

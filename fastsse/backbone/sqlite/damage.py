@@ -1,6 +1,5 @@
-"""What of a file can't be read: counted, and logged a bounded number of times.
-
-Any thread: the reader and the writer both come across it.
+"""Damage of a file: counted, and logged a bounded number of times. Any thread, because reader and
+writer both find damage.
 """
 
 from typing import Final
@@ -12,7 +11,7 @@ __all__ = ["Damage"]
 
 log = get_logger("history")
 
-# Log lines of one process; the metric counts on.
+# Log lines of one process. The metric counts further.
 LINES_MAX: Final = 20
 # Places and rows of topics that are remembered so that each counts once; about 60 bytes each.
 PLACES_MAX: Final = 10_000
@@ -32,7 +31,7 @@ class Damage:
         self._lines = 0
 
     def found(self, place: int, why: str, record: bytes | None = None) -> None:
-        """What lies at a place can't be read; what is known to be lost is no news. O(1)."""
+        """The record at a place can't be read. A known loss is not counted again. O(1)."""
         if record != LOST_RECORD:
             self._count(place, why, place=place)
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the file, in few words, and what has to follow."""
+"""Errors of the file, in few words, and what must follow."""
 
 import errno
 import os
@@ -22,9 +22,9 @@ class HistoryError(FastsseError):
 class WriteTrouble(NamedTuple):
     """Why a transaction failed.
 
-    `words` are for `/readyz`, publishers and the log. After some failures nothing that this
-    process believes of the file may be believed any longer: it `must_reopen` it and read it again.
-    What is unknown is probably a mistake of ours.
+    `words` are for `/readyz`, publishers and the log. After some failures this process can't rely
+    on anything that it knows of the file: it `must_reopen` it and read it again. An unknown error
+    is probably a fault of fastsse.
     """
 
     words: str
@@ -54,7 +54,7 @@ _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 def trouble_of(error: Exception) -> WriteTrouble:
-    """What an error from SQLite or from the system means."""
+    """The meaning of an error from SQLite or from the system."""
     if isinstance(error, HistoryError):
         return WriteTrouble(f"the file {error.why}", True)
     if isinstance(error, OSError) and error.errno:

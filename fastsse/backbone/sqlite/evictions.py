@@ -1,5 +1,4 @@
-"""Which topics evicted what, and when: noted by the thread that evicts, asked by the one that
-reads.
+"""Which topics evicted events, and when. The evicting thread notes it, and the reading thread asks.
 
 Marks are made within the transaction that they belong to, and are settled after its commit. A
 reader asks for them within its snapshot. It may see a commit that is not settled yet, so it looks
@@ -16,8 +15,8 @@ from fastsse.evicted import Step, Steps
 
 __all__ = ["Marks", "StoredEvictions"]
 
-# Topics of which the last eviction is remembered: about 200 bytes each. Those beyond count for
-# every topic.
+# Topics whose last eviction is remembered, about 200 bytes each. Evictions of further topics count
+# for every topic.
 TOPICS_MAX: Final = 100_000
 
 
@@ -53,7 +52,8 @@ class StoredEvictions:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Around a transaction that evicts. What it noted counts also if its end is not known."""
+        """A context for a transaction that evicts. Its marks count even if it is unknown whether it
+        was committed."""
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
-"""The file as its writer has it: one connection, transactions, what holds for the whole.
+"""The file, the side of its writer: one connection, transactions, and the state of the whole file.
 
-`transaction` is the only way to change the file. When one fails, everything that was believed in
-memory of what it changed is dropped. One thread at a time.
+Only `transaction` changes the file. If one fails, everything in memory about the changed rows is
+dropped. One thread at a time.
 """
 
 import contextlib
@@ -49,15 +49,15 @@ class HistoryFile:
 
     Attributes:
         connection: the only one that changes the file.
-        state: as it is stored, or will be by the transaction under way.
-        topics: rows of topics that were used of late.
-        times: which time belongs to which position, where positions were ahead of the clock.
+        state: as stored, or as the current transaction will store it.
+        topics: rows of recently used topics.
+        times: the times of positions that were ahead of the clock.
         commits: the record of them, outside of the file.
-        damage: what of it could not be read.
+        damage: the damage found.
         head: the last position that may be in use.
-        last_place: of the newest event when it was opened, or opened again.
-        loss: why events may be missing that were there before it was opened; None: none are.
-        evictions: what was evicted since it was opened.
+        last_place: of the newest event when it was last opened.
+        loss: why events from before it was opened may be missing; None: none are.
+        evictions: those since it was opened.
 
     Raises HistoryError.
     """
@@ -89,8 +89,8 @@ class HistoryFile:
         self.head: Final = position_of(self.state.leased_through)
 
     def _begin(self, now: int) -> str | None:
-        """Opens the file, judges how it was left, and says in the file itself, outside of its log,
-        that it is in use. Returns why events may be missing."""
+        """Opens the file, checks the state in which it was left, and marks it as in use in the file
+        itself, outside its log. Returns why events may be missing."""
         record, is_empty = self.commits, log_is_empty(self.path)
         cut = cut_short(self.path) if is_empty else None
         # Positions never go back, also in a file that replaces another.
@@ -109,7 +109,7 @@ class HistoryFile:
         else:
             is_lease_whole = loss is None
         if not is_lease_whole:
-            # What says how far positions were leased may be missing, too.
+            # The record of leased positions may be missing, too.
             leased_through = max(leased_through, now) + place_of(position_at(LEASE_MS))
         try:
             with self.transaction(synced=True):
@@ -146,7 +146,7 @@ class HistoryFile:
             self.connection.close()
             raise HistoryError(self.path, f"can't be used: {trouble_of(error).words}") from error
         except TypeError as error:
-            # NULL where a number stands in a file that is whole.
+            # NULL in place of a number; only in a damaged file.
             self.connection.close()
             raise HistoryError(self.path, "can't be used: the file is damaged") from error
         except BaseException:
@@ -161,9 +161,9 @@ class HistoryFile:
 
     @contextlib.contextmanager
     def transaction(self, synced: bool) -> Iterator[sqlite3.Connection]:
-        """All that is done within is stored, or nothing; with `synced` it has then also reached
-        the disk, and all before it too. What was stored is noted in the record, which is synced
-        when positions were leased."""
+        """A transaction: everything within is stored, or nothing. With `synced` it has also reached
+        the disk at the end, and everything before it. The commit is noted in the record, which is
+        synced when positions were leased."""
         connection = self.connection
         if synced is not self._is_full_sync:
             connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
@@ -191,7 +191,7 @@ class HistoryFile:
             raise
 
     def update(self, **changed: Any) -> None:
-        """Changes what holds for the whole, within a transaction."""
+        """Changes the state of the whole file, within a transaction."""
         self.state = self.state._replace(**changed)
 
     def _note(self) -> None:
@@ -200,14 +200,14 @@ class HistoryFile:
         self.commits.note(self._promise)
 
     def is_in_place(self) -> bool:
-        """Whether the file that is open is still the one that the path names."""
+        """Whether the path still names the open file."""
         try:
             return self._lock is not None and self._stat() == self._lock.identity
         except HistoryError:
             return False
 
     def stored_places(self, places: Iterable[int]) -> set[int]:
-        """Those of them at which an event is stored. O(places log n)."""
+        """Those of the places at which an event is stored. O(places log n)."""
         wanted = f"[{','.join(map(str, places))}]"
         rows = self.connection.execute(
             "SELECT place FROM event WHERE place IN (SELECT value FROM json_each(?))", (wanted,)
@@ -221,19 +221,19 @@ class HistoryFile:
         return None if found is None else found[0]
 
     def flush(self) -> None:
-        """Has everything in the file itself, and on the disk. Raises sqlite3.Error."""
+        """Moves the whole log into the file and syncs it. Raises sqlite3.Error."""
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close_connection(self) -> None:
-        """Closes without a word about errors: what was not committed is not in the file."""
+        """Closes and ignores errors: uncommitted changes are not in the file."""
         connection: sqlite3.Connection | None = getattr(self, "connection", None)
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
     def reopen(self) -> bool:
-        """Opens what the path names now, and reads again what holds for it; returns whether it has
-        all that was committed. No connection to the file is open meanwhile.
+        """Opens the file that the path names now, and reads its state again. Returns whether it has
+        everything that was committed. Call it while no connection to the file is open.
 
         Raises HistoryError: the file is gone, or it is another one that another server holds.
         """
@@ -245,7 +245,7 @@ class HistoryFile:
         return is_same and self.state.commits >= self._promise.commits
 
     def own_up(self, through: int) -> None:
-        """Says in the file that events up to a place may be missing from it."""
+        """Records in the file that events up to a place may be missing."""
         with self.transaction(synced=True):
             state = self.state
             self.update(
@@ -257,7 +257,7 @@ class HistoryFile:
             )
 
     def end(self, last: int) -> None:
-        """Says in the file that it was closed, and that `last` is the last place in use. Raises
+        """Records in the file that it was closed, and that `last` is the last place in use. Raises
         sqlite3.Error or OSError."""
         with self.transaction(synced=True):
             self.update(leased_through=last, ack="", boot="")

@@ -1,4 +1,4 @@
-"""Storing batches: one transaction for all that wait."""
+"""Stores batches: one transaction for all that wait."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ __all__ = ["mark_repeats", "rows_of", "store_entries", "store_keys", "store_lost
 
 
 def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) -> None:
-    """Finds the batches whose key was stored before, or stands twice among these."""
+    """Finds the batches whose key was stored before or appears twice in these batches."""
     seen: dict[Key, StoreBatch] = {}
     for batch in batches:
         if batch.key is None:
@@ -32,7 +32,7 @@ def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) 
         ).fetchone()
         if row is not None:
             start = position_of(row[0])
-            # A key names one batch, so a damaged number of events is this one's.
+            # A key belongs to one batch, so this batch's number of events replaces a damaged one.
             count = len(batch.entries) if row[1] is None else row[1]
             batch.repeats = range(start, start + count)
 

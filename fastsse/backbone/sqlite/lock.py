@@ -1,4 +1,4 @@
-"""One server on one file: a lock on the file itself, which ends when its holder ends.
+"""The lock of a file: only one server uses it. The lock ends when its holder ends.
 
 The lock is flock(2) on the database's own inode. So it holds under every name of the file: a hard
 link, a symbolic link, another mount, a new name. SQLite locks bytes of the same inode by fcntl(2),
@@ -28,7 +28,7 @@ _held: Final[set[Identity]] = set()
 
 
 def beside(path: str, ending: str) -> str:
-    """The name of a file next to a database. SQLite follows links before it makes names."""
+    """The name of a file that belongs to a database. SQLite follows links before it makes names."""
     return os.path.realpath(path) + ending
 
 
@@ -90,7 +90,7 @@ def _lock_name(path: str) -> int:
         raise HistoryError(path, f"can't be locked: {_reason(error)}") from None
     try:
         _lock(fd, path)
-        # For the message of an earlier version. A full disk does not matter here.
+        # The number is for the error message of an earlier version, so a full disk is ignored.
         with contextlib.suppress(OSError):
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)

@@ -1,7 +1,7 @@
 """Places: positions in 63 bits, which is what SQLite orders fastest.
 
-A place is `ms << 20 | n`. So that every position of this store fits, its clock never lets `n` pass
-2**20 - 1 in a millisecond: it goes on in the next one, ahead of the clock on the wall.
+A place is `ms << 20 | n`. In a millisecond `n` never exceeds 2**20 - 1, so that every position of
+this store fits. After that the store's clock continues in the next millisecond, ahead of real time.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,15 @@ __all__ = [
 _PLACE_BITS: Final = 20
 PLACE_N_MAX: Final = (1 << _PLACE_BITS) - 1
 _MS_MAX: Final = (1 << 43) - 1
-# A batch lies in one millisecond of the order, so that its first place and its size say all.
+# A batch is within one millisecond of the order, so its first place and its size give all places.
 BATCH_EVENTS_MAX: Final = PLACE_N_MAX
-# What an event costs in the file without its record: its place in two trees, and what pages leave
-# empty. Measured with `python -m bench.stored`.
+# The cost of an event in the file without its record: its entries in two trees, and free space of
+# pages. Measured with `python -m bench.stored`.
 EVENT_COST_BYTES: Final = 48
 
 
 def place_of(position: int) -> int:
-    """The last place at or before any position. Its own where `fits` says so."""
+    """The last place at or before a position. It is the position itself if it `fits`."""
     ms, n = position >> N_BITS, position & N_MASK
     if ms > _MS_MAX:
         return _MS_MAX << _PLACE_BITS | PLACE_N_MAX
@@ -48,7 +48,7 @@ def fits(position: int) -> bool:
 
 
 class PlaceClock(Clock):
-    """Gives out positions that fit, each batch within one millisecond.
+    """Reserves positions that fit, each batch within one millisecond.
 
     Arguments:
         now_ms: gives unix milliseconds; it may stand still or jump, either way.

@@ -1,9 +1,9 @@
-"""Positions leased ahead: none is ever given out twice, whatever was lost and whatever the clock
+"""Positions are leased ahead, so none is ever used twice, whatever was lost and whatever the clock
 says.
 
-A position may be seen before it is stored for good: at once under `received`, and under `written`
-before it would survive a crash of the machine. So the file says, synced, up to which place
-positions may be in use. After an end that was not clean the next process begins above that.
+Clients may see a position before it is stored durably: at once with `received`, and with `written`
+before it would survive a crash of the machine. So the file records, synced, up to which place
+positions may be in use. After an unclean end the next process begins above that.
 """
 
 from functools import cache
@@ -16,26 +16,26 @@ from fastsse.positions import position_at, position_ms
 
 __all__ = ["LEASE_MS", "boot_id", "has_rebooted", "lease_for", "may_have_lost", "opened"]
 
-# The `ack` of a file that is in use and was not published to yet, as far as it knows: the log may
-# know better. A loss of power leaves the log whole only when each commit was synced.
+# The `ack` of a file that is in use and has no event yet, as far as the file itself says. The log
+# may contain newer values, but a loss of power leaves it complete only if each commit was synced.
 _OPEN: Final = "open"
 _OPEN_UNSYNCED: Final = "open unsynced"
 
-# How far a lease reaches beyond the clock. One synced write each half of it while events come, so
-# it is a second; on a disk on which a commit takes long it is longer, so that publishers who are
-# acknowledged before the disk has their events need not wait for it. A killed process leaves
-# positions so far ahead of the clock, and not further with each kill.
+# How far a lease reaches beyond the clock. While events come, each half of it costs one synced
+# write, so it is a second. On a disk with slow commits it is longer, so that publishers that are
+# acknowledged before their events are stored need not wait for the disk. A killed process leaves
+# positions this far ahead of the clock; further kills do not add to it.
 LEASE_MS_MIN: Final = 1_000
 LEASE_MS: Final = 10_000
 LEASE_COMMITS: Final = 8
-# While positions are ahead of the clock they only rise within a millisecond: so many of them.
+# Positions of one millisecond, which is how they rise while they are ahead of the clock.
 LEASE_POSITIONS: Final = 1 << 16
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @cache
 def boot_id() -> str:
-    """Another text after each start of the machine."""
+    """A text that changes with each start of the machine."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -43,8 +43,8 @@ def boot_id() -> str:
 
 
 def lease_for(position: int, leased_through: int, now_ms: int, commit_s: float = 0.0) -> int | None:
-    """The place up to which to lease when `position` is the last in use, or None when what is
-    leased reaches well beyond it.
+    """The place up to which to lease if `position` is the last in use. None if the present lease
+    reaches well beyond it.
 
     Arguments:
         now_ms: unix milliseconds.
@@ -61,7 +61,7 @@ def lease_for(position: int, leased_through: int, now_ms: int, commit_s: float =
 
 
 def opened(ack: str) -> str:
-    """What a file says of itself from the start of a server that acknowledges so."""
+    """The `ack` that a file records from the start of a server with this option."""
     return _OPEN if ack == "synced" else _OPEN_UNSYNCED
 
 
@@ -71,7 +71,7 @@ def has_rebooted(state: State) -> bool:
 
 
 def may_have_lost(state: State) -> bool:
-    """Whether events that a reader has seen may be missing from the file, without a trace."""
+    """Whether events that a reader has received may be missing from the file without a trace."""
     if state.ack == "received":
         return True
     return state.ack in ("written", _OPEN_UNSYNCED) and has_rebooted(state)

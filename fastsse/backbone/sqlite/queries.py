@@ -1,12 +1,12 @@
-"""Reading stretches and finding places, each in one snapshot of the file.
+"""Reads entries and finds places, each in one snapshot of the file.
 
-Whatever the size of the file, a stretch of some topics costs a search in one tree for each of
-them, and then what it gives out. Only a template that means very many topics has the events
-themselves looked at, a bounded number a call.
+A read of some topics costs one tree search for each of them, whatever the size of the file, and
+then O(read). Only for a template that matches very many topics the events themselves are examined,
+a bounded number a call.
 
-Nothing damaged is given out. A record counts only when its checksum is right, it names the place it
-was found at, and it has a topic that was asked for. A stretch ends before one that does not count,
-or begins behind it and says so; the same where SQLite itself finds the file malformed.
+Damaged records are never returned. A record is valid if its checksum is right, it contains the
+place where it was found, and it has a requested topic. A result ends before an invalid record, or
+begins after it and reports it. The same holds where SQLite finds the file malformed.
 """
 
 import json
@@ -40,17 +40,19 @@ __all__ = ["HistoryQueries"]
 
 # Events of one stretch, at most.
 STRETCH_EVENTS: Final = 4_096
-# Looked for beyond what should fill a page, where events are smaller than the mean.
+# More events to read than the mean size suggests, in case events are smaller.
 SPARE_EVENTS: Final = 32
-# Snapshots that are tried until nothing is evicted between their begin and a look at the marks.
+# How often a snapshot is taken again because something was evicted before its marks were read.
 SNAPSHOTS_MAX: Final = 8
-# Topics whose trees are walked side by side; with more of them events are looked at instead.
+# The most topics whose trees are walked in parallel. With more topics, the events are examined
+# instead.
 WALKED_TOPICS_MAX: Final = 400
 LOOKED_AT_EVENTS: Final = 20_000
 
 
 class _Run(NamedTuple):
-    """Places of events to give out, up to where they are all that match, and if that is the end."""
+    """Places of matching events, the place up to which they are complete, and whether that is the
+    end."""
 
     places: list[int]
     through: int
@@ -58,8 +60,8 @@ class _Run(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """The entries of a run as far as they are whole: those before a damaged one, or behind some.
-    `stopped_at` and `damaged_through` are places, 0 for none."""
+    """The valid entries of a run: those before a damaged one, or after damaged ones. `stopped_at`
+    and `damaged_through` are places, 0 for none."""
 
     entries: list[Entry]
     stopped_at: int = 0
@@ -79,7 +81,7 @@ _NEWEST_OF_TOPIC: Final = (
 
 @lru_cache(maxsize=256)
 def _walk(topics: tuple[int, ...]) -> str:
-    """Walks the trees of these topics side by side; an event of several comes once."""
+    """Walks the trees of these topics in parallel. An event of several topics is returned once."""
     walk = " UNION ".join(
         f"SELECT place, {KEPT_BYTES} AS bytes FROM topic_event"
         f" WHERE topic = {topic} AND place > ?1 AND place <= ?2"
@@ -89,12 +91,12 @@ def _walk(topics: tuple[int, ...]) -> str:
 
 
 class _OutOfOrderError(sqlite3.DatabaseError):
-    """A tree of the file is not in order: SQLite does not look at that when it reads."""
+    """A tree of the file is not in order. SQLite does not check that when it reads."""
 
 
 def _in_order(places: list[int], after: int, through: int) -> list[int]:
-    """The places up to the first that can't be where it was found. Raises _OutOfOrderError when
-    that is the first of all."""
+    """The places up to the first that is out of order. Raises _OutOfOrderError if it is the first
+    of all."""
     if after < places[0] and places[-1] <= through and places == sorted(set(places)):
         return places
     last, count = after, 0
@@ -155,15 +157,15 @@ class HistoryQueries:
         if found.stopped_at:
             before = position_of(found.stopped_at) - 1
             return Stretch(found.entries, before, False, evicted, damaged_through)
-        # Where nothing was left out the stretch reaches as far as was asked, to the position.
+        # If nothing was left out, the result reaches exactly to the requested position.
         reached = through if run.is_last else position_of(run.through)
         return Stretch(found.entries, reached, run.is_last, evicted, damaged_through)
 
     @contextmanager
     def _marked_snapshot(self, selectors: tuple[str, ...]) -> Iterator[tuple[Selection, Marks]]:
-        """A snapshot, what the selectors mean in it, and the marks that belong to it. If others
-        are settled again and again meanwhile, the last ones may belong to a later snapshot: then
-        an eviction is reported too early."""
+        """A snapshot, the topics that the selectors match in it, and its eviction marks. If
+        evictions continue all the time, the marks may belong to a later snapshot; then an eviction
+        is reported too early."""
         for left in reversed(range(SNAPSHOTS_MAX)):
             settled = self._evictions.settled
             with self._snapshot():
@@ -191,7 +193,7 @@ class HistoryQueries:
     def _past_damage(
         self, selectors: tuple[str, ...], after: int, through: int, why: str
     ) -> Stretch:
-        """What SQLite can't read counts as lost: goes on at the first place from which it can
+        """Rows that SQLite can't read count as lost. Continues at the first place from which it can
         read again, or at the end. O(log n) reads."""
         first, last = place_of(after), place_of(through)
         self._damage.found(first, why)
@@ -204,7 +206,7 @@ class HistoryQueries:
                 else:
                     low = middle
         lost_through = min(position_of(high), through)
-        # It does not say what was evicted; the next page does.
+        # This page does not report evictions; the next one does.
         return Stretch([], lost_through, lost_through == through, Evicted(), lost_through)
 
     def _is_readable(self, selectors: tuple[str, ...], after: int, through: int) -> bool:
@@ -254,7 +256,8 @@ class HistoryQueries:
         return entries
 
     def place(self, selectors: tuple[str, ...], cursor: Cursor, head: int) -> int | None:
-        """The position from which a cursor goes on. As `Backbone.seek`; O(log n + N) for `last`."""
+        """The position from which a cursor continues. As `Backbone.seek`; O(log n + N) for
+        `last`."""
         with self._snapshot():
             if cursor.kind == "after":
                 return self._of_own_id(cursor.text)
@@ -275,7 +278,7 @@ class HistoryQueries:
                 self._connection.execute("ROLLBACK")
 
     def _run(self, sql: str, bounds: tuple[int, int, int], limit_bytes: int) -> _Run:
-        """As many of the places that a query gives as the limit allows; at least one."""
+        """The places of a query, as many as the limit allows, at least one."""
         after, through, count = bounds
         places_text, sizes_text = self._connection.execute(
             f"SELECT json_group_array(place), json_group_array(bytes) FROM ({sql})", bounds
@@ -294,7 +297,7 @@ class HistoryQueries:
     def _run_looked_at(
         self, selection: Selection, after: int, through: int, limit_bytes: int
     ) -> _Run:
-        """Looks at events in their order; ends without a match after LOOKED_AT_EVENTS of them."""
+        """Examines events in order. Stops without a match after LOOKED_AT_EVENTS of them."""
         places: list[int] = []
         room_bytes = limit_bytes
         rows = self._connection.execute(
@@ -309,7 +312,7 @@ class HistoryQueries:
                 return _Run(places, last, False)
             last = place
             entry = None if record is None else _whole(record, place)
-            # A damaged one may be meant too; it is reported at its place.
+            # A damaged record may match too, so it is reported at its place.
             if entry is None or _meant_topic(entry, selection) is not None:
                 room_bytes -= len(record or b"")
                 if room_bytes < 0 and places:
@@ -327,7 +330,7 @@ class HistoryQueries:
             wanted = "BETWEEN ? AND ?", (places[0], places[-1])
         else:
             wanted = "IN (SELECT value FROM json_each(?))", (json.dumps(places),)
-        # In one step, so that the interpreter's lock is asked for once and not for each event.
+        # In one call, so that the interpreter's lock is taken once and not for each event.
         (text,) = self._connection.execute(
             "SELECT group_concat(hex(record), '') FROM"
             f" (SELECT record FROM event WHERE place {wanted[0]} ORDER BY place)",
@@ -343,7 +346,7 @@ class HistoryQueries:
         return self._whole_ones(places, selection)
 
     def _whole_ones(self, places: list[int], selection: Selection) -> _Found:
-        """One by one: what is damaged ends the run, or is passed over at its beginning."""
+        """Reads one by one: a damaged record ends the run, or is skipped at its beginning."""
         entries: list[Entry] = []
         damaged_through = 0
         for place in places:
@@ -363,8 +366,8 @@ class HistoryQueries:
         return _Found(entries, 0, damaged_through)
 
     def _are_meant(self, entries: list[Entry], selection: Selection) -> bool:
-        """Whether each has a topic that was asked for: what the tree of topics says is not under
-        the record's checksum."""
+        """Whether each entry has a requested topic. The checksum of a record does not cover the
+        tree of topics."""
         if selection.topics is None:
             return True
         meant = {selector.text for selector in selection.selectors}
@@ -419,7 +422,7 @@ class HistoryQueries:
 
 
 def is_malformed(error: sqlite3.DatabaseError) -> bool:
-    """Whether an error says that the file is damaged, and not that it can't be read just now."""
+    """Whether an error means that the file is damaged, and not that it can't be read now."""
     code = getattr(error, "sqlite_errorcode", None)
     # An error without a code comes from Python: text that is not UTF-8, for one.
     return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

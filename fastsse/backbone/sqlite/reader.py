@@ -1,4 +1,4 @@
-"""The reader thread: one connection of its own, one question at a time."""
+"""The reader thread: a connection of its own, one query at a time."""
 
 import queue
 import sqlite3
@@ -21,7 +21,7 @@ READ_AGAIN_S: Final = 1
 
 
 class Question(Protocol):
-    """What is asked; its answer is for the loop thread."""
+    """A query; its answer is called on the loop thread."""
 
     def __call__(self, reading: HistoryQueries, /) -> object: ...
 
@@ -30,15 +30,15 @@ Answer = Callable[[object | FastsseError], None]
 
 
 class SqliteReader:
-    """Answers questions in the order in which they come.
+    """Answers queries in the order in which they arrive.
 
     Arguments:
         path: the file.
-        evictions, damage: as Reading takes them.
+        evictions, damage: as `Reading` takes them.
         call: hands a call over to the loop thread.
         connect: opens connections.
 
-    The connection is opened with the first question, and again after `closed`.
+    The connection is opened for the first query, and again after `closed`.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class SqliteReader:
         self._thread.start()
 
     def ask(self, question: Question, answer: Answer) -> None:
-        """Has `answer` called on the loop thread, with an error when the file can't be read."""
+        """Calls `answer` on the loop thread, with an error if the file can't be read."""
         self._questions.put((question, answer))
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Has no connection meanwhile; questions wait. Waits for the one under way. Any thread."""
+        """A context without a connection; queries wait. Waits for the running query first. Any
+        thread."""
         with self._in_use:
             self._drop()
             yield
@@ -83,7 +84,7 @@ class SqliteReader:
             connection.close()
 
     def stop(self) -> None:
-        """Answers what was asked, then ends; does not wait."""
+        """Answers the waiting queries, then ends. Does not wait for that."""
         self._questions.put(None)
 
     def join(self) -> None:
@@ -102,7 +103,7 @@ class SqliteReader:
             try:
                 return question(self._opened())
             except Exception as error:
-                # Whatever it was: the caller gets an answer, and the next one too.
+                # Any error: the caller gets an answer, and later callers too.
                 log.error("History can't be read.", path=self._path, error=str(error))
                 self._drop()
                 return Unavailable("backbone", READ_AGAIN_S)

@@ -1,17 +1,17 @@
-"""After a disk failed: what is known of the file, and how it is taken up again.
+"""Opens the file again after a disk failure.
 
-What a failed write or sync leaves in the system's cache may be marked as written though the disk
-never got it (a second sync of the same file then succeeds falsely). So:
+After a failed write or sync, pages in the system's cache may be marked as written although the disk
+never got them. A second sync of the same file then succeeds falsely. So:
 
-- Nothing of the transaction that failed is acknowledged.
+- Nothing of the failed transaction is acknowledged.
 - Every connection is closed, in an order in which none of them moves the log into the file.
-- The log is copied to a new file, synced, and put in its place: what earlier transactions wrote is
-  written once more, truly. Its frames carry checksums, so a part that the cache has lost ends the
-  log there and nothing after it is believed.
-- The file is opened and read again; what was not acknowledged is taken out of it.
+- The log is copied to a new file, which is synced and replaces it. So earlier transactions are
+  really written. Frames of the log have checksums: if the cache has lost a part, the log ends
+  there, and nothing after it is used.
+- The file is opened and read again, and unacknowledged batches are removed from it.
 
-Pages of the file itself need no such care: all that was moved there since it was last synced is
-still in the log and is moved once more.
+Pages of the file itself need no such care: everything that was moved there since the last sync is
+still in the log and is moved again.
 """
 
 import contextlib
@@ -30,13 +30,14 @@ __all__ = ["reopen"]
 
 
 def reopen(file: HistoryFile, others_closed: AbstractContextManager[None]) -> bool:
-    """Closes everything, renews the log, opens the file again; returns whether it has all that was
-    committed.
+    """Closes everything, renews the log, and opens the file again. Returns whether it has
+    everything that was committed.
 
     Arguments:
-        others_closed: within it, this process has no other connection.
+        others_closed:
 
-    Raises OSError, sqlite3.Error or HistoryError; to be tried again then, whole.
+    a context in which this process has no other connection. Raises OSError, sqlite3.Error or
+    HistoryError; then repeat the whole call later.
     """
     with contextlib.ExitStack() as stack:
         with _log_is_left(file.path):

@@ -1,9 +1,9 @@
-"""A damaged file made sound: `fastsse history repair`.
+"""Repairs a damaged file: `fastsse history repair`.
 
-What can be read and is whole goes into a new file, which takes the place of the old one; that is
-kept under another name. So nothing is written to what is damaged, and a repair that was wrong or
-cut short can be repeated. An event that is lost leaves LOST_RECORD under its topics, where readers
-get a gap event. Where not even its topics are known, all readers from before it get one.
+Valid rows are copied to a new file, which replaces the old one. The old file is kept under another
+name. So nothing is written to a damaged file, and a wrong or interrupted repair can be repeated. A
+lost event leaves LOST_RECORD under its topics, where readers get a gap event. If not even its
+topics are known, all readers from before it get one.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ __all__ = ["Repaired", "repair"]
 
 # Events of one transaction.
 STEP_EVENTS: Final = 2_000
-# Of a table that is read to its first damage.
+# Rows of one read of a table.
 CHUNK_ROWS: Final = 500
 
 _UNREADABLE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 class Repaired(NamedTuple):
-    """What came of a repair: events that were kept, events known to be lost, whether parts could
-    not be read at all, and where the damaged file is now."""
+    """The result of a repair: events kept, events known to be lost, whether parts could not be read
+    at all, and where the damaged file is now."""
 
     kept: int
     lost: int
@@ -42,10 +42,10 @@ class Repaired(NamedTuple):
 
 
 def repair(path: str) -> Repaired:
-    """Puts a sound file in the place of one that no server uses.
+    """Replaces a file that no server uses by a repaired one.
 
-    Raises HistoryError: it is in use, or so damaged that not even its schema can be read; nothing
-    was changed then. O(events), and as much room as they take.
+    Raises HistoryError if it is in use, or if not even its schema can be read; then nothing was
+    changed. O(events) in time and in disk space.
     """
     new = f"{path}.repaired"
     _remove(new)
@@ -175,7 +175,7 @@ class _Salvage:
         self._lost += len(lost)
 
     def _copy_rows(self, file: HistoryFile, table: str, width: int) -> None:
-        """Another table, as far as it can be read."""
+        """Copies another table, as far as it can be read."""
         marks = ", ".join("?" * width)
         with contextlib.suppress(*_UNREADABLE):
             rows = self._source.execute(f"SELECT * FROM {table}").fetchall()
@@ -183,7 +183,7 @@ class _Salvage:
                 connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
 
     def _settle(self, file: HistoryFile) -> None:
-        """What holds for the whole: what it said, and what could not be read."""
+        """Writes the state of the whole file: the old values, and what could not be read."""
         with contextlib.suppress(*_UNREADABLE, TypeError):
             old = read_state(self._source)
             file.update(
@@ -220,7 +220,7 @@ class _Salvage:
                 return
 
     def _behind_damage(self, select: str, key: str, after: int) -> int | None:
-        """The first key behind damage, from which on all can be read."""
+        """The first key after the damage; from there on all rows can be read."""
         first: int | None = None
         with contextlib.suppress(*_UNREADABLE):
             rows = self._source.execute(f"{select} WHERE {key} > ? ORDER BY {key} DESC", (after,))
@@ -230,8 +230,8 @@ class _Salvage:
 
 
 def _put_in_place(path: str, new: str, backup: str) -> None:
-    """The old file gets a second name before the new one takes its own, so there is always one. Its
-    log must not be taken for the new one's."""
+    """The old file gets a second name before the new file takes its name, so the name always
+    exists. The old log must not be read as the log of the new file."""
     os.link(path, backup)
     if os.path.exists(f"{path}-wal"):
         os.rename(f"{path}-wal", f"{backup}-wal")

@@ -1,9 +1,9 @@
 """Retention: what is evicted, and in which steps.
 
-A topic keeps the newest events that its rule allows, by count, bytes and age; the file as a whole
-keeps what `total_bytes` allows, the oldest go first. An event goes with the last topic that keeps
-it. Each step is a short transaction between two of the publishers', and does not wait for the
-disk: what is lost of it by a crash is evicted once more.
+A topic keeps the newest events that its rule allows, by count, bytes and age. The file as a whole
+keeps `total_bytes`; the oldest events are evicted first. An event is deleted when no topic keeps
+it. Each step is a short transaction between those of publishers and does not wait for the disk. If
+a crash loses a step, it is repeated.
 """
 
 import contextlib
@@ -30,20 +30,20 @@ from fastsse.entries import unpack_entries
 
 __all__ = ["SqliteRetention"]
 
-# Events evicted in one step, and the time after which it takes up no other topic.
+# Most events of one step, and the time after which a step starts no other topic.
 STEP_EVENTS: Final = 500
 STEP_S: Final = 0.003
-# So much of its bounds a topic may be over until the next round: to evict many at once costs
-# little more than of one.
+# The part of its bounds by which a topic may be over until the next round. Evicting many at once
+# costs little more than evicting one.
 SLACK: Final = 16
-# Topics looked at in one step of the round, about 1 ms, and how often a round begins.
+# Topics examined in one step of the round, about 1 ms, and how often a round begins.
 ROUND_TOPICS: Final = 256
 ROUND_MS: Final = 1_000
-# Topics without events of which the place of eviction is remembered.
+# Topics without events whose last evicted place is kept.
 REMEMBERED_MAX: Final = 100_000
 # They are counted once in so many rounds.
 FORGET_ROUNDS: Final = 15
-# How long the keys of publishes are remembered: a worker sends again at once, or never.
+# How long keys of publishes are kept. A worker repeats a publish at once or never.
 KEYS_KEPT_MS: Final = 10 * 60 * 1_000
 KEYS_STEP: Final = 2_000
 
@@ -53,7 +53,7 @@ class SqliteRetention:
 
     Arguments:
         file: the file.
-        limits: what holds for a topic.
+        limits: the limits of each topic.
         total_bytes: the bound over all events; 0: none.
         now_ms: gives unix milliseconds.
 
@@ -79,7 +79,7 @@ class SqliteRetention:
         self.let_go = 0
 
     def note(self, rows: Iterable[TopicRow]) -> None:
-        """Topics that have more than before: those far over their bounds are next."""
+        """Takes topics with new events. Those far over their bounds are evicted next."""
         for row in rows:
             limits = self._limits(row.name)
             if (
@@ -90,7 +90,7 @@ class SqliteRetention:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are events to evict that are known of already."""
+        """Whether some topics are known to be over their bounds."""
         return bool(self._over) or self._is_over_total
 
     @property
@@ -98,13 +98,13 @@ class SqliteRetention:
         return 0 < self._total_bytes < self._file.state.bytes
 
     def round_is_due(self, now_ms: int) -> bool:
-        """Whether topics are to be looked at, for their age and for changed rules."""
+        """Whether a round is due, which examines topics for age and changed rules."""
         if self._round_began_ms is None or now_ms < self._round_began_ms:
-            return True  # The clock went back: the next round is not to wait for it.
+            return True  # The clock went back, so the next round must not wait for it.
         return self._round_at > 0 or now_ms - self._round_began_ms >= ROUND_MS
 
     def step(self) -> bool:
-        """Evicts at most about STEP_EVENTS events, or looks at some topics; one transaction.
+        """Evicts at most about STEP_EVENTS events, or examines some topics, in one transaction.
 
         Returns whether there is more to do at once.
         """
@@ -135,7 +135,8 @@ class SqliteRetention:
         return done
 
     def _trim(self, row: TopicRow, budget: int) -> tuple[int, bool]:
-        """Evicts what is too much of a topic; returns how many, and whether that is all."""
+        """Evicts events of a topic over its bounds. Returns how many, and whether the topic is
+        within its bounds now."""
         limits = self._limits(row.name)
         aged_through = self._aged_through(limits)
         oldest = self._oldest(row.number, budget)
@@ -171,7 +172,7 @@ class SqliteRetention:
         return place_of(self._file.times.place_at(max(0, self._now_ms() - age_ms)))
 
     def _let_go(self, row: TopicRow, oldest: list[list[int]]) -> None:
-        """A topic's oldest events leave it, and the file when no other topic has them."""
+        """Removes the oldest events of a topic, and deletes those that no other topic has."""
         connection, through = self._file.connection, oldest[-1][0]
         connection.execute(
             "DELETE FROM topic_event WHERE topic = ? AND place <= ?", (row.number, through)
@@ -186,7 +187,7 @@ class SqliteRetention:
         self._delete(gone)
 
     def _unshared(self, shared: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Those of several topics' events that the last of them has just evicted."""
+        """The events of several topics that the last of them has just evicted."""
         return [(place, size) for place, size in shared if not self._is_kept(place)]
 
     def _is_kept(self, place: int) -> bool:
@@ -234,7 +235,7 @@ class SqliteRetention:
         self.let_go += len(gone)
 
     def _trim_oldest(self) -> None:
-        """The oldest events of all leave every topic that has them."""
+        """Removes the oldest events of the file from every topic."""
         left = self._file.state.bytes - self._total_bytes
         through: dict[str, int] = {}
         looked_at: dict[int, int] = {}
@@ -253,7 +254,7 @@ class SqliteRetention:
             del through[name]  # No row: its name is what is damaged.
         for name, place in through.items():
             self._let_go_through(self._file.topics[name], place)
-        # What is left has no topic, or none with a name.
+        # The rest has no topic, or none with a valid name.
         left_over = self._file.stored_places(looked_at)
         self._delete([(place, looked_at[place]) for place in looked_at if place in left_over])
 
@@ -266,7 +267,8 @@ class SqliteRetention:
             self._let_go(row, self._noted(found))
 
     def _go_round(self) -> None:
-        """Looks at the next topics: which keep too old events, or more than the rules allow now."""
+        """Examines the next topics for events that are too old or that the present rules do not
+        allow."""
         if self._round_at == 0:
             self._round_began_ms = self._now_ms()
             self._forget_keys()
@@ -293,7 +295,7 @@ class SqliteRetention:
 
     def _drop_nameless(self, number: int) -> None:
         """A topic whose name is damaged loses its events, some with each round, and then its row.
-        Nothing tells whose they were, so readers of any topic without a row are told a gap."""
+        Their topic is unknown, so readers of any topic without a row get a gap event."""
         file, oldest = self._file, self._oldest(number, STEP_EVENTS)
         file.damage.found_topic(number, "its name is damaged")
         if oldest:

@@ -1,20 +1,20 @@
-"""The file: its tables, how connections to it are opened, and what is refused as one.
+"""The schema of the file: its tables, how connections are opened, and which files are refused.
 
 Tables:
-    event: every stored event once, by place; the record says all about it.
+    event: every stored event once, by place; the record contains everything about it.
     topic: names, what is kept of each, and up to where events of it were evicted.
     topic_event: which events a topic keeps, in order; `shared` where other topics have it too.
-    publish: the publishers' keys of the batches of late, so that one sent again is known.
+    publish: the keys of recent batches, so that a repeated batch is recognised.
     state: one row about the whole; see `State`.
     control: what control services keep over restarts.
     meta: further values about the whole, by name.
-    time_mark: where positions ran ahead of the clock, which time belongs to which place.
+    time_mark: the times of places where positions were ahead of the clock.
 
 Version 2 has records of entry format 2, `meta` and `time_mark`; a file of version 1 is upgraded
 when it is opened for writing (`upgrade.py`). A record of no bytes stands for an event that was
 lost: readers get a gap event there.
 
-A connection for writing is used by one thread at a time, and so is one for reading.
+Each connection is used by one thread at a time.
 """
 
 import os
@@ -90,14 +90,13 @@ _COLUMNS: Final = {
 
 
 class State(NamedTuple):
-    """What holds for the file as a whole. All places.
+    """The state of the file as a whole. Numbers are places.
 
-    `leased_through`: no position up to here is given out again. `evicted_through`: up to here
-    events were evicted. `forgotten_through`: nothing is known up to here of topics that have no
-    row. `ack` and `boot` say under which promise, and since which start of the machine, positions
-    were given out, or are going to be; both are empty after a clean end. `identity` is the
-    file's own, `commits` counts what changed it; see `commits`. `lost_through`: up to here events
-    may be missing that were not evicted.
+    `leased_through`: no position up to here is used again. `evicted_through`: events were evicted
+    up to here. `forgotten_through`: up to here nothing is known of topics without a row. `ack` and
+    `boot`: the acknowledgement option and the start of the machine of the present writer; both are
+    empty after a clean end. `identity` is the file's own, `commits` counts what changed it; see
+    `commits`. `lost_through`: up to here events may be missing that were not evicted.
     """
 
     leased_through: int
@@ -114,7 +113,7 @@ class State(NamedTuple):
 
 
 def check_path(path: str) -> None:
-    """Raises HistoryError when there can be no history at a path, before anything is opened."""
+    """Raises HistoryError if a path can't be a history file, before anything is opened."""
     if os.path.isdir(path):
         raise HistoryError(path, "is a directory; name a file in it")
     folder = os.path.dirname(os.path.abspath(path))
@@ -133,7 +132,7 @@ def open_writing(
 
     Arguments:
         start: the place at which a new file begins.
-        connect: opens it; tests hand in one whose disk fails.
+        connect: opens it; tests pass one with a failing disk.
 
     Raises HistoryError.
     """
@@ -154,7 +153,7 @@ def open_writing(
 
 
 def open_reading(path: str, connect: Connect = sqlite3.connect) -> sqlite3.Connection:
-    """A connection that can only read, of a file that is there. Raises HistoryError."""
+    """A read-only connection to an existing file. Raises HistoryError."""
     if not os.path.exists(path):
         raise HistoryError(path, "is not there")
     check_path(path)
@@ -182,13 +181,13 @@ def read_state(connection: sqlite3.Connection) -> State:
 
 
 def unpacker(connection: sqlite3.Connection) -> Callable[[bytes], list[Entry]]:
-    """What reads the records of a file: one that nothing has opened for writing since the program
-    was upgraded has those of version 1."""
+    """The function that reads the records of a file. A file that was not opened for writing since
+    the upgrade of the program has records of version 1."""
     return unpack_entries_1 if versions(connection)[1] == 1 else unpack_entries
 
 
 def versions(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Whose file it is, and which version of ours."""
+    """Checks which program made the file, and its schema version."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return application_id, version
@@ -215,7 +214,7 @@ def _prepare_writing(connection: sqlite3.Connection, path: str, start: int) -> N
         raise HistoryError(
             path, "can't have a write-ahead log: its file system has no shared memory"
         )
-    # The writer says itself when what is copied where, so that no error of it goes unseen.
+    # The writer starts checkpoints itself, so that it sees all of their errors.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA secure_delete = OFF")
@@ -224,7 +223,7 @@ def _prepare_writing(connection: sqlite3.Connection, path: str, start: int) -> N
     if versions(connection)[1] < VERSION:
         upgrade(connection, path, VERSION)
     _check_columns(connection, path)
-    # A write that changes nothing shows a file that can only be read.
+    # A write without a change fails for a read-only file.
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
 
@@ -245,7 +244,7 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def _make(connection: sqlite3.Connection, start: int) -> None:
-    """All at once: a file whose making was cut short is an empty one."""
+    """In one transaction, so a file whose creation was interrupted is empty."""
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("BEGIN IMMEDIATE")
     try:

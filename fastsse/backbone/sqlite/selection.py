@@ -1,4 +1,4 @@
-"""Which topics of the file a reader's selectors mean, and what was evicted of them."""
+"""The topics of the file that selectors match, and what they evicted."""
 
 import json
 import sqlite3
@@ -12,7 +12,7 @@ from fastsse.subscriptions import ANY
 
 __all__ = ["Selection", "Selections"]
 
-# Templates whose topics are kept at hand.
+# Templates whose topics are cached.
 TEMPLATES_MAX: Final = 256
 
 
@@ -46,9 +46,9 @@ class Selections:
         self._templates: OrderedDict[str, _TemplateSelection] = OrderedDict()
 
     def find(self, connection: sqlite3.Connection, selectors: tuple[str, ...]) -> Selection:
-        """What the selectors mean in the transaction under way.
+        """The topics that the selectors match in the current transaction.
 
-        O(topics asked for); for a template O(topics stored), once.
+        O(requested topics); for a template O(stored topics), once.
         """
         whole, forgotten, lost, events, total_bytes = connection.execute(
             "SELECT evicted_through, forgotten_through, lost_through, events, bytes FROM state"
@@ -69,7 +69,7 @@ class Selections:
             " WHERE number IN (SELECT value FROM json_each(?))",
             (json.dumps(topics),),
         ).fetchone()
-        # What is known of a topic that has a row is exact.
+        # The row of a topic is exact.
         are_known = len(named) == len(set(selectors)) and all(one.is_exact for one in compiled)
         unknown = 0 if are_known else forgotten
         begins = _begins(known) or (unknown if known <= unknown else 0)

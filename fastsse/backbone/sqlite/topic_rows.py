@@ -1,4 +1,4 @@
-"""What the file says of each topic, for the topics that its writer used last."""
+"""The rows of topics that the writer used last."""
 
 import json
 import sqlite3
@@ -16,7 +16,7 @@ from fastsse.backbone.sqlite.values import (
 
 __all__ = ["TopicRow", "TopicRows"]
 
-# About 300 bytes each; what a batch in hand needs is kept beyond it.
+# About 300 bytes each. Rows that the current batch needs are kept above this number.
 KEPT_MAX: Final = 100_000
 
 
@@ -36,7 +36,7 @@ class TopicRow:
 
 
 class TopicRows:
-    """The rows, by name. What was changed is stored with the transaction that changed it.
+    """The rows, by name. A changed row is stored by the transaction that changed it.
 
     Arguments:
         damage: notes rows with damaged values. They are read with safe ones, and so stored.
@@ -48,7 +48,7 @@ class TopicRows:
         self._changed: dict[str, TopicRow] = {}
 
     def load(self, connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
-        """Has the rows of these topics ready; returns the names that have none."""
+        """Loads the rows of these topics, and returns the names without a row."""
         wanted = list(names)
         if len(self._kept) > KEPT_MAX:
             self._kept = dict(self._changed)
@@ -80,7 +80,7 @@ class TopicRows:
         return self._kept.get(name)
 
     def touch(self, row: TopicRow) -> None:
-        """Has the transaction store a row that is being changed."""
+        """Makes the transaction store a changed row."""
         self._changed[row.name] = row
 
     def drop(self, name: str) -> None:
@@ -89,12 +89,12 @@ class TopicRows:
         self._changed.pop(name, None)
 
     def clear(self) -> None:
-        """Forgets everything: what was believed may not be what is stored."""
+        """Forgets all rows, because they may differ from the file."""
         self._kept.clear()
         self._changed.clear()
 
     def store(self, connection: sqlite3.Connection) -> None:
-        """Writes what was changed, into the transaction under way."""
+        """Writes changed rows into the current transaction."""
         if not self._changed:
             return
         values: list[int | str] = []

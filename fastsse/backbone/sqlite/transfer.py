@@ -2,8 +2,8 @@
 
 The first line is about the file, then one for each topic, then one for each event in its order.
 All positions are text. What is read is validated as if a publisher had sent it. An import never
-moves positions back: what the file gives out next lies above all that it ever gave out, and above
-all that was imported.
+moves positions back: the next position is higher than all that the file ever used and all that were
+imported.
 """
 
 import sqlite3
@@ -38,14 +38,15 @@ class BadExportLine(HistoryError):
 
 
 class Imported(NamedTuple):
-    """What an import came to: events that were added, and those that were there already."""
+    """The result of an import: events that were added, and events that were there already."""
 
     added: int
     known: int
 
 
 def export_lines(path: str) -> Iterator[bytes]:
-    """All of a file, a line each without its end, in one snapshot; a server may use it meanwhile.
+    """The whole file as lines without line ends, in one snapshot. A server may use the file
+    meanwhile.
 
     Raises HistoryError. O(events), one at a time.
     """
@@ -82,8 +83,8 @@ def import_lines(file: HistoryFile, lines: Iterable[bytes]) -> Imported:
 class _Import:
     def __init__(self, file: HistoryFile) -> None:
         self._file: Final = file
-        # A file that never held anything takes over what the lines call evicted. Another keeps
-        # what it knows: its own gaps stay gaps.
+        # An empty file takes the evictions from the lines. Another file keeps its own, so its gaps
+        # stay gaps.
         self._is_new = file.state.events == 0 and file.state.next_topic == 1
         self._has_head = False
         self._entries: list[Entry] = []

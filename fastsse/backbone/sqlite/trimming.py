@@ -1,4 +1,4 @@
-"""Evicts at once what a server would evict in time: `fastsse history trim`."""
+"""Evicts at once, without a server: `fastsse history trim`."""
 
 import time
 from collections.abc import Callable

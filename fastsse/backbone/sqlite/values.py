@@ -1,8 +1,8 @@
-"""How columns are read whose value may be damaged.
+"""Reads columns whose values may be damaged.
 
 A flipped bit in the header of a row leaves a tree that SQLite reads, with NULL or another type
 where the schema has a number, a name or a record. Every reader takes these columns from here.
-What the expressions give is NULL or of the right type, and where a safe value is known, that:
+The expressions return NULL or a value of the right type. Some return a safe value instead of NULL:
 
     a topic's `events` and `bytes`: counted again from what the topic keeps.
     a topic's `evicted_through`: the place before the oldest event that it keeps, else all places.

@@ -1,8 +1,8 @@
-"""Whether a file is sound, looked at when a server opens it.
+"""Checks a file for damage when a server opens it.
 
 SQLite finds damage only where it reads, and some of it never: a topic's tree that names a place of
-no event is a sound tree. So all pages are looked at once, in a thread and on a connection of its
-own. A small file is done before it is served. While a large one is read, events are taken and
+no event is a sound tree. So all pages are read once, in a thread with its own connection. A small
+file is checked before it is served. While a large one is checked, publishes are accepted and
 streams open, but the service does not count as ready.
 """
 
@@ -22,11 +22,11 @@ __all__ = ["CHECKS", "FileVerifier", "cut_short"]
 
 log = get_logger("history")
 
-# A start waits so long for the result.
+# How long a start waits for the result.
 WAIT_S: Final = 1.0
-# A snapshot keeps the log from starting again, so it is given up after that.
+# The check ends after this time, because its snapshot prevents the log from starting again.
 GIVE_UP_S: Final = 120.0
-# Between two looks at the clock: about a millisecond.
+# SQLite steps between two reads of the clock: about a millisecond.
 STEPS: Final = 50_000
 
 # A tree whose rows are out of order, or an index that names other rows, is found by the full check
@@ -36,7 +36,7 @@ _STRUCTURE: Final = {
     "tree of topics": "PRAGMA integrity_check(topic)",
     "trees of kept events": "PRAGMA integrity_check(topic_event)",
 }
-# What must be empty, by the name of the check, and what it means when it is not.
+# Queries that must return no row, by the name of the check, and what a row means.
 _NOTHING: Final = {
     "types": (WRONG_TYPES, "a value is of another type than its column"),
     "counts of topics": (
@@ -62,7 +62,7 @@ CHECKS: Final = (*_STRUCTURE, *_NOTHING)
 
 
 class FileVerifier:
-    """Looks at one file, once.
+    """Checks one file, once.
 
     Arguments:
         path: the file.
@@ -70,9 +70,9 @@ class FileVerifier:
         done: called from its thread when it has ended.
 
     Attributes:
-        is_under_way: whether it still looks.
-        unchecked: the checks that were not made in time, by name; empty before the end.
-        problem: what it found, in a few words; None: nothing, yet or at all.
+        is_under_way: whether the check still runs.
+        unchecked: names of the checks that were not finished in time; empty before the end.
+        problem: what it found, in a few words; None: nothing so far.
     """
 
     def __init__(self, path: str, connect: Connect, done: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ class FileVerifier:
         )
 
     def start(self) -> bool:
-        """Begins; returns whether it is done already. Waits for WAIT_S at most. Once."""
+        """Starts the check and returns whether it has ended. Waits at most WAIT_S. Call it once."""
         self._thread.start()
         self._thread.join(WAIT_S)
         return not self.is_under_way
@@ -129,7 +129,7 @@ class FileVerifier:
             connection.close()
 
     def _give_up(self, name: str) -> None:
-        """A check was broken off: by its deadline, or because the server stops."""
+        """A check was stopped by its deadline, or because the server stops."""
         if self._stops:
             return
         self.unchecked = CHECKS[CHECKS.index(name) :]
@@ -145,7 +145,7 @@ class FileVerifier:
 
 
 def _problem(connection: sqlite3.Connection, name: str) -> str | None:
-    """What one check finds, in a few words."""
+    """The result of one check, in a few words."""
     if name in _STRUCTURE:
         (line,) = connection.execute(_STRUCTURE[name]).fetchone()
         return None if line == "ok" else str(line).splitlines()[-1]
@@ -154,14 +154,14 @@ def _problem(connection: sqlite3.Connection, name: str) -> str | None:
 
 
 def cut_short(path: str) -> str | None:
-    """What is missing of a file that has no log, by the number of pages that its header names
-    (SQLite file format 1.3); None: nothing. To be asked before SQLite opens it."""
+    """The missing part of a file without a log, according to the number of pages in its header
+    (SQLite file format 1.3); None: nothing. Call it before SQLite opens the file."""
     try:
         with open(path, "rb") as file:
             head = file.read(100)
             size_bytes = os.fstat(file.fileno()).st_size
     except OSError:
-        return None  # Who opens it next says why it can't be read.
+        return None  # The next open reports why it can't be read.
     if len(head) < 100 or head[24:28] != head[92:96]:
         return None
     page_bytes = int.from_bytes(head[16:18], "big")

@@ -8,23 +8,23 @@ from fastsse.entries import Entry
 
 __all__ = ["Key", "StoreBatch"]
 
-# What a batch and each of its events hold in addition to frames: objects of Python, the publisher's
-# call with its text. Measured while a disk did not answer.
+# Counted overhead of a batch and of each event in addition to frames: Python objects, and the
+# publisher's request with its text. Measured while a disk did not answer.
 _BATCH_COST_BYTES: Final = 1_100
 _EVENT_COST_BYTES: Final = 400
 
 Key = tuple[bytes, int]
-"""Who sends a batch, and which of its batches it is: numbers that rise."""
+"""The sender of a batch, and the number of the batch, which rises."""
 
 
 class StoreBatch:
     """Events with positions, and the call to notify.
 
     Attributes:
-        key: by which the batch is known again when it is sent twice; None: it never is.
+        key: recognises a batch that is sent twice; None: it is never sent twice.
         is_told: its publisher was notified already, and its events were delivered (`received`).
-        cost_bytes: what it holds while it waits, with the publisher's own copy of its text.
-        repeats: the positions that it got the first time, once it turned out to be a repeat.
+        cost_bytes: its size while it waits, with the publisher's own copy of its text.
+        repeats: the positions of the first time, if it is a repeat.
     """
 
     __slots__ = ("cost_bytes", "done", "entries", "is_told", "key", "repeats")
@@ -42,6 +42,6 @@ class StoreBatch:
 
     @property
     def positions(self) -> Sequence[int]:
-        """Those it was stored at; a batch lies in a row."""
+        """The positions of the batch, which are consecutive."""
         first = self.entries[0].position
         return range(first, first + len(self.entries))

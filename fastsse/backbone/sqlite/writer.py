@@ -1,8 +1,8 @@
-"""The writer thread: stores all batches that wait in one transaction, tidies between two of them,
+"""The writer thread: stores all waiting batches in one transaction, evicts between transactions,
 and recovers when the disk does.
 
-What it knows it hands over to the loop thread in order: batches that are stored, batches that are
-refused, trouble that begins and ends.
+It reports to the loop thread in order: stored batches, refused batches, and trouble that begins and
+ends.
 """
 
 import sqlite3
@@ -30,15 +30,15 @@ __all__ = ["Barrier", "Lost", "Put", "Stored", "Writer", "WriterLinks"]
 
 log = get_logger("history")
 
-# One transaction's worth; more than that waits for the next.
+# Most events of one transaction. More wait for the next one.
 GROUP_EVENTS: Final = 1_024
-# How often the file is looked at when nothing else happens, and tried again in trouble.
+# How often the file is checked while idle, and how often it is retried in trouble.
 IDLE_S: Final = 1.0
 AGAIN_S: Final = 0.5
-# Of the time that the last commit took, the most that is spent on waiting for more to commit.
+# The longest wait for more batches, as a share of the time that the last commit took.
 GATHER_SHARE: Final = 0.3
 GATHER_STEP_S: Final = 0.000_2
-# While publishers wait, tidying gets a step this often.
+# How often a step of eviction runs while publishers wait.
 TIDY_EVERY_S: Final = 0.01
 
 
@@ -50,20 +50,20 @@ class Put(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """Called on the loop thread once everything put before it is stored or refused."""
+    """Called on the loop thread after everything that was queued before is stored or refused."""
 
     passed: Callable[[], None]
 
 
 class Lost(NamedTuple):
-    """Up to this place events may be missing, which the file is to say."""
+    """Makes the file record that events up to this place may be missing."""
 
     through: int
 
 
 class Stored(NamedTuple):
-    """Batches in their order, how far positions are leased, and the trouble there is: with it,
-    they are refused. With `is_lost` the file has lost something that was in it before."""
+    """Batches in order, how far positions are leased, and the present trouble; with trouble, the
+    batches are refused. `is_lost`: the file has lost events that were in it."""
 
     batches: Sequence[StoreBatch]
     leased_through: int
@@ -128,7 +128,8 @@ class Writer:
         self._stop_at: int | None = None
         self._trouble: WriteTrouble | None = None
         self._must_reopen = False
-        # Failed and perhaps in the file all the same; acknowledged and still to be stored.
+        # Failed batches that may still be in the file, and acknowledged batches that must still be
+        # stored.
         self._doubtful: list[StoreBatch] = []
         self._owed: list[StoreBatch] = []
         self._puts: dict[str, bytes | None] = {}
@@ -152,7 +153,8 @@ class Writer:
         self._wake.set()
 
     def stop(self, last_position: int) -> None:
-        """Stores what waits, then ends; `last_position` is the last in use. Does not wait."""
+        """Stores the waiting batches, then ends; `last_position` is the last in use. Does not wait
+        for that."""
         self._stop_at = last_position
         self._wake.set()
 
@@ -178,14 +180,14 @@ class Writer:
         self._end()
 
     def _gather(self) -> None:
-        """Gives those who were just answered a moment to come again: a commit that begins with the
-        first of them makes all others wait for two."""
+        """Waits a moment for the publishers that were just answered. If a commit began with the
+        first of them, all others would wait for two commits."""
         deadline_s = self._monotonic_s() + self._commit_s * GATHER_SHARE
         while len(self._queue) < self._expected and self._monotonic_s() < deadline_s:
             time.sleep(GATHER_STEP_S)
 
     def _take(self) -> list[Work]:
-        """What waits, up to one transaction's worth."""
+        """The waiting batches, up to the bound of one transaction."""
         queue, work, events = self._queue, [], 0
         while queue and events < GROUP_EVENTS:
             work.append(queue.popleft())
@@ -206,7 +208,7 @@ class Writer:
         self._pass_barriers(work)
 
     def _keep_for_later(self, work: list[Work]) -> None:
-        """What the next transaction that succeeds takes along."""
+        """Changes that the next successful transaction also stores."""
         for item in work:
             if isinstance(item, Put):
                 self._puts[item.key] = item.value
@@ -214,7 +216,7 @@ class Writer:
                 self._lost_through = max(self._lost_through, item.through)
 
     def _commit(self, batches: list[StoreBatch]) -> None:
-        """Stores batches and reports them. What one transaction did not take is in none."""
+        """Stores batches and reports them, all in one transaction."""
         file = self._file
         began_s = self._monotonic_s()
         if not file.is_in_place():
@@ -234,7 +236,7 @@ class Writer:
             if lease is not None:
                 file.update(leased_through=lease, ack=self._ack, boot=boot_id())
         self._commit_s = self._monotonic_s() - began_s
-        # Publishers who wait for each answer come in two crowds when the last crowd was small.
+        # Publishers that wait for each answer form two groups if the last group was small.
         self._expected = max(len(batches), self._before)
         self._before = len(batches)
         self._puts.clear()
@@ -263,8 +265,8 @@ class Writer:
                 self._call(item.passed)
 
     def _fail(self, error: Exception, batches: list[StoreBatch]) -> None:
-        """Something went wrong: nothing is stored until it is right again."""
-        # Whatever it was, a thread that ended would leave publishers without any answer.
+        """Something failed: nothing is stored until the file works again."""
+        # Any error: if the thread ended, publishers would never get an answer.
         trouble = trouble_of(error)
         self.failures += 1
         if self._trouble is None or self._trouble.words != trouble.words:
@@ -290,12 +292,12 @@ class Writer:
         self._pass_barriers(work)
 
     def _owe(self, batches: list[StoreBatch]) -> None:
-        """What was acknowledged before it was stored waits in memory."""
+        """Batches that were acknowledged before they were stored wait in memory."""
         owed = {id(batch) for batch in self._owed}
         self._owed += [batch for batch in batches if batch.is_told and id(batch) not in owed]
 
     def _tidy(self) -> float:
-        """What is to be done when no batch waits; returns for how long it may wait for one."""
+        """Works while no batch waits; returns how long to wait for one."""
         if self._trouble is not None:
             self._recover()
             return IDLE_S if self._trouble is None else AGAIN_S
@@ -311,8 +313,8 @@ class Writer:
         return 0.0 if more else IDLE_S
 
     def _tidy_a_little(self) -> None:
-        """A step now and then while batches keep coming. What goes wrong here is no failure of the
-        batches before: they are stored, and were acknowledged."""
+        """Runs a step now and then while batches keep coming. An error here is no failure of
+        earlier batches: they are stored and acknowledged."""
         now_s = self._monotonic_s()
         if now_s - self._tidied_s < TIDY_EVERY_S and not self._lost_through:
             return
@@ -328,8 +330,8 @@ class Writer:
             self._fail(error, [])
 
     def _sync_record(self) -> None:
-        """Has the record reach the disk now and then. Only `synced` promises that what was
-        committed survives a loss of power."""
+        """Syncs the record of commits now and then. Only `synced` promises that commits survive a
+        loss of power."""
         now_s = self._monotonic_s()
         record = self._file.commits
         if self._ack != "synced" or record.is_synced:
@@ -339,7 +341,7 @@ class Writer:
             record.sync()
 
     def _recover(self) -> None:
-        """Tries whether the cause is gone; stores what is owed when it is."""
+        """Checks whether the trouble is over; then stores the acknowledged batches."""
         try:
             if self._must_reopen:
                 self._checkpointer.drop()
@@ -361,7 +363,7 @@ class Writer:
         self._is_lost = False
 
     def _settle(self) -> None:
-        """Makes true what was said of batches that may be in the file although they failed."""
+        """Removes refused batches that may be in the file, and keeps acknowledged ones."""
         if not self._doubtful:
             return
         doubtful = [batch for batch in self._doubtful if batch.repeats is None]
@@ -374,14 +376,15 @@ class Writer:
         self._doubtful = []
 
     def _own_up(self) -> None:
-        """Has the file say up to where events may be missing: what is in place is not what was
-        there, an older copy of it, or it is damaged."""
+        """Records in the file up to where events may be missing, because the file is an older copy,
+        another file, or damaged."""
         if self._lost_through:
             self._file.own_up(self._lost_through)
             self._lost_through = 0
 
     def _try_out(self) -> None:
-        """Stores what is owed, or else changes something and takes it back, synced both times."""
+        """Stores the acknowledged batches. Without any it makes a change and reverts it, synced
+        both times."""
         if not self._file.is_in_place():
             raise HistoryError(self._file.path, "is gone from its place")
         with self._file.transaction(synced=True) as connection:
@@ -393,7 +396,7 @@ class Writer:
             self._commit(list(self._owed))
 
     def _end(self) -> None:
-        """Says that the end is clean, and closes."""
+        """Marks the file as closed cleanly, and closes it."""
         owed = sum(len(batch.entries) for batch in self._owed)
         if owed:
             log.error("Events that were acknowledged could not be stored.", events=owed)
