@@ -1,8 +1,8 @@
 """The bus: one hub process orders the events of all workers of a machine.
 
-Publishes go up, the ordered log comes down, over a Unix socket, in frames. The hub process runs
-`run_hub`; each worker awaits `connect` and gives what it returns to its `Hub` as any backbone and
-control:
+Workers send publishes to the hub process, and it sends the ordered log to them, in frames over Unix
+sockets. The hub process runs `run_hub`. Each worker awaits `connect`, and passes the returned
+backbone and control client to its `Hub`:
 
     # in the hub process, forked before any loop or thread exists
     status = run_hub(config, listening, ready, workers=2, restarted=False)
@@ -16,13 +16,14 @@ control:
   the same user are served.
 - `ready()` is called once, in the hub's loop, when workers are served.
 - `workers` is how many workers there are, `restarted` whether they had a hub before. A restarted
-  hub whose store is `memory` waits for that many (a second at most) and goes on from what they
-  have; what they keep follows while it serves. Likewise a worker that starts is handed what is kept
-  while it serves: `backbone.is_whole` says whether all is there.
+  hub whose store is `memory` waits for that many (a second at most) and continues their log; it
+  receives their history while it serves. In the same way a worker that starts receives the history
+  while it serves: `backbone.is_whole` says whether it is complete.
 - `key` is a worker process's own, 8 random bytes: never used by another one.
 - `run_hub` returns the process's exit status after SIGTERM. Stop the workers first.
-- A worker that the hub gave up (it could not keep up, or has what the hub never had) is notified:
-  `backbone.ended` is a future with the reason; the worker must end, and may be started again.
+- A worker that the hub rejected (it could not keep up, or has events that the hub never had) is
+  notified: `backbone.ended` is a future with the reason. The worker must end, and may be started
+  again.
 - While there is no hub `backbone.trouble` says so. Streams stay open, publishers wait for at most
   2 s, and are then refused.
 """

@@ -1,4 +1,4 @@
-"""Batch ids: which batch of which worker stands where in the log.
+"""Batch ids: where each batch of each worker is in the log.
 
 A worker numbers its batches. It sends an unanswered batch again to the next hub, and that hub must
 know whether the batch is in the log already. A store keeps the numbers with the events. Without a
@@ -18,14 +18,14 @@ __all__ = ["BatchId", "BatchIds", "pack_batch_ids", "rows_of", "unpack_batch_ids
 
 # Seconds of a busy log; a batch is sent again within two.
 ROWS_MAX: Final = 16 * 1024
-# Worker processes, dead ones included.
+# Worker processes, including dead ones.
 KEYS_MAX: Final = 4 * 1024
 _ROW: Final = Struct(f"<{KEY_BYTES}sQ{POSITION_BYTES}sI")
 
 
 class BatchId(NamedTuple):
-    """A run of `size` positions in a row that belong to the worker's batch `n`. A batch is one
-    run, unless its store is shared and others came in between."""
+    """`size` consecutive positions that belong to the worker's batch `n`. A batch is one run,
+    unless the store is shared and events of other nodes are in between."""
 
     key: bytes
     n: int
@@ -58,7 +58,7 @@ def pack_batch_ids(rows: Iterable[BatchId]) -> bytes:
 
 
 def unpack_batch_ids(body: bytes, count: int, at: int = 0) -> tuple[list[BatchId], int]:
-    """`count` rows from a place on, and where they end. Raises FrameError."""
+    """Reads `count` rows from a place on, and returns where they end. Raises FrameError."""
     end = at + count * _ROW.size
     if end > len(body):
         raise FrameError("a frame ends too early")
@@ -99,10 +99,10 @@ class BatchIds:
             self._last.popitem(last=False)
 
     def is_taken(self, key: bytes, n: int) -> bool:
-        """Whether the batch, or a later one of that worker, is in the log. Batches go in in the
-        order of their numbers, so one below the last is in the log or was refused."""
+        """Whether the batch, or a later one of that worker, is in the log. Batches enter the log in
+        the order of their numbers, so an earlier one is in the log or was refused."""
         return n <= self._last.get(key, 0)
 
     def find(self, key: bytes, n: int) -> list[BatchId]:
-        """The batch's runs; none when it was refused, or is too long ago."""
+        """The batch's runs; none if it was refused or is too old."""
         return self._by_batch.get((key, n), [])

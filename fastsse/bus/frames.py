@@ -1,4 +1,4 @@
-"""Frames: length, kind, body; and the strict reading of their content.
+"""Frames: length, kind, body; their content is parsed strictly.
 
 A frame is `<u32 length of the body> <u8 kind> <body>`, little-endian. The connection is closed when
 a frame is longer than agreed, has an unknown kind, or has a body that ends too early or too late:
@@ -36,20 +36,20 @@ __all__ = [
 
 VERSION: Final = 3
 HEADER: Final = Struct("<IB")
-# How many of something follow.
+# The number of items that follow.
 COUNT: Final = Struct("<I")
-# Both ends say so often that they are there.
+# How often both ends report that they are alive.
 BEAT_S: Final = 0.5
-# How long an end that closes waits for its last bytes to be sent; after that it aborts.
+# How long a closing end waits for its last bytes to be sent. After that it aborts.
 CLOSE_S: Final = 1.0
 POSITION_BYTES: Final = 16
-# What a SEEK looks for: an id, the newest so many, a time.
+# The kinds of SEEK: an id, the newest N, a time.
 SEEK_AFTER: Final = 0
 SEEK_LAST: Final = 1
 SEEK_SINCE: Final = 2
-# Before both know each other no frame is longer.
+# The longest frame of the handshake.
 HELLO_BYTES_MAX: Final = 1024
-# What is read at once, and kept between frames.
+# Bytes of one read, and of the buffer kept between frames.
 BUFFER_BYTES: Final = 256 * 1024
 
 _STEP: Final = Struct("<Q16s")
@@ -57,7 +57,7 @@ _U8, _U16, _U32, _U64 = (Struct(code) for code in ("<B", "<H", "<I", "<Q"))
 
 
 class FrameKind(IntEnum):
-    """What a frame is. Up is from a worker to the hub."""
+    """The kinds of frames. "up" is from a worker to the hub."""
 
     HELLO = 1  # up: which worker this is, and where it is in the log
     WELCOME = 2  # down: where the log is
@@ -91,7 +91,7 @@ class FrameKind(IntEnum):
 
 
 class FrameError(ValueError):
-    """The other end broke the protocol."""
+    """The other end violated the protocol."""
 
 
 def frame(kind: FrameKind, *parts: bytes) -> bytes:
@@ -124,14 +124,14 @@ def pack_position(position: int) -> bytes:
 
 
 def pack_evicted(evicted: Evicted) -> bytes:
-    """What was evicted of some topics: the clock, where the source begins, and the steps."""
+    """The evictions of some topics: the clock, where the source begins, and the steps."""
     steps = [_STEP.pack(clock, pack_position(position)) for clock, position in evicted.steps]
     begins = pack_position(evicted.begins)
     return b"".join((_U64.pack(evicted.clock), begins, _U16.pack(len(steps)), *steps))
 
 
 class Fields:
-    """Reads a body from front to end; raises FrameError where it does not hold what it should."""
+    """Parses a body from start to end. Raises FrameError for invalid content."""
 
     __slots__ = ("_at", "_body")
 
@@ -156,7 +156,7 @@ class Fields:
         return self._number(_U64)
 
     def position(self) -> int:
-        """A position, or a place between two."""
+        """A position or a place."""
         return int.from_bytes(self.raw(POSITION_BYTES), "little")
 
     def raw(self, size: int) -> bytes:
@@ -185,7 +185,7 @@ class Fields:
             raise FrameError("text that is not UTF-8") from None
 
     def texts(self, most: int) -> tuple[str, ...]:
-        """1 to `most` texts behind their number (u16), which end the body."""
+        """1 to `most` texts after their number (u16). They must end the body."""
         count = self.u16()
         if not 0 < count <= most:
             raise FrameError(f"{count} texts where 1 to {most} are allowed")
@@ -194,12 +194,12 @@ class Fields:
         return values
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """The rest of the body."""
         start, self._at = self._at, len(self._body)
         return self._body[start:]
 
     def end(self) -> None:
-        """Nothing may be left."""
+        """Raises FrameError if something is left."""
         if self._at != len(self._body):
             raise FrameError("a frame ends too late")
 
@@ -237,17 +237,19 @@ class Incoming:
         self._end = 0
 
     def room(self) -> memoryview:
-        """Where to write what arrives next; never empty."""
+        """The buffer for the next bytes; never empty."""
         return memoryview(self._buffer)[self._end :]
 
     def filled(self, size: int) -> None:
-        """So many bytes were written into `room()`. `take` until it returns None, then go on."""
+        """This many bytes were written into `room()`. Call `take` until it returns None before the
+        next read."""
         self._end += size
 
     def take(self) -> tuple[int, bytes] | None:
-        """The next whole frame, its kind and body; None when more has to arrive first.
+        """The kind and body of the next frame;
 
-        Raises FrameError when it is longer than allowed. O(its size).
+        None if more bytes must arrive first. Raises FrameError if it is longer than allowed.
+        O(size).
         """
         start, end = self._start, self._end
         body_start = start + HEADER.size
@@ -266,12 +268,12 @@ class Incoming:
             return kind, bytes(view[body_start:stop])
 
     def _make_room(self, size: int) -> None:
-        """Has the part of a frame that is there begin at the front of a buffer of that size."""
+        """Moves the received part of a frame to the start of a buffer of this size."""
         start, end = self._start, self._end
         if start == end and len(self._buffer) == size:
             self._start = self._end = 0
         elif len(self._buffer) != size or start > 0:
-            # Never resized: the code that fills it may still hold a view.
+            # A new buffer, because the code that fills the old one may still hold a view of it.
             fresh = bytearray(size) if len(self._buffer) != size else self._buffer
             part = self._buffer[start:end]
             fresh[: len(part)] = part

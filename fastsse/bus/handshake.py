@@ -15,8 +15,8 @@ _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class Hello(NamedTuple):
-    """A worker names itself. `head` is the last position that it has, 0 when it has nothing;
-    `begins` the place after which it has what is kept in memory."""
+    """The greeting of a worker. `head`: the last position that it has, 0 for none. `begins`: the
+    place after which its history is complete."""
 
     version: int
     worker: int
@@ -33,7 +33,8 @@ class Hello(NamedTuple):
 
     @classmethod
     def unpack(cls, body: bytes) -> "Hello":
-        """Raises FrameError for what is no hello. Of another version only that is read."""
+        """Parses a greeting. Raises FrameError for an invalid one. Of another version only the
+        version is read."""
         fields = Fields(body)
         if fields.raw(len(_MAGIC)) != _MAGIC:
             raise FrameError("no greeting of a worker")
@@ -47,13 +48,12 @@ class Hello(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """The hub takes a worker.
+    """The hub accepts a worker.
 
-    `start` is where the log that follows begins: the worker's own head, or `head` for one that has
-    nothing. That one's memory goes back to `memory_start`; what it holds from before `start` is
-    handed over when it is asked for. `up_limit_bytes` bounds the frames of the worker,
-    `down_limit_bytes` those of the hub. `wants_memory` asks the worker to remember what a hub
-    without a store would need of it.
+    `start`: where the following log begins: at the worker's own head, or at `head` for a worker
+    without events. The history of such a worker goes back to `memory_start`; it requests the part
+    before `start`. `up_limit_bytes` bounds the frames of the worker, `down_limit_bytes` those of
+    the hub. `wants_memory`: the worker must keep what a hub without a store would need to recover.
     """
 
     head: int
@@ -72,7 +72,7 @@ class Welcome(NamedTuple):
 
     @classmethod
     def unpack(cls, body: bytes) -> "Welcome":
-        """Raises FrameError for what is no welcome."""
+        """Parses a welcome. Raises FrameError for an invalid one."""
         fields = Fields(body)
         places = fields.position(), fields.position(), fields.position()
         welcome = cls(*places, fields.u32(), fields.u32(), bool(fields.u8()), fields.text())

@@ -1,7 +1,7 @@
-"""A history on its way to another process: its entries in pages, what it has evicted, its end.
+"""Transfers a history to another process: its entries in pages, its evictions, an end mark.
 
-A hub that lost its memory takes it from a worker, and a worker that starts takes it from the hub.
-Both serve meanwhile: what is new comes down the log, and what is handed over lies before it.
+A hub that lost its memory receives it from a worker, and a worker that starts receives it from the
+hub. Both serve meanwhile: new entries come in the log, and the transfer contains older ones.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +17,8 @@ __all__ = ["PAGE_BYTES", "HistoryReceiver", "evictions_of", "read_entries", "sen
 
 # Of a catch-up.
 PAGE_BYTES: Final = 256 * 1024
-# Of a history: what either end has to do for one is done in a millisecond or two, and then its
-# loop comes round.
+# Bytes of a page of a history: each end needs a millisecond or two for it, and then its loop runs
+# on.
 SLICE_BYTES: Final = 64 * 1024
 # Topics in one frame.
 TOPICS_MAX: Final = 4_000
@@ -33,7 +33,7 @@ def read_entries(body: bytes, at: int = 0) -> list[Entry]:
 
 
 def evictions_of(history: History) -> Iterator[bytes]:
-    """What a history has evicted, in frames of a bounded size, and the frame that ends it all."""
+    """Yields the evictions of a history in frames of bounded size, and then the end mark."""
     evictions = history.evictions()
     names = list(evictions.by_topic.items())
     for at in range(0, len(names), TOPICS_MAX):
@@ -51,11 +51,11 @@ def send_history(
     through: int,
     end: Callable[[], Iterable[bytes]],
 ) -> None:
-    """Sends what a history keeps over a link, in pages.
+    """Sends a history over a link, in pages.
 
     Arguments:
         after, through: between which places.
-        end: gives the frames that follow the last page; called once, behind that page.
+        end: yields the frames after the last page; called once.
     """
     link.pager.add(_frames(history, after, through, end), link.send_now)
 
@@ -75,11 +75,10 @@ def _frames(
 
 
 class HistoryReceiver:
-    """Takes what another process kept, until it says that this was all. Nothing of the history
-    is changed before.
+    """Receives a history until its end mark. Only then the own history is changed.
 
     Arguments:
-        history: that it goes into, and that expects it.
+        history: the history to fill.
     """
 
     def __init__(self, history: History) -> None:
@@ -89,7 +88,8 @@ class HistoryReceiver:
         self._by_topic: dict[str, int] = {}
 
     def take(self, kind: int, body: bytes) -> bool:
-        """One frame; True: that was the last, and the history is whole. Raises FrameError."""
+        """Takes one frame. True: it was the last, and the history is complete. Raises
+        FrameError."""
         if kind == FrameKind.KEPT:
             self._take_entries(read_entries(body))
         elif kind == FrameKind.EVICTED:

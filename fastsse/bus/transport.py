@@ -14,9 +14,9 @@ from fastsse.paging import Pager
 
 __all__ = ["BEHIND", "GONE", "QUEUE_BYTES_MAX", "FrameTransport"]
 
-# What may wait for one peer before it is cut off.
+# Bytes that may wait for one peer before it is disconnected.
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
-# Pages of a catch-up wait while more than this does.
+# Pages of a catch-up wait while more bytes than this wait.
 HIGH_WATER_BYTES: Final = 1024 * 1024
 
 BEHIND: Final = "it could not keep up"
@@ -28,10 +28,10 @@ class FrameTransport(asyncio.BufferedProtocol):
     """Sends and receives frames. Loop thread only.
 
     Arguments:
-        on_frame: called with each frame's kind and body; a FrameError that it raises cuts the
-            link, as one of the framing itself does.
-        admits: asked about the socket when the link opens; False cuts it at once.
-        on_lost: called once, with why, when the link is no more; not after `abort`.
+        on_frame: called with each frame's kind and body. If it raises FrameError the link is
+            closed, as for an invalid frame.
+        admits: called with the socket when the link opens; False closes it at once.
+        on_lost: called once with the reason when the link was lost; not after `abort`.
 
     Attributes:
         incoming: its `limit_bytes` is raised once both ends know each other.
@@ -68,7 +68,7 @@ class FrameTransport(asyncio.BufferedProtocol):
         return self._transport is not None
 
     def send(self, frame: bytes) -> None:
-        """Sends a whole frame with the others of this turn; nothing when the link is lost."""
+        """Sends a whole frame with the others of this turn. Does nothing if the link is lost."""
         self._out.append(frame)
         self._out_bytes += len(frame)
         if self._out_bytes > HIGH_WATER_BYTES:
@@ -93,7 +93,7 @@ class FrameTransport(asyncio.BufferedProtocol):
             self._lose(BEHIND)
 
     def abort(self) -> None:
-        """Ends the link at once, without a word to `on_lost`."""
+        """Closes the link at once, without calling `on_lost`."""
         transport, self._transport = self._transport, None
         self._out.clear()
         self.pager.clear()
@@ -109,8 +109,8 @@ class FrameTransport(asyncio.BufferedProtocol):
             transport.close()
 
     async def close(self, timeout_s: float) -> None:
-        """Ends the link when what was sent has left, without a word to `on_lost`; what the other
-        end does not take in some time is lost. Returns when the descriptor is closed."""
+        """Closes the link after everything was sent, without calling `on_lost`. What the other end
+        does not read in time is lost. Returns when the descriptor is closed."""
         self.pager.clear()
         self.flush()
         transport, self._transport = self._transport, None
@@ -133,11 +133,11 @@ class FrameTransport(asyncio.BufferedProtocol):
             self._lose(STRANGER)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go."""
+        """The buffer for the next bytes."""
         return self.incoming.room()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Hands on every frame that is whole."""
+        """Passes on every complete frame."""
         self.heard = True
         incoming = self.incoming
         incoming.filled(nbytes)
@@ -163,7 +163,7 @@ class FrameTransport(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The transport holds little again."""
         self.is_full = False
-        # Not inside of this call: asyncio would report a link that is ended here lost twice.
+        # Not inside this call, because asyncio would report the loss of the link twice.
         self._loop.call_soon(self._tell_drained)
 
     def _tell_drained(self) -> None:

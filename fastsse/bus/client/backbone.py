@@ -1,8 +1,8 @@
 """The worker's end of the bus, as the backbone of its hub.
 
-Published events go up and come back down the log, together with those of other workers. Reads and
-searches are requests to the hub process. While the hub process is away publishers and readers wait
-for a short time, and streams stay open.
+Published events are sent to the hub process and come back in the log, with those of other workers.
+Reads and searches are requests to the hub process. While the hub process is away publishers and
+readers wait for a short time, and streams stay open.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class BusBackbone:
 
     Attributes:
         start: the place before which nothing is kept in memory.
-        ended: a future: why the hub gave this worker up, once it did. The worker must end.
+        ended: a future: why the hub rejected this worker. The worker must end then.
     """
 
     def __init__(self, connection: HubConnection, key: bytes, timeout_s: float = TIMEOUT_S) -> None:
@@ -72,9 +72,9 @@ class BusBackbone:
         self._broken: Broken | None = None
         self._history: History | None = None
         self._batch_ids = BatchIds()
-        # Of batches of ours that were taken, and whose entries have not come yet.
+        # Of own batches that were taken and whose entries have not arrived yet.
         self._announced: list[BatchId] = []
-        # What comes before there is a hub that it can be given to.
+        # Frames that arrive before `tail` was called.
         self._early: list[Entry] = []
         self._early_loss = 0
         self._is_caught_up = asyncio.Event()
@@ -109,12 +109,12 @@ class BusBackbone:
 
     @property
     def head(self) -> int:
-        """The last position that came down the log."""
+        """The last position that arrived in the log."""
         return self._head
 
     @property
     def trouble(self) -> str | None:
-        """Why publishes are refused: what the hub process says, or that it has been away for
+        """Why publishes are refused: the reason of the hub process, or that it has been away for
         longer than publishers wait."""
         if self._is_closed:
             return "closed"
@@ -124,12 +124,12 @@ class BusBackbone:
         return AWAY if is_long else None
 
     async def caught_up(self) -> None:
-        """Returns when the log is live here. What was kept before may follow later."""
+        """Returns when the log is live here. Older history may follow later."""
         await self._is_caught_up.wait()
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
-        """Hands on what came since `connect`, and from now on what comes, within the loop turn in
-        which it does."""
+        """Delivers what arrived since `connect`, and from now on each entry in the loop turn in
+        which it arrives."""
         self._deliver, self._broken = deliver, broken
         early, self._early = self._early, []
         first = bisect_right(early, after, key=_position_of)
@@ -141,18 +141,18 @@ class BusBackbone:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all is here that was kept in memory before this worker began."""
+        """Whether the history from before this worker began is complete here."""
         return not self._backfill.is_awaited
 
     def share(self, history: History) -> None:
-        """Takes the worker's own history, filled by `tail`: what was kept before comes into it as
-        soon as the hub has handed it over, and it is handed to a hub that has lost its own."""
+        """Takes the worker's own history, which `tail` fills. Older history from the hub is added
+        to it when it arrives. A hub that has lost its history receives it from here."""
         self._history = history
         self._backfill.share(history)
 
     def append(self, events: Sequence[Event], done: Done) -> None:
-        """Sends a batch up; it is done when its entries came down and were delivered. Without a
-        hub it waits for 2 s and is refused then."""
+        """Sends a batch to the hub process. It is done when its entries arrived and were delivered.
+        Without a hub it waits for 2 s and is then refused."""
         if self._is_closed or self.ended.done():
             done(Unavailable("backbone", retry_after_s=1))
         else:
@@ -161,7 +161,8 @@ class BusBackbone:
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
-        """Asks the hub process, in order with the log: what it finds was delivered here."""
+        """Asks the hub process. The answer is in order with the log, so its entries were delivered
+        here."""
 
         def answered(answer: Fields | FastsseError) -> None:
             done(answer if isinstance(answer, FastsseError) else _stretch(answer))
@@ -172,8 +173,8 @@ class BusBackbone:
         self._backfill.wait(ask, done)
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
-        """Asks the hub process, in order with the log: a place above the head is answered when
-        it was reached here, or is not known there."""
+        """Asks the hub process, in order with the log. A place above the head is answered when it
+        is reached here, or if it is unknown there."""
 
         def answered(answer: Fields | FastsseError) -> None:
             if isinstance(answer, FastsseError):
@@ -214,7 +215,7 @@ class BusBackbone:
         self._backfill.wait(ask, done)
 
     def counters(self) -> dict[str, int]:
-        """What this end of the bus counts."""
+        """The counters of this end of the bus."""
         welcome = self._connection.welcome
         counted = {
             "bus_pending_bytes": self._outbox.bytes,
@@ -227,7 +228,7 @@ class BusBackbone:
         return counted
 
     async def close(self) -> None:
-        """Refuses what has no answer. An appended batch may still be published."""
+        """Refuses batches without an answer. They may still be published."""
         self._is_closed = True
         self._outbox.close()
         self._requests.close()
@@ -251,7 +252,7 @@ class BusBackbone:
         self._away_s = self._loop.time()
         self._announced.clear()
         if not self._is_caught_up.is_set():
-            # What was begun starts again.
+            # Running transfers start again.
             self._early.clear()
             self._head = 0
         self._backfill.on_down()
@@ -265,7 +266,7 @@ class BusBackbone:
         (count,) = COUNT.unpack_from(body)
         rows, at = unpack_batch_ids(body, count, COUNT.size)
         entries = read_entries(body, at)
-        # What a catch-up sent twice was delivered once.
+        # Entries that a catch-up repeated are delivered once.
         if entries and entries[0].position <= self._head:
             entries = entries[bisect_right(entries, self._head, key=_position_of) :]
         if entries:
@@ -289,7 +290,7 @@ class BusBackbone:
             last = entry.position
 
     def _acknowledge(self) -> None:
-        """Tells publishers what was delivered here."""
+        """Answers publishers whose batches were delivered here."""
         announced = self._announced
         if not announced or self._deliver is None:
             return
@@ -299,7 +300,7 @@ class BusBackbone:
             self._outbox.on_taken(row)
 
     def _on_taken(self, body: bytes) -> None:
-        """Batches that were sent again, and are in the log."""
+        """Batches that were sent again and are already in the log."""
         if len(body) < COUNT.size:
             raise FrameError("a frame ends too early")
         (count,) = COUNT.unpack_from(body)
@@ -327,7 +328,7 @@ class BusBackbone:
         self._backfill.live()
 
     def _on_lost(self, body: bytes) -> None:
-        """What lies up to a place may be missing; what follows it comes behind this."""
+        """Entries up to a place may be missing. Later entries follow this frame."""
         fields = Fields(body)
         place = fields.position()
         fields.end()
@@ -342,7 +343,7 @@ class BusBackbone:
         fields.end()
 
     def _on_last(self, body: bytes) -> None:
-        """The hub has lost its memory and asks how our log ends."""
+        """The hub has lost its memory and requests the end of this worker's log."""
         history, link, after = self._asked_for(body)
 
         def end() -> Iterator[bytes]:
@@ -353,7 +354,7 @@ class BusBackbone:
         send_history(history, link, after, self._head, end)
 
     def _on_dump(self, body: bytes) -> None:
-        """The same hub asks for what lies before."""
+        """The same hub requests the history before that."""
         history, link, through = self._asked_for(body)
         send_history(history, link, 0, through, lambda: evictions_of(history))
 

@@ -1,7 +1,7 @@
-"""What a node kept in memory before a worker began, as that worker sees it.
+"""The part of a node's history that is older than a worker.
 
-The worker serves at once, from the head on. What lies before is asked of the hub process and taken
-apart from the live log, in slices; a reader of it waits until it is there.
+The worker serves at once, from the head on. It requests the older part from the hub process and
+receives it in slices, apart from the live log. Readers of the older part wait until it is complete.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ class _Reader(NamedTuple):
 
 
 class Backfill:
-    """Asks for the older part of a worker's history, and asks again when the hub was lost
-    meanwhile. Loop thread only.
+    """Requests the older part of a worker's history, again if the hub was lost meanwhile. Loop
+    thread only.
 
     Arguments:
         connection: to the hub.
@@ -49,39 +49,39 @@ class Backfill:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether something of it has still to come."""
+        """Whether a part is still missing."""
         return self._through > 0
 
     @property
     def begins(self) -> int:
-        """The place after which this worker has what is kept."""
+        """The place after which this worker's history is complete."""
         return self._history.begins if self._history is not None else self._through
 
     def begin(self, through: int) -> None:
-        """This worker begins here; what lies before is to come."""
+        """The worker's history begins here; the older part will follow."""
         self._through = through
 
     def share(self, history: History) -> None:
-        """Where it goes. It holds only what came after the beginning so far."""
+        """The history to fill. So far it contains only events from after the beginning."""
         self._history = history
         if self._through:
             history.expect(self._through)
             self._ask()
 
     def live(self) -> None:
-        """The log is live: now the hub has time."""
+        """The log is live, so the hub has time for a transfer now."""
         self._is_live = True
         self._ask()
 
     def on_down(self) -> None:
-        """The hub is lost, and with it what it had begun."""
+        """The hub is lost, and with it the running transfer."""
         self._is_live = False
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.give_up()
 
     def take(self, kind: FrameKind, body: bytes) -> None:
-        """A part of it."""
+        """Takes a part of the history."""
         if self._receiver is None:
             raise FrameError("a history that was not requested")
         if self._receiver.take(kind, body):
@@ -92,8 +92,8 @@ class Backfill:
             self._answer()
 
     def wait(self, then: Callable[[], None], failed: Callable[[FastsseError], None]) -> None:
-        """Calls `then` when all is here, at once when there is no history that it could come
-        into; `failed` when that takes too long."""
+        """Calls `then` when the history is complete, at once if there is no history to fill;
+        `failed` if that takes too long."""
         if not self._through or self._history is None:
             then()
             return
@@ -120,7 +120,7 @@ class Backfill:
             reader.then()
 
     def _give_up_oldest(self) -> None:
-        """They wait equally long, so it is the oldest whose time is over."""
+        """All wait for the same time, so the oldest one's time is over."""
         reader = self._waiting.pop(0)
         reader.timer.cancel()
         reader.failed(Unavailable("backbone", retry_after_s=1))

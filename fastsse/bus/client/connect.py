@@ -14,17 +14,16 @@ __all__ = ["connect"]
 async def connect(
     address: str | bytes, worker: int, key: bytes, timeout_s: float = TIMEOUT_S
 ) -> tuple[BusBackbone, BusControlClient]:
-    """Meets the hub process, and waits until everything that it keeps has come here.
+    """Connects to the hub process, and waits until the log is live here.
 
     Arguments:
         address: what the hub's Unix socket is bound to; an abstract name begins with NUL.
-        worker: this worker's number, from 0; its own among the workers that live.
-        key: this process's own, 8 random bytes.
+        worker: this worker's number, from 0; no other living worker has it.
+        key: of this process alone, 8 random bytes.
         timeout_s: how long publishers and readers wait while there is no hub.
 
-    Waits for a hub for as long as there is none. Raises BusError when the hub does not take it.
-    Both that are returned end with the backbone's `close`, which closes the connection that they
-    share.
+    Waits for a hub while there is none. Raises BusError if the hub does not accept the worker. The
+    backbone's `close` ends both returned objects and closes the connection that they share.
     """
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")

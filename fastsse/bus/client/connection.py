@@ -1,4 +1,4 @@
-"""A worker's connection to the hub process: kept, and opened again when the hub is gone."""
+"""A worker's connection to the hub process, which is opened again when the hub was lost."""
 
 import asyncio
 import contextlib
@@ -15,25 +15,25 @@ from fastsse.log import get_logger
 __all__ = ["BusError", "HubConnection"]
 
 log = get_logger("bus")
-# Tried again so soon, and twice as long each time up to the second.
+# The first pause before a retry; it doubles up to the second number.
 RETRY_S: Final = 0.02
 RETRY_S_MAX: Final = 0.25
-# What a hub may say before it takes a worker.
+# Bytes of a frame that a hub may send before it accepts a worker.
 BEFORE_WELCOME: Final = frozenset(
     (FrameKind.WELCOME, FrameKind.BYE, FrameKind.BEAT, FrameKind.LAST)
 )
-# The most that a hub may say it will send in one frame.
+# The largest frame that a hub may announce.
 DOWN_BYTES_MAX: Final = 1 << 30
 
 Handler = Callable[[bytes], None]
 
 
 class BusError(FastsseError):
-    """The hub process can't be reached, or did not take this worker."""
+    """The hub process can't be reached, or did not accept this worker."""
 
 
 class HubConnection:
-    """Dials, greets, passes frames to the handler of their kind, and dials again.
+    """Connects, sends the greeting, passes frames to the handlers of their kinds, and reconnects.
 
     Arguments:
         address: what the hub's socket is bound to.
@@ -41,14 +41,14 @@ class HubConnection:
         key: this process's own, never used before.
 
     Attributes:
-        handlers: what is called with the body of each kind of frame.
-        on_up: called, in order, when the hub has taken this worker, also each time again.
+        handlers: by kind of frame; called with the body.
+        on_up: called, in order, each time a hub has accepted this worker.
         on_down: called, in order, when the hub was lost.
         on_close: called, in order, when this end begins to close.
-        welcome: what the hub said last.
+        welcome: the last welcome of a hub.
         is_up: frames can be sent.
-        reach: returns what the worker has, for the greeting: its head, and from where on.
-        ended: why the hub gave this worker up, once it did.
+        reach: returns the worker's head and the begin of its history, for the greeting.
+        ended: why the hub rejected this worker.
     """
 
     def __init__(self, address: str | bytes, worker: int, key: bytes) -> None:
@@ -87,19 +87,19 @@ class HubConnection:
         self._link.send(data)
 
     def send_now(self, data: bytes) -> None:
-        """The same, for a caller with nothing more to send in this turn."""
+        """As `send`, for a caller with nothing more to send in this turn."""
         assert self._link is not None
         self._link.send_now(data)
 
     def send_pages(self, frames: Iterable[bytes]) -> None:
-        """Sends whole frames, one a turn, while the link has room. What is left when the link is
-        lost is not sent: `on_up` is the time to begin again. Only while `is_up`."""
+        """Sends whole frames, one a turn, while the link has room. The rest is dropped when the
+        link is lost; start again in `on_up`. Only while `is_up`."""
         assert self._link is not None
         self._link.pager.add(frames, self._link.send_now)
 
     async def close(self) -> None:
-        """Ends it; what was sent leaves first. Nothing is called any more but `on_close`, once."""
-        # A handler could give what comes now to what has stopped, such as the sender.
+        """Closes it after sending what is queued. After this only `on_close` is called, once."""
+        # Otherwise a handler could pass a frame to a part that has stopped, such as the sender.
         self._is_closed = True
         self.is_up = False
         closing = self.on_close[:]
@@ -133,7 +133,7 @@ class HubConnection:
             delay_s = min(delay_s * 2, RETRY_S_MAX)
 
     async def _dial(self) -> None:
-        """Connects and says hello. Raises OSError; a full queue of connects is one too."""
+        """Connects and sends the greeting. Raises OSError, also for a full accept queue."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.connect(self._address)

@@ -1,4 +1,4 @@
-"""The worker's end of the bus, as its way to the control services."""
+"""The worker's end of the bus, as its control client."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,18 +16,18 @@ __all__ = ["MESSAGE_BYTES_MAX", "SUBJECT_BYTES_MAX", "BusControlClient"]
 
 SUBJECT_BYTES_MAX: Final = 64
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
-# Messages kept while there is no hub, at most, and what each takes in addition to its bytes.
+# Bytes of messages kept while there is no hub, and the counted overhead of each.
 UNTOLD_BYTES_MAX: Final = 4 * 1024 * 1024
 _MESSAGE_COST_BYTES: Final = 64
 
 
 class BusControlClient:
-    """A `Control` whose control services are in the hub process. Loop thread only; made by
+    """A `ControlClient` whose control services are in the hub process. Loop thread only; made by
     `connect`.
 
-    A question that was sent to a hub that died has an error for its answer, though the control
-    service may have received it; so has one that is not answered within ANSWER_S (10 s). Messages
-    without a hub wait for the next one, the newest 4 MiB of them.
+    A request gets an error if the hub died, or if there is no answer within ANSWER_S (10 s). The
+    control service may have received it. Messages without a hub wait for the next hub, the newest 4
+    MiB of them.
 
     Attributes:
         worker: this worker's number.
@@ -90,7 +90,7 @@ class BusControlClient:
             self._connection.send_pages(frame(FrameKind.TELL, head, page) for page in pages)
 
     def _keep(self, told: bytes) -> None:
-        """Keeps a message for the next hub; the oldest ones leave when there are too many bytes."""
+        """Keeps a message for the next hub; drops the oldest ones above the bound."""
         self._untold.append(told)
         self._untold_bytes += len(told) + _MESSAGE_COST_BYTES
         while self._untold_bytes > UNTOLD_BYTES_MAX:
@@ -101,7 +101,7 @@ class BusControlClient:
         self._listeners.setdefault(subject, []).append(heard)
 
     def close(self) -> None:
-        """Gives up what has no answer; called when the connection closes."""
+        """Answers open requests with an error; called when the connection closes."""
         self._requests.close()
         self._listeners.clear()
         self.on_back.clear()

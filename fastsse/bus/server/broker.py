@@ -1,7 +1,7 @@
-"""The broker: what the hub process has once for all workers.
+"""The broker:
 
-Batches come in from sessions, go through the backbone, and leave by the fan-out. The key of a
-batch shows whether it was sent before.
+the part of the hub process that all workers share. Sessions pass batches to it, the backbone orders
+them, and the fan-out sends them. The key of a batch shows whether it was sent before.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Broker", "FrameLimits"]
 
 log = get_logger("bus")
-# A worker that says nothing for so long, not even that it is there, is given up.
+# A worker that sends nothing for this long, not even that it is alive, is disconnected.
 SILENCE_S: Final = 30.0
 GIVEN_UP_MAX: Final = 1024
 
@@ -37,8 +37,8 @@ GIVEN_UP_MAX: Final = 1024
 class FrameLimits:
     """Bounds on frames, from the largest body that a publisher may send.
 
-    A draft is about as long as the body that it came in; the worst event is all line ends, and is
-    seven times as long when it is encoded.
+    A draft is about as long as the request body. The worst event consists of line ends, and its
+    frame is seven times as long.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -48,21 +48,21 @@ class FrameLimits:
 
 
 class Broker:
-    """Orders what peers send and hands it on. Loop thread only.
+    """Orders the batches of workers and sends the log. Loop thread only.
 
     Arguments:
         backbone: where order comes from; this is its only user.
         limits: on frames.
         makers: of the control services.
-        store: for what control services keep; None forgets it with the process.
+        store: of control services; None keeps their data in memory.
 
     Attributes:
-        sessions: the workers that are taken, by key.
+        sessions: the accepted workers, by key.
         batch_ids: the newest batches of the log.
-        kept: the memory store, where it is the backbone.
-        is_open: workers are taken; before that they wait.
+        kept: the memory store, if it is the backbone.
+        is_open: workers are accepted; before that they wait.
         on_waiting: called with each that waits.
-        losses: which workers have still to be notified of a loss.
+        losses: which workers must still be notified of a loss.
         on_live: called with each that gets the live log from now on.
         pager: sends what is too much for one turn to all workers, while each has room.
     """
@@ -100,18 +100,20 @@ class Broker:
             self._sweep(self.kept)
 
     def open(self) -> None:
-        """Takes workers from now on, which have the log up to where it stands."""
+        """Accepts workers from now on. They have the log up to its present end."""
         self.go_on(self.backbone.head, ())
 
     def go_on(self, after: int, entries: Sequence[Entry]) -> None:
-        """Takes workers from now on. What they may lack of the log lies after a place."""
+        """Accepts workers from now on. They have the log up to a place, and may be missing later
+        entries."""
         self.fanout = Fanout(after)
         self.fanout.recall(entries, self.backbone.head)
         self.is_open = True
 
     async def close(self) -> None:
-        """Ends the backbone. When all workers were sent what it took, closes their links,
-        without a frame, because another hub may follow. The workers send the rest to that one."""
+        """Closes the backbone. After all stored entries were sent to the workers it closes their
+        links. It sends no last frame, because another hub may follow, to which the workers send the
+        rest."""
         self._is_closing = True
         for timer in self._timers.values():
             timer.cancel()
@@ -125,8 +127,8 @@ class Broker:
     # -- workers --------------------------------------------------------------------------------
 
     def enter(self, session: "Session") -> str | None:
-        """Accepts a worker, or says why not. One whose link was lost and that reconnects before
-        that was noticed takes its own place."""
+        """Accepts a worker, or sends the reason why not. A worker that reconnects before the loss
+        of its old link was noticed replaces its old session."""
         reason = self._given_up.get(session.key)
         if reason is not None:
             return reason
@@ -145,7 +147,7 @@ class Broker:
             self.pager.go_on()
 
     def give_up(self, session: "Session", reason: str) -> None:
-        """A worker can't go on; it is notified when it reconnects."""
+        """Rejects a worker. It is notified when it reconnects."""
         log.error("A worker is given up.", worker=session.worker, reason=reason)
         self._given_up[session.key] = reason
         if len(self._given_up) > GIVEN_UP_MAX:
@@ -156,7 +158,8 @@ class Broker:
     def publish(
         self, session: "Session", n: int, deadline_ms: int, events: Sequence[Event]
     ) -> None:
-        """A batch of a worker. It is answered once, perhaps on a later link of that worker."""
+        """Takes a batch of a worker. It is answered once, perhaps on a later link of that
+        worker."""
         key = (session.key, n)
         if self._is_closing:
             return
@@ -176,7 +179,7 @@ class Broker:
         self._held.discard(key)
         session = self.sessions.get(key[0])
         if isinstance(outcome, FastsseError):
-            # What a hub that ends did not take is for the next one.
+            # Batches that an ending hub did not take are for the next hub.
             if session is not None and not self._is_closing:
                 session.refuse(key[1], outcome)
             self._tell_trouble()
@@ -186,7 +189,7 @@ class Broker:
             self.batch_ids.note(row)
         self.fanout.taken(rows)
         if session is not None and not session.is_live:
-            # It may get these entries from the store, which does not say whose they were.
+            # The worker may get these entries from the store, which does not say whose they were.
             session.taken(rows)
 
     def _answer_again(self, session: "Session", key: Key) -> None:
@@ -200,7 +203,7 @@ class Broker:
         self.fanout.deliver(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
-        """The backbone lost hold of the log. Workers are notified in its order."""
+        """The log lost entries. Workers are notified in order with it."""
         self.fanout.flush()
         self.losses.happened(place)
         for session in list(self.sessions.values()):
@@ -209,8 +212,8 @@ class Broker:
     # -- all workers ----------------------------------------------------------------------------
 
     def _publish(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
-        """For control services. They may go on when the events are in the log and on their way to
-        workers."""
+        """Publishes for control services. They may continue when the events are in the log and sent
+        to workers."""
 
         def appended(outcome: Sequence[int] | FastsseError) -> None:
             self.pager.add((not isinstance(outcome, FastsseError),), done)

@@ -15,7 +15,7 @@ from fastsse.entries import Entry, pack_entry
 
 __all__ = ["Fanout", "FanoutTarget", "log_frame"]
 
-# A frame that has come so far is closed.
+# A frame of this size is complete.
 FRAME_BYTES: Final = 1024 * 1024
 RECENT_BYTES: Final = 8 * 1024 * 1024
 
@@ -28,10 +28,10 @@ class FanoutTarget(Protocol):
 
 
 class Fanout:
-    """Hands the log on. Loop thread only.
+    """Sends the log. Loop thread only.
 
     Attributes:
-        head: the last position that was handed on.
+        head: the last position that was sent.
     """
 
     def __init__(self, head: int) -> None:
@@ -49,8 +49,8 @@ class Fanout:
         self._loop = asyncio.get_running_loop()
 
     def recall(self, entries: Sequence[Entry], head: int) -> None:
-        """The end of the log that a hub before handed on, for workers that lack some of it; from
-        here on it goes on at `head`. Before anybody listens."""
+        """Takes the end of the log that an earlier hub sent, for workers that miss some of it. The
+        log continues at `head`. Call it before any worker is connected."""
         if entries:
             self.deliver(entries)
             self.flush()
@@ -73,7 +73,7 @@ class Fanout:
         self._be_due()
 
     def flush(self) -> None:
-        """Hands on what was delivered so far."""
+        """Sends what was delivered so far."""
         self._is_due = False
         if self._entries or self._rows:
             self._close_frame()
@@ -85,7 +85,7 @@ class Fanout:
                 listener.send_now(data)
 
     def listen(self, listener: FanoutTarget) -> None:
-        """Has a worker get every frame from now on. It has everything up to `head`."""
+        """Sends a worker every frame from now on. It must have everything up to `head`."""
         self._live[listener] = None
 
     def leave(self, listener: FanoutTarget) -> None:
@@ -97,7 +97,8 @@ class Fanout:
         return after >= self._recent_start
 
     def recent(self, after: int) -> Iterator[bytes]:
-        """The frames with what lies after a place, the first perhaps with some of before."""
+        """The frames with the entries after a place. The first one may also contain earlier
+        entries."""
         return (data for last, data in self._recent if last > after)
 
     @property

@@ -1,7 +1,8 @@
 """Losses of the log, and which workers must still be notified of them.
 
-A worker is notified over its link. The link may be down, or be lost with the message. So the hub
-process remembers what each worker may not know, and sends it again on the worker's next link.
+A worker is notified over its link. The link may be down, or may break before the message arrives.
+So the hub process remembers the losses that each worker may not know, and sends them again on its
+next link.
 """
 
 from collections import OrderedDict
@@ -14,7 +15,7 @@ WORKERS_MAX: Final = 4 * 1024
 
 
 class Losses:
-    """Up to which place something may be missing, for each worker. Loop thread only.
+    """The place up to which entries may be missing, for each worker. Loop thread only.
 
     Attributes:
         through: the place of the last loss of the log; 0 when there was none.
@@ -36,12 +37,12 @@ class Losses:
         self._set(key, (place if was_told else max(known, place), 0))
 
     def said(self, key: bytes, place: int, head: int) -> None:
-        """A worker was sent word of a place, behind the log up to `head`."""
+        """A worker was notified of a place, after the log up to `head`."""
         self._set(key, (place, max(place, head)))
 
     def owed(self, key: bytes, head: int) -> int:
-        """The place to notify a worker of now, 0 for none. `head` is the end of the log
-        that it has: more than when it was notified shows that it took the message."""
+        """The place to notify a worker of now, 0 for none. `head` is the end of the log that it
+        has. If that is higher than at the notification, it has received it."""
         place, told_at = self._by_worker.get(key, (0, 0))
         own = place if not told_at or head <= told_at else 0
         return max(own, self.through if head <= self.through else 0)

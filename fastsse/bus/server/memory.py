@@ -24,19 +24,20 @@ __all__ = ["HubMemory", "Key", "KeyedBackbone"]
 Key = tuple[bytes, int]
 """A worker process's key, and the number of one of its batches."""
 
-# A hub that goes on from what a worker has may not know of the last events of the one before.
+# How far the positions of a new hub are above those of the lost one, of whose last events it may
+# not know.
 LEAP_MS: Final = 1_000
-# Where positions are further ahead of the clock than that already, since hubs were lost one after
-# the other: less than passes between two of them, so that it does not add up.
+# The same if positions are already that far ahead of the clock, because several hubs were lost. It
+# is less than the time between two losses, so that it does not add up.
 LEAP_MS_MIN: Final = 50
 
 
 class KeyedBackbone(Backbone, Protocol):
-    """A backbone that is behind a bus: batches have keys."""
+    """A backbone for several workers: batches have keys."""
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
-        """As Backbone. One that is stored already under its key is not stored again: `done` is
-        given the positions that it has. Who keeps nothing over restarts may leave that out."""
+        """As Backbone. A batch whose key is stored already is not stored again: `done` gets the
+        positions of the first time. A backbone that stores nothing may leave that out."""
 
 
 class HubMemory(MemoryBackbone):
@@ -59,7 +60,7 @@ class HubMemory(MemoryBackbone):
         self._begin(self.start)
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
-        """Keeps and hands on everything appended from now on."""
+        """Keeps and delivers everything that is appended from now on."""
 
         def keep_and_deliver(entries: Sequence[Entry]) -> None:
             self.keep(entries)
@@ -87,12 +88,12 @@ class HubMemory(MemoryBackbone):
 
     @property
     def history(self) -> History:
-        """What is kept, as the rules allow. O(what was kept since it was looked at last)."""
+        """The history, within the rules. O(entries since the last call)."""
         self._settling.settle()
         return self._history
 
     def settle(self) -> None:
-        """Has everything in `history` that was kept so far."""
+        """Moves all kept entries into `history`."""
         self._settling.settle()
 
     def keep(self, entries: Sequence[Entry]) -> None:
@@ -108,9 +109,9 @@ class HubMemory(MemoryBackbone):
     # -- after a hub that was lost --------------------------------------------------------------
 
     def go_on(self, start: int, head: int) -> None:
-        """Forgets everything, and goes on from a place up to which workers have what is kept
-        after another; it comes into `history` later, then `be_whole` is called. What is appended
-        lies well above, so that no position of the hub before is used again."""
+        """Forgets everything and continues the log of workers, which have the entries after `start`
+        up to `head`. These are added to `history` later, and then `be_whole` is called. New
+        positions are well above `head`, so that no position of the lost hub is used again."""
         now_ms = self._now_ms()
         is_ahead = position_ms(head) - now_ms > LEAP_MS
         leap_ms = position_ms(head) + (LEAP_MS_MIN if is_ahead else LEAP_MS)
@@ -120,18 +121,18 @@ class HubMemory(MemoryBackbone):
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that workers kept is here."""
+        """Whether the history of the workers is complete here."""
         return not self._history.expected_through
 
     def when_whole(self, called: Callable[[], None]) -> None:
-        """Has something called as soon as it is, which may be within the call."""
+        """Calls a function as soon as it is complete, perhaps within the call."""
         if self.is_whole:
             called()
         else:
             self._waiting.append(called)
 
     def be_whole(self) -> None:
-        """Says that all has come that ever will. What did not counts as evicted."""
+        """Ends the recovery. History that did not arrive counts as evicted."""
         history = self.history
         lost = history.expected_through
         if lost:

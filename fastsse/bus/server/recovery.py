@@ -1,9 +1,9 @@
 """A hub that starts again without a store takes the log from its workers.
 
-Each worker has the log up to its own head, and what is kept of it from where it began. So the hub
+Each worker has the log up to its own head, and a history from where it began. So the hub
 
-1. asks the one that is furthest for the end of the log, as far as any other misses it, and which
-   batches that was. It can go on with that: it serves, and all workers get the same log again.
+1. asks the worker with the highest head for the end of the log that any other misses, and for its
+   batches. With these it can serve, and all workers get the same log again.
 2. asks one that has all for what is kept, which comes in slices next to what is new. If that one
    dies another is asked, from the beginning; until all is there workers that start wait for it.
 """
@@ -25,15 +25,15 @@ from fastsse.log import get_logger
 __all__ = ["Recovery"]
 
 log = get_logger("bus")
-# A worker that died with the hub is waited for no longer.
+# How long to wait for workers; one may have died with the hub.
 WAIT_S: Final = 1.0
-# A worker that is asked and says nothing for so long is given up.
+# How long to wait for an answer of a worker before it is disconnected.
 SILENT_S: Final = 10.0
 _ROWS_MAX: Final = 1 << 20
 
 
 class Recovery:
-    """Waits for workers, and goes on from what they have. Loop thread only.
+    """Waits for workers, and continues their log. Loop thread only.
 
     Arguments:
         broker: not open yet.
@@ -52,7 +52,7 @@ class Recovery:
         broker.on_live = lambda session: self._changed.set()
 
     async def run(self) -> None:
-        """Returns when the exchange is open. What is kept may still be on its way."""
+        """Returns when the broker is open. The history may still be incomplete."""
         try:
             async with asyncio.timeout(WAIT_S):
                 while len(self._waiting) < self._workers:
@@ -86,11 +86,11 @@ class Recovery:
     # -- the end of the log ---------------------------------------------------------------------
 
     async def _end_of_log(self) -> "_LogEnd | None":
-        """What some workers have and others miss; None when none has anything."""
+        """The entries that some workers have and others miss; None if no worker has any."""
         while there := self._there():
             end = _LogEnd(min(session.head for session in there))
             lost = None
-            # Some may come only now, and have more than the others.
+            # Workers may connect only now and have more than the others.
             while lost is None and (session := end.next_of(self._there())) is not None:
                 if not await _LastTransfer(session, end).arrived():
                     lost = session
@@ -126,8 +126,8 @@ class Recovery:
         self._kept.be_whole()
 
     async def _fullest(self, tried: set[Session]) -> Session | None:
-        """A worker that has most of what lies before the new log; None when none has any, and
-        no worker that could is about to reconnect."""
+        """The worker with the most history from before the new log. None if no worker has any, and
+        none that could have is about to reconnect."""
         through = self._kept.history.expected_through
         try:
             async with asyncio.timeout(WAIT_S):
@@ -143,14 +143,14 @@ class Recovery:
 
 
 class _LogEnd:
-    """The end of the log as workers together have it.
+    """The end of the log, from all workers together.
 
     Attributes:
         after: the place that all have reached.
-        head: the place up to which it is here.
-        entries: what lies between.
+        head: the place up to which it was received.
+        entries: those in between.
         rows: the newest batches.
-        missing_through: up to here something may be missing that was evicted already.
+        missing_through: entries up to here may be missing, because they were evicted.
     """
 
     def __init__(self, after: int) -> None:
@@ -161,7 +161,7 @@ class _LogEnd:
         self._is_begun = False
 
     def next_of(self, sessions: list[Session]) -> Session | None:
-        """A worker that has more; None when none has. The first is asked in any case."""
+        """A worker that has more; None if there is none. The first worker is always asked."""
         more = [session for session in sessions if session.head > self.head or not self._is_begun]
         able = [session for session in more if session.begins <= self.head]
         if able:
@@ -171,7 +171,7 @@ class _LogEnd:
     def add(
         self, head: int, evicted_through: int, entries: list[Entry], rows: list[BatchId]
     ) -> None:
-        """What one worker has after `head`."""
+        """The entries of one worker after `head`."""
         if evicted_through > self.head:
             self.missing_through = evicted_through
         self.rows += [row for row in rows if row.last > self.head or not self._is_begun]
@@ -181,7 +181,7 @@ class _LogEnd:
 
 
 class _Transfer(ABC):
-    """What one worker sends when it is asked, until it ends or says nothing any more."""
+    """The frames that one worker sends, until the end mark, the end of the link, or a timeout."""
 
     def __init__(self, session: Session, kind: FrameKind, place: int) -> None:
         self._session = session
@@ -192,7 +192,7 @@ class _Transfer(ABC):
         session.ask(kind, place, self._on_part)
 
     async def arrived(self) -> bool:
-        """Whether everything came; False when the worker was lost on the way."""
+        """Whether everything arrived; False if the worker was lost meanwhile."""
         while not self._over.is_set() and self._is_heard:
             self._is_heard = False
             with contextlib.suppress(TimeoutError):
@@ -211,7 +211,7 @@ class _Transfer(ABC):
 
     @abstractmethod
     def _take(self, kind: int, body: bytes) -> bool:
-        """A frame; True: the last."""
+        """Takes a frame. True: it was the last."""
 
 
 class _LastTransfer(_Transfer):
@@ -256,7 +256,7 @@ class _FillTransfer(_Transfer):
         super().__init__(session, FrameKind.DUMP, kept.history.expected_through)
 
     async def arrived(self) -> bool:
-        """As of any part; what came of one that was lost is forgotten."""
+        """As any part. What a lost worker sent is dropped."""
         if await super().arrived():
             return True
         self._receiver.give_up()
@@ -271,4 +271,4 @@ class _FillTransfer(_Transfer):
 
 
 def _ignore_peer(session: Session) -> None:
-    """It is not waited for any more."""
+    """Stops waiting for it."""

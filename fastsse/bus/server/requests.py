@@ -40,12 +40,12 @@ _NUMBER: Final = Struct("<Q")
 
 
 class RequestServer:
-    """Answers one worker, in order with the log: what an answer names was sent before it. Loop
-    thread only.
+    """Answers one worker, in order with the log: entries that an answer names were sent before it.
+    Loop thread only.
 
     Arguments:
         session: the worker.
-        broker: whose backbone, control services and memory are asked.
+        broker: gives the backbone, the control services and the memory.
 
     Attributes:
         handlers: for the kinds of frames that ask something.
@@ -67,7 +67,7 @@ class RequestServer:
         self._later: list[tuple[int, int]] = []
 
     def live(self) -> None:
-        """The worker has the log up to its head: answers that name a place in it may leave."""
+        """The worker has the log up to its head, so answers that name a place in it may be sent."""
         later, self._later = self._later, []
         for number, place in later:
             self._say_place(number, place)
@@ -89,7 +89,7 @@ class RequestServer:
         self._broker.fanout.flush()
         entries, through, is_last, evicted, damaged_through = stretch
         if through > self._session.sent_through:
-            # The rest comes down the log.
+            # The rest comes in the log.
             through, is_last = self._session.sent_through, True
             entries = [entry for entry in entries if entry.position <= through]
         places = pack_position(through) + pack_position(damaged_through)
@@ -133,8 +133,8 @@ class RequestServer:
             self._later.append((number, place))
 
     def _say_place(self, number: int, place: int | None) -> None:
-        """What lies up to the place was handed to the relay before. So above what a live worker has
-        there is no event, only what the store passes over; its own end is the same place."""
+        """Entries up to the place were passed to the fan-out before. So there is no event between
+        the end of a live worker and the place, and its own end is used."""
         end = (
             self._session.sent_through if place is None else min(place, self._session.sent_through)
         )
@@ -165,7 +165,7 @@ class RequestServer:
         self._broker.services.on_message(self._session.worker, subject, message)
 
     def _on_dump(self, body: bytes) -> None:
-        """It has begun lately, and wants what was kept before."""
+        """The worker has just started, and requests the older history."""
         fields = Fields(body)
         through = fields.position()
         fields.end()
@@ -184,7 +184,7 @@ class RequestServer:
         send_history(kept.history, self._session.link, 0, through, end)
 
     def _ask(self, fields: Fields) -> int:
-        """Counts a question, and gives its number."""
+        """Counts a request, and returns its number."""
         self._under_way += 1
         if self._under_way > 2 * QUESTIONS_MAX:
             raise FrameError("too many questions at once")

@@ -1,7 +1,8 @@
-"""A session: one worker, seen from the hub process.
+"""A session: the hub process's end of the link to one worker.
 
-The worker greets and catches up page by page at its own pace. From then on it is live: every frame
-of the fan-out is sent to it. A worker that breaks the protocol is disconnected and given up.
+The worker sends a greeting and catches up page by page at its own pace. Then it is live: every
+frame of the fan-out is sent to it. A worker that violates the protocol is disconnected and
+rejected.
 """
 
 import asyncio
@@ -28,9 +29,9 @@ from fastsse.log import get_logger
 __all__ = ["Session"]
 
 log = get_logger("bus")
-# From a connect to the whole greeting.
+# The time from the connect to the complete greeting.
 HELLO_S: Final = 5.0
-# What a worker is asked for, in parts.
+# Called with the parts of a requested history.
 _PARTS: Final = frozenset((FrameKind.KEPT, FrameKind.EVICTED, FrameKind.DUMPED, FrameKind.ENDED))
 
 
@@ -38,9 +39,9 @@ class Session:
     """One worker's end. Loop thread only.
 
     Attributes:
-        key, worker, head, begins: as it greeted.
-        is_live: it gets what the relay sends.
-        on_lost: called when it is gone.
+        key, worker, head, begins: from its greeting.
+        is_live: it gets the frames of the fan-out.
+        on_lost: called when the link is lost.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -102,13 +103,14 @@ class Session:
         self.send(frame(FrameKind.TAKEN, COUNT.pack(len(rows)), pack_batch_ids(rows)))
 
     def held(self, n: int) -> None:
-        """Batches up to this one were taken up, and will be answered."""
+        """Batches up to this one were taken, and will be answered."""
         if not self._held_n:
             self._loop.call_soon(self._tell_held)
         self._held_n = max(n, self._held_n)
 
     def broken(self, place: int) -> None:
-        """What lies up to a place may be missing. One that catches up learns it between pages."""
+        """Entries up to a place may be missing. A worker that catches up is notified between
+        pages."""
         if self.is_live:
             self._lost_through = place
             self._say_lost()
@@ -116,7 +118,7 @@ class Session:
             self._misses(place)
 
     def beat(self, data: bytes, now_s: float, silence_s: float) -> None:
-        """Shows it that the hub is there, and looks whether it is."""
+        """Sends a sign of life, and checks that the worker is alive."""
         if self.link.heard:
             self.link.heard = False
             self._heard_s = now_s
@@ -131,25 +133,25 @@ class Session:
         self.link.abort()
 
     def drop(self) -> None:
-        """Ends the link of one that does not say what it should, or has another by now."""
+        """Closes the link of a worker that violates the protocol or has a newer link."""
         self.abort()
         self._broker.leave(self)
         self.on_lost()
 
     async def close(self, timeout_s: float) -> None:
-        """Ends the link when what was sent has left, or some time has passed."""
+        """Closes the link when everything was sent, or after some time."""
         self._deadline.cancel()
         await self.link.close(timeout_s)
 
     def ask(self, kind: FrameKind, place: int, on_kept: Callable[[int, bytes], bool]) -> None:
-        """Asks for the end of its log, or for what it keeps; `on_kept` is called with each frame of
-        that, and says which is the last."""
+        """Requests the end of its log, or its history. `on_kept` is called with each frame, and
+        returns whether it is the last."""
         self._on_kept = on_kept
         self.link.incoming.limit_bytes = self._broker.limits.down_bytes
         self.send(frame(kind, pack_position(place)))
 
     def welcome(self) -> None:
-        """Takes the worker: it catches up, and is live after that."""
+        """Accepts the worker: it catches up, and is live after that."""
         broker = self._broker
         backbone, kept, head = broker.backbone, broker.kept, broker.fanout.head
         broker.fanout.flush()
@@ -180,7 +182,7 @@ class Session:
         self._catch_up()
 
     def bye(self, reason: str) -> None:
-        """Does not take it, or not any more."""
+        """Rejects the worker."""
         self._deadline.cancel()
         self.send(frame(FrameKind.BYE, text(reason)))
         self.link.end()
@@ -189,7 +191,7 @@ class Session:
     # -- catching up ----------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Sends what is missing at the worker, while it takes it."""
+        """Sends entries that the worker misses, while the link has room."""
         fanout, kept = self._broker.fanout, self._broker.kept
         while self.link.is_open and not (self.link.is_full or self.is_live or self._is_reading):
             fanout.flush()
@@ -212,17 +214,17 @@ class Session:
         self._broker.pager.go_on()
 
     def _missing_of(self, kept: HubMemory) -> int:
-        """Up to where memory may have evicted what it was not sent yet; 0: nothing is missing."""
+        """Up to where memory may have evicted unsent entries; 0: nothing is missing."""
         evicted_through = kept.history.evicted_through(None)
         return evicted_through if evicted_through > self._sent_through else 0
 
     def _on_own_page(self, reached: int, stretch: Stretch | FastsseError) -> None:
-        """What the store had when the relay remembered what lies after `reached`."""
+        """A page of the store from when the fan-out had the entries after `reached`."""
         self._is_reading = False
         if not self.link.is_open:
             return
         if isinstance(stretch, FastsseError):
-            # The store can't be read now; it will be.
+            # The store can't be read now; this is retried.
             self._loop.call_later(0.25, self._catch_up)
             return
         if stretch.evicted_through > self._sent_through:
@@ -232,7 +234,7 @@ class Session:
         self._catch_up()
 
     def _misses(self, place: int) -> None:
-        """Notifies it of a place before what follows that, now or on its next link."""
+        """Notifies it of a loss before later entries, now or on its next link."""
         if place > self._lost_through:
             self._lost_through = place
             self._broker.losses.owe(self.key, place)
@@ -240,7 +242,7 @@ class Session:
                 self._say_lost()
 
     def _say_lost(self) -> None:
-        """A worker that has more than the place was told, then, whatever becomes of this hub."""
+        """A worker that has entries after the place was notified, even if this hub dies now."""
         self.send(frame(FrameKind.LOST, pack_position(self._lost_through)))
         self._broker.losses.said(self.key, self._lost_through, self.sent_through)
 
@@ -251,7 +253,7 @@ class Session:
         self._sent_through = through
 
     def _go_live(self) -> None:
-        """From the next frame of the relay on it gets what all get."""
+        """From the next frame of the fan-out on it gets the same as all."""
         fanout = self._broker.fanout
         for data in fanout.recent(self._sent_through):
             self.send(data)
