@@ -50,7 +50,7 @@ serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000"
 
 shell: $(VENV)/.installed  ## a shell in which the command fastsse works
 	@echo "The command fastsse works in this shell; exit leaves it."
-	@export VIRTUAL_ENV='$(abspath $(VENV))' PATH='$(abspath $(BIN))':"$$PATH"; exec "$${SHELL:-/bin/sh}"
+	@export VIRTUAL_ENV='$(abspath $(VENV))' PATH='$(abspath $(BIN))':"$$PATH"; "$${SHELL:-/bin/sh}" || true
 
 cluster: $(VENV)/.test-all-installed  ## Redis, two nodes and HAProxy or nginx on http://127.0.0.1:8080 (ARGS="--proxy nginx")
 	$(BIN)/python deploy/cluster.py $(ARGS)
