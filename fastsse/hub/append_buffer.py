@@ -1,7 +1,7 @@
-"""Append buffer: the newest entries wait together until a reader looks. They go into the logs
-then, without those that would be evicted at once.
+"""Append buffer: the newest entries wait together until a reader needs them. Then they are put into
+the logs, except those that would be evicted at once.
 
-Most entries of a busy topic never get there. On a topic without readers this saves most of the
+Most entries of a busy topic never reach a log. On a topic without readers this saves most of the
 cost of storing.
 """
 
@@ -16,7 +16,7 @@ from fastsse.hub.topics import Topics
 
 __all__ = ["AppendBuffer"]
 
-# What waits, at most.
+# Entries that may wait.
 UNSETTLED_MAX: Final = 16 * 1024
 UNSETTLED_BYTES: Final = 8 * 1024 * 1024
 

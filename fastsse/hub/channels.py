@@ -22,11 +22,10 @@ from fastsse.subscriptions import ANY
 
 __all__ = ["Channel", "Channels"]
 
-# Topics that one step looks at to forget them, where there are no patterns to tell; with patterns
-# fewer.
+# Topics that one step examines in order to forget them, without patterns; with patterns fewer.
 FORGOTTEN_A_STEP = 4_000
-# Topics that a channel's templates look at, and that it is made of, without waiting for a turn:
-# well under a millisecond. And those that a template looks at in one step.
+# Topics that a channel's templates examine at once, without waiting for a turn, which takes well
+# under a millisecond; and topics that a template examines in one step.
 LOOKS_AT_ONCE = 256
 LOOKS_A_STEP = 32
 
@@ -84,7 +83,7 @@ class Channels:
         self._granted: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
-        # Channels whose patterns have topics to look at, each with those; in turn.
+        # Channels whose patterns must examine topics, each with these topics. They take turns.
         self._unready: OrderedDict[Channel, tuple[TopicTemplate, ...]] = OrderedDict()
         self._time_budget = TimeBudget()
         topics.on_new = self._on_new
@@ -137,13 +136,13 @@ class Channels:
         history.take(entries, self._sender, self.of_everything > 0)
 
     def sweep(self) -> bool:
-        """Forgets topics that nothing needs; gets channels ready: for a few milliseconds. True:
-        there is more to do."""
+        """Forgets unneeded topics and prepares channels, for a few milliseconds. True: there is
+        more to do."""
         self._time_budget.run(self._step)
         return self._has_more()
 
     def _step(self) -> bool:
-        """A bit of what is to do; True: there is more."""
+        """One step of this work; True: there is more."""
         if self._topics.idle_count:
             self._forget_some()
         if self._unready:
@@ -160,7 +159,7 @@ class Channels:
             self._sender.remove_topic(topic.number)
 
     def _go_on(self) -> None:
-        """Gets on with the channel whose turn it is; behind all others it has its next one."""
+        """Works on the channel whose turn it is; its next turn is after all others."""
         channel, templates = next(iter(self._unready.items()))
         for pattern in templates:
             if not pattern.is_ready:
@@ -238,7 +237,7 @@ class Channels:
         self._sender.add_channel(channel.number, _numbers(topics), granted, channel.is_quiet)
 
     def _let_go(self, channel: Channel) -> None:
-        """Has everything forget a channel that the sender does not have (any more)."""
+        """Removes all references to a channel that the sender does not have, or no longer has."""
         self._free_numbers.append(channel.number)
         topics = channel.topics
         if topics is None:
@@ -257,7 +256,7 @@ class Channels:
             self._templates.ungrant(channel.rights.subscribe, channel)
 
     def _on_new(self, topic: Topic) -> None:
-        """A topic has come to life: templates and grants look at it, once."""
+        """A topic is new: templates and grants are matched with it, once."""
         linked, granted = self._templates.look_at(topic)
         for channel in linked:
             self._sender.link(topic.number, channel.number)

@@ -1,5 +1,5 @@
-# Topics and channels as the sender knows them: numbers. A topic lists the channels that asked for
-# it and keeps its last value; a channel has a ring and the connections that share it.
+# Topics and channels of the sender; both are numbers here. A topic lists its channels and keeps its
+# last value. A channel has a ring and the connections that share it.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -73,7 +73,7 @@ cdef inline uint32_t grown(uint32_t capacity, uint32_t number) noexcept nogil:
 
 
 cdef inline Topic* topic_at(Directory* directory, uint32_t number) noexcept nogil:
-    """The topic of that number, made when it is new."""
+    """The topic of this number, created if it is new."""
     cdef uint32_t old = directory.topic_capacity
     cdef uint32_t capacity
     if number >= old:
@@ -119,8 +119,8 @@ cdef inline bint is_linked(Channel* channel, uint32_t topic) noexcept nogil:
 
 
 cdef inline void grant(Directory* directory, uint32_t topic, Channel* channel) noexcept nogil:
-    """A topic does not list its grants, of which there may be a million: a grant holds for one
-    generation of the topic, so forgetting them all is one step."""
+    """A topic does not list its grants, because there may be a million. A grant is valid for one
+    generation of the topic, so forgetting all of them is one step."""
     if topic == EVERY_EVENT:
         channel.granted_all = True
     else:
@@ -155,7 +155,7 @@ cdef inline void channel_free(Channel* channel) noexcept nogil:
 
 
 cdef inline void channel_remove(Directory* directory, Channel* channel) noexcept nogil:
-    """Removes a channel that has no connection; a caller that has it in a list frees it later."""
+    """Removes a channel without connections. A caller that has it in a list frees it later."""
     cdef Pair* links = pairs_items(&channel.links)
     cdef uint32_t index
     for index in range(pairs_end(&channel.links)):
@@ -187,8 +187,8 @@ cdef inline void last_value_forget(Directory* directory, uint32_t number) noexce
 
 cdef inline void last_value_set(
         Directory* directory, uint32_t topic, FrameData* frame, uint64_t sequence) noexcept nogil:
-    """A public event takes the place of both values; a private one leaves the public one to those
-    without a grant."""
+    """A public event replaces both values. A private one replaces only the private value, so
+    streams without a grant keep the public one."""
     cdef uint32_t number = 2 * topic + frame.is_private
     cdef LastValue* value
     topic_at(directory, topic)

@@ -1,6 +1,6 @@
-# Until when, and for whom, a stream may live: what its token said. Claims lie in a second table.
-# Its pages are touched only for streams that have claims. A revocation ends the streams whose
-# claims it names; it waits in a list for the next walk over the table.
+# The claims of a stream's token: until when and for whom the stream may live. Claims are in a
+# second table, whose pages are touched only for streams with claims. A revocation ends the streams
+# whose claims match it; it waits in a list for the next walk over the table.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -36,7 +36,7 @@ cdef struct Revoking:
 
 
 cdef inline bint is_named(Claim* claim, Revocation* by) noexcept nogil:
-    """Claims that were given or renewed after the revocation are none of its business."""
+    """A revocation does not match claims that were given or renewed after it."""
     return claim.given < by.given \
         and (by.subject == 0 or claim.subject == by.subject) \
         and (by.token == 0 or claim.token == by.token) \

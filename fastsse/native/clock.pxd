@@ -1,5 +1,5 @@
-# The clock hand: it goes round the table a slice at a time and looks at every row, for what only time
-# brings about: lag, lost edges, heartbeats, expiry, pings without an answer.
+# The clock hand: walks round the table slice by slice and examines every row for events of time:
+# lag, lost edges, heartbeats, expiry, unanswered pings.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -20,8 +20,8 @@ from fastsse.native.table cimport (
     notice_push)
 
 cdef enum:
-    # The hand goes once round in this time: what is due within a second is done within one, also
-    # when the thread is busy.
+    # The hand goes once round in this time. So things that are due are done within a second, also
+    # if the thread is busy.
     ROUND_MS = 700
 
 
@@ -29,8 +29,8 @@ cdef enum:
 
 cdef inline bint is_due(
         State* state, Conn* conn, uint32_t since_ds, uint32_t interval_ds) noexcept nogil:
-    """After 80 to 100 % of the interval, by slot, so that a broadcast does not line up all that
-    follows it. Never when the interval is 0."""
+    """The time is 80 to 100 % of the interval, by slot, so that after a broadcast not all
+    heartbeats are due at once. Never if the interval is 0."""
     cdef uint32_t mixed = (slot_of(state, conn) * 2654435761u) >> 16
     cdef uint32_t early_ds = <uint32_t>(<uint64_t>interval_ds * (mixed & 255) // 1280)
     return interval_ds and now_ds(state) - since_ds >= interval_ds - early_ds
@@ -53,7 +53,7 @@ cdef inline FrameData* heartbeat_frame(uint32_t pad) noexcept nogil:
 
 
 cdef inline FrameData* heartbeat_of(State* state, Conn* conn) noexcept nogil:
-    """The frame that all heartbeats of this length share, made for the first."""
+    """The frame that all heartbeats of this length share; created for the first."""
     cdef uint32_t pad = conn.beat >> BEAT_PAD_SHIFT
     if state.heartbeats[pad] is NULL:
         state.heartbeats[pad] = heartbeat_frame(pad)
@@ -70,8 +70,8 @@ cdef inline void beat_if_idle(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void rescue_if_missed(State* state, Conn* conn) noexcept nogil:
-    """A blocked socket that poll calls writable on two looks in a row, with no event between, has
-    lost its edge. It should never happen, and is counted so that it can be seen not to."""
+    """A blocked socket has lost its edge if poll reports it as writable twice in a row, without an
+    event in between. This should never happen; the count shows whether it does."""
     if not is_writable(conn.fd):
         conn.flags &= <uint8_t>~SUSPECT
     elif not conn.flags & SUSPECT:
@@ -102,7 +102,7 @@ cdef inline void look_at_claim(State* state, Conn* conn) noexcept nogil:
 # ---- pings -------------------------------------------------------------------------------------
 
 cdef inline FrameData* ping_frame(State* state, Conn* conn) noexcept nogil:
-    """An event that a script sees. It has no id line, so the place to resume from stays."""
+    """An event that scripts see. It has no id line, so the place to resume from does not change."""
     cdef char body[96]
     cdef size_t size = 37
     memcpy(body, b"event: fastsse.ping\ndata: {\"stream\":\"", size)
@@ -163,8 +163,8 @@ cdef inline void look_at(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline uint32_t slice_of(State* state) noexcept nogil:
-    """Rows to look at now: as many as the time since the last look asks for, but never more than a
-    quarter of the table, so that nothing waits long after the thread was held up."""
+    """Rows to examine now: in proportion to the time since the last slice, but never more than a
+    quarter of the table, so that other work does not wait long after a delay of the thread."""
     cdef uint64_t gone_us = state.now_us - state.hand_moved_us
     cdef uint64_t rows = state.used_slots * gone_us // (ROUND_MS * 1000) + 1
     return <uint32_t>min(rows, <uint64_t>state.used_slots // 4 + 1)

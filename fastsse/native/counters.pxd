@@ -1,4 +1,5 @@
-# What the sender thread counts. It is the only writer; the loop thread reads without a lock.
+# Counters of the sender thread, which is the only writer. The loop thread reads them without a
+# lock.
 
 from libc.stdint cimport int64_t, uint64_t
 

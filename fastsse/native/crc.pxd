@@ -84,5 +84,5 @@ cdef extern from *:
     void crc_begin "fastsse_crc_begin"() noexcept nogil
     # The checksum of so many bytes.
     uint32_t crc32c_of "fastsse_crc32c"(const char* at, size_t size) noexcept nogil
-    # The same without the instruction, so that tests see both on any processor.
+    # The same without the instruction, so that tests can compare both on any processor.
     uint32_t crc32c_by_table "fastsse_crc32c_by_table"(const char* at, size_t size) noexcept nogil

@@ -1,6 +1,7 @@
-# Endings that keep events whole: the frame under way, a farewell, FIN. Only a response that is over has
-# a last chunk: a client that reads half of an answer must not take it for the whole. Here are one stream's end,
-# the end of those that lost the right to theirs, and the drain that spreads all over a window.
+# Endings that never cut an event: the current frame, a farewell, FIN. Only a complete response has
+# a last chunk, because a client must not mistake half of an answer for all of it. This header has
+# the end of one stream, the end of streams that lost their right, and the drain, which spreads all
+# ends over a window.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -23,8 +24,8 @@ cdef inline void begin_farewell(
     cdef Node* node
     if conn.state == LIVE:
         leave_channel(state, conn)
-    # A frame that was begun must be ended, and a head not sent yet must be: without it the
-    # farewell would be no answer.
+    # A started frame must be finished, and an unsent head must be sent: without it the farewell
+    # would be no HTTP response.
     at = &conn.private.next if conn.offset else &conn.private
     while at[0] is not NULL:
         if at[0].kind == WIRE:
@@ -54,8 +55,8 @@ cdef inline FrameData* retry_frame(State* state) noexcept nogil:
 
 
 cdef inline void dismiss(State* state, Conn* conn, uint8_t reason) noexcept nogil:
-    """Ends a stream that has no right to go on. One whose socket is full is cut: what it is owed
-    must not keep it open. Reconnects are spread, since such streams end in crowds."""
+    """Ends a stream that lost its right. If its socket is full it is cut, because pending data must
+    not keep it open. Reconnects are spread, because many such streams end at once."""
     if conn.flags & BLOCKED:
         end(state, conn, reason)
     else:
@@ -63,8 +64,8 @@ cdef inline void dismiss(State* state, Conn* conn, uint8_t reason) noexcept nogi
 
 
 cdef inline void cut_at_gap(State* state, Conn* conn) noexcept nogil:
-    """Ends a stream that takes no control events where it would be sent a gap: what is pending,
-    if one send can give it, then an end that its client cannot take for the whole answer."""
+    """Ends a stream without control events in place of a gap event. It sends the pending events if
+    one send is enough, and then an end that shows the client that the answer is incomplete."""
     if conn.state == CLOSED or conn.state == FREE or conn.state == DRAINING:
         return
     if not conn.flags & BLOCKED:
@@ -99,8 +100,8 @@ cdef inline void end_all(State* state, uint8_t reason) noexcept nogil:
 
 
 cdef inline void drain_some(State* state) noexcept nogil:
-    """Sends as many away as the time since the drain began asks for. The window's end
-    closes every stream that is still inside a frame, and every stream that came after."""
+    """Ends as many streams as are due since the drain began. At the window's end it closes every
+    stream that is still inside a frame, and every later stream."""
     cdef uint64_t gone_ms = (state.now_us - state.drain.began_us) // 1000
     cdef uint64_t due
     if gone_ms >= state.drain.window_ms and state.drain.slot >= state.used_slots:

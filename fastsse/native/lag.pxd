@@ -1,5 +1,6 @@
-# Slow clients. Only a BLOCKED connection is judged: one that was not reached yet is the server's
-# debt. Over `max_lag`, in bytes or in seconds, the strictest policy among its pending events acts.
+# Slow clients. Only a BLOCKED connection is judged: if a connection was not visited yet, the delay
+# is the server's. Above `max_lag`, in bytes or in seconds, the strictest policy among its pending
+# events is applied.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -49,7 +50,7 @@ cdef inline FrameData* gap_frame(FrameData* last_got, FrameData* newest) noexcep
 
 
 cdef inline FrameData* last_got(Channel* channel, Conn* conn) noexcept nogil:
-    """The newest event the connection has, while the ring still knows it."""
+    """The newest event that the connection has, if the ring still contains it."""
     cdef uint32_t index = ring_find(&channel.ring, conn.cursor)
     if conn.flags & SKIPPED:
         return NULL
@@ -77,9 +78,9 @@ cdef inline void skip(State* state, Channel* channel, Conn* conn) noexcept nogil
 # ---- latest ------------------------------------------------------------------------------------
 
 cdef inline void latest(State* state, Conn* conn) noexcept nogil:
-    """Replaces all pending events of the connection by the newest of each topic. They are
-    gathered when its socket takes them, a visit's worth at a time; values from an earlier lap that
-    are still unsent are then gathered again."""
+    """Replaces all pending events of the connection by the newest of each topic. They are gathered
+    when the socket is writable, as many as one visit sends. Unsent values of an earlier replacement
+    are then gathered again."""
     drop_unsent(conn, LAST_VALUE)
     if not conn.flags & LAPPED:
         conn.flags |= LAPPED
@@ -89,8 +90,8 @@ cdef inline void latest(State* state, Conn* conn) noexcept nogil:
 # ---- judging -----------------------------------------------------------------------------------
 
 cdef inline uint64_t waiting_bytes(Channel* channel, Conn* conn) noexcept nogil:
-    """What waits behind the frame that is under way or next: one event that was let in is no lag,
-    however long it is."""
+    """The bytes that wait after the current or next frame: one accepted event is no lag, whatever
+    its length."""
     cdef Ring* ring = &channel.ring
     cdef uint64_t total = ring_bytes_after(ring, conn.cursor)
     cdef Node* node = conn.private
@@ -124,8 +125,8 @@ cdef inline void act(State* state, Channel* channel, Conn* conn) noexcept nogil:
 
 
 cdef inline bint is_over(State* state, Channel* channel, Conn* conn) noexcept nogil:
-    """True when the pending events of a LIVE connection are over its limit in bytes or age. Age is
-    the oldest missing event's, so a byte now and then does not buy time."""
+    """True if the pending events of a LIVE connection exceed its limit in bytes or age. The age is
+    that of the oldest pending event, so a client gains no time by reading a byte now and then."""
     cdef uint32_t index = ring_find(&channel.ring, conn.cursor)
     cdef uint64_t lag = waiting_bytes(channel, conn)
     cdef uint64_t max_age_us = <uint64_t>state.options.max_lag_ds * 100_000
@@ -151,8 +152,8 @@ cdef inline void judge(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void on_writable(State* state, Conn* conn) noexcept nogil:
-    """The socket has room again. If the ring was trimmed past the cursor meanwhile, the lag policy
-    decides before anything is sent."""
+    """The socket is writable again. If the ring was trimmed past the cursor meanwhile, the lag
+    policy is applied before anything is sent."""
     clear_blocked(state, conn)
     if conn.state == LIVE and conn.cursor < conn_channel(state, conn).ring.trimmed_through:
         act(state, conn_channel(state, conn), conn)

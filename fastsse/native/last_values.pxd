@@ -1,6 +1,6 @@
-# Policy `latest`: a lapped connection is owed the newest event of each topic after its
-# cursor, in order. Only a flag is kept for it: values are looked up when its socket takes
-# them, a visit's worth at a time, and each moves the cursor when it is sent.
+# Policy `latest`: a connection that fell behind gets the newest event of each topic after its
+# cursor, in order. Only a flag is kept for it. Values are looked up when its socket is writable, as
+# many as one visit sends, and each moves the cursor when it is sent.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -23,7 +23,7 @@ cdef inline Node* last_value_node(LastValue* value) noexcept nogil:
 
 
 cdef inline uint32_t oldest_after(State* state, uint64_t cursor) noexcept nogil:
-    """The oldest last value after `cursor`, or NONE. O(those after it)."""
+    """The oldest last value after `cursor`, or NONE. O(later values)."""
     cdef uint32_t found = NONE
     cdef uint32_t number = state.directory.newest
     while number != NONE and value_at(&state.directory, number).sequence > cursor:
@@ -39,9 +39,8 @@ cdef inline bint is_owed(
 
 
 cdef inline Node* of_many_topics(State* state, Channel* channel, uint64_t cursor) noexcept nogil:
-    """The first of the channel's last values after `cursor`, oldest first, as many as a visit
-    sends. An event that several topics share stands once: its neighbours in the list have the same
-    sequence."""
+    """The channel's first last values after `cursor`, oldest first, as many as a visit sends. An
+    event of several topics is taken once: its neighbours in the list have the same sequence."""
     cdef bint all_topics = is_linked(channel, EVERY_EVENT)
     cdef Node* first = NULL
     cdef Node** at = &first
@@ -60,7 +59,7 @@ cdef inline Node* of_many_topics(State* state, Channel* channel, uint64_t cursor
 
 
 cdef inline Node* insert_in_order(Node* nodes, Node* node) noexcept nogil:
-    """Keeps a short list in order; an event that several topics share goes in once."""
+    """Inserts into a short sorted list; an event of several topics is inserted once."""
     cdef Node* first = nodes
     cdef Node** at = &first
     while at[0] is not NULL and at[0].sequence < node.sequence:
@@ -74,7 +73,7 @@ cdef inline Node* insert_in_order(Node* nodes, Node* node) noexcept nogil:
 
 
 cdef inline Node* of_few_topics(State* state, Channel* channel, uint64_t cursor) noexcept nogil:
-    """The same by the channel's own topics, without a look at anybody else's."""
+    """The same from the channel's own topics, without examining others."""
     cdef Node* nodes = NULL
     cdef Pair* links = pairs_items(&channel.links)
     cdef LastValue* value
@@ -100,9 +99,10 @@ cdef inline bint has_last_value(Node* node) noexcept nogil:
 
 
 cdef inline void add_last_values(State* state, Channel* channel, Conn* conn) noexcept nogil:
-    """Puts the next values that a lapped connection is owed behind its private frames, unless some
-    stand there still. When none is left, or an event with a stricter policy came since, it goes on
-    with its ring, and is ended if that was trimmed: only `latest` may leave anything out."""
+    """Appends the next values for a connection that fell behind to its private frames, unless
+    earlier ones are still there. If no value is left, or an event with a stricter policy was
+    published since, the connection continues with its ring. It is ended if the ring was trimmed,
+    because only `latest` may omit events."""
     cdef Node* nodes
     if has_last_value(conn.private):
         return

@@ -1,5 +1,5 @@
-# Every native allocation goes through here, so that what the core holds is one number that can be
-# bounded (`memory_limit`) and that a test can see return to where it was.
+# Every native allocation goes through here. So the core's memory is one number, which can be
+# bounded (`memory_limit`), and tests can check that it returns to its earlier value.
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -38,8 +38,8 @@ cdef inline void* resize(void* memory, size_t old_bytes, size_t new_bytes) noexc
     return moved
 
 
-# A list of numbers that keeps up to two of them where its pointer would be: most topics have one
-# channel, and most channels one topic.
+# A list of numbers. Up to two of them are stored in place of the pointer, because most topics have
+# one channel and most channels one topic.
 cdef struct Numbers:
     uint32_t count
     uint32_t capacity          # 0 while the numbers are in place
@@ -76,7 +76,7 @@ cdef inline void numbers_clear(Numbers* numbers) noexcept nogil:
 
 
 cdef inline void numbers_drop_at(Numbers* numbers, uint32_t index) noexcept nogil:
-    """Takes one out by moving the last into its place: O(1), order not kept."""
+    """Removes one by moving the last one into its place: O(1), changes the order."""
     cdef uint32_t* items = numbers_items(numbers)
     numbers.count -= 1
     items[index] = items[numbers.count]

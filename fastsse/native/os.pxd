@@ -1,5 +1,5 @@
-# What the native headers take from the operating system and the compiler: epoll, eventfd, sockets,
-# threads, clocks and atomics. Nothing here knows what a frame or a connection is.
+# Functions of the operating system and the compiler for the native headers: epoll, eventfd,
+# sockets, threads, clocks and atomics. Frames and connections are unknown here.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

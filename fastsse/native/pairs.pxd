@@ -1,6 +1,6 @@
-# A map from one number to another: the topics of a channel, with its place in each one's list, and
-# what it was granted. One pair lies where the pointer would be, a few are searched in turn, more
-# are hashed: most channels have one topic, but one of a template may have a hundred thousand.
+# A map from numbers to numbers: the topics of a channel with its place in each topic's list, and
+# its grants. One pair is stored in place of the pointer, a few are searched one by one, more are
+# hashed. Most channels have one topic, but a channel of a template may have a hundred thousand.
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
@@ -33,7 +33,7 @@ cdef inline Pair* pairs_items(Pairs* pairs) noexcept nogil:
 
 
 cdef inline uint32_t pairs_end(Pairs* pairs) noexcept nogil:
-    """One past the last of `pairs_items`; those with NO_KEY among them are empty."""
+    """One past the last of `pairs_items`. Items with NO_KEY are empty."""
     return pairs.capacity if pairs.capacity > IN_TURN_MAX else pairs.count
 
 
@@ -43,7 +43,7 @@ cdef inline uint32_t home_of(uint32_t key, uint32_t capacity) noexcept nogil:
 
 
 cdef inline Pair* probe(Pairs* pairs, uint32_t key) noexcept nogil:
-    """Of a hash table: the pair of that key, or the empty place where it would go."""
+    """In a hash table: the pair of the key, or the empty place for it."""
     cdef uint32_t index = home_of(key, pairs.capacity)
     while pairs.at.many[index].key != key and pairs.at.many[index].key != NO_KEY:
         index = (index + 1) & (pairs.capacity - 1)
@@ -109,7 +109,8 @@ cdef inline void pairs_put(Pairs* pairs, uint32_t key, uint32_t value) noexcept 
 
 
 cdef inline void close_up(Pairs* pairs, uint32_t hole) noexcept nogil:
-    """Empties a place of a hash table and moves up those behind it that a probe would miss."""
+    """Empties a place of a hash table, and moves later pairs up that a probe would no longer
+    find."""
     cdef uint32_t mask = pairs.capacity - 1
     cdef uint32_t index = hole
     cdef uint32_t home

@@ -38,7 +38,7 @@ cdef enum Policy:              # in order of strictness, see the sender's lag po
     DISCONNECT
 
 
-# A connection's private list: what only it gets, sent before its ring.
+# A connection's private list: frames for it alone, sent before its ring.
 cdef enum NodeKind:
     PLAIN
     END_OF_PAGE                # ask the loop for the next page when this one is sent
@@ -67,7 +67,7 @@ cdef inline Node* node_new(FrameData* frame, uint8_t kind) noexcept nogil:
 
 
 cdef inline Node* node_free(Node* node) noexcept nogil:
-    """Frees one and returns the one behind it."""
+    """Frees one and returns the next."""
     cdef Node* behind = node.next
     frame_drop(node.frame)
     release(node, sizeof(Node))
@@ -161,15 +161,16 @@ cdef inline bint queue_is_empty(Queue* queue) noexcept nogil:
 
 
 cdef inline void queue_push(Queue* queue, Command* command) noexcept nogil:
-    """Producer only. The consumer may go on sleeping until `queue_wake`."""
+    """Producer only. The consumer may sleep until `queue_wake`."""
     relaxed_store(&queue.pushed, queue.pushed + 1)
     store_pointer(<void**>&queue.tail.next, command)
     queue.tail = command
 
 
 cdef inline void queue_wake(Queue* queue) noexcept nogil:
-    """Producer only. Links and the sleep flag are sequentially consistent on both sides: either
-    this sees the consumer asleep and wakes it, or the consumer sees the link and stays awake."""
+    """Producer only. Links and the sleep flag are sequentially consistent on both sides. So either
+    the producer sees that the consumer sleeps and wakes it, or the consumer sees the link and stays
+    awake."""
     if queue.announced == queue.pushed:
         return
     queue.announced = queue.pushed
@@ -178,7 +179,7 @@ cdef inline void queue_wake(Queue* queue) noexcept nogil:
 
 
 cdef inline bint queue_may_sleep(Queue* queue) noexcept nogil:
-    """Consumer only, before it waits. False: something came, don't wait."""
+    """Consumer only, before it waits. False: a command arrived, so don't wait."""
     store_u32(&queue.asleep, 1)
     if queue_is_empty(queue):
         return True
@@ -202,7 +203,7 @@ cdef inline Command* queue_take(Queue* queue) noexcept nogil:
 
 
 cdef inline void queue_clear(Queue* queue) noexcept nogil:
-    """When both threads are done with it: frees what was never taken."""
+    """Frees commands that were never taken. Call it when neither thread uses the queue."""
     cdef Command* behind
     cdef Command* command = queue.head.next
     release(queue.head, command_size(queue.head.topic_count))

@@ -1,5 +1,5 @@
-# Revoking: the streams that a revocation names are found by walks over the table, a slice a turn, each
-# walk for all revocations that wait by then.
+# Revoking: walks over the table find the streams that match a revocation, a slice each turn. Each
+# walk handles all revocations that wait when it begins.
 
 from libc.stdint cimport uint32_t
 

@@ -1,5 +1,5 @@
-# A channel's ring: what was published to it and may still have to be sent. Entries carry the
-# sender's own sequence number, so that a cursor stays meaningful when the ring is trimmed under it.
+# A channel's ring: published events that may still have to be sent. Entries have the sender's own
+# sequence number, so that a cursor stays valid when the ring is trimmed past it.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -46,7 +46,7 @@ cdef inline void ring_grow(Ring* ring) noexcept nogil:
 
 cdef inline void ring_append(
         Ring* ring, FrameData* frame, uint64_t sequence, uint64_t accepted_us) noexcept nogil:
-    """Takes a reference of its own. `sequence` is above every earlier one."""
+    """Takes a reference of its own. `sequence` is higher than every earlier one."""
     cdef Entry* entry
     if ring.count == ring.capacity:
         ring_grow(ring)
@@ -60,8 +60,8 @@ cdef inline void ring_append(
 
 
 cdef inline uint32_t ring_find(Ring* ring, uint64_t cursor) noexcept nogil:
-    """Index of the first entry after `cursor`; `count` when there is none. O(1) at rest, when at
-    most the newest is missing, else O(log n)."""
+    """Index of the first entry after `cursor`; `count` if there is none. O(1) if at most the newest
+    is pending, else O(log n)."""
     cdef uint32_t low = 0
     cdef uint32_t high = ring.count
     cdef uint32_t middle
@@ -79,7 +79,7 @@ cdef inline uint32_t ring_find(Ring* ring, uint64_t cursor) noexcept nogil:
 
 
 cdef inline uint64_t ring_bytes_after(Ring* ring, uint64_t cursor) noexcept nogil:
-    """Body bytes that a cursor has not got; of a trimmed span, what is still known."""
+    """Body bytes after a cursor. Of a trimmed part, only what is still known."""
     cdef uint32_t index = ring_find(ring, cursor)
     if index == ring.count:
         return 0

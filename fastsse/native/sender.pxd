@@ -40,7 +40,7 @@ cdef enum:
 # ---- commands ----------------------------------------------------------------------------------
 
 cdef inline bint may_get(State* state, Channel* channel, Command* command) noexcept nogil:
-    """A private event needs a grant of one of its topics, be it another than the linked one."""
+    """A private event needs a grant of one of its topics, not necessarily of the linked one."""
     cdef uint32_t index
     if not command.frame.is_private or channel.granted_all:
         return True
@@ -63,8 +63,9 @@ cdef inline void deliver_to(State* state, uint32_t topic, Command* command) noex
 cdef inline void on_publish(State* state, Command* command) noexcept nogil:
     cdef uint32_t* topics = command_topics(command)
     cdef uint32_t index
-    # A private event on several topics can't be one topic's last value: the right to see it is
-    # not a matter of one topic. A stream that is lapped over it receives a `fastsse.gap` event.
+    # A private event on several topics can't be the last value of one topic, because the right to
+    # see it does not depend on one topic. A stream that falls behind it receives a `fastsse.gap`
+    # event.
     if command.frame.is_private and command.topic_count > 1 and command.policy == LATEST:
         command.policy = SKIP
     state.sequence += 1
@@ -76,7 +77,8 @@ cdef inline void on_publish(State* state, Command* command) noexcept nogil:
 
 
 cdef inline void cut_all_at_gap(State* state, Channel* channel) noexcept nogil:
-    """Each ends, and so leaves the list: the last one first, so that none takes another's place."""
+    """Each ended stream leaves the list. The last one is ended first, so that none moves to
+    another's place."""
     cdef uint32_t left = channel.conns.count
     while left:
         left -= 1
@@ -84,8 +86,8 @@ cdef inline void cut_all_at_gap(State* state, Channel* channel) noexcept nogil:
 
 
 cdef inline void on_announce(State* state, Command* command) noexcept nogil:
-    """LIVE streams get it by their rings. One in REPLAY gets it behind the pages that it was given
-    so far: before any later command, as for every other stream."""
+    """LIVE streams get it through their rings. A stream in REPLAY gets it after its present pages
+    and before any later command, as every other stream."""
     cdef uint32_t number
     cdef Channel* channel
     cdef Conn* conn
@@ -177,7 +179,7 @@ cdef inline void on_close(State* state, Command* command) noexcept nogil:
 
 
 cdef inline void on_tell(State* state, Command* command) noexcept nogil:
-    """A full socket may queue as many bytes as it may lag; above that its stream ends."""
+    """A stream with a full socket may queue as many bytes as its lag limit. Above that it ends."""
     cdef Conn* conn = addressed(state, command)
     cdef uint64_t waiting_bytes = 0
     cdef Node** at
@@ -198,7 +200,7 @@ cdef inline void on_tell(State* state, Command* command) noexcept nogil:
 
 
 cdef inline void on_renew(State* state, Command* command) noexcept nogil:
-    """The subject stays: it is the client that asked for the stream."""
+    """The subject stays, because it is the client that opened the stream."""
     cdef Conn* conn = addressed(state, command)
     cdef Claim claim
     if conn is NULL:
@@ -329,8 +331,8 @@ cdef inline void on_error(State* state, Conn* conn) noexcept nogil:
 
 
 cdef inline void on_readable(State* state, Conn* conn) noexcept nogil:
-    """A subscriber has nothing more to say after its request. One that is ending anyway is not cut
-    for it."""
+    """A subscriber sends nothing after its request. A stream that is already ending is not cut for
+    that."""
     cdef char byte
     cdef ssize_t got
     if conn.state == DRAINING:
@@ -391,8 +393,8 @@ cdef inline void wait_for_events(State* state) noexcept nogil:
 # ---- the thread --------------------------------------------------------------------------------
 
 cdef inline void send_some(State* state) noexcept nogil:
-    """A turn's worth of sends. Ready connections get at most half of it, so that a storm of
-    newcomers or of catching up does not hold up the channels."""
+    """Runs the sends of one turn. Ready connections get at most half of them, so that many new or
+    replaying streams do not delay the channels."""
     cdef Conn* conn
     cdef Channel* channel
     state.sends_left = SENDS_PER_TURN // 2
@@ -425,9 +427,10 @@ cdef inline void* sender_main(void* arg) noexcept nogil:
 
 
 cdef inline int state_init(State* state) noexcept nogil:
-    """Makes what the options ask for; 0, or -1 with errno set and nothing left open. The table is
-    mapped whole and touched page by page as it fills, so its size costs nothing in advance; so are
-    the tables next to it, which only streams with claims and pings fill."""
+    """Creates everything for the options. Returns 0, or -1 with errno set and nothing left open.
+    The table is mapped as a whole and touched page by page as it fills, so its size costs nothing
+    in advance. The same holds for the other tables, which only streams with claims and pings
+    fill."""
     state.conns = <Conn*>calloc(state.options.max_connections, sizeof(Conn))
     state.claims = <Claim*>calloc(state.options.max_connections, sizeof(Claim))
     state.pulses = <Pulse*>calloc(state.options.max_connections, sizeof(Pulse))
@@ -454,7 +457,8 @@ cdef inline void close_if_open(int fd) noexcept nogil:
 
 
 cdef inline void state_clear(State* state) noexcept nogil:
-    """Frees everything but the counters, once; the thread has ended or never ran."""
+    """Frees everything except the counters. Call it once, after the thread ended or if it never
+    ran."""
     cdef Channel* channel
     cdef uint32_t slot
     cdef Command* command

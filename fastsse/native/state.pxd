@@ -1,4 +1,4 @@
-# Everything one sender has: its options, the two queues, the table, the directory, its scratch space.
+# The state of one sender: its options, the two queues, the table, the directory, scratch space.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -108,7 +108,7 @@ cdef inline uint32_t now_ds(State* state) noexcept nogil:
 
 
 cdef inline uint32_t random_below(State* state, uint32_t limit) noexcept nogil:
-    """xorshift64*: for spreading things out, not for secrets."""
+    """xorshift64*: to spread things, not for secrets."""
     state.random ^= state.random >> 12
     state.random ^= state.random << 25
     state.random ^= state.random >> 27

@@ -1,6 +1,6 @@
-# A stream's public name: a ping contains it, and the answer repeats it. It is the handle, sealed:
-# 64 bits of SipHash-2-4 over it, and the handle itself masked by a second SipHash of those. So a
-# name is found without a table, says nothing about slots, and can't be guessed: 2^64 tries for one.
+# A stream's public name: a ping contains it, and the answer repeats it. It is the sealed handle: 64
+# bits of SipHash-2-4 of the handle, and the handle masked with a second SipHash of these. So a name
+# is resolved without a table, reveals nothing about slots, and can't be guessed (2^64 tries).
 
 from libc.stdint cimport uint64_t
 from libc.stdio cimport snprintf
@@ -56,7 +56,7 @@ cdef inline int hex_digit(char digit) noexcept nogil:
 
 
 cdef inline bint read_hex(const char* text, uint64_t* number) noexcept nogil:
-    """Sixteen digits; False when one is none."""
+    """Reads sixteen digits; False if one is invalid."""
     cdef int index
     cdef int digit
     number[0] = 0
@@ -69,7 +69,7 @@ cdef inline bint read_hex(const char* text, uint64_t* number) noexcept nogil:
 
 
 cdef inline uint64_t read_stream_id(const IdKey* key, const char* text) noexcept nogil:
-    """The handle that ID_TEXT_BYTES name, or 0 when they were never written here."""
+    """The handle of a name of ID_TEXT_BYTES, or 0 if this sender never wrote it."""
     cdef uint64_t seal
     cdef uint64_t handle
     if not read_hex(text, &seal) or not read_hex(text + 16, &handle):

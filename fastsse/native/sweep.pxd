@@ -1,7 +1,7 @@
 # Sending. A visit sends a connection everything that is pending: its private frames, then its
 # channel's ring from its cursor to the head, in one system call. The sweep visits the connections
-# of a channel round and round. A connection that is reached late gets more at once, so the calls
-# per delivered event falls as load rises.
+# of a channel round and round. A connection that is visited late gets more at once, so the calls
+# per delivered event fall as load rises.
 #
 # Three parts, kept apart: gathering what to send, the system call, and the arithmetic of how far
 # it got.
@@ -38,7 +38,7 @@ cdef inline Channel* conn_channel(State* state, Conn* conn) noexcept nogil:
 # ---- which connections are due a visit -----------------------------------------------------------
 
 cdef inline void make_ready(State* state, Conn* conn) noexcept nogil:
-    """Puts one connection up for a visit of its own."""
+    """Queues one connection for a visit of its own."""
     cdef uint32_t slot = slot_of(state, conn)
     if conn.flags & READY:
         return
@@ -84,8 +84,8 @@ cdef inline Channel* next_work(State* state) noexcept nogil:
 # ---- rounds: what the slowest unblocked connection still needs ---------------------------------
 
 cdef inline void track_low(Channel* channel, Conn* conn) noexcept nogil:
-    """A connection that joins, moves in the list or becomes writable counts in the current round,
-    so that no event pending for an unblocked connection is ever trimmed."""
+    """A connection that joins, moves in the list or becomes writable counts in the current round.
+    So no event that is pending for an unblocked connection is ever trimmed."""
     if not conn.flags & BLOCKED and conn.cursor < channel.low:
         channel.low = conn.cursor
 
@@ -96,9 +96,9 @@ cdef inline void begin_round(Channel* channel) noexcept nogil:
 
 
 cdef inline void trim(State* state, Channel* channel, uint64_t through) noexcept nogil:
-    """Drops entries up to `through` that no connection is owed. Without a blocked connection these
-    are all; else those over the bytes and age that a blocked one is given, and never the newest,
-    to which policy `skip` may have to go."""
+    """Drops entries up to `through` that no connection needs. Without a blocked connection these
+    are all. Otherwise they are those above the bytes and age allowed for a blocked one, but never
+    the newest, which policy `skip` may need."""
     cdef Ring* ring = &channel.ring
     cdef Entry* entry
     cdef uint64_t max_age_us = <uint64_t>state.options.max_lag_ds * 100_000
@@ -125,7 +125,7 @@ cdef inline void end_round(State* state, Channel* channel) noexcept nogil:
 cdef inline void append(
         State* state, Channel* channel, FrameData* frame, uint64_t accepted_us,
         uint8_t policy) noexcept nogil:
-    """Puts the newest publish into a channel's ring and the channel up for a sweep."""
+    """Appends the newest publish to a channel's ring and queues the channel for a sweep."""
     channel.last_sequence = state.sequence
     if policy == DISCONNECT:
         channel.last_disconnect = state.sequence
@@ -145,7 +145,7 @@ cdef inline void append(
 # ---- joining, leaving, ending ------------------------------------------------------------------
 
 cdef inline void join_channel(State* state, Conn* conn) noexcept nogil:
-    """From here on the ring is the connection's: it gets every event published after this."""
+    """From here on the connection gets every event from the ring that is published after this."""
     cdef Channel* channel = conn_channel(state, conn)
     conn.cursor = state.sequence
     conn.state = LIVE
@@ -203,8 +203,8 @@ cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
         bump(&state.counters.blocked, -1)
     nodes_free(conn.private)
     conn.private = NULL
-    # Explicit: for a moment the event loop's copy of this descriptor may still be open, and as
-    # long as one is, closing ours would not take it out of the poller.
+    # Removed explicitly: for a moment the event loop's copy of this descriptor may still be open,
+    # and while it is, closing ours would not remove it from the poller.
     unwatch(state.poller, conn.fd)
     close(conn.fd)
     conn.fd = -1
@@ -218,8 +218,8 @@ cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
 
 
 cdef inline void discard_input(Conn* conn) noexcept nogil:
-    """Takes what a client sent after its request: closing a socket that has unread input sends RST,
-    and the client may lose what it was sent last."""
+    """Reads what a client sent after its request. Closing a socket with unread input sends RST, and
+    the client may lose the last data."""
     cdef char input[1024]
     cdef int left = DISCARDED_READS
     while left and recv(conn.fd, input, sizeof(input), MSG_DONTWAIT) > 0:
@@ -227,7 +227,7 @@ cdef inline void discard_input(Conn* conn) noexcept nogil:
 
 
 cdef inline void end_whole(State* state, Conn* conn, uint8_t reason) noexcept nogil:
-    """As `end`, with FIN: what was sent arrives."""
+    """As `end`, with FIN, so sent data arrives."""
     discard_input(conn)
     end(state, conn, reason)
 

@@ -1,4 +1,4 @@
-"""Pages: what a replay is sent, from memory or from the store. A page is made once for all streams
+"""Pages: the parts of a replay, from memory or from the store. A page is made once for all streams
 that resume from the same place.
 
 Memory is used when it has everything after a place. Older events are read from the backbone, page
@@ -26,11 +26,11 @@ __all__ = ["JoinedPage", "PageAudience", "PageCache", "Pages", "Told", "newest_t
 
 PAGE_CACHE_BYTES = 8 * 1024 * 1024
 PAGES_MAX = 1_000
-# A page's own objects: the frame's and the page's, the key's place, the table's row.
+# Counted overhead of a page: its frame and objects, its key's place, its row of the cache.
 PAGE_COST_BYTES: Final = 400
 # Of a set of topics, without their names: the set's tuple.
 TOPIC_COST_BYTES: Final = 8
-# What a page may be known by, however little is in it.
+# Bytes that the key of a page may have, however small the page is.
 KEY_FREE_BYTES: Final = 1024
 
 
@@ -54,14 +54,14 @@ class JoinedPage(NamedTuple):
     before: int  # The place just before its first event, or where it ends.
     through: int
     is_last: bool
-    is_stored: bool  # Read from the store, whose clock counts its evictions; else from memory.
+    is_stored: bool  # From the store, whose clock counts its evictions; else from memory.
     evicted: Evicted
     lost_through: int  # The log that we follow may have lost events up to here.
     damaged_through: int = 0  # Where it lies after the place asked for: the store lost them.
 
 
 class Told(NamedTuple):
-    """Up to which readings of the two clocks a stream knows what was evicted."""
+    """The readings of the two clocks up to which a stream knows of evictions."""
 
     memory: int = NEVER
     store: int = NEVER
@@ -81,11 +81,11 @@ _Key = tuple[tuple[str, ...], tuple[str, ...], int]
 class PageCache:
     """Pages joined once for all streams that resume from the same place; the latest used are kept.
 
-    A page that ends before the head stays right for ever: what lies between two places of the
-    order does not change, and what was evicted since is still in it.
+    A page that ends before the head stays valid for ever: events between two places never change,
+    and later evicted ones are still in the page.
 
-    The key of a page counts too, and a page worth less than its key is not kept. Otherwise a
-    client that asks for ever different sets of topics would fill memory with their names.
+    The key of a page counts too, and a page that is smaller than its key is not kept. Otherwise a
+    client that always requests different sets of topics would fill memory with their names.
 
     Arguments:
         limit_bytes: the bound on all pages together; there are at most PAGES_MAX of them.
@@ -113,7 +113,7 @@ class PageCache:
         return kept[0]
 
     def keep(self, key: _Key, page: JoinedPage) -> None:
-        """Keeps a page, when it is worth it, in the place of the one before."""
+        """Keeps a page if it is larger than its key, and replaces the earlier one."""
         if page.frame is None:
             return
         page_bytes = page.frame.size
@@ -185,7 +185,8 @@ class Pages:
         page = self.cache.find(_key(reader, after), self._history.head, told)
         if page is not None:
             return page
-        # What is committed and not delivered yet comes live, so it must not come from here.
+        # Committed events that are not delivered yet will come live, so they must not be in the
+        # page.
         through = min(outcome.through, self._history.head)
         if through <= after or after >= self._history.evicted_through(reader.topics):
             return self._from_memory(reader, after)

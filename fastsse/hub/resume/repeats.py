@@ -14,11 +14,11 @@ from fastsse.log import get_logger
 __all__ = ["RepeatedResumes"]
 
 log = get_logger("hub")
-# Streams and clients that are remembered, the latest ones: two numbers each, about 250 bytes.
+# The newest streams and clients that are remembered: two numbers each, about 250 bytes.
 REMEMBERED_MAX: Final = 1_000
-# So many streams in a row that end after the same id; each doubling of it is logged.
+# Streams in a row that end after the same id before a client is counted; each doubling is logged.
 REPEATS_MIN: Final = 5
-# A client that is away for longer begins a new count.
+# A client that is away for longer starts with a new count.
 WINDOW_S: Final = 600.0
 # Lines at most in each window, however many clients repeat.
 LINES_MAX: Final = 100

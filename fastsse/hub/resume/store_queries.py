@@ -16,7 +16,7 @@ __all__ = ["UNKNOWN_YET", "QueryWaiter", "StoreQueries"]
 
 
 class _Later(Enum):
-    """What a question gives that is answered later."""
+    """The result of a query that is answered later."""
 
     UNKNOWN_YET = 0
 
@@ -34,10 +34,11 @@ class QueryWaiter(Protocol):
         """Does not want to know any more."""
 
     def on_answer(self, outcome: Any) -> None:
-        """Called once for each question that was not answered within the call."""
+        """Called once for each query that was not answered within the call."""
 
 
-# So many may have ended before they are looked for; then at most as many again as have not.
+# Ended queries that may collect before they are removed; after that, at most as many as the waiting
+# ones.
 ENDED_MAX: Final = 64
 
 
