@@ -32,7 +32,7 @@ def cores() -> tuple[int, int]:
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the JSON goes, the page beside it.  "
+    help="Where the JSON goes, the page next to it.  "
     "[default: bench/results/<date and time>.json; quick: nowhere]",
 )
 def main(

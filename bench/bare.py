@@ -1,4 +1,4 @@
-"""Builds and runs the bare loop (bare_loop.c): what each figure is set beside."""
+"""Builds and runs the bare loop (bare_loop.c): what each figure is compared with."""
 
 from __future__ import annotations
 

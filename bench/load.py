@@ -1,4 +1,4 @@
-"""One measured fan-out: a crew that is connected, a publisher, the server's CPU beside it."""
+"""One measured fan-out: a crew that is connected, a publisher, and the server's CPU."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
 
 def notes(setup: Setup, results: Sequence[Result]) -> list[str]:
-    """What has to be said beside the tables."""
+    """Remarks for the tables."""
     said = [f"{result.title}: {note}" for result in results for note in result.notes]
     where = f"server on core {setup.server_cpu}, clients on core {setup.client_cpu}"
     said.append(f"Loopback, both ends on this machine; {where}. CPU in µs a delivery.")

@@ -45,7 +45,7 @@ class Server:
 
     Args:
         cpu: the core that all its threads stay on; below 0: any.
-        environment: variables beside those of this process.
+        environment: variables in addition to those of this process.
     """
 
     def __init__(

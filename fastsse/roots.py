@@ -9,7 +9,7 @@ class Roots:
     """Where /proc and /sys are.
 
     What is missing, may not be read or is not what it should be reads as None: a container hides
-    some of it, and a doctor that falls over on that helps nobody.
+    some of it, and a doctor that fails on that helps no one.
     """
 
     proc: Path = Path("/proc")

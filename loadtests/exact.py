@@ -1,4 +1,4 @@
-"""What was measured, in microseconds and to three significant digits, beside Locust's statistics.
+"""What was measured, in microseconds and to three significant digits, next to Locust's statistics.
 
 Locust keeps whole milliseconds in buckets of two digits (147 ms counts as 150), which says little
 about a delivery of 0.4 ms. The same observations are therefore kept once more in HdrHistogram's

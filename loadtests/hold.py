@@ -71,7 +71,7 @@ def publish(server: Server, number: int) -> str:
 def swarm(
     server: Server, streams: int, processes: int, report: Path, topic: str = "news"
 ) -> Iterator[subprocess.Popen]:
-    """All streams but the sample; reports to a file when it is told to end."""
+    """All streams but the sample; reports to a file when it gets the order to end."""
     command = [sys.executable, "-m", "fastsse", "swarm", server.url, "--topic", topic]
     options = {
         "--connections": str(streams),

@@ -1,4 +1,4 @@
-"""Where results are written: Locust's statistics and the exact figures beside them."""
+"""Where results are written: Locust's statistics and the exact figures next to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other beside Locust's own messages.
+"""The messages between the processes of a run, in addition to Locust's own.
 
 A single process sends them to itself, so that there is one way for all kinds of run.
 """

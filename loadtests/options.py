@@ -1,4 +1,4 @@
-"""What a run can be told beside Locust's own options: on the command line or in a profile.
+"""The options of a run in addition to Locust's own: on the command line or in a profile.
 
 A profile is a Locust configuration file (`locust --config loadtests/profiles/news-10k.toml`), so
 that everything in it can also be given as a flag, and flags win. Workers need none of it: Locust

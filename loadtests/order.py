@@ -1,8 +1,8 @@
 """Whether a reader got every counted event, once and in order.
 
 The same judgement as the native swarm's (fastsse/swarm/native/order.pxd): for each source the
-newest count and which of the 64 before it have arrived, so that a missing event is told from a late
-one and from one that came twice.
+newest count and which of the 64 before it have arrived, so that a
+missing event is distinguished from a late one and from a repeated one.
 """
 
 from __future__ import annotations

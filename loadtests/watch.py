@@ -1,4 +1,4 @@
-"""What is looked at beside the streams: this client's own stalls, and the server's metrics."""
+"""What is measured next to the streams: this client's own stalls, and the server's metrics."""
 
 from __future__ import annotations
 

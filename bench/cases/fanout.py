@@ -9,7 +9,7 @@ from bench.load import Load, connected, fan_out
 def fan_out_case(
     setup: Setup, name: str, connections: int, rate: float, seconds: float, topics: tuple[str, ...]
 ) -> Result:
-    """`connections` streams, `rate` events a second to all of them, the bare loop beside."""
+    """`connections` streams, `rate` events a second to all of them, next to the bare loop."""
     connections, seconds = setup.count(connections), setup.seconds(seconds)
     load = Load(topics[-1:], rate, seconds, connections, warm_up_s=setup.seconds(0.5))
     samples = []

@@ -42,7 +42,7 @@ def _climb(setup: Setup, server: UnderTest, crew: Crew) -> Iterator[Sample]:
 
 
 def ladder(setup: Setup) -> Result:
-    """The highest rate held, and the whole curve; the bare loop beside sends without pause."""
+    """The highest rate held, and the whole curve. The bare loop sends without pause."""
     connections = setup.count(CONNECTIONS)
     samples, curve = [], []
     for repeat in range(setup.repeats):

@@ -55,7 +55,7 @@ def across_in_reach(setup: Setup) -> Result:
 
 
 def _across(setup: Setup, name: str, rate: float) -> Result:
-    """Published on one node, received on another, beside what one node alone does."""
+    """Published on one node, received on another, compared with one node alone."""
     connections, seconds = setup.count(1000), setup.seconds(5)
     samples = []
     for _ in range(setup.repeats):

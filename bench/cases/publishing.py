@@ -1,4 +1,4 @@
-"""How fast events are taken in when nobody listens."""
+"""How fast events are accepted without subscribers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def publish_speed(
     start: Callable[[], AbstractContextManager[UnderTest]] | None = None,
     kept: str = "",
 ) -> Result:
-    """A closed loop over keep-alive connections, nobody subscribed.
+    """A closed loop over keep-alive connections, without subscribers.
 
     Args:
         start: starts another server than the set-up's.

@@ -1,4 +1,4 @@
-"""What tokens cost: subscriptions and publishes with one, beside the same without."""
+"""What tokens cost: subscriptions and publishes with one, compared with the same without."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.server import Server, UnderTest
 _GRANTS = {"publish": ["*"], "subscribe": ["user/{id}", "news"]}
 _SUBSCRIBE_MIN = 0.6
 _PUBLISH_MIN = 0.8
-# Sockets that a listener's queue takes while nobody accepts.
+# Sockets that a listener's queue takes while none is accepted.
 _BURST = 512
 
 

@@ -15,7 +15,7 @@ SMALL_BUFFER_BYTES = 4096
 def slow_case(
     setup: Setup, name: str, title: str, size_bytes: int, bytes_per_s: float, buffer_bytes: int
 ) -> Result:
-    """Pairs of runs in one server, with and without slow ones beside the same fast ones."""
+    """Pairs of runs in one server, with and without slow clients next to the same fast ones."""
     fast, rate = setup.count(1800), 100.0
     slow = fast // 9
     load = Load(("news",), rate, setup.seconds(4), fast, size_bytes, warm_up_s=setup.seconds(0.5))

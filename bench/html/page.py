@@ -164,7 +164,7 @@ def render(run: Mapping[str, Any]) -> str:
 @click.command()
 @click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(results: Path) -> None:
-    """Writes the page of RESULTS (a run's JSON) beside it."""
+    """Writes the page of RESULTS (a run's JSON) next to it."""
     page = results.with_suffix(".html")
     page.write_text(render(json.loads(results.read_text())))
     click.echo(f"Written to {page}")

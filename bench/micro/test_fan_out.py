@@ -69,7 +69,7 @@ def test_transport_write_on_uvloop(benchmark: BenchmarkFixture, pairs: Pairs) ->
         async def send_all() -> None:
             for transport in transports:
                 transport.write(wire)
-            # uvloop writes at the end of its turn; there is nothing to be told by.
+            # uvloop writes at the end of its turn; no callback reports it.
             while any(transport.get_write_buffer_size() for transport in transports):  # noqa: ASYNC110
                 await asyncio.sleep(0)
 

@@ -32,7 +32,7 @@ def encode(events: Any) -> None:
 
 
 def quiet(events: Any) -> None:
-    """Nobody publishes."""
+    """Publishes nothing."""
 
 
 @pytest.mark.parametrize("publish", [quiet, encode])

@@ -38,7 +38,7 @@ def test_allocate_and_release_when_nearly_full(
 
 
 @pytest.mark.benchmark(group="table")
-def test_publish_where_nobody_listens(benchmark: BenchmarkFixture, sender: _core.Sender) -> None:
+def test_publish_without_subscribers(benchmark: BenchmarkFixture, sender: _core.Sender) -> None:
     frame = _core.encode_frame(b"x" * 128, None, b"1-1", 0, 1)
 
     def publish() -> None:

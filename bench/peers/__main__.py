@@ -77,7 +77,7 @@ def collected(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the JSON goes, and the table beside it.  "
+    help="Where the JSON goes, and the table next to it.  "
     "[default: bench/results/peers-<date and time>.json; quick: nowhere]",
 )
 def main(

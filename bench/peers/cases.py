@@ -156,7 +156,7 @@ def _measured(server: PeerServer, crew: Crew, load: Load) -> Sample:
 
 
 def connect_storm(run: Run, peer: Peer) -> Sample:
-    """Subscriptions as fast as they are answered, beside a few that are there already.
+    """Subscriptions as fast as they are answered, next to a few that are open already.
 
     Then, once they are idle, the user-space bytes of each: the slope between few and many.
     """
@@ -187,7 +187,7 @@ def connect_storm(run: Run, peer: Peer) -> Sample:
 
 
 def publish_speed(run: Run, peer: Peer) -> Sample:
-    """A closed loop over 32 keep-alive connections, one event a request, nobody subscribed."""
+    """A closed loop over 32 keep-alive connections, one event a request, without subscribers."""
     with run.server(peer) as server:
         cpu_before, busy_before = server.cpu_us(), busy_us()
         schedule = Schedule(

@@ -99,7 +99,7 @@ def as_markdown(outcomes: Outcomes) -> str:
 
 
 def notes(run: Run, outcomes: Outcomes, left_out: Sequence[Peer]) -> list[str]:
-    """What has to be said beside the table."""
+    """Remarks for the table."""
     where = f"servers on core {run.server_cpu}, clients on core {run.client_cpu}"
     said = [
         f"Loopback, both ends on this machine; {where}. Medians of {run.repeats} run(s).",

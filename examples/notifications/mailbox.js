@@ -14,7 +14,7 @@ export class Mailbox {
     this.read = "0-0";
   }
 
-  /** A mark only goes forward: whoever comes late with an old one changes nothing. */
+  /** A mark only goes forward: an old mark that comes late changes nothing. */
   markRead(through) {
     if (isAfter(through, this.read)) this.read = through;
   }
@@ -76,7 +76,7 @@ export async function connect(application, user, onChange, Source = globalThis.E
       if (source.readyState === Source.CLOSED) again = setTimeout(reopen, AGAIN_MS);
     });
   };
-  // A token ends, and its stream with it, for good: whoever is still there gets another.
+  // A token ends, and its stream with it, for good: a page that is still open gets another.
   const reopen = () =>
     begin().then(open, () => {
       again = setTimeout(reopen, AGAIN_MS);

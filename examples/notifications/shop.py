@@ -1,4 +1,4 @@
-"""The shop: a program that has never heard of fastsse. It tells whoever listens of its orders.
+"""The shop: a program that has never heard of fastsse. It announces its orders to all listeners.
 
 python shop.py alice '{"order": 17, "state": "paid"}'
 """

@@ -1,4 +1,4 @@
-"""What a machine, or a path through a proxy, lacks for very many event streams.
+"""What a machine, or a path through a proxy, needs for very many event streams.
 
 `examine(read_machine(), Goal(connections=100_000))` is a diagnosis without side effects. The
 figures it computes with were measured by us and are kept in one place, `figures`.

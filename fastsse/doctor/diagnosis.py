@@ -1,4 +1,4 @@
-"""All checks together: what can be met, and what is met with as things are."""
+"""All checks together: whether the goal can be met, and which settings must change."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -55,12 +55,12 @@ class Diagnosis:
 
     @property
     def failed(self) -> tuple[Finding, ...]:
-        """What stands in the way."""
+        """The failures."""
         return tuple(f for f in self.findings if f.verdict is Verdict.FAIL)
 
     @property
     def beyond_settings(self) -> tuple[Finding, ...]:
-        """What stands in the way and no setting mends."""
+        """Failures that no setting fixes."""
         return tuple(finding for finding in self.failed if not finding.settable)
 
 

@@ -51,7 +51,7 @@ def mends(kind: str, finding: Finding) -> bool:
 
 
 def left_over(kind: str, diagnosis: Diagnosis) -> tuple[Finding, ...]:
-    """What fails and is not mended by this file."""
+    """The failures that this file does not fix."""
     failed = (found for found in diagnosis.findings if found.verdict is Verdict.FAIL)
     return tuple(finding for finding in failed if not mends(kind, finding))
 
@@ -183,11 +183,11 @@ def _quoted(value: str) -> str:
 
 
 def _nofile(diagnosis: Diagnosis) -> int:
-    """Never less than now, unless what is now was nobody's choice."""
+    """Never less than now, unless the present value is an inherited default."""
     hard, asked = diagnosis.machine.fd_hard or 0, diagnosis.goal.descriptors_asked
     return asked if hard > open_files.ABSURD_LIMIT else max(hard, asked)
 
 
 def _says_maximum(goal: Goal) -> bool:
-    """Whether the server must be told to go so far."""
+    """Whether the server needs an option to use so many."""
     return goal.connections_each > STREAMS_DEFAULT_MAX or goal.max_connections != 0

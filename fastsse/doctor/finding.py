@@ -19,8 +19,8 @@ class Finding:
 
     `value` is how it is, `needed` how it should be, `why` one or two sentences, `how` what sets
     it. `carries`: how many connections it allows in total as it is; None: no bound by itself.
-    `settable`: whether a kernel setting, a limit or an option of ours mends it; else it takes more
-    of something, or fewer connections.
+    `settable`: whether a kernel setting, a limit or an option of ours fixes it; otherwise
+    it needs more of something, or fewer connections.
     """
 
     name: str
@@ -34,5 +34,5 @@ class Finding:
 
 
 def without_idle_command(finding: Finding) -> Finding:
-    """Without `how` where there is nothing to mend, or where nothing is known."""
+    """Without `how` if nothing is wrong or nothing is known."""
     return finding if finding.verdict in (Verdict.WARN, Verdict.FAIL) else replace(finding, how="")

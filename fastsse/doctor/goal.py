@@ -1,4 +1,4 @@
-"""What is asked of a machine, and what that needs: the arithmetic in one place."""
+"""The goal for a machine and what it needs: the arithmetic in one place."""
 
 import math
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Goal:
 
     @property
     def sockets(self) -> int:
-        """Sockets of this machine: a proxy beside has one to the client and one to the server."""
+        """Sockets of this machine: a proxy on it has one to the client and one to the server."""
         return self.connections * (3 if self.proxied else 1)
 
     @property
@@ -95,13 +95,13 @@ class Goal:
 
     @property
     def busy_bytes(self) -> int:
-        """With an event under way to everybody, and all that `memory_limit` allows."""
+        """Memory while an event is sent to all, with all that `memory_limit` allows."""
         sends_bytes = self.sockets * int(SEND_BYTES.value)
         return self.idle_bytes + sends_bytes + self.processes * self.memory_limit_bytes
 
     @property
     def sends_per_s(self) -> float:
-        """Deliveries and heartbeats a second, all told."""
+        """Deliveries and heartbeats a second, in total."""
         return self.connections * max(self.events_per_s, 1 / self.heartbeat_s)
 
     @property

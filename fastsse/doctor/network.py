@@ -40,7 +40,7 @@ def syn_backlog(machine: Machine, goal: Goal) -> Finding:
         f"{count(value)} (syncookies {state})",
         f"at least {goal.backlog:,}, or syncookies on",
         "Half-open connections of one listener. With syncookies on the kernel goes by somaxconn "
-        "instead and drops nobody.",
+        "instead and drops no client.",
         "sysctl -w net.ipv4.tcp_syncookies=1 "
         f"net.ipv4.tcp_max_syn_backlog={max(goal.backlog, value or 0)}",
     )

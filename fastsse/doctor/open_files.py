@@ -39,7 +39,7 @@ def open_files_limit(machine: Machine, goal: Goal) -> Finding:
         why += (
             " So large a limit was inherited, not chosen (old Docker): programs that walk through "
             "all possible descriptors hang, and the server takes no more than "
-            f"{STREAMS_DEFAULT_MAX:,} streams unless told to."
+            f"{STREAMS_DEFAULT_MAX:,} streams unless max_connections says otherwise."
         )
     value = count(hard)
     if machine.fd_soft is not None and machine.fd_soft != hard:

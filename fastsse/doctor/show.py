@@ -85,7 +85,7 @@ def _reason(finding: Finding) -> Text:
 
 
 def plain(findings: Sequence[Finding], needed: str) -> Iterator[str]:
-    """A line each for what it is, why, and the ways to mend it."""
+    """A line each for what it is, why, and the ways to fix it."""
     for finding in findings:
         wanted = f"; {needed}: {finding.needed}" if finding.needed else ""
         yield f"{finding.verdict:<{_VERDICT_WIDTH}}{finding.name}: {finding.value}{wanted}"
@@ -112,7 +112,7 @@ def machine_title(diagnosis: Diagnosis) -> str:
     if goal.own_topics:
         parts.append("a topic each")
     if goal.proxied:
-        parts.append("a proxy or load generator beside")
+        parts.append("a proxy or load generator on this machine")
     return ", ".join(parts)
 
 
@@ -129,7 +129,7 @@ def machine_closing(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"The target can't be met here: not enough for it: {names}."
     else:
         names = _list([finding.name for finding in diagnosis.failed])
-        yield f"The target can't be met as things are. Settings mend it: {names}."
+        yield f"The target can't be met as things are. Settings fix it: {names}."
         yield "Ready to install: --emit sysctl, --emit systemd, --emit docker."
 
 

@@ -1,6 +1,6 @@
 """The native face of the load tools: very many SSE clients in one thread, and an open-loop publisher.
 
-Both run without the GIL until told to stop and write what they measure into a block of 64-bit words
+Both run without the GIL until they get the order to stop and write what they measure into a block of 64-bit words
 that the caller gives them (an `mmap` that other processes see, or a `bytearray`). `fastsse.swarm`
 plans runs, starts processes and reports; nothing here knows of more than one thread.
 """

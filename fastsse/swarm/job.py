@@ -1,4 +1,4 @@
-"""What a run's leader is told: one line of JSON, and how the shared memory is divided."""
+"""The order to a run's leader: one line of JSON, and how the shared memory is divided."""
 
 from __future__ import annotations
 

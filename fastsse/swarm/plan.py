@@ -112,7 +112,7 @@ def _cpus_here() -> str:
 
 
 def _processes_for(plan: Plan) -> int:
-    """As many as the descriptors need; more only if cores are free beside a server's."""
+    """As many as the descriptors need; more only if cores are free next to the server's."""
     cores = len(plan.cpus) or max(1, len(os.sched_getaffinity(0)) // 2)
     wanted = -(-plan.connections // CONNECTIONS_A_PROCESS)
     return max(machine_limits.processes_needed(plan.connections), min(cores, wanted))

@@ -53,7 +53,7 @@ def test_a_target_that_can_not_be_met_exits_with_1_and_says_what_mends_it(run: R
     status, out, _ = run(SMALL, "-c", "1_000_000")
     assert status == 1
     assert "As it is, this machine carries about" in out
-    assert "Settings mend it: RLIMIT_NOFILE, fs.nr_open, fs.file-max," in out
+    assert "Settings fix it: RLIMIT_NOFILE, fs.nr_open, fs.file-max," in out
 
 
 def test_a_target_beyond_settings_is_said_to_be(run: Run) -> None:
@@ -184,5 +184,5 @@ def test_what_is_asked_stands_above_the_findings() -> None:
     show_machine(Console(file=out), examine(LARGE, goal))
     assert out.getvalue().splitlines()[0] == (
         "10 connections, in 2 processes, 3 events a second to each, a topic each, "
-        "a proxy or load generator beside"
+        "a proxy or load generator on this machine"
     )

@@ -1,7 +1,7 @@
 """`python -m bench.peers.nchan.start <directory>`: writes a configuration and becomes nginx.
 
-nginx can't choose a free port by itself, so one is chosen here; whoever takes it in between makes
-nginx end with a message.
+nginx can't choose a free port by itself, so one is chosen here. If a program takes it in between,
+nginx ends with a message.
 """
 
 from __future__ import annotations

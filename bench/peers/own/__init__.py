@@ -1,4 +1,4 @@
-"""fastsse itself, with its defaults, measured beside its peers in the same run."""
+"""fastsse itself, with its defaults, measured next to its peers in the same run."""
 
 from __future__ import annotations
 

@@ -83,14 +83,14 @@ async def _look_at(link: RedisConnection) -> None:
         if refusal.code != "NOPERM":
             raise
         return
-    told = dict(line.split(":", 1) for line in lines if ":" in line)
-    version = tuple(int(part) for part in told["redis_version"].split(".")[:2])
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
+    version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
     if version < OLDEST_VERSION:
-        raise FastsseError(f"Redis {told['redis_version']} is too old: 6.2 or later is needed")
-    if told.get("maxmemory", "0") != "0" and told.get("maxmemory_policy") != "noeviction":
+        raise FastsseError(f"Redis {info['redis_version']} is too old: 6.2 or later is needed")
+    if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction":
         log.warning(
             "Redis may evict history: maxmemory_policy should be noeviction.",
-            policy=told.get("maxmemory_policy"),
+            policy=info.get("maxmemory_policy"),
         )
 
 

@@ -1,4 +1,4 @@
-"""What the evidence means, in words, and what mends it. No network, no clock."""
+"""What the evidence means, in words, and what fixes it. No network, no clock."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -191,14 +191,14 @@ class _Case:
                 f"{value}; with the id in the URL all {count}",
                 needed,
                 "The header Last-Event-ID does not reach the server: after each cut clients lose "
-                "what they missed, and nobody tells them.",
+                "what they missed, and get no notice of it.",
                 self._remedy(ProxyTrouble.FORGETS),
             )
         why, how = _lost(by_header)
         return Finding("resume", Verdict.FAIL, value, needed, why, how)
 
     def _not_resumed(self) -> Finding:
-        why = "Events come too late to tell what is missing. Mend that first."
+        why = "Events come too late to see what is missing. Fix that first."
         return Finding("resume", Verdict.UNKNOWN, "not tried", "", why, "")
 
     def _age(self, busy: Watched, quiet: Watched) -> Finding:

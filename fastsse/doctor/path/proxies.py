@@ -1,4 +1,4 @@
-"""Proxies: how an answer shows that it passed one, and which setting mends what there.
+"""Proxies: how an answer shows that it passed one, and which of its settings fixes what.
 
 Only what the proxies' own documents say; tuning.md's table is made of it.
 """

@@ -1,5 +1,5 @@
-# What a run is measured by: one block of 64-bit words, written by the loop alone and read by whoever
-# maps it. Counters only rise and buckets only fill, so that the difference of two looks at the block
+# The measurements of a run: one block of 64-bit words, written by the loop alone and read by any process
+# that maps it. Counters only rise and buckets only fill, so that the difference of two looks at the block
 # is the measurement of the time between them. The first words are orders to the loop.
 
 from libc.stdint cimport uint64_t

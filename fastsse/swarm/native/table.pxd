@@ -57,7 +57,7 @@ cdef struct Connection:
     int fd
     uint16_t flags
     uint8_t state
-    uint32_t generation       # told apart in epoll's data from the fd's former life
+    uint32_t generation       # distinguishes it in epoll's data from the fd's former use
     Chunks chunks
     uint32_t retry_ms
     uint32_t carry_bytes
