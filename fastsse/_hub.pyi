@@ -174,7 +174,7 @@ class HistoryLog:
 
         Arguments:
             entries: the newest, in order.
-            sender: gets each as soon as it is kept, and is woken once; None for nobody.
+            sender: gets each as soon as it is kept, and is woken once; None for no one.
             heard_by_all: whether topics without channels of their own are handed on too.
         """
 

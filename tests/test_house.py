@@ -175,7 +175,7 @@ def test_every_room_stands_in_the_architectures_table() -> None:
     assert not unnamed, f"ARCHITECTURE.md does not name {unnamed}"
 
 
-def test_another_system_is_told_what_to_do() -> None:
+def test_another_system_gets_a_message_that_says_what_to_do() -> None:
     program = "import sys; sys.platform = 'darwin'; exec(open('setup.py').read())"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False

@@ -112,7 +112,7 @@ async def test_wish_to_upgrade_is_ignored(server, whole) -> None:
         assert (await (await raw.stream()).opening()).startswith(OPENING)
 
 
-async def test_connection_close_beside_a_subscription_is_a_stream_all_the_same(server) -> None:
+async def test_a_subscription_with_connection_close_is_a_stream(server) -> None:
     async with connected(server) as raw:
         await raw.send(get("/events?topic=a", "Connection: close"))
         assert (await (await raw.stream()).opening()).startswith(OPENING)

@@ -21,7 +21,7 @@ def made(**limits: object) -> tuple[RateLimits, Clock]:
     return RateLimits(Config(**limits), clock), clock
 
 
-def test_without_limits_nobody_is_asked() -> None:
+def test_without_limits_no_account_is_kept() -> None:
     assert not made()[0].active
 
 
@@ -53,7 +53,7 @@ def test_a_rate_allows_two_seconds_worth_at_once_and_then_so_many_a_second() -> 
     assert opens() == 10
 
 
-def test_a_publisher_is_told_when_to_come_back() -> None:
+def test_a_refused_publisher_receives_a_retry_time() -> None:
     limits, clock = made(subject_publishes=2)
     owner = limits.owner("203.0.113.5", "ann")
     assert [limits.publish_wait_s(owner) for _ in range(4)] == [0, 0, 0, 0]
@@ -108,7 +108,7 @@ def test_accounts_are_kept_within_bounds_and_open_streams_counted_all_the_same(
     assert not limits.may_open(kept, replays=False)
 
 
-async def test_a_client_with_too_many_streams_is_told_to_come_back(start: Start) -> None:
+async def test_a_client_with_too_many_streams_receives_a_retry_time(start: Start) -> None:
     server = await start(address_streams=1)
     async with connected(server) as first, connected(server) as second:
         await first.send(get("/events?topic=a"))

@@ -31,7 +31,7 @@ def test_many_are_asked_to_wait_longer() -> None:
     assert 9_000 <= at_rate(2 * CALM_A_S, 60, 0.0) <= 11_000
 
 
-def test_nobody_is_asked_to_wait_over_a_minute() -> None:
+def test_the_retry_time_is_at_most_a_minute() -> None:
     assert 59_900 <= at_rate(100 * CALM_A_S, 20, 0.9999) <= 60_000
 
 

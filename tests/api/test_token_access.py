@@ -48,7 +48,7 @@ async def test_each_request_is_judged_by_what_it_shows_itself(hub: Server, worse
         assert await publish(raw, *([one + worse] if worse else [])) == 401
 
 
-async def test_a_cookie_beside_another_scheme_is_judged_for_each_publish(start: Start) -> None:
+async def test_a_cookie_next_to_another_scheme_is_checked_for_each_publish(start: Start) -> None:
     page = "https://app.example"
     hub = await start(jwt_key=KEY, publish_origins=[page])
     basic, origin = "Authorization: Basic dXNlcjpwYXNz", f"Origin: {page}"
@@ -86,7 +86,7 @@ async def test_a_token_that_was_shown_before_ends_when_it_ends() -> None:
     assert node.one.again(shown) is None
 
 
-async def test_a_token_that_was_shown_before_is_verified_anew_by_other_keys() -> None:
+async def test_a_known_token_is_verified_again_after_a_change_of_keys() -> None:
     node = Node(jwt_key=SECRET)
     shown = noted(node.one, mint())
     node.one.verifier.forget()

@@ -167,7 +167,7 @@ async def expiring(stream: Stream) -> dict[str, object]:
     return data
 
 
-async def test_a_stream_is_told_of_its_tokens_end_and_lives_on_by_a_fresh_one(
+async def test_a_stream_receives_a_notice_before_its_token_ends_and_is_renewed(
     guarded: Server,
 ) -> None:
     async with connected(guarded) as raw:

@@ -85,7 +85,7 @@ async def test_publishes_that_wait_for_keys_count_for_their_subject(
 
 
 @pytest.mark.parametrize("path", ["/pong?stream=x", "/tickets", "/renew?stream=x"])
-async def test_nobody_without_a_token_has_a_large_body_held(start: Start, path: str) -> None:
+async def test_a_large_body_without_a_token_is_not_stored(start: Start, path: str) -> None:
     hub = await start(jwt_key=KEY, ping="1s")
     for framing, status in ((b"Content-Length: 5000", 413), (b"Transfer-Encoding: chunked", 411)):
         async with connected(hub) as raw:

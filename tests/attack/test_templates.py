@@ -25,7 +25,7 @@ def join(node: Node, *selectors: str) -> Channel:
 
 
 @pytest.mark.usefixtures("one_step_a_sweep")
-def test_whoever_brings_one_template_does_not_wait_for_those_who_bring_hundreds(node: Node) -> None:
+def test_a_client_with_one_template_does_not_wait_for_clients_with_hundreds(node: Node) -> None:
     for number in range(TOPICS):
         node.publish(f"topic/{number}", "x")
     crowd = [

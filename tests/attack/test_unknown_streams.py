@@ -46,7 +46,7 @@ class Nobody:
 
 
 @pytest.mark.parametrize("made_up", ["x", "f" * 31, "f" * 33, "F" * 32, "g" * 32, "%00" * 32])
-async def test_nobody_is_asked_for_what_can_be_no_streams_id(
+async def test_an_impossible_stream_id_is_not_searched(
     start: Start, monkeypatch: pytest.MonkeyPatch, made_up: str
 ) -> None:
     monkeypatch.setattr(endpoints, "StreamLookup", lambda control, is_alone: Nobody())

@@ -157,7 +157,7 @@ def test_a_subscriber_needs_no_grants_and_a_publisher_a_claim(verify: Verify) ->
             SHARED.verify(mint(claims), "publish")
 
 
-def test_payload_subject_and_id_are_told(verify: Verify) -> None:
+def test_payload_subject_and_id_are_read(verify: Verify) -> None:
     rights = verify(mint({**grants(payload={"a": [1]}), "sub": "é", "jti": "7", "iat": 5}))
     assert (rights.payload, rights.subject, rights.token_id) == ({"a": [1]}, "é", "7")
     assert rights.claims[3] == 5
@@ -181,7 +181,7 @@ def test_a_subject_or_id_that_is_no_text_is_refused(name: str, value: Any) -> No
         b'{"mercure":{"payload":' + b"[" * 400 + b"]" * 400 + b"}}",
     ],
 )
-def test_text_and_payloads_that_could_not_be_told_on_are_refused(claims: bytes) -> None:
+def test_text_and_payloads_that_could_not_be_encoded_again_are_refused(claims: bytes) -> None:
     refused(mint(claims))
 
 

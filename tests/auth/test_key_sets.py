@@ -341,7 +341,7 @@ async def test_a_keys_name_does_not_lend_it_another_keys_algorithm(
     guard.close()
 
 
-async def test_a_secret_beside_a_set_is_for_hmac_only(issuer: tuple[Issuer, str]) -> None:
+async def test_a_secret_next_to_a_key_set_is_for_hmac_only(issuer: tuple[Issuer, str]) -> None:
     guard = make_guard(Config(jwks_url=issuer[1], jwt_key=SECRET), control())
     assert guard is not None
     assert isinstance(await outcome(guard, mint()), Rights), "and it does not wait for the set"
@@ -349,7 +349,7 @@ async def test_a_secret_beside_a_set_is_for_hmac_only(issuer: tuple[Issuer, str]
     guard.close()
 
 
-async def test_an_address_that_is_not_reached_is_told_without_its_secrets(
+async def test_an_unreachable_address_is_reported_without_its_secrets(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     guard = make_guard(Config(jwks_url="http://127.0.0.1:1/keys?secret=s3cret"), control())

@@ -69,7 +69,7 @@ async def test_a_token_that_does_not_fit_changes_nothing_anywhere() -> None:
     assert (one.streams[1], other.streams[1]) == (HELD, HELD)
 
 
-async def test_a_stream_that_is_nowhere_is_soon_told_so() -> None:
+async def test_renewing_an_unknown_stream_is_answered_soon() -> None:
     control = node()
     one, _ = Worker(control, timeout_s=0.01), Worker(control, b"there")
     for stream_id in (b"gone", b"", b"x" * 256, b"\0" * 255):

@@ -112,7 +112,7 @@ def test_a_worker_learns_very_many_revocations_in_pages(monkeypatch: pytest.Monk
     assert len(orjson.loads(answer)[1]) == 7
 
 
-async def test_a_desk_that_began_anew_is_told_what_was_revoked() -> None:
+async def test_a_new_control_service_receives_all_revocations() -> None:
     node = Node()
     got(node.one.revocations.revoke, Revocation("7", None, None, 1e11))
     calls: list[tuple[int, int, int]] = []
@@ -137,7 +137,9 @@ def test_a_repeated_revocation_is_one_and_lasts_longest() -> None:
         node.one.subscriber(bearer(token(jti="7")), ())
 
 
-def test_revocations_are_bounded_and_the_surplus_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revocations_are_bounded_and_dropped_ones_are_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     node = Node()
     monkeypatch.setattr(revocations_module, "REVOCATIONS_MAX", 3)
     answers = [
@@ -187,6 +189,6 @@ def test_only_a_publisher_of_the_reserved_topic_may_revoke() -> None:
         Event(REVOKE_TOPIC)
 
 
-def test_a_revocation_of_nobody_costs_nothing() -> None:
+def test_a_revocation_without_streams_costs_nothing() -> None:
     revocations = Revocations(LocalControlClient(SERVICES, lambda events, done: done(True)))
     assert not revocations.covers(Rights(subject="me", token_id="7"))

@@ -128,7 +128,7 @@ def test_what_is_no_template_is_plain_text(text: str) -> None:
         assert selector.matches(topic) is (topic == text)
 
 
-def test_exactness_is_told() -> None:
+def test_a_template_reports_whether_it_is_exact() -> None:
     assert Selector("a").is_exact
     assert not Selector("*").is_exact
     assert not Selector("{a}").is_exact

@@ -128,7 +128,7 @@ def test_an_opened_ticket_outlives_a_restart_with_its_store() -> None:
     assert isinstance(spend(again.one, ticket, {}, "x"), Unauthorised)
 
 
-def test_a_tickets_streams_are_told_in_a_chain() -> None:
+def test_each_new_stream_of_a_ticket_replaces_the_one_before() -> None:
     node = Node()
     ticket = issued(node)
     before: list[bytes] = []
@@ -239,7 +239,7 @@ class Away:
         self.control.listen(subject, heard)
 
 
-def test_while_the_desk_is_away_nobody_is_let_in_unjudged() -> None:
+def test_while_the_control_service_is_away_no_ticket_is_accepted() -> None:
     away = Away(control())
     guard = make_guard(Config(jwt_key=SECRET), away)
     assert guard is not None

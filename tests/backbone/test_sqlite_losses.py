@@ -91,7 +91,7 @@ DAMAGES: list[Damage] = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-async def test_what_a_killed_server_left_is_told_when_a_part_is_missing(
+async def test_missing_parts_of_a_killed_servers_file_are_reported(
     path: Path, damage: Damage
 ) -> None:
     seen, _ = live_and_die(path, "written", 600)
@@ -163,7 +163,7 @@ async def test_a_closed_file_needs_nothing_next_to_it(path: Path) -> None:
         assert [entry.position for entry in found] == positions
 
 
-async def test_an_older_copy_that_was_closed_is_told(path: Path) -> None:
+async def test_an_older_copy_of_a_closed_file_is_reported(path: Path) -> None:
     copy = path.with_name("copy")
     async with opened(path) as tail:
         await tail.append(Event("a", "1"))

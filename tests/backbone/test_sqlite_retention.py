@@ -95,7 +95,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS, total_bytes=st.sampled_from([2_000, UNBOUNDED]))
-def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_told(
+def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_reported(
     tmp_path_factory: pytest.TempPathFactory, steps: list[object], total_bytes: int
 ) -> None:
     path, clock = tmp_path_factory.mktemp("model") / "history.db", Clock()
@@ -163,7 +163,7 @@ def check(path: Path, model: Model, start: int, head: int, total_bytes: int) -> 
         connection.close()
 
 
-async def test_topics_without_events_are_forgotten_and_their_readers_told(
+async def test_topics_without_events_are_forgotten_and_their_readers_notified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastsse.backbone.sqlite.retention.REMEMBERED_MAX", 3)

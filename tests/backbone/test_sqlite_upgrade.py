@@ -96,7 +96,7 @@ def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     assert after == before
 
 
-async def test_a_record_that_was_damaged_before_the_upgrade_is_told_as_lost(path: Path) -> None:
+async def test_a_record_damaged_before_the_upgrade_is_reported_as_lost(path: Path) -> None:
     connection = sqlite3.connect(path)
     ((place, record),) = connection.execute(
         "SELECT place, record FROM event WHERE instr(record, CAST('own two' AS BLOB))"

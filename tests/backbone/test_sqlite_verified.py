@@ -48,7 +48,7 @@ async def is_told(path: Path, seen: list[int]) -> bool:
     return True
 
 
-async def test_a_whole_file_is_checked_and_nothing_is_told(path: Path) -> None:
+async def test_a_sound_file_is_checked_and_nothing_is_reported(path: Path) -> None:
     await filled(path)
     async with opened(path) as tail:
         assert tail.broken == []
@@ -57,7 +57,7 @@ async def test_a_whole_file_is_checked_and_nothing_is_told(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.25, 0.5, 0.9, 0.999])
-async def test_a_file_that_was_cut_short_is_told(path: Path, kept: float) -> None:
+async def test_a_truncated_file_is_reported(path: Path, kept: float) -> None:
     seen = await filled(path)
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * kept)])
@@ -69,7 +69,7 @@ async def test_a_file_that_was_cut_short_is_told(path: Path, kept: float) -> Non
         assert "damaged" in str(error)
 
 
-async def test_zeroed_pages_are_told(path: Path, tmp_path: Path) -> None:
+async def test_zeroed_pages_are_reported(path: Path, tmp_path: Path) -> None:
     seen = await filled(path)
     raw = path.read_bytes()
     numbers = random.sample(range(1, len(raw) // PAGE_BYTES), 12)
@@ -96,14 +96,14 @@ async def test_zeroed_pages_are_told(path: Path, tmp_path: Path) -> None:
         "DELETE FROM topic WHERE number = 1",
     ],
 )
-async def test_tables_that_do_not_agree_are_told(path: Path, statement: str) -> None:
+async def test_contradicting_tables_are_reported(path: Path, statement: str) -> None:
     seen = await filled(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)
     assert await is_told(path, seen)
 
 
-async def test_damage_that_is_found_while_the_file_is_served_is_told_to_all(
+async def test_damage_found_while_serving_is_reported_to_all_streams(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = await filled(path)

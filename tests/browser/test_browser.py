@@ -93,7 +93,7 @@ async def test_a_page_that_is_cut_before_its_first_event_resumes(
         assert b"no-store" not in relay.asked
 
 
-async def test_a_page_resumes_at_a_server_that_started_anew(
+async def test_a_page_resumes_at_a_restarted_server(
     browser: Browser, site: EmptySite, tmp_path: Path
 ) -> None:
     page = await browser.open(site.url)
@@ -112,7 +112,7 @@ async def test_a_page_resumes_at_a_server_that_started_anew(
     assert events_of(seen) == [["message", "before", first], ["message", "after", second]]
 
 
-async def test_a_page_is_told_what_it_can_not_get_any_more(
+async def test_a_page_receives_a_gap_event_for_evicted_events(
     browser: Browser, site: EmptySite
 ) -> None:
     async with (

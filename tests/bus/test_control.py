@@ -61,7 +61,7 @@ async def bus() -> AsyncIterator[Bus]:
         yield bus
 
 
-async def test_a_desk_answers_whoever_asks(bus: Bus) -> None:
+async def test_a_control_service_answers_the_asking_worker(bus: Bus) -> None:
     first, second = await bus.worker(), await bus.worker()
     answers = [end.ask("book", b"%d" % n) for n in range(20) for end in (first, second)]
     assert await asyncio.gather(*answers) == [
@@ -109,14 +109,14 @@ async def test_a_desk_publishes(bus: Bus) -> None:
     assert book(bus).published == [True]
 
 
-async def test_a_desk_is_told_who_left(bus: Bus) -> None:
+async def test_a_control_service_is_notified_of_a_lost_worker(bus: Bus) -> None:
     await bus.worker()
     end = await bus.worker()
     await end.backbone.close()
     await until(lambda: book(bus).left_by == [1])
 
 
-async def test_without_a_hub_questions_wait_and_what_is_told_is_not_lost(bus: Bus) -> None:
+async def test_without_a_hub_requests_wait_and_messages_are_not_lost(bus: Bus) -> None:
     end = await bus.worker()
     back = []
     end.control.on_back.append(lambda: back.append("back"))
@@ -163,7 +163,7 @@ async def test_questions_that_a_desk_never_answers_fail_in_time_each(
     assert await end.ask("book", b"now") == b"0: now"
 
 
-async def test_a_desk_that_never_answers_makes_nobody_wait_for_a_turn_for_ever(
+async def test_a_control_service_that_never_answers_blocks_no_other_request(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "QUESTIONS_MAX", 2)

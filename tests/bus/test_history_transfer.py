@@ -155,7 +155,7 @@ async def test_readers_of_what_was_kept_wait_for_it(bus: Bus, gate: Gate) -> Non
     assert places[1:] == [first.positions[7], None]
 
 
-async def test_who_waits_when_the_worker_ends_is_told(bus: Bus) -> None:
+async def test_a_waiting_reader_gets_an_error_when_the_worker_ends(bus: Bus) -> None:
     first = await bus.worker()
     await fill(first)
     second = await bus.newcomer()
@@ -165,7 +165,7 @@ async def test_who_waits_when_the_worker_ends_is_told(bus: Bus) -> None:
     assert isinstance(outcomes[0], Unavailable)
 
 
-async def test_who_waits_too_long_is_told(bus: Bus) -> None:
+async def test_a_reader_that_waits_too_long_gets_an_error(bus: Bus) -> None:
     first = await bus.worker()
     await fill(first)
     second = await bus.newcomer()
@@ -244,7 +244,7 @@ async def test_when_the_worker_that_is_asked_dies_another_is(bus: Bus, gate: Gat
     assert len(ends[0].positions) == EVENTS + 2
 
 
-async def test_a_hub_that_nobody_can_fill_any_more_says_what_is_missing(
+async def test_a_hub_that_no_worker_can_fill_reports_what_is_missing(
     bus: Bus, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await bus.worker()
@@ -305,7 +305,7 @@ async def test_events_of_before_that_new_ones_push_out_are_gone_everywhere(
         assert first.kept[-20:] == [b"new %d" % n for n in range(10, 30)]
 
 
-async def test_a_worker_far_behind_waits_for_the_hub_to_have_what_it_lacks(
+async def test_a_worker_far_behind_waits_until_the_hub_has_its_missing_events(
     bus: Bus, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fanout, "RECENT_BYTES", 1_000)
@@ -412,7 +412,7 @@ async def test_a_worker_that_lies_about_what_it_keeps_is_given_up(bus: Bus, gate
 @pytest.mark.parametrize(
     "kind", [FrameKind.KEPT, FrameKind.EVICTED, FrameKind.DUMPED, FrameKind.ENDED, FrameKind.LAST]
 )
-async def test_a_part_that_nobody_asked_for_is_a_lie(bus: Bus, kind: FrameKind) -> None:
+async def test_an_unrequested_part_of_a_history_closes_the_link(bus: Bus, kind: FrameKind) -> None:
     raw = RawWorker(bus.address)
     await raw.greet()
     await raw.send(frame(kind, bytes(32)))

@@ -116,7 +116,7 @@ async def test_a_killed_worker_takes_nothing_with_it() -> None:
         assert end.positions == sorted(set(end.positions))
 
 
-async def test_a_hub_that_is_told_to_end_loses_nothing(tmp_path: pathlib.Path) -> None:
+async def test_a_hub_that_ends_on_a_signal_loses_nothing(tmp_path: pathlib.Path) -> None:
     async with a_hub(f"sqlite:{tmp_path / 'history.db'}", 1) as hub:
         end = await hub.bus.worker()
         answers = [end.publish(Event("a", str(index))) for index in range(50)]

@@ -94,7 +94,7 @@ async def test_a_new_worker_is_handed_what_the_others_keep(bus: Bus) -> None:
     assert [entry.frame.private for entry in kept] == [False, False, True, False, True, False]
 
 
-async def test_a_new_worker_knows_from_which_topics_events_were_let_go(bus: Bus) -> None:
+async def test_a_new_worker_knows_which_topics_evicted_events(bus: Bus) -> None:
     first = await bus.worker()
     await first.publish(Event("quiet", "old"))
     for index in range(8):
@@ -137,7 +137,7 @@ async def test_a_long_history_is_handed_over_in_pages(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
-async def test_a_worker_that_was_away_is_sent_what_it_lacks(
+async def test_a_reconnecting_worker_receives_what_it_missed(
     store: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fanout, "RECENT_BYTES", 10_000)
@@ -159,7 +159,7 @@ async def test_a_worker_that_was_away_is_sent_what_it_lacks(
         assert second.broken == []
 
 
-async def test_a_worker_that_was_away_for_too_long_is_told_what_may_be_missing() -> None:
+async def test_a_worker_that_was_away_too_long_learns_what_may_be_missing() -> None:
     async with a_bus(history_events=3) as bus:
         hub = await bus.start()
         first, second = await bus.worker(), await bus.worker()

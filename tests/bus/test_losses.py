@@ -40,7 +40,7 @@ async def is_back(bus: Bus, end: End) -> None:
     await until(lambda: end.control._connection.is_up)
 
 
-async def test_a_worker_whose_link_was_down_is_told_of_a_loss(bus: Bus) -> None:
+async def test_a_worker_whose_link_was_down_is_notified_of_a_loss(bus: Bus) -> None:
     near, far = await bus.worker(), await bus.worker()
     await near.publish(Event("a", "one"))
     await until(lambda: len(far.entries) == 1)
@@ -61,7 +61,7 @@ async def test_a_worker_whose_link_was_down_is_told_of_a_loss(bus: Bus) -> None:
     assert [near.broken, far.broken] == [[("lost", place)]] * 2
 
 
-async def test_a_worker_whose_link_is_lost_with_the_message_is_told_on_the_next(bus: Bus) -> None:
+async def test_a_notice_that_is_lost_with_a_link_is_sent_on_the_next_link(bus: Bus) -> None:
     end = await bus.worker()
     await end.publish(Event("a", "one"))
     place = end.positions[-1]
@@ -81,7 +81,7 @@ async def test_a_worker_that_begins_after_a_loss_knows_of_it(bus: Bus) -> None:
     assert late.broken == [("lost", place)]
 
 
-async def test_a_loss_that_a_catch_up_shows_is_told_on_the_next_link(bus: Bus) -> None:
+async def test_a_loss_found_by_a_catch_up_is_reported_on_the_next_link(bus: Bus) -> None:
     """The link is lost between the pages of the catch-up and the word that they are not all."""
     losses = Losses()
     losses.owe(b"worker", 50)
@@ -97,7 +97,7 @@ async def test_a_loss_that_a_catch_up_shows_is_told_on_the_next_link(bus: Bus) -
     assert [losses.owed(b"another", head) for head in (300, 400, 401)] == [400, 400, 0]
 
 
-async def test_a_hub_that_dies_after_the_pages_of_a_catch_up_has_told_of_the_loss_before(
+async def test_a_catch_up_reports_a_loss_before_its_pages(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next hub knows nothing of the loss, and finds the worker to have all that came later."""

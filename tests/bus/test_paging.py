@@ -236,7 +236,7 @@ def held_bytes(fill: Callable[[], None]) -> int:
 
 
 @pytest.mark.parametrize("size", [1, 20_000])
-async def test_what_is_told_without_a_hub_is_bounded_in_bytes(
+async def test_messages_without_a_hub_are_bounded_in_bytes(
     bus: Bus, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     bound = 1024 * KIB

@@ -147,7 +147,7 @@ async def test_what_a_dead_hub_handed_to_one_worker_is_not_published_again() -> 
         assert first.data == [b"once"]
 
 
-async def test_what_a_dead_hub_stored_and_told_nobody_is_not_published_again(
+async def test_what_a_dead_hub_stored_without_an_answer_is_not_published_again(
     tmp_path: pathlib.Path,
 ) -> None:
     async with a_bus(store=f"sqlite:{tmp_path / 'history.db'}") as bus:

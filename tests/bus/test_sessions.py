@@ -149,7 +149,7 @@ async def test_who_does_not_greet_is_cut_off(bus: Bus, raw: RawWorker, lie: str)
 
 
 @pytest.mark.parametrize("lie", LIES)
-async def test_a_worker_that_lies_is_cut_off_and_told_so(
+async def test_a_worker_that_violates_the_protocol_is_disconnected_with_a_reason(
     bus: Bus, raw: RawWorker, lie: str
 ) -> None:
     await raw.greet()
@@ -207,7 +207,7 @@ async def test_a_worker_of_another_version_is_refused_with_both_versions(
     assert await raw.cut_off()
 
 
-async def test_a_worker_that_does_not_read_is_ended_and_holds_up_nobody(
+async def test_a_worker_that_does_not_read_is_disconnected_and_delays_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(transport, "QUEUE_BYTES_MAX", 4 * 1024 * 1024)
@@ -356,7 +356,7 @@ async def test_a_hub_that_lies_is_left_and_delivers_nothing_wrong(
     await backbone.close()
 
 
-async def test_a_hub_that_does_not_answer_leaves_nobody_waiting(raw_hub: RawHub) -> None:
+async def test_a_hub_that_does_not_answer_lets_no_publisher_wait_for_ever(raw_hub: RawHub) -> None:
     backbone, control = await connect(raw_hub.address, 0, KEY, timeout_s=0.1)
     end = End(backbone, control, Bus.config_of())
     with pytest.raises(Unavailable):

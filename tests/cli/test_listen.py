@@ -36,7 +36,7 @@ async def test_json_tells_all_of_an_event(start, here) -> None:
     assert json.loads(done.out) == {"id": "x1", "event": "tick", "data": "two\nlines é"}
 
 
-async def test_lost_connection_is_told_and_resumed(start) -> None:
+async def test_a_lost_connection_is_reported_and_resumed(start) -> None:
     answers = [
         streaming(b"retry: 1\nid: 7\ndata: a\n\n"),
         streaming(b"data: b\n\n", hold=True),
@@ -48,7 +48,7 @@ async def test_lost_connection_is_told_and_resumed(start) -> None:
         assert server.requests[1].headers[b"last-event-id"] == b"7"
 
 
-async def test_gap_is_told(start, here) -> None:
+async def test_a_gap_is_reported(start, here) -> None:
     here.publish("news", "x")
     listening = await start("listen", "news", "--from", "bogus", "--count", "1", "--url", here.url)
     assert (await listening.error_line()).startswith("gap (")

@@ -131,7 +131,7 @@ def test_a_public_key_can_not_sign(run: Run) -> None:
         (b"x.y" * 20_000, "bytes"),
     ],
 )
-def test_why_a_token_is_refused_is_told(run: Run, raw: bytes, why: str) -> None:
+def test_the_reason_of_a_refused_token_is_shown(run: Run, raw: bytes, why: str) -> None:
     text = raw.decode("latin-1")
     status, out, _ = run("explain", "--jwt-key", SECRET, given=f"Bearer {text}\n")
     assert status == 1

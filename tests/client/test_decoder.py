@@ -72,7 +72,7 @@ def test_many_small_events_are_no_large_one() -> None:
     )
 
 
-def test_gap_is_told_in_words() -> None:
+def test_a_gap_is_described_in_words() -> None:
     data = '{"reason":"evicted","requested":"1-1","from":"9-0"}'
     assert ReceivedEvent(data, "fastsse.gap").gap == Gap("evicted", "1-1", "9-0")
     assert ReceivedEvent("?", "fastsse.gap").gap == Gap("unknown", "", "")

@@ -125,7 +125,7 @@ async def test_cut_streams_lose_and_repeat_nothing_while_events_flow() -> None:
     assert cuts.opened >= 3
 
 
-async def test_lost_history_is_told_as_a_gap() -> None:
+async def test_lost_history_is_reported_as_a_gap() -> None:
     async with Server(config(history_events=2)) as server:
         url = server.addresses[0]
         first = server.publish("t", "0")

@@ -69,7 +69,7 @@ async def test_a_killed_redis_under_load_loses_nothing_acknowledged(three: Three
         assert [reader.connections for reader in readers] == [1] * len(readers)
 
 
-async def test_while_redis_is_away_streams_stay_and_publishers_are_told(three: Three) -> None:
+async def test_while_redis_is_away_streams_stay_and_publishers_are_refused(three: Three) -> None:
     async with subscribers(three.urls) as readers:
         publishing = Publishing(three.urls)
         await publishing.publish("one", "two", "three")
@@ -113,7 +113,7 @@ async def _until_ready(url: str) -> None:
     raise AssertionError("it never was ready again")
 
 
-async def test_a_flushed_log_is_told_to_every_stream(three: Three) -> None:
+async def test_every_stream_receives_a_gap_event_for_a_flushed_log(three: Three) -> None:
     async with subscribers(three.urls) as readers:
         publishing = Publishing(three.urls)
         await publishing.publish("one", "two", "three")

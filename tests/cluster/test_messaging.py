@@ -66,7 +66,7 @@ async def _may_not_publish(url: str, subject: str) -> bool:
     return await publish(url, subject, '{"topic": "t", "data": ""}') == 429
 
 
-async def test_what_was_missed_is_told_anew(redis: RedisServer) -> None:
+async def test_missed_messages_are_sent_again(redis: RedisServer) -> None:
     options: dict[str, Any] = {"jwt_key": SECRET, "subject_streams": 2}
     async with (
         Proxy(redis.port) as proxy,

@@ -120,7 +120,9 @@ async def test_a_killed_node_is_taken_out_once_and_a_stopped_one_comes_again(
         await until(_nobody_dead, redis)
 
 
-async def test_a_redis_that_lost_everything_is_told_again(make_redis: MakeRedis) -> None:
+async def test_a_redis_that_lost_everything_receives_the_roster_again(
+    make_redis: MakeRedis,
+) -> None:
     redis = make_redis()
     options = OPTIONS | {"ping": "100ms", "redis_timeout": "1s"}
     async with (
@@ -150,7 +152,7 @@ async def _is_unknown(url: str) -> bool:
     return await watching.count(url) == -1
 
 
-async def test_a_killed_hub_of_a_node_ends_nobody(redis: RedisServer) -> None:
+async def test_a_killed_hub_of_a_node_ends_no_stream(redis: RedisServer) -> None:
     options = OPTIONS | {"redis_node_timeout": "1m"}
     async with (
         cluster.node(redis.url, **options) as here,

@@ -105,7 +105,7 @@ def kept(redis: RedisServer) -> list[bytes]:
 NAMES = [f"urn:uuid:{number}" for number in range(700)]
 
 
-async def test_whoever_takes_out_a_dead_node_may_be_killed_itself(redis: RedisServer) -> None:
+async def test_a_node_that_removes_a_dead_node_may_be_killed_itself(redis: RedisServer) -> None:
     async with Node.on(redis, life_s=0.5) as dead:
         dead.come(*NAMES)
         await until(lambda: len(dead.told) == len(NAMES))
@@ -120,7 +120,7 @@ async def test_whoever_takes_out_a_dead_node_may_be_killed_itself(redis: RedisSe
     assert set(redis.client.hkeys(KEYS.counts)) <= {survivor.membership.name}
 
 
-async def test_a_killed_node_whose_ends_were_not_told_has_them_told(redis: RedisServer) -> None:
+async def test_unpublished_ends_of_a_killed_node_are_published(redis: RedisServer) -> None:
     async with Node.on(redis, life_s=0.5) as dead:
         dead.come(*NAMES[:3])
         await until(lambda: len(dead.told) == 3)

@@ -34,12 +34,12 @@ def test_what_a_store_can_be_is_said() -> None:
     assert "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL" in str(caught.value)
 
 
-def test_a_file_without_a_path_is_told_so() -> None:
+def test_a_file_store_without_a_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="path after sqlite: is missing"):
         Config(store="sqlite:")
 
 
-def test_memory_promises_nobody_that_events_survive_a_crash() -> None:
+def test_the_memory_store_refuses_a_durable_ack() -> None:
     with pytest.raises(ConfigError, match="ack"):
         Config(ack="synced")
     assert Config(ack="synced", store="sqlite:x.db").ack == "synced"

@@ -139,7 +139,7 @@ async def test_no_count_goes_back_when_the_desk_is_killed() -> None:
         assert after[f"fastsse_{name}_total{{}}"] == before[f"fastsse_{name}_total{{}}"] > 0
 
 
-async def test_busy_worker_holds_up_nobody_for_long() -> None:
+async def test_a_busy_worker_delays_a_scrape_for_a_bounded_time() -> None:
     service = Service()
     service.members[2].is_busy = True
     service.members[2].counters["deliveries"] = 99
@@ -198,7 +198,7 @@ def test_slot_without_a_worker_is_helped_until_there_is_one() -> None:
     assert service.members[0].help[-1].helper == {}
 
 
-def test_nobody_helps_when_all_are_full() -> None:
+def test_no_worker_helps_when_all_are_full() -> None:
     service = Service()
     for member in service.members.values():
         member.room = 0

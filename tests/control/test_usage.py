@@ -76,7 +76,7 @@ def test_what_is_used_in_one_worker_is_known_in_the_others_and_goes_with_it() ->
     assert (other.others, late.others) == ({(0, "x"): 0}, {(0, "x"): 0})
 
 
-def test_a_new_desk_is_told_what_is_held_and_nothing_is_counted_twice() -> None:
+def test_a_new_control_service_receives_held_streams_and_counts_each_once() -> None:
     node = Node()
     one, other = Worker(node), Worker(node)
     for worker in (one, other):

@@ -107,7 +107,7 @@ def test_a_thousand_that_expire_together_do_not_stop_the_others(make_hub: MakeHu
     assert is_open(hub, staying)
 
 
-def test_the_loop_is_told_once_before_a_stream_expires_and_again_after_a_renewal(
+def test_the_loop_gets_one_notice_before_each_expiry(
     make_hub: MakeHub,
 ) -> None:
     hub = make_hub(expiry_notice_ms=60_000)
@@ -125,7 +125,7 @@ def test_the_loop_is_told_once_before_a_stream_expires_and_again_after_a_renewal
     assert is_open(hub, client)
 
 
-def test_a_notice_of_a_page_and_of_an_expiry_are_both_told(make_hub: MakeHub) -> None:
+def test_notices_of_a_page_and_of_an_expiry_both_arrive(make_hub: MakeHub) -> None:
     hub = make_hub(expiry_notice_ms=HOUR_MS)
     hub.sender.add_channel(1, [1])
     page = _core.raw_frame(b"data: x\n\n")
@@ -250,7 +250,7 @@ def test_many_revocations_at_once_are_all_obeyed(make_hub: MakeHub) -> None:
     assert hub.count("closed_revoked") == 125
 
 
-def test_revocations_nobody_waited_for_are_given_back(make_hub: MakeHub) -> None:
+def test_memory_of_unfinished_revocations_is_freed(make_hub: MakeHub) -> None:
     hub = make_hub()
     for n in range(1, 1000):
         hub.sender.revoke(token_hash=n)
@@ -258,9 +258,7 @@ def test_revocations_nobody_waited_for_are_given_back(make_hub: MakeHub) -> None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_races_nobody_stays_without_a_right_and_nobody_goes_with_one(
-    make_hub: MakeHub, seed: int
-) -> None:
+def test_in_any_race_exactly_the_streams_without_a_right_end(make_hub: MakeHub, seed: int) -> None:
     """A model: attach, renew, revoke, expire, hang up, in any order, writes cut on odd seeds."""
     hub = make_hub(
         max_connections=200,
@@ -330,7 +328,7 @@ def test_whatever_races_nobody_stays_without_a_right_and_nobody_goes_with_one(
     assert not closed & {client.handle for client in rights}
 
 
-def test_claims_cost_nothing_while_nobody_has_any(make_hub: MakeHub) -> None:
+def test_claims_cost_nothing_without_tokens(make_hub: MakeHub) -> None:
     hub = make_hub()
     hub.sender.add_channel(1, [1])
     hub.settle()

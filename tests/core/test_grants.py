@@ -165,7 +165,7 @@ def test_a_public_event_replaces_a_private_last_value(slow: Hub) -> None:
     assert ("private" in got, "public" in got) == (False, True)
 
 
-def test_who_is_lapped_over_a_private_event_of_several_topics_is_told_a_gap(slow: Hub) -> None:
+def test_a_stream_behind_a_private_event_of_several_topics_receives_a_gap(slow: Hub) -> None:
     client = lap(slow, 2)
     slow.publish(b"private", 1, 3, policy=_core.POLICY_LATEST, private=True)
     for _ in range(40):

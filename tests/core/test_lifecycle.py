@@ -94,7 +94,7 @@ def test_a_slot_is_given_out_again_only_after_its_notice_was_taken(make_hub: Mak
     assert again & 0xFFFFFFFF == client.handle & 0xFFFFFFFF
 
 
-def test_commands_to_a_stale_handle_touch_nobody(make_hub: MakeHub) -> None:
+def test_commands_to_a_stale_handle_reach_no_stream(make_hub: MakeHub) -> None:
     hub = make_hub(max_connections=1)
     hub.sender.add_channel(1, [1])
     old = hub.connect(1)

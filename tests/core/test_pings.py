@@ -93,7 +93,7 @@ def test_a_name_dies_with_its_stream(hub: Hub) -> None:
     assert hub.sender.stream_id(again.handle) != name
 
 
-def test_a_name_changed_anywhere_names_nobody(hub: Hub) -> None:
+def test_a_changed_stream_id_names_no_stream(hub: Hub) -> None:
     client = hub.connect(1)
     name = hub.sender.stream_id(client.handle)
     for at in range(len(name)):
@@ -106,7 +106,7 @@ SENDER = _core.Sender(max_connections=1, id_key=os.urandom(32))
 
 
 @given(st.binary(max_size=40) | st.text("0123456789abcdef", min_size=32, max_size=32))
-def test_other_bytes_name_nobody(text: bytes | str) -> None:
+def test_other_bytes_name_no_stream(text: bytes | str) -> None:
     assert SENDER.find_stream(text if isinstance(text, bytes) else text.encode()) == 0
 
 
@@ -138,7 +138,7 @@ def one_ping(hub: Hub, client: Client, count: int) -> bytes:
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_who_asked_is_pinged_with_its_name_and_nobody_else(pinging: Hub, chunked: bool) -> None:
+def test_only_streams_that_asked_are_pinged_with_their_id(pinging: Hub, chunked: bool) -> None:
     other = pinging.connect(1)
     client = pinging.connect(1, chunked=chunked, pings=True)
     frame = pinging.publish(b"x")
@@ -203,7 +203,7 @@ def test_the_slots_next_stream_begins_with_a_pulse_of_its_own(pinging: Hub) -> N
     assert pinging.count("closed_no_pong") == 0
 
 
-def test_without_an_interval_nobody_is_pinged_or_ended(make_hub: MakeHub) -> None:
+def test_without_an_interval_no_stream_is_pinged_or_ended(make_hub: MakeHub) -> None:
     hub = make_hub(pong_timeout_ms=1_000, heartbeat_ms=0)
     hub.sender.add_channel(1, [1])
     client = hub.connect(1, pings=True)

@@ -30,7 +30,7 @@ def gets(hub: Hub, client: Client, *frames: _core.Frame) -> None:
 
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("faults", FAULTS)
-def test_what_one_is_told_comes_between_two_events(
+def test_a_frame_for_one_stream_comes_between_two_events(
     make_hub: MakeHub, faults: dict[str, int], chunked: bool
 ) -> None:
     hub = make_hub(heartbeat_ms=0, **faults)
@@ -57,7 +57,7 @@ def test_what_one_is_told_comes_between_two_events(
     assert b"for you" not in other.peer.recv(1 << 16)
 
 
-def test_who_has_ended_is_told_nothing(hub: Hub) -> None:
+def test_an_ended_stream_is_sent_nothing(hub: Hub) -> None:
     client = hub.connect(1)
     client.peer.close()
     hub.wait_closed(client)
@@ -67,7 +67,7 @@ def test_who_has_ended_is_told_nothing(hub: Hub) -> None:
     assert again.is_silent()
 
 
-def test_who_reads_nothing_is_told_so_much_and_then_ended(make_hub: MakeHub) -> None:
+def test_frames_for_a_stream_that_does_not_read_are_bounded(make_hub: MakeHub) -> None:
     hub = make_hub(max_lag_bytes=20_000)
     hub.sender.add_channel(1, [1])
     client = hub.connect(1, send_buffer=4096)

@@ -101,7 +101,7 @@ async def test_two_nodes_are_one_service_through_a_proxy(two: Cluster) -> None:
         await newcomer.close()
 
 
-async def test_whoever_comes_while_no_node_is_there_is_told_to_come_back(two: Cluster) -> None:
+async def test_a_client_without_a_node_receives_a_retry_time(two: Cluster) -> None:
     """An error status would end an EventSource for good; a publisher must not take it for a yes."""
     for pid in two.pids:
         os.kill(pid, signal.SIGKILL)

@@ -144,7 +144,7 @@ def test_a_tiny_box_says_what_stops_it_and_where_the_bound_is(tmp_path: Path) ->
     assert examine(machine, Goal(3000)).can
 
 
-def test_nothing_readable_is_unknown_and_stops_nobody() -> None:
+def test_unreadable_values_are_unknown_and_no_failure() -> None:
     diagnosis = examine(Machine(), MILLION)
     assert diagnosis.can
     assert names(diagnosis, Verdict.OK) == {
@@ -347,7 +347,7 @@ def test_buffers_meant_for_bulk_are_a_warning(
     assert examine(machine, MILLION).can
 
 
-def test_a_proxy_beside_is_told_about_unsent_bytes() -> None:
+def test_a_proxy_on_the_machine_gets_advice_on_unsent_bytes() -> None:
     name = "net.ipv4.tcp_notsent_lowat"
     assert verdict(LARGE, Goal(1000), name) is Verdict.OK
     assert verdict(LARGE, Goal(1000, proxied=True), name) is Verdict.WARN

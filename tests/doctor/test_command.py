@@ -49,7 +49,7 @@ def test_warnings_alone_exit_with_0(run: Run) -> None:
     assert "\nwarn     net.core.somaxconn: 128; needed: at least" in out
 
 
-def test_a_target_that_can_not_be_met_exits_with_1_and_says_what_mends_it(run: Run) -> None:
+def test_a_target_that_can_not_be_met_exits_with_1_and_names_the_settings(run: Run) -> None:
     status, out, _ = run(SMALL, "-c", "1_000_000")
     assert status == 1
     assert "As it is, this machine carries about" in out
@@ -147,7 +147,7 @@ def test_emitting_exits_with_0_when_settings_suffice(run: Run) -> None:
     assert err.startswith("Also: RLIMIT_NOFILE is 4,096 (soft 1,024). LimitNOFILE=")
 
 
-def test_emitting_exits_with_1_for_what_no_setting_mends(run: Run) -> None:
+def test_emitting_exits_with_1_for_failures_that_no_setting_fixes(run: Run) -> None:
     poor = replace(SMALL, memory_available_bytes=2**28)
     status, out, err = run(poor, "-c", "1000000", "--emit", "systemd")
     assert status == 1

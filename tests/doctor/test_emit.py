@@ -121,7 +121,9 @@ goals = st.builds(
 
 
 @given(machines, goals)
-def test_what_a_setting_can_mend_is_mended_by_the_files(machine: Machine, goal: Goal) -> None:
+def test_the_emitted_files_fix_everything_that_settings_can_fix(
+    machine: Machine, goal: Goal
+) -> None:
     diagnosis = examine(machine, goal)
     again = examine(installed(diagnosis), goal)
     asked_for = {"max_connections"}
@@ -145,7 +147,7 @@ def test_nothing_is_ever_lowered() -> None:
     assert "LimitNOFILE=2097152" in emit("systemd", examine(LARGE, Goal(10)))
 
 
-def test_a_limit_nobody_chose_is_replaced() -> None:
+def test_an_inherited_limit_is_replaced() -> None:
     absurd = replace(LARGE, fd_hard=2**30 - 8)
     assert "LimitNOFILE=1010688" in emit("systemd", examine(absurd, MILLION))
 

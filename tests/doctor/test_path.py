@@ -82,7 +82,7 @@ async def test_a_proxy_with_good_manners_passes_every_check(stack: AsyncExitStac
     assert set(verdicts(found).values()) == {"ok"}
 
 
-async def test_a_buffer_is_found_with_its_size_and_the_setting_that_mends_it(
+async def test_a_buffer_is_found_with_its_size_and_the_setting_for_it(
     stack: AsyncExitStack,
 ) -> None:
     found = await check(await behind(stack, Manners(holds_bytes=6000)), HELD)
@@ -121,7 +121,7 @@ async def test_every_proxys_remedy_is_named_where_none_shows(stack: AsyncExitSta
         assert f"{name}: " in found["buffering"].how
 
 
-async def test_compression_that_holds_events_back_is_told_from_a_buffer(
+async def test_delaying_compression_is_distinguished_from_a_buffer(
     stack: AsyncExitStack,
 ) -> None:
     found = await check(await behind(stack, Manners(compresses="held")), HELD)
@@ -139,14 +139,14 @@ async def test_compression_that_passes_events_on_is_a_warning(stack: AsyncExitSt
     assert found["buffering"].verdict is Verdict.OK
 
 
-async def test_an_encoding_nobody_knows_is_gone_round(stack: AsyncExitStack) -> None:
+async def test_an_unknown_encoding_is_avoided(stack: AsyncExitStack) -> None:
     found = await check(await behind(stack, Manners(encoding="snappy")), QUICK)
     assert found["compression"].value == "snappy"
     assert found["compression"].verdict is Verdict.WARN
     assert found["buffering"].verdict is Verdict.OK
 
 
-async def test_a_limit_on_age_is_told_from_one_on_silence(stack: AsyncExitStack) -> None:
+async def test_a_limit_on_age_is_distinguished_from_one_on_silence(stack: AsyncExitStack) -> None:
     found = await check(await behind(stack, Manners(cuts_after_s=0.7)), WATCHING)
     assert found["busy stream"].verdict is Verdict.FAIL
     assert "at the same age" in found["busy stream"].why
@@ -179,7 +179,9 @@ async def test_comments_that_are_filtered_are_missed(stack: AsyncExitStack) -> N
     assert found["buffering"].verdict is Verdict.OK
 
 
-async def test_a_dropped_last_event_id_is_told_from_lost_history(stack: AsyncExitStack) -> None:
+async def test_a_dropped_last_event_id_is_distinguished_from_lost_history(
+    stack: AsyncExitStack,
+) -> None:
     found = await check(await behind(stack, Manners(drops=("last-event-id",))), QUICK)
     resume = found["resume"]
     assert resume.verdict is Verdict.FAIL
@@ -229,7 +231,7 @@ async def test_a_token_is_sent_where_one_is_needed(stack: AsyncExitStack) -> Non
     assert "publishing" not in await check(url, QUICK, token="secret")
 
 
-async def test_nobody_there_is_said_at_once() -> None:
+async def test_a_missing_server_is_reported_at_once() -> None:
     found = await check("http://127.0.0.1:9", QUICK)
     assert list(found) == ["answer"]
     assert found["answer"].value == "connection refused"

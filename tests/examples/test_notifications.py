@@ -162,7 +162,7 @@ async def test_a_device_that_stays_gets_the_next_token_and_goes_on(redis: RedisS
             await phone.shows([1, 2], unread=[])
 
 
-async def test_nobody_reads_another_s_mailbox(scene: Scene) -> None:
+async def test_no_user_reads_the_mailbox_of_another(scene: Scene) -> None:
     await scene.order("alice", 1)
     async with httpx.AsyncClient(trust_env=False) as client:
         bob = (await client.get(f"{scene.application}/session", params={"user": "bob"})).json()

@@ -59,7 +59,7 @@ def test_the_client_is_the_last_address_that_is_no_trusted_proxy(
         b'for="203.0.113.5"',
     ],
 )
-def test_what_is_no_address_is_believed_of_nobody(forwarded: bytes) -> None:
+def test_an_invalid_forwarded_address_is_ignored(forwarded: bytes) -> None:
     assert PROXIES.address("10.1.2.3", forwarded) == "10.1.2.3"
 
 

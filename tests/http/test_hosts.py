@@ -106,7 +106,7 @@ async def test_a_rebound_name_is_refused_for_every_path(
     assert server.stream_count == 0
 
 
-async def test_the_name_in_the_target_holds_beside_the_one_in_host(start: Start) -> None:
+async def test_the_host_in_the_target_is_checked_as_the_header(start: Start) -> None:
     server = await start()
     for target, status in (("http://evil.example/healthz", 421), ("http://localhost/healthz", 200)):
         assert (await told(server.addresses[0], "localhost", target)).status == status
@@ -132,7 +132,7 @@ async def test_streams_open_under_a_listed_name_only(start: Start) -> None:
     assert (await told(server.addresses[0], "other.example.com")).status == 421
 
 
-async def test_whoever_listens_for_others_has_any_name_until_names_are_given(start: Start) -> None:
+async def test_a_public_listener_accepts_any_host_until_hosts_are_set(start: Start) -> None:
     server = await start(host="0.0.0.0", publish_token="t")
     address = f"http://127.0.0.1:{server.port}"
     assert (await told(address, "anything.example")).status == 200

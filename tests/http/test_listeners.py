@@ -183,7 +183,7 @@ async def test_pausing_keeps_who_waits(start) -> None:
         assert (await raw.answer()).status == 200
 
 
-async def test_running_out_of_descriptors_pauses_accepting_and_loses_nobody(
+async def test_running_out_of_descriptors_pauses_accepting_and_loses_no_connection(
     start, monkeypatch, caplog
 ) -> None:
     monkeypatch.setattr("fastsse.http.listeners.ACCEPT_PAUSE_S", 0.05)
@@ -206,7 +206,7 @@ async def test_running_out_of_descriptors_pauses_accepting_and_loses_nobody(
     await until(lambda: listener._paused is None)
 
 
-async def test_connection_that_died_in_the_queue_stops_nobody(start, monkeypatch) -> None:
+async def test_a_connection_that_died_in_the_queue_delays_no_other(start, monkeypatch) -> None:
     server = await start()
     really_accept = socket.socket.accept
     failures = [ConnectionAbortedError(103, "Software caused connection abort")]

@@ -148,7 +148,7 @@ def test_a_topic_that_only_the_other_remembers_is_known_to_templates_of_before()
     assert late.history.evicted_through(wanted) == START + 2
 
 
-def test_what_nobody_remembers_counts_as_let_go_for_templates_of_before() -> None:
+def test_unknown_evictions_count_for_earlier_templates() -> None:
     late = Kept()
     late.history.expect(START + 9)
     templates = Templates(late.topics)
@@ -202,7 +202,7 @@ def test_what_was_lost_meanwhile_is_not_taken_back() -> None:
     assert late.history.evicted_through((late.topics.intern("a"),)) == through + 5
 
 
-def test_optional_fields_and_times_are_handed_over_and_let_go_with_their_events() -> None:
+def test_optional_fields_and_times_move_and_leave_with_their_events() -> None:
     giver, late = Kept(), Kept()
     extras = Extras(expires_ms=5, meta=b"{}", key=b"k")
     first, second = encode_entries([START + 1, START + 2], [Event("a")] * 2, [3, 4])

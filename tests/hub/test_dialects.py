@@ -84,7 +84,7 @@ def test_an_id_that_was_asked_for_can_not_add_header_lines(node: Node) -> None:
     assert named_in_head(node, client) == "earliest"
 
 
-def test_who_opts_in_is_told_gaps_in_band_too(node: Node) -> None:
+def test_a_mercure_client_can_ask_for_gap_events(node: Node) -> None:
     node.publish("a", "1")
     client = node.subscribe(
         "a", cursor=Cursor("after", "who"), dialect=MERCURE_TELLING, head=head_with
@@ -151,7 +151,7 @@ def noticing(make_node: MakeNode) -> Node:
     return make_node(sender=Sender(max_connections=10, expiry_notice_ms=30_000), now_ms=now_ms())
 
 
-def test_a_bearer_is_told_before_its_token_ends_and_then_it_ends(noticing: Node) -> None:
+def test_a_stream_receives_a_notice_before_its_token_ends_and_then_ends(noticing: Node) -> None:
     rights = Rights(subscribe=["a"], subject="me", expires_s=time.time() + 20)
     client = noticing.subscribe("a", rights=rights)
     noticing.run_until(lambda: len(client.stream.events) == 1)
@@ -184,7 +184,7 @@ def test_a_renewed_stream_lives_on(noticing: Node) -> None:
     assert not streams.renew(0, fresh)
 
 
-def test_a_mercure_bearer_is_not_told(noticing: Node) -> None:
+def test_a_mercure_stream_receives_no_expiry_notice(noticing: Node) -> None:
     rights = Rights(expires_s=time.time() + 20)
     client = noticing.subscribe("a", rights=rights, dialect=MERCURE)
     ours = noticing.subscribe("a", rights=rights)

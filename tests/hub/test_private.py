@@ -112,7 +112,7 @@ def test_an_id_of_an_event_that_may_not_be_read_is_as_unknown_as_any(
     assert received(node, bearer)[0][:2] == ["public", "news for 1"]
 
 
-def test_whoever_has_no_grant_can_not_tell_that_a_private_event_was_published(node: Node) -> None:
+def test_without_a_grant_a_private_event_is_not_noticeable(node: Node) -> None:
     node.publish("user/1", "public")
 
     def places() -> list[bytes]:
@@ -180,7 +180,7 @@ def test_a_template_does_not_keep_topics_alive(make_node: MakeNode) -> None:
     assert len(node.hub.topics) == 0
 
 
-def test_what_a_template_lost_is_told_also_of_topics_that_are_forgotten(
+def test_losses_of_a_template_include_forgotten_topics(
     make_node: MakeNode,
 ) -> None:
     node = make_node(HistoryOptions(history_events=1))
@@ -211,7 +211,7 @@ def test_nothing_is_left_of_channels_with_templates_and_grants(make_node: MakeNo
     assert len(held) <= templates.IDLE_MAX
 
 
-def test_patterns_that_nobody_uses_are_bounded(node: Node) -> None:
+def test_unused_patterns_are_bounded(node: Node) -> None:
     for index in range(templates.IDLE_MAX + 20):
         node.hang_up(node.subscribe(f"user/{index}/{{x}}"))
     assert len(node.hub.channels._templates) == templates.IDLE_MAX
@@ -267,7 +267,7 @@ def test_a_stream_whose_template_has_many_topics_to_look_at_opens_later_and_miss
 
 
 @pytest.mark.usefixtures("slow_looks")
-def test_what_was_forgotten_before_a_template_saw_it_is_not_forgotten_to_be_told(
+def test_topics_forgotten_before_a_template_are_still_reported_to_it(
     make_node: MakeNode,
 ) -> None:
     node = make_node(HistoryOptions(history_events=1))
@@ -343,7 +343,7 @@ publishes = st.tuples(
     st.sampled_from([0, 2, 1000]),
     st.data(),
 )
-def test_whoever_wants_and_may_read_gets_it_live_and_on_replay(
+def test_every_allowed_reader_gets_a_private_event_live_and_in_replay(
     steps: list[tuple[list[str], bool]],
     wanted: list[str],
     rights: Rights | None,

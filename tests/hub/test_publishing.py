@@ -39,7 +39,7 @@ def test_the_id_on_the_wire_is_the_one_that_was_answered(node: Node) -> None:
     assert [message.last_event_id.encode() for message in client.events] == ids
 
 
-def test_ids_go_on_within_a_millisecond_and_begin_anew_in_the_next(node: Node) -> None:
+def test_ids_count_within_a_millisecond_and_restart_in_the_next(node: Node) -> None:
     first = node.publish_all([Event("a"), Event("b")])
     node.now_ms += 1
     second = node.publish_all([Event("a")])

@@ -32,7 +32,7 @@ def test_resuming_after_a_restart_needs_no_new_publish_and_tells_no_gap(
 
 
 @pytest.mark.parametrize("holds", [False, True])
-def test_what_memory_let_go_is_read_and_then_memory_goes_on(
+def test_evicted_events_are_read_from_the_store_and_then_memory_continues(
     make_node: MakeNode, holds: bool
 ) -> None:
     node = make_node(HistoryOptions(history_events=3), disk=Disk(), page_bytes=PAGE_BYTES)
@@ -79,7 +79,7 @@ def test_what_is_stored_but_not_delivered_yet_comes_live_and_only_then(
     assert read_until(node, client, "4") == ["2", "3", "4"]
 
 
-def test_what_the_store_let_go_is_told_before_anything_else(make_node: MakeNode) -> None:
+def test_evictions_of_the_store_are_reported_before_anything_else(make_node: MakeNode) -> None:
     before = make_node(disk=Disk())
     ids = [before.publish("a", str(index)) for index in range(10)]
     before.store.disk.evict(4)
@@ -196,7 +196,7 @@ def test_only_so_many_read_at_once_and_the_others_in_turn(make_node: MakeNode) -
     node.run_until(lambda: all(len(client.data) == 7 - n for n, client in enumerate(clients)))
 
 
-def test_a_turn_that_nobody_waits_for_any_more_is_not_taken(make_node: MakeNode) -> None:
+def test_a_query_that_no_stream_waits_for_is_not_sent(make_node: MakeNode) -> None:
     before = make_node(disk=Disk())
     ids = [before.publish("a", f"{index} {BIG}") for index in range(40)]
     node = restarted(make_node, before, max_replays=1, page_bytes=PAGE_BYTES)
@@ -219,7 +219,7 @@ def test_a_turn_that_nobody_waits_for_any_more_is_not_taken(make_node: MakeNode)
 # -- the log lost something ---------------------------------------------------------------------
 
 
-def test_live_streams_are_told_what_the_log_lost_and_go_on_from_there(
+def test_live_streams_receive_a_gap_for_what_the_log_lost_and_continue(
     make_node: MakeNode,
 ) -> None:
     node = make_node(disk=Disk())

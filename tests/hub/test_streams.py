@@ -104,7 +104,7 @@ def test_a_channel_is_made_before_its_first_stream_and_removed_after_its_last() 
     assert len(recorded.channels) == 0
 
 
-def test_topics_are_removed_by_the_sweep_once_nobody_listens() -> None:
+def test_topics_without_listeners_are_removed_by_the_sweep() -> None:
     recorded = Recorded()
     handle = recorded.open("a")
     recorded.end(handle, 0)

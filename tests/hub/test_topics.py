@@ -77,7 +77,7 @@ def test_a_topic_that_only_templates_match_is_forgotten() -> None:
     assert [topic.name for topic in topics.forget_idle(10)] == ["a"]
 
 
-def test_forgetting_looks_at_no_more_than_it_is_told() -> None:
+def test_forgetting_examines_a_bounded_number_of_topics() -> None:
     topics = topics_with()
     for name in "abc":
         topics.may_be_idle(topics.intern(name))

@@ -79,7 +79,7 @@ def test_requests_follow_one_another_on_one_connection(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"), [(b"no http\r\n\r\n", BadAnswer), (b"", ConnectionResetError)]
 )
-def test_what_is_no_answer_is_told_from_one(
+def test_invalid_answers_are_distinguished_from_valid_ones(
     serve: Serve, answer: bytes, error: type[Exception]
 ) -> None:
     wire = wire_to(serve(lambda connection, head, number: connection.sendall(answer)))
@@ -106,7 +106,7 @@ def test_a_connection_that_the_other_side_closed_is_seen_without_reading(serve: 
     wire.close(reset=True)
 
 
-def test_nobody_there_is_an_os_error() -> None:
+def test_a_missing_server_is_an_os_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(OSError, match="refused"):

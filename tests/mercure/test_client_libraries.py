@@ -58,7 +58,7 @@ async def test_what_a_publisher_sends_reaches_who_may_read_it(hub: Server) -> No
     assert [event.data for event in again] == ["two\nlines", "last"]
 
 
-async def test_a_publisher_without_the_right_is_told(hub: Server) -> None:
+async def test_a_publisher_without_the_right_receives_an_error(hub: Server) -> None:
     for topics, key in (
         (["https://example.com/a"], KEY),
         (["*"], "another key, which is also long enough"),

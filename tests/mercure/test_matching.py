@@ -91,7 +91,7 @@ async def test_M6_selector_and_grant_may_match_different_topics_of_one_update(
     assert not await private(hub, "topic=" + quote("https://example.com/books/{id}"), by, topics[0])
 
 
-async def test_M6_whoever_has_no_token_gets_no_private_update_and_no_error(hub: Server) -> None:
+async def test_M6_without_a_token_there_is_no_private_update_and_no_error(hub: Server) -> None:
     assert not await private(hub, "topic=*", "X-None: 1", "a")
 
 

@@ -68,7 +68,7 @@ async def test_P5_the_hub_makes_an_id_that_holds_the_place(hub: Server) -> None:
 
 
 @pytest.mark.parametrize("own", ['a "quoted" [one]', "https://example.com/1", "#x", "ü", "1"])
-async def test_P5_an_id_of_the_publishers_is_told_as_it_is(hub: Server, own: str) -> None:
+async def test_P5_a_publishers_own_id_is_returned_unchanged(hub: Server, own: str) -> None:
     async with subscribed(hub, "topic=a") as stream:
         answer = await publish(hub, ("topic", "a"), ("data", "x"), ("id", own))
         assert (answer.status, answer.body.decode()) == (200, own)

@@ -68,7 +68,7 @@ async def test_R4_without_a_cursor_there_is_no_header(hub: Server) -> None:
         "99999999999999999999999999-1",
     ],
 )
-async def test_R5_an_unknown_id_is_told_as_earliest_and_nothing_is_replayed(
+async def test_R5_an_unknown_id_is_answered_with_earliest_and_no_replay(
     start: Start, unknown: str
 ) -> None:
     hub = await start(jwt_key=KEY, anonymous=True, history_events=1)
@@ -158,7 +158,7 @@ async def test_T4_a_stop_ends_streams_within_its_window(start: Start) -> None:
 
 
 @pytest.mark.parametrize("asked_for", ["urn:uuid:5e94c686-2c0b-4f9b-958c-92ccc3bbb4eb", "mine", ""])
-async def test_R5_who_is_told_to_come_back_is_told_the_id_that_it_asked_for(
+async def test_R5_a_refused_subscriber_receives_the_id_that_it_sent(
     start: Start, asked_for: str
 ) -> None:
     hub = await start(jwt_key=KEY, anonymous=True, address_streams=1)
@@ -184,7 +184,7 @@ async def test_R5_who_is_told_to_come_back_is_told_the_id_that_it_asked_for(
         (HEAD, None),
     ],
 )
-def test_R5_whose_history_can_not_be_read_is_told_the_id_that_it_asked_for(
+def test_R5_a_subscriber_with_unreadable_history_receives_the_id_that_it_sent(
     cursor: Cursor, told: bytes | None
 ) -> None:
     names: list[bytes | None] = []

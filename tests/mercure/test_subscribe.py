@@ -28,7 +28,7 @@ async def test_S1_the_page_tells_where_the_hub_is(hub: Server) -> None:
     assert (await ask(hub, "GET", "/")).headers["link"] == f'<{HUB}>; rel="mercure"'
 
 
-async def test_S2_head_is_told_what_get_would_be(hub: Server) -> None:
+async def test_S2_head_is_answered_as_get(hub: Server) -> None:
     answer = await ask(hub, "HEAD", f"{HUB}?topic=a")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
     assert (await ask(hub, "HEAD", HUB)).status == 400
@@ -58,7 +58,7 @@ async def test_S5_a_stream_opens_at_once_with_a_comment(hub: Server) -> None:
         assert stream.headers["content-type"] == "text/event-stream"
 
 
-async def test_S6_nobody_on_the_way_may_keep_or_hold_a_stream(hub: Server) -> None:
+async def test_S6_no_proxy_may_store_or_buffer_a_stream(hub: Server) -> None:
     async with subscribed(hub, "topic=a") as stream:
         assert stream.headers["cache-control"] == (
             "private, no-cache, no-store, must-revalidate, max-age=0"
@@ -68,7 +68,7 @@ async def test_S6_nobody_on_the_way_may_keep_or_hold_a_stream(hub: Server) -> No
         assert stream.headers["connection"] == "keep-alive"
 
 
-async def test_S7_a_subscriber_without_room_is_told_to_come_back_and_never_503(
+async def test_S7_a_subscriber_without_room_receives_a_retry_time_and_never_503(
     start: Start,
 ) -> None:
     """Here we differ from the hub on purpose: a 503 ends an EventSource for good."""

@@ -34,7 +34,7 @@ def delete(redis: RedisServer, *names: bytes) -> None:
 QUIET = (KEYS.prefix + b"topic:quiet", KEYS.prefix + b"last:quiet")
 
 
-async def test_events_that_an_evicting_redis_dropped_are_told_after_a_restart(
+async def test_events_that_an_evicting_redis_dropped_are_reported_after_a_restart(
     make_redis: Callable[..., RedisServer],
 ) -> None:
     redis = make_redis(maxmemory="12mb", maxmemory_policy="allkeys-lru", maxmemory_samples=64)

@@ -42,7 +42,9 @@ async def test_a_killed_redis_that_writes_all_down_loses_nothing(make_redis: Mak
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SHUTDOWN NOSAVE"])
-async def test_a_redis_that_forgets_all_is_told_as_a_gap(make_redis: MakeRedis, how: str) -> None:
+async def test_a_redis_that_forgets_all_is_reported_as_a_gap(
+    make_redis: MakeRedis, how: str
+) -> None:
     server = make_redis()
 
     def end_and_start() -> None:
@@ -65,7 +67,7 @@ async def test_a_redis_that_forgets_all_is_told_as_a_gap(make_redis: MakeRedis, 
         assert [entry.position for entry in found.entries][-1] == other.positions[-1]
 
 
-async def test_a_flushed_log_is_told_as_a_gap(redis: RedisServer) -> None:
+async def test_a_flushed_log_is_reported_as_a_gap(redis: RedisServer) -> None:
     async with node_on(redis.url) as node, node_on(redis.url) as other:
         await node.answered("before")
         redis.client.flushall()
@@ -77,7 +79,7 @@ async def test_a_flushed_log_is_told_as_a_gap(redis: RedisServer) -> None:
         assert [why for why, _ in node.broken + other.broken] == ["flushed", "flushed"]
 
 
-async def test_a_log_flushed_under_load_is_told_as_a_gap(redis: RedisServer) -> None:
+async def test_a_log_flushed_under_load_is_reported_as_a_gap(redis: RedisServer) -> None:
     async with node_on(redis.url) as node, node_on(redis.url) as other:
         for index in range(50):
             node.publish(f"a {index}")
@@ -91,7 +93,7 @@ async def test_a_log_flushed_under_load_is_told_as_a_gap(redis: RedisServer) -> 
         assert "flushed" in {why for why, _ in other.broken}
 
 
-async def test_a_promoted_replica_that_lags_is_told_as_a_gap(make_redis: MakeRedis) -> None:
+async def test_a_promoted_replica_that_lags_is_reported_as_a_gap(make_redis: MakeRedis) -> None:
     master, replica = make_redis(), make_redis()
     replica.client.replicaof("127.0.0.1", master.port)
     async with (
@@ -138,7 +140,7 @@ async def test_a_promoted_replica_with_everything_is_no_gap(make_redis: MakeRedi
         assert len(found.entries) >= 20
 
 
-async def test_a_node_that_others_left_behind_is_told_a_gap(make_redis: MakeRedis) -> None:
+async def test_a_node_that_missed_entries_receives_a_gap(make_redis: MakeRedis) -> None:
     server = make_redis(stream_node_max_entries=10)
     async with (
         Proxy(server.port) as proxy,

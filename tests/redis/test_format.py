@@ -162,7 +162,7 @@ async def test_a_damaged_record_of_a_topic_is_a_gap_where_it_lies(redis: RedisSe
         assert other.damaged_through == node.positions[2]
 
 
-async def test_a_damaged_entry_of_the_log_is_told_to_all(redis: RedisServer) -> None:
+async def test_a_damaged_entry_of_the_log_is_reported_to_all(redis: RedisServer) -> None:
     async with node_on(redis.url, redis_node_timeout="1s") as node:
         await written_in(redis, 2)
         await node.answered("one")
@@ -226,7 +226,7 @@ def test_a_record_with_a_false_or_half_seal_is_no_event(record: bytes) -> None:
         decode_record(1, record)
 
 
-def test_a_checksum_that_fails_is_told_from_nothing_of_ours() -> None:
+def test_a_failed_checksum_is_distinguished_from_a_foreign_record() -> None:
     with pytest.raises(DamagedRecord):
         decode_record(1, b'{"c":"0000000000000000","w":1,' + RECORD[1:])
     assert decode_record(5 << 64, RECORD)[1] == 5

@@ -42,7 +42,7 @@ async def test_a_topic_keeps_at_least_what_its_rule_says(redis: RedisServer) -> 
         assert every.evicted_through >= every.entries[0].position - 2
 
 
-async def test_what_is_too_old_is_let_go_with_its_topic(redis: RedisServer) -> None:
+async def test_too_old_events_are_evicted_with_their_topic(redis: RedisServer) -> None:
     async with node_on(redis.url, history_age="1s") as node:
         await node.answered("old")
         last = node.positions[-1]
@@ -106,7 +106,7 @@ async def test_reading_while_redis_is_away_is_refused(redis: RedisServer) -> Non
         assert len((await node.read("t")).entries) == 1
 
 
-async def test_a_cancelled_command_hands_its_answer_to_nobody(redis: RedisServer) -> None:
+async def test_the_answer_of_a_cancelled_command_goes_to_no_other(redis: RedisServer) -> None:
     chance = random.Random(18)
     for index in range(50):
         redis.client.set(f"user:{index}", f"secret of {index}")

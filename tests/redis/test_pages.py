@@ -116,7 +116,7 @@ async def test_a_node_that_comes_later_learns_of_any_number_of_accounts(
             await until(lambda: other.others == right)
 
 
-async def test_a_node_that_confirms_nothing_is_told_everything_too(
+async def test_a_node_that_confirms_nothing_receives_a_full_copy_too(
     redis: RedisServer, narrow: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node of an earlier version knows no confirmation."""

@@ -54,7 +54,7 @@ async def test_a_question_is_answered_though_the_head_moved_without_an_event(
         assert await place_of(worker, passed_over) == end.positions[-1]
 
 
-async def test_a_worker_whose_link_was_down_while_redis_was_flushed_is_told(
+async def test_a_worker_whose_link_was_down_while_redis_was_flushed_is_notified(
     redis: RedisServer, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, far = await bus.worker(), await bus.worker()

@@ -15,7 +15,7 @@ from tests.sources.flows import SOURCES, STREAM, add, has_group, pending, until_
 EARLIEST = {"last_event_id": "earliest"}
 
 
-async def test_a_stream_s_place_is_kept_while_nobody_reads(redis: RedisServer) -> None:
+async def test_a_streams_place_is_kept_without_a_reader(redis: RedisServer) -> None:
     source = STREAM | {"url": redis.url}
     async with node(redis.url, sources=[source]) as url:
         await until(lambda: has_group(redis))
@@ -150,7 +150,7 @@ async def test_a_group_that_is_deleted_goes_on_where_it_was(redis: RedisServer) 
         assert reader.seen == ["first", "0", "1", "2", "3", "4"]
 
 
-async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(redis: RedisServer) -> None:
+async def test_a_recreated_stream_is_read_from_its_beginning(redis: RedisServer) -> None:
     async with (
         node("memory", sources=[STREAM | {"url": redis.url}]) as url,
         subscribers([url]) as (reader,),

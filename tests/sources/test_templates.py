@@ -50,7 +50,7 @@ def test_wildcards_stand_for_what_redis_matched(
         assert words_of(compiled, channel.encode()) == {"channel": channel} | words
 
 
-def test_a_template_is_filled_or_says_what_it_lacks() -> None:
+def test_a_template_is_filled_or_names_the_missing_field() -> None:
     template = PlaceholderText("orders/{1}/{field.kind}/{channel}")
     assert template.fill({"1": "7", "field.kind": "x", "channel": "c"}) == "orders/7/x/c"
     with pytest.raises(ValueError, match=r"field\.kind"):

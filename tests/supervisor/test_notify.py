@@ -45,7 +45,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     manager.close()
 
 
-def test_states_are_told_line_by_line(manager: Manager) -> None:
+def test_states_are_sent_line_by_line(manager: Manager) -> None:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "3000000", "OTHER": "x"}
     notifier = Notifier(environment)
     assert environment == {"OTHER": "x"}  # Children are not to speak for us.
@@ -65,7 +65,7 @@ def test_states_are_told_line_by_line(manager: Manager) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/nowhere/there", "@nobody"])
-def test_nobody_listening_disturbs_nothing(address: str) -> None:
+def test_a_missing_service_manager_disturbs_nothing(address: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": address})
     notifier.ready("x")
     notifier.close()

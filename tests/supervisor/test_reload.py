@@ -126,7 +126,7 @@ async def test_one_process_applies_what_it_can_and_names_the_rest(serve, tmp_pat
     assert "Some options change only with a restart." in texts
 
 
-async def test_nobody_to_reload_is_said_in_one_line(tmp_path: Path) -> None:
+async def test_reload_without_a_server_is_answered_in_one_line(tmp_path: Path) -> None:
     status, said = await reload("--pidfile", str(tmp_path / "none"))
     assert status == 1
     assert said.startswith("No server answers for the pid file ")

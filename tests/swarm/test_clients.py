@@ -103,7 +103,7 @@ def test_an_event_from_the_future_is_counted_as_early(serve: Serve, swarm: Start
     assert found.measures["latency"].percentiles_us(100) == [0]
 
 
-def test_gaps_repeats_and_disorder_are_told_apart(serve: Serve, swarm: Start) -> None:
+def test_gaps_repeats_and_disorder_are_distinguished(serve: Serve, swarm: Start) -> None:
     def faulty(connection: socket.socket, head: bytes, number: int) -> None:
         events = b"".join(map(numbered, (1, 2, 5, 5, 4, 6)))
         gap = b'event: fastsse.gap\nid: 1700000000000-8\ndata: {"reason":"evicted"}\n\n'

@@ -182,7 +182,7 @@ def test_since_before_what_was_evicted_tells_a_gap() -> None:
 
 
 @pytest.mark.parametrize("event_id", ["nobody's", "007-1", f"{2**70}-1", "\ud800", "\0", "é" * 300])
-def test_an_id_that_nobody_published_is_unknown(event_id: str) -> None:
+def test_an_unpublished_id_is_unknown(event_id: str) -> None:
     kept = Kept("a", "a")
     gap = kept.first_gap("a", Cursor("after", event_id))
     assert gap is not None
@@ -206,7 +206,9 @@ def test_an_id_from_before_a_restart_was_evicted() -> None:
 
 
 @pytest.mark.parametrize(("after", "is_told"), [(0, True), (1, True), (2, False), (3, False)])
-def test_eviction_is_told_before_the_edge_and_not_at_or_after_it(after: int, is_told: bool) -> None:
+def test_eviction_is_reported_before_the_edge_and_not_at_or_after_it(
+    after: int, is_told: bool
+) -> None:
     kept = Kept("a", "a", "a", "a", history_events=2)
     gap = kept.first_gap("a", Cursor("after", text(START + after)))
     assert (gap is not None) is is_told
@@ -227,7 +229,7 @@ def test_what_other_topics_lost_is_no_gap() -> None:
     assert kept.first_gap("busy", Cursor("after", text(START))) is not None
 
 
-def test_a_client_that_comes_back_with_the_gaps_id_is_told_no_gap_again() -> None:
+def test_a_client_that_resumes_with_the_gaps_id_receives_no_second_gap() -> None:
     kept = Kept("a", "a", "a", "a", history_events=2)
     for cursor in (Cursor("after", text(START)), Cursor("after", "x"), Cursor("after", "9999-1")):
         gap = kept.first_gap("a", cursor)

@@ -68,7 +68,7 @@ def test_resuming_before_the_edge_tells_a_gap_and_at_or_after_it_none(
         assert again.gaps == []
 
 
-def test_resuming_with_an_id_that_nobody_knows_goes_on_live(node: Node) -> None:
+def test_resuming_with_an_unknown_id_continues_live(node: Node) -> None:
     node.publish("a", "old")
     for event_id, why in (("who", "unknown"), ("9999999999999-1", "future")):
         client = node.resume("a", after=event_id)
@@ -167,7 +167,7 @@ def test_publishing_during_a_replay_leaves_nothing_out_and_repeats_nothing(
     assert client.gaps == []
 
 
-def test_eviction_that_overtakes_a_replay_is_told_in_the_middle_of_it(make_node: MakeNode) -> None:
+def test_eviction_during_a_replay_is_reported_in_the_middle_of_it(make_node: MakeNode) -> None:
     node = make_node(HistoryOptions(history_events=24), page_bytes=PAGE_BYTES)
     pages_of(node, "a", 6)
     client = node.subscribe("a", cursor=Cursor("earliest"), receive_bytes=4096)
@@ -183,7 +183,7 @@ def test_eviction_that_overtakes_a_replay_is_told_in_the_middle_of_it(make_node:
     assert node.hub.streams.gaps["evicted"] == 1
 
 
-def test_one_eviction_is_told_once_however_many_pages_follow(make_node: MakeNode) -> None:
+def test_one_eviction_is_reported_once_however_many_pages_follow(make_node: MakeNode) -> None:
     rules = (TopicRule(match="busy", history_events=1),)
     node = make_node(HistoryOptions(topics=rules), page_bytes=PAGE_BYTES)
     start = node.publish("busy", "0")
