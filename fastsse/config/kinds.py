@@ -219,7 +219,8 @@ class OptionGroup(BaseModel):
 
     title: ClassVar[str]
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # A group is only built when it is used alone, such as by a test: `Config` builds its own schema.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
 
 def option(default: object, help: str, **bounds: Any) -> Any:

@@ -47,7 +47,7 @@ class TopicRule(BaseModel):
     `event_types` is a regular expression that a whole event type must match.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     match: Annotated[str, Field(min_length=1, max_length=1024), GLOB]
     history_events: EventsKept | None = None

@@ -81,7 +81,7 @@ class SourceRule(BaseModel):
       logged.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: Annotated[str, AfterValidator(check_name), SOURCE_NAME]
     url: Annotated[str, AfterValidator(check_redis_url), REDIS_URL] | None = None
