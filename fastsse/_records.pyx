@@ -11,6 +11,8 @@ A field is a tag (u8), a length (u32) and its value; tags rise, so each stands o
 skipped. Absent is what needs no word: a time that is the position's, an id that is the position's.
 
 Format 1 had no checksum and no fields: `unpack_entries_1` reads what was stored in it.
+
+Over 400 lines: packing and unpacking of one format are checked side by side.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

@@ -4,6 +4,8 @@ Rates are token buckets that hold the amount of two seconds. The cost of a repla
 after it, so it is subtracted then. A client with a negative bucket can't open a stream with a
 replay until the bucket has refilled. The number of accounts is bounded. The one unused longest is
 evicted first, with its used amounts, but the count of open streams is never lost.
+
+Over 400 lines: limits of streams and limits of requests are judged by the same accounts.
 """
 
 import math

@@ -219,7 +219,7 @@ class OptionGroup(BaseModel):
 
     title: ClassVar[str]
 
-    # A group is only built when it is used alone, such as by a test: `Config` builds its own schema.
+    # A group is built only if it is used alone, as by tests: `Config` builds its own schema.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
 

@@ -1,4 +1,7 @@
-"""Declares every option once: its default, unit, bounds and help, in the group of its part."""
+"""Declares every option once: its default, unit, bounds and help, in the group of its part.
+
+Over 400 lines: it is the one table of options.
+"""
 
 import os
 from typing import Annotated, Literal

@@ -14,6 +14,8 @@ A connection is in one state; `_NEXT` lists the allowed transitions:
 
 It handles one request at a time. While an answer is pending, or the peer does not read, received
 bytes wait in `kept` and reading pauses. Then TCP flow control stops the peer.
+
+Over 400 lines: a connection is one state machine.
 """
 
 import asyncio

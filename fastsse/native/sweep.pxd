@@ -4,7 +4,7 @@
 # per delivered event fall as load rises.
 #
 # Three parts, kept apart: gathering what to send, the system call, and the arithmetic of how far
-# it got.
+# it got. Over 400 lines: the three share the walk over a channel, and the compiler inlines them.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

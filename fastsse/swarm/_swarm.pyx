@@ -3,6 +3,8 @@
 Both run without the GIL until they get the order to stop and write what they measure into a block of 64-bit words
 that the caller gives them (an `mmap` that other processes see, or a `bytearray`). `fastsse.swarm`
 plans runs, starts processes and reports; nothing here knows of more than one thread.
+
+Over 400 lines: most are docstrings and checks of arguments.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer

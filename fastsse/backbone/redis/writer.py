@@ -1,4 +1,7 @@
-"""The writer: batches of publishers, and the groups in which they are appended to the log."""
+"""The writer: batches of publishers, and the groups in which they are appended to the log.
+
+Over 400 lines: a batch, its group and their answers are one state machine.
+"""
 
 import asyncio
 import contextlib

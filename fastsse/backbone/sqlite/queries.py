@@ -7,6 +7,8 @@ a bounded number a call.
 Damaged records are never returned. A record is valid if its checksum is right, it contains the
 place where it was found, and it has a requested topic. A result ends before an invalid record, or
 begins after it and reports it. The same holds where SQLite finds the file malformed.
+
+Over 400 lines: all reads share one snapshot and the same checks for damage.
 """
 
 import json

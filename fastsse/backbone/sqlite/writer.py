@@ -2,7 +2,7 @@
 and recovers when the disk does.
 
 It reports to the loop thread in order: stored batches, refused batches, and trouble that begins and
-ends.
+ends. Over 400 lines: normal work and recovery are states of one thread.
 """
 
 import sqlite3

@@ -8,6 +8,8 @@ when memory knows all, else one after the other as the backbone answers:
 
 Until it is attached its socket stands here: the response head and the opening block depend on
 what the first page says. Such a stream has a row of the table, so there are not more of them.
+
+Over 400 lines: the steps are one state machine, and each may continue within the call or later.
 """
 
 import os
