@@ -216,3 +216,18 @@ def test_the_wheel_runs_without_cython_and_a_compiler(tmp_path: pathlib.Path) ->
     )
     assert str(tmp_path) in done.stdout
     assert "fastsse 0." in done.stdout
+
+
+#: Values with a field for each argument, the client's public interface, and one that others change.
+MANY_ARGUMENTS = {"Event", "Rights", "Listener", "Publisher", "ListenerContext"}
+
+
+def test_a_constructor_takes_at_most_six_arguments() -> None:
+    """More become one frozen options object."""
+    for path in FILES:
+        for part in ast.walk(ast.parse(path.read_text())):
+            if isinstance(part, ast.ClassDef) and part.name not in MANY_ARGUMENTS:
+                for one in part.body:
+                    if isinstance(one, ast.FunctionDef) and one.name == "__init__":
+                        count = len(one.args.args) + len(one.args.kwonlyargs) - 1
+                        assert count <= 6, f"{part.name} takes {count}"
