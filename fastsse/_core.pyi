@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, final
 
 QUEUE_MAX: int
-"""Callers refuse publishes and newcomers while `Sender.pending_commands` is above this."""
+"""Callers refuse publishes and new streams while `Sender.pending_commands` is above this."""
 EVERY_EVENT: int
-"""The topic number (0) that every publish has; link a `*` channel to it."""
+"""The topic number (0) of every publish; link a `*` channel to it."""
 MAX_CONNECTIONS: int
 POLICY_DISCONNECT: int
 POLICY_SKIP: int
@@ -30,7 +30,7 @@ def native_frames_alive() -> int:
 
 @final
 class Frame:
-    """One event, or one page of them, encoded once; immutable, freed with its last holder."""
+    """One event or one page of events, encoded once; immutable, freed with its last reference."""
 
     @property
     def position(self) -> int:
@@ -40,7 +40,7 @@ class Frame:
         """Publish time in unix milliseconds, by the clock of the process that ordered it."""
     @property
     def lead_ms(self) -> int:
-        """How far its position's millisecond lies ahead of its time; mostly 0."""
+        """How far the millisecond of its position is ahead of its time; mostly 0."""
     @property
     def size(self) -> int:
         """Bytes of the body."""
@@ -52,7 +52,7 @@ class Frame:
         """Whether only channels with a grant get it."""
     @property
     def data_kind(self) -> int:
-        """What the publisher sent: 0 text, 1 JSON, 2 bytes."""
+        """The kind of data that the publisher sent: 0 text, 1 JSON, 2 bytes."""
     @property
     def body(self) -> bytes:
         """A copy of the event-stream bytes, blank line included. O(size)."""
@@ -142,9 +142,9 @@ def wire_frame(data: bytes) -> Frame:
     """Bytes that are sent as they are, with any coding (a response head), at least one."""
 
 PageNotice: TypeAlias = tuple[Literal["page"], int]
-"""A replaying stream's page went into the socket; it waits for the next."""
+"""A page of a replaying stream was written to its socket, and the stream needs the next page."""
 ClosedNotice: TypeAlias = tuple[Literal["closed"], int, int, str, float, int, int]
-"""handle, channel, reason, seconds it lived, events and bytes it was sent."""
+"""handle, channel, reason, lifetime in seconds, and events and bytes sent."""
 ExpiringNotice: TypeAlias = tuple[Literal["expiring"], int]
 """A stream's token expires in `expiry_notice_ms`; sent once for each attach or renewal."""
 Notice: TypeAlias = PageNotice | ClosedNotice | ExpiringNotice
@@ -160,14 +160,14 @@ class Sender:
     Args:
         max_connections: Rows of the table, 1 to 2**24. 80 bytes each, touched as they are used.
         heartbeat_ms: A comment goes to a stream that was idle for 80 to 100 % of this; 0: none.
-        max_lag_bytes: How much a blocked connection may have pending before its policy acts.
+        max_lag_bytes: How many pending bytes a blocked connection may have before its policy is
+            applied.
         max_lag_ms: How old its oldest pending event may be.
         retry_ms: The farewell's `retry:` when draining lies between this and its double.
-        tick_ms: How often the clock hand moves, 1 to 1000. The table is gone round in 700 ms.
-        ping_ms: A stream that asked for pings gets one after 80 to 100 % of this, again and again;
-            0: none.
-        pong_timeout_ms: It ends, reason `no_pong`, when it answered none so long after the first
-            ping since its last answer; 0: never.
+        tick_ms: How often the clock hand moves, 1 to 1000. It goes round the table in 700 ms.
+        ping_ms: A stream that asked for pings gets one after each 80 to 100 % of this; 0: none.
+        pong_timeout_ms: It ends, reason `no_pong`, if this time has passed since the first
+            unanswered ping; 0: never.
         expiry_notice_ms: How long before a stream expires the loop is notified; 0: no notice.
         clean_end: Whether streams that are drained, expire or are revoked have a last chunk.
         id_key: 32 bytes that seal stream ids; None takes random ones.
@@ -178,8 +178,8 @@ class Sender:
         ValueError: an option is out of bounds.
         OSError: no descriptors for epoll and the two eventfds.
 
-    Methods are for one thread, the loop's. Those that command raise RuntimeError unless the
-    sender runs. None of them waits for the sender thread, except `stop`.
+    Call methods on the loop thread only. Commands raise RuntimeError unless the sender runs. Only
+    `stop` waits for the sender thread.
     """
 
     def __init__(
@@ -203,20 +203,20 @@ class Sender:
         """Starts the thread, with all signals blocked in it. Once."""
 
     def stop(self) -> None:
-        """Ends the thread and gives everything back: sockets, descriptors, memory. Waits for it.
+        """Ends the thread and frees everything: sockets, descriptors, memory. Waits for the thread.
 
-        Notices not taken before are gone; counters can still be read. Idempotent.
+        Notices that were not taken are lost; counters can still be read. Idempotent.
         """
 
     @property
     def notice_fd(self) -> int:
-        """Readable when `take_notices` has something."""
+        """Readable if `take_notices` has notices."""
 
     def allocate(self) -> int:
         """A handle for a new connection, or 0 when the table is full. O(1)."""
 
     def release(self, handle: int) -> None:
-        """Gives an allocated, never attached slot back.
+        """Frees an allocated slot that was never attached.
 
         Raises:
             ValueError: the handle is stale.
@@ -237,17 +237,17 @@ class Sender:
         heartbeat_s: int = 0,
         pad_bytes: int = 0,
     ) -> None:
-        """Hands a socket over, for ever: the sender closes it.
+        """Hands a socket over for good: the sender closes it.
 
         `first` is sent before anything else. With `live` the connection joins its channel's ring
-        exactly here in the order of commands; without, it replays: the last frame of `first` is a
-        page, and a `page` notice asks for the next when it is sent. The sender may sleep on until
-        `wake` or another command: a burst of newcomers wakes it once.
+        exactly here in the order of commands. Without `live` it replays: the last frame of `first`
+        is a page, and a `page` notice requests the next one when this page is sent. The sender may
+        sleep until `wake` or another command, so that a burst of new streams wakes it once.
 
         With `claims` it ends within a second of their expiry, and by `revoke`. With `pings` it gets
-        events of type `fastsse.ping`, without an id line, whose data is `{"stream": id}`, and has
-        to answer by `pong`. `heartbeat_s` (1 to 31) takes the place of `heartbeat_ms`, and
-        `pad_bytes` (0, or 1024 to 16384, a power of two) makes its heartbeats so long.
+        events of type `fastsse.ping` without an id line, whose data is `{"stream": id}`, and must
+        answer with `pong`. `heartbeat_s` (1 to 31) replaces `heartbeat_ms`. `pad_bytes` (0, or a
+        power of two from 1024 to 16384) is the length of its heartbeats.
 
         Raises:
             ValueError: a stale handle, a replay without a page, other than four claims, or another
@@ -256,22 +256,24 @@ class Sender:
         """
 
     def page(self, handle: int, frame: Frame | None, live: bool) -> bool:
-        """The next page of a replaying stream; with `live` the last one (None: nothing was left).
+        """Sends the next page of a replaying stream. With `live` it is the last one (None: nothing
+        is left).
 
         Returns:
             False when the stream has ended.
         """
 
     def close(self, handle: int, reason: int, farewell: Frame | None, is_over: bool = True) -> bool:
-        """Ends a stream at its next frame boundary: farewell, last chunk, FIN. False when stale.
+        """Ends a stream at its next frame boundary: farewell, last chunk, FIN. False if the handle
+        is stale.
 
         Args:
-            is_over: the response is complete. Else the last chunk is left out, so that its client
-                can't take what it has for the whole (RFC 9112 8).
+            is_over: the response is complete. Otherwise the last chunk is omitted, so that the
+                client can't mistake a part for the whole (RFC 9112 8).
         """
 
     def tell(self, handle: int, frame: Frame) -> bool:
-        """Sends one stream a frame of its own, between any two others; False when it has ended.
+        """Sends one stream a frame of its own, between any two others. False if it has ended.
 
         A stream that ends first may not get it (`close` takes a farewell for that). A stream whose
         socket is full may queue `max_lag_bytes`; with the next frame it ends as `lagged`.
@@ -281,35 +283,36 @@ class Sender:
         """
 
     def announce(self, frame: Frame) -> None:
-        """Sends a frame to every stream that there is, whatever its channel, in the order of
-        commands: a replaying one gets it between the pages commanded before and those after. A
-        reader that lags too far behind it is disconnected, whatever policy the events have. O(1)
-        here, O(channels + rows) there.
+        """Sends a frame to every present stream of any channel, in the order of commands: a
+        replaying stream gets it between earlier and later pages. A reader that lags too far behind
+        it is disconnected, whatever the policy of the events. O(1) here, O(channels + rows) in the
+        sender thread.
 
         Raises:
             ValueError: a wire frame.
         """
 
     def renew(self, handle: int, expires_unix_ms: int, token_hash: int, issued_s: int) -> bool:
-        """Gives a stream the claims of a newer token, see Claims; its subject stays.
+        """Gives a stream the claims of a newer token, see Claims. Its subject does not change.
 
         Returns:
-            False when it has ended. True is no promise: it may be ending just now.
+            False if it has ended. After True it may still be ending.
         """
 
     def revoke(self, subject_hash: int = 0, token_hash: int = 0, issued_before_s: int = 0) -> None:
         """Ends all streams whose claims meet every condition that is not 0, within a second.
 
-        Only claims that exist now count: a stream that is attached or renewed later stays, and so
-        does a stream without claims. Issued before means earlier than that second; it includes a
-        token without a time of issue. O(1) here; later a walk over the table, 64 at a time.
+        Only present claims count: streams that are attached or renewed later stay, and so do
+        streams without claims. `issued_before` means earlier than that second, and includes tokens
+        without a time of issue. O(1) here; later a walk over the table for up to 64 revocations at
+        a time.
 
         Raises:
             ValueError: no condition at all.
         """
 
     def pong(self, handle: int) -> bool:
-        """A stream answered its pings, one and all so far. False when it has ended."""
+        """A stream answered all its pings so far. False if it has ended."""
 
     def stream_id(self, handle: int) -> bytes:
         """A stream's public name: 32 lower-case hex digits that can't be guessed. O(1).
@@ -319,10 +322,11 @@ class Sender:
         """
 
     def find_stream(self, id: bytes) -> int:
-        """The handle of the stream of that name, while it lives; else 0, as for any other bytes."""
+        """The handle of the living stream with this name; 0 for any other bytes."""
 
     def take_notices(self, limit: int = 1024) -> list[Notice]:
-        """What happened since, at most `limit` rows; `notice_fd` stays readable if more wait.
+        """The notices since the last call, at most `limit`; `notice_fd` stays readable if more
+        wait.
 
         A stream's slot is free again once its `closed` notice was taken.
         """
@@ -334,32 +338,35 @@ class Sender:
         grants: Iterable[int] = (),
         quiet: bool = False,
     ) -> None:
-        """Makes a channel, links it to topics and grants it some. Numbers are the caller's, dense.
+        """Makes a channel, links it to topics and grants it topics. The caller chooses dense
+        numbers.
 
-        The streams of a quiet one take no control events: they end, without the last chunk, where
-        others are sent a gap (`announce`, policy `skip`).
+        The streams of a quiet channel take no control events: they end without the last chunk where
+        others receive a gap (`announce`, policy `skip`).
 
         Raises:
             ValueError: a topic number is not below 2**28; nothing was made.
         """
 
     def link(self, topic: int, channel: int) -> None:
-        """Links one more topic: the channel gets its public events. Once is enough."""
+        """Links one more topic: the channel gets its public events. Idempotent."""
 
     def grant(self, topic: int, channel: int) -> None:
-        """Grants one more topic, EVERY_EVENT for all that are and will be: the channel gets the
-        private events that have a topic it is linked to and a topic it was granted, be it another.
-        O(1), and `remove_topic` forgets a million of them in one step.
+        """Grants one more topic; EVERY_EVENT grants all present and future topics. The channel gets
+        private events that have a linked topic and a granted topic, not necessarily the same. O(1);
+        `remove_topic` forgets a million grants in one step.
         """
 
     def remove_channel(self, channel: int) -> None:
-        """Forgets a channel whose last closed notice was taken; its number may be used again."""
+        """Forgets a channel. The last closed notice of its streams must have been taken. Its number
+        may be used again."""
 
     def remove_topic(self, topic: int) -> None:
         """Forgets a topic's links, grants and last values; its number may be used again."""
 
     def publish(self, frame: Frame, topics: tuple[int, ...], policy: int) -> None:
-        """Puts a frame into the ring of every channel linked to one of the topics, once each.
+        """Appends a frame to the ring of every channel that is linked to one of the topics, once
+        each.
 
         O(topics) here, whatever the subscribers. A private frame goes to those only that were
         granted one of the topics, see `grant`. `policy` is one of the POLICY_ constants; a private
@@ -368,9 +375,9 @@ class Sender:
         """
 
     def wake(self) -> None:
-        """Has the sender look at what it was given; needed after a run of `publish` or `attach`.
+        """Wakes the sender to execute commands. Call it after a run of `publish` or `attach`.
 
-        Costs next to nothing when there was nothing new.
+        Costs almost nothing without new commands.
         """
 
     def drain(self, window_ms: int) -> None:
@@ -383,11 +390,12 @@ class Sender:
         """What `native_bytes_held` says."""
 
     def counters(self) -> dict[str, int]:
-        """What the sender thread counted; read without stopping it. Any thread."""
+        """The counters of the sender thread, read without stopping it. Any thread."""
 
     def latency_buckets(self) -> tuple[list[float], list[int], float]:
-        """Publish accepted to handed to the socket: upper bounds in seconds, counts (one more, for
-        what lies above), and the sum in seconds. Counts are not cumulative. Any thread."""
+        """The time from accepting a publish to writing it to the socket: upper bounds in seconds,
+        counts (one more, for values above all bounds), and the sum in seconds. Counts are not
+        cumulative. Any thread."""
 
     def advance_clock(self, ms: int) -> None:
         """For tests: lets time pass for lag, heartbeats, pings, expiry and drain."""

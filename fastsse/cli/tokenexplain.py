@@ -1,4 +1,5 @@
-"""`fastsse token explain`: what a server with these options thinks of a token."""
+"""`fastsse token explain`: whether a server with these options accepts a token, and what it
+grants."""
 
 import asyncio
 import json
@@ -74,7 +75,7 @@ async def _judge(config: Config, raw: bytes) -> "_Judged":
 
 
 async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
-    """The rights, or why there are none."""
+    """The rights, or the reason why there are none."""
     try:
         return verifier.verify(raw, side)
     except Unauthorised as error:
@@ -88,7 +89,7 @@ async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
 
 
 def _read(raw: bytes) -> tuple[Token | str, dict[str, Any]]:
-    """What the token says, independent of who signed it, or why it cannot be read."""
+    """The content of the token, whoever signed it, or the reason why it can't be read."""
     try:
         content = open_token(raw)
         return content, read_payload(content)

@@ -1,4 +1,4 @@
-"""What the commands of `fastsse token` share: the server's options about tokens."""
+"""Shared by the commands of `fastsse token`: the server's options for tokens."""
 
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -14,10 +14,11 @@ SIDES: Final[tuple[Literal["publish", "subscribe"], ...]] = ("publish", "subscri
 
 
 class TokenCommand(ServerCommand):
-    """A command whose help shows its own options; the server's are many, and shown elsewhere."""
+    """A command whose help shows only its own options. The many options of the server are shown
+    elsewhere."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Its own, and where the others are."""
+        """Writes its own options, and where the others are shown."""
         write_own_options(ctx, formatter, self.get_params(ctx))
         formatter.write_paragraph()
         formatter.write_text(

@@ -1,4 +1,4 @@
-"""Sources: what already flows through Redis becomes events."""
+"""Sources: messages of Redis channels and streams become events."""
 
 from fastsse.sources.runner import Sources
 

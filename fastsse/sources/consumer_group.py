@@ -1,7 +1,7 @@
-"""Groups: a reader's place in a Redis stream, and what it took and did not confirm yet.
+"""Consumer groups: a reader's place in a Redis stream, and its unconfirmed entries.
 
-Redis keeps both. A reader has a name of its own for as long as it runs, so what is pending under
-that name was read on a connection that broke, and comes first when there is another.
+Redis keeps both. A reader has its own name while it runs. So entries that are pending under this
+name were read on a lost connection, and are read first on the next one.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from fastsse.redis.scripts import Script
 __all__ = ["ConsumerGroup", "Entries", "id_of"]
 
 log = get_logger("sources")
-# How long Redis holds a read that finds nothing. A read is never broken off: Redis may give the
-# next entry to a reader that is gone, and it would wait to be taken over, out of order.
+# How long Redis blocks a read without entries. A read is never cancelled: Redis could give the next
+# entry to the lost reader, and it would be taken over late and out of order.
 BLOCK_MS: Final = 500
-# An entry that a reader read and did not confirm for so long is taken over.
+# An entry that is unconfirmed for this long is taken over by another reader.
 LEFT_ALONE_MS: Final = 10_000
-# The name of a reader that was killed is taken out of the group after this time.
+# The name of a killed reader is removed from the group after this time.
 GONE_MS: Final = 10 * 60 * 1000
 HANDED_BACK_MS: Final = 24 * 60 * 60 * 1000
 NAME_PREFIX: Final = b"fastsse-"
 
 Entries = Sequence[tuple[bytes, Sequence[bytes] | None]]
-"""Ids and fields, one after the other; no fields for what was deleted since it was read."""
+"""Ids and fields, alternately; no fields for an entry that was deleted since it was read."""
 
 _HERE: Final = pathlib.Path(__file__).parent
 _RELEASE: Final = Script("release", folder=_HERE)
@@ -48,24 +48,25 @@ class ConsumerGroup:
         self._stream: Final = stream.encode()
         self._group: Final = group.encode()
         self._reader: Final = NAME_PREFIX + os.urandom(8).hex().encode()
-        # What the group had given out when this reader last looked.
+        # The last entry that the group had delivered at the last check.
         self._place: bytes | None = None
         self._published: Sequence[bytes] = ()
         self._cut_off_until_s = 0.0
 
     async def begin(self, link: RedisConnection) -> None:
-        """Goes on with what this reader had, or makes the group where there is none.
+        """Continues with the entries of this reader, or creates the group if there is none.
 
-        A new group begins with what comes from now on; one that was deleted while it was read
-        goes on where it was.
+        A new group begins with entries from now on. A group that was deleted meanwhile continues
+        where it was.
         """
         await self._make(link)
         await self.confirm(link)
-        # A read that was cut off may still be given something; it is ours, and comes first.
+        # Redis may still deliver entries to an interrupted read. They belong to this reader and
+        # come first.
         await asyncio.sleep(self._cut_off_until_s - asyncio.get_running_loop().time())
 
     async def read(self, link: RedisConnection, most: int) -> Entries:
-        """Unread entries, at most so many; nothing when none came for a while."""
+        """Unread entries, at most `count`; none if no entry came in the blocking time."""
         self._cut_off_until_s = asyncio.get_running_loop().time() + BLOCK_MS / 1000
         entries = await self._read(link, most, b">", b"BLOCK", BLOCK_MS)
         self._cut_off_until_s = 0.0
@@ -74,12 +75,12 @@ class ConsumerGroup:
         return entries
 
     async def read_own(self, link: RedisConnection, most: int) -> Entries:
-        """What this reader has and did not confirm, the oldest first."""
+        """The unconfirmed entries of this reader, the oldest first."""
         return await self._read(link, most, b"0")
 
     async def claim(self, link: RedisConnection, place: bytes, most: int) -> bytes:
-        """Makes ours what others left alone after a place; returns where to go on, `0-0` at the
-        end."""
+        """Takes over entries that other readers abandoned, from a place on. Returns where to
+        continue, `0-0` at the end."""
         answer = await link.call(
             b"XAUTOCLAIM", self._stream, self._group, self._reader, LEFT_ALONE_MS, place,
             b"COUNT", most, b"JUSTID",
@@ -87,21 +88,21 @@ class ConsumerGroup:
         return bytes(answer[0])
 
     async def confirm(self, link: RedisConnection, ids: Sequence[bytes] = ()) -> None:
-        """The log has these. If Redis does not receive that, it is sent again before anything is
-        read: what was published is not published twice while this reader runs."""
+        """Confirms entries that are in the log. If Redis does not receive this, it is sent again
+        before the next read. So nothing is published twice while this reader runs."""
         self._published = [*self._published, *ids]
         if self._published:
             await link.call(b"XACK", self._stream, self._group, *self._published)
         self._published = ()
 
     async def tidy(self, link: RedisConnection) -> None:
-        """Takes out readers that are gone. A user without that right leaves them."""
+        """Removes readers that are gone, if the user has the right to."""
         with contextlib.suppress(RedisRefusal):
             await link.run(_TIDY, [self._stream], self._group, NAME_PREFIX, GONE_MS)
 
     async def release(self, link: RedisConnection) -> None:
-        """Hands back what was not confirmed, and leaves the group. Raises nothing: what can't be
-        released is taken over later."""
+        """Releases unconfirmed entries and leaves the group. Raises nothing: unreleased entries are
+        taken over later."""
         with contextlib.suppress(AnswerLost, RedisRefusal):
             await self.confirm(link)
             await link.run(_RELEASE, [self._stream], self._group, self._reader, HANDED_BACK_MS)
@@ -138,13 +139,14 @@ class ConsumerGroup:
         await self._look(link)
 
     async def _begin_anew_in_another(self, link: RedisConnection, place: bytes) -> None:
-        """A stream that ends below what was read was deleted, and all in it is new."""
+        """A stream that ends below the last read entry was deleted, so all its entries are new."""
         told = _pairs(await link.call(b"XINFO", b"STREAM", self._stream))
         if id_of(told[b"last-generated-id"]) < id_of(place):
             await link.call(b"XGROUP", b"SETID", self._stream, self._group, b"0")
 
     async def _look(self, link: RedisConnection) -> None:
-        """Where the group is. A user without the right to ask starts again if the group goes."""
+        """The place of the group. Without the right to ask for it the reader starts again if the
+        group is lost."""
         with contextlib.suppress(RedisRefusal):
             for flat in await link.call(b"XINFO", b"GROUPS", self._stream):
                 told = _pairs(flat)

@@ -12,21 +12,21 @@ from fastsse.redis.health import SkipLog
 __all__ = ["DeadLetters"]
 
 log = get_logger("sources")
-# The stream keeps about so many; so many, and of so many bytes, may wait to be written.
+# About the number of letters in the stream; the number and the bytes that may wait to be written.
 KEPT: Final = 10_000
 WAITING_MAX: Final = 1_000
 WAITING_BYTES: Final = 16 * 1024 * 1024
-# What each takes in addition to its text.
+# Counted overhead of each.
 _COST_BYTES: Final = 256
-# What waits at the end is still written, if that can be done in this time.
+# At the end, waiting letters are written for at most this time.
 END_S: Final = 0.5
 
 Letter = tuple[str, str, bytes]
-"""Where it comes from, what is wrong with it, and what it was."""
+"""The origin of a message, its problem, and the message."""
 
 
 class DeadLetters:
-    """Writes to a source's dead-letter stream, if it has one; never holds the source up.
+    """Writes to a source's dead-letter stream, if it has one. Never delays the source.
 
     Arguments:
         address: where the stream is.
@@ -48,7 +48,7 @@ class DeadLetters:
         self._losses = SkipLog()
 
     def add(self, origin: str, why: str, payload: bytes) -> None:
-        """Has a letter written. When too much waits already it is lost, and counted."""
+        """Queues a letter. If too many wait already it is dropped and counted."""
         if self._stream is None:
             return
         letter = origin, why, payload
@@ -61,7 +61,7 @@ class DeadLetters:
         self._added.set()
 
     async def run(self) -> None:
-        """Writes until it is cancelled, and then what waits, while that is quick."""
+        """Writes until it is cancelled, then writes the waiting letters for a bounded time."""
         try:
             while True:
                 await self._added.wait()

@@ -26,11 +26,12 @@ class Lease:
     """A key with one holder. A holder that ends releases it; one that dies loses it within 3 s.
 
     Arguments:
-        address, key: where it lies.
-        source: whose it is, for the log.
+        address, key: where it is stored.
+        source: the source's name, for the log.
 
     Attributes:
-        is_held: whether this node has it. It is given up in time when it can't be renewed.
+        is_held: whether this node has it. It becomes False before the lease ends if it can't be
+            renewed.
     """
 
     def __init__(self, address: RedisAddress, key: bytes, source: str) -> None:
@@ -49,7 +50,7 @@ class Lease:
         return asyncio.get_running_loop().time() < self._until_s
 
     async def keep(self) -> None:
-        """Asks for it, and renews it, until it is cancelled."""
+        """Acquires the lease and renews it until cancelled."""
         backoff = Backoff()
         while True:
             await backoff.wait()
@@ -72,7 +73,7 @@ class Lease:
         while True:
             asked_s = loop.time()
             has_it = await link.call(b"EVAL", _RENEW, 1, self._key, self._holder, LIFE_MS)
-            # A part of its life is kept as a reserve, for clocks that do not run alike.
+            # A part of its life is a reserve for clocks that run at different speeds.
             self._until_s = asked_s + 0.9 * LIFE_MS / 1000 if has_it else 0.0
             backoff.reset()
             self._outage.is_over()

@@ -1,4 +1,4 @@
-"""Payloads: bytes from other systems as events, by the same rules as any publish."""
+"""Payloads: converts bytes of other systems to events, with the same checks as any publish."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -26,9 +26,9 @@ class Maker:
 
     Arguments:
         rule: the source.
-        max_bytes: what a payload may have.
-        allows: says which types a topic may have; None restricts none.
-        max_event_bytes: what an event's data may have; 0: max_bytes alone bounds it.
+        max_bytes: the largest payload.
+        allows: whether a topic may have an event type; None allows all.
+        max_event_bytes: the largest data of an event; 0: only max_bytes bounds it.
 
     Attributes:
         max_bytes: see there.

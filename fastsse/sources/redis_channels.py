@@ -1,7 +1,8 @@
-"""Channels: what is published to Redis's own pub/sub, as events.
+"""Channels: messages of Redis's pub/sub become events.
 
-Redis keeps none of it: what is published while this node is away is gone, and so is what comes
-faster than the log takes it once `pending` events wait; that is counted as dropped.
+Redis stores no message, so messages that are published while this node is away are lost. If
+messages come faster than the log accepts them, those above `pending` waiting events are dropped and
+counted.
 """
 
 import asyncio
@@ -18,11 +19,11 @@ from fastsse.sources.topic_templates import compile_pattern, words_of
 
 __all__ = ["ChannelSource"]
 
-# A connection on which nothing comes is asked whether it is alive, and left if it is not.
+# A silent connection is checked with a ping, and replaced if it does not answer.
 PING_S: Final = 5.0
-# What may wait for the log, in addition to the bound on events.
+# Bytes that may wait for the log, in addition to the bound on events.
 WAITING_BYTES: Final = 64 * 1024 * 1024
-# What each takes in addition to its payload and its channel's name.
+# Counted overhead of each, without payload and channel name.
 _COST_BYTES: Final = 512
 
 
@@ -33,7 +34,7 @@ class ChannelSource:
         rule: the source.
         address: where its Redis is.
         publisher: takes what it brings.
-        lease: None where no other node has the same log.
+        lease: None if no other node uses the same log.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class ChannelSource:
                 waited_ns = time.monotonic_ns() - self._queue[0][0]
                 self._publisher.is_behind(waited_ns // NS_A_MS)
                 count = min(len(self._queue), BATCH_EVENTS)
-                # They keep their places until they are taken, so that `pending` bounds all.
+                # They count until the log has taken them, so that `pending` bounds all.
                 await self._publisher.take([self._queue[index][1] for index in range(count)])
                 for _ in range(count):
                     self._queued_bytes -= self._queue.popleft()[2]

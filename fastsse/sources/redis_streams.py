@@ -1,8 +1,8 @@
 """Streams: the entries of a Redis stream as events, each at least once.
 
-A consumer group keeps the place. An entry is confirmed when the log has its event, so whatever
-ends here or there, it is read again: by this node, or by another that finds it was left alone. A
-node that ends in order leaves nothing to be found: what it had is handed back, and read first.
+A consumer group keeps the place. An entry is confirmed when the log has its event. Otherwise it is
+read again after any failure: by this node, or by another that takes over abandoned entries. A node
+that ends cleanly releases its entries, and they are read first.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from fastsse.sources.source_publisher import BATCH_EVENTS, SourceEvent, SourcePu
 
 __all__ = ["StreamSource"]
 
-# How often is looked for what others left alone.
+# How often abandoned entries of others are searched.
 LOOK_S: Final = 5.0
-# What is under way may end by itself for so long, and then be handed back.
+# How long running publishes may take at the end, before their entries are released.
 END_S: Final = 0.6
 RELEASE_S: Final = 0.4
-# What one read should not be much above; entries are read one by one if they are so large.
+# About the most bytes of one read. If entries are so large, they are read one by one.
 READ_BYTES: Final = 4 * 1024 * 1024
 COUNT_FIRST: Final = 10
-# Longer ones make no topic, and need not be decoded to see that.
+# Longer values can't be a topic and are not decoded.
 WORD_BYTES_MAX: Final = 1024
-# An id below this many ms was given by hand and shows no time.
+# An id below this many ms was chosen by hand and is no time.
 TIMES_FROM_MS: Final = 1_000_000_000_000
 
 
@@ -56,7 +56,7 @@ class StreamSource:
         self._is_ending = False
 
     async def run(self) -> None:
-        """Runs until it is cancelled; then ends in order, within a second."""
+        """Runs until it is cancelled; then ends cleanly within a second."""
         following = asyncio.create_task(self._follow())
         try:
             await asyncio.shield(following)
@@ -106,7 +106,7 @@ class StreamSource:
             await self._take(link, entries)
 
     async def _take_over(self, link: RedisConnection) -> None:
-        """What this reader, or another one, took and never confirmed."""
+        """Unconfirmed entries of this reader, and abandoned ones of others."""
         await self._take_own(link)
         place = b"0-0"
         while not self._is_ending:
@@ -123,7 +123,8 @@ class StreamSource:
             await self._take(link, entries)
 
     async def _take(self, link: RedisConnection, entries: Entries) -> None:
-        """Publishes entries and confirms them; what is bad is set aside and confirmed too."""
+        """Publishes entries and confirms them. Invalid entries become dead letters and are
+        confirmed too."""
         if not entries:
             self._publisher.is_level()
             return
@@ -153,7 +154,7 @@ class StreamSource:
         return words | {"stream": self._stream}
 
     def _suit_count(self, entries: Entries) -> None:
-        """Fewer at once when they are large."""
+        """Reads fewer at once if entries are large."""
         size_bytes = sum(sum(map(len, fields)) for _, fields in entries if fields is not None)
         if size_bytes > READ_BYTES:
             self._count = max(1, self._count // 2)

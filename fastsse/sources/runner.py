@@ -1,4 +1,4 @@
-"""All sources of a node: begun with it, ended with it. They run once a node, apart from the log."""
+"""All sources of a node, from its start to its end. They run once in a node, apart from the log."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ COUNTS: Final = (
     "sources_reconnects",
     "sources_letters_lost",
 )
-# A source that failed at an unexpected place is not given up.
+# The pause before a source that failed unexpectedly is started again.
 AGAIN_S: Final = 5.0
 
 
@@ -36,7 +36,7 @@ class _Task(Protocol):
 
 
 class Sources:
-    """What `[[sources]]` names, at work. Loop thread only.
+    """Runs the sources of `[[sources]]`. Loop thread only.
 
     Arguments:
         config: the options.
@@ -59,15 +59,15 @@ class Sources:
         self._reading = [asyncio.create_task(_kept_running(part)) for part in self._sources]
 
     def counters(self) -> dict[str, int]:
-        """What sources counted, and how far behind each is, in ms; nothing without sources."""
+        """The counters of the sources, and how far behind each is, in ms; empty without sources."""
         if not self._intakes:
             return {}
         lags = {f"source_lag_ms_{publisher.name}": publisher.lag_ms for publisher in self._intakes}
         return {name: self._counts[name] for name in COUNTS} | lags
 
     async def close(self) -> None:
-        """Ends them, in order: what was read and not confirmed is handed back, and what can't be
-        an event is written down. Takes about a second and a half at most."""
+        """Ends them cleanly: unconfirmed entries are released, and dead letters are written. Takes
+        at most about a second and a half."""
         for tasks in (self._reading, self._writing):
             for task in tasks:
                 task.cancel()
@@ -89,7 +89,7 @@ class Sources:
 
 
 def _allows(config: Config) -> Allows | None:
-    """The rules of topics, which hold for sources as for every other publisher."""
+    """The topic rules, which apply to sources as to all publishers."""
     if all(rule.event_types is None for rule in config.topics):
         return None
     return lambda topic, name: config.limits(topic).allows_event_type(name)

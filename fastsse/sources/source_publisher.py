@@ -1,5 +1,5 @@
-"""The way from a source into the log: what it brings becomes events, one batch at a time is tried
-until the log takes it, and what can't be an event is set aside."""
+"""Publishes the messages of a source: converts them to events, retries one batch at a time until
+the log accepts it, and passes invalid messages to the dead letters."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 
 
 class SourceEvent(NamedTuple):
-    """An event on its way, with what it was made of, should the log not allow it."""
+    """An event to publish, with its message, in case the log refuses it."""
 
     event: Event
     origin: str
@@ -34,7 +34,7 @@ class SourceEvent(NamedTuple):
 
 
 class SourcePublisher:
-    """What a source needs of the server, and what it counts. Loop thread only.
+    """The publishing side of a source, and its counters. Loop thread only.
 
     Arguments:
         name: the source's.
@@ -64,22 +64,22 @@ class SourcePublisher:
 
     @property
     def lag_ms(self) -> int:
-        """How old the oldest is that the log has not yet; at least as old as the last news."""
+        """The age of the oldest message that is not in the log yet."""
         moments = (self._away_since_ns, self._behind_since_ns)
         known = [moment for moment in moments if moment is not None]
         return (time.monotonic_ns() - min(known)) // NS_A_MS if known else 0
 
     def is_behind(self, age_ms: int) -> None:
-        """The oldest that is not in the log is so old."""
+        """Reports the age of the oldest message that is not in the log."""
         self._behind_since_ns = time.monotonic_ns() - age_ms * NS_A_MS
 
     def is_level(self) -> None:
-        """The log has all."""
+        """Reports that the log has all messages."""
         self._behind_since_ns = None
 
     def is_away(self, why: str, tries: int) -> None:
-        """The source can't be read. A connection that is cut and reconnects at once is counted,
-        and not worth a record."""
+        """The source can't be read. A connection that breaks and reconnects at once is counted, but
+        not logged."""
         self.counts["sources_reconnects"] += 1
         if self._away_since_ns is None:
             self._away_since_ns = time.monotonic_ns()
@@ -94,7 +94,7 @@ class SourcePublisher:
     def draft(
         self, origin: str, payload: bytes, words: Callable[[], Mapping[str, str]]
     ) -> SourceEvent | None:
-        """The event of a payload; None for what is bad, which is set aside.
+        """The event of a payload; None for an invalid one, which becomes a dead letter.
 
         `words` are for the templates; they may raise ValueError too.
         """
@@ -105,8 +105,8 @@ class SourcePublisher:
             return None
 
     async def take(self, drafts: Sequence[SourceEvent]) -> None:
-        """Publishes; returns when all was acknowledged. A log that refuses is asked again for as
-        long as it takes; what it will never take is set aside."""
+        """Publishes and returns when all is acknowledged. While the log refuses, it retries without
+        a limit. Events that the log can never accept become dead letters."""
         first = size_bytes = 0
         for index, draft in enumerate(drafts):
             size_bytes += len(draft.payload)
@@ -142,7 +142,7 @@ class SourcePublisher:
         return await answer
 
     async def _take_apart(self, drafts: Sequence[SourceEvent], error: FastsseError) -> None:
-        """One of them is not allowed here: the others still go."""
+        """One event is not allowed here, so the others are published without it."""
         if len(drafts) == 1:
             self._set_aside(drafts[0].origin, str(error), drafts[0].payload)
             return

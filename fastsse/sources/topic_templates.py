@@ -8,7 +8,7 @@ from fastsse.config.sources import PLACEHOLDER
 
 __all__ = ["PlaceholderText", "compile_pattern", "words_of"]
 
-# A longer channel could be no topic, and would cost the pattern's wildcards too much.
+# A longer channel name can't be a topic, and matching wildcards with it would cost too much.
 CHANNEL_BYTES_MAX: Final = 1024
 
 
@@ -18,7 +18,7 @@ class PlaceholderText:
     __slots__ = ("_parts",)
 
     def __init__(self, text: str) -> None:
-        # Text and names by turns.
+        # Texts and names, alternately.
         self._parts: Final = PLACEHOLDER.split(text)
 
     def fill(self, words: Mapping[str, str]) -> str:
@@ -56,8 +56,8 @@ def compile_pattern(pattern: str) -> re.Pattern[bytes]:
 
 
 def _compile_members(text: bytes, at: int) -> tuple[bytes, int]:
-    """What stands in brackets, from behind the first, and where the text goes on. One that is not
-    closed ends with the text; `a-c` is what lies between, in any order."""
+    """The set in brackets, and where the text continues. A set without end extends to the end of
+    the text. `a-c` is the range between both, in any order."""
     is_negated = text[at : at + 1] == b"^"
     at += is_negated
     ranges = b""
@@ -78,8 +78,8 @@ def _compile_members(text: bytes, at: int) -> tuple[bytes, int]:
 
 
 def words_of(pattern: re.Pattern[bytes], channel: bytes) -> dict[str, str]:
-    """What a template can say of a channel. Raises ValueError for a name that is too long, or is
-    no text."""
+    """The words of a channel for templates. Raises ValueError for a name that is too long or is not
+    text."""
     if len(channel) > CHANNEL_BYTES_MAX:
         raise ValueError("the channel's name is too long")
     found = pattern.fullmatch(channel)
