@@ -89,7 +89,7 @@ async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
 
 
 def _read(raw: bytes) -> tuple[Token | str, dict[str, Any]]:
-    """The content of the token, whoever signed it, or the reason why it can't be read."""
+    """The content of the token, independent of the signer, or the reason why it can't be read."""
     try:
         content = open_token(raw)
         return content, read_payload(content)

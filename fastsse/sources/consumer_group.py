@@ -66,7 +66,7 @@ class ConsumerGroup:
         await asyncio.sleep(self._cut_off_until_s - asyncio.get_running_loop().time())
 
     async def read(self, link: RedisConnection, most: int) -> Entries:
-        """Unread entries, at most `count`; none if no entry came in the blocking time."""
+        """Unread entries, at most `most`; none if no entry came in the blocking time."""
         self._cut_off_until_s = asyncio.get_running_loop().time() + BLOCK_MS / 1000
         entries = await self._read(link, most, b">", b"BLOCK", BLOCK_MS)
         self._cut_off_until_s = 0.0

@@ -5,13 +5,17 @@
 -- Answers: the time in ms, the floor, then for each topic: what is known of events it had and has no
 -- more (the id before the oldest stored, or of the last one when none is stored; '' when nothing
 -- is known), whether all up to the end were read, and the entries as id, record, id, record, ….
--- Entries of a topic that Redis has lost are noticed by `seen.lua`, and then recorded. -- -- A
-topic is a list of `id before record`, oldest first. Where to begin is found by bisection. local
-prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]) local mark_ms =
-tonumber(ARGV[5]) local newest = string.match(redis.call('GET', KEYS[2]) or '', '%d+%-%d+$') or
-'0-0' if is_above(newest, through) then newest = through end local floor = redis.call('GET',
-KEYS[1]) or newest local lost = redis.call('GET', KEYS[3]) or '0-0' if is_above(lost, through) then
-lost = through end
+--
+-- Entries of a topic that Redis has lost are noticed by `seen.lua`, and then recorded.
+--
+-- A topic is a list of `id before record`, oldest first. Where to begin is found by bisection.
+local prefix, after, through, budget = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local mark_ms = tonumber(ARGV[5])
+local newest = string.match(redis.call('GET', KEYS[2]) or '', '%d+%-%d+$') or '0-0'
+if is_above(newest, through) then newest = through end
+local floor = redis.call('GET', KEYS[1]) or newest
+local lost = redis.call('GET', KEYS[3]) or '0-0'
+if is_above(lost, through) then lost = through end
 
 local function first_after(key, length)
   local low, high = 0, length
@@ -44,8 +48,8 @@ local function read(key)
   return oldest, 1, entries
 end
 
--- Up to where events were lost of a topic without a list and a last position; '' for none. It is
--- recorded, so that a reader gets one gap event for it.
+-- Up to where events of a topic were lost that has no list and no last position; '' for none. It is
+-- known from now on, so that a reader gets one gap event for it.
 local function noticed(topic)
   local place, is_in_filter = lost_after(prefix, topic, after, newest, mark_ms)
   if place == '' or not is_above(place, floor) then return '' end
