@@ -18,7 +18,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, TextIO
 
 import structlog
@@ -248,6 +248,22 @@ class AccessLog:
             self._log.debug(
                 "Published.", client=client, events=events, bytes=sent_bytes, status=status
             )
+
+    def cut(self, client: str, events: int, last: str, dropped_bytes: int) -> None:
+        """The body of a streamed publish was cut. `last` is the id of the last event."""
+        if self._may_write("cut"):
+            self._log.warning(
+                "A streamed publish was cut.",
+                client=client,
+                events=events,
+                last=last,
+                dropped_bytes=dropped_bytes,
+            )
+
+    def skipped(self, client: str, skipped: Mapping[str, int]) -> None:
+        """A relayed event stream had events about itself, which were left out."""
+        if self._may_write("skipped"):
+            self._log.warning("Events of a relay were left out.", client=client, **skipped)
 
     def refused(
         self, status: int, reason: str, client: str, *, field: str | None = None, **what: str

@@ -72,10 +72,12 @@ GAUGES = (
     _Row("ring_entries", "ring_entries", "Events in the channels' rings."),
     _Row("ring_bytes", "ring_bytes", "Bytes of the channels' rings."),
     _Row("memory_bytes", "memory_bytes", "Bytes that memory_limit bounds."),
+    _Row("publish_streams", "publish_streams", "Streamed publishes under way."),
 )
 COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
+    _Row("publish_streams_cut", "publish_streams_cut", "Streamed publishes that were cut."),
     _Row("turned_away", "turned_away", "Subscribers refused with Retry-After."),
     _Row("doubtful", "unknown_parameters", "Streams opened with parameters that are unknown here."),
     _Row("requests_", "requests", "Requests answered.", "route status"),

@@ -29,6 +29,7 @@ FLOORS = [
         "auth.roca",
         "cgroups",
         "evicted",
+        "eventstream",
         "jsontext",
         "meta",
         "paging",

@@ -66,6 +66,7 @@ class Endpoints:
         self._log = log
         self._guard: Guard | None = None
         self._lookup: StreamLookup | None = None
+        self._publish: Publish | None = None
         self.presence: Presence | None = None
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
@@ -77,7 +78,7 @@ class Endpoints:
         """The routes by path. Call it once."""
         config = self._config
         access, mercure_access = self._accesses(cors)
-        publish = Publish(self._gate(access))
+        publish = self._publish = Publish(self._gate(access))
         speech = Speech(
             config.initial_id, config.min_heartbeat, config.max_pad, pings=bool(config.ping)
         )
@@ -88,7 +89,7 @@ class Endpoints:
         paths: dict[bytes, Mapping[bytes, Route]] = {
             b"/events": {
                 b"GET": Route(subscribe, streams=True),
-                b"POST": Route(publish, publish.admit),
+                b"POST": Route(publish, publish.admit, read=publish.read),
             },
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
         }
@@ -101,6 +102,13 @@ class Endpoints:
             paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
             paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
         return paths
+
+    def counters(self) -> dict[str, int]:
+        """The counters of this part, under the names of the metrics."""
+        if self._publish is None:
+            return {}
+        streams = self._publish.streams
+        return {"publish_streams": streams.open, "publish_streams_cut": streams.cut}
 
     def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""

@@ -260,6 +260,10 @@ class Frontend:
             self._sharing.close()
         for acceptor in self._acceptors:
             acceptor.context.draining = True
+        # Bodies that are published piece by piece may never end. One whose reader is at work ends
+        # when that asks for more.
+        for connection in list(self._deadlines.piece.since):
+            connection.close()
 
     def close(self) -> None:
         """Closes everything; `answered` returns when that is done."""
@@ -285,6 +289,7 @@ class Frontend:
             "doubtful": self._streams.doubtful,
             "max_connections": self._descriptors.max_connections,
             **self._rate_limits.counters(),
+            **self._endpoints.counters(),
             **self._requests.counters(),
         }
 

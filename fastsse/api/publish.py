@@ -8,6 +8,8 @@ import orjson
 
 from fastsse.api.access import CREDENTIAL_NAMES, Access
 from fastsse.api.batch import event_of_json, events_of_lines
+from fastsse.api.body_events import BodyEvents, EventStreamEvents, LineEvents, Template
+from fastsse.api.publish_stream import PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
@@ -16,10 +18,11 @@ from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import SWITCHES, Request, Target
 from fastsse.http.responses import Response, json_response
-from fastsse.http.router import Exchange
+from fastsse.http.router import BodyExchange, BodyReader, Exchange
 from fastsse.hub import Hub, Published
 from fastsse.log import AccessLog
 from fastsse.reserved import check_not_reserved
+from fastsse.subscriptions import Subscription
 
 __all__ = ["Publish", "PublishGate"]
 
@@ -39,12 +42,16 @@ _EMPTY: Final = (
     "The body is the data of the event, and it is empty; to publish an event without data, send "
     '{"topic": …, "data": ""} as application/json.'
 )
-_NO_STREAM_BODY: Final = (
-    "An event stream is not accepted as a body; "
-    "send its events as application/x-ndjson, one JSON object a line."
+_ONLY_LINES: Final = (
+    "With stream=true the body must be application/x-ndjson (one object a line), or "
+    "text/event-stream with topic in the query."
 )
 # The data of such a publish is its body.
 _QUERY_FIELDS: Final = tuple(name for name in FIELDS if name != "data")
+# How a body is published; not about its events.
+_WAYS: Final = ("stream", "ids", "end_on_close")
+_PARAMETERS: Final = (*_QUERY_FIELDS, *_WAYS)
+_IDS: Final = {"drop": False, "own": True}
 
 
 class PublishGate:
@@ -104,10 +111,7 @@ class PublishGate:
             if not is_counted and self._request_limits.active:
                 request.rights = rights
                 self._request_limits.take_publish_late(request)
-            for event in events:
-                if rights is not None and not rights.covers_publish(event.topics):
-                    raise self._not_granted(_uncovered(rights, event.topics))
-                check_not_reserved(event.topics)
+            self._check(events, rights)
             if self._request_limits.active:
                 self._request_limits.published_more(request, len(events) - 1)
             self._hub.publish(events, done)
@@ -123,6 +127,84 @@ class PublishGate:
 
         self._access.publisher(request, exchange, allowed)
 
+    # ── Streamed publishes (publish_stream.Gate) ─────────────────────────────────────────────
+
+    def enter(
+        self,
+        request: Request,
+        exchange: Exchange,
+        then: Callable[[Rights | None], None],
+        refused: Callable[[FastsseError], None],
+    ) -> None:
+        """Calls `then` with the publisher's rights, or `refused`; now or later."""
+
+        def entered(rights: Rights | None) -> None:
+            request.rights = rights
+            then(rights)
+
+        self._access.publisher(request, _Entering(exchange, refused), entered)
+
+    def check_again(self, request: Request) -> None:
+        """Raises when the publisher may not publish any more; to be followed by `enter`."""
+        self._access.admit_publisher(request)
+
+    def delay_s(self, request: Request) -> float:
+        """Seconds until the publisher's rate allows more."""
+        limits = self._request_limits
+        return limits.publish_delay_s(request) if limits.active else 0.0
+
+    def publish_more(
+        self,
+        events: Sequence[Event],
+        request: Request,
+        counted: int,
+        done: Callable[[Published | FastsseError], None],
+    ) -> None:
+        """Publishes all events or none. Raises as `publish`. The publisher's rate has counted so
+        many of them."""
+        self._check(events, request.rights)
+        if self._request_limits.active:
+            self._request_limits.published_more(request, len(events) - counted)
+        self._hub.publish(events, done)
+
+    def log_cut(self, client: str, events: int, last: str, dropped_bytes: int) -> None:
+        """Logs a streamed body that was cut."""
+        if self._log is not None:
+            self._log.cut(client, events, last, dropped_bytes)
+
+    def log_skipped(self, client: str, skipped: dict[str, int]) -> None:
+        """Logs events of a relay that were left out."""
+        if self._log is not None:
+            self._log.skipped(client, skipped)
+
+    def _check(self, events: Sequence[Event], rights: Rights | None) -> None:
+        for event in events:
+            if rights is not None and not rights.covers_publish(event.topics):
+                raise self._not_granted(_uncovered(rights, event.topics))
+            check_not_reserved(event.topics)
+
+
+class _Entering:
+    """The exchange while rights are found out: a refusal is not answered at once."""
+
+    def __init__(self, exchange: Exchange, refused: Callable[[FastsseError], None]) -> None:
+        self._exchange = exchange
+        self.fail = refused
+
+    may_wait: Final = True
+
+    def respond(self, response: Response) -> None:
+        """As `Exchange`."""
+        self._exchange.respond(response)
+
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
+        """As `Exchange`."""
+        self._exchange.stream(subscription, rights)
+
+    def peer(self) -> str:
+        """As `Exchange`."""
+        return self._exchange.peer()
+
 
 def _uncovered(rights: Rights, topics: Sequence[str]) -> str:
     """The text that names the topic that the grants of a token do not cover."""
@@ -135,21 +217,52 @@ class Publish:
 
     Arguments:
         gate: the way to the hub.
+
+    Attributes:
+        streams: counts streamed publishes.
     """
 
     def __init__(self, gate: PublishGate) -> None:
         self._gate = gate
+        self.streams: Final = StreamCounts()
 
     def admit(self, request: Request) -> None:
         """Checks the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
         self._gate.admit(request)
-        if _media_type(request) == _EVENT_STREAM:
-            raise Problem(415, _NO_STREAM_BODY, field="Content-Type", header_lines=_JSON_ONLY)
         target = request.target
-        if target.publication is None:
-            target.publication = _read_query(target)
-        if target.publication is _NOT_IN_QUERY:
+        query: _Query | None = target.publication
+        if query is None:
+            query = target.publication = _read_query(target)
+        if _media_type(request) == _EVENT_STREAM:
+            _check_relay(query)
+        elif query.stream:
+            if query.topics or _content_type(request) != _NDJSON:
+                raise Problem(415, _ONLY_LINES, field="stream", header_lines=_JSON_ONLY)
+        elif query is _NOT_IN_QUERY:
             _content_type(request)
+        elif query.own_ids is not None:
+            raise InvalidEvent("ids", "requires a body of type text/event-stream")
+
+    def read(self, request: Request, exchange: BodyExchange) -> BodyReader | None:
+        """Publishes the events of an admitted request while its body arrives; None for a body that
+        is published as a whole. Raises InvalidEvent."""
+        query: _Query = request.target.publication
+        source: BodyEvents
+        if _media_type(request) == _EVENT_STREAM:
+            template = Template(
+                query.topics,
+                query.event,
+                query.retry,
+                query.private,
+                query.meta,
+                own_ids=bool(query.own_ids),
+            )
+            source = EventStreamEvents(template, exchange.event_bytes_max)
+        elif query.stream:
+            source = LineEvents(exchange.event_bytes_max)
+        else:
+            return None
+        return PublishStream(self._gate, self.streams, request, exchange, source)
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles an admitted POST. Raises InvalidEvent, Problem (400) or Forbidden."""
@@ -160,7 +273,7 @@ class Publish:
         if query is not _NOT_IN_QUERY:
             if not body:
                 raise Problem(400, _EMPTY, field="body")
-            topics, name, event_id, retry, private, meta = query
+            topics, name, event_id, retry, private, meta = query[:6]
             data = bytes(body)
             kind = DATA_JSON if _media_type(request) == _JSON else DATA_TEXT
             events = (
@@ -210,7 +323,10 @@ def _answer_batch(published: Published) -> Response:
 
 
 class _Query(NamedTuple):
-    """The query of a publish, as arguments of Event."""
+    """The query of a publish: arguments of Event, and how the body is published.
+
+    `stream` is None if it is not given, and so is `own_ids`.
+    """
 
     topics: str | tuple[str, ...]
     event: str | None
@@ -218,9 +334,12 @@ class _Query(NamedTuple):
     retry: str | None
     private: bool
     meta: str | None
+    stream: bool | None = None
+    own_ids: bool | None = None
 
 
 _NOT_IN_QUERY: Final = _Query((), None, None, None, False, None)
+_STREAM_OF_LINES: Final = _NOT_IN_QUERY._replace(stream=True)
 
 
 def _read_query(target: Target) -> _Query:
@@ -230,12 +349,13 @@ def _read_query(target: Target) -> _Query:
     for name, value in target.pairs:
         if name in CREDENTIAL_NAMES:
             continue
-        if name not in _QUERY_FIELDS:
-            raise InvalidEvent(name, f"is unknown; allowed are {', '.join(_QUERY_FIELDS)}")
+        if name not in _PARAMETERS:
+            raise InvalidEvent(name, f"is unknown; allowed are {', '.join(_PARAMETERS)}")
         if name in chosen:
             raise InvalidEvent(name, "must be given once")
         if name != "topic":
             chosen[name] = value
+    stream, own_ids = _ways(chosen)
     if topics:
         # A single topic is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
@@ -243,10 +363,38 @@ def _read_query(target: Target) -> _Query:
         if private is None:
             raise InvalidEvent("private", "must be true or false")
         get = chosen.get
-        return _Query(named, get("event"), get("id"), get("retry"), private, get("meta"))
-    for name in chosen:
+        return _Query(
+            named, get("event"), get("id"), get("retry"), private, get("meta"), stream, own_ids
+        )
+    if stream and chosen.keys() == {"stream"}:
+        return _STREAM_OF_LINES
+    for name in chosen.keys() - {"stream"}:
         raise InvalidEvent(name, "requires topic in the query too")
     return _NOT_IN_QUERY
+
+
+def _ways(chosen: dict[str, str]) -> tuple[bool | None, bool | None]:
+    """`stream`, and whether `ids` are own. Raises InvalidEvent."""
+    stream: bool | None = None
+    if "stream" in chosen:
+        stream = SWITCHES.get(chosen["stream"].lower())
+        if stream is None:
+            raise InvalidEvent("stream", "must be true or false")
+    if "ids" in chosen and chosen["ids"] not in _IDS:
+        raise InvalidEvent("ids", f"must be {' or '.join(_IDS)}")
+    if "end_on_close" in chosen:
+        raise InvalidEvent("end_on_close", "is not supported yet")
+    return stream, _IDS.get(chosen.get("ids", ""))
+
+
+def _check_relay(query: _Query) -> None:
+    """Checks the query of an event stream. Raises InvalidEvent."""
+    if not query.topics:
+        raise InvalidEvent("topic", "is missing; an event stream needs topic in the query")
+    if query.stream is False:
+        raise InvalidEvent("stream", "must be true for an event stream, which has no end")
+    if query.id is not None:
+        raise InvalidEvent("id", "must not be given for an event stream; use ids=own or ids=drop")
 
 
 def _content_type(request: Request) -> bytes:

@@ -261,6 +261,15 @@ class RateLimits:
         until one is allowed."""
         return self._wait_s(owner, "publishes")
 
+    def publish_delay_s(self, owner: Owner) -> float:
+        """Seconds until a publish of the owner is allowed; counts nothing."""
+        delays_s = [
+            (1 - account.publishes) / ledger.publishes
+            for ledger, account in self._accounts(owner, self._time())
+            if ledger.publishes
+        ]
+        return max(0.0, *delays_s) if delays_s else 0.0
+
     def published_more(self, owner: Owner, events: int) -> None:
         """Subtracts the events of an allowed publish beyond the first; the bucket may become
         negative."""
@@ -366,6 +375,10 @@ class RequestLimits:
     def published_more(self, request: Request, events: int) -> None:
         """Counts the events of a publish beyond the first."""
         self._rate_limits.published_more(self._owner(request, request.rights), events)
+
+    def publish_delay_s(self, request: Request) -> float:
+        """Seconds until the next events of a streamed publish are allowed."""
+        return self._rate_limits.publish_delay_s(self._owner(request, request.rights))
 
     def take_request(self, request: Request, rights: Rights | None) -> None:
         """Counts a request that neither publishes nor opens a stream. Raises Problem (429)."""

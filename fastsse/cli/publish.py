@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import orjson
 from fastsse.cli.clientoptions import read_duration, read_meta, server_address
 from fastsse.cli.inputlines import Lines, publish_lines
 from fastsse.cli.openloop import Pace, pace_options, publish_at_rate
+from fastsse.cli.relay import relay_input
 from fastsse.client.errors import ClientError
 from fastsse.client.publisher import Publisher, Receipt
 from fastsse.meta import MetaValue
@@ -46,6 +48,16 @@ from fastsse.meta import MetaValue
     "arguments give missing members.",
 )
 @click.option(
+    "--sse",
+    is_flag=True,
+    help="Standard input is an event stream: publish each of its events to TOPIC as it comes.",
+)
+@click.option(
+    "--own-ids",
+    is_flag=True,
+    help="With --sse: keep the ids of the stream, in place of ids from the server.",
+)
+@click.option(
     "--patience",
     callback=read_duration,
     default="30s",
@@ -64,6 +76,8 @@ def publish(
     private: bool,
     meta: dict[str, MetaValue] | None,
     ndjson: bool,
+    sse: bool,
+    own_ids: bool,
     patience: float,
     url: str,
     uds: str | None,
@@ -81,6 +95,7 @@ def publish(
     fastsse publish news hello
     tail -f app.log | fastsse publish logs --event line
     fastsse publish --ndjson < events.ndjson
+    curl -N https://example.com/stream | fastsse publish run/1 --sse
     fastsse publish news --rate 1000/s --size 128 --duration 10s
     """
     paced = Pace(**pace)
@@ -95,6 +110,10 @@ def publish(
         }
         return publish_at_rate(paced, named, fields, url, token, patience)
     _check_usage(topic, data, event_id, ndjson)
+    if sse or own_ids:
+        _check_relay_usage(sse, topic, data, ndjson, retry_ms)
+        relayed = {"event": event, "private": private, "meta": meta, "own_ids": own_ids}
+        return relay_input(topic or "", relayed, partial(_open, url, token, uds, patience))
     if stray := paced.companion_without_rate():
         raise click.UsageError(f"{stray} needs --rate, such as --rate 1000/s.")
     with asyncio.Runner() as runner:
@@ -153,6 +172,17 @@ def _check_paced_usage(
     if uds is not None:
         raise click.UsageError("--rate publishes over TCP: use --url in place of --uds.")
     return topic
+
+
+def _check_relay_usage(
+    sse: bool, topic: str | None, data: str | None, ndjson: bool, retry_ms: int | None
+) -> None:
+    if not sse:
+        raise click.UsageError("--own-ids needs --sse.")
+    if topic is None or data is not None or ndjson:
+        raise click.UsageError("--sse reads standard input: give TOPIC, but no DATA or --ndjson.")
+    if retry_ms is not None:
+        raise click.UsageError("--retry can't be combined with --sse.")
 
 
 async def _open(url: str, token: str | None, uds: str | None, patience_s: float) -> Publisher:

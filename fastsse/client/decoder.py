@@ -1,24 +1,16 @@
-"""Parses an event stream (WHATWG HTML §9.2.6) in bounded memory.
-
-The maintained parser libraries either emit an event for a block with only an id, or accept lines of
-any length. The first would show a resumed reader events that were never published.
-"""
+"""The events of a stream as a page receives them, and the id to resume after."""
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastsse.client.errors import EventTooLarge
+from fastsse.eventstream import EventStreamParser, StreamEventTooLong
 
 GAP = "fastsse.gap"
 # All types of the server itself begin so.
 CONTROL = "fastsse."
 DEFAULT_TYPE = "message"
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Nine digits of milliseconds are eleven days; a longer time is not realistic.
-_RETRY = re.compile(rb"[0-9]{1,9}")
 
 
 class Gap(NamedTuple):
@@ -67,73 +59,31 @@ class Decoder:
 
     def __init__(self, max_event_bytes: int, last_event_id: str = "") -> None:
         self.last_event_id = last_event_id
-        self.retry_s: float | None = None
         self._max_event_bytes = max_event_bytes
-        self.restart()
+        self._parser = EventStreamParser(max_event_bytes)
+
+    @property
+    def retry_s(self) -> float | None:
+        """The last `retry:` of the stream."""
+        retry_ms = self._parser.retry_ms
+        return None if retry_ms is None else retry_ms / 1000
 
     def restart(self) -> None:
         """Starts a new connection: drops an incomplete event; keeps the id and retry."""
-        self._line_parts: list[bytes] = []
-        self._line_bytes = 0
-        self._after_cr = False
-        self._at_start = True
-        self._id = self.last_event_id
-        self._type = ""
-        self._data: list[bytes] = []
-        self._data_bytes = 0
+        self._parser.restart()
 
     def feed(self, chunk: bytes) -> list[ReceivedEvent]:
         """The events that `chunk` completes. O(bytes). Raises EventTooLarge."""
-        if self._after_cr and chunk:
-            self._after_cr = False
-            chunk = chunk.removeprefix(b"\n")
+        try:
+            blocks = self._parser.feed(chunk)
+        except StreamEventTooLong:
+            raise EventTooLarge(self._max_event_bytes) from None
         events: list[ReceivedEvent] = []
-        *lines, rest = _LINE_END.split(chunk)
-        for line in lines:
-            if self._line_parts:
-                line = b"".join((*self._line_parts, line))
-                self._line_parts.clear()
-                self._line_bytes = 0
-            self._take_line(line, events)
-        if rest:
-            self._line_parts.append(rest)
-            self._line_bytes += len(rest)
-            self._check_size()
-        self._after_cr = chunk.endswith(b"\r")
+        for block in blocks:
+            if block.id is not None:
+                self.last_event_id = block.id.decode(errors="replace")
+            if block.data is not None:
+                kind = block.event.decode(errors="replace") or DEFAULT_TYPE
+                data = block.data.decode(errors="replace")
+                events.append(ReceivedEvent(data, kind, self.last_event_id))
         return events
-
-    def _take_line(self, line: bytes, events: list[ReceivedEvent]) -> None:
-        if self._at_start:
-            self._at_start = False
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        if line:
-            self._take_field(line)
-        else:
-            self._dispatch(events)
-
-    def _take_field(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            self._data.append(value)
-            self._data_bytes += len(value) + 1
-            self._check_size()
-        elif name == b"event":
-            self._type = value.decode(errors="replace")
-        elif name == b"id" and b"\0" not in value:
-            self._id = value.decode(errors="replace")
-        elif name == b"retry" and _RETRY.fullmatch(value):
-            self.retry_s = int(value) / 1000
-
-    def _dispatch(self, events: list[ReceivedEvent]) -> None:
-        self.last_event_id = self._id
-        if self._data:
-            data = b"\n".join(self._data).decode(errors="replace")
-            events.append(ReceivedEvent(data, self._type or DEFAULT_TYPE, self._id))
-        self._type = ""
-        self._data = []
-        self._data_bytes = 0
-
-    def _check_size(self) -> None:
-        if self._line_bytes + self._data_bytes > self._max_event_bytes:
-            raise EventTooLarge(self._max_event_bytes)

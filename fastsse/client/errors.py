@@ -28,14 +28,25 @@ class Refused(ClientError):
     """The server refused the request.
 
     `status` is the HTTP status. `field` is the invalid field that the answer names, or "". `line`
-    is the invalid line of a batch, counted from 1, if the answer names one.
+    is the invalid line of a batch, counted from 1, if the answer names one. `count` is the number
+    of events of a streamed publish that are published nevertheless, `last` the id of the last.
     """
 
-    def __init__(self, status: int, detail: str, field: str = "", line: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        field: str = "",
+        line: int | None = None,
+        count: int = 0,
+        last: str = "",
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.field = field
         self.line = line
+        self.count = count
+        self.last = last
 
 
 class EventTooLarge(ClientError):

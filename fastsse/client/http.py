@@ -5,6 +5,7 @@ import json
 import os
 import random
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -95,19 +96,24 @@ async def answer_body(response: httpx.Response) -> bytes:
 
 def refusal(response: httpx.Response, body: bytes) -> Refused:
     """The exception for a refusal."""
-    detail, field, line = _problem(body)
+    problem = _problem(body)
+    detail = str(problem.get("detail") or problem.get("title") or "")
     status = f"{response.status_code} {response.reason_phrase}".strip()
-    return Refused(response.status_code, f"{status}: {detail}" if detail else status, field, line)
+    line, count = problem.get("line"), problem.get("count")
+    return Refused(
+        response.status_code,
+        f"{status}: {detail}" if detail else status,
+        str(problem.get("field", "")),
+        line if isinstance(line, int) else None,
+        count if isinstance(count, int) else 0,
+        str(problem.get("last", "")),
+    )
 
 
-def _problem(body: bytes) -> tuple[str, str, int | None]:
-    """Detail, field and line of an RFC 9457 problem, as far as present."""
+def _problem(body: bytes) -> dict[str, Any]:
+    """The members of an RFC 9457 problem; none if it is not one."""
     try:
         problem = json.loads(body)
     except ValueError:
-        return "", "", None
-    if not isinstance(problem, dict):
-        return "", "", None
-    line = problem.get("line")
-    detail = str(problem.get("detail") or problem.get("title") or "")
-    return detail, str(problem.get("field", "")), line if isinstance(line, int) else None
+        return {}
+    return problem if isinstance(problem, dict) else {}

@@ -29,11 +29,13 @@ class RequestBody:
         "_in_trailers",
         "_next",
         "_tail",
+        "_taken_bytes",
         "announced_bytes",
         "chunks",
         "complete",
         "counted_bytes",
         "data",
+        "held_bytes",
         "size_bytes",
     )
 
@@ -46,6 +48,9 @@ class RequestBody:
         self.announced_bytes = 0
         #: Bytes counted in the `upload_bytes` of the listener context.
         self.counted_bytes = 0
+        #: Bytes that the reader of a streamed body holds.
+        self.held_bytes = 0
+        self._taken_bytes = 0
         self._fed_bytes = 0
         # The last bytes given to llhttp that are needed again: a part of a size line, or of a
         # possible blank line. `_next` is the offset from its start to the next size line.
@@ -63,11 +68,22 @@ class RequestBody:
         else:
             self.data = bytearray(self.data) + piece
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the body so far, with those that were taken."""
+        return self._taken_bytes + len(self.data)
+
+    def take(self) -> bytes | bytearray:
+        """Removes and returns what has arrived since the last call."""
+        data, self.data = self.data, b""
+        self._taken_bytes += len(data)
+        return data
+
     def read(self, data: bytes, feed: Feed) -> bytes:
         """Feeds llhttp with the part of `data` that belongs to this body; returns the rest."""
         if self.size_bytes is None:
             return self._read_chunks(data, feed)
-        left_bytes = self.size_bytes - len(self.data)
+        left_bytes = self.size_bytes - self.received_bytes
         if len(data) <= left_bytes:
             feed(data)
             return b""
@@ -113,4 +129,4 @@ class RequestBody:
 
     def overhead_bytes(self) -> int:
         """Bytes of extensions and trailers: neither data nor regular chunk framing."""
-        return self._fed_bytes - len(self.data) - self.chunks * CHUNK_OVERHEAD_BYTES
+        return self._fed_bytes - self.received_bytes - self.chunks * CHUNK_OVERHEAD_BYTES

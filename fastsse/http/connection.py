@@ -3,7 +3,7 @@
 A connection is in one state; `_NEXT` lists the allowed transitions:
 
     HEAD       reads a request head, or waits for one
-    BODY       reads a request body
+    BODY       reads a request body, whole or piece by piece for the reader that its route gave
     ANSWERING  the route handles the request
     HANDOVER   becomes a stream when earlier answers are sent; ANSWERING again if it is refused
     REFUSING   the input is not a valid request: it is answered, and nothing more is read
@@ -23,7 +23,7 @@ from enum import IntEnum
 from typing import Final, cast
 
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError, StreamRefused
+from fastsse.errors import FastsseError, StreamRefused, Unavailable
 from fastsse.http.client_address import host_of, peer_of
 from fastsse.http.deadlines import Deadline
 from fastsse.http.listener_context import ListenerContext
@@ -31,7 +31,7 @@ from fastsse.http.parser import RequestParser
 from fastsse.http.problems import Problem, problem_of, problem_response
 from fastsse.http.request import Request
 from fastsse.http.responses import CONTINUE, Response
-from fastsse.http.router import Route
+from fastsse.http.router import BodyReader, Route
 from fastsse.subscriptions import Subscription
 
 __all__ = ["Connection"]
@@ -74,10 +74,12 @@ class Connection(asyncio.Protocol):
         "_at_eof",
         "_choked",
         "_context",
+        "_is_held",
         "_kept",
         "_parser",
         "_persists",
         "_proceeding",
+        "_reader",
         "_request",
         "_route",
         "_state",
@@ -97,6 +99,8 @@ class Connection(asyncio.Protocol):
         self._wait = context.deadlines.head
         self._request: Request | None = None
         self._route: Route | None = None  # The route that admitted the current body.
+        self._reader: BodyReader | None = None  # It takes the current body piece by piece.
+        self._is_held = False  # It takes no more pieces for now.
         self._wanted: _Wish | None = None  # The stream to become.
         self._kept = early  # Bytes not parsed yet.
         self._persists = True
@@ -126,12 +130,15 @@ class Connection(asyncio.Protocol):
         self._context.deadlines.leave(self, self._wait)
         self._context.uncount_upload(self._parser.incoming_body)
         self._parser.close()
+        reader, self._reader = self._reader, None
         self._request = self._wanted = None
         self._kept = b""
+        if reader is not None:
+            reader.cut()
 
     def data_received(self, data: bytes) -> None:
         state = self._state
-        if state <= BODY and not self._kept:
+        if state <= BODY and not self._kept and not self._is_held:
             self._proceed(data)
         elif state == HANDOVER:
             self._transport.abort()
@@ -140,7 +147,8 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        if self._state in (ANSWERING, HANDOVER) or (self._state <= BODY and self._kept):
+        has_more = bool(self._kept) or self._is_held
+        if self._state in (ANSWERING, HANDOVER) or (self._state <= BODY and has_more):
             # A client may shut down its side and still wait for its answer.
             self._at_eof = True
             return True
@@ -171,6 +179,8 @@ class Connection(asyncio.Protocol):
             self._refuse(Problem(408, "The request head did not arrive in time.", field="head"))
         elif wait is deadlines.body and self._state == BODY:
             self._refuse(Problem(408, "The request body did not arrive in time.", field="body"))
+        elif wait is deadlines.piece and self._state == BODY:
+            self._refuse(Problem(408, "The body did not go on in time.", field="body"))
         elif wait is deadlines.idle:
             self.close()
         else:
@@ -183,6 +193,8 @@ class Connection(asyncio.Protocol):
         handled."""
         if self._state == HEAD and not self._parser.is_within_head and not self._kept:
             self._end(LINGERING)
+        elif self._reader is not None:
+            self._reader.leave(Unavailable("draining", 1))
 
     def abort(self) -> None:
         """Closes at once in any state."""
@@ -201,23 +213,27 @@ class Connection(asyncio.Protocol):
         self._proceeding = True
         turns = REQUESTS_A_TURN
         try:
-            while data and turns and not self._choked:
+            while data and turns and not self._choked and not self._is_held:
                 if self._state == HEAD:
                     data = self._read_head(data)
                     turns -= 1
                 elif self._state == BODY:
-                    data = self._read_body(data)
+                    data = self._read_body(data) if self._reader is None else self._read_piece(data)
                 else:
                     break
         except FastsseError as error:
             self._refuse(problem_of(error))
+            data = b""
         except Exception:
             self._context.failed(self._request)
             self._refuse(Problem(500, "The server failed to handle this request."))
+            data = b""
         self._proceeding = False
         state = self._state
         if state == HANDOVER:
             self._settle(data)
+        elif self._reader is not None:
+            self._await_piece(data)
         elif data and state <= ANSWERING:
             self._kept = data
             self._transport.pause_reading()
@@ -230,7 +246,7 @@ class Connection(asyncio.Protocol):
 
     def _resume(self) -> None:
         """Handles the bytes in `kept` and resumes reading."""
-        if self._proceeding or self._choked or self._state > BODY:
+        if self._proceeding or self._choked or self._is_held or self._state > BODY:
             return
         data, self._kept = self._kept, b""
         if data:
@@ -276,15 +292,19 @@ class Connection(asyncio.Protocol):
     def _admit_body(self, request: Request) -> None:
         """Refuses an unwanted body before it is read."""
         route = self._context.routes.find(request)
+        if route.read is None:
+            self._parser.check_size()
         if route.admit is None:
             raise Problem(400, "This request must not have a body.", field="Content-Length")
         route.admit(request)
-        expected = request.headers.get(b"expect")
-        if expected is not None and request.chunked:
-            if expected.strip().lower() != b"100-continue":
-                raise Problem(
-                    417, "The only supported expectation is 100-continue.", field="Expect"
-                )
+        expected = request.headers.get(b"expect") if request.chunked else None
+        if expected is not None and expected.strip().lower() != b"100-continue":
+            raise Problem(417, "The only supported expectation is 100-continue.", field="Expect")
+        if route.read is not None:
+            self._reader = route.read(request, self)
+            if self._reader is None:
+                self._parser.check_size()
+        if expected is not None:
             self._transport.write(CONTINUE)
         self._route = route
         self._become(BODY)
@@ -301,6 +321,47 @@ class Connection(asyncio.Protocol):
             request.body = body
             self._answer(request, route)
         return data
+
+    def _read_piece(self, data: bytes) -> bytes:
+        """Gives the reader what `data` has of its body; returns the rest."""
+        reader, incoming_body = self._reader, self._parser.incoming_body
+        assert reader is not None
+        assert incoming_body is not None
+        try:
+            piece, is_last, data = self._parser.read_piece(data)
+        except Problem:
+            reader.feed(incoming_body.take())  # What came before the malformed part.
+            raise
+        if piece and not reader.feed(piece):
+            self._is_held = True
+        if self._state != BODY:  # The reader has refused it.
+            self._context.uncount_upload(incoming_body)
+            return b""
+        incoming_body.held_bytes = reader.held_bytes
+        if is_last:
+            self._context.uncount_upload(incoming_body)
+            self._is_held = False
+            self._reader = None
+            self._become(ANSWERING)
+            self._await(self._context.deadlines.answer)
+            reader.end()
+        else:
+            self._context.count_upload(incoming_body)
+        return data
+
+    def _await_piece(self, data: bytes) -> None:
+        """Waits for the next piece of a body, or for its reader; `data` is for later."""
+        deadlines = self._context.deadlines
+        if data or self._is_held:
+            self._kept = data
+            self._transport.pause_reading()
+            self._await(deadlines.answer)
+            if not self._is_held and not self._choked:
+                self._context.loop.call_soon(self._resume)
+        elif self._at_eof:
+            self._transport.abort()
+        else:
+            self._await(deadlines.piece)
 
     def _await_body(self) -> None:
         """Waits for the rest of a body."""
@@ -353,7 +414,10 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error: FastsseError) -> None:
         """Answers with the problem that an error is, and notes it."""
-        if self._state in (ANSWERING, REFUSING):
+        if self._state == BODY and self._reader is not None:
+            self._reader = None
+            self._refuse(problem_of(error))
+        elif self._state in (ANSWERING, REFUSING):
             problem = problem_of(error)
             self._context.requests.refused(self._request, problem, self.peer())
             self.respond(problem_response(problem))
@@ -377,7 +441,12 @@ class Connection(asyncio.Protocol):
         """Answers input that is not a valid request, and closes, because the start of the next
         request is unknown. The peer may be sending still, so its bytes are discarded for a
         while."""
+        if self._reader is not None:
+            self._is_held, self._kept = True, b""
+            self._reader.leave(problem)
+            return
         self._context.uncount_upload(self._parser.incoming_body)
+        self._is_held = False
         self._kept = b""
         self._persists = False
         if self._state < REFUSING:
@@ -437,6 +506,62 @@ class Connection(asyncio.Protocol):
             context.deadlines.leave(self, self._wait)
             self._transport.abort()
             context.requests.opened(request)
+
+    # ── Reading piece by piece (router.BodyExchange) ─────────────────────────────────────────
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer can still be sent."""
+        return self._state in (BODY, ANSWERING)
+
+    @property
+    def event_bytes_max(self) -> int:
+        """Bytes that one event of the body may take."""
+        return self._context.limits.body_bytes
+
+    def go_on(self) -> None:
+        """The reader takes more pieces."""
+        reader = self._reader
+        if self._state != BODY or reader is None or not self._is_held:
+            return
+        if self._context.draining:
+            reader.leave(Unavailable("draining", 1))
+            return
+        self._is_held = False
+        if self._kept:
+            self._resume()
+        else:
+            self._transport.resume_reading()
+            self._await_piece(b"")
+
+    def start(self, head: bytes) -> None:
+        """Begins an answer in chunks."""
+        request, context = self._request, self._context
+        assert request is not None
+        lines = context.cors.lines(request.headers) if context.cors.active else b""
+        self._transport.write(b"".join((head, lines, b"Transfer-Encoding: chunked\r\n\r\n")))
+        context.requests.answered(request, head)
+
+    def send(self, piece: bytes) -> None:
+        """Sends a chunk."""
+        if self.is_open:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def finish(self) -> None:
+        """Sends the last chunk."""
+        if not self.is_open:
+            return
+        self._transport.write(b"0\r\n\r\n")
+        self._request = self._reader = None
+        if self._state == BODY:
+            self._context.uncount_upload(self._parser.incoming_body)
+            self._become(REFUSING)
+            self._end(LINGERING)
+        elif self._persists and not self._context.draining:
+            self._become(HEAD)
+            self._await_next()
+        else:
+            self._end(CLOSING)
 
     # ── States and waiting ───────────────────────────────────────────────────────────────────
 

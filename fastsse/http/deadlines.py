@@ -54,8 +54,10 @@ class Deadlines:
         self.idle = Deadline(options.idle_timeout)
         #: A route is handling the request, or the client does not read its answers.
         self.answer = Deadline(options.idle_timeout)
+        #: The next piece of a streamed body.
+        self.piece = Deadline(options.idle_timeout)
         self.linger = Deadline(LINGER_S)
-        self._all = (self.head, self.body, self.idle, self.answer, self.linger)
+        self._all = (self.head, self.body, self.idle, self.answer, self.piece, self.linger)
         self._loop = loop
         self.apply(options)
         self._timer: asyncio.TimerHandle | None = None
@@ -65,7 +67,7 @@ class Deadlines:
         """Applies new limits, also to connections that are waiting."""
         self.head.limit_s = options.head_timeout
         self.body.limit_s = options.body_timeout
-        self.idle.limit_s = self.answer.limit_s = options.idle_timeout
+        self.idle.limit_s = self.answer.limit_s = self.piece.limit_s = options.idle_timeout
         self._interval_s = min(SWEEP_S, *(wait.limit_s / 4 for wait in self._all))
 
     def __len__(self) -> int:

@@ -120,7 +120,7 @@ class ListenerContext:
         large."""
         if incoming_body is None:
             return
-        size_bytes = len(incoming_body.data)
+        size_bytes = len(incoming_body.data) + incoming_body.held_bytes
         self.upload_bytes += size_bytes - incoming_body.counted_bytes
         incoming_body.counted_bytes = size_bytes
         if self.upload_bytes > self.max_upload_bytes:

@@ -172,8 +172,7 @@ class RequestParser:
         return data[announced.size :]
 
     def expect_body(self, request: Request) -> bool:
-        """Prepares for the body; False if the request has none. Refuses a body that is too
-        large."""
+        """Prepares for the body; False if the request has none."""
         headers = request.headers
         coding = headers.get(b"transfer-encoding")
         size_bytes: int | None = None
@@ -181,14 +180,34 @@ class RequestParser:
             size_bytes = int(headers.get(b"content-length", b"0"))
             if size_bytes == 0:
                 return False
-            if size_bytes > self._limits.body_bytes:
-                raise self._too_large()
         elif coding.strip().lower() != b"chunked" or not request.chunked:
             raise Problem(
                 400, "The only supported transfer coding is chunked.", field="Transfer-Encoding"
             )
         self.incoming_body = RequestBody(size_bytes)
         return True
+
+    def check_size(self) -> None:
+        """Raises Problem (413) when the length of the body is announced and too large."""
+        incoming_body = self.incoming_body
+        assert incoming_body is not None
+        if (incoming_body.size_bytes or 0) > self._limits.body_bytes:
+            raise self._too_large()
+
+    def read_piece(self, data: bytes) -> tuple[bytes | bytearray, bool, bytes]:
+        """Takes a part of a body of any size from the front of `data`; returns it, whether it was
+        the last, and the rest."""
+        incoming_body = self.incoming_body
+        assert incoming_body is not None
+        try:
+            data = incoming_body.read(data, self._parser.feed_data)
+        except HttpParserError as error:
+            raise _malformed(error, "body") from None
+        if incoming_body.size_bytes is None:
+            self._check_overhead(incoming_body)
+        if incoming_body.complete:
+            self.incoming_body = None
+        return incoming_body.take(), incoming_body.complete, data
 
     def read_body(self, data: bytes) -> tuple[bytes | bytearray | None, bytes]:
         """Takes a body from the front of `data`; returns the body, if it is complete, and the
@@ -278,6 +297,9 @@ class RequestParser:
         # If there is more data than the sizes say, llhttp would have refused it.
         if max(len(incoming_body.data), incoming_body.announced_bytes) > self._limits.body_bytes:
             raise self._too_large()
+        self._check_overhead(incoming_body)
+
+    def _check_overhead(self, incoming_body: RequestBody) -> None:
         if incoming_body.overhead_bytes() > self._limits.head_bytes:
             raise Problem(431, "The trailers or chunk extensions are too long.", field="body")
 

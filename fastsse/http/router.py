@@ -18,6 +18,8 @@ from fastsse.subscriptions import Subscription
 __all__ = [
     "BELOW",
     "MERCURE_SPOKEN",
+    "BodyExchange",
+    "BodyReader",
     "Exchange",
     "Handler",
     "Handoff",
@@ -92,21 +94,74 @@ class Handoff(Protocol):
         """The answer to a subscriber that was refused: why, and when to return."""
 
 
+class BodyReader(Protocol):
+    """Takes a request body piece by piece. Loop thread only."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it holds of what it was given."""
+
+    def feed(self, piece: bytes | bytearray) -> bool:
+        """Takes the next piece. False: no more, please, until it calls `BodyExchange.go_on`."""
+
+    def end(self) -> None:
+        """The body is complete: the request is to be answered, now or later."""
+
+    def cut(self) -> None:
+        """The connection was lost. No answer can be sent."""
+
+    def leave(self, error: FastsseError) -> None:
+        """The rest of the body is not read: the request is to be answered with this error, when
+        what was taken is done."""
+
+
+class BodyExchange(Exchange, Protocol):
+    """An exchange whose body is read piece by piece. An answer before the end of the body closes
+    the connection, because the rest of the body is not read."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer can still be sent."""
+
+    @property
+    def event_bytes_max(self) -> int:
+        """Bytes that one event of the body may take: the limit of a whole body."""
+
+    def go_on(self) -> None:
+        """The reader takes more pieces."""
+
+    def start(self, head: bytes) -> None:
+        """Begins an answer in chunks; only for a client that understands them. `head` as in
+        Response."""
+
+    def send(self, piece: bytes) -> None:
+        """Sends a piece of an answer that was started."""
+
+    def finish(self) -> None:
+        """Ends an answer that was started."""
+
+
 Handler = Callable[[Request, Exchange], None]
 # Checks a request before its body is read, so that a refused body is not read.
 Admission = Callable[[Request], None]
+
+
+# Reads the body of an admitted request piece by piece; None: the request is handled as a whole.
+Reading = Callable[[Request, BodyExchange], BodyReader | None]
 
 
 class Route(NamedTuple):
     """The handler of one method of one path. Without `admit` the request must not have a body.
 
     `streams` says that the handler opens streams and has no other effect. So it may be called
-    before a connection exists, and again by the connection.
+    before a connection exists, and again by the connection. `read` is asked after `admit`; a body
+    that it reads may have any size.
     """
 
     handle: Handler
     admit: Admission | None = None
     streams: bool = False
+    read: Reading | None = None
 
 
 Paths = Mapping[bytes, Mapping[bytes, Route]]

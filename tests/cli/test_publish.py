@@ -236,3 +236,26 @@ async def test_what_the_server_warns_of_is_printed(start, here) -> None:
     assert (lines.status, lines.err) == (0, f"{warning}2 published.\n")
     quiet = await (await start("publish", "news", "x", "--url", here.url)).ended()
     assert (quiet.status, quiet.err) == (0, "")
+
+
+async def test_event_stream_on_standard_input_is_relayed_as_it_comes(start, here) -> None:
+    async with listen(here.url, "run/1", last_event_id="earliest") as stream:
+        publish = await start("publish", "run/1", "--sse", "--event", "token", "--url", here.url)
+        for text in ("one", "two"):
+            await publish.write(f": c\n\ndata: {text}\n\n".encode())
+            event = await anext(stream)
+            assert (event.event, event.data) == ("token", text)
+        done = await publish.ended(b"id: mine\nevent: end\ndata: x\n\ndata: cut")
+        assert (done.status, done.err) == (0, "3 published.\n")
+        assert (await anext(stream)).event == "end"
+        publish = await start("publish", "run/1", "--sse", "--own-ids", "--url", here.url)
+        done = await publish.ended(b"id: mine\ndata: 1\n\nid: 1-1\ndata: 2\n\n")
+        assert (done.status, done.err.splitlines()[0]) == (1, "1 published.")
+        assert (await anext(stream)).id == "mine"
+
+
+@pytest.mark.parametrize(
+    "words", [["--sse"], ["t", "x", "--sse"], ["t", "--sse", "--ndjson"], ["t", "--own-ids"]]
+)
+def test_wrong_words_around_a_relay_are_wrong_usage(words: list[str]) -> None:
+    assert CliRunner().invoke(publish, words).exit_code == 2

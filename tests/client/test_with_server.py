@@ -1,6 +1,7 @@
 """Client and server together: what one publishes the other receives, across every kind of cut."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -182,3 +183,46 @@ async def test_stopped_server_is_unreachable() -> None:
     async with Publisher(url, patience_s=0) as publisher:
         with pytest.raises(Unreachable):
             await publisher.publish("t", "x")
+
+
+async def test_stream_of_events_is_published_as_they_come() -> None:
+    async with (
+        Server(Config(port=0, drain=0)) as server,
+        listen(server.addresses[0], "t") as stream,
+        Publisher(server.addresses[0]) as publisher,
+    ):
+        seen: list[str] = []
+
+        async def events() -> AsyncIterator[dict[str, object]]:
+            for number in range(3):
+                yield {"topic": "t", "data": number, "meta": {"n": number}}
+                seen.append((await anext(stream)).data)
+
+        receipt = await publisher.publish_stream(events())
+        assert (receipt.count, seen) == (3, ["0", "1", "2"])
+
+        async def wrong() -> AsyncIterator[dict[str, object]]:
+            yield {"topic": "t", "data": 1}
+            yield {"topic": "", "data": 2}
+
+        with pytest.raises(Refused) as caught:
+            await publisher.publish_stream(wrong())
+        assert (caught.value.status, caught.value.line, caught.value.count) == (400, 2, 1)
+
+
+async def test_relay_publishes_the_events_of_a_stream() -> None:
+    async with (
+        Server(Config(port=0, drain=0)) as server,
+        listen(server.addresses[0], "run/1") as stream,
+        Publisher(server.addresses[0]) as publisher,
+    ):
+
+        async def upstream() -> AsyncIterator[bytes]:
+            yield b": hi\n\nid: x\nda"
+            yield b"ta: 1\n\nevent: end\ndata: 2\n\n"
+
+        receipt = await publisher.relay("run/1", upstream(), event="token", own_ids=True)
+        first, second = await anext(stream), await anext(stream)
+        assert (first.id, first.event, first.data) == ("x", "token", "1")
+        assert (second.event, second.data) == ("end", "2")
+        assert (receipt.count, receipt.first, receipt.last) == (2, "x", second.id)

@@ -1,0 +1,205 @@
+"""From the pieces of a request body to events: NDJSON line by line, or an event stream."""
+
+from typing import Final, Protocol
+
+from fastsse.api.batch import event_of_json
+from fastsse.errors import InvalidEvent
+from fastsse.events import RESERVED_EVENT_TYPE_PREFIX, Event
+from fastsse.eventstream import Block, EventStreamParser, StreamEventTooLong
+from fastsse.http.problems import Problem
+
+__all__ = ["BodyEvents", "EventStreamEvents", "LineEvents", "Template"]
+
+
+class BodyEvents(Protocol):
+    """The events of one body. After an error it is not used again.
+
+    Attributes:
+        error: why the body can't be read on; the events before it are valid.
+        skipped: the types of events that were left out, and how many of each.
+    """
+
+    error: Problem | None
+    skipped: dict[str, int]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of an incomplete event."""
+
+    def read(self, piece: bytes) -> list[Event]:
+        """The events that a piece completes. O(bytes)."""
+
+    def end(self) -> list[Event]:
+        """The events that the end of the body completes."""
+
+
+class LineEvents:
+    """An event a line, as in a batch; blank lines are skipped.
+
+    Arguments:
+        line_bytes_max: the longest line.
+    """
+
+    def __init__(self, line_bytes_max: int) -> None:
+        self.error: Problem | None = None
+        self.skipped: dict[str, int] = {}
+        self.held_bytes = 0
+        self._line_bytes_max: Final = line_bytes_max
+        self._parts: list[bytes] = []
+        self._line = 0
+
+    def read(self, piece: bytes) -> list[Event]:
+        """As `BodyEvents`."""
+        *lines, rest = piece.split(b"\n")
+        events: list[Event] = []
+        for line in lines:
+            if self._parts:
+                line = b"".join((*self._parts, line))
+                self._parts, self.held_bytes = [], 0
+            if not self._take(line, events):
+                return events
+        if rest:
+            self._parts.append(rest)
+            self.held_bytes += len(rest)
+            if self.held_bytes > self._line_bytes_max:
+                self._line += 1
+                self._blame(_too_long(self._line_bytes_max))
+        return events
+
+    def end(self) -> list[Event]:
+        """As `BodyEvents`: the last line needs no line end."""
+        events: list[Event] = []
+        line, self._parts, self.held_bytes = b"".join(self._parts), [], 0
+        self._take(line, events)
+        return events
+
+    def _take(self, line: bytes, events: list[Event]) -> bool:
+        """Adds the event of a line; False for a line that is none."""
+        self._line += 1
+        if not line.strip():
+            return True
+        try:
+            if len(line) > self._line_bytes_max:
+                raise _too_long(self._line_bytes_max)
+            events.append(event_of_json(line))
+        except InvalidEvent as error:
+            self._blame(Problem(400, f"{error}.", field=error.field))
+        except Problem as problem:
+            self._blame(problem)
+        return self.error is None
+
+    def _blame(self, problem: Problem) -> None:
+        self.error = Problem(
+            problem.status,
+            f"Line {self._line}: {problem.detail}",
+            field=problem.field,
+            members={"line": self._line},
+        )
+
+
+class Template:
+    """What the query of a relayed event stream says of all its events.
+
+    Arguments:
+        topics: the topics.
+        event: the type of events without one.
+        retry: as in Event.
+        private: as in Event.
+        meta: as in Event.
+        own_ids: ids of the stream become the events' own; otherwise they are dropped.
+    """
+
+    __slots__ = ("_event", "_meta", "_own_ids", "_private", "_retry", "_topics")
+
+    def __init__(
+        self,
+        topics: str | tuple[str, ...],
+        event: str | None,
+        retry: str | None,
+        private: bool,
+        meta: str | None,
+        own_ids: bool,
+    ) -> None:
+        self._topics = topics
+        self._event = event
+        self._retry = retry
+        self._private = private
+        self._meta = meta
+        self._own_ids = own_ids
+        self.event_of(Block(b"", b"", None))
+
+    def event_of(self, block: Block) -> Event:
+        """The event of a block that has data. Raises InvalidEvent."""
+        data, kind = block.data or b"", block.event
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            data = data.decode(errors="replace").encode()
+        return Event(
+            self._topics,
+            data,
+            kind.decode(errors="replace") if kind else self._event,
+            (block.id or None) if self._own_ids else None,
+            self._retry,
+            self._private,
+            meta=self._meta,
+        )
+
+
+class EventStreamEvents:
+    """The events of an event stream. Events of another fastsse that are about the stream itself
+    (`fastsse.gap`) are left out, and counted. A block that the end of the body cuts is no event.
+
+    Arguments:
+        template: what all events have.
+        event_bytes_max: the longest event.
+    """
+
+    def __init__(self, template: Template, event_bytes_max: int) -> None:
+        self.error: Problem | None = None
+        self.skipped: dict[str, int] = {}
+        self._template: Final = template
+        self._event_bytes_max: Final = event_bytes_max
+        self._parser: Final = EventStreamParser(event_bytes_max)
+        self._number = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """As `BodyEvents`."""
+        return self._parser.held_bytes
+
+    def read(self, piece: bytes) -> list[Event]:
+        """As `BodyEvents`."""
+        events: list[Event] = []
+        try:
+            for block in self._parser.feed(piece):
+                if block.data is not None:
+                    self._number += 1
+                    self._take(block, events)
+        except StreamEventTooLong:
+            self._number += 1
+            self._blame(_too_long(self._event_bytes_max))
+        except InvalidEvent as error:
+            self._blame(Problem(400, f"{error}.", field=error.field))
+        return events
+
+    def end(self) -> list[Event]:
+        """As `BodyEvents`."""
+        return []
+
+    def _take(self, block: Block, events: list[Event]) -> None:
+        if block.event.startswith(RESERVED_EVENT_TYPE_PREFIX):
+            kind = block.event.decode(errors="replace")[:64]
+            if kind in self.skipped or len(self.skipped) < 16:
+                self.skipped[kind] = self.skipped.get(kind, 0) + 1
+            return
+        events.append(self._template.event_of(block))
+
+    def _blame(self, problem: Problem) -> None:
+        self.error = Problem(
+            problem.status, f"Event {self._number}: {problem.detail}", field=problem.field
+        )
+
+
+def _too_long(bytes_max: int) -> Problem:
+    return Problem(413, f"An event may have at most {bytes_max} bytes (max_body).", field="body")

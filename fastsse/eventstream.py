@@ -1,0 +1,118 @@
+"""Takes event streams apart (WHATWG HTML §9.2.6), in bounded memory.
+
+The maintained parser libraries either emit an event for a block with only an id, or accept lines of
+any length. The first would show a resumed reader events that were never published.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["Block", "EventStreamParser", "StreamEventTooLong"]
+
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# Nine digits of milliseconds are eleven days; a longer time is not realistic.
+_RETRY: Final = re.compile(rb"[0-9]{1,9}")
+
+
+class StreamEventTooLong(ValueError):
+    """An event of a stream is longer than the bound."""
+
+
+class Block(NamedTuple):
+    """What stands before a blank line.
+
+    Attributes:
+        data: the data; None when the block has none, and is no event.
+        event: the type; empty when none was given.
+        id: the id that the block sets, which may be empty; None when it sets none.
+    """
+
+    data: bytes | None
+    event: bytes
+    id: bytes | None
+
+
+class EventStreamParser:
+    """The blocks of one stream. It buffers at most about `max_event_bytes` of an incomplete one.
+
+    Attributes:
+        retry_ms: the last `retry:` of the stream; None before one came.
+    """
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self.retry_ms: int | None = None
+        self._max_event_bytes = max_event_bytes
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins a new stream: drops an incomplete block."""
+        self._line_parts: list[bytes] = []
+        self._line_bytes = 0
+        self._after_cr = False
+        self._at_start = True
+        self._id: bytes | None = None
+        self._type = b""
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the incomplete block."""
+        return self._line_bytes + self._data_bytes
+
+    def feed(self, chunk: bytes) -> list[Block]:
+        """The blocks that `chunk` completes. O(bytes). Raises StreamEventTooLong."""
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        blocks: list[Block] = []
+        *lines, rest = _LINE_END.split(chunk)
+        for line in lines:
+            if self._line_parts:
+                line = b"".join((*self._line_parts, line))
+                self._line_parts.clear()
+                self._line_bytes = 0
+            self._take_line(line, blocks)
+        if rest:
+            self._line_parts.append(rest)
+            self._line_bytes += len(rest)
+            self._check_size()
+        self._after_cr = chunk.endswith(b"\r")
+        return blocks
+
+    def _take_line(self, line: bytes, blocks: list[Block]) -> None:
+        if self._at_start:
+            self._at_start = False
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        if line:
+            self._take_field(line)
+        else:
+            self._dispatch(blocks)
+
+    def _take_field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+            self._data_bytes += len(value) + 1
+            self._check_size()
+        elif name == b"event":
+            self._type = value
+        elif name == b"id" and b"\0" not in value:
+            self._id = value
+        elif name == b"retry" and _RETRY.fullmatch(value):
+            self.retry_ms = int(value)
+
+    def _dispatch(self, blocks: list[Block]) -> None:
+        data = b"\n".join(self._data) if self._data else None
+        if data is not None or self._id is not None:
+            blocks.append(Block(data, self._type, self._id))
+        self._id = None
+        self._type = b""
+        self._data = []
+        self._data_bytes = 0
+
+    def _check_size(self) -> None:
+        if self.held_bytes > self._max_event_bytes:
+            raise StreamEventTooLong
