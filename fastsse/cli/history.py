@@ -85,16 +85,26 @@ def export_command(path: str) -> None:
 @history.command("import")
 @PATH
 @click.argument("source", type=click.File("rb"), default="-")
-def import_command(path: str, source: BinaryIO) -> None:
+@click.option(
+    "--complete",
+    is_flag=True,
+    help="Nothing was published after the export: streams resume without a gap event.",
+)
+def import_command(path: str, source: BinaryIO, complete: bool) -> None:
     """Add the lines of an export (SOURCE, or standard input) to a file, which is created if needed.
 
     Events keep their positions, and positions never decrease. Events that are in the file already
-    are skipped, so an interrupted import can be repeated. Stop the server first.
+    are skipped, so an interrupted import can be repeated. Events that their topics have evicted
+    stay evicted. Stop the server first.
+
+    What was published after the export is missing. So clients that resume from before the import
+    receive a `fastsse.gap` event, except with --complete.
     """
     with _opened(path) as file:
-        imported = import_lines(file, source)
+        imported = import_lines(file, source, is_complete=complete)
     added = counted(imported.added, "event")
-    click.echo(f"{added} imported, {imported.known:,} were there already.", err=True)
+    evicted = f", {imported.evicted:,} evicted" if imported.evicted else ""
+    click.echo(f"{added} imported, {imported.known:,} were there already{evicted}.", err=True)
 
 
 @history.command("trim")

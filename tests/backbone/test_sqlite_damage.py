@@ -316,7 +316,7 @@ async def test_a_repair_keeps_what_is_whole_and_leaves_gaps_where_events_were(pa
     lines = list(export_lines(str(path)))
     copy = path.with_name("copy.db")
     file = HistoryFile(str(copy), lambda: 0)
-    import_lines(file, lines)
+    import_lines(file, lines, is_complete=True)
     file.close()
     lost = {entries[index].position for index in damaged}
     for each in (path, copy):

@@ -123,3 +123,39 @@ async def test_a_store_that_is_lost_is_said_to_publishers_and_probes_and_streams
             pass
         assert (await anext(stream)).data == "2"
         assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("is_complete", [False, True], ids=["older", "complete"])
+async def test_a_client_of_a_restored_export_receives_a_gap_unless_the_export_was_complete(
+    start: Start, options: list[str], tmp_path: Path, workers: str, is_complete: bool
+) -> None:
+    path, lines = tmp_path / "history.db", tmp_path / "lines"
+    running = await start("serve", *options)
+    url = await served_at(running)
+    async with Publisher(url) as publisher:
+        first = (await publisher.publish("news", "in the export")).id
+        export = await start("history", "export", str(path))
+        lines.write_text((await export.ended()).out)
+        # The export ends here. What follows is lost with the file.
+        after = None if is_complete else (await publisher.publish("news", "lost")).id
+    running.signal(signal.SIGTERM)
+    await running.ended()
+    path.unlink()
+    arguments = ["--complete"] if is_complete else []
+    imported = await start("history", "import", *arguments, str(path), str(lines))
+    assert (await imported.ended()).status == 0
+    for _ in range(2):  # It is the same after a restart.
+        running = await start("serve", *options, "--workers", workers)
+        line = await running.error_line()
+        while "addresses" not in line:
+            line = await running.error_line()
+        url = json.loads(line)["addresses"][0]
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            for last_id in filter(None, (first, after)):
+                path_of = f"/events?topic=news&last_event_id={last_id}"
+                async with client.stream("GET", path_of) as answer:
+                    seen = await anext(answer.aiter_text())
+                assert ("fastsse.gap" in seen) is not is_complete
+        running.signal(signal.SIGTERM)
+        await running.ended()

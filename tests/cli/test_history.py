@@ -63,7 +63,7 @@ async def test_an_export_has_every_field_and_an_import_brings_all_of_it_back(
     source, other = path.with_name("lines"), path.with_name("other.db")
     source.write_bytes(lines)
     for expected in (b"4 events imported, 0 were", b"0 events imported, 4 were"):
-        assert main(["history", "import", str(other), str(source)]) == 0
+        assert main(["history", "import", "--complete", str(other), str(source)]) == 0
         assert expected in capfdbinary.readouterr().err
     assert exported(other, capfdbinary).splitlines()[1:] == lines.splitlines()[1:]
     async with opened(other, EVERYTHING) as tail:
@@ -91,6 +91,45 @@ async def test_an_import_never_moves_positions_back(
     assert main(["history", "import", str(path), str(source)]) == 0
     (again,) = await filled(path, Event("a"))
     assert again.position > position
+
+
+@pytest.mark.parametrize("is_repaired", [False, True], ids=["exported", "repaired"])
+async def test_an_event_that_one_of_its_topics_evicted_does_not_come_back_to_it(
+    path: Path, is_repaired: bool, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    await filled(path, Event(("user/7", "all"), "shared"), Event("user/7", "own"))
+    trim = ["history", "trim", str(path), "--topic", "user/7", "--events", "0"]
+    assert main(trim) == 0
+    other = path
+    if is_repaired:
+        assert main(["history", "repair", str(path)]) == 0
+    else:
+        source, other = path.with_name("lines"), path.with_name("other.db")
+        source.write_bytes(exported(path, capfdbinary))
+        assert main(["history", "import", "--complete", str(other), str(source)]) == 0
+    assert main(["history", "check", str(other)]) == 0
+    async with opened(other, EVERYTHING) as tail:
+        assert await tail.read_all(("user/7",), 0, 1 << 20) == []
+        assert [entry.topics for entry in await tail.read_all(("all",), 0, 1 << 20)] == [
+            ("user/7", "all")
+        ]
+
+
+async def test_an_import_gives_a_trimmed_file_back_only_what_was_not_evicted(
+    path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    await filled(path, Event("user/7", "old"), Event(("user/7", "all"), "shared"))
+    source = path.with_name("lines")
+    source.write_bytes(exported(path, capfdbinary))
+    # One of the two is still there, and the other gone for good.
+    assert main(["history", "trim", str(path), "--topic", "user/7", "--events", "0"]) == 0
+    capfdbinary.readouterr()
+    assert main(["history", "import", str(path), str(source)]) == 0
+    error = capfdbinary.readouterr().err
+    assert error == b"0 events imported, 1 were there already, 1 evicted.\n"
+    assert main(["history", "check", str(path)]) == 0
+    async with opened(path, EVERYTHING) as tail:
+        assert await tail.read_all(("user/7",), 0, 1 << 20) == []
 
 
 @pytest.mark.parametrize(
@@ -137,7 +176,7 @@ async def test_another_event_at_the_same_position_is_not_overwritten(
 async def test_lines_alone_make_a_file_that_begins_before_the_first(path: Path) -> None:
     source, text = path.with_name("lines"), f"{START_MS - 5_000}-1"
     source.write_text(json.dumps({"position": text, "topics": ["a"], "data": "x"}))
-    assert main(["history", "import", str(path), str(source)]) == 0
+    assert main(["history", "import", "--complete", str(path), str(source)]) == 0
     async with opened(path, EVERYTHING) as tail:
         stretch = await tail.read(("a",), 0)
         position = parse_position(text)

@@ -145,6 +145,9 @@ class SqliteBackbone:
         self._deliver, self._broken = deliver, broken
         if self._loss is not None:
             self._lose(self.start)
+        elif self._file.state.lost_through >= place_of(self.start):
+            # An earlier loss (or an import) that nothing was stored after.
+            self._broken("lost", self.start)
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
         """As Backbone. O(bytes) here.

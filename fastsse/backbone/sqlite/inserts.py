@@ -14,7 +14,15 @@ from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.entries import Entry, pack_entry
 from fastsse.events import as_header_value
 
-__all__ = ["mark_repeats", "rows_of", "store_entries", "store_keys", "store_lost", "take_out"]
+__all__ = [
+    "mark_repeats",
+    "rows_of",
+    "store_entries",
+    "store_kept",
+    "store_keys",
+    "store_lost",
+    "take_out",
+]
 
 
 def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) -> None:
@@ -42,26 +50,31 @@ def store_entries(file: HistoryFile, entries: Sequence[Entry]) -> list[TopicRow]
 
     Their places must be free. O(entries log n).
     """
-    touched = rows_of(file, {name for entry in entries for name in entry.topics})
+    return store_kept(file, [(entry, entry.topics) for entry in entries])
+
+
+def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]) -> list[TopicRow]:
+    """As `store_entries`, each under at least one of its topics: those that keep it."""
+    touched = rows_of(file, {name for _, topics in kept_by for name in topics})
     events: list[Any] = []
     kept: list[Any] = []
     total_bytes = 0
-    for entry in entries:
+    for entry, topics in kept_by:
         record = pack_entry(entry)
         place, size_bytes = place_of(entry.position), len(record) + EVENT_COST_BYTES
         total_bytes += size_bytes
         own_id = entry.own_id
         events += (place, None if own_id is None else as_header_value(own_id), record)
-        shared = len(entry.topics) > 1
-        for name in entry.topics:
+        shared = len(topics) > 1
+        for name in topics:
             row = touched[name]
             row.events += 1
             row.bytes += size_bytes
             kept += (row.number, place, size_bytes, shared)
     insert(file.connection, "event (place, own_id, record)", 3, events)
     insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
-    file.update(events=file.state.events + len(entries), bytes=file.state.bytes + total_bytes)
-    _store_times(file, entries)
+    file.update(events=file.state.events + len(kept_by), bytes=file.state.bytes + total_bytes)
+    _store_times(file, [entry for entry, _ in kept_by])
     return list(touched.values())
 
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.inserts import rows_of, store_entries, store_lost
+from fastsse.backbone.sqlite.inserts import rows_of, store_kept, store_lost
 from fastsse.backbone.sqlite.lock import FileLock
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.schema import open_reading, read_state, unpacker
@@ -167,12 +167,23 @@ class _Salvage:
         lost: list[tuple[int, Sequence[str]]],
     ) -> None:
         with file.transaction(synced=False):
-            store_entries(file, list(entries.values()))
+            store_kept(file, [(entry, self._keeping(file, entry)) for entry in entries.values()])
             store_lost(file, [(place, topics) for place, topics in lost if topics])
         nobodys = [place for place, topics in lost if not topics]
         self._lost_through = max(self._lost_through, *nobodys, 0)
         self._kept += len(entries)
         self._lost += len(lost)
+
+    def _keeping(self, file: HistoryFile, entry: Entry) -> Sequence[str]:
+        """The topics that keep an event: those that did not evict it, and those whose tree still
+        has it. Where neither says so, all of them, because the event was kept by one."""
+        if len(entry.topics) == 1:
+            return entry.topics
+        place, rows = place_of(entry.position), rows_of(file, set(entry.topics))
+        evicting = {name for name in entry.topics if place <= rows[name].evicted_through}
+        if evicting:
+            evicting.difference_update(self._topics_at(place))
+        return [name for name in entry.topics if name not in evicting] or entry.topics
 
     def _copy_rows(self, file: HistoryFile, table: str, width: int) -> None:
         """Copies another table, as far as it can be read."""

@@ -4,28 +4,33 @@ The first line is about the file, then one for each topic, then one for each eve
 All positions are text. What is read is validated as if a publisher had sent it. An import never
 moves positions back: the next position is higher than all that the file ever used and all that were
 imported.
+
+An event has all topics that it was published to, because rights depend on them. A topic that
+evicted the event does not get it back.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.inserts import rows_of, store_entries, store_lost
+from fastsse.backbone.sqlite.inserts import rows_of, store_kept, store_lost
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event, check_topic
-from fastsse.positions import format_position, parse_position, uuid_of_position
+from fastsse.positions import format_position, parse_position, position_at, uuid_of_position
 
 __all__ = ["BadExportLine", "Imported", "export_lines", "import_lines"]
 
 FORMAT: Final = 1
+_NO_PLACE: Final = "0-0"
 # Events of one transaction of an import.
 STEP_EVENTS: Final = 2_000
 
@@ -38,10 +43,12 @@ class BadExportLine(HistoryError):
 
 
 class Imported(NamedTuple):
-    """The result of an import: events that were added, and events that were there already."""
+    """The result of an import: events that were added, events that were there already, and events
+    that all of their topics have evicted."""
 
     added: int
     known: int
+    evicted: int
 
 
 def export_lines(path: str) -> Iterator[bytes]:
@@ -70,14 +77,34 @@ def export_lines(path: str) -> Iterator[bytes]:
         connection.close()
 
 
-def import_lines(file: HistoryFile, lines: Iterable[bytes]) -> Imported:
+def import_lines(
+    file: HistoryFile,
+    lines: Iterable[bytes],
+    *,
+    is_complete: bool = False,
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> Imported:
     """Adds what the lines say to a file that no server uses, step by step; whatever is in it
     already, with the same position, stays.
+
+    An export has no trace of what was published after it. So streams that resume from before the
+    import receive a gap event, unless the caller knows that the export `is_complete`.
 
     Raises BadExportLine for a line that is none, or whose position has another event. O(events log
     n).
     """
-    return _Import(file).run(lines)
+    importing = _Import(file)
+    if is_complete:
+        return importing.run(lines)
+    # Before the first line too, because an import can be interrupted.
+    _mark_lost(file, now_ms())
+    imported = importing.run(lines)
+    _mark_lost(file, now_ms())
+    return imported
+
+
+def _mark_lost(file: HistoryFile, now_ms: int) -> None:
+    file.own_up(max(file.state.leased_through, place_of(position_at(now_ms))))
 
 
 class _Import:
@@ -87,8 +114,11 @@ class _Import:
         # stay gaps.
         self._is_new = file.state.events == 0 and file.state.next_topic == 1
         self._has_head = False
+        # What was evicted of the exported topics; of a topic without a line, the last.
+        self._evicted: dict[str, int] = {}
+        self._forgotten = 0
         self._entries: list[Entry] = []
-        self._added = self._known = 0
+        self._added = self._known = self._gone = 0
         self._number = 0
 
     def run(self, lines: Iterable[bytes]) -> Imported:
@@ -104,7 +134,7 @@ class _Import:
                 self._store()
         self._store()
         self._file.flush()
-        return Imported(self._added, self._known)
+        return Imported(self._added, self._known, self._gone)
 
     def _take(self, fields: dict[str, Any]) -> None:
         if "fastsse_history" in fields:
@@ -121,17 +151,21 @@ class _Import:
             raise ValueError("of another version")
         state = self._file.state
         leased_through = max(state.leased_through, _place(fields["leased_through"]))
+        # Older exports do not say it.
+        lost_through = max(state.lost_through, _place(fields.get("lost_through", _NO_PLACE)))
+        self._forgotten = _place(fields["forgotten_through"])
         with self._file.transaction(synced=False):
-            self._file.update(leased_through=leased_through)
+            self._file.update(leased_through=leased_through, lost_through=lost_through)
             if self._is_new:
                 self._has_head = True
                 self._file.update(
                     evicted_through=_place(fields["evicted_through"]),
-                    forgotten_through=_place(fields["forgotten_through"]),
+                    forgotten_through=self._forgotten,
                 )
 
     def _take_topic(self, fields: dict[str, Any]) -> None:
         name, place = check_topic(fields["topic"]), _place(fields["evicted_through"])
+        self._evicted[name] = place
         with self._file.transaction(synced=False):
             row = rows_of(self._file, {name})[name]
             row.evicted_through = place if self._is_new else max(row.evicted_through, place)
@@ -158,10 +192,26 @@ class _Import:
                 before = place_of(entries[0].position) - 1
                 self._file.update(evicted_through=before, forgotten_through=before)
             self._has_head = True
-            store_entries(self._file, new)
+            kept = [(entry, self._keeping(entry)) for entry in new]
+            stored = [(entry, topics) for entry, topics in kept if topics]
+            store_kept(self._file, stored)
             self._file.update(leased_through=max(self._file.state.leased_through, last))
-        self._added += len(new)
+        self._added += len(stored)
         self._known += len(entries) - len(new)
+        self._gone += len(new) - len(stored)
+
+    def _keeping(self, entry: Entry) -> list[str]:
+        """The topics of an event that have not evicted it: neither in the exported file, nor in
+        this one."""
+        place, rows = place_of(entry.position), rows_of(self._file, set(entry.topics))
+        # This file does not know what it never had.
+        unknown = self._file.state.forgotten_through
+        return [
+            name
+            for name in entry.topics
+            if place > self._evicted.get(name, self._forgotten)
+            and not unknown < place <= rows[name].evicted_through
+        ]
 
     def _new(self, entries: list[Entry]) -> list[Entry]:
         """Those that are not in the file; raises when another event has such a position."""
@@ -183,6 +233,7 @@ def _head_of(state: State) -> dict[str, object]:
         "leased_through": _text(state.leased_through),
         "evicted_through": _text(state.evicted_through),
         "forgotten_through": _text(state.forgotten_through),
+        "lost_through": _text(state.lost_through),
     }
 
 
