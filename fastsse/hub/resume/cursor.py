@@ -67,17 +67,19 @@ class ReplayCursor:
 
     `after` is the place up to which it has everything; `told` what it knows of evictions, and
     `lost_told` the place up to which it knows that the log may have lost events, so that one gap
-    is sent once; `requested` how the client called the place it is at.
+    is sent once; `requested` how the client called the place it is at. `is_kept_only`: it asks for
+    nothing of before the source began, because its place is not that of an event it had.
 
     Each page reports what was evicted since the one before, at any place: all of it that lies
     after the page's place and was not reported is missing for this stream.
     """
 
-    __slots__ = ("after", "lost_told", "requested", "told")
+    __slots__ = ("after", "is_kept_only", "lost_told", "requested", "told")
 
-    def __init__(self, after: int, requested: bytes) -> None:
+    def __init__(self, after: int, requested: bytes, *, is_kept_only: bool = False) -> None:
         self.after = after
         self.requested = requested
+        self.is_kept_only = is_kept_only or after == 0
         self.told = NOTHING_TOLD
         self.lost_told = 0
 
@@ -91,8 +93,8 @@ class ReplayCursor:
         gap = None
         reading = self.told.reading(page.is_stored)
         evicted = page.evicted.since(reading)
-        # A stream of all that is kept asks for nothing of before the source began.
-        known = max(self.after or page.evicted.begins, self.lost_told)
+        began = page.evicted.begins if self.is_kept_only else 0
+        known = max(self.after, began, self.lost_told)
         if page.damaged_through > self.after:
             gap = GapEvent("lost", self.requested, page.before)
             self.lost_told = max(self.lost_told, min(page.lost_through, page.through))
@@ -167,7 +169,8 @@ def begin_at(
 
 def _begin_since(history: History, reader: PageAudience, place: int) -> ReplayStart:
     place = min(place, newest_told(history, reader))
-    return ReplayStart(ReplayCursor(place, format_position(place)))
+    replay = ReplayCursor(place, format_position(place), is_kept_only=True)
+    return ReplayStart(replay)
 
 
 def _begin_after(history: History, reader: PageAudience, event_id: bytes) -> ReplayStart | None:
