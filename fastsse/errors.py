@@ -73,7 +73,8 @@ class Unavailable(FastsseError):
 class StreamRefused(FastsseError):
     """A subscriber was refused; the caller still owns the socket.
 
-    `reason` is `full`, `queue` or `draining`. Never an error status, because that would stop an
+    `reason` is `full`, `limited`, `queue`, `draining`, `store` (history can't be read) or `access`
+    (rights can't be checked now). Never an error status, because that would stop an
     EventSource permanently (WHATWG HTML 9.2.3, "fail the connection").
     """
 

@@ -10,30 +10,44 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from fastsse.auth.rights import Rights
+from fastsse.errors import StreamRefused, Unavailable
 from fastsse.http.cors import Cors
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.router import Exchange
+from fastsse.subscriptions import Subscription
 
-__all__ = ["CREDENTIAL_NAMES", "Access", "OpenAccess", "Then"]
+__all__ = ["CREDENTIAL_NAMES", "Access", "Later", "OpenAccess", "Then", "later_answer"]
 
 #: Query parameters that the guard reads.
 CREDENTIAL_NAMES: Final = frozenset({"authorization", "ticket"})
 Then = Callable[[Rights | None], None]
+Later = Callable[[Unavailable], None]
+"""Answers a subscriber whose rights can't be checked now."""
 
 
 class Access(Protocol):
     """Decides who may read and publish; a decision may need a fetch. Loop thread only."""
 
-    def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
+    def subscriber(
+        self, request: Request, exchange: Exchange, then: Then, later: Later | None = None
+    ) -> None:
         """Calls `then` with the rights of the subscriber, or answers with a problem; now or later.
-        None means that rights are not used here."""
+        None means that rights are not used here. `later`, if given, answers in place of a 503."""
 
     def admit_publisher(self, request: Request) -> None:
         """Checks the head before the body is read. Raises Problem, Unauthorised or Forbidden."""
 
     def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
         """As `subscriber`, for a publisher that was admitted."""
+
+
+def later_answer(exchange: Exchange, request: Request, subscription: Subscription) -> Later | None:
+    """The answer to a subscriber whose rights can't be checked now: when to return. An error status
+    would stop an EventSource permanently. A HEAD request gets the status."""
+    if request.method == b"HEAD":
+        return None
+    return lambda _: exchange.turn_away(subscription, StreamRefused("access"))
 
 
 class OpenAccess:
@@ -49,7 +63,9 @@ class OpenAccess:
         self._token = None if token is None else token.encode()
         self._cors = cors
 
-    def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
+    def subscriber(
+        self, request: Request, exchange: Exchange, then: Then, later: Later | None = None
+    ) -> None:
         """Anyone."""
         then(None)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from fastsse.api.access import CREDENTIAL_NAMES, Access
+from fastsse.api.access import CREDENTIAL_NAMES, Access, later_answer
 from fastsse.api.parameters import SPEECH_NAMES, Speech, chosen_once, names_cursor, notes_on
 from fastsse.api.publish import PublishGate
 from fastsse.api.warnings import warning_lines, warnings_on
@@ -76,7 +76,9 @@ class MercureSubscribe:
             else:
                 exchange.stream(subscription, rights)
 
-        self._access.subscriber(request, exchange, opened)
+        self._access.subscriber(
+            request, exchange, opened, later_answer(exchange, request, subscription)
+        )
 
     def _read(self, request: Request) -> Subscription:
         """The subscription that a request asks for. Unknown parameters get a comment in the

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from fastsse.api.access import Access, Then
+from fastsse.api.access import Access, Later, Then
 from fastsse.auth.rights import Rights
 from fastsse.config import LimitOptions
 from fastsse.control.usage import Account, Usage, UsageClient
@@ -397,9 +397,11 @@ class LimitedAccess:
         self._access: Final = access
         self._request_limits: Final = request_limits
 
-    def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
+    def subscriber(
+        self, request: Request, exchange: Exchange, then: Then, later: Later | None = None
+    ) -> None:
         """As `Access`; `then` is not called for a client over a limit."""
-        self._access.subscriber(request, exchange, self._counting(request, then))
+        self._access.subscriber(request, exchange, self._counting(request, then), later)
 
     def admit_publisher(self, request: Request) -> None:
         """As `Access`."""

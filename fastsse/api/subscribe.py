@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from fastsse.api.access import CREDENTIAL_NAMES, Access
+from fastsse.api.access import CREDENTIAL_NAMES, Access, later_answer
 from fastsse.api.parameters import (
     NOTE,
     SPEECH_NAMES,
@@ -81,7 +81,9 @@ class Subscribe:
             else:
                 exchange.stream(subscription, rights)
 
-        self._access.subscriber(request, exchange, opened)
+        self._access.subscriber(
+            request, exchange, opened, later_answer(exchange, request, subscription)
+        )
 
     def read(self, target: Target, headers: Mapping[bytes, bytes]) -> Subscription:
         """The subscription that a request asks for. O(1) if its target is in the cache.

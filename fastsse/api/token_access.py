@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.api.access import Then
+from fastsse.api.access import Later, Then
 from fastsse.api.ticket_streams import TicketStreams
 from fastsse.auth.credentials import has_another_scheme
 from fastsse.auth.guard import Guard, Pending
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.http.request import Request
 from fastsse.http.router import Exchange
 
@@ -33,7 +33,9 @@ class TokenAccess:
         self._ticketed = ticketed
         self._mercure = mercure
 
-    def subscriber(self, request: Request, exchange: Exchange, then: Then) -> None:
+    def subscriber(
+        self, request: Request, exchange: Exchange, then: Then, later: Later | None = None
+    ) -> None:
         """Accepts a client with a valid token, or without one if that is allowed."""
         try:
             rights = self._guard.subscriber(
@@ -44,17 +46,24 @@ class TokenAccess:
             )
         except Pending as pending:
             if exchange.may_wait:
-                self._wait(pending, request, exchange, then)
+                self._wait(pending, request, exchange, then, later)
             return
         then(rights)
 
-    def _wait(self, pending: Pending, request: Request, exchange: Exchange, then: Then) -> None:
+    def _wait(
+        self,
+        pending: Pending,
+        request: Request,
+        exchange: Exchange,
+        then: Then,
+        later: Later | None,
+    ) -> None:
         def allowed(rights: Rights | None) -> None:
             if pending.opened is not None:
                 request.terms = self._ticketed.terms(pending.opened, request)
             then(rights)
 
-        pending.wait(_answered(exchange, allowed))
+        pending.wait(_answered(exchange, allowed, later))
 
     def admit_publisher(self, request: Request) -> None:
         """Raises Unauthorised. If keys must be fetched, `publisher` decides when the body has
@@ -99,12 +108,16 @@ class TokenAccess:
             pending.wait(_answered(exchange, then))
 
 
-def _answered(exchange: Exchange, then: Then) -> Callable[[Rights | FastsseError | None], None]:
+def _answered(
+    exchange: Exchange, then: Then, later: Later | None = None
+) -> Callable[[Rights | FastsseError | None], None]:
     """Continues when an answer was fetched."""
 
     def done(outcome: Rights | FastsseError | None) -> None:
         try:
-            if isinstance(outcome, FastsseError):
+            if isinstance(outcome, Unavailable) and later is not None:
+                later(outcome)
+            elif isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
             else:
                 then(outcome)

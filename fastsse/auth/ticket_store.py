@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fastsse.control.service import ControlStore
+from fastsse.errors import FastsseError
 
 __all__ = ["TicketStore"]
 
@@ -48,7 +49,7 @@ class TicketStore:
         self._set(name, value, life_ms)
         done(name in self._entries)
 
-    def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+    def get(self, key: bytes, done: Callable[[bytes | FastsseError | None], None]) -> None:
         """As Vault."""
         done(self._get(self._live(key)))
 

@@ -42,7 +42,7 @@ UNENDING_S: Final = 24 * 3600.0
 _COOKIES: Final = 16
 
 _ISSUE, _OPEN, _LIVE = b"i", b"o", b"l"
-_DONE, _FIRST, _AGAIN, _NOT_DONE = b"+", b"1", b"2", b"-"
+_DONE, _FIRST, _AGAIN, _NOT_DONE, _NOT_NOW = b"+", b"1", b"2", b"-", b"!"
 # Prefixes of the hash of a ticket, for its entries: rights; client and rights; stream.
 _ISSUED, _BOUND, _STREAM = b"i", b"b", b"s"
 
@@ -54,7 +54,8 @@ class TicketService:
     `now_s` is unix seconds. Requests are
 
         i hash lifetime-in-ms(8 bytes) rights     + or -
-        o hash cookie print new-cookie            1 (the first open) or 2, and rights; or -
+        o hash cookie print new-cookie            1 (the first open) or 2, and rights; or -;
+                                                  or ! while the store can't be asked
         l hash lifetime-in-ms(8 bytes) stream     + and the stream before, or -
     """
 
@@ -99,18 +100,21 @@ class TicketService:
         """Opens the ticket for the client that was first, or makes this client the first. The store
         accepts one of several simultaneous opens; the others are compared with that one."""
 
-        def judge(bound: bytes | None) -> None:
-            answer(_NOT_DONE if bound is None else _judged(bound, proof))
+        def judge(bound: bytes | FastsseError | None) -> None:
+            if isinstance(bound, bytes):
+                answer(_judged(bound, proof))
+            else:
+                answer(_NOT_DONE if bound is None else _NOT_NOW)
 
-        def looked(bound: bytes | None) -> None:
+        def looked(bound: bytes | FastsseError | None) -> None:
             if bound is not None:
                 judge(bound)
             else:
                 self._one_time_store.get(_ISSUED + name, issued)
 
-        def issued(rights: bytes | None) -> None:
-            if rights is None:
-                answer(_NOT_DONE)
+        def issued(rights: bytes | FastsseError | None) -> None:
+            if not isinstance(rights, bytes):
+                judge(rights)
                 return
 
             def put(is_first: bool) -> None:
@@ -210,7 +214,7 @@ class Tickets:
         cookie = secrets.token_urlsafe(_TICKET_BYTES).encode()
 
         def answered(answer: bytes | FastsseError) -> None:
-            if isinstance(answer, FastsseError):
+            if isinstance(answer, FastsseError) or answer == _NOT_NOW:
                 done(Unavailable("tickets", 1))
             elif answer[:1] not in (_FIRST, _AGAIN):
                 done(_not_valid())

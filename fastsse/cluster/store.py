@@ -15,6 +15,7 @@ from fastsse.cluster.membership import Membership
 from fastsse.cluster.messaging import RedisNodeMessaging
 from fastsse.cluster.roster import RedisRoster
 from fastsse.config import Config
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.redis.connection import (
@@ -202,7 +203,7 @@ class RedisControlStore:
 
 class RedisOneTimeStore:
     """A `OneTimeStore` in Redis: a key for each value, with its own expiry. Loop thread only. While
-    Redis can't be reached, every value counts as absent."""
+    Redis can't be reached, nothing is stored, and `get` answers with Unavailable."""
 
     def __init__(self, address: RedisAddress, keys: Keys) -> None:
         self._prefix = keys.prefix + b"vault:"
@@ -214,9 +215,9 @@ class RedisOneTimeStore:
         command = (b"SET", self._prefix + key, value, b"PX", max(1, life_ms), b"NX")
         self._ask(command, lambda answer: done(answer is not None))
 
-    def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
+    def get(self, key: bytes, done: Callable[[bytes | FastsseError | None], None]) -> None:
         """The value."""
-        self._ask((b"GET", self._prefix + key), done)
+        self._ask((b"GET", self._prefix + key), done, Unavailable("tickets", retry_after_s=1))
 
     def exchange(
         self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
@@ -232,9 +233,14 @@ class RedisOneTimeStore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._link.close()
 
-    def _ask(self, command: tuple[bytes | str | int, ...], done: Callable[[Any], None]) -> None:
+    def _ask(
+        self,
+        command: tuple[bytes | str | int, ...],
+        done: Callable[[Any], None],
+        otherwise: FastsseError | None = None,
+    ) -> None:
         async def ask() -> None:
-            answer = None
+            answer: Any = otherwise
             try:
                 answer = await (await self._link.get()).call(*command)
             except (AnswerLost, RedisRefusal) as fault:

@@ -169,6 +169,9 @@ class _StreamProbe:
         self.subscription = subscription
         self.rights = rights
 
+    def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
+        pass
+
     def respond(self, response: Response) -> None:
         pass
 

@@ -430,6 +430,16 @@ class Connection(asyncio.Protocol):
             if not self._proceeding:
                 self._settle(b"")
 
+    def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
+        """Answers a subscriber with the time to return, and notes why; closes."""
+        request, context = self._request, self._context
+        if self._state != ANSWERING or request is None:
+            return
+        answer = context.streams.turn_away(subscription, why, chunked=request.chunked)
+        context.requests.turned_away(request, why, answer.head, self.peer())
+        self._persists = False
+        self.respond(answer)
+
     def peer(self) -> str:
         """The address of the client, for logs."""
         request, context = self._request, self._context
@@ -493,11 +503,8 @@ class Connection(asyncio.Protocol):
             stream_request = context.stream_request(*wanted, request, peer_of(self._transport))
             context.streams.take_copy(self._transport, stream_request)
         except StreamRefused as why:
-            answer = context.streams.turn_away(wanted[0], why, chunked=request.chunked)
-            context.requests.turned_away(request, why, answer.head, self.peer())
             self._become(ANSWERING)
-            self._persists = False
-            self.respond(answer)
+            self.turn_away(wanted[0], why)
         except Exception:
             context.failed(request)
             self._transport.abort()

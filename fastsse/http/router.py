@@ -50,6 +50,9 @@ class Exchange(Protocol):
         """Hands the socket over to the sender as this stream. `rights` say which private events it
         may read."""
 
+    def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
+        """Answers a subscriber that cannot be taken now: with a time to return."""
+
     def peer(self) -> str:
         """The address of the client, for logs."""
 

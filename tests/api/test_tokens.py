@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import time
 
 import pytest
 
 from fastsse.server import Server
+from tests.auth.minting import mint, rsa_key
 from tests.http.conftest import Start
 from tests.http.raw import Stream, connected, request, until
 from tests.mercure.client import HUB, KEY, ask, bearer, in_a_while, publish, subscribed, texts
@@ -44,6 +46,23 @@ async def test_a_ticket_opens_streams_with_its_tokens_rights(guarded: Server) ->
             assert (await raw.head())[0] == 200
         curl = await ask(guarded, "GET", f"{path}?topic=a&ticket={ticket}", "User-Agent: curl")
         assert curl.status == 401
+
+
+@pytest.mark.parametrize("path", ["/events", HUB])
+async def test_a_subscriber_whose_keys_can_not_be_fetched_gets_a_retry_time(
+    start: Start, path: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = f"http://127.0.0.1:{listener.getsockname()[1]}/keys"
+    server = await start(jwks_url=closed)
+    token = f"Authorization: Bearer {mint(key=rsa_key(), alg='RS256').decode()}"
+    answer = await ask(server, "GET", f"{path}?topic=a", token)
+    # An error status would end an EventSource for good.
+    assert answer.status == 200
+    assert answer.body.startswith(b"retry: ")
+    status = await ask(server, "GET", f"{path}?topic=a&refuse=status", token)
+    assert (status.status, status.json["reason"]) == (503, "access")
+    assert (await ask(server, "HEAD", f"{path}?topic=a", token)).status == 503
 
 
 async def ticket_of(server: Server, **claims: object) -> str:

@@ -3,6 +3,7 @@ everywhere."""
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,6 +26,7 @@ def token(subject: str, token_id: str) -> str:
 
 async def ask(method: str, url: str, bearer: str = "", **more: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    headers |= more.pop("headers", {})
     async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
         return await client.request(method, url, headers=headers, **more)
 
@@ -79,6 +81,37 @@ async def test_a_ticket_has_one_stream_at_all_nodes(pair: tuple[str, str]) -> No
                     with contextlib.suppress(httpx.RemoteProtocolError):
                         async for _ in older.aiter_bytes():
                             pass
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_while_redis_is_away_a_return_with_a_ticket_gets_a_retry_time(
+    redis: RedisServer, workers: int
+) -> None:
+    options = ("--workers", str(workers), "--jwt-key", SECRET)
+    async with Proxy(redis.port) as proxy, cluster.process(proxy.url, *options) as url:
+        ticket = (await ask("POST", url + "/tickets", token("alice", "6"))).json()["ticket"]
+        query = f"&ticket={ticket}"
+        assert await opens(url, query) == 200
+        proxy.target = 1
+        proxy.cut()
+        # Another status would end an EventSource for good.
+        headers = {"User-Agent": "Chrome"}
+        answer = await ask("GET", f"{url}/events?topic=t{query}", headers=headers)
+        assert answer.status_code == 200
+        assert re.fullmatch(
+            r"retry: \d+\nevent: fastsse.refused\n"
+            r'data: {"reason":"access","retry_ms":\d+}\n\n',
+            answer.text,
+        )
+        refusal = await ask("GET", f"{url}/events?topic=t{query}&refuse=status", headers=headers)
+        assert (refusal.status_code, refusal.json()["reason"]) == (503, "access")
+        assert await opens(url, query + "&refuse=status", agent="thief") == 503
+        proxy.target = redis.port
+        async with asyncio.timeout(60):
+            while await opens(url, query + "&refuse=status") == 503:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert await opens(url, query) == 200
+        assert await opens(url, query, agent="thief") == 401
 
 
 async def test_a_revocation_ends_streams_at_every_node_and_outlives_them(
