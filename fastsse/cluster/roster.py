@@ -18,7 +18,7 @@ import orjson
 from fastsse.backbone import Done
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.roster_queries import RosterQueries
-from fastsse.control.cluster import Answer, Change, Subscriber
+from fastsse.control.cluster import Answer, Change, Subscriber, cost_bytes_of
 from fastsse.control.roster import events_of
 from fastsse.errors import FastsseError
 from fastsse.events import Event
@@ -65,19 +65,19 @@ class RedisRoster:
         self._keys = keys
         self._membership = membership
         self._append = append
-        self._present: Callable[[], Iterable[Subscriber]] = tuple
+        self._present: Callable[[], Iterable[bytes]] = tuple
         self._name = b""  # Under this name changes are written; empty: none wait.
         self._here: deque[Change] = deque()  # Present at the start; written first.
         self._queue: deque[tuple[Change, int]] = deque()  # Changes since, with sizes.
         self._queue_bytes = 0
         self._queued = asyncio.Event()
-        self._ended: list[Subscriber] = []  # Streams whose end was published.
+        self._ended: list[bytes] = []  # Streams whose end was published.
         self._task: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._lists = RosterQueries(address, keys)
         membership.on_task = self._take_task
         membership.on_named = self._queued.set
 
-    def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
+    def begin(self, present: Callable[[], Iterable[bytes]]) -> None:
         """As Roster."""
         self._present = present
 
@@ -86,7 +86,7 @@ class RedisRoster:
         if not self._name:
             return  # All present streams will be written.
         for change in changes:
-            cost_bytes = change[0].cost_bytes
+            cost_bytes = cost_bytes_of(change)
             self._queue.append((change, cost_bytes))
             self._queue_bytes += cost_bytes
         if self._queue_bytes > QUEUE_BYTES_MAX:
@@ -148,10 +148,10 @@ class RedisRoster:
         twice."""
         keys, forgotten, batch = self._keys, list(self._ended), self._batch()
         words: list[_Word] = []
-        for one in forgotten:
+        for one in map(Subscriber.unpack, forgotten):
             words += (b"x", one.name, len(one.selectors))
-        for change in batch:
-            words += _words(*change)
+        for one, came in batch:
+            words += _words(one, came)
         names = [keys.nodes, keys.held(name), keys.counts]
         news = await link.run(THERE, names, keys.prefix, name, *words)
         if news is None:
@@ -164,16 +164,17 @@ class RedisRoster:
                 self._here.popleft()
             else:
                 self._queue_bytes -= self._queue.popleft()[1]
-        self._ended += [one for one, came in batch if not came]
+        self._ended += [one.pack() for one, came in batch if not came]
 
-    def _batch(self) -> list[Change]:
-        batch: list[Change] = []
+    def _batch(self) -> list[tuple[Subscriber, bool]]:
+        batch: list[tuple[Subscriber, bool]] = []
         size = 0
-        for change in chain(self._here, (change for change, _ in self._queue)):
-            size += len(change[0].selectors)
+        for packed, came in chain(self._here, (change for change, _ in self._queue)):
+            one = Subscriber.unpack(packed)
+            size += len(one.selectors)
             if batch and size > BATCH:
                 break
-            batch.append(change)
+            batch.append((one, came))
         return batch
 
     def _check(self, name: bytes) -> None:
@@ -253,7 +254,7 @@ def _words(one: Subscriber, came: bool) -> list[_Word]:
     return [b"-", one.name, kept, len(one.selectors), *one.selectors]
 
 
-def _told(batch: Sequence[Change], news: bytes) -> list[Event]:
+def _told(batch: Sequence[tuple[Subscriber, bool]], news: bytes) -> list[Event]:
     """The events to publish for a batch: all ended streams, and the new ones among the opened."""
     is_new = iter(news)
     return [

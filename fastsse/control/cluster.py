@@ -6,13 +6,21 @@ node.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
 from fastsse.errors import FastsseError
 
-__all__ = ["Answer", "Change", "NodeMessaging", "OneTimeStore", "Roster", "Subscriber"]
+__all__ = [
+    "Answer",
+    "Change",
+    "NodeMessaging",
+    "OneTimeStore",
+    "Roster",
+    "Subscriber",
+    "cost_bytes_of",
+]
 
 Answer = Callable[[bytes | FastsseError], None]
 
@@ -24,8 +32,8 @@ class OneTimeStore(Protocol):
         """Stores a value for a time, unless the key has one, and reports whether it did. Of several
         stores at the same time one succeeds."""
 
-    def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
-        """The value; None if there is none."""
+    def get(self, key: bytes, done: Callable[[bytes | FastsseError | None], None]) -> None:
+        """The value; None if there is none, Unavailable while that is not known."""
 
     def exchange(
         self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
@@ -72,29 +80,46 @@ class NodeMessaging(Protocol):
 
 
 class Subscriber(NamedTuple):
-    """An open stream: its public name, its selectors, and the payload of its token."""
+    """An open stream: its public name, its selectors, and the payload of its token.
+
+    There may be very many, so they are kept packed: the garbage collector does not look into bytes,
+    nor at tuples and dicts of text and bytes.
+    """
 
     name: str
     selectors: tuple[str, ...]
     payload: Any
 
-    @property
-    def cost_bytes(self) -> int:
-        """About its size in memory: an object of some hundred bytes, the selectors, and a payload
-        whose values take several times their text. O(size)."""
-        payload = 0 if self.payload is None else len(orjson.dumps(self.payload))
-        return 512 + sum(map(len, self.selectors)) + 64 * len(self.selectors) + 4 * payload
+    def pack(self) -> bytes:
+        """Itself as JSON. O(its size)."""
+        # orjson cuts its result from a buffer of a kilobyte, which leaves holes in the heap while
+        # the result lives. A copy has no such buffer.
+        return bytes(memoryview(orjson.dumps(tuple(self))))
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Subscriber":
+        """The subscriber that was packed. O(its size)."""
+        name, selectors, payload = orjson.loads(packed)
+        return cls(name, tuple(selectors), payload)
 
 
-Change = tuple[Subscriber, bool]
-"""A subscriber, and whether it opened (True) or ended."""
+Change = tuple[bytes, bool]
+"""A packed subscriber, and whether it opened (True) or ended."""
+
+# The objects around the packed form of a change that waits.
+_CHANGE_COST_BYTES: Final = 200
+
+
+def cost_bytes_of(change: Change) -> int:
+    """About the memory that a change takes while it waits. O(1)."""
+    return _CHANGE_COST_BYTES + len(change[0])
 
 
 class Roster(Protocol):
     """Lists present streams, and publishes each change by private events. Loop thread only."""
 
-    def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
-        """Call it once, before anything else. `present` returns the streams of this node, for a
+    def begin(self, present: Callable[[], Iterable[bytes]]) -> None:
+        """Call it once, before anything else. `present` returns the packed streams of this node, for a
         roster that has lost them."""
 
     def note(self, changes: Sequence[Change]) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -29,6 +30,8 @@ _MESSAGE_BYTES: Final = 64 * 1024
 # Streams of an ended worker that are removed in one turn of the loop: about 2 ms.
 _TAKEN_OUT_A_TURN: Final = 500
 _OPENED, _ENDED = 1, 0
+# Where a packed subscriber has its name, with its quotes: `["urn:uuid:…",…`.
+_NAME: Final = slice(1, 1 + len('"urn:uuid:"') + 36)
 
 
 class FoundSubscriptions(NamedTuple):
@@ -42,9 +45,10 @@ class PresenceService:
     """Knows all streams of a node. Made by `service.Services`; its process's loop thread."""
 
     def __init__(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> None:
-        self._held: dict[int, dict[str, Subscriber]] = {}  # By worker.
+        # Packed subscribers by name, by worker.
+        self._held: dict[int, dict[str, bytes]] = {}
         # Of ended workers, until their streams are removed.
-        self._leaving: dict[int, dict[str, Subscriber]] = {}
+        self._leaving: dict[int, dict[str, bytes]] = {}
         self._pager = Pager()
         self._roster = store.roster or LocalRoster(publish)
         self._roster.begin(self._present)
@@ -62,7 +66,8 @@ class PresenceService:
                     changes.append((held.pop(name), False))
             elif name not in held:  # Else it is a repeat.
                 selectors, payload = rest
-                one = held[name] = Subscriber(name, tuple(selectors), payload)
+                # The roster has the same text as a key.
+                one = held[intern(name)] = Subscriber(name, selectors, payload).pack()
                 changes.append((one, True))
         self._roster.note(changes)
 
@@ -80,13 +85,13 @@ class PresenceService:
             self._leaving[worker] = gone
             self._pager.add(self._taken_out(worker, gone), self._roster.note)
 
-    def _taken_out(self, worker: int, leaving: dict[str, Subscriber]) -> Iterator[list[Change]]:
+    def _taken_out(self, worker: int, leaving: dict[str, bytes]) -> Iterator[list[Change]]:
         while leaving:
             count = min(len(leaving), _TAKEN_OUT_A_TURN)
             yield [(leaving.popitem()[1], False) for _ in range(count)]
         del self._leaving[worker]
 
-    def _present(self) -> Iterator[Subscriber]:
+    def _present(self) -> Iterator[bytes]:
         parts = (*self._held.values(), *self._leaving.values())
         return chain.from_iterable(held.values() for held in parts)
 
@@ -105,21 +110,21 @@ class Presence:
     ) -> None:
         self._control = control
         self._call_soon = call_soon
-        self._names: dict[int, tuple[str, tuple[str, ...], Any]] = {}
-        self._untold: list[tuple[Any, ...]] = []
+        # Packed subscribers. There is one for each stream, and nothing else.
+        self._there: dict[int, bytes] = {}
+        self._untold: list[bytes] = []
         control.on_back.append(self._tell_all)
 
     def on_stream_opened(self, stream: int, selectors: tuple[str, ...], payload: Any) -> None:
         """A stream is open."""
-        name = _new_name()
-        self._names[stream] = name, selectors, payload
-        self._note((_OPENED, name, selectors, payload))
+        packed = self._there[stream] = Subscriber(_new_name(), selectors, payload).pack()
+        self._note(_opened(packed))
 
     def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""
-        known = self._names.pop(stream, None)
-        if known is not None:
-            self._note((_ENDED, known[0]))
+        packed = self._there.pop(stream, None)
+        if packed is not None:
+            self._note(b"[%d,%b]" % (_ENDED, packed[_NAME]))
 
     def find(
         self,
@@ -133,7 +138,7 @@ class Presence:
         question = orjson.dumps((topic, subscriber, most))
         self._control.ask(SUBJECT, question, partial(_found, done))
 
-    def _note(self, change: tuple[Any, ...]) -> None:
+    def _note(self, change: bytes) -> None:
         if not self._untold:
             self._call_soon(self._tell)
         self._untold.append(change)
@@ -144,7 +149,7 @@ class Presence:
 
     def _tell_all(self) -> None:
         """The control service was replaced, so all streams are reported again."""
-        self._control.tell_pages(SUBJECT, self._pages(list(self._names)))
+        self._control.tell_pages(SUBJECT, self._pages(list(self._there)))
 
     def _pages(self, streams: Sequence[int]) -> Iterator[bytes]:
         """Messages that report streams. Those that ended before their page is made are left out,
@@ -152,9 +157,9 @@ class Presence:
         some: list[bytes] = []
         size = 0
         for stream in streams:
-            known = self._names.get(stream)
-            if known is not None:
-                some.append(orjson.dumps((_OPENED, *known)))
+            packed = self._there.get(stream)
+            if packed is not None:
+                some.append(_opened(packed))
                 size += len(some[-1])
             if size >= _MESSAGE_BYTES:
                 yield b"[%b]" % b",".join(some)
@@ -162,12 +167,11 @@ class Presence:
         if some:
             yield b"[%b]" % b",".join(some)
 
-    def _send(self, changes: Sequence[tuple[Any, ...]]) -> None:
+    def _send(self, changes: Sequence[bytes]) -> None:
         """Reports changes in order, in messages of bounded size."""
         some: list[bytes] = []
         size = 0
-        for change in changes:
-            text = orjson.dumps(change)
+        for text in changes:
             if some and size + len(text) > _MESSAGE_BYTES:
                 self._control.tell(SUBJECT, b"[%b]" % b",".join(some))
                 some, size = [], 0
@@ -175,6 +179,11 @@ class Presence:
             size += len(text)
         if some:
             self._control.tell(SUBJECT, b"[%b]" % b",".join(some))
+
+
+def _opened(packed: bytes) -> bytes:
+    """What a worker says of a stream that opened: `[1,name,selectors,payload]`."""
+    return b"[%d,%b" % (_OPENED, packed[1:])
 
 
 def _found(

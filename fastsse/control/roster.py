@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice
+from sys import intern
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote_plus
 
 import orjson
 
-from fastsse.control.cluster import Answer, Change, Subscriber
+from fastsse.control.cluster import Answer, Change, Subscriber, cost_bytes_of
 from fastsse.control.service import Publish
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, Event
@@ -109,7 +110,7 @@ def events_of(one: Subscriber, active: bool) -> Iterator[Event]:
 
 class LocalRoster:
     """The `Roster` of a node without other nodes: in memory. A stream with one selector costs about
-    560 bytes, including those in the control service.
+    700 bytes, including those in the control service.
 
     Arguments:
         publish: takes the events.
@@ -117,25 +118,26 @@ class LocalRoster:
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
-        self._by_selector: dict[str, dict[str, Subscriber]] = {}
+        # Packed subscribers by name.
+        self._by_selector: dict[str, dict[str, bytes]] = {}
         self._count = 0
         self._unannounced: deque[tuple[Change, int]] = deque()
         self._unannounced_bytes = 0
         self._dropped = 0
         self._goes_on = False
 
-    def begin(self, present: Callable[[], Iterable[Subscriber]]) -> None:
+    def begin(self, present: Callable[[], Iterable[bytes]]) -> None:
         """As Roster."""
         self._present = present
 
     def note(self, changes: Sequence[Change]) -> None:
         """As Roster. O(selectors). Many changes are announced in batches, each after the previous
         was published."""
-        for one, came in changes:
+        for packed, came in changes:
             if came:
-                self._add(one)
+                self._add(packed)
             else:
-                self._drop(one)
+                self._drop(packed)
         self._wait_to_announce(changes)
         if not self._goes_on:
             self._announce_some()
@@ -153,12 +155,14 @@ class LocalRoster:
             listed.append(text)
         answer(b"[%d,[%b]]" % (count, b",".join(listed)))
 
-    def _add(self, one: Subscriber) -> None:
+    def _add(self, packed: bytes) -> None:
+        one = Subscriber.unpack(packed)
         for selector in one.selectors:
-            self._by_selector.setdefault(selector, {})[one.name] = one
+            self._by_selector.setdefault(selector, {})[intern(one.name)] = packed
         self._count += len(one.selectors)
 
-    def _drop(self, one: Subscriber) -> None:
+    def _drop(self, packed: bytes) -> None:
+        one = Subscriber.unpack(packed)
         for selector in one.selectors:
             there = self._by_selector[selector]
             del there[one.name]
@@ -170,19 +174,19 @@ class LocalRoster:
         if topic is None:
             return self._count, (
                 Subscribed(selector, one.name, one.payload)
-                for one in self._present()
+                for one in map(Subscriber.unpack, self._present())
                 for selector in one.selectors
             )
         there = self._by_selector.get(topic, {})
         if name is not None:
-            one = there.get(name)
-            there = {} if one is None else {name: one}
-        return len(there), (Subscribed(topic, one.name, one.payload) for one in there.values())
+            packed = there.get(name)
+            there = {} if packed is None else {name: packed}
+        found = map(Subscriber.unpack, there.values())
+        return len(there), (Subscribed(topic, one.name, one.payload) for one in found)
 
     def _wait_to_announce(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            one, came = change
-            cost_bytes = _WAITING_COST_BYTES if came else one.cost_bytes
+            cost_bytes = _WAITING_COST_BYTES if change[1] else cost_bytes_of(change)
             self._unannounced.append((change, cost_bytes))
             self._unannounced_bytes += cost_bytes
         while self._unannounced_bytes > UNANNOUNCED_BYTES_MAX:
@@ -199,7 +203,8 @@ class LocalRoster:
         while self._unannounced and len(events) < _BATCH and size_bytes < _BATCH_BYTES:
             taken.append(self._unannounced.popleft())
             size_bytes += taken[-1][1]
-            events += events_of(*taken[-1][0])
+            packed, came = taken[-1][0]
+            events += events_of(Subscriber.unpack(packed), came)
         self._unannounced_bytes -= size_bytes
         self._goes_on = bool(events)
         if self._dropped and not self._unannounced:

@@ -14,6 +14,7 @@ from fastsse.bus.client import control, outbox, requests
 from fastsse.bus.client.outbox import Outbox
 from fastsse.bus.client.requests import PendingRequests
 from fastsse.bus.frames import FrameKind
+from fastsse.control.cluster import Subscriber
 from fastsse.control.presence import SUBJECT as PRESENCE
 from fastsse.control.presence import Presence, PresenceService
 from fastsse.control.service import MakeService
@@ -336,7 +337,7 @@ class Listed:
         self.present = present
 
     def note(self, changes: Any) -> None:
-        self.notes.append([(one.name, came) for one, came in changes])
+        self.notes.append([(Subscriber.unpack(packed).name, came) for packed, came in changes])
 
 
 def opened_all(names: range) -> bytes:

@@ -34,7 +34,7 @@ class Node:
 
     def __init__(self, redis: RedisServer, life_s: float) -> None:
         address = RedisAddress(redis.url, 5)
-        self.there: dict[str, Subscriber] = {}
+        self.there: dict[str, bytes] = {}
         self.told: dict[str, list[bool]] = {}
         self.publishes = True
         self.refuses = 0
@@ -66,8 +66,8 @@ class Node:
         new = [
             Subscriber(name, tuple(f"{name} {n}" for n in range(topics)), None) for name in names
         ]
-        self.there |= {one.name: one for one in new}
-        self.roster.note([(one, True) for one in new])
+        self.there |= {one.name: one.pack() for one in new}
+        self.roster.note([(one.pack(), True) for one in new])
 
     def go(self, *names: str) -> None:
         self.roster.note([(self.there.pop(name), False) for name in names])

@@ -116,6 +116,19 @@ async def test_a_node_that_comes_later_learns_of_any_number_of_accounts(
             await until(lambda: other.others == right)
 
 
+@pytest.mark.timeout(600)
+async def test_a_node_that_comes_later_learns_of_400_000_accounts(redis: RedisServer) -> None:
+    """22 MB of names, more than the queue of 16 MiB holds."""
+    async with node_at(redis.url) as one:
+        one.use(range(400_000), 1)
+        async with node_at(redis.url) as other:
+            async with asyncio.timeout(550):
+                while len(other.others) < 400_000:  # noqa: ASYNC110
+                    await asyncio.sleep(1)
+            assert set(other.others.values()) == {1}
+        assert one.messaging._queued_bytes <= messaging.QUEUE_BYTES
+
+
 async def test_a_node_that_confirms_nothing_receives_a_full_copy_too(
     redis: RedisServer, narrow: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,8 +184,8 @@ def test_a_batch_counts_what_it_holds(topics: int, size: int) -> None:
     assert 0.3 < held / counted < 1.3
 
 
-def subscriber(n: int, size: int) -> Subscriber:
-    return Subscriber(f"urn:uuid:{n}", (f"{n}" + "t" * size,), {"a": "p" * size, "n": n})
+def subscriber(n: int, size: int) -> bytes:
+    return Subscriber(f"urn:uuid:{n}", (f"{n}" + "t" * size,), {"a": "p" * size, "n": n}).pack()
 
 
 @pytest.mark.parametrize("size", [1, 5_000])
@@ -239,7 +252,7 @@ async def test_a_roster_of_more_streams_than_its_queue_holds_is_written(
         await roster.close()
 
 
-def _values(there: dict[int, Subscriber]) -> Iterator[Subscriber]:
+def _values(there: dict[int, bytes]) -> Iterator[bytes]:
     return iter(list(there.values()))
 
 

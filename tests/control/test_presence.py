@@ -1,0 +1,65 @@
+"""Presence of very many streams, without a server."""
+
+import gc
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+from fastsse.control.presence import Presence, PresenceService
+from fastsse.control.service import MemoryControlStore
+
+STREAMS = 5_000
+# Of everything but streams: modules that are imported late, pages of messages.
+OTHERS = 200
+
+
+class Control:
+    """A worker's way to the control service: keeps what is told."""
+
+    def __init__(self) -> None:
+        self.on_back: list[Callable[[], None]] = []
+        self.told: list[bytes] = []
+
+    def tell(self, subject: str, message: bytes) -> None:
+        self.told.append(message)
+
+
+def seen_by_the_collector() -> int:
+    gc.collect()
+    gc.collect()  # A tuple of tuples is let go of when those were.
+    return len(gc.get_objects())
+
+
+@pytest.mark.parametrize("payload", [None, {"name": "ann", "roles": ["a", "b"]}], ids=["no", "one"])
+def test_the_garbage_collector_does_not_see_the_streams_of_presence(payload: object) -> None:
+    control, turns = Control(), []
+    presence = Presence(control, turns.append)  # type: ignore[arg-type]
+    service = PresenceService(
+        None,  # type: ignore[arg-type]
+        MemoryControlStore(),
+        lambda events, done: None,
+    )
+    before = seen_by_the_collector()
+    for stream in range(STREAMS):
+        presence.on_stream_opened(stream, (f"user/{stream % 4_000}", "news"), payload)
+    for turn in turns:
+        turn()
+    for message in control.told:
+        service.on_message(1, message)
+    assert seen_by_the_collector() < before + OTHERS
+    answers: list[bytes] = []
+    for topic, count in ((None, 2 * STREAMS), ("news", STREAMS), ("user/1", 2)):
+        service.on_request(1, orjson.dumps((topic, None, 3)), answers.append)
+        found, listed = orjson.loads(answers.pop())
+        assert found == count
+        assert all(one[2] == payload for one in listed)
+    for stream in range(STREAMS):
+        presence.on_stream_closed(stream)
+    control.told.clear()
+    for turn in turns:
+        turn()
+    for message in control.told:
+        service.on_message(1, message)
+    service.on_request(1, orjson.dumps((None, None, 3)), answers.append)
+    assert answers == [b"[0,[]]"]
