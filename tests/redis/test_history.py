@@ -54,6 +54,39 @@ async def test_too_old_events_are_evicted_with_their_topic(redis: RedisServer) -
         assert never.evicted_through <= node.backbone.start
 
 
+def put_ids_ahead(redis: RedisServer, by_ms: int) -> None:
+    """As a clock that was ahead, and is right again, leaves them."""
+    sequence, last = redis.client.get("{fastsse}:newest").split(b" ")
+    ahead = b"%d-1" % (int(last.split(b"-")[0]) + by_ms)
+    redis.client.set("{fastsse}:newest", b"%b %b" % (sequence, ahead))
+
+
+# Redis trims whole blocks of this many entries.
+BLOCK = 100
+
+
+async def test_ids_ahead_of_the_clock_make_no_event_too_old(redis: RedisServer) -> None:
+    async with node_on(redis.url, history_age="30m") as node:
+        await node.answered(*map(str, range(3 * BLOCK)))
+        put_ids_ahead(redis, 3_600_000)
+        await node.answered("ahead")
+        assert redis.client.xlen("fastsse") > 3 * BLOCK
+
+
+async def test_an_event_is_trimmed_by_its_time_also_where_its_id_is_ahead(
+    redis: RedisServer,
+) -> None:
+    async with node_on(redis.url, history_age="1s") as node:
+        await node.answered("first")
+        put_ids_ahead(redis, 3_600_000)
+        await node.answered(*map(str, range(3 * BLOCK)))
+        count = 0
+        async with asyncio.timeout(60):
+            while redis.client.xlen("fastsse") > 2 * BLOCK + count:
+                await node.answered(f"later {count}")
+                count += 1
+
+
 async def test_a_topic_s_name_can_be_anything(redis: RedisServer) -> None:
     names = ["}", "{a}:topic:b", "a b", "é\u2028", "*", "a[b]?", "x" * 1024, "t\\"]
     async with node_on(redis.url) as node:

@@ -157,13 +157,20 @@ for i = 1, #stored do
     end
   end
 end
+local keep_ms, times_key = tonumber(ARGV[5]), prefix .. 'times'
 if now_ms < ms then
-  -- Ids are ahead of the clock: which time belongs to which id, every 100 ms.
-  local times_key = prefix .. 'times'
+  -- Ids are ahead of the clock: which time belongs to which id, every 100 ms. The last one is needed
+  -- until its events are too old, or the clock has passed its id.
   index('ZREMRANGEBYSCORE', times_key, string.format('%.0f', now_ms - now_ms % 100), '+inf')
   index('ZADD', times_key, now, string.format('%.0f-%.0f', ms, n))
   index('ZREMRANGEBYRANK', times_key, 0, -4097)
-  index('PEXPIRE', times_key, ARGV[5])
+  index('PEXPIRE', times_key, string.format('%.0f', keep_ms + ms - now_ms))
 end
-index('XTRIM', stream, 'MINID', '~', string.format('%.0f-0', math.max(0, ms - tonumber(ARGV[5]))))
+
+-- The age of an event counts from the time when it was stored, not from its id.
+local old_ms = math.max(0, now_ms - keep_ms)
+local oldest = string.format('%.0f-0', old_ms)
+local mark = index('ZREVRANGEBYSCORE', times_key, '(' .. string.format('%.0f', old_ms), '-inf', 'LIMIT', 0, 1)
+if mark and mark[1] and is_above(mark[1], oldest) then oldest = mark[1] end
+index('XTRIM', stream, 'MINID', '~', oldest)
 return {'stored', failures, repeated}
