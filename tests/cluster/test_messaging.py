@@ -1,10 +1,13 @@
 """What nodes tell each other: what clients have used of their limits, and where a stream is."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.cluster import watching
@@ -52,6 +55,26 @@ async def test_what_is_used_at_one_node_counts_at_all(three: list[str]) -> None:
     for url in three[1:]:
         await until(_may_not_publish, url, "bob")
         assert (await publish(url, "carol", '{"topic": "t", "data": ""}')) == 200
+
+
+async def test_the_oldest_stream_of_a_client_may_be_at_another_node(redis: RedisServer) -> None:
+    options: dict[str, Any] = {"jwt_key": SECRET, "subject_streams": 1, "over_limit": "oldest"}
+    async with cluster.node(redis.url, **options) as one, cluster.node(redis.url, **options) as two:
+        for holder, newcomer in ((one, two), (two, one)):
+            async with stream(holder, "ann") as older, AsyncExitStack() as newer:
+                assert older is not None
+                ended = asyncio.ensure_future(to_end(older))
+                # Until the other node has heard of it, a quarter of a second, one more gets in.
+                while not ended.done():
+                    assert await newer.enter_async_context(stream(newcomer, "ann")) is not None
+                    await asyncio.wait([ended], timeout=0.5)
+
+
+async def to_end(data: AsyncIterator[bytes]) -> None:
+    """Reads until the stream is cut."""
+    with contextlib.suppress(httpx.RemoteProtocolError):
+        async for _ in data:
+            pass
 
 
 async def publish(url: str, subject: str, body: str) -> int:

@@ -265,7 +265,7 @@ async def run(*arguments: str) -> tuple[int, str, str]:
         *(sys.executable, "-m", "fastsse", "doctor", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env={**environment, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
     )
     out, err = await process.communicate()
     assert process.returncode is not None

@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from tests.http.raw import get, until
+from tests.sanitized import measures_memory
 
 GROWTH_BYTES = 4 * 1024 * 1024
 # What a client has said when it goes.
@@ -38,6 +39,7 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * 4096
 
 
+@measures_memory
 @pytest.mark.timeout(240)
 @pytest.mark.asyncio(loop_factories=["uvloop"])
 @pytest.mark.parametrize("cycles", [20_000, 100_000])

@@ -14,6 +14,7 @@ from fastsse.client import Publisher, listen
 from fastsse.config import Config
 from fastsse.supervisor.sockets import open_for_workers
 from tests.http.raw import get, opened
+from tests.sanitized import measures_memory
 from tests.supervisor.service import gone
 
 
@@ -216,6 +217,7 @@ async def test_idle_worker_has_little_memory_of_its_own(serve) -> None:
         assert own_bytes <= 10 * 1024 * 1024
 
 
+@measures_memory
 async def test_streams_of_clients_that_connect_before_they_ask_cost_at_most_128_bytes(
     serve,
 ) -> None:
