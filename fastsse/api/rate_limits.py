@@ -9,7 +9,7 @@ Over 400 lines: limits of streams and limits of requests are judged by the same 
 """
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -30,6 +30,10 @@ BURST_S: Final = 2.0
 _KINDS: Final = ("streams", "opens", "publishes", "requests", "replay")
 # Longer subjects are stored as their hash.
 _NAME_MAX: Final = 64
+# How long a stream that was asked to end elsewhere counts as ending: by then its end is known here.
+# So many such streams are remembered.
+_ELSEWHERE_S: Final = 1.0
+_ELSEWHERE_MAX: Final = 1_000
 
 
 class _Account:
@@ -121,6 +125,7 @@ class RateLimits:
 
     __slots__ = (
         "_addresses",
+        "_ending_elsewhere",
         "_evicted",
         "_evicts",
         "_first_pages",
@@ -152,6 +157,8 @@ class RateLimits:
         # the evicted ones, until they are closed.
         self._held: dict[Account, dict[int, None]] = {}
         self._evicted: set[int] = set()
+        # Accounts of which a stream elsewhere was asked to end, until that is known here.
+        self._ending_elsewhere: deque[tuple[float, Account]] = deque(maxlen=_ELSEWHERE_MAX)
         #: Number of refused requests, by limit.
         self.refused: Counter[str] = Counter()
 
@@ -198,23 +205,34 @@ class RateLimits:
             return
 
     def _make_room(self, newest: int, owner: Owner) -> None:
-        """Ends the oldest stream of each account of `owner` that exceeds its limit with the
-        newest."""
+        """Ends streams of each account of `owner` that exceeds its limit with the newest: the
+        oldest ones here, then one elsewhere.
+
+        There may be more than one, because another worker or node has told late of its own."""
         for side, name in enumerate(owner):
             if not name:
                 continue
             held = self._held.setdefault((side, name), {})
             held[newest] = None
-            account = self._sides[side].find(name)
-            limit = self._sides[side].streams
-            ending = sum(name == self._owners[stream][side] for stream in self._evicted)
-            if account is None or not limit or account.streams - ending <= limit:
-                continue
-            oldest = next(iter(held))
-            if oldest != newest:
+            excess = self._excess(side, name)
+            while excess > 0 and (oldest := next(iter(held))) != newest:
                 self._evict(oldest)
-            elif self.usage is not None:
+                excess -= 1
+            if excess > 0 and self.usage is not None:
+                self._ending_elsewhere.append((self._time() + _ELSEWHERE_S, (side, name)))
                 self.usage.end_oldest((side, name))
+
+    def _excess(self, side: int, name: str) -> int:
+        """How many streams an account has above its limit, without those that are ending."""
+        account, limit = self._sides[side].find(name), self._sides[side].streams
+        if account is None or not limit:
+            return 0
+        now_s = self._time()
+        while self._ending_elsewhere and self._ending_elsewhere[0][0] <= now_s:
+            self._ending_elsewhere.popleft()
+        here = sum(name == self._owners[stream][side] for stream in self._evicted)
+        elsewhere = sum(one == (side, name) for _, one in self._ending_elsewhere)
+        return account.streams - here - elsewhere - limit
 
     def _evict(self, stream: int) -> None:
         self._drop_held(stream)

@@ -62,3 +62,35 @@ async def test_the_oldest_may_be_in_another_worker(serve: Serve) -> None:
                 await newer.send(SUBSCRIBE)
                 await (await newer.stream()).opening()
                 await asyncio.wait([older], timeout=0.5)
+
+
+def test_streams_that_became_known_late_make_room_too() -> None:
+    limits = RateLimits(Config(address_streams=1, over_limit="oldest"), lambda: 100.0)
+    ended: list[int] = []
+    limits.end_stream = ended.append
+    owner = limits.owner("203.0.113.5", None)
+    limits.on_stream_opened(1, owner)
+    # Another worker has one since before that, which it reports now.
+    account = limits._addresses.find(owner.address)
+    assert account is not None
+    account.streams += 1
+    limits.usage = usage = Elsewhere()  # type: ignore[assignment]
+    limits.on_stream_opened(2, owner)
+    assert ended == [1]
+    assert usage.ended == [(0, owner.address)]
+    # What is on its way to its end is not ended twice.
+    limits.on_stream_opened(3, owner)
+    assert ended == [1, 2]
+    assert len(usage.ended) == 1
+
+
+class Elsewhere:
+    """Takes what is said of other workers' streams."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[int, str]] = []
+
+    def end_oldest(self, account: tuple[int, str]) -> None:
+        self.ended.append(account)
+
+    def used(self, usage: object) -> None: ...
