@@ -64,7 +64,7 @@ async def test_the_oldest_stream_of_a_client_may_be_at_another_node(redis: Redis
             async with stream(holder, "ann") as older, AsyncExitStack() as newer:
                 assert older is not None
                 ended = asyncio.ensure_future(to_end(older))
-                # Until the other node has heard of it, a quarter of a second, one more gets in.
+                # Until the other node knows of it, a quarter of a second, one more gets in.
                 while not ended.done():
                     assert await newer.enter_async_context(stream(newcomer, "ann")) is not None
                     await asyncio.wait([ended], timeout=0.5)

@@ -15,19 +15,19 @@ OTHERS = 200
 
 
 class Control:
-    """A worker's way to the control service: keeps what is told."""
+    """A worker's way to the control service: keeps what is sent."""
 
     def __init__(self) -> None:
         self.on_back: list[Callable[[], None]] = []
-        self.told: list[bytes] = []
+        self.sent: list[bytes] = []
 
     def tell(self, subject: str, message: bytes) -> None:
-        self.told.append(message)
+        self.sent.append(message)
 
 
 def seen_by_the_collector() -> int:
     gc.collect()
-    gc.collect()  # A tuple of tuples is let go of when those were.
+    gc.collect()  # A tuple of tuples is untracked after those are.
     return len(gc.get_objects())
 
 
@@ -45,7 +45,7 @@ def test_the_garbage_collector_does_not_see_the_streams_of_presence(payload: obj
         presence.on_stream_opened(stream, (f"user/{stream % 4_000}", "news"), payload)
     for turn in turns:
         turn()
-    for message in control.told:
+    for message in control.sent:
         service.on_message(1, message)
     assert seen_by_the_collector() < before + OTHERS
     answers: list[bytes] = []
@@ -56,10 +56,10 @@ def test_the_garbage_collector_does_not_see_the_streams_of_presence(payload: obj
         assert all(one[2] == payload for one in listed)
     for stream in range(STREAMS):
         presence.on_stream_closed(stream)
-    control.told.clear()
+    control.sent.clear()
     for turn in turns:
         turn()
-    for message in control.told:
+    for message in control.sent:
         service.on_message(1, message)
     service.on_request(1, orjson.dumps((None, None, 3)), answers.append)
     assert answers == [b"[0,[]]"]
