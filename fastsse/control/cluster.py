@@ -119,8 +119,8 @@ class Roster(Protocol):
     """Lists present streams, and publishes each change by private events. Loop thread only."""
 
     def begin(self, present: Callable[[], Iterable[bytes]]) -> None:
-        """Call it once, before anything else. `present` returns the packed streams of this node, for a
-        roster that has lost them."""
+        """Call it once, before anything else. `present` returns the streams of this node, packed,
+        for a roster that has lost them."""
 
     def note(self, changes: Sequence[Change]) -> None:
         """Records streams that opened and ended at this node, in order. Each opens once and ends
