@@ -13,7 +13,7 @@ from fastsse.api.publish_stream import PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
-from fastsse.errors import FastsseError, Forbidden, InvalidEvent, Unauthorised
+from fastsse.errors import FastsseError, Forbidden, InvalidEvent, StreamRefused, Unauthorised
 from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import SWITCHES, Request, Target
@@ -200,6 +200,10 @@ class _Entering:
     def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
         """As `Exchange`."""
         self._exchange.stream(subscription, rights)
+
+    def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
+        """As `Exchange`."""
+        self._exchange.turn_away(subscription, why)
 
     def peer(self) -> str:
         """As `Exchange`."""
