@@ -60,6 +60,12 @@ class Entries(Sequence[Entry]):
 def sizes(events: Sequence[Event]) -> tuple[int, int]:
     """The bytes of data of the largest event, and of all. O(events)."""
 
+def is_plain(events: Sequence[Event]) -> bool:
+    """Whether nothing is asked of events but to be sent. O(events), O(1) for a batch of columns."""
+
+def has_control(entries: Sequence[Entry]) -> bool:
+    """Whether a control entry is among entries. O(entries), mostly O(1) for columns."""
+
 def encode_entries(
     positions: Sequence[int],
     events: Sequence[Event],

@@ -13,6 +13,7 @@ from fastsse.native.frame cimport Text
 from fastsse._positions cimport Positions
 from fastsse.native.place cimport Place, int_of, set_place
 
+from fastsse._core import load_frame
 from fastsse.events import Event
 from fastsse.positions import uuid_of_position
 
@@ -22,6 +23,8 @@ cdef enum:
 
 cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
+# What a control entry is on a stream that does not know its operation: nothing that a client sees.
+cdef bytes CONTROL_BODY = b":\n\n"
 
 
 # -- events that have no position yet -------------------------------------------------------------
@@ -82,7 +85,7 @@ cdef object event_at(EventBatch batch, Py_ssize_t at):
     event.retry_ms = 0
     event.private = False
     event.id_style = "position"
-    event.meta = None
+    event.meta = event.directives = None
     event.data_kind = kind_at(batch, at)
     return event
 
@@ -309,10 +312,43 @@ cdef int encode_batch(Entries entries, EventBatch batch, Order* order) except -1
     return 0
 
 
+def is_plain(events not None):
+    """Whether nothing is asked of events but to be sent."""
+    if type(events) is EventBatch:
+        events = (<EventBatch>events).events
+        if events is None:
+            return True
+    for event in events:
+        if event is not None and event.directives is not None:
+            return False
+    return True
+
+
+def has_control(entries not None):
+    """Whether a control entry is among entries."""
+    cdef object extras
+    if type(entries) is Entries:
+        if (<Entries>entries).extras is None:
+            return False
+        for extras in (<Entries>entries).extras:
+            if extras is not None and extras.control is not None:
+                return True
+        return False
+    for entry in entries:
+        extras = entry[4]
+        if extras is not None and extras.control is not None:
+            return True
+    return False
+
+
 cdef int add_event(Entries entries, event, Placed placed, Id* id) except -1:
     entries.own_ids = with_value(entries, entries.own_ids, event.id)
     entries.extras = with_value(entries, entries.extras, extras_of(event, entries.extras_type))
-    entries.frames.append(encode_event(event, placed, id))
+    if event.directives is not None and event.directives.control is not None:
+        entries.frames.append(load_frame(
+            CONTROL_BODY, int_of(placed.place), event.private, placed.time_ms, False))
+    else:
+        entries.frames.append(encode_event(event, placed, id))
     return 0
 
 
@@ -329,6 +365,7 @@ cdef list with_value(Entries entries, list column, value):
 cdef object extras_of(event, extras_type):
     """The optional fields of an event's entry; None when it has none."""
     meta = event.meta
-    if meta is None:
+    control = None if event.directives is None else event.directives.control
+    if meta is None and control is None:
         return None
-    return new_tuple(extras_type, (None, None, None, None, meta, None, None))
+    return new_tuple(extras_type, (None, None, None, None, meta, None, control))

@@ -337,15 +337,26 @@ class Sender:
         topics: Iterable[int],
         grants: Iterable[int] = (),
         quiet: bool = False,
+        can_end: bool = False,
     ) -> None:
         """Makes a channel, links it to topics and grants it topics. The caller chooses dense
         numbers.
 
         The streams of a quiet channel take no control events: they end without the last chunk where
-        others receive a gap (`announce`, policy `skip`).
+        others receive a gap (`announce`, policy `skip`). A channel that can end has topics only,
+        and is over when all of them have ended (`end_topic`).
 
         Raises:
             ValueError: a topic number is not below 2**28; nothing was made.
+        """
+
+    def end_topic(self, topic: int, frame: Frame | None) -> None:
+        """A topic has ended: the streams of channels that have no other topic get `frame` when they
+        have everything, then the end of their response; 2,000 of them a second. `frame` has the
+        end's position (`load_frame`). None: the topic is open again.
+
+        Raises:
+            ValueError: the frame is a wire frame, or the topic number is not below 2**28.
         """
 
     def link(self, topic: int, channel: int) -> None:

@@ -21,7 +21,7 @@ from fastsse.native.os cimport (
     eventfd_read, eventfd_write, monotonic_us, pthread_join, relaxed_add, relaxed_load,
     thread_start)
 from fastsse.native.queue cimport (
-    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, GRANT, LATEST, LINK,
+    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, END_TOPIC, GRANT, LATEST, LINK,
     PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
     RENEW, REVOKE, SKIP, STOP, TELL, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
@@ -617,12 +617,13 @@ cdef class Sender:
             command_topics(command)[index] = numbers[index]
         return command
 
-    def add_channel(self, uint32_t channel, topics, grants=(), bint quiet=False):
+    def add_channel(self, uint32_t channel, topics, grants=(), bint quiet=False, bint can_end=False):
         self.check_running()
         cdef tuple granted = tuple(grants)
         cdef Command* command = self.with_topics(ADD_CHANNEL, (*topics, *granted))
         command.grant_count = <uint32_t>len(granted)
         command.quiet = quiet
+        command.can_end = can_end
         command.channel = channel
         self.command(command)
 
@@ -642,6 +643,16 @@ cdef class Sender:
         self.check_running()
         cdef Command* command = command_new(REMOVE_CHANNEL, 0)
         command.channel = channel
+        self.command(command)
+
+    def end_topic(self, topic, Frame frame):
+        cdef Command* command
+        self.check_running()
+        if frame is not None:
+            check_whole(frame)
+        command = self.with_topics(END_TOPIC, (topic,))
+        if frame is not None:
+            command.frame = frame_keep(frame.data)
         self.command(command)
 
     def remove_topic(self, topic):

@@ -32,6 +32,9 @@ cdef class Topic:
     cdef public Py_ssize_t channels
     cdef public Py_ssize_t named
     cdef public bint is_forgotten
+    cdef public object ended_at
+    cdef public bint is_end_sent
+    cdef public bint is_state_known
 
     cdef bint has_evicted(self, Place place) noexcept
 

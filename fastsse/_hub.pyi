@@ -41,7 +41,9 @@ class Topic:
     `evicted_through` is the last place of which it may have lost events, `evicted_at` the reading
     of the history's clock of evictions when it did. `channels` is 0 when no channel gets it;
     `named` counts those that name it, and keep it alive by that, which a template that happens to
-    match does not.
+    match does not. `ended_at` is the position of its end, 0 while it is open, and `is_end_sent`
+    says that the sender has it. `is_state_known`: the store was asked for an end that did not come
+    down the log.
     """
 
     name: str
@@ -53,6 +55,9 @@ class Topic:
     channels: int
     named: int
     is_forgotten: bool
+    ended_at: int
+    is_end_sent: bool
+    is_state_known: bool
 
     def __init__(self, name: str, number: int, rule: Rule, evicted_through: int) -> None: ...
 
@@ -168,7 +173,9 @@ class HistoryLog:
     def take(
         self, entries: Sequence[Entry], sender: Sender | None = None, heard_by_all: bool = False
     ) -> None:
-        """Keeps committed entries, evicts for them, and hands each on.
+        """Keeps committed entries, evicts for them, and hands each on. Control entries are not
+        handed on: `on_control` of the subclass does what they say, `on_reopen` is called when
+        nothing is kept any more of a topic that had ended.
 
         O(entries and topics), and O(1) an evicted event. `Entries` cost the least.
 

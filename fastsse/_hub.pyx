@@ -75,6 +75,7 @@ cdef class Topic:
         self.name = name
         self.number = number
         self.rule = rule
+        self.ended_at = 0
         set_place(&self.evicted, evicted_through)
 
     @property
@@ -402,7 +403,7 @@ cdef class HistoryLog:
         if len(names) == 1:
             topic = self.intern(names[0])
             self.keep(frame, topic, own_id, extras)
-            if run is not NULL and (heard_by_all or topic.channels):
+            if run is not NULL and frame.data.events and (heard_by_all or topic.channels):
                 numbers[0] = topic.number
                 run_add(run, frame, numbers, 1, topic.rule.policy)
             return 0
@@ -410,8 +411,8 @@ cdef class HistoryLog:
             raise ValueError("too many topics")
         topics = tuple([self.intern(name) for name in names])
         self.keep(frame, topics, own_id, extras)
-        if run is NULL:
-            return 0
+        if run is NULL or frame.data.events == 0:
+            return 0           # What a control entry says was done when it was kept.
         for index in range(len(topics)):
             numbers[index] = (<Topic>topics[index]).number
         run_add(run, frame, numbers, <uint32_t>len(topics), strictest(topics))
@@ -445,6 +446,9 @@ cdef class HistoryLog:
             self.index(own_id, int_of(self.head_place))
         if extras is not None:
             self.keep_extras(int_of(self.head_place), extras)
+            if extras.control is not None:
+                topics = owners if type(owners) is tuple else (owners,)
+                self.on_control(topics, int_of(self.head_place), extras.control)
         if is_full:
             self.trim(owners)
         self.fit()
@@ -456,6 +460,8 @@ cdef class HistoryLog:
         if log is None:
             log = topic.log = TopicLog.__new__(TopicLog)
             self.bytes += TOPIC_COST
+            if topic.ended_at and frame.data.events:
+                self.on_reopen(topic)  # The store has forgotten the end that it knew.
         log.frames.append(frame)
         log.bytes += cost
         return log.is_over(topic.rule)
@@ -531,6 +537,8 @@ cdef class HistoryLog:
         if log.start == len(log.frames):
             topic.log = None
             self.bytes -= TOPIC_COST
+            if topic.ended_at:
+                self.on_reopen(topic)
             self.topics.may_be_idle(topic)
         if self.whole.drop(topic, topic.evicted):
             self.forget(frame)

@@ -24,6 +24,7 @@ from libc.string cimport memcpy, memset
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 
 from fastsse._core import load_frame
+from fastsse.directives import Directives
 from fastsse.events import EVENT_TOPICS_MAX, Event
 
 cdef enum:
@@ -55,7 +56,8 @@ cdef enum:
     KEY = 7
     META = 8
     TRACE = 9
-    TAGS = 10                  # one more than the highest that is known
+    CONTROLS = 10              # of a draft: it is to be a control entry, which says this
+    TAGS = 11                  # one more than the highest that is known
     EXTRAS = 6                 # slots that are fields; behind them stands `control`
     KIND_MAX = 2               # the highest data kind that is known
 
@@ -209,7 +211,9 @@ def pack_event(event not None):
     cdef tuple topics = event.topics
     cdef bytes data = event.data, own_id = event.id, kind = event.event, meta = event.meta
     cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
+    cdef bytes control = None if event.directives is None else event.directives.control
     cdef Py_ssize_t fields_size = field_size(own_id) + field_size(kind) + field_size(meta)
+    fields_size += field_size(control)
     cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
     cdef uint8_t flags = PRIVATE if event.private else 0
     cdef uint32_t retry_ms = event.retry_ms, fields_bytes = <uint32_t>fields_size
@@ -225,6 +229,7 @@ def pack_event(event not None):
     memcpy(at + 16, &fields_bytes, 4)
     at = put_topics(at + DRAFT_HEAD, topics)
     at = put_field(put_field(put_field(at, OWN_ID, own_id), TYPE, kind), META, meta)
+    at = put_field(at, CONTROLS, control)
     memcpy(at, PyBytes_AS_STRING(data), data_size)
     seal(record)
     return record
@@ -561,6 +566,7 @@ cdef object simple_event(Reader* reader, uint8_t flags, uint32_t retry_ms, int d
     event.id_style = "uuid" if flags & UUID else "position"
     event.meta = None
     event.data_kind = data_kind
+    event.directives = None
     return event
 
 
@@ -580,4 +586,11 @@ cdef object any_event(
         id_style="uuid" if flags & UUID else "position",
         meta=bytes_of(&fields[META]),
         data_kind=data_kind,
+        directives=directives_of(fields),
     )
+
+
+cdef object directives_of(Field* fields):
+    if fields[CONTROLS].at is NULL:
+        return None
+    return Directives(control=bytes_of(&fields[CONTROLS]))

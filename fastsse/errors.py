@@ -9,12 +9,14 @@ from typing import ClassVar, Final
 
 __all__ = [
     "BadRequest",
+    "Conflict",
     "EventTooLarge",
     "FastsseError",
     "Forbidden",
     "InvalidEvent",
     "InvalidSubscription",
     "StreamRefused",
+    "TopicEnded",
     "Unauthorised",
     "Unavailable",
 ]
@@ -54,6 +56,30 @@ class EventTooLarge(InvalidEvent):
         )
 
 
+class Conflict(FastsseError):
+    """A publish that the state of its topics forbids; nothing has changed, and the same publish
+    can't succeed while the state lasts. `detail` as in Unauthorised."""
+
+    status: ClassVar[int] = 409
+    reason: ClassVar[str] = "conflict"
+
+    def __init__(self, topic: str, detail: str, *more: str) -> None:
+        super().__init__(detail)
+        self.topic = topic
+        self.detail = detail
+        #: What another process makes the same error of.
+        self.made_of: tuple[str, ...] = (topic, *more)
+
+
+class TopicEnded(Conflict):
+    """A publish to a topic that has ended. Becomes a 409."""
+
+    reason: ClassVar[str] = "ended"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, f"The topic {topic} has ended; nothing was published.")
+
+
 class InvalidSubscription(BadRequest):
     """A subscription that can't be opened."""
 
@@ -73,9 +99,10 @@ class Unavailable(FastsseError):
 class StreamRefused(FastsseError):
     """A subscriber was refused; the caller still owns the socket.
 
-    `reason` is `full`, `limited`, `queue`, `draining`, `store` (history can't be read) or `access`
-    (rights can't be checked now). Never an error status, because that would stop an
-    EventSource permanently (WHATWG HTML 9.2.3, "fail the connection").
+    `reason` is `full`, `limited`, `queue`, `draining`, `store` (history can't be read), `access`
+    (rights can't be checked now) or `over`: its topics have ended and it has everything, so the
+    answer is 204. Otherwise never an error status, because that would stop an EventSource
+    permanently (WHATWG HTML 9.2.3, "fail the connection").
     """
 
     def __init__(self, reason: str) -> None:

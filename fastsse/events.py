@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
+from fastsse.directives import END, Directives
 from fastsse.errors import BadRequest, InvalidEvent
 from fastsse.meta import MetaValue, encode_meta
 from fastsse.positions import is_position_shaped
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 #: What a publisher may say of an event, by the names of every interface but Mercure's.
-FIELDS: Final = ("topic", "data", "event", "id", "retry", "private", "meta")
+FIELDS: Final = ("topic", "data", "event", "id", "retry", "private", "meta", "end")
 
 TOPIC_BYTES_MAX = 1024
 EVENT_TOPICS_MAX = 100
@@ -74,6 +75,7 @@ class Event:
             the same in a UUID, which is what Mercure's clients expect.
         meta: named values next to the data, as in `fastsse.meta.encode_meta`.
         data_kind: DATA_TEXT, DATA_JSON or DATA_BYTES; JSON is text that a reader parses.
+        directives: what is asked in addition to sending it; None: nothing.
 
     Raises InvalidEvent with the field's name. Cost: O(bytes).
     """
@@ -81,6 +83,7 @@ class Event:
     __slots__ = (
         "data",
         "data_kind",
+        "directives",
         "event",
         "id",
         "id_style",
@@ -99,6 +102,7 @@ class Event:
     id_style: Final[IdStyle]
     meta: Final[bytes | None]
     data_kind: Final[int]
+    directives: Final[Directives | None]
 
     def __init__(
         self,
@@ -111,6 +115,7 @@ class Event:
         id_style: IdStyle = "position",
         meta: Mapping[str, MetaValue] | str | bytes | None = None,
         data_kind: int = DATA_TEXT,
+        directives: Directives | None = None,
     ) -> None:
         self.topics = (check_topic(topics),) if isinstance(topics, str) else _topics(topics)
         self.data = data if type(data) is bytes and data.isascii() else _utf8(data, "data")
@@ -121,6 +126,12 @@ class Event:
         self.id_style = id_style
         self.meta = None if meta is None else encode_meta(meta)
         self.data_kind = data_kind
+        self.directives = directives
+
+    @classmethod
+    def end(cls, topics: str | Sequence[str], private: bool = False) -> "Event":
+        """The control entry that ends topics. Raises InvalidEvent."""
+        return cls(topics, private=private, directives=Directives(control=END))
 
     def __repr__(self) -> str:
         return f"Event(topics={self.topics!r}, data=<{len(self.data)} bytes>, id={self.id!r})"

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import orjson
 
 from fastsse.config import Config
+from fastsse.directives import directives_of
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.meta import MetaValue
@@ -94,6 +95,7 @@ class Server:
         retry: int | None = None,
         private: bool = False,
         meta: Mapping[str, MetaValue] | None = None,
+        end: bool = False,
     ) -> str:
         """Publishes one event and returns its id. Only for the memory store; `publish_later` is for
         every store.
@@ -105,13 +107,13 @@ class Server:
             private: send it only to subscribers with a matching grant.
             meta: named values next to the data, at most 32 and 4,096 bytes of JSON; a value is
                 text, a number, true or false.
+            end: its topics end behind it.
 
-        Raises InvalidEvent for an invalid event, Refused when the server can't accept it now,
-        RuntimeError for a store that is not memory. O(bytes + topics); the number of subscribers
-        has no effect.
+        Raises InvalidEvent for an invalid event, TopicEnded for a topic that has ended, Refused
+        when the server can't accept it now, RuntimeError for a store that is not memory. O(bytes +
+        topics); the number of subscribers has no effect.
         """
-        kind, text = _encoded(data)
-        made = Event(topic, text, event, id, retry, private, meta=meta, data_kind=kind)
+        made = _event(topic, data, event, id, retry, private, meta, end=end)
         return self._worker.publish(made)
 
     async def publish_later(
@@ -124,6 +126,7 @@ class Server:
         retry: int | None = None,
         private: bool = False,
         meta: Mapping[str, MetaValue] | None = None,
+        end: bool = False,
     ) -> str:
         """As `publish`, with any store: returns when the event is committed as the option `ack`
         says.
@@ -131,10 +134,17 @@ class Server:
         Concurrent calls keep the order in which they started. Cancelling a call does not withdraw
         its event.
         """
-        worker = self._worker
-        kind, text = _encoded(data)
-        made = Event(topic, text, event, id, retry, private, meta=meta, data_kind=kind)
-        return await worker.publish_later(made)
+        made = _event(topic, data, event, id, retry, private, meta, end=end)
+        return await self._worker.publish_later(made)
+
+    async def end_topic(self, topic: str | Sequence[str]) -> str:
+        """Ends a topic, or several, and returns the id of the end; of topics that have ended
+        already, that of then. Events for it are refused from now on. Streams that follow nothing
+        else get `fastsse.end` and are over.
+
+        Raises InvalidEvent or Refused.
+        """
+        return await self._worker.publish_later(Event.end(topic))
 
     async def start(self) -> None:
         """Binds, starts the sender and listens; logs one line. `close` reverses it."""
@@ -164,6 +174,31 @@ class Server:
         if self._running is None:
             raise RuntimeError("The server is not running.")
         return self._running
+
+
+def _event(
+    topic: str | Sequence[str],
+    data: Any,
+    event: str | None,
+    id: str | None,
+    retry: int | None,
+    private: bool,
+    meta: Mapping[str, MetaValue] | None,
+    *,
+    end: bool,
+) -> Event:
+    kind, text = _encoded(data)
+    return Event(
+        topic,
+        text,
+        event,
+        id,
+        retry,
+        private,
+        meta=meta,
+        data_kind=kind,
+        directives=directives_of(ends=end),
+    )
 
 
 def _encoded(data: Any) -> tuple[int, str | bytes]:

@@ -28,6 +28,7 @@ FLOORS = [
         "jwtkeys",
         "auth.roca",
         "cgroups",
+        "directives",
         "evicted",
         "eventstream",
         "jsontext",

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
+from fastsse.directives import DIRECTIVE_FIELDS, Directives, directives_of
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.http.problems import Problem
@@ -18,6 +19,8 @@ from fastsse.meta import MetaValue
 __all__ = ["event_of_json", "events_of_lines"]
 
 _MEMBER_SET: Final = frozenset(FIELDS)
+# Events with other members have directives.
+_PLAIN_SET: Final = _MEMBER_SET - DIRECTIVE_FIELDS
 
 
 def event_of_json(body: bytes | bytearray) -> Event:
@@ -71,8 +74,10 @@ def _blame(number: int, field: str | None, detail: str) -> NoReturn:
 def _event(members: dict[str, Any]) -> Event:
     """The event that one object describes."""
     get = members.get
-    if "topic" not in members or "data" not in members or not members.keys() <= _MEMBER_SET:
+    directives = None
+    if "topic" not in members or "data" not in members or not members.keys() <= _PLAIN_SET:
         _refuse_members(members)
+        directives = _directives(members)
     data, kind = members["data"], DATA_TEXT
     if type(data) is not str:
         kind = DATA_JSON
@@ -92,6 +97,7 @@ def _event(members: dict[str, Any]) -> Event:
         private,
         meta=_meta(get("meta")),
         data_kind=kind,
+        directives=directives,
     )
 
 
@@ -102,10 +108,20 @@ def _meta(value: object) -> Mapping[str, MetaValue] | None:
     raise InvalidEvent("meta", "must be an object of names and values")
 
 
-def _refuse_members(members: dict[str, Any]) -> NoReturn:
+def _directives(members: dict[str, Any]) -> Directives | None:
+    ends = members.get("end", False)
+    if type(ends) is not bool:
+        raise InvalidEvent("end", "must be true or false")
+    return directives_of(ends=ends)
+
+
+def _refuse_members(members: dict[str, Any]) -> None:
+    """Raises InvalidEvent for a member that is unknown or missing."""
     for name in members:
         if name not in _MEMBER_SET:
             raise InvalidEvent(name, f"is unknown; allowed are {', '.join(FIELDS)}")
+    if "topic" in members and "data" in members:
+        return
     raise InvalidEvent("data" if "topic" in members else "topic", "is missing")
 
 

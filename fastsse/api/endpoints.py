@@ -15,6 +15,7 @@ from fastsse.api.subscribe import Subscribe
 from fastsse.api.ticket_streams import TicketStreams
 from fastsse.api.token_access import TokenAccess
 from fastsse.api.tokens import pong_routes, token_routes
+from fastsse.api.topics import topic_routes
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
 from fastsse.control.presence import Presence
@@ -78,7 +79,8 @@ class Endpoints:
         """The routes by path. Call it once."""
         config = self._config
         access, mercure_access = self._accesses(cors)
-        publish = self._publish = Publish(self._gate(access))
+        gate = self._gate(access)
+        publish = self._publish = Publish(gate)
         speech = Speech(
             config.initial_id, config.min_heartbeat, config.max_pad, pings=bool(config.ping)
         )
@@ -93,6 +95,7 @@ class Endpoints:
             },
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
         }
+        paths |= topic_routes(gate)
         counted, mercure_counted = (
             LimitedAccess(one, self._request_limits) for one in (access, mercure_access)
         )

@@ -19,7 +19,13 @@ from fastsse.errors import StreamRefused
 from fastsse.events import EARLIEST
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.problems import Problem, problem_response
-from fastsse.http.responses import EVENT_STREAM, MERCURE_STREAM, STATUS_LINES, Response
+from fastsse.http.responses import (
+    EVENT_STREAM,
+    MERCURE_STREAM,
+    NOT_STORED,
+    STATUS_LINES,
+    Response,
+)
 from fastsse.http.router import StreamRequest
 from fastsse.hub.resume.preamble import last_event_id
 from fastsse.hub.streams import Head
@@ -229,6 +235,8 @@ class SenderHandoff:
         block without data. A stream without control events gets a response without its last chunk,
         so the client can see that it is incomplete.
         """
+        if why.reason == "over":
+            return Response(STATUS_LINES[204] + NOT_STORED)
         self.turned_away += 1
         retry_ms = self._retry_after.retry_ms()
         dialect = subscription.dialect

@@ -13,6 +13,7 @@ from fastsse.api.publish_stream import PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
+from fastsse.directives import Directives, directives_of
 from fastsse.errors import FastsseError, Forbidden, InvalidEvent, StreamRefused, Unauthorised
 from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.http.problems import Problem, problem_of
@@ -278,11 +279,18 @@ class Publish:
             if not body:
                 raise Problem(400, _EMPTY, field="body")
             topics, name, event_id, retry, private, meta = query[:6]
-            data = bytes(body)
-            kind = DATA_JSON if _media_type(request) == _JSON else DATA_TEXT
-            events = (
-                Event(topics, data, name, event_id, retry, private, meta=meta, data_kind=kind),
+            event = Event(
+                topics,
+                bytes(body),
+                name,
+                event_id,
+                retry,
+                private,
+                meta=meta,
+                data_kind=DATA_JSON if _media_type(request) == _JSON else DATA_TEXT,
+                directives=query.directives,
             )
+            events = (event,)
             answer = _answer_position if event_id is None else _answer_own_id
         elif _content_type(request) == _NDJSON:
             events = events_of_lines(body)
@@ -340,6 +348,7 @@ class _Query(NamedTuple):
     meta: str | None
     stream: bool | None = None
     own_ids: bool | None = None
+    directives: Directives | None = None
 
 
 _NOT_IN_QUERY: Final = _Query((), None, None, None, False, None)
@@ -363,18 +372,22 @@ def _read_query(target: Target) -> _Query:
     if topics:
         # A single topic is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
-        private = SWITCHES.get(chosen.get("private", "false").lower())
-        if private is None:
-            raise InvalidEvent("private", "must be true or false")
-        get = chosen.get
-        return _Query(
-            named, get("event"), get("id"), get("retry"), private, get("meta"), stream, own_ids
-        )
+        private, ends = _switch(chosen, "private"), _switch(chosen, "end")
+        directives = directives_of(ends=ends)
+        texts = chosen.get("event"), chosen.get("id"), chosen.get("retry")
+        return _Query(named, *texts, private, chosen.get("meta"), stream, own_ids, directives)
     if stream and chosen.keys() == {"stream"}:
         return _STREAM_OF_LINES
     for name in chosen.keys() - {"stream"}:
         raise InvalidEvent(name, "requires topic in the query too")
     return _NOT_IN_QUERY
+
+
+def _switch(chosen: dict[str, str], name: str) -> bool:
+    value = SWITCHES.get(chosen.get(name, "false").lower())
+    if value is None:
+        raise InvalidEvent(name, "must be true or false")
+    return value
 
 
 def _ways(chosen: dict[str, str]) -> tuple[bool | None, bool | None]:
@@ -399,6 +412,8 @@ def _check_relay(query: _Query) -> None:
         raise InvalidEvent("stream", "must be true for an event stream, which has no end")
     if query.id is not None:
         raise InvalidEvent("id", "must not be given for an event stream; use ids=own or ids=drop")
+    if query.directives is not None:
+        raise InvalidEvent("end", "must not be given for an event stream")
 
 
 def _content_type(request: Request) -> bytes:

@@ -26,6 +26,7 @@ __all__ = [
     "Broken",
     "Deliver",
     "Done",
+    "Ended",
     "Placed",
     "Stretch",
     "Stretched",
@@ -81,6 +82,8 @@ def newest_within(entries: Sequence[Entry], limit_bytes: int, through: int) -> S
 
 
 Stretched = Callable[[Stretch | FastsseError], None]
+Ended = Callable[[dict[str, int] | FastsseError], None]
+"""Topics that have ended, each with the position of its end."""
 Placed = Callable[[int | FastsseError | None], None]
 
 
@@ -111,7 +114,17 @@ class Backbone(Protocol):
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Commits a batch of at least one event, all or nothing, then delivers it, then calls
-        `done` once: with its positions, or with `Refused("backbone", …)`."""
+        `done` once: with its positions, with `Refused("backbone", …)`, or with a `Conflict` where
+        the state of its topics forbids it. What is known already is not stored again; then the
+        positions are `judge.JudgedPositions`."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a topic may have ended whose end is not delivered, since it lies before
+        `start`."""
+
+    def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
+        """Gives `done` those of these topics that have ended."""
 
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
+from fastsse.backbone.judge import TopicStates, is_plain, judge, merged
 from fastsse.backbone.lead import LeadLog
 from fastsse.entries import encode_entries
-from fastsse.errors import Unavailable
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.evicted import Evicted
 from fastsse.positions import Clock, position_at
@@ -21,6 +22,9 @@ class MemoryBackbone:
 
     Arguments:
         now_ms: gives unix milliseconds.
+
+    Attributes:
+        states: what is known of the topics of everything that was delivered; None: nothing.
     """
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
@@ -29,6 +33,7 @@ class MemoryBackbone:
         self._deliver: Deliver | None = None
         self.start = self._clock.last
         self.trouble: str | None = None
+        self.states: TopicStates | None = None
 
     @property
     def head(self) -> int:
@@ -44,11 +49,38 @@ class MemoryBackbone:
         if self._deliver is None:
             done(Unavailable("backbone", retry_after_s=1))
             return
+        if self.states is not None and (self.states.ended_count or not is_plain(events)):
+            self._append_judged(events, self.states, done)
+        else:
+            done(self._append(events))
+
+    def _append(self, events: Sequence[Event]) -> Sequence[int]:
+        assert self._deliver is not None
         positions = self._clock.take_all(len(events))
         entries = encode_entries(positions, events, self._clock.time_ms)
         self._lead.note(entries.last.lead_ms)
         self._deliver(entries)
-        done(positions)
+        return positions
+
+    def _append_judged(self, events: Sequence[Event], states: TopicStates, done: Done) -> None:
+        known = judge(events, states)
+        if isinstance(known, FastsseError):
+            done(known)
+            return
+        if known is None:
+            done(self._append(events))
+            return
+        new = [event for event, place in zip(events, known, strict=True) if place is None]
+        done(merged(known, self._append(new) if new else ()))
+
+    @property
+    def has_ended(self) -> bool:
+        """All ends are delivered."""
+        return False
+
+    def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
+        """Knows of none that was not delivered."""
+        done({})
 
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched

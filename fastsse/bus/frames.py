@@ -72,12 +72,16 @@ class FrameKind(IntEnum):
     CAUGHT_UP = 16  # down: the log is live from here
     TROUBLE = 17  # down: why appends are refused now
     LOST = 18  # down: up to a place something may be missing; sent before what follows it
+    DENIED = 19  # down: a batch that can't be taken, and why
     READ = 20  # up
     STRETCH = 21  # down: the answer to READ and NEWEST
     SEEK = 22  # up
     PLACE = 23  # down
     FAILED = 24  # down: a READ, SEEK or NEWEST that can't be answered
     NEWEST = 25  # up
+    ANSWERED = 27  # down: a batch of which some was known: the positions of all
+    ENDS = 28  # up: asks which topics have ended
+    ENDED_TOPICS = 29  # down: those, and whether there may be any
     ASK = 30  # up
     ANSWER = 31  # down
     UNANSWERED = 32  # down: an ASK that can't be answered
@@ -197,6 +201,11 @@ class Fields:
         """The rest of the body."""
         start, self._at = self._at, len(self._body)
         return self._body[start:]
+
+    @property
+    def is_more(self) -> bool:
+        """Whether something is left."""
+        return self._at < len(self._body)
 
     def end(self) -> None:
         """Raises FrameError if something is left."""

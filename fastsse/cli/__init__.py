@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "serve": ("fastsse.cli.serve", "serve", "Serve event streams and accept publishes."),
     "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration again."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
+    "topics": ("fastsse.cli.topics", "topics", "End topics."),
     "listen": ("fastsse.cli.listen", "listen", "Show the events of topics as they arrive."),
     "swarm": (
         "fastsse.swarm.command",

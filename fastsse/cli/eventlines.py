@@ -8,7 +8,7 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from fastsse.client.decoder import ReceivedEvent
+from fastsse.client.decoder import END, ReceivedEvent
 from fastsse.client.listener import StreamState
 
 # All characters that a terminal could read as a command; line feed and tab are kept.
@@ -48,7 +48,9 @@ class Plain:
     def event(self, event: ReceivedEvent) -> None:
         """The data alone."""
         gap = event.gap
-        if not event.is_control:
+        if event.event == END:
+            self._tell("the topics have ended")
+        elif not event.is_control:
             print(event.data, file=self._out, flush=True)
         elif gap is None:
             self._tell(f"{event.event} {event.data}")
@@ -89,6 +91,9 @@ class Readable:
             head.append("gap ", style="bold yellow")
             what = f"{gap.reason}; continues from {gap.resumes_from}"
             self._out.print(head.append(harmless(what), style="yellow"))
+            return
+        if event.event == END:
+            self._out.print(head.append("the topics have ended", style="bold yellow"))
             return
         if event.event != "message":
             head.append(harmless(event.event) + " ", style="bold cyan")

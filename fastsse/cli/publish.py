@@ -41,11 +41,12 @@ from fastsse.meta import MetaValue
     metavar="NAME=TEXT",
     help="Named value next to the data; NAME:=JSON for a number, true or false. Repeatable.",
 )
+@click.option("--end", is_flag=True, help="The topic ends behind this event.")
 @click.option(
     "--ndjson",
     is_flag=True,
-    help='Lines are objects with "topic", "data", "event", "id", "retry", "private", "meta"; the '
-    "arguments give missing members.",
+    help='Lines are objects with "topic", "data", "event", "id", "retry", "private", "meta", '
+    '"end"; the arguments give missing members.',
 )
 @click.option(
     "--sse",
@@ -75,6 +76,7 @@ def publish(
     retry: float | None,
     private: bool,
     meta: dict[str, MetaValue] | None,
+    end: bool,
     ndjson: bool,
     sse: bool,
     own_ids: bool,
@@ -114,6 +116,8 @@ def publish(
         _check_relay_usage(sse, topic, data, ndjson, retry_ms)
         relayed = {"event": event, "private": private, "meta": meta, "own_ids": own_ids}
         return relay_input(topic or "", relayed, partial(_open, url, token, uds, patience))
+    if end and data is None:
+        raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
     if stray := paced.companion_without_rate():
         raise click.UsageError(f"{stray} needs --rate, such as --rate 1000/s.")
     with asyncio.Runner() as runner:
@@ -127,6 +131,7 @@ def publish(
                     id=event_id,
                     retry_ms=retry_ms,
                     private=private,
+                    end=end,
                     meta=meta,
                 )
                 click.echo(_warned(runner.run(event_sent)).id)

@@ -10,6 +10,7 @@ from fastsse.eventstream import EventStreamParser, StreamEventTooLong
 GAP = "fastsse.gap"
 # All types of the server itself begin so.
 CONTROL = "fastsse."
+END = "fastsse.end"
 DEFAULT_TYPE = "message"
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 import httpx
 
-from fastsse.client.decoder import Decoder, ReceivedEvent
+from fastsse.client.decoder import END, Decoder, ReceivedEvent
 from fastsse.client.errors import ClientError, Refused, Unreachable
 from fastsse.client.http import (
     CONNECT_TIMEOUT_S,
@@ -117,7 +117,8 @@ class Listener:
         return self
 
     async def __anext__(self) -> ReceivedEvent:
-        """The next event; ends when the server answers 204.
+        """The next event; ends behind the end of the topics (`fastsse.end`), or when the server
+        answers 204.
 
         Raises Refused for any other answer that is not an event stream, EventTooLarge, and
         Unreachable if `reconnect` is False. Do not retry these without a change.
@@ -152,7 +153,7 @@ class Listener:
     async def _run(self) -> AsyncGenerator[ReceivedEvent | None, None]:
         """Events, and None each time that a stream opens."""
         while True:
-            reason = "the server ended the stream"
+            reason, is_over = "the server ended the stream", False
             try:
                 async with self._connect() as response:
                     if not await self._accepts(response):
@@ -161,8 +162,11 @@ class Listener:
                     async for chunk in response.aiter_bytes():
                         for event in self._decoder.feed(chunk):
                             self.last_event_id = event.id
+                            is_over = event.event == END
                             yield event
                         self.last_event_id = self._decoder.last_event_id
+                    if is_over:
+                        return
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
                 raise ClientError(f"{self._where}: {reason_of(error)}.") from None
             except httpx.RequestError as error:

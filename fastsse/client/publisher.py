@@ -127,12 +127,13 @@ class Publisher:
         retry_ms: int | None = None,
         private: bool = False,
         meta: Mapping[str, str | int | float | bool] | None = None,
+        end: bool = False,
     ) -> Receipt:
         """Publishes one event to one or several topics.
 
         Text and bytes (UTF-8) are sent unchanged, other values as JSON. A private event is sent
         only to streams whose token grants one of its topics. `meta` are named values next to the
-        data: at most 32, 4,096 bytes of JSON.
+        data: at most 32, 4,096 bytes of JSON. With `end` the topics end behind the event.
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
         """
         is_text = isinstance(data, str | bytes)
@@ -143,14 +144,27 @@ class Publisher:
         params += [(name, str(value)) for name, value in fields.items() if value is not None]
         if private:
             params.append(("private", "true"))
+        if end:
+            params.append(("end", "true"))
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
         url = self._url.copy_with(params=self._url.params.merge(params))
         return await self._post(url, body, _TEXT if is_text else _JSON)
 
+    async def end_topic(self, topics: str | Sequence[str]) -> str:
+        """Ends a topic, or several, and returns the id of the end: they take no more events, and
+        streams that follow nothing else are over. Topics that have ended stay as they are.
+
+        Raises as `publish`.
+        """
+        names = [topics] if isinstance(topics, str) else topics
+        params = httpx.QueryParams([("topic", name) for name in names])
+        url = self._url.copy_with(path=_beside(self._url, "/topics/end"), params=params)
+        return (await self._post(url, b"", None)).id
+
     async def publish_batch(self, events: Iterable[Mapping[str, Any]]) -> Receipt:
-        """Publish events, each `{"topic", "data", "event", "id", "retry", "private", "meta"}`, all
-        or none.
+        """Publish events, each `{"topic", "data", "event", "id", "retry", "private", "meta",
+        "end"}`, all or none.
 
         Raises as `publish`; Refused says in `line` which one is wrong, counted from 1.
         """
@@ -211,8 +225,10 @@ class Publisher:
         except _Busy as busy:
             raise busy.refusal from None
 
-    async def _post(self, url: httpx.URL, body: str | bytes, content_type: bytes) -> Receipt:
-        headers = [*self._headers, (b"Content-Type", content_type)]
+    async def _post(self, url: httpx.URL, body: str | bytes, content_type: bytes | None) -> Receipt:
+        headers = list(self._headers)
+        if content_type is not None:
+            headers.append((b"Content-Type", content_type))
         deadline_s = self._now_s() + self._patience_s
         failures = 0
         while True:
@@ -260,6 +276,11 @@ class _Busy(Exception):
     def __init__(self, refusal: Refused, wait_s: float | None) -> None:
         self.refusal = refusal
         self.wait_s = wait_s
+
+
+def _beside(events: httpx.URL, path: str) -> str:
+    """A path of the server whose events have this address."""
+    return events.path.removesuffix("/events") + path
 
 
 def _receipt(answer: bytes) -> Receipt:

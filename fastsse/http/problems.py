@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import orjson
 
-from fastsse.errors import BadRequest, FastsseError, Forbidden, Unauthorised, Unavailable
+from fastsse.errors import BadRequest, Conflict, FastsseError, Forbidden, Unauthorised, Unavailable
 from fastsse.http.responses import NOT_STORED, Response
 
 CHALLENGE = b'WWW-Authenticate: Bearer realm="fastsse"\r\n'
@@ -43,6 +43,9 @@ def problem_of(error: FastsseError) -> Problem:
         return error
     if isinstance(error, BadRequest):
         return Problem(error.status, f"{error}.", field=error.field)
+    if isinstance(error, Conflict):
+        members = {"reason": error.reason, "topic": error.topic}
+        return Problem(error.status, error.detail, members=members)
     if isinstance(error, Unauthorised):
         return Problem(401, error.detail, field="Authorization", header_lines=CHALLENGE)
     if isinstance(error, Forbidden):

@@ -49,6 +49,8 @@ class RequestLog:
 
     def turned_away(self, request: Request, why: StreamRefused, head: bytes, client: str) -> None:
         """As `refused`, for a subscriber that receives a retry time in an answer with this head."""
+        if why.reason == "over":
+            return  # It has everything.
         status = int(head[_STATUS])
         self._access.refused(status, f"turned away: {why.reason}", client, **_what(request))
 

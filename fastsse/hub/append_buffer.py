@@ -39,7 +39,9 @@ class AppendBuffer:
         """Keeps the newest entries."""
         self._unsettled += entries
         self._unsettled_bytes += sum([entry[3].size for entry in entries])
-        if len(self._unsettled) > UNSETTLED_MAX or self._unsettled_bytes > UNSETTLED_BYTES:
+        is_full = len(self._unsettled) > UNSETTLED_MAX or self._unsettled_bytes > UNSETTLED_BYTES
+        # What a control entry says holds at once.
+        if is_full or any([entry[4] is not None and entry[4].control for entry in entries]):
             self.settle()
 
     def settle(self) -> None:

@@ -6,10 +6,11 @@ was read. Only `channels`, `streams` and `resume` command the
 sender.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
-from fastsse._core import EVERY_EVENT, Sender
+from fastsse._core import EVERY_EVENT, Frame, Sender, load_frame
 from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.hub.history import History, Selection
@@ -17,6 +18,7 @@ from fastsse.hub.resume.store_queries import QueryWaiter
 from fastsse.hub.templates import Templates, TopicTemplate, WantedTopics
 from fastsse.hub.time_budget import TimeBudget
 from fastsse.hub.topics import Topic, Topics
+from fastsse.positions import format_position
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import ANY
 
@@ -135,6 +137,19 @@ class Channels:
         O(entries and topics); which streams there are does not matter."""
         history.take(entries, self._sender, self.of_everything > 0)
 
+    def end(self, topic: Topic) -> None:
+        """A topic has ended: streams that have no other topic end, when they have everything."""
+        if not topic.named:
+            return  # The sender receives it with the first channel that names it.
+        self._sender.end_topic(topic.number, _end_frame(topic))
+        topic.is_end_sent = True
+
+    def reopen(self, topic: Topic) -> None:
+        """A topic that had ended is open again."""
+        if topic.is_end_sent:
+            topic.is_end_sent = False
+            self._sender.end_topic(topic.number, None)
+
     def sweep(self) -> bool:
         """Forgets unneeded topics and prepares channels, for a few milliseconds. True: there is
         more to do."""
@@ -176,6 +191,8 @@ class Channels:
             for topic in named:
                 topic.channels += 1
                 topic.named += 1
+                if topic.ended_at and not topic.is_end_sent:
+                    self.end(topic)
             topics = named
             if not template_texts:
                 selectors = tuple([topic.name for topic in named])  # Share the names' memory.
@@ -234,7 +251,9 @@ class Channels:
         if rights is not None:
             is_all = rights.subscribe == (ANY,)
             granted = (EVERY_EVENT,) if is_all else self._templates.covered(rights.subscribe)
-        self._sender.add_channel(channel.number, _numbers(topics), granted, channel.is_quiet)
+        can_end = isinstance(topics, tuple)
+        numbers = _numbers(topics)
+        self._sender.add_channel(channel.number, numbers, granted, channel.is_quiet, can_end)
 
     def _let_go(self, channel: Channel) -> None:
         """Removes all references to a channel that the sender does not have, or no longer has."""
@@ -268,6 +287,14 @@ class Channels:
             return self._free_numbers.pop()
         self._by_number.append(None)
         return len(self._by_number) - 1
+
+
+def _end_frame(topic: Topic) -> Frame:
+    """What a stream is sent whose last open topic has ended."""
+    position = topic.ended_at
+    data = json.dumps({"topic": topic.name}, separators=(",", ":"), ensure_ascii=False).encode()
+    body = b"event: fastsse.end\nid: %b\ndata: %b\n\n" % (format_position(position), data)
+    return load_frame(body, position, False, None, False)
 
 
 def _numbers(topics: Selection) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ when its last topic evicts it. The oldest event always goes first, so a comparis
 `evicted_through` shows whether the topic still keeps an event. Loop thread only.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import chain
 from typing import NamedTuple, TypeAlias
@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 from fastsse._core import Frame
 from fastsse._hub import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, HistoryLog, TopicLog
 from fastsse.auth.rights import Rights
+from fastsse.directives import read_control
 from fastsse.entries import Entry
 from fastsse.events import as_header_value
 from fastsse.evicted import Evicted, Step, steps_of
@@ -79,6 +80,9 @@ class History(HistoryLog):
         times: which time belongs to which position, where positions were ahead of the clock.
         events: how many are kept.
         bytes: what they cost, with what is needed to keep them.
+        ended_count: topics of which an end is kept.
+        on_ended: called with a topic that has ended.
+        on_reopened: called with a topic that had ended, and of which nothing is kept any more.
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
@@ -88,6 +92,9 @@ class History(HistoryLog):
         self.expected_through = 0
         # The reading of the clock of evictions when it learnt of them, and through where.
         self._learnt: Step = (0, 0)
+        self.ended_count = 0
+        self.on_ended: Callable[[Topic], None] = lambda topic: None
+        self.on_reopened: Callable[[Topic], None] = lambda topic: None
         self._topics = topics
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
 
@@ -175,6 +182,8 @@ class History(HistoryLog):
         for frame in self._newest_first(selection):
             if found == count or left_out == LEFT_OUT_MAX:
                 return place, True
+            if not frame.events:
+                continue  # A control entry.
             if frame.private and not self._may_read(frame, rights):
                 left_out += 1
             else:
@@ -207,7 +216,7 @@ class History(HistoryLog):
     def _newest_of(self, log: TopicLog, count: int, rights: Rights | None) -> list[Frame]:
         frames: list[Frame] = []
         for looked_at, frame in enumerate(log.newest_first()):
-            if not frame.private or self._may_read(frame, rights):
+            if frame.events and (not frame.private or self._may_read(frame, rights)):
                 frames.append(frame)
             if len(frames) == count or looked_at == LEFT_OUT_MAX:
                 break
@@ -337,6 +346,10 @@ class History(HistoryLog):
             self._index_older(own_id, position)
         for position, extras in older.extras.items():
             self.keep_extras(position, extras)
+            if extras.control is not None:
+                owners = self.whole.owners_of(position)
+                topics = owners if isinstance(owners, tuple) else (owners,)
+                self.on_control(topics, position, extras.control)
         if self.public_head == self.expected_through:
             public = (frame.position for frame in reversed(older.frames) if not frame.private)
             self.public_head = next(public, self.start)
@@ -374,6 +387,32 @@ class History(HistoryLog):
             return (frame for frame, owners in owned if is_wanted(selection, owners))
         logs = [log.newest_first() for log in logs_of(selection)]
         return logs[0] if len(logs) == 1 else once(merge(*logs, key=position_of, reverse=True))
+
+    def ended_at(self, topic: str) -> int:
+        """The position of a topic's end; 0 while it is open, as far as memory knows."""
+        found = self._topics.by_name.get(topic)
+        return 0 if found is None else found.ended_at
+
+    def set_ended(self, topic: Topic, position: int) -> None:
+        """Notes the end of a topic. The state lasts as long as an entry of the topic is kept."""
+        is_new = not topic.ended_at
+        topic.ended_at = max(topic.ended_at, position)
+        if is_new:
+            self.ended_count += 1
+            self.on_ended(topic)
+
+    def on_reopen(self, topic: Topic) -> None:
+        """Nothing is kept any more of a topic that had ended."""
+        topic.ended_at = 0
+        self.ended_count -= 1
+        self.on_reopened(topic)
+
+    def on_control(self, topics: tuple[Topic, ...], position: int, text: bytes) -> None:
+        """Does what a control entry says that was kept."""
+        control = read_control(text)
+        if control is not None and control.kind == "end":
+            for topic in topics:
+                self.set_ended(topic, position)
 
     def _index_older(self, own_id: bytes, position: int) -> None:
         """The earliest event of an id is the one that it finds."""

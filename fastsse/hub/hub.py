@@ -12,6 +12,8 @@ from typing import Final
 from fastsse._batch import sizes
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
+from fastsse.backbone.judge import is_control, is_plain
+from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.entries import Entry, id_of
 from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Unavailable
@@ -135,6 +137,10 @@ class Hub:
         self._backbone = backbone
         self._memory_limit_bytes = streams.memory_limit
         self._event_limit_bytes = streams.max_event
+        self.history.on_ended = self.channels.end
+        self.history.on_reopened = self.channels.reopen
+        if isinstance(backbone, MemoryBackbone) and backbone.states is None:
+            backbone.states = self.history
         backbone.tail(start, self._deliver, self._on_broken)
 
     def publish(
@@ -151,6 +157,9 @@ class Hub:
         if error is not None:
             done(self._counted(error))
             return
+        if not is_plain(events):
+            self._publish_directed(events, done)
+            return
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -160,6 +169,27 @@ class Hub:
                 done(Published(outcome, events))
 
         self._backbone.append(events, acknowledge)
+
+    def _publish_directed(
+        self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
+    ) -> None:
+        """As `publish`, of events with directives: an event that ends its topics is followed by
+        their end, in the same batch."""
+        batch: list[Event] = []
+        for event in events:
+            batch.append(event)
+            if event.directives is not None and event.directives.ends:
+                batch.append(Event.end(event.topics, event.private))
+
+        def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                done(self._counted(outcome))
+                return
+            place_of = {id(event): place for event, place in zip(batch, outcome, strict=True)}
+            self.events_published += sum(1 for event in events if not is_control(event))
+            done(Published([place_of[id(event)] for event in events], events))
+
+        self._backbone.append(batch, acknowledge)
 
     def drain(self, window_s: float, *, refuse: bool = True) -> None:
         """Refuses newcomers from here on, and publishes too unless others take them for us;
@@ -218,6 +248,8 @@ class Hub:
 
     def _forbidden_type(self, events: Sequence[Event]) -> InvalidEvent | None:
         for event in events:
+            if is_control(event):
+                continue
             for name in event.topics:
                 if not self.topics.rule(name).allows(event.event):
                     return InvalidEvent("event", f"this type is not allowed on topic {name}")

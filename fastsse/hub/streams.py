@@ -31,6 +31,7 @@ from fastsse.hub.resume.repeats import RepeatedResumes
 from fastsse.hub.resume.replayer import Replayer
 from fastsse.hub.resume.store_queries import StoreQueries
 from fastsse.hub.token_table import TokenRow, TokenTable
+from fastsse.hub.topic_ends import TopicEnds
 from fastsse.log import get_logger
 from fastsse.subscriptions import Dialect, Subscription
 
@@ -95,12 +96,14 @@ class Streams:
         self._clean_end = options.clean_end
         self._now_ms = now_ms
         queries = StoreQueries(backbone, options.bounds.max_replays)
+        self._ends = TopicEnds(history, backbone, queries)
         self._returns = RepeatedResumes(time.monotonic)
         self._replayer = Replayer(
             sender,
             history,
             queries,
             Pages(history, queries, options.bounds.page_bytes),
+            self._ends,
             options,
             self._returns,
         )
@@ -195,6 +198,7 @@ class Streams:
             if is_at_head and channel.waiting is None:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
+                self._ends.look(channel)
             else:
                 opening = PendingStream(fd, head, chunked, options, client)
                 self._replayer.begin(ReplayingStream(handle, channel, subscription, opening))

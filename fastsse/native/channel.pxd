@@ -28,6 +28,7 @@ cdef struct Topic:
     Numbers channels
     LastValue last[2]          # public; private, and then newer than the public one
     uint32_t generation        # moves on when the topic is forgotten, so that its grants are too
+    FrameData* ended           # what its streams receive at its end; NULL while it is open
 
 
 cdef struct Channel:
@@ -49,6 +50,10 @@ cdef struct Channel:
     uint8_t removed            # its number is free again; freed when it leaves the work list
     uint8_t granted_all
     uint8_t is_quiet           # its streams take no control events, and end in the place of a gap
+    uint8_t can_end            # it has exact topics only, and is over when all of them have ended
+    uint8_t is_listed_over     # stands in the list of channels that are over
+    uint32_t end_hand          # where the walk over its ending connections stands
+    FrameData* end_frame       # it is over: what its streams get last; else NULL
 
 
 cdef struct Directory:
@@ -148,6 +153,7 @@ cdef inline void drop_from_topic(Directory* directory, uint32_t topic, uint32_t 
 
 cdef inline void channel_free(Channel* channel) noexcept nogil:
     ring_clear(&channel.ring)
+    frame_drop(channel.end_frame)
     pairs_free(&channel.links)
     pairs_free(&channel.grants)
     numbers_clear(&channel.conns)
@@ -223,6 +229,8 @@ cdef inline void topic_remove(Directory* directory, uint32_t number) noexcept no
         pairs_drop(&directory.channels[numbers_items(&topic.channels)[index]].links, number)
     numbers_clear(&topic.channels)
     topic.generation += 1
+    frame_drop(topic.ended)
+    topic.ended = NULL
 
 
 cdef inline uint8_t channel_policy(Channel* channel, uint64_t cursor) noexcept nogil:
@@ -241,6 +249,7 @@ cdef inline void directory_clear(Directory* directory) noexcept nogil:
         last_value_forget(directory, 2 * number)
         last_value_forget(directory, 2 * number + 1)
         numbers_clear(&directory.topics[number].channels)
+        frame_drop(directory.topics[number].ended)
     release(directory.channels, directory.channel_capacity * sizeof(Channel*))
     release(directory.topics, directory.topic_capacity * sizeof(Topic))
     directory_init(directory)

@@ -7,6 +7,7 @@ from libc.string cimport memcpy, memset
 from fastsse.native.channel cimport Channel
 from fastsse.native.claims cimport Claim
 from fastsse.native.counters cimport EXPIRED, NO_PONG, bump
+from fastsse.native.ending cimport end_some, share_ends
 from fastsse.native.farewell cimport dismiss, drain_some, is_dismissed
 from fastsse.native.frame cimport FrameData, frame_body, frame_keep, frame_new, frame_of_bytes
 from fastsse.native.lag cimport judge, on_writable
@@ -190,4 +191,7 @@ cdef inline void tick_if_due(State* state) noexcept nogil:
     read_wall_clock(state)
     if state.drain.on:
         drain_some(state)
+    share_ends(state)
+    if state.over.count:
+        end_some(state)
     move_clock_hand(state)

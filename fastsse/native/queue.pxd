@@ -30,6 +30,7 @@ cdef enum CommandKind:
     REVOKE
     PONG
     DRAIN
+    END_TOPIC
     STOP
 
 cdef enum Policy:              # in order of strictness, see the sender's lag policy
@@ -101,6 +102,7 @@ cdef struct Command:
     uint8_t pinged
     uint8_t beat
     uint8_t quiet              # of ADD_CHANNEL
+    uint8_t can_end            # of ADD_CHANNEL
     uint8_t is_over            # of CLOSE: the response ends with its last chunk
     uint8_t policy
     uint8_t reason

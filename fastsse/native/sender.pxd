@@ -12,16 +12,17 @@ from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation, revoking_add,
 from fastsse.native.clock cimport read_wall_clock, tick_if_due
 from fastsse.native.counters cimport (
     CLIENT_CLOSED, CLIENT_DATA, LAGGED, RESET, STOPPED, TIMEOUT, bump)
+from fastsse.native.ending cimport be_over, end_some, look_whether_over, set_ended
 from fastsse.native.farewell cimport begin_farewell, cut_at_gap, end_all
 from fastsse.native.frame cimport frame_drop, frame_keep, frame_of_bytes
 from fastsse.native.lag cimport on_writable
-from fastsse.native.memory cimport numbers_items
+from fastsse.native.memory cimport numbers_clear, numbers_items
 from fastsse.native.os cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CLOEXEC, ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd,
     eventfd_read, recv, socket_error, watch)
 from fastsse.native.queue cimport (
-    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, GRANT, LATEST, LINK, PAGE, PONG,
+    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, LATEST, LINK, PAGE, PONG,
     PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, TELL, TOLD, Command,
     Node, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
@@ -121,6 +122,14 @@ cdef inline void set_pulse(State* state, uint32_t slot) noexcept nogil:
     pulse.unanswered_ds = 0
 
 
+cdef inline void go_live(State* state, Conn* conn) noexcept nogil:
+    """In a channel that is over by now, only to end."""
+    cdef Channel* channel = conn_channel(state, conn)
+    join_channel(state, conn)
+    if channel.end_frame is not NULL:
+        be_over(state, channel, channel.end_frame)
+
+
 cdef inline void on_attach(State* state, Command* command) noexcept nogil:
     cdef Conn* conn = &state.conns[command.slot]
     conn.private = command.nodes
@@ -145,7 +154,7 @@ cdef inline void on_attach(State* state, Command* command) noexcept nogil:
     bump(&state.counters.connections, 1)
     bump(&state.counters.connections_total, 1)
     if command.live:
-        join_channel(state, conn)
+        go_live(state, conn)
     if watch(state.poller, conn.fd, command.slot | <uint64_t>command.generation << 32,
              EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET):
         end(state, conn, RESET)
@@ -168,7 +177,7 @@ cdef inline void on_page(State* state, Command* command) noexcept nogil:
     node_end(&conn.private)[0] = command.nodes
     command.nodes = NULL
     if command.live:
-        join_channel(state, conn)
+        go_live(state, conn)
     make_ready(state, conn)
 
 
@@ -238,6 +247,8 @@ cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
             link(&state.directory, command_topics(command)[index], channel)
         else:
             grant(&state.directory, command_topics(command)[index], channel)
+    channel.can_end = command.can_end
+    look_whether_over(state, channel)
     bump(&state.counters.channels, 1)
 
 
@@ -302,6 +313,8 @@ cdef inline void apply_command(State* state, Command* command) noexcept nogil:
         on_pong(state, command)
     elif command.kind == DRAIN:
         on_drain(state, command)
+    elif command.kind == END_TOPIC:
+        set_ended(state, command_topics(command)[0], command.frame)
     elif command.kind == STOP:
         state.running = False
 
@@ -421,6 +434,8 @@ cdef inline void* sender_main(void* arg) noexcept nogil:
         apply_commands(state)
         revoke_some(state)
         send_some(state)
+        if state.has_new_ends:
+            end_some(state)
         wait_for_events(state)
         tick_if_due(state)
     end_all(state, STOPPED)
@@ -481,6 +496,7 @@ cdef inline void state_clear(State* state) noexcept nogil:
         command.frame = NULL
         command.nodes = NULL
     queue_clear(&state.queue)
+    numbers_clear(&state.over)
     directory_clear(&state.directory)
     for slot in range(BEAT_PADS):
         frame_drop(state.heartbeats[slot])

@@ -6,6 +6,7 @@ from fastsse.native.channel cimport Channel, Directory
 from fastsse.native.claims cimport Claim, Revoking
 from fastsse.native.counters cimport Counters
 from fastsse.native.frame cimport FrameData
+from fastsse.native.memory cimport Numbers
 from fastsse.native.os cimport iovec, monotonic_us, pthread_t, relaxed_load
 from fastsse.native.queue cimport Queue
 from fastsse.native.stream_id cimport IdKey
@@ -93,6 +94,10 @@ cdef struct State:
     uint32_t sends_left        # in this turn
     uint32_t send_calls        # for `refuse_every`
     Drain drain
+    Numbers over               # channels whose topics have all ended, see `ending`
+    uint32_t over_hand
+    uint32_t ends_left         # streams that may end so in this tick
+    uint8_t has_new_ends
     FrameData* heartbeats[BEAT_PADS]
     FrameData* last_chunk
     Span span

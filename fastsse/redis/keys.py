@@ -35,6 +35,7 @@ class Keys:
         formats: the newest format of records that each node reads. Nodes of earlier versions have
             no entry.
         format: the format to write; 1 if the key is missing.
+        ends: present while a topic may have ended.
         times: the publish times of ids, while ids are ahead of Redis's clock.
     """
 
@@ -43,6 +44,7 @@ class Keys:
         "control",
         "counts",
         "dead",
+        "ends",
         "floor",
         "format",
         "formats",
@@ -69,11 +71,16 @@ class Keys:
         self.counts: Final = self.prefix + b"counts"
         self.formats: Final = self.prefix + b"formats"
         self.format: Final = self.prefix + b"format"
+        self.ends: Final = self.prefix + b"ends"
         self.times: Final = self.prefix + b"times"
 
     def sender(self, node: bytes) -> bytes:
         """The number of the last group that was stored for a node."""
         return self.prefix + b"sender:" + node
+
+    def ended(self, topic: bytes) -> bytes:
+        """The position of a topic's end."""
+        return self.prefix + b"ended:" + topic
 
     def own_id(self, own_id: bytes) -> bytes:
         """The position of the event that was published with this id."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 import orjson
 
 from fastsse.config.sources import SourceRule
+from fastsse.directives import Directives, directives_of
 from fastsse.errors import EventTooLarge, FastsseError
 from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.jsontext import Lossy, check_whole, is_whole
@@ -101,6 +102,7 @@ class Maker:
             private,
             meta=meta,
             data_kind=DATA_TEXT if isinstance(data, str) else DATA_JSON,
+            directives=_directives(members),
         )
 
     def _check_type(self, event: Event) -> None:
@@ -113,6 +115,13 @@ class Maker:
 
     def _type(self, words: Mapping[str, str]) -> str | None:
         return None if self._event is None else self._event.fill(words)
+
+
+def _directives(members: Mapping[str, Any]) -> Directives | None:
+    ends = members.get("end", False)
+    if not isinstance(ends, bool):
+        raise ValueError("end must be true or false")
+    return directives_of(ends=ends)
 
 
 def _check(payload: bytes) -> None:

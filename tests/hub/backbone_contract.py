@@ -15,9 +15,14 @@ import pytest
 
 from fastsse._core import Frame
 from fastsse.backbone import Backbone, Stretch
+from fastsse.backbone.memory import MemoryBackbone
+from fastsse.config import Config
+from fastsse.directives import END
 from fastsse.entries import Entry, encode_entries
-from fastsse.errors import FastsseError, Unavailable
+from fastsse.errors import FastsseError, TopicEnded, Unavailable
 from fastsse.events import DATA_JSON, Event
+from fastsse.hub.history import History
+from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import format_position
 from fastsse.subscriptions import Cursor
 
@@ -61,6 +66,13 @@ class Tail:
         self.entries: list[Entry] = []
         self.calls: list[str] = []
         self.broken: list[tuple[str, int]] = []
+        self._history: History | None = None
+        if isinstance(backbone, MemoryBackbone) and backbone.states is None:
+            # Its hub's.
+            topics = Topics(Rules(Config(), "disconnect"), backbone.start)
+            self._history = History(topics, 1 << 30, backbone.start)
+            self._intern = topics.intern
+            backbone.states = self._history
         backbone.tail(
             backbone.start, self._deliver, lambda why, place: self.broken.append((why, place))
         )
@@ -72,6 +84,9 @@ class Tail:
     def _deliver(self, entries: Sequence[Entry]) -> None:
         assert len(entries) > 0
         self.entries += entries
+        if self._history is not None:
+            for _, names, own_id, frame, extras in entries:
+                self._history.append(frame, tuple(map(self._intern, names)), own_id, extras)
         self.calls.append(f"deliver {len(entries)}")
 
     def append(self, *events: Event) -> "asyncio.Future[list[int]]":
@@ -137,6 +152,16 @@ class Tail:
         self.backbone.newest(selectors, count, limit_bytes, done)
         return await answer
 
+    async def ended(self, *topics: str) -> dict[str, int]:
+        answer: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: dict[str, int] | FastsseError) -> None:
+            assert not isinstance(outcome, FastsseError)
+            answer.set_result(outcome)
+
+        self.backbone.ended_topics(topics, done)
+        return await answer
+
     async def keeps(self, position: int) -> bool:
         """Whether the backbone promises to have stored what lies at a position."""
         stretch = await self.read(("*",), 0)
@@ -152,10 +177,16 @@ class BackboneContract(ABC):
     def open(self) -> AbstractAsyncContextManager[Backbone]:
         """A new backbone on new storage, closed at the end."""
 
+    async def is_ready(self, tail: Tail) -> None:
+        """Waits until control entries can be written."""
+        assert tail.backbone.trouble is None
+
     @asynccontextmanager
     async def tail(self) -> AsyncIterator[Tail]:
         async with self.open() as backbone:
-            yield Tail(backbone)
+            tail = Tail(backbone)
+            await self.is_ready(tail)
+            yield tail
 
     async def test_a_batch_is_delivered_whole_and_then_acknowledged(self) -> None:
         async with self.tail() as tail:
@@ -294,6 +325,66 @@ class BackboneContract(ABC):
                 return
             assert [entry.topics for entry in stretch.entries] == [("t/1",)]
             assert not stretch.is_last
+
+    async def test_an_ended_topic_takes_no_more_events_and_others_do(self) -> None:
+        async with self.tail() as tail:
+            (before,) = await tail.append(Event("run/1", "a"))
+            (end,) = await tail.append(Event.end("run/1"))
+            assert end > before
+            refused = [tail.append(Event("run/1", "b")), tail.append(Event(("x", "run/1"), "b"))]
+            taken = tail.append(Event("run/2", "c"))
+            for one in refused:
+                with pytest.raises(TopicEnded) as caught:
+                    await one
+                assert caught.value.topic == "run/1"
+            assert (await taken)[0] > end
+            assert [entry.topics for entry in tail.entries] == [("run/1",), ("run/1",), ("run/2",)]
+            (extras,) = [entry.extras for entry in tail.entries if entry.position == end]
+            assert extras is not None
+            assert extras.control == END
+
+    async def test_what_is_published_in_one_turn_is_judged_one_by_one(self) -> None:
+        async with self.tail() as tail:
+            end = tail.append(Event.end("run"))
+            first, second, third = (tail.append(Event(name)) for name in ("a", "run", "b"))
+            assert await first < await third
+            with pytest.raises(TopicEnded):
+                await second
+            assert len(await end) == 1
+
+    async def test_an_end_and_what_follows_it_in_one_batch_are_judged_in_their_order(self) -> None:
+        async with self.tail() as tail:
+            with pytest.raises(TopicEnded):
+                await tail.append(Event("run"), Event.end("run"), Event("run"))
+            assert tail.entries == []
+            positions = await tail.append(Event("run"), Event.end("run"))
+            assert positions == tail.positions
+
+    async def test_a_second_end_is_answered_with_the_first(self) -> None:
+        async with self.tail() as tail:
+            (end,) = await tail.append(Event.end("run"))
+            assert await tail.append(Event.end("run")) == [end]
+            (longer,) = await tail.append(Event.end(("run", "other")))
+            assert longer > end
+            assert len(tail.entries) == 2
+
+    async def test_the_store_knows_the_ends_that_it_keeps(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(Event("a"), Event("b"))
+            (end,) = await tail.append(Event.end("a"))
+            if tail.backbone.has_ended:
+                assert await tail.ended("a", "b", "nothing") == {"a": end}
+            else:
+                assert await tail.ended("a", "b") == {}
+
+    async def test_the_last_n_do_not_count_control_entries(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(Event("a", "1"))
+            await tail.append(Event("a", "2"), Event.end("a"))
+            place = await tail.seek(("a",), Cursor("last", 1))
+            if place is not None:
+                found = await tail.read_all(("a",), place, 1 << 20)
+                assert [entry.frame.events for entry in found] == [1, 0]
 
     async def test_all_is_well_until_it_is_closed(self) -> None:
         async with self.tail() as tail:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
 from fastsse.entries import Entry, encode_entries
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
@@ -35,6 +35,7 @@ class StoredBackbone:
         self.trouble: str | None = None
         self.holds = False
         self.fails = False
+        self.has_ended = False
         self.held: list[Callable[[], None]] = []
         self.questions: list[tuple[Any, ...]] = []
         self._clock = Clock(now_ms, last=self.start)
@@ -47,6 +48,9 @@ class StoredBackbone:
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         self.deliver, self.broken = deliver, broken
+
+    def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
+        done({})
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         self.deliver(self.commit(events))

@@ -9,8 +9,9 @@ from fastsse.backbone import Backbone
 from fastsse.backbone.redis import open_redis
 from fastsse.config import Config
 from fastsse.redis.keys import Keys
-from tests.hub.backbone_contract import BackboneContract
+from tests.hub.backbone_contract import BackboneContract, Tail
 from tests.redis.server import RedisServer
+from tests.redis.test_format import written_in
 
 
 class TestRedisBackbone(BackboneContract):
@@ -27,3 +28,6 @@ class TestRedisBackbone(BackboneContract):
             yield backbone
         finally:
             await backbone.close()
+
+    async def is_ready(self, tail: Tail) -> None:
+        await written_in(self.redis, 2)

@@ -3,12 +3,14 @@
 -- KEYS: stream, newest, the sender's counter.
 -- ARGV: key prefix, group number, the counter's life in ms, events the stream keeps, age in ms that
 --       the stream keeps, number of batches, then for each batch:
---       its key ('' for none), number of events, then for each event:
+--       its key ('' for none), number of events, what is asked ('' for nothing but to store it, else a
+--       JSON list with an object for each event: `end`), then for each event:
 --       identity, record, its CRC-32C in hex, own id ('' for none), ms that it is found by, number of topics,
 --       then for each topic: name, events kept, ms kept, ms that its last position is known.
 -- Answers: 'stored' ('repeated' when the group was stored before, 'no log' when there is none), how
---       many index entries could not be written, and for each batch whose key was stored before
---       its number from 1 and its ids.
+--       many index entries could not be written, for each batch of which anything was stored before
+--       its number from 1 and its ids, and for each that its topics forbid its number, why, and the
+--       topic.
 --
 -- If all nodes read format 2 (see beat.lua), a record is sealed. Its first fields are a checksum of
 -- the record, a checksum of that with the id and the time, and the time. Nodes of earlier versions
@@ -21,11 +23,11 @@ local stream, newest_key, counter_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, group = ARGV[1], tonumber(ARGV[2])
 
 if group <= tonumber(redis.call('GET', counter_key) or '0') then
-  return {'repeated', 0, {}}
+  return {'repeated', 0, {}, {}}
 end
 local newest = redis.call('GET', newest_key)
 if not newest or redis.call('EXISTS', stream) == 0 then
-  return {'no log', 0, {}}
+  return {'no log', 0, {}, {}}
 end
 local sequence, ms, n = string.match(newest, '^(%d+) (%d+)-(%d+)$')
 local newest_before = ms .. '-' .. n
@@ -79,30 +81,87 @@ local function add(identity, record, crc)
   return answer, sealed
 end
 
-local stored, repeated, keys, at = {}, {}, {}, 7
+-- The ends of topics: in Redis, and of this group.
+local some_ended, ended = redis.call('EXISTS', prefix .. 'ends') == 1, {}
+local function ended_at(topic)
+  if ended[topic] == nil then
+    ended[topic] = some_ended and redis.call('GET', prefix .. 'ended:' .. topic) or false
+  end
+  return ended[topic]
+end
+
+-- What is to be done with the events of a batch that begin at an argument: for each the id that it
+-- has already, or false; or nil, why it is refused, and its topic.
+local function judge(from, count, asked)
+  local known, closing, place = {}, {}, from
+  for i = 1, count do
+    local topics, all_ended, id = tonumber(ARGV[place + 5]), true, false
+    local wants = asked and asked[i] or {}
+    if (wants['end'] or wants.needs2) and not is_sealed then return nil, 'nodes', '' end
+    for t = place + 6, place + 5 + 4 * topics, 4 do
+      local closed = ended_at(ARGV[t])
+      if wants['end'] then
+        if not closed then all_ended = false elseif not id or is_above(closed, id) then id = closed end
+        closing[ARGV[t]] = true
+      elseif not wants.control and (closed or closing[ARGV[t]]) then
+        return nil, 'ended', ARGV[t]
+      end
+    end
+    known[i] = wants['end'] and all_ended and id or false
+    place = place + 6 + 4 * topics
+  end
+  return known
+end
+
+-- The identity with the number of new events that follow.
+local function renumbered(identity, left)
+  return string.match(identity, '^(.* )%d+$') .. string.format('%.0f', left)
+end
+
+local stored, repeated, refused, keys, at = {}, {}, {}, {}, 7
 for b = 1, batches do
-  local key, count = ARGV[at], tonumber(ARGV[at + 1])
+  local key, count, asked = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   local before = key ~= '' and redis.call('GET', prefix .. 'batch:' .. key)
-  local ids = {}
-  at = at + 2
-  for _ = 1, count do
-    if not before then
-      local id, sealed = add(ARGV[at], ARGV[at + 1], ARGV[at + 2])
+  local ids, known, why, topic, left = {}, nil, nil, nil, count
+  at = at + 3
+  asked = asked ~= '' and cjson.decode(asked) or nil
+  if not before and (asked or some_ended) then
+    known, why, topic = judge(at, count, asked)
+    if why then
+      refused[#refused + 1] = {b, why, topic}
+    else
+      left = 0
+      for i = 1, count do if not known[i] then left = left + 1 end end
+    end
+  end
+  local is_whole = left == count
+  for i = 1, count do
+    if known and known[i] then
+      ids[i] = known[i]
+    elseif not before and not why then
+      left = left - 1
+      local id, sealed = add(is_whole and ARGV[at] or renumbered(ARGV[at], left), ARGV[at + 1], ARGV[at + 2])
       if type(id) == 'table' then return id end
-      stored[#stored + 1] = {id, at, sealed}
-      ids[#ids + 1] = id
+      stored[#stored + 1] = {id, at, sealed, asked and asked[i] or nil}
+      ids[i] = id
+      if asked and asked[i]['end'] then
+        for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do ended[ARGV[t]] = id end
+        some_ended = true
+      end
     end
     at = at + 6 + 4 * tonumber(ARGV[at + 5])
   end
   if before then
     repeated[#repeated + 1] = {b, before}
-  elseif key ~= '' then
+  elseif not why and not is_whole then
+    repeated[#repeated + 1] = {b, table.concat(ids, ' ')}
+  elseif not why and key ~= '' then
     keys[#keys + 1] = {prefix .. 'batch:' .. key, table.concat(ids, ' ')}
   end
 end
 redis.call('SET', counter_key, group, 'PX', ARGV[3])
 if #stored == 0 then
-  return {'stored', 0, repeated}
+  return {'stored', 0, repeated, refused}
 end
 redis.call('SET', newest_key, string.format('%.0f %.0f-%.0f', sequence, ms, n))
 for i = 1, #keys do
@@ -154,6 +213,10 @@ for i = 1, #stored do
       index('RPUSH', topic_key, id .. ' ' .. (before or '0-0') .. ' ' .. record)
       index('LTRIM', topic_key, -tonumber(ARGV[t + 1]), -1)
       index('PEXPIRE', topic_key, ARGV[t + 2])
+      if stored[i][4] and stored[i][4]['end'] then
+        index('SET', prefix .. 'ended:' .. ARGV[t], id, 'PX', ARGV[t + 2])
+        index('SET', prefix .. 'ends', '1', 'PX', ARGV[5])
+      end
     end
   end
 end
@@ -173,4 +236,4 @@ local oldest = string.format('%.0f-0', old_ms)
 local mark = index('ZREVRANGEBYSCORE', times_key, '(' .. string.format('%.0f', old_ms), '-inf', 'LIMIT', 0, 1)
 if mark and mark[1] and is_above(mark[1], oldest) then oldest = mark[1] end
 index('XTRIM', stream, 'MINID', '~', oldest)
-return {'stored', failures, repeated}
+return {'stored', failures, repeated, refused}

@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from fastsse.backbone import Broken, Deliver, Done, Placed, Stretched
+from fastsse._batch import has_control
+from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretched
 from fastsse.backbone.redis.follower import LogEnd, RedisFollower, find_end
 from fastsse.backbone.redis.reader import RedisReader, wanted_position
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.backbone.redis.writer import Key, RedisWriter
 from fastsse.config import Config
+from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -67,12 +69,12 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
     address = RedisAddress(url, config.redis_timeout)
     keys = Keys(config.redis_stream)
 
-    async def find(link: RedisConnection) -> LogEnd:
+    async def find(link: RedisConnection) -> tuple[LogEnd, bool]:
         await _look_at(link)
-        return await find_end(link, keys, 0)
+        return await find_end(link, keys, 0), bool(await link.call(b"EXISTS", keys.ends))
 
-    end = await ask_when_ready(address, config.redis_start, find)
-    return RedisBackbone(config, address, keys, end)
+    end, has_ended = await ask_when_ready(address, config.redis_start, find)
+    return RedisBackbone(config, address, keys, end, has_ended=has_ended)
 
 
 async def _look_at(link: RedisConnection) -> None:
@@ -95,7 +97,11 @@ async def _look_at(link: RedisConnection) -> None:
 
 
 class RedisBackbone:
-    """A node's side of the log. Made by `open_redis`."""
+    """A node's side of the log. Made by `open_redis`.
+
+    Attributes:
+        has_ended: as Backbone: a topic had ended when the log was opened, or has since.
+    """
 
     def __init__(
         self,
@@ -103,6 +109,8 @@ class RedisBackbone:
         address: RedisAddress,
         keys: Keys,
         end: LogEnd,
+        *,
+        has_ended: bool = False,
     ) -> None:
         retention = RedisRetention(config, config.redis_events)
         self.start: Final = end.position
@@ -116,6 +124,7 @@ class RedisBackbone:
         self._attached: Attached | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.has_ended = has_ended
 
     @property
     def head(self) -> int:
@@ -133,7 +142,12 @@ class RedisBackbone:
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """Delivers everything after the place where the log was opened."""
-        self._spawn(self._tail.follow(deliver, broken))
+
+        def note_and_deliver(entries: Sequence[Entry]) -> None:
+            self.has_ended |= has_control(entries)
+            deliver(entries)
+
+        self._spawn(self._tail.follow(note_and_deliver, broken))
         self._spawn(self._appender.run())
         if self._attached is not None:
             self._spawn(self._attached.run())
@@ -165,6 +179,10 @@ class RedisBackbone:
     ) -> None:
         """One script for exact topics; templates and `*` look at the common stream."""
         self._answer(self._reader.newest(selectors, self.head, count, limit_bytes), done)
+
+    def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
+        """One look-up for all, O(topics)."""
+        self._answer(self._reader.ended_topics(topics, self.head), done)
 
     def counters(self) -> dict[str, int]:
         """Counters of the connection between this node and Redis."""

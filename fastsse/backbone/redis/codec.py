@@ -18,6 +18,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fastsse._records import crc32c
+from fastsse.backbone.judge import is_control, is_plain
+from fastsse.directives import Directives, read_control
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.positions import N_BITS, N_MASK, parse_position
@@ -27,6 +29,7 @@ __all__ = [
     "StreamEntry",
     "decode_event",
     "decode_record",
+    "encode_asked",
     "encode_event",
     "id_at",
     "parse_entry",
@@ -35,7 +38,7 @@ __all__ = [
 
 _SEAL: Final = re.compile(rb'\{"c":"([0-9a-f]{8})([0-9a-f]{8})","w":([0-9]{1,15}),')
 # What format 1 has. Anything else in a record without a seal is damage, or nothing of ours.
-_MEMBERS: Final = frozenset("tdeirpum")
+_MEMBERS: Final = frozenset("tdeirpumo")
 _DATA_KINDS: Final = (DATA_TEXT, DATA_JSON, DATA_BYTES)
 
 
@@ -79,7 +82,10 @@ class StreamEntry(NamedTuple):
 
 def encode_event(event: Event) -> bytes:
     """An event as JSON; what it doesn't have is left out. O(bytes)."""
-    fields: dict[str, Any] = {"t": event.topics, "d": event.data.decode()}
+    fields: dict[str, Any] = {}
+    if event.directives is not None and event.directives.control is not None:
+        fields["o"] = event.directives.control.decode()  # First: scripts look for it there.
+    fields |= {"t": event.topics, "d": event.data.decode()}
     if event.event is not None:
         fields["e"] = event.event.decode()
     if event.id is not None:
@@ -148,9 +154,37 @@ def _event_of(fields: dict[str, Any]) -> Event:
             "uuid" if uuid else "position",
             meta,
             kind if kind in _DATA_KINDS else DATA_TEXT,
+            directives=_directives_of(fields),
         )
     except InvalidEvent as error:
         raise ValueError(str(error)) from None
+
+
+def _directives_of(fields: dict[str, Any]) -> Directives | None:
+    control = fields.get("o")
+    if control is None:
+        return None
+    if not isinstance(control, str):
+        raise ValueError("o must be text")
+    read_control(control.encode())
+    return Directives(control=control.encode())
+
+
+def encode_asked(events: Sequence[Event]) -> bytes:
+    """What the append script is to judge of a batch; nothing where it is only to be stored."""
+    if is_plain(events):
+        return b""
+    asked: list[dict[str, Any]] = []
+    for event in events:
+        wants: dict[str, Any] = {}
+        if is_control(event):
+            assert event.directives is not None
+            control = read_control(event.directives.control or b"")
+            wants = {"control": True, "needs2": True}
+            if control is not None and control.kind == "end":
+                wants["end"] = True
+        asked.append(wants)
+    return orjson.dumps(asked)
 
 
 def place_of(stream_id: bytes) -> int:

@@ -10,7 +10,9 @@ for t = 4, #ARGV do
     if #found == 0 then break end
     for i = #found, 1, -1 do
       local id = string.match(found[i], '^%d+%-%d+')
-      if taken < wanted and not is_above(id, ARGV[2]) then
+      local is_control = string.find(found[i], '^%d+%-%d+ %d+%-%d+ {"o":')
+        or string.find(found[i], '^%d+%-%d+ %d+%-%d+ {"c":"%x+","w":%d+,"o":')
+      if not is_control and taken < wanted and not is_above(id, ARGV[2]) then
         answer[#answer + 1] = id
         taken = taken + 1
       end

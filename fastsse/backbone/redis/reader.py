@@ -110,6 +110,17 @@ class RedisReader:
         found = await link.call(b"GET", self._keys.own_id(as_header_value(own_id)))
         return None if found is None else place_of(found)
 
+    async def ended_topics(self, topics: Sequence[str], through: int) -> dict[str, int]:
+        """Those of the topics that ended up to a place, each with its position. Raises AnswerLost
+        or Refusal."""
+        link = await self._usable_link()
+        keys = [self._keys.ended(topic.encode()) for topic in topics]
+        found = await link.call(b"MGET", *keys)
+        pairs = zip(topics, found, strict=True)
+        ends = {topic: place_of(end) for topic, end in pairs if end is not None}
+        # What lies above comes down the log.
+        return {topic: end for topic, end in ends.items() if end <= through}
+
     async def place_at(self, time_ms: int) -> int:
         """The place after which events of a unix millisecond and later lie, by Redis's clock.
         Raises AnswerLost or Refusal."""

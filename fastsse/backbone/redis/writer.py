@@ -12,11 +12,12 @@ from typing import Final
 
 from fastsse._records import crc32c
 from fastsse.backbone import Done
-from fastsse.backbone.redis.codec import StreamEntry, encode_event, place_of
+from fastsse.backbone.judge import JudgedPositions, is_plain
+from fastsse.backbone.redis.codec import StreamEntry, encode_asked, encode_event, place_of
 from fastsse.backbone.redis.follower import RedisFollower, find_end
 from fastsse.backbone.redis.log_scripts import APPEND
 from fastsse.backbone.redis.retention import RedisRetention
-from fastsse.errors import Unavailable
+from fastsse.errors import FastsseError, TopicEnded, Unavailable
 from fastsse.events import Event, as_header_value
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
@@ -68,9 +69,13 @@ class WriteBatch:
 
     def refuse(self) -> None:
         """Answers once: not stored, as far as is known."""
+        self.deny(Unavailable("backbone", retry_after_s=RETRY_AFTER_S))
+
+    def deny(self, error: FastsseError) -> None:
+        """Answers once: not stored, for this reason."""
         done, self._done = self._done, None
         if done is not None:
-            done(Unavailable("backbone", retry_after_s=RETRY_AFTER_S))
+            done(error)
 
 
 def _size_of(event: Event) -> int:
@@ -118,6 +123,11 @@ class WriteGroup:
             if len(batch.positions) == len(batch.events):
                 self._delivered(batch)
 
+    def denied(self, batch: WriteBatch, error: FastsseError) -> None:
+        """One of its batches may not be stored."""
+        batch.deny(error)
+        self._undelivered -= 1
+
     def repeated(self, batch: WriteBatch, positions: list[int]) -> None:
         """One of its batches was stored before, and is delivered."""
         batch.positions = positions
@@ -139,6 +149,14 @@ class WriteGroup:
         """Refuses what was not acknowledged."""
         for batch in self.batches:
             batch.refuse()
+
+
+def _conflict(why: bytes, topic: bytes) -> FastsseError:
+    """The error that a script's word stands for."""
+    if why == b"ended":
+        return TopicEnded(topic.decode())
+    # A node that reads format 1 would skip the entry.
+    return Unavailable("nodes", retry_after_s=RETRY_AFTER_S)
 
 
 log = get_logger("redis")
@@ -259,7 +277,7 @@ class RedisWriter:
         index = 0
         for batch in group.batches:
             left = len(batch.events)
-            arguments += (batch.key, left)
+            arguments += (batch.key, left, encode_asked(batch.events))
             for event in batch.events:
                 left -= 1
                 record = encode_event(event)
@@ -317,7 +335,7 @@ class RedisWriter:
         """Sends a group and returns whether Redis stored it. If not, there was no log, and one was
         created."""
         names = [self._keys.stream, self._keys.newest, self._keys.sender(self._node)]
-        answer, failures, repeated = await link.run(APPEND, names, *group.arguments)
+        answer, failures, repeated, refused = await link.run(APPEND, names, *group.arguments)
         if answer == b"no log":
             with contextlib.suppress(RedisRefusal):
                 await find_end(link, self._keys, self._follower.head)
@@ -327,6 +345,9 @@ class RedisWriter:
             log.warning("History of topics could not be written.", failures=failures)
         for number, ids in repeated:
             await self._note_repeated(group, group.batches[number - 1], ids)
+        for number, why, topic in refused:
+            group.denied(group.batches[number - 1], _conflict(why, topic))
+            self._forget_if_done(group)
         if self._replicas:
             await self._wait_for_replicas(link, group)
         return True
@@ -335,7 +356,9 @@ class RedisWriter:
         """A batch was stored before, under the positions that its answer gets."""
         self._health.counts["redis_repeats"] += 1
         positions = list(map(place_of, ids.split(b" ")))
-        await self._follower.reached(positions[-1], self._address.timeout_s)
+        if not is_plain(batch.events):
+            positions = JudgedPositions(positions)
+        await self._follower.reached(max(positions), self._address.timeout_s)
         group.repeated(batch, positions)
         self._forget_if_done(group)
 

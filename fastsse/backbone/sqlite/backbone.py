@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal
 
-from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
+from fastsse.backbone.judge import is_plain
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.sqlite.checkpoint import Checkpointer
 from fastsse.backbone.sqlite.control_store import SqliteControlStore
@@ -46,6 +47,8 @@ RETRY_AFTER_S: Final = 1
 SLOW_S: Final = 5.0
 # SQLite's bound on one value, minus the part of a record that is not data.
 EVENT_BYTES_MAX: Final = 900_000_000
+# With `received`: topics that are known to be open, where others have ended.
+OPEN_TOPICS_MAX: Final = 10_000
 # With `received`: acknowledged bytes that are not stored yet. Above it publishers wait for the
 # disk.
 AHEAD_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -111,6 +114,7 @@ class SqliteBackbone:
         self._waiting = self._waiting_bytes = 0
         self._ahead_bytes = 0
         self._known: Final[dict[bytes, int]] = {}
+        self._open_topics: Final[set[str]] = set()
         self._repeats = self._losses = 0
         wake = threading.Event()
         self._reader: Final = SqliteReader(
@@ -166,7 +170,7 @@ class SqliteBackbone:
         self._lead.note(lead_ms)
         if lead_ms > 0:
             self._times.note(self._clock.time_ms, entries[-1].position)
-        batch = StoreBatch(entries, done, key)
+        batch = StoreBatch(events, entries, done, key)
         if self._may_be_told(batch):
             batch.is_told = True
             self._ahead_bytes += _size_bytes(batch)
@@ -228,6 +232,22 @@ class SqliteBackbone:
 
         self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
 
+    @property
+    def has_ended(self) -> bool:
+        """As Backbone."""
+        return self._file.has_ended
+
+    def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
+        """As Backbone."""
+        if self._deliver is None:
+            done(Unavailable("backbone", READ_AGAIN_S))
+            return
+
+        def question(reading: HistoryQueries) -> dict[str, int]:
+            return reading.ended_topics(topics)
+
+        self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
+
     def counters(self) -> dict[str, int]:
         """Counters about the file."""
         state = self._file.state
@@ -276,11 +296,36 @@ class SqliteBackbone:
     def _may_be_told(self, batch: StoreBatch) -> bool:
         """Whether a batch may be acknowledged before it is stored: its positions are leased, no
         earlier batch waits, and it is not a repeat."""
-        if self._ack != "received" or self._waiting or self._ahead_bytes > AHEAD_BYTES_MAX:
+        if (
+            self._ack != "received"
+            or self._waiting
+            or not self._is_open(batch.events)
+            or self._ahead_bytes > AHEAD_BYTES_MAX
+        ):
             return False
         if batch.key is not None and batch.key[1] <= self._known.get(batch.key[0], batch.key[1]):
             return False
         return place_of(batch.entries[-1].position) <= self._leased_through
+
+    def _is_open(self, events: Sequence[Event]) -> bool:
+        """Whether events may be published for certain, without a look into the file. Once topics
+        end, the first event of each waits for the file."""
+        if not is_plain(events):
+            return False
+        if not self._file.has_ended:
+            return True
+        return all(topic in self._open_topics for event in events for topic in event.topics)
+
+    def _note_open(self, batch: StoreBatch) -> None:
+        if self._ack != "received" or not self._file.has_ended:
+            return
+        if len(self._open_topics) > OPEN_TOPICS_MAX:
+            self._open_topics.clear()
+        for entry in batch.stored:
+            if entry.extras is None or entry.extras.control is None:
+                self._open_topics.update(entry.topics)
+            else:
+                self._open_topics.difference_update(entry.topics)
 
     def _finish(self, batch: StoreBatch) -> None:
         """Delivers one batch and acknowledges it."""
@@ -314,16 +359,17 @@ class SqliteBackbone:
             for batch in waited:
                 batch.done(Unavailable("backbone", RETRY_AFTER_S))
             return
-        new = [entry for batch in waited if batch.repeats is None for entry in batch.entries]
+        new = [entry for batch in waited for entry in batch.stored]
         if new:
             assert self._deliver is not None
             self._head = new[-1].position
             self._deliver(new)
         for batch in waited:
             self._note_key(batch)
+            self._note_open(batch)
             if batch.repeats is not None:
                 self._repeats += 1
-            batch.done(batch.positions if batch.repeats is None else batch.repeats)
+            batch.done(batch.outcome)
 
     def _verified(self) -> str | None:
         """Why events may be missing, as far as is known before the file is served."""

@@ -58,6 +58,7 @@ class HistoryFile:
         last_place: of the newest event when it was last opened.
         loss: why events from before it was opened may be missing; None: none are.
         evictions: those since it was opened.
+        has_ended: some topic may have ended.
 
     Raises HistoryError.
     """
@@ -138,6 +139,8 @@ class HistoryFile:
             self.state: State = read_state(self.connection)
             (last,) = self.connection.execute("SELECT max(place) FROM event").fetchone()
             self.last_place = last or 0
+            found = self.connection.execute("SELECT 1 FROM topic WHERE ended <> 0 LIMIT 1")
+            self.has_ended: bool = found.fetchone() is not None
             marks = self.connection.execute("SELECT time, place FROM time_mark ORDER BY time")
             self.times = TimeMarks((time, position_of(place)) for time, place in marks.fetchall())
             if not self.is_in_place():

@@ -1,8 +1,8 @@
 """Stores batches: one transaction for all that wait."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
@@ -11,6 +11,7 @@ from fastsse.backbone.sqlite.topic_rows import TopicRow
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
 from fastsse.backbone.sqlite.values import integer
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
+from fastsse.directives import read_control
 from fastsse.entries import Entry, pack_entry
 from fastsse.events import as_header_value
 
@@ -23,6 +24,10 @@ __all__ = [
     "store_lost",
     "take_out",
 ]
+
+
+# What `shared` says of a control entry.
+_CONTROL: Final = 2
 
 
 def mark_repeats(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) -> None:
@@ -65,7 +70,10 @@ def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]
         total_bytes += size_bytes
         own_id = entry.own_id
         events += (place, None if own_id is None else as_header_value(own_id), record)
-        shared = len(topics) > 1
+        shared = int(len(topics) > 1)
+        if entry.extras is not None and entry.extras.control is not None:
+            shared = _CONTROL
+            _obey(file, entry, topics, touched)
         for name in topics:
             row = touched[name]
             row.events += 1
@@ -76,6 +84,18 @@ def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]
     file.update(events=file.state.events + len(kept_by), bytes=file.state.bytes + total_bytes)
     _store_times(file, [entry for entry, _ in kept_by])
     return list(touched.values())
+
+
+def _obey(
+    file: HistoryFile, entry: Entry, topics: Sequence[str], rows: Mapping[str, TopicRow]
+) -> None:
+    """Does what a control entry says."""
+    assert entry.extras is not None
+    control = read_control(entry.extras.control or b"")
+    if control is not None and control.kind == "end":
+        file.has_ended = True
+        for name in topics:
+            rows[name].ended = place_of(entry.position)
 
 
 def _store_times(file: HistoryFile, entries: Sequence[Entry]) -> None:
@@ -118,7 +138,7 @@ def store_keys(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
     """Remembers by which keys these batches are known again."""
     values: list[Any] = []
     for batch in batches:
-        if batch.key is not None:
+        if batch.key is not None and batch.known is None and batch.refusal is None:
             values += (place_of(batch.entries[0].position), *batch.key, len(batch.entries))
     if values:
         insert(file.connection, "publish (place, worker, n, events)", 4, values)
@@ -127,10 +147,11 @@ def store_keys(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
 def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
     """Removes batches that are in the file though their publishers got no acknowledgement; within a
     transaction. Batches that are not in it are skipped."""
-    stored = file.stored_places(place_of(batch.entries[0].position) for batch in batches)
-    for batch in batches:
-        if place_of(batch.entries[0].position) in stored:
-            _take_out(file, batch.entries)
+    first = [(place_of(batch.stored[0].position), batch) for batch in batches if batch.stored]
+    there = file.stored_places(place for place, _ in first)
+    for place, batch in first:
+        if place in there:
+            _take_out(file, batch.stored)
 
 
 def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:

@@ -14,7 +14,7 @@ Over 400 lines: all reads share one snapshot and the same checks for damage.
 import json
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate
@@ -31,6 +31,7 @@ from fastsse.backbone.sqlite.values import (
     KEPT_BYTES,
     RECORD,
     RECORD_BYTES,
+    TOPIC_ENDED,
     TOPIC_EVICTED,
 )
 from fastsse.entries import Entry, unpack_entries
@@ -77,7 +78,8 @@ _ALL: Final = (
 
 
 _NEWEST_OF_TOPIC: Final = (
-    "SELECT place FROM topic_event WHERE topic = ? AND place <= ? ORDER BY place DESC LIMIT ?"
+    "SELECT place FROM topic_event WHERE topic = ? AND place <= ? AND shared IS NOT 2"
+    " ORDER BY place DESC LIMIT ?"
 )
 
 
@@ -256,6 +258,15 @@ class HistoryQueries:
             entries += found.entries
             places = places[bisect_right(places, found.stopped_at) :] if found.stopped_at else []
         return entries
+
+    def ended_topics(self, topics: Sequence[str]) -> dict[str, int]:
+        """Those of the topics that have ended, each with its position. O(topics)."""
+        rows = self._connection.execute(
+            f"SELECT name, {TOPIC_ENDED} AS ended FROM topic"
+            " WHERE name IN (SELECT value FROM json_each(?)) AND ended > 0",
+            (json.dumps(topics),),
+        )
+        return {name: position_of(place) for name, place in rows}
 
     def place(self, selectors: tuple[str, ...], cursor: Cursor, head: int) -> int | None:
         """The position from which a cursor continues. As `Backbone.seek`; O(log n + N) for

@@ -180,6 +180,8 @@ class SqliteRetention:
         row.events -= len(oldest)
         row.bytes -= sum(size_bytes for _, size_bytes, _ in oldest)
         row.evicted_through = max(row.evicted_through, through)
+        if row.events <= 0:
+            row.ended = 0  # The state of a topic lasts as long as something of it is kept.
         self._file.evictions.note(row.number, row.evicted_through)
         self._file.topics.touch(row)
         gone = [(place, size) for place, size, shared in oldest if not shared]

@@ -2,8 +2,9 @@
 
 Tables:
     event: every stored event once, by place; the record contains everything about it.
-    topic: names, what is kept of each, and up to where events of it were evicted.
-    topic_event: which events a topic keeps, in order; `shared` where other topics have it too.
+    topic: names, what is kept of each, up to where events of it were evicted, and where it ended.
+    topic_event: which events a topic keeps, in order; `shared` is 1 where other topics have it too,
+        2 for a control entry.
     publish: the keys of recent batches, so that a repeated batch is recognised.
     state: one row about the whole; see `State`.
     control: what control services keep over restarts.
@@ -24,6 +25,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 from uuid import uuid4
 
+from fastsse.backbone.sqlite.additions import add_missing
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.upgrade import NEW_TABLES, upgrade
 from fastsse.entries import Entry, unpack_entries, unpack_entries_1
@@ -79,7 +81,7 @@ CREATE TABLE desk (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS: Final = {
     "event": "place, own_id, record",
-    "topic": "number, name, events, bytes, evicted_through",
+    "topic": "number, name, events, bytes, evicted_through, ended",
     "topic_event": "topic, place, bytes, shared",
     "publish": "place, worker, n, events",
     "state": "one",
@@ -222,6 +224,7 @@ def _prepare_writing(connection: sqlite3.Connection, path: str, start: int) -> N
     connection.execute("PRAGMA temp_store = MEMORY")
     if versions(connection)[1] < VERSION:
         upgrade(connection, path, VERSION)
+    add_missing(connection)
     _check_columns(connection, path)
     # A write without a change fails for a read-only file.
     connection.execute("BEGIN IMMEDIATE")

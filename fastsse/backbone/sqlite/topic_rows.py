@@ -10,6 +10,7 @@ from fastsse.backbone.sqlite.statements import insert
 from fastsse.backbone.sqlite.values import (
     IS_WHOLE_TOPIC,
     TOPIC_BYTES,
+    TOPIC_ENDED,
     TOPIC_EVENTS,
     TOPIC_EVICTED,
 )
@@ -21,18 +22,26 @@ KEPT_MAX: Final = 100_000
 
 
 class TopicRow:
-    """One topic: what is kept of it, and up to which place its events were evicted."""
+    """One topic: what is kept of it, up to which place its events were evicted, and where it ended
+    (0: it is open)."""
 
-    __slots__ = ("bytes", "events", "evicted_through", "name", "number")
+    __slots__ = ("bytes", "ended", "events", "evicted_through", "name", "number")
 
     def __init__(
-        self, number: int, name: str, events: int, bytes: int, evicted_through: int
+        self,
+        number: int,
+        name: str,
+        events: int,
+        bytes: int,
+        evicted_through: int,
+        ended: int = 0,
     ) -> None:
         self.number: Final = number
         self.name: Final = name
         self.events = events
         self.bytes = bytes
         self.evicted_through = evicted_through
+        self.ended = ended
 
 
 class TopicRows:
@@ -99,13 +108,16 @@ class TopicRows:
             return
         values: list[int | str] = []
         for row in self._changed.values():
-            values += (row.number, row.name, row.events, row.bytes, row.evicted_through)
-        insert(connection, _UPSERT, 5, values)
+            values += (row.number, row.name, row.events, row.bytes, row.evicted_through, row.ended)
+        insert(connection, _UPSERT, 6, values)
         self._changed.clear()
 
 
-_COLUMNS: Final = f"number, name, {TOPIC_EVENTS}, {TOPIC_BYTES}, {TOPIC_EVICTED}, {IS_WHOLE_TOPIC}"
+_COLUMNS: Final = (
+    f"number, name, {TOPIC_EVENTS}, {TOPIC_BYTES}, {TOPIC_EVICTED}, {TOPIC_ENDED}, {IS_WHOLE_TOPIC}"
+)
 _UPSERT: Final = (
-    "topic (number, name, events, bytes, evicted_through) ON CONFLICT (number) DO UPDATE SET"
-    " events = excluded.events, bytes = excluded.bytes, evicted_through = excluded.evicted_through"
+    "topic (number, name, events, bytes, evicted_through, ended) ON CONFLICT (number) DO UPDATE SET"
+    " events = excluded.events, bytes = excluded.bytes, evicted_through = excluded.evicted_through,"
+    " ended = excluded.ended"
 )

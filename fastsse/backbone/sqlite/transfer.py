@@ -22,6 +22,7 @@ from fastsse.backbone.sqlite.inserts import rows_of, store_kept, store_lost
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
+from fastsse.directives import Directives, read_control
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event, check_topic
@@ -288,6 +289,8 @@ def _extra_fields(entry: Entry) -> dict[str, object]:
         fields["data_kind"] = _KINDS[entry.frame.data_kind]
     if entry.extras is not None and entry.extras.meta is not None:
         fields["meta"] = orjson.Fragment(entry.extras.meta)
+    if entry.extras is not None and entry.extras.control is not None:
+        fields["control"] = orjson.Fragment(entry.extras.control)
     return fields
 
 
@@ -304,6 +307,7 @@ _FIELDS: Final = {
     "data",
     "data_kind",
     "meta",
+    "control",
 }
 
 
@@ -331,8 +335,18 @@ def _entry(fields: dict[str, Any]) -> Entry:
         id_style=style,
         meta=fields.get("meta"),
         data_kind=kind,
+        directives=_directives(fields.get("control")),
     )
     return encode_entries([position], [event])[0]
+
+
+def _directives(control: object) -> Directives | None:
+    """What makes an event a control entry."""
+    if control is None:
+        return None
+    text = orjson.dumps(control)
+    read_control(text)
+    return Directives(control=text)
 
 
 def _why(error: Exception) -> str:

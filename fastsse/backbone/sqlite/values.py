@@ -5,6 +5,7 @@ where the schema has a number, a name or a record. Every reader takes these colu
 The expressions return NULL or a value of the right type. Some return a safe value instead of NULL:
 
     a topic's `events` and `bytes`: counted again from what the topic keeps.
+    a topic's `ended`: open.
     a topic's `evicted_through`: the place before the oldest event that it keeps, else all places.
     an event's size within a topic: of its record.
     `shared`: unknown, so the other topics are looked at.
@@ -21,6 +22,7 @@ __all__ = [
     "RECORD",
     "RECORD_BYTES",
     "TOPIC_BYTES",
+    "TOPIC_ENDED",
     "TOPIC_EVENTS",
     "TOPIC_EVICTED",
     "TOPIC_NAME",
@@ -75,6 +77,7 @@ TOPIC_EVICTED: Final = (
     " (SELECT min(place) - 1 FROM topic_event WHERE topic = number),"
     " (SELECT leased_through FROM state))"
 )
+TOPIC_ENDED: Final = f"coalesce({integer('ended')}, 0)"
 IS_WHOLE_TOPIC: Final = (
     "typeof(events) = 'integer' AND typeof(topic.bytes) = 'integer'"
     " AND typeof(topic.evicted_through) = 'integer'"

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from fastsse.backbone import Done
+from fastsse.backbone.judge import Known, merged
 from fastsse.entries import Entry
+from fastsse.errors import FastsseError
+from fastsse.events import Event
 
 __all__ = ["Key", "StoreBatch"]
 
@@ -25,11 +28,26 @@ class StoreBatch:
         is_told: its publisher was notified already, and its events were delivered (`received`).
         cost_bytes: its size while it waits, with the publisher's own copy of its text.
         repeats: the positions of the first time, if it is a repeat.
+        known: which of its events were stored before, where some were.
+        refusal: why it may not be stored.
     """
 
-    __slots__ = ("cost_bytes", "done", "entries", "is_told", "key", "repeats")
+    __slots__ = (
+        "cost_bytes",
+        "done",
+        "entries",
+        "events",
+        "is_told",
+        "key",
+        "known",
+        "refusal",
+        "repeats",
+    )
 
-    def __init__(self, entries: Sequence[Entry], done: Done, key: Key | None) -> None:
+    def __init__(
+        self, events: Sequence[Event], entries: Sequence[Entry], done: Done, key: Key | None
+    ) -> None:
+        self.events: Final = events
         self.entries: Final = entries
         self.done: Final = done
         self.key: Final = key
@@ -39,6 +57,29 @@ class StoreBatch:
         )
         self.is_told = False
         self.repeats: Sequence[int] | None = None
+        self.known: Known | None = None
+        self.refusal: FastsseError | None = None
+
+    @property
+    def stored(self) -> Sequence[Entry]:
+        """Its entries that are new."""
+        if self.repeats is not None or self.refusal is not None:
+            return ()
+        if self.known is None:
+            return self.entries
+        pairs = zip(self.entries, self.known, strict=True)
+        return [entry for entry, place in pairs if place is None]
+
+    @property
+    def outcome(self) -> Sequence[int] | FastsseError:
+        """What its publisher is answered."""
+        if self.refusal is not None:
+            return self.refusal
+        if self.repeats is not None:
+            return self.repeats
+        if self.known is None:
+            return self.positions
+        return merged(self.known, [entry.position for entry in self.stored])
 
     @property
     def positions(self) -> Sequence[int]:

@@ -19,6 +19,7 @@ from fastsse.backbone.sqlite.commits import SYNC_EVERY_S
 from fastsse.backbone.sqlite.errors import HistoryError, WriteTrouble, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.inserts import mark_repeats, store_entries, store_keys, take_out
+from fastsse.backbone.sqlite.judging import judge_batches
 from fastsse.backbone.sqlite.places import place_of
 from fastsse.backbone.sqlite.position_lease import boot_id, lease_for
 from fastsse.backbone.sqlite.reopening import reopen
@@ -229,7 +230,8 @@ class Writer:
         with file.transaction(synced=lease is not None or self._ack == "synced") as connection:
             mark_repeats(connection, batches)
             new = [batch for batch in batches if batch.repeats is None]
-            entries = [entry for batch in new for entry in batch.entries]
+            judge_batches(file, new)
+            entries = [entry for batch in new for entry in batch.stored]
             rows = store_entries(file, entries) if entries else []
             store_keys(file, new)
             self._store_puts(connection)

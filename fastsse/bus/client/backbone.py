@@ -12,7 +12,9 @@ from functools import partial
 from operator import attrgetter
 from typing import Final
 
-from fastsse.backbone import Broken, Deliver, Done, Placed, Stretch, Stretched
+from fastsse._batch import has_control
+from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
+from fastsse.backbone.judge import JudgedPositions
 from fastsse.bus.batch_ids import BatchId, BatchIds, pack_batch_ids, unpack_batch_ids
 from fastsse.bus.client.backfill import Backfill
 from fastsse.bus.client.connection import HubConnection
@@ -20,6 +22,7 @@ from fastsse.bus.client.outbox import TIMEOUT_S, Outbox
 from fastsse.bus.client.requests import PendingRequests
 from fastsse.bus.frames import (
     COUNT,
+    POSITION_BYTES,
     SEEK_AFTER,
     SEEK_LAST,
     SEEK_SINCE,
@@ -34,6 +37,7 @@ from fastsse.bus.frames import (
 )
 from fastsse.bus.handshake import Welcome
 from fastsse.bus.history_transfer import evictions_of, read_entries, send_history
+from fastsse.bus.refusals import unpack_conflict
 from fastsse.bus.transport import FrameTransport
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
@@ -56,11 +60,13 @@ class BusBackbone:
     Attributes:
         start: the place before which nothing is kept in memory.
         ended: a future: why the hub rejected this worker. The worker must end then.
+        has_ended: as Backbone: what the hub process said, and what came down the log since.
     """
 
     def __init__(self, connection: HubConnection, key: bytes, timeout_s: float = TIMEOUT_S) -> None:
         self.start = 0
         self.ended: Final = connection.ended
+        self.has_ended = self._is_stored = True
         self._connection = connection
         self._key = key
         self._loop = asyncio.get_running_loop()
@@ -74,6 +80,7 @@ class BusBackbone:
         self._batch_ids = BatchIds()
         # Of own batches that were taken and whose entries have not arrived yet.
         self._announced: list[BatchId] = []
+        self._answers: list[tuple[int, JudgedPositions]] = []
         # Frames that arrive before `tail` was called.
         self._early: list[Entry] = []
         self._early_loss = 0
@@ -91,11 +98,14 @@ class BusBackbone:
                 FrameKind.TAKEN: self._on_taken,
                 FrameKind.HELD: self._on_held,
                 FrameKind.REFUSED: self._on_refused,
+                FrameKind.DENIED: self._on_denied,
+                FrameKind.ANSWERED: self._on_answered,
                 FrameKind.CAUGHT_UP: self._on_caught_up,
                 FrameKind.LOST: self._on_lost,
                 FrameKind.TROUBLE: self._on_trouble,
                 FrameKind.STRETCH: self._requests.on_answer,
                 FrameKind.PLACE: self._requests.on_answer,
+                FrameKind.ENDED_TOPICS: self._requests.on_answer,
                 FrameKind.FAILED: self._requests.on_failure,
                 FrameKind.LAST: self._on_last,
                 FrameKind.DUMP: self._on_dump,
@@ -214,6 +224,22 @@ class BusBackbone:
         ask = partial(self._requests.ask, FrameKind.NEWEST, body, answered, may_repeat=True)
         self._backfill.wait(ask, done)
 
+    def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
+        """Asks the hub process, in order with the log."""
+
+        def answered(answer: Fields | FastsseError) -> None:
+            if isinstance(answer, FastsseError):
+                done(answer)
+                return
+            self.has_ended = bool(answer.u8())
+            found: dict[str, int] = {}
+            while answer.is_more:
+                topic = answer.text()
+                found[topic] = answer.position()
+            done(found)
+
+        self._requests.ask(FrameKind.ENDS, texts(topics), answered, may_repeat=True)
+
     def counters(self) -> dict[str, int]:
         """The counters of this end of the bus."""
         welcome = self._connection.welcome
@@ -247,10 +273,13 @@ class BusBackbone:
         self._hub_trouble = welcome.trouble or None
         self._outbox.on_up(welcome.up_limit_bytes)
         self._requests.on_up()
+        # What is kept in memory comes by itself.
+        self.has_ended = self._is_stored = not welcome.wants_memory
 
     def _on_down(self) -> None:
         self._away_s = self._loop.time()
         self._announced.clear()
+        self._answers.clear()
         if not self._is_caught_up.is_set():
             # Running transfers start again.
             self._early.clear()
@@ -272,6 +301,7 @@ class BusBackbone:
         if entries:
             self._check(entries)
             self._head = entries[-1].position
+            self.has_ended |= self._is_stored and has_control(entries)
             if self._deliver is None:
                 self._early += entries
             else:
@@ -292,12 +322,40 @@ class BusBackbone:
     def _acknowledge(self) -> None:
         """Answers publishers whose batches were delivered here."""
         announced = self._announced
-        if not announced or self._deliver is None:
+        if self._deliver is None:
+            return
+        if self._answers:
+            self._answer()
+        if not announced:
             return
         ready = [row for row in announced if row.last <= self._head]
         self._announced = [row for row in announced if row.last > self._head]
         for row in ready:
             self._outbox.on_taken(row)
+
+    def _answer(self) -> None:
+        ready = [one for one in self._answers if max(one[1]) <= self._head]
+        self._answers = [one for one in self._answers if max(one[1]) > self._head]
+        for n, placed in ready:
+            self._outbox.answer(n, placed)
+
+    def _on_answered(self, body: bytes) -> None:
+        """A batch of which some was known, with the positions of all."""
+        fields = Fields(body)
+        n, placed = fields.u64(), JudgedPositions()
+        placed.duplicates = fields.u32()
+        rest = fields.rest()
+        if not rest or len(rest) % POSITION_BYTES:
+            raise FrameError("positions that can't be")
+        for at in range(0, len(rest), POSITION_BYTES):
+            placed.append(int.from_bytes(rest[at : at + POSITION_BYTES], "little"))
+        self._answers.append((n, placed))
+        self._acknowledge()
+
+    def _on_denied(self, body: bytes) -> None:
+        fields = Fields(body)
+        n = fields.u64()
+        self._outbox.deny(n, unpack_conflict(fields.rest()))
 
     def _on_taken(self, body: bytes) -> None:
         """Batches that were sent again and are already in the log."""

@@ -23,11 +23,12 @@ from struct import Struct
 from typing import Final
 
 from fastsse.backbone import Done
+from fastsse.backbone.judge import is_plain
 from fastsse.bus.batch_ids import BatchId
-from fastsse.bus.frames import HEADER, FrameKind
+from fastsse.bus.frames import HEADER, FrameError, FrameKind
 from fastsse.bus.transport import QUEUE_BYTES_MAX
 from fastsse.entries import pack_events
-from fastsse.errors import InvalidEvent, Unavailable
+from fastsse.errors import FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 
 __all__ = ["BATCH_HEAD", "TIMEOUT_S", "Outbox", "monotonic_ms"]
@@ -66,13 +67,15 @@ class OutboxBatch:
         "count",
         "deadline_ms",
         "dones",
+        "is_alone",
         "n",
         "positions",
         "since",
     )
 
-    def __init__(self, since: float) -> None:
+    def __init__(self, since: float, *, is_alone: bool = False) -> None:
         self.n = 0  # Given when it is sent first.
+        self.is_alone = is_alone
         self.body: list[bytes] = []
         self.bytes = 0
         self.cost_bytes = 0
@@ -106,7 +109,16 @@ class OutboxBatch:
             done(positions[at : at + count])
             at += count
 
-    def refuse(self, error: Unavailable) -> None:
+    def parts(self) -> "list[OutboxBatch]":
+        """Each publish as a batch of its own."""
+        parts = []
+        for packed, (count, done) in zip(self.body, self.dones, strict=True):
+            part = OutboxBatch(self.since, is_alone=True)
+            part.add(packed, count, done)
+            parts.append(part)
+        return parts
+
+    def refuse(self, error: FastsseError) -> None:
         """Tells each publisher that nothing was taken."""
         for _, done in self.dones:
             done(error)
@@ -174,7 +186,8 @@ class Outbox:
             done(Unavailable("queue", retry_after_s=1))
             return
         self._bytes += cost_bytes
-        self._open(len(packed)).add(packed, len(events), done)
+        # What may be refused by itself, or known already, is no part of what others publish.
+        self._open(len(packed), is_alone=not is_plain(events)).add(packed, len(events), done)
         if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
@@ -226,7 +239,32 @@ class Outbox:
         if self._unsent:
             self._flush()
 
-    def refuse(self, n: int, error: Unavailable) -> None:
+    def answer(self, n: int, positions: Sequence[int]) -> None:
+        """A batch that was sent alone has these positions, some of them since before."""
+        batch = self._under_way.get(n)
+        if batch is not None:
+            self._forget(batch)
+            (count, done), *others = batch.dones
+            if others or count != len(positions):
+                raise FrameError("positions of another batch")
+            done(positions)
+            if self._unsent:
+                self._flush()
+
+    def deny(self, n: int, error: FastsseError) -> None:
+        """A batch can't be taken because of one of its publishes: each is tried by itself. It was
+        the only one that was refused, so what was sent since may be in the log before them."""
+        batch = self._under_way.get(n)
+        if batch is None or len(batch.dones) == 1:
+            self.refuse(n, error)
+            return
+        self._forget(batch)
+        parts = batch.parts()
+        self._bytes += sum(part.cost_bytes for part in parts)
+        self._unsent.extendleft(reversed(parts))
+        self._flush()
+
+    def refuse(self, n: int, error: FastsseError) -> None:
         """A batch was not taken."""
         batch = self._under_way.get(n)
         if batch is not None:
@@ -247,15 +285,15 @@ class Outbox:
         self._not_held = dict(self._under_way)
         self._refuse_old(float("inf"))
 
-    def _open(self, size_bytes: int) -> OutboxBatch:
+    def _open(self, size_bytes: int, *, is_alone: bool) -> OutboxBatch:
         """The batch that the next publish joins."""
         now = self._now_s()
-        if self._unsent:
+        if self._unsent and not is_alone and not self._unsent[-1].is_alone:
             batch = self._unsent[-1]
             is_full = batch.bytes + size_bytes > min(BATCH_BYTES, self.limit_bytes)
             if not is_full and now - batch.since < TICK_S:
                 return batch
-        batch = OutboxBatch(now)
+        batch = OutboxBatch(now, is_alone=is_alone)
         self._unsent.append(batch)
         return batch
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from fastsse.backbone.judge import JudgedPositions
 from fastsse.bus.batch_ids import BatchIds, rows_of
 from fastsse.bus.client.outbox import monotonic_ms
 from fastsse.bus.frames import BEAT_S, CLOSE_S, FrameKind, frame, text
@@ -183,6 +184,12 @@ class Broker:
             if session is not None and not self._is_closing:
                 session.refuse(key[1], outcome)
             self._tell_trouble()
+            return
+        if isinstance(outcome, JudgedPositions):
+            # Not to be found by its number: sent again, it is known by what made it known now.
+            self.fanout.flush()
+            if session is not None:
+                session.answered(key[1], outcome)
             return
         rows = rows_of(*key, outcome)
         for row in rows:

@@ -58,6 +58,7 @@ class HubMemory(MemoryBackbone):
         self._lag_policy = streams.lag_policy
         self._waiting: list[Callable[[], None]] = []
         self._begin(self.start)
+        self.states = self
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """Keeps and delivers everything that is appended from now on."""
@@ -91,6 +92,15 @@ class HubMemory(MemoryBackbone):
         """The history, within the rules. O(entries since the last call)."""
         self._settling.settle()
         return self._history
+
+    @property
+    def ended_count(self) -> int:
+        """As `TopicStates`. What waits to be kept has no control entry."""
+        return self._history.ended_count
+
+    def ended_at(self, topic: str) -> int:
+        """As `TopicStates`."""
+        return self._history.ended_at(topic)
 
     def settle(self) -> None:
         """Moves all kept entries into `history`."""

@@ -56,6 +56,7 @@ class RequestServer:
             FrameKind.READ: self._on_read,
             FrameKind.SEEK: self._on_seek,
             FrameKind.NEWEST: self._on_newest,
+            FrameKind.ENDS: self._on_ends,
             FrameKind.ASK: self._on_ask,
             FrameKind.TELL: self._on_tell,
             FrameKind.DUMP: self._on_dump,
@@ -120,6 +121,23 @@ class RequestServer:
             done(place)
         else:
             self._broker.backbone.seek(selectors, Cursor("after", value), done)
+
+    def _on_ends(self, body: bytes) -> None:
+        fields = Fields(body)
+        number = self._ask(fields)
+        topics = fields.texts(SELECTORS_MAX)
+
+        def done(outcome: dict[str, int] | FastsseError) -> None:
+            self._under_way -= 1
+            if isinstance(outcome, FastsseError):
+                self._fail(FrameKind.FAILED, number, outcome)
+                return
+            self._broker.fanout.flush()
+            ends = [text(topic) + pack_position(place) for topic, place in outcome.items()]
+            head = _NUMBER.pack(number) + bytes((self._broker.backbone.has_ended,))
+            self._session.send(frame(FrameKind.ENDED_TOPICS, head, *ends))
+
+        self._broker.backbone.ended_topics(topics, done)
 
     def _sought(self, number: int, place: int | FastsseError | None) -> None:
         self._under_way -= 1

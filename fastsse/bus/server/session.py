@@ -12,18 +12,20 @@ from functools import partial
 from typing import Final
 
 from fastsse.backbone import Stretch
+from fastsse.backbone.judge import JudgedPositions
 from fastsse.bus.batch_ids import BatchId, pack_batch_ids
 from fastsse.bus.client.outbox import BATCH_HEAD
 from fastsse.bus.frames import COUNT, VERSION, FrameError, FrameKind, frame, pack_position, text
 from fastsse.bus.handshake import Hello, Welcome, is_ours
 from fastsse.bus.history_transfer import PAGE_BYTES
+from fastsse.bus.refusals import pack_conflict
 from fastsse.bus.server.broker import Broker
 from fastsse.bus.server.fanout import log_frame
 from fastsse.bus.server.memory import HubMemory
 from fastsse.bus.server.requests import RequestServer
 from fastsse.bus.transport import GONE, FrameTransport
 from fastsse.entries import Entry, pack_entry, unpack_events
-from fastsse.errors import FastsseError, Unavailable
+from fastsse.errors import Conflict, FastsseError, Unavailable
 from fastsse.log import get_logger
 
 __all__ = ["Session"]
@@ -92,6 +94,9 @@ class Session:
 
     def refuse(self, n: int, error: FastsseError) -> None:
         """A batch was not taken."""
+        if isinstance(error, Conflict):
+            self.send(frame(FrameKind.DENIED, struct.pack("<Q", n), pack_conflict(error)))
+            return
         refused = (
             error if isinstance(error, Unavailable) else Unavailable("backbone", retry_after_s=1)
         )
@@ -101,6 +106,11 @@ class Session:
     def taken(self, rows: Sequence[BatchId]) -> None:
         """A batch that was sent again is in the log."""
         self.send(frame(FrameKind.TAKEN, COUNT.pack(len(rows)), pack_batch_ids(rows)))
+
+    def answered(self, n: int, placed: JudgedPositions) -> None:
+        """A batch of which some was in the log before."""
+        head = struct.pack("<QI", n, placed.duplicates)
+        self.send(frame(FrameKind.ANSWERED, head, *map(pack_position, placed)))
 
     def held(self, n: int) -> None:
         """Batches up to this one were taken, and will be answered."""

@@ -19,11 +19,19 @@ __all__ = [
     "first_frames",
     "last_event_id",
     "last_frames",
+    "over_head",
 ]
 
 _COMMENT: Final = b":\n"
 # What follows an `id:` line. `line` adds nothing: the block goes on with the first event.
 _AFTER_ID: Final[dict[InitialId, bytes]] = {"true": b"\n", "line": b"", "data": b"data:\n\n"}
+
+_OF_STREAMS: Final = (
+    b"content-type:",
+    b"transfer-encoding:",
+    b"connection:",
+    b"x-accel-buffering:",
+)
 
 Head = bytes | Callable[[bytes | None], bytes]
 """A response head, blank line included; or what makes it, once it is known from where the stream
@@ -141,6 +149,15 @@ def last_frames(one: ReplayingStream, retry_ms: int) -> list[Frame]:
     if not isinstance(head, bytes):
         head = head(last_event_id(subscription.cursor))
     return [wire_frame(head), raw_frame(first_block(subscription.dialect, retry_ms, None))]
+
+
+def over_head(head: Head) -> bytes:
+    """A whole answer 204 with the header lines of a stream's head that still hold."""
+    if not isinstance(head, bytes):
+        head = head(None)
+    lines = head.split(b"\r\n")[1:-2]
+    kept = [line for line in lines if not line.lower().startswith(_OF_STREAMS)]
+    return b"\r\n".join((b"HTTP/1.1 204 No Content", *kept, b"Connection: close", b"", b""))
 
 
 def last_event_id(cursor: Cursor, gap: GapEvent | None = None) -> bytes | None:

@@ -12,6 +12,7 @@ what the first page says. Such a stream has a row of the table, so there are not
 Over 400 lines: the steps are one state machine, and each may continue within the call or later.
 """
 
+import contextlib
 import os
 import random
 from collections import Counter, OrderedDict
@@ -33,11 +34,18 @@ from fastsse.hub.resume.cursor import (
 )
 from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
-from fastsse.hub.resume.preamble import ReplayingStream, first_block, first_frames, last_frames
+from fastsse.hub.resume.preamble import (
+    ReplayingStream,
+    first_block,
+    first_frames,
+    last_frames,
+    over_head,
+)
 from fastsse.hub.resume.repeats import RepeatedResumes
 from fastsse.hub.resume.snapshots import Snapshot, Snapshots
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
 from fastsse.hub.time_budget import TimeBudget
+from fastsse.hub.topic_ends import TopicEnds
 from fastsse.log import get_logger
 from fastsse.positions import parse_id
 from fastsse.subscriptions import ANY
@@ -56,6 +64,7 @@ class Replayer:
         history: what is replayed from memory.
         queries: the way to what lies before.
         pages: makes pages of both.
+        ends: knows which topics have ended.
         options: the reconnection time, how responses end, and the bound on memory.
         returns: notes clients that resume.
 
@@ -77,6 +86,7 @@ class Replayer:
         history: History,
         queries: StoreQueries,
         pages: Pages,
+        ends: TopicEnds,
         options: ReplayOptions,
         returns: RepeatedResumes,
     ) -> None:
@@ -90,6 +100,7 @@ class Replayer:
         self._queries = queries
         self._pages = pages
         self._snapshots = Snapshots(history, queries)
+        self._ends = ends
         self._retry_ms = options.retry_ms
         self._clean_end = options.clean_end
         self._memory_bytes = options.memory_bytes
@@ -213,6 +224,21 @@ class Replayer:
         waiting.append(one)
 
     def _place(self, one: ReplayingStream) -> None:
+        names = self._ends.unknown(one.channel)
+        if not names:
+            self._place_known(one)
+            return
+        ends = self._queries.ended_topics(names, one)
+        if ends is UNKNOWN_YET:
+            self._wait_for(one, lambda ends: self._on_ends(one, ends))
+        else:
+            self._on_ends(one, ends)
+
+    def _on_ends(self, one: ReplayingStream, ends: dict[str, int] | FastsseError) -> None:
+        self._ends.learn(one.channel, ends)
+        self._place_known(one)
+
+    def _place_known(self, one: ReplayingStream) -> None:
         cursor = one.subscription.cursor
         begun = begin(self._history, one.channel, cursor)
         if begun is not None:
@@ -332,6 +358,9 @@ class Replayer:
         if gap is not None and _ends_at_gap(one):
             self._cut(one, gap)
             return
+        if gap is None and self._is_over(one, page):
+            self._answer_over(one)
+            return
         self._give_page(one, page)
 
     def _give_page(self, one: ReplayingStream, page: JoinedPage) -> None:
@@ -378,6 +407,26 @@ class Replayer:
         if snapshot.is_sent:
             one.snapshot = None
         self._give_page(one, page)
+
+    def _is_over(self, one: ReplayingStream, page: JoinedPage) -> bool:
+        """Whether a client comes back to topics that have ended, and has everything."""
+        return (
+            page.is_last
+            and one.opening is not None
+            and one.subscription.cursor.kind == "after"
+            and (page.frame is None or page.frame.events == 0)
+            and self._ends.are_over(one.channel)
+        )
+
+    def _answer_over(self, one: ReplayingStream) -> None:
+        """204 stops an EventSource. Who called `begin` answers it; later the socket is ours, and
+        nothing was sent on it."""
+        if one.handle not in self._by_handle:
+            raise StreamRefused("over")
+        assert one.opening is not None
+        with contextlib.suppress(OSError):  # The client is gone.
+            os.write(one.opening.fd, over_head(one.opening.head))
+        self._drop(one)
 
     def _send_page(self, one: ReplayingStream, page: JoinedPage) -> None:
         gap, one.gap = one.gap, None

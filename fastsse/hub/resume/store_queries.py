@@ -125,6 +125,18 @@ class StoreQueries:
         place = self._ask((selectors, cursor), put, asker)
         return place
 
+    def ended_topics(
+        self, topics: tuple[str, ...], asker: QueryWaiter
+    ) -> dict[str, int] | FastsseError | _Later:
+        """As `Backbone.ended_topics`, and otherwise as `read`."""
+
+        def put(done: Callable[[Any], None]) -> None:
+            self._backbone.ended_topics(topics, done)
+
+        ends: dict[str, int] | FastsseError | _Later
+        ends = self._ask(("ends", topics), put, asker)
+        return ends
+
     def _ask(self, key: Hashable, put: Put, asker: QueryWaiter) -> Any:
         question = self._questions.get(key)
         if question is None:

@@ -1,0 +1,36 @@
+"""What the schema of version 2 has since its first files: made where it is missing."""
+
+import sqlite3
+from typing import Final
+
+__all__ = ["ADDED_COLUMNS", "add_missing"]
+
+#: By table: the column, and what it is.
+ADDED_COLUMNS: Final = (("topic", "ended", "INTEGER NOT NULL DEFAULT 0"),)
+
+
+def add_missing(connection: sqlite3.Connection) -> None:
+    """All at once or nothing. Raises sqlite3.Error."""
+    missing = [
+        f"ALTER TABLE {table} ADD COLUMN {column} {kind}"
+        for table, column, kind in ADDED_COLUMNS
+        if not _has(connection, table, column)
+    ]
+    if not missing:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in missing:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)
+    ).fetchone()
+    return found is not None
