@@ -25,5 +25,7 @@ cdef struct Run:
 
 
 cdef int run_begin(Run* run, sender) except -1
-cdef int run_add(Run* run, Frame frame, uint32_t* topics, uint32_t count, int policy) except -1
+cdef int run_add(
+    Run* run, Frame frame, uint32_t* topics, uint32_t count, int policy, tuple names,
+    bytes meta) except -1
 cdef void run_end(Run* run) noexcept

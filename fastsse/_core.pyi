@@ -141,6 +141,92 @@ def raw_frame(body: bytes) -> Frame:
 def wire_frame(data: bytes) -> Frame:
     """Bytes that are sent as they are, with any coding (a response head), at least one."""
 
+FILTER_STEPS: dict[str, int]
+"""The codes of a filter's steps by their names."""
+FILTER_ROOTS: tuple[str, ...]
+"""The first parts that a path of a filter can have."""
+
+@final
+class Filter:
+    """An expression as steps on a stack; `fastsse.expressions` makes them. It never changes.
+
+    Args:
+        steps: Codes of FILTER_STEPS with their arguments: an index of `paths` for `field` and
+            `has`, of `constants` for `const`, of `lists` for `in_list`; else 0.
+        constants: Texts, numbers, True, False and None.
+        lists: Runs of the constants: the first, and how many.
+        paths: A root and the names (str) and indexes (int) behind it.
+
+    Raises:
+        ValueError: more than 4,096 of one kind; steps that leave the stack or refer to what is not
+            there.
+    """
+
+    def __new__(
+        cls,
+        steps: list[tuple[int, int]],
+        constants: list[str | int | float | bool | None],
+        lists: list[tuple[int, int]],
+        paths: list[tuple[str | int, ...]],
+    ) -> Filter: ...
+    def test(
+        self,
+        topics: tuple[str, ...],
+        data: bytes,
+        event: bytes | None,
+        meta: bytes | None,
+        data_kind: int = 0,
+    ) -> bool | None:
+        """Whether an event matches; None where the evaluation is an error. Any thread. O(bytes)."""
+
+@final
+class View:
+    """Which events a channel is sent, and in which form. It never changes; any thread.
+
+    Args:
+        types: Only events of these types; none: every type. `message` is an event without one.
+        until: Types; the stream is over behind an event of one of them.
+        until_data: It is over behind an event with this data.
+        filter: Only events that it matches.
+        envelope: The data is a JSON object with topic, id, event, data, meta and time.
+        mark: How heartbeats move the id past events that are left out: `block` (an id line and a
+            blank line), `line` (the id line), `data` (an event with empty data), or not at all.
+
+    Raises:
+        KeyError: another mark.
+        TypeError: a text that is not bytes.
+    """
+
+    def __new__(
+        cls,
+        *,
+        types: Sequence[bytes] = (),
+        until: Sequence[bytes] = (),
+        until_data: bytes | None = None,
+        envelope: bool = False,
+        mark: str = "",
+        filter: Filter | None = None,
+    ) -> View: ...
+    def select(
+        self,
+        frames: list[Frame],
+        topics: list[tuple[str, ...]],
+        metas: list[bytes | None] | None,
+        shown: list[int | None] | None = None,
+    ) -> tuple[list[Frame], bool]:
+        """What is sent of a run of events, as a replay does it: by the function that channels use.
+
+        Args:
+            frames: Events in order.
+            topics: The names of each one's topics.
+            metas: The meta of each, a JSON object; None: of none.
+            shown: The topics of each that may be named, as bits of their places; None: all.
+
+        Returns:
+            The frames in the view's form, and whether the stream is over behind the last; then
+            those that follow were not looked at. O(bytes).
+        """
+
 PageNotice: TypeAlias = tuple[Literal["page"], int]
 """A page of a replaying stream was written to its socket, and the stream needs the next page."""
 ClosedNotice: TypeAlias = tuple[Literal["closed"], int, int, str, float, int, int]
@@ -338,13 +424,15 @@ class Sender:
         grants: Iterable[int] = (),
         quiet: bool = False,
         can_end: bool = False,
+        view: View | None = None,
     ) -> None:
         """Makes a channel, links it to topics and grants it topics. The caller chooses dense
         numbers.
 
         The streams of a quiet channel take no control events: they end without the last chunk where
         others receive a gap (`announce`, policy `skip`). A channel that can end has topics only,
-        and is over when all of them have ended (`end_topic`).
+        and is over when all of them have ended (`end_topic`). A `view` says which events the
+        streams are sent, and in which form; None: every event as it is.
 
         Raises:
             ValueError: a topic number is not below 2**28; nothing was made.
@@ -375,13 +463,21 @@ class Sender:
     def remove_topic(self, topic: int) -> None:
         """Forgets a topic's links, grants and last values; its number may be used again."""
 
-    def publish(self, frame: Frame, topics: tuple[int, ...], policy: int) -> None:
+    def publish(
+        self,
+        frame: Frame,
+        topics: tuple[int, ...],
+        policy: int,
+        names: tuple[str, ...] | None = None,
+        meta: bytes | None = None,
+    ) -> None:
         """Appends a frame to the ring of every channel that is linked to one of the topics, once
         each.
 
         O(topics) here, whatever the subscribers. A private frame goes to those only that were
         granted one of the topics, see `grant`. `policy` is one of the POLICY_ constants; a private
-        event on several topics with POLICY_LATEST counts as POLICY_SKIP. The sender may sleep on
+        event on several topics with POLICY_LATEST counts as POLICY_SKIP. Channels with a view may
+        need the `names` of the topics, and the `meta`. The sender may sleep on
         until `wake` or another command: a batch wakes it once.
         """
 

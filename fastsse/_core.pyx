@@ -6,17 +6,26 @@ import os
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, strerror
+from libc.string cimport memcpy, memset, strerror
 
 from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation
 from fastsse.native.counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
+from fastsse.native.facts cimport (
+    Facts, Mask, all_topics, facts_bytes, facts_free, facts_new, facts_topics)
+from fastsse.native.fields cimport text_at
+from fastsse.native.filter cimport (
+    ROOTS, STEP_CODES, Path, Segment, Step, evaluate, filter_check, filter_drop, filter_keep)
+from fastsse.native.filter cimport Filter as NativeFilter
+from fastsse.native.filter cimport Run as FilterRun
 from fastsse.native.frame cimport (
     BODY_BYTES_MAX, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep,
     frame_of_bytes, frame_wire, frame_wire_bytes, join, text_ends_a_line)
-from fastsse.native.memory cimport frames_alive, native_bytes
+from fastsse.native.look cimport Look, look_at_event, look_end, look_free
+from fastsse.native.memory cimport alloc, frames_alive, native_bytes
 from fastsse.native.os cimport (
     eventfd_read, eventfd_write, monotonic_us, pthread_join, relaxed_add, relaxed_load,
     thread_start)
@@ -32,6 +41,13 @@ from fastsse.native.stream_id cimport (
 from fastsse.native.table cimport (
     BEAT_PADS, BEAT_PAD_SHIFT, BEAT_SECONDS, Conn, EXPIRING,
     PAD_UNIT_BYTES, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
+
+from fastsse.native.value cimport (
+    V_BOOL, V_NULL, Value, numbers_begin, real_value, text_value, truth, value_of, whole_value)
+from fastsse.native.view cimport (
+    BLOCK_MARK, DATA_MARK, LINE_MARK, NO_MARK, PASSES_OVER, SENDS, SENDS_LAST, Verdict, form_of,
+    judge_event, view_bytes, view_drop, view_keep, view_new, view_types)
+from fastsse.native.view cimport View as NativeView
 
 cdef extern from *:
     """
@@ -256,6 +272,224 @@ def wire_frame(bytes data not None):
     if not data:
         raise ValueError("a wire frame holds at least one byte")
     return frame_from(data, False)
+
+
+# ---- views -------------------------------------------------------------------------------------
+
+FILTER_STEPS = {
+    name: code for code, name in enumerate((
+        "field", "has", "const", "in_list", "in", "equal", "not_equal", "below", "at_most",
+        "above", "at_least", "starts", "ends", "contains", "and", "or", "not"))}
+FILTER_ROOTS = ("data", "meta", "event", "topic")
+FILTER_PARTS_MAX = 4096
+assert len(FILTER_STEPS) == STEP_CODES and len(FILTER_ROOTS) == ROOTS
+numbers_begin()
+MARKS = {"": NO_MARK, "block": BLOCK_MARK, "line": LINE_MARK, "data": DATA_MARK}
+
+
+cdef Text put_text(char** at, bytes value) noexcept:
+    """Copies a text to a place, and moves that behind it."""
+    cdef Text text
+    text.at = at[0]
+    text.size = PyBytes_GET_SIZE(value)
+    memcpy(at[0], PyBytes_AS_STRING(value), text.size)
+    at[0] += text.size
+    return text
+
+
+cdef Facts* facts_of(tuple names, bytes meta) except NULL:
+    """What a view may ask of an event, in addition to its frame."""
+    cdef Facts* facts
+    cdef Py_ssize_t index, size = 0, one
+    cdef const char* text
+    cdef char* at
+    for name in names:
+        PyUnicode_AsUTF8AndSize(name, &one)
+        size += one
+    if meta is not None:
+        size += PyBytes_GET_SIZE(meta)
+    facts = facts_new(<uint32_t>len(names), size)
+    at = facts_bytes(facts)
+    for index in range(len(names)):
+        text = PyUnicode_AsUTF8AndSize(names[index], &one)
+        memcpy(at, text, one)
+        facts_topics(facts)[index] = text_at(at, one)
+        at += one
+    if meta is not None:
+        facts.meta = put_text(&at, meta)
+    return facts
+
+
+cdef Mask mask_of(shown):
+    """The places of the topics that are shown, as a number; None is all."""
+    cdef Mask mask
+    if shown is None:
+        return all_topics()
+    mask.bits[0] = shown & <uint64_t>0xFFFFFFFFFFFFFFFF
+    mask.bits[1] = shown >> 64 & <uint64_t>0xFFFFFFFFFFFFFFFF
+    return mask
+
+
+cdef Value constant_of(char** at, value) except *:
+    """A constant as filters have it; a text is copied to the place, which moves behind it."""
+    if value is None:
+        return value_of(V_NULL)
+    if isinstance(value, bool):
+        return truth(value)
+    if isinstance(value, str):
+        return text_value(put_text(at, value.encode()))
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+        return whole_value(value)
+    return real_value(value)
+
+
+cdef Path path_of(char** at, Segment* segments, tuple parts) except *:
+    """A path whose segments and texts are written to places that there are for them."""
+    cdef Path path
+    cdef bytes name
+    cdef uint64_t hash = 0xCBF29CE484222325u
+    cdef Py_ssize_t index
+    cdef uint8_t byte
+    path.root = FILTER_ROOTS.index(parts[0])
+    path.segment_count = <uint32_t>(len(parts) - 1)
+    path.segments = segments
+    for index in range(1, len(parts)):
+        if isinstance(parts[index], str):
+            segments[index - 1].key = put_text(at, parts[index].encode())
+            segments[index - 1].index = 0
+        else:
+            segments[index - 1].key = text_at(NULL, 0)
+            segments[index - 1].index = parts[index]
+    name = repr(parts).encode()
+    path.name = put_text(at, name)
+    for byte in name:
+        hash = (hash ^ byte) * <uint64_t>0x100000001B3
+    path.hash = hash ^ hash >> 32
+    return path
+
+
+def text_bytes_of(constants, paths):
+    """Bytes that the texts of a filter take."""
+    total = sum([len(one.encode()) for one in constants if isinstance(one, str)])
+    for parts in paths:
+        keys = [part.encode() for part in parts if isinstance(part, str)]
+        total += sum(map(len, keys)) + len(repr(parts).encode())
+    return total
+
+
+@cython.final
+cdef class Filter:
+    cdef NativeFilter* filter
+
+    def __cinit__(self, list steps not None, list constants not None, list lists not None,
+                  list paths not None):
+        cdef Py_ssize_t parts = sum(map(len, paths))
+        cdef Py_ssize_t index
+        cdef size_t size
+        cdef char* at
+        cdef Segment* segments
+        if max(len(steps), len(constants), len(lists), parts) > FILTER_PARTS_MAX:
+            raise ValueError(f"a filter has at most {FILTER_PARTS_MAX} parts of each kind")
+        size = sizeof(NativeFilter) + len(steps) * sizeof(Step) \
+            + len(constants) * sizeof(Value) + len(lists) * sizeof(FilterRun) \
+            + len(paths) * sizeof(Path) + parts * sizeof(Segment)
+        size += <size_t>text_bytes_of(constants, paths)
+        self.filter = <NativeFilter*>alloc(size)
+        memset(self.filter, 0, size)
+        self.filter.refs = 1
+        self.filter.size = size
+        self.filter.step_count = <uint32_t>len(steps)
+        at = <char*>self.filter + sizeof(NativeFilter)
+        self.filter.constants = <Value*>at
+        self.filter.paths = <Path*>&self.filter.constants[len(constants)]
+        segments = <Segment*>&self.filter.paths[len(paths)]
+        self.filter.steps = <Step*>&segments[parts]
+        self.filter.lists = <FilterRun*>&self.filter.steps[len(steps)]
+        at = <char*>&self.filter.lists[len(lists)]
+        for index in range(len(constants)):
+            self.filter.constants[index] = constant_of(&at, constants[index])
+        for index in range(len(paths)):
+            self.filter.paths[index] = path_of(&at, segments, paths[index])
+            segments += len(paths[index])
+        for index in range(len(steps)):
+            self.filter.steps[index].code, self.filter.steps[index].argument = steps[index]
+        for index in range(len(lists)):
+            self.filter.lists[index].first, self.filter.lists[index].count = lists[index]
+        if not filter_check(
+                self.filter, <uint32_t>len(constants), <uint32_t>len(lists),
+                <uint32_t>len(paths)):
+            raise ValueError("steps that do not belong together")
+
+    def __dealloc__(self):
+        filter_drop(self.filter)
+
+    def test(self, tuple topics not None, bytes data not None, bytes event, bytes meta,
+             uint8_t data_kind=0):
+        cdef Look look
+        cdef Mask shown = all_topics()
+        cdef Value value
+        memset(&look, 0, sizeof(look))
+        look.serial = 1
+        look.is_read = True
+        look.data_kind = data_kind
+        look.event.type = text_of(event)
+        look.event.data = text_of(data)
+        look.facts = facts_of(topics, meta)
+        value = evaluate(self.filter, &look, &shown)
+        facts_free(look.facts)
+        look_free(&look)
+        return bool(value.whole) if value.kind == V_BOOL else None
+
+
+@cython.final
+cdef class View:
+    cdef NativeView* view
+
+    def __cinit__(
+            self, *, types=(), until=(), bytes until_data=None, bint envelope=False,
+            str mark="", Filter filter=None):
+        cdef list texts = [*types, *until]
+        cdef Py_ssize_t index
+        cdef char* at
+        size = sum([len(<bytes?>text) for text in texts]) + len(until_data or b"")
+        kind = MARKS[mark]
+        self.view = view_new(<uint32_t>len(types), <uint32_t>len(until), size)
+        self.view.has_envelope = envelope
+        self.view.mark = kind
+        if filter is not None:
+            self.view.filter = filter_keep(filter.filter)
+        at = view_bytes(self.view)
+        for index in range(len(texts)):
+            view_types(self.view)[index] = put_text(&at, texts[index])
+        if until_data is not None:
+            self.view.until_data = put_text(&at, until_data)
+
+    def __dealloc__(self):
+        view_drop(self.view)
+
+    def select(self, list frames not None, list topics not None, list metas, list shown=None):
+        cdef Look look
+        cdef Mask mask = all_topics()
+        cdef Verdict verdict = SENDS
+        cdef Py_ssize_t index
+        cdef list sent = []
+        cdef Facts* facts
+        memset(&look, 0, sizeof(look))
+        try:
+            for index in range(len(frames)):
+                facts = facts_of(topics[index], None if metas is None else metas[index])
+                look_at_event(&look, (<Frame?>frames[index]).data, facts)
+                mask = mask_of(None if shown is None else shown[index])
+                verdict = judge_event(self.view, &look, &mask)
+                if verdict != PASSES_OVER:
+                    sent.append(own(frame_keep(form_of(self.view, &look, mask))))
+                look_end(&look)
+                facts_free(facts)
+                if verdict == SENDS_LAST:
+                    break
+        finally:
+            look_free(&look)
+        return sent, verdict == SENDS_LAST
 
 
 # ---- the sender --------------------------------------------------------------------------------
@@ -617,13 +851,17 @@ cdef class Sender:
             command_topics(command)[index] = numbers[index]
         return command
 
-    def add_channel(self, uint32_t channel, topics, grants=(), bint quiet=False, bint can_end=False):
+    def add_channel(
+            self, uint32_t channel, topics, grants=(), bint quiet=False, bint can_end=False,
+            View view=None):
         self.check_running()
         cdef tuple granted = tuple(grants)
         cdef Command* command = self.with_topics(ADD_CHANNEL, (*topics, *granted))
         command.grant_count = <uint32_t>len(granted)
         command.quiet = quiet
         command.can_end = can_end
+        if view is not None:
+            command.view = view_keep(view.view)
         command.channel = channel
         self.command(command)
 
@@ -659,7 +897,9 @@ cdef class Sender:
         self.check_running()
         self.command(self.with_topics(REMOVE_TOPIC, (topic,)))
 
-    def publish(self, Frame frame not None, tuple topics not None, int policy):
+    def publish(
+            self, Frame frame not None, tuple topics not None, int policy, tuple names=None,
+            bytes meta=None):
         cdef Py_ssize_t index
         cdef Run run
         cdef uint32_t[EVENT_TOPICS_LIMIT] numbers
@@ -668,7 +908,7 @@ cdef class Sender:
         for index in range(len(topics)):
             numbers[index] = topics[index]
         run_begin(&run, self)
-        run_add(&run, frame, numbers, <uint32_t>len(topics), policy)
+        run_add(&run, frame, numbers, <uint32_t>len(topics), policy, names, meta)
 
     def wake(self):
         queue_wake(&self.state.queue)
@@ -714,6 +954,9 @@ cdef class Sender:
             "pongs": relaxed_load(&counters.pongs),
             "renewed": relaxed_load(&counters.renewed),
             "revocations": relaxed_load(&counters.revocations),
+            "passed_over": relaxed_load(&counters.passed_over),
+            "filter_errors": relaxed_load(&counters.filter_errors),
+            "envelopes": relaxed_load(&counters.envelopes),
         }
         for index, reason in enumerate(REASONS):
             known["closed_" + reason] = relaxed_load(&counters.closed[index])
@@ -741,14 +984,21 @@ cdef int run_begin(Run* run, sender) except -1:
     return 0
 
 
-cdef int run_add(Run* run, Frame frame, uint32_t* topics, uint32_t count, int policy) except -1:
-    """The next publish. The caller holds the sender until `run_end`."""
+cdef int run_add(
+        Run* run, Frame frame, uint32_t* topics, uint32_t count, int policy, tuple names,
+        bytes meta) except -1:
+    """The next publish. With `names` of its topics, it can be sent to channels with a view. The
+    caller holds the sender until `run_end`."""
     cdef uint32_t index
+    cdef Facts* facts = NULL
     cdef Command* command
     for index in range(count):
         if topics[index] >= 1 << 28:
             raise ValueError(f"topic number {topics[index]} is out of range")
+    if names is not None:
+        facts = facts_of(names, meta)
     command = command_new(PUBLISH, count)
+    command.facts = facts
     memcpy(command_topics(command), topics, count * sizeof(uint32_t))
     command.frame = frame_keep(frame.data)
     command.policy = <uint8_t>policy

@@ -79,9 +79,11 @@ cdef class HistoryLog:
     cdef readonly dict own_id_at
     cdef readonly dict extras_at
 
-    cdef int take_columns(self, Entries entries, Run* run, bint heard_by_all) except -1
+    cdef int take_columns(
+        self, Entries entries, Run* run, bint heard_by_all, bint describes) except -1
     cdef int take_one(
-        self, Frame frame, tuple names, own_id, extras, Run* run, bint heard_by_all) except -1
+        self, Frame frame, tuple names, own_id, extras, Run* run, bint heard_by_all,
+        bint describes) except -1
     cdef Topic intern(self, name)
     cdef int keep(self, Frame frame, owners, own_id, extras) except -1
     cdef bint add_to(self, Topic topic, Frame frame, int64_t cost) except -1

@@ -171,7 +171,11 @@ class HistoryLog:
         """The newest place whose event left all topics."""
 
     def take(
-        self, entries: Sequence[Entry], sender: Sender | None = None, heard_by_all: bool = False
+        self,
+        entries: Sequence[Entry],
+        sender: Sender | None = None,
+        heard_by_all: bool = False,
+        describes: bool = False,
     ) -> None:
         """Keeps committed entries, evicts for them, and hands each on. Control entries are not
         handed on: `on_control` of the subclass does what they say, `on_reopen` is called when
@@ -183,6 +187,8 @@ class HistoryLog:
             entries: the newest, in order.
             sender: gets each as soon as it is kept, and is woken once; None for no one.
             heard_by_all: whether topics without channels of their own are handed on too.
+            describes: whether channels with a view may get them: then topics' names and meta are
+                handed on too.
         """
 
     def append(

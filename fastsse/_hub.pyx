@@ -367,21 +367,23 @@ cdef class HistoryLog:
     def evicted_from_all_through(self):
         return int_of(self.evicted)
 
-    def take(self, entries not None, sender=None, bint heard_by_all=False):
+    def take(self, entries not None, sender=None, bint heard_by_all=False, bint describes=False):
         cdef Run run
         if sender is not None:
             run_begin(&run, sender)
         if type(entries) is Entries:
-            self.take_columns(entries, NULL if sender is None else &run, heard_by_all)
+            self.take_columns(
+                entries, NULL if sender is None else &run, heard_by_all, describes)
         else:
             for _, topics, own_id, frame, extras in entries:
                 self.take_one(
                     <Frame?>frame, <tuple?>topics, own_id, extras,
-                    NULL if sender is None else &run, heard_by_all)
+                    NULL if sender is None else &run, heard_by_all, describes)
         if sender is not None:
             run_end(&run)
 
-    cdef int take_columns(self, Entries entries, Run* run, bint heard_by_all) except -1:
+    cdef int take_columns(
+            self, Entries entries, Run* run, bint heard_by_all, bint describes) except -1:
         cdef Py_ssize_t at
         cdef list own_ids = entries.own_ids, extras = entries.extras
         for at in range(len(entries.frames)):
@@ -389,13 +391,16 @@ cdef class HistoryLog:
                 <Frame>entries.frames[at], <tuple?>entries.topics[at],
                 None if own_ids is None else own_ids[at],
                 None if extras is None else extras[at],
-                run, heard_by_all)
+                run, heard_by_all, describes)
         return 0
 
     cdef int take_one(
             self, Frame frame, tuple names, own_id, extras, Run* run,
-            bint heard_by_all) except -1:
-        """Keeps the newest event, then hands it on where a channel may want it."""
+            bint heard_by_all, bint describes) except -1:
+        """Keeps the newest event, then hands it on where a channel may want it; with what a view may
+        ask of it, if it `describes`."""
+        cdef tuple told = names if describes else None
+        cdef bytes meta = extras.meta if describes and extras is not None else None
         cdef Topic topic
         cdef tuple topics
         cdef uint32_t[TOPICS_MAX] numbers
@@ -405,7 +410,7 @@ cdef class HistoryLog:
             self.keep(frame, topic, own_id, extras)
             if run is not NULL and frame.data.events and (heard_by_all or topic.channels):
                 numbers[0] = topic.number
-                run_add(run, frame, numbers, 1, topic.rule.policy)
+                run_add(run, frame, numbers, 1, topic.rule.policy, told, meta)
             return 0
         if len(names) > TOPICS_MAX:
             raise ValueError("too many topics")
@@ -415,7 +420,7 @@ cdef class HistoryLog:
             return 0           # What a control entry says was done when it was kept.
         for index in range(len(topics)):
             numbers[index] = (<Topic>topics[index]).number
-        run_add(run, frame, numbers, <uint32_t>len(topics), strictest(topics))
+        run_add(run, frame, numbers, <uint32_t>len(topics), strictest(topics), told, meta)
         return 0
 
     cdef Topic intern(self, name):

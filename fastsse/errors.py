@@ -99,10 +99,10 @@ class Unavailable(FastsseError):
 class StreamRefused(FastsseError):
     """A subscriber was refused; the caller still owns the socket.
 
-    `reason` is `full`, `limited`, `queue`, `draining`, `store` (history can't be read), `access`
-    (rights can't be checked now) or `over`: its topics have ended and it has everything, so the
-    answer is 204. Otherwise never an error status, because that would stop an EventSource
-    permanently (WHATWG HTML 9.2.3, "fail the connection").
+    `reason` is `full`, `limited`, `queue`, `draining`, `filters` (too many), `store` (history can't
+    be read), `access` (rights can't be checked now) or `over`: its topics have ended and it has
+    everything, so the answer is 204. Otherwise never an error status, because that would stop an
+    EventSource permanently (WHATWG HTML 9.2.3, "fail the connection").
     """
 
     def __init__(self, reason: str) -> None:

@@ -56,6 +56,7 @@ GAUGES = (
     _Row("workers", "workers", "Running worker processes."),
     _Row("connections", "connections", "Open streams."),
     _Row("max_connections", "max_connections", "Streams that can be open at once."),
+    _Row("filters", "filters", "Different filters of open streams."),
     _Row("blocked", "blocked_connections", "Streams whose socket buffer is full."),
     _Row("lag_bytes", "lag_bytes", "Largest lag of a blocked stream.", merge=MOST),
     _Row("channels", "channels", "Distinct sets of topics that streams subscribe to."),
@@ -93,6 +94,10 @@ COUNTERS = (
         "lapped", "lapped", "Times a lagging stream received only the latest event of each topic."
     ),
     _Row("heartbeats", "heartbeats", "Heartbeats sent."),
+    _Row("passed_over", "events_left_out", "Events that a stream's parameters left out."),
+    _Row("filter_errors", "filter_errors", "Evaluations of filters that were errors: no match."),
+    _Row("filters_refused", "filters_refused", "Streams refused for one filter too many."),
+    _Row("envelopes", "envelopes", "Events encoded with an envelope."),
     _Row("replays_failed", "replays_failed", "Replays that failed in the store."),
     _Row(
         "repeated_resumes",

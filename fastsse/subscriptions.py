@@ -20,6 +20,7 @@ __all__ = [
     "Dialect",
     "InitialId",
     "Subscription",
+    "View",
 ]
 
 # The selector that every topic matches.
@@ -134,6 +135,36 @@ MERCURE: Final = Dialect(opens=False, tells=False, initial_id="false")
 MERCURE_TELLING: Final = Dialect(opens=False, tells=True, initial_id="false")
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which events of its topics a stream is sent, and in which form. Equal views share their work.
+
+    Arguments:
+        types: only events of these types; none: of every type. `message` is an event without one.
+        envelope: the data of each event is a JSON object that also names its topic, id, type, meta
+            and time.
+        until: types; behind an event of one of them the stream is over.
+        until_data: behind an event with this data it is over, too.
+        filter: only events that match this expression (`fastsse.expressions`), which is valid.
+    """
+
+    types: tuple[bytes, ...] = ()
+    envelope: bool = False
+    until: tuple[bytes, ...] = ()
+    until_data: bytes | None = None
+    filter: str | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether events may be left out."""
+        return bool(self.types) or self.filter is not None
+
+    @property
+    def may_end(self) -> bool:
+        """Whether an event can end the stream."""
+        return bool(self.until) or self.until_data is not None
+
+
 class Subscription:
     """A subscriber's request, validated; may be shared by all equal requests.
 
@@ -145,16 +176,18 @@ class Subscription:
         dialect: how the stream speaks.
         last_each: a stream that begins at the head, or whose cursor can't be continued, begins
             with so many of the newest events of each topic; 0: with none. At most LAST_MAX.
+        view: which events it is sent, and in which form; None: all, as they are.
 
     Raises InvalidSubscription about `topic`, `last` or `last_each`.
     """
 
-    __slots__ = ("cursor", "dialect", "last_each", "selectors")
+    __slots__ = ("cursor", "dialect", "last_each", "selectors", "view")
 
     selectors: Final[tuple[str, ...]]
     cursor: Final[Cursor]
     dialect: Final[Dialect]
     last_each: Final[int]
+    view: Final[View | None]
 
     def __init__(
         self,
@@ -163,6 +196,7 @@ class Subscription:
         topics_max: int = TOPICS_MAX,
         dialect: Dialect = EVENTS,
         last_each: int = 0,
+        view: View | None = None,
     ) -> None:
         wanted = {check_topic(selector, InvalidSubscription) for selector in selectors}
         if not 0 < len(wanted) <= topics_max:
@@ -174,3 +208,4 @@ class Subscription:
         self.last_each = last_each
         self.cursor = cursor
         self.dialect = dialect
+        self.view = view

@@ -39,7 +39,7 @@ FLOORS = [
     },
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
-    {"entries", "_records", "_batch"},
+    {"entries", "_records", "_batch", "expressions"},
     {"redis"},
     {"control"},
     {"auth"},

@@ -16,6 +16,7 @@ from fastsse.api.ticket_streams import TicketStreams
 from fastsse.api.token_access import TokenAccess
 from fastsse.api.tokens import pong_routes, token_routes
 from fastsse.api.topics import topic_routes
+from fastsse.api.views import ViewReader
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
 from fastsse.control.presence import Presence
@@ -85,7 +86,12 @@ class Endpoints:
             config.initial_id, config.min_heartbeat, config.max_pad, pings=bool(config.ping)
         )
         subscribe = Subscribe(
-            config.max_topics, lambda: time.time_ns() // 1_000_000, access, speech
+            config.max_topics,
+            lambda: time.time_ns() // 1_000_000,
+            access,
+            speech,
+            ViewReader(self._has_envelope),
+            self._hub.streams.finished,
         )
         mercure_gate = self._gate(mercure_access, Unauthorised)
         paths: dict[bytes, Mapping[bytes, Route]] = {
@@ -112,6 +118,12 @@ class Endpoints:
             return {}
         streams = self._publish.streams
         return {"publish_streams": streams.open, "publish_streams_cut": streams.cut}
+
+    def _has_envelope(self, selector: str) -> bool:
+        """Whether a stream that names a topic, or a template, gets envelopes by default."""
+        rule = self._config.rule(selector)
+        kind = None if rule is None else rule.envelope
+        return (kind or self._config.envelope) == "json"
 
     def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""

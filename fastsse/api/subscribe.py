@@ -15,11 +15,13 @@ from fastsse.api.parameters import (
     notes_on,
     reads_lines,
 )
+from fastsse.api.views import VIEW_NAMES, ViewReader
 from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidSubscription
 from fastsse.http.request import Request, Target
-from fastsse.http.responses import EVENT_STREAM, STATUS_LINES, Response
+from fastsse.http.responses import EVENT_STREAM, NOT_STORED, STATUS_LINES, Response
 from fastsse.http.router import Exchange
+from fastsse.hub.resume.finished import FinishedStreams
 from fastsse.subscriptions import EVENTS, HEAD, Cursor, Subscription
 from fastsse.units import parse_duration_s
 
@@ -31,10 +33,12 @@ _TIME: Final = re.compile(
 )
 # Clients of Durable Streams request all kept events in this way.
 _EARLIEST_OFFSET: Final = "-1"
-_ONCE: Final = frozenset({"since", "last", "last_each", "offset"}) | SPEECH_NAMES
+_ONCE: Final = frozenset({"since", "last", "last_each", "offset"}) | SPEECH_NAMES | VIEW_NAMES
 _NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic"}
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
+# An EventSource does not reconnect after it.
+_OVER: Final = Response(STATUS_LINES[204] + NOT_STORED)
 _CHUNKED_HEAD: Final = Response(_HEAD.head + b"Transfer-Encoding: chunked\r\n")
 
 
@@ -53,6 +57,8 @@ class Subscribe:
         now_ms: unix milliseconds, for `since=10m`.
         access: decides who may subscribe.
         speech: reads the parameters for the form of streams.
+        views: reads the parameters for what streams are sent of their events.
+        finished: says whether the stream that a client resumes was over.
 
     A mistake of the author of a page is a 400, which stops an EventSource permanently. An invalid
     id (too long, unknown, or not UTF-8) can appear on a later reconnect only, so it is never a 400:
@@ -65,9 +71,13 @@ class Subscribe:
         now_ms: Callable[[], int],
         access: Access,
         speech: Speech | None = None,
+        views: ViewReader | None = None,
+        finished: FinishedStreams | None = None,
     ) -> None:
         self._access = access
         self._speech = Speech() if speech is None else speech
+        self._views = ViewReader() if views is None else views
+        self._finished = finished
         self._topics_max = topics_max
         self._now_ms = now_ms
 
@@ -78,12 +88,32 @@ class Subscribe:
         def opened(rights: Rights | None) -> None:
             if request.method == b"HEAD":
                 exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
-            else:
+            elif subscription.view is None or not subscription.view.may_end:
                 exchange.stream(subscription, rights)
+            else:
+                self._resume(subscription, rights, exchange)
 
         self._access.subscriber(
             request, exchange, opened, later_answer(exchange, request, subscription)
         )
+
+    def _resume(
+        self, subscription: Subscription, rights: Rights | None, exchange: Exchange
+    ) -> None:
+        """Opens a stream that an event may end, or answers 204: that event was sent already."""
+
+        def found(is_over: bool) -> None:
+            if is_over:
+                exchange.respond(_OVER)
+            else:
+                exchange.stream(subscription, rights)
+
+        known = False if self._finished is None else self._finished.find(subscription, rights)
+        if known is not None:
+            found(known)
+        elif exchange.may_wait:
+            assert self._finished is not None
+            self._finished.ask(subscription, rights, found)
 
     def read(self, target: Target, headers: Mapping[bytes, bytes]) -> Subscription:
         """The subscription that a request asks for. O(1) if its target is in the cache.
@@ -109,6 +139,7 @@ class Subscribe:
             self._topics_max,
             subscription.dialect,
             subscription.last_each,
+            subscription.view,
         )
 
     def _of_query(self, target: Target) -> tuple[_Readings, bool]:
@@ -126,10 +157,11 @@ class Subscribe:
             raise InvalidSubscription("topic", f"is missing: /events?topic=name{about}")
         speech = {name: chosen[name] for name in SPEECH_NAMES & chosen.keys()}
         dialect = self._speech.dialect(EVENTS, speech, notes)
-        last_each = _last_each(chosen)
-        standard = Subscription(topics, cursor, self._topics_max, dialect, last_each)
+        last_each, view = _last_each(chosen), self._views.read(chosen, topics)
+        standard = Subscription(topics, cursor, self._topics_max, dialect, last_each, view)
         by_lines = self._speech.for_lines(dialect, speech)
-        lines = Subscription(standard.selectors, cursor, self._topics_max, by_lines, last_each)
+        selectors = standard.selectors
+        lines = Subscription(selectors, cursor, self._topics_max, by_lines, last_each, view)
         return _Readings(standard, lines), cursor.kind != "since"
 
     def _cursor(self, last_event_id: str, chosen: Mapping[str, str]) -> Cursor:

@@ -10,13 +10,19 @@ from rich.text import Text
 
 from fastsse.client.decoder import END, ReceivedEvent
 from fastsse.client.listener import StreamState
+from fastsse.client.view import Envelope
 
 # All characters that a terminal could read as a command; line feed and tab are kept.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Printer(Protocol):
-    """Writes events to standard output and the state of the connection to standard error."""
+    """Writes events to standard output and the state of the connection to standard error.
+
+    `reads_envelopes`: whether it shows more than the data, and so asks for envelopes.
+    """
+
+    reads_envelopes: bool
 
     def event(self, event: ReceivedEvent) -> None:
         """Writes one event at once."""
@@ -37,9 +43,18 @@ def harmless(text: str) -> str:
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def _as_text(value: object) -> str:
+    """A text as it is, another value as JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 class Plain:
     """Writes the data unchanged, with a line end after each event; events of the server about the
     stream go to standard error."""
+
+    reads_envelopes = False
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = out
@@ -68,16 +83,30 @@ class Plain:
 
 
 class JsonLines(Plain):
-    """Writes an object a line; gaps are written as events too."""
+    """Writes an object a line, in the form of envelopes; gaps are written as events too."""
+
+    reads_envelopes = True
 
     def event(self, event: ReceivedEvent) -> None:
         """The whole event."""
-        fields = {"id": event.id, "event": event.event, "data": event.data}
+        told = event.envelope or Envelope((), event.id, event.event, event.data, {}, None)
+        topics = told.topics
+        fields = {
+            "topic": topics[0] if len(topics) == 1 else list(topics) or None,
+            "id": event.id,
+            "event": event.event,
+            "data": told.data,
+            "meta": dict(told.meta) or None,
+            "time": told.time_ms,
+        }
         print(json.dumps(fields), file=self._out, flush=True)
 
 
 class Readable:
-    """Writes time, type and data in columns, with colours if the terminal supports them."""
+    """Writes time, topic, type, data and meta in columns, with colours if the terminal supports
+    them."""
+
+    reads_envelopes = True
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = Console(file=out, highlight=False, soft_wrap=True)
@@ -85,7 +114,9 @@ class Readable:
 
     def event(self, event: ReceivedEvent) -> None:
         """One line; further lines of data are indented below the first."""
-        head = Text(time.strftime("%H:%M:%S "), style="dim")
+        told = event.envelope
+        at_s = time.time() if told is None or told.time_ms is None else told.time_ms / 1000
+        head = Text(time.strftime("%H:%M:%S ", time.localtime(at_s)), style="dim")
         gap = event.gap
         if gap is not None:
             head.append("gap ", style="bold yellow")
@@ -95,10 +126,16 @@ class Readable:
         if event.event == END:
             self._out.print(head.append("the topics have ended", style="bold yellow"))
             return
+        if told is not None and told.topics:
+            head.append(harmless(", ".join(told.topics)) + " ", style="magenta")
         if event.event != "message":
             head.append(harmless(event.event) + " ", style="bold cyan")
-        data = harmless(event.data).replace("\n", "\n" + " " * 9)
-        self._out.print(head.append(data, style="default"))
+        text = event.data if told is None else _as_text(told.data)
+        head.append(harmless(text).replace("\n", "\n" + " " * 9), style="default")
+        if told is not None and told.meta:
+            meta = " ".join(f"{name}={_as_text(value)}" for name, value in told.meta.items())
+            head.append(harmless(f"  {meta}"), style="dim")
+        self._out.print(head)
 
     def state(self, state: StreamState) -> None:
         """Both the opening and the loss."""

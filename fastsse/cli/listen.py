@@ -9,6 +9,7 @@ import click
 from fastsse.cli.clientoptions import server_address
 from fastsse.cli.eventlines import printer
 from fastsse.client.listener import Listener
+from fastsse.client.view import StreamView
 
 
 @click.command()
@@ -32,7 +33,16 @@ from fastsse.client.listener import Listener
     default="",
     help="Start after this id, or at `earliest`.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print an object a line: id, event, data.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print an object a line: topic, id, event, data, meta, time.",
+)
+@click.option("--event", metavar="TYPES", default="", help="Only these types: tick,trade.")
+@click.option("--filter", metavar="EXPR", help="Only events that match: 'data.price > 5'.")
+@click.option("--until", metavar="TYPES", default="", help="End after an event of these types.")
+@click.option("--until-data", metavar="TEXT", help="End after an event with this data.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--once", is_flag=True, help="Do not reconnect.")
 @server_address
@@ -43,6 +53,10 @@ def listen(
     since: str | None,
     last_event_id: str,
     as_json: bool,
+    event: str,
+    filter: str | None,
+    until: str,
+    until_data: str | None,
     count: int | None,
     once: bool,
     url: str,
@@ -58,10 +72,14 @@ def listen(
     \b
     fastsse listen news sport
     fastsse listen prices --last 1 --json | jq .data
+    fastsse listen '*' --filter 'data.price > 5'
     """
     if not topics and not urlsplit(url).query:
         raise click.UsageError("TOPIC is missing (* is every topic).")
     output = printer(as_json, sys.stdout, sys.stderr)
+    view = StreamView(
+        _types(event), filter, bool(topics) and output.reads_envelopes, _types(until), until_data
+    )
 
     async def run() -> None:
         listener = Listener(
@@ -71,6 +89,7 @@ def listen(
             last=last,
             last_each=last_each,
             since=since,
+            view=view,
             token=token,
             uds=uds,
             reconnect=not once,
@@ -88,3 +107,7 @@ def listen(
         asyncio.run(run())
     except KeyboardInterrupt:
         return
+
+
+def _types(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()

@@ -16,10 +16,12 @@ from fastsse.client.errors import (
 )
 from fastsse.client.listener import Listener, StreamState, listen
 from fastsse.client.publisher import Publisher, Receipt
+from fastsse.client.view import Envelope, StreamView
 
 __all__ = [
     "ClientError",
     "Decoder",
+    "Envelope",
     "EventTooLarge",
     "Gap",
     "Listener",
@@ -29,6 +31,7 @@ __all__ = [
     "ReceivedEvent",
     "Refused",
     "StreamState",
+    "StreamView",
     "Unreachable",
     "listen",
 ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastsse.client.errors import EventTooLarge
+from fastsse.client.view import Envelope
 from fastsse.eventstream import EventStreamParser, StreamEventTooLong
 
 GAP = "fastsse.gap"
@@ -38,6 +39,12 @@ class ReceivedEvent:
     def is_control(self) -> bool:
         """Whether it is an event of the server about the stream: a gap, the end of a snapshot."""
         return self.event.startswith(CONTROL)
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """The envelope, where the stream was asked for some (`StreamView`); None for control events
+        and other streams."""
+        return Envelope.parse(self.data)
 
     @property
     def gap(self) -> Gap | None:

@@ -24,6 +24,7 @@ from fastsse.client.http import (
     refusal,
     request_headers,
 )
+from fastsse.client.view import StreamView
 
 CONTENT_TYPE = "text/event-stream"
 DEFAULT_RETRY_S = 3.0
@@ -61,6 +62,7 @@ class Listener:
         last_each: start with this many of the newest events of each topic (1 or more), also when
             `last_event_id` can't be continued. A `fastsse.snapshot` event follows them.
         since: start at a time (RFC 3339) or a span before now (`10m`).
+        view: which events are sent, and in which form; None: all, as they were published.
         token: sent as `Authorization: Bearer`.
         headers: more headers.
         uds: a Unix socket to connect to, in place of the host in the URL.
@@ -84,6 +86,7 @@ class Listener:
         last: int | None = None,
         last_each: int | None = None,
         since: str | None = None,
+        view: StreamView | None = None,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         uds: str | None = None,
@@ -100,6 +103,7 @@ class Listener:
         self._topics = [topics] if isinstance(topics, str) else list(topics)
         self._begin = {"last": last, "since": since}
         self._last_each = last_each
+        self._view = StreamView() if view is None else view
         self._headers = request_headers(token, {**_HEADERS, **(headers or {})})
         self._decoder = Decoder(max_event_bytes, last_event_id)
         self._owns_client = client is None
@@ -181,6 +185,7 @@ class Listener:
     def _connect(self) -> AbstractAsyncContextManager[httpx.Response]:
         """One request; it starts after the last known event."""
         params: Params = [("topic", topic) for topic in self._topics]
+        params += self._view.params
         headers = self._headers
         last_event_id = self._decoder.last_event_id.encode(errors="replace")
         if _HEADER_VALUE.fullmatch(last_event_id):

@@ -30,7 +30,15 @@ from fastsse.config.kinds import (
     read_rules,
     size,
 )
-from fastsse.config.rules import AgeKept, BytesKept, EventsKept, LagPolicy, TopicLimits, TopicRule
+from fastsse.config.rules import (
+    AgeKept,
+    BytesKept,
+    EnvelopeKind,
+    EventsKept,
+    LagPolicy,
+    TopicLimits,
+    TopicRule,
+)
 from fastsse.config.sources import SourceOptions
 from fastsse.config.store import RedisOptions, StoreOptions
 from fastsse.config.tokens import TokenOptions
@@ -240,6 +248,22 @@ class StreamOptions(OptionGroup):
         "How a stream starts with its current id: as a separate block, as an event with empty "
         "data, or not at all; auto decides by the request. The parameter initial_id overrides it.",
     )
+    max_filters: Count = option(
+        10_000, "Different filters of streams; above it a stream is refused.", ge=0, le=1_000_000
+    )
+    max_topic_filters: Count = option(
+        1_000,
+        "Different filters of streams that name the same topic or template. Each is evaluated for "
+        "every event.",
+        ge=0,
+        le=100_000,
+    )
+    envelope: EnvelopeKind = option(
+        "none",
+        "Form of the data of events for streams that don't request one: as it was published, or a "
+        "JSON object with topic, id, event, data, meta and time. The parameter envelope overrides "
+        "it.",
+    )
     max_event: Bytes = size(
         "0B",
         "Largest data of one event, for clients that limit the length of a line; larger is refused "
@@ -304,7 +328,7 @@ class HistoryOptions(OptionGroup):
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
         "Rules for topics; the first match applies: match, history_events, history_age, "
-        "history_bytes, lag_policy, event_types. In the file: [[topics]].",
+        "history_bytes, lag_policy, event_types, envelope. In the file: [[topics]].",
         max_length=1000,
     )
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 from fastsse.config.kinds import GLOB, PATTERN, Bytes, Choice, Count, Seconds
 
 LagPolicy = Annotated[Literal["disconnect", "skip", "latest"], Choice]
+EnvelopeKind = Annotated[Literal["none", "json"], Choice]
 EventsKept = Annotated[Count, Field(ge=0, le=100_000_000)]
 AgeKept = Annotated[Seconds, Field(ge=0.01, le=3650 * 24 * 3600)]
 BytesKept = Annotated[Bytes, Field(ge=0, le=16 * 2**40)]
@@ -55,6 +56,7 @@ class TopicRule(BaseModel):
     history_bytes: BytesKept | None = None
     lag_policy: LagPolicy | None = None
     event_types: Annotated[str, AfterValidator(_check_pattern), PATTERN] | None = None
+    envelope: EnvelopeKind | None = None
 
     _glob: re.Pattern[str] = PrivateAttr()
     _event_types: re.Pattern[str] | None = PrivateAttr()

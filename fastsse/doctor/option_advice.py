@@ -58,6 +58,18 @@ ADVICE: dict[str, Advice] = {
         "is cut before its first event does not know its place",
         "clients' errors when a stream opens",
     ),
+    "max_filters": Advice(
+        "too small: streams with a filter are refused; too large: memory for channels",
+        "`fastsse_filters`, `fastsse_filters_refused_total`",
+    ),
+    "max_topic_filters": Advice(
+        "too small: streams with a filter are refused; too large: CPU for each event of a topic",
+        "`fastsse_filters_refused_total`, CPU of the sender thread",
+    ),
+    "envelope": Advice(
+        "`json` for clients that expect the data as it was published: they parse another object",
+        "clients' errors when an event arrives",
+    ),
     "max_event": Advice(
         "0B or too large: clients with a limit for a line (Go: 64 KiB) fail at one event again and "
         "again; too small: 413",

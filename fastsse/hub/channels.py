@@ -1,6 +1,6 @@
 """Channels: which streams receive which topics.
 
-A channel is one distinct set of selectors and grants. All streams that asked for the same set
+A channel is one distinct set of selectors, grants and view. All streams that asked for the same set
 share it. It is made for its first stream, and removed when the closed notice of its last stream
 was read. Only `channels`, `streams` and `resume` command the
 sender.
@@ -9,6 +9,7 @@ sender.
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from fastsse._core import EVERY_EVENT, Frame, Sender, load_frame
 from fastsse.auth.rights import Rights
@@ -18,6 +19,7 @@ from fastsse.hub.resume.store_queries import QueryWaiter
 from fastsse.hub.templates import Templates, TopicTemplate, WantedTopics
 from fastsse.hub.time_budget import TimeBudget
 from fastsse.hub.topics import Topic, Topics
+from fastsse.hub.views import FILTER_BOUNDS, ChannelView, FilterBounds, FilterUse, core_view
 from fastsse.positions import format_position
 from fastsse.selectors import compile_selector
 from fastsse.subscriptions import ANY
@@ -33,15 +35,26 @@ LOOKS_A_STEP = 32
 
 
 class Channel:
-    """One distinct set of selectors and grants, and how many streams share it. Streams of a quiet
-    one take no control events.
+    """One distinct set of selectors, grants and view, and how many streams share it. Streams of a
+    quiet one take no control events.
 
     `rights` are those of its first stream, which has the same grants as all others; None without
     any: then no private event is for them. `waiting` are streams that can't begin before its
     templates have looked at all topics; None once they have.
+    `view` is None for every event as it is, and then `core_view` is, too.
     """
 
-    __slots__ = ("is_quiet", "number", "rights", "selectors", "streams", "topics", "waiting")
+    __slots__ = (
+        "core_view",
+        "is_quiet",
+        "number",
+        "rights",
+        "selectors",
+        "streams",
+        "topics",
+        "view",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -51,8 +64,11 @@ class Channel:
         rights: Rights | None,
         *,
         is_quiet: bool = False,
+        view: ChannelView | None = None,
     ) -> None:
         self.number = number
+        self.view = view
+        self.core_view = None if view is None else core_view(view)
         self.is_quiet = is_quiet
         self.selectors = selectors
         self.topics = topics
@@ -67,15 +83,22 @@ class Channels:
     Arguments:
         sender: only channels and streams may command it.
         topics: those that are alive; channels keep the ones that they name so.
+        filter_bounds: how many different filters there may be.
 
     Attributes:
         of_everything: how many channels get every event, or may get any topic's by a template.
+        with_views: how many channels have a view.
+        filters: how many have a filter, by selector and in total.
         on_unready: called when a channel can't be used yet: `sweep` is to be called soon, and
             again until it says that nothing is left.
     """
 
-    def __init__(self, sender: Sender, topics: Topics) -> None:
+    def __init__(
+        self, sender: Sender, topics: Topics, filter_bounds: FilterBounds = FILTER_BOUNDS
+    ) -> None:
         self.of_everything = 0
+        self.with_views = 0
+        self.filters: Final = FilterUse(filter_bounds)
         self.on_unready: Callable[[], None] = lambda: None
         self._sender = sender
         self._topics = topics
@@ -83,6 +106,7 @@ class Channels:
         self._public: dict[tuple[str, ...], Channel] = {}
         self._quiet: dict[tuple[str, ...], Channel] = {}
         self._granted: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Channel] = {}
+        self._viewed: dict[_ViewKey, Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
         # Channels whose patterns must examine topics, each with these topics. They take turns.
@@ -91,7 +115,7 @@ class Channels:
         topics.on_new = self._on_new
 
     def __len__(self) -> int:
-        return len(self._public) + len(self._quiet) + len(self._granted)
+        return len(self._public) + len(self._quiet) + len(self._granted) + len(self._viewed)
 
     def __getitem__(self, number: int) -> Channel:
         channel = self._by_number[number]
@@ -99,11 +123,20 @@ class Channels:
         return channel
 
     def join(
-        self, selectors: tuple[str, ...], rights: Rights | None, *, is_quiet: bool = False
+        self,
+        selectors: tuple[str, ...],
+        rights: Rights | None,
+        *,
+        is_quiet: bool = False,
+        view: ChannelView | None = None,
     ) -> Channel:
-        """The channel of these selectors and grants, for one more stream, which is to `leave` it.
+        """The channel of these selectors, grants and view, for one more stream, which is to `leave`
+        it.
 
-        O(1) when there is one, else O(selectors and grants, and topics that templates match)."""
+        O(1) when there is one, else O(selectors and grants, and topics that templates match).
+        Raises StreamRefused when it would be one filter too many."""
+        if view is not None:
+            return self._join_viewed(selectors, rights, is_quiet, view)
         if rights is None or not rights.subscribe:
             public = self._quiet if is_quiet else self._public
             channel = public.get(selectors)
@@ -118,6 +151,26 @@ class Channels:
         channel.streams += 1
         return channel
 
+    def _join_viewed(
+        self,
+        selectors: tuple[str, ...],
+        rights: Rights | None,
+        is_quiet: bool,
+        view: ChannelView,
+    ) -> Channel:
+        if rights is not None and not rights.subscribe:
+            rights = None
+        key = _view_key(selectors, rights, is_quiet, view)
+        channel = self._viewed.get(key)
+        if channel is None:
+            if view.view.filter is not None:
+                self.filters.check(selectors)
+            channel = self._viewed[key] = self._add(selectors, rights, is_quiet, view)
+            if view.view.filter is not None:
+                self.filters.add(channel.selectors)
+        channel.streams += 1
+        return channel
+
     def leave(self, channel: Channel) -> None:
         """One stream of the channel is gone."""
         channel.streams -= 1
@@ -125,7 +178,13 @@ class Channels:
             return
         if self._unready.pop(channel, None) is None:
             self._sender.remove_channel(channel.number)
-        if channel.rights is None:
+        if channel.view is not None:
+            if channel.view.view.filter is not None:
+                self.filters.drop(channel.selectors)
+            del self._viewed[
+                _view_key(channel.selectors, channel.rights, channel.is_quiet, channel.view)
+            ]
+        elif channel.rights is None:
             del (self._quiet if channel.is_quiet else self._public)[channel.selectors]
         else:
             del self._granted[channel.selectors, channel.rights.subscribe, channel.is_quiet]
@@ -135,7 +194,7 @@ class Channels:
     def deliver(self, entries: Sequence[Entry], history: History) -> None:
         """Has the history keep committed entries, and hands each on to the channels of its topics.
         O(entries and topics); which streams there are does not matter."""
-        history.take(entries, self._sender, self.of_everything > 0)
+        history.take(entries, self._sender, self.of_everything > 0, self.with_views > 0)
 
     def end(self, topic: Topic) -> None:
         """A topic has ended: streams that have no other topic end, when they have everything."""
@@ -183,7 +242,13 @@ class Channels:
                 return
         self._make_ready(channel)
 
-    def _add(self, selectors: tuple[str, ...], rights: Rights | None, is_quiet: bool) -> Channel:
+    def _add(
+        self,
+        selectors: tuple[str, ...],
+        rights: Rights | None,
+        is_quiet: bool,
+        view: ChannelView | None = None,
+    ) -> Channel:
         topics: Selection = None
         if selectors != (ANY,):
             template_texts = [text for text in selectors if "{" in text and _is_template(text)]
@@ -196,7 +261,9 @@ class Channels:
             topics = named
             if not template_texts:
                 selectors = tuple([topic.name for topic in named])  # Share the names' memory.
-        channel = Channel(self._free_number(), selectors, topics, rights, is_quiet=is_quiet)
+        number = self._free_number()
+        channel = Channel(number, selectors, topics, rights, is_quiet=is_quiet, view=view)
+        self.with_views += view is not None
         try:
             if topics is None:
                 self.of_everything += 1
@@ -252,12 +319,19 @@ class Channels:
             is_all = rights.subscribe == (ANY,)
             granted = (EVERY_EVENT,) if is_all else self._templates.covered(rights.subscribe)
         can_end = isinstance(topics, tuple)
-        numbers = _numbers(topics)
-        self._sender.add_channel(channel.number, numbers, granted, channel.is_quiet, can_end)
+        self._sender.add_channel(
+            channel.number,
+            _numbers(topics),
+            granted,
+            channel.is_quiet,
+            can_end,
+            channel.core_view,
+        )
 
     def _let_go(self, channel: Channel) -> None:
         """Removes all references to a channel that the sender does not have, or no longer has."""
         self._free_numbers.append(channel.number)
+        self.with_views -= channel.view is not None
         topics = channel.topics
         if topics is None:
             self.of_everything -= 1
@@ -295,6 +369,15 @@ def _end_frame(topic: Topic) -> Frame:
     data = json.dumps({"topic": topic.name}, separators=(",", ":"), ensure_ascii=False).encode()
     body = b"event: fastsse.end\nid: %b\ndata: %b\n\n" % (format_position(position), data)
     return load_frame(body, position, False, None, False)
+
+
+_ViewKey = tuple[tuple[str, ...], tuple[str, ...] | None, bool, ChannelView]
+
+
+def _view_key(
+    selectors: tuple[str, ...], rights: Rights | None, is_quiet: bool, view: ChannelView
+) -> _ViewKey:
+    return selectors, None if rights is None else rights.subscribe, is_quiet, view
 
 
 def _numbers(topics: Selection) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from fastsse.hub.topic_log import (
     position_of,
 )
 from fastsse.hub.topics import Topic, Topics
+from fastsse.hub.views import Described
 from fastsse.positions import TimeMarks
 
 __all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
@@ -145,6 +146,22 @@ class History(HistoryLog):
                 return
             if not frame.private or self._may_read(frame, rights):
                 yield frame
+
+    def described(self, frames: Iterable[Frame]) -> list[Described]:
+        """Frames that are kept, each with what a view may ask of it. O(log n) each."""
+        return [self._described(frame) for frame in frames]
+
+    def event_at(self, position: int) -> Described | None:
+        """The event that is kept at a position; None when there is none. O(log n)."""
+        frame = next(self.whole.after(position - 1), None)
+        return self._described(frame) if frame and frame.position == position else None
+
+    def _described(self, frame: Frame) -> Described:
+        owners = self.whole.owners_of(frame.position)
+        topics = owners if isinstance(owners, tuple) else (owners,)
+        extras = self.extras_at.get(frame.position)
+        meta = None if extras is None else extras.meta
+        return Described(frame, tuple([topic.name for topic in topics]), meta)
 
     def evicted(self, selection: Selection, after: int) -> Evicted:
         """What a reader of these topics may have lost after a place. O(topics)."""

@@ -24,6 +24,7 @@ from fastsse.hub.resume.cursor import GAP_REASONS
 from fastsse.hub.resume.options import ReplayBounds, ReplayOptions
 from fastsse.hub.streams import Streams
 from fastsse.hub.topics import Rules, Topics
+from fastsse.hub.views import FilterBounds
 from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
 
@@ -110,7 +111,8 @@ class Hub:
         start = backbone.start
         self.topics: Final = Topics(Rules(history, streams.lag_policy), start)
         self.history: Final = History(self.topics, history.history_total, start)
-        self.channels: Final = Channels(sender, self.topics)
+        bounds = FilterBounds(streams.max_topic_filters, streams.max_filters)
+        self.channels: Final = Channels(sender, self.topics, bounds)
         self.streams: Final = Streams(
             sender,
             self.channels,
@@ -221,6 +223,8 @@ class Hub:
             "history_bytes": self.history.bytes,
             "memory_bytes": self._sender.memory_bytes,
             "topics": len(self.topics),
+            "filters": self.channels.filters.count,
+            "filters_refused": self.channels.filters.refused,
             "replays": self.streams.replays,
             "replays_failed": self.streams.replays_failed,
             "repeated_resumes": self.streams.repeated_resumes,

@@ -18,6 +18,7 @@ from fastsse.backbone import Backbone
 from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.history import History
+from fastsse.hub.resume.finished import FinishedStreams
 from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.resume.pages import Pages, newest_told
 from fastsse.hub.resume.preamble import (
@@ -32,6 +33,7 @@ from fastsse.hub.resume.replayer import Replayer
 from fastsse.hub.resume.store_queries import StoreQueries
 from fastsse.hub.token_table import TokenRow, TokenTable
 from fastsse.hub.topic_ends import TopicEnds
+from fastsse.hub.views import view_of
 from fastsse.log import get_logger
 from fastsse.subscriptions import Dialect, Subscription
 
@@ -97,6 +99,8 @@ class Streams:
         self._now_ms = now_ms
         queries = StoreQueries(backbone, options.bounds.max_replays)
         self._ends = TopicEnds(history, backbone, queries)
+        #: Says whether the stream that a client resumes was over.
+        self.finished: Final = FinishedStreams(history, queries)
         self._returns = RepeatedResumes(time.monotonic)
         self._replayer = Replayer(
             sender,
@@ -191,7 +195,10 @@ class Streams:
         try:
             dialect = subscription.dialect
             channel = self._channels.join(
-                subscription.selectors, rights, is_quiet=not dialect.tells
+                subscription.selectors,
+                rights,
+                is_quiet=not dialect.tells,
+                view=view_of(subscription),
             )
             options = _options(rights, dialect)
             is_at_head = subscription.cursor.kind == "head" and not subscription.last_each

@@ -12,6 +12,7 @@ from fastsse.native.pairs cimport (
 from fastsse.native.ring cimport Ring, ring_clear
 from fastsse.native.queue cimport DISCONNECT, LATEST, SKIP
 from fastsse.native.table cimport NONE
+from fastsse.native.view cimport View, view_drop
 
 cdef enum:
     EVERY_EVENT = 0            # the topic number that every publish has
@@ -19,6 +20,7 @@ cdef enum:
 
 cdef struct LastValue:         # its number is 2 * topic, and one more if it is the private one
     FrameData* frame           # newest event with policy `latest`, whatever rings have trimmed
+    FrameData* envelope        # its twin, where a channel was sent that
     uint64_t sequence
     uint32_t older             # neighbours in the list of last values, by sequence
     uint32_t newer
@@ -39,6 +41,11 @@ cdef struct Channel:
     uint64_t last_sequence     # newest event appended; also tells one that came by another topic
     uint64_t last_disconnect   # newest event whose policy is `disconnect`
     uint64_t last_skip
+    uint64_t seen              # newest event that the view judged, sent or not
+    uint64_t seen_ms           # its position
+    uint64_t seen_n
+    View* view                 # NULL: every event, as it is
+    FrameData* mark            # moves the id to `seen`, while that is its place
     uint64_t low               # lowest cursor met in this round among those not blocked
     Channel* next_work
     uint32_t number
@@ -152,6 +159,8 @@ cdef inline void drop_from_topic(Directory* directory, uint32_t topic, uint32_t 
 
 
 cdef inline void channel_free(Channel* channel) noexcept nogil:
+    view_drop(channel.view)
+    frame_drop(channel.mark)
     ring_clear(&channel.ring)
     frame_drop(channel.end_frame)
     pairs_free(&channel.links)
@@ -188,11 +197,13 @@ cdef inline void last_value_forget(Directory* directory, uint32_t number) noexce
     if value.older != NONE:
         value_at(directory, value.older).newer = value.newer
     frame_drop(value.frame)
-    value.frame = NULL
+    frame_drop(value.envelope)
+    value.frame = value.envelope = NULL
 
 
 cdef inline void last_value_set(
-        Directory* directory, uint32_t topic, FrameData* frame, uint64_t sequence) noexcept nogil:
+        Directory* directory, uint32_t topic, FrameData* frame, FrameData* envelope,
+        uint64_t sequence) noexcept nogil:
     """A public event replaces both values. A private one replaces only the private value, so
     streams without a grant keep the public one."""
     cdef uint32_t number = 2 * topic + frame.is_private
@@ -203,6 +214,7 @@ cdef inline void last_value_set(
         last_value_forget(directory, 2 * topic + 1)
     value = value_at(directory, number)
     value.frame = frame_keep(frame)
+    value.envelope = frame_keep(envelope) if envelope is not NULL else NULL
     value.sequence = sequence
     value.newer = NONE
     value.older = directory.newest

@@ -15,10 +15,12 @@ from fastsse.native.os cimport is_writable, relaxed_load, relaxed_store, wall_ms
 from fastsse.native.queue cimport PLAIN, TOLD, node_new
 from fastsse.native.state cimport State, now_ds
 from fastsse.native.stream_id cimport ID_TEXT_BYTES, write_stream_id
+from fastsse.native.mark cimport add_mark
 from fastsse.native.sweep cimport conn_channel, end, lacks_something, make_ready, on_idle, slot_of
 from fastsse.native.table cimport (
     BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse, SUSPECT,
     notice_push)
+from fastsse.native.view cimport NO_MARK
 
 cdef enum:
     # The hand goes once round in this time. So things that are due are done within a second, also
@@ -61,12 +63,23 @@ cdef inline FrameData* heartbeat_of(State* state, Conn* conn) noexcept nogil:
     return state.heartbeats[pad]
 
 
+cdef inline bint has_passed_over(State* state, Conn* conn) noexcept nogil:
+    """Whether the view of a stream's channel has left out events since what it was sent last."""
+    cdef Channel* channel
+    if conn.state != LIVE:
+        return False
+    channel = conn_channel(state, conn)
+    return channel.view is not NULL and channel.view.mark != NO_MARK and conn.cursor < channel.seen
+
+
 cdef inline void beat_if_idle(State* state, Conn* conn) noexcept nogil:
     if conn.private is NULL \
             and is_due(state, conn, conn.touched_ds, beat_interval_ds(state, conn)) \
             and not lacks_something(state, conn):
         bump(&state.counters.heartbeats, 1)
         conn.private = node_new(frame_keep(heartbeat_of(state, conn)), PLAIN)
+        if has_passed_over(state, conn):
+            add_mark(conn_channel(state, conn), conn)
         make_ready(state, conn)
 
 

@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastsse.native.channel cimport (
     EVERY_EVENT, Channel, LastValue, channel_policy, is_linked, is_newest_for, value_at)
-from fastsse.native.frame cimport frame_keep
+from fastsse.native.frame cimport FrameData, frame_keep
 from fastsse.native.pairs cimport NO_KEY, Pair, pairs_end, pairs_items
 from fastsse.native.queue cimport LAST_VALUE, LATEST, Node, node_end, node_free, node_new
 from fastsse.native.state cimport State, VISIT_FRAMES
@@ -16,8 +16,14 @@ cdef enum:
     OWN_TOPICS_MAX = 128       # a channel of more looks at the values that there are instead
 
 
-cdef inline Node* last_value_node(LastValue* value) noexcept nogil:
-    cdef Node* node = node_new(frame_keep(value.frame), LAST_VALUE)
+cdef inline FrameData* value_for(Channel* channel, LastValue* value) noexcept nogil:
+    """A last value as the channel is sent it. One of after a cursor has the twin, because the event
+    was sent to the channel, else `latest` does not hold for it (`offer`)."""
+    return value.envelope if channel.view is not NULL and channel.view.has_envelope else value.frame
+
+
+cdef inline Node* last_value_node(Channel* channel, LastValue* value) noexcept nogil:
+    cdef Node* node = node_new(frame_keep(value_for(channel, value)), LAST_VALUE)
     node.sequence = value.sequence
     return node
 
@@ -34,7 +40,8 @@ cdef inline uint32_t oldest_after(State* state, uint64_t cursor) noexcept nogil:
 
 cdef inline bint is_owed(
         State* state, Channel* channel, uint32_t number, bint all_topics) noexcept nogil:
-    return (all_topics or is_linked(channel, number >> 1)) \
+    return value_for(channel, value_at(&state.directory, number)) is not NULL \
+        and (all_topics or is_linked(channel, number >> 1)) \
         and is_newest_for(&state.directory, channel, number)
 
 
@@ -51,7 +58,7 @@ cdef inline Node* of_many_topics(State* state, Channel* channel, uint64_t cursor
         value = value_at(&state.directory, number)
         if value.sequence > cursor and is_owed(state, channel, number, all_topics):
             cursor = value.sequence
-            at[0] = last_value_node(value)
+            at[0] = last_value_node(channel, value)
             at = &at[0].next
             left -= 1
         number = value.newer
@@ -84,9 +91,9 @@ cdef inline Node* of_few_topics(State* state, Channel* channel, uint64_t cursor)
             continue
         number = 2 * links[index >> 1].key + (index & 1)
         value = value_at(&state.directory, number)
-        if value.frame is not NULL and value.sequence > cursor \
+        if value_for(channel, value) is not NULL and value.sequence > cursor \
                 and is_newest_for(&state.directory, channel, number):
-            nodes = insert_in_order(nodes, last_value_node(value))
+            nodes = insert_in_order(nodes, last_value_node(channel, value))
     return nodes
 
 

@@ -5,11 +5,13 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from fastsse.native.facts cimport Facts, facts_free
 from fastsse.native.frame cimport FrameData, frame_drop
 from fastsse.native.memory cimport release, alloc
 from fastsse.native.os cimport (
     eventfd_write, load_pointer, load_u32, relaxed_load, relaxed_store, store_pointer, store_u32,
     swap_u32)
+from fastsse.native.view cimport View, view_drop
 
 cdef enum:
     QUEUE_MAX = 64 * 1024
@@ -55,6 +57,7 @@ cdef struct Node:
     FrameData* frame
     uint64_t sequence          # of a LAST_VALUE, else 0
     uint8_t kind
+    uint8_t ends               # of a CUT: the stream is over behind it
 
 
 cdef inline Node* node_new(FrameData* frame, uint8_t kind) noexcept nogil:
@@ -64,6 +67,7 @@ cdef inline Node* node_new(FrameData* frame, uint8_t kind) noexcept nogil:
     node.frame = frame
     node.sequence = 0
     node.kind = kind
+    node.ends = False
     return node
 
 
@@ -90,6 +94,8 @@ cdef struct Command:
     Command* next
     FrameData* frame
     Node* nodes
+    Facts* facts               # of PUBLISH, where a view may need them
+    View* view                 # of ADD_CHANNEL
     uint64_t accepted_us
     uint32_t kind
     uint32_t slot
@@ -134,6 +140,8 @@ cdef inline Command* command_new(uint32_t kind, uint32_t topic_count) noexcept n
     command.next = NULL
     command.frame = NULL
     command.nodes = NULL
+    command.facts = NULL
+    command.view = NULL
     command.kind = kind
     command.fd = -1
     command.topic_count = topic_count
@@ -141,9 +149,20 @@ cdef inline Command* command_new(uint32_t kind, uint32_t topic_count) noexcept n
     return command
 
 
-cdef inline void command_free(Command* command) noexcept nogil:
+cdef inline void command_clear(Command* command) noexcept nogil:
+    """Frees what a command holds and nobody took over."""
     frame_drop(command.frame)
     nodes_free(command.nodes)
+    facts_free(command.facts)
+    view_drop(command.view)
+    command.frame = NULL
+    command.nodes = NULL
+    command.facts = NULL
+    command.view = NULL
+
+
+cdef inline void command_free(Command* command) noexcept nogil:
+    command_clear(command)
     release(command, command_size(command.topic_count))
 
 

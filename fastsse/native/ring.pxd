@@ -1,7 +1,7 @@
 # A channel's ring: published events that may still have to be sent. Entries have the sender's own
 # sequence number, so that a cursor stays valid when the ring is trimmed past it.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastsse.native.frame cimport FrameData, frame_drop, frame_keep
@@ -13,6 +13,7 @@ cdef struct Entry:
     uint64_t sequence
     uint64_t end_bytes         # body bytes ever appended to this ring, this entry's included
     uint64_t accepted_us       # monotonic: when the publish was accepted
+    uint8_t ends               # the streams of this channel are over behind it
 
 
 cdef struct Ring:
@@ -45,7 +46,8 @@ cdef inline void ring_grow(Ring* ring) noexcept nogil:
 
 
 cdef inline void ring_append(
-        Ring* ring, FrameData* frame, uint64_t sequence, uint64_t accepted_us) noexcept nogil:
+        Ring* ring, FrameData* frame, uint64_t sequence, uint64_t accepted_us,
+        bint ends) noexcept nogil:
     """Takes a reference of its own. `sequence` is higher than every earlier one."""
     cdef Entry* entry
     if ring.count == ring.capacity:
@@ -57,6 +59,7 @@ cdef inline void ring_append(
     entry.sequence = sequence
     entry.end_bytes = ring.appended_bytes
     entry.accepted_us = accepted_us
+    entry.ends = ends
 
 
 cdef inline uint32_t ring_find(Ring* ring, uint64_t cursor) noexcept nogil:

@@ -13,10 +13,13 @@ from fastsse.native.clock cimport read_wall_clock, tick_if_due
 from fastsse.native.counters cimport (
     CLIENT_CLOSED, CLIENT_DATA, LAGGED, RESET, STOPPED, TIMEOUT, bump)
 from fastsse.native.ending cimport be_over, end_some, look_whether_over, set_ended
+from fastsse.native.facts cimport all_topics
 from fastsse.native.farewell cimport begin_farewell, cut_at_gap, end_all
-from fastsse.native.frame cimport frame_drop, frame_keep, frame_of_bytes
+from fastsse.native.frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
 from fastsse.native.lag cimport on_writable
+from fastsse.native.look cimport find_envelope, look_at_event, look_end, look_free
 from fastsse.native.memory cimport numbers_clear, numbers_items
+from fastsse.native.offer cimport offer
 from fastsse.native.os cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CLOEXEC, ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd,
@@ -24,7 +27,7 @@ from fastsse.native.os cimport (
 from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, LATEST, LINK, PAGE, PONG,
     PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, TELL, TOLD, Command,
-    Node, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
+    Node, command_clear, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
 from fastsse.native.revoke cimport revoke_some
 from fastsse.native.state cimport (
@@ -58,8 +61,32 @@ cdef inline void deliver_to(State* state, uint32_t topic, Command* command) noex
     cdef Channel* channel
     for index in range(state.directory.topics[topic].channels.count):
         channel = state.directory.channels[channels[index]]
-        if channel.last_sequence != state.sequence and may_get(state, channel, command):
-            append(state, channel, command.frame, command.accepted_us, command.policy)
+        if channel.last_sequence == state.sequence or not may_get(state, channel, command):
+            continue
+        if channel.view is not NULL:
+            offer(state, channel, command)
+        else:
+            append(state, channel, command.frame, state.sequence, command.accepted_us,
+                   command.policy, False)
+
+
+cdef inline void set_last_values(State* state, Command* command) noexcept nogil:
+    """The event is the newest of its topics; it keeps the twin that shows them all, if some channel
+    was sent that."""
+    cdef FrameData* envelope = find_envelope(&state.look, all_topics())
+    cdef uint32_t index
+    for index in range(command.topic_count):
+        last_value_set(&state.directory, command_topics(command)[index], command.frame, envelope,
+                       state.sequence)
+
+
+cdef inline void count_look(State* state) noexcept nogil:
+    if state.look.twins_made:
+        bump(&state.counters.envelopes, <int64_t>state.look.twins_made)
+        state.look.twins_made = 0
+    if state.look.filter_errors:
+        bump(&state.counters.filter_errors, <int64_t>state.look.filter_errors)
+        state.look.filter_errors = 0
 
 
 cdef inline void on_publish(State* state, Command* command) noexcept nogil:
@@ -71,11 +98,14 @@ cdef inline void on_publish(State* state, Command* command) noexcept nogil:
     if command.frame.is_private and command.topic_count > 1 and command.policy == LATEST:
         command.policy = SKIP
     state.sequence += 1
+    look_at_event(&state.look, command.frame, command.facts)
     deliver_to(state, EVERY_EVENT, command)
     for index in range(command.topic_count):
         deliver_to(state, topics[index], command)
-        if command.policy == LATEST:
-            last_value_set(&state.directory, topics[index], command.frame, state.sequence)
+    if command.policy == LATEST:
+        set_last_values(state, command)
+    count_look(state)
+    look_end(&state.look)
 
 
 cdef inline void cut_all_at_gap(State* state, Channel* channel) noexcept nogil:
@@ -99,7 +129,8 @@ cdef inline void on_announce(State* state, Command* command) noexcept nogil:
         if channel is not NULL and channel.is_quiet:
             cut_all_at_gap(state, channel)
         elif channel is not NULL:
-            append(state, channel, command.frame, command.accepted_us, DISCONNECT)
+            append(state, channel, command.frame, state.sequence, command.accepted_us, DISCONNECT,
+                   False)
     for number in range(state.used_slots):
         conn = &state.conns[number]
         if conn.state == REPLAY and conn_channel(state, conn).is_quiet:
@@ -242,6 +273,8 @@ cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
     cdef uint32_t index
     cdef uint32_t links = command.topic_count - command.grant_count
     channel.is_quiet = command.quiet
+    channel.view = command.view
+    command.view = NULL
     for index in range(command.topic_count):
         if index < links:
             link(&state.directory, command_topics(command)[index], channel)
@@ -327,10 +360,7 @@ cdef inline void apply_commands(State* state) noexcept nogil:
         if command is NULL:
             return
         apply_command(state, command)
-        frame_drop(command.frame)
-        command.frame = NULL
-        nodes_free(command.nodes)
-        command.nodes = NULL
+        command_clear(command)
         left -= 1
 
 
@@ -491,16 +521,14 @@ cdef inline void state_clear(State* state) noexcept nogil:
         if command is NULL:
             break
         close_if_open(command.fd)
-        frame_drop(command.frame)
-        nodes_free(command.nodes)
-        command.frame = NULL
-        command.nodes = NULL
+        command_clear(command)
     queue_clear(&state.queue)
     numbers_clear(&state.over)
     directory_clear(&state.directory)
     for slot in range(BEAT_PADS):
         frame_drop(state.heartbeats[slot])
     frame_drop(state.last_chunk)
+    look_free(&state.look)
     revoking_clear(&state.revoking)
     free(state.conns)
     free(state.claims)

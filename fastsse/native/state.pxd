@@ -6,6 +6,7 @@ from fastsse.native.channel cimport Channel, Directory
 from fastsse.native.claims cimport Claim, Revoking
 from fastsse.native.counters cimport Counters
 from fastsse.native.frame cimport FrameData
+from fastsse.native.look cimport Look
 from fastsse.native.memory cimport Numbers
 from fastsse.native.os cimport iovec, monotonic_us, pthread_t, relaxed_load
 from fastsse.native.queue cimport Queue
@@ -45,6 +46,7 @@ cdef struct Span:
     uint32_t first             # index in the ring
     uint32_t count
     size_t bytes
+    uint8_t ends               # the stream is over behind the last
     uint64_t last_sequence
     int64_t events
     uint64_t oldest_us
@@ -102,6 +104,8 @@ cdef struct State:
     FrameData* last_chunk
     Span span
     iovec parts[VISIT_FRAMES]
+    Look look                  # at the event that is being published
+    uint8_t is_over            # the visit under way sent the last event of its stream
 
 
 cdef inline uint64_t read_clock(State* state) noexcept nogil:

@@ -9,7 +9,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from fastsse.native.channel cimport Channel
-from fastsse.native.counters cimport CLIENT_CLOSED, LAGGED, RESET, bucket_of, bump, count_latency
+from fastsse.native.counters cimport (
+    CLIENT_CLOSED, ENDED, LAGGED, RESET, bucket_of, bump, count_latency)
 from fastsse.native.frame cimport (
     FrameData, frame_body, frame_drop, frame_keep, frame_wire, frame_wire_bytes)
 from fastsse.native.last_values cimport add_last_values
@@ -123,19 +124,20 @@ cdef inline void end_round(State* state, Channel* channel) noexcept nogil:
 
 
 cdef inline void append(
-        State* state, Channel* channel, FrameData* frame, uint64_t accepted_us,
-        uint8_t policy) noexcept nogil:
-    """Appends the newest publish to a channel's ring and queues the channel for a sweep."""
-    channel.last_sequence = state.sequence
-    if policy == DISCONNECT:
-        channel.last_disconnect = state.sequence
+        State* state, Channel* channel, FrameData* frame, uint64_t sequence, uint64_t accepted_us,
+        uint8_t policy, bint ends) noexcept nogil:
+    """Puts a publish, newer than all before, into a channel's ring and the channel up for a sweep.
+    No policy may leave out an event behind which the streams end."""
+    channel.last_sequence = sequence
+    if policy == DISCONNECT or ends:
+        channel.last_disconnect = sequence
     elif policy == SKIP:
-        channel.last_skip = state.sequence
+        channel.last_skip = sequence
     if channel.conns.count == 0:
         return
     if state.span.channel is channel:
         state.span.channel = NULL
-    ring_append(&channel.ring, frame, state.sequence, accepted_us)
+    ring_append(&channel.ring, frame, sequence, accepted_us, ends)
     bump(&state.counters.ring_entries, 1)
     bump(&state.counters.ring_bytes, frame.body_bytes)
     channel.to_visit = channel.conns.count
@@ -217,6 +219,21 @@ cdef inline void end(State* state, Conn* conn, uint8_t reason) noexcept nogil:
     notice_push(&state.notices, state.conns, slot_of(state, conn), STREAM_CLOSED)
 
 
+cdef inline void end_over(State* state, Conn* conn) noexcept nogil:
+    """Ends a stream behind the event that ends it: what is half sent, the last chunk, FIN."""
+    cdef Node** at = &conn.private.next if conn.offset else &conn.private
+    leave_channel(state, conn)
+    nodes_free(at[0])
+    at[0] = node_new(frame_keep(state.last_chunk), WIRE) if conn.flags & CHUNKED else NULL
+    conn.state = DRAINING
+    conn.reason = ENDED
+    conn.stalled_ds = now_ds(state)
+    if conn.private is NULL:
+        end_whole(state, conn, ENDED)
+    else:
+        make_ready(state, conn)
+
+
 cdef inline void discard_input(Conn* conn) noexcept nogil:
     """Reads what a client sent after its request. Closing a socket with unread input sends RST, and
     the client may lose the last data."""
@@ -258,10 +275,11 @@ cdef inline void prepare_span(State* state, Channel* channel, Conn* conn) noexce
     span.flags = coding
     span.first = ring_find(&channel.ring, conn.cursor)
     span.count = 0
+    span.ends = False
     span.bytes = 0
     span.events = 0
     while span.first + span.count < channel.ring.count and span.count < VISIT_FRAMES \
-            and span.bytes < VISIT_BYTES:
+            and span.bytes < VISIT_BYTES and not span.ends:
         entry = ring_at(&channel.ring, span.first + span.count)
         span.parts[span.count] = wire_part(entry.frame, coding)
         span.bytes += span.parts[span.count].iov_len
@@ -270,6 +288,7 @@ cdef inline void prepare_span(State* state, Channel* channel, Conn* conn) noexce
             span.oldest_us = entry.accepted_us
         span.newest_us = entry.accepted_us
         span.last_sequence = entry.sequence
+        span.ends = entry.ends
         span.count += 1
 
 
@@ -281,15 +300,17 @@ cdef inline uint32_t gather(State* state, Conn* conn) noexcept nogil:
     cdef uint32_t count = 0
     cdef uint32_t index
     cdef bint moves_cursor = False
+    cdef bint ends = False
     while node is not NULL and count < VISIT_FRAMES:
         state.parts[count] = node_part(conn, node)
         if count == 0:
             state.parts[0].iov_base = <char*>state.parts[0].iov_base + conn.offset
             state.parts[0].iov_len -= conn.offset
         moves_cursor = moves_cursor or node.kind == LAST_VALUE
+        ends = ends or node.ends
         count += 1
         node = node.next
-    if conn.state != LIVE or count == VISIT_FRAMES or moves_cursor:
+    if conn.state != LIVE or count == VISIT_FRAMES or moves_cursor or ends:
         return count
     channel = conn_channel(state, conn)
     if conn.cursor >= channel.last_sequence:
@@ -346,6 +367,7 @@ cdef inline size_t pop_sent_nodes(State* state, Conn* conn, size_t sent) noexcep
             bump(&state.counters.gaps_sent, 1)
         elif node.kind == END_OF_PAGE:
             notice_push(&state.notices, state.conns, slot_of(state, conn), PAGE_SENT)
+        state.is_over = state.is_over or node.ends
         conn.private = node_free(node)
         conn.stalled_ds = now_ds(state)
     return sent
@@ -391,12 +413,14 @@ cdef inline void take_part_of_span(State* state, Conn* conn, size_t sent) noexce
         if sent < span.parts[index].iov_len:
             if sent:
                 node = node_new(frame_keep(entry.frame), CUT)
+                node.ends = entry.ends
                 conn.private = node
                 conn.offset = <uint32_t>sent
                 move_cursor(conn, entry.sequence)
             return
         sent -= span.parts[index].iov_len
         count_entry(state, conn, entry)
+        state.is_over = entry.ends
 
 
 # ---- a visit -----------------------------------------------------------------------------------
@@ -437,6 +461,7 @@ cdef inline void visit_ring(State* state, Channel* channel, Conn* conn) noexcept
         conn.touched_ds = now_ds(state)
         bump(&state.counters.bytes_sent, sent)
         take_whole_span(state, conn)
+        state.is_over = state.span.ends
     elif not went_wrong(state, conn, sent, state.span.bytes):
         take_part_of_span(state, conn, sent)
 
@@ -479,12 +504,15 @@ cdef inline void visit(State* state, Conn* conn) noexcept nogil:
         return
     if state.sends_left:
         state.sends_left -= 1
+    state.is_over = False
     if conn.flags & LAPPED and conn.state == LIVE:
         add_last_values(state, conn_channel(state, conn), conn)
     if conn.private is not NULL:
         visit_private(state, conn)
     else:
         visit_ring(state, conn_channel(state, conn), conn)
+    if state.is_over and conn.state == LIVE:
+        end_over(state, conn)
     if conn.state != CLOSED and not conn.flags & BLOCKED and lacks_something(state, conn):
         make_ready(state, conn)
 

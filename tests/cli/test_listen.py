@@ -33,7 +33,35 @@ async def test_json_tells_all_of_an_event(start, here) -> None:
     here.publish("news", "two\nlines é", event="tick", id="x1")
     command = ("listen", "news", "--json", "--last", "1", "--count", "1", "--url", here.url)
     done = await (await start(*command)).ended()
-    assert json.loads(done.out) == {"id": "x1", "event": "tick", "data": "two\nlines é"}
+    told = json.loads(done.out)
+    assert isinstance(told.pop("time"), int)
+    event = {"topic": "news", "id": "x1", "event": "tick", "data": "two\nlines é", "meta": None}
+    assert told == event
+
+
+async def test_json_has_topics_meta_and_what_was_sent_as_json(start, here) -> None:
+    here.publish(["a", "b"], {"n": 1}, meta={"tenant": "acme"})
+    command = ("listen", "a", "--json", "--last", "1", "--count", "1", "--url", here.url)
+    told = json.loads((await (await start(*command)).ended()).out)
+    assert (told["topic"], told["data"], told["event"]) == (["a", "b"], {"n": 1}, "message")
+    assert told["meta"] == {"tenant": "acme"}
+
+
+async def test_listen_ends_behind_what_it_waits_for_and_shows_what_matches(start, here) -> None:
+    for n in range(4):
+        here.publish("run", {"n": n}, event="step")
+    here.publish("run", "[DONE]")
+    common = ("listen", "run", "--from", "earliest", "--url", here.url)
+    shown = '{"n":2}\n{"n":3}\n[DONE]\n'
+    for options in (
+        ("--filter", "data.n > 1", "--until-data", "[DONE]"),
+        ("--filter", "data.n > 1", "--event", "step", "--until", "message"),
+    ):
+        done = await (await start(*common, *options)).ended()
+        assert (done.status, done.out) == (0, shown)
+    done = await (await start(*common, "--filter", "data.n >")).ended()
+    assert done.status == 1
+    assert "at character 9" in done.err
 
 
 async def test_a_lost_connection_is_reported_and_resumed(start) -> None:
@@ -121,7 +149,7 @@ async def test_terminal_shows_type_and_time_and_takes_no_commands(here) -> None:
     assert "\x1b" not in shown
     assert "\x9b" not in shown
     lines = shown.splitlines()
-    assert lines[0][9:] == "ti\\x1bck two"
+    assert lines[0][9:] == "news ti\\x1bck two"
     assert lines[1] == " " * 9 + "lines \\x1b]0;title\\x07 \\x9b2J"
     assert err == b"listening\n"
 

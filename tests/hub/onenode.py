@@ -17,7 +17,7 @@ from fastsse.hub import Hub, Published
 from fastsse.hub.history import PAGE_BYTES
 from fastsse.hub.resume.options import ReplayBounds
 from fastsse.hub.streams import ClosedStream, Head
-from fastsse.subscriptions import EVENTS, HEAD, Cursor, Dialect, Subscription
+from fastsse.subscriptions import EVENTS, HEAD, Cursor, Dialect, Subscription, View
 from tests.eventstream import EventStream, Message
 from tests.hub.storednode import Disk, StoredBackbone
 
@@ -128,6 +128,8 @@ class Node:
         head: Head = RESPONSE_HEAD,
         rights: Rights | None = None,
         dialect: Dialect = EVENTS,
+        view: View | None = None,
+        last_each: int = 0,
     ) -> Client:
         """Opens a stream. `receive_bytes` bounds what waits in the pair unread."""
         ours, theirs = socket.socketpair()
@@ -135,7 +137,7 @@ class Node:
         if receive_bytes:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_bytes)
         theirs.setblocking(False)
-        subscription = Subscription(topics, cursor, dialect=dialect)
+        subscription = Subscription(topics, cursor, dialect=dialect, last_each=last_each, view=view)
         try:
             handle = self.hub.streams.open(subscription, head, chunked, theirs.fileno(), rights)
             self.hub.streams.wake()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from heapq import merge
 from typing import Final, NamedTuple, Protocol
 
-from fastsse._core import Frame, join_frames
+from fastsse._core import Frame, View, join_frames
 from fastsse.auth.rights import Rights
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError
@@ -20,9 +20,20 @@ from fastsse.hub.history import PAGE_BYTES, History, Selection
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
 from fastsse.hub.templates import WantedTopics
 from fastsse.hub.topic_log import position_of
+from fastsse.hub.views import ChannelView, Described, shown_topics
 from fastsse.subscriptions import ANY
 
-__all__ = ["JoinedPage", "PageAudience", "PageCache", "Pages", "Told", "newest_told", "told_place"]
+__all__ = [
+    "JoinedPage",
+    "PageAudience",
+    "PageCache",
+    "Pages",
+    "Told",
+    "described",
+    "newest_told",
+    "told_place",
+    "viewed",
+]
 
 PAGE_CACHE_BYTES = 8 * 1024 * 1024
 PAGES_MAX = 1_000
@@ -46,6 +57,12 @@ class PageAudience(Protocol):
     @property
     def rights(self) -> Rights | None: ...
 
+    @property
+    def view(self) -> ChannelView | None: ...
+
+    @property
+    def core_view(self) -> View | None: ...
+
 
 class JoinedPage(NamedTuple):
     """A page ready to send. Its `frame` is None when nothing matching lies after the place."""
@@ -58,6 +75,7 @@ class JoinedPage(NamedTuple):
     evicted: Evicted
     lost_through: int  # The log that we follow may have lost events up to here.
     damaged_through: int = 0  # Where it lies after the place asked for: the store lost them.
+    is_over: bool = False  # The stream is over behind its last event.
 
 
 class Told(NamedTuple):
@@ -74,8 +92,8 @@ class Told(NamedTuple):
 NOTHING_TOLD: Final = Told()
 
 
-# Selectors, grants and a place.
-_Key = tuple[tuple[str, ...], tuple[str, ...], int]
+# Selectors, grants, a place and a view.
+_Key = tuple[tuple[str, ...], tuple[str, ...], int, ChannelView | None]
 
 
 class PageCache:
@@ -195,9 +213,12 @@ class Pages:
     def _from_memory(self, reader: PageAudience, after: int) -> JoinedPage:
         history = self._history
         page = history.page(reader.topics, after, self._page_bytes, reader.rights)
-        return self._joined(
-            reader, after, page.frames, page.through, page.is_last, page.evicted, False
-        )
+        frames, through, is_last, is_over = page.frames, page.through, page.is_last, False
+        if reader.core_view is not None:
+            frames, is_over = viewed(reader, reader.core_view, history.described(frames))
+            if is_over:
+                through, is_last = frames[-1].position, False
+        return self._joined(reader, after, frames, through, is_last, page.evicted, False, is_over)
 
     def _from_store(
         self, reader: PageAudience, after: int, through: int, stretch: Stretch
@@ -216,8 +237,12 @@ class Pages:
         frames, through = _united(stored, kept, through, self._page_bytes)
         begins = history.evicted_through(reader.topics)
         evicted = stretch.evicted.up_to(begins)
-        damaged_through = min(stretch.damaged_through, begins)
-        page = self._joined(reader, after, frames, through, False, evicted, True)
+        damaged_through, is_over = min(stretch.damaged_through, begins), False
+        if reader.core_view is not None:
+            facts = described(frames, stretch, history)
+            frames, is_over = viewed(reader, reader.core_view, facts)
+            through = frames[-1].position if is_over else through
+        page = self._joined(reader, after, frames, through, False, evicted, True, is_over)
         return page if damaged_through <= after else page._replace(damaged_through=damaged_through)
 
     def _joined(
@@ -229,6 +254,7 @@ class Pages:
         is_last: bool,
         evicted: Evicted,
         is_stored: bool,
+        is_over: bool = False,
     ) -> JoinedPage:
         history = self._history
         page = JoinedPage(
@@ -239,6 +265,7 @@ class Pages:
             is_stored=is_stored,
             evicted=evicted,
             lost_through=history.lost_through,
+            is_over=is_over,
         )
         self.cache.keep(_key(reader, after), page)
         return page
@@ -263,6 +290,34 @@ def _united(
         frames.append(frame)
         last = position
     return frames, through
+
+
+def described(frames: Iterable[Frame], stretch: Stretch, history: History) -> list[Described]:
+    """Frames of a page that was read from the store, each with what a view may ask of it."""
+    stored = {
+        entry.position: Described(
+            entry.frame, entry.topics, None if entry.extras is None else entry.extras.meta
+        )
+        for entry in stretch.entries
+    }
+    facts = []
+    for frame in frames:
+        one = stored.get(frame.position)
+        facts.append(history.described((frame,))[0] if one is None else one)
+    return facts
+
+
+def viewed(
+    reader: PageAudience, core_view: View, facts: list[Described]
+) -> tuple[list[Frame], bool]:
+    """The frames as the reader's view sends them, and whether the stream is over behind the last.
+    The same native function as for what is live."""
+    return core_view.select(
+        [one.frame for one in facts],
+        [one.topics for one in facts],
+        [one.meta for one in facts],
+        [shown_topics(one, reader.selectors, reader.rights) for one in facts],
+    )
 
 
 def newest_told(history: History, reader: PageAudience) -> int:
@@ -290,4 +345,4 @@ def told_place(history: History, reader: PageAudience, place: int) -> int:
 
 def _key(reader: PageAudience, after: int) -> _Key:
     rights = reader.rights
-    return reader.selectors, () if rights is None else rights.subscribe, after
+    return reader.selectors, () if rights is None else rights.subscribe, after, reader.view

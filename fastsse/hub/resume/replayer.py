@@ -364,6 +364,9 @@ class Replayer:
         self._give_page(one, page)
 
     def _give_page(self, one: ReplayingStream, page: JoinedPage) -> None:
+        if page.is_over:
+            self._end_over(one, page.frame)
+            return
         if page.is_last:
             self._by_handle.pop(one.handle, None)
         else:
@@ -427,6 +430,21 @@ class Replayer:
         with contextlib.suppress(OSError):  # The client is gone.
             os.write(one.opening.fd, over_head(one.opening.head))
         self._drop(one)
+
+    def _end_over(self, one: ReplayingStream, page: Frame | None) -> None:
+        """Sends the last page of a stream that is over behind it, and ends it. What was sent
+        before is sent whole: a stream is asked for its next page only then."""
+        self._by_handle[one.handle] = one
+        gap = one.gap
+        if one.opening is not None:
+            self._attach(one, None, is_last=False)
+            gap = None
+        self._count(gap)
+        one.ended, one.gap = True, None
+        self._by_handle.pop(one.handle, None)
+        frame = page if gap is None else after_gap(gap, page)
+        self._sender.close(one.handle, REASON_ENDED, frame, is_over=True)
+        self._note(one, page)
 
     def _send_page(self, one: ReplayingStream, page: JoinedPage) -> None:
         gap, one.gap = one.gap, None

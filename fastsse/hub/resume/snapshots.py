@@ -19,7 +19,13 @@ from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.evicted import Evicted
 from fastsse.hub.history import PAGE_BYTES, History
-from fastsse.hub.resume.pages import JoinedPage, PageAudience, newest_told
+from fastsse.hub.resume.pages import (
+    JoinedPage,
+    PageAudience,
+    described,
+    newest_told,
+    viewed,
+)
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
 from fastsse.positions import format_position
 from fastsse.selectors import compile_selector
@@ -47,9 +53,10 @@ class Snapshot:
         place: how that is named to the client.
         is_complete: whether there is nothing more that should be in it.
         has_marker: whether the stream takes the event at the end.
+        is_over: whether the stream is over behind the last frame.
     """
 
-    __slots__ = ("_at", "_frames", "_marker", "through")
+    __slots__ = ("_at", "_frames", "_is_over", "_marker", "through")
 
     def __init__(
         self,
@@ -60,12 +67,14 @@ class Snapshot:
         *,
         is_complete: bool,
         has_marker: bool,
+        is_over: bool = False,
     ) -> None:
         self.through: Final = through
+        self._is_over = is_over
         self._frames = frames
         self._at = 0
         marker = _marker(len(frames), topics, place, is_complete=is_complete)
-        self._marker = marker if has_marker else None
+        self._marker = marker if has_marker and not is_over else None
 
     def next_page(self, head: int) -> JoinedPage:
         """The next run of frames; the last one is followed by what comes after `through`."""
@@ -85,6 +94,7 @@ class Snapshot:
             is_stored=False,
             evicted=Evicted(),
             lost_through=0,
+            is_over=self.is_sent and self._is_over,
         )
 
     @property
@@ -179,13 +189,17 @@ class Snapshots:
         by_position = {frame.position: frame for frames in found.values() for frame in frames}
         frames = [by_position[position] for position in sorted(by_position)]
         is_complete = stored.is_last and len(frames) <= SNAPSHOT_EVENTS_MAX
+        frames, is_over = frames[-SNAPSHOT_EVENTS_MAX:], False
+        if reader.core_view is not None:
+            frames, is_over = viewed(reader, reader.core_view, described(frames, stored, history))
         return Snapshot(
-            frames[-SNAPSHOT_EVENTS_MAX:],
+            frames,
             len(found),
             head,
             newest_told(history, reader),
             is_complete=is_complete,
             has_marker=has_marker,
+            is_over=is_over,
         )
 
 

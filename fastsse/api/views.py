@@ -1,0 +1,104 @@
+"""Query parameters that say which events a stream is sent, and in which form."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from fastsse.errors import InvalidSubscription
+from fastsse.events import EVENT_TYPE_BYTES_MAX, RESERVED_EVENT_TYPE_PREFIX
+from fastsse.expressions import InvalidExpression, compile_expression
+from fastsse.subscriptions import View
+
+__all__ = ["VIEW_NAMES", "ViewReader"]
+
+#: Parameters that `ViewReader.read` reads.
+VIEW_NAMES: Final = frozenset({"envelope", "event", "filter", "until", "until_data"})
+#: Types that one parameter may name.
+TYPES_MAX: Final = 64
+UNTIL_DATA_BYTES_MAX: Final = 1024
+_ENVELOPES: Final = {"json": True, "none": False}
+_ENDS_A_LINE: Final = re.compile(r"[\r\n\0]")
+
+
+class ViewReader:
+    """Reads the parameters of views.
+
+    Arguments:
+        has_envelope: whether streams with a selector get envelopes unless their request says
+            otherwise.
+    """
+
+    def __init__(self, has_envelope: Callable[[str], bool] = lambda selector: False) -> None:
+        self._has_envelope: Final = has_envelope
+
+    def read(self, chosen: Mapping[str, str], selectors: Sequence[str]) -> View | None:
+        """The view that the parameters in VIEW_NAMES ask for; None when it is every event as it is.
+
+        Raises InvalidSubscription.
+        """
+        if "envelope" in chosen:
+            envelope = _envelope(chosen["envelope"])
+        else:
+            envelope = any(map(self._has_envelope, selectors))
+        view = View(
+            _types("event", chosen.get("event")),
+            envelope,
+            _types("until", chosen.get("until")),
+            _until_data(chosen.get("until_data")),
+            _filter(chosen.get("filter")),
+        )
+        return None if view == _PLAIN else view
+
+
+_PLAIN: Final = View()
+
+
+def _envelope(text: str) -> bool:
+    try:
+        return _ENVELOPES[text]
+    except KeyError:
+        raise InvalidSubscription("envelope", "must be json or none") from None
+
+
+def _types(field: str, text: str | None) -> tuple[bytes, ...]:
+    """Event types, separated by commas."""
+    if text is None:
+        return ()
+    types = sorted({_type(field, part) for part in text.split(",")})
+    if len(types) > TYPES_MAX:
+        raise InvalidSubscription(field, f"must name at most {TYPES_MAX} types")
+    return tuple(types)
+
+
+def _type(field: str, text: str) -> bytes:
+    type_ = text.strip().encode("utf-8", "surrogatepass")
+    if not 0 < len(type_) <= EVENT_TYPE_BYTES_MAX:
+        bounds = f"types of 1 to {EVENT_TYPE_BYTES_MAX} bytes, separated by commas"
+        raise InvalidSubscription(field, f"must be {bounds}")
+    if _ENDS_A_LINE.search(text):
+        raise InvalidSubscription(field, "must not hold CR, LF or NUL")
+    if type_.startswith(RESERVED_EVENT_TYPE_PREFIX):
+        raise InvalidSubscription(field, "can't name types that begin with fastsse.")
+    return type_
+
+
+def _filter(text: str | None) -> str | None:
+    """A valid filter; the problem names the character that is wrong."""
+    if text is None:
+        return None
+    text = text.strip()
+    try:
+        compile_expression(text)
+    except InvalidExpression as error:
+        raise InvalidSubscription("filter", f"is not valid. {error}") from None
+    return text
+
+
+def _until_data(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    # Line ends as clients get them.
+    data = re.sub("\r\n?", "\n", text).encode("utf-8", "surrogatepass")
+    if len(data) > UNTIL_DATA_BYTES_MAX:
+        raise InvalidSubscription("until_data", f"must be at most {UNTIL_DATA_BYTES_MAX} bytes")
+    return data

@@ -1,0 +1,42 @@
+# A mark moves a stream's id past events that its view left out. Without it the id of a quiet stream
+# would age until its events are evicted, and each reconnect would be sent a gap. One block is shared
+# by all streams of a channel.
+
+from libc.stdio cimport snprintf
+
+from fastsse.native.channel cimport Channel
+from fastsse.native.frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
+from fastsse.native.queue cimport PLAIN, node_free, node_new
+from fastsse.native.table cimport BEAT_PAD_SHIFT, Conn
+from fastsse.native.view cimport DATA_MARK, LINE_MARK
+
+
+cdef inline FrameData* mark_of(Channel* channel) noexcept nogil:
+    """The block of the channel's newest place, made for the first stream that is sent it."""
+    cdef char body[96]
+    cdef int size
+    cdef FrameData* mark = channel.mark
+    if mark is not NULL and mark.position_ms == channel.seen_ms \
+            and mark.position_n == channel.seen_n:
+        return mark
+    frame_drop(mark)
+    size = snprintf(
+        body, sizeof(body), b"id: %llu-%llu\n%s", <unsigned long long>channel.seen_ms,
+        <unsigned long long>channel.seen_n,
+        b"" if channel.view.mark == LINE_MARK
+        else b"data:\n\n" if channel.view.mark == DATA_MARK else b"\n")
+    channel.mark = frame_of_bytes(body, size, True)
+    channel.mark.position_ms = channel.seen_ms
+    channel.mark.position_n = channel.seen_n
+    return channel.mark
+
+
+cdef inline void add_mark(Channel* channel, Conn* conn) noexcept nogil:
+    """Puts the mark in the place of a short heartbeat, or behind a padded one. The stream has all
+    that is in the ring, and here its cursor passes what was left out."""
+    if conn.beat >> BEAT_PAD_SHIFT:
+        conn.private.next = node_new(frame_keep(mark_of(channel)), PLAIN)
+    else:
+        node_free(conn.private)
+        conn.private = node_new(frame_keep(mark_of(channel)), PLAIN)
+    conn.cursor = channel.seen

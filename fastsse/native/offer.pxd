@@ -1,0 +1,64 @@
+# What a channel with a view is sent of a publish. All such channels share one look at the event.
+
+from libc.stdint cimport uint32_t
+
+from fastsse.native.channel cimport (
+    EVERY_EVENT, Channel, is_granted, is_linked)
+from fastsse.native.counters cimport bump
+from fastsse.native.facts cimport Mask, add_topic, all_topics, no_topics
+from fastsse.native.frame cimport FrameData
+from fastsse.native.queue cimport LATEST, Command, command_topics
+from fastsse.native.state cimport State
+from fastsse.native.sweep cimport append
+from fastsse.native.view cimport PASSES_OVER, SENDS_LAST, Verdict, form_of, judge_event
+
+
+cdef inline Mask shown_topics(State* state, Channel* channel, Command* command) noexcept nogil:
+    """The topics of a publish that the channel may name: all, but of a private event only those
+    that it selects and is granted."""
+    cdef Mask shown
+    cdef uint32_t topic
+    cdef uint32_t index
+    if not command.frame.is_private or command.topic_count == 1 \
+            or (channel.granted_all and is_linked(channel, EVERY_EVENT)):
+        return all_topics()
+    shown = no_topics()
+    for index in range(command.topic_count):
+        topic = command_topics(command)[index]
+        if (is_linked(channel, topic) or is_linked(channel, EVERY_EVENT)) \
+                and is_granted(&state.directory, topic, channel):
+            add_topic(&shown, index)
+    return shown
+
+
+cdef inline void note_seen(State* state, Channel* channel, FrameData* frame) noexcept nogil:
+    channel.seen = state.sequence
+    channel.seen_ms = frame.position_ms
+    channel.seen_n = frame.position_n
+
+
+cdef inline void pass_over(State* state, Channel* channel, Command* command) noexcept nogil:
+    """A lapped stream can't be sent its topic's newest value when the view leaves that out, so
+    policy `latest` becomes `skip`: it is sent a gap."""
+    if command.policy == LATEST:
+        channel.last_skip = state.sequence
+    bump(&state.counters.passed_over, 1)
+
+
+cdef inline void offer(State* state, Channel* channel, Command* command) noexcept nogil:
+    """Puts a publish that the channel may get into its ring, in the form of its view. Once for each
+    publish, whichever topics bring it. Without a stream there is nothing to do."""
+    cdef Mask shown
+    cdef Verdict verdict
+    if channel.seen == state.sequence:
+        return
+    note_seen(state, channel, command.frame)
+    if channel.conns.count == 0:
+        return
+    shown = shown_topics(state, channel, command)
+    verdict = judge_event(channel.view, &state.look, &shown)
+    if verdict == PASSES_OVER:
+        pass_over(state, channel, command)
+    else:
+        append(state, channel, form_of(channel.view, &state.look, shown), state.sequence,
+               command.accepted_us, command.policy, verdict == SENDS_LAST)
