@@ -10,6 +10,10 @@ cdef class EventBatch:
     cpdef object add(self, tuple topics, bytes data, unsigned char kind=*)
 
 
+# An event of topics and data, which were checked, as an object.
+cdef object plain_event(tuple topics, bytes data, unsigned char kind)
+
+
 cdef class Entries:
     cdef list topics
     cdef list frames

@@ -57,6 +57,10 @@ class Entries(Sequence[Entry]):
     def last(self) -> Frame:
         """The newest frame."""
 
+def kinds_of(events: Sequence[Event]) -> list[tuple[tuple[str, ...], bytes | None]]:
+    """The distinct pairs of topics and event type, in the order of their first event: all that
+    rights and topic rules need to look at. O(events)."""
+
 def sizes(events: Sequence[Event]) -> tuple[int, int]:
     """The bytes of data of the largest event, and of all. O(events)."""
 

@@ -78,20 +78,44 @@ cdef object event_at(EventBatch batch, Py_ssize_t at):
     event = None if batch.events is None else batch.events[at]
     if event is not None:
         return event
+    return plain_event(batch.topics[at], batch.data[at], kind_at(batch, at))
+
+
+cdef object plain_event(tuple topics, bytes data, unsigned char kind):
     event = new_event(Event)
-    event.topics = batch.topics[at]
-    event.data = batch.data[at]
+    event.topics = topics
+    event.data = data
     event.event = event.id = None
     event.retry_ms = 0
     event.private = False
     event.id_style = "position"
     event.meta = event.directives = None
-    event.data_kind = kind_at(batch, at)
+    event.data_kind = kind
     return event
 
 
 cdef inline uint8_t kind_at(EventBatch batch, Py_ssize_t at) except? 255:
     return 0 if batch.kinds is None else batch.kinds[at]
+
+
+def kinds_of(events not None):
+    """The distinct pairs of topics and event type."""
+    cdef dict kinds = {}
+    cdef EventBatch batch
+    cdef Py_ssize_t at
+    if type(events) is not EventBatch:
+        return list(dict.fromkeys([(event.topics, event.event) for event in events]))
+    batch = events
+    last = None
+    for at in range(len(batch.data)):
+        event = None if batch.events is None else batch.events[at]
+        topics = batch.topics[at]
+        if event is not None:
+            kinds[topics, event.event] = None
+        elif topics is not last:
+            kinds[topics, None] = None
+            last = topics
+    return list(kinds)
 
 
 def sizes(events not None):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastsse import _batch, _records
-from fastsse._batch import Entries, EventBatch
+from fastsse._batch import Entries, EventBatch, kinds_of, sizes
 from fastsse._core import Frame
 from fastsse._records import pack_entry
 from fastsse.errors import InvalidEvent
@@ -25,8 +25,10 @@ __all__ = [
     "Extras",
     "encode_entries",
     "id_of",
+    "kinds_of",
     "pack_entry",
     "pack_events",
+    "sizes",
     "unpack_entries",
     "unpack_entries_1",
     "unpack_events",

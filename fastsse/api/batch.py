@@ -1,7 +1,7 @@
 """Parses JSON bodies to events: one object, or one a line (NDJSON), all or none.
 
-`jsontext` checks a whole batch at once for values that orjson would lose. Only if that check fails
-is the body parsed again, more slowly, to report what is wrong and where.
+`_ndjson` reads lines and checks each for values that orjson would lose. Only if one is wrong is the
+body parsed again, more slowly, to report what is wrong and where.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
+from fastsse._ndjson import read_lines
 from fastsse.directives import DIRECTIVE_FIELDS, Directives, directives_of
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
@@ -37,17 +38,16 @@ def event_of_json(body: bytes | bytearray) -> Event:
     return event
 
 
-def events_of_lines(body: bytes | bytearray) -> list[Event]:
+def events_of_lines(body: bytes | bytearray) -> Sequence[Event]:
     """The events of an NDJSON body, in order; blank lines are skipped.
 
     Raises Problem (400); its member `line` is the number of the wrong line, counted from 1.
     """
     lines = bytes(body).split(b"\n")
     try:
-        objects = list(map(orjson.loads, filter(None, lines)))
-        events = [_event(members) for members in objects]
-        if is_whole(body, objects):
-            return events
+        batch = read_lines(lines, _event, b"\\u003" in body)
+        if batch is not None:
+            return batch
     except (orjson.JSONDecodeError, InvalidEvent, Problem, AttributeError, TypeError):
         pass  # Reported below, with the line number.
     return _read_slowly(lines)

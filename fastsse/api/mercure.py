@@ -118,7 +118,9 @@ class MercurePublish:
         fields = _fields(request)
         update = read_update(fields)
         warnings = [f"{name} is not a field of Mercure" for name in fields if _is_unknown(name)]
-        answer = partial(_answer, warning_lines((*warnings[:_WARNINGS_MAX], *warnings_on(update))))
+        answer = partial(
+            _answer, warning_lines((*warnings[:_WARNINGS_MAX], *warnings_on(update.event)))
+        )
         self._gate.publish((update,), request, exchange, answer)
 
 

@@ -1,7 +1,6 @@
 """`POST /events`: publishes the body of a request as events; the hub orders them."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Final, NamedTuple
 
 import orjson
@@ -14,6 +13,7 @@ from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.directives import Directives, directives_of
+from fastsse.entries import kinds_of
 from fastsse.errors import FastsseError, Forbidden, InvalidEvent, StreamRefused, Unauthorised
 from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.http.problems import Problem, problem_of
@@ -179,10 +179,10 @@ class PublishGate:
             self._log.skipped(client, skipped)
 
     def _check(self, events: Sequence[Event], rights: Rights | None) -> None:
-        for event in events:
-            if rights is not None and not rights.covers_publish(event.topics):
-                raise self._not_granted(_uncovered(rights, event.topics))
-            check_not_reserved(event.topics)
+        for topics, _ in kinds_of(events):
+            if rights is not None and not rights.covers_publish(topics):
+                raise self._not_granted(_uncovered(rights, topics))
+            check_not_reserved(topics)
 
 
 class _Entering:
@@ -300,7 +300,7 @@ class Publish:
             event = event_of_json(body)
             events = (event,)
             answer = _answer_position if event.id is None else _answer_own_id
-        warnings = tuple(chain.from_iterable(map(warnings_on, events)))
+        warnings = [text for _, kind in kinds_of(events) for text in warnings_on(kind)]
         if warnings:
             answer = _warned(answer, warnings)
         self._gate.publish(events, request, exchange, answer)
@@ -309,7 +309,7 @@ class Publish:
 _Answer = Callable[[Published], Response]
 
 
-def _warned(answer: _Answer, warnings: tuple[str, ...]) -> _Answer:
+def _warned(answer: _Answer, warnings: Sequence[str]) -> _Answer:
     """`answer` with the `Fastsse-Warning` header."""
     lines = warning_lines(warnings)
 

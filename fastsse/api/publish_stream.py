@@ -7,7 +7,6 @@ after a cut, the events before it stay published, and the answer or the log says
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Final, Protocol
 
 import orjson
@@ -15,6 +14,7 @@ import orjson
 from fastsse.api.body_events import BodyEvents
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
+from fastsse.entries import kinds_of
 from fastsse.errors import BadRequest, FastsseError
 from fastsse.events import Event
 from fastsse.http.problems import Problem, problem_of
@@ -249,7 +249,8 @@ class PublishStream:
         self._last = published.last
         self._count += published.count
         if len(self._warnings) < _WARNINGS_MAX:
-            self._warnings |= dict.fromkeys(chain.from_iterable(map(warnings_on, batch)))
+            for _, event_type in kinds_of(batch):
+                self._warnings |= dict.fromkeys(warnings_on(event_type))
         if self._answers_lines and self._exchange.is_open:
             self._start()
             self._exchange.send(b"".join([_line({"id": one.decode()}) for one in published.ids]))

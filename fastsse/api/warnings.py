@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from fastsse.events import Event
-
 __all__ = ["warning_lines", "warnings_on"]
 
 # EventSource fires events of its own with these types (WHATWG HTML §9.2.2): a page that listens
@@ -18,11 +16,11 @@ _UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
 _LINE_MAX: Final = 500
 
 
-def warnings_on(event: Event) -> tuple[str, ...]:
-    """The warnings about an event."""
-    if event.event is not None and event.event in _OWN_TYPES:
+def warnings_on(event_type: bytes | None) -> tuple[str, ...]:
+    """The warnings about an event of this type."""
+    if event_type is not None and event_type in _OWN_TYPES:
         return (
-            f"the type {event.event.decode()} collides with EventSource's own event of this name",
+            f"the type {event_type.decode()} collides with EventSource's own event of this name",
         )
     return ()
 

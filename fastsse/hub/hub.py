@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastsse._batch import sizes
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
 from fastsse.backbone.judge import is_control, is_plain
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
-from fastsse.entries import Entry, id_of
+from fastsse.entries import Entry, id_of, kinds_of, sizes
 from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
@@ -251,11 +250,11 @@ class Hub:
         return self._forbidden_type(events) if self.topics.rules.restrict_types else None
 
     def _forbidden_type(self, events: Sequence[Event]) -> InvalidEvent | None:
-        for event in events:
-            if is_control(event):
-                continue
-            for name in event.topics:
-                if not self.topics.rule(name).allows(event.event):
+        if not is_plain(events):
+            events = [event for event in events if not is_control(event)]
+        for topics, event_type in kinds_of(events):
+            for name in topics:
+                if not self.topics.rule(name).allows(event_type):
                     return InvalidEvent("event", f"this type is not allowed on topic {name}")
         return None
 
