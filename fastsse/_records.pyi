@@ -1,7 +1,9 @@
 """The native part of `fastsse.entries`. Any thread."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from fastsse._batch import EventBatch
 from fastsse.events import Event
 
 _Extras = TypeVar("_Extras", bound=tuple[Any, ...])
@@ -20,8 +22,11 @@ def pack_entry(entry: tuple[Any, ...]) -> bytes:
         ValueError: a topic is over 65,535 bytes, or there are none or over 255 topics.
     """
 
+def pack_events(events: Sequence[Event]) -> bytes:
+    """Events that have no position yet as records. O(bytes). Raises as `pack_entry`."""
+
 def pack_event(event: Event) -> bytes:
-    """An event that has no position yet as a record. O(bytes). Raises as `pack_entry`."""
+    """One event as such a record."""
 
 def unpack_entries(
     buffer: bytes | bytearray | memoryview,
@@ -42,7 +47,7 @@ def unpack_entries_1(
 ) -> list[_Entry]:
     """The same of records of format 1, which have no checksum. Raises as `unpack_entries`."""
 
-def unpack_events(buffer: bytes | bytearray | memoryview) -> list[Event]:
+def unpack_events(buffer: bytes | bytearray | memoryview) -> EventBatch:
     """The events of whole drafts, each validated again. O(bytes).
 
     Raises:

@@ -21,6 +21,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from fastsse._batch cimport EventBatch
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 
 from fastsse._core import load_frame
@@ -206,29 +207,55 @@ def pack_entry(entry not None):
     return record
 
 
+def pack_events(events not None):
+    """Events that have no position yet as records, one behind the other. O(bytes)."""
+    cdef EventBatch batch
+    cdef Py_ssize_t at
+    cdef list records = []
+    if type(events) is not EventBatch:
+        return b"".join([pack_event(event) for event in events])
+    batch = events
+    for at in range(len(batch.data)):
+        event = None if batch.events is None else batch.events[at]
+        if event is not None:
+            records.append(pack_event(event))
+        else:
+            records.append(draft_of(
+                batch.topics[at], batch.data[at], None, None, None, None, 0, 0,
+                0 if batch.kinds is None else batch.kinds[at]))
+    return b"".join(records)
+
+
 def pack_event(event not None):
-    """An event that has no position yet as a record. O(bytes)."""
-    cdef tuple topics = event.topics
-    cdef bytes data = event.data, own_id = event.id, kind = event.event, meta = event.meta
-    cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
+    """One event as such a record."""
     cdef bytes control = None if event.directives is None else event.directives.control
-    cdef Py_ssize_t fields_size = field_size(own_id) + field_size(kind) + field_size(meta)
-    fields_size += field_size(control)
-    cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
     cdef uint8_t flags = PRIVATE if event.private else 0
-    cdef uint32_t retry_ms = event.retry_ms, fields_bytes = <uint32_t>fields_size
     if event.id_style == "uuid":
         flags |= UUID
+    return draft_of(
+        event.topics, event.data, event.id, event.event, event.meta, control, flags,
+        event.retry_ms, event.data_kind)
+
+
+cdef bytes draft_of(
+    tuple topics, bytes data, bytes own_id, bytes event_type, bytes meta, bytes control,
+    uint8_t flags, uint32_t retry_ms, uint8_t data_kind
+):
+    cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t fields_size = field_size(own_id) + field_size(event_type) + field_size(meta)
+    fields_size += field_size(control)
+    cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
+    cdef uint32_t fields_bytes = <uint32_t>fields_size
     cdef bytes record = new_record(size)
     cdef char* at = PyBytes_AS_STRING(record)
-    at[8] = flags
+    at[8] = <char>flags
     at[9] = <char><uint8_t>len(topics)
-    at[10] = <char><uint8_t>event.data_kind
+    at[10] = <char>data_kind
     at[11] = 0
     memcpy(at + 12, &retry_ms, 4)
     memcpy(at + 16, &fields_bytes, 4)
     at = put_topics(at + DRAFT_HEAD, topics)
-    at = put_field(put_field(put_field(at, OWN_ID, own_id), TYPE, kind), META, meta)
+    at = put_field(put_field(put_field(at, OWN_ID, own_id), TYPE, event_type), META, meta)
     at = put_field(at, CONTROLS, control)
     memcpy(at, PyBytes_AS_STRING(data), data_size)
     seal(record)
@@ -500,12 +527,13 @@ def unpack_events(buffer not None):
         PyBuffer_Release(&view)
 
 
-cdef list events_of(const char* buffer, Py_ssize_t end):
-    cdef list events = []
+cdef EventBatch events_of(const char* buffer, Py_ssize_t end):
+    cdef EventBatch events = EventBatch()
     cdef Py_ssize_t at = 0
     cdef Reader reader
     cdef uint32_t retry_ms, fields_bytes
     cdef uint8_t flags, data_kind, spare
+    cdef bint is_usual
     while at < end:
         next_sealed(buffer, &at, end, DRAFT_HEAD, &reader)
         flags = <uint8_t>reader.at[0]
@@ -516,9 +544,11 @@ cdef list events_of(const char* buffer, Py_ssize_t end):
         reader.at += DRAFT_HEAD - RECORD_HEAD
         if flags & ~(PRIVATE | UUID) or data_kind > KIND_MAX or spare:
             raise damaged()
-        if count == 1 and fields_bytes == 0 and is_simple(&reader) and (
-            retry_ms == 0 or RETRY_LEAST <= retry_ms <= RETRY_MOST
-        ):
+        is_usual = count == 1 and fields_bytes == 0 and is_simple(&reader)
+        if is_usual and flags == 0 and retry_ms == 0:
+            topics = (take_topic(&reader),)
+            events.add(topics, rest(&reader), data_kind)
+        elif is_usual and (retry_ms == 0 or RETRY_LEAST <= retry_ms <= RETRY_MOST):
             events.append(simple_event(&reader, flags, retry_ms, data_kind))
         else:
             events.append(any_event(&reader, flags, count, retry_ms, fields_bytes, data_kind))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fastsse import _batch, _records
 from fastsse._batch import Entries, EventBatch, kinds_of, sizes
 from fastsse._core import Frame
-from fastsse._records import pack_entry
+from fastsse._records import pack_entry, pack_events
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.positions import N_BITS, N_MASK, uuid_of_position
@@ -112,12 +112,7 @@ def unpack_entries_1(buffer: bytes | bytearray | memoryview) -> list[Entry]:
     return _records.unpack_entries_1(buffer, Entry)
 
 
-def pack_events(events: Sequence[Event]) -> bytes:
-    """Events that have no position yet, as records. O(bytes)."""
-    return b"".join(map(_records.pack_event, events))
-
-
-def unpack_events(buffer: bytes | bytearray | memoryview) -> list[Event]:
+def unpack_events(buffer: bytes | bytearray | memoryview) -> EventBatch:
     """The events of whole records, each validated again. Raises ValueError. O(bytes)."""
     try:
         return _records.unpack_events(buffer)
