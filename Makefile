@@ -93,7 +93,7 @@ check: lint test  ## lint and test
 define run_sanitized
 	rm -rf $(SANITIZED)/$(1)/lib
 	FASTSSE_SANITIZE=$(2) $(BIN)/python setup.py -q build --build-base $(SANITIZED)/$(1) --build-lib $(SANITIZED)/$(1)/lib
-	cp -r tests bench loadtests docs deploy examples setup.py pyproject.toml *.md $(SANITIZED)/$(1)/lib/
+	cp -r tests bench loadtests docs deploy examples conformance setup.py pyproject.toml *.md $(SANITIZED)/$(1)/lib/
 	cp fastsse/*.pyx $(SANITIZED)/$(1)/lib/fastsse/
 	cd $(SANITIZED)/$(1)/lib && VIRTUAL_ENV=$(abspath $(VENV)) PYTHONPATH=$$($(abspath $(BIN))/python -c 'import site; print(site.getsitepackages()[0])') \
 		LD_PRELOAD=$$(gcc -print-file-name=$(3)) $(4) \

@@ -72,6 +72,12 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/loadtests": Part("full", "Locust", ("locust",)),
     "tests/bench": Part("full", "runs the benchmarks", ("jinja2",)),
     "tests/bench_peers": Part("full", "runs other servers", ("jinja2",)),
+    # The conformance suite: the short form is in the core.
+    "tests/conformance": Part("slow", "the conformance suite, short"),
+    "tests/conformance/test_checks.py::test_a_broken_hub_fails_exactly_the_checks_that_it_breaks": (
+        Part("full", "every check for each fault of the toy")
+    ),
+    "tests/conformance/test_whole.py": Part("full", "the whole conformance suite; proxies, Node"),
     # Builds.
     "tests/test_house.py::test_the_wheel_runs_without_cython_and_a_compiler": Part(
         "full", "builds a wheel"
