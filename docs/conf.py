@@ -32,6 +32,7 @@ include_patterns = [
     "tuning.md",
     "bench/README.md",
     "bench/peers/README.md",
+    "conformance/README.md",
     "fastsse/swarm/README.md",
     "loadtests/README.md",
 ]

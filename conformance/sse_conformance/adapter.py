@@ -231,7 +231,7 @@ class Adapter:
     def reports_gap(self, message: Message, topic: str) -> bool:
         """Whether a message says that events are missing."""
         if "event" in self._gap:
-            return message.type == str(self._gap["event"])
+            return bool(message.type == self._gap["event"])
         if "asked" in self._gap:
             paths = (self._gap[name].format(topic=topic) for name in ("asked", "resumed"))
             asked, resumed = (_at(message.data, path) for path in paths)

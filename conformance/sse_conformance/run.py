@@ -17,6 +17,8 @@ from sse_conformance.hub import Hub
 from sse_conformance.registry import Case, Result, Status, run_check, selected
 from sse_conformance.server import OnlyAddress, Server, Started, versions
 
+_SERVED = "a running server, of which the suite has the address alone"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -85,7 +87,8 @@ def run(adapter: Adapter, options: Options, report: Callable[[Result], object] =
             case = Case(server.hub(), servers, options.is_short, options.node_modules)
         results = list(_results(case, options.only, report))
     return Run(
-        hub=adapter.name, title=adapter.title, label=options.label, settings=adapter.settings,
+        hub=adapter.name, title=adapter.title, label=options.label,
+        settings=_SERVED if options.address else adapter.settings,
         versions=versions(adapter) if options.address is None else {},
         documentation=adapter.documentation, date=time.strftime("%Y-%m-%d"),
         is_short=options.is_short, seconds=round(time.monotonic() - begun, 1), results=results,

@@ -23,7 +23,7 @@ from sse_conformance.registry import NotSupported, NotTested
 
 START_S = 30.0
 STOP_S = 20.0
-_VERSION = re.compile(r"\bv?(\d+(?:\.\d+)+[\w.+~-]*)")
+_VERSION = re.compile(r"(?<![\w.])v?(\d+(?:\.\d+)+[\w.+~-]*)")
 _NAMED = re.compile(r"@(env|program):(\w+)@")
 
 

@@ -17,7 +17,11 @@ import click
 from fastsse.cli import fastsse as program
 from fastsse.config.catalogue import Option, catalogue, markdown_table, table_catalogue
 from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metrics
+from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
 from tests.docs.blocks import ROOT
+
+from sse_conformance import report  # isort: skip
+from sse_conformance.run import read_run  # isort: skip
 
 DOCS = ROOT / "docs"
 _PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -156,6 +160,27 @@ def _figure(value: float) -> str:
     return f"{value:.3g}"
 
 
+def conformance(part: str) -> str:
+    """The results in `conformance/results`: `counts`, `tables`, or `details` of each hub."""
+    runs = [read_run(RESULTS / f"{name}.json") for name in HUBS]
+    if part == "counts":
+        return report.counts_table(runs)
+    if part == "tables":
+        return report.comparison(runs)
+    return "\n".join(f"### {report.name(one)}\n\n{report.details(one)}" for one in runs)
+
+
+RESULTS = SUITE / "results"
+HUBS = (
+    "fastsse-memory",
+    "fastsse-sqlite",
+    "fastsse-workers",
+    "mercure-on-fastsse",
+    "nchan",
+    "centrifugo",
+    "better-sse",
+    "sse-starlette",
+)
 RUNS = ("2026-11-22-011839", "2026-11-22-042659", "2026-11-22-070407")
 PARTS: dict[str, Callable[[], str]] = {
     "options": markdown_table,
@@ -164,6 +189,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "log-events": log_events,
     "metrics": metrics,
+    **{
+        f"conformance-{part}": partial(conformance, part)
+        for part in ("counts", "details", "tables")
+    },
     **{f"run-{run}": partial(measured, run) for run in RUNS},
 }
 

@@ -71,22 +71,6 @@ def _what_the_slow_one_got(slow: Stream, accepted: list[str]) -> str:
     return f"{len(accepted) - len(found)} missing, reported"
 
 
-@check("slow.memory", "Stuck clients cost bounded memory", is_long=True)
-def memory(case: Case) -> str:
-    hub = case.hub
-    if hub.pids is None:
-        raise NotTested("needs a server that the suite starts (--start)")
-    topic = hub.topic()
-    before = memory_bytes(hub.pids())
-    with ExitStack() as stack:
-        for _ in range(40):
-            stack.enter_context(hub.subscribe(topic, receive_buffer=4096))
-        _flood(hub, topic, 400)
-        grown = memory_bytes(hub.pids()) - before
-    expect(grown < _MEMORY_MAX, f"40 clients that missed 12 MB cost {grown >> 20} MiB")
-    return f"40 clients that missed 12 MB cost {grown / 2**20:.1f} MiB"
-
-
 @check("slow.closed", "The sockets of clients that left are closed")
 def closed(case: Case) -> str:
     hub = case.hub
@@ -116,3 +100,19 @@ def _settled(hub: Hub, wanted: int, timeout_s: float) -> int:
         last = count
         time.sleep(0.1)
     return last
+
+
+@check("slow.memory", "Stuck clients cost bounded memory", is_long=True)
+def memory(case: Case) -> str:
+    hub = case.hub
+    if hub.pids is None:
+        raise NotTested("needs a server that the suite starts (--start)")
+    topic = hub.topic()
+    before = memory_bytes(hub.pids())
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(hub.subscribe(topic, receive_buffer=4096))
+        _flood(hub, topic, 400)
+        grown = memory_bytes(hub.pids()) - before
+    expect(grown < _MEMORY_MAX, f"40 clients that missed 12 MB cost {grown >> 20} MiB")
+    return f"40 clients that missed 12 MB cost {grown / 2**20:.1f} MiB"
