@@ -27,7 +27,8 @@ $(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
 	@touch $@
 
 # An extra's packages. The package itself is there, so that pip builds nothing again.
-$(VENV)/.test-installed $(VENV)/.lint-installed $(VENV)/.docs-installed $(VENV)/.bench-installed: \
+$(VENV)/.test-installed $(VENV)/.lint-installed $(VENV)/.docs-installed $(VENV)/.bench-installed \
+		$(VENV)/.wheel-installed: \
 		$(VENV)/.%-installed: $(VENV)/.installed
 	@echo "Installing what $* needs."
 	$(INSTALL) 'fastsse[$*]'
@@ -55,8 +56,16 @@ shell: $(VENV)/.installed  ## a shell in which the command fastsse works
 cluster: $(VENV)/.test-all-installed  ## Redis, two nodes and HAProxy or nginx on http://127.0.0.1:8080 (ARGS="--proxy nginx")
 	$(BIN)/python deploy/cluster.py $(ARGS)
 
-wheel: $(VENV)/.installed  ## a wheel in dist/
-	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+# From the source distribution, so that a file that is missing there fails here. The time of the last
+# commit is that of all files: the same sources give the same bytes.
+wheel: $(VENV)/.wheel-installed  ## a source distribution and a manylinux wheel in dist/
+	rm -rf build/wheel && mkdir -p build/wheel dist
+	SOURCE_DATE_EPOCH=$(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)) \
+		$(BIN)/python -m build --outdir build/wheel $(ARGS) .
+	SOURCE_DATE_EPOCH=$(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)) \
+		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair -w dist build/wheel/*.whl
+	cp build/wheel/*.tar.gz dist/
+	@sha256sum dist/*
 
 clean:  ## remove what was built
 	rm -rf build dist *.egg-info fastsse/*.so fastsse/*/*.so

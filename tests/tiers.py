@@ -82,6 +82,7 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/test_house.py::test_the_wheel_runs_without_cython_and_a_compiler": Part(
         "full", "builds a wheel"
     ),
+    "tests/test_wheel.py": Part("full", "builds wheels", ("build",)),
     "tests/test_installs.py::test_scripts_and_children_import_the_installed_package": Part(
         "full", "builds and installs three times"
     ),

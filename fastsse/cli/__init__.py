@@ -29,7 +29,12 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "history": ("fastsse.cli.history", "history", "Check, copy or trim a stored history."),
     "doctor": ("fastsse.cli.doctor", "doctor", "Check this machine, or the path to a server."),
     "token": ("fastsse.cli.token", "token", "Make and explain tokens (JWT)."),
-    "config": ("fastsse.cli.config", "config", "Show or check the configuration."),
+    "config": ("fastsse.cli.config", "config", "Show, check or begin a configuration."),
+    "completion": (
+        "fastsse.cli.completion",
+        "completion",
+        "Print what a shell needs to complete commands.",
+    ),
 }
 
 EXIT_FAILED = 1

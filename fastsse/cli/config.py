@@ -1,8 +1,10 @@
-"""`fastsse config show|check`: the configuration of a server, and the origin of each value."""
+"""`fastsse config`: the configuration of a server, the origin of each value, a file to begin
+with, and the schema of such files."""
 
 import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,12 +15,13 @@ from fastsse.cli.starting import check_start
 from fastsse.config import Loaded, catalogue, load, markdown_table
 from fastsse.config.catalogue import TABLES, shown_rule
 from fastsse.config.errors import DEFAULT
+from fastsse.config.filetext import commented_file, schema_text
 from fastsse.config.tomltext import toml_text
 
 
 @click.group()
 def config() -> None:
-    """Show or check the configuration."""
+    """Show, check or begin a configuration."""
 
 
 @config.command(cls=ServerCommand)
@@ -52,6 +55,34 @@ def check(ctx: click.Context, /, file: str | None, **flags: Any) -> None:
         if loaded.notes
         else "The configuration is valid."
     )
+
+
+@config.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("fastsse.toml"))
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+def init(path: Path, force: bool) -> None:
+    """Write a configuration file with every option as a comment, to PATH (fastsse.toml).
+
+    `-` writes to standard output.
+    """
+    text = commented_file()
+    if path == Path("-"):
+        click.echo(text, nl=False)
+        return
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists; --force replaces it") from None
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from None
+    click.echo(f"{path} has every option; use it with: fastsse serve --config {path}")
+
+
+@config.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of configuration files, for editors that complete TOML."""
+    click.echo(schema_text(), nl=False)
 
 
 @config.command(hidden=True)

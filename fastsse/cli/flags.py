@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from fastsse.config import Option, catalogue
 
@@ -27,6 +28,11 @@ class OptionFlag(click.Option):
             help=f"{option.help}  [default: {option.default}; env: {option.variable}]",
         )
         self.option = option
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The words that a choice may be."""
+        words = [word for word in self.option.choices if word.startswith(incomplete)]
+        return list(map(CompletionItem, words)) or super().shell_complete(ctx, incomplete)
 
 
 class ServerCommand(click.Command):

@@ -40,7 +40,9 @@ _QUERY = re.compile(r"((?:unix|rediss?):[^?]*\?).*(?=[\"'])")
 class Option:
     """One option in words, as users see it.
 
-    `allowed` completes "must be …"; `bounds` is the short form for tables.
+    `allowed` completes "must be …"; `bounds` is the short form for tables. `least` and `most` are
+    the bounds as numbers, of a duration in seconds and of a size in bytes. `choices` are the words
+    that an option may be; empty if it is no choice.
     """
 
     name: str
@@ -51,6 +53,9 @@ class Option:
     bounds: str
     repeatable: bool
     kind: ValueKind
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -132,7 +137,14 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
         bounds=_bounds(kind, metadata) or kind.words,
         repeatable=kind in (HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS, PATTERNS, *REPEATED),
         kind=kind,
+        least=_number(metadata, Ge, "ge"),
+        most=_number(metadata, Le, "le"),
+        choices=choices,
     )
+
+
+def _number(metadata: list[Any], bound: type, attribute: str) -> float | None:
+    return next((getattr(item, attribute) for item in metadata if isinstance(item, bound)), None)
 
 
 def _nested(annotation: Any) -> Iterator[Any]:
@@ -146,8 +158,7 @@ def _nested(annotation: Any) -> Iterator[Any]:
 
 
 def _bounds(kind: ValueKind, metadata: list[Any]) -> str:
-    least = next((item.ge for item in metadata if isinstance(item, Ge)), None)
-    most = next((item.le for item in metadata if isinstance(item, Le)), None)
+    least, most = _number(metadata, Ge, "ge"), _number(metadata, Le, "le")
     if least is None or most is None:
         return ""
     return f"{kind.show(least)} to {kind.show(most)}"

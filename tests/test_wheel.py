@@ -1,0 +1,73 @@
+"""The wheel: built twice from the source distribution it is the same, it is portable, and it serves
+in an environment without a compiler."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+_TIME = "1700000000"
+
+
+def build(source: Path, folder: Path) -> Path:
+    """A wheel of these sources, with the packages that are installed here."""
+    words = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    variables = {**os.environ, "SOURCE_DATE_EPOCH": _TIME}
+    subprocess.run([*words, "-w", folder, source], check=True, env=variables, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_wheel_is_portable_the_same_twice_and_serves_without_a_compiler(tmp_path: Path) -> None:
+    pytest.importorskip("auditwheel")
+    words = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", tmp_path, ROOT]
+    subprocess.run(words, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    # One folder after the other: each has the same path, which the compiler may write down.
+    wheels = []
+    for name in ("first", "second"):
+        source = unpacked(archive, tmp_path / "source")
+        assert not list(source.rglob("*.c")), "a generated file is in the source distribution"
+        wheels.append(build(source, tmp_path / name))
+        source.rename(tmp_path / f"{name}-source")
+    hashes = {hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
+    assert len(hashes) == 1
+
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    repair = [sys.executable, "-m", "auditwheel", "repair", "-w", tmp_path / "dist", wheels[0]]
+    subprocess.run(repair, check=True, capture_output=True, env={**os.environ, "PATH": tools})
+    (portable,) = (tmp_path / "dist").glob("*-manylinux_*.whl")
+
+    program = installed(portable, tmp_path / "env")
+    done = subprocess.run(
+        [program, ROOT / "deploy" / "try_wheel.py"],
+        cwd=tmp_path, env={"PATH": os.devnull}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "env") in done.stdout
+
+
+def installed(wheel: Path, folder: Path) -> Path:
+    """The Python of a new environment with the wheel; its dependencies are those from here."""
+    venv.create(folder, symlinks=True)
+    site = next((folder / "lib").glob("python*")) / "site-packages"
+    program = folder / "bin" / "python"
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("".join(f"{path}\n" for path in others))
+    words = [program, "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", wheel]
+    subprocess.run(words, check=True, capture_output=True)
+    return program
