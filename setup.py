@@ -48,9 +48,12 @@ def extension(source: str) -> Extension:
 
 
 folders = ["fastsse", os.path.join("fastsse", "swarm")]
+sources = [source for folder in folders for source in native(folder, ".pyx")]
+if not sources:
+    sys.exit("the native sources (.pyx) are missing: this is no whole source distribution")
 setup(
     ext_modules=cythonize(
-        [extension(source) for folder in folders for source in native(folder, ".pyx")],
+        [extension(source) for source in sources],
         compiler_directives={"language_level": 3},
         build_dir="build/cython",
     )

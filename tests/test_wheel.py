@@ -44,6 +44,7 @@ def test_wheel_is_portable_the_same_twice_and_serves_without_a_compiler(tmp_path
         assert not list(source.rglob("*.c")), "a generated file is in the source distribution"
         wheels.append(build(source, tmp_path / name))
         source.rename(tmp_path / f"{name}-source")
+    assert "-linux_" in wheels[0].name, "nothing native is in the wheel"
     hashes = {hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
     assert len(hashes) == 1
 
