@@ -53,7 +53,7 @@ shell: $(VENV)/.installed  ## a shell in which the command fastsse works
 	@echo "The command fastsse works in this shell; exit leaves it."
 	@export VIRTUAL_ENV='$(abspath $(VENV))' PATH='$(abspath $(BIN))':"$$PATH"; "$${SHELL:-/bin/sh}" || true
 
-cluster: $(VENV)/.test-all-installed  ## Redis, two nodes and HAProxy or nginx on http://127.0.0.1:8080 (ARGS="--proxy nginx")
+cluster: $(VENV)/.test-all-installed  ## Redis, two nodes and HAProxy, nginx or Caddy on http://127.0.0.1:8080 (ARGS="--proxy nginx")
 	$(BIN)/python deploy/cluster.py $(ARGS)
 
 # From the source distribution, so that a file that is missing there fails here. The time of the last
@@ -124,7 +124,7 @@ docs: $(VENV)/.docs-installed  ## build the documentation as a site with search 
 picture: $(VENV)/.test-all-installed  ## draw docs/images/quickstart.svg from a real run
 	$(BIN)/python -m tests.docs.picture
 
-reference: $(VENV)/.test-all-installed  ## write the generated parts of docs/reference and tuning.md
+reference: $(VENV)/.test-all-installed  ## write the generated parts of docs/reference and tuning.md, and the proxies' files in deploy
 	$(BIN)/python -m tests.docs.generate
 	$(BIN)/python -m tests.docs.tuning tuning.md
 

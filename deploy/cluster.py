@@ -1,6 +1,6 @@
 """The services of compose.yaml as plain processes: Redis, two nodes, and a proxy in front.
 
-    python deploy/cluster.py [--port 8080] [--proxy haproxy|nginx] [-- options of `fastsse serve`]
+    python deploy/cluster.py [--port 8080] [--proxy haproxy|nginx|caddy] [-- options of serve]
 
 Prints a JSON line with all addresses when it serves, and restarts a node that ends. SIGTERM or
 Ctrl-C ends everything. Data is in a temporary folder and is removed at the end.
@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 import socket
@@ -29,17 +28,18 @@ LOOPBACK = "127.0.0.1"
 START_S = 60
 STOP_S = 20
 LOOK_S = 0.2
+PROXIES = ("haproxy", "nginx", "caddy")
 
 
 def main() -> int:
     """Runs until a signal ends it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8080, help="port for clients; 0: any")
-    parser.add_argument("--proxy", choices=("haproxy", "nginx"), default=installed_proxy())
+    parser.add_argument("--proxy", choices=PROXIES, default=installed_proxy())
     parser.add_argument("options", nargs="*", help="more options of `fastsse serve`")
     chosen = parser.parse_args()
     if chosen.proxy is None:
-        parser.error("neither haproxy nor nginx is installed")
+        parser.error("none of haproxy, nginx and caddy is installed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -106,24 +106,23 @@ class Cluster(contextlib.ExitStack):
         )  # fmt: skip
 
     def _start_haproxy(self) -> None:
-        self._run("haproxy", "-q", "-db", "-f", str(HERE / "haproxy.cfg"), **self._variables())
+        (self._folder / "retry.http").write_text(proxy_config("haproxy", "--errorfile"))
+        self._run(program("haproxy"), "-q", "-db", "-f", self._proxy_file())
 
     def _start_nginx(self) -> None:
-        values = self._variables()
-        text = (HERE / "nginx.conf").read_text()
-        path = self._folder / "nginx.conf"
-        path.write_text(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], text))
-        self._run(shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(path))
+        self._run(program("nginx"), "-e", "stderr", "-c", self._proxy_file())
 
-    def _variables(self) -> dict[str, str]:
-        return {
-            "FRONT": self._front,
-            "NODE1": self._nodes[0],
-            "NODE2": self._nodes[1],
-            "DNS": f"{LOOPBACK}:53",  # Not used: the nodes are addresses.
-            "COMEBACK": str(HERE / "comeback.http"),
-            "RUN": str(self._folder),
-        }
+    def _start_caddy(self) -> None:
+        arguments = ("run", "--adapter", "caddyfile", "--config", self._proxy_file())
+        self._run(program("caddy"), *arguments)
+
+    def _proxy_file(self) -> str:
+        """Writes the file of the proxy, as `fastsse proxy-config` prints it."""
+        nodes = [flag for address in self._nodes for flag in ("--node", address)]
+        where = ("--listen", self._front, "--run-folder", str(self._folder))
+        path = self._folder / "proxy.conf"
+        path.write_text(proxy_config(self._proxy, "--plain", *where, *nodes, *self._options))
+        return str(path)
 
     def _free_port(self) -> int:
         """A port without a listener. It stays bound for the cluster; a server that sets
@@ -154,8 +153,19 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 def installed_proxy() -> str | None:
     """The proxy that is installed, if any."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin"
-    return next((name for name in ("haproxy", "nginx") if shutil.which(name, path=path)), None)
+    return next((name for name in PROXIES if shutil.which(program(name))), None)
+
+
+def program(name: str) -> str:
+    """The path of a program; also one that pip has installed, or one for administrators."""
+    folders = (os.environ.get("PATH", ""), "/usr/sbin", str(pathlib.Path(sys.executable).parent))
+    return shutil.which(name, path=os.pathsep.join(folders)) or name
+
+
+def proxy_config(*arguments: str) -> str:
+    """What `fastsse proxy-config` prints."""
+    command = (sys.executable, "-P", "-m", "fastsse", "proxy-config", *arguments)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def redis_program() -> str:

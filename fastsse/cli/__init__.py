@@ -28,6 +28,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     ),
     "history": ("fastsse.cli.history", "history", "Check, copy or trim a stored history."),
     "doctor": ("fastsse.cli.doctor", "doctor", "Check this machine, or the path to a server."),
+    "proxy-config": (
+        "fastsse.cli.proxyconfig",
+        "proxy_config",
+        "Print a configuration file for nginx, HAProxy or Caddy in front of the server.",
+    ),
     "token": ("fastsse.cli.token", "token", "Make and explain tokens (JWT)."),
     "config": ("fastsse.cli.config", "config", "Show, check or begin a configuration."),
     "completion": (

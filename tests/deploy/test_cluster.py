@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.cli.commandline import environment
+from tests.deploy.proxies import PATH
 from tests.redis import cluster
 from tests.redis.cluster import Publishing, Subscriber, saw_the_same, subscribers, until
 from tests.redis.conftest import NO_SERVER
@@ -20,7 +21,6 @@ from tests.redis.onelog import TIMEOUT_S
 from tests.redis.server import program
 
 ROOT = pathlib.Path(__file__).parents[2]
-PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 pytestmark = pytest.mark.skipif(program() is None, reason=NO_SERVER)
 
 
@@ -48,7 +48,7 @@ class Cluster:
         return counts
 
 
-@pytest.fixture(params=[proxy("haproxy"), proxy("nginx")])
+@pytest.fixture(params=[proxy("haproxy"), proxy("nginx"), proxy("caddy")])
 async def two(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "deploy" / "cluster.py"), "--port", "0"),

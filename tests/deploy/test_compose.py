@@ -52,15 +52,15 @@ def test_containers_are_given_the_time_that_a_drain_takes() -> None:
 
 
 @pytest.mark.skipif(shutil.which("haproxy", path=PATH) is None, reason="no haproxy here")
-async def test_the_proxy_takes_the_configuration_that_processes_have_too() -> None:
-    assert "./haproxy.cfg:" in COMPOSE
-    given = variables(COMPOSE, "FRONT|NODE1|NODE2|DNS|COMEBACK")
-    assert given["NODE1"] == "one:8080"
-    assert given["NODE2"] == "two:8080"
-    # These names are known in the network of the containers only, and that path in its image.
-    given |= {"NODE1": "127.0.0.1:1", "NODE2": "127.0.0.1:2"}
-    given["COMEBACK"] = str(DEPLOY / "comeback.http")
-    code, said = await run("haproxy", "-c", "-f", str(DEPLOY / "haproxy.cfg"), **given)
+async def test_the_proxy_takes_the_configuration_of_the_containers(tmp_path: pathlib.Path) -> None:
+    assert "./compose-haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:" in COMPOSE
+    assert "./retry.http:/usr/local/etc/haproxy/retry.http:" in COMPOSE
+    text = (DEPLOY / "compose-haproxy.cfg").read_text()
+    # That path is in its image.
+    assert "/usr/local/etc/haproxy/retry.http" in text
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(text.replace("/usr/local/etc/haproxy", str(DEPLOY)))
+    code, said = await run("haproxy", "-c", "-f", str(path))
     assert code == 0, said
 
 

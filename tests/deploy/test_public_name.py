@@ -19,6 +19,7 @@ import pytest
 from fastsse.config import Config
 from fastsse.server import Server
 from tests.cli.commandline import command, environment
+from tests.deploy.proxies import proxy_file
 from tests.deploy.test_cluster import PATH, ROOT, proxy
 from tests.redis.conftest import NO_SERVER
 from tests.redis.onelog import TIMEOUT_S
@@ -32,7 +33,7 @@ needs_haproxy = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[proxy("haproxy"), proxy("nginx")])
+@pytest.fixture(params=[proxy("haproxy"), proxy("nginx"), proxy("caddy")])
 async def front(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, str(DEPLOY / "cluster.py"), "--port", "0", "--proxy", request.param),
@@ -109,7 +110,7 @@ class Names(asyncio.DatagramProtocol):
 
 
 @needs_haproxy
-async def test_haproxy_finds_a_node_that_has_another_address() -> None:
+async def test_haproxy_finds_a_node_that_has_another_address(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(Server(Config(host="127.0.0.2", port=0, drain=0)))
         port = httpx.URL(first.addresses[0]).port
@@ -123,16 +124,14 @@ async def test_haproxy_finds_a_node_that_has_another_address() -> None:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         front = f"127.0.0.1:{held.getsockname()[1]}"
-        variables = {
-            "FRONT": front,
-            "NODE1": f"one.test:{port}",
-            "NODE2": f"two.test:{port}",
-            "DNS": "127.0.0.1:{}".format(transport.get_extra_info("sockname")[1]),
-            "COMEBACK": str(DEPLOY / "comeback.http"),
-        }
+        resolver = "127.0.0.1:{}".format(transport.get_extra_info("sockname")[1])
+        path = proxy_file(
+            tmp_path,
+            *("haproxy", "--plain", "--listen", front, "--resolver", resolver),
+            *("--node", f"one.test:{port}", "--node", f"two.test:{port}"),
+        )
         haproxy = await asyncio.create_subprocess_exec(
-            *("haproxy", "-q", "-db", "-f", str(DEPLOY / "haproxy.cfg")),
-            env=environment(PATH=PATH, **variables),
+            *("haproxy", "-q", "-db", "-f", str(path)), env=environment(PATH=PATH)
         )
         stack.push_async_callback(_end, haproxy)
         await _answers(front)

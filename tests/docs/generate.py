@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+from click.testing import CliRunner
 
 from fastsse.cli import fastsse as program
 from fastsse.config.catalogue import Option, catalogue, markdown_table, table_catalogue
@@ -181,6 +182,29 @@ HUBS = (
     "better-sse",
     "sse-starlette",
 )
+_NODES = ("--node", "10.0.0.11:8080", "--node", "10.0.0.12:8080")
+_SITE = ("--domain", "sse.example.com", *_NODES)
+#: Files of `deploy/` to the arguments of `fastsse proxy-config` that print them.
+DEPLOY_FILES: dict[str, tuple[str, ...]] = {
+    "nginx.conf": ("nginx", *_SITE),
+    "haproxy.cfg": ("haproxy", *_SITE),
+    "Caddyfile": ("caddy", *_SITE),
+    "retry.http": ("haproxy", "--errorfile"),
+    # In the containers of compose.yaml: names of nodes, and Docker's own name server.
+    "compose-haproxy.cfg": (
+        *("haproxy", "--plain", "--listen", ":8080", "--node", "one:8080", "--node", "two:8080"),
+        *("--resolver", "127.0.0.11:53", "--run-folder", "/usr/local/etc/haproxy"),
+    ),
+}
+
+
+def deploy_file(name: str) -> str:
+    """A file of `deploy/` as it should be."""
+    ran = CliRunner().invoke(program, ["proxy-config", *DEPLOY_FILES[name]], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
 RUNS = ("2026-11-22-011839", "2026-11-22-042659", "2026-11-22-070407")
 PARTS: dict[str, Callable[[], str]] = {
     "options": markdown_table,
@@ -198,10 +222,11 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def main() -> int:
-    """Writes the pages."""
-    for path in pages():
-        text = page_text(path)
-        if text != path.read_text():
+    """Writes the pages, and files of `deploy/`."""
+    texts = {path: page_text(path) for path in pages()}
+    texts |= {ROOT / "deploy" / name: deploy_file(name) for name in DEPLOY_FILES}
+    for path, text in texts.items():
+        if not path.exists() or text != path.read_text():
             path.write_text(text)
             print(path.relative_to(ROOT))
     return 0

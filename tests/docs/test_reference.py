@@ -21,6 +21,12 @@ def test_generated_parts_are_as_the_program_writes_them(page: Path) -> None:
     assert generate.page_text(page) == page.read_text(), "run `make reference`"
 
 
+@pytest.mark.parametrize("name", generate.DEPLOY_FILES)
+def test_files_of_deploy_are_as_the_program_prints_them(name: str) -> None:
+    text = (ROOT / "deploy" / name).read_text("utf-8")
+    assert generate.deploy_file(name) == text, "run `make reference`"
+
+
 def test_the_page_of_options_has_the_table_that_the_command_prints() -> None:
     assert markdown_table() in OPTIONS.read_text("utf-8")
 
