@@ -187,7 +187,8 @@ cdef class WholeLog:
     def prepend(self, list frames not None, list owners not None):
         cdef Py_ssize_t index, count = len(frames), kept = len(self.frames) - self.start
         self.reserve(count + kept)
-        memmove(self.places + count, self.places + self.start, kept * sizeof(Place))
+        if kept:
+            memmove(self.places + count, self.places + self.start, kept * sizeof(Place))
         for index in range(count):
             self.places[index] = place_of(<Frame?>frames[index])
         self.frames = frames + self.frames[self.start:]
