@@ -93,7 +93,7 @@ def test_a_channel_is_made_before_its_first_stream_and_removed_after_its_last() 
     recorded = Recorded()
     first, second = recorded.open("b", "a"), recorded.open("a", "b", "a")
     assert recorded.take_commands() == [
-        ("add_channel", 0, (1, 2), (), False, True),
+        ("add_channel", 0, (1, 2), (), False, True, None),
         ("attach", first, 0, True),
         ("attach", second, 0, True),
     ]
@@ -130,7 +130,7 @@ def test_numbers_of_removed_channels_are_given_again() -> None:
     recorded.end(first, 0)
     recorded.take_commands()
     recorded.open("c")
-    assert recorded.take_commands()[0] == ("add_channel", 0, (3,), (), False, True)
+    assert recorded.take_commands()[0] == ("add_channel", 0, (3,), (), False, True, None)
 
 
 def test_everything_is_one_channel_under_the_number_of_every_event() -> None:
@@ -138,7 +138,7 @@ def test_everything_is_one_channel_under_the_number_of_every_event() -> None:
     recorded.open("*", "a")
     recorded.open("*")
     assert recorded.take_commands() == [
-        ("add_channel", 0, (0,), (), False, False),
+        ("add_channel", 0, (0,), (), False, False, None),
         ("attach", 1, 0, True),
         ("attach", 2, 0, True),
     ]
@@ -151,7 +151,7 @@ def test_an_attach_that_fails_leaves_nothing_behind() -> None:
     with pytest.raises(ValueError, match="no"):
         recorded.open("a", cursor="earliest")
     assert recorded.take_commands() == [
-        ("add_channel", 0, (1,), (), False, True),
+        ("add_channel", 0, (1,), (), False, True, None),
         ("release", 1),
         ("remove_channel", 0),
     ]
@@ -176,7 +176,7 @@ def test_a_channel_that_can_not_be_made_leaves_nothing_behind(
     recorded.channels.sweep()
     assert len(recorded.topics) == 0
     recorded.open("b")
-    assert ("add_channel", 0, (1,), (), False, True) in recorded.take_commands()
+    assert ("add_channel", 0, (1,), (), False, True, None) in recorded.take_commands()
 
 
 def test_a_listener_that_fails_leaves_no_stream_behind() -> None:
