@@ -6,7 +6,6 @@ few numbers if it has a token. Only `channels`, `streams` and `resume` command t
 
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -28,7 +27,6 @@ from fastsse.hub.resume.preamble import (
     first_block,
     first_frame,
 )
-from fastsse.hub.resume.repeats import RepeatedResumes
 from fastsse.hub.resume.replayer import Replayer
 from fastsse.hub.resume.store_queries import StoreQueries
 from fastsse.hub.token_table import TokenRow, TokenTable
@@ -101,7 +99,6 @@ class Streams:
         self._ends = TopicEnds(history, backbone, queries)
         #: Says whether the stream that a client resumes was over.
         self.finished: Final = FinishedStreams(history, queries)
-        self._returns = RepeatedResumes(time.monotonic)
         self._replayer = Replayer(
             sender,
             history,
@@ -109,7 +106,6 @@ class Streams:
             Pages(history, queries, options.bounds.page_bytes),
             self._ends,
             options,
-            self._returns,
         )
         self._replayer.on_dropped = self._on_dropped
         self._replayer.on_searching = lambda: channels.on_unready()
@@ -136,7 +132,7 @@ class Streams:
     @property
     def repeated_resumes(self) -> int:
         """Streams of clients that resume after the same id again and again."""
-        return self._returns.repeated
+        return self._replayer.returns.repeated
 
     @property
     def gaps(self) -> Counter[str]:
@@ -353,7 +349,7 @@ class Streams:
     ) -> ClosedStream:
         self._replayer.on_closed(handle)
         self._tokens.drop(handle)
-        self._returns.ended(handle, reason)
+        self._replayer.returns.ended(handle, reason)
         channel = self._channels[number]
         self._channels.leave(channel)
         return ClosedStream(handle, channel.selectors, reason, duration_s, events, size)

@@ -15,6 +15,7 @@ Over 400 lines: the steps are one state machine, and each may continue within th
 import contextlib
 import os
 import random
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
@@ -66,9 +67,9 @@ class Replayer:
         pages: makes pages of both.
         ends: knows which topics have ended.
         options: the reconnection time, how responses end, and the bound on memory.
-        returns: notes clients that resume.
 
     Attributes:
+        returns: notes clients that resume.
         gaps: gap events sent, by reason; one for all streams counts once.
         failed: streams that ended because the backbone could not be read, or because their gap
             event could not be sent.
@@ -88,7 +89,6 @@ class Replayer:
         pages: Pages,
         ends: TopicEnds,
         options: ReplayOptions,
-        returns: RepeatedResumes,
     ) -> None:
         self.gaps: Counter[str] = Counter()
         self.failed = 0
@@ -104,7 +104,7 @@ class Replayer:
         self._retry_ms = options.retry_ms
         self._clean_end = options.clean_end
         self._memory_bytes = options.memory_bytes
-        self._returns = returns
+        self.returns: Final = RepeatedResumes(time.monotonic)
         self._by_handle: dict[int, ReplayingStream] = {}
         # Handles of those that wait for memory, oldest first; those that end are taken out.
         self._waiting: OrderedDict[int, None] = OrderedDict()
@@ -469,7 +469,7 @@ class Replayer:
         if page is not None and one.gap is None and cursor.kind == "after":
             assert one.opening is not None
             selectors, client = one.channel.selectors, one.opening.client
-            self._returns.resumed(one.handle, client, selectors, cursor.text)
+            self.returns.resumed(one.handle, client, selectors, cursor.text)
 
     def _note(self, one: ReplayingStream, page: Frame | None) -> None:
         if page is not None and self.on_page is not None:

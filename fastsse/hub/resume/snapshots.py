@@ -10,7 +10,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Literal
 
 from fastsse._core import Frame, join_frames, raw_frame
 from fastsse.auth.rights import Rights
@@ -52,8 +52,7 @@ class Snapshot:
         through: the place up to which it is right.
         place: how that is named to the client.
         is_complete: whether there is nothing more that should be in it.
-        has_marker: whether the stream takes the event at the end.
-        is_over: whether the stream is over behind the last frame.
+        ending: what follows the last frame: the event at the end, nothing, or the stream's end.
     """
 
     __slots__ = ("_at", "_frames", "_is_over", "_marker", "through")
@@ -66,15 +65,14 @@ class Snapshot:
         place: int,
         *,
         is_complete: bool,
-        has_marker: bool,
-        is_over: bool = False,
+        ending: Literal["marker", "nothing", "over"],
     ) -> None:
         self.through: Final = through
-        self._is_over = is_over
+        self._is_over = ending == "over"
         self._frames = frames
         self._at = 0
         marker = _marker(len(frames), topics, place, is_complete=is_complete)
-        self._marker = marker if has_marker and not is_over else None
+        self._marker = marker if ending == "marker" else None
 
     def next_page(self, head: int) -> JoinedPage:
         """The next run of frames; the last one is followed by what comes after `through`."""
@@ -198,8 +196,7 @@ class Snapshots:
             head,
             newest_told(history, reader),
             is_complete=is_complete,
-            has_marker=has_marker,
-            is_over=is_over,
+            ending="over" if is_over else "marker" if has_marker else "nothing",
         )
 
 
