@@ -188,6 +188,8 @@ class View:
         until: Types; the stream is over behind an event of one of them.
         until_data: It is over behind an event with this data.
         filter: Only events that it matches.
+        interval_ms: Of each topic and type only the newest event in each span of so much time; 0:
+            every event. Events of several topics are all sent.
         envelope: The data is a JSON object with topic, id, event, data, meta and time.
         mark: How heartbeats move the id past events that are left out: `block` (an id line and a
             blank line), `line` (the id line), `data` (an event with empty data), or not at all.
@@ -206,6 +208,7 @@ class View:
         envelope: bool = False,
         mark: str = "",
         filter: Filter | None = None,
+        interval_ms: int = 0,
     ) -> View: ...
     def select(
         self,

@@ -16,7 +16,7 @@ from fastsse.native.claims cimport CLAIM_WORDS, Claim, Revocation
 from fastsse.native.counters cimport BOUNDS_US, BUCKET_COUNT, REASON_COUNT
 from fastsse.native.facts cimport (
     Facts, Mask, all_topics, facts_bytes, facts_free, facts_new, facts_topics)
-from fastsse.native.fields cimport text_at
+from fastsse.native.fields cimport text_at, type_of
 from fastsse.native.filter cimport (
     ROOTS, STEP_CODES, Path, Segment, Step, evaluate, filter_check, filter_drop, filter_keep)
 from fastsse.native.filter cimport Filter as NativeFilter
@@ -34,6 +34,7 @@ from fastsse.native.queue cimport (
     PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
     RENEW, REVOKE, SKIP, STOP, TELL, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
+from fastsse.native.rate cimport span_of
 from fastsse.native.sender cimport sender_main, state_clear, state_init
 from fastsse.native.state cimport State, read_clock
 from fastsse.native.stream_id cimport (
@@ -441,13 +442,31 @@ cdef class Filter:
         return bool(value.whole) if value.kind == V_BOOL else None
 
 
+cdef int leave_out_older(
+        dict newest, list sent, uint32_t interval_ms, FrameData* frame, tuple topics) except -1:
+    """Leaves out an older event of the same topic, type and span for one that is sent next."""
+    cdef Text type = type_of(frame)
+    span = max(span_of(frame, interval_ms), newest.get(None, 0))
+    if span != newest.get(None):
+        newest.clear()
+        newest[None] = span
+    if len(topics) != 1 or not frame.events:
+        return 0
+    key = topics[0], type.at[:type.size] if type.at is not NULL else b""
+    older = newest.get(key)
+    if older is not None:
+        sent[older] = None
+    newest[key] = len(sent)
+    return 0
+
+
 @cython.final
 cdef class View:
     cdef NativeView* view
 
     def __cinit__(
             self, *, types=(), until=(), bytes until_data=None, bint envelope=False,
-            str mark="", Filter filter=None):
+            str mark="", Filter filter=None, uint32_t interval_ms=0):
         cdef list texts = [*types, *until]
         cdef Py_ssize_t index
         cdef char* at
@@ -456,6 +475,7 @@ cdef class View:
         self.view = view_new(<uint32_t>len(types), <uint32_t>len(until), size)
         self.view.has_envelope = envelope
         self.view.mark = kind
+        self.view.interval_ms = interval_ms
         if filter is not None:
             self.view.filter = filter_keep(filter.filter)
         at = view_bytes(self.view)
@@ -473,6 +493,7 @@ cdef class View:
         cdef Verdict verdict = SENDS
         cdef Py_ssize_t index
         cdef list sent = []
+        cdef dict newest = {}
         cdef Facts* facts
         memset(&look, 0, sizeof(look))
         try:
@@ -482,6 +503,9 @@ cdef class View:
                 mask = mask_of(None if shown is None else shown[index])
                 verdict = judge_event(self.view, &look, &mask)
                 if verdict != PASSES_OVER:
+                    if self.view.interval_ms and verdict == SENDS:
+                        leave_out_older(
+                            newest, sent, self.view.interval_ms, look.frame, topics[index])
                     sent.append(own(frame_keep(form_of(self.view, &look, mask))))
                 look_end(&look)
                 facts_free(facts)
@@ -489,6 +513,8 @@ cdef class View:
                     break
         finally:
             look_free(&look)
+        if self.view.interval_ms:
+            sent = [frame for frame in sent if frame is not None]
         return sent, verdict == SENDS_LAST
 
 
@@ -955,6 +981,7 @@ cdef class Sender:
             "renewed": relaxed_load(&counters.renewed),
             "revocations": relaxed_load(&counters.revocations),
             "passed_over": relaxed_load(&counters.passed_over),
+            "conflated": relaxed_load(&counters.conflated),
             "filter_errors": relaxed_load(&counters.filter_errors),
             "envelopes": relaxed_load(&counters.envelopes),
         }

@@ -95,6 +95,7 @@ COUNTERS = (
     ),
     _Row("heartbeats", "heartbeats", "Heartbeats sent."),
     _Row("passed_over", "events_left_out", "Events that a stream's parameters left out."),
+    _Row("conflated", "events_conflated", "Events that max_rate left out for newer ones."),
     _Row("filter_errors", "filter_errors", "Evaluations of filters that were errors: no match."),
     _Row("filters_refused", "filters_refused", "Streams refused for one filter too many."),
     _Row("envelopes", "envelopes", "Events encoded with an envelope."),

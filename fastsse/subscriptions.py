@@ -146,6 +146,8 @@ class View:
         until: types; behind an event of one of them the stream is over.
         until_data: behind an event with this data it is over, too.
         filter: only events that match this expression (`fastsse.expressions`), which is valid.
+        interval_ms: of each topic and type only the newest event in each span of so much time; 0:
+            every event.
     """
 
     types: tuple[bytes, ...] = ()
@@ -153,11 +155,12 @@ class View:
     until: tuple[bytes, ...] = ()
     until_data: bytes | None = None
     filter: str | None = None
+    interval_ms: int = 0
 
     @property
     def is_partial(self) -> bool:
         """Whether events may be left out."""
-        return bool(self.types) or self.filter is not None
+        return bool(self.types) or self.filter is not None or self.interval_ms > 0
 
     @property
     def may_end(self) -> bool:

@@ -12,10 +12,13 @@ from fastsse.subscriptions import View
 __all__ = ["VIEW_NAMES", "ViewReader"]
 
 #: Parameters that `ViewReader.read` reads.
-VIEW_NAMES: Final = frozenset({"envelope", "event", "filter", "until", "until_data"})
+VIEW_NAMES: Final = frozenset({"envelope", "event", "filter", "max_rate", "until", "until_data"})
 #: Types that one parameter may name.
 TYPES_MAX: Final = 64
 UNTIL_DATA_BYTES_MAX: Final = 1024
+RATE_MIN: Final = 0.1
+RATE_MAX: Final = 100.0
+_RATE: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?", re.ASCII)
 _ENVELOPES: Final = {"json": True, "none": False}
 _ENDS_A_LINE: Final = re.compile(r"[\r\n\0]")
 
@@ -46,6 +49,7 @@ class ViewReader:
             _types("until", chosen.get("until")),
             _until_data(chosen.get("until_data")),
             _filter(chosen.get("filter")),
+            _interval_ms(chosen.get("max_rate")),
         )
         return None if view == _PLAIN else view
 
@@ -92,6 +96,17 @@ def _filter(text: str | None) -> str | None:
     except InvalidExpression as error:
         raise InvalidSubscription("filter", f"is not valid. {error}") from None
     return text
+
+
+def _interval_ms(text: str | None) -> int:
+    """The time between two events of a topic and type, from how many there may be in a second."""
+    if text is None:
+        return 0
+    rate = float(text) if _RATE.fullmatch(text) else 0.0
+    if not RATE_MIN <= rate <= RATE_MAX:
+        bounds = f"{RATE_MIN:g} to {RATE_MAX:g}"
+        raise InvalidSubscription("max_rate", f"must be a number of events a second from {bounds}")
+    return round(1000 / rate)
 
 
 def _until_data(text: str | None) -> bytes | None:

@@ -41,6 +41,9 @@ from fastsse.client.view import StreamView
 )
 @click.option("--event", metavar="TYPES", default="", help="Only these types: tick,trade.")
 @click.option("--filter", metavar="EXPR", help="Only events that match: 'data.price > 5'.")
+@click.option(
+    "--max-rate", type=float, metavar="N", help="At most N events a second of a topic and type."
+)
 @click.option("--until", metavar="TYPES", default="", help="End after an event of these types.")
 @click.option("--until-data", metavar="TEXT", help="End after an event with this data.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
@@ -55,6 +58,7 @@ def listen(
     as_json: bool,
     event: str,
     filter: str | None,
+    max_rate: float | None,
     until: str,
     until_data: str | None,
     count: int | None,
@@ -78,7 +82,12 @@ def listen(
         raise click.UsageError("TOPIC is missing (* is every topic).")
     output = printer(as_json, sys.stdout, sys.stderr)
     view = StreamView(
-        _types(event), filter, bool(topics) and output.reads_envelopes, _types(until), until_data
+        event=_types(event),
+        filter=filter,
+        envelope=bool(topics) and output.reads_envelopes,
+        max_rate=max_rate,
+        until=_types(until),
+        until_data=until_data,
     )
 
     async def run() -> None:

@@ -20,6 +20,7 @@ class StreamView:
         event: only these types; `message` is an event without a type.
         filter: only events that match this expression, such as `data.price > 5`.
         envelope: with topic, meta and time; then `ReceivedEvent.envelope` has them.
+        max_rate: of each topic and type at most so many events a second, the newest.
         until: the stream is over behind an event of one of these types.
         until_data: it is over behind an event with this data, such as `[DONE]`.
     """
@@ -27,6 +28,7 @@ class StreamView:
     event: Sequence[str] = ()
     filter: str | None = None
     envelope: bool = False
+    max_rate: float | None = None
     until: Sequence[str] = ()
     until_data: str | None = None
 
@@ -37,6 +39,7 @@ class StreamView:
             "event": ",".join(self.event) or None,
             "filter": self.filter,
             "envelope": "json" if self.envelope else None,
+            "max_rate": None if self.max_rate is None else f"{self.max_rate:g}",
             "until": ",".join(self.until) or None,
             "until_data": self.until_data,
         }

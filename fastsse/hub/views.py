@@ -119,6 +119,7 @@ def core_view(channel_view: ChannelView) -> CoreView:
         until_data=view.until_data,
         mark=mark,
         filter=None if view.filter is None else compile_expression(view.filter),
+        interval_ms=view.interval_ms,
     )
 
 

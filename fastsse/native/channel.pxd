@@ -33,6 +33,29 @@ cdef struct Topic:
     FrameData* ended           # what its streams receive at its end; NULL while it is open
 
 
+cdef struct Waiting:           # an event that waits for its channel's tick, see `rate`
+    FrameData* frame           # NULL: a newer one has taken its place
+    uint64_t sequence
+    uint64_t key               # a hash of topic and type
+    uint32_t topic
+    uint8_t policy
+
+
+cdef struct Rate:
+    uint32_t interval_ms
+    uint32_t index             # in the list of channels in which something waits
+    uint64_t span              # the number of the newest span of time
+    uint64_t late_ms           # how late events came lately
+    uint64_t due_us            # when what waits is sent
+    uint64_t bytes
+    Waiting* waiting           # in order
+    uint32_t count
+    uint32_t capacity          # 0: nothing waits
+    uint32_t live              # of `count`, those with a frame
+    uint32_t slot_count
+    uint32_t* slots            # a hash table: places in `waiting`, from 1
+
+
 cdef struct Channel:
     Numbers conns              # slots
     Pairs links                # topic to this channel's place in that topic's list
@@ -45,6 +68,7 @@ cdef struct Channel:
     uint64_t seen_ms           # its position
     uint64_t seen_n
     View* view                 # NULL: every event, as it is
+    Rate* rate                 # NULL: each event at once
     FrameData* mark            # moves the id to `seen`, while that is its place
     uint64_t low               # lowest cursor met in this round among those not blocked
     Channel* next_work
@@ -158,7 +182,19 @@ cdef inline void drop_from_topic(Directory* directory, uint32_t topic, uint32_t 
         pairs_find(&moved.links, topic).value = place
 
 
+cdef inline void rate_free(Rate* rate) noexcept nogil:
+    cdef uint32_t index
+    if rate is NULL:
+        return
+    for index in range(rate.count):
+        frame_drop(rate.waiting[index].frame)
+    release(rate.waiting, rate.capacity * sizeof(Waiting))
+    release(rate.slots, rate.slot_count * sizeof(uint32_t))
+    release(rate, sizeof(Rate))
+
+
 cdef inline void channel_free(Channel* channel) noexcept nogil:
+    rate_free(channel.rate)
     view_drop(channel.view)
     frame_drop(channel.mark)
     ring_clear(&channel.ring)

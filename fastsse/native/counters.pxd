@@ -46,6 +46,7 @@ cdef struct Counters:
     int64_t pongs
     int64_t renewed
     int64_t passed_over        # events that the view of a channel left out
+    int64_t conflated          # events that a rate left out for newer ones
     int64_t filter_errors      # evaluations of filters that were errors: no match
     int64_t envelopes          # twins with an envelope that were encoded
     int64_t revocations        # asked for; closed[REVOKED] has the streams that they ended

@@ -10,6 +10,7 @@ from fastsse.native.farewell cimport begin_farewell
 from fastsse.native.frame cimport FrameData, frame_drop, frame_keep
 from fastsse.native.memory cimport numbers_add, numbers_drop_at, numbers_items
 from fastsse.native.pairs cimport NO_KEY, Pair, pairs_end, pairs_items
+from fastsse.native.rate cimport flush
 from fastsse.native.state cimport State
 from fastsse.native.sweep cimport lacks_something
 from fastsse.native.table cimport BLOCKED, Conn
@@ -20,7 +21,8 @@ cdef enum:
 
 
 cdef inline void be_over(State* state, Channel* channel, FrameData* last) noexcept nogil:
-    """`last` is the end that its streams get."""
+    """`last` is the end that its streams get, behind what waits for the tick."""
+    flush(state, channel)
     if channel.end_frame is not last:
         frame_drop(channel.end_frame)
         channel.end_frame = frame_keep(last)

@@ -8,9 +8,10 @@ from fastsse.native.counters cimport bump
 from fastsse.native.facts cimport Mask, add_topic, all_topics, no_topics
 from fastsse.native.frame cimport FrameData
 from fastsse.native.queue cimport LATEST, Command, command_topics
+from fastsse.native.rate cimport NO_TOPIC, flush, wait_for_tick
 from fastsse.native.state cimport State
 from fastsse.native.sweep cimport append
-from fastsse.native.view cimport PASSES_OVER, SENDS_LAST, Verdict, form_of, judge_event
+from fastsse.native.view cimport PASSES_OVER, SENDS, SENDS_LAST, Verdict, form_of, judge_event
 
 
 cdef inline Mask shown_topics(State* state, Channel* channel, Command* command) noexcept nogil:
@@ -45,6 +46,22 @@ cdef inline void pass_over(State* state, Channel* channel, Command* command) noe
     bump(&state.counters.passed_over, 1)
 
 
+cdef inline void send_as(
+        State* state, Channel* channel, Command* command, FrameData* frame,
+        Verdict verdict) noexcept nogil:
+    """At once, or with the next tick. What ends the streams, and what is no event, waits for
+    nothing; what waits goes before it."""
+    if channel.rate is not NULL and verdict == SENDS and command.frame.events:
+        wait_for_tick(
+            state, channel, frame,
+            command_topics(command)[0] if command.topic_count == 1 else NO_TOPIC, command.policy)
+        return
+    if channel.rate is not NULL:
+        flush(state, channel)
+    append(state, channel, frame, state.sequence, command.accepted_us, command.policy,
+           verdict == SENDS_LAST)
+
+
 cdef inline void offer(State* state, Channel* channel, Command* command) noexcept nogil:
     """Puts a publish that the channel may get into its ring, in the form of its view. Once for each
     publish, whichever topics bring it. Without a stream there is nothing to do."""
@@ -60,5 +77,4 @@ cdef inline void offer(State* state, Channel* channel, Command* command) noexcep
     if verdict == PASSES_OVER:
         pass_over(state, channel, command)
     else:
-        append(state, channel, form_of(channel.view, &state.look, shown), state.sequence,
-               command.accepted_us, command.policy, verdict == SENDS_LAST)
+        send_as(state, channel, command, form_of(channel.view, &state.look, shown), verdict)

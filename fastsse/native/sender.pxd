@@ -29,6 +29,7 @@ from fastsse.native.queue cimport (
     PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, TELL, TOLD, Command,
     Node, command_clear, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
+from fastsse.native.rate cimport flush, flush_due, rate_clear, rate_new
 from fastsse.native.revoke cimport revoke_some
 from fastsse.native.state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
@@ -126,6 +127,8 @@ cdef inline void on_announce(State* state, Command* command) noexcept nogil:
     state.sequence += 1
     for number in range(state.directory.channel_capacity):
         channel = state.directory.channels[number]
+        if channel is not NULL and channel.rate is not NULL:
+            flush(state, channel)
         if channel is not NULL and channel.is_quiet:
             cut_all_at_gap(state, channel)
         elif channel is not NULL:
@@ -275,6 +278,8 @@ cdef inline void on_add_channel(State* state, Command* command) noexcept nogil:
     channel.is_quiet = command.quiet
     channel.view = command.view
     command.view = NULL
+    if channel.view is not NULL and channel.view.interval_ms:
+        channel.rate = rate_new(channel.view.interval_ms)
     for index in range(command.topic_count):
         if index < links:
             link(&state.directory, command_topics(command)[index], channel)
@@ -290,6 +295,7 @@ cdef inline void on_remove_channel(State* state, Command* command) noexcept nogi
     if channel is not NULL and channel.conns.count == 0:
         if state.span.channel is channel:
             state.span.channel = NULL
+        rate_clear(state, channel)
         channel_remove(&state.directory, channel)
         bump(&state.counters.channels, -1)
 
@@ -415,6 +421,8 @@ cdef inline bint has_work(State* state) noexcept nogil:
 
 cdef inline int sleep_ms(State* state) noexcept nogil:
     cdef int64_t left_us = <int64_t>(state.next_tick_us - read_clock(state))
+    if state.rated.count:
+        left_us = min(left_us, <int64_t>(state.next_rate_us - read_clock(state)))
     if state.counters.connections == 0 and not state.drain.on:
         return -1
     return <int>((left_us + 999) // 1000) if left_us > 0 else 0
@@ -462,6 +470,7 @@ cdef inline void* sender_main(void* arg) noexcept nogil:
     cdef State* state = <State*>arg
     while state.running:
         apply_commands(state)
+        flush_due(state)
         revoke_some(state)
         send_some(state)
         if state.has_new_ends:
@@ -529,6 +538,7 @@ cdef inline void state_clear(State* state) noexcept nogil:
         frame_drop(state.heartbeats[slot])
     frame_drop(state.last_chunk)
     look_free(&state.look)
+    numbers_clear(&state.rated)
     revoking_clear(&state.revoking)
     free(state.conns)
     free(state.claims)

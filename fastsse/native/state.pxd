@@ -105,6 +105,8 @@ cdef struct State:
     Span span
     iovec parts[VISIT_FRAMES]
     Look look                  # at the event that is being published
+    Numbers rated              # channels in which something waits for its tick
+    uint64_t next_rate_us      # when the first of them is due
     uint8_t is_over            # the visit under way sent the last event of its stream
 
 

@@ -31,6 +31,7 @@ cdef struct View:
     size_t size                # of the allocation
     uint8_t has_envelope
     uint8_t mark               # Mark
+    uint32_t interval_ms       # of the rate; 0: none
     uint32_t type_count        # 0: every type
     uint32_t until_count
     Text until_data            # absent: none

@@ -24,6 +24,14 @@ BAD = {
     "filter=data.price+%3E%3E+5": ("filter", "at character 13: data.price >\u27f6> 5"),
     "filter=" + "!" * 2049: ("filter", "More than 2048 bytes"),
     "filter=true&filter=true": ("filter", "once"),
+    "max_rate=": ("max_rate", "0.1 to 100"),
+    "max_rate=0": ("max_rate", "0.1 to 100"),
+    "max_rate=101": ("max_rate", "0.1 to 100"),
+    "max_rate=-1": ("max_rate", "0.1 to 100"),
+    "max_rate=1e2": ("max_rate", "0.1 to 100"),
+    "max_rate=nan": ("max_rate", "0.1 to 100"),
+    "max_rate=" + "9" * 400: ("max_rate", "0.1 to 100"),
+    "max_rate=1&max_rate=2": ("max_rate", "once"),
     "until=,": ("until", "1 to 256 bytes"),
     "until=fastsse.end": ("until", "begin with fastsse."),
     "until_data=" + "x" * 1025: ("until_data", "at most 1024 bytes"),
@@ -69,6 +77,25 @@ async def test_envelope_is_the_default_of_the_option_and_of_rules(start: Start) 
             told = json.loads((await stream.next()).data)
             assert told.get("data", told) == {"n": 1}
             assert ("topic" in told) is is_wrapped, path
+
+
+async def test_rate_sends_the_newest_of_each_topic_and_the_place_resumes(server) -> None:
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=a&topic=b&max_rate=4&envelope=json"))
+        stream = await raw.stream()
+        await stream.opening()
+        for n in range(50):
+            server.publish("ab"[n % 2], {"n": n})
+        told: dict[str, int] = {}
+        while told != {"a": 48, "b": 49}:
+            one = json.loads((await stream.next()).data)
+            told[one["topic"]] = one["data"]["n"]
+        assert len(stream.parsed.events) <= 6
+        place = stream.parsed.last_event_id
+    server.publish("a", {"n": 50})
+    async with connected(server) as raw:
+        await raw.send(get("/events?topic=a&topic=b&max_rate=4", f"Last-Event-ID: {place}"))
+        assert (await (await raw.stream()).next()).data == '{"n":50}'
 
 
 async def test_filter_over_the_bound_is_refused_in_band(start: Start) -> None:
