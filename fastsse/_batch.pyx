@@ -14,6 +14,7 @@ from fastsse._positions cimport Positions
 from fastsse.native.place cimport Place, int_of, set_place
 
 from fastsse._core import load_frame
+from fastsse.directives import stored_key
 from fastsse.events import Event
 from fastsse.positions import uuid_of_position
 
@@ -390,6 +391,7 @@ cdef object extras_of(event, extras_type):
     """The optional fields of an event's entry; None when it has none."""
     meta = event.meta
     control = None if event.directives is None else event.directives.control
-    if meta is None and control is None:
+    key = None if event.directives is None else stored_key(event.directives)
+    if meta is None and control is None and key is None:
         return None
-    return new_tuple(extras_type, (None, None, None, None, meta, None, control))
+    return new_tuple(extras_type, (None, None, None, key, meta, None, control))

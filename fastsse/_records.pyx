@@ -25,7 +25,7 @@ from fastsse._batch cimport EventBatch
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 
 from fastsse._core import load_frame
-from fastsse.directives import Directives
+from fastsse.directives import Directives, RequestKey
 from fastsse.events import EVENT_TOPICS_MAX, Event
 
 cdef enum:
@@ -58,12 +58,15 @@ cdef enum:
     META = 8
     TRACE = 9
     CONTROLS = 10              # of a draft: it is to be a control entry, which says this
-    TAGS = 11                  # one more than the highest that is known
+    EXPECT = 11
+    REQUEST = 12
+    TAGS = 13                  # one more than the highest that is known
     EXTRAS = 6                 # slots that are fields; behind them stands `control`
     KIND_MAX = 2               # the highest data kind that is known
 
 cdef uint8_t[EXTRAS] EXTRA_TAGS = [EXPIRES, TYPE, PAYLOAD, KEY, META, TRACE]
 
+cdef object NO_DIRECTIVES = Directives()
 cdef uint64_t MS_MAX = (1 << 63) - 1
 cdef int MOST_TOPICS = EVENT_TOPICS_MAX
 cdef object new_event = Event.__new__
@@ -228,22 +231,26 @@ def pack_events(events not None):
 
 def pack_event(event not None):
     """One event as such a record."""
-    cdef bytes control = None if event.directives is None else event.directives.control
     cdef uint8_t flags = PRIVATE if event.private else 0
     if event.id_style == "uuid":
         flags |= UUID
     return draft_of(
-        event.topics, event.data, event.id, event.event, event.meta, control, flags,
+        event.topics, event.data, event.id, event.event, event.meta, event.directives, flags,
         event.retry_ms, event.data_kind)
 
 
 cdef bytes draft_of(
-    tuple topics, bytes data, bytes own_id, bytes event_type, bytes meta, bytes control,
+    tuple topics, bytes data, bytes own_id, bytes event_type, bytes meta, object directives,
     uint8_t flags, uint32_t retry_ms, uint8_t data_kind
 ):
     cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t fields_size = field_size(own_id) + field_size(event_type) + field_size(meta)
-    fields_size += field_size(control)
+    cdef bytes control = None, key = None, expect = None, request = None
+    if directives is not None:
+        control, _, key, expect, asked = directives
+        request = None if asked is None else asked.encode()
+        fields_size += field_size(control) + field_size(key) + field_size(expect)
+        fields_size += field_size(request)
     cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
     cdef uint32_t fields_bytes = <uint32_t>fields_size
     cdef bytes record = new_record(size)
@@ -255,8 +262,9 @@ cdef bytes draft_of(
     memcpy(at + 12, &retry_ms, 4)
     memcpy(at + 16, &fields_bytes, 4)
     at = put_topics(at + DRAFT_HEAD, topics)
-    at = put_field(put_field(put_field(at, OWN_ID, own_id), TYPE, event_type), META, meta)
-    at = put_field(at, CONTROLS, control)
+    at = put_field(put_field(at, OWN_ID, own_id), TYPE, event_type)
+    at = put_field(put_field(put_field(at, KEY, key), META, meta), CONTROLS, control)
+    at = put_field(put_field(at, EXPECT, expect), REQUEST, request)
     memcpy(at, PyBytes_AS_STRING(data), data_size)
     seal(record)
     return record
@@ -621,6 +629,8 @@ cdef object any_event(
 
 
 cdef object directives_of(Field* fields):
-    if fields[CONTROLS].at is NULL:
-        return None
-    return Directives(control=bytes_of(&fields[CONTROLS]))
+    request = bytes_of(&fields[REQUEST])
+    directives = Directives(
+        bytes_of(&fields[CONTROLS]), False, bytes_of(&fields[KEY]), bytes_of(&fields[EXPECT]),
+        None if request is None else RequestKey.decode(request))
+    return None if directives == NO_DIRECTIVES else directives

@@ -3,14 +3,56 @@
 Directives travel with the event to the place where order is made, which judges them.
 """
 
+import hashlib
+import re
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
 
-__all__ = ["DIRECTIVE_FIELDS", "END", "Control", "Directives", "directives_of", "read_control"]
+from fastsse.errors import InvalidEvent
+
+__all__ = [
+    "DIRECTIVE_FIELDS",
+    "END",
+    "Control",
+    "Directives",
+    "RequestKey",
+    "check_key",
+    "directives_of",
+    "read_control",
+]
 
 #: Those fields of a publish that are directives.
-DIRECTIVE_FIELDS: Final = frozenset({"end"})
+DIRECTIVE_FIELDS: Final = frozenset({"end", "key", "expect"})
+KEY_BYTES_MAX: Final = 256
+_DIGEST_BYTES: Final = 16
+_COUNT_BYTES: Final = 4
+#: In front of a key: whose it is.
+SCOPE_BYTES: Final = 8
+# Printable ASCII: what every client can send in a header, and read in a log.
+_KEY: Final = re.compile(r"[\x20-\x7e]{1,256}")
+
+
+class RequestKey(NamedTuple):
+    """The key of a whole request, the digest of what it asked, and how many entries it made."""
+
+    key: bytes
+    digest: bytes
+    entry_count: int
+
+    def encode(self) -> bytes:
+        """As a draft and an entry carry it."""
+        return self.digest + self.entry_count.to_bytes(_COUNT_BYTES, "little") + self.key
+
+    @classmethod
+    def decode(cls, text: bytes) -> "RequestKey":
+        """What `encode` wrote. Raises ValueError."""
+        head = _DIGEST_BYTES + _COUNT_BYTES
+        if len(text) <= head:
+            raise ValueError("a key without its text")
+        count = int.from_bytes(text[_DIGEST_BYTES:head], "little")
+        return cls(text[head:], text[:_DIGEST_BYTES], count)
+
 
 ControlKind: TypeAlias = Literal["end", "delete", "purge"]
 KINDS: Final[frozenset[ControlKind]] = frozenset({"end", "delete", "purge"})
@@ -22,17 +64,72 @@ class Directives(NamedTuple):
     Attributes:
         control: it is no event but a control entry, and this is what it says.
         ends: its topics end behind it.
+        key: the publisher's key of this event; one with the same key is not stored again.
+        expect: the id that the newest event of its topic must have; `earliest`: none is kept.
+        request: the key of the request, on its first event.
     """
 
     control: bytes | None = None
     ends: bool = False
+    key: bytes | None = None
+    expect: bytes | None = None
+    request: RequestKey | None = None
 
 
-def directives_of(*, ends: bool = False) -> Directives | None:
-    """What a publisher's fields ask; None for nothing."""
-    if not ends:
+def directives_of(
+    *, ends: bool = False, key: object = None, expect: object = None
+) -> Directives | None:
+    """What a publisher's fields ask; None for nothing.
+
+    Raises InvalidEvent for a key that is not 1 to 256 characters of printable ASCII, or an
+    expected id that no event can have.
+    """
+    if not ends and key is None and expect is None:
         return None
-    return Directives(ends=ends)
+    return Directives(
+        ends=ends,
+        key=None if key is None else check_key(key, "key"),
+        expect=None if expect is None else _expected(expect),
+    )
+
+
+def check_key(key: object, field: str) -> bytes:
+    """A publisher's key as bytes. Raises InvalidEvent about `field`."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidEvent(field, f"must be 1 to {KEY_BYTES_MAX} characters of printable ASCII")
+    return key.encode()
+
+
+def _expected(value: object) -> bytes:
+    text = value.encode("utf-8", "replace") if isinstance(value, str) else b""
+    if not 0 < len(text) <= KEY_BYTES_MAX:
+        raise InvalidEvent("expect", "must be the id of an event, or earliest")
+    return text
+
+
+_OF_EVENT: Final = b"e"
+_OF_REQUEST: Final = b"r"
+
+
+def stored_key(directives: Directives) -> bytes | None:
+    """The key as an entry carries it: of the event, or on the first event of the request."""
+    if directives.request is not None:
+        return _OF_REQUEST + directives.request.encode()
+    return None if directives.key is None else _OF_EVENT + directives.key
+
+
+def own_key(key: bytes) -> bytes:
+    """The key of a publisher without a token, and of the server's own program."""
+    return hashlib.blake2b(b"", digest_size=SCOPE_BYTES).digest() + key
+
+
+def with_count(event: Any, count: int) -> Any:
+    """The event with the number of entries that its request makes, where it has the request's
+    key."""
+    asked = event.directives
+    if asked is not None and asked.request is not None:
+        event.direct(asked._replace(request=asked.request._replace(entry_count=count)))
+    return event
 
 
 class Control(NamedTuple):

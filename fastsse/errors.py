@@ -15,6 +15,8 @@ __all__ = [
     "Forbidden",
     "InvalidEvent",
     "InvalidSubscription",
+    "KeyReused",
+    "PreconditionFailed",
     "StreamRefused",
     "TopicEnded",
     "Unauthorised",
@@ -80,6 +82,29 @@ class TopicEnded(Conflict):
         super().__init__(topic, f"The topic {topic} has ended; nothing was published.")
 
 
+class PreconditionFailed(Conflict):
+    """A publish that expected another newest event of its topic. Becomes a 412. `current` is the
+    id of the newest; empty: none is kept."""
+
+    status: ClassVar[int] = 412
+    reason: ClassVar[str] = "expect"
+
+    def __init__(self, topic: str, current: str) -> None:
+        newest = f"its newest event is {current}" if current else "no event of it is kept"
+        super().__init__(topic, f"The topic {topic} is not as expected: {newest}.", current)
+        self.current = current
+
+
+class KeyReused(Conflict):
+    """A request with the key of another request. Becomes a 422."""
+
+    status: ClassVar[int] = 422
+    reason: ClassVar[str] = "key_reused"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, "The Idempotency-Key was used with another request.")
+
+
 class InvalidSubscription(BadRequest):
     """A subscription that can't be opened."""
 
@@ -87,7 +112,8 @@ class InvalidSubscription(BadRequest):
 class Unavailable(FastsseError):
     """A publish was refused as a whole; it may succeed after `retry_after_s`.
 
-    `reason` is `memory`, `queue`, `draining` or `backbone`. Becomes a 503 with `Retry-After`.
+    `reason` is `memory`, `queue`, `draining`, `keys`, `nodes` or `backbone`. Becomes a 503 with
+    `Retry-After`.
     """
 
     def __init__(self, reason: str, retry_after_s: int) -> None:

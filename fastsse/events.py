@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 #: What a publisher may say of an event, by the names of every interface but Mercure's.
-FIELDS: Final = ("topic", "data", "event", "id", "retry", "private", "meta", "end")
+FIELDS: Final = ("topic", "data", "event", "id", "retry", "private", "meta", "end", "key", "expect")
 
 TOPIC_BYTES_MAX = 1024
 EVENT_TOPICS_MAX = 100
@@ -129,6 +129,10 @@ class Event:
         self.meta = None if meta is None else encode_meta(meta)
         self.data_kind = data_kind
         self.directives = directives
+
+    def direct(self, directives: Directives | None) -> None:
+        """Sets what is asked, before it is published."""
+        self.directives = directives  # type: ignore[misc]
 
     @classmethod
     def end(cls, topics: str | Sequence[str], private: bool = False) -> "Event":

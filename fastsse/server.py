@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import orjson
 
 from fastsse.config import Config
-from fastsse.directives import directives_of
+from fastsse.directives import Directives, directives_of, own_key
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.meta import MetaValue
@@ -96,6 +96,8 @@ class Server:
         private: bool = False,
         meta: Mapping[str, MetaValue] | None = None,
         end: bool = False,
+        key: str | None = None,
+        expect: str | None = None,
     ) -> str:
         """Publishes one event and returns its id. Only for the memory store; `publish_later` is for
         every store.
@@ -108,12 +110,16 @@ class Server:
             meta: named values next to the data, at most 32 and 4,096 bytes of JSON; a value is
                 text, a number, true or false.
             end: its topics end behind it.
+            key: an event with the same key within `key_window` is not published again; its id is
+                returned. 1 to 256 characters of printable ASCII.
+            expect: the id that the newest event of its topic must have, or `earliest` for none.
 
-        Raises InvalidEvent for an invalid event, TopicEnded for a topic that has ended, Refused
+        Raises InvalidEvent for an invalid event, TopicEnded for a topic that has ended,
+        PreconditionFailed for another newest event than expected, Refused
         when the server can't accept it now, RuntimeError for a store that is not memory. O(bytes +
         topics); the number of subscribers has no effect.
         """
-        made = _event(topic, data, event, id, retry, private, meta, end=end)
+        made = _event(topic, data, event, id, retry, private, meta, end=end, key=key, expect=expect)
         return self._worker.publish(made)
 
     async def publish_later(
@@ -127,6 +133,8 @@ class Server:
         private: bool = False,
         meta: Mapping[str, MetaValue] | None = None,
         end: bool = False,
+        key: str | None = None,
+        expect: str | None = None,
     ) -> str:
         """As `publish`, with any store: returns when the event is committed as the option `ack`
         says.
@@ -134,7 +142,7 @@ class Server:
         Concurrent calls keep the order in which they started. Cancelling a call does not withdraw
         its event.
         """
-        made = _event(topic, data, event, id, retry, private, meta, end=end)
+        made = _event(topic, data, event, id, retry, private, meta, end=end, key=key, expect=expect)
         return await self._worker.publish_later(made)
 
     async def end_topic(self, topic: str | Sequence[str]) -> str:
@@ -186,6 +194,8 @@ def _event(
     meta: Mapping[str, MetaValue] | None,
     *,
     end: bool,
+    key: str | None,
+    expect: str | None,
 ) -> Event:
     kind, text = _encoded(data)
     return Event(
@@ -197,8 +207,13 @@ def _event(
         private,
         meta=meta,
         data_kind=kind,
-        directives=directives_of(ends=end),
+        directives=_directives(end, key, expect),
     )
+
+
+def _directives(end: bool, key: str | None, expect: str | None) -> Directives | None:
+    asked = directives_of(ends=end, key=key, expect=expect)
+    return asked if asked is None or asked.key is None else asked._replace(key=own_key(asked.key))
 
 
 def _encoded(data: Any) -> tuple[int, str | bytes]:

@@ -10,6 +10,7 @@ from fastsse.api.batch import event_of_json, events_of_lines
 from fastsse.api.body_events import BodyEvents, EventStreamEvents, LineEvents, Template
 from fastsse.api.publish_stream import PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
+from fastsse.api.request_directives import asked_of, check_streamed, scoped
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.directives import Directives, directives_of
@@ -113,9 +114,10 @@ class PublishGate:
                 request.rights = rights
                 self._request_limits.take_publish_late(request)
             self._check(events, rights)
+            directed = asked_of(request, events, rights)
             if self._request_limits.active:
                 self._request_limits.published_more(request, len(events) - 1)
-            self._hub.publish(events, done)
+            self._hub.publish(directed, done)
 
         def done(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -164,6 +166,7 @@ class PublishGate:
         """Publishes all events or none. Raises as `publish`. The publisher's rate has counted so
         many of them."""
         self._check(events, request.rights)
+        events = scoped(events, request.rights)
         if self._request_limits.active:
             self._request_limits.published_more(request, len(events) - counted)
         self._hub.publish(events, done)
@@ -238,6 +241,8 @@ class Publish:
         query: _Query | None = target.publication
         if query is None:
             query = target.publication = _read_query(target)
+        if query.stream or _media_type(request) == _EVENT_STREAM:
+            check_streamed(request)
         if _media_type(request) == _EVENT_STREAM:
             _check_relay(query)
         elif query.stream:
@@ -321,17 +326,24 @@ def _warned(answer: _Answer, warnings: Sequence[str]) -> _Answer:
 
 
 def _answer_position(published: Published) -> Response:
+    if published.duplicates:
+        return _answer_own_id(published)
     # A position needs no escaping.
     return json_response(b'{"id":"%b"}\n' % published.last)
 
 
 def _answer_own_id(published: Published) -> Response:
-    return json_response(_line({"id": published.last.decode()}))
+    return json_response(_line({"id": published.last.decode(), **_duplicates(published)}))
 
 
 def _answer_batch(published: Published) -> Response:
     first, last = published.first.decode(), published.last.decode()
-    return json_response(_line({"count": published.count, "first": first, "last": last}))
+    members = {"count": published.count, "first": first, "last": last}
+    return json_response(_line({**members, **_duplicates(published)}))
+
+
+def _duplicates(published: Published) -> dict[str, object]:
+    return {"duplicates": published.duplicates} if published.duplicates else {}
 
 
 class _Query(NamedTuple):
@@ -373,7 +385,7 @@ def _read_query(target: Target) -> _Query:
         # A single topic is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
         private, ends = _switch(chosen, "private"), _switch(chosen, "end")
-        directives = directives_of(ends=ends)
+        directives = directives_of(ends=ends, key=chosen.get("key"), expect=chosen.get("expect"))
         texts = chosen.get("event"), chosen.get("id"), chosen.get("retry")
         return _Query(named, *texts, private, chosen.get("meta"), stream, own_ids, directives)
     if stream and chosen.keys() == {"stream"}:
@@ -413,7 +425,9 @@ def _check_relay(query: _Query) -> None:
     if query.id is not None:
         raise InvalidEvent("id", "must not be given for an event stream; use ids=own or ids=drop")
     if query.directives is not None:
-        raise InvalidEvent("end", "must not be given for an event stream")
+        asked = query.directives
+        name = "end" if asked.ends else "key" if asked.key is not None else "expect"
+        raise InvalidEvent(name, "must not be given for an event stream")
 
 
 def _content_type(request: Request) -> bytes:

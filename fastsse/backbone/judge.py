@@ -1,21 +1,36 @@
-"""The judge of the stores in memory: whether the state of their topics lets events be published.
+"""The judge: whether the state of their topics lets events be published, and which are known.
 
 It is asked where order is made, with everything before already in place, so two publishers can't
-both be right. The file does the same within its transaction, Redis in the script that appends.
+both be right. The stores in memory and the file use this module; the file within its transaction.
+Redis does the same in the script that appends.
 """
 
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 from fastsse._batch import is_plain
+from fastsse.backbone.keys import Keys, KnownKey, key_cost
 from fastsse.directives import END
-from fastsse.errors import FastsseError, TopicEnded
-from fastsse.events import Event
+from fastsse.errors import FastsseError, KeyReused, PreconditionFailed, TopicEnded, Unavailable
+from fastsse.events import EARLIEST, Event
+from fastsse.positions import format_position
 
-__all__ = ["JudgedPositions", "Known", "TopicStates", "is_control", "is_plain", "judge", "merged"]
+__all__ = [
+    "JudgedPositions",
+    "Known",
+    "TopicStates",
+    "is_control",
+    "is_plain",
+    "judge",
+    "merged",
+    "new_keys",
+]
+
+KEYS_FULL_RETRY_S: Final = 30
 
 Known = list[int | None]
-"""Of each event of a batch the position that it has already, None for one that is to be stored."""
+"""Of each event of a batch the position that it has already, None for one that is to be stored.
+Below 0: that of the event at -1 - this index of the same batch."""
 
 
 class TopicStates(Protocol):
@@ -28,9 +43,16 @@ class TopicStates(Protocol):
     def ended_at(self, topic: str) -> int:
         """The position of a topic's end; 0 while it is open."""
 
+    def last_of(self, topic: str) -> int:
+        """The position of a topic's newest event; 0 when none is kept."""
+
+    def place_of_id(self, text: bytes) -> int | None:
+        """The position of the event with an id; None when none is kept."""
+
 
 class JudgedPositions(list[int]):
-    """Positions of a batch's events, some of which were stored before."""
+    """Positions of a batch's events, some of which were stored before. `duplicates` are those that
+    are known by their keys."""
 
     duplicates = 0
 
@@ -40,37 +62,158 @@ def is_control(event: Event) -> bool:
     return event.directives is not None and event.directives.control is not None
 
 
-def judge(events: Sequence[Event], states: TopicStates) -> Known | FastsseError | None:
+def is_keyed(event: Event) -> bool:
+    """Whether it has a key, and nothing else is asked."""
+    asked = event.directives
+    return (
+        asked is not None
+        and asked.key is not None
+        and asked.request is None
+        and asked.expect is None
+        and asked.control is None
+        and not asked.ends
+    )
+
+
+def ended_topic(event: Event, states: TopicStates) -> TopicEnded | None:
+    """The error of an event with a topic that has ended."""
+    for topic in event.topics:
+        if states.ended_at(topic):
+            return TopicEnded(topic)
+    return None
+
+
+def known_once(position: int) -> JudgedPositions:
+    """The positions of one event that is known by its key."""
+    positions = JudgedPositions((position,))
+    positions.duplicates = 1
+    return positions
+
+
+def judge(events: Sequence[Event], states: TopicStates, keys: Keys) -> Known | FastsseError | None:
     """What is to be done with a batch: None to store it, which events are known already, or why it
-    is refused."""
-    ended: Final[dict[str, int]] = {}
-    known: Known = []
-    for event in events:
-        at = {topic: ended.get(topic) or states.ended_at(topic) for topic in event.topics}
+    is refused. O(events and topics)."""
+    first = events[0].directives
+    if first is not None and first.request is not None:
+        found = keys.find(first.request.key)
+        if found is not None:
+            is_same = found.digest == first.request.digest and len(found.positions) == len(events)
+            return list(found.positions) if is_same else KeyReused(events[0].topics[0])
+    return _Batch(events, states, keys).judge()
+
+
+class _Batch:
+    """One batch, event by event: each sees what those before it change."""
+
+    def __init__(self, events: Sequence[Event], states: TopicStates, keys: Keys) -> None:
+        self._events: Final = events
+        self._states: Final = states
+        self._keys: Final = keys
+        self._ended: Final[dict[str, int]] = {}
+        self._used: Final[dict[bytes, int]] = {}
+        self._newest: Final[dict[str, bytes | None]] = {}
+
+    def judge(self) -> Known | FastsseError | None:
+        known: Known = []
+        for index, event in enumerate(self._events):
+            found = self._one(index, event)
+            if isinstance(found, FastsseError):
+                return found
+            known.append(found)
+        new = [event for event, place in zip(self._events, known, strict=True) if place is None]
+        size_bytes = sum(key_cost(key, count) for key, count in _sizes(new))
+        if size_bytes and not self._keys.has_room(size_bytes):
+            return Unavailable("keys", KEYS_FULL_RETRY_S)
+        return None if known.count(None) == len(known) else known
+
+    def _one(self, index: int, event: Event) -> int | FastsseError | None:
         if is_control(event):
-            known.append(_known_control(event, at))
-            if _is_end(event):
-                ended.update(dict.fromkeys(event.topics, -1))
-            continue
-        for topic, place in at.items():
-            if place:
+            return self._control(event)
+        asked = event.directives
+        if asked is not None and asked.key is not None:
+            place = self._place_of_key(asked.key)
+            if place is not None:
+                return place
+            self._used[asked.key] = -1 - index
+        for topic in event.topics:
+            if self._ended_at(topic):
                 return TopicEnded(topic)
-        known.append(None)
-    return None if known.count(None) == len(known) else known
+        if asked is not None and asked.expect is not None:
+            error = self._objection(event.topics[0], asked.expect)
+            if error is not None:
+                return error
+        for topic in event.topics:
+            self._newest[topic] = event.id
+        return None
+
+    def _control(self, event: Event) -> int | None:
+        """An end of topics that have all ended is the last of their ends."""
+        if event.directives is None or event.directives.control != END:
+            return None
+        ends = [self._ended_at(topic) for topic in event.topics]
+        if min(ends) > 0:
+            return max(ends)
+        self._ended.update(dict.fromkeys(event.topics, -1))
+        return None
+
+    def _ended_at(self, topic: str) -> int:
+        return self._ended.get(topic) or self._states.ended_at(topic)
+
+    def _place_of_key(self, key: bytes) -> int | None:
+        if key in self._used:
+            return self._used[key]
+        found = self._keys.find(key)
+        return None if found is None else found.positions[0]
+
+    def _objection(self, topic: str, expect: bytes) -> PreconditionFailed | None:
+        if topic in self._newest:
+            own_id = self._newest[topic]
+            if own_id == expect:
+                return None
+            return PreconditionFailed(topic, (own_id or b"of this request").decode())
+        last = self._states.last_of(topic)
+        is_there = not last if expect == EARLIEST else last == self._states.place_of_id(expect)
+        if is_there and (last or expect == EARLIEST):
+            return None
+        return PreconditionFailed(topic, format_position(last).decode() if last else "")
 
 
-def merged(known: Known, stored: Sequence[int]) -> JudgedPositions:
+def _sizes(events: Sequence[Event]) -> list[tuple[bytes, int]]:
+    """The keys of a batch, each with how many positions it has."""
+    found = []
+    for event in events:
+        if event.directives is not None and event.directives.request is not None:
+            request = event.directives.request
+            found.append((request.key, request.entry_count))
+        elif event.directives is not None and event.directives.key is not None:
+            found.append((event.directives.key, 1))
+    return found
+
+
+def new_keys(
+    events: Sequence[Event], positions: Sequence[int], known: Known | None
+) -> list[tuple[bytes, KnownKey]]:
+    """What is to be remembered of a batch that was stored at these positions."""
+    found = []
+    for index, (event, position) in enumerate(zip(events, positions, strict=True)):
+        asked = event.directives
+        if asked is None or (known is not None and known[index] is not None):
+            continue
+        if asked.request is not None:
+            found.append((asked.request.key, KnownKey(asked.request.digest, tuple(positions))))
+        if asked.key is not None:
+            found.append((asked.key, KnownKey(b"", (position,))))
+    return found
+
+
+def merged(events: Sequence[Event], known: Known, stored: Sequence[int]) -> JudgedPositions:
     """The positions of a batch, from those that it had and those that the rest has got."""
     rest = iter(stored)
-    return JudgedPositions([next(rest) if position is None else position for position in known])
-
-
-def _is_end(event: Event) -> bool:
-    return event.directives is not None and event.directives.control == END
-
-
-def _known_control(event: Event, ended: dict[str, int]) -> int | None:
-    """An end of topics that have all ended is the last of their ends."""
-    if _is_end(event) and all(place > 0 for place in ended.values()):
-        return max(ended.values())
-    return None
+    merged = JudgedPositions()
+    for event, place in zip(events, known, strict=True):
+        if place is None:
+            merged.append(next(rest))
+        else:
+            merged.append(place if place > 0 else merged[-1 - place])
+            merged.duplicates += event.directives is not None and event.directives.key is not None
+    return merged

@@ -3,7 +3,19 @@
 from collections.abc import Callable, Sequence
 
 from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
-from fastsse.backbone.judge import TopicStates, is_plain, judge, merged
+from fastsse.backbone.judge import (
+    KEYS_FULL_RETRY_S,
+    Known,
+    TopicStates,
+    ended_topic,
+    is_keyed,
+    is_plain,
+    judge,
+    known_once,
+    merged,
+    new_keys,
+)
+from fastsse.backbone.keys import KeyTable, KnownKey, key_cost
 from fastsse.backbone.lead import LeadLog
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, Unavailable
@@ -25,7 +37,11 @@ class MemoryBackbone:
 
     Attributes:
         states: what is known of the topics of everything that was delivered; None: nothing.
+        keeps_keys: whether entries carry keys, for a table that is made of them again.
+        keys: publishers' keys; set together with `states`.
     """
+
+    keeps_keys = False
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._clock = Clock(now_ms, last=position_at(now_ms()))
@@ -34,6 +50,7 @@ class MemoryBackbone:
         self.start = self._clock.last
         self.trouble: str | None = None
         self.states: TopicStates | None = None
+        self.keys = KeyTable(0, 0, now_ms)
 
     @property
     def head(self) -> int:
@@ -63,15 +80,44 @@ class MemoryBackbone:
         return positions
 
     def _append_judged(self, events: Sequence[Event], states: TopicStates, done: Done) -> None:
-        known = judge(events, states)
+        if len(events) == 1 and is_keyed(events[0]):
+            self._append_keyed(events, states, done)
+            return
+        known = judge(events, states, self.keys)
         if isinstance(known, FastsseError):
             done(known)
             return
+        positions = self._append_new(events, known)
+        for key, one in new_keys(events, positions, known):
+            self.keys.add(key, one)
+        done(positions)
+
+    def _append_keyed(self, events: Sequence[Event], states: TopicStates, done: Done) -> None:
+        """The same for one event with a key and nothing else: the most common case, without a
+        list for each step."""
+        (event,), keys = events, self.keys
+        assert event.directives is not None
+        assert event.directives.key is not None
+        key = event.directives.key
+        found = keys.find(key)
+        if found is not None:
+            done(known_once(found.positions[0]))
+        elif states.ended_count and (ended := ended_topic(event, states)) is not None:
+            done(ended)
+        elif not keys.has_room(key_cost(key, 1)):
+            done(Unavailable("keys", KEYS_FULL_RETRY_S))
+        else:
+            if not self.keeps_keys:
+                event.direct(None)  # Nothing reads the key of an entry here.
+            positions = self._append(events)
+            keys.add(key, KnownKey(b"", positions))
+            done(positions)
+
+    def _append_new(self, events: Sequence[Event], known: Known | None) -> Sequence[int]:
         if known is None:
-            done(self._append(events))
-            return
+            return self._append(events)
         new = [event for event, place in zip(events, known, strict=True) if place is None]
-        done(merged(known, self._append(new) if new else ()))
+        return merged(events, known, self._append(new) if new else ())
 
     @property
     def has_ended(self) -> bool:

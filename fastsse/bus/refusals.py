@@ -6,11 +6,13 @@ from typing import Any, Final
 import orjson
 
 from fastsse.bus.frames import FrameError
-from fastsse.errors import Conflict, FastsseError, TopicEnded
+from fastsse.errors import Conflict, FastsseError, KeyReused, PreconditionFailed, TopicEnded
 
 __all__ = ["pack_conflict", "unpack_conflict"]
 
-_MAKERS: Final[dict[str, Callable[..., Conflict]]] = {TopicEnded.reason: TopicEnded}
+_MAKERS: Final[dict[str, Callable[..., Conflict]]] = {
+    one.reason: one for one in (TopicEnded, PreconditionFailed, KeyReused)
+}
 
 
 def pack_conflict(error: Conflict) -> bytes:

@@ -41,12 +41,20 @@ from fastsse.meta import MetaValue
     metavar="NAME=TEXT",
     help="Named value next to the data; NAME:=JSON for a number, true or false. Repeatable.",
 )
+@click.option(
+    "--key", metavar="KEY", help="Publish it once: an event with a known key is not stored again."
+)
+@click.option(
+    "--expect",
+    metavar="ID",
+    help="Publish only if this is the id of the topic's newest event; earliest: if there is none.",
+)
 @click.option("--end", is_flag=True, help="The topic ends behind this event.")
 @click.option(
     "--ndjson",
     is_flag=True,
     help='Lines are objects with "topic", "data", "event", "id", "retry", "private", "meta", '
-    '"end"; the arguments give missing members.',
+    '"end", "key", "expect"; the arguments give missing members.',
 )
 @click.option(
     "--sse",
@@ -76,6 +84,8 @@ def publish(
     retry: float | None,
     private: bool,
     meta: dict[str, MetaValue] | None,
+    key: str | None,
+    expect: str | None,
     end: bool,
     ndjson: bool,
     sse: bool,
@@ -118,6 +128,9 @@ def publish(
         return relay_input(topic or "", relayed, partial(_open, url, token, uds, patience))
     if end and data is None:
         raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
+    for name, value in (("--key", key), ("--expect", expect)):
+        if value is not None and data is None:
+            raise click.UsageError(f"{name} is for one event: give its DATA.")
     if stray := paced.companion_without_rate():
         raise click.UsageError(f"{stray} needs --rate, such as --rate 1000/s.")
     with asyncio.Runner() as runner:
@@ -132,6 +145,8 @@ def publish(
                     retry_ms=retry_ms,
                     private=private,
                     end=end,
+                    key=key,
+                    expect=expect,
                     meta=meta,
                 )
                 click.echo(_warned(runner.run(event_sent)).id)

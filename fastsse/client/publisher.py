@@ -47,12 +47,14 @@ _EVENT_STREAM = b"text/event-stream"
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The accepted events: their number, and the ids of the first and the last. `warning` is what
-    may be wrong with them (the header `Fastsse-Warning`); empty: nothing."""
+    may be wrong with them (the header `Fastsse-Warning`); empty: nothing. `duplicates` were known
+    by their keys and not published again."""
 
     count: int
     first: str
     last: str
     warning: str = ""
+    duplicates: int = 0
 
     @property
     def id(self) -> str:
@@ -128,19 +130,24 @@ class Publisher:
         private: bool = False,
         meta: Mapping[str, str | int | float | bool] | None = None,
         end: bool = False,
+        key: str | None = None,
+        expect: str | None = None,
     ) -> Receipt:
         """Publishes one event to one or several topics.
 
         Text and bytes (UTF-8) are sent unchanged, other values as JSON. A private event is sent
         only to streams whose token grants one of its topics. `meta` are named values next to the
         data: at most 32, 4,096 bytes of JSON. With `end` the topics end behind the event.
+        An event with the `key` of an earlier one is not published again; so with a key a request
+        whose answer is lost is repeated. `expect` is the id that the topic's newest event must
+        have, or `earliest` for none.
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
         """
         is_text = isinstance(data, str | bytes)
         body = data if is_text else orjson.dumps(data)
         names = [topics] if isinstance(topics, str) else topics
         params: Params = [("topic", name) for name in names]
-        fields = {"event": event, "id": id, "retry": retry_ms}
+        fields = {"event": event, "id": id, "retry": retry_ms, "key": key, "expect": expect}
         params += [(name, str(value)) for name, value in fields.items() if value is not None]
         if private:
             params.append(("private", "true"))
@@ -162,17 +169,20 @@ class Publisher:
         url = self._url.copy_with(path=_beside(self._url, "/topics/end"), params=params)
         return (await self._post(url, b"", None)).id
 
-    async def publish_batch(self, events: Iterable[Mapping[str, Any]]) -> Receipt:
+    async def publish_batch(
+        self, events: Iterable[Mapping[str, Any]], *, key: str | None = None
+    ) -> Receipt:
         """Publish events, each `{"topic", "data", "event", "id", "retry", "private", "meta",
-        "end"}`, all or none.
+        "end", "key", "expect"}`, all or none. `key` as in `publish_ndjson`.
 
         Raises as `publish`; Refused says in `line` which one is wrong, counted from 1.
         """
-        return await self.publish_ndjson(b"\n".join(map(orjson.dumps, events)))
+        return await self.publish_ndjson(b"\n".join(map(orjson.dumps, events)), key=key)
 
-    async def publish_ndjson(self, lines: bytes) -> Receipt:
-        """Publishes an encoded batch, an object a line, all or none."""
-        return await self._post(self._url, lines, _NDJSON)
+    async def publish_ndjson(self, lines: bytes, *, key: str | None = None) -> Receipt:
+        """Publishes an encoded batch, an object a line, all or none. With `key` (the header
+        Idempotency-Key) it is stored once, and repeated when its answer is lost."""
+        return await self._post(self._url, lines, _NDJSON, key=key)
 
     async def publish_stream(self, events: AsyncIterable[Mapping[str, Any]]) -> Receipt:
         """Publishes events as they come, in one request; each as in `publish_batch`.
@@ -225,10 +235,20 @@ class Publisher:
         except _Busy as busy:
             raise busy.refusal from None
 
-    async def _post(self, url: httpx.URL, body: str | bytes, content_type: bytes | None) -> Receipt:
+    async def _post(
+        self,
+        url: httpx.URL,
+        body: str | bytes,
+        content_type: bytes | None,
+        *,
+        key: str | None = None,
+        is_keyed: bool = False,
+    ) -> Receipt:
         headers = list(self._headers)
         if content_type is not None:
             headers.append((b"Content-Type", content_type))
+        if key is not None:
+            headers.append((b"Idempotency-Key", b'"%b"' % key.encode()))
         deadline_s = self._now_s() + self._patience_s
         failures = 0
         while True:
@@ -240,6 +260,10 @@ class Publisher:
                 problem: ClientError = busy.refusal
                 if busy.wait_s is not None:
                     wait_s = busy.wait_s * self._rand.uniform(1, 1.5)
+            except OutcomeUnknown as error:
+                if not is_keyed and key is None:
+                    raise
+                problem = error
             except Unreachable as error:
                 problem = error
             if self._now_s() + wait_s > deadline_s:

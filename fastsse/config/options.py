@@ -6,7 +6,7 @@ Over 400 lines: it is the one table of options.
 import os
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fastsse.config.kinds import (
     RULES,
@@ -316,6 +316,9 @@ class StreamOptions(OptionGroup):
     )
 
 
+KeyWindow = Annotated[Seconds, Field(ge=1, le=24 * 3600)]
+
+
 class HistoryOptions(OptionGroup):
     """The history that clients resume from."""
 
@@ -325,6 +328,12 @@ class HistoryOptions(OptionGroup):
     history_age: AgeKept = option("1h", "Maximum age of kept events.")
     history_bytes: BytesKept = option("16MiB", "Bytes kept per topic; 0 keeps none.")
     history_total: BytesKept = option("256MiB", "Bytes kept of all topics in memory.")
+    key_window: KeyWindow = option(
+        "10m", "How long the keys of publishers (Idempotency-Key) are remembered."
+    )
+    keys_total: BytesKept = option(
+        "64MiB", "Bytes of remembered keys; above it publishes with new keys get 503."
+    )
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
         "Rules for topics; the first match applies: match, history_events, history_age, "

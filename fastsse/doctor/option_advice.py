@@ -145,6 +145,14 @@ ADVICE: dict[str, Advice] = {
         "too small for all topics together: one busy topic pushes out the others' history",
         '`fastsse_history_bytes`, `fastsse_gaps_total{reason="evicted"}`',
     ),
+    "key_window": Advice(
+        "shorter than publishers repeat for: a late repeat is stored again",
+        "`duplicates` in the publishers' answers",
+    ),
+    "keys_total": Advice(
+        "too small for the rate of keyed publishes times `key_window`: 503 with reason `keys`",
+        '`fastsse_publish_refused_total{reason="keys"}`',
+    ),
     "topics": Advice("a rule that never holds: one before it matches too", "`fastsse config show`"),
     "redis_stream": Advice(
         "two services with the same name in one database: each gets the other's events",

@@ -5,7 +5,15 @@ from http import HTTPStatus
 
 import orjson
 
-from fastsse.errors import BadRequest, Conflict, FastsseError, Forbidden, Unauthorised, Unavailable
+from fastsse.errors import (
+    BadRequest,
+    Conflict,
+    FastsseError,
+    Forbidden,
+    PreconditionFailed,
+    Unauthorised,
+    Unavailable,
+)
 from fastsse.http.responses import NOT_STORED, Response
 
 CHALLENGE = b'WWW-Authenticate: Bearer realm="fastsse"\r\n'
@@ -44,7 +52,9 @@ def problem_of(error: FastsseError) -> Problem:
     if isinstance(error, BadRequest):
         return Problem(error.status, f"{error}.", field=error.field)
     if isinstance(error, Conflict):
-        members = {"reason": error.reason, "topic": error.topic}
+        members: dict[str, object] = {"reason": error.reason, "topic": error.topic}
+        if isinstance(error, PreconditionFailed):
+            members["current"] = error.current or None
         return Problem(error.status, error.detail, members=members)
     if isinstance(error, Unauthorised):
         return Problem(401, error.detail, field="Authorization", header_lines=CHALLENGE)

@@ -15,7 +15,7 @@ from fastsse._core import Frame
 from fastsse._hub import OWN_ID_COST_BYTES, TOPIC_COST_BYTES, HistoryLog, TopicLog
 from fastsse.auth.rights import Rights
 from fastsse.directives import read_control
-from fastsse.entries import Entry
+from fastsse.entries import Entry, Extras
 from fastsse.events import as_header_value
 from fastsse.evicted import Evicted, Step, steps_of
 from fastsse.hub.backfill import BackfilledEvents, Evictions
@@ -28,7 +28,7 @@ from fastsse.hub.topic_log import (
 )
 from fastsse.hub.topics import Topic, Topics
 from fastsse.hub.views import Described
-from fastsse.positions import TimeMarks
+from fastsse.positions import TimeMarks, parse_id
 
 __all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 
@@ -83,6 +83,7 @@ class History(HistoryLog):
         bytes: what they cost, with what is needed to keep them.
         ended_count: topics of which an end is kept.
         on_ended: called with a topic that has ended.
+        on_key: called with the publisher's key of each entry that has one, if not None.
         on_reopened: called with a topic that had ended, and of which nothing is kept any more.
     """
 
@@ -95,6 +96,7 @@ class History(HistoryLog):
         self._learnt: Step = (0, 0)
         self.ended_count = 0
         self.on_ended: Callable[[Topic], None] = lambda topic: None
+        self.on_key: Callable[[int, bytes], None] | None = None
         self.on_reopened: Callable[[Topic], None] = lambda topic: None
         self._topics = topics
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
@@ -409,6 +411,24 @@ class History(HistoryLog):
         """The position of a topic's end; 0 while it is open, as far as memory knows."""
         found = self._topics.by_name.get(topic)
         return 0 if found is None else found.ended_at
+
+    def last_of(self, topic: str) -> int:
+        """The position of a topic's newest event; 0 when none is kept. O(control entries)."""
+        found = self._topics.by_name.get(topic)
+        if found is None or found.log is None:
+            return 0
+        return next((frame.position for frame in found.log.newest_first() if frame.events), 0)
+
+    def place_of_id(self, text: bytes) -> int | None:
+        """The position that an id names: its own, or of the event published with it. O(1)."""
+        position = parse_id(text)
+        return self.find(text) if position is None else position
+
+    def keep_extras(self, position: int, extras: Extras) -> None:
+        """Keeps the optional fields of the event at a position."""
+        super().keep_extras(position, extras)
+        if extras.key is not None and self.on_key is not None:
+            self.on_key(position, extras.key)
 
     def set_ended(self, topic: Topic, position: int) -> None:
         """Notes the end of a topic. The state lasts as long as an entry of the topic is kept."""

@@ -11,9 +11,11 @@ from typing import Final
 
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
-from fastsse.backbone.judge import is_control, is_plain
+from fastsse.backbone.judge import JudgedPositions, is_control, is_keyed, is_plain
+from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
+from fastsse.directives import with_count
 from fastsse.entries import Entry, id_of, kinds_of, sizes
 from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
@@ -30,7 +32,7 @@ from fastsse.positions import format_position, now_ms, position_ms
 __all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
 RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
-REFUSALS: Final = (*RETRY_AFTER_S, "backbone")
+REFUSALS: Final = (*RETRY_AFTER_S, "keys", "backbone")
 # When more is to be swept than one step does, the next comes so soon.
 SWEEP_ON_S: Final = 0.005
 # Of the memory outside the history replays may use this share, which leaves the rest to publishers.
@@ -40,13 +42,19 @@ log = get_logger("hub")
 
 
 class Published:
-    """What a publish is answered with. Ids are the publishers' own or the positions' text."""
+    """What a publish is answered with. Ids are the publishers' own or the positions' text.
 
-    __slots__ = ("_events", "_positions")
+    `duplicates` are events that are known by their keys and were not stored again.
+    """
 
-    def __init__(self, positions: Sequence[int], events: Sequence[Event]) -> None:
+    __slots__ = ("_events", "_positions", "duplicates")
+
+    def __init__(
+        self, positions: Sequence[int], events: Sequence[Event], duplicates: int = 0
+    ) -> None:
         self._positions = positions
         self._events = events
+        self.duplicates = duplicates
 
     @property
     def positions(self) -> Sequence[int]:
@@ -142,6 +150,7 @@ class Hub:
         self.history.on_reopened = self.channels.reopen
         if isinstance(backbone, MemoryBackbone) and backbone.states is None:
             backbone.states = self.history
+            backbone.keys = KeyTable(round(history.key_window * 1000), history.keys_total, now_ms)
         backbone.tail(start, self._deliver, self._on_broken)
 
     def publish(
@@ -171,24 +180,46 @@ class Hub:
 
         self._backbone.append(events, acknowledge)
 
+    def _publish_keyed(
+        self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
+    ) -> None:
+        """As `publish`, of one event with a key."""
+
+        def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                done(self._counted(outcome))
+            elif isinstance(outcome, JudgedPositions):
+                done(Published(outcome, events, outcome.duplicates))
+            else:
+                self.events_published += 1
+                done(Published(outcome, events))
+
+        self._backbone.append(events, acknowledge)
+
     def _publish_directed(
         self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
     ) -> None:
         """As `publish`, of events with directives: an event that ends its topics is followed by
         their end, in the same batch."""
+        if len(events) == 1 and is_keyed(events[0]):
+            self._publish_keyed(events, done)
+            return
         batch: list[Event] = []
+        places = []
         for event in events:
+            places.append(len(batch))
             batch.append(event)
             if event.directives is not None and event.directives.ends:
                 batch.append(Event.end(event.topics, event.private))
+        batch[0] = with_count(batch[0], len(batch))
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
                 done(self._counted(outcome))
                 return
-            place_of = {id(event): place for event, place in zip(batch, outcome, strict=True)}
-            self.events_published += sum(1 for event in events if not is_control(event))
-            done(Published([place_of[id(event)] for event in events], events))
+            duplicates = outcome.duplicates if isinstance(outcome, JudgedPositions) else 0
+            self.events_published += sum([not is_control(event) for event in events]) - duplicates
+            done(Published([outcome[at] for at in places], events, duplicates))
 
         self._backbone.append(batch, acknowledge)
 

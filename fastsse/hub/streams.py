@@ -30,7 +30,6 @@ from fastsse.hub.resume.preamble import (
 from fastsse.hub.resume.replayer import Replayer
 from fastsse.hub.resume.store_queries import StoreQueries
 from fastsse.hub.token_table import TokenRow, TokenTable
-from fastsse.hub.topic_ends import TopicEnds
 from fastsse.hub.views import view_of
 from fastsse.log import get_logger
 from fastsse.subscriptions import Dialect, Subscription
@@ -96,7 +95,6 @@ class Streams:
         self._clean_end = options.clean_end
         self._now_ms = now_ms
         queries = StoreQueries(backbone, options.bounds.max_replays)
-        self._ends = TopicEnds(history, backbone, queries)
         #: Says whether the stream that a client resumes was over.
         self.finished: Final = FinishedStreams(history, queries)
         self._replayer = Replayer(
@@ -104,7 +102,6 @@ class Streams:
             history,
             queries,
             Pages(history, queries, options.bounds.page_bytes),
-            self._ends,
             options,
         )
         self._replayer.on_dropped = self._on_dropped
@@ -201,7 +198,7 @@ class Streams:
             if is_at_head and channel.waiting is None:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
-                self._ends.look(channel)
+                self._replayer.ends.look(channel)
             else:
                 opening = PendingStream(fd, head, chunked, options, client)
                 self._replayer.begin(ReplayingStream(handle, channel, subscription, opening))

@@ -6,7 +6,6 @@ store may know more; it is asked when a stream names the topic, once while the t
 
 from typing import Final
 
-from fastsse.backbone import Backbone
 from fastsse.errors import FastsseError
 from fastsse.hub.channels import Channel
 from fastsse.hub.history import History
@@ -21,24 +20,21 @@ class TopicEnds:
 
     Arguments:
         history: what memory keeps.
-        backbone: says whether there is anything to ask.
         queries: the way to the store.
     """
 
     def __init__(
         self,
         history: History,
-        backbone: Backbone,
         queries: StoreQueries,
     ) -> None:
         self._history: Final = history
-        self._backbone: Final = backbone
         self._queries: Final = queries
 
     def unknown(self, channel: Channel) -> tuple[str, ...]:
         """The channel's topics of which the store may know an end. O(topics); none for a channel
         with templates, which never ends."""
-        if not self._backbone.has_ended or not isinstance(channel.topics, tuple):
+        if not self._queries.has_ended or not isinstance(channel.topics, tuple):
             return ()
         return tuple([topic.name for topic in channel.topics if _may_have_ended(topic)])
 

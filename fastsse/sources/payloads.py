@@ -121,7 +121,7 @@ def _directives(members: Mapping[str, Any]) -> Directives | None:
     ends = members.get("end", False)
     if not isinstance(ends, bool):
         raise ValueError("end must be true or false")
-    return directives_of(ends=ends)
+    return directives_of(ends=ends, key=members.get("key"), expect=members.get("expect"))
 
 
 def _check(payload: bytes) -> None:

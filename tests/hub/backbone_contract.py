@@ -15,11 +15,19 @@ import pytest
 
 from fastsse._core import Frame
 from fastsse.backbone import Backbone, Stretch
+from fastsse.backbone.judge import JudgedPositions
+from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import Config
-from fastsse.directives import END
+from fastsse.directives import END, Directives, RequestKey
 from fastsse.entries import Entry, encode_entries
-from fastsse.errors import FastsseError, TopicEnded, Unavailable
+from fastsse.errors import (
+    FastsseError,
+    KeyReused,
+    PreconditionFailed,
+    TopicEnded,
+    Unavailable,
+)
 from fastsse.events import DATA_JSON, Event
 from fastsse.hub.history import History
 from fastsse.hub.topics import Rules, Topics
@@ -49,6 +57,20 @@ SELECTORS = {
 }
 
 
+def keyed(topic: str, key: str) -> Event:
+    return Event(topic, key, directives=Directives(key=key.encode()))
+
+
+def requested(key: str, digest: bytes, *topics: str) -> list[Event]:
+    request = RequestKey(key.encode(), digest * 16, len(topics))
+    first, *others = topics
+    return [Event(first, directives=Directives(request=request)), *map(Event, others)]
+
+
+def expecting(topic: str, expect: str, own_id: str | None = None) -> Event:
+    return Event(topic, id=own_id, directives=Directives(expect=expect.encode()))
+
+
 def same(left: Entry, right: Entry) -> bool:
     """Whether two entries are the same event, to the last byte."""
     return (left[:3], left.extras, _of(left.frame)) == (right[:3], right.extras, _of(right.frame))
@@ -73,6 +95,7 @@ class Tail:
             self._history = History(topics, 1 << 30, backbone.start)
             self._intern = topics.intern
             backbone.states = self._history
+            backbone.keys = KeyTable(600_000, 1 << 20, lambda: START_MS)
         backbone.tail(
             backbone.start, self._deliver, lambda why, place: self.broken.append((why, place))
         )
@@ -98,7 +121,9 @@ class Tail:
             if isinstance(outcome, FastsseError):
                 answer.set_exception(outcome)
             else:
-                answer.set_result(list(outcome))
+                answer.set_result(
+                    outcome if isinstance(outcome, JudgedPositions) else list(outcome)
+                )
 
         self.backbone.append(events, done)
         return answer
@@ -385,6 +410,61 @@ class BackboneContract(ABC):
             if place is not None:
                 found = await tail.read_all(("a",), place, 1 << 20)
                 assert [entry.frame.events for entry in found] == [1, 0]
+
+    async def test_an_event_with_a_known_key_is_not_stored_again(self) -> None:
+        async with self.tail() as tail:
+            first = await tail.append(keyed("a", "k1"), keyed("a", "k2"), keyed("b", "k1"))
+            assert first[2] == first[0]
+            again = await tail.append(keyed("a", "k2"), keyed("a", "k3"), Event("a"))
+            assert again[0] == first[1]
+            assert isinstance(again, JudgedPositions)
+            assert again.duplicates == 1
+            assert await tail.append(keyed("a", "k1")) == first[:1]
+            assert tail.positions == [*first[:2], *again[1:]]
+
+    async def test_keys_are_judged_before_the_state_of_topics(self) -> None:
+        async with self.tail() as tail:
+            first = await tail.append(keyed("run", "k"), Event.end("run"))
+            assert await tail.append(keyed("run", "k"), Event.end("run")) == first
+            with pytest.raises(TopicEnded):
+                await tail.append(keyed("run", "other"))
+
+    async def test_a_request_is_stored_once_and_its_key_is_for_no_other(self) -> None:
+        async with self.tail() as tail:
+            first = await tail.append(*requested("k", b"1", "a", "b"))
+            again = tail.append(*requested("k", b"1", "a", "b"))
+            other = tail.append(*requested("k", b"2", "a", "b"))
+            assert await again == first
+            with pytest.raises(KeyReused):
+                await other
+            assert tail.positions == first
+            assert await tail.append(*requested("k2", b"1", "a", "b")) > first
+
+    async def test_an_event_is_stored_only_if_the_newest_is_the_expected_one(self) -> None:
+        async with self.tail() as tail:
+            (first,) = await tail.append(expecting("a", "earliest", own_id="one"))
+            with pytest.raises(PreconditionFailed) as caught:
+                await tail.append(expecting("a", "earliest"))
+            assert caught.value.current == format_position(first).decode()
+            await tail.append(Event("other"))
+            (second,) = await tail.append(expecting("a", "one"))
+            race = [tail.append(expecting("a", format_position(second).decode())) for _ in "12"]
+            outcomes = await asyncio.gather(*race, return_exceptions=True)
+            assert [type(one) for one in outcomes if not isinstance(one, list)] == [
+                PreconditionFailed
+            ]
+            for wrong in ("one", "unknown", "1-1"):
+                with pytest.raises(PreconditionFailed):
+                    await tail.append(expecting("a", wrong))
+            assert len(tail.entries) == 4
+
+    async def test_in_a_batch_each_event_sees_those_before_it(self) -> None:
+        async with self.tail() as tail:
+            chain = [expecting("a", "earliest", own_id="1"), expecting("a", "1", own_id="2")]
+            assert len(await tail.append(*chain)) == 2
+            with pytest.raises(PreconditionFailed):
+                await tail.append(expecting("a", "2", own_id="3"), expecting("a", "2"))
+            assert len(tail.entries) == 2
 
     async def test_all_is_well_until_it_is_closed(self) -> None:
         async with self.tail() as tail:

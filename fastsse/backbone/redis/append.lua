@@ -4,13 +4,14 @@
 -- ARGV: key prefix, group number, the counter's life in ms, events the stream keeps, age in ms that
 --       the stream keeps, number of batches, then for each batch:
 --       its key ('' for none), number of events, what is asked ('' for nothing but to store it, else a
---       JSON list with an object for each event: `end`), then for each event:
+--       JSON list with an object for each event: `end`, `key`, `request` with `digest`, `expect`),
+--       how long keys are known in ms, and how many bytes of them, then for each event:
 --       identity, record, its CRC-32C in hex, own id ('' for none), ms that it is found by, number of topics,
 --       then for each topic: name, events kept, ms kept, ms that its last position is known.
 -- Answers: 'stored' ('repeated' when the group was stored before, 'no log' when there is none), how
 --       many index entries could not be written, for each batch of which anything was stored before
---       its number from 1 and its ids, and for each that its topics forbid its number, why, and the
---       topic.
+--       its number from 1, its ids and how many are known by their keys, and for each that is refused
+--       its number, why, the topic, and the id of that topic's newest event.
 --
 -- If all nodes read format 2 (see beat.lua), a record is sealed. Its first fields are a checksum of
 -- the record, a checksum of that with the id and the time, and the time. Nodes of earlier versions
@@ -90,26 +91,98 @@ local function ended_at(topic)
   return ended[topic]
 end
 
+-- Keys of publishers. Their bytes are counted by the minute of their use.
+local used, last, key_bytes = {}, {}, 0
+local function known_key(key)
+  return used[key] or redis.call('GET', prefix .. 'key:' .. key)
+end
+
+local function bytes_key(minute) return prefix .. 'keybytes:' .. string.format('%.0f', minute) end
+
+local function has_room(bytes, window_ms, limit)
+  local minute, total = math.floor(now_ms / 60000), bytes
+  for m = minute - math.ceil(window_ms / 60000), minute do
+    total = total + tonumber(redis.call('GET', bytes_key(m)) or '0')
+  end
+  return total <= limit
+end
+
+-- The id of a topic's newest event; false for none.
+local function last_of(topic)
+  if last[topic] == nil then last[topic] = redis.call('GET', prefix .. 'last:' .. topic) or false end
+  return last[topic]
+end
+
+local function is_as_expected(topic, wants)
+  local newest = last_of(topic)
+  if wants.expect == 'earliest' then return not newest end
+  local id = wants.own and redis.call('GET', prefix .. 'id:' .. wants.expect) or wants.expect
+  return newest and newest == id
+end
+
+-- What a request with a key brought; nil when the key is new, false when it was another request.
+local function known_request(asked, count)
+  local found = known_key('r' .. asked.request)
+  if not found then return nil end
+  local digest, ids = string.match(found, '^(%x+) (.*)$')
+  local known = {}
+  for id in string.gmatch(ids, '%S+') do known[#known + 1] = id end
+  return digest == asked.digest and #known == count and known
+end
+
+-- The last end of the topics of an event, where all have ended; else false.
+local function end_of(place, topics, closing)
+  local last_end, all_ended = false, true
+  for t = place + 6, place + 5 + 4 * topics, 4 do
+    local closed = ended_at(ARGV[t])
+    if not closed then all_ended = false
+    elseif not last_end or is_above(closed, last_end) then last_end = closed end
+    closing[ARGV[t]] = true
+  end
+  return all_ended and last_end
+end
+
 -- What is to be done with the events of a batch that begin at an argument: for each the id that it
--- has already, or false; or nil, why it is refused, and its topic.
-local function judge(from, count, asked)
-  local known, closing, place = {}, {}, from
+-- has already (or the number of the event of this batch with the same key), or false; or nil, why it
+-- is refused, its topic, and what the topic's newest event is.
+local function judge(from, count, asked, window_ms, limit)
+  local known, closing, fresh, newest, place, bytes = {}, {}, {}, {}, from, 0
+  if asked and asked[1].request then
+    local found = known_request(asked[1], count)
+    if found == false then return nil, 'key_reused', ARGV[from + 6], '' end
+    if found then return found end
+    bytes = 320 + #asked[1].request + 48 * (count - 1)
+  end
   for i = 1, count do
-    local topics, all_ended, id = tonumber(ARGV[place + 5]), true, false
-    local wants = asked and asked[i] or {}
-    if (wants['end'] or wants.needs2) and not is_sealed then return nil, 'nodes', '' end
-    for t = place + 6, place + 5 + 4 * topics, 4 do
-      local closed = ended_at(ARGV[t])
-      if wants['end'] then
-        if not closed then all_ended = false elseif not id or is_above(closed, id) then id = closed end
-        closing[ARGV[t]] = true
-      elseif not wants.control and (closed or closing[ARGV[t]]) then
-        return nil, 'ended', ARGV[t]
+    local topics, id, wants = tonumber(ARGV[place + 5]), false, asked and asked[i] or {}
+    if wants.key then
+      id = fresh[wants.key] or known_key('e' .. wants.key) or false
+      if not id then
+        fresh[wants.key] = i
+        bytes = bytes + 320 + #wants.key
       end
     end
-    known[i] = wants['end'] and all_ended and id or false
+    if wants.control and not is_sealed then return nil, 'nodes', '', '' end
+    if wants['end'] then
+      id = end_of(place, topics, closing)
+    elseif not id and not wants.control then
+      local topic = ARGV[place + 6]
+      for t = place + 6, place + 5 + 4 * topics, 4 do
+        if ended_at(ARGV[t]) or closing[ARGV[t]] then return nil, 'ended', ARGV[t], '' end
+      end
+      if wants.expect then
+        local before = newest[topic]
+        if before and before ~= wants.expect or not before and not is_as_expected(topic, wants) then
+          return nil, 'expect', topic, before or last_of(topic) or ''
+        end
+      end
+      for t = place + 6, place + 5 + 4 * topics, 4 do newest[ARGV[t]] = ARGV[place + 3] end
+    end
+    known[i] = id
     place = place + 6 + 4 * topics
   end
+  if bytes > 0 and not has_room(bytes + key_bytes, window_ms, limit) then return nil, 'keys', '', '' end
+  key_bytes = key_bytes + bytes
   return known
 end
 
@@ -121,14 +194,15 @@ end
 local stored, repeated, refused, keys, at = {}, {}, {}, {}, 7
 for b = 1, batches do
   local key, count, asked = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+  local window_ms, limit, current = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), nil
   local before = key ~= '' and redis.call('GET', prefix .. 'batch:' .. key)
   local ids, known, why, topic, left = {}, nil, nil, nil, count
-  at = at + 3
+  at = at + 5
   asked = asked ~= '' and cjson.decode(asked) or nil
   if not before and (asked or some_ended) then
-    known, why, topic = judge(at, count, asked)
+    known, why, topic, current = judge(at, count, asked, window_ms, limit)
     if why then
-      refused[#refused + 1] = {b, why, topic}
+      refused[#refused + 1] = {b, why, topic, current or ''}
     else
       left = 0
       for i = 1, count do if not known[i] then left = left + 1 end end
@@ -137,13 +211,22 @@ for b = 1, batches do
   local is_whole = left == count
   for i = 1, count do
     if known and known[i] then
-      ids[i] = known[i]
+      -- A number is another event of this batch, with the same key.
+      ids[i] = type(known[i]) == 'number' and ids[known[i]] or known[i]
     elseif not before and not why then
       left = left - 1
       local id, sealed = add(is_whole and ARGV[at] or renumbered(ARGV[at], left), ARGV[at + 1], ARGV[at + 2])
       if type(id) == 'table' then return id end
       stored[#stored + 1] = {id, at, sealed, asked and asked[i] or nil}
       ids[i] = id
+      local wants = asked and asked[i] or {}
+      if wants.key then
+        used['e' .. wants.key] = id
+        keys[#keys + 1] = {prefix .. 'key:e' .. wants.key, id, window_ms}
+      end
+      for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do
+        if last[ARGV[t]] ~= nil and not wants.control then last[ARGV[t]] = id end
+      end
       if asked and asked[i]['end'] then
         for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do ended[ARGV[t]] = id end
         some_ended = true
@@ -151,10 +234,20 @@ for b = 1, batches do
     end
     at = at + 6 + 4 * tonumber(ARGV[at + 5])
   end
+  local request = not why and not before and asked and asked[1].request
+  if request and not used['r' .. request] and not redis.call('GET', prefix .. 'key:r' .. request) then
+    local value = asked[1].digest .. ' ' .. table.concat(ids, ' ')
+    used['r' .. request] = value
+    keys[#keys + 1] = {prefix .. 'key:r' .. request, value, window_ms}
+  end
   if before then
-    repeated[#repeated + 1] = {b, before}
+    repeated[#repeated + 1] = {b, before, 0}
   elseif not why and not is_whole then
-    repeated[#repeated + 1] = {b, table.concat(ids, ' ')}
+    local duplicates = 0
+    for i = 1, count do
+      if known[i] and asked and asked[i].key then duplicates = duplicates + 1 end
+    end
+    repeated[#repeated + 1] = {b, table.concat(ids, ' '), duplicates}
   elseif not why and key ~= '' then
     keys[#keys + 1] = {prefix .. 'batch:' .. key, table.concat(ids, ' ')}
   end
@@ -165,7 +258,12 @@ if #stored == 0 then
 end
 redis.call('SET', newest_key, string.format('%.0f %.0f-%.0f', sequence, ms, n))
 for i = 1, #keys do
-  redis.call('SET', keys[i][1], keys[i][2], 'PX', ARGV[3])
+  redis.call('SET', keys[i][1], keys[i][2], 'PX', keys[i][3] or ARGV[3])
+end
+if key_bytes > 0 then
+  local minute_key = bytes_key(math.floor(now_ms / 60000))
+  redis.call('INCRBY', minute_key, key_bytes)
+  redis.call('PEXPIRE', minute_key, 26 * 60 * 60 * 1000)
 end
 
 local failures = 0

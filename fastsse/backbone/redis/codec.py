@@ -18,11 +18,11 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fastsse._records import crc32c
-from fastsse.backbone.judge import is_control, is_plain
+from fastsse.backbone.judge import is_plain
 from fastsse.directives import Directives, read_control
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
-from fastsse.positions import N_BITS, N_MASK, parse_position
+from fastsse.positions import N_BITS, N_MASK, parse_id, parse_position
 
 __all__ = [
     "DamagedRecord",
@@ -177,14 +177,28 @@ def encode_asked(events: Sequence[Event]) -> bytes:
     asked: list[dict[str, Any]] = []
     for event in events:
         wants: dict[str, Any] = {}
-        if is_control(event):
-            assert event.directives is not None
-            control = read_control(event.directives.control or b"")
+        directives = event.directives or Directives()
+        if directives.control is not None:
+            control = read_control(directives.control)
             wants = {"control": True, "needs2": True}
             if control is not None and control.kind == "end":
                 wants["end"] = True
+        if directives.key is not None:
+            wants["key"] = directives.key.decode("latin-1")
+        if directives.request is not None:
+            wants["request"] = directives.request.key.decode("latin-1")
+            wants["digest"] = directives.request.digest.hex()
+        if directives.expect is not None:
+            position = parse_id(directives.expect)
+            wants["expect"] = directives.expect.decode() if position is None else id_text(position)
+            wants["own"] = position is None
         asked.append(wants)
     return orjson.dumps(asked)
+
+
+def id_text(position: int) -> str:
+    """The stream id of a position, as text."""
+    return id_at(position).decode()
 
 
 def place_of(stream_id: bytes) -> int:

@@ -28,6 +28,7 @@ class RedisRetention:
         stream_events: events of all topics that the stream itself keeps.
 
     Attributes:
+        key_window_ms, keys_bytes: how long publishers' keys are known, and the bound on them.
         longest_ms: the longest age that any rule names.
     """
 
@@ -36,6 +37,8 @@ class RedisRetention:
         self.stream_events: Final = stream_events
         self.longest_ms: Final = max(1, round(max(ages_s) * 1000))
         self.mark_ms: Final = self.longest_ms + MARK_EXTRA_MS
+        self.key_window_ms: Final = max(1, round(history.key_window * 1000))
+        self.keys_bytes: Final = history.keys_total
         self._history = history
         self._known: dict[str, TopicArguments] = {}
 

@@ -12,12 +12,18 @@ from typing import Final
 
 from fastsse._records import crc32c
 from fastsse.backbone import Done
-from fastsse.backbone.judge import JudgedPositions, is_plain
+from fastsse.backbone.judge import KEYS_FULL_RETRY_S, JudgedPositions, is_plain
 from fastsse.backbone.redis.codec import StreamEntry, encode_asked, encode_event, place_of
 from fastsse.backbone.redis.follower import RedisFollower, find_end
 from fastsse.backbone.redis.log_scripts import APPEND
 from fastsse.backbone.redis.retention import RedisRetention
-from fastsse.errors import FastsseError, TopicEnded, Unavailable
+from fastsse.errors import (
+    FastsseError,
+    KeyReused,
+    PreconditionFailed,
+    TopicEnded,
+    Unavailable,
+)
 from fastsse.events import Event, as_header_value
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
@@ -151,8 +157,14 @@ class WriteGroup:
             batch.refuse()
 
 
-def _conflict(why: bytes, topic: bytes) -> FastsseError:
+def _conflict(why: bytes, topic: bytes, current: bytes) -> FastsseError:
     """The error that a script's word stands for."""
+    if why == b"expect":
+        return PreconditionFailed(topic.decode(), current.decode())
+    if why == b"key_reused":
+        return KeyReused(topic.decode())
+    if why == b"keys":
+        return Unavailable("keys", KEYS_FULL_RETRY_S)
     if why == b"ended":
         return TopicEnded(topic.decode())
     # A node that reads format 1 would skip the entry.
@@ -277,7 +289,10 @@ class RedisWriter:
         index = 0
         for batch in group.batches:
             left = len(batch.events)
-            arguments += (batch.key, left, encode_asked(batch.events))
+            arguments += (
+                batch.key, left, encode_asked(batch.events),
+                retention.key_window_ms, retention.keys_bytes,
+            )  # fmt: skip
             for event in batch.events:
                 left -= 1
                 record = encode_event(event)
@@ -343,21 +358,25 @@ class RedisWriter:
         if failures:
             self._health.counts["redis_index_failures"] += failures
             log.warning("History of topics could not be written.", failures=failures)
-        for number, ids in repeated:
-            await self._note_repeated(group, group.batches[number - 1], ids)
-        for number, why, topic in refused:
-            group.denied(group.batches[number - 1], _conflict(why, topic))
+        for number, ids, duplicates in repeated:
+            await self._note_repeated(group, group.batches[number - 1], ids, duplicates)
+        for number, why, topic, current in refused:
+            group.denied(group.batches[number - 1], _conflict(why, topic, current))
             self._forget_if_done(group)
         if self._replicas:
             await self._wait_for_replicas(link, group)
         return True
 
-    async def _note_repeated(self, group: WriteGroup, batch: WriteBatch, ids: bytes) -> None:
+    async def _note_repeated(
+        self, group: WriteGroup, batch: WriteBatch, ids: bytes, duplicates: int
+    ) -> None:
         """A batch was stored before, under the positions that its answer gets."""
         self._health.counts["redis_repeats"] += 1
-        positions = list(map(place_of, ids.split(b" ")))
+        positions: list[int] = list(map(place_of, ids.split(b" ")))
         if not is_plain(batch.events):
-            positions = JudgedPositions(positions)
+            judged = JudgedPositions(positions)
+            judged.duplicates = duplicates
+            positions = judged
         await self._follower.reached(max(positions), self._address.timeout_s)
         group.repeated(batch, positions)
         self._forget_if_done(group)

@@ -3,10 +3,16 @@
 import sqlite3
 from typing import Final
 
-__all__ = ["ADDED_COLUMNS", "add_missing"]
+__all__ = ["ADDED_COLUMNS", "ADDED_TABLES", "add_missing"]
 
 #: By table: the column, and what it is.
 ADDED_COLUMNS: Final = (("topic", "ended", "INTEGER NOT NULL DEFAULT 0"),)
+#: `used_key`: publishers' keys, until when each is known (unix ms), and what was published with it.
+ADDED_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS used_key (key BLOB PRIMARY KEY, until INTEGER NOT NULL,"
+    " digest BLOB NOT NULL, places BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS used_key_until ON used_key (until)",
+)
 
 
 def add_missing(connection: sqlite3.Connection) -> None:
@@ -16,6 +22,8 @@ def add_missing(connection: sqlite3.Connection) -> None:
         for table, column, kind in ADDED_COLUMNS
         if not _has(connection, table, column)
     ]
+    if not _has(connection, "used_key", "key"):
+        missing += ADDED_TABLES
     if not missing:
         return
     connection.execute("BEGIN IMMEDIATE")

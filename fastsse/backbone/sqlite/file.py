@@ -21,6 +21,7 @@ from fastsse.backbone.sqlite.commits import (
 from fastsse.backbone.sqlite.damage import Damage
 from fastsse.backbone.sqlite.errors import HistoryError, trouble_of
 from fastsse.backbone.sqlite.evictions import StoredEvictions
+from fastsse.backbone.sqlite.key_rows import KeyRows
 from fastsse.backbone.sqlite.lock import FileLock, Identity
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.position_lease import (
@@ -59,6 +60,7 @@ class HistoryFile:
         loss: why events from before it was opened may be missing; None: none are.
         evictions: those since it was opened.
         has_ended: some topic may have ended.
+        keys: publishers' keys; the server that opened it sets their bounds.
 
     Raises HistoryError.
     """
@@ -73,6 +75,7 @@ class HistoryFile:
         self.path: Final = path
         self.damage: Final = Damage(path)
         self.evictions: Final = StoredEvictions()
+        self.keys: Final = KeyRows(now_ms)
         self._opened_as: Final = opened(ack)
         self._connect: Final = connect
         check_path(path)

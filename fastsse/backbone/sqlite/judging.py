@@ -3,12 +3,16 @@
 from collections.abc import Iterable
 from typing import Final
 
-from fastsse.backbone.judge import is_plain, judge
+from fastsse.backbone.judge import is_plain, judge, new_keys
 from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.key_rows import KeyRows
 from fastsse.backbone.sqlite.places import position_of
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.directives import Control, read_control
+from fastsse.entries import Entry
 from fastsse.errors import FastsseError
+from fastsse.events import as_header_value
+from fastsse.positions import parse_id
 
 __all__ = ["judge_batches"]
 
@@ -19,6 +23,8 @@ class _States:
     def __init__(self, file: HistoryFile) -> None:
         self._file: Final = file
         self._ended: Final[dict[str, int]] = {}
+        self._newest: Final[dict[str, int]] = {}
+        self._own_ids: Final[dict[bytes, int]] = {}
 
     @property
     def ended_count(self) -> int:
@@ -35,25 +41,66 @@ class _States:
         row = self._file.topics.get(topic)
         return 0 if row is None or not row.ended else position_of(row.ended)
 
-    def note(self, batch: StoreBatch) -> None:
-        """A batch that will be stored."""
-        for entry in batch.stored:
+    def last_of(self, topic: str) -> int:
+        """As `TopicStates`. O(log n)."""
+        if topic in self._newest:
+            return self._newest[topic]
+        self._file.topics.load(self._file.connection, (topic,))
+        row = self._file.topics.get(topic)
+        if row is None:
+            return 0
+        found = self._file.connection.execute(
+            "SELECT place FROM topic_event WHERE topic = ? AND shared IS NOT 2"
+            " ORDER BY place DESC LIMIT 1",
+            (row.number,),
+        ).fetchone()
+        return 0 if found is None else position_of(found[0])
+
+    def place_of_id(self, text: bytes) -> int | None:
+        """As `TopicStates`. O(log n)."""
+        position = parse_id(text)
+        if position is not None:
+            return position
+        own_id = as_header_value(text)
+        found = self._file.connection.execute(
+            "SELECT place FROM event WHERE own_id = ? ORDER BY place LIMIT 1", (own_id,)
+        ).fetchone()
+        return self._own_ids.get(own_id) if found is None else position_of(found[0])
+
+    def note(self, entries: Iterable[Entry]) -> None:
+        """Entries that will be stored."""
+        for entry in entries:
             if entry.extras is not None and entry.extras.control is not None:
-                control = read_control(entry.extras.control)
-                if control == Control("end"):
+                if read_control(entry.extras.control) == Control("end"):
                     self._ended.update(dict.fromkeys(entry.topics, entry.position))
+                continue
+            self._newest.update(dict.fromkeys(entry.topics, entry.position))
+            if entry.own_id is not None:
+                self._own_ids.setdefault(as_header_value(entry.own_id), entry.position)
 
 
 def judge_batches(file: HistoryFile, batches: Iterable[StoreBatch]) -> None:
-    """Notes of each batch whether it may be stored, or which of it was before. In their order, so
-    that each sees what those before it change."""
-    states = _States(file)
+    """Notes of each batch whether it may be stored, or which of it was before; remembers its keys.
+    In their order, so that each sees what those before it change."""
+    batches = list(batches)
+    has_directed = not all(is_plain(batch.events) for batch in batches)
+    states, keys = _States(file), file.keys
+    if has_directed:
+        keys.begin(file.connection)
     for batch in batches:
-        if not states.ended_count and is_plain(batch.events):
-            continue
-        judged = judge(batch.events, states)
-        if isinstance(judged, FastsseError):
-            batch.refusal = judged
-            continue
-        batch.known = judged
-        states.note(batch)
+        if has_directed or states.ended_count:
+            _judge(batch, states, keys)
+    keys.store()
+
+
+def _judge(batch: StoreBatch, states: _States, keys: KeyRows) -> None:
+    judged = judge(batch.events, states, keys)
+    if isinstance(judged, FastsseError):
+        batch.refusal = judged
+        return
+    batch.known = judged
+    states.note(batch.stored)
+    if not is_plain(batch.events):
+        positions = batch.outcome
+        assert not isinstance(positions, FastsseError)
+        keys.add(new_keys(batch.events, positions, judged))

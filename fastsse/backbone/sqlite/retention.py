@@ -274,6 +274,8 @@ class SqliteRetention:
         if self._round_at == 0:
             self._round_began_ms = self._now_ms()
             self._forget_keys()
+            self._file.keys.begin(self._file.connection)
+            self._file.keys.forget_old()
             if self._rounds % FORGET_ROUNDS == 0:
                 self._forget_topics()
             self._rounds += 1

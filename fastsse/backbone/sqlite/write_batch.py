@@ -79,7 +79,7 @@ class StoreBatch:
             return self.repeats
         if self.known is None:
             return self.positions
-        return merged(self.known, [entry.position for entry in self.stored])
+        return merged(self.events, self.known, [entry.position for entry in self.stored])
 
     @property
     def positions(self) -> Sequence[int]:

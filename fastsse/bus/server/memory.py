@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from fastsse.backbone import Backbone, Broken, Deliver, Done, Placed
+from fastsse.backbone.keys import KeyTable, known_of_entry
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.entries import Entry
@@ -49,6 +50,8 @@ class HubMemory(MemoryBackbone):
         streams: of which only the lag policy matters.
     """
 
+    keeps_keys = True
+
     def __init__(
         self, now_ms: Callable[[], int], history: HistoryOptions, streams: StreamOptions
     ) -> None:
@@ -59,6 +62,7 @@ class HubMemory(MemoryBackbone):
         self._waiting: list[Callable[[], None]] = []
         self._begin(self.start)
         self.states = self
+        self.keys = KeyTable(round(history.key_window * 1000), history.keys_total, now_ms)
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """Keeps and delivers everything that is appended from now on."""
@@ -97,6 +101,14 @@ class HubMemory(MemoryBackbone):
     def ended_count(self) -> int:
         """As `TopicStates`. What waits to be kept has no control entry."""
         return self._history.ended_count
+
+    def last_of(self, topic: str) -> int:
+        """As `TopicStates`. O(what was kept since it was looked at last)."""
+        return self.history.last_of(topic)
+
+    def place_of_id(self, text: bytes) -> int | None:
+        """As `TopicStates`. Cost as `last_of`."""
+        return self.history.place_of_id(text)
 
     def ended_at(self, topic: str) -> int:
         """As `TopicStates`."""
@@ -151,8 +163,15 @@ class HubMemory(MemoryBackbone):
         for called in waiting:
             called()
 
+    def _note_key(self, position: int, key: bytes) -> None:
+        text, known = known_of_entry(position, key)
+        if self.keys.find(text) is None:
+            self.keys.add(text, known, position_ms(position))
+
     def _begin(self, start: int) -> None:
         self.start = start
         self._topics = Topics(Rules(self._options, self._lag_policy), start)
         self._history = History(self._topics, self._options.history_total, start)
+        # Of a hub that was lost the entries bring their keys back.
+        self._history.on_key = self._note_key
         self._settling = AppendBuffer(self._topics, self._history)

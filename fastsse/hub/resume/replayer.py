@@ -65,12 +65,12 @@ class Replayer:
         history: what is replayed from memory.
         queries: the way to what lies before.
         pages: makes pages of both.
-        ends: knows which topics have ended.
         options: the reconnection time, how responses end, and the bound on memory.
 
     Attributes:
         returns: notes clients that resume.
         gaps: gap events sent, by reason; one for all streams counts once.
+        ends: knows which topics have ended.
         failed: streams that ended because the backbone could not be read, or because their gap
             event could not be sent.
         on_dropped: called with a stream that can't be given to the sender any more; its socket is
@@ -87,7 +87,6 @@ class Replayer:
         history: History,
         queries: StoreQueries,
         pages: Pages,
-        ends: TopicEnds,
         options: ReplayOptions,
     ) -> None:
         self.gaps: Counter[str] = Counter()
@@ -100,7 +99,7 @@ class Replayer:
         self._queries = queries
         self._pages = pages
         self._snapshots = Snapshots(history, queries)
-        self._ends = ends
+        self.ends = TopicEnds(history, queries)
         self._retry_ms = options.retry_ms
         self._clean_end = options.clean_end
         self._memory_bytes = options.memory_bytes
@@ -224,7 +223,7 @@ class Replayer:
         waiting.append(one)
 
     def _place(self, one: ReplayingStream) -> None:
-        names = self._ends.unknown(one.channel)
+        names = self.ends.unknown(one.channel)
         if not names:
             self._place_known(one)
             return
@@ -235,7 +234,7 @@ class Replayer:
             self._on_ends(one, ends)
 
     def _on_ends(self, one: ReplayingStream, ends: dict[str, int] | FastsseError) -> None:
-        self._ends.learn(one.channel, ends)
+        self.ends.learn(one.channel, ends)
         self._place_known(one)
 
     def _place_known(self, one: ReplayingStream) -> None:
@@ -418,7 +417,7 @@ class Replayer:
             and one.opening is not None
             and one.subscription.cursor.kind == "after"
             and (page.frame is None or page.frame.events == 0)
-            and self._ends.are_over(one.channel)
+            and self.ends.are_over(one.channel)
         )
 
     def _answer_over(self, one: ReplayingStream) -> None:

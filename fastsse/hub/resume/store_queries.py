@@ -125,6 +125,11 @@ class StoreQueries:
         place = self._ask((selectors, cursor), put, asker)
         return place
 
+    @property
+    def has_ended(self) -> bool:
+        """As `Backbone.has_ended`."""
+        return self._backbone.has_ended
+
     def ended_topics(
         self, topics: tuple[str, ...], asker: QueryWaiter
     ) -> dict[str, int] | FastsseError | _Later:

@@ -1,0 +1,127 @@
+"""What a publish asks by its headers, and whose its keys are.
+
+`Idempotency-Key` is the key of the whole request; `If-Match` is `expect` for the only event of one.
+Both may stand in quotes, as in their specifications. Keys belong to the subject of the token, so
+that no publisher can use or find out the keys of another.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from fastsse._batch import is_plain
+from fastsse.api.access import CREDENTIAL_NAMES
+from fastsse.auth.rights import Rights
+from fastsse.directives import SCOPE_BYTES, Directives, RequestKey, check_key, directives_of
+from fastsse.errors import InvalidEvent
+from fastsse.events import Event
+from fastsse.http.request import Request
+
+__all__ = ["asked_of", "check_streamed", "scoped"]
+
+KEY_HEADER: Final = "Idempotency-Key"
+EXPECT_HEADER: Final = "If-Match"
+_DIGEST_BYTES: Final = 16
+
+
+def asked_of(request: Request, events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
+    """The events with what the headers ask, and keys that name the subject. Raises InvalidEvent.
+
+    O(events), O(1) for most requests: without directives and headers.
+    """
+    headers = request.headers
+    key, expect = headers.get(b"idempotency-key"), headers.get(b"if-match")
+    if key is None and expect is None and is_plain(events):
+        return events
+    events = list(events)  # A batch of columns makes an event for each look.
+    scope = _scope(rights)
+    _check(events, key is not None, expect)
+    for event in events:
+        _direct(event, scope)
+    first = events[0]
+    if expect is not None:
+        wanted = directives_of(expect=_unquoted(expect))
+        assert wanted is not None
+        _add(first, expect=wanted.expect)
+    if key is not None:
+        text = scope + check_key(_unquoted(key), KEY_HEADER)
+        _add(first, request=RequestKey(text, _digest(request), len(events)))
+    return events
+
+
+def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
+    """Events of a body that is published while it arrives, with keys that name the subject. Raises
+    InvalidEvent."""
+    if not is_plain(events):
+        events = list(events)
+        _check(events, False, None)
+        scope = _scope(rights)
+        for event in events:
+            _direct(event, scope)
+    return events
+
+
+def check_streamed(request: Request) -> None:
+    """Raises InvalidEvent for a header that is about a whole body."""
+    for header in (KEY_HEADER, EXPECT_HEADER):
+        if header.lower().encode() in request.headers:
+            raise InvalidEvent(header, "is for a whole body; give the lines members of their own")
+
+
+def _check(events: Sequence[Event], has_key: bool, expect: bytes | None) -> None:
+    if expect is not None and len(events) > 1:
+        raise InvalidEvent(EXPECT_HEADER, "is for one event; use the member expect of each line")
+    if expect is not None and expect.strip() == b"*":
+        raise InvalidEvent(EXPECT_HEADER, "must be the id of an event, or earliest")
+    for event in events:
+        asked = event.directives
+        if asked is None:
+            continue
+        if has_key and asked.key is not None:
+            raise InvalidEvent("key", f"can't be combined with {KEY_HEADER}")
+        if (asked.expect is not None or expect is not None) and len(event.topics) > 1:
+            raise InvalidEvent("expect", "needs one topic")
+    if expect is not None and len(events[0].topics) > 1:
+        raise InvalidEvent(EXPECT_HEADER, "needs one topic")
+
+
+def _direct(event: Event, scope: bytes) -> None:
+    """Has an event's key name its subject."""
+    asked = event.directives
+    if asked is not None and asked.key is not None:
+        event.direct(asked._replace(key=scope + asked.key))
+
+
+def _add(event: Event, **more: object) -> None:
+    event.direct((event.directives or Directives())._replace(**more))  # type: ignore[arg-type]
+
+
+def _scope(rights: Rights | None) -> bytes:
+    return _scope_of("" if rights is None else rights.subject or "")
+
+
+@lru_cache(maxsize=1024)
+def _scope_of(name: str) -> bytes:
+    subject = name.encode()
+    return hashlib.blake2b(subject, digest_size=SCOPE_BYTES).digest()
+
+
+def _digest(request: Request) -> bytes:
+    """Of all that makes a request another one."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in (
+        request.target.path,
+        repr([pair for pair in request.target.pairs if pair[0] not in CREDENTIAL_NAMES]).encode(),
+        request.headers.get(b"content-type", b""),
+        request.headers.get(b"if-match", b""),
+        bytes(request.body),
+    ):
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.digest()
+
+
+def _unquoted(value: bytes) -> str:
+    text = value.strip().decode("latin-1")
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
