@@ -10,12 +10,14 @@ from fastsse.directives import Directives, directives_of
 from fastsse.errors import EventTooLarge, FastsseError
 from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
 from fastsse.jsontext import Lossy, check_whole, is_whole
+from fastsse.positions import is_position_shaped
 from fastsse.reserved import check_not_reserved
 from fastsse.sources.topic_templates import PlaceholderText
 
 __all__ = ["Allows", "Maker"]
 
-_MEMBERS: Final = frozenset(FIELDS)
+# What an envelope of a stream has: `time` is of the event that it was.
+_MEMBERS: Final = frozenset(FIELDS) | {"time"}
 
 
 Allows = Callable[[str, str | None], bool]
@@ -97,7 +99,7 @@ class Maker:
             members["topic"],
             data if isinstance(data, str) else _json(data),
             members["event"] if "event" in members else self._type(words),
-            members.get("id"),
+            _own_id(members),
             members.get("retry"),
             private,
             meta=meta,
@@ -122,6 +124,15 @@ def _directives(members: Mapping[str, Any]) -> Directives | None:
     if not isinstance(ends, bool):
         raise ValueError("end must be true or false")
     return directives_of(ends=ends, key=members.get("key"), expect=members.get("expect"))
+
+
+def _own_id(members: Mapping[str, Any]) -> Any:
+    """The publisher's own id. What a stream sent has a time, and its place there is no own id."""
+    value = members.get("id")
+    if "time" in members and isinstance(value, str):
+        is_place = is_position_shaped(value.encode("utf-8", "surrogatepass"))
+        return None if is_place else value
+    return value
 
 
 def _check(payload: bytes) -> None:

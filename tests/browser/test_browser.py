@@ -199,7 +199,7 @@ async def test_the_servers_own_page_reads_and_publishes(browser: Browser) -> Non
     async with Server(Config(port=0, drain="0s")) as one:
         page = await browser.open(one.addresses[0])
         await page.settled("state.classList.contains('live')")
-        one.publish("news", "from elsewhere <b>&amp;")
+        one.publish("news", "from elsewhere <b>&amp;", meta={"tenant": "acme"})
         await page.settled("document.querySelectorAll('#events li').length", 1)
         # A click, as users do.
         await page.run("document.querySelector('#publish button').click()")
@@ -208,4 +208,9 @@ async def test_the_servers_own_page_reads_and_publishes(browser: Browser) -> Non
             "[...document.querySelectorAll('#events pre')].map(e => e.textContent)"
         )
         assert sorted(texts) == ["from elsewhere <b>&amp;", "hello"]
+        topic = "[...document.querySelectorAll('#events .topic')].map(e => e.textContent).join()"
+        assert await page.run(topic) == "news,news"
+        assert (
+            await page.run("document.querySelector('#events .meta').textContent") == "tenant=acme"
+        )
         assert await page.run("document.querySelectorAll('#events b').length") == 0

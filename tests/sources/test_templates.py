@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastsse.config import Config, ConfigError
 from fastsse.config.sources import SourceRule
+from fastsse.events import DATA_JSON
 from fastsse.sources.payloads import Maker
 from fastsse.sources.topic_templates import PlaceholderText, compile_pattern, words_of
 
@@ -69,6 +70,16 @@ def test_an_envelope_says_what_a_publish_can_say() -> None:
     assert (event.id, event.private) == (b"i", True)
     event = make(b'{"data":"text"}', {"1": "one"})
     assert (event.topics, event.data, event.event) == (("t/one",), b"text", b"one")
+
+
+def test_an_envelope_of_a_stream_can_be_published_again() -> None:
+    """Its place and time are those of the event that it was."""
+    sent = {"topic": ["a", "b"], "id": "7-1", "event": None, "data": {"n": 1}, "meta": None}
+    event = maker(payload="envelope").make(json.dumps(sent | {"time": 7}).encode(), {})
+    assert (event.topics, event.id, event.event) == (("a", "b"), None, None)
+    assert (event.data, event.data_kind, event.meta) == (b'{"n":1}', DATA_JSON, None)
+    own = maker(payload="envelope").make(json.dumps(sent | {"id": "own", "time": 7}).encode(), {})
+    assert own.id == b"own"
 
 
 def test_an_envelope_s_meta_is_kept_and_fills_templates() -> None:
