@@ -1,4 +1,5 @@
-"""Builds and runs the bare loop (bare_loop.c): what each figure is compared with."""
+"""Builds and runs the bare loops, which figures are compared with: bare_loop.c for deliveries,
+bare_publish.c for publishes."""
 
 from __future__ import annotations
 
@@ -9,8 +10,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("bare_loop.c")
-BUILT = Path(__file__).parents[1] / "build" / "bench" / "bare_loop"
+BUILT = Path(__file__).parents[1] / "build" / "bench"
 
 
 class NoCompiler(Exception):
@@ -18,19 +18,20 @@ class NoCompiler(Exception):
 
 
 @cache
-def program() -> Path:
+def program(name: str = "bare_loop") -> Path:
     """The built program; builds it when its source is newer.
 
     Raises:
         NoCompiler: neither $CC nor cc is there.
     """
-    if not BUILT.exists() or BUILT.stat().st_mtime < SOURCE.stat().st_mtime:
+    source, built = Path(__file__).with_name(f"{name}.c"), BUILT / name
+    if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
         compiler = shutil.which(os.environ.get("CC", "cc"))
         if compiler is None:
             raise NoCompiler("The bare loop needs a C compiler: set CC or install one.")
-        BUILT.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([compiler, "-O2", "-o", str(BUILT), str(SOURCE)], check=True)
-    return BUILT
+        built.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([compiler, "-O2", "-o", str(built), str(source)], check=True)
+    return built
 
 
 def run(

@@ -84,6 +84,12 @@ COUNTERS = (
     _Row("requests_", "requests", "Requests answered.", "route status"),
     _Row("limited_", "limited", "Requests refused by the limits of a client.", "limit"),
     _Row("events_published", "events_published", "Events accepted from publishers."),
+    _Row(
+        "publishes_batched",
+        "publishes_batched",
+        "Single publishes that were published in a batch of the event loop's turn.",
+    ),
+    _Row("publish_batches", "publish_batches", "Batches of single publishes."),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
     _Row("deliveries", "deliveries", "Events written to sockets, counted once per stream."),
     _Row("sends", "sends", "System calls that sent data."),

@@ -39,7 +39,7 @@ FLOORS = [
     },
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
-    {"entries", "_records", "_batch", "_ndjson", "expressions"},
+    {"entries", "_records", "_batch", "_ndjson", "expressions", "_intake"},
     {"redis"},
     {"control"},
     {"auth"},

@@ -13,6 +13,7 @@ from bench.cases import (
     nodes,
     publishing,
     rights,
+    single,
     slow,
     workers,
 )
@@ -35,6 +36,10 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "publish-ndjson": publishing.publish_batch,
     "publish-written": publishing.publish_written,
     "publish-synced": publishing.publish_synced,
+    "publish-16": single.publish_16,
+    "publish-64": single.publish_64,
+    "publish-256": single.publish_256,
+    "publish-kinds": single.publish_kinds,
     "publish-redis": nodes.publish_redis,
     "nodes": nodes.across,
     "nodes-in-reach": nodes.across_in_reach,

@@ -48,6 +48,7 @@ def closed_loop(
     connections: int,
     batch: int = 1,
     headers: Sequence[tuple[str, str]] = (),
+    seconds: float = 4,
 ) -> Sample:
     """Publishes on each connection as soon as the answer before is there."""
     cpu_before, busy_before = server.cpu_us(), busy_us()
@@ -55,7 +56,7 @@ def closed_loop(
         Schedule(
             url=server.url,
             topics=("news",),
-            duration_s=setup.seconds(4),
+            duration_s=setup.seconds(seconds),
             batch=batch,
             connections=connections,
             headers=headers,

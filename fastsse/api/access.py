@@ -7,7 +7,7 @@ the same way for both interfaces.
 
 import hmac
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from fastsse.auth.rights import Rights
 from fastsse.errors import StreamRefused, Unavailable
@@ -17,13 +17,25 @@ from fastsse.http.request import Request
 from fastsse.http.router import Exchange
 from fastsse.subscriptions import Subscription
 
-__all__ = ["CREDENTIAL_NAMES", "Access", "Later", "OpenAccess", "Then", "later_answer"]
+__all__ = ["CREDENTIAL_NAMES", "Access", "Known", "Later", "OpenAccess", "Then", "later_answer"]
 
 #: Query parameters that the guard reads.
 CREDENTIAL_NAMES: Final = frozenset({"authorization", "ticket"})
 Then = Callable[[Rights | None], None]
 Later = Callable[[Unavailable], None]
 """Answers a subscriber whose rights can't be checked now."""
+
+
+class Known(NamedTuple):
+    """A publisher that was accepted before.
+
+    Attributes:
+        rights: as `Access.publisher` gives them.
+        still: whether it would be accepted again now. O(1).
+    """
+
+    rights: Rights | None
+    still: Callable[[], bool]
 
 
 class Access(Protocol):
@@ -40,6 +52,10 @@ class Access(Protocol):
 
     def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
         """As `subscriber`, for a publisher that was admitted."""
+
+    def known_publisher(self, header: bytes | None) -> Known | None:
+        """Who publishes with this `Authorization`, None without one, and no other credentials; None
+        if it was not accepted lately. O(bytes)."""
 
 
 def later_answer(exchange: Exchange, request: Request, subscription: Subscription) -> Later | None:
@@ -79,6 +95,15 @@ class OpenAccess:
         """Accepts every admitted publisher."""
         then(None)
 
+    def known_publisher(self, header: bytes | None) -> Known | None:
+        """Accepts what `admit_publisher` accepts; there is nothing to remember."""
+        if self._token is not None:
+            try:
+                self._authorise(header)
+            except Problem:
+                return None
+        return Known(None, _always)
+
     def _authorise(self, given: bytes | None) -> None:
         assert self._token is not None
         scheme, _, token = (given or b"").strip().partition(b" ")
@@ -88,3 +113,7 @@ class OpenAccess:
         error = b"" if given is None else b', error="invalid_token"'
         detail = "Publishing needs the header Authorization: Bearer <publish_token>."
         raise Problem(401, detail, field="Authorization", header_lines=challenge % error)
+
+
+def _always() -> bool:
+    return True

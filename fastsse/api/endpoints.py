@@ -5,11 +5,13 @@ import time
 from collections.abc import Mapping
 
 from fastsse._core import REASON_ENDED
+from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
 from fastsse.api.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
 from fastsse.api.publish import Publish, PublishGate
+from fastsse.api.publish_intake import PublishIntake
 from fastsse.api.rate_limits import LimitedAccess, RateLimits, RequestLimits
 from fastsse.api.subscribe import Subscribe
 from fastsse.api.ticket_streams import TicketStreams
@@ -27,6 +29,8 @@ from fastsse.errors import Forbidden, Unauthorised
 from fastsse.events import EARLIEST
 from fastsse.http.client_address import ClientAddresses
 from fastsse.http.cors import Cors
+from fastsse.http.intake import make_intake
+from fastsse.http.listener_context import ListenerContext
 from fastsse.http.origins import Origins
 from fastsse.http.router import BELOW, Paths, Route
 from fastsse.hub import Hub
@@ -70,6 +74,7 @@ class Endpoints:
         self._lookup: StreamLookup | None = None
         self._publish: Publish | None = None
         self.presence: Presence | None = None
+        self._intakes: list[Intake] = []
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
             hub.streams.watch_replays(rate_limits.on_replayed)
@@ -80,6 +85,7 @@ class Endpoints:
         """The routes by path. Call it once."""
         config = self._config
         access, mercure_access = self._accesses(cors)
+        self._access = access
         gate = self._gate(access)
         publish = self._publish = Publish(gate)
         speech = Speech(
@@ -112,12 +118,19 @@ class Endpoints:
             paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
         return paths
 
-    def counters(self) -> dict[str, int]:
-        """The counters of this part, under the names of the metrics."""
-        if self._publish is None:
-            return {}
-        streams = self._publish.streams
-        return {"publish_streams": streams.open, "publish_streams_cut": streams.cut}
+    def intake(self, context: ListenerContext) -> Intake:
+        """The intake of a listener. Call it after `paths`."""
+        intake = make_intake(
+            context, PublishIntake(self._hub, self._access, self._config.max_event)
+        )
+        self._intakes.append(intake)
+        self.switch_intakes()
+        return intake
+
+    def switch_intakes(self) -> None:
+        """Turns intakes off while a limit per client is set or each publish is logged."""
+        for intake in self._intakes:
+            intake.is_on = not (self._rate_limits.active or self._log.logs_publishes)
 
     def _has_envelope(self, selector: str) -> bool:
         """Whether a stream that names a topic, or a template, gets envelopes by default."""
@@ -131,6 +144,16 @@ class Endpoints:
             self._rate_limits.on_stream_closed(stream)
         if self.presence is not None:
             self.presence.on_stream_closed(stream)
+
+    def counters(self) -> dict[str, int]:
+        """The counters of this part, under the names of the metrics."""
+        streams = None if self._publish is None else self._publish.streams
+        return {
+            "publish_streams": 0 if streams is None else streams.open,
+            "publish_streams_cut": 0 if streams is None else streams.cut,
+            "publishes_batched": sum(intake.taken for intake in self._intakes),
+            "publish_batches": sum(intake.batches for intake in self._intakes),
+        }
 
     def close(self) -> None:
         """Cancels pending work."""
@@ -159,9 +182,14 @@ class Endpoints:
         if self._config.ping:
             routes |= pong_routes(self._request_limits, self._lookup, streams)
         if guard is not None:
-            guard.revocations.on_revoked = streams.revoke
+            guard.revocations.on_revoked = self._on_revoked
             routes.update(token_routes(guard, access, self._lookup, streams))
         return routes
+
+    def _on_revoked(self, subject_hash: int, token_hash: int, issued_before_s: int) -> None:
+        for intake in self._intakes:
+            intake.distrust()
+        self._hub.streams.revoke(subject_hash, token_hash, issued_before_s)
 
     def _last_id(self) -> bytes:
         """The id of the last event that this worker has received; `earliest` before the first."""

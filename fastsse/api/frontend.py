@@ -206,6 +206,7 @@ class Frontend:
         self._deadlines.apply(config)
         for acceptor in self._acceptors:
             acceptor.apply(config)
+        self._endpoints.switch_intakes()
 
     def look(self) -> None:
         """Checks for room. Call it once a second."""
@@ -259,7 +260,7 @@ class Frontend:
         if self._sharing is not None:
             self._sharing.close()
         for acceptor in self._acceptors:
-            acceptor.context.draining = True
+            acceptor.context.drain()
         # Bodies that are published piece by piece may never end. One whose reader is at work ends
         # when that asks for more.
         for connection in list(self._deadlines.piece.since):
@@ -312,6 +313,7 @@ class Frontend:
             self._requests,
             self._on_arrival,
         )
+        context.intake = self._endpoints.intake(context)
         acceptor = Acceptor(context)
         self._acceptors.append(acceptor)
 

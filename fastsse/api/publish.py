@@ -26,7 +26,7 @@ from fastsse.log import AccessLog
 from fastsse.reserved import check_not_reserved
 from fastsse.subscriptions import Subscription
 
-__all__ = ["Publish", "PublishGate"]
+__all__ = ["Publish", "PublishGate", "event_of_query"]
 
 _JSON: Final = b"application/json"
 _NDJSON: Final = b"application/x-ndjson"
@@ -283,20 +283,9 @@ class Publish:
         if query is not _NOT_IN_QUERY:
             if not body:
                 raise Problem(400, _EMPTY, field="body")
-            topics, name, event_id, retry, private, meta = query[:6]
-            event = Event(
-                topics,
-                bytes(body),
-                name,
-                event_id,
-                retry,
-                private,
-                meta=meta,
-                data_kind=DATA_JSON if _media_type(request) == _JSON else DATA_TEXT,
-                directives=query.directives,
-            )
-            events = (event,)
-            answer = _answer_position if event_id is None else _answer_own_id
+            kind = DATA_JSON if _media_type(request) == _JSON else DATA_TEXT
+            events = (_event(query, bytes(body), kind),)
+            answer = _answer_position if query.id is None else _answer_own_id
         elif _content_type(request) == _NDJSON:
             events = events_of_lines(body)
             if not events:
@@ -361,6 +350,29 @@ class _Query(NamedTuple):
     stream: bool | None = None
     own_ids: bool | None = None
     directives: Directives | None = None
+
+
+def event_of_query(target: Target) -> Event | None:
+    """The event that a query describes, with empty data; None if the query has no topic, or says
+    how the body is published. Raises InvalidEvent."""
+    query = _read_query(target)
+    is_plain = query.topics and query.stream is None and query.own_ids is None
+    return _event(query, b"", DATA_TEXT) if is_plain else None
+
+
+def _event(query: _Query, data: bytes, kind: int) -> Event:
+    topics, name, event_id, retry, private, meta = query[:6]
+    return Event(
+        topics,
+        data,
+        name,
+        event_id,
+        retry,
+        private,
+        meta=meta,
+        data_kind=kind,
+        directives=query.directives,
+    )
 
 
 _NOT_IN_QUERY: Final = _Query((), None, None, None, False, None)

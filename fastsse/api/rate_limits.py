@@ -14,7 +14,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from fastsse.api.access import Access, Later, Then
+from fastsse.api.access import Access, Known, Later, Then
 from fastsse.auth.rights import Rights
 from fastsse.config import LimitOptions
 from fastsse.control.usage import Account, Usage, UsageClient
@@ -428,6 +428,10 @@ class LimitedAccess:
     def publisher(self, request: Request, exchange: Exchange, then: Then) -> None:
         """As `Access`; `then` is not called for a client over a limit."""
         self._access.publisher(request, exchange, self._counting(request, then))
+
+    def known_publisher(self, header: bytes | None) -> Known | None:
+        """As `Access`."""
+        return self._access.known_publisher(header)
 
     def _counting(self, request: Request, then: Then) -> Then:
         def counted(rights: Rights | None) -> None:

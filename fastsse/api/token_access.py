@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
-from fastsse.api.access import Later, Then
+from fastsse.api.access import Known, Later, Then
 from fastsse.api.ticket_streams import TicketStreams
 from fastsse.auth.credentials import has_another_scheme
-from fastsse.auth.guard import Guard, Pending
+from fastsse.auth.guard import Guard, Pending, Shown
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.http.request import Request
@@ -16,6 +16,8 @@ __all__ = ["TokenAccess"]
 
 # A connection caches its last header, up to this length.
 _NOTED_BYTES_MAX: Final = 4 * 1024
+# Headers that were accepted lately, over all connections. A full cache is emptied.
+_SHOWN_MAX: Final = 1_024
 _NOTHING_SHOWN: Final = (None, None, None)
 
 
@@ -32,6 +34,7 @@ class TokenAccess:
         self._guard = guard
         self._ticketed = ticketed
         self._mercure = mercure
+        self._shown: dict[bytes, Shown] = {}
 
     def subscriber(
         self, request: Request, exchange: Exchange, then: Then, later: Later | None = None
@@ -80,10 +83,28 @@ class TokenAccess:
             if request.rights is not None:
                 shown = self._guard.note(known, request.rights, mercure=self._mercure)
                 request.memory.shown = self, known, shown
+                self._remember(shown)
         else:
             request.rights = self._guard.again(shown)
             if request.rights is None:
                 self._admit_anew(request, header)
+
+    def known_publisher(self, header: bytes | None) -> Known | None:
+        """Accepts a header that some connection has sent twice, while its token is valid."""
+        shown = None if header is None else self._shown.get(header)
+        if shown is None:
+            return None
+        known, again = shown, self._guard.again
+
+        def still() -> bool:
+            return again(known) is not None
+
+        return Known(shown.rights, still) if still() else None
+
+    def _remember(self, shown: Shown) -> None:
+        if len(self._shown) >= _SHOWN_MAX:
+            self._shown.clear()
+        self._shown[shown.header] = shown
 
     def _admit_anew(self, request: Request, header: bytes | None) -> None:
         is_token = (

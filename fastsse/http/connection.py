@@ -15,13 +15,18 @@ A connection is in one state; `_NEXT` lists the allowed transitions:
 It handles one request at a time. While an answer is pending, or the peer does not read, received
 bytes wait in `kept` and reading pauses. Then TCP flow control stops the peer.
 
+What arrives is first offered to the intake of its listener, which takes usual publishes; they are
+ANSWERING then, several of a pipeline at once. Every other request is read here.
+
 Over 400 lines: a connection is one state machine.
 """
 
 import asyncio
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, cast
 
+from fastsse._intake import KnownTarget, Lane, RunHeaders
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, StreamRefused, Unavailable
 from fastsse.http.client_address import host_of, peer_of
@@ -30,7 +35,7 @@ from fastsse.http.listener_context import ListenerContext
 from fastsse.http.parser import RequestParser
 from fastsse.http.problems import Problem, problem_of, problem_response
 from fastsse.http.request import Request
-from fastsse.http.responses import CONTINUE, Response
+from fastsse.http.responses import CONTINUE, Response, json_response
 from fastsse.http.router import BodyReader, Route
 from fastsse.subscriptions import Subscription
 
@@ -52,7 +57,7 @@ class ConnectionState(IntEnum):
 
 HEAD, BODY, ANSWERING, HANDOVER, REFUSING, CLOSING, LINGERING, GONE = ConnectionState
 # Allowed next states; `_become` raises for any other pair.
-_NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
+_NEXT: Final[dict[int, frozenset[ConnectionState]]] = {
     HEAD: frozenset({BODY, ANSWERING, REFUSING, CLOSING, LINGERING, GONE}),
     BODY: frozenset({ANSWERING, REFUSING, GONE}),
     ANSWERING: frozenset({HEAD, HANDOVER, REFUSING, CLOSING, GONE}),
@@ -67,24 +72,18 @@ REQUESTS_A_TURN: Final = 64
 _Wish = tuple[Subscription, Rights | None]
 
 
-class Connection(asyncio.Protocol):
+class Connection(Lane, asyncio.Protocol):
     """The protocol of every accepted socket. Loop thread only."""
 
     __slots__ = (
-        "_at_eof",
-        "_choked",
         "_context",
         "_is_held",
-        "_kept",
         "_parser",
         "_persists",
         "_proceeding",
         "_reader",
         "_request",
         "_route",
-        "_state",
-        "_transport",
-        "_wait",
         "_wanted",
     )
 
@@ -92,7 +91,7 @@ class Connection(asyncio.Protocol):
         """`early` are the bytes read before the transport existed; `peer` is the host of the client
         if a proxy has announced it already."""
         self._context = context
-        self._state: ConnectionState = HEAD
+        self._state = HEAD
         self._parser = RequestParser(context.limits, context.targets, context.hosts)
         self._parser.peer = peer
         self._transport = cast(asyncio.Transport, None)
@@ -104,8 +103,8 @@ class Connection(asyncio.Protocol):
         self._wanted: _Wish | None = None  # The stream to become.
         self._kept = early  # Bytes not parsed yet.
         self._persists = True
-        self._at_eof = False
-        self._choked = self._proceeding = False
+        self._proceeding = False
+        self._join_intake(context.intake)
 
     #: As an exchange: a route may answer later.
     may_wait: Final = True
@@ -117,7 +116,7 @@ class Connection(asyncio.Protocol):
         parser, clients = self._parser, self._context.clients
         if not parser.peer:
             parser.peer = host_of(transport.get_extra_info("peername"))
-            parser.is_announced = clients.expects_header(parser.peer)
+            parser.is_announced = self._is_within = clients.expects_header(parser.peer)
         deadlines = self._context.deadlines
         deadlines.head.since[self] = deadlines.time()
         self._context.arrived(self)
@@ -136,7 +135,8 @@ class Connection(asyncio.Protocol):
         if reader is not None:
             reader.cut()
 
-    def data_received(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
+        """Received bytes that the intake did not take."""
         state = self._state
         if state <= BODY and not self._kept and not self._is_held:
             self._proceed(data)
@@ -171,6 +171,11 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     # ── Called by the listener ───────────────────────────────────────────────────────────────
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether it has a request without an answer."""
+        return self._state == ANSWERING
 
     def on_overdue(self, wait: Deadline) -> None:
         """Its deadline `wait` has passed."""
@@ -215,7 +220,8 @@ class Connection(asyncio.Protocol):
         try:
             while data and turns and not self._choked and not self._is_held:
                 if self._state == HEAD:
-                    data = self._read_head(data)
+                    taken = self._offer(data)
+                    data = data[taken:] if taken else self._read_head(data)
                     turns -= 1
                 elif self._state == BODY:
                     data = self._read_body(data) if self._reader is None else self._read_piece(data)
@@ -253,10 +259,18 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             self._proceed(data)
 
+    def _offer(self, data: bytes) -> int:
+        """Lets the intake take publishes from the front of `data`; returns their bytes."""
+        intake = self._context.intake
+        if intake is None or self._is_within:
+            return 0
+        return intake.offer(self, data)
+
     def _read_head(self, data: bytes) -> bytes:
         """Takes a head from the front of `data`; returns the rest."""
         parser = self._parser
         request, data = parser.read_head(data)
+        self._is_within = request is None
         if request is None:
             if self._wait is not self._context.deadlines.head:
                 self._await(self._context.deadlines.head)
@@ -474,6 +488,63 @@ class Connection(asyncio.Protocol):
             self._await(self._context.deadlines.answer)
             self._transport.close()
 
+    # ── What the intake took (Lane) ─────────────────────────────────────────────────────────
+
+    def on_waiting(self) -> None:
+        """Its publishes are not answered within this turn of the loop."""
+        if self._state == ANSWERING:
+            self._await(self._context.deadlines.answer)
+
+    def on_answered(self) -> None:
+        """Its publishes are answered."""
+        if self._context.draining:
+            self._end(CLOSING)
+        else:
+            self._become(HEAD)
+            self._await_next()
+
+    def refuse_taken(
+        self, error: FastsseError, targets: Sequence[KnownTarget], headers: RunHeaders | None
+    ) -> None:
+        """Answers each of its publishes with the problem that an error is."""
+        self.answer_taken([error] * len(targets), targets, headers)
+
+    def answer_taken(
+        self,
+        outcomes: Sequence[bytes | FastsseError],
+        targets: Sequence[KnownTarget],
+        headers: RunHeaders | None,
+    ) -> None:
+        """Answers each of its publishes with its id, or with the problem that its error is."""
+        was_proceeding, self._proceeding = self._proceeding, True
+        for outcome, target in zip(outcomes, targets, strict=True):
+            if self._state == HEAD:
+                self._become(ANSWERING)
+            if self._state == ANSWERING:
+                self._request = self._taken(target, headers)
+                if isinstance(outcome, FastsseError):
+                    self.fail(outcome)
+                else:
+                    # An id that the intake takes needs no escaping.
+                    self.respond(json_response(b'{"id":"%b"}\n' % outcome))
+        self._proceeding = was_proceeding
+        if self._state == HEAD:
+            self._await_next()
+
+    def break_taken(self, targets: Sequence[KnownTarget], headers: RunHeaders | None) -> None:
+        """The server failed to publish them."""
+        if self._state == ANSWERING:
+            self._request = self._taken(targets[0], headers)
+            self._refuse(Problem(500, "The server failed to handle this request."))
+
+    def _taken(self, target: KnownTarget, headers: RunHeaders | None) -> Request:
+        """A request that the intake took, as far as answers and logs need it."""
+        kept = {} if headers is None else headers.headers
+        request = self._parser.request(b"POST", target.target, kept)
+        self._persists = True
+        self._context.routes.name(request)
+        return request
+
     # ── Becoming a stream ────────────────────────────────────────────────────────────────────
 
     def _settle(self, data: bytes) -> None:
@@ -575,7 +646,8 @@ class Connection(asyncio.Protocol):
     def _become(self, state: ConnectionState) -> None:
         """Goes to another state. Raises RuntimeError for a pair that the table does not have."""
         if state not in _NEXT[self._state]:
-            raise RuntimeError(f"a connection in {self._state.name} can't become {state.name}")
+            now = ConnectionState(self._state)
+            raise RuntimeError(f"a connection in {now.name} can't become {state.name}")
         self._state = state
 
     def _await(self, wait: Deadline) -> None:

@@ -101,10 +101,11 @@ class Deadlines:
 
     def spare(self, newcomer: "Connection") -> "Connection | None":
         """The connection to evict: the one idle longest, else the one slowest with its head; never
-        `newcomer`, for which room is needed."""
+        `newcomer`, for which room is needed, and none whose publish is in the batch of this
+        turn."""
         for wait in (self.linger, self.idle, self.head):
             for connection in wait.since:
-                if connection is not newcomer:
+                if connection is not newcomer and not connection.is_answering:
                     return connection
         return None
 

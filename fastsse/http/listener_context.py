@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from fastsse._intake import Intake
 from fastsse.auth.rights import Rights
 from fastsse.config import HttpOptions
 from fastsse.errors import Unavailable
@@ -44,7 +45,8 @@ class ListenerContext:
         requests: counts requests, and logs refused ones.
         arrived: called for each new connection after it is in `deadlines`.
 
-    While `draining` is set, every connection closes after its answer.
+    While `draining` is set, every connection closes after its answer. `intake`, if set, takes usual
+    publishes.
     """
 
     __slots__ = (
@@ -54,6 +56,7 @@ class ListenerContext:
         "deadlines",
         "draining",
         "hosts",
+        "intake",
         "limits",
         "loop",
         "max_upload_bytes",
@@ -88,12 +91,21 @@ class ListenerContext:
         self.targets = Targets()
         self.upload_bytes = 0
         self.draining = False
+        self.intake: Intake | None = None
         self.apply(options)
 
     def apply(self, options: HttpOptions) -> None:
         """Applies new limits to later connections; open connections keep theirs."""
         self.limits = HeadLimits(options.max_head, options.max_headers, options.max_body)
         self.max_upload_bytes = max(UPLOADS_BYTES, 2 * options.max_body)
+        if self.intake is not None:
+            self.intake.limit(*self.limits)
+
+    def drain(self) -> None:
+        """Closes every connection after its next answer."""
+        self.draining = True
+        if self.intake is not None:
+            self.intake.is_draining = True
 
     def client(self, request: Request) -> str:
         """The address of the client of a request."""

@@ -15,9 +15,9 @@ from fastsse.http.body import BLANK_LINE, RequestBody
 from fastsse.http.hosts import Hosts
 from fastsse.http.problems import Problem
 from fastsse.http.proxy_protocol import read_proxy_header
-from fastsse.http.request import Memory, Request, Targets, authority_of
+from fastsse.http.request import Memory, Request, Target, Targets, authority_of
 
-__all__ = ["HeadLimits", "RequestParser"]
+__all__ = ["KEPT_NAMES", "HeadLimits", "RequestParser"]
 
 # The method, the target and the minor version. llhttp accepts more protocols, more versions, and
 # several spaces. One empty line may come before it (RFC 9112 §2.2).
@@ -78,6 +78,10 @@ _KNOWN: Final = {
 }
 
 
+#: The headers that a request keeps, in lower case.
+KEPT_NAMES: Final = tuple(map(bytes.lower, _KEPT_HEADERS))
+
+
 class HeadLimits(NamedTuple):
     """Bounds on a request, in bytes and number of headers."""
 
@@ -132,6 +136,10 @@ class RequestParser:
     def is_within_head(self) -> bool:
         """Whether a part of a head has been read."""
         return bool(self._partial)
+
+    def request(self, method: bytes, target: Target, headers: dict[bytes, bytes]) -> Request:
+        """A request of HTTP/1.1 that something else has read from this connection."""
+        return Request(method, target, headers, True, self.peer, self._memory)
 
     def close(self) -> None:
         """Drops the reference to llhttp's parser. It refers to our methods, so otherwise only the

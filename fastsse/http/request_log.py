@@ -36,6 +36,11 @@ class RequestLog:
         """Counts an answer; `head` begins with the status line. O(1)."""
         self._count(request, head[_STATUS])
 
+    def answered_many(self, route: str, status: bytes, count: int) -> None:
+        """Counts as many answers with a status, which is three digits. O(1)."""
+        key = (route, status)
+        self._counts[key] = self._counts.get(key, 0) + count
+
     def opened(self, request: Request) -> None:
         """Counts a request that became a stream."""
         self._count(request, _STREAM)

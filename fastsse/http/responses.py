@@ -45,9 +45,10 @@ def text_response(status: int, text: str) -> Response:
     return Response.of(status, text.encode() + b"\n", TEXT)
 
 
-_PUBLISHED_HEAD = STATUS_LINES[200] + JSON + b"Content-Length: "
+#: The answer to a publish, up to the number of its Content-Length.
+PUBLISHED_HEAD = STATUS_LINES[200] + JSON + b"Content-Length: "
 
 
 def json_response(body: bytes) -> Response:
     """200 with JSON. Cheap, because it is built for each publish."""
-    return Response(_PUBLISHED_HEAD + b"%d\r\n" % len(body), body)
+    return Response(PUBLISHED_HEAD + b"%d\r\n" % len(body), body)

@@ -17,7 +17,7 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
 from fastsse.entries import Entry, id_of, kinds_of, sizes
-from fastsse.errors import EventTooLarge, FastsseError, InvalidEvent, Unavailable
+from fastsse.errors import Conflict, EventTooLarge, FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import History
@@ -222,6 +222,48 @@ class Hub:
             done(Published([outcome[at] for at in places], events, duplicates))
 
         self._backbone.append(batch, acknowledge)
+
+    def publish_separately(
+        self,
+        events: Sequence[Event],
+        done: Callable[[Published | FastsseError | list[int | FastsseError]], None],
+    ) -> None:
+        """As `publish`, for events of as many publishers: each counts as a publish. A refusal is
+        one that each of them would get; where only some would, `done` gets a list with the
+        position or the error of each."""
+
+        def answered(outcome: Published | FastsseError) -> None:
+            if isinstance(outcome, Conflict) and len(events) > 1:
+                self._publish_each(events, done)
+                return
+            if isinstance(outcome, Unavailable):
+                self.publishes_refused[outcome.reason] += len(events) - 1
+            done(outcome)
+
+        self.publish(events, answered)
+
+    def _publish_each(
+        self, events: Sequence[Event], done: Callable[[list[int | FastsseError]], None]
+    ) -> None:
+        """Publishes events one by one, in order, after the batch was refused for one of them."""
+        outcomes: dict[int, int | FastsseError] = {}
+
+        def publish(at: int, event: Event) -> None:
+            def answered(outcome: Published | FastsseError) -> None:
+                outcomes[at] = (
+                    outcome if isinstance(outcome, FastsseError) else outcome.positions[0]
+                )
+                if len(outcomes) == len(events):
+                    done([outcomes[place] for place in range(len(events))])
+
+            self.publish((event,), answered)
+
+        for at, event in enumerate(events):
+            publish(at, event)
+
+    def allows(self, event: Event) -> bool:
+        """Whether the rules of its topics allow its type."""
+        return not self.topics.rules.restrict_types or self._forbidden_type((event,)) is None
 
     def drain(self, window_s: float, *, refuse: bool = True) -> None:
         """Refuses newcomers from here on, and publishes too unless others take them for us;

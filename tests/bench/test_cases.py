@@ -14,7 +14,7 @@ PARTS = {
     "fan-out": ("steady", "ladder", "own-topics", "idle-own", "slow", "neighbour"),
     "streams": ("connect", "resume", "churn", "subscribe-token", "workers-deliver"),
     "publishing": (
-        *("publish-ndjson", "publish-token"),
+        *("publish-ndjson", "publish-token", "publish-16", "publish-kinds"),
         *(("publish-redis", "nodes-in-reach") if program() else ()),
     ),
 }

@@ -34,7 +34,7 @@ def is_allowed(pair: tuple[ConnectionState, ConnectionState]) -> bool:
 def test_a_pair_of_the_table_is_taken(before: ConnectionState, after: ConnectionState) -> None:
     connection = connection_in(before)
     connection._become(after)
-    assert connection._state is after
+    assert connection._state == after
 
 
 @pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if not is_allowed(pair)])
@@ -44,4 +44,4 @@ def test_a_pair_that_the_table_does_not_have_raises(
     connection = connection_in(before)
     with pytest.raises(RuntimeError, match=f"in {before.name} can't become {after.name}"):
         connection._become(after)
-    assert connection._state is before
+    assert connection._state == before

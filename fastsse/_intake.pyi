@@ -1,0 +1,117 @@
+"""The native intake of single publishes; see `_intake.pyx`. Loop thread only."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+from fastsse.auth.rights import Rights
+from fastsse.errors import FastsseError
+from fastsse.events import Event
+from fastsse.http.request import Target
+
+class Lane:
+    """What the intake uses of a connection."""
+
+    _state: int
+    _choked: bool
+    _at_eof: bool
+    _is_within: bool
+    _kept: bytes
+    _transport: Any
+    _wait: Any
+
+    def _join_intake(self, intake: Intake | None) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_waiting(self) -> None: ...
+    def on_answered(self) -> None: ...
+    def answer_taken(
+        self,
+        outcomes: Sequence[bytes | FastsseError],
+        targets: Sequence[KnownTarget],
+        headers: RunHeaders | None,
+    ) -> None: ...
+    def refuse_taken(
+        self, error: FastsseError, targets: Sequence[KnownTarget], headers: RunHeaders | None
+    ) -> None: ...
+    def break_taken(self, targets: Sequence[KnownTarget], headers: RunHeaders | None) -> None: ...
+
+class KnownTarget:
+    """What a request target says about a publish.
+
+    Arguments:
+        target: the parsed target.
+        event: an event with everything that the target says, and no data.
+    """
+
+    target: Final[Target]
+    topics: Final[tuple[str, ...]]
+
+    def __init__(self, target: Target, event: Event) -> None: ...
+
+class KnownPublisher:
+    """What credentials are worth, as judged before.
+
+    Arguments:
+        rights: what they may publish; None: everything.
+        still: whether that holds; asked once in a turn of the loop.
+    """
+
+    rights: Final[Rights | None]
+
+    def __init__(self, rights: Rights | None, still: Callable[[], bool]) -> None: ...
+
+class RunHeaders:
+    """Headers of a request that its answer, or the line in a log, depends on."""
+
+    lines: Final[bytes]
+    headers: Final[dict[bytes, bytes]]
+
+    def __init__(self, lines: bytes, headers: dict[bytes, bytes]) -> None: ...
+
+class Intake:
+    """Takes publishes from the connections of one listener.
+
+    Arguments:
+        policy: decides what is taken; `http.intake` makes it.
+        names: lower-case names of the headers that a request keeps; one without a meaning here
+            leaves the request to its connection.
+        loop: the event loop.
+        deadlines: where connections wait.
+        answer_head: an answer up to the number in its Content-Length.
+        lines: header lines of every answer to a request without `Origin`.
+
+    Attributes:
+        is_on: whether anything is taken.
+        is_draining: nothing is taken, and connections close after their answer.
+        keeps_forwarded: whether logs need `X-Forwarded-For`.
+        taken: publishes that were taken.
+        batches: calls that published them.
+    """
+
+    is_on: bool
+    is_draining: bool
+    keeps_forwarded: bool
+    taken: Final[int]
+    batches: Final[int]
+
+    def __init__(
+        self,
+        policy: Any,
+        names: Collection[bytes],
+        loop: Any,
+        deadlines: Any,
+        answer_head: bytes,
+        lines: bytes,
+    ) -> None: ...
+    def limit(self, head_bytes: int, headers: int, body_bytes: int) -> None:
+        """Bounds what is taken; a higher bound than before has no effect."""
+
+    def offer(self, lane: Lane, data: bytes) -> int:
+        """Takes whole publishes from the front of bytes that a connection has kept; returns their
+        bytes. 0: nothing was changed. The connection must be between two requests."""
+
+    def distrust(self) -> None:
+        """Judges every publisher again, from the next request on."""
+
+    def forget_targets(self) -> None:
+        """Reads each target again when it comes next."""

@@ -1,0 +1,654 @@
+# The intake of single publishes. A connection offers it what it received; whole requests of the
+# usual shape join the batch of the loop's turn, which is published in one call and answered with
+# one send a connection. What it does not take it has not changed: the connection reads it as any
+# other request, and llhttp says what is wrong with it.
+#
+# Over 400 lines: a request is read, batched and answered here, without a call between files.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsUnsignedLongLong, PyLong_AsUnsignedLongLongMask
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject_SetAttr
+from cpython.tuple cimport PyTuple_GET_ITEM
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from fastsse._batch cimport EventBatch
+from fastsse.native.publish_head cimport (
+    ACCEPT, AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, IGNORED, KEY, LENGTH, MEDIA_TYPE, ORIGIN,
+    SLOW, TARGET_BYTES_MAX, HeadBounds, HeaderNames, PublishHead, Text, add_name,
+    is_json, read_publish_head)
+from fastsse.native.publish_query cimport OWN_ID_BYTES_MAX, OwnId, take_own_id
+from fastsse.native.utf8 cimport is_utf8
+
+from fastsse.errors import FastsseError
+from fastsse.events import DATA_JSON, DATA_TEXT, Event
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int, const void*, size_t, int)
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL
+
+cdef enum:
+    # As in http/connection.py.
+    HEAD = 0
+    ANSWERING = 2
+    # A batch is published in well under a millisecond, then other work has its turn.
+    BATCH_EVENTS_MAX = 256
+    BATCH_BYTES_MAX = 1024 * 1024
+    # Requests of one connection in one batch.
+    PIPELINED_MAX = 64
+    BODY_BYTES_MAX = 64 * 1024
+    HEAD_BYTES_MAX = 8 * 1024
+    HEADERS_MAX = 64
+    # Bounds of the caches. A full one is emptied.
+    TARGETS_MAX = 16384
+    TARGETS_BYTES_MAX = 4 * 1024 * 1024
+    KNOWN_MAX = 1024
+    HOSTS_MAX = 1000
+    # Header lines of an answer that depend on the request.
+    LINES_BYTES_MAX = 1024
+    # Length, line ends, `{"id":""}` and the id.
+    ANSWER_BYTES_MAX = 64 + OWN_ID_BYTES_MAX
+
+cdef uint8_t KIND_JSON = DATA_JSON, KIND_TEXT = DATA_TEXT
+
+# The names that a publish may have in addition to those that no route reads.
+MEANINGS = {
+    b"accept": ACCEPT,
+    b"authorization": AUTHORIZATION,
+    b"cache-control": IGNORED,
+    b"connection": CONNECTION,
+    b"content-length": LENGTH,
+    b"content-type": MEDIA_TYPE,
+    b"host": HOST,
+    b"idempotency-key": KEY,
+    b"if-match": EXPECT,
+    b"origin": ORIGIN,
+    b"proxy-connection": SLOW,
+    b"referer": IGNORED,
+    b"sec-fetch-mode": IGNORED,
+    b"upgrade": SLOW,
+    b"user-agent": IGNORED,
+    b"x-forwarded-for": FORWARDED,
+}
+
+
+cdef bint same_secret(Text given, bytes known) noexcept:
+    """Compares in a time that does not depend on where the two differ."""
+    cdef const char* other = PyBytes_AS_STRING(known)
+    cdef uint8_t difference = 0
+    cdef size_t i
+    if <size_t>PyBytes_GET_SIZE(known) != given.size:
+        return False
+    for i in range(given.size):
+        difference |= <uint8_t>(given.at[i] ^ other[i])
+    return difference == 0
+
+
+cdef bint same(Text given, bytes known) noexcept:
+    return (<size_t>PyBytes_GET_SIZE(known) == given.size
+            and not memcmp(given.at, PyBytes_AS_STRING(known), given.size))
+
+
+cdef bytes bytes_of(Text text):
+    return PyBytes_FromStringAndSize(text.at, text.size)
+
+
+cdef class Lane:
+    """What the intake uses of a connection; the base class of `http.connection.Connection`.
+
+    What no request needs Python for is here: bytes that the intake takes, and the way back to
+    waiting. A connection implements `on_data` for all other bytes, `on_answered`, `on_waiting`,
+    `answer_taken`, `refuse_taken` and `break_taken`. `_is_within` says that a part of a head was read.
+    """
+
+    cdef public int _state
+    cdef public bint _choked, _at_eof, _is_within
+    cdef public bytes _kept             # not parsed yet
+    cdef public object _transport, _wait
+    cdef int fd                         # -1: not known yet, -2: never to be written to here
+    cdef Intake intake
+    cdef object idle                    # the wait in which it was marked
+    cdef double idle_since_s            # when
+
+    def __cinit__(self):
+        self.fd = -1
+        self._kept = b""
+
+    def _join_intake(self, Intake intake):
+        """Sets where received bytes go first; None: to `on_data`."""
+        self.intake = intake
+
+    def data_received(self, bytes data not None):
+        """Of the transport."""
+        cdef Py_ssize_t size = 0
+        if self.intake is not None and self._state == HEAD:
+            if not (self._is_within or self._choked or self._kept):
+                size = self.intake.take_all(self, data)
+                if size == PyBytes_GET_SIZE(data):
+                    return
+        self.on_data(data[size:] if size else data)
+
+    cdef int settle(self, Intake intake) except -1:
+        """Its publishes are answered: it waits for the next request."""
+        deadlines = intake.deadlines
+        if (intake.is_draining or self._at_eof or self._kept or self._wait is not self.idle
+                or self.idle_since_s != <double?>deadlines.lately_s):
+            self.idle, self.idle_since_s = deadlines.idle, deadlines.lately_s
+            self.on_answered()
+        else:
+            self._state = HEAD
+        return 0
+
+    cdef int find_fd(self) except? -3:
+        """The descriptor to send on. It is the transport's, which closes it only after the
+        connection has left ANSWERING."""
+        if self.fd == -1:
+            transport = self._transport
+            self.fd = -2
+            if transport.get_extra_info("sslcontext") is None:
+                self.fd = transport.get_extra_info("socket").fileno()
+        return self.fd
+
+    cdef int answer(self, const char* out, size_t size) except -1:
+        """Writes answers: directly when nothing is waiting to be sent before them."""
+        cdef ssize_t sent = 0
+        cdef int fd = self.find_fd()
+        transport = self._transport
+        if (fd >= 0 and not self._choked and not transport.get_write_buffer_size()
+                and not transport.is_closing()):
+            # It never waits, so letting go of the GIL would cost more than it gives.
+            sent = send(fd, out, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent < 0:
+                sent = 0                # The transport meets the same error, or waits.
+        if <size_t>sent < size:
+            transport.write(PyBytes_FromStringAndSize(out + sent, size - sent))
+        return 0
+
+
+cdef class KnownTarget:
+    """What a request target says about a publish.
+
+    Arguments:
+        target: the parsed target.
+        event: an event with everything that the target says, and no data.
+    """
+
+    cdef readonly object target
+    cdef readonly tuple topics
+    cdef bint is_plain                  # it says nothing but topics
+    cdef tuple fields                   # of the event, in the order of `EVENT_FIELDS`
+    cdef object rights                  # the last that covered the topics
+
+    def __init__(self, target, event):
+        self.target = target
+        self.topics = event.topics
+        self.fields = fields_of(event)
+        self.is_plain = self.fields == fields_of(Event(event.topics))
+
+    cdef bint is_covered(self, object rights) except -1:
+        if rights is None or rights is self.rights:
+            return True
+        if not rights.covers_publish(self.topics):
+            return False
+        self.rights = rights
+        return True
+
+    cdef int add_event(self, EventBatch events, bytes data, uint8_t kind, bytes own_id) except -1:
+        """Adds an event of this target. Everything in it was checked."""
+        cdef Py_ssize_t i
+        if self.is_plain and own_id is None:
+            events.add(self.topics, data, kind)
+            return 0
+        event = Event.__new__(Event)
+        for i in range(len(self.fields)):
+            PyObject_SetAttr(event, <object>PyTuple_GET_ITEM(EVENT_FIELDS, i),
+                             <object>PyTuple_GET_ITEM(self.fields, i))
+        event.data, event.data_kind, event.id = data, kind, own_id
+        events.append(event)
+        return 0
+
+
+# What a target decides. The others come from each request.
+cdef tuple EVENT_FIELDS = tuple([name for name in Event.__slots__ if name not in ("data", "data_kind", "id")])
+
+
+def fields_of(event):
+    return tuple([getattr(event, name) for name in EVENT_FIELDS])
+
+
+cdef class KnownPublisher:
+    """What credentials are worth, as judged before.
+
+    Arguments:
+        rights: what they may publish; None: everything.
+        still: whether that holds; asked once in a turn of the loop.
+    """
+
+    cdef readonly object rights
+    cdef object still
+    cdef uint64_t turn
+
+    def __init__(self, rights, still):
+        self.rights, self.still = rights, still
+
+
+cdef class Batch:
+    """Requests that are published in one call: runs of them, each of one connection."""
+
+    cdef Intake intake
+    cdef EventBatch events
+    cdef list lanes, targets, own_ids
+    cdef list headers                   # of each run: the few that its answer depends on, or None
+    cdef uint16_t counts[BATCH_EVENTS_MAX]
+    cdef size_t data_bytes
+    cdef bint is_answered
+
+    def __cinit__(self, Intake intake):
+        self.intake = intake
+        self.events = EventBatch()
+        self.lanes, self.targets, self.own_ids, self.headers = [], [], [], []
+
+    cdef bint has_room(self) noexcept:
+        return len(self.own_ids) < BATCH_EVENTS_MAX and self.data_bytes < BATCH_BYTES_MAX
+
+    cdef int publish(self) except -1:
+        """Publishes all of it; the answers follow now or later."""
+        intake = self.intake
+        try:
+            intake.publish(self.events, self.done)
+        except Exception:
+            intake.policy.on_failed()
+            self.is_answered = True
+            for run, lane in enumerate(self.lanes):
+                lane.break_taken(self.targets_of(run), self.headers[run])
+        if not self.is_answered:
+            for lane in self.lanes:
+                (<Lane?>lane).on_waiting()
+        return 0
+
+    def done(self, outcome):
+        """The hub has published or refused it."""
+        self.is_answered = True
+        if isinstance(outcome, FastsseError):
+            self.refuse(outcome)
+        elif type(outcome) is list:
+            self.answer_each(outcome)
+        else:
+            self.acknowledge(outcome.positions)
+
+    cdef int refuse(self, object error) except -1:
+        for run, lane in enumerate(self.lanes):
+            lane.refuse_taken(error, self.targets_of(run), self.headers[run])
+        return 0
+
+    cdef int answer_each(self, list outcomes) except -1:
+        """Some were published and some refused."""
+        cdef size_t run, first = 0, count
+        for run, lane in enumerate(self.lanes):
+            count = self.counts[run]
+            ids = [
+                one if isinstance(one, FastsseError) else own_id or position_text(one)
+                for one, own_id in zip(
+                    outcomes[first:first + count], self.own_ids[first:first + count])
+            ]
+            lane.answer_taken(ids, self.targets_of(run), self.headers[run])
+            first += count
+        return 0
+
+    cdef list targets_of(self, size_t run):
+        cdef size_t i, first = 0
+        for i in range(run):
+            first += self.counts[i]
+        return self.targets[first:first + self.counts[run]]
+
+    cdef int acknowledge(self, object positions) except -1:
+        cdef Intake intake = self.intake
+        cdef size_t run, i, count, size, at = 0
+        cdef Lane lane
+        cdef RunHeaders headers
+        cdef bytes lines
+        places = iter(positions)
+        for run in range(<size_t>len(self.lanes)):
+            lane, headers, count = self.lanes[run], self.headers[run], self.counts[run]
+            lines = intake.lines if headers is None else headers.lines
+            size = 0
+            for i in range(count):
+                if intake.is_draining and i + 1 == count:
+                    lines += CLOSE_LINE
+                size += intake.write_answer(size, lines, next(places), self.own_ids[at])
+                at += 1
+            if lane._state == ANSWERING:            # Else it is gone.
+                lane.answer(intake.out, size)
+                lane.settle(intake)
+        intake.policy.on_answered(at)
+        return 0
+
+
+cdef class RunHeaders:
+    """Headers of a request that its answer, or the line in a log, depends on.
+
+    Arguments:
+        lines: header lines of the answer.
+        headers: by lower-case name.
+    """
+
+    cdef readonly bytes lines
+    cdef readonly dict headers
+
+    def __init__(self, lines, headers):
+        self.lines, self.headers = lines, headers
+
+
+cdef class Intake:
+    """Takes publishes from the connections of one listener. Loop thread only.
+
+    Arguments:
+        policy: decides what is taken, see `http.intake`.
+        names: lower-case names of the headers that a request keeps; one without a meaning here
+            leaves the request to its connection.
+        loop: the event loop.
+        deadlines: where connections wait.
+        answer_head: an answer up to the number in its Content-Length.
+        lines: header lines of every answer to a request without `Origin`.
+
+    `is_on` and `is_draining` are set from outside. While it is draining, connections close after
+    their answer.
+    """
+
+    cdef HeaderNames names
+    cdef HeadBounds bounds
+    cdef readonly object policy
+    cdef object publish, call_soon, flush_now, deadlines
+    cdef bytes answer_head, lines, host
+    cdef dict targets, publishers, hosts
+    cdef size_t targets_bytes
+    cdef KnownPublisher publisher       # the last one, and its header
+    cdef bytes authorization
+    cdef Batch batch
+    cdef list full                      # batches before it
+    cdef char* out
+    cdef uint64_t turn
+    cdef int taken_in_turn
+    cdef bint is_scheduled, is_lone
+    cdef public bint is_on, is_draining, keeps_forwarded
+    cdef readonly uint64_t taken, batches
+
+    def __cinit__(self):
+        memset(&self.names, 0, sizeof(HeaderNames))
+        self.out = NULL
+
+    def __init__(
+        self, policy, names, loop, deadlines, bytes answer_head not None, bytes lines not None
+    ):
+        self.policy, self.publish, self.call_soon = policy, policy.publish, loop.call_soon
+        self.deadlines = deadlines
+        self.flush_now = self.flush
+        self.answer_head, self.lines, self.host = answer_head, lines, b""
+        self.targets, self.publishers, self.hosts = {}, {}, {}
+        self.bounds = HeadBounds(HEAD_BYTES_MAX, HEADERS_MAX, BODY_BYTES_MAX)
+        self.batch, self.full = Batch(self), []
+        self.is_on = True
+        for name in {*MEANINGS, *names}:
+            if not add_name(&self.names, name, len(name), MEANINGS.get(name, SLOW)):
+                raise ValueError("a header name does not fit")
+        self.out = <char*>PyMem_Malloc(
+            PIPELINED_MAX * (len(answer_head) + LINES_BYTES_MAX + ANSWER_BYTES_MAX))
+        if self.out is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.out)
+
+    def limit(self, size_t head_bytes, size_t headers, size_t body_bytes):
+        """Bounds what is taken. Connections keep the limits of their time, so these only fall."""
+        self.bounds.head_bytes = min(self.bounds.head_bytes, head_bytes)
+        self.bounds.headers = min(self.bounds.headers, headers)
+        self.bounds.body_bytes = min(self.bounds.body_bytes, body_bytes)
+
+    def offer(self, Lane lane not None, bytes data not None):
+        """As a connection's `data_received` does, for bytes that it has kept."""
+        return self.take_all(lane, data)
+
+    cdef Py_ssize_t take_all(self, Lane lane, bytes data) except -1:
+        """Takes whole publishes from the front of `data`; returns their bytes. 0: nothing was
+        changed. The connection must be between two requests."""
+        cdef const char* begin = PyBytes_AS_STRING(data)
+        cdef const char* end = begin + PyBytes_GET_SIZE(data)
+        cdef const char* at = begin
+        cdef Py_ssize_t size
+        cdef int count = 0
+        if not self.is_on or self.is_draining:
+            return 0
+        while at < end and count < PIPELINED_MAX:
+            size = self.take(lane, at, end, count)
+            if size == 0:
+                break
+            at += size
+            count += 1
+            if self.batch.headers[-1] is not None or not self.batch.has_room():
+                break
+        if count:
+            lane._state = ANSWERING             # What comes meanwhile is kept.
+            self.on_joined(count)
+        return at - begin
+
+    cdef Py_ssize_t take(self, Lane lane, const char* at, const char* end, int before) except -1:
+        """Takes one publish; returns its bytes, 0 when there is none. `before`: how many of the
+        same connection have just joined."""
+        cdef PublishHead head
+        cdef OwnId own
+        cdef KnownTarget target
+        cdef KnownPublisher publisher
+        cdef RunHeaders headers = None
+        cdef bytes own_id
+        cdef uint8_t kind
+        cdef Batch batch = self.batch
+        cdef Py_ssize_t size
+        if not read_publish_head(&self.names, &self.bounds, at, end, &head):
+            return 0
+        size = head.size + head.body_bytes
+        if end - at < size or head.values[KEY].at is not NULL or head.values[EXPECT].at is not NULL:
+            return 0
+        at += head.size
+        if not is_utf8(at, head.body_bytes) or not self.is_host(head.values[HOST]):
+            return 0
+        publisher = self.publisher_of(head.values[AUTHORIZATION])
+        if publisher is None:
+            return 0
+        target = self.target_of(head.target, &own)
+        if target is None or not target.is_covered(publisher.rights):
+            return 0
+        if head.values[ORIGIN].at is not NULL or (
+            self.keeps_forwarded and head.values[FORWARDED].at is not NULL
+        ):
+            headers = self.headers_of(&head)
+            if headers is None or before:
+                return 0
+        kind = KIND_JSON if is_json(head.values[MEDIA_TYPE]) else KIND_TEXT
+        own_id = PyBytes_FromStringAndSize(own.text, own.size) if own.size else None
+        if before == 0:
+            if not batch.has_room():
+                self.full.append(batch)
+                batch = self.batch = Batch(self)
+            batch.counts[len(batch.lanes)] = 0
+            batch.lanes.append(lane)
+            batch.headers.append(headers)
+        batch.counts[len(batch.lanes) - 1] += 1
+        target.add_event(
+            batch.events, PyBytes_FromStringAndSize(at, head.body_bytes), kind, own_id)
+        batch.own_ids.append(own_id)
+        batch.targets.append(target)
+        batch.data_bytes += head.body_bytes
+        return size
+
+    cdef int on_joined(self, int count) except -1:
+        """Has the batch published: at once when the turn before had one request and this one has
+        one so far, else at the end of the turn."""
+        cdef bint is_first = self.taken_in_turn == 0
+        self.taken_in_turn += count
+        if not self.is_scheduled:
+            self.is_scheduled = True
+            self.call_soon(self.flush_now)
+        if is_first and self.is_lone and count == 1 and not self.full:
+            self.publish_batch()
+        return 0
+
+    def flush(self):
+        """The end of a turn."""
+        self.is_scheduled = False
+        self.turn += 1
+        self.is_lone = self.taken_in_turn == 1
+        self.taken_in_turn = 0
+        self.publish_batch()
+        if self.full or self.batch.lanes:
+            self.is_scheduled = True
+            self.call_soon(self.flush_now)
+
+    cdef int publish_batch(self) except -1:
+        cdef Batch batch
+        if self.full:
+            batch = self.full.pop(0)
+        elif self.batch.lanes:
+            batch, self.batch = self.batch, Batch(self)
+        else:
+            return 0
+        self.batches += 1
+        self.taken += len(batch.own_ids)
+        batch.publish()
+        return 0
+
+    cdef bint is_host(self, Text host) except -1:
+        """Whether a Host is served. The check is O(1) for one that was accepted lately."""
+        if same(host, self.host):
+            return True
+        text = bytes_of(host)
+        if text not in self.hosts:
+            if not self.policy.serves_host(text):
+                return False
+            if len(self.hosts) >= HOSTS_MAX:
+                self.hosts.clear()
+            self.hosts[text] = None
+        self.host = text
+        return True
+
+    cdef KnownPublisher publisher_of(self, Text authorization):
+        """What credentials are worth; None when that is not known at once."""
+        cdef KnownPublisher publisher = self.publisher
+        cdef bytes header = None
+        if publisher is None or not (
+            self.authorization is None if authorization.at is NULL
+            else self.authorization is not None and same_secret(authorization, self.authorization)
+        ):
+            if authorization.at is not NULL:
+                header = bytes_of(authorization)
+            publisher = self.publishers.get(header)
+            if publisher is None:
+                publisher = self.policy.publisher(header)
+                if publisher is None:
+                    return None
+                if len(self.publishers) >= KNOWN_MAX:
+                    self.publishers.clear()
+                self.publishers[header] = publisher
+                publisher.turn = self.turn
+            self.publisher, self.authorization = publisher, header
+        if publisher.turn != self.turn:
+            if not publisher.still():
+                self.publisher = None
+                self.publishers.pop(self.authorization, None)
+                return None
+            publisher.turn = self.turn
+        return publisher
+
+    def distrust(self):
+        """Judges every publisher again, from the next request on."""
+        self.turn += 1
+
+    cdef KnownTarget target_of(self, Text target, OwnId* own):
+        """What a target says, without its own id; None when the intake does not serve it."""
+        cdef char rest[TARGET_BYTES_MAX]
+        cdef size_t rest_bytes
+        if not take_own_id(target, rest, &rest_bytes, own):
+            return None
+        raw = PyBytes_FromStringAndSize(rest, rest_bytes) if own.size else bytes_of(target)
+        if raw in self.targets:
+            return self.targets[raw]
+        known = self.policy.target(raw)
+        self.targets_bytes += len(raw)
+        if len(self.targets) >= TARGETS_MAX or self.targets_bytes > TARGETS_BYTES_MAX:
+            self.targets.clear()
+            self.targets_bytes = len(raw)
+        self.targets[raw] = known
+        return known
+
+    def forget_targets(self):
+        """Reads each target again when it comes next."""
+        self.targets.clear()
+        self.targets_bytes = 0
+
+    cdef RunHeaders headers_of(self, PublishHead* head):
+        cdef dict headers = {}
+        cdef bytes lines = self.lines
+        if head.values[ORIGIN].at is not NULL:
+            headers[b"origin"] = bytes_of(head.values[ORIGIN])
+            lines = self.policy.origin_lines(headers[b"origin"])
+            if lines is None or len(lines) > LINES_BYTES_MAX:
+                return None
+        if self.keeps_forwarded and head.values[FORWARDED].at is not NULL:
+            headers[b"x-forwarded-for"] = bytes_of(head.values[FORWARDED])
+        return RunHeaders(lines, headers)
+
+    cdef size_t write_answer(self, size_t begin, bytes lines, object position, bytes own_id) except 0:
+        """Writes one answer into `out`; returns its bytes."""
+        cdef char text[48]
+        cdef const char* id_text = text
+        cdef size_t id_bytes
+        cdef char* out = self.out + begin
+        if own_id is None:
+            id_bytes = write_position(text, position)
+        else:
+            id_text, id_bytes = PyBytes_AS_STRING(own_id), PyBytes_GET_SIZE(own_id)
+        out = put(out, PyBytes_AS_STRING(self.answer_head), PyBytes_GET_SIZE(self.answer_head))
+        out += write_number(out, id_bytes + 10)
+        out = put(out, b"\r\n", 2)
+        out = put(out, PyBytes_AS_STRING(lines), PyBytes_GET_SIZE(lines))
+        out = put(out, b'\r\n{"id":"', 9)
+        out = put(out, id_text, id_bytes)
+        out = put(out, b'"}\n', 3)
+        return out - self.out - begin
+
+
+CLOSE_LINE = b"Connection: close\r\n"
+
+
+cdef inline char* put(char* out, const char* text, size_t size) noexcept:
+    memcpy(out, text, size)
+    return out + size
+
+
+cdef size_t write_number(char* out, uint64_t number) noexcept:
+    """Writes decimal digits; returns how many."""
+    cdef char digits[20]
+    cdef size_t count = 0, i
+    while True:
+        digits[count] = <char>(c'0' + number % 10)
+        count += 1
+        number //= 10
+        if number == 0:
+            break
+    for i in range(count):
+        out[i] = digits[count - 1 - i]
+    return count
+
+
+cdef bytes position_text(object position):
+    cdef char text[48]
+    cdef size_t size = write_position(text, position)
+    return PyBytes_FromStringAndSize(text, size)
+
+
+cdef size_t write_position(char* out, object position) except 0:
+    """Writes `<unix-ms>-<n>`; returns its bytes."""
+    cdef size_t size = write_number(out, PyLong_AsUnsignedLongLong(position >> 64))
+    out[size] = c'-'
+    return size + 1 + write_number(out + size + 1, PyLong_AsUnsignedLongLongMask(position))

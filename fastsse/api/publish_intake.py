@@ -1,0 +1,64 @@
+"""Which publishes the native intake may take, and what they need to be published.
+
+They have their topics in the query, and everything that a check would say of them is known: the
+target is valid, its topics are not reserved, their rules allow the type, and there is no warning.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fastsse._intake import KnownPublisher, KnownTarget
+from fastsse.api.access import CREDENTIAL_NAMES, Access
+from fastsse.api.publish import event_of_query
+from fastsse.api.warnings import warnings_on
+from fastsse.errors import FastsseError
+from fastsse.events import Event
+from fastsse.http.request import Target
+from fastsse.hub import Hub, Published
+from fastsse.reserved import check_not_reserved
+
+__all__ = ["PATH", "PublishIntake"]
+
+PATH: Final = "/events"
+Outcome = Published | FastsseError | list[int | FastsseError]
+
+
+class PublishIntake:
+    """The publishes of our API, for the intake of a listener (`http.intake.Publishes`).
+
+    Arguments:
+        hub: orders the events.
+        access: decides who may publish.
+        max_event: the most bytes of data; 0: no limit.
+    """
+
+    route = PATH
+
+    def __init__(self, hub: Hub, access: Access, max_event: int) -> None:
+        self._hub = hub
+        self._access = access
+        self.max_data_bytes = max_event or 2**31
+
+    @property
+    def publish(
+        self,
+    ) -> Callable[[Sequence[Event], Callable[[Outcome], None]], None]:
+        """Publishes a batch of separate publishes."""
+        return self._hub.publish_separately
+
+    def target(self, target: Target) -> KnownTarget | None:
+        """The event that a target describes. Raises InvalidEvent, Forbidden or Problem."""
+        if target.path != PATH.encode() or any(
+            name in CREDENTIAL_NAMES for name, _ in target.pairs
+        ):
+            return None
+        event = event_of_query(target)
+        if event is None or event.id is not None or event.directives or warnings_on(event.event):
+            return None
+        check_not_reserved(event.topics)
+        return KnownTarget(target, event) if self._hub.allows(event) else None
+
+    def publisher(self, header: bytes | None) -> KnownPublisher | None:
+        """What an `Authorization` header is worth, if that was judged before."""
+        known = self._access.known_publisher(header)
+        return None if known is None else KnownPublisher(known.rights, known.still)

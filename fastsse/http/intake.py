@@ -1,0 +1,91 @@
+"""Connects a listener to the native intake of single publishes, `fastsse._intake`.
+
+The intake takes a request only when everything about it is known to be right: target, Host and
+credentials by what was judged before, and the head because it has the usual shape. All other
+requests are read by their connection, which gives the reasons for a refusal.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastsse._intake import Intake, KnownPublisher, KnownTarget
+from fastsse.errors import FastsseError
+from fastsse.http.parser import KEPT_NAMES
+from fastsse.http.problems import Problem
+from fastsse.http.request import Target
+from fastsse.http.responses import PUBLISHED_HEAD
+
+if TYPE_CHECKING:
+    from fastsse.http.listener_context import ListenerContext
+
+__all__ = ["Publishes", "make_intake"]
+
+
+class Publishes(Protocol):
+    """What the intake of a listener publishes. Loop thread only."""
+
+    #: The path of the route, for counts.
+    route: str
+    #: Events with more bytes of data are not taken.
+    max_data_bytes: int
+
+    @property
+    def publish(self) -> Callable[[Sequence[Any], Callable[[Any], None]], None]:
+        """The function that publishes a batch and calls the second argument once, with an object
+        that has `positions`, or an error."""
+
+    def target(self, target: Target) -> KnownTarget | None:
+        """What a target publishes; None if that is not to be taken. Raises Problem or another
+        FastsseError for an invalid one."""
+
+    def publisher(self, header: bytes | None) -> KnownPublisher | None:
+        """What the only credentials of a request, its `Authorization`, are worth; None if that is
+        not known at once."""
+
+
+class _Policy:
+    """What a listener and its publishes say to the intake."""
+
+    def __init__(self, context: "ListenerContext", publishes: Publishes) -> None:
+        self._context = context
+        self._publishes = publishes
+        self.publish = publishes.publish
+        self.publisher = publishes.publisher
+
+    def target(self, raw: bytes) -> KnownTarget | None:
+        """The target of a request line without its own id."""
+        try:
+            return self._publishes.target(self._context.targets.parse(raw))
+        except FastsseError:
+            return None  # The connection reads it again and says why.
+
+    def serves_host(self, host: bytes) -> bool:
+        """Whether requests with this Host are served."""
+        try:
+            self._context.hosts.check(host)
+        except Problem:
+            return False
+        return True
+
+    def origin_lines(self, origin: bytes) -> bytes | None:
+        """The CORS lines for a page of an origin that may publish; None if that is not known."""
+        return self._context.cors.known_lines(origin)
+
+    def on_answered(self, count: int) -> None:
+        """So many requests were answered with 200."""
+        self._context.requests.answered_many(self._publishes.route, b"200", count)
+
+    def on_failed(self) -> None:
+        """Publishing raised an exception that is not a refusal."""
+        self._context.failed(None)
+
+
+def make_intake(context: "ListenerContext", publishes: Publishes) -> Intake:
+    """The intake of a listener."""
+    lines = context.cors.lines({})
+    policy = _Policy(context, publishes)
+    intake = Intake(policy, KEPT_NAMES, context.loop, context.deadlines, PUBLISHED_HEAD, lines)
+    intake.keeps_forwarded = context.clients.active
+    intake.limit(context.limits.head_bytes, context.limits.headers, publishes.max_data_bytes)
+    intake.limit(*context.limits)
+    return intake
