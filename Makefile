@@ -13,7 +13,7 @@ REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve shell cluster test test-fast test-all test-rest soak check lint docs picture reference api \
-	test-sanitized test-threads bench bench-micro bench-startup bench-peers wheel clean
+	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-peers wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -140,6 +140,9 @@ bench-micro: $(VENV)/.test-all-installed  ## measure the parts alone, beside the
 
 bench-startup: $(VENV)/.bench-installed  ## what short commands cost before they work, next to python -c pass
 	$(BIN)/python -m bench.startup $(ARGS)
+
+bench-proxies: $(VENV)/.test-all-installed  ## what nginx, HAProxy and Caddy in front add: latency, CPU, memory
+	$(BIN)/python -m bench.proxies $(ARGS)
 
 $(VENV)/.peers-installed: $(VENV)/.installed
 	$(INSTALL) 'fastsse[peers]'

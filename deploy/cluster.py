@@ -110,7 +110,9 @@ class Cluster(contextlib.ExitStack):
         self._run(program("haproxy"), "-q", "-db", "-f", self._proxy_file())
 
     def _start_nginx(self) -> None:
-        self._run(program("nginx"), "-e", "stderr", "-c", self._proxy_file())
+        # As root, it would give up rights that it needs for the folder.
+        as_root = () if os.geteuid() else ("-g", "user root;")
+        self._run(program("nginx"), "-e", "stderr", *as_root, "-c", self._proxy_file())
 
     def _start_caddy(self) -> None:
         arguments = ("run", "--adapter", "caddyfile", "--config", self._proxy_file())

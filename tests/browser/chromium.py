@@ -139,15 +139,16 @@ class Browser:
 
 
 @asynccontextmanager
-async def chromium(profile: Path) -> AsyncIterator[Browser]:
-    """A browser of the test's own, with nothing from before; it is gone at the end."""
+async def chromium(profile: Path, *flags: str) -> AsyncIterator[Browser]:
+    """A browser of the test's own, with nothing from before; it is gone at the end. `flags` are
+    added to those of every test."""
     assert PROGRAM is not None
     commands_out, commands_in = os.pipe()
     answers_out, answers_in = os.pipe()
     # It reads commands from descriptor 3 and answers on 4, whatever those are here.
     shell = f'exec "$@" 3<&{commands_out} 4>&{answers_in}'
     process = await asyncio.create_subprocess_exec(
-        *("/bin/bash", "-c", shell, "browser", PROGRAM, *_FLAGS),
+        *("/bin/bash", "-c", shell, "browser", PROGRAM, *_FLAGS, *flags),
         f"--user-data-dir={profile}",
         pass_fds=(commands_out, answers_in),
         stdout=asyncio.subprocess.DEVNULL,

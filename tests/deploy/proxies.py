@@ -12,6 +12,8 @@ from tests.cli.commandline import ROOT
 
 # Programs for administrators, and those that pip has installed.
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", str(Path(sys.executable).parent)))
+# As root, nginx would give up rights that it needs for the folder of the test.
+AS_ROOT = () if os.geteuid() else ("-g", "user root;")
 _NAMES = {"nginx": "proxy.conf", "haproxy": "haproxy.cfg", "caddy": "Caddyfile"}
 
 
