@@ -368,12 +368,19 @@ def has_control(entries not None):
 
 cdef int add_event(Entries entries, event, Placed placed, Id* id) except -1:
     entries.own_ids = with_value(entries, entries.own_ids, event.id)
-    entries.extras = with_value(entries, entries.extras, extras_of(event, entries.extras_type))
+    cdef Frame frame
+    expires_ms = None
+    if event.directives is not None and event.directives.ttl_ms is not None:
+        expires_ms = placed.time_ms + <object>event.directives.ttl_ms
+    extras = extras_of(event, entries.extras_type, expires_ms)
+    entries.extras = with_value(entries, entries.extras, extras)
     if event.directives is not None and event.directives.control is not None:
         entries.frames.append(load_frame(
             CONTROL_BODY, int_of(placed.place), event.private, placed.time_ms, False))
     else:
-        entries.frames.append(encode_event(event, placed, id))
+        frame = encode_event(event, placed, id)
+        frame.data.expires_ms = expires_ms or 0
+        entries.frames.append(frame)
     return 0
 
 
@@ -387,11 +394,11 @@ cdef list with_value(Entries entries, list column, value):
     return column
 
 
-cdef object extras_of(event, extras_type):
+cdef object extras_of(event, extras_type, expires_ms):
     """The optional fields of an event's entry; None when it has none."""
     meta = event.meta
     control = None if event.directives is None else event.directives.control
     key = None if event.directives is None else stored_key(event.directives)
-    if meta is None and control is None and key is None:
+    if meta is None and control is None and key is None and expires_ms is None:
         return None
-    return new_tuple(extras_type, (None, None, None, key, meta, None, control))
+    return new_tuple(extras_type, (expires_ms, None, None, key, meta, None, control))

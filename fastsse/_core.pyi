@@ -39,6 +39,11 @@ class Frame:
     def time_ms(self) -> int:
         """Publish time in unix milliseconds, by the clock of the process that ordered it."""
     @property
+    def expires_ms(self) -> int:
+        """Unix milliseconds from which on it is not sent any more; 0: never. Of a page the first
+        of its events."""
+
+    @property
     def lead_ms(self) -> int:
         """How far the millisecond of its position is ahead of its time; mostly 0."""
     @property
@@ -113,6 +118,7 @@ def load_frame(
     time_ms: int | None = None,
     is_event: bool = True,
     data_kind: int = 0,
+    expires_ms: int = 0,
 ) -> Frame:
     """One event that was encoded before, elsewhere: its body as `Frame.body` gave it.
 

@@ -120,6 +120,10 @@ cdef class Frame:
         return self.data.time_ms
 
     @property
+    def expires_ms(self):
+        return self.data.expires_ms
+
+    @property
     def lead_ms(self):
         return <int64_t>(self.data.position_ms - self.data.time_ms)
 
@@ -262,9 +266,10 @@ def raw_frame(bytes body not None):
 
 def load_frame(
         bytes body not None, position, bint private, time_ms=None, bint is_event=True,
-        uint8_t data_kind=0):
+        uint8_t data_kind=0, uint64_t expires_ms=0):
     cdef Frame frame = raw_frame(body)
     frame.data.events = is_event
+    frame.data.expires_ms = expires_ms
     place(frame, position, private, time_ms, data_kind)
     return frame
 

@@ -246,11 +246,12 @@ cdef bytes draft_of(
     cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t fields_size = field_size(own_id) + field_size(event_type) + field_size(meta)
     cdef bytes control = None, key = None, expect = None, request = None
+    cdef object ttl_ms = None
     if directives is not None:
-        control, _, key, expect, asked = directives
+        control, _, key, expect, asked, ttl_ms = directives
         request = None if asked is None else asked.encode()
         fields_size += field_size(control) + field_size(key) + field_size(expect)
-        fields_size += field_size(request)
+        fields_size += field_size(request) + field_size(ttl_ms)
     cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
     cdef uint32_t fields_bytes = <uint32_t>fields_size
     cdef bytes record = new_record(size)
@@ -262,7 +263,7 @@ cdef bytes draft_of(
     memcpy(at + 12, &retry_ms, 4)
     memcpy(at + 16, &fields_bytes, 4)
     at = put_topics(at + DRAFT_HEAD, topics)
-    at = put_field(put_field(at, OWN_ID, own_id), TYPE, event_type)
+    at = put_field(put_field(put_field(at, OWN_ID, own_id), EXPIRES, ttl_ms), TYPE, event_type)
     at = put_field(put_field(put_field(at, KEY, key), META, meta), CONTROLS, control)
     at = put_field(put_field(at, EXPECT, expect), REQUEST, request)
     memcpy(at, PyBytes_AS_STRING(data), data_size)
@@ -472,7 +473,7 @@ cdef list entries_of(
         position = base | n
         frame = load_frame(
             body, position, (flags & PRIVATE) != 0, number_of(&fields[TIME]), kind == EVENT,
-            kind_of(&fields[DATA_KIND]),
+            kind_of(&fields[DATA_KIND]), number_of(&fields[EXPIRES]) or 0,
         )
         entries.append(new_tuple(entry_type, (
             position, topics, bytes_of(&fields[OWN_ID]), frame,
@@ -632,5 +633,5 @@ cdef object directives_of(Field* fields):
     request = bytes_of(&fields[REQUEST])
     directives = Directives(
         bytes_of(&fields[CONTROLS]), False, bytes_of(&fields[KEY]), bytes_of(&fields[EXPECT]),
-        None if request is None else RequestKey.decode(request))
+        None if request is None else RequestKey.decode(request), number_of(&fields[EXPIRES]))
     return None if directives == NO_DIRECTIVES else directives

@@ -3,6 +3,7 @@
 Directives travel with the event to the place where order is made, which judges them.
 """
 
+import contextlib
 import hashlib
 import re
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -10,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import orjson
 
 from fastsse.errors import InvalidEvent
+from fastsse.units import parse_duration_s
 
 __all__ = [
     "DIRECTIVE_FIELDS",
@@ -23,10 +25,12 @@ __all__ = [
 ]
 
 #: Those fields of a publish that are directives.
-DIRECTIVE_FIELDS: Final = frozenset({"end", "key", "expect"})
+DIRECTIVE_FIELDS: Final = frozenset({"end", "key", "expect", "ttl"})
 KEY_BYTES_MAX: Final = 256
 _DIGEST_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
+_TTL_S_MIN: Final = 0.001
+_TTL_S_MAX: Final = 3650 * 24 * 3600
 #: In front of a key: whose it is.
 SCOPE_BYTES: Final = 8
 # Printable ASCII: what every client can send in a header, and read in a log.
@@ -67,6 +71,7 @@ class Directives(NamedTuple):
         key: the publisher's key of this event; one with the same key is not stored again.
         expect: the id that the newest event of its topic must have; `earliest`: none is kept.
         request: the key of the request, on its first event.
+        ttl_ms: how long after its publish it is sent; None: for ever.
     """
 
     control: bytes | None = None
@@ -74,22 +79,24 @@ class Directives(NamedTuple):
     key: bytes | None = None
     expect: bytes | None = None
     request: RequestKey | None = None
+    ttl_ms: int | None = None
 
 
 def directives_of(
-    *, ends: bool = False, key: object = None, expect: object = None
+    *, ends: bool = False, key: object = None, expect: object = None, ttl: object = None
 ) -> Directives | None:
     """What a publisher's fields ask; None for nothing.
 
-    Raises InvalidEvent for a key that is not 1 to 256 characters of printable ASCII, or an
-    expected id that no event can have.
+    Raises InvalidEvent for a key that is not 1 to 256 characters of printable ASCII, an expected
+    id that no event can have, or a time to live that is not 1 ms to 10 years.
     """
-    if not ends and key is None and expect is None:
+    if not ends and key is None and expect is None and ttl is None:
         return None
     return Directives(
         ends=ends,
         key=None if key is None else check_key(key, "key"),
         expect=None if expect is None else _expected(expect),
+        ttl_ms=None if ttl is None else _ttl_ms(ttl),
     )
 
 
@@ -98,6 +105,19 @@ def check_key(key: object, field: str) -> bytes:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InvalidEvent(field, f"must be 1 to {KEY_BYTES_MAX} characters of printable ASCII")
     return key.encode()
+
+
+def _ttl_ms(value: object) -> int:
+    """Seconds, or text with a unit."""
+    seconds = -1.0
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            seconds = parse_duration_s(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value if abs(value) < _TTL_S_MAX * 2 else -1.0
+    if not _TTL_S_MIN <= seconds <= _TTL_S_MAX:
+        raise InvalidEvent("ttl", "must be seconds, or a time such as 30s; 1 ms to 3650 days")
+    return round(seconds * 1000)
 
 
 def _expected(value: object) -> bytes:

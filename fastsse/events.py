@@ -32,7 +32,19 @@ __all__ = [
 ]
 
 #: What a publisher may say of an event, by the names of every interface but Mercure's.
-FIELDS: Final = ("topic", "data", "event", "id", "retry", "private", "meta", "end", "key", "expect")
+FIELDS: Final = (
+    "topic",
+    "data",
+    "event",
+    "id",
+    "retry",
+    "private",
+    "meta",
+    "end",
+    "key",
+    "expect",
+    "ttl",
+)
 
 TOPIC_BYTES_MAX = 1024
 EVENT_TOPICS_MAX = 100

@@ -98,6 +98,7 @@ class Server:
         end: bool = False,
         key: str | None = None,
         expect: str | None = None,
+        ttl: float | str | None = None,
     ) -> str:
         """Publishes one event and returns its id. Only for the memory store; `publish_later` is for
         every store.
@@ -113,13 +114,15 @@ class Server:
             key: an event with the same key within `key_window` is not published again; its id is
                 returned. 1 to 256 characters of printable ASCII.
             expect: the id that the newest event of its topic must have, or `earliest` for none.
+            ttl: seconds, or text such as `30s`, after which it is not sent any more.
 
         Raises InvalidEvent for an invalid event, TopicEnded for a topic that has ended,
         PreconditionFailed for another newest event than expected, Refused
         when the server can't accept it now, RuntimeError for a store that is not memory. O(bytes +
         topics); the number of subscribers has no effect.
         """
-        made = _event(topic, data, event, id, retry, private, meta, end=end, key=key, expect=expect)
+        asked = _directives(end, key, expect, ttl)
+        made = _event(topic, data, event, id, retry, private, meta, asked)
         return self._worker.publish(made)
 
     async def publish_later(
@@ -135,6 +138,7 @@ class Server:
         end: bool = False,
         key: str | None = None,
         expect: str | None = None,
+        ttl: float | str | None = None,
     ) -> str:
         """As `publish`, with any store: returns when the event is committed as the option `ack`
         says.
@@ -142,7 +146,8 @@ class Server:
         Concurrent calls keep the order in which they started. Cancelling a call does not withdraw
         its event.
         """
-        made = _event(topic, data, event, id, retry, private, meta, end=end, key=key, expect=expect)
+        asked = _directives(end, key, expect, ttl)
+        made = _event(topic, data, event, id, retry, private, meta, asked)
         return await self._worker.publish_later(made)
 
     async def end_topic(self, topic: str | Sequence[str]) -> str:
@@ -192,10 +197,7 @@ def _event(
     retry: int | None,
     private: bool,
     meta: Mapping[str, MetaValue] | None,
-    *,
-    end: bool,
-    key: str | None,
-    expect: str | None,
+    directives: Directives | None,
 ) -> Event:
     kind, text = _encoded(data)
     return Event(
@@ -207,12 +209,14 @@ def _event(
         private,
         meta=meta,
         data_kind=kind,
-        directives=_directives(end, key, expect),
+        directives=directives,
     )
 
 
-def _directives(end: bool, key: str | None, expect: str | None) -> Directives | None:
-    asked = directives_of(ends=end, key=key, expect=expect)
+def _directives(
+    end: bool, key: str | None, expect: str | None, ttl: float | str | None
+) -> Directives | None:
+    asked = directives_of(ends=end, key=key, expect=expect, ttl=ttl)
     return asked if asked is None or asked.key is None else asked._replace(key=own_key(asked.key))
 
 

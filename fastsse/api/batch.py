@@ -112,7 +112,12 @@ def _directives(members: dict[str, Any]) -> Directives | None:
     ends = members.get("end", False)
     if type(ends) is not bool:
         raise InvalidEvent("end", "must be true or false")
-    return directives_of(ends=ends, key=members.get("key"), expect=members.get("expect"))
+    return directives_of(
+        ends=ends,
+        key=members.get("key"),
+        expect=members.get("expect"),
+        ttl=members.get("ttl"),
+    )
 
 
 def _refuse_members(members: dict[str, Any]) -> None:

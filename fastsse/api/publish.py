@@ -397,7 +397,7 @@ def _read_query(target: Target) -> _Query:
         # A single topic is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
         private, ends = _switch(chosen, "private"), _switch(chosen, "end")
-        directives = directives_of(ends=ends, key=chosen.get("key"), expect=chosen.get("expect"))
+        directives = directives_of(ends=ends, **_texts(chosen))
         texts = chosen.get("event"), chosen.get("id"), chosen.get("retry")
         return _Query(named, *texts, private, chosen.get("meta"), stream, own_ids, directives)
     if stream and chosen.keys() == {"stream"}:
@@ -405,6 +405,10 @@ def _read_query(target: Target) -> _Query:
     for name in chosen.keys() - {"stream"}:
         raise InvalidEvent(name, "requires topic in the query too")
     return _NOT_IN_QUERY
+
+
+def _texts(chosen: dict[str, str]) -> dict[str, str | None]:
+    return {name: chosen.get(name) for name in ("key", "expect", "ttl")}
 
 
 def _switch(chosen: dict[str, str], name: str) -> bool:
@@ -438,7 +442,8 @@ def _check_relay(query: _Query) -> None:
         raise InvalidEvent("id", "must not be given for an event stream; use ids=own or ids=drop")
     if query.directives is not None:
         asked = query.directives
-        name = "end" if asked.ends else "key" if asked.key is not None else "expect"
+        given = {"end": asked.ends or None, "key": asked.key, "expect": asked.expect}
+        name = next((name for name, value in given.items() if value is not None), "ttl")
         raise InvalidEvent(name, "must not be given for an event stream")
 
 

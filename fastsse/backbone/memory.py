@@ -108,7 +108,9 @@ class MemoryBackbone:
             done(Unavailable("keys", KEYS_FULL_RETRY_S))
         else:
             if not self.keeps_keys:
-                event.direct(None)  # Nothing reads the key of an entry here.
+                # Nothing reads the key of an entry here.
+                asked = event.directives
+                event.direct(None if asked.ttl_ms is None else asked._replace(key=None))
             positions = self._append(events)
             keys.add(key, KnownKey(b"", positions))
             done(positions)

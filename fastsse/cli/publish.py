@@ -44,6 +44,7 @@ from fastsse.meta import MetaValue
 @click.option(
     "--key", metavar="KEY", help="Publish it once: an event with a known key is not stored again."
 )
+@click.option("--ttl", metavar="DURATION", help="Do not send it any more after this time.")
 @click.option(
     "--expect",
     metavar="ID",
@@ -54,7 +55,7 @@ from fastsse.meta import MetaValue
     "--ndjson",
     is_flag=True,
     help='Lines are objects with "topic", "data", "event", "id", "retry", "private", "meta", '
-    '"end", "key", "expect"; the arguments give missing members.',
+    '"end", "key", "expect", "ttl"; the arguments give missing members.',
 )
 @click.option(
     "--sse",
@@ -86,6 +87,7 @@ def publish(
     meta: dict[str, MetaValue] | None,
     key: str | None,
     expect: str | None,
+    ttl: str | None,
     end: bool,
     ndjson: bool,
     sse: bool,
@@ -128,7 +130,7 @@ def publish(
         return relay_input(topic or "", relayed, partial(_open, url, token, uds, patience))
     if end and data is None:
         raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
-    for name, value in (("--key", key), ("--expect", expect)):
+    for name, value in (("--key", key), ("--expect", expect), ("--ttl", ttl)):
         if value is not None and data is None:
             raise click.UsageError(f"{name} is for one event: give its DATA.")
     if stray := paced.companion_without_rate():
@@ -147,6 +149,7 @@ def publish(
                     end=end,
                     key=key,
                     expect=expect,
+                    ttl=ttl,
                     meta=meta,
                 )
                 click.echo(_warned(runner.run(event_sent)).id)

@@ -132,6 +132,7 @@ class Publisher:
         end: bool = False,
         key: str | None = None,
         expect: str | None = None,
+        ttl: float | str | None = None,
     ) -> Receipt:
         """Publishes one event to one or several topics.
 
@@ -140,14 +141,22 @@ class Publisher:
         data: at most 32, 4,096 bytes of JSON. With `end` the topics end behind the event.
         An event with the `key` of an earlier one is not published again; so with a key a request
         whose answer is lost is repeated. `expect` is the id that the topic's newest event must
-        have, or `earliest` for none.
+        have, or `earliest` for none. `ttl`: seconds, or text such as `30s`, after which the event
+        is not sent any more.
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
         """
         is_text = isinstance(data, str | bytes)
         body = data if is_text else orjson.dumps(data)
         names = [topics] if isinstance(topics, str) else topics
         params: Params = [("topic", name) for name in names]
-        fields = {"event": event, "id": id, "retry": retry_ms, "key": key, "expect": expect}
+        fields = {
+            "event": event,
+            "id": id,
+            "retry": retry_ms,
+            "key": key,
+            "expect": expect,
+            "ttl": ttl,
+        }
         params += [(name, str(value)) for name, value in fields.items() if value is not None]
         if private:
             params.append(("private", "true"))
@@ -173,7 +182,7 @@ class Publisher:
         self, events: Iterable[Mapping[str, Any]], *, key: str | None = None
     ) -> Receipt:
         """Publish events, each `{"topic", "data", "event", "id", "retry", "private", "meta",
-        "end", "key", "expect"}`, all or none. `key` as in `publish_ndjson`.
+        "end", "key", "expect", "ttl"}`, all or none. `key` as in `publish_ndjson`.
 
         Raises as `publish`; Refused says in `line` which one is wrong, counted from 1.
         """

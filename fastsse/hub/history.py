@@ -28,7 +28,7 @@ from fastsse.hub.topic_log import (
 )
 from fastsse.hub.topics import Topic, Topics
 from fastsse.hub.views import Described
-from fastsse.positions import TimeMarks, parse_id
+from fastsse.positions import TimeMarks, now_ms, parse_id
 
 __all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
 
@@ -82,6 +82,7 @@ class History(HistoryLog):
         events: how many are kept.
         bytes: what they cost, with what is needed to keep them.
         ended_count: topics of which an end is kept.
+        now_ms: unix milliseconds.
         on_ended: called with a topic that has ended.
         on_key: called with the publisher's key of each entry that has one, if not None.
         on_reopened: called with a topic that had ended, and of which nothing is kept any more.
@@ -96,6 +97,7 @@ class History(HistoryLog):
         self._learnt: Step = (0, 0)
         self.ended_count = 0
         self.on_ended: Callable[[Topic], None] = lambda topic: None
+        self.now_ms: Callable[[], int] = now_ms
         self.on_key: Callable[[int, bytes], None] | None = None
         self.on_reopened: Callable[[Topic], None] = lambda topic: None
         self._topics = topics
@@ -127,6 +129,8 @@ class History(HistoryLog):
         room_bytes, left_out = limit_bytes, 0
         evicted = self.evicted(selection, after)
         for frame in self._after(selection, after):
+            if self.is_expired(frame):
+                continue
             if frame.private and not self._may_read(frame, rights):
                 left_out += 1
                 if left_out == LEFT_OUT_MAX:
@@ -146,6 +150,8 @@ class History(HistoryLog):
         for frame in self._after(selection, after):
             if frame.position > through:
                 return
+            if self.is_expired(frame):
+                continue
             if not frame.private or self._may_read(frame, rights):
                 yield frame
 
@@ -201,8 +207,8 @@ class History(HistoryLog):
         for frame in self._newest_first(selection):
             if found == count or left_out == LEFT_OUT_MAX:
                 return place, True
-            if not frame.events:
-                continue  # A control entry.
+            if not frame.events or self.is_expired(frame):
+                continue  # A control entry, or one that is not sent any more.
             if frame.private and not self._may_read(frame, rights):
                 left_out += 1
             else:
@@ -235,7 +241,9 @@ class History(HistoryLog):
     def _newest_of(self, log: TopicLog, count: int, rights: Rights | None) -> list[Frame]:
         frames: list[Frame] = []
         for looked_at, frame in enumerate(log.newest_first()):
-            if frame.events and (not frame.private or self._may_read(frame, rights)):
+            if self.is_expired(frame) or not frame.events:
+                continue
+            if not frame.private or self._may_read(frame, rights):
                 frames.append(frame)
             if len(frames) == count or looked_at == LEFT_OUT_MAX:
                 break
@@ -411,6 +419,10 @@ class History(HistoryLog):
         """The position of a topic's end; 0 while it is open, as far as memory knows."""
         found = self._topics.by_name.get(topic)
         return 0 if found is None else found.ended_at
+
+    def is_expired(self, frame: Frame) -> bool:
+        """Whether an event, or one of a page, is not sent any more."""
+        return 0 < frame.expires_ms <= self.now_ms()
 
     def last_of(self, topic: str) -> int:
         """The position of a topic's newest event; 0 when none is kept. O(control entries)."""

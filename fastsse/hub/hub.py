@@ -146,6 +146,7 @@ class Hub:
         self._backbone = backbone
         self._memory_limit_bytes = streams.memory_limit
         self._event_limit_bytes = streams.max_event
+        self.history.now_ms = now_ms
         self.history.on_ended = self.channels.end
         self.history.on_reopened = self.channels.reopen
         if isinstance(backbone, MemoryBackbone) and backbone.states is None:

@@ -23,6 +23,7 @@ cdef struct FrameData:
     uint64_t position_ms
     uint64_t position_n
     uint64_t time_ms           # when it was published, by the hub's clock: apart from its place
+    uint64_t expires_ms        # unix time from which on it is not sent any more; 0: never
     # the bytes follow
 
 
@@ -74,7 +75,7 @@ cdef inline FrameData* frame_new(size_t body_bytes, bint chunk) noexcept nogil:
     frame.data_kind = 0
     frame.body_bytes = <uint32_t>body_bytes
     frame.events = 0
-    frame.position_ms = frame.position_n = frame.time_ms = 0
+    frame.position_ms = frame.position_n = frame.time_ms = frame.expires_ms = 0
     relaxed_add(&frames_alive, 1)
     if chunk:
         memcpy(frame_wire(frame), head, head_bytes)
@@ -222,6 +223,9 @@ cdef inline FrameData* join(FrameData** frames, size_t count) noexcept nogil:
         memcpy(at, frame_body(frames[index]), frames[index].body_bytes)
         at += frames[index].body_bytes
         page.events += frames[index].events
+        if frames[index].expires_ms and (
+                page.expires_ms == 0 or frames[index].expires_ms < page.expires_ms):
+            page.expires_ms = frames[index].expires_ms
     if count:
         page.position_ms = frames[count - 1].position_ms
         page.position_n = frames[count - 1].position_n

@@ -22,8 +22,12 @@ cdef inline FrameData* value_for(Channel* channel, LastValue* value) noexcept no
     return value.envelope if channel.view is not NULL and channel.view.has_envelope else value.frame
 
 
-cdef inline Node* last_value_node(Channel* channel, LastValue* value) noexcept nogil:
-    cdef Node* node = node_new(frame_keep(value_for(channel, value)), LAST_VALUE)
+cdef inline Node* last_value_node(State* state, Channel* channel, LastValue* value) noexcept nogil:
+    cdef FrameData* frame = value_for(channel, value)
+    cdef Node* node
+    if frame.expires_ms and frame.expires_ms <= state.wall_ms:
+        frame = state.blank
+    node = node_new(frame_keep(frame), LAST_VALUE)
     node.sequence = value.sequence
     return node
 
@@ -58,7 +62,7 @@ cdef inline Node* of_many_topics(State* state, Channel* channel, uint64_t cursor
         value = value_at(&state.directory, number)
         if value.sequence > cursor and is_owed(state, channel, number, all_topics):
             cursor = value.sequence
-            at[0] = last_value_node(channel, value)
+            at[0] = last_value_node(state, channel, value)
             at = &at[0].next
             left -= 1
         number = value.newer
@@ -93,7 +97,7 @@ cdef inline Node* of_few_topics(State* state, Channel* channel, uint64_t cursor)
         value = value_at(&state.directory, number)
         if value_for(channel, value) is not NULL and value.sequence > cursor \
                 and is_newest_for(&state.directory, channel, number):
-            nodes = insert_in_order(nodes, last_value_node(channel, value))
+            nodes = insert_in_order(nodes, last_value_node(state, channel, value))
     return nodes
 
 

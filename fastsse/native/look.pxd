@@ -197,6 +197,7 @@ cdef inline FrameData* envelope_frame(Look* look, Mask* shown) noexcept nogil:
     twin.position_ms = look.frame.position_ms
     twin.position_n = look.frame.position_n
     twin.time_ms = look.frame.time_ms
+    twin.expires_ms = look.frame.expires_ms
     look.twins_made += 1
     return twin
 

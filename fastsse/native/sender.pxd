@@ -494,6 +494,7 @@ cdef inline int state_init(State* state) noexcept nogil:
     queue_init(&state.queue, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC))
     directory_init(&state.directory)
     state.last_chunk = frame_of_bytes(b"0\r\n\r\n", 5, False)
+    state.blank = frame_of_bytes(b":\n\n", 3, True)
     state.first_ready = NONE
     state.began_us = state.now_us = state.hand_moved_us = read_clock(state)
     read_wall_clock(state)
@@ -537,6 +538,7 @@ cdef inline void state_clear(State* state) noexcept nogil:
     for slot in range(BEAT_PADS):
         frame_drop(state.heartbeats[slot])
     frame_drop(state.last_chunk)
+    frame_drop(state.blank)
     look_free(&state.look)
     numbers_clear(&state.rated)
     revoking_clear(&state.revoking)

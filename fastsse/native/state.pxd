@@ -102,6 +102,7 @@ cdef struct State:
     uint8_t has_new_ends
     FrameData* heartbeats[BEAT_PADS]
     FrameData* last_chunk
+    FrameData* blank           # a comment: what is sent in the place of an event that expired
     Span span
     iovec parts[VISIT_FRAMES]
     Look look                  # at the event that is being published

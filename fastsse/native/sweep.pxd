@@ -262,6 +262,20 @@ cdef inline iovec node_part(Conn* conn, Node* node) noexcept nogil:
     return wire_part(node.frame, node.kind == WIRE or conn.flags & CHUNKED)
 
 
+cdef inline bint is_expired(State* state, FrameData* frame) noexcept nogil:
+    return frame.expires_ms and frame.expires_ms <= state.wall_ms
+
+
+cdef inline void blank_if_expired(State* state, Entry* entry) noexcept nogil:
+    """The entry keeps its place. A connection that was sent a part of its event has its own
+    reference (`take_part_of_span`)."""
+    if is_expired(state, entry.frame):
+        bump(&state.counters.ring_bytes,
+             <int64_t>state.blank.body_bytes - <int64_t>entry.frame.body_bytes)
+        frame_drop(entry.frame)
+        entry.frame = frame_keep(state.blank)
+
+
 cdef inline void prepare_span(State* state, Channel* channel, Conn* conn) noexcept nogil:
     """Fills `state.span` with the part of the ring that is pending for the connection, unless the
     last one visited had the same part pending."""
@@ -281,6 +295,7 @@ cdef inline void prepare_span(State* state, Channel* channel, Conn* conn) noexce
     while span.first + span.count < channel.ring.count and span.count < VISIT_FRAMES \
             and span.bytes < VISIT_BYTES and not span.ends:
         entry = ring_at(&channel.ring, span.first + span.count)
+        blank_if_expired(state, entry)
         span.parts[span.count] = wire_part(entry.frame, coding)
         span.bytes += span.parts[span.count].iov_len
         span.events += entry.frame.events

@@ -123,7 +123,12 @@ def _directives(members: Mapping[str, Any]) -> Directives | None:
     ends = members.get("end", False)
     if not isinstance(ends, bool):
         raise ValueError("end must be true or false")
-    return directives_of(ends=ends, key=members.get("key"), expect=members.get("expect"))
+    return directives_of(
+        ends=ends,
+        key=members.get("key"),
+        expect=members.get("expect"),
+        ttl=members.get("ttl"),
+    )
 
 
 def _own_id(members: Mapping[str, Any]) -> Any:

@@ -458,6 +458,16 @@ class BackboneContract(ABC):
                     await tail.append(expecting("a", wrong))
             assert len(tail.entries) == 4
 
+    async def test_a_time_to_live_is_kept_with_the_event(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(Event("a", directives=Directives(ttl_ms=60_000)), Event("a"))
+            mortal, other = tail.entries
+            assert mortal.frame.expires_ms == mortal.frame.time_ms + 60_000
+            assert other.frame.expires_ms == 0
+            if await tail.keeps(tail.positions[0]):
+                read = await tail.read_all(("a",), 0, 1 << 20)
+                assert [entry.frame.expires_ms for entry in read] == [mortal.frame.expires_ms, 0]
+
     async def test_in_a_batch_each_event_sees_those_before_it(self) -> None:
         async with self.tail() as tail:
             chain = [expecting("a", "earliest", own_id="1"), expecting("a", "1", own_id="2")]

@@ -38,7 +38,7 @@ __all__ = [
 
 _SEAL: Final = re.compile(rb'\{"c":"([0-9a-f]{8})([0-9a-f]{8})","w":([0-9]{1,15}),')
 # What format 1 has. Anything else in a record without a seal is damage, or nothing of ours.
-_MEMBERS: Final = frozenset("tdeirpumo")
+_MEMBERS: Final = frozenset("tdeirpumox")
 _DATA_KINDS: Final = (DATA_TEXT, DATA_JSON, DATA_BYTES)
 
 
@@ -85,6 +85,8 @@ def encode_event(event: Event) -> bytes:
     fields: dict[str, Any] = {}
     if event.directives is not None and event.directives.control is not None:
         fields["o"] = event.directives.control.decode()  # First: scripts look for it there.
+    if event.directives is not None and event.directives.ttl_ms is not None:
+        fields["x"] = event.directives.ttl_ms
     fields |= {"t": event.topics, "d": event.data.decode()}
     if event.event is not None:
         fields["e"] = event.event.decode()
@@ -161,9 +163,13 @@ def _event_of(fields: dict[str, Any]) -> Event:
 
 
 def _directives_of(fields: dict[str, Any]) -> Directives | None:
-    control = fields.get("o")
-    if control is None:
+    control, ttl_ms = fields.get("o"), fields.get("x")
+    if control is None and ttl_ms is None:
         return None
+    if ttl_ms is not None and (type(ttl_ms) is not int or not 0 < ttl_ms < 1 << 40):
+        raise ValueError("x must be milliseconds")
+    if control is None:
+        return Directives(ttl_ms=ttl_ms)
     if not isinstance(control, str):
         raise ValueError("o must be text")
     read_control(control.encode())

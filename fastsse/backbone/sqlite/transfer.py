@@ -26,7 +26,13 @@ from fastsse.directives import Directives, read_control
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event, check_topic
-from fastsse.positions import format_position, parse_position, position_at, uuid_of_position
+from fastsse.positions import (
+    format_position,
+    parse_position,
+    position_at,
+    position_ms,
+    uuid_of_position,
+)
 
 __all__ = ["BadExportLine", "Imported", "export_lines", "import_lines"]
 
@@ -291,6 +297,8 @@ def _extra_fields(entry: Entry) -> dict[str, object]:
         fields["meta"] = orjson.Fragment(entry.extras.meta)
     if entry.extras is not None and entry.extras.control is not None:
         fields["control"] = orjson.Fragment(entry.extras.control)
+    if entry.frame.expires_ms:
+        fields["expires"] = entry.frame.expires_ms
     return fields
 
 
@@ -308,6 +316,7 @@ _FIELDS: Final = {
     "data_kind",
     "meta",
     "control",
+    "expires",
 }
 
 
@@ -335,13 +344,18 @@ def _entry(fields: dict[str, Any]) -> Entry:
         id_style=style,
         meta=fields.get("meta"),
         data_kind=kind,
-        directives=_directives(fields.get("control")),
+        directives=_directives(fields, position),
     )
     return encode_entries([position], [event])[0]
 
 
-def _directives(control: object) -> Directives | None:
-    """What makes an event a control entry."""
+def _directives(fields: dict[str, Any], position: int) -> Directives | None:
+    """What makes an event a control entry, or has it expire."""
+    control, expires = fields.get("control"), fields.get("expires")
+    if expires is not None and type(expires) is not int:
+        raise ValueError("expires must be milliseconds")
+    if expires is not None:
+        return Directives(ttl_ms=max(1, expires - position_ms(position)))
     if control is None:
         return None
     text = orjson.dumps(control)

@@ -182,7 +182,7 @@ class Pages:
         stretch, for `made`. O(page), O(1) when it is kept."""
         history = self._history
         page = self.cache.find(_key(reader, after), history.head, told)
-        if page is not None:
+        if page is not None and not self._has_expired(page):
             return page
         if after >= history.evicted_through(reader.topics):
             return self._from_memory(reader, after)
@@ -201,7 +201,7 @@ class Pages:
             return outcome
         # Joined already, for another with the same rights?
         page = self.cache.find(_key(reader, after), self._history.head, told)
-        if page is not None:
+        if page is not None and not self._has_expired(page):
             return page
         # Committed events that are not delivered yet will come live, so they must not be in the
         # page.
@@ -209,6 +209,9 @@ class Pages:
         if through <= after or after >= self._history.evicted_through(reader.topics):
             return self._from_memory(reader, after)
         return self._from_store(reader, after, through, outcome)
+
+    def _has_expired(self, page: JoinedPage) -> bool:
+        return page.frame is not None and self._history.is_expired(page.frame)
 
     def _from_memory(self, reader: PageAudience, after: int) -> JoinedPage:
         history = self._history
@@ -231,6 +234,7 @@ class Pages:
             frame
             for position, topics, _, frame, _ in stretch.entries
             if position <= through
+            and not history.is_expired(frame)
             and (not frame.private or (rights is not None and rights.covers_subscribe(topics)))
         ]
         kept = history.between(reader.topics, after, through, rights)
