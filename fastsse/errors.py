@@ -17,6 +17,7 @@ __all__ = [
     "InvalidSubscription",
     "KeyReused",
     "PreconditionFailed",
+    "RateExceeded",
     "StreamRefused",
     "TopicEnded",
     "Unauthorised",
@@ -112,7 +113,7 @@ class InvalidSubscription(BadRequest):
 class Unavailable(FastsseError):
     """A publish was refused as a whole; it may succeed after `retry_after_s`.
 
-    `reason` is `memory`, `queue`, `draining`, `keys`, `nodes` or `backbone`. Becomes a 503 with
+    `reason` is `memory`, `queue`, `draining`, `keys`, `nodes`, `rate` or `backbone`. Becomes a 503 with
     `Retry-After`.
     """
 
@@ -120,6 +121,16 @@ class Unavailable(FastsseError):
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class RateExceeded(Unavailable):
+    """A topic gets more events than its rule allows (`max_publish_rate`). Becomes a 429 with
+    `Retry-After`."""
+
+    def __init__(self, topic: str, rate: int, retry_after_s: int) -> None:
+        super().__init__("rate", retry_after_s)
+        self.topic = topic
+        self.rate = rate
 
 
 class StreamRefused(FastsseError):

@@ -6,10 +6,12 @@ from fastsse.errors import FastsseError
 class ClientError(FastsseError):
     """The base of all errors of the client; its text is a sentence for people.
 
-    `exit_status` is the exit status of a command that ends with it.
+    `exit_status` is the exit status of a command that ends with it. `published` is the number of
+    events that `Publisher.publish_many` had published before.
     """
 
     exit_status = 1
+    published = 0
 
 
 class Unreachable(ClientError):

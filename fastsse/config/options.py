@@ -337,7 +337,8 @@ class HistoryOptions(OptionGroup):
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
         "Rules for topics; the first match applies: match, history_events, history_age, "
-        "history_bytes, lag_policy, event_types, envelope. In the file: [[topics]].",
+        "history_bytes, lag_policy, event_types, envelope, max_publish_rate. In the file: "
+        "[[topics]].",
         max_length=1000,
     )
 
@@ -359,6 +360,7 @@ class HistoryOptions(OptionGroup):
             bytes=self.history_bytes if rule.history_bytes is None else rule.history_bytes,
             lag_policy=rule.lag_policy,
             event_types=rule.event_types_pattern,
+            max_publish_rate=rule.max_publish_rate,
         )
 
 

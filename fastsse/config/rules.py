@@ -13,19 +13,21 @@ EnvelopeKind = Annotated[Literal["none", "json"], Choice]
 EventsKept = Annotated[Count, Field(ge=0, le=100_000_000)]
 AgeKept = Annotated[Seconds, Field(ge=0.01, le=3650 * 24 * 3600)]
 BytesKept = Annotated[Bytes, Field(ge=0, le=16 * 2**40)]
+PublishRate = Annotated[Count, Field(ge=1, le=1_000_000)]
 # The type that browsers use for an event without one.
 DEFAULT_EVENT_TYPE = "message"
 
 
 class TopicLimits(NamedTuple):
-    """The limits of one topic. `lag_policy` None means that of the server; `event_types` None,
-    any."""
+    """The limits of one topic. `lag_policy` None means that of the server; `event_types` and
+    `max_publish_rate` None, any."""
 
     events: int
     age_s: float
     bytes: int
     lag_policy: LagPolicy | None
     event_types: re.Pattern[str] | None
+    max_publish_rate: int | None = None
 
     def allows_event_type(self, event: str | None) -> bool:
         """Whether events of this type may be published; none counts as `message`."""
@@ -45,7 +47,8 @@ class TopicRule(BaseModel):
     """One rule: a glob and the values for the topics that match it.
 
     In `match`, `*` is any run of characters (also `/`), `?` any one, `[ab]` one of several.
-    `event_types` is a regular expression that a whole event type must match.
+    `event_types` is a regular expression that a whole event type must match. `max_publish_rate` is
+    in events a second; publishers above it are answered with 429.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -57,6 +60,7 @@ class TopicRule(BaseModel):
     lag_policy: LagPolicy | None = None
     event_types: Annotated[str, AfterValidator(_check_pattern), PATTERN] | None = None
     envelope: EnvelopeKind | None = None
+    max_publish_rate: PublishRate | None = None
 
     _glob: re.Pattern[str] = PrivateAttr()
     _event_types: re.Pattern[str] | None = PrivateAttr()

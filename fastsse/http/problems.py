@@ -11,6 +11,7 @@ from fastsse.errors import (
     FastsseError,
     Forbidden,
     PreconditionFailed,
+    RateExceeded,
     Unauthorised,
     Unavailable,
 )
@@ -62,6 +63,11 @@ def problem_of(error: FastsseError) -> Problem:
         return Problem(403, error.detail)
     if isinstance(error, Unavailable):
         after = b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s))
+        if isinstance(error, RateExceeded):
+            detail = f"The topic takes {error.rate} events a second (max_publish_rate)."
+            return Problem(
+                429, detail, field="topic", header_lines=after, members={"topic": error.topic}
+            )
         detail = "The event was not published. Retry it later."
         return Problem(503, detail, header_lines=after, members={"reason": error.reason})
     return Problem(500, "The server failed to handle this request.")

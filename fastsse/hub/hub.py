@@ -21,6 +21,7 @@ from fastsse.errors import Conflict, EventTooLarge, FastsseError, InvalidEvent, 
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import History
+from fastsse.hub.publish_rates import PublishRates
 from fastsse.hub.resume.cursor import GAP_REASONS
 from fastsse.hub.resume.options import ReplayBounds, ReplayOptions
 from fastsse.hub.streams import Streams
@@ -32,7 +33,7 @@ from fastsse.positions import format_position, now_ms, position_ms
 __all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
 RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
-REFUSALS: Final = (*RETRY_AFTER_S, "keys", "backbone")
+REFUSALS: Final = (*RETRY_AFTER_S, "keys", "backbone", "rate")
 # When more is to be swept than one step does, the next comes so soon.
 SWEEP_ON_S: Final = 0.005
 # Of the memory outside the history replays may use this share, which leaves the rest to publishers.
@@ -135,6 +136,7 @@ class Hub:
             ),
             now_ms=now_ms,
         )
+        self._rates = PublishRates(self.topics)
         self.events_published = 0
         self.entries_seen = 0
         self.publishes_refused: Counter[str] = Counter()
@@ -173,6 +175,8 @@ class Hub:
             return
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
+            if self._rates.active:
+                self._rates.ended(events)
             if isinstance(outcome, FastsseError):
                 done(self._counted(outcome))
             else:
@@ -263,7 +267,9 @@ class Hub:
             publish(at, event)
 
     def allows(self, event: Event) -> bool:
-        """Whether the rules of its topics allow its type."""
+        """Whether the rules of its topics allow its type, at any rate."""
+        if any(self.topics.rule(name).max_publish_rate for name in event.topics):
+            return False
         return not self.topics.rules.restrict_types or self._forbidden_type((event,)) is None
 
     def drain(self, window_s: float, *, refuse: bool = True) -> None:
@@ -285,6 +291,7 @@ class Hub:
         """
         is_late = self.history.sweep(now_ms)
         is_late |= self.channels.sweep()
+        self._rates.sweep()
         # Last: channels that are ready now may have streams that search.
         return self.streams.sweep() or is_late
 
@@ -321,7 +328,9 @@ class Hub:
             return EventTooLarge(largest_bytes, self._event_limit_bytes)
         if self._sender.memory_bytes + pending_bytes > self._memory_limit_bytes:
             return _refused("memory")
-        return self._forbidden_type(events) if self.topics.rules.restrict_types else None
+        if self.topics.rules.restrict_types and (wrong := self._forbidden_type(events)):
+            return wrong
+        return self._rates.objection(events) if self._rates.active else None
 
     def _forbidden_type(self, events: Sequence[Event]) -> InvalidEvent | None:
         if not is_plain(events):
@@ -343,6 +352,8 @@ class Hub:
             return
         self.channels.deliver(entries, self.history)
         self.entries_seen += len(entries)
+        if self._rates.active:
+            self._rates.on_entries(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
         """The log of the backbone lost something, and goes on after a place. Readers receive a

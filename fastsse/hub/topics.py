@@ -25,12 +25,13 @@ POLICIES: dict[LagPolicy, int] = {
 class Rule(Bounds):
     """What holds for a topic; shared by all topics that the same `[[topics]]` entry matched."""
 
-    __slots__ = ("_limits",)
+    __slots__ = ("_limits", "max_publish_rate")
 
     def __init__(self, limits: TopicLimits, lag_policy: LagPolicy) -> None:
         policy = POLICIES[limits.lag_policy or lag_policy]
         super().__init__(limits.events, limits.bytes, round(limits.age_s * 1000), policy)
         self._limits = limits
+        self.max_publish_rate = limits.max_publish_rate
 
     def allows(self, event: bytes | None) -> bool:
         """Whether events of this type may be published."""
@@ -51,6 +52,7 @@ class Rules:
         self._rules: dict[TopicRule | None, Rule] = {}
         ages_s = [options.history_age, *(rule.history_age for rule in options.rules)]
         self.ages_ms = sorted({round(age_s * 1000) for age_s in ages_s if age_s is not None})
+        self.limit_publishes = any(rule.max_publish_rate for rule in options.topics)
         self.restrict_types = any(rule.event_types is not None for rule in options.topics)
 
     def rule(self, topic: str) -> Rule:

@@ -71,6 +71,76 @@ async def test_batch_is_received_in_order() -> None:
     assert receipt == Receipt(500, received[0].id, received[-1].id)
 
 
+async def counted(count: int) -> AsyncIterator[dict[str, str]]:
+    for number in range(count):
+        yield {"topic": "t", "data": f"{number}"}
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_many_events_are_published_in_order_in_batches(is_slow: bool) -> None:
+    count = 50 if is_slow else 12_000
+    batches: list[Receipt] = []
+    async with Server(config(history_events=20_000)) as server:
+        url = server.addresses[0]
+        async with Publisher(url) as publisher, listen(url, "t") as events:
+            sent = counted(count) if is_slow else [one async for one in counted(count)]
+            receipt = await publisher.publish_many(sent, on_accepted=batches.append)
+            received = [await anext(events) for _ in range(count)]
+    assert [event.data for event in received] == [f"{number}" for number in range(count)]
+    assert receipt == Receipt(count, received[0].id, received[-1].id)
+    assert sum(one.count for one in batches) == count
+    assert all(one.count <= 5_000 for one in batches)
+    assert len(batches) < count / 2
+
+
+async def test_no_events_are_no_request() -> None:
+    async with Publisher("http://127.0.0.1:1") as publisher:
+        assert await publisher.publish_many([]) == Receipt(0, "", "")
+
+
+async def test_a_refusal_among_many_says_what_was_published_and_which_is_wrong() -> None:
+    events: list[dict[str, str]] = [{"topic": "t", "data": "x"} for _ in range(900)]
+    events[700]["topic"] = "$reserved"
+    async with Server(config()) as server, Publisher(server.addresses[0]) as publisher:
+        with pytest.raises(Refused) as refused:
+            await publisher.publish_many(events)
+    assert refused.value.line == 701
+    assert 0 <= refused.value.published <= 700
+
+
+async def test_what_the_source_raises_comes_after_the_events_before_it() -> None:
+    accepted: list[int] = []
+
+    async def broken() -> AsyncIterator[dict[str, object]]:
+        yield {"topic": "t", "data": "x"}
+        yield {"topic": "t", "data": object()}
+
+    async with Server(config()) as server, Publisher(server.addresses[0]) as publisher:
+        with pytest.raises(TypeError):
+            await publisher.publish_many(
+                broken(), on_accepted=lambda receipt: accepted.append(receipt.count)
+            )
+    assert accepted == [1]
+
+
+async def test_a_cancelled_publisher_of_many_ends_its_source() -> None:
+    ended = asyncio.Event()
+
+    async def endless() -> AsyncIterator[dict[str, str]]:
+        try:
+            while True:
+                yield {"topic": "t", "data": "x"}
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    async with Server(config()) as server, Publisher(server.addresses[0]) as publisher:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await publisher.publish_many(endless())
+        await asyncio.wait_for(ended.wait(), 5)
+
+
 async def test_restarted_listener_goes_on_after_its_last_event() -> None:
     async with Server(config()) as server:
         url = server.addresses[0]
