@@ -113,8 +113,8 @@ class InvalidSubscription(BadRequest):
 class Unavailable(FastsseError):
     """A publish was refused as a whole; it may succeed after `retry_after_s`.
 
-    `reason` is `memory`, `queue`, `draining`, `keys`, `nodes`, `rate` or `backbone`. Becomes a 503 with
-    `Retry-After`.
+    `reason` is `memory`, `queue`, `draining`, `keys`, `nodes`, `rate` or `backbone`. Becomes a
+    503 with `Retry-After`.
     """
 
     def __init__(self, reason: str, retry_after_s: int) -> None:

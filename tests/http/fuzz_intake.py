@@ -299,7 +299,7 @@ def run(corpus: Sequence[bytes], seed: int, inputs: int, keep: Path | None = Non
             with keep.open("a") as file:
                 print(repr(data), file=file)
         if number % 5_000_000 == 4_999_999:
-            print(f"{number + 1:,} inputs, {taken:,} taken", flush=True)
+            print(f"{number + 1:,} inputs, {taken:,} taken, {len(found)} differences", flush=True)
     rate = inputs / (time.monotonic() - started_s)
     print(
         f"seed {seed}: {inputs:,} inputs, {taken:,} taken, {len(found)} differences, {rate:,.0f}/s"

@@ -3,6 +3,7 @@ subscriber's sequence against what was acknowledged.
 
     python -m tests.supervisor.harness --kills 1000 --store sqlite
     python -m tests.supervisor.harness --kills 1000 --store memory
+    python -m tests.supervisor.harness --kills 1000 --store redis
 
 With a store in a file any process is killed, the supervisor too (all are started anew then, on the
 same port), and in any order. The memory store promises to survive one loss at a time, so there the
@@ -24,13 +25,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 
 from tests.eventstream import EventStream
 from tests.loopback import held_port
+from tests.redis.server import running
 from tests.supervisor.ledger import Ledger, Seen
 from tests.supervisor.service import Service, gone
 
@@ -38,6 +40,8 @@ TOPICS = ("a", "b", "c")
 FEEDS = (("*",), ("a",), ("b", "c"), ("a", "b", "c"))
 # For what must come back in the end, however busy the machine.
 CALM_S = 180
+# Requests of one run of a pipelining publisher.
+PIPELINED = 16
 
 
 @dataclass
@@ -47,7 +51,8 @@ class Plan:
     kills: int = 20
     store: str = "sqlite"
     workers: int = 3
-    publishers: int = 4
+    publishers: int = 2
+    pipeliners: int = 2
     subscribers: int = 12
     pause_s: float = 0.4
     seed: int = 0
@@ -86,6 +91,53 @@ class Publisher:
             return False
         self.ledger.acknowledge(answer.json()["id"], topic, data)
         return True
+
+
+class Pipeliner(Publisher):
+    """Publishes as fast as it is answered, a run of requests at a time on one connection: what the
+    intake takes in batches."""
+
+    async def run(self) -> None:
+        number = 0
+        while not self.is_over:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                await asyncio.sleep(0.02)
+                continue
+            try:
+                while not self.is_over:
+                    sent = {f"{self.name}-{number + n}": TOPICS[n % 3] for n in range(PIPELINED)}
+                    number += PIPELINED
+                    await self._publish_run(reader, writer, sent)
+                    await asyncio.sleep(0.01)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+
+    @property
+    def _port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def _publish_run(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: dict[str, str]
+    ) -> None:
+        """What has no answer, or a refusal, may be published or not."""
+        self.ledger.unknown.update(sent)
+        writer.write(b"".join(_request(topic, data.encode()) for data, topic in sent.items()))
+        for data, topic in sent.items():
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]
+            body = await reader.readexactly(int(length))
+            if head.startswith(b"HTTP/1.1 200 "):
+                self.ledger.unknown.discard(data)
+                self.ledger.acknowledge(json.loads(body)["id"], topic, data)
+
+
+def _request(topic: str, data: bytes) -> bytes:
+    head = f"POST /events?topic={topic} HTTP/1.1\r\nHost: localhost\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(data) + data
 
 
 class Subscriber:
@@ -148,7 +200,8 @@ class Harness:
         self._held = held_port()
         self.port: int = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        store = "memory" if plan.store == "memory" else f"sqlite:{folder / 'history.db'}"
+        stores = {"memory": "memory", "sqlite": f"sqlite:{folder / 'history.db'}"}
+        store = stores.get(plan.store, plan.store)
         self.arguments = (
             *("--port", str(self.port), "--workers", str(plan.workers), "--store", store),
             *("--retry", "10ms", "--drain", "100ms", "--access-lines", "0"),
@@ -162,6 +215,9 @@ class Harness:
         publishers = [
             Publisher(self.url, f"p{n}", self.ledger) for n in range(self.plan.publishers)
         ]
+        publishers += [
+            Pipeliner(self.url, f"q{n}", self.ledger) for n in range(self.plan.pipeliners)
+        ]
         feeds = [FEEDS[n % len(FEEDS)] for n in range(self.plan.subscribers)]
         subscribers = [Subscriber(("127.0.0.1", self.port), topics) for topics in feeds]
         tasks = [asyncio.create_task(one.run()) for one in (*subscribers, *publishers)]
@@ -174,6 +230,7 @@ class Harness:
                 one.is_over = True
             await asyncio.gather(*tasks[len(subscribers) :])
             await self._settle(publishers[0], subscribers)
+            batched = await self._batched()
         finally:
             for one in subscribers:
                 one.is_over = True
@@ -190,6 +247,7 @@ class Harness:
             "seconds": round(time.monotonic() - began_s, 1),
             "killed": dict(self.killed),
             "slowest_return_s": {name: round(s, 2) for name, s in self.slowest_s.items()},
+            "batched": batched,
             "acknowledged": len(self.ledger.acknowledged),
             "unknown": len(self.ledger.unknown),
             "seen": sum(len(one.events) for one in seen),
@@ -232,6 +290,13 @@ class Harness:
             await self._whole()
             self._note(what, began_s)
 
+    async def _batched(self) -> int:
+        """Publishes that the intakes of the present workers took."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            lines = (await client.get(f"{self.url}/metrics")).text.splitlines()
+        name = "fastsse_publishes_batched_total"
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(name))
+
     def _note(self, what: str, began_s: float) -> None:
         self.slowest_s[what] = max(self.slowest_s[what], time.monotonic() - began_s)
 
@@ -266,15 +331,18 @@ class Harness:
 
 
 async def run(plan: Plan) -> dict[str, object]:
-    """One run in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
+    """One run in a folder of its own; `redis` is a Redis of its own, which is not killed."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as closing:
+        if plan.store == "redis":
+            redis = closing.enter_context(running(Path(folder), appendonly="yes"))
+            plan = replace(plan, store=redis.url)
         return await Harness(plan, Path(folder)).run()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
+    parser.add_argument("--store", choices=("sqlite", "memory", "redis"), default="sqlite")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument(
         "--pause", type=float, default=0.4, help="seconds between kills, on average"

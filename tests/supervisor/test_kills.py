@@ -17,6 +17,7 @@ async def test_random_kills_lose_nothing_and_repeat_nothing(store: str) -> None:
     figures = await run(Plan(kills=6, store=store, pause_s=0.2, seed=3))
     assert figures["faults"] == []
     assert int(str(figures["acknowledged"])) > 20
+    assert int(str(figures["batched"])) > 0
     assert int(str(figures["resumes"])) > 0
 
 
