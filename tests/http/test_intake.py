@@ -202,7 +202,7 @@ async def test_what_could_be_smuggled_is_left_to_llhttp(server: Server, bad: byt
         ("topic=t", "Connection: upgrade", 200),
         ("topic=t", "Connection: close", 200),
         ("topic=t", "Idempotency-Key: a", 200),
-        ("topic=t", "If-Match: 1-1", 200),
+        ("topic=t", "If-Match: 1-1", 412),
         ("topic=t&event=error", "", 200),
         ("topic=t&event=fastsse.x", "", 400),
         ("topic=t&id=earliest", "", 400),
