@@ -15,6 +15,8 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
+from bench.proxies import PROXIES
+from bench.proxies import table as proxies_table
 from fastsse.cli import fastsse as program
 from fastsse.config.catalogue import Option, catalogue, markdown_table, table_catalogue
 from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metrics
@@ -200,9 +202,25 @@ DEPLOY_FILES: dict[str, tuple[str, ...]] = {
 
 def deploy_file(name: str) -> str:
     """A file of `deploy/` as it should be."""
-    ran = CliRunner().invoke(program, ["proxy-config", *DEPLOY_FILES[name]], catch_exceptions=False)
+    return _proxy_config(*DEPLOY_FILES[name])
+
+
+def _proxy_config(*arguments: str) -> str:
+    ran = CliRunner().invoke(program, ["proxy-config", *arguments], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
     return ran.stdout
+
+
+def recipe(proxy: str) -> str:
+    """The file of a proxy for one server on its machine, as a block."""
+    text = _proxy_config(proxy, "--domain", "sse.example.com")
+    return f"<!-- not run: it needs a certificate -->\n```{proxy}\n{text}```\n"
+
+
+def proxies() -> str:
+    """What proxies cost, as the last run of `bench.proxies` measured it."""
+    path = ROOT / "bench" / "results" / "proxies.json"
+    return proxies_table(json.loads(path.read_text("utf-8"))["results"])
 
 
 RUNS = ("2026-11-22-011839", "2026-11-22-042659", "2026-11-22-070407")
@@ -213,6 +231,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "log-events": log_events,
     "metrics": metrics,
+    "proxies": proxies,
+    **{f"recipe-{proxy}": partial(recipe, proxy) for proxy in PROXIES},
     **{
         f"conformance-{part}": partial(conformance, part)
         for part in ("counts", "details", "tables")

@@ -164,6 +164,10 @@ def test_nodes_with_the_proxy_protocol_get_it_or_the_proxy_is_refused() -> None:
     assert "proxy_protocol off" in refused("nginx", *flags)
 
 
+def test_haproxy_sends_events_without_delay() -> None:
+    assert "    option http-no-delay\n" in printed("haproxy", "--plain", *NODE)
+
+
 def test_haproxy_alone_takes_a_resolver() -> None:
     flags = (*SITE, "--node", "one:80", "--resolver", "127.0.0.11:53")
     text = printed("haproxy", *flags)
