@@ -5,6 +5,7 @@ Faults of the caller are `BadRequest`, which names the field and becomes a 400 p
 has changed, and the same request may succeed later.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Final
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "KeyReused",
     "PreconditionFailed",
     "RateExceeded",
+    "SchemaMismatch",
     "StreamRefused",
     "TopicEnded",
+    "TypeNotAllowed",
     "Unauthorised",
     "Unavailable",
 ]
@@ -37,6 +40,8 @@ class BadRequest(FastsseError):
     """
 
     status: ClassVar[int] = 400
+    #: More members of the problem.
+    members: Mapping[str, object] = {}
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(f"{field}: {detail}")
@@ -104,6 +109,27 @@ class KeyReused(Conflict):
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic, "The Idempotency-Key was used with another request.")
+
+
+class TypeNotAllowed(InvalidEvent):
+    """An event whose type the rule of a topic does not allow."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__("event", f"this type is not allowed on topic {topic}")
+
+
+class SchemaMismatch(InvalidEvent):
+    """An event whose data does not match the schema of a topic. Becomes a 422.
+
+    `pointer` (RFC 6901) says where in the data; `reason` contains no value of it.
+    """
+
+    status: ClassVar[int] = 422
+
+    def __init__(self, topic: str, pointer: str, reason: str) -> None:
+        where = f" at {pointer}" if pointer else ""
+        super().__init__("data", f"does not match the schema of topic {topic}{where}: {reason}")
+        self.members = {"pointer": pointer, "topic": topic}
 
 
 class InvalidSubscription(BadRequest):

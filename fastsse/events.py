@@ -151,6 +151,14 @@ class Event:
         """The control entry that ends topics. Raises InvalidEvent."""
         return cls(topics, private=private, directives=Directives(control=END))
 
+    def as_private(self) -> "Event":
+        """The same event, for streams whose grants match."""
+        copy = object.__new__(Event)
+        for name in Event.__slots__:
+            object.__setattr__(copy, name, getattr(self, name))
+        object.__setattr__(copy, "private", True)
+        return copy
+
     def __repr__(self) -> str:
         return f"Event(topics={self.topics!r}, data=<{len(self.data)} bytes>, id={self.id!r})"
 

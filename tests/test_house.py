@@ -31,6 +31,7 @@ FLOORS = [
         "directives",
         "evicted",
         "eventstream",
+        "schemas",
         "jsontext",
         "meta",
         "paging",

@@ -55,6 +55,8 @@ NETWORKS = ValueKind(
 SECRET = ValueKind("TOKEN", "1 to 4096 visible ASCII characters", lambda _: MASK, secret=True)
 GLOB = ValueKind("GLOB", "a pattern of 1 to 1024 characters", example="stocks/*")
 PATTERN = ValueKind("REGEX", "a regular expression")
+GLOBS = ValueKind("GLOBS", "1 to 100 patterns", ",".join)
+SCHEMA = ValueKind("SCHEMA", "a JSON Schema: a table, its JSON, or the path of a file")
 RULES = ValueKind("JSON", "a list of at most 1000 tables with match and the values to change")
 SWITCH = ValueKind("", "true or false", lambda value: str(value).lower())
 

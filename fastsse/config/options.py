@@ -337,8 +337,8 @@ class HistoryOptions(OptionGroup):
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
         "Rules for topics; the first match applies: match, history_events, history_age, "
-        "history_bytes, lag_policy, event_types, envelope, max_publish_rate. In the file: "
-        "[[topics]].",
+        "history_bytes, lag_policy, types, data_schema, private, envelope, max_publish_rate. In the "
+        "file: [[topics]].",
         max_length=1000,
     )
 
@@ -353,7 +353,11 @@ class HistoryOptions(OptionGroup):
 
     def limits(self, topic: str) -> TopicLimits:
         """The limits of `topic`: those of its first matching rule, else the options. O(rules)."""
-        rule = self.rule(topic) or TopicRule(match="*")
+        return self.limits_of(self.rule(topic))
+
+    def limits_of(self, rule: TopicRule | None) -> TopicLimits:
+        """The limits of topics with this rule, or with none."""
+        rule = rule or TopicRule(match="*")
         return TopicLimits(
             events=self.history_events if rule.history_events is None else rule.history_events,
             age_s=self.history_age if rule.history_age is None else rule.history_age,
@@ -361,6 +365,9 @@ class HistoryOptions(OptionGroup):
             lag_policy=rule.lag_policy,
             event_types=rule.event_types_pattern,
             max_publish_rate=rule.max_publish_rate,
+            types=rule.types_patterns,
+            schema=rule.data_schema,
+            private=rule.private,
         )
 
 

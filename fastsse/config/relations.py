@@ -55,8 +55,16 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
         reason = "the kernel gives up on a peer after user_timeout"
         yield _blame(config, "max_lag_time", _AT_MOST, "user_timeout", format_duration, reason)
     yield from _lag_conflicts(config)
+    yield from _private_conflicts(config)
     yield from source_conflicts(config)
     yield from token_conflicts(config)
+
+
+def _private_conflicts(config: "Config") -> Iterator[Conflict]:
+    for index, rule in enumerate(config.topics):
+        if rule.private and not config.subscribers_need_tokens:
+            reason = "because reading needs a grant, and only tokens have grants"
+            yield f"topics[{index}].private", f"false, or jwt_key or jwks_url must be set, {reason}"
 
 
 def _lag_conflicts(config: "Config") -> Iterator[Conflict]:
@@ -108,4 +116,7 @@ def doubts(config: "Config") -> Iterator[str]:
             f"ack {config.ack} has no effect with Redis: there appendfsync and redis_wait decide "
             "when an event is durable."
         )
+    for rule in config.topics:
+        if rule.event_types is not None:
+            yield f"event_types of the topics {rule.match} is deprecated; use types (patterns)."
     yield from token_doubts(config)

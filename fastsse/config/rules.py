@@ -2,15 +2,37 @@
 
 import fnmatch
 import re
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
-from fastsse.config.kinds import GLOB, PATTERN, Bytes, Choice, Count, Seconds
+from fastsse.config.kinds import (
+    GLOB,
+    GLOBS,
+    PATTERN,
+    SCHEMA,
+    Bytes,
+    Choice,
+    Count,
+    Seconds,
+    Switch,
+    read_list,
+)
+from fastsse.schemas import read_schema
 
 LagPolicy = Annotated[Literal["disconnect", "skip", "latest"], Choice]
 EnvelopeKind = Annotated[Literal["none", "json"], Choice]
 EventsKept = Annotated[Count, Field(ge=0, le=100_000_000)]
+TypeGlob = Annotated[str, Field(min_length=1, max_length=256)]
+TypeCount = Field(min_length=1, max_length=100)
 AgeKept = Annotated[Seconds, Field(ge=0.01, le=3650 * 24 * 3600)]
 BytesKept = Annotated[Bytes, Field(ge=0, le=16 * 2**40)]
 PublishRate = Annotated[Count, Field(ge=1, le=1_000_000)]
@@ -20,7 +42,7 @@ DEFAULT_EVENT_TYPE = "message"
 
 class TopicLimits(NamedTuple):
     """The limits of one topic. `lag_policy` None means that of the server; `event_types` and
-    `max_publish_rate` None, any."""
+    `types` None, any. `schema` is JSON, None for any data. `max_publish_rate` None, any."""
 
     events: int
     age_s: float
@@ -28,11 +50,21 @@ class TopicLimits(NamedTuple):
     lag_policy: LagPolicy | None
     event_types: re.Pattern[str] | None
     max_publish_rate: int | None = None
+    types: tuple[re.Pattern[str], ...] | None = None
+    schema: str | None = None
+    private: bool = False
 
     def allows_event_type(self, event: str | None) -> bool:
         """Whether events of this type may be published; none counts as `message`."""
-        pattern = self.event_types
-        return pattern is None or pattern.fullmatch(event or DEFAULT_EVENT_TYPE) is not None
+        kind = event or DEFAULT_EVENT_TYPE
+        if self.types is not None:
+            return any(glob.match(kind) for glob in self.types)
+        return self.event_types is None or self.event_types.fullmatch(kind) is not None
+
+
+def compile_glob(glob: str) -> re.Pattern[str]:
+    """A pattern of event types or topics, to be matched from the start."""
+    return re.compile(fnmatch.translate(glob))
 
 
 def _check_pattern(text: str) -> str:
@@ -46,9 +78,14 @@ def _check_pattern(text: str) -> str:
 class TopicRule(BaseModel):
     """One rule: a glob and the values for the topics that match it.
 
-    In `match`, `*` is any run of characters (also `/`), `?` any one, `[ab]` one of several.
-    `event_types` is a regular expression that a whole event type must match. `max_publish_rate` is
-    in events a second; publishers above it are answered with 429.
+    - `match`: `*` is any run of characters (also `/`), `?` any one, `[ab]` one of several.
+    - `types`: the event types that may be published, as such patterns; an event without a type is
+      a `message`. Others are refused.
+    - `event_types`: deprecated, use `types`; a regular expression that a whole event type must
+      match.
+    - `data_schema`: a JSON Schema for the data; other data is refused with 422.
+    - `private`: every event is private, so that reading needs a grant.
+    - `max_publish_rate`: events a second; publishers above it are answered with 429.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -58,21 +95,39 @@ class TopicRule(BaseModel):
     history_age: AgeKept | None = None
     history_bytes: BytesKept | None = None
     lag_policy: LagPolicy | None = None
+    types: Annotated[tuple[TypeGlob, ...], BeforeValidator(read_list), TypeCount, GLOBS] | None = (
+        None
+    )
     event_types: Annotated[str, AfterValidator(_check_pattern), PATTERN] | None = None
     envelope: EnvelopeKind | None = None
     max_publish_rate: PublishRate | None = None
+    data_schema: Annotated[str, BeforeValidator(read_schema), SCHEMA] | None = None
+    private: Switch = False
 
     _glob: re.Pattern[str] = PrivateAttr()
     _event_types: re.Pattern[str] | None = PrivateAttr()
+    _types: tuple[re.Pattern[str], ...] | None = PrivateAttr()
 
     def model_post_init(self, context: object, /) -> None:
-        """Compile both patterns once."""
+        """Compile patterns once."""
         self._glob = re.compile(fnmatch.translate(self.match))
+        self._types = None if self.types is None else tuple(map(compile_glob, self.types))
         self._event_types = re.compile(self.event_types) if self.event_types is not None else None
 
     def matches(self, topic: str) -> bool:
         """Whether `topic` matches this rule."""
         return self._glob.match(topic) is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.types is not None and self.event_types is not None:
+            raise ValueError("a rule has either types or event_types")
+        return self
+
+    @property
+    def types_patterns(self) -> tuple[re.Pattern[str], ...] | None:
+        """`types`, compiled."""
+        return self._types
 
     @property
     def event_types_pattern(self) -> re.Pattern[str] | None:

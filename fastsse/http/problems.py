@@ -51,7 +51,7 @@ def problem_of(error: FastsseError) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, BadRequest):
-        return Problem(error.status, f"{error}.", field=error.field)
+        return Problem(error.status, f"{error}.", field=error.field, members=error.members)
     if isinstance(error, Conflict):
         members: dict[str, object] = {"reason": error.reason, "topic": error.topic}
         if isinstance(error, PreconditionFailed):

@@ -16,8 +16,16 @@ from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
-from fastsse.entries import Entry, id_of, kinds_of, sizes
-from fastsse.errors import Conflict, EventTooLarge, FastsseError, InvalidEvent, Unavailable
+from fastsse.entries import Entry, id_of, sizes
+from fastsse.errors import (
+    Conflict,
+    EventTooLarge,
+    FastsseError,
+    InvalidEvent,
+    SchemaMismatch,
+    TypeNotAllowed,
+    Unavailable,
+)
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
 from fastsse.hub.history import History
@@ -33,7 +41,7 @@ from fastsse.positions import format_position, now_ms, position_ms
 __all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
 RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
-REFUSALS: Final = (*RETRY_AFTER_S, "keys", "backbone", "rate")
+REFUSALS: Final = (*RETRY_AFTER_S, "keys", "backbone", "rate", "type", "schema")
 # When more is to be swept than one step does, the next comes so soon.
 SWEEP_ON_S: Final = 0.005
 # Of the memory outside the history replays may use this share, which leaves the rest to publishers.
@@ -170,6 +178,8 @@ class Hub:
         if error is not None:
             done(self._counted(error))
             return
+        if self.topics.rules.hides:
+            events = [self.topics.hidden(event) for event in events]
         if not is_plain(events):
             self._publish_directed(events, done)
             return
@@ -267,10 +277,10 @@ class Hub:
             publish(at, event)
 
     def allows(self, event: Event) -> bool:
-        """Whether the rules of its topics allow its type, at any rate."""
+        """Whether the rules of its topics allow its type, whatever its data and at any rate."""
         if any(self.topics.rule(name).max_publish_rate for name in event.topics):
             return False
-        return not self.topics.rules.restrict_types or self._forbidden_type((event,)) is None
+        return not self.topics.rules.restricts or self.topics.takes_any_data(event)
 
     def drain(self, window_s: float, *, refuse: bool = True) -> None:
         """Refuses newcomers from here on, and publishes too unless others take them for us;
@@ -328,22 +338,30 @@ class Hub:
             return EventTooLarge(largest_bytes, self._event_limit_bytes)
         if self._sender.memory_bytes + pending_bytes > self._memory_limit_bytes:
             return _refused("memory")
-        if self.topics.rules.restrict_types and (wrong := self._forbidden_type(events)):
+        if self.topics.rules.restricts and (wrong := self._against_rules(events)):
             return wrong
         return self._rates.objection(events) if self._rates.active else None
 
-    def _forbidden_type(self, events: Sequence[Event]) -> InvalidEvent | None:
-        if not is_plain(events):
-            events = [event for event in events if not is_control(event)]
-        for topics, event_type in kinds_of(events):
-            for name in topics:
-                if not self.topics.rule(name).allows(event_type):
-                    return InvalidEvent("event", f"this type is not allowed on topic {name}")
+    def _against_rules(self, events: Sequence[Event]) -> InvalidEvent | None:
+        check = self.topics.check
+        for nth, event in enumerate(events, 1):
+            if is_control(event):
+                continue
+            try:
+                check(event)
+            except InvalidEvent as error:
+                if len(events) > 1:
+                    error.members = {**error.members, "event": nth}
+                return error
         return None
 
     def _counted(self, error: FastsseError) -> FastsseError:
         if isinstance(error, Unavailable):
             self.publishes_refused[error.reason] += 1
+        elif isinstance(error, TypeNotAllowed):
+            self.publishes_refused["type"] += 1
+        elif isinstance(error, SchemaMismatch):
+            self.publishes_refused["schema"] += 1
         return error
 
     def _deliver(self, entries: Sequence[Entry]) -> None:

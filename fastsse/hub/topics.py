@@ -10,6 +10,9 @@ from collections.abc import Callable
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse._hub import Bounds, Topic
 from fastsse.config import HistoryOptions, LagPolicy, TopicLimits, TopicRule
+from fastsse.errors import TypeNotAllowed
+from fastsse.events import Event
+from fastsse.schemas import Schema
 
 __all__ = ["Rule", "Rules", "Topic", "Topics"]
 
@@ -25,13 +28,15 @@ POLICIES: dict[LagPolicy, int] = {
 class Rule(Bounds):
     """What holds for a topic; shared by all topics that the same `[[topics]]` entry matched."""
 
-    __slots__ = ("_limits", "max_publish_rate")
+    __slots__ = ("_limits", "is_private", "max_publish_rate", "schema")
 
     def __init__(self, limits: TopicLimits, lag_policy: LagPolicy) -> None:
         policy = POLICIES[limits.lag_policy or lag_policy]
         super().__init__(limits.events, limits.bytes, round(limits.age_s * 1000), policy)
         self._limits = limits
         self.max_publish_rate = limits.max_publish_rate
+        self.schema = None if limits.schema is None else Schema(limits.schema)
+        self.is_private = limits.private
 
     def allows(self, event: bytes | None) -> bool:
         """Whether events of this type may be published."""
@@ -53,15 +58,27 @@ class Rules:
         ages_s = [options.history_age, *(rule.history_age for rule in options.rules)]
         self.ages_ms = sorted({round(age_s * 1000) for age_s in ages_s if age_s is not None})
         self.limit_publishes = any(rule.max_publish_rate for rule in options.topics)
-        self.restrict_types = any(rule.event_types is not None for rule in options.topics)
+        #: Whether any rule restricts what may be published.
+        self.restricts = any(
+            rule.types is not None or rule.event_types is not None or rule.data_schema is not None
+            for rule in options.topics
+        )
+        #: Whether any rule makes events private.
+        self.hides = any(rule.private for rule in options.topics)
+        for entry in options.topics:
+            if entry.data_schema is not None:  # Compiled now, and not by the first publish.
+                self._rules[entry] = self._made(entry)
 
     def rule(self, topic: str) -> Rule:
         """The rule for a topic. O(entries)."""
         entry = self._options.rule(topic)
         rule = self._rules.get(entry)
         if rule is None:
-            rule = self._rules[entry] = Rule(self._options.limits(topic), self._lag_policy)
+            rule = self._rules[entry] = self._made(entry)
         return rule
+
+    def _made(self, entry: TopicRule | None) -> Rule:
+        return Rule(self._options.limits_of(entry), self._lag_policy)
 
 
 class Topics:
@@ -99,6 +116,27 @@ class Topics:
         """The rule that holds for a topic, alive or not."""
         topic = self.by_name.get(name)
         return self.rules.rule(name) if topic is None else topic.rule
+
+    def check(self, event: Event) -> None:
+        """Raises TypeNotAllowed or SchemaMismatch when a rule of a topic of the event does not
+        allow it. O(topics + bytes), and O(entries) for each topic that is not alive."""
+        for topic in event.topics:
+            rule = self.rule(topic)
+            if not rule.allows(event.event):
+                raise TypeNotAllowed(topic)
+            if rule.schema is not None:
+                rule.schema.check(event.data, topic)
+
+    def takes_any_data(self, event: Event) -> bool:
+        """Whether the rules of its topics allow its type and have no schema."""
+        rules = map(self.rule, event.topics)
+        return all(rule.schema is None and rule.allows(event.event) for rule in rules)
+
+    def hidden(self, event: Event) -> Event:
+        """The event, private when a rule of one of its topics makes it so."""
+        if event.private or not any(self.rule(topic).is_private for topic in event.topics):
+            return event
+        return event.as_private()
 
     def may_be_idle(self, topic: Topic) -> None:
         """Has the next `forget_idle` look at a topic that lost its log or its last channel."""

@@ -90,7 +90,7 @@ class Sources:
 
 def _allows(config: Config) -> Allows | None:
     """The topic rules, which apply to sources as to all publishers."""
-    if all(rule.event_types is None for rule in config.topics):
+    if all(rule.event_types is None and rule.types is None for rule in config.topics):
         return None
     return lambda topic, name: config.limits(topic).allows_event_type(name)
 

@@ -9,12 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastsse.api.batch import event_of_json, events_of_lines
-from fastsse.errors import InvalidEvent
+from fastsse.errors import InvalidEvent, SchemaMismatch
 from fastsse.http.problems import Problem
+from tests.http.conftest import asked
 from tests.http.raw import connected, get, request
 
 JSON = "Content-Type: application/json"
 NDJSON = "Content-Type: application/x-ndjson"
+FORM = "Content-Type: application/x-www-form-urlencoded"
 
 
 async def newest(server, count: int = 1, topic: str = "*"):
@@ -472,3 +474,56 @@ def test_nothing_but_a_problem_comes_of_nonsense(body) -> None:
     for read in (event_of_json, events_of_lines):
         with suppress(InvalidEvent, Problem):
             read(body)
+
+
+SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+
+
+@pytest.fixture
+async def ruled(start):
+    return await start(
+        topics=[
+            {"match": "orders/*", "data_schema": SCHEMA},
+            {"match": "users/*", "types": ["user.login.*", "message"]},
+        ]
+    )
+
+
+async def test_data_that_a_schema_refuses_is_422_with_a_pointer(ruled) -> None:
+    for path, kind, body in (
+        ("/events?topic=orders/1", JSON, b'{"n": "secret"}'),
+        ("/events", JSON, b'{"topic": ["free", "orders/1"], "data": {"n": "secret"}}'),
+        ("/.well-known/mercure", FORM, b"topic=orders/1&data=%7B%22n%22%3A%22secret%22%7D"),
+    ):
+        answer = await asked(ruled, "POST", path, kind, body=body)
+        assert (answer.status, answer.field, answer.json["pointer"]) == (422, "data", "/n")
+        assert answer.json["topic"] == "orders/1"
+        assert b"secret" not in answer.body
+    lines = b'{"topic":"orders/1","data":{"n":1}}\n{"topic":"orders/1","data":"x"}\n'
+    answer = await asked(ruled, "POST", "/events", NDJSON, body=lines)
+    assert (answer.status, answer.json["event"]) == (422, 2)
+    answer = await asked(ruled, "POST", "/events?stream=true", NDJSON, body=lines)
+    assert (answer.status, answer.json["count"], answer.json["pointer"]) == (422, 1, "")
+    with pytest.raises(SchemaMismatch):
+        ruled.publish("orders/1", {"n": None})
+    ruled.publish("orders/1", {"n": 1})
+    assert await published_count(ruled) == 2
+    answer = await asked(ruled, "GET", "/metrics")
+    assert b'fastsse_publish_refused_total{reason="schema"} 7.0' in answer.body
+
+
+async def test_types_are_patterns_and_refused_ones_are_counted(ruled) -> None:
+    for kind, status in (
+        ("user.login.failed", 200),
+        ("user.login.", 200),
+        ("message", 200),
+        ("", 200),
+        ("user.login", 400),
+        ("xuser.login.a", 400),
+        ("Message", 400),
+    ):
+        answer = await asked(ruled, "POST", f"/events?topic=users/7&event={kind}", body=b"x")
+        assert answer.status == status, kind
+        assert status == 200 or answer.field == "event"
+    answer = await asked(ruled, "GET", "/metrics")
+    assert b'fastsse_publish_refused_total{reason="type"} 3.0' in answer.body

@@ -46,7 +46,7 @@ def test_allowed_event_types_match_whole_and_count_none_as_message() -> None:
     ]
     assert topics.rule("m").allows(None)
     assert topics.rule("b").allows(b"anything")
-    assert topics.rules.restrict_types
+    assert topics.rules.restricts
 
 
 def test_numbers_are_dense_from_one_and_given_again_after_forgetting() -> None:
