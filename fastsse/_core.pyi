@@ -264,6 +264,7 @@ class Sender:
         pong_timeout_ms: It ends, reason `no_pong`, if this time has passed since the first
             unanswered ping; 0: never.
         expiry_notice_ms: How long before a stream expires the loop is notified; 0: no notice.
+        lifetime_ms: A stream ends, reason `lifetime`, after 80 to 100 % of this; 0: never.
         clean_end: Whether streams that are drained, expire or are revoked have a last chunk.
         id_key: 32 bytes that seal stream ids; None takes random ones.
         write_limit_bytes, refuse_every: Faults for tests: at most so many bytes a send; every
@@ -289,6 +290,7 @@ class Sender:
         ping_ms: int = 0,
         pong_timeout_ms: int = 0,
         expiry_notice_ms: int = 0,
+        lifetime_ms: int = 0,
         clean_end: bool = False,
         id_key: bytes | None = None,
         write_limit_bytes: int = 0,

@@ -70,7 +70,7 @@ POLICY_SKIP = SKIP
 POLICY_LATEST = LATEST
 REASONS = (
     "client_closed", "reset", "timeout", "client_data", "lagged", "drained", "ended", "stopped",
-    "expired", "revoked", "no_pong")
+    "lifetime", "expired", "revoked", "no_pong")
 REASON_ENDED = REASONS.index("ended")
 EVERY_EVENT = 0
 MAX_CONNECTIONS = 1 << 24
@@ -577,7 +577,8 @@ cdef class Sender:
             self, *, uint32_t max_connections, uint32_t heartbeat_ms=15_000,
             uint64_t max_lag_bytes=4 * 1024 * 1024, uint32_t max_lag_ms=20_000,
             uint32_t retry_ms=3_000, uint32_t tick_ms=50, uint32_t ping_ms=0,
-            uint32_t pong_timeout_ms=0, uint32_t expiry_notice_ms=0, bint clean_end=False, bytes id_key=None,
+            uint32_t pong_timeout_ms=0, uint32_t expiry_notice_ms=0, uint32_t lifetime_ms=0,
+            bint clean_end=False, bytes id_key=None,
             uint32_t write_limit_bytes=0, uint32_t refuse_every=0):
         if not 1 <= max_connections <= MAX_CONNECTIONS:
             raise ValueError(f"max_connections must be 1 to {MAX_CONNECTIONS}")
@@ -601,6 +602,7 @@ cdef class Sender:
         self.state.options.ping_ds = tenths(ping_ms)
         self.state.options.pong_timeout_ds = tenths(pong_timeout_ms)
         self.state.options.expiry_notice_ms = expiry_notice_ms
+        self.state.options.lifetime_ds = tenths(lifetime_ms)
         self.state.options.clean_end = clean_end
         memcpy(&self.state.id_key, PyBytes_AS_STRING(id_key), ID_KEY_BYTES)
         self.state.options.write_limit_bytes = write_limit_bytes

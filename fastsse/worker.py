@@ -330,6 +330,7 @@ def _sender(config: Config, descriptors: Descriptors) -> Sender:
         ping_ms=round(config.ping * 1000),
         pong_timeout_ms=round(config.pong_timeout * 1000),
         expiry_notice_ms=round(config.expiry_notice * 1000),
+        lifetime_ms=round(config.stream_lifetime * 1000),
         clean_end=config.clean_end == "always",
     )
 

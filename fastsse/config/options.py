@@ -288,6 +288,13 @@ class StreamOptions(OptionGroup):
         "End a lagging stream (it resumes from history), skip to the newest event "
         "(with a gap event), or keep the latest of each topic.",
     )
+    stream_lifetime: Seconds = duration(
+        "0s",
+        "End each stream after 80 to 100 % of this, with a time to reconnect, so that new nodes "
+        "get their share; 0s: never. At least 1s.",
+        least="0s",
+        most="30d",
+    )
     clean_end: CleanEnd = option(
         "over",
         "Which responses end with a last chunk: only complete ones, so that a client can see an "

@@ -36,6 +36,8 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
             "subscriptions",
             "false, or jwt_key must be set, because tokens decide who may see subscribers",
         )
+    if 0 < config.stream_lifetime < 1:
+        yield "stream_lifetime", "0s or at least 1s"
     if config.pong_timeout and not config.ping:
         yield "pong_timeout", "0s, or ping must be set"
     elif config.pong_timeout and config.pong_timeout <= config.ping:

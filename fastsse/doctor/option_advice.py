@@ -299,6 +299,10 @@ ADVICE: dict[str, Advice] = {
         "too short: pages in the background are cut, whose timers browsers slow down to a minute",
         f'{_DISCONNECTS}{{reason="no_pong"}}`',
     ),
+    "stream_lifetime": Advice(
+        "too short: the server is busy with clients that reconnect",
+        f'{_DISCONNECTS}{{reason="lifetime"}}`',
+    ),
     "page": Advice("`on` in public: a page on which everyone may try to publish", "`curl` to `/`"),
     "max_body": Advice(
         "too small: 413; above max_lag: one event cuts every client that is not quick", _STATUS

@@ -6,9 +6,9 @@ from libc.string cimport memcpy, memset
 
 from fastsse.native.channel cimport Channel
 from fastsse.native.claims cimport Claim
-from fastsse.native.counters cimport EXPIRED, NO_PONG, bump
+from fastsse.native.counters cimport EXPIRED, LIFETIME, NO_PONG, bump
 from fastsse.native.ending cimport end_some, share_ends
-from fastsse.native.farewell cimport dismiss, drain_some, is_dismissed
+from fastsse.native.farewell cimport dismiss, drain_some, is_dismissed, part
 from fastsse.native.frame cimport FrameData, frame_body, frame_keep, frame_new, frame_of_bytes
 from fastsse.native.lag cimport judge, on_writable
 from fastsse.native.os cimport is_writable, relaxed_load, relaxed_store, wall_ms
@@ -18,7 +18,8 @@ from fastsse.native.stream_id cimport ID_TEXT_BYTES, write_stream_id
 from fastsse.native.mark cimport add_mark
 from fastsse.native.sweep cimport conn_channel, end, lacks_something, make_ready, on_idle, slot_of
 from fastsse.native.table cimport (
-    BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse, SUSPECT,
+    BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, CLAIMED, CLOSED, Conn, DRAINING, EXPIRING, FREE, LIVE, PAD_UNIT_BYTES, PINGED, Pulse,
+    REPLAY, SUSPECT,
     notice_push)
 from fastsse.native.view cimport NO_MARK
 
@@ -158,6 +159,14 @@ cdef inline void look_at_blocked(State* state, Conn* conn) noexcept nogil:
         rescue_if_missed(state, conn)
 
 
+cdef inline void look_at_age(State* state, Conn* conn) noexcept nogil:
+    """A stream that is old enough ends at different times by its slot, so that streams that came
+    together do not return together. One with a full socket is left to its lag policy until that
+    has room."""
+    if is_due(state, conn, conn.opened_ds, state.options.lifetime_ds):
+        part(state, conn, LIFETIME)
+
+
 cdef inline void look_at(State* state, Conn* conn) noexcept nogil:
     cdef Channel* channel
     if conn.state == CLOSED or conn.state == FREE:
@@ -169,6 +178,8 @@ cdef inline void look_at(State* state, Conn* conn) noexcept nogil:
     if conn.flags & BLOCKED:
         look_at_blocked(state, conn)
         return
+    if conn.state == LIVE or conn.state == REPLAY:
+        look_at_age(state, conn)
     if conn.state != DRAINING and conn.state != CLOSED:
         beat_if_idle(state, conn)
     if conn.state == LIVE:

@@ -14,6 +14,7 @@ cdef enum Reason:              # why a stream ended; the names are in _core.REAS
     DRAINED
     ENDED
     STOPPED
+    LIFETIME
     EXPIRED                    # from here on: lost the right to the stream, see dismiss
     REVOKED
     NO_PONG

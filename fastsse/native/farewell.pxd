@@ -82,14 +82,20 @@ cdef inline bint is_dismissed(Conn* conn) noexcept nogil:
     return conn.state == DRAINING and conn.reason >= EXPIRED
 
 
+cdef inline void part(State* state, Conn* conn, uint8_t reason) noexcept nogil:
+    """Ends a stream whose client is to return: what is pending, if one send can give it, and when
+    to come back."""
+    if not conn.flags & BLOCKED:
+        visit(state, conn)
+    if conn.state != CLOSED:
+        begin_farewell(state, conn, reason, retry_frame(state), state.options.clean_end)
+
+
 cdef inline void send_away(State* state, Conn* conn) noexcept nogil:
     if conn.state == CLOSED or conn.state == FREE or conn.state == DRAINING:
         return
     state.drain.done += 1
-    if not conn.flags & BLOCKED:
-        visit(state, conn)     # what is pending, if one send can give it
-    if conn.state != CLOSED:
-        begin_farewell(state, conn, DRAINED, retry_frame(state), state.options.clean_end)
+    part(state, conn, DRAINED)
 
 
 cdef inline void end_all(State* state, uint8_t reason) noexcept nogil:

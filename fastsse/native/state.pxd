@@ -32,6 +32,7 @@ cdef struct Options:           # fixed before the thread starts
     uint32_t ping_ds           # 0: none
     uint32_t pong_timeout_ds   # 0: none
     uint32_t expiry_notice_ms  # 0: none
+    uint32_t lifetime_ds       # 0: any
     uint8_t clean_end          # streams that are cut have a last chunk, as those that are over
     # Faults that a test asks for; 0: none.
     uint32_t write_limit_bytes

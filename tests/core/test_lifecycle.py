@@ -421,3 +421,60 @@ def test_a_hundred_thousand_connects_and_aborts_leave_nothing(make_hub: MakeHub)
     hub.wait_count("connections", 0)
     hub.sender.take_notices()
     assert hub.sender.free_slot_count == 128
+
+
+def a_round(hub: Hub) -> None:
+    """The clock hand has looked at every row: it found two streams that were over, in turn."""
+    for _ in range(2):
+        hub.wait_closed(hub.connect(1, claims=(1, 0, 0, 0)))
+
+
+def test_streams_end_after_their_lifetime_spread_with_a_retry_and_no_last_chunk(
+    make_hub: MakeHub,
+) -> None:
+    hub = make_hub(lifetime_ms=1_000_000, heartbeat_ms=0, tick_ms=1)
+    hub.sender.add_channel(1, [1])
+    clients = [hub.connect(1, chunked=True) for _ in range(40)]
+    frame = hub.publish(b"one")
+    for client in clients:
+        client.gets(frame)
+    ended_at: list[int] = []
+    for step in range(1, 11):
+        hub.sender.advance_clock(100_000)
+        a_round(hub)
+        ended_at += [step] * (hub.count("closed_lifetime") - len(ended_at))
+    assert len(ended_at) == 40
+    assert 9 <= ended_at[0] <= ended_at[-1] == 10
+    assert len(set(ended_at)) > 1, "all at once"
+    for client in clients:
+        rest = client.read_to_end()
+        assert b"retry: " in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+
+
+def test_blocked_stream_outlives_its_lifetime_until_it_reads(make_hub: MakeHub) -> None:
+    hub = make_hub(lifetime_ms=10_000, heartbeat_ms=0, tick_ms=1, max_lag_ms=1_000_000)
+    hub.sender.add_channel(1, [1])
+    client = hub.connect(1)
+    while not hub.count("blocked"):
+        hub.publish(b"x" * 100_000)
+        hub.settle()
+    last = hub.publish(b"the last")
+    hub.sender.advance_clock(20_000)
+    a_round(hub)
+    assert hub.count("closed_lifetime") == 0
+    rest = client.read_to_end()
+    assert last.body in rest, "nothing is lost by the end"
+    assert b"retry: " in rest.partition(last.body)[2]
+    assert hub.wait_closed(client)[3] == "lifetime"
+
+
+def test_without_a_lifetime_no_stream_ends(make_hub: MakeHub) -> None:
+    hub = make_hub(heartbeat_ms=0, tick_ms=1)
+    hub.sender.add_channel(1, [1])
+    client = hub.connect(1)
+    hub.wait_count("connections", 1)
+    hub.sender.advance_clock(100_000_000)
+    a_round(hub)
+    assert client.is_silent()
+    assert hub.count("closed_lifetime") == 0
