@@ -15,13 +15,25 @@ if TYPE_CHECKING:
     from fastsse._core import encode
     from fastsse.config import Config
     from fastsse.errors import FastsseError
+    from fastsse.events import Event
+    from fastsse.handlers import HandledEvent
     from fastsse.server import Server
 
-__all__ = ["Config", "FastsseError", "Server", "__version__", "encode"]
+__all__ = [
+    "Config",
+    "Event",
+    "FastsseError",
+    "HandledEvent",
+    "Server",
+    "__version__",
+    "encode",
+]
 
 _HOMES = {
     "Config": "fastsse.config",
+    "Event": "fastsse.events",
     "FastsseError": "fastsse.errors",
+    "HandledEvent": "fastsse.handlers",
     "Server": "fastsse.server",
     "encode": "fastsse._core",
 }

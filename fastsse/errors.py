@@ -14,6 +14,7 @@ __all__ = [
     "EventTooLarge",
     "FastsseError",
     "Forbidden",
+    "InterceptorFailed",
     "InvalidEvent",
     "InvalidSubscription",
     "KeyReused",
@@ -157,6 +158,17 @@ class RateExceeded(Unavailable):
         super().__init__("rate", retry_after_s)
         self.topic = topic
         self.rate = rate
+
+
+class InterceptorFailed(FastsseError):
+    """An interceptor failed, so the publish was refused as a whole. Becomes a 500.
+
+    `interceptor` is its name.
+    """
+
+    def __init__(self, interceptor: str) -> None:
+        super().__init__(f"The interceptor {interceptor} failed; nothing was published.")
+        self.interceptor = interceptor
 
 
 class StreamRefused(FastsseError):

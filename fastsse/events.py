@@ -151,12 +151,45 @@ class Event:
         """The control entry that ends topics. Raises InvalidEvent."""
         return cls(topics, private=private, directives=Directives(control=END))
 
+    def replace(
+        self,
+        *,
+        topics: str | Sequence[str] | None = None,
+        data: str | bytes | None = None,
+        event: str | bytes | None = None,
+        id: str | bytes | None = None,
+        private: bool | None = None,
+        meta: Mapping[str, MetaValue] | str | bytes | None = None,
+    ) -> "Event":
+        """The same event with other values; None leaves a value as it is, except the own id, which
+        a copy does not have unless it is given. Other topics do not end. Raises InvalidEvent.
+        O(bytes)."""
+        return Event(
+            self.topics if topics is None else topics,
+            self.data if data is None else data,
+            self.event if event is None else event,
+            id,
+            self.retry_ms or None,
+            self.private if private is None else private,
+            self.id_style,
+            meta=self.meta if meta is None else meta,
+            data_kind=self.data_kind if data is None else DATA_TEXT,
+            directives=self.directives if topics is None else None,
+        )
+
     def as_private(self) -> "Event":
         """The same event, for streams whose grants match."""
+        return self._copy("private", True)
+
+    def undirected(self) -> "Event":
+        """The same event without directives, as a copy next to it is."""
+        return self if self.directives is None else self._copy("directives", None)
+
+    def _copy(self, changed: str, value: object) -> "Event":
         copy = object.__new__(Event)
         for name in Event.__slots__:
             object.__setattr__(copy, name, getattr(self, name))
-        object.__setattr__(copy, "private", True)
+        object.__setattr__(copy, changed, value)
         return copy
 
     def __repr__(self) -> str:

@@ -90,6 +90,8 @@ COUNTERS = (
         "Single publishes that were published in a batch of the event loop's turn.",
     ),
     _Row("publish_batches", "publish_batches", "Batches of single publishes."),
+    _Row("intercepted_", "intercepted_events", "Events by what interceptors did.", "outcome"),
+    _Row("handled_", "handled_events", "Events passed to the program's handlers.", "outcome"),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),
     _Row("deliveries", "deliveries", "Events written to sockets, counted once per stream."),
     _Row("sends", "sends", "System calls that sent data."),

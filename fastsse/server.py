@@ -6,7 +6,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import orjson
 
@@ -14,15 +14,20 @@ from fastsse.config import Config
 from fastsse.directives import Directives, directives_of, own_key
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
+from fastsse.handlers import Handler, Handlers
+from fastsse.interceptors import Interceptor
 from fastsse.meta import MetaValue
 from fastsse.supervisor.alone import run_alone
 from fastsse.supervisor.notify import Notifier
 from fastsse.supervisor.process_setup import worker_count
 from fastsse.supervisor.processes import run_service
 from fastsse.supervisor.sockets import Activation
-from fastsse.worker import Worker
+from fastsse.worker import Hooks, Worker
 
 __all__ = ["Server", "run"]
+
+
+HandlerT = TypeVar("HandlerT", bound=Handler)
 
 
 class Server:
@@ -35,10 +40,18 @@ class Server:
     streams at once. It handles no signals and changes no process limit. Use it only on the loop
     thread. Methods that need a running server raise RuntimeError without one.
 
+    `interceptors` see each event before it is ordered, after those of the option `interceptors`
+    (`fastsse.interceptors`); they can't be interrupted here, so one that takes longer than
+    `interceptor_time` is refused when it returns.
+
     Entering the block raises ConfigError or ListenError; then all resources are released.
     """
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(
+        self, config: Config | None = None, *, interceptors: Sequence[Interceptor] = ()
+    ) -> None:
+        self._interceptors = tuple(interceptors)
+        self._handlers: Final = Handlers()
         self.config: Final = Config() if config is None else config
         self._running: Worker | None = None
         self._is_starting = False
@@ -159,13 +172,39 @@ class Server:
         """
         return await self._worker.publish_later(Event.end(topic))
 
+    def on(self, *types: str) -> Callable[[HandlerT], HandlerT]:
+        """Registers a handler of committed events, as a decorator, before the server starts.
+
+            @server.on("user.login.*")
+            async def notice(event: fastsse.HandledEvent) -> None: ...
+
+        Arguments:
+            types: patterns of event types: `*` is any text, `?` one character; `message` is an
+                event without a type. None: every event.
+
+        Each event of the whole service is passed once, in order, also those of other nodes. A plain
+        function is called on the loop thread; a coroutine function runs in a task, one event after
+        the other. What waits for it is bounded: 1,000 events and 16 MiB; more are dropped, logged
+        and counted. An exception is logged and counted. Raises RuntimeError when the server runs.
+        """
+        if self._running is not None or self._is_starting:
+            raise RuntimeError("Handlers are registered before the server starts.")
+
+        def register(handler: HandlerT) -> HandlerT:
+            self._handlers.add(types or ("*",), handler)
+            return handler
+
+        return register
+
     async def start(self) -> None:
         """Binds, starts the sender and listens; logs one line. `close` reverses it."""
         if self._running is not None or self._is_starting:
             raise RuntimeError("The server is running already.")
         self._is_starting = True
         try:
-            self._running = await Worker.open(self.config)
+            self._running = await Worker.open(
+                self.config, hooks=Hooks(self._interceptors, self._handlers)
+            )
         finally:
             self._is_starting = False
 
@@ -181,6 +220,7 @@ class Server:
         running, self._running = self._running, None
         if running is not None:
             await running.close()
+            await self._handlers.close()
 
     @property
     def _worker(self) -> Worker:

@@ -10,25 +10,26 @@ from typing import Final, Self
 from fastsse._core import Sender
 from fastsse.api.frontend import Frontend, Sockets
 from fastsse.api.startlines import start_lines
-from fastsse.backbone import Backbone
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.bus import BusBackbone
-from fastsse.config import Config
+from fastsse.config import Config, ConfigError, OptionProblem
 from fastsse.config.store import show_store
-from fastsse.control.service import ControlClient, ControlStore, LocalControlClient
+from fastsse.control.service import ControlClient, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.handlers import Handlers
 from fastsse.http.descriptors import Descriptors
 from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.resume.options import ReplayBounds
 from fastsse.hub.streams import ClosedStream
+from fastsse.interceptors import Interceptor, Interceptors, load_interceptors
 from fastsse.log import AccessLog, get_logger, is_console
 from fastsse.metrics import ALIASES, process_use
 from fastsse.positions import now_ms
 from fastsse.services import service_makers
 from fastsse.sources import Sources
-from fastsse.stores import open_stores
+from fastsse.stores import OpenedStores, open_stores
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 
@@ -42,6 +43,21 @@ DRAIN_GRACE_S: Final = 1.0
 # when no process serves after this, and when another worker does.
 IDLE_GRACE_S: Final = 1.0
 LEAVING_GRACE_S: Final = 5.0
+
+
+class Hooks:
+    """What the program around a server has it call.
+
+    Arguments:
+        interceptors: see each event before it is ordered.
+        handlers: are called with committed events.
+    """
+
+    def __init__(
+        self, interceptors: Sequence[Interceptor] = (), handlers: Handlers | None = None
+    ) -> None:
+        self.interceptors: Final = tuple(interceptors)
+        self.handlers: Final = handlers or Handlers()
 
 
 class Worker:
@@ -64,12 +80,15 @@ class Worker:
         config: Config,
         *,
         sockets: Sockets | None = None,
-        backbone: Backbone | None = None,
+        stores: OpenedStores | None = None,
         control: ControlClient | None = None,
-        store: ControlStore | None = None,
         number: int = 0,
+        hooks: Hooks | None = None,
     ) -> None:
         self.config = config
+        hooks = hooks or Hooks()
+        self.handlers: Final = hooks.handlers
+        self._own_interceptors = hooks.interceptors
         self._loop = asyncio.get_running_loop()
         self._descriptors = Descriptors.plan(config.max_connections)
         self._drained: asyncio.Event | None = None
@@ -84,11 +103,14 @@ class Worker:
             self._sender = _sender(config, self._descriptors)
             undo.callback(self._sender.stop)
             self._sender.start()
-            self._backbone = backbone or MemoryBackbone(now_ms)
+            stores = stores or OpenedStores(MemoryBackbone(now_ms), None)
+            self._backbone = stores.backbone
             self._hub = self._open_hub(undo)
             self._access = AccessLog(config)
             is_alone = control is None
-            control = control or LocalControlClient(service_makers(), self._announce, store)
+            control = control or LocalControlClient(
+                service_makers(), self._announce, stores.control_store
+            )
             self.frontend: Final = Frontend(
                 config,
                 self._hub,
@@ -113,6 +135,10 @@ class Worker:
         )
         if isinstance(self._backbone, BusBackbone):
             self._backbone.share(hub.history)
+        self._interceptors = _interceptors(config, self._own_interceptors)
+        hub.interceptors = self._interceptors or None
+        if handlers := self.handlers:
+            hub.on_entries = handlers.on_entries
         hub.streams.on_closed = self._on_closed
         hub.channels.on_unready = self._sweep_soon
         undo.callback(hub.stop)
@@ -130,7 +156,13 @@ class Worker:
         self._sweep()
 
     @classmethod
-    async def open(cls, config: Config, *, sockets: Sockets | None = None) -> Self:
+    async def open(
+        cls,
+        config: Config,
+        *,
+        sockets: Sockets | None = None,
+        hooks: Hooks | None = None,
+    ) -> Self:
         """The only worker of a service, with the store in its options.
 
         Raises ConfigError, ListenError, or the error of the store; then all resources except
@@ -138,9 +170,7 @@ class Worker:
         """
         opened = await open_stores(config)
         try:
-            return cls(
-                config, sockets=sockets, backbone=opened.backbone, store=opened.control_store
-            )
+            return cls(config, sockets=sockets, stores=opened, hooks=hooks)
         except BaseException:
             await opened.backbone.close()
             raise
@@ -244,7 +274,14 @@ class Worker:
         """The statistics of this worker."""
         bounds, buckets, latency_s = self._sender.latency_buckets()
         cpu_s, resident_bytes = process_use()
-        parts = (self._sender, self._hub, self.frontend, self._backbone)
+        parts = (
+            self._sender,
+            self._hub,
+            self._interceptors,
+            self.handlers,
+            self.frontend,
+            self._backbone,
+        )
         counters: dict[str, int] = {}
         for part in parts:
             counters |= part.counters()
@@ -318,6 +355,18 @@ class Worker:
             max_lag=format_size(config.max_lag),
             publish="with a token" if config.publishing_needs_token else "without a token",
         )
+
+
+def _interceptors(config: Config, own: Sequence[Interceptor]) -> Interceptors:
+    """Those that the options name, then those of the program. Raises ConfigError."""
+    try:
+        named = load_interceptors(config.interceptors)
+    except ValueError as error:
+        value = ",".join(config.interceptors)
+        problem = OptionProblem("interceptors", value, "an argument", f"installed: {error}")
+        raise ConfigError([problem]) from error
+    mine = [(getattr(one, "__qualname__", repr(one)), one) for one in own]
+    return Interceptors([*named, *mine], config.interceptor_time)
 
 
 def _sender(config: Config, descriptors: Descriptors) -> Sender:

@@ -8,7 +8,7 @@ import orjson
 from fastsse.api.access import CREDENTIAL_NAMES, Access
 from fastsse.api.batch import event_of_json, events_of_lines
 from fastsse.api.body_events import BodyEvents, EventStreamEvents, LineEvents, Template
-from fastsse.api.publish_stream import PublishStream, StreamCounts
+from fastsse.api.publish_stream import Ending, PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.request_directives import asked_of, check_streamed, scoped
 from fastsse.api.warnings import warning_lines, warnings_on
@@ -250,6 +250,8 @@ class Publish:
                 raise Problem(415, _ONLY_LINES, field="stream", header_lines=_JSON_ONLY)
         elif query is _NOT_IN_QUERY:
             _content_type(request)
+        elif query.ends_on_close:
+            raise InvalidEvent("end_on_close", "requires a body that is published as it arrives")
         elif query.own_ids is not None:
             raise InvalidEvent("ids", "requires a body of type text/event-stream")
 
@@ -272,7 +274,8 @@ class Publish:
             source = LineEvents(exchange.event_bytes_max)
         else:
             return None
-        return PublishStream(self._gate, self.streams, request, exchange, source)
+        ending = Ending(query.topics, query.private) if query.ends_on_close else None
+        return PublishStream(self._gate, self.streams, request, exchange, source, ending)
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles an admitted POST. Raises InvalidEvent, Problem (400) or Forbidden."""
@@ -350,6 +353,7 @@ class _Query(NamedTuple):
     stream: bool | None = None
     own_ids: bool | None = None
     directives: Directives | None = None
+    ends_on_close: bool = False
 
 
 def event_of_query(target: Target) -> Event | None:
@@ -357,6 +361,7 @@ def event_of_query(target: Target) -> Event | None:
     how the body is published. Raises InvalidEvent."""
     query = _read_query(target)
     is_plain = query.topics and query.stream is None and query.own_ids is None
+    is_plain = is_plain and not query.ends_on_close
     return _event(query, b"", DATA_TEXT) if is_plain else None
 
 
@@ -376,7 +381,6 @@ def _event(query: _Query, data: bytes, kind: int) -> Event:
 
 
 _NOT_IN_QUERY: Final = _Query((), None, None, None, False, None)
-_STREAM_OF_LINES: Final = _NOT_IN_QUERY._replace(stream=True)
 
 
 def _read_query(target: Target) -> _Query:
@@ -393,15 +397,18 @@ def _read_query(target: Target) -> _Query:
         if name != "topic":
             chosen[name] = value
     stream, own_ids = _ways(chosen)
+    ends_on_close = _switch(chosen, "end_on_close")
     if topics:
         # A single topic is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
         private, ends = _switch(chosen, "private"), _switch(chosen, "end")
         directives = directives_of(ends=ends, **_texts(chosen))
         texts = chosen.get("event"), chosen.get("id"), chosen.get("retry")
-        return _Query(named, *texts, private, chosen.get("meta"), stream, own_ids, directives)
-    if stream and chosen.keys() == {"stream"}:
-        return _STREAM_OF_LINES
+        meta = chosen.get("meta")
+        return _Query(named, *texts, private, meta, stream, own_ids, directives, ends_on_close)
+    of_lines = {"stream", "end_on_close"}
+    if stream and chosen.keys() <= of_lines:
+        return _NOT_IN_QUERY._replace(stream=True, ends_on_close=ends_on_close)
     for name in chosen.keys() - {"stream"}:
         raise InvalidEvent(name, "requires topic in the query too")
     return _NOT_IN_QUERY
@@ -427,8 +434,6 @@ def _ways(chosen: dict[str, str]) -> tuple[bool | None, bool | None]:
             raise InvalidEvent("stream", "must be true or false")
     if "ids" in chosen and chosen["ids"] not in _IDS:
         raise InvalidEvent("ids", f"must be {' or '.join(_IDS)}")
-    if "end_on_close" in chosen:
-        raise InvalidEvent("end_on_close", "is not supported yet")
     return stream, _IDS.get(chosen.get("ids", ""))
 
 

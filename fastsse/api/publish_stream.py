@@ -15,8 +15,8 @@ from fastsse.api.body_events import BodyEvents
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
 from fastsse.entries import kinds_of
-from fastsse.errors import BadRequest, FastsseError
-from fastsse.events import Event
+from fastsse.errors import BadRequest, FastsseError, InvalidEvent
+from fastsse.events import EVENT_TOPICS_MAX, Event
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response, json_response
@@ -82,6 +82,34 @@ class StreamCounts:
         self.cut = 0
 
 
+class Ending:
+    """The topics that end when a body is over: those of a relay, or those that lines named.
+
+    Arguments:
+        topics: of a relay; none for lines.
+        private: the end is only for streams whose grants match.
+    """
+
+    def __init__(self, topics: str | Sequence[str], private: bool) -> None:
+        named = (topics,) if isinstance(topics, str) else topics
+        self.topics: Final = dict.fromkeys(named)
+        self._private = private
+        self._collects = not named
+
+    def add(self, batch: Sequence[Event]) -> None:
+        """Notes the topics of published lines. Raises InvalidEvent when they are too many."""
+        if self._collects:
+            for topics, _ in kinds_of(batch):
+                self.topics.update(dict.fromkeys(topics))
+            if len(self.topics) > EVENT_TOPICS_MAX:
+                detail = f"is possible for at most {EVENT_TOPICS_MAX} topics"
+                raise InvalidEvent("end_on_close", detail)
+
+    def event(self) -> Event:
+        """The end of the topics."""
+        return Event.end(tuple(self.topics), self._private)
+
+
 class PublishStream:
     """One streamed publish; the `BodyReader` of its request. Loop thread only.
 
@@ -91,6 +119,7 @@ class PublishStream:
         request: the admitted request.
         exchange: takes the answer.
         source: makes events of the body.
+        ending: what ends with the body, also when that is cut; None: nothing.
     """
 
     def __init__(
@@ -100,7 +129,9 @@ class PublishStream:
         request: Request,
         exchange: BodyExchange,
         source: BodyEvents,
+        ending: Ending | None = None,
     ) -> None:
+        self._ending = ending
         self._gate: Final = gate
         self._counts: Final = counts
         self._request: Final = request
@@ -187,6 +218,12 @@ class PublishStream:
         if self._is_busy or self._is_over:
             return
         error = self._error or self._source.error
+        ending = self._ending
+        if error is None and ending is not None and (self._is_complete or self._is_cut):
+            self._ending = None
+            if ending.topics:
+                self._end(ending.event())
+                return
         if error is not None and not self._is_cut:
             self._fail(error)
         elif self._is_complete:
@@ -243,11 +280,29 @@ class PublishStream:
         except FastsseError as error:
             self._on_refused(batch, error)
 
+    def _end(self, end: Event) -> None:
+        def done(outcome: Published | FastsseError) -> None:
+            self._is_busy = False
+            if isinstance(outcome, FastsseError):
+                self._error = outcome
+            self._pump()
+
+        self._is_busy = True
+        try:
+            self._gate.publish_more((end,), self._request, 1, done)
+        except FastsseError as error:
+            done(error)
+
     def _on_published(self, batch: list[Event], published: Published) -> None:
         self._is_busy = False
         self._first = self._first or published.first
         self._last = published.last
         self._count += published.count
+        if self._ending is not None:
+            try:
+                self._ending.add(batch)
+            except InvalidEvent as error:
+                self._refused(error)
         if len(self._warnings) < _WARNINGS_MAX:
             for _, event_type in kinds_of(batch):
                 self._warnings |= dict.fromkeys(warnings_on(event_type))
@@ -258,7 +313,7 @@ class PublishStream:
     def _on_refused(self, batch: list[Event], error: FastsseError) -> None:
         """One of a batch is not allowed: those before it still go."""
         self._is_busy = False
-        is_about_one = isinstance(error, BadRequest) or problem_of(error).status == 403
+        is_about_one = isinstance(error, BadRequest) or problem_of(error).status in (403, 409)
         if len(batch) > 1 and is_about_one:
             self._waiting = batch + self._waiting
             self._single = True

@@ -30,6 +30,7 @@ from fastsse.config.kinds import (
     read_rules,
     size,
 )
+from fastsse.config.plugins import InterceptorOptions
 from fastsse.config.rules import (
     AgeKept,
     BytesKept,
@@ -344,8 +345,8 @@ class HistoryOptions(OptionGroup):
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
         "Rules for topics; the first match applies: match, history_events, history_age, "
-        "history_bytes, lag_policy, types, data_schema, private, envelope, max_publish_rate. In the "
-        "file: [[topics]].",
+        "history_bytes, lag_policy, types, data_schema, private, envelope, max_publish_rate. In "
+        "the file: [[topics]].",
         max_length=1000,
     )
 
@@ -452,6 +453,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     HistoryOptions,
     RedisOptions,
     SourceOptions,
+    InterceptorOptions,
     HttpOptions,
     TokenOptions,
     LimitOptions,

@@ -28,6 +28,7 @@ from fastsse.config.options import (
     ProcessOptions,
     StreamOptions,
 )
+from fastsse.config.plugins import InterceptorOptions
 from fastsse.config.relations import conflicts
 from fastsse.config.sources import REDIS_URL, SOURCES, SourceOptions
 from fastsse.config.store import STORE, RedisOptions, StoreOptions
@@ -49,6 +50,7 @@ class Config(
     LimitOptions,
     TokenOptions,
     HttpOptions,
+    InterceptorOptions,
     SourceOptions,
     RedisOptions,
     HistoryOptions,

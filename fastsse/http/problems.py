@@ -10,6 +10,7 @@ from fastsse.errors import (
     Conflict,
     FastsseError,
     Forbidden,
+    InterceptorFailed,
     PreconditionFailed,
     RateExceeded,
     Unauthorised,
@@ -70,6 +71,8 @@ def problem_of(error: FastsseError) -> Problem:
             )
         detail = "The event was not published. Retry it later."
         return Problem(503, detail, header_lines=after, members={"reason": error.reason})
+    if isinstance(error, InterceptorFailed):
+        return Problem(500, str(error))
     return Problem(500, "The server failed to handle this request.")
 
 

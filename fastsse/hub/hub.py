@@ -21,6 +21,7 @@ from fastsse.errors import (
     Conflict,
     EventTooLarge,
     FastsseError,
+    InterceptorFailed,
     InvalidEvent,
     SchemaMismatch,
     TypeNotAllowed,
@@ -35,13 +36,22 @@ from fastsse.hub.resume.options import ReplayBounds, ReplayOptions
 from fastsse.hub.streams import Streams
 from fastsse.hub.topics import Rules, Topics
 from fastsse.hub.views import FilterBounds
+from fastsse.interceptors import Interceptors
 from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
 
 __all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
 RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
-REFUSALS: Final = (*RETRY_AFTER_S, "keys", "backbone", "rate", "type", "schema")
+REFUSALS: Final = (
+    *RETRY_AFTER_S,
+    "keys",
+    "backbone",
+    "rate",
+    "type",
+    "schema",
+    "interceptor",
+)
 # When more is to be swept than one step does, the next comes so soon.
 SWEEP_ON_S: Final = 0.005
 # Of the memory outside the history replays may use this share, which leaves the rest to publishers.
@@ -91,6 +101,40 @@ class Published:
         return list(map(id_of, self._positions, self._events))
 
 
+class InterceptedPublished(Published):
+    """As Published, of events that interceptors saw: for each event of the publisher the first that
+    it became. The id of one that was dropped is empty, and it is not counted."""
+
+    __slots__ = ("_firsts",)
+
+    def __init__(self, published: Published, firsts: Sequence[int | None]) -> None:
+        super().__init__(published._positions, published._events, published.duplicates)
+        self._firsts = firsts
+
+    @property
+    def count(self) -> int:
+        """How many events were taken."""
+        return sum(first is not None for first in self._firsts)
+
+    @property
+    def first(self) -> bytes:
+        """The id of the first event that was not dropped; empty if all were."""
+        return next(filter(None, self.ids), b"")
+
+    @property
+    def last(self) -> bytes:
+        """The id of the last event that was not dropped; empty if all were."""
+        return next(filter(None, reversed(self.ids)), b"")
+
+    @property
+    def ids(self) -> list[bytes]:
+        """Every event's id, in order; empty for those that were dropped. O(count)."""
+        return [
+            b"" if first is None else id_of(self._positions[first], self._events[first])
+            for first in self._firsts
+        ]
+
+
 class Hub:
     """Orders, keeps, hands on.
 
@@ -112,6 +156,8 @@ class Hub:
         entries_seen: events that came down the log, from all publishers.
         publishes_refused: publishes refused, by reason.
         refuses: publishes are refused, since the service ends.
+        interceptors: see each event before it is ordered; None: there are none.
+        on_entries: called with committed entries after they were handed on.
         losses: times that the backbone's log lost something.
     """
 
@@ -150,6 +196,8 @@ class Hub:
         self.publishes_refused: Counter[str] = Counter()
         self.losses = 0
         self.refuses = False
+        self.interceptors: Interceptors | None = None
+        self.on_entries: Callable[[Sequence[Entry]], None] | None = None
         self._is_stopped = False
         self._now_ms = now_ms
         self._sender = sender
@@ -174,6 +222,37 @@ class Hub:
         not matter. An `EventBatch` costs the least for each event; a list of one Event is a batch
         of one.
         """
+        if self.interceptors is None:
+            self._publish(events, done)
+        else:
+            self._publish_intercepted(self.interceptors, events, done)
+
+    def _publish_intercepted(
+        self,
+        interceptors: Interceptors,
+        events: Sequence[Event],
+        done: Callable[[Published | FastsseError], None],
+    ) -> None:
+        try:
+            made, firsts = interceptors.apply(events)
+        except InterceptorFailed as failed:
+            done(self._counted(failed))
+            return
+
+        def acknowledge(outcome: Published | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                done(outcome)
+            else:
+                done(InterceptedPublished(outcome, firsts))
+
+        if made:
+            self._publish(made, acknowledge)
+        else:
+            acknowledge(Published((), ()))
+
+    def _publish(
+        self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
+    ) -> None:
         error = self._objection(events)
         if error is not None:
             done(self._counted(error))
@@ -277,7 +356,10 @@ class Hub:
             publish(at, event)
 
     def allows(self, event: Event) -> bool:
-        """Whether the rules of its topics allow its type, whatever its data and at any rate."""
+        """Whether the rules of its topics allow its type, whatever its data and at any rate, and no
+        interceptor has to see it."""
+        if self.interceptors is not None:
+            return False
         if any(self.topics.rule(name).max_publish_rate for name in event.topics):
             return False
         return not self.topics.rules.restricts or self.topics.takes_any_data(event)
@@ -358,6 +440,8 @@ class Hub:
     def _counted(self, error: FastsseError) -> FastsseError:
         if isinstance(error, Unavailable):
             self.publishes_refused[error.reason] += 1
+        elif isinstance(error, InterceptorFailed):
+            self.publishes_refused["interceptor"] += 1
         elif isinstance(error, TypeNotAllowed):
             self.publishes_refused["type"] += 1
         elif isinstance(error, SchemaMismatch):
@@ -372,6 +456,8 @@ class Hub:
         self.entries_seen += len(entries)
         if self._rates.active:
             self._rates.on_entries(entries)
+        if self.on_entries is not None:
+            self.on_entries(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
         """The log of the backbone lost something, and goes on after a place. Readers receive a

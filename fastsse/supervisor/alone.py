@@ -10,6 +10,7 @@ import uvloop
 from fastsse.config import Config
 from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
+from fastsse.interceptors import interrupt_interceptors
 from fastsse.log import configure, get_logger
 from fastsse.supervisor.changes import NOT_LIVE, adapted, sentence
 from fastsse.supervisor.notify import STATUS_EVERY_S, Notifier
@@ -75,6 +76,7 @@ class _Alone:
             stack.callback(loop.remove_signal_handler, signal.SIGHUP)
             (sockets,) = open_for_workers(self._config, 1, self._activation)
             stack.callback(sockets.close)
+            interrupt_interceptors()
             self._worker = await Worker.open(self._config, sockets=sockets)
             stack.push_async_callback(self._worker.close)
             self._open_control(loop)

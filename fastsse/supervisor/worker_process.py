@@ -12,7 +12,9 @@ from fastsse.api.frontend import Sockets
 from fastsse.bus import connect
 from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError
+from fastsse.interceptors import interrupt_interceptors
 from fastsse.log import get_logger, name_worker
+from fastsse.stores import OpenedStores
 from fastsse.supervisor.orders import Orders
 from fastsse.supervisor.process_link import (
     ALIVE,
@@ -75,7 +77,9 @@ async def _live(
             return 0
         backbone, control = met
         stack.push_async_callback(backbone.close)
-        worker = Worker(config, sockets=sockets, backbone=backbone, control=control, number=number)
+        interrupt_interceptors()
+        stores = OpenedStores(backbone, None)
+        worker = Worker(config, sockets=sockets, stores=stores, control=control, number=number)
         stack.push_async_callback(worker.close)
         settle_memory()
         link.say(READY)

@@ -283,6 +283,10 @@ REFUSED = {
     "/events?topic=a&retry=x": (RELAY, 400, "retry"),
     "/events?topic=a&event=fastsse.x": (RELAY, 400, "event"),
     "/events?topic=a&color=red": (RELAY, 400, "color"),
+    "/events?topic=a&end=true": (RELAY, 400, "end"),
+    "/events?topic=a&end_on_close=x": (RELAY, 400, "end_on_close"),
+    "/events?topic=a&end_on_close=true": ("Content-Type: text/plain", 400, "end_on_close"),
+    "/events?end_on_close=true": (LINES, 400, "end_on_close"),
 }
 
 
@@ -293,6 +297,33 @@ async def test_wrong_parameters_are_refused_before_the_body(server, path) -> Non
         answer = await raw.answer()
         assert (answer.status, answer.field) == (status, field)
     assert await metric(server, "fastsse_publish_streams") == 0
+
+
+@pytest.mark.parametrize("how", ["complete", "cut", "bad"])
+@pytest.mark.parametrize("kind", [LINES, RELAY])
+async def test_topics_end_with_the_body_if_asked_and_stay_open_after_an_error(
+    start, kind, how
+) -> None:
+    server = await start()
+    relays = kind == RELAY
+    path = f"/events?end_on_close=true&{'topic=a' if relays else 'stream=true'}"
+    async with reading(server) as stream:
+        async with streaming(server, path, kind) as raw:
+            await raw.send(chunk(b"data: 1\n\n" if relays else line(1)))
+            assert (await stream.next()).data == "1"
+            if how == "complete":
+                await raw.send(END)
+                assert (await raw.answer()).json["count"] == 1
+            elif how == "bad":
+                await raw.send(
+                    chunk(b"event: " + b"x" * 300 + b"\ndata: 1\n\n" if relays else b"x\n")
+                )
+                assert (await raw.answer()).status == 400
+        if how != "bad":
+            assert (await stream.next()).type == "fastsse.end"
+    async with connected(server) as raw:
+        await raw.send(request("POST", "/events?topic=a", body=b"more"))
+        assert (await raw.answer()).status == (200 if how == "bad" else 409)
 
 
 # ── Relays ────────────────────────────────────────────────────────────────────────────────────
