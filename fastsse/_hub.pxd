@@ -10,6 +10,8 @@ cdef class Bounds:
     cdef readonly int64_t bytes
     cdef readonly int64_t age_ms
     cdef readonly int policy
+    # So many of the newest events stay when they are too old, and when the total is over its bound.
+    cdef readonly int64_t keep_last
 
 
 cdef class TopicLog:
@@ -18,6 +20,7 @@ cdef class TopicLog:
     cdef public int64_t bytes
 
     cdef bint is_over(self, Bounds rule) noexcept
+    cdef bint has_more_than(self, int64_t events) noexcept
     cdef Frame drop(self)
     cdef Py_ssize_t find(self, Place place) noexcept
 
@@ -27,6 +30,8 @@ cdef class Topic:
     cdef readonly uint32_t number
     cdef readonly Bounds rule
     cdef Place evicted
+    # Through here its events stayed only because they were the newest of it.
+    cdef Place spared
     cdef public int64_t evicted_at
     cdef public TopicLog log
     cdef public Py_ssize_t channels
@@ -75,6 +80,8 @@ cdef class HistoryLog:
     cdef Place evicted
     cdef readonly int64_t evicted_at
     cdef readonly object evicted_below
+    # What lies up to here was looked at for the total, and stays.
+    cdef Place unspared_after
     cdef readonly dict position_of
     cdef readonly dict own_id_at
     cdef readonly dict extras_at
@@ -90,6 +97,8 @@ cdef class HistoryLog:
     cdef int trim_topic(self, Topic topic) except -1
     cpdef object fit(self)
     cpdef object evict_oldest(self)
+    cdef bint evict_oldest_unspared(self) except -1
+    cdef bint has_spared(self, Topic topic) noexcept
     cdef int evict_at(self, Topic topic, Place place) except -1
     cdef int age(self, Frame frame, owners, int64_t age_ms) except -1
     cdef int evict_first(self, Topic topic) except -1

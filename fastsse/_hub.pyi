@@ -33,7 +33,9 @@ class Bounds:
     age_ms: int
     policy: int
 
-    def __init__(self, events: int, bytes: int, age_ms: int, policy: int) -> None: ...
+    def __init__(
+        self, events: int, bytes: int, age_ms: int, policy: int, keep_last: int = 0
+    ) -> None: ...
 
 class Topic:
     """One topic: its number in the core, its rule, its log while an event of it is kept.
@@ -205,6 +207,9 @@ class HistoryLog:
 
     def fit(self) -> None:
         """Evicts the oldest events until the total is within its bound. O(evicted)."""
+
+    def look_at_all_again(self) -> None:
+        """Older events were added, which may go before those that rules spare."""
 
     def evict_oldest(self) -> None:
         """Evicts the oldest event of all from every topic that keeps it. Raises LookupError when

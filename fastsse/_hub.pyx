@@ -63,8 +63,11 @@ cdef inline int64_t cost_of(Frame frame) noexcept:
 # -- topics ---------------------------------------------------------------------------------------
 
 cdef class Bounds:
-    def __init__(self, int64_t events, int64_t bytes, int64_t age_ms, int policy):
+    def __init__(
+            self, int64_t events, int64_t bytes, int64_t age_ms, int policy,
+            int64_t keep_last=0):
         self.events = events
+        self.keep_last = keep_last
         self.bytes = bytes
         self.age_ms = age_ms
         self.policy = policy
@@ -103,7 +106,10 @@ cdef class TopicLog:
         self.frames = []
 
     cdef bint is_over(self, Bounds rule) noexcept:
-        return self.bytes > rule.bytes or len(self.frames) - self.start > rule.events
+        return self.bytes > rule.bytes or self.has_more_than(rule.events)
+
+    cdef bint has_more_than(self, int64_t events) noexcept:
+        return len(self.frames) - self.start > events
 
     def drop_first(self):
         return self.drop()
@@ -470,21 +476,31 @@ cdef class HistoryLog:
                 self.on_reopen(topic)  # The store has forgotten the end that it knew.
         log.frames.append(frame)
         log.bytes += cost
-        return log.is_over(topic.rule)
+        return log.is_over(topic.rule) or (topic.rule.keep_last and self.has_spared(topic))
+
+    cdef bint has_spared(self, Topic topic) noexcept:
+        """Whether the oldest event of a topic stayed as one of the newest, and is none now."""
+        cdef TopicLog log = topic.log
+        return (
+            log is not None and log.has_more_than(topic.rule.keep_last)
+            and not is_above(place_of(<Frame>log.frames[log.start]), topic.spared))
 
     def trim(self, owners):
         for topic in owners if type(owners) is tuple else (owners,):
             self.trim_topic(<Topic?>topic)
 
     cdef int trim_topic(self, Topic topic) except -1:
-        while topic.log is not None and topic.log.is_over(topic.rule):
+        while topic.log is not None and (
+                topic.log.is_over(topic.rule) or self.has_spared(topic)):
             self.evict_first(topic)
         return 0
 
     cpdef object fit(self):
-        """Evicts the oldest events until the total is within its bound."""
+        """Evicts the oldest events until the total is within its bound: first those that no rule
+        spares, then those too."""
         while self.bytes > self.total_bytes:
-            self.evict_oldest()
+            if not self.evict_oldest_unspared():
+                self.evict_oldest()
 
     cpdef object evict_oldest(self):
         """Evicts the oldest event of all from every topic that keeps it."""
@@ -494,13 +510,38 @@ cdef class HistoryLog:
         place = self.whole.places[self.whole.start]
         owners = self.whole.owners[self.whole.start]
         for topic in owners if type(owners) is tuple else (owners,):
+            if (<Topic>topic).log is not None and not (<Topic>topic).has_evicted(place):
+                self.evict_first(<Topic>topic)
+
+    def look_at_all_again(self):
+        self.unspared_after = Place(0, 0)
+
+    cdef bint evict_oldest_unspared(self) except -1:
+        """Evicts the oldest event from its topics, unless it is one of their newest that stay. Those
+        are looked at once: O(1) amortized. Returns whether there was one left to look at."""
+        cdef Py_ssize_t index = self.whole.start, stop = len(self.whole.frames)
+        cdef Place place
+        if index < stop and not is_above(self.whole.places[index], self.unspared_after):
+            index = self.whole.find(self.unspared_after, True)
+        while index < stop and self.whole.owners[index] is None:
+            index += 1
+        if index == stop:
+            return False
+        place = self.unspared_after = self.whole.places[index]
+        owners = self.whole.owners[index]
+        for topic in owners if type(owners) is tuple else (owners,):
             self.evict_at(<Topic>topic, place)
+        return True
 
     cdef int evict_at(self, Topic topic, Place place) except -1:
-        """Has a topic evict its oldest event if that is the one at a place, or before it."""
-        if topic.log is not None and not topic.has_evicted(place):
-            self.evict_first(topic)
-        return 0
+        """Has a topic evict its oldest event if that is the one at a place, or before it, and not
+        one of the newest that stay."""
+        if topic.log is None or topic.has_evicted(place):
+            return 0
+        if topic.rule.keep_last and not topic.log.has_more_than(topic.rule.keep_last):
+            topic.spared = place
+            return 0
+        return self.evict_first(topic)
 
     def sweep_age(self, int64_t age_ms, after, through, Py_ssize_t limit):
         """Evicts events after one place and up to another whose topics keep them for `age_ms`;

@@ -345,8 +345,8 @@ class HistoryOptions(OptionGroup):
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
         "Rules for topics; the first match applies: match, history_events, history_age, "
-        "history_bytes, lag_policy, types, data_schema, private, envelope, max_publish_rate. In "
-        "the file: [[topics]].",
+        "history_bytes, keep_last, lag_policy, types, data_schema, private, envelope, "
+        "max_publish_rate. In the file: [[topics]].",
         max_length=1000,
     )
 
@@ -376,6 +376,7 @@ class HistoryOptions(OptionGroup):
             types=rule.types_patterns,
             schema=rule.data_schema,
             private=rule.private,
+            keep_last=rule.keep_last or 0,
         )
 
 

@@ -79,6 +79,10 @@ def _lag_conflicts(config: "Config") -> Iterator[Conflict]:
             if 0 < getattr(config, kept) < config.max_lag:
                 yield _blame(config, "max_lag", _AT_MOST, kept, format_size, _LAG)
     for index, rule in enumerate(config.topics):
+        events = config.history_events if rule.history_events is None else rule.history_events
+        if (rule.keep_last or 0) > events:
+            yield f"topics[{index}].keep_last", f"at most history_events, which is {events}"
+    for index, rule in enumerate(config.topics):
         policy = rule.lag_policy or config.lag_policy
         if policy == "disconnect" and 0 < (rule.history_bytes or 0) < config.max_lag:
             allowed = f"at least max_lag, which is {format_size(config.max_lag)} ({_LAG})"

@@ -42,7 +42,8 @@ DEFAULT_EVENT_TYPE = "message"
 
 class TopicLimits(NamedTuple):
     """The limits of one topic. `lag_policy` None means that of the server; `event_types` and
-    `types` None, any. `schema` is JSON, None for any data. `max_publish_rate` None, any."""
+    `types` None, any. `schema` is JSON, None for any data. `max_publish_rate` None, any. The newest
+    `keep_last` events are kept however old they are, and before those of other topics."""
 
     events: int
     age_s: float
@@ -53,6 +54,7 @@ class TopicLimits(NamedTuple):
     types: tuple[re.Pattern[str], ...] | None = None
     schema: str | None = None
     private: bool = False
+    keep_last: int = 0
 
     def allows_event_type(self, event: str | None) -> bool:
         """Whether events of this type may be published; none counts as `message`."""
@@ -94,6 +96,7 @@ class TopicRule(BaseModel):
     history_events: EventsKept | None = None
     history_age: AgeKept | None = None
     history_bytes: BytesKept | None = None
+    keep_last: Annotated[Count, Field(ge=0, le=10_000)] | None = None
     lag_policy: LagPolicy | None = None
     types: Annotated[tuple[TypeGlob, ...], BeforeValidator(read_list), TypeCount, GLOBS] | None = (
         None

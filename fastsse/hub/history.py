@@ -365,6 +365,7 @@ class History(HistoryLog):
                 topic.log = log
                 self.bytes += TOPIC_COST_BYTES
         self.whole.prepend(older.frames, older.owners)
+        self.look_at_all_again()
         ahead = ((one.time_ms, one.position) for one in older.frames if one.lead_ms > 0)
         self.times = TimeMarks(chain(ahead, self.times))
         self.events += len(older.positions)

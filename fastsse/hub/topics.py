@@ -32,7 +32,8 @@ class Rule(Bounds):
 
     def __init__(self, limits: TopicLimits, lag_policy: LagPolicy) -> None:
         policy = POLICIES[limits.lag_policy or lag_policy]
-        super().__init__(limits.events, limits.bytes, round(limits.age_s * 1000), policy)
+        age_ms = round(limits.age_s * 1000)
+        super().__init__(limits.events, limits.bytes, age_ms, policy, limits.keep_last)
         self._limits = limits
         self.max_publish_rate = limits.max_publish_rate
         self.schema = None if limits.schema is None else Schema(limits.schema)

@@ -22,7 +22,7 @@ from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.events import Event
 from tests.backbone.storage import TIMEOUT_S, Clock, opened, until
 
-NAMES = ("few", "small", "short", "plain", "none")
+NAMES = ("few", "small", "short", "plain", "none", "current")
 CONFIG = Config(
     history_events=6,
     history_bytes="1MiB",
@@ -33,6 +33,7 @@ CONFIG = Config(
         {"match": "small", "history_bytes": "1KiB"},
         {"match": "short", "history_age": "10s"},
         {"match": "none", "history_events": 0},
+        {"match": "current", "history_age": "10s", "keep_last": 2},
     ],
 )
 
@@ -56,7 +57,7 @@ class Model:
             while kept and (
                 len(kept) > limits.events
                 or sum(map(cost, kept)) > limits.bytes
-                or kept[0].position <= aged
+                or (kept[0].position <= aged and len(kept) > limits.keep_last)
             ):
                 kept.pop(0)
 
@@ -207,7 +208,49 @@ async def test_stored_history_shrinks_under_load_and_stays_within_its_bound(
         assert (await tail.read(("a",), 0)).evicted_through == tail.positions[-101]
 
 
+def test_the_newest_of_a_topic_outlast_those_of_others_until_they_alone_are_too_many(
+    tmp_path: Path,
+) -> None:
+    path, clock = str(tmp_path / "history.db"), Clock()
+    file = HistoryFile(path, clock)
+    retention = SqliteRetention(file, CONFIG.limits, 1_800, clock)
+    positions = PlaceClock(clock, file.head)
+    connection = open_reading(path)
+    reading = HistoryQueries(connection, StoredEvictions(), Damage(path))
+
+    def publish(topic: str, count: int) -> list[int]:
+        first = positions.take(count)
+        places = range(first, first + count)
+        entries = encode_entries(places, [Event(topic, "x" * 100)] * count)
+        with file.transaction(synced=False):
+            retention.note(store_entries(file, entries))
+        while retention.step():
+            pass
+        return list(places)
+
+    def kept(topic: str) -> list[int]:
+        stretch = reading.stretch((topic,), 0, positions.last, 1 << 20)
+        return [entry.position for entry in stretch.entries]
+
+    try:
+        current = publish("current", 3)
+        for _ in range(5):
+            plain = publish("plain", 6)
+        assert kept("current") == current[1:]
+        assert plain[-1] in kept("plain")
+        assert file.state.bytes <= 1_800
+        # The one that was spared only as one of the newest goes with the next.
+        newer = publish("current", 1)
+        assert kept("current") == [current[2], *newer]
+        retention = SqliteRetention(file, CONFIG.limits, 300, clock)
+        publish("plain", 1)
+        assert file.state.bytes <= 300
+    finally:
+        connection.close()
+        file.close()
+
+
 def test_a_batch_lies_in_a_row() -> None:
     entries = encode_entries(range(5, 8), [Event("a")] * 3)
-    assert list(StoreBatch(entries, lambda _: None, None).positions) == [5, 6, 7]
+    assert list(StoreBatch((), entries, lambda _: None, None).positions) == [5, 6, 7]
     assert position_of(place_of(5)) == 5

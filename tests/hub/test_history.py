@@ -215,12 +215,14 @@ def test_topics_are_idle_when_their_last_event_went() -> None:
 
 # -- a model ------------------------------------------------------------------------------------
 
-NAMES = ("a", "b", "few", "brief", "small", "none")
+NAMES = ("a", "b", "few", "brief", "small", "none", "current", "latest")
 RULES = (
     TopicRule(match="few", history_events=2),
     TopicRule(match="brief", history_age=2.0),
     TopicRule(match="small", history_bytes=600),
     TopicRule(match="none", history_events=0),
+    TopicRule(match="current", history_age=1.0, keep_last=1),
+    TopicRule(match="latest", keep_last=3),
 )
 TOTAL_BYTES = 6_000
 
@@ -242,6 +244,10 @@ class Model:
     lost: dict[str, int] = field(default_factory=dict)
     lost_of_all: int = START
     ids: dict[bytes, int] = field(default_factory=dict)
+    # Through which place a topic's events stayed only as its newest; and what was looked at for
+    # the total.
+    spared: dict[str, int] = field(default_factory=dict)
+    looked_through: int = 0
 
     def alive(self) -> list[ModelEvent]:
         events = {id(event): event for log in self.kept.values() for event in log}
@@ -271,19 +277,34 @@ class Model:
             while log and (
                 len(log) > limits.events
                 or sum(event.size + EVENT_COST_BYTES for event in log) > limits.bytes
+                or (len(log) > limits.keep_last and log[0].position <= self.spared.get(name, 0))
             ):
                 self.evict_first(name)
         while self.cost() > TOTAL_BYTES:
-            oldest = self.alive()[0]
-            for name in oldest.names:
-                if self.kept[name][:1] == [oldest]:
-                    self.evict_first(name)
+            alive = self.alive()
+            later = [one for one in alive if one.position > self.looked_through]
+            if later:
+                self.looked_through = later[0].position
+            for name in (later or alive)[0].names:
+                self.evict_at(name, (later or alive)[0], spares=bool(later))
+
+    def evict_at(self, name: str, event: ModelEvent, *, spares: bool) -> None:
+        if self.kept[name][:1] != [event]:
+            return
+        if spares and len(self.kept[name]) <= self.limits.limits(name).keep_last:
+            self.spared[name] = event.position
+        else:
+            self.evict_first(name)
 
     def sweep(self, now_ms: int) -> None:
         for name, log in self.kept.items():
-            horizon = position_at(now_ms - round(self.limits.limits(name).age_s * 1000))
-            while log and log[0].position <= horizon:
+            limits = self.limits.limits(name)
+            horizon = position_at(now_ms - round(limits.age_s * 1000))
+            while len(log) > limits.keep_last and log[0].position <= horizon:
                 self.evict_first(name)
+            aged = [event.position for event in log if event.position <= horizon]
+            if aged:
+                self.spared[name] = max(aged[-1], self.spared.get(name, 0))
 
     def read(self, names: tuple[str, ...], after: int) -> list[int]:
         return [

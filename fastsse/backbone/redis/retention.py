@@ -14,6 +14,8 @@ __all__ = ["MARK_EXTRA_MS", "RedisRetention"]
 # How much longer than its events the last position of a topic is kept. So a reader of a quiet topic
 # receives a `fastsse.gap` event only if there was a gap.
 MARK_EXTRA_MS: Final = 24 * 60 * 60 * 1000
+# For topics whose newest events are kept however old they are.
+LONGEST_MS: Final = 3650 * 24 * 60 * 60 * 1000
 # Topics whose rule is cached.
 TOPICS_KEPT: Final = 10_000
 
@@ -52,7 +54,11 @@ class RedisRetention:
             limits = self._history.limits(topic)
             age_ms = round(limits.age_s * 1000)
             events = limits.events if limits.bytes and age_ms else 0
-            known = self._known[topic] = topic.encode(), events, max(1, age_ms), self.mark_ms
+            mark_ms = self.mark_ms
+            if limits.keep_last:
+                # A list expires as a whole, so all of it is kept longer.
+                age_ms, mark_ms = LONGEST_MS, LONGEST_MS + MARK_EXTRA_MS
+            known = self._known[topic] = topic.encode(), events, max(1, age_ms), mark_ms
         return known
 
     def own_id_ms(self, topics: tuple[str, ...]) -> int:

@@ -76,6 +76,8 @@ class SqliteRetention:
         self._round_at = 0
         self._round_began_ms: int | None = None
         self._rounds = 0
+        # What lies up to here was looked at for the total, and stays as one of its topic's newest.
+        self._spared_through = 0
         self.let_go = 0
 
     def note(self, rows: Iterable[TopicRow]) -> None:
@@ -85,6 +87,7 @@ class SqliteRetention:
             if (
                 row.events > limits.events + limits.events // SLACK
                 or row.bytes > limits.bytes + limits.bytes // SLACK
+                or (self._spared_through and row.events > limits.keep_last > 0)
             ):
                 self._over[row.name] = None
 
@@ -142,12 +145,20 @@ class SqliteRetention:
         oldest = self._oldest(row.number, budget)
         events, kept_bytes, count = row.events, row.bytes, 0
         for place, size_bytes, _ in oldest:
-            if events <= limits.events and kept_bytes <= limits.bytes and place > aged_through:
+            fits = events <= limits.events and kept_bytes <= limits.bytes
+            if fits and (
+                events <= limits.keep_last or not self._is_old(place, limits, aged_through)
+            ):
                 break
             events, kept_bytes, count = events - 1, kept_bytes - size_bytes, count + 1
         if count:
             self._let_go(row, oldest[:count])
         return count, count < len(oldest) or len(oldest) < budget
+
+    def _is_old(self, place: int, limits: TopicLimits, aged_through: int) -> bool:
+        """Whether an event is too old, or stayed as one of the newest when older ones were removed
+        for the total."""
+        return place <= aged_through or (limits.keep_last > 0 and place <= self._spared_through)
 
     def _oldest(self, topic: int, count: int) -> list[list[int]]:
         """Place, size and `shared` of a topic's oldest events."""
@@ -237,12 +248,19 @@ class SqliteRetention:
         self.let_go += len(gone)
 
     def _trim_oldest(self) -> None:
-        """Removes the oldest events of the file from every topic."""
+        """Removes the oldest events of the file from every topic, except the newest ones that rules
+        spare. Those are removed when nothing else is left."""
+        if not self._trim_oldest_after(self._spared_through, spares=True):
+            self._trim_oldest_after(0, spares=False)
+
+    def _trim_oldest_after(self, after: int, *, spares: bool) -> bool:
+        """Removes the oldest events after a place. Returns whether there were any."""
         left = self._file.state.bytes - self._total_bytes
         through: dict[str, int] = {}
         looked_at: dict[int, int] = {}
         rows = self._file.connection.execute(
-            f"SELECT place, {RECORD} FROM event ORDER BY place LIMIT ?", (STEP_EVENTS // 4,)
+            f"SELECT place, {RECORD} FROM event WHERE place > ? ORDER BY place LIMIT ?",
+            (after, STEP_EVENTS // 4),
         )
         with closing(rows):
             for place, record in rows:
@@ -254,19 +272,28 @@ class SqliteRetention:
                     break
         for name in self._file.topics.load(self._file.connection, through):
             del through[name]  # No row: its name is what is damaged.
+        spared: set[int] = set()
         for name, place in through.items():
-            self._let_go_through(self._file.topics[name], place)
+            keep = self._limits(name).keep_last if spares else 0
+            spared.update(self._let_go_through(self._file.topics[name], place, keep))
+        if spared:
+            self._spared_through = max(looked_at)
         # The rest has no topic, or none with a valid name.
-        left_over = self._file.stored_places(looked_at)
+        left_over = self._file.stored_places(looked_at).difference(spared)
         self._delete([(place, looked_at[place]) for place in looked_at if place in left_over])
+        return bool(looked_at)
 
-    def _let_go_through(self, row: TopicRow, place: int) -> None:
+    def _let_go_through(self, row: TopicRow, place: int, keep: int) -> list[int]:
+        """Removes a topic's events up to a place, but not its newest `keep`. Returns the places of
+        those that stay."""
         found = self._file.connection.execute(
             f"SELECT {KEPT} FROM topic_event WHERE topic = ? AND place <= ? ORDER BY place",
             (row.number, place),
         ).fetchall()
-        if found:
-            self._let_go(row, self._noted(found))
+        gone = found[: max(0, row.events - keep)] if keep else found
+        if gone:
+            self._let_go(row, self._noted(gone))
+        return [place for place, *_ in found[len(gone) :]]
 
     def _go_round(self) -> None:
         """Examines the next topics for events that are too old or that the present rules do not
@@ -293,6 +320,7 @@ class SqliteRetention:
                 continue
             limits = self._limits(name)
             is_aged = oldest is not None and oldest <= self._aged_through(limits)
+            is_aged = is_aged and events > limits.keep_last
             if events > limits.events or kept_bytes > limits.bytes or is_aged:
                 self._over[name] = None
         self._round_at = topics[-1][0] if len(topics) == ROUND_TOPICS else 0
