@@ -3,7 +3,7 @@
 A connection is in one state; `_NEXT` lists the allowed transitions:
 
     HEAD       reads a request head, or waits for one
-    BODY       reads a request body, whole or piece by piece for the reader that its route gave
+    BODY       reads a request body: as a whole, or in pieces for the `BodyReader` of its route
     ANSWERING  the route handles the request
     HANDOVER   becomes a stream when earlier answers are sent; ANSWERING again if it is refused
     REFUSING   the input is not a valid request: it is answered, and nothing more is read
@@ -13,7 +13,7 @@ A connection is in one state; `_NEXT` lists the allowed transitions:
     GONE       closed, or owned by the sender
 
 It handles one request at a time. While an answer is pending, or the peer does not read, received
-bytes wait in `kept` and reading pauses. Then TCP flow control stops the peer.
+bytes wait in `_kept` and reading pauses. Then TCP flow control stops the peer.
 
 What arrives is first offered to the intake of its listener, which takes usual publishes; they are
 ANSWERING then, several of a pipeline at once. Every other request is read here.

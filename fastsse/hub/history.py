@@ -1,9 +1,9 @@
-"""History: the frames kept for resuming. Count, bytes and age bound it for each topic, and bytes in
-total.
+"""History: the frames kept for resuming. Each topic is bounded by count, bytes and age; all topics
+together are bounded by bytes. `_hub.pyx:HistoryLog` evicts.
 
 Each topic of an event keeps the event on its own; the total counts it once. The event is evicted
-when its last topic evicts it. The oldest event always goes first, so a comparison with the topic's
-`evicted_through` shows whether the topic still keeps an event. Loop thread only.
+when its last topic evicts it. The oldest event always goes first, so a topic still keeps an
+event if its position is above `evicted_through`. Loop thread only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -17,6 +17,8 @@ class Audience:
     selectors: tuple[str, ...]
     topics: Selection
     rights: Rights | None = None
+    view: None = None
+    core_view: None = None
 
 
 class Nobody:

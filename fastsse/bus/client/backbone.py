@@ -1,8 +1,8 @@
 """The worker's end of the bus, as the backbone of its hub.
 
 Published events are sent to the hub process and come back in the log, with those of other workers.
-Reads and searches are requests to the hub process. While the hub process is away publishers and
-readers wait for a short time, and streams stay open.
+Reads and searches are requests to the hub process. While the hub process is away, streams stay
+open; publishers and readers wait for TIMEOUT_S, then they are refused.
 """
 
 import asyncio
