@@ -141,12 +141,18 @@ def _request(topic: str, data: bytes) -> bytes:
 
 
 class Subscriber:
-    """An EventSource: reconnects with the last id that it has, for as long as it is let."""
+    """An EventSource: reconnects with the last id that it has, for as long as it is let. Only the
+    loss of a connection is met with another one: any other exception ends the run.
 
-    def __init__(self, address: tuple[str, int], topics: Sequence[str]) -> None:
+    Attributes:
+        connects: connections that were made.
+        resumes: connections that ended.
+    """
+
+    def __init__(self, address: tuple[str, int], topics: Sequence[str], begin: str = "") -> None:
         self.address = address
-        self.seen = Seen(tuple(topics))
-        self.resumes = 0
+        self.seen = Seen(tuple(topics), last_id=begin)
+        self.connects = self.resumes = 0
         self.is_over = False
         self.opened = asyncio.Event()
 
@@ -163,6 +169,7 @@ class Subscriber:
 
     async def _follow(self) -> None:
         reader, writer = await asyncio.open_connection(*self.address)
+        self.connects += 1
         try:
             query = "&".join(f"topic={topic}" for topic in self.seen.topics)
             last = f"Last-Event-ID: {self.seen.last_id}\r\n" if self.seen.last_id else ""
@@ -220,23 +227,11 @@ class Harness:
         ]
         feeds = [FEEDS[n % len(FEEDS)] for n in range(self.plan.subscribers)]
         subscribers = [Subscriber(("127.0.0.1", self.port), topics) for topics in feeds]
-        tasks = [asyncio.create_task(one.run()) for one in (*subscribers, *publishers)]
+        replay = Subscriber(subscribers[0].address, ("*",), "earliest")
+        replay.seen.begin("0-0")
         try:
-            async with asyncio.timeout(CALM_S):
-                await asyncio.gather(*(one.opened.wait() for one in subscribers))
-            while sum(self.killed.values()) < self.plan.kills:
-                await self._kill_one()
-            for one in publishers:
-                one.is_over = True
-            await asyncio.gather(*tasks[len(subscribers) :])
-            await self._settle(publishers[0], subscribers)
-            batched = await self._batched()
+            batched = await self._ordeal(publishers, subscribers, replay)
         finally:
-            for one in subscribers:
-                one.is_over = True
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self.service.stop()
             self._held.close()
         seen = [one.seen for one in subscribers]
@@ -251,10 +246,37 @@ class Harness:
             "acknowledged": len(self.ledger.acknowledged),
             "unknown": len(self.ledger.unknown),
             "seen": sum(len(one.events) for one in seen),
+            "connects": [one.connects for one in subscribers],
             "resumes": sum(one.resumes for one in subscribers),
             "gaps": dict(sum((one.gaps for one in seen), Counter())),
-            "faults": self.ledger.faults(seen),
+            "turned_away": dict(sum((one.turned_away for one in seen), Counter())),
+            "replayed": len(replay.seen.events),
+            # The last of them is who asked for everything after the run: it tells an event that is
+            # lost from one that a subscriber missed.
+            "faults": self.ledger.faults([*seen, replay.seen]),
         }
+
+    async def _ordeal(
+        self, publishers: Sequence[Publisher], subscribers: Sequence[Subscriber], replay: Subscriber
+    ) -> int:
+        """All that happens while the service is there; how many publishes were taken in batches. An
+        exception of any task ends the others and is raised."""
+        async with asyncio.TaskGroup() as group:
+            following = [group.create_task(one.run()) for one in subscribers]
+            publishing = [group.create_task(one.run()) for one in publishers]
+            async with asyncio.timeout(CALM_S):
+                await asyncio.gather(*(one.opened.wait() for one in subscribers))
+            while sum(self.killed.values()) < self.plan.kills:
+                await self._kill_one()
+            for one in publishers:
+                one.is_over = True
+            await asyncio.wait(publishing)
+            following.append(group.create_task(replay.run()))
+            await self._settle(publishers[0], [*subscribers, replay])
+            batched = await self._batched()
+            for task in following:
+                task.cancel()
+        return batched
 
     async def _start(self) -> None:
         for _ in range(20):  # The port may still be held by workers that drain.

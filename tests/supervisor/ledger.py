@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tests.eventstream import Message
 
 GAP = "fastsse.gap"
+REFUSED = "fastsse.refused"
 FAULTS_SHOWN = 20
 
 
@@ -25,6 +26,7 @@ class Seen:
         begun: the place from which it was promised everything.
         events: position and data, in the order seen.
         announced: the stretches of places that gaps spoke of: (after, up to).
+        turned_away: times it was told to come back later, by reason.
         refused: answers other than a stream, which would end an EventSource for good.
     """
 
@@ -34,6 +36,7 @@ class Seen:
     events: list[tuple[tuple[int, int], str]] = field(default_factory=list)
     data: set[str] = field(default_factory=set)
     gaps: Counter[str] = field(default_factory=Counter)
+    turned_away: Counter[str] = field(default_factory=Counter)
     announced: list[tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -43,7 +46,12 @@ class Seen:
             self.begun = place_of(place)
 
     def take(self, event: Message) -> None:
-        """An event as it came."""
+        """An event as it came. Raises ValueError for one that none of this is."""
+        if event.type == REFUSED:  # Of a stream that was not opened: it has no place.
+            self.turned_away[json.loads(event.data)["reason"]] += 1
+            return
+        if event.type not in (GAP, "message"):
+            raise ValueError(f"not expected: {event}")
         place = place_of(event.last_event_id)
         if event.type == GAP:
             self.gaps[json.loads(event.data).get("reason", "?")] += 1

@@ -89,5 +89,27 @@ def test_ledger_takes_a_gap_for_what_it_says() -> None:
     assert len(book.faults([one])) == 1
 
 
+def test_ledger_takes_a_stream_that_was_not_opened_for_no_event() -> None:
+    one = seen(("1-1", "a"))
+    one.take(Message('{"reason": "store", "retry_ms": 5000}', "fastsse.refused"))
+    one.take(Message("b", last_event_id="2-1"))
+    assert ledger(("1-1", "a"), ("2-1", "b")).faults([one]) == []
+    assert one.turned_away == {"store": 1}
+
+
+def test_ledger_raises_for_an_event_that_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="not expected"):
+        seen().take(Message("{}", "fastsse.unheard", "1-1"))
+
+
+async def test_exception_of_a_subscriber_ends_the_run(monkeypatch) -> None:
+    def take(self: Seen, event: Message) -> None:
+        raise ValueError("as none of this is")
+
+    monkeypatch.setattr(Seen, "take", take)
+    with pytest.RaisesGroup(ValueError):
+        await run(Plan(kills=1000, workers=1, subscribers=2))
+
+
 def test_position_used_twice_is_found() -> None:
     assert len(ledger(("1-1", "a"), ("1-1", "b")).faults([])) == 1
