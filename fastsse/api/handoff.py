@@ -154,8 +154,9 @@ class SenderHandoff:
         the sender owns the descriptor; when it raises, the caller does. So no statement that can
         fail may follow `streams.open` here."""
         # The kernel gives the lowest free number, so a high number means that few are free.
-        if fd >= self._descriptor_limit or not self._streams.has_room():
-            raise StreamRefused("full")
+        why = "full" if fd >= self._descriptor_limit else self._streams.objection()
+        if why is not None:
+            raise StreamRefused(why)
         subscription, rights, chunked, lines, client, host, _ = stream_request
         owner = self._owner(host, rights)
         if owner is not None:

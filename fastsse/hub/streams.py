@@ -142,11 +142,15 @@ class Streams:
 
     def has_room(self) -> bool:
         """Whether `open` would take one more stream."""
-        return (
-            not self.draining
-            and self._sender.free_slot_count > 0
-            and self._sender.pending_commands < QUEUE_MAX
-        )
+        return self.objection() is None
+
+    def objection(self) -> str | None:
+        """The reason of the StreamRefused that `open` would raise now for any stream."""
+        if self.draining:
+            return "draining"
+        if self._sender.pending_commands >= QUEUE_MAX:
+            return "queue"
+        return None if self._sender.free_slot_count > 0 else "full"
 
     def open(
         self,
@@ -177,13 +181,10 @@ class Streams:
         microseconds for a stream that begins at the head, O(page) for one that is replayed to from
         memory; one that needs the backbone may open later.
         """
-        if self.draining:
-            raise StreamRefused("draining")
-        if self._sender.pending_commands >= QUEUE_MAX:
-            raise StreamRefused("queue")
+        objection = self.objection()
+        if objection is not None:
+            raise StreamRefused(objection)
         handle = self._sender.allocate()
-        if not handle:
-            raise StreamRefused("full")
         channel: Channel | None = None
         try:
             dialect = subscription.dialect

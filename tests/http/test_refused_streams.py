@@ -41,6 +41,14 @@ async def test_a_typed_event_stands_in_the_block_of_the_retry(full, path, whole)
     assert 5000 <= (stream.retry_ms or 0) <= 60_000
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_server_that_drains_says_so(start: Start, whole) -> None:
+    server = await start()
+    server._worker._hub.drain(0)
+    (event,) = parse((await refused(server, "/events?topic=a", whole=whole)).body).events
+    assert json.loads(event.data)["reason"] == "draining"
+
+
 async def test_a_mercure_client_is_sent_no_event_that_it_does_not_know(full) -> None:
     answer = await refused(full, HUB + "?topic=a")
     assert re.fullmatch(rb"retry: \d+\n\n", answer.body)
