@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from fastsse.backbone.sqlite import Ack, HistoryError, SqliteBackbone
+from fastsse.backbone.sqlite.file import HistoryFile
+from fastsse.backbone.sqlite.judging import judge_batches
+from fastsse.backbone.sqlite.places import position_of
+from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.config import Config
+from fastsse.directives import END, Directives, RequestKey
+from fastsse.entries import encode_entries
 from fastsse.errors import Unavailable
 from fastsse.events import Event
 from tests.backbone.storage import (
@@ -109,6 +115,68 @@ async def test_a_batch_that_was_refused_can_be_sent_again_under_its_key(path: Pa
         again = await append(tail, Event("a", "once"), key=(b"w", 1))
         found = await tail.read_all(("a",), 0, 1 << 20)
         assert [entry.position for entry in found][1:] == again
+
+
+ASKED_ONCE = pytest.mark.parametrize(
+    "asked",
+    [
+        Directives(key=b"k"),
+        Directives(request=RequestKey(b"k", b"digest", 1)),
+        Directives(control=END),
+    ],
+    ids=["key", "request", "end"],
+)
+
+
+@ASKED_ONCE
+@pytest.mark.parametrize("code", [NOT_SYNCED, sqlite3.SQLITE_BUSY], ids=["fsync", "busy"])
+async def test_an_event_that_was_refused_is_not_known_by_its_key(
+    path: Path, code: int, asked: Directives
+) -> None:
+    disk = Disk()
+
+    def once() -> Event:
+        event = Event("a", "" if asked.control else "once")
+        event.direct(asked)
+        return event
+
+    config = Config(key_window=60)
+    async with opened(path, config, ack="synced", connect=disk.connect) as tail:
+        await tail.append(Event("a"))
+        disk.fail(code, is_after=True)
+        with pytest.raises(Unavailable):
+            await tail.append(once())
+        disk.mend()
+        await until(lambda: tail.backbone.trouble is None)
+        again = await tail.append(once())
+        assert tail.positions[1:] == list(again)
+        found = await tail.read_all(("a",), 0, 1 << 20)
+        assert [entry.position for entry in found][1:] == list(again)
+
+
+async def test_keys_of_a_transaction_that_failed_are_not_stored_with_the_next(path: Path) -> None:
+    file = HistoryFile(str(path), Clock())
+    file.keys.window_ms, file.keys.total_bytes = 60_000, 1 << 20
+
+    def batch(n: int, asked: Directives | None) -> StoreBatch:
+        event = Event("a", str(n))
+        event.direct(asked)
+        entries = encode_entries([position_of(n)], [event], 0)
+        return StoreBatch([event], entries, lambda outcome: None, None)
+
+    class Failing(list[Event]):
+        def __iter__(self) -> Iterator[Event]:
+            raise sqlite3.OperationalError("injected")
+
+    with closing(file):
+        broken = batch(2, Directives(key=b"other"))
+        broken.events = Failing(broken.events)  # type: ignore[misc]
+        with pytest.raises(sqlite3.OperationalError), file.transaction(synced=False):
+            judge_batches(file, [batch(1, Directives(key=b"k")), broken])
+        with file.transaction(synced=False):
+            judge_batches(file, [batch(3, None)])
+        file.keys.begin(file.connection)
+        assert file.keys.find(b"k") is None
 
 
 async def test_a_sync_that_failed_is_not_tried_again_on_the_same_log(path: Path) -> None:

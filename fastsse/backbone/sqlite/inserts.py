@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fastsse.backbone.judge import is_plain, new_keys
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
 from fastsse.backbone.sqlite.statements import insert
@@ -13,6 +14,7 @@ from fastsse.backbone.sqlite.values import integer
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
 from fastsse.directives import read_control
 from fastsse.entries import Entry, pack_entry
+from fastsse.errors import FastsseError
 from fastsse.events import as_header_value
 
 __all__ = [
@@ -152,6 +154,7 @@ def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
     for place, batch in first:
         if place in there:
             _take_out(file, batch.stored)
+            _take_out_keys(file, batch)
 
 
 def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
@@ -165,6 +168,8 @@ def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
             row = rows[name]
             row.events -= 1
             row.bytes -= size_bytes
+            if row.ended == place:
+                row.ended = 0
             connection.execute(
                 "DELETE FROM topic_event WHERE topic = ? AND place = ?", (row.number, place)
             )
@@ -172,6 +177,14 @@ def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:
     first = place_of(entries[0].position)
     connection.execute("DELETE FROM publish WHERE place = ?", (first,))
     file.update(events=file.state.events - len(entries), bytes=file.state.bytes - total_bytes)
+
+
+def _take_out_keys(file: HistoryFile, batch: StoreBatch) -> None:
+    """The key of a removed event must not acknowledge it."""
+    if not is_plain(batch.events):
+        positions = batch.outcome
+        assert not isinstance(positions, FastsseError)
+        file.keys.take_out(file.connection, new_keys(batch.events, positions, batch.known))
 
 
 def rows_of(file: HistoryFile, names: set[str]) -> dict[str, TopicRow]:

@@ -90,7 +90,8 @@ def judge_batches(file: HistoryFile, batches: Iterable[StoreBatch]) -> None:
     for batch in batches:
         if has_directed or states.ended_count:
             _judge(batch, states, keys)
-    keys.store()
+    if has_directed:  # Else there may be keys of a transaction that failed.
+        keys.store()
 
 
 def _judge(batch: StoreBatch, states: _States, keys: KeyRows) -> None:

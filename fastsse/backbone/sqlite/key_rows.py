@@ -86,6 +86,16 @@ class KeyRows:
         self._bytes += self._new_bytes
         self._new, self._new_bytes = {}, 0
 
+    def take_out(
+        self, connection: sqlite3.Connection, keys: Sequence[tuple[bytes, KnownKey]]
+    ) -> None:
+        """Forgets keys whose events are removed, in the transaction under way."""
+        for key, known in keys:
+            removed = connection.execute("DELETE FROM used_key WHERE key = ?", (key,)).rowcount
+            # On another connection all are counted again by `begin`.
+            if removed and connection is self._connection:
+                self._bytes -= key_cost(key, len(known.positions))
+
     def forget_old(self) -> int:
         """Forgets some of those that are too old, in a transaction; returns how many."""
         if self._connection is None:
