@@ -194,11 +194,10 @@ async def run(plan: Plan) -> Figures:
 async def _publish(services: list[Service], plan: Plan, figures: Figures) -> None:
     urls = [service.url for service in services]
     publishers = [Publisher(name, urls, plan.seed, figures) for name in range(plan.publishers)]
-    killing = asyncio.create_task(_kill(services, plan, figures))
-    try:
+    async with asyncio.TaskGroup() as group:  # An exception of who kills ends the run.
+        killing = group.create_task(_kill(services, plan, figures))
         count = plan.publishes // plan.publishers
         await asyncio.gather(*(publisher.run(count) for publisher in publishers))
-    finally:
         killing.cancel()
     mark = Publisher(99, urls, plan.seed, figures)
     await mark.run(1)
