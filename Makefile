@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 NATIVE := $(wildcard fastsse/*.pyx fastsse/*/*.pyx fastsse/native/*.pxd fastsse/*/native/*.pxd)
 SANITIZED := build/sanitized
-JOBS ?= 3
+JOBS ?= 6
 # What a sanitizer is loaded with must be the interpreter itself, not a launcher in front of it.
 REAL_PYTHON = $(realpath $(BIN)/python)
 

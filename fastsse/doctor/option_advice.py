@@ -153,6 +153,15 @@ ADVICE: dict[str, Advice] = {
         "too small for the rate of keyed publishes times `key_window`: 503 with reason `keys`",
         '`fastsse_publish_refused_total{reason="keys"}`',
     ),
+    "interceptors": Advice(
+        "every publish passes them, so a slow one slows all publishers",
+        "`fastsse_intercepted_events_total`",
+    ),
+    "interceptor_time": Advice(
+        "too short: publishes get 500 on a busy machine; too long: a faulty interceptor stops the "
+        "worker for so long",
+        "the log event of a refused publish",
+    ),
     "topics": Advice("a rule that never holds: one before it matches too", "`fastsse config show`"),
     "redis_stream": Advice(
         "two services with the same name in one database: each gets the other's events",
