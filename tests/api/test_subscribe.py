@@ -164,8 +164,8 @@ async def test_empty_header_is_none(server, ids) -> None:
     "query", ["last_event_id=earliest", "since=earliest", "since=1h", "last=99"]
 )
 async def test_stream_begins_with_all_that_is_kept(server, ids, query) -> None:
-    data = await streamed(server, f"/events?topic=a&{query}", count=6 if "1h" in query else 5)
-    assert data[-5:] == ["0", "1", "2", "3", "4"]
+    data = await streamed(server, f"/events?topic=a&{query}", count=5)
+    assert data == ["0", "1", "2", "3", "4"]
 
 
 async def test_last_gives_the_newest(server, ids) -> None:
