@@ -1,8 +1,8 @@
 """The topic rule `max_publish_rate`: how many events a second publishers may send to a topic.
 
 A topic with such a rule has a token bucket that holds the amount of two seconds. What comes down
-the log takes from it, whoever published it: another worker, another node, a source. So every worker
-judges at once and by itself, and the limit holds for the whole service. In one process it is exact.
+the log takes from it, also events of other workers, other nodes and sources. So every worker judges
+at once and by itself, and the limit holds for the whole service. In one process it is exact.
 Several workers together may exceed it by what they accept within the time of one commit.
 
 A publish is accepted while the bucket has at least one left. Its further events make the bucket

@@ -150,7 +150,7 @@ cdef inline Command* command_new(uint32_t kind, uint32_t topic_count) noexcept n
 
 
 cdef inline void command_clear(Command* command) noexcept nogil:
-    """Frees what a command holds and nobody took over."""
+    """Frees what a command holds and was not taken over."""
     frame_drop(command.frame)
     nodes_free(command.nodes)
     facts_free(command.facts)

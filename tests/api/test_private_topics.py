@@ -1,4 +1,4 @@
-"""Events of a topic with the rule `private` need a grant, whoever publishes them and however."""
+"""Events of a topic with the rule `private` need a grant, for every publisher and interface."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The topic rule `max_publish_rate` holds for a topic, whoever publishes to it."""
+"""The topic rule `max_publish_rate` holds for a topic, whichever publisher sends."""
 
 from collections.abc import AsyncIterator
 
