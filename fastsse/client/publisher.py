@@ -182,8 +182,9 @@ class Publisher:
     async def publish_batch(
         self, events: Iterable[Mapping[str, Any]], *, key: str | None = None
     ) -> Receipt:
-        """Publish events, each `{"topic", "data", "event", "id", "retry", "private", "meta",
-        "end", "key", "expect", "ttl"}`, all or none. `key` as in `publish_ndjson`.
+        """Publish events, all or none; `key` as in `publish_ndjson`. Each is a mapping with the
+        fields `topic`, `data`, `event`, `id`, `retry`, `private`, `meta`, `end`, `key`, `expect`
+        and `ttl`.
 
         Raises as `publish`; Refused says in `line` which one is wrong, counted from 1.
         """
@@ -351,16 +352,19 @@ def _beside(events: httpx.URL, path: str) -> str:
 def _joined(whole: Receipt, more: Receipt) -> Receipt:
     first = whole.first or more.first
     warnings = dict.fromkeys(text for text in (whole.warning, more.warning) if text)
-    return Receipt(whole.count + more.count, first, more.last, "; ".join(warnings))
+    count, duplicates = whole.count + more.count, whole.duplicates + more.duplicates
+    return Receipt(count, first, more.last, "; ".join(warnings), duplicates)
 
 
 def _receipt(answer: bytes) -> Receipt:
     try:
         told = orjson.loads(answer)
+        duplicates = told.get("duplicates", 0)
         if "id" in told:
-            return Receipt(1, told["id"], told["id"])
-        return Receipt(told["count"], told.get("first", ""), told.get("last", ""))
-    except (ValueError, KeyError, TypeError):
+            return Receipt(1, told["id"], told["id"], duplicates=duplicates)
+        first, last = told.get("first", ""), told.get("last", "")
+        return Receipt(told["count"], first, last, duplicates=duplicates)
+    except (AttributeError, ValueError, KeyError, TypeError):
         raise Refused(200, "The answer is not from a fastsse server.") from None
 
 

@@ -60,6 +60,16 @@ async def test_lines_nulls_and_marks_survive_the_journey() -> None:
             assert (await anext(events)).data == data
 
 
+async def test_receipt_says_how_many_were_known_by_their_keys() -> None:
+    async with Server(config()) as server, Publisher(server.addresses[0]) as publisher:
+        first = await publisher.publish("t", "once", key="k")
+        again = await publisher.publish("t", "once", key="k")
+        assert (first.duplicates, again.duplicates, again.id) == (0, 1, first.id)
+        events = [{"topic": "t", "data": "x", "key": key} for key in ("k", "l", "m", "l")]
+        assert (await publisher.publish_batch(events)).duplicates == 2
+        assert (await publisher.publish_many(events)).duplicates == 4
+
+
 async def test_batch_is_received_in_order() -> None:
     async with Server(config()) as server:
         url = server.addresses[0]
