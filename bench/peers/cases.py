@@ -236,7 +236,7 @@ CASES: dict[str, Case] = {
         ),
         Case(
             name="publish",
-            title="publish over 32 keep-alive connections, nobody subscribed",
+            title="publish over 32 keep-alive connections, no subscribers",
             measure=publish_speed,
             figures=(Figure("a_second", "events/s"),),
         ),

@@ -223,7 +223,13 @@ def proxies() -> str:
     return proxies_table(json.loads(path.read_text("utf-8"))["results"])
 
 
-RUNS = ("2026-11-22-011839", "2026-11-22-042659", "2026-11-22-070407")
+RUNS = (
+    "2026-11-22-011839",
+    "2026-11-22-042659",
+    "2026-11-22-070407",
+    "2026-11-29-180933",
+    "2026-11-29-181715",
+)
 PARTS: dict[str, Callable[[], str]] = {
     "options": markdown_table,
     "topics": lambda: _rule_table("topics"),
