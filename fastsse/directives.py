@@ -6,6 +6,7 @@ Directives travel with the event to the place where order is made, which judges 
 import contextlib
 import hashlib
 import re
+from struct import Struct
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
@@ -18,9 +19,11 @@ __all__ = [
     "END",
     "Control",
     "Directives",
+    "Producer",
     "RequestKey",
     "check_key",
     "directives_of",
+    "producer_key",
     "read_control",
 ]
 
@@ -33,6 +36,9 @@ _TTL_S_MIN: Final = 0.001
 _TTL_S_MAX: Final = 3650 * 24 * 3600
 #: In front of a key: whose it is.
 SCOPE_BYTES: Final = 8
+#: The same of a producer, whose scope may be any of very many streams.
+PRODUCER_SCOPE_BYTES: Final = 16
+_PRODUCER: Final = Struct("<QQ?")
 # Printable ASCII: what every client can send in a header, and read in a log.
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,256}")
 
@@ -58,6 +64,49 @@ class RequestKey(NamedTuple):
         return cls(text[head:], text[:_DIGEST_BYTES], count)
 
 
+#: JavaScript's largest exact integer, and of Redis's scripts.
+PRODUCER_NUMBER_MAX: Final = (1 << 53) - 1
+
+
+class Producer(NamedTuple):
+    """Who appended an event, and the number of the append. Events of one batch with the same number
+    are one append.
+
+    Attributes:
+        key: `producer_key` of the producer.
+        epoch: of its start, 0 to 2**53 - 1. A lower one than a known one is refused.
+        sequence: of the append in the epoch, 0 to 2**53 - 1. Known ones are not stored again.
+        refuses_gaps: an epoch begins with 0, and each number is one above the last.
+    """
+
+    key: bytes
+    epoch: int
+    sequence: int
+    refuses_gaps: bool = False
+
+    def encode(self) -> bytes:
+        """As a draft and an entry carry it. Raises ValueError for numbers that can't be."""
+        if not (
+            0 <= self.epoch <= PRODUCER_NUMBER_MAX and 0 <= self.sequence <= PRODUCER_NUMBER_MAX
+        ):
+            raise ValueError("epoch and sequence are 0 to 2**53 - 1")
+        return _PRODUCER.pack(self.epoch, self.sequence, self.refuses_gaps) + self.key
+
+    @classmethod
+    def decode(cls, text: bytes) -> "Producer":
+        """What `encode` wrote. Raises ValueError."""
+        if len(text) <= _PRODUCER.size:
+            raise ValueError("a producer without its key")
+        epoch, sequence, refuses_gaps = _PRODUCER.unpack_from(text)
+        return cls(text[_PRODUCER.size :], epoch, sequence, refuses_gaps)
+
+
+def producer_key(scope: str | bytes, name: bytes) -> bytes:
+    """The key of a producer, whose name of 1 to 256 bytes is its own within the scope."""
+    text = scope.encode() if isinstance(scope, str) else scope
+    return hashlib.blake2b(text, digest_size=PRODUCER_SCOPE_BYTES).digest() + name
+
+
 ControlKind: TypeAlias = Literal["end", "delete", "purge"]
 KINDS: Final[frozenset[ControlKind]] = frozenset({"end", "delete", "purge"})
 
@@ -72,6 +121,7 @@ class Directives(NamedTuple):
         expect: the id that the newest event of its topic must have; `earliest`: none is kept.
         request: the key of the request, on its first event.
         ttl_ms: how long after its publish it is sent; None: for ever.
+        producer: who appended it; not together with a key.
     """
 
     control: bytes | None = None
@@ -80,6 +130,7 @@ class Directives(NamedTuple):
     expect: bytes | None = None
     request: RequestKey | None = None
     ttl_ms: int | None = None
+    producer: Producer | None = None
 
 
 def directives_of(
@@ -129,12 +180,16 @@ def _expected(value: object) -> bytes:
 
 _OF_EVENT: Final = b"e"
 _OF_REQUEST: Final = b"r"
+OF_PRODUCER: Final = b"p"
 
 
 def stored_key(directives: Directives) -> bytes | None:
-    """The key as an entry carries it: of the event, or on the first event of the request."""
+    """The key as an entry carries it: of the event, of its producer, or on the first event of the
+    request."""
     if directives.request is not None:
         return _OF_REQUEST + directives.request.encode()
+    if directives.producer is not None:
+        return OF_PRODUCER + directives.producer.encode()
     return None if directives.key is None else _OF_EVENT + directives.key
 
 

@@ -19,8 +19,10 @@ __all__ = [
     "InvalidSubscription",
     "KeyReused",
     "PreconditionFailed",
+    "ProducerFenced",
     "RateExceeded",
     "SchemaMismatch",
+    "SequenceGap",
     "StreamRefused",
     "TopicEnded",
     "TypeNotAllowed",
@@ -112,6 +114,31 @@ class KeyReused(Conflict):
         super().__init__(topic, "The Idempotency-Key was used with another request.")
 
 
+class ProducerFenced(Conflict):
+    """An append of a producer that has begun a later epoch. Becomes a 403. `epoch` is that one."""
+
+    status: ClassVar[int] = 403
+    reason: ClassVar[str] = "producer_fenced"
+
+    def __init__(self, topic: str, epoch: str) -> None:
+        super().__init__(topic, f"The producer has begun epoch {epoch}.", epoch)
+        self.epoch = int(epoch)
+
+
+class SequenceGap(Conflict):
+    """An append of a producer of which appends before it are missing. Becomes a 409. `epoch` is the
+    known one; None: the producer is new."""
+
+    reason: ClassVar[str] = "sequence_gap"
+
+    def __init__(self, topic: str, expected: str, received: str, epoch: str) -> None:
+        detail = f"The producer's next sequence number is {expected}, not {received}."
+        super().__init__(topic, detail, expected, received, epoch)
+        self.expected = int(expected)
+        self.received = int(received)
+        self.epoch = int(epoch) if epoch else None
+
+
 class TypeNotAllowed(InvalidEvent):
     """An event whose type the rule of a topic does not allow."""
 
@@ -140,8 +167,8 @@ class InvalidSubscription(BadRequest):
 class Unavailable(FastsseError):
     """A publish was refused as a whole; it may succeed after `retry_after_s`.
 
-    `reason` is `memory`, `queue`, `draining`, `keys`, `nodes`, `rate` or `backbone`. Becomes a
-    503 with `Retry-After`.
+    `reason` is `memory`, `queue`, `draining`, `keys`, `producers`, `nodes`, `rate` or `backbone`.
+    Becomes a 503 with `Retry-After`.
     """
 
     def __init__(self, reason: str, retry_after_s: int) -> None:

@@ -10,8 +10,22 @@ from typing import Final, Protocol
 
 from fastsse._batch import is_plain
 from fastsse.backbone.keys import Keys, KnownKey, key_cost
-from fastsse.directives import END
-from fastsse.errors import FastsseError, KeyReused, PreconditionFailed, TopicEnded, Unavailable
+from fastsse.backbone.producers import (
+    NewRow,
+    ProducerRow,
+    Producers,
+    judge_producer,
+    producer_cost,
+)
+from fastsse.directives import END, Producer
+from fastsse.errors import (
+    Conflict,
+    FastsseError,
+    KeyReused,
+    PreconditionFailed,
+    TopicEnded,
+    Unavailable,
+)
 from fastsse.events import EARLIEST, Event
 from fastsse.positions import format_position
 
@@ -24,6 +38,8 @@ __all__ = [
     "judge",
     "merged",
     "new_keys",
+    "new_rows",
+    "newest_sequence",
 ]
 
 KEYS_FULL_RETRY_S: Final = 30
@@ -52,9 +68,11 @@ class TopicStates(Protocol):
 
 class JudgedPositions(list[int]):
     """Positions of a batch's events, some of which were stored before. `duplicates` are those that
-    are known by their keys."""
+    are known by their keys or producers; `sequence` is the newest of the producer of such events,
+    -1: they have none."""
 
     duplicates = 0
+    sequence = -1
 
 
 def is_control(event: Event) -> bool:
@@ -90,7 +108,9 @@ def known_once(position: int) -> JudgedPositions:
     return positions
 
 
-def judge(events: Sequence[Event], states: TopicStates, keys: Keys) -> Known | FastsseError | None:
+def judge(
+    events: Sequence[Event], states: TopicStates, keys: Keys, producers: Producers
+) -> Known | FastsseError | None:
     """What is to be done with a batch: None to store it, which events are known already, or why it
     is refused. O(events and topics)."""
     first = events[0].directives
@@ -99,16 +119,21 @@ def judge(events: Sequence[Event], states: TopicStates, keys: Keys) -> Known | F
         if found is not None:
             is_same = found.digest == first.request.digest and len(found.positions) == len(events)
             return list(found.positions) if is_same else KeyReused(events[0].topics[0])
-    return _Batch(events, states, keys).judge()
+    return _Batch(events, states, keys, producers).judge()
 
 
 class _Batch:
     """One batch, event by event: each sees what those before it change."""
 
-    def __init__(self, events: Sequence[Event], states: TopicStates, keys: Keys) -> None:
+    def __init__(
+        self, events: Sequence[Event], states: TopicStates, keys: Keys, producers: Producers
+    ) -> None:
         self._events: Final = events
         self._states: Final = states
         self._keys: Final = keys
+        self._producers: Final = producers
+        self._appended: Final[dict[bytes, ProducerRow]] = {}
+        self._rows_bytes = 0
         self._ended: Final[dict[str, int]] = {}
         self._used: Final[dict[bytes, int]] = {}
         self._newest: Final[dict[str, bytes | None]] = {}
@@ -124,12 +149,18 @@ class _Batch:
         size_bytes = sum(key_cost(key, count) for key, count in _sizes(new))
         if size_bytes and not self._keys.has_room(size_bytes):
             return Unavailable("keys", KEYS_FULL_RETRY_S)
+        if self._rows_bytes and not self._producers.has_room(self._rows_bytes):
+            return Unavailable("producers", KEYS_FULL_RETRY_S)
         return None if known.count(None) == len(known) else known
 
     def _one(self, index: int, event: Event) -> int | FastsseError | None:
+        asked = event.directives
+        if asked is not None and asked.producer is not None:
+            found = self._append_of(index, event.topics[0], asked.producer)
+            if found is not None:
+                return found
         if is_control(event):
             return self._control(event)
-        asked = event.directives
         if asked is not None and asked.key is not None:
             place = self._place_of_key(asked.key)
             if place is not None:
@@ -145,6 +176,21 @@ class _Batch:
         for topic in event.topics:
             self._newest[topic] = event.id
         return None
+
+    def _append_of(self, index: int, topic: str, asked: Producer) -> int | Conflict | None:
+        row = self._appended.get(asked.key)
+        if row is not None and row[:2] == (asked.epoch, asked.sequence):
+            outcome = None  # One more event of the same append.
+        else:
+            row = row or self._producers.find(asked.key)
+            if row is None:
+                self._rows_bytes += producer_cost(asked.key)
+            outcome = judge_producer(topic, asked, row)
+        if isinstance(outcome, ProducerRow):
+            return outcome.position
+        if outcome is None:
+            self._appended[asked.key] = ProducerRow(asked.epoch, asked.sequence, -1 - index)
+        return outcome
 
     def _control(self, event: Event) -> int | None:
         """An end of topics that have all ended is the last of their ends."""
@@ -206,6 +252,31 @@ def new_keys(
     return found
 
 
+def new_rows(
+    events: Sequence[Event], positions: Sequence[int], known: Known | None
+) -> list[NewRow]:
+    """What is to be noted of the producers of a batch that was stored at these positions."""
+    rows: dict[bytes, ProducerRow] = {}
+    for index, (event, position) in enumerate(zip(events, positions, strict=True)):
+        asked = event.directives
+        if asked is None or asked.producer is None:
+            continue
+        if known is None or known[index] is None:
+            one = asked.producer
+            rows[one.key] = ProducerRow(one.epoch, one.sequence, position)
+    return list(rows.items())
+
+
+def newest_sequence(events: Sequence[Event], known: Known, producers: Producers) -> int:
+    """The newest sequence number of the first producer of which an event is known; -1: none is."""
+    for event, place in zip(events, known, strict=True):
+        asked = event.directives
+        if place is not None and asked is not None and asked.producer is not None:
+            row = producers.find(asked.producer.key)
+            return asked.producer.sequence if row is None else row.sequence
+    return -1
+
+
 def merged(events: Sequence[Event], known: Known, stored: Sequence[int]) -> JudgedPositions:
     """The positions of a batch, from those that it had and those that the rest has got."""
     rest = iter(stored)
@@ -215,5 +286,7 @@ def merged(events: Sequence[Event], known: Known, stored: Sequence[int]) -> Judg
             merged.append(next(rest))
         else:
             merged.append(place if place > 0 else merged[-1 - place])
-            merged.duplicates += event.directives is not None and event.directives.key is not None
+            asked = event.directives
+            is_repeat = asked is not None and (asked.key or asked.producer) is not None
+            merged.duplicates += is_repeat
     return merged

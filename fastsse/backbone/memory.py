@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
 from fastsse.backbone.judge import (
     KEYS_FULL_RETRY_S,
+    JudgedPositions,
     Known,
     TopicStates,
     ended_topic,
@@ -14,9 +15,12 @@ from fastsse.backbone.judge import (
     known_once,
     merged,
     new_keys,
+    new_rows,
+    newest_sequence,
 )
 from fastsse.backbone.keys import KeyTable, KnownKey, key_cost
 from fastsse.backbone.lead import LeadLog
+from fastsse.backbone.producers import ProducerTable
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
@@ -38,7 +42,7 @@ class MemoryBackbone:
     Attributes:
         states: what is known of the topics of everything that was delivered; None: nothing.
         keeps_keys: whether entries carry keys, for a table that is made of them again.
-        keys: publishers' keys; set together with `states`.
+        keys, producers: what is known against repeats; set together with `states`.
     """
 
     keeps_keys = False
@@ -51,6 +55,7 @@ class MemoryBackbone:
         self.trouble: str | None = None
         self.states: TopicStates | None = None
         self.keys = KeyTable(0, 0, now_ms)
+        self.producers = ProducerTable(0, 0, now_ms)
 
     @property
     def head(self) -> int:
@@ -83,13 +88,18 @@ class MemoryBackbone:
         if len(events) == 1 and is_keyed(events[0]):
             self._append_keyed(events, states, done)
             return
-        known = judge(events, states, self.keys)
+        known = judge(events, states, self.keys, self.producers)
         if isinstance(known, FastsseError):
             done(known)
             return
         positions = self._append_new(events, known)
         for key, one in new_keys(events, positions, known):
             self.keys.add(key, one)
+        for producer, row in new_rows(events, positions, known):
+            self.producers.add(producer, row)
+        if known is not None:
+            assert isinstance(positions, JudgedPositions)
+            positions.sequence = newest_sequence(events, known, self.producers)
         done(positions)
 
     def _append_keyed(self, events: Sequence[Event], states: TopicStates, done: Done) -> None:

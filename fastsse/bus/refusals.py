@@ -6,12 +6,21 @@ from typing import Any, Final
 import orjson
 
 from fastsse.bus.frames import FrameError
-from fastsse.errors import Conflict, FastsseError, KeyReused, PreconditionFailed, TopicEnded
+from fastsse.errors import (
+    Conflict,
+    FastsseError,
+    KeyReused,
+    PreconditionFailed,
+    ProducerFenced,
+    SequenceGap,
+    TopicEnded,
+)
 
 __all__ = ["pack_conflict", "unpack_conflict"]
 
 _MAKERS: Final[dict[str, Callable[..., Conflict]]] = {
-    one.reason: one for one in (TopicEnded, PreconditionFailed, KeyReused)
+    one.reason: one
+    for one in (TopicEnded, PreconditionFailed, KeyReused, ProducerFenced, SequenceGap)
 }
 
 

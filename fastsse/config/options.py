@@ -325,6 +325,7 @@ class StreamOptions(OptionGroup):
 
 
 KeyWindow = Annotated[Seconds, Field(ge=1, le=24 * 3600)]
+ProducerWindow = Annotated[Seconds, Field(ge=1, le=3650 * 24 * 3600)]
 
 
 class HistoryOptions(OptionGroup):
@@ -341,6 +342,12 @@ class HistoryOptions(OptionGroup):
     )
     keys_total: BytesKept = option(
         "64MiB", "Bytes of remembered keys; above it publishes with new keys get 503."
+    )
+    producer_window: ProducerWindow = option(
+        "7d", "How long the sequence number of a producer is remembered after its newest append."
+    )
+    producers_total: BytesKept = option(
+        "64MiB", "Bytes of remembered producers; above it appends of new producers get 503."
     )
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),

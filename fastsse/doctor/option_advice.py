@@ -153,6 +153,14 @@ ADVICE: dict[str, Advice] = {
         "too small for the rate of keyed publishes times `key_window`: 503 with reason `keys`",
         '`fastsse_publish_refused_total{reason="keys"}`',
     ),
+    "producer_window": Advice(
+        "shorter than a producer rests: its next repeat is stored again",
+        "`duplicates` in the producers' answers",
+    ),
+    "producers_total": Advice(
+        "too small for the producers within `producer_window`: 503 with reason `producers`",
+        '`fastsse_publish_refused_total{reason="producers"}`',
+    ),
     "interceptors": Advice(
         "every publish passes them, so a slow one slows all publishers",
         "`fastsse_intercepted_events_total`",

@@ -14,6 +14,7 @@ from fastsse.backbone import Backbone
 from fastsse.backbone.judge import JudgedPositions, is_control, is_keyed, is_plain
 from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
+from fastsse.backbone.producers import ProducerTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
 from fastsse.entries import Entry, id_of, sizes
@@ -46,6 +47,7 @@ RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
 REFUSALS: Final = (
     *RETRY_AFTER_S,
     "keys",
+    "producers",
     "backbone",
     "rate",
     "type",
@@ -63,10 +65,11 @@ log = get_logger("hub")
 class Published:
     """What a publish is answered with. Ids are the publishers' own or the positions' text.
 
-    `duplicates` are events that are known by their keys and were not stored again.
+    `duplicates` are events that are known by their keys or producers and were not stored again;
+    `sequence` is the newest of the producer of such events, -1: they have none.
     """
 
-    __slots__ = ("_events", "_positions", "duplicates")
+    __slots__ = ("_events", "_positions", "duplicates", "sequence")
 
     def __init__(
         self, positions: Sequence[int], events: Sequence[Event], duplicates: int = 0
@@ -74,6 +77,7 @@ class Published:
         self._positions = positions
         self._events = events
         self.duplicates = duplicates
+        self.sequence = -1
 
     @property
     def positions(self) -> Sequence[int]:
@@ -109,6 +113,7 @@ class InterceptedPublished(Published):
 
     def __init__(self, published: Published, firsts: Sequence[int | None]) -> None:
         super().__init__(published._positions, published._events, published.duplicates)
+        self.sequence = published.sequence
         self._firsts = firsts
 
     @property
@@ -210,6 +215,9 @@ class Hub:
         if isinstance(backbone, MemoryBackbone) and backbone.states is None:
             backbone.states = self.history
             backbone.keys = KeyTable(round(history.key_window * 1000), history.keys_total, now_ms)
+            backbone.producers = ProducerTable(
+                round(history.producer_window * 1000), history.producers_total, now_ms
+            )
         backbone.tail(start, self._deliver, self._on_broken)
 
     def publish(
@@ -311,9 +319,12 @@ class Hub:
             if isinstance(outcome, FastsseError):
                 done(self._counted(outcome))
                 return
-            duplicates = outcome.duplicates if isinstance(outcome, JudgedPositions) else 0
+            judged = outcome if isinstance(outcome, JudgedPositions) else None
+            duplicates = 0 if judged is None else judged.duplicates
             self.events_published += sum([not is_control(event) for event in events]) - duplicates
-            done(Published([outcome[at] for at in places], events, duplicates))
+            published = Published([outcome[at] for at in places], events, duplicates)
+            published.sequence = -1 if judged is None else judged.sequence
+            done(published)
 
         self._backbone.append(batch, acknowledge)
 

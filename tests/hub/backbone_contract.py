@@ -18,13 +18,16 @@ from fastsse.backbone import Backbone, Stretch
 from fastsse.backbone.judge import JudgedPositions
 from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
+from fastsse.backbone.producers import ProducerTable
 from fastsse.config import Config
-from fastsse.directives import END, Directives, RequestKey
+from fastsse.directives import END, Directives, Producer, RequestKey, producer_key
 from fastsse.entries import Entry, encode_entries
 from fastsse.errors import (
     FastsseError,
     KeyReused,
     PreconditionFailed,
+    ProducerFenced,
+    SequenceGap,
     TopicEnded,
     Unavailable,
 )
@@ -67,6 +70,13 @@ def requested(key: str, digest: bytes, *topics: str) -> list[Event]:
     return [Event(first, directives=Directives(request=request)), *map(Event, others)]
 
 
+def appended(
+    topic: str, sequence: int, *, epoch: int = 0, name: str = "p", strict: bool = False
+) -> Event:
+    producer = Producer(producer_key(topic, name.encode()), epoch, sequence, strict)
+    return Event(topic, f"{epoch}.{sequence}", directives=Directives(producer=producer))
+
+
 def expecting(topic: str, expect: str, own_id: str | None = None) -> Event:
     return Event(topic, id=own_id, directives=Directives(expect=expect.encode()))
 
@@ -96,6 +106,7 @@ class Tail:
             self._intern = topics.intern
             backbone.states = self._history
             backbone.keys = KeyTable(600_000, 1 << 20, lambda: START_MS)
+            backbone.producers = ProducerTable(600_000, 1 << 20, lambda: START_MS)
         backbone.tail(
             backbone.start, self._deliver, lambda why, place: self.broken.append((why, place))
         )
@@ -439,6 +450,79 @@ class BackboneContract(ABC):
                 await other
             assert tail.positions == first
             assert await tail.append(*requested("k2", b"1", "a", "b")) > first
+
+    async def test_an_append_of_a_producer_is_stored_once_however_often_it_is_sent(self) -> None:
+        async with self.tail() as tail:
+            first = await tail.append(appended("a", 5))
+            later = await tail.append(appended("a", 7), appended("a", 7), Event("a"))
+            for old, place in ((5, later[1]), (7, later[1]), (6, later[1])):
+                again = await tail.append(appended("a", old))
+                assert again == [place]
+                assert isinstance(again, JudgedPositions)
+                assert (again.duplicates, again.sequence) == (1, 7)
+            mixed = await tail.append(
+                appended("a", 7), appended("a", 8), appended("a", 7, name="q")
+            )
+            assert mixed[0] == later[1]
+            assert isinstance(mixed, JudgedPositions)
+            assert (mixed.duplicates, mixed.sequence) == (1, 8)
+            assert tail.positions == [*first, *later, *mixed[1:]]
+
+    async def test_repeats_of_a_batch_are_known_as_a_whole(self) -> None:
+        async with self.tail() as tail:
+            batch = [appended("a", n, strict=True) for n in (0, 1, 1, 2)]
+            first = await tail.append(*batch)
+            again = await tail.append(*batch)
+            assert again == [first[3]] * 4
+            assert tail.positions == first
+
+    async def test_a_producer_with_an_older_epoch_is_refused(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(appended("a", 0, epoch=3, strict=True))
+            with pytest.raises(ProducerFenced) as caught:
+                await tail.append(appended("a", 1, epoch=2, strict=True))
+            assert (caught.value.epoch, caught.value.status) == (3, 403)
+            await tail.append(appended("a", 0, epoch=4, strict=True))
+            assert len(tail.entries) == 2
+
+    @pytest.mark.parametrize(
+        ("known", "sent", "found"),
+        [
+            (None, (0, 1), (0, 1, None)),
+            ((0, 0), (0, 2), (1, 2, 0)),
+            ((2, 5), (3, 1), (0, 1, 2)),
+        ],
+        ids=["new", "same epoch", "new epoch"],
+    )
+    async def test_an_append_that_others_are_missing_before_is_refused_where_asked(
+        self, known: tuple[int, int] | None, sent: tuple[int, int], found: tuple[object, ...]
+    ) -> None:
+        async with self.tail() as tail:
+            if known is not None:
+                await tail.append(appended("a", known[1], epoch=known[0]))
+            with pytest.raises(SequenceGap) as caught:
+                await tail.append(appended("a", sent[1], epoch=sent[0], strict=True))
+            error = caught.value
+            assert (error.expected, error.received, error.epoch) == found
+            assert len(await tail.append(appended("a", sent[1], epoch=sent[0]))) == 1
+
+    async def test_a_batch_that_is_refused_leaves_its_producers_as_they_were(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(Event.end("run"))
+            with pytest.raises(TopicEnded):
+                await tail.append(appended("a", 0, strict=True), Event("run"))
+            assert len(await tail.append(appended("a", 0, strict=True))) == 1
+            assert len(tail.entries) == 2
+
+    async def test_a_repeat_of_the_append_that_ended_a_topic_is_known(self) -> None:
+        async with self.tail() as tail:
+            end = Event.end("run")
+            producer = Producer(producer_key("run", b"p"), 0, 0)
+            end.direct(Directives(control=END, producer=producer))
+            first = await tail.append(appended("run", 0), end)
+            assert await tail.append(appended("run", 0), end) == [first[1]] * 2
+            with pytest.raises(TopicEnded):
+                await tail.append(appended("run", 1))
 
     async def test_an_event_is_stored_only_if_the_newest_is_the_expected_one(self) -> None:
         async with self.tail() as tail:

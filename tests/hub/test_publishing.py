@@ -180,7 +180,14 @@ def test_counters_have_the_metrics_names_from_the_start(node: Node) -> None:
     assert set(counters) == {
         *("events_published", "history_events", "history_bytes", "memory_bytes", "topics"),
         *("replays", "refused_memory", "refused_queue", "refused_draining", "refused_backbone"),
-        *("refused_type", "refused_schema", "refused_interceptor", "refused_keys", "refused_rate"),
+        *(
+            "refused_type",
+            "refused_schema",
+            "refused_interceptor",
+            "refused_keys",
+            "refused_producers",
+            "refused_rate",
+        ),
         *("gaps_evicted", "gaps_unknown", "gaps_future", "gaps_lost"),
         *("losses", "replays_failed", "repeated_resumes", "positions_ahead_ms"),
         *("filters", "filters_refused"),

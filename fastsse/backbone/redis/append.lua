@@ -2,16 +2,19 @@
 --
 -- KEYS: stream, newest, the sender's counter.
 -- ARGV: key prefix, group number, the counter's life in ms, events the stream keeps, age in ms that
---       the stream keeps, number of batches, then for each batch:
+--       the stream keeps, number of batches, how long producers are known in ms, and how many bytes
+--       of them, then for each batch:
 --       its key ('' for none), number of events, what is asked ('' for nothing but to store it, else a
---       JSON list with an object for each event: `end`, `key`, `request` with `digest`, `expect`),
+--       JSON list with an object for each event: `end`, `key`, `request` with `digest`, `expect`,
+--       `producer` with `epoch`, `sequence`, `strict`),
 --       how long keys are known in ms, and how many bytes of them, then for each event:
 --       identity, record, its CRC-32C in hex, own id ('' for none), ms that it is found by, number of topics,
 --       then for each topic: name, events kept, ms kept, ms that its last position is known.
 -- Answers: 'stored' ('repeated' when the group was stored before, 'no log' when there is none), how
 --       many index entries could not be written, for each batch of which anything was stored before
---       its number from 1, its ids and how many are known by their keys, and for each that is refused
---       its number, why, the topic, and the id of that topic's newest event.
+--       its number from 1, its ids, how many are known by their keys or producers, and the newest
+--       sequence number of the producer of those (-1: none), and for each that is refused its number,
+--       why, the topic, and what there is instead of what was expected.
 --
 -- If all nodes read format 2 (see beat.lua), a record is sealed. Its first fields are a checksum of
 -- the record, a checksum of that with the id and the time, and the time. Nodes of earlier versions
@@ -107,6 +110,54 @@ local function has_room(bytes, window_ms, limit)
   return total <= limit
 end
 
+-- Producers: in Redis a hash with the newest append of each ("epoch sequence id used-ms"), when each
+-- was used, and the bytes of all; and what the batches of this group have changed. What is too old is
+-- forgotten a little with each group that has producers.
+local producers_key, used_key, size_key = prefix .. 'producers', prefix .. 'producers:used', prefix .. 'producers:bytes'
+local producer_window_ms, producers_limit = tonumber(ARGV[7]), tonumber(ARGV[8])
+local rows, rows_bytes, has_producers = {}, 0, false
+
+local function row_of(key)
+  if rows[key] == nil then
+    rows[key] = false
+    local found = redis.call('HGET', producers_key, key)
+    if found then
+      local epoch, sequence, id, used_ms = string.match(found, '^(%d+) (%d+) (%S+) (%d+)$')
+      if tonumber(used_ms) + producer_window_ms > now_ms then
+        rows[key] = {epoch = tonumber(epoch), sequence = tonumber(sequence), id = id}
+      end
+    end
+  end
+  return rows[key]
+end
+
+local function forget_old_producers()
+  local old = redis.call('ZRANGEBYSCORE', used_key, '-inf',
+    string.format('%.0f', now_ms - producer_window_ms), 'LIMIT', 0, 100)
+  for i = 1, #old do
+    redis.call('HDEL', producers_key, old[i])
+    redis.call('ZREM', used_key, old[i])
+    redis.call('DECRBY', size_key, 280 + #old[i])
+  end
+end
+
+local function has_room_for_producers(bytes)
+  return tonumber(redis.call('GET', size_key) or '0') + rows_bytes + bytes <= producers_limit
+end
+
+-- The row that makes an append a repeat, nil when it is new; or false, why it is refused, and what
+-- there is instead.
+local function judge_producer(wants, row)
+  if row and wants.epoch < row.epoch then return false, 'fenced', string.format('%.0f', row.epoch) end
+  local expected = row and wants.epoch == row.epoch and row.sequence + 1 or 0
+  if row and wants.epoch == row.epoch and wants.sequence < expected then return row end
+  if wants.strict and wants.sequence ~= expected then
+    return false, 'gap', string.format('%.0f %.0f %s', expected, wants.sequence,
+      row and string.format('%.0f', row.epoch) or '')
+  end
+  return nil
+end
+
 -- The id of a topic's newest event; false for none.
 local function last_of(topic)
   if last[topic] == nil then last[topic] = redis.call('GET', prefix .. 'last:' .. topic) or false end
@@ -144,9 +195,10 @@ end
 
 -- What is to be done with the events of a batch that begin at an argument: for each the id that it
 -- has already (or the number of the event of this batch with the same key), or false; or nil, why it
--- is refused, its topic, and what the topic's newest event is.
+-- is refused, its topic, and what there is instead. Behind that the first producer of a repeat.
 local function judge(from, count, asked, window_ms, limit)
   local known, closing, fresh, newest, place, bytes = {}, {}, {}, {}, from, 0
+  local appended, added, repeater = {}, 0, nil
   if asked and asked[1].request then
     local found = known_request(asked[1], count)
     if found == false then return nil, 'key_reused', ARGV[from + 6], '' end
@@ -155,6 +207,21 @@ local function judge(from, count, asked, window_ms, limit)
   end
   for i = 1, count do
     local topics, id, wants = tonumber(ARGV[place + 5]), false, asked and asked[i] or {}
+    if wants.producer then
+      local mine, found, why, instead = appended[wants.producer], nil, nil, nil
+      if not (mine and mine.epoch == wants.epoch and mine.sequence == wants.sequence) then
+        local row = mine or row_of(wants.producer)
+        if not row then added = added + 280 + #wants.producer end
+        found, why, instead = judge_producer(wants, row)
+        if why then return nil, why, ARGV[place + 6], instead end
+      end
+      if found then
+        id = found.id
+        repeater = repeater or wants.producer
+      else
+        appended[wants.producer] = {epoch = wants.epoch, sequence = wants.sequence, id = i}
+      end
+    end
     if wants.key then
       id = fresh[wants.key] or known_key('e' .. wants.key) or false
       if not id then
@@ -164,7 +231,7 @@ local function judge(from, count, asked, window_ms, limit)
     end
     if wants.control and not is_sealed then return nil, 'nodes', '', '' end
     if wants['end'] then
-      id = end_of(place, topics, closing)
+      id = id or end_of(place, topics, closing)
     elseif not id and not wants.control then
       local topic = ARGV[place + 6]
       for t = place + 6, place + 5 + 4 * topics, 4 do
@@ -182,8 +249,10 @@ local function judge(from, count, asked, window_ms, limit)
     place = place + 6 + 4 * topics
   end
   if bytes > 0 and not has_room(bytes + key_bytes, window_ms, limit) then return nil, 'keys', '', '' end
+  if added > 0 and not has_room_for_producers(added) then return nil, 'producers', '', '' end
+  rows_bytes = rows_bytes + added
   key_bytes = key_bytes + bytes
-  return known
+  return known, nil, nil, nil, repeater
 end
 
 -- The identity with the number of new events that follow.
@@ -191,16 +260,17 @@ local function renumbered(identity, left)
   return string.match(identity, '^(.* )%d+$') .. string.format('%.0f', left)
 end
 
-local stored, repeated, refused, keys, at = {}, {}, {}, {}, 7
+local stored, repeated, refused, keys, at = {}, {}, {}, {}, 9
 for b = 1, batches do
   local key, count, asked = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   local window_ms, limit, current = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), nil
   local before = key ~= '' and redis.call('GET', prefix .. 'batch:' .. key)
-  local ids, known, why, topic, left = {}, nil, nil, nil, count
+  local ids, known, why, topic, left, repeater = {}, nil, nil, nil, count, nil
   at = at + 5
   asked = asked ~= '' and cjson.decode(asked) or nil
   if not before and (asked or some_ended) then
-    known, why, topic, current = judge(at, count, asked, window_ms, limit)
+    known, why, topic, current, repeater = judge(at, count, asked, window_ms, limit)
+    for i = 1, asked and count or 0 do has_producers = has_producers or asked[i].producer ~= nil end
     if why then
       refused[#refused + 1] = {b, why, topic, current or ''}
     else
@@ -224,6 +294,10 @@ for b = 1, batches do
         used['e' .. wants.key] = id
         keys[#keys + 1] = {prefix .. 'key:e' .. wants.key, id, window_ms}
       end
+      if wants.producer then
+        local row = {epoch = wants.epoch, sequence = wants.sequence, id = id, is_new = true}
+        rows[wants.producer] = row
+      end
       for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do
         if last[ARGV[t]] ~= nil and not wants.control then last[ARGV[t]] = id end
       end
@@ -241,24 +315,38 @@ for b = 1, batches do
     keys[#keys + 1] = {prefix .. 'key:r' .. request, value, window_ms}
   end
   if before then
-    repeated[#repeated + 1] = {b, before, 0}
+    repeated[#repeated + 1] = {b, before, 0, -1}
   elseif not why and not is_whole then
     local duplicates = 0
     for i = 1, count do
-      if known[i] and asked and asked[i].key then duplicates = duplicates + 1 end
+      local is_repeat = known[i] and asked and (asked[i].key or asked[i].producer)
+      if is_repeat then duplicates = duplicates + 1 end
     end
-    repeated[#repeated + 1] = {b, table.concat(ids, ' '), duplicates}
+    repeated[#repeated + 1] = {b, table.concat(ids, ' '), duplicates, repeater and rows[repeater].sequence or -1}
   elseif not why and key ~= '' then
     keys[#keys + 1] = {prefix .. 'batch:' .. key, table.concat(ids, ' ')}
   end
 end
 redis.call('SET', counter_key, group, 'PX', ARGV[3])
+if has_producers then forget_old_producers() end
 if #stored == 0 then
   return {'stored', 0, repeated, refused}
 end
 redis.call('SET', newest_key, string.format('%.0f %.0f-%.0f', sequence, ms, n))
 for i = 1, #keys do
   redis.call('SET', keys[i][1], keys[i][2], 'PX', keys[i][3] or ARGV[3])
+end
+if has_producers then
+  local used_ms = string.format('%.0f', now_ms)
+  for key, row in pairs(rows) do
+    if row and row.is_new then
+      local value = string.format('%.0f %.0f %s %s', row.epoch, row.sequence, row.id, used_ms)
+      if redis.call('HSET', producers_key, key, value) == 1 then
+        redis.call('INCRBY', size_key, 280 + #key)
+      end
+      redis.call('ZADD', used_key, used_ms, key)
+    end
+  end
 end
 if key_bytes > 0 then
   local minute_key = bytes_key(math.floor(now_ms / 60000))

@@ -194,6 +194,11 @@ def encode_asked(events: Sequence[Event]) -> bytes:
         if directives.request is not None:
             wants["request"] = directives.request.key.decode("latin-1")
             wants["digest"] = directives.request.digest.hex()
+        if directives.producer is not None:
+            one = directives.producer
+            wants["producer"] = one.key.decode("latin-1")
+            wants["epoch"], wants["sequence"] = one.epoch, one.sequence
+            wants["strict"] = one.refuses_gaps
         if directives.expect is not None:
             position = parse_id(directives.expect)
             wants["expect"] = directives.expect.decode() if position is None else id_text(position)

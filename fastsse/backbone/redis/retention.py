@@ -31,6 +31,7 @@ class RedisRetention:
 
     Attributes:
         key_window_ms, keys_bytes: how long publishers' keys are known, and the bound on them.
+        producer_window_ms, producers_bytes: the same of producers, after the newest append of each.
         longest_ms: the longest age that any rule names.
     """
 
@@ -41,6 +42,8 @@ class RedisRetention:
         self.mark_ms: Final = self.longest_ms + MARK_EXTRA_MS
         self.key_window_ms: Final = max(1, round(history.key_window * 1000))
         self.keys_bytes: Final = history.keys_total
+        self.producer_window_ms: Final = max(1, round(history.producer_window * 1000))
+        self.producers_bytes: Final = history.producers_total
         self._history = history
         self._known: dict[str, TopicArguments] = {}
 

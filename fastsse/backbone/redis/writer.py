@@ -21,6 +21,8 @@ from fastsse.errors import (
     FastsseError,
     KeyReused,
     PreconditionFailed,
+    ProducerFenced,
+    SequenceGap,
     TopicEnded,
     Unavailable,
 )
@@ -165,6 +167,12 @@ def _conflict(why: bytes, topic: bytes, current: bytes) -> FastsseError:
         return KeyReused(topic.decode())
     if why == b"keys":
         return Unavailable("keys", KEYS_FULL_RETRY_S)
+    if why == b"producers":
+        return Unavailable("producers", KEYS_FULL_RETRY_S)
+    if why == b"fenced":
+        return ProducerFenced(topic.decode(), current.decode())
+    if why == b"gap":
+        return SequenceGap(topic.decode(), *current.decode().split(" "))
     if why == b"ended":
         return TopicEnded(topic.decode())
     # A node that reads format 1 would skip the entry.
@@ -285,6 +293,7 @@ class RedisWriter:
         arguments: list[bytes | int] = [
             self._keys.prefix, group.number, SENDER_LIFE_MS, retention.stream_events,
             retention.longest_ms, len(group.batches),
+            retention.producer_window_ms, retention.producers_bytes,
         ]  # fmt: skip
         index = 0
         for batch in group.batches:
@@ -358,8 +367,10 @@ class RedisWriter:
         if failures:
             self._health.counts["redis_index_failures"] += failures
             log.warning("History of topics could not be written.", failures=failures)
-        for number, ids, duplicates in repeated:
-            await self._note_repeated(group, group.batches[number - 1], ids, duplicates)
+        for number, ids, duplicates, sequence in repeated:
+            judged = JudgedPositions(map(place_of, ids.split(b" ")))
+            judged.duplicates, judged.sequence = duplicates, sequence
+            await self._note_repeated(group, group.batches[number - 1], judged)
         for number, why, topic, current in refused:
             group.denied(group.batches[number - 1], _conflict(why, topic, current))
             self._forget_if_done(group)
@@ -368,17 +379,12 @@ class RedisWriter:
         return True
 
     async def _note_repeated(
-        self, group: WriteGroup, batch: WriteBatch, ids: bytes, duplicates: int
+        self, group: WriteGroup, batch: WriteBatch, judged: JudgedPositions
     ) -> None:
         """A batch was stored before, under the positions that its answer gets."""
         self._health.counts["redis_repeats"] += 1
-        positions: list[int] = list(map(place_of, ids.split(b" ")))
-        if not is_plain(batch.events):
-            judged = JudgedPositions(positions)
-            judged.duplicates = duplicates
-            positions = judged
-        await self._follower.reached(max(positions), self._address.timeout_s)
-        group.repeated(batch, positions)
+        await self._follower.reached(max(judged), self._address.timeout_s)
+        group.repeated(batch, list(judged) if is_plain(batch.events) else judged)
         self._forget_if_done(group)
 
     async def _wait_for_replicas(self, link: RedisConnection, group: WriteGroup) -> None:

@@ -8,10 +8,14 @@ __all__ = ["ADDED_COLUMNS", "ADDED_TABLES", "add_missing"]
 #: By table: the column, and what it is.
 ADDED_COLUMNS: Final = (("topic", "ended", "INTEGER NOT NULL DEFAULT 0"),)
 #: `used_key`: publishers' keys, until when each is known (unix ms), and what was published with it.
+#: `producer`: their newest appends, each with its last event's place, and until when it is known.
 ADDED_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS used_key (key BLOB PRIMARY KEY, until INTEGER NOT NULL,"
     " digest BLOB NOT NULL, places BLOB NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS used_key_until ON used_key (until)",
+    "CREATE TABLE IF NOT EXISTS producer (key BLOB PRIMARY KEY, epoch INTEGER NOT NULL,"
+    " sequence INTEGER NOT NULL, place INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS producer_until ON producer (until)",
 )
 
 
@@ -22,7 +26,7 @@ def add_missing(connection: sqlite3.Connection) -> None:
         for table, column, kind in ADDED_COLUMNS
         if not _has(connection, table, column)
     ]
-    if not _has(connection, "used_key", "key"):
+    if not (_has(connection, "used_key", "key") and _has(connection, "producer", "key")):
         missing += ADDED_TABLES
     if not missing:
         return

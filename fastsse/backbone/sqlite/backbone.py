@@ -123,6 +123,8 @@ class SqliteBackbone:
         self._retention: Final = SqliteRetention(self._file, history.limits, total_bytes, now_ms)
         self._file.keys.window_ms = round(history.key_window * 1000)
         self._file.keys.total_bytes = history.keys_total
+        self._file.producers.window_ms = round(history.producer_window * 1000)
+        self._file.producers.total_bytes = history.producers_total
         self._checkpointer: Final = Checkpointer(path, connect, wake)
         self._writer: Final = Writer(
             self._file,

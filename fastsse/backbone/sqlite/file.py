@@ -31,6 +31,7 @@ from fastsse.backbone.sqlite.position_lease import (
     may_have_lost,
     opened,
 )
+from fastsse.backbone.sqlite.producer_rows import ProducerRows
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
 from fastsse.backbone.sqlite.topic_rows import TopicRows
 from fastsse.backbone.sqlite.verifying import cut_short
@@ -60,7 +61,7 @@ class HistoryFile:
         loss: why events from before it was opened may be missing; None: none are.
         evictions: those since it was opened.
         has_ended: some topic may have ended.
-        keys: publishers' keys; the server that opened it sets their bounds.
+        keys, producers: what is known against repeats; the server that opened it sets the bounds.
 
     Raises HistoryError.
     """
@@ -76,6 +77,7 @@ class HistoryFile:
         self.damage: Final = Damage(path)
         self.evictions: Final = StoredEvictions()
         self.keys: Final = KeyRows(now_ms)
+        self.producers: Final = ProducerRows(now_ms)
         self._opened_as: Final = opened(ack)
         self._connect: Final = connect
         check_path(path)

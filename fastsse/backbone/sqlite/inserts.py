@@ -151,10 +151,11 @@ def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
     transaction. Batches that are not in it are skipped."""
     first = [(place_of(batch.stored[0].position), batch) for batch in batches if batch.stored]
     there = file.stored_places(place for place, _ in first)
-    for place, batch in first:
+    for place, batch in reversed(first):
         if place in there:
             _take_out(file, batch.stored)
             _take_out_keys(file, batch)
+            file.producers.put_back(file.connection, batch.rows_before)
 
 
 def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import Final
 
-from fastsse.backbone.judge import is_plain, judge, new_keys
+from fastsse.backbone.judge import is_plain, judge, new_keys, new_rows, newest_sequence
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.key_rows import KeyRows
 from fastsse.backbone.sqlite.places import position_of
+from fastsse.backbone.sqlite.producer_rows import ProducerRows
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.directives import Control, read_control
 from fastsse.entries import Entry
@@ -84,18 +85,20 @@ def judge_batches(file: HistoryFile, batches: Iterable[StoreBatch]) -> None:
     In their order, so that each sees what those before it change."""
     batches = list(batches)
     has_directed = not all(is_plain(batch.events) for batch in batches)
-    states, keys = _States(file), file.keys
+    states = _States(file)
     if has_directed:
-        keys.begin(file.connection)
+        file.keys.begin(file.connection)
+        file.producers.begin(file.connection)
     for batch in batches:
         if has_directed or states.ended_count:
-            _judge(batch, states, keys)
+            _judge(batch, states, file.keys, file.producers)
     if has_directed:  # Else there may be keys of a transaction that failed.
-        keys.store()
+        file.keys.store()
+        file.producers.store()
 
 
-def _judge(batch: StoreBatch, states: _States, keys: KeyRows) -> None:
-    judged = judge(batch.events, states, keys)
+def _judge(batch: StoreBatch, states: _States, keys: KeyRows, producers: ProducerRows) -> None:
+    judged = judge(batch.events, states, keys, producers)
     if isinstance(judged, FastsseError):
         batch.refusal = judged
         return
@@ -105,3 +108,8 @@ def _judge(batch: StoreBatch, states: _States, keys: KeyRows) -> None:
         positions = batch.outcome
         assert not isinstance(positions, FastsseError)
         keys.add(new_keys(batch.events, positions, judged))
+        rows = new_rows(batch.events, positions, judged)
+        batch.rows_before = [(key, producers.find(key)) for key, _ in rows]
+        producers.add(rows)
+        if judged is not None:
+            batch.sequence = newest_sequence(batch.events, judged, producers)

@@ -303,6 +303,8 @@ class SqliteRetention:
             self._forget_keys()
             self._file.keys.begin(self._file.connection)
             self._file.keys.forget_old()
+            self._file.producers.begin(self._file.connection)
+            self._file.producers.forget_old()
             if self._rounds % FORGET_ROUNDS == 0:
                 self._forget_topics()
             self._rounds += 1

@@ -5,6 +5,7 @@ from typing import Final
 
 from fastsse.backbone import Done
 from fastsse.backbone.judge import Known, merged
+from fastsse.backbone.producers import ProducerRow
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
@@ -30,6 +31,8 @@ class StoreBatch:
         repeats: the positions of the first time, if it is a repeat.
         known: which of its events were stored before, where some were.
         refusal: why it may not be stored.
+        sequence: the newest of the producer of its known events, -1: they have none.
+        rows_before: what the rows of its producers were before it.
     """
 
     __slots__ = (
@@ -42,6 +45,8 @@ class StoreBatch:
         "known",
         "refusal",
         "repeats",
+        "rows_before",
+        "sequence",
     )
 
     def __init__(
@@ -59,6 +64,8 @@ class StoreBatch:
         self.repeats: Sequence[int] | None = None
         self.known: Known | None = None
         self.refusal: FastsseError | None = None
+        self.sequence = -1
+        self.rows_before: Sequence[tuple[bytes, ProducerRow | None]] = ()
 
     @property
     def stored(self) -> Sequence[Entry]:
@@ -79,7 +86,9 @@ class StoreBatch:
             return self.repeats
         if self.known is None:
             return self.positions
-        return merged(self.events, self.known, [entry.position for entry in self.stored])
+        outcome = merged(self.events, self.known, [entry.position for entry in self.stored])
+        outcome.sequence = self.sequence
+        return outcome
 
     @property
     def positions(self) -> Sequence[int]:

@@ -343,7 +343,7 @@ class BusBackbone:
         """A batch of which some was known, with the positions of all."""
         fields = Fields(body)
         n, placed = fields.u64(), JudgedPositions()
-        placed.duplicates = fields.u32()
+        placed.duplicates, placed.sequence = fields.u32(), fields.u64() - 1
         rest = fields.rest()
         if not rest or len(rest) % POSITION_BYTES:
             raise FrameError("positions that can't be")

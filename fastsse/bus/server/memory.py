@@ -10,7 +10,9 @@ from typing import Final, Protocol
 from fastsse.backbone import Backbone, Broken, Deliver, Done, Placed
 from fastsse.backbone.keys import KeyTable, known_of_entry
 from fastsse.backbone.memory import MemoryBackbone
+from fastsse.backbone.producers import ProducerRow, ProducerTable
 from fastsse.config import HistoryOptions, StreamOptions
+from fastsse.directives import OF_PRODUCER, Producer
 from fastsse.entries import Entry
 from fastsse.events import Event
 from fastsse.hub.append_buffer import AppendBuffer
@@ -63,6 +65,9 @@ class HubMemory(MemoryBackbone):
         self._begin(self.start)
         self.states = self
         self.keys = KeyTable(round(history.key_window * 1000), history.keys_total, now_ms)
+        self.producers = ProducerTable(
+            round(history.producer_window * 1000), history.producers_total, now_ms
+        )
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """Keeps and delivers everything that is appended from now on."""
@@ -164,6 +169,11 @@ class HubMemory(MemoryBackbone):
             called()
 
     def _note_key(self, position: int, key: bytes) -> None:
+        if key[:1] == OF_PRODUCER:
+            one = Producer.decode(key[1:])
+            row = ProducerRow(one.epoch, one.sequence, position)
+            self.producers.restore(one.key, row, position_ms(position))
+            return
         text, known = known_of_entry(position, key)
         if self.keys.find(text) is None:
             self.keys.add(text, known, position_ms(position))

@@ -109,7 +109,7 @@ class Session:
 
     def answered(self, n: int, placed: JudgedPositions) -> None:
         """A batch of which some was in the log before."""
-        head = struct.pack("<QI", n, placed.duplicates)
+        head = struct.pack("<QIQ", n, placed.duplicates, placed.sequence + 1)
         self.send(frame(FrameKind.ANSWERED, head, *map(pack_position, placed)))
 
     def held(self, n: int) -> None:
