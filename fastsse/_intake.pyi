@@ -84,6 +84,7 @@ class Intake:
         is_on: whether anything is taken.
         is_draining: nothing is taken, and connections close after their answer.
         keeps_forwarded: whether logs need `X-Forwarded-For`.
+        counts_clients: whether each publish is counted for its client first.
         taken: publishes that were taken.
         batches: calls that published them.
     """
@@ -91,6 +92,7 @@ class Intake:
     is_on: bool
     is_draining: bool
     keeps_forwarded: bool
+    counts_clients: bool
     taken: Final[int]
     batches: Final[int]
 

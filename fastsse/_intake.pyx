@@ -94,6 +94,11 @@ cdef bytes bytes_of(Text text):
     return PyBytes_FromStringAndSize(text.at, text.size)
 
 
+cdef bytes value_of(Text text):
+    """A header's value; None when the request does not have it."""
+    return None if text.at is NULL else bytes_of(text)
+
+
 cdef class Lane:
     """What the intake uses of a connection; the base class of `http.connection.Connection`.
 
@@ -194,10 +199,12 @@ cdef class KnownTarget:
         self.rights = rights
         return True
 
-    cdef int add_event(self, EventBatch events, bytes data, uint8_t kind, bytes own_id) except -1:
+    cdef int add_event(
+        self, EventBatch events, bytes data, uint8_t kind, bytes own_id, object directives
+    ) except -1:
         """Adds an event of this target. Everything in it was checked."""
         cdef Py_ssize_t i
-        if self.is_plain and own_id is None:
+        if self.is_plain and own_id is None and directives is None:
             events.add(self.topics, data, kind)
             return 0
         event = Event.__new__(Event)
@@ -205,6 +212,8 @@ cdef class KnownTarget:
             PyObject_SetAttr(event, <object>PyTuple_GET_ITEM(EVENT_FIELDS, i),
                              <object>PyTuple_GET_ITEM(self.fields, i))
         event.data, event.data_kind, event.id = data, kind, own_id
+        if directives is not None:
+            event.direct(directives)
         events.append(event)
         return 0
 
@@ -352,7 +361,7 @@ cdef class Intake:
         answer_head: an answer up to the number in its Content-Length.
         lines: header lines of every answer to a request without `Origin`.
 
-    `is_on` and `is_draining` are set from outside. While it is draining, connections close after
+    `is_on`, `is_draining` and `counts_clients` are set from outside. While it is draining, connections close after
     their answer.
     """
 
@@ -371,7 +380,7 @@ cdef class Intake:
     cdef uint64_t turn
     cdef int taken_in_turn
     cdef bint is_scheduled, is_lone
-    cdef public bint is_on, is_draining, keeps_forwarded
+    cdef public bint is_on, is_draining, keeps_forwarded, counts_clients
     cdef readonly uint64_t taken, batches
 
     def __cinit__(self):
@@ -441,14 +450,15 @@ cdef class Intake:
         cdef KnownTarget target
         cdef KnownPublisher publisher
         cdef RunHeaders headers = None
-        cdef bytes own_id
+        cdef bytes own_id, body
         cdef uint8_t kind
+        cdef object directives = None
         cdef Batch batch = self.batch
         cdef Py_ssize_t size
         if not read_publish_head(&self.names, &self.bounds, at, end, &head):
             return 0
         size = head.size + head.body_bytes
-        if end - at < size or head.values[KEY].at is not NULL or head.values[EXPECT].at is not NULL:
+        if end - at < size:
             return 0
         at += head.size
         if not is_utf8(at, head.body_bytes) or not self.is_host(head.values[HOST]):
@@ -467,6 +477,13 @@ cdef class Intake:
                 return 0
         kind = KIND_JSON if is_json(head.values[MEDIA_TYPE]) else KIND_TEXT
         own_id = PyBytes_FromStringAndSize(own.text, own.size) if own.size else None
+        body = PyBytes_FromStringAndSize(at, head.body_bytes)
+        if head.values[KEY].at is not NULL or head.values[EXPECT].at is not NULL:
+            directives = self.directives_of(target, publisher, &head, body)
+            if directives is None or own_id is not None:
+                return 0
+        if self.counts_clients and not self.policy.counts(lane, publisher.rights, headers):
+            return 0
         if before == 0:
             if not batch.has_room():
                 self.full.append(batch)
@@ -475,12 +492,19 @@ cdef class Intake:
             batch.lanes.append(lane)
             batch.headers.append(headers)
         batch.counts[len(batch.lanes) - 1] += 1
-        target.add_event(
-            batch.events, PyBytes_FromStringAndSize(at, head.body_bytes), kind, own_id)
+        target.add_event(batch.events, body, kind, own_id, directives)
         batch.own_ids.append(own_id)
         batch.targets.append(target)
         batch.data_bytes += head.body_bytes
         return size
+
+    cdef object directives_of(
+        self, KnownTarget target, KnownPublisher publisher, PublishHead* head, bytes body
+    ):
+        """What `Idempotency-Key` and `If-Match` ask; None when that needs a closer look."""
+        return self.policy.directives(
+            target, publisher.rights, value_of(head.values[KEY]), value_of(head.values[EXPECT]),
+            value_of(head.values[MEDIA_TYPE]), body)
 
     cdef int on_joined(self, int count) except -1:
         """Has the batch published: at once when the turn before had one request and this one has

@@ -121,16 +121,19 @@ class Endpoints:
     def intake(self, context: ListenerContext) -> Intake:
         """The intake of a listener. Call it after `paths`."""
         intake = make_intake(
-            context, PublishIntake(self._hub, self._access, self._config.max_event)
+            context,
+            PublishIntake(self._hub, self._access, self._request_limits, self._config.max_event),
         )
         self._intakes.append(intake)
         self.switch_intakes()
         return intake
 
     def switch_intakes(self) -> None:
-        """Turns intakes off while a limit per client is set or each publish is logged."""
+        """Turns intakes off while each publish is logged; has them count publishes while a limit
+        per client is set."""
         for intake in self._intakes:
-            intake.is_on = not (self._rate_limits.active or self._log.logs_publishes)
+            intake.is_on = not self._log.logs_publishes
+            intake.counts_clients = self._rate_limits.active
 
     def _has_envelope(self, selector: str) -> bool:
         """Whether a stream that names a topic, or a template, gets envelopes by default."""

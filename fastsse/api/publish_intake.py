@@ -10,8 +10,12 @@ from typing import Final
 from fastsse._intake import KnownPublisher, KnownTarget
 from fastsse.api.access import CREDENTIAL_NAMES, Access
 from fastsse.api.publish import event_of_query
+from fastsse.api.rate_limits import RequestLimits
+from fastsse.api.request_directives import Asked
 from fastsse.api.warnings import warnings_on
-from fastsse.errors import FastsseError
+from fastsse.auth.rights import Rights
+from fastsse.directives import Directives
+from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
 from fastsse.http.request import Target
 from fastsse.hub import Hub, Published
@@ -29,14 +33,18 @@ class PublishIntake:
     Arguments:
         hub: orders the events.
         access: decides who may publish.
+        request_limits: limits the publishes of a client.
         max_event: the most bytes of data; 0: no limit.
     """
 
     route = PATH
 
-    def __init__(self, hub: Hub, access: Access, max_event: int) -> None:
+    def __init__(
+        self, hub: Hub, access: Access, request_limits: RequestLimits, max_event: int
+    ) -> None:
         self._hub = hub
         self._access = access
+        self._request_limits = request_limits
         self.max_data_bytes = max_event or 2**31
 
     @property
@@ -62,3 +70,25 @@ class PublishIntake:
         """What an `Authorization` header is worth, if that was judged before."""
         known = self._access.known_publisher(header)
         return None if known is None else KnownPublisher(known.rights, known.still)
+
+    def directives(
+        self,
+        target: KnownTarget,
+        rights: Rights | None,
+        key: bytes | None,
+        expect: bytes | None,
+        media_type: bytes | None,
+        body: bytes,
+    ) -> Directives | None:
+        """What the headers of one publish ask; None if they are not plainly right."""
+        if expect is not None and len(target.topics) > 1:
+            return None
+        asked = Asked(target.target, key, expect, media_type or b"", body)
+        try:
+            return asked.directives(rights)
+        except InvalidEvent:
+            return None  # The connection reads it again and says why.
+
+    def counts(self, host: str, rights: Rights | None, forwarded: bytes | None) -> bool:
+        """Counts a publish for its client; False, without counting, if that is over a limit."""
+        return self._request_limits.takes_publish(host, rights, forwarded)

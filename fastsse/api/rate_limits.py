@@ -279,6 +279,17 @@ class RateLimits:
         until one is allowed."""
         return self._wait_s(owner, "publishes")
 
+    def takes_publish(self, owner: Owner) -> bool:
+        """Counts a publish for the owner and returns True, or counts nothing, not even a refusal,
+        and returns False."""
+        accounts = self._accounts(owner, self._time())
+        if any(ledger.publishes and account.publishes < 1 for ledger, account in accounts):
+            return False
+        for _, account in accounts:
+            account.publishes -= 1
+        self._share(owner, publishes=1)
+        return True
+
     def publish_delay_s(self, owner: Owner) -> float:
         """Seconds until a publish of the owner is allowed; counts nothing."""
         delays_s = [
@@ -383,6 +394,13 @@ class RequestLimits:
     def take_publish(self, request: Request) -> None:
         """Counts a publish for its address, and for its subject if known. Raises Problem (429)."""
         _refuse(self._rate_limits.publish_wait_s(self._owner(request, request.rights)), "publishes")
+
+    def takes_publish(self, host: str, rights: Rights | None, forwarded: bytes | None) -> bool:
+        """As `take_publish`, without a refusal: False if the client is over a limit, and nothing
+        was counted then."""
+        client = self._clients.address(host, forwarded)
+        owner = self._rate_limits.owner(client, None if rights is None else rights.subject)
+        return self._rate_limits.takes_publish(owner)
 
     def take_publish_late(self, request: Request) -> None:
         """Counts a publish for its subject, if that was unknown at `take_publish`. Raises Problem

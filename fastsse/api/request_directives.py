@@ -8,7 +8,7 @@ that no publisher can use or find out the keys of another.
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastsse._batch import is_plain
 from fastsse.api.access import CREDENTIAL_NAMES
@@ -16,9 +16,9 @@ from fastsse.auth.rights import Rights
 from fastsse.directives import SCOPE_BYTES, Directives, RequestKey, check_key, directives_of
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
-from fastsse.http.request import Request
+from fastsse.http.request import Request, Target
 
-__all__ = ["asked_of", "check_streamed", "scoped"]
+__all__ = ["Asked", "asked_of", "check_streamed", "scoped"]
 
 KEY_HEADER: Final = "Idempotency-Key"
 EXPECT_HEADER: Final = "If-Match"
@@ -41,13 +41,57 @@ def asked_of(request: Request, events: Sequence[Event], rights: Rights | None) -
         _direct(event, scope)
     first = events[0]
     if expect is not None:
-        wanted = directives_of(expect=_unquoted(expect))
-        assert wanted is not None
-        _add(first, expect=wanted.expect)
+        _add(first, expect=_expected(expect))
     if key is not None:
-        text = scope + check_key(_unquoted(key), KEY_HEADER)
-        _add(first, request=RequestKey(text, _digest(request), len(events)))
+        media_type = headers.get(b"content-type", b"")
+        asked = Asked(request.target, key, expect, media_type, bytes(request.body))
+        _add(first, request=asked.request(rights, len(events)))
     return events
+
+
+class Asked(NamedTuple):
+    """What the headers of one request, and all that a repeat of it must have.
+
+    Attributes:
+        target: of the request.
+        key: the value of `Idempotency-Key`, None without it.
+        expect: the value of `If-Match`, None without it.
+        media_type: the value of `Content-Type`, empty without it.
+        body: all of it.
+    """
+
+    target: Target
+    key: bytes | None
+    expect: bytes | None
+    media_type: bytes
+    body: bytes
+
+    def directives(self, rights: Rights | None) -> Directives:
+        """For a request with one event and one topic if it has `If-Match`. Raises InvalidEvent."""
+        expect = None if self.expect is None else _expected(self.expect)
+        return Directives(expect=expect, request=self.request(rights, 1))
+
+    def request(self, rights: Rights | None, count: int) -> RequestKey | None:
+        """The key of a request that publishes so many events; None without one."""
+        if self.key is None:
+            return None
+        text = _scope(rights) + check_key(_unquoted(self.key), KEY_HEADER)
+        return RequestKey(text, self._digest(), count)
+
+    def _digest(self) -> bytes:
+        """Of all that makes a request another one."""
+        pairs = [pair for pair in self.target.pairs if pair[0] not in CREDENTIAL_NAMES]
+        parts = (
+            self.target.path,
+            repr(pairs).encode(),
+            self.media_type,
+            self.expect or b"",
+            self.body,
+        )
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        for part in parts:
+            digest.update(b"%d:%b" % (len(part), part))
+        return digest.digest()
 
 
 def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
@@ -72,8 +116,6 @@ def check_streamed(request: Request) -> None:
 def _check(events: Sequence[Event], has_key: bool, expect: bytes | None) -> None:
     if expect is not None and len(events) > 1:
         raise InvalidEvent(EXPECT_HEADER, "is for one event; use the member expect of each line")
-    if expect is not None and expect.strip() == b"*":
-        raise InvalidEvent(EXPECT_HEADER, "must be the id of an event, or earliest")
     for event in events:
         asked = event.directives
         if asked is None:
@@ -107,19 +149,12 @@ def _scope_of(name: str) -> bytes:
     return hashlib.blake2b(subject, digest_size=SCOPE_BYTES).digest()
 
 
-def _digest(request: Request) -> bytes:
-    """Of all that makes a request another one."""
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in (
-        request.target.path,
-        repr([pair for pair in request.target.pairs if pair[0] not in CREDENTIAL_NAMES]).encode(),
-        request.headers.get(b"content-type", b""),
-        request.headers.get(b"if-match", b""),
-        bytes(request.body),
-    ):
-        digest.update(b"%d:" % len(part))
-        digest.update(part)
-    return digest.digest()
+def _expected(value: bytes) -> bytes | None:
+    if value.strip() == b"*":
+        raise InvalidEvent(EXPECT_HEADER, "must be the id of an event, or earliest")
+    wanted = directives_of(expect=_unquoted(value))
+    assert wanted is not None
+    return wanted.expect
 
 
 def _unquoted(value: bytes) -> str:

@@ -81,12 +81,11 @@ def is_control(event: Event) -> bool:
 
 
 def is_keyed(event: Event) -> bool:
-    """Whether it has a key, and nothing else is asked."""
+    """Whether it has one key, its own or that of its request, and nothing else is asked."""
     asked = event.directives
     return (
         asked is not None
-        and asked.key is not None
-        and asked.request is None
+        and (asked.key is None) != (asked.request is None)
         and asked.expect is None
         and asked.control is None
         and not asked.ends
@@ -101,10 +100,13 @@ def ended_topic(event: Event, states: TopicStates) -> TopicEnded | None:
     return None
 
 
-def known_once(position: int) -> JudgedPositions:
-    """The positions of one event that is known by its key."""
-    positions = JudgedPositions((position,))
-    positions.duplicates = 1
+def known_once(event: Event, found: KnownKey) -> JudgedPositions | KeyReused:
+    """The position of one event that is known by its key, or that of its request."""
+    asked = event.directives
+    if asked is not None and asked.request is not None and found.digest != asked.request.digest:
+        return KeyReused(event.topics[0])
+    positions = JudgedPositions((found.positions[0],))
+    positions.duplicates = int(asked is not None and asked.key is not None)
     return positions
 
 

@@ -106,12 +106,15 @@ class MemoryBackbone:
         """The same for one event with a key and nothing else: the most common case, without a
         list for each step."""
         (event,), keys = events, self.keys
-        assert event.directives is not None
-        assert event.directives.key is not None
-        key = event.directives.key
+        asked = event.directives
+        assert asked is not None
+        if asked.request is None:
+            key, digest = asked.key or b"", b""
+        else:
+            key, digest = asked.request.key, asked.request.digest
         found = keys.find(key)
         if found is not None:
-            done(known_once(found.positions[0]))
+            done(known_once(event, found))
         elif states.ended_count and (ended := ended_topic(event, states)) is not None:
             done(ended)
         elif not keys.has_room(key_cost(key, 1)):
@@ -119,10 +122,10 @@ class MemoryBackbone:
         else:
             if not self.keeps_keys:
                 # Nothing reads the key of an entry here.
-                asked = event.directives
-                event.direct(None if asked.ttl_ms is None else asked._replace(key=None))
+                rest = None if asked.ttl_ms is None else asked._replace(key=None, request=None)
+                event.direct(rest)
             positions = self._append(events)
-            keys.add(key, KnownKey(b"", positions))
+            keys.add(key, KnownKey(digest, positions))
             done(positions)
 
     def _append_new(self, events: Sequence[Event], known: Known | None) -> Sequence[int]:

@@ -454,6 +454,11 @@ class Connection(Lane, asyncio.Protocol):
         self._persists = False
         self.respond(answer)
 
+    @property
+    def host(self) -> str:
+        """The host that connected, or that its PROXY header names; empty for a Unix socket."""
+        return self._parser.peer
+
     def peer(self) -> str:
         """The address of the client, for logs."""
         request, context = self._request, self._context

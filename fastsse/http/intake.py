@@ -8,7 +8,9 @@ requests are read by their connection, which gives the reasons for a refusal.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastsse._intake import Intake, KnownPublisher, KnownTarget
+from fastsse._intake import Intake, KnownPublisher, KnownTarget, RunHeaders
+from fastsse.auth.rights import Rights
+from fastsse.directives import Directives
 from fastsse.errors import FastsseError
 from fastsse.http.parser import KEPT_NAMES
 from fastsse.http.problems import Problem
@@ -16,6 +18,7 @@ from fastsse.http.request import Target
 from fastsse.http.responses import PUBLISHED_HEAD
 
 if TYPE_CHECKING:
+    from fastsse.http.connection import Connection
     from fastsse.http.listener_context import ListenerContext
 
 __all__ = ["Publishes", "make_intake"]
@@ -42,6 +45,15 @@ class Publishes(Protocol):
         """What the only credentials of a request, its `Authorization`, are worth; None if that is
         not known at once."""
 
+    @property
+    def directives(self) -> Callable[..., Directives | None]:
+        """The function that reads `Idempotency-Key` and `If-Match`. Arguments: the KnownTarget,
+        the publisher's rights, the values of both headers and of `Content-Type`, each bytes or
+        None, and the body. None if they are not plainly right."""
+
+    def counts(self, host: str, rights: Rights | None, forwarded: bytes | None) -> bool:
+        """Counts a publish for its client; False, without counting, if that is over a limit."""
+
 
 class _Policy:
     """What a listener and its publishes say to the intake."""
@@ -51,6 +63,7 @@ class _Policy:
         self._publishes = publishes
         self.publish = publishes.publish
         self.publisher = publishes.publisher
+        self.directives = publishes.directives
 
     def target(self, raw: bytes) -> KnownTarget | None:
         """The target of a request line without its own id."""
@@ -58,6 +71,13 @@ class _Policy:
             return self._publishes.target(self._context.targets.parse(raw))
         except FastsseError:
             return None  # The connection reads it again and says why.
+
+    def counts(
+        self, connection: "Connection", rights: Rights | None, headers: RunHeaders | None
+    ) -> bool:
+        """Counts a publish for its client; False if its connection is to refuse it."""
+        forwarded = None if headers is None else headers.headers.get(b"x-forwarded-for")
+        return self._publishes.counts(connection.host, rights, forwarded)
 
     def serves_host(self, host: bytes) -> bool:
         """Whether requests with this Host are served."""

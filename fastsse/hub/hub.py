@@ -285,7 +285,7 @@ class Hub:
     def _publish_keyed(
         self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
     ) -> None:
-        """As `publish`, of one event with a key."""
+        """As `publish`, of one event with a key of its own or of its request."""
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -336,6 +336,9 @@ class Hub:
         """As `publish`, for events of as many publishers: each counts as a publish. A refusal is
         one that each of them would get; where only some would, `done` gets a list with the
         position or the error of each."""
+        if not is_plain(events) and len(events) > 1:
+            self._publish_each(events, done)
+            return
 
         def answered(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, Conflict) and len(events) > 1:
@@ -348,9 +351,11 @@ class Hub:
         self.publish(events, answered)
 
     def _publish_each(
-        self, events: Sequence[Event], done: Callable[[list[int | FastsseError]], None]
+        self,
+        events: Sequence[Event],
+        done: Callable[[Published | FastsseError | list[int | FastsseError]], None],
     ) -> None:
-        """Publishes events one by one, in order, after the batch was refused for one of them."""
+        """Publishes events one by one, in order: some may be refused."""
         outcomes: dict[int, int | FastsseError] = {}
 
         def publish(at: int, event: Event) -> None:
@@ -359,7 +364,7 @@ class Hub:
                     outcome if isinstance(outcome, FastsseError) else outcome.positions[0]
                 )
                 if len(outcomes) == len(events):
-                    done([outcomes[place] for place in range(len(events))])
+                    done(_of_all([outcomes[place] for place in range(len(events))], events))
 
             self.publish((event,), answered)
 
@@ -479,6 +484,14 @@ class Hub:
         place = self.history.lose(place)
         self.streams.tell_lost(place)
         log.warning("The log lost events.", reason=reason, place=format_position(place).decode())
+
+
+def _of_all(
+    outcomes: list[int | FastsseError], events: Sequence[Event]
+) -> Published | list[int | FastsseError]:
+    """What came of events that were published one by one."""
+    positions = [one for one in outcomes if not isinstance(one, FastsseError)]
+    return Published(positions, events) if len(positions) == len(outcomes) else outcomes
 
 
 def _refused(reason: str) -> Unavailable:

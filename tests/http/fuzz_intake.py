@@ -59,6 +59,7 @@ PIECES: Final = (
     b'\r\nContent-Type: application/json', b'\r\nOrigin: https://a.example', b'\r\nOrigin: null',
     b'\r\nCookie: a=b', b'\r\nTE: trailers', b'\r\nAuthorization: Bearer secret',
     b'\r\nAuthorization: Bearer wrong', b'\r\nTrailer: X', b'\r\nIdempotency-Key: k',
+    b'\r\nIdempotency-Key: "k" ', b'\r\nIdempotency-Key:', b'\r\nIf-Match: *', b'\r\nIf-Match:"a"',
     b'\r\nIf-Match: 1-1', b'\r\ntraceparent: 00-a-b-01', b'\r\nX-Request-Id: 1',
     b'\r\nX-Forwarded-For: 10.0.0.1', b'\r\nKeep-Alive: 5', b'\r\n: empty', b'\r\nX:',
     b'\r\nX: \x01', b'GET ', b'POST ', b'post ', b'HTTP/1.0', b'HTTP/1.1', b'HTTP/2.0',
@@ -146,7 +147,7 @@ class Comparator:
             deadlines=SimpleNamespace(idle=None, lately_s=0.0),
             requests=SimpleNamespace(answered_many=lambda route, status, count: None),
         )
-        publishes = PublishIntake(cast(Hub, self._fast), access, 0)
+        publishes = PublishIntake(cast(Hub, self._fast), access, inactive, 0)
         self.intake: Intake = make_intake(cast(Any, context), publishes)
         self._new_parser = lambda: RequestParser(LIMITS, targets, hosts)
         self._parser = self._new_parser()

@@ -13,6 +13,7 @@ from fastsse.server import Server
 from tests.http.conftest import Start, asked
 from tests.http.fuzz_intake import Comparator, Difference, read_corpus, run
 from tests.http.raw import HOST, Answer, Raw, connected, get, request, until
+from tests.mercure.client import KEY, bearer
 
 POST = b"POST /events?topic=t HTTP/1.1\r\n" + HOST
 USUAL = POST + b"Content-Length: 5\r\n\r\nhello"
@@ -201,8 +202,11 @@ async def test_what_could_be_smuggled_is_left_to_llhttp(server: Server, bad: byt
         ("topic=t", "Cookie: a=b", 200),
         ("topic=t", "Connection: upgrade", 200),
         ("topic=t", "Connection: close", 200),
-        ("topic=t", "Idempotency-Key: a", 200),
-        ("topic=t", "If-Match: 1-1", 412),
+        ("topic=t", "Idempotency-Key: \x80", 400),
+        ("topic=t&id=a", "Idempotency-Key: a", 200),
+        ("topic=t&key=a", "Idempotency-Key: a", 400),
+        ("topic=t&topic=u", "If-Match: 1-1", 400),
+        ("topic=t", "If-Match: *", 400),
         ("topic=t&event=error", "", 200),
         ("topic=t&event=fastsse.x", "", 400),
         ("topic=t&id=earliest", "", 400),
@@ -254,12 +258,79 @@ async def test_pages_of_allowed_origins_are_taken_once_they_are_known(start: Sta
     assert intake_of(server).taken == 3
 
 
-async def test_it_is_off_while_a_limit_of_clients_is_set(start: Start) -> None:
-    server = await start(address_publishes=5)
-    async with connected(server) as raw:
-        statuses = [(await exchange(raw, USUAL)).status for _ in range(11)]
+async def test_publishes_are_counted_for_their_clients(start: Start) -> None:
+    server = await start(address_publishes=5, trusted_proxies=["127.0.0.1"])
+    async with connected(server) as raw, connected(server) as other:
+        await raw.send(USUAL * 11)
+        answers = [await raw.answer() for _ in range(11)]
+        of_other = request("POST", "/events?topic=t", "X-Forwarded-For: 192.0.2.7", body=b"x")
+        assert (await exchange(other, of_other)).status == 200
+    assert [answer.status for answer in answers] == [200] * 10 + [429]
+    assert answers[-1].headers["retry-after"] == "1"
+    assert intake_of(server).taken == 11
+    assert await metric(server, 'fastsse_limited_total{limit="address_publishes"}') == 1
+
+
+async def test_publishes_of_a_subject_are_counted_on_all_its_connections(start: Start) -> None:
+    server = await start(subject_publishes=5, jwt_key=KEY)
+    publish = request("POST", "/events?topic=t", bearer(["*"], sub="me"), body=b"x")
+    async with connected(server) as first, connected(server) as other:
+        sent = [first, first, first, *[other] * 8]
+        statuses = [(await exchange(raw, publish)).status for raw in sent]
     assert statuses == [200] * 10 + [429]
-    assert intake_of(server).taken == 0
+    assert intake_of(server).taken == 8  # A token is known once a connection has shown it twice.
+
+
+# ── Keys and conditions ──────────────────────────────────────────────────────────────────────
+
+
+async def test_a_key_is_known_whichever_way_its_requests_take(start: Start, tmp_path) -> None:
+    for store in ("memory", f"sqlite:{tmp_path / 'h.db'}"):
+        server = await start(store=store)
+        key, other = "Idempotency-Key: order-17", 'Idempotency-Key: "order-17"'
+        async with connected(server) as raw:
+            sent = [
+                request("POST", "/events?topic=t", key, body=b"a"),
+                request("POST", "/events?topic=t", key, SLOW, body=b"a"),
+                request("POST", "/events?topic=t", other, body=b"a"),
+                request("POST", "/events?topic=t", key, body=b"b"),
+                request("POST", "/events?topic=t", key, SLOW, body=b"b"),
+            ]
+            first, *repeats, reused, slow = [await exchange(raw, one) for one in sent]
+            assert [one.body for one in repeats] == [first.body] * 2
+            assert (reused.status, slow.status) == (422, 422)
+            assert reused.json == slow.json
+        assert intake_of(server).taken == 3
+        assert await metric(server, "fastsse_events_published_total") == 1
+
+
+async def test_keys_of_one_turn_are_judged_apart_and_in_order(server: Server) -> None:
+    def keyed(key: str, body: bytes) -> bytes:
+        return request("POST", "/events?topic=t", f"Idempotency-Key: {key}", body=body)
+
+    sent = [USUAL, keyed("a", b"1"), keyed("a", b"2"), keyed("a", b"1"), keyed("b", b"2"), USUAL]
+    async with connected(server) as raw, connected(server) as reader:
+        await reader.send(get("/events?topic=t"))
+        stream = await reader.stream()
+        await raw.send(b"".join(sent))
+        answers = [await raw.answer() for _ in sent]
+        assert [one.status for one in answers] == [200, 200, 422, 200, 200, 200]
+        assert answers[3].json == answers[1].json
+        assert [(await stream.next()).data for _ in range(4)] == ["hello", "1", "2", "hello"]
+    assert intake_of(server).taken == 6
+
+
+async def test_a_condition_is_judged_with_what_came_before_it(server: Server) -> None:
+    def expecting(id: str, body: bytes = b"x") -> bytes:
+        return request("POST", "/events?topic=t", f"If-Match: {id}", body=body)
+
+    async with connected(server) as raw:
+        first = await exchange(raw, expecting("earliest"))
+        await raw.send(expecting(first.json["id"]) + expecting(first.json["id"]))
+        second, third = await raw.answer(), await raw.answer()
+    assert (first.status, second.status, third.status) == (200, 200, 412)
+    assert third.json["current"] == second.json["id"]
+    assert intake_of(server).taken == 3
 
 
 async def test_it_is_off_while_each_publish_is_logged(start: Start) -> None:
