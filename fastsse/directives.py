@@ -193,6 +193,13 @@ def stored_key(directives: Directives) -> bytes | None:
     return None if directives.key is None else _OF_EVENT + directives.key
 
 
+def without_key(asked: Directives | None) -> Directives | None:
+    """What is left to do with an event that was judged, where no entry is to have its key."""
+    if asked is None or (asked.control is None and asked.ttl_ms is None):
+        return None
+    return asked._replace(key=None, request=None, producer=None)
+
+
 def own_key(key: bytes) -> bytes:
     """The key of a publisher without a token, and of the server's own program."""
     return hashlib.blake2b(b"", digest_size=SCOPE_BYTES).digest() + key

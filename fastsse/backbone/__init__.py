@@ -112,6 +112,10 @@ class Backbone(Protocol):
         """Calls `deliver` from now on with everything committed after a place (`start`, or the head
         of an earlier hub), in order. Call it once, before the first `append`."""
 
+    @property
+    def judges_each(self) -> bool:
+        """Whether a batch may have several requests, each with one event and a key of its own."""
+
     def append(self, events: Sequence[Event], done: Done) -> None:
         """Commits a batch of at least one event, all or nothing, then delivers it, then calls
         `done` once: with its positions, with `Refused("backbone", …)`, or with a `Conflict` where

@@ -17,7 +17,7 @@ from fastsse.backbone.producers import (
     judge_producer,
     producer_cost,
 )
-from fastsse.directives import END, Producer
+from fastsse.directives import END, Directives, Producer
 from fastsse.errors import (
     Conflict,
     FastsseError,
@@ -116,12 +116,24 @@ def judge(
     """What is to be done with a batch: None to store it, which events are known already, or why it
     is refused. O(events and topics)."""
     first = events[0].directives
-    if first is not None and first.request is not None:
+    if first is not None and first.request is not None and first.request.entry_count > 1:
         found = keys.find(first.request.key)
         if found is not None:
             is_same = found.digest == first.request.digest and len(found.positions) == len(events)
             return list(found.positions) if is_same else KeyReused(events[0].topics[0])
     return _Batch(events, states, keys, producers).judge()
+
+
+def key_of(asked: Directives | None) -> tuple[bytes, bytes] | None:
+    """The key of an event, its own or that of a request with no other event, and the digest of
+    the request; None without a key."""
+    if asked is None:
+        return None
+    if asked.key is not None:
+        return asked.key, b""
+    if asked.request is not None and asked.request.entry_count == 1:
+        return asked.request[:2]
+    return None
 
 
 class _Batch:
@@ -137,7 +149,7 @@ class _Batch:
         self._appended: Final[dict[bytes, ProducerRow]] = {}
         self._rows_bytes = 0
         self._ended: Final[dict[str, int]] = {}
-        self._used: Final[dict[bytes, int]] = {}
+        self._used: Final[dict[bytes, tuple[bytes, int]]] = {}
         self._newest: Final[dict[str, bytes | None]] = {}
 
     def judge(self) -> Known | FastsseError | None:
@@ -163,11 +175,13 @@ class _Batch:
                 return found
         if is_control(event):
             return self._control(event)
-        if asked is not None and asked.key is not None:
-            place = self._place_of_key(asked.key)
-            if place is not None:
-                return place
-            self._used[asked.key] = -1 - index
+        keyed = key_of(asked)
+        if keyed is not None:
+            key, digest = keyed
+            used = self._found(key)
+            if used is not None:
+                return used[1] if used[0] == digest else KeyReused(event.topics[0])
+            self._used[key] = digest, -1 - index
         for topic in event.topics:
             if self._ended_at(topic):
                 return TopicEnded(topic)
@@ -207,11 +221,12 @@ class _Batch:
     def _ended_at(self, topic: str) -> int:
         return self._ended.get(topic) or self._states.ended_at(topic)
 
-    def _place_of_key(self, key: bytes) -> int | None:
+    def _found(self, key: bytes) -> tuple[bytes, int] | None:
+        """The digest that a key was used with, and the place of its event."""
         if key in self._used:
             return self._used[key]
         found = self._keys.find(key)
-        return None if found is None else found.positions[0]
+        return None if found is None else (found.digest, found.positions[0])
 
     def _objection(self, topic: str, expect: bytes) -> PreconditionFailed | None:
         if topic in self._newest:
@@ -248,7 +263,8 @@ def new_keys(
         if asked is None or (known is not None and known[index] is not None):
             continue
         if asked.request is not None:
-            found.append((asked.request.key, KnownKey(asked.request.digest, tuple(positions))))
+            places = (position,) if asked.request.entry_count == 1 else tuple(positions)
+            found.append((asked.request.key, KnownKey(asked.request.digest, places)))
         if asked.key is not None:
             found.append((asked.key, KnownKey(b"", (position,))))
     return found

@@ -21,6 +21,7 @@ from fastsse.backbone.judge import (
 from fastsse.backbone.keys import KeyTable, KnownKey, key_cost
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.producers import ProducerTable
+from fastsse.directives import without_key
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
@@ -46,6 +47,7 @@ class MemoryBackbone:
     """
 
     keeps_keys = False
+    judges_each = True
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._clock = Clock(now_ms, last=position_at(now_ms()))
@@ -122,17 +124,28 @@ class MemoryBackbone:
         else:
             if not self.keeps_keys:
                 # Nothing reads the key of an entry here.
-                rest = None if asked.ttl_ms is None else asked._replace(key=None, request=None)
-                event.direct(rest)
+                event.direct(without_key(asked))
             positions = self._append(events)
             keys.add(key, KnownKey(digest, positions))
             done(positions)
 
     def _append_new(self, events: Sequence[Event], known: Known | None) -> Sequence[int]:
         if known is None:
-            return self._append(events)
+            return self._append_directed(events)
         new = [event for event, place in zip(events, known, strict=True) if place is None]
-        return merged(events, known, self._append(new) if new else ())
+        return merged(events, known, self._append_directed(new) if new else ())
+
+    def _append_directed(self, events: Sequence[Event]) -> Sequence[int]:
+        if self.keeps_keys:
+            return self._append(events)
+        # Nothing reads the key of an entry here.
+        asked = [event.directives for event in events]
+        for event, directives in zip(events, asked, strict=True):
+            event.direct(without_key(directives))
+        positions = self._append(events)
+        for event, directives in zip(events, asked, strict=True):
+            event.direct(directives)
+        return positions
 
     @property
     def has_ended(self) -> bool:

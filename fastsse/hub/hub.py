@@ -313,7 +313,8 @@ class Hub:
             batch.append(event)
             if event.directives is not None and event.directives.ends:
                 batch.append(Event.end(event.topics, event.private))
-        batch[0] = with_count(batch[0], len(batch))
+        if len(batch) > len(events):
+            batch[0] = with_count(batch[0], len(batch))
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -336,7 +337,7 @@ class Hub:
         """As `publish`, for events of as many publishers: each counts as a publish. A refusal is
         one that each of them would get; where only some would, `done` gets a list with the
         position or the error of each."""
-        if not is_plain(events) and len(events) > 1:
+        if not is_plain(events) and len(events) > 1 and not self._backbone.judges_each:
             self._publish_each(events, done)
             return
 

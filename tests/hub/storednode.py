@@ -29,6 +29,8 @@ class Disk:
 class StoredBackbone:
     """A backbone on a disk. While `holds`, questions wait for `answer`."""
 
+    judges_each = False
+
     def __init__(self, disk: Disk, now_ms: Callable[[], int]) -> None:
         self.disk = disk
         self.start = max(disk.head, position_at(now_ms()))

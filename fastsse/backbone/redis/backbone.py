@@ -103,6 +103,8 @@ class RedisBackbone:
         has_ended: as Backbone: a topic had ended when the log was opened, or has since.
     """
 
+    judges_each = False
+
     def __init__(
         self,
         config: Config,

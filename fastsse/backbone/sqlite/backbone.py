@@ -75,6 +75,8 @@ class SqliteBackbone:
     Make it inside the loop that uses it. Raises HistoryError; then nothing stays open.
     """
 
+    judges_each = True
+
     def __init__(
         self,
         path: str,

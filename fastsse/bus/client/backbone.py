@@ -63,6 +63,8 @@ class BusBackbone:
         has_ended: as Backbone: what the hub process said, and what came down the log since.
     """
 
+    judges_each = False
+
     def __init__(self, connection: HubConnection, key: bytes, timeout_s: float = TIMEOUT_S) -> None:
         self.start = 0
         self.ended: Final = connection.ended
