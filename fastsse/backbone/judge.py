@@ -86,6 +86,7 @@ def is_keyed(event: Event) -> bool:
     return (
         asked is not None
         and (asked.key is None) != (asked.request is None)
+        and asked.producer is None
         and asked.expect is None
         and asked.control is None
         and not asked.ends
