@@ -162,7 +162,7 @@ cdef class Lane:
         transport = self._transport
         if (fd >= 0 and not self._choked and not transport.get_write_buffer_size()
                 and not transport.is_closing()):
-            # It never waits, so letting go of the GIL would cost more than it gives.
+            # It never waits, so releasing the GIL would cost more than it gives.
             sent = send(fd, out, size, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent < 0:
                 sent = 0                # The transport meets the same error, or waits.

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 
 def held_port() -> socket.socket:
-    """A socket on a free port, which the kernel gives to nobody else while this is open. A server
-    that sets SO_REUSEADDR, as they all do, can listen there all the same, again and again."""
+    """A socket on a free port, which the kernel gives to no other process while this is open. A
+    server that sets SO_REUSEADDR, as they all do, can listen there all the same."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))

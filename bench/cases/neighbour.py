@@ -25,7 +25,7 @@ def neighbour(setup: Setup) -> Result:
         ):
             sample = _neighbour_run(server, crowd, few, rate, seconds)
         samples.append(setup.set_beside_bare(sample, large, rate, seconds))
-    title = f"{small} clients x 20/s beside {large:,} x {rate:.0f}/s"
+    title = f"{small} clients x 20/s next to {large:,} x {rate:.0f}/s"
     result = Result("neighbour", title, "p99 ≤ 30 ms", samples, ("p99_ms", "ms p99"))
     result.met = result.sound() and result.median("p99_ms") <= 30
     result.notes = [

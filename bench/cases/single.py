@@ -28,7 +28,7 @@ BARE = Peer(
     command=lambda directory: [str(bare.program("bare_publish"))],
     install="a C compiler",
     settings="",
-    lacks=lambda: "",
+    missing=lambda: "",
     versions=dict,
 )
 
@@ -71,7 +71,7 @@ def _next_to_others(setup: Setup, connections: int) -> Result:
             "fastsse": setup.server(),
             "bare": _Peer(BARE, setup.server_cpu),
         }
-        if not NCHAN.lacks():
+        if not NCHAN.missing():
             servers["nchan"] = _Peer(NCHAN, setup.server_cpu)
         found = _interleaved(setup, connections, servers)
         sample = found["fastsse"]

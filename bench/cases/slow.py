@@ -33,7 +33,7 @@ def slow_case(
         )
 
     samples = pairs_of(setup, load, plan_of, max(PAIRS, setup.repeats))
-    title = f"{fast:,} clients x {rate:.0f}/s beside {slow:,} that {title}"
+    title = f"{fast:,} clients x {rate:.0f}/s next to {slow:,} that {title}"
     result = Result(name, title, "p99 ≤ 1.1 x without, memory flat", samples, ("ratio", "x p99"))
     result.met = result.sound() and result.median("ratio") <= 1.1
     result.notes = [

@@ -27,7 +27,7 @@ QUIET_TIMEOUT_S = 30
 def chosen(names: Sequence[str]) -> tuple[list[Peer], list[Peer]]:
     """The peers to measure, ours always among them, and those that are not installed here."""
     wanted = [peer for peer in PEERS.values() if not names or peer.name in (OURS.name, *names)]
-    lacking = [peer for peer in wanted if peer.lacks()]
+    lacking = [peer for peer in wanted if peer.missing()]
     return [peer for peer in wanted if peer not in lacking], lacking
 
 

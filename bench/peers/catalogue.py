@@ -28,7 +28,7 @@ BARE_UVLOOP = Peer(
     command=_bare_uvloop,
     install=PYTHON_PACKAGES,
     settings="encoded once for all, written to each transport, no history",
-    lacks=lacks_modules("uvloop"),
+    missing=lacks_modules("uvloop"),
     versions=versions_of("uvloop"),
 )
 

@@ -21,7 +21,7 @@ class Peer:
         command: given an empty directory of its own, the arguments of a process that prints
             `listening on <host>:<port>` (or what `address` reads) and then serves
             `GET` and `POST /events?topic=…` until SIGTERM. It may build something first.
-        lacks: what is missing here, empty when nothing is.
+        missing: what is missing here, empty when nothing is.
         install: the command that installs what is missing.
         versions: of what the figures depend on.
         settings: what its documentation recommends and is set here, in a sentence.
@@ -33,14 +33,14 @@ class Peer:
     command: Callable[[Path], list[str]]
     install: str
     settings: str
-    lacks: Callable[[], str]
+    missing: Callable[[], str]
     versions: Callable[[], Mapping[str, str]]
     environment: Mapping[str, str] = field(default_factory=dict)
     address: Callable[[str], str | None] | None = None
 
 
 def lacks_modules(*names: str) -> Callable[[], str]:
-    """A `lacks` for Python modules."""
+    """A `missing` for Python modules."""
     return lambda: ", ".join(name for name in names if find_spec(name) is None)
 
 

@@ -107,7 +107,7 @@ def notes(run: Run, outcomes: Outcomes, left_out: Sequence[Peer]) -> list[str]:
         "Percentiles are those of the deliveries that happened, from the time an event was due.",
     ]
     for peer in left_out:
-        said.append(f"Left out: {peer.title} ({peer.lacks()} not installed): {peer.install}")
+        said.append(f"Left out: {peer.title} ({peer.missing()} not installed): {peer.install}")
     disturbed = sorted(
         f"{outcome.case.name}/{outcome.peer.name}"
         for outcome in outcomes.values()

@@ -208,7 +208,7 @@ class RateLimits:
         """Ends streams of each account of `owner` that exceeds its limit with the newest: the
         oldest ones here, then one elsewhere.
 
-        There may be more than one, because another worker or node has told late of its own."""
+        There may be more than one, because another worker or node has reported its own late."""
         for side, name in enumerate(owner):
             if not name:
                 continue

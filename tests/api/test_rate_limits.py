@@ -1,4 +1,4 @@
-"""What one client may do: by address and by subject, and what it is told above that."""
+"""What one client may do: by address and by subject, and what the answer above a limit says."""
 
 import pytest
 

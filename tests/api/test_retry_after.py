@@ -12,7 +12,7 @@ class Clock:
 
 
 def at_rate(a_second: float, for_s: float, spread: float) -> int:
-    """What the last one is told when so many are turned away for some time."""
+    """What the last answer says when so many are turned away for some time."""
     clock = Clock()
     retry_after = RetryAfter(clock, lambda: spread)
     told = 0

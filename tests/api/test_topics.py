@@ -80,7 +80,7 @@ async def test_a_new_reader_of_an_ended_topic_gets_history_and_the_end(ask, serv
         assert data == [*expected, '{"topic":"run"}']
 
 
-async def test_a_return_with_everything_gets_204_and_one_that_lacks_something_does_not(
+async def test_a_return_with_everything_gets_204_and_one_that_misses_something_does_not(
     ask, server
 ) -> None:
     first = (await ask("POST", "/events?topic=run", body=b"one")).json["id"]

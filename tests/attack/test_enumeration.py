@@ -1,4 +1,4 @@
-"""Nobody learns what they may not read, and no id makes the server work for nothing."""
+"""No client learns what it may not read, and no id makes the server work for nothing."""
 
 import json
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""Nobody who may publish can forge an event, an id or a reconnection time in others' streams.
+"""No publisher can forge an event, an id or a reconnection time in others' streams.
 
 What a publish holds is read from the wire by two parsers that know nothing of each other; both
 must see one event, with exactly what was sent, or the publish must have been refused.

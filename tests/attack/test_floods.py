@@ -27,7 +27,7 @@ async def opens(service: Service, stack: AsyncExitStack) -> bool:
 
 async def refused_everywhere(refuses: Callable[[], Awaitable[bool]]) -> None:
     """Returns when all of a dozen tries, by either worker, were refused: what is used in one is
-    told to the other soon, but not at once."""
+    reported to the other soon, but not at once."""
     async with asyncio.timeout(60):
         in_a_row = 0
         while in_a_row < 12:

@@ -1,4 +1,4 @@
-"""Whoever asks for what it may not see takes no more of the server's time than others."""
+"""A client that asks for what it may not see takes no more of the server's time than others."""
 
 import pytest
 

@@ -52,7 +52,7 @@ async def test_pongs_count_for_the_address(start: Start) -> None:
 
 @pytest.fixture
 async def keys() -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """The address of a key set that is not told before the event."""
+    """The address of a key set that does not answer before the event."""
     told = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,5 +1,5 @@
 """Attacks that get through. Each is the promise that it breaks, and is expected to fail until the
-hole is mended; it then fails the suite until its mark is taken away."""
+hole is closed; it then fails the suite until its mark is taken away."""
 
 import asyncio
 import json
@@ -127,7 +127,7 @@ async def test_one_event_that_was_let_in_is_no_lag_however_many_lines_it_has() -
         await stream.opening()
         await raw.send(request("POST", "/events?topic=a", body=b"\n" * (1 << 20)))
         assert (await raw.answer()).status == 200
-        # Longer than the sender takes for a round of its table; nobody reads meanwhile.
+        # Longer than the sender takes for a round of its table; no client reads meanwhile.
         async with connected(server) as idle:
             await idle.send(get("/events?topic=other"))
             other = await idle.stream()

@@ -1,4 +1,4 @@
-"""Nobody publishes to the server's own topics, however they are spelt."""
+"""No client publishes to the server's own topics, however they are spelt."""
 
 import json
 from urllib.parse import quote, urlencode

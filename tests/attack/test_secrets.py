@@ -15,7 +15,7 @@ from tests.supervisor.conftest import Serve, serve
 
 __all__ = ["serve"]
 
-MARK = "tell-nobody"
+MARK = "keep-secret"
 FORGED = f"eyJhbGciOiJIUzI1NiJ9.{MARK}-forged-token-that-is-long-enough.{MARK}"
 
 

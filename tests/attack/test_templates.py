@@ -65,7 +65,7 @@ def test_templates_that_match_everything_cost_a_bit_for_each_topic(node: Node) -
     patterns = 10
     texts = [f"topic/{{v{number}}}" for number in range(patterns)]
     kept_bytes = bytes_kept(node.hub.channels, made, *texts)
-    # Each has its automaton beside; a table of topics would be half a million bytes.
+    # Each has an automaton too; a table of topics would be half a million bytes.
     assert kept_bytes < patterns * (2 * many // 8 + 50_000)
     for channel in made:
         node.hub.channels.leave(channel)

@@ -1,4 +1,4 @@
-"""Ids of streams that nobody has must not cost those who have some."""
+"""Ids of streams that do not exist must not cost the clients of those that do."""
 
 import asyncio
 from typing import Any
@@ -37,7 +37,7 @@ async def test_made_up_ids_take_no_questions_from_the_worker_that_is_asked() -> 
 
 
 class Nobody:
-    """A way to streams that nobody should be sent on."""
+    """A lookup of streams that must not be used."""
 
     def teach(self, name: bytes, act: object) -> None: ...
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import get_default_algorithms
 
 SECRET = "not a secret at all, only for tests"
-OTHER_SECRET = "another one, that nobody here trusts"
+OTHER_SECRET = "another one, that is not trusted here"
 SECRET_64 = SECRET * 2
 
 
@@ -35,7 +35,7 @@ def mint(
     alg: str = "HS256",
     header: dict[str, Any] | bytes | None = None,
 ) -> bytes:
-    """A token: signed with `key` by `alg`, saying what it is told to say, in JSON or raw bytes."""
+    """A token: signed with `key` by `alg`, with the given claims, in JSON or raw bytes."""
     said = header if isinstance(header, bytes) else orjson.dumps({"alg": alg, **(header or {})})
     if claims is None:
         claims = grants(subscribe=["*"], publish=["*"])

@@ -233,7 +233,7 @@ def test_hashes_of_claims_are_64_bits_and_never_the_none_of_no_claim() -> None:
 
 
 def test_hashes_differ_from_process_to_process() -> None:
-    """So that nobody can look for a subject whose hash is another's."""
+    """So that no client can look for a subject whose hash is another's."""
     import subprocess
     import sys
 

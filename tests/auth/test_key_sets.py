@@ -1,4 +1,4 @@
-"""Key sets: rotation costs nobody a token, and no token makes the server fetch at its will."""
+"""Key sets: rotation costs no client its token, and no token makes the server fetch at its will."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A stream is renewed from whatever worker is asked, and nobody waits for ever."""
+"""A stream is renewed by any worker, and no request waits for ever."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""A sqlite backbone for tests, with what it delivered; and a disk that fails when told to."""
+"""A sqlite backbone for tests, with what it delivered; a disk that fails on request."""
 
 import asyncio
 import sqlite3
@@ -32,7 +32,7 @@ class Clock:
 
 class Disk:
     """What connections are opened through. `fail` makes statements that begin so fail, before or
-    after they were carried out, until `mend`."""
+    after they were carried out, until `repair`."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -43,7 +43,7 @@ class Disk:
     def fail(self, code: int, begins: str = "COMMIT", is_after: bool = False) -> None:
         self.code, self.begins, self.is_after = code, begins, is_after
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self.code = 0
 
     def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
@@ -51,7 +51,7 @@ class Disk:
 
         class Connection(sqlite3.Connection):
             def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-                # It may be mended meanwhile, by another thread.
+                # It may be repaired meanwhile, by another thread.
                 code = disk.code if sql.startswith(disk.begins) else 0
                 if code and not disk.is_after:
                     raise disk.error(code)

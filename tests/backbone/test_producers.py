@@ -90,7 +90,7 @@ async def test_an_append_that_was_refused_is_stored_when_it_is_sent_again(
         disk.fail(code, is_after=True)
         with pytest.raises(Unavailable):
             await tail.append(appended("a", 1, strict=True))
-        disk.mend()
+        disk.repair()
         await until(lambda: tail.backbone.trouble is None)
         await tail.append(appended("a", 1, strict=True))
         found = await tail.read_all(("a",), 0, 1 << 20)

@@ -39,7 +39,7 @@ def content(path: Path) -> bytes:
 
 
 def replace_content(path: Path, raw: bytes) -> None:
-    """Writes a closed file anew, with nothing beside it."""
+    """Writes a closed file again, without the files that belong to it."""
     for beside in ("-wal", "-shm", "-commits"):
         path.with_name(path.name + beside).unlink(missing_ok=True)
     path.write_bytes(raw)
@@ -145,7 +145,7 @@ async def test_a_damaged_record_is_a_gap_where_it_lies_for_all_who_may_have_read
 async def test_an_own_id_of_a_damaged_event_is_not_found(path: Path) -> None:
     entries = await filled(path, 24)
     damage_records(path, entries, 7)
-    with sqlite3.connect(path) as connection:  # The column beside the record is no proof.
+    with sqlite3.connect(path) as connection:  # The column next to the record is no proof.
         connection.execute(
             "UPDATE event SET own_id = ? WHERE place = ?",
             (b"own 13", place_of(entries[14].position)),
@@ -242,7 +242,7 @@ def flips(seed: int, size: int) -> Iterator[int]:
 
 async def examined(path: Path, entries: list[Entry]) -> list[Reader]:
     """Reads a damaged file in every way and checks that all that comes is true, and that nothing is
-    missing without a word: a gap where it lies, or a loss that is told to all at the start."""
+    missing without a word: a gap where it lies, or a loss that is reported to all at the start."""
     by_position = {entry.position: entry for entry in entries}
     readers = []
     async with opened(path, CONFIG) as tail:

@@ -69,7 +69,7 @@ async def test_while_the_disk_fails_publishers_are_refused_and_nothing_is_delive
             await tail.append(Event("a", "still"))
         if code != sqlite3.SQLITE_CORRUPT:
             assert len(await tail.read_all(("a",), 0, 1 << 20)) == 1
-        disk.mend()
+        disk.repair()
         await until(lambda: tail.backbone.trouble is None)
         kept += await tail.append(Event("a", "after"))
         assert tail.positions == kept
@@ -92,7 +92,7 @@ async def test_what_was_acknowledged_as_received_is_stored_when_the_disk_is_back
         await until(lambda: tail.backbone.trouble is not None)
         with pytest.raises(Unavailable):
             await tail.append(Event("a", "refused"))
-        disk.mend()
+        disk.repair()
         await until(lambda: tail.backbone.trouble is None)
         assert len(told) == 3
         await tail.append(Event("a", "4"))
@@ -110,7 +110,7 @@ async def test_a_batch_that_was_refused_can_be_sent_again_under_its_key(path: Pa
         disk.fail(NOT_SYNCED, is_after=True)
         with pytest.raises(Unavailable):
             await append(tail, Event("a", "once"), key=(b"w", 1))
-        disk.mend()
+        disk.repair()
         await until(lambda: tail.backbone.trouble is None)
         again = await append(tail, Event("a", "once"), key=(b"w", 1))
         found = await tail.read_all(("a",), 0, 1 << 20)
@@ -146,7 +146,7 @@ async def test_an_event_that_was_refused_is_not_known_by_its_key(
         disk.fail(code, is_after=True)
         with pytest.raises(Unavailable):
             await tail.append(once())
-        disk.mend()
+        disk.repair()
         await until(lambda: tail.backbone.trouble is None)
         again = await tail.append(once())
         assert tail.positions[1:] == list(again)
@@ -187,7 +187,7 @@ async def test_a_sync_that_failed_is_not_tried_again_on_the_same_log(path: Path)
         disk.fail(NOT_SYNCED, is_after=True)
         with pytest.raises(Unavailable):
             await tail.append(Event("a", "2"))
-        disk.mend()
+        disk.repair()
         await until(lambda: tail.backbone.trouble is None)
         assert log.stat().st_ino != before
         (last,) = await tail.append(Event("a", "3"))

@@ -105,7 +105,7 @@ async def test_missing_parts_of_a_killed_servers_file_are_reported(
             assert (await tail.read(selectors, seen[-1])).evicted_through >= max(seen)
         (position,) = await tail.append(Event("all", "next"))
         assert position > start
-    # It is told after later restarts, too, to those who have not come back before.
+    # It is reported after later restarts too, to clients that have not come back before.
     async with opened(path, now_ms=now_ms) as tail:
         assert tail.broken == []
         assert (await tail.read(("all",), seen[-1])).evicted_through == start

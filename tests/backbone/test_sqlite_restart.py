@@ -73,7 +73,7 @@ async def test_a_position_that_was_seen_and_lost_is_not_given_again(path: Path) 
     async with opened(path, ack="received", now_ms=clock) as tail:
         (position,) = await tail.append(Event("a"))
         assert position > lost[0]
-        # Whoever had the lost one, or the one before it, is told that something may be missing.
+        # A client that had the lost one, or the one before it, receives a gap.
         for selectors in (("a",), ("*",)):
             assert (await tail.read(selectors, lost[0])).evicted_through >= lost[0]
 

@@ -1,4 +1,4 @@
-"""What is let go, and that every reader is told so: against a model that keeps everything."""
+"""What is evicted gives every reader a gap: against a model that keeps everything."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ STEPS = st.lists(
             min_size=1,
             max_size=6,
         ),
-        st.sampled_from(["let go", "5s pass", "a day passes", "a day back", "reopen"]),
+        st.sampled_from(["evict", "5s pass", "a day passes", "a day back", "reopen"]),
     ),
     max_size=14,
 )
@@ -106,7 +106,7 @@ def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_reported(
     retention = SqliteRetention(file, CONFIG.limits, total_bytes, clock)
     positions = PlaceClock(clock, file.head)
     try:
-        for step in [*steps, "let go"]:
+        for step in [*steps, "evict"]:
             if isinstance(step, list):
                 events = [Event(topics, "x" * size) for topics, size in step]
                 first = positions.take(len(events))
@@ -119,7 +119,7 @@ def test_each_topic_keeps_what_its_rule_says_and_every_loss_is_reported(
                 file.close()
                 file = HistoryFile(str(path), clock)
                 retention = SqliteRetention(file, CONFIG.limits, total_bytes, clock)
-            elif step == "let go":
+            elif step == "evict":
                 clock.ms += 1_000
                 # A round finds what is too old, and the next steps let it go.
                 while retention.step() or retention.round_is_due(clock.ms):
@@ -158,7 +158,7 @@ def check(path: Path, model: Model, start: int, head: int, total_bytes: int) -> 
                 if any(entry not in model.kept[name] for name in entry.topics if name in named)
                 if selectors != ("*",) or entry.position not in kept
             ]
-            # No loss goes untold, and none is told that did not happen.
+            # Every loss is reported, and none that did not happen.
             assert stretch.evicted_through == max(gone, default=start)
     finally:
         connection.close()

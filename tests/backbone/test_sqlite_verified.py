@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC240, PT017 — files are what these tests are about; damage may refuse or be told.
+# ruff: noqa: ASYNC240, PT017 — files are what these tests are about; damage may refuse or be reported.
 """A damaged file is found at the start, and its readers get a gap event."""
 
 import asyncio

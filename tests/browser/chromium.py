@@ -1,4 +1,4 @@
-"""A real browser, without a window, told what to do over its debugging pipe."""
+"""A real browser, without a window, controlled over its debugging pipe."""
 
 import asyncio
 import json
@@ -115,7 +115,7 @@ class Browser:
         return page
 
     async def close(self) -> None:
-        """Lets go of the pipe; the browser ends then."""
+        """Closes the pipe; the browser ends then."""
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         self._writer.close()

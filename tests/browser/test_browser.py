@@ -143,7 +143,7 @@ async def test_a_dead_token_stops_a_page_for_good(browser: Browser, site: EmptyS
         url = f"{relay.url}/events?topic=news&authorization={mint(ends).decode()}"
         await page.watch("news", url)
         await page.until("news", lambda seen: seen[-1:] == [["error", CLOSED]])
-        # Once to be ended at its `exp`, once to be told not to come back.
+        # Once to be ended at its `exp`, once to receive a 204.
         assert 1 <= relay.connections <= 2
 
 

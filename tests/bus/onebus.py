@@ -18,7 +18,7 @@ from fastsse.hub.topics import Rules, Topics
 
 
 def listen() -> tuple[socket.socket, str]:
-    """A socket for a hub and its address, which nobody else has."""
+    """A socket for a hub and its address, which no other test has."""
     address = f"\0fastsse-test-{os.urandom(8).hex()}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind(address)

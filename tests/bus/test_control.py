@@ -87,7 +87,7 @@ async def test_more_questions_than_may_be_under_way_wait_for_their_turn(bus: Bus
 async def test_a_subject_without_a_desk_is_an_error(bus: Bus) -> None:
     end = await bus.worker()
     with pytest.raises(Unavailable):
-        await end.ask("nobody", b"?")
+        await end.ask("unknown", b"?")
 
 
 async def test_what_a_desk_broadcasts_is_heard_by_all_workers(bus: Bus) -> None:
@@ -122,10 +122,10 @@ async def test_without_a_hub_requests_wait_and_messages_are_not_lost(bus: Bus) -
     end.control.on_back.append(lambda: back.append("back"))
     await bus.stop()
     answer = end.ask("book", b"asked")
-    end.control.tell("book", b"told")
+    end.control.tell("book", b"sent")
     await bus.start(makers=makers, workers=1, restarted=True)
     assert await answer == b"0: asked"
-    assert sorted(book(bus).heard) == [(0, b"asked"), (0, b"told")]
+    assert sorted(book(bus).heard) == [(0, b"asked"), (0, b"sent")]
     assert back == ["back"]
 
 

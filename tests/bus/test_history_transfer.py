@@ -1,5 +1,5 @@
-"""What is kept in memory is handed over beside the live log: to a worker that starts, and to a hub
-that lost it. Whoever dies on the way, nothing is missing in the end, or it is told."""
+"""What is kept in memory is handed over next to the live log: to a worker that starts, and to a hub
+that lost it. Whichever process dies meanwhile, nothing is missing, or a gap reports it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -103,7 +103,7 @@ async def asked_of(bus: Bus) -> Session:
 
 
 def same(*ends: End) -> bool:
-    """Whether they keep the same, and have let go of the same."""
+    """Whether they keep the same, and have evicted the same."""
     first, *others = ends
     return all(
         other.kept == first.kept and other.history.evictions() == first.history.evictions()

@@ -92,7 +92,7 @@ async def test_a_hub_may_be_killed_at_any_moment(store: str, tmp_path: pathlib.P
         for end in ends:
             assert end.broken == []
             assert end.positions == sorted(set(end.positions))
-            # Each once, where its publisher was told, and nothing else.
+            # Each once, where its publisher was answered, and nothing else.
             assert dict(zip(end.data, end.positions, strict=True)) == acknowledged
             assert len(end.data) == len(acknowledged)
         assert ends[0].backbone.counters()["bus_hub_lost"] == 4

@@ -1,4 +1,4 @@
-"""A loss of the store is told to every worker, also to one whose link was down; and no question
+"""A loss of the store is reported to every worker, also to one whose link was down; and no question
 waits for an event that does not come."""
 
 import asyncio
@@ -52,7 +52,7 @@ async def test_a_worker_whose_link_was_down_is_notified_of_a_loss(bus: Bus) -> N
     await until(lambda: far.broken == [("lost", place)])
     await near.publish(Event("a", "two"))
     await until(lambda: far.data == [b"one", b"two"])
-    # Each was told once, and is not told again when its link is lost another time.
+    # Each got the report once, and does not get it again when its link is lost another time.
     for end in (near, far):
         cut(bus, end)
         await is_back(bus, end)

@@ -122,7 +122,7 @@ def _all(accounts: range, streams: int) -> dict[tuple[int, str], int]:
 async def test_any_number_of_accounts_passes_between_workers_and_a_new_hub(
     bus: Bus, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others are told right: what is used, by a new hub, when one begins, when one ends."""
+    """Others receive what is right: what is used, by a new hub, when one begins, when one ends."""
     narrow(monkeypatch)
     one, other = [Worker(await bus.worker()) for _ in range(2)]
     accounts = range(24_000)
@@ -167,7 +167,7 @@ async def test_the_end_of_a_stream_that_a_new_desk_did_not_know_counts_once(
 async def test_what_a_dead_hub_held_is_sent_again_in_pages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Batches without an answer may be as much as a link may hold, and more is sent beside them."""
+    """Batches without an answer may be all that a link may hold, and more is sent next to them."""
     async with a_bus() as bus:
         await bus.start()
         end = await bus.worker()

@@ -189,7 +189,7 @@ async def test_a_worker_ahead_of_its_hub_is_given_up() -> None:
         end = await bus.worker()
         await end.publish(Event("a"))
         await bus.stop()
-        await bus.start(now_ms=lambda: 1_000)  # Not told that there was one before.
+        await bus.start(now_ms=lambda: 1_000)  # It does not know that there was one before.
         reason = await asyncio.wait_for(end.backbone.ended, 20)
         assert reason == "it has what this hub never had"
         with pytest.raises(Unavailable):

@@ -117,7 +117,7 @@ LIES = {
     "a second hello": Hello(VERSION, 1, KEY, 0).pack(),
     "an unknown kind": frame(FrameKind.BEAT)[:4] + b"\xff",
     "a frame of the hub's": frame(FrameKind.LOG, bytes(4)),
-    "a dump that nobody asked for": frame(FrameKind.KEPT, b""),
+    "a dump that was not requested": frame(FrameKind.KEPT, b""),
     "a beat with something in it": frame(FrameKind.BEAT, b"x"),
     "a frame that is too long": HEADER.pack(1 << 30, FrameKind.BATCH),
     "an empty batch": batch(1, b"", 0),
@@ -274,7 +274,7 @@ async def test_a_worker_that_comes_back_takes_its_own_place(bus: Bus, raw: RawWo
 
 
 class RawHub:
-    """A hub's end made by hand. `says` is what it sends after its welcome, each time anew."""
+    """A hub's end made by hand. `says` is what it sends after its welcome, each time again."""
 
     def __init__(self) -> None:
         self.listening, self.address = listen()
@@ -333,8 +333,8 @@ LIES_OF_A_HUB = {
     "the same entry twice": frame(
         FrameKind.LOG, bytes(4), entry_at(START + 2), entry_at(START + 2)
     ),
-    "an answer that nobody asked for": frame(FrameKind.STRETCH, bytes(8 + 33)),
-    "a failure that nobody asked for": frame(FrameKind.FAILED, bytes(8), text("x")),
+    "an answer that was not requested": frame(FrameKind.STRETCH, bytes(8 + 33)),
+    "a failure that was not requested": frame(FrameKind.FAILED, bytes(8), text("x")),
     "a refusal that was cut": frame(FrameKind.REFUSED, bytes(8)),
     "a dump that is asked for badly": frame(FrameKind.DUMP, b"\0"),
     "a loss without a place": frame(FrameKind.LOST),
@@ -361,7 +361,7 @@ async def test_a_hub_that_does_not_answer_lets_no_publisher_wait_for_ever(raw_hu
     end = End(backbone, control, Bus.config_of())
     with pytest.raises(Unavailable):
         await end.publish(Event("a"))
-    # What it is told too late is not an error.
+    # What arrives too late is not an error.
     raw_hub.writers[0].write(frame(FrameKind.REFUSED, struct.pack("<QI", 1, 1), text("backbone")))
     await backbone.close()
 

@@ -70,7 +70,7 @@ async def test_an_export_has_every_field_and_an_import_brings_all_of_it_back(
         found = await tail.read_all(("*",), 0, 1 << 20)
         assert len(found) == len(entries)
         assert all(map(same, found, entries))
-        # What was let go of the one was let go of the other, and nothing more.
+        # What was evicted of the one was evicted of the other, and nothing more.
         assert (await tail.read(("a",), 0)).evicted_through < entries[0].position
 
 

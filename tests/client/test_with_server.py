@@ -252,7 +252,7 @@ async def test_drained_server_is_come_back_to() -> None:
         await anext(events)
     await events.aclose()
     assert [state.kind for state in states] == ["open", "waiting"]
-    # The farewell told a time of its own.
+    # The farewell had a time of its own.
     assert states[1].wait_s >= 0.01
 
 

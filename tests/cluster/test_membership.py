@@ -45,7 +45,7 @@ async def test_any_node_takes_a_publish_and_all_deliver_it_in_one_order(three: T
             assert len(reader.seen) == 90
             assert not reader.gaps
         ids = list(readers[0].ids)
-    # Whoever was cut here goes on there.
+    # A client that was cut here continues there.
     for url in three.urls:
         async with subscribers([url], last_event_id=ids[44]) as (later,):
             await until(lambda later=later: len(later.seen) >= 45, later)  # type: ignore[misc]
@@ -126,7 +126,7 @@ async def test_every_stream_receives_a_gap_event_for_a_flushed_log(three: Three)
         for reader in readers:
             await reader.saw("four", "five", "six")
             assert len(reader.gaps) == 1
-    # Whoever comes back from before is told so too; whoever comes from after is not.
+    # Resumes from before it receive the gap too, later ones do not.
     for url in three.urls:
         metrics = await cluster.get(url, "/metrics")
         assert 'fastsse_redis_total{what="gaps_flushed"} 1.0' in metrics.text

@@ -103,7 +103,7 @@ async def test_missed_messages_are_sent_again(redis: RedisServer) -> None:
             proxy.target = redis.port
             await until(is_full, cut_off, "ann")
             await until(is_full, other, "bob")
-            # Connections that break again and again, and leave nobody wrong in the end.
+            # Connections that break again and again, and all are right in the end.
             for _ in range(5):
                 proxy.cut()
                 await asyncio.sleep(0)

@@ -46,7 +46,7 @@ class Node:
     @classmethod
     @asynccontextmanager
     async def on(cls, redis: RedisServer, life_s: float = 4) -> AsyncIterator["Node"]:
-        """One that ends as if it was killed: it leaves nothing undone and tells nobody."""
+        """One that ends as if it was killed: it leaves nothing undone and reports nothing."""
         node = cls(redis, life_s)
         tasks = [asyncio.create_task(part.run()) for part in (node.membership, node.roster)]
         try:

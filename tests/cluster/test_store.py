@@ -1,5 +1,5 @@
-"""What nodes share beside the log: tickets that one client opens anywhere, revocations that hold
-everywhere."""
+"""What nodes share in addition to the log: tickets that open a stream on any node, revocations
+that hold on all."""
 
 import asyncio
 import contextlib

@@ -35,7 +35,7 @@ async def ask(
 
 
 async def is_taken(stream: AsyncIterator[bytes]) -> bool:
-    """Whether a subscriber was taken; one who is turned away is only told when to come back."""
+    """Whether a subscriber was taken; a refused one only receives the time to come back."""
     seen = b""
     async for data in stream:
         seen += data
@@ -56,7 +56,7 @@ async def stream(
         client.stream("GET", f"{url}/events?topic={topic}{more}", headers=headers) as answer,
     ):
         assert answer.status_code == 200
-        # Whoever lets go of it ends the stream.
+        # Deleting it ends the stream.
         data = answer.aiter_raw()
         yield data if await is_taken(data) else None
 
@@ -138,7 +138,7 @@ class Watcher:
             await watcher._subscriber.close()
 
     def seen(self, topic: str = "t") -> dict[str, list[bool]]:
-        """What was told of each subscriber of a topic: True when it came, False when it went."""
+        """What was published of a topic's subscribers: True when one came, False when it went."""
         told: dict[str, list[bool]] = {}
         for text in self._subscriber.seen:
             document = json.loads(text)
@@ -147,7 +147,7 @@ class Watcher:
         return told
 
     async def sees(self, *told: list[bool], topic: str = "t") -> None:
-        """Waits until this was told of subscribers, one each."""
+        """Waits until this was published of subscribers, one each."""
 
         async def is_told(_: object) -> bool:
             return sorted(self.seen(topic).values()) == sorted(told)

@@ -69,7 +69,7 @@ def test_a_removed_channel_number_can_be_used_again(hub: Hub) -> None:
     gone.peer.close()
     hub.wait_closed(gone)
     hub.sender.remove_channel(2)
-    hub.publish(b"nobody", 2)
+    hub.publish(b"unread", 2)
     hub.sender.add_channel(2, [3])
     client = hub.connect(2)
     hub.publish(b"not this", 2)
@@ -81,7 +81,7 @@ def test_a_removed_channel_number_can_be_used_again(hub: Hub) -> None:
 def test_any_order_of_joining_linking_and_leaving_keeps_every_stream_exact(
     hub: Hub, seed: int
 ) -> None:
-    """A model: each client's expected bytes are kept beside it."""
+    """A model: each client's expected bytes are kept with it."""
     dice = random.Random(seed)
     links: dict[int, set[int]] = {}
     want: dict[Client, tuple[int, list[_core.Frame]]] = {}

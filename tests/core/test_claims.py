@@ -264,7 +264,7 @@ def test_in_any_race_exactly_the_streams_without_a_right_end(make_hub: MakeHub, 
         max_connections=200,
         tick_ms=1,
         write_limit_bytes=seed % 2 * 3,
-        max_lag_ms=4_000_000_000,  # hours go by while nobody reads
+        max_lag_ms=4_000_000_000,  # hours go by while no client reads
     )
     hub.sender.add_channel(1, [1])
     dice = random.Random(seed)
@@ -340,4 +340,4 @@ def test_claims_cost_nothing_without_tokens(make_hub: MakeHub) -> None:
     plain = hub.sender.memory_bytes - before
     hub.connect(1, claims=claims(0, ALICE, 1, 1))
     hub.wait_count("connections", 2)
-    assert hub.sender.memory_bytes - before <= 2 * plain + 64, "the table is beside the heap"
+    assert hub.sender.memory_bytes - before <= 2 * plain + 64, "the table is not in the heap"

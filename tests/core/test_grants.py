@@ -68,7 +68,7 @@ def test_a_forgotten_topics_grants_are_not_its_numbers_next_topics(hub: Hub) -> 
     hub.sender.remove_topic(5)
     hub.publish(b"another topic by now", 5, private=True)
     hub.sender.grant(5, 2)
-    client.gets(hub.publish(b"granted anew", 5, private=True))
+    client.gets(hub.publish(b"granted again", 5, private=True))
 
 
 def test_a_removed_channels_grants_are_not_its_numbers_next_channels(hub: Hub) -> None:
@@ -129,7 +129,7 @@ def slow(make_hub: MakeHub) -> Hub:
 
 
 def lap(hub: Hub, channel: int, *, links: tuple[int, ...] = ()) -> Client:
-    """A reader that lacks more than it may, of events with policy `latest`."""
+    """A reader that is further behind than it may, of events with policy `latest`."""
     client = hub.connect(channel, send_buffer=4096)
     for topic in links:
         hub.sender.link(topic, channel)
@@ -194,7 +194,7 @@ def test_private_events_are_no_lag_of_who_may_not_see_them(slow: Hub, policy: in
 def test_whatever_is_linked_granted_and_forgotten_each_stream_is_exact(
     make_hub: MakeHub, seed: int
 ) -> None:
-    """A model, with every write cut short on odd seeds: what each client must get stands beside."""
+    """A model, with every write cut short on odd seeds: what each client must get is kept too."""
     hub = make_hub(write_limit_bytes=seed % 2 * 11)
     dice = random.Random(seed)
     links: dict[int, set[int]] = {}

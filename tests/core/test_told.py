@@ -112,7 +112,7 @@ def test_a_replaying_stream_gets_an_announcement_between_its_pages(hub: Hub) -> 
 
 
 def test_an_announcement_is_never_left_out(make_hub: MakeHub) -> None:
-    """A reader that lags over it is disconnected, so that it is told when it comes again."""
+    """A reader that lags over it is disconnected, so that it receives a gap when it comes again."""
     hub = make_hub(max_lag_bytes=20_000, tick_ms=1)
     hub.sender.add_channel(1, [1])
     client = hub.connect(1, send_buffer=4096)

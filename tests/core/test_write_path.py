@@ -97,7 +97,7 @@ def test_a_peer_that_is_gone_ends_the_stream(hub: Hub) -> None:
     client = hub.connect(1)
     client.peer.close()
     assert hub.wait_closed(client)[3] in ("client_closed", "reset")
-    hub.publish(b"nobody")
+    hub.publish(b"unread")
     hub.settle()
     assert hub.count("connections") == 0
 

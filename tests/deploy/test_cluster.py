@@ -106,7 +106,7 @@ async def test_a_client_without_a_node_receives_a_retry_time(two: Cluster) -> No
     for pid in two.pids:
         os.kill(pid, signal.SIGKILL)
     streamed = await cluster.get(two.url, "/events", topic="t")
-    refused = await cluster.post(two.url, "nobody takes it")
+    refused = await cluster.post(two.url, "not taken")
     assert streamed.status_code == 200
     assert streamed.headers["Content-Type"].startswith("text/event-stream")
     assert streamed.text == "retry: 5000\n\n"

@@ -241,12 +241,12 @@ async def _is_away(running: Front) -> None:
     assert "content-type: text/event-stream" in head
     assert "cache-control: no-store" in head
     assert body == "retry: 5000\n\n"
-    refused = await ask(running, "/events?topic=news", "--http2", "-d", "nobody takes it")
+    refused = await ask(running, "/events?topic=news", "--http2", "-d", "not taken")
     assert re.match(r"HTTP/2 50[23]", refused)
 
 
 @every_proxy
-async def test_a_reader_that_stops_delays_nobody_and_is_ended(proxy: str, tmp_path: Path) -> None:
+async def test_a_reader_that_stops_delays_no_other_and_is_ended(proxy: str, tmp_path: Path) -> None:
     limits = {"max_lag": "2MiB", "max_lag_time": "30s", "history_bytes": "4MiB"}
     text = "x" * 50_000
     async with (

@@ -1,4 +1,4 @@
-"""A reverse proxy that does to streams what real ones do when nobody told them better."""
+"""A reverse proxy that does to streams what real ones do by default."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ class Manners:
         holds_bytes: passes a body on only in pieces of so much.
         holds_head: keeps the head back until the first such piece.
         compresses: `flushed` after each piece that came, or `held`, as compressors like it.
-        encoding: names an encoding that nobody knows, where one is accepted.
+        encoding: names an unknown encoding, where one is accepted.
         cuts_after_s: ends every answer at that age.
         cuts_silence_s: ends an answer that is silent for so long.
         drops: request headers that it does not pass on.

@@ -1,4 +1,4 @@
-"""Emitted files hold the whole profile, never lower anything, and mend what settings can mend."""
+"""Emitted files hold the whole profile, lower nothing, and repair what settings can."""
 
 import configparser
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Evidence is judged without a network: each case in words, with the setting that mends it."""
+"""Evidence is judged without a network: each case in words, with the setting that repairs it."""
 
 from dataclasses import replace
 

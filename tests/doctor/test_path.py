@@ -1,4 +1,4 @@
-"""What proxies do to streams is found over real sockets, told apart, and a remedy named."""
+"""What proxies do to streams is found over real sockets, distinguished, and a remedy is named."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.streamserver import StreamServer, answering, streaming
 
 ROOT = Path(__file__).parents[2]
 HEARTBEAT_S = 0.1
-# Short where nothing is waited for in vain; what is late must be late on a busy machine as well.
+# Short where nothing can come; what is late must be late on a busy machine as well.
 QUICK = TrialTiming(
     timed_events=4, every_s=0.02, late_s=1.0, patience_s=2.0, watch_s=0.0, beat_s=0.05
 )

@@ -1,4 +1,4 @@
-"""The real Redis servers of the tests beside these."""
+"""The real Redis servers of other tests."""
 
 from tests.redis.conftest import make_redis, redis, shared_redis
 

@@ -97,7 +97,7 @@ async def test_newcomer_is_served_when_idle_connections_fill_the_reserve(start) 
 
 
 async def test_descriptors_run_out_and_streams_go_on(start, monkeypatch) -> None:
-    """The process has none left: those who come wait, and whoever streams notices nothing."""
+    """The process has none left: new clients wait, and open streams notice nothing."""
     monkeypatch.setattr("fastsse.http.listeners.ACCEPT_PAUSE_S", 0.05)
     server = await start()
     async with connected(server) as raw:

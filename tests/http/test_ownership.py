@@ -106,7 +106,7 @@ async def test_a_failure_before_the_hand_over_closes_the_socket_once(
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
-    """How often each connection was told that it is lost."""
+    """How often each connection was notified that it is lost."""
     counts: Counter[int] = Counter()
     really: Callable[..., None] = Connection.connection_lost
     kept: list[Connection] = []

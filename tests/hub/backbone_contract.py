@@ -295,7 +295,7 @@ class BackboneContract(ABC):
             place = first if await tail.keeps(first) else None
             assert await tail.seek(("a",), Cursor("after", "x y")) == place
             assert await tail.seek(("b",), Cursor("after", " x y\t")) == place
-            assert await tail.seek(("a",), Cursor("after", "nobody's")) is None
+            assert await tail.seek(("a",), Cursor("after", "unknown")) is None
 
     async def test_a_position_in_the_future_is_nowhere(self) -> None:
         async with self.tail() as tail:

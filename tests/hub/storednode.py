@@ -1,4 +1,4 @@
-"""A store that outlives its node, and answers when it is told to."""
+"""A store that outlives its node, and answers when the test says so."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

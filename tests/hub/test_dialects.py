@@ -1,5 +1,5 @@
 """How streams speak: our own dialect tells in band, Mercure's in the response head; and what
-bearers of tokens are told and can be told."""
+streams with tokens receive notices and can be asked."""
 
 import json
 import time
@@ -69,7 +69,7 @@ def test_the_head_says_earliest_when_it_is_not_known_what_is_missing(
         (Cursor("after", "earliest"), ["2", "3"]),
         (Cursor("earliest"), ["2", "3"]),
         (Cursor("after", ids[0]), ["2", "3"]),
-        (Cursor("after", "nobody's"), []),
+        (Cursor("after", "unknown"), []),
         (Cursor("after", "9999999999999-1"), []),
     ):
         client = mercure(node, cursor)
@@ -147,7 +147,7 @@ def now_ms() -> int:
 
 @pytest.fixture
 def noticing(make_node: MakeNode) -> Node:
-    """A node that is told of ends 30 s before. Its clock is the machine's, as the sender's is."""
+    """A node whose streams get a notice 30 s before their end, by the machine's clock."""
     return make_node(sender=Sender(max_connections=10, expiry_notice_ms=30_000), now_ms=now_ms())
 
 
@@ -242,5 +242,5 @@ def test_pongs_are_for_streams_that_are_there(node: Node) -> None:
     client = node.subscribe("a")
     streams = node.hub.streams
     assert streams.pong(streams.id_of(client.handle))
-    assert not streams.pong(b"nobody")
+    assert not streams.pong(b"unknown")
     assert streams.find(b"0" * 32) == 0

@@ -143,7 +143,7 @@ def test_total_bound_evicts_the_oldest_of_all_topics() -> None:
     assert (made.history.bytes, made.history.events) == (0, 0)
 
 
-def test_an_event_under_several_topics_counts_once_and_stays_until_the_last_lets_go() -> None:
+def test_an_event_under_several_topics_counts_once_and_stays_until_the_last_evicts_it() -> None:
     made = make(TopicRule(match="short", history_events=1))
     both = made.add("short", "long")
     assert made.history.bytes == 50 + EVENT_COST_BYTES + 2 * TOPIC_COST_BYTES

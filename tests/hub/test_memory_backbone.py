@@ -1,4 +1,4 @@
-"""The memory backbone keeps the promises of all backbones, and begins anew with each start."""
+"""The memory backbone keeps the promises of all backbones, and begins again with each start."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -103,7 +103,7 @@ def test_an_id_of_an_event_that_may_not_be_read_is_as_unknown_as_any(
     if is_restarted:
         node = make_node(disk=node.store.disk, now_ms=node.now_ms + 1)
     for rights in (None, ONE):
-        told = [node.resume("user/1", after=own, rights=rights) for own in ("second", "nobody's")]
+        told = [node.resume("user/1", after=own, rights=rights) for own in ("second", "unknown")]
         assert received(node, *told) == [[], []]
         gaps = [json.loads(client.gaps[0].data) for client in told]
         assert [gap["reason"] for gap in gaps] == ["unknown", "unknown"]
@@ -120,7 +120,7 @@ def test_without_a_grant_a_private_event_is_not_noticeable(node: Node) -> None:
             node.subscribe("user/1"),
             node.subscribe("user/1", rights=Rights()),
             node.subscribe("user/1", cursor=Cursor("since", node.now_ms + 1_000_000)),
-            node.resume("user/1", after="nobody's"),
+            node.resume("user/1", after="unknown"),
         ]
         node.run_until(lambda: all(b"\nid: " in client.body for client in told))
         return [client.body.split(b"\nid: ")[1].split(b"\n")[0] for client in told]

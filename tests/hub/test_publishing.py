@@ -116,7 +116,7 @@ def test_publishes_are_refused_when_draining(node: Node) -> None:
 
 
 class SlowBackbone(MemoryBackbone):
-    """Answers when it is told to, as one with a thread or a network behind it would."""
+    """Answers when the test says so, as one with a thread or a network behind it would."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         super().__init__(now_ms)

@@ -103,7 +103,7 @@ def test_own_ids_are_found_in_the_store(make_node: MakeNode) -> None:
     before.publish("a", "1")
     node = restarted(make_node, before)
     node.store.holds = True
-    for event_id, expected, told in (("mine", ["1"], []), ("nobody's", [], ["unknown"])):
+    for event_id, expected, told in (("mine", ["1"], []), ("unknown", [], ["unknown"])):
         client = node.resume("a", after=event_id)
         node.run_until(lambda client=client: client.stream.last_event_id != "")  # type: ignore[misc]
         node.run_until(lambda client=client, e=expected: len(client.data) == len(e))  # type: ignore[misc]
@@ -255,7 +255,7 @@ def test_resuming_across_a_loss_tells_it_once_and_brings_what_is_left(
         assert reasons(later) == ([] if after == ids[2] else ["lost"])
 
 
-def test_a_loss_in_the_middle_of_a_replay_is_told_once(make_node: MakeNode) -> None:
+def test_a_loss_in_the_middle_of_a_replay_is_reported_once(make_node: MakeNode) -> None:
     node = make_node(disk=Disk(), page_bytes=PAGE_BYTES)
     ids = [node.publish("a", f"{index} {BIG}") for index in range(40)]
     client = node.resume("a", after=ids[0], receive_bytes=4096)

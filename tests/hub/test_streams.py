@@ -1,4 +1,4 @@
-"""Channels: streams open, share, replay and close; what nobody needs is removed."""
+"""Channels: streams open, share, replay and close; what is not needed is removed."""
 
 import tracemalloc
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Logs give back what they let go of, at a cost that does not depend on how much they hold."""
+"""Logs give back what they evict, at a cost that does not depend on how much they hold."""
 
 import random
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def test_holes_stay_fewer_than_events_whatever_leaves(topics: Topics) -> None:
     assert list(whole.after(0)) == []
 
 
-def test_an_event_that_another_topic_keeps_is_not_let_go(topics: Topics) -> None:
+def test_an_event_that_another_topic_keeps_is_not_evicted(topics: Topics) -> None:
     whole, a, b = WholeLog(), topics.intern("a"), topics.intern("b")
     whole.append(encode_frame(b"x", None, None, 0, 1), (a, b))
     a.evicted_through = 1

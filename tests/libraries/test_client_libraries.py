@@ -25,7 +25,7 @@ from fastsse.server import Server
 from tests.loopback import Relay
 
 HERE = pathlib.Path(__file__).parent
-# Put there by `make test-all`, beside the environment that runs this.
+# Put there by `make test-all`, next to the environment that runs this.
 NODE_ENTRY = (
     pathlib.Path(os.environ.get("VIRTUAL_ENV", sys.prefix))
     / "node/node_modules/eventsource/dist/index.js"

@@ -115,7 +115,7 @@ async def test_half_an_answer_is_an_error_for_a_python_library(
 
 
 async def test_an_answer_with_a_last_chunk_is_whole() -> None:
-    """What proxies want that count the other as an error: then it cannot be told apart."""
+    """What proxies want that count the other as an error: then the two look the same."""
     async with Server(Config(port=0, drain=0, clean_end="always")) as server:
         reading = Reading(read_httpx(server.addresses[0] + "/events?topic=answer"))
         await half_an_answer(server, lambda: len(HALF))

@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def free_port() -> int:
-    """A free one below those that the kernel gives out, for programs that must be told theirs
+    """A free one below those that the kernel gives out, for programs that need theirs as an option
     beforehand."""
     while True:
         port = random.randrange(20_000, 32_000)
@@ -154,7 +154,7 @@ class Runs:
         self._servers: dict[str, Server] = {}
 
     def running(self, name: str) -> Running:
-        """A run, begun by now, and further ones beside it."""
+        """A run, begun by now, and others next to it."""
         if name in self._waiting:
             self._begin(name)
         while self._waiting and self._under_way < self.AT_ONCE:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 STREAMS = 100
 READERS = 4
-"""Python readers beside the one swarm of a scenario's run."""
+"""Python readers next to the one swarm of a scenario's run."""
 
 HEADLESS = ("--headless", "--only-summary", "-t", "90s", "-r", "100")
 SMALL = (

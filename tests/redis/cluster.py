@@ -52,7 +52,7 @@ class Subscriber:
 
     Attributes:
         seen, ids: data of events in order, and their ids.
-        gaps: reasons of the gaps that it was told.
+        gaps: reasons of the gaps that it received.
     """
 
     def __init__(self, url: str, topic: str, **cursor: Any) -> None:
@@ -68,7 +68,7 @@ class Subscriber:
         await until(lambda: set(data) <= set(self.seen), self)
 
     def ended(self) -> bool:
-        """Whether it was told not to come back."""
+        """Whether it received a 204."""
         return self._reading.done()
 
     async def close(self) -> None:
@@ -145,7 +145,7 @@ class Publishing:
                     self.acknowledged.append(text)
 
     async def keep_on(self, name: str, ended: asyncio.Event) -> None:
-        """Publishes all the time, to every node at once, until told to end."""
+        """Publishes all the time, to every node at once, until it is ended."""
 
         async def to(url: str, number: int) -> None:
             async with Publisher(url, patience_s=0) as publisher:

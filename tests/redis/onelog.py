@@ -1,4 +1,4 @@
-"""A node's side of the log, watched: what it delivered, acknowledged, refused and told."""
+"""A node's side of the log, watched: what it delivered, acknowledged, refused and reported."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -58,7 +58,7 @@ class Node:
             if isinstance(outcome, FastsseError):
                 self.refused += data
             else:
-                # Whoever is told that it was taken could see it already, or before we came.
+                # A publisher that is answered could see it already, or before we came.
                 seen = {*self.positions, *(p for p in outcome if p <= self.backbone.start)}
                 assert set(outcome) <= seen
                 self.acknowledged |= dict(zip(data, outcome, strict=True))

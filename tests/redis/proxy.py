@@ -30,7 +30,7 @@ class Proxy(LoopbackServer):
         self._flowing.set()
 
     def freeze(self) -> None:
-        """Nothing passes any more, and nobody is told: no error, just no progress."""
+        """Nothing passes any more: no error, just no progress."""
         self._flowing.clear()
 
     def thaw(self) -> None:

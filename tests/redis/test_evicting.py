@@ -1,5 +1,5 @@
 """A Redis that evicts keys, or from which keys are deleted by hand: what is gone is not taken for
-what never was, and readers are told."""
+what never was, and readers receive a gap."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +50,7 @@ async def test_events_that_an_evicting_redis_dropped_are_reported_after_a_restar
         stretch = await node.read("quiet", after=before)
         assert not stretch.entries
         assert gone_through(stretch) > before + 35 - 1
-        # It is told once.
+        # It is reported once.
         again = await node.read("quiet", after=stretch.through)
         assert gone_through(again) <= stretch.through
 
@@ -73,7 +73,7 @@ async def test_deleted_keys_of_a_topic_are_noticed(
             assert gone_through(stretch) >= last
             assert len(found) == more
         else:
-            # All events are there, so nothing is told.
+            # All events are there, so nothing is reported.
             assert gone_through(stretch) <= before
             assert len(found) == 35 + more
         again = await node.read("quiet", after=stretch.through)
@@ -105,7 +105,7 @@ async def test_a_topic_that_never_was_gives_no_gap_whatever_was_deleted(redis: R
 
 
 async def test_a_deleted_filter_is_noticed_too(redis: RedisServer) -> None:
-    """Nothing is left that knows of the topic, so every topic without a key is told."""
+    """Nothing is left that knows of the topic, so every topic without a key is reported."""
     async with node_on(redis.url) as node:
         before = await filled(node)
     (seen,) = redis.client.keys(KEYS.prefix + b"seen:*")

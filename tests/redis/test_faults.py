@@ -61,7 +61,7 @@ async def test_a_redis_that_forgets_all_is_reported_as_a_gap(
         after = list(node.acknowledged)[-1]
         await other.saw(after)
         assert [why for why, _ in node.broken] == [why for why, _ in other.broken] == ["flushed"]
-        # Whoever resumes from before is told so too, and gets what came after.
+        # A client that resumes from before receives the gap too, and what came after.
         found = await other.read("t")
         assert found.evicted_through >= node.broken[0][1] - 1
         assert [entry.position for entry in found.entries][-1] == other.positions[-1]
@@ -148,7 +148,7 @@ async def test_a_node_that_missed_entries_receives_a_gap(make_redis: MakeRedis) 
         node_on(server.url, redis_events=100) as other,
     ):
         await node.answered("before")
-        proxy.target = 1  # Nobody listens there.
+        proxy.target = 1  # No process listens there.
         proxy.cut()
         for first in range(0, 1000, 100):
             await other.answered(*(f"{first + n}" for n in range(100)))

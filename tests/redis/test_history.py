@@ -1,4 +1,4 @@
-"""What the log keeps for those who come back: at least what was promised, and gaps told exactly."""
+"""What the log keeps for clients that come back: at least what was promised, and gaps exactly."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ async def test_a_topic_keeps_at_least_what_its_rule_says(redis: RedisServer) -> 
             await node.answered(*(f"busy {first + n}" for n in range(100)), topic="busy")
             await node.answered(*(f"none {first + n}" for n in range(100)), topic="none")
         quiet, busy, few = await node.read("quiet"), await node.read("busy"), await node.read("few")
-        # The common stream has let go of it long ago.
+        # The common stream has evicted it long ago.
         assert list(map(data_of, quiet.entries)) == ["first of a quiet one"]
         assert quiet.evicted_through <= node.backbone.start
         for name, stretch, least in (("busy", busy, 50), ("few", few, 3)):
@@ -168,7 +168,7 @@ async def test_the_answer_of_a_cancelled_command_goes_to_no_other(redis: RedisSe
         with pytest.raises(AnswerLost):
             await link.call(b"GET", b"user:1")
         proxy.thaw()
-        # Whoever comes next does not get the answer that came too late.
+        # The next client does not get the answer that came too late.
         with pytest.raises(AnswerLost):
             await link.call(b"GET", b"user:2")
         await link.close()

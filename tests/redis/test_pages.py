@@ -1,4 +1,4 @@
-"""A node that asks is told everything in pages, however much it is."""
+"""A node that asks receives everything in pages, however much it is."""
 
 import asyncio
 from collections import Counter
@@ -95,7 +95,7 @@ async def node_at(url: str) -> AsyncIterator[Node]:
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Queues that hold less than what is told as a whole."""
+    """Queues that hold less than the whole."""
     monkeypatch.setattr(messaging, "QUEUE_BYTES", 1 * MIB)
     monkeypatch.setattr(messaging, "HIGH_WATER_BYTES", MIB // 4)
 

@@ -13,7 +13,7 @@ from tests.redis.proxy import Proxy
 
 
 class Authority:
-    """Issues certificates for servers; `path` is what clients are told to trust.
+    """Issues certificates for servers; `path` is what clients are set to trust.
 
     Arguments:
         folder: where the files go.

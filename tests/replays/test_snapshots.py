@@ -66,7 +66,7 @@ async def test_snapshot_is_right_before_and_after_a_restart(serve, store) -> Non
     # Some of it is in memory now, the rest is in the store.
     events = await current(service.url, TOPICS)
     assert [event.data for event in events[:-1]] == newest_two(published)
-    unknown = await current(service.url, TOPICS, last_event_id="nobody's")
+    unknown = await current(service.url, TOPICS, last_event_id="unknown")
     assert unknown[0].gap is not None
     assert [event.data for event in unknown[1:-1]] == newest_two(published)
 

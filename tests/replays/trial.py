@@ -163,7 +163,7 @@ class Publisher:
 
 
 class Subscriber:
-    """A stream with a small receive buffer, that reads only when it is told to."""
+    """A stream with a small receive buffer, that reads only when the test says so."""
 
     def __init__(self, url: str, query: str) -> None:
         self._host, self._port = address(url)

@@ -59,4 +59,4 @@ async def until_taken(redis: RedisServer, url: str, channel: str, what: str = "e
         if await metric(url, f'{SOURCES}{{what="{what}"}}') >= 1:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(f"nobody took {channel}")
+    raise AssertionError(f"{channel} was not taken")

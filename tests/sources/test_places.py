@@ -71,7 +71,7 @@ async def test_a_source_that_ends_leaves_its_group(redis: RedisServer) -> None:
 async def test_what_a_source_could_not_publish_is_handed_back_and_read_first(
     redis: RedisServer,
 ) -> None:
-    """The log's Redis is away, the source's is well; nobody waits for what was left alone."""
+    """The log's Redis is away, the source's is well; nothing waits for what was not changed."""
     source = STREAM | {"url": redis.url, "pending": 3}
     async with Proxy(redis.port) as proxy, node(proxy.url, sources=[source]) as url:
         await until(lambda: has_group(redis))

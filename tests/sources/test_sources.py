@@ -64,7 +64,7 @@ async def test_channels_are_taken_once_by_nodes_that_share_a_log(
             await other.saw("49")
             assert reader.seen == other.seen == list(map(str, range(50)))
             await first.aclose()
-            # Whoever is left takes over, within the life of a lease.
+            # The one that is left takes over, within the life of a lease.
             for index in range(600):
                 redis.client.publish("orders.x", f"later {index}")
                 await asyncio.sleep(0.02)

@@ -5,7 +5,7 @@ subscriber's sequence against what was acknowledged.
     python -m tests.supervisor.harness --kills 1000 --store memory
     python -m tests.supervisor.harness --kills 1000 --store redis
 
-With a store in a file any process is killed, the supervisor too (all are started anew then, on the
+With a store in a file any process is killed, the supervisor too (all are started again then, on the
 same port), and in any order. The memory store promises to survive one loss at a time, so there the
 next kill waits until all are back and have what is kept, and the supervisor is spared.
 
@@ -203,7 +203,7 @@ class Harness:
         self.ledger = Ledger()
         self.killed: Counter[str] = Counter()
         self.slowest_s: Counter[str] = Counter()
-        # Nobody else is given it while one supervisor is dead and the next not there yet.
+        # No other process gets it while one supervisor is dead and the next not there yet.
         self._held = held_port()
         self.port: int = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -26,7 +26,7 @@ class Seen:
         begun: the place from which it was promised everything.
         events: position and data, in the order seen.
         announced: the stretches of places that gaps spoke of: (after, up to).
-        turned_away: times it was told to come back later, by reason.
+        turned_away: times it was refused and received a time to come back, by reason.
         refused: answers other than a stream, which would end an EventSource for good.
     """
 

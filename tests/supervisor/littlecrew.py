@@ -1,6 +1,6 @@
 """A supervisor whose children do next to nothing, as a program: what it does is on its output.
 
-Each child writes a line when it starts, when it is told to drain and when it ends:
+Each child writes a line when it starts, when it gets the order to drain and when it ends:
 `start 0 3 4711`, `told 0 3 drain`, `end 0 3 drain` (slot, number, process or order). The
 environment says what goes wrong: FAIL_AT_START=slot, FAIL_FROM=number (no child from this number
 on can start), DIE_SOON=slot (all but its first), SLOW=seconds (to drain), BAD=path (a reload is

@@ -33,7 +33,7 @@ async def test_resume_works_after_a_restart_of_everything_without_a_new_publish(
         for n in range(3):
             answer = await client.post(f"{service.url}/events?topic=t", content=f"{n}")
             ids.append(answer.json()["id"])
-    # The hub first: nobody is left who could have the events in memory.
+    # The hub first: no process is left that could have the events in memory.
     os.kill(service.children()["hub"][0], signal.SIGKILL)
     service.signal(signal.SIGKILL)
     await service.ended()

@@ -55,7 +55,7 @@ async def test_what_is_kept_outlives_the_hub_and_all_workers_one_after_the_other
         victim = service.children()[what][0]
         os.kill(victim, signal.SIGKILL)
         await gone(victim)
-        # Whoever reads now reads all, though it may still be on its way.
+        # A client that reads now reads all, though it may still be on its way.
         expected.append(f"after {victim}")
         await publish(service, expected[-1])
         readers = [everything(service, expected[-1]) for _ in range(3)]

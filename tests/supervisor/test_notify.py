@@ -1,4 +1,4 @@
-"""systemd is told by its own protocol: datagrams on the socket that it names."""
+"""systemd is notified by its own protocol: datagrams on the socket that it names."""
 
 import asyncio
 import os
@@ -64,7 +64,7 @@ def test_states_are_sent_line_by_line(manager: Manager) -> None:
     notifier.alive()
 
 
-@pytest.mark.parametrize("address", ["", "relative", "/nowhere/there", "@nobody"])
+@pytest.mark.parametrize("address", ["", "relative", "/nowhere/there", "@absent"])
 def test_a_missing_service_manager_disturbs_nothing(address: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": address})
     notifier.ready("x")

@@ -1,4 +1,4 @@
-"""A reload replaces what serves, and nobody notices but by the new configuration."""
+"""A reload replaces what serves, and clients notice only the new configuration."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.supervisor.test_service import open_streams
 
 
 class Load:
-    """Publishers and connects that go on until told, and what went wrong."""
+    """Publishers and connects that go on until the test ends them, and what went wrong."""
 
     def __init__(self, url: str) -> None:
         self.url = url

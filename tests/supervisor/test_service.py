@@ -148,7 +148,7 @@ async def test_newcomers_of_a_full_worker_go_to_one_with_room(
             await raw.send(get("/events?topic=t"))
             streams.append(await raw.stream())
             await streams[-1].opening()
-            assert b"id:" in streams[-1].body, "told to come back later"
+            assert b"id:" in streams[-1].body, "refused"
         raw = await stack.enter_async_context(opened(url))
         await raw.send(get("/events?topic=t"))
         answer = await raw.rest()

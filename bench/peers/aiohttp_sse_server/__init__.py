@@ -18,6 +18,6 @@ PEER = Peer(
     command=_command,
     install=PYTHON_PACKAGES,
     settings="uvloop, no access log, backlog 4096, a queue a client, its own C parser and writer",
-    lacks=lacks_modules("aiohttp", "aiohttp_sse", "uvloop"),
+    missing=lacks_modules("aiohttp", "aiohttp_sse", "uvloop"),
     versions=versions_of("aiohttp-sse", "aiohttp", "uvloop"),
 )

@@ -50,7 +50,7 @@ PEER = Peer(
     command=_command,
     install=f"npm install --prefix {PREFIX} better-sse (or: make bench-peers)",
     settings="an event buffer encoded once for all sessions of a channel, backlog 4096",
-    lacks=_lacks,
+    missing=_lacks,
     versions=_versions,
     # Express and others behave differently, and faster, in production; harmless here.
     environment={"NODE_ENV": "production"},

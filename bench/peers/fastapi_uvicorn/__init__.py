@@ -26,6 +26,6 @@ PEER = Peer(
     command=_command,
     install=PYTHON_PACKAGES,
     settings="uvloop and httptools, no access log, backlog 4096, a queue a client, `raw_data`",
-    lacks=_lacks,
+    missing=_lacks,
     versions=versions_of("fastapi", "starlette", "uvicorn", "uvloop", "httptools"),
 )

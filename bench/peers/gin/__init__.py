@@ -46,7 +46,7 @@ PEER = Peer(
     command=_command,
     install="apt-get install golang-go golang-github-gin-gonic-gin-dev",
     settings="release mode, no logger, a channel of 256 events a client",
-    lacks=_lacks,
+    missing=_lacks,
     versions=_versions,
     # Gin's documentation: release mode is for production.
     environment={"GIN_MODE": "release"},

@@ -48,6 +48,6 @@ PEER = Peer(
     command=_command,
     install="apt-get install nginx libnginx-mod-nchan",
     settings="one worker (one core), no access log, 1,000 messages a channel in memory",
-    lacks=_lacks,
+    missing=_lacks,
     versions=_versions,
 )

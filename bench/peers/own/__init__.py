@@ -27,7 +27,7 @@ PEER = Peer(
     command=_command,
     install="pip install .",
     settings="defaults",
-    lacks=lambda: "",
+    missing=lambda: "",
     versions=versions_of("fastsse", "uvloop", "httptools"),
     address=_address,
 )

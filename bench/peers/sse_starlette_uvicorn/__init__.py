@@ -18,6 +18,6 @@ PEER = Peer(
     command=_command,
     install=PYTHON_PACKAGES,
     settings="uvloop and httptools, no access log, backlog 4096, a queue a client, no middleware",
-    lacks=lacks_modules("sse_starlette", "uvicorn", "uvloop", "httptools"),
+    missing=lacks_modules("sse_starlette", "uvicorn", "uvloop", "httptools"),
     versions=versions_of("sse-starlette", "starlette", "uvicorn", "uvloop", "httptools"),
 )

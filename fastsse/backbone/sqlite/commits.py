@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from fastsse.backbone.sqlite.errors import HistoryError
-from fastsse.backbone.sqlite.lock import beside
+from fastsse.backbone.sqlite.lock import sibling
 
 __all__ = ["SYNC_EVERY_S", "CommitRecord", "Left", "Promise", "log_is_empty", "missing"]
 
@@ -55,7 +55,7 @@ class CommitRecord:
     """
 
     def __init__(self, path: str) -> None:
-        name = beside(path, "-commits")
+        name = sibling(path, "-commits")
         try:
             self._fd: Final = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -141,7 +141,7 @@ def log_is_empty(path: str) -> bool:
     """Whether a database has no log, or one without a complete header. Call it before SQLite opens
     the database."""
     try:
-        return os.stat(beside(path, "-wal")).st_size < LOG_HEADER_BYTES
+        return os.stat(sibling(path, "-wal")).st_size < LOG_HEADER_BYTES
     except OSError:
         return True
 

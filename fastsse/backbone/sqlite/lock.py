@@ -16,7 +16,7 @@ from typing import Final
 
 from fastsse.backbone.sqlite.errors import HistoryError
 
-__all__ = ["FileLock", "Identity", "beside"]
+__all__ = ["FileLock", "Identity", "sibling"]
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -27,7 +27,7 @@ _LOCKS: Final = Path("/proc/locks")
 _held: Final[set[Identity]] = set()
 
 
-def beside(path: str, ending: str) -> str:
+def sibling(path: str, ending: str) -> str:
     """The name of a file that belongs to a database. SQLite follows links before it makes names."""
     return os.path.realpath(path) + ending
 
@@ -85,7 +85,7 @@ def _lock(fd: int, path: str) -> None:
 
 def _lock_name(path: str) -> int:
     try:
-        fd = os.open(beside(path, "-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(sibling(path, "-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise HistoryError(path, f"can't be locked: {_reason(error)}") from None
     try:

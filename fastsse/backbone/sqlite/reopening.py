@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.lock import beside
+from fastsse.backbone.sqlite.lock import sibling
 from fastsse.backbone.sqlite.schema import open_reading
 
 __all__ = ["reopen"]
@@ -62,7 +62,7 @@ def _log_is_left(path: str) -> Iterator[None]:
 
 
 def _renew_log(path: str) -> None:
-    log, new = beside(path, "-wal"), beside(path, "-wal-new")
+    log, new = sibling(path, "-wal"), sibling(path, "-wal-new")
     if not os.path.exists(log):
         return
     try:

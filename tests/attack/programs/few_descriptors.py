@@ -18,7 +18,7 @@ async def served(port: int, path: bytes) -> tuple[asyncio.StreamWriter, bytes]:
 async def clients(port: int, streams: int) -> None:
     held = [await served(port, b"/events?topic=a") for _ in range(streams)]
     _, answer = await served(port, b"/healthz")
-    print("alive" if b" 200 " in answer else f"no answer beside {len(held)} streams")
+    print("alive" if b" 200 " in answer else f"no answer next to {len(held)} streams")
 
 
 async def main() -> None:

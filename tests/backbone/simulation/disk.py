@@ -1,4 +1,4 @@
-"""A disk that remembers what was synced, that fails when told to, and whose files can be damaged.
+"""A disk that remembers what was synced, fails when the test says so, and can be damaged.
 
 An image is what is left of the files of one history: the database, its log, its record of commits.
 """
@@ -43,7 +43,7 @@ class SimulatedDisk:
         """Has every commit and every checkpoint fail, before or after it was carried out."""
         self._code, self._is_after = code, is_after
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has everything succeed again."""
         self._code = 0
 

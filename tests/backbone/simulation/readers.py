@@ -122,7 +122,7 @@ class Reader:
                 self._take_gap(message, ledger)
             else:
                 self._take(message, ledger)
-        # What is missing from here on is told again.
+        # What is missing from here on is reported again.
         self._is_told = False
 
     def _take_gap(self, message: Message, ledger: Ledger) -> None:

@@ -73,7 +73,7 @@ class World:
         self.now_ms = max(self.now_ms + by_ms, self._latest_ms - 5_000)
 
     async def _live(self, path: Path, is_innocent: bool) -> bool:
-        """One life; returns whether nothing that may be told happened in it or at its end."""
+        """One life; returns whether nothing that may be reported happened in it or at its end."""
         disk = SimulatedDisk(path, self.image)
         gaps = sum(reader.gaps for reader in self.readers)
         position_lease.boot_id.cache_clear()
@@ -169,7 +169,7 @@ class Life:
                 was_well = False
                 self._disk.fail(self._chance.choice(FAULTS), self._chance.random() < 0.5)
                 await self._publish_some()
-                self._disk.mend()
+                self._disk.repair()
             await self._publish_some()
             if not await self._check():
                 return False
@@ -263,7 +263,7 @@ class Life:
         if self._is_closed:
             return
         self._is_closed = True
-        self._disk.mend()
+        self._disk.repair()
         for reader in self._world.readers:
             reader.read()
         self._loop.remove_reader(self._sender.notice_fd)

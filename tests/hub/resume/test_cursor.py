@@ -1,4 +1,4 @@
-"""What a stream is told before it is live: where it is, what is missing, what is kept."""
+"""What a stream receives before it is live: where it is, what is missing, what is kept."""
 
 import json
 
@@ -50,13 +50,13 @@ class Kept:
         return begun or begin_at(self.history, audience, cursor, None)
 
     def first_gap(self, topics: str, cursor: Cursor) -> GapEvent | None:
-        """What the stream is told when it opens."""
+        """What the stream receives when it opens."""
         replay, gap = self.begin(topics, cursor)
         pages = memory_pages(self.history)
         return replay.advance(read(pages, self.audience(*topics.split()), replay.after)) or gap
 
     def first_place(self, topics: str, cursor: Cursor) -> int:
-        """The place that its opening names when it is told no gap."""
+        """The place that its opening names when it receives no gap."""
         replay, gap = self.begin(topics, cursor)
         assert gap is None
         if not replay.is_earliest:
@@ -181,7 +181,7 @@ def test_since_before_what_was_evicted_tells_a_gap() -> None:
     assert (gap.reason, gap.requested, gap.resumes_at) == ("evicted", b"1000-0", START + 1)
 
 
-@pytest.mark.parametrize("event_id", ["nobody's", "007-1", f"{2**70}-1", "\ud800", "\0", "é" * 300])
+@pytest.mark.parametrize("event_id", ["unknown", "007-1", f"{2**70}-1", "\ud800", "\0", "é" * 300])
 def test_an_unpublished_id_is_unknown(event_id: str) -> None:
     kept = Kept("a", "a")
     gap = kept.first_gap("a", Cursor("after", event_id))
