@@ -133,6 +133,13 @@ STORE_GAUGES = (
     _Row("store_unchecked", "store_unchecked", "Checks of the file that had no time at the start."),
     _Row("store_malformed", "store_malformed", "1 if the check found damage in the file."),
     _Row("source_lag_ms_", "source_lag_ms", "Milliseconds that a source is behind.", "source"),
+    _Row("source_up_", "source_up", "1 while a source can be read.", "source"),
+    _Row(
+        "source_backlog_",
+        "source_backlog",
+        "Messages that a source has and that were not read yet.",
+        "source",
+    ),
     _Row("bus_pending_bytes", "bus_pending_bytes", "Bytes of publishes that wait for the hub."),
     _Row("bus_hub_filling", "bus_hub_filling", "1 while the hub receives history from workers."),
     _Row(

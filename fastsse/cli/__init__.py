@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "command",
         "Open very many streams and report what they received.",
     ),
+    "source": ("fastsse.cli.source", "source", "Show what the messages of a source become."),
     "history": ("fastsse.cli.history", "history", "Check, copy or trim a stored history."),
     "doctor": ("fastsse.cli.doctor", "doctor", "Check this machine, or the path to a server."),
     "proxy-config": (

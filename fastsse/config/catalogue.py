@@ -25,7 +25,14 @@ from fastsse.config.kinds import (
 )
 from fastsse.config.options import GROUPS
 from fastsse.config.rules import TopicRule
-from fastsse.config.sources import PATTERNS, REDIS_URL, SourceRule
+from fastsse.config.sources import (
+    PATTERNS,
+    SETTINGS,
+    SOURCE_URL,
+    TOPIC_NAMES,
+    SourceRule,
+    masked_settings,
+)
 from fastsse.config.tokens import REPEATED
 from fastsse.config.tomltext import toml_text
 
@@ -34,6 +41,8 @@ _TEXT = ValueKind("TEXT", "text")
 # Where a text that may be a URL can contain a password: before the host, or in the query.
 _PASSWORD = re.compile(r"(/[^/@:]*:)[^@]*@")
 _QUERY = re.compile(r"((?:unix|rediss?):[^?]*\?).*(?=[\"'])")
+# A setting whose name says that it is secret.
+_SECRET = re.compile(r'((?:password|secret|token|pem|jaas)[^=,{]* = ")[^"]*', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,7 @@ class Option:
         if self.kind.secret and value is not None:
             return MASK
         text = _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", toml_text(value)))
+        text = _SECRET.sub(rf"\1{MASK}", text)
         return text if len(text) <= 80 else text[:77] + "…" + text[-1]
 
 
@@ -94,8 +104,9 @@ def catalogue() -> dict[str, Option]:
 
 
 TABLES: dict[str, type[BaseModel]] = {"topics": TopicRule, "sources": SourceRule}
+_LISTS = (HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS, PATTERNS, TOPIC_NAMES, *REPEATED)
 # Kinds whose values a rule has as numbers, and users as words; or as words with a password.
-_IN_WORDS = (DURATION, SIZE, REDIS_URL)
+_IN_WORDS = (DURATION, SIZE, SOURCE_URL)
 
 
 @cache
@@ -109,10 +120,13 @@ def shown_rule(table: str, rule: BaseModel) -> dict[str, Any]:
     """The given values of a rule in the form of the file: durations and sizes in words."""
     known = table_catalogue(table)
     given = rule.model_dump(exclude_unset=True, exclude_none=True)
-    return {
-        key: known[key].show(value) if known[key].kind in _IN_WORDS else value
-        for key, value in given.items()
-    }
+    return {key: _shown(known[key], value) for key, value in given.items()}
+
+
+def _shown(option: Option, value: Any) -> Any:
+    if option.kind == SETTINGS:
+        return masked_settings(value)
+    return option.show(value) if option.kind in _IN_WORDS else value
 
 
 def closest_name(name: str, names: list[str]) -> str | None:
@@ -135,7 +149,7 @@ def _describe(name: str, field: FieldInfo, group: str) -> Option:
         default=_default_text(default, kind),
         allowed=_allowed(kind, _bounds(kind, metadata)),
         bounds=_bounds(kind, metadata) or kind.words,
-        repeatable=kind in (HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS, PATTERNS, *REPEATED),
+        repeatable=kind in _LISTS,
         kind=kind,
         least=_number(metadata, Ge, "ge"),
         most=_number(metadata, Le, "le"),

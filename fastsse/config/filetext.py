@@ -8,6 +8,7 @@ from typing import Any
 
 from fastsse.config.catalogue import TABLES, Option, catalogue, table_catalogue
 from fastsse.config.kinds import COUNT, DURATION, SIZE, SWITCH
+from fastsse.config.sources import MAPPING, SETTINGS
 from fastsse.config.tomltext import toml_text
 
 _TABLE_EXAMPLES = {
@@ -101,6 +102,9 @@ def _type(option: Option) -> dict[str, Any]:
     if option.kind in (DURATION, SIZE):
         pattern = _DURATION_PATTERN if option.kind == DURATION else _SIZE_PATTERN
         return {"anyOf": [{"type": "string", "pattern": pattern}, _number(option)]}
+    if option.kind in (MAPPING, SETTINGS):
+        value = "string" if option.kind == MAPPING else ["string", "number", "boolean"]
+        return {"type": "object", "additionalProperties": {"type": value}}
     if option.repeatable:
         strings = {"type": "array", "items": {"type": "string"}}
         return {"anyOf": [{"type": "string"}, strings]}

@@ -30,7 +30,7 @@ from fastsse.config.options import (
 )
 from fastsse.config.plugins import InterceptorOptions
 from fastsse.config.relations import conflicts
-from fastsse.config.sources import REDIS_URL, SOURCES, SourceOptions
+from fastsse.config.sources import EXPRESSION, SETTINGS, SOURCE_URL, SOURCES, SourceOptions
 from fastsse.config.store import STORE, RedisOptions, StoreOptions
 from fastsse.config.tokens import TokenOptions
 
@@ -39,7 +39,7 @@ _CONFLICT = "conflict"
 _WORD = re.compile(r"[a-z_]+")
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
-_EXPLAINED_KINDS = (SOURCES, REDIS_URL, STORE, PATTERN, RULES)
+_EXPLAINED_KINDS = (EXPRESSION, SETTINGS, SOURCES, SOURCE_URL, STORE, PATTERN, RULES)
 
 
 # The last base's options come first.

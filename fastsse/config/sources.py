@@ -1,12 +1,13 @@
-"""`[[sources]]`: existing Redis channels and streams, and how their messages become events."""
+"""`[[sources]]`: other systems, and how their messages become events."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fastsse.config.kinds import (
+    MASK,
     Choice,
     Count,
     OptionGroup,
@@ -16,32 +17,90 @@ from fastsse.config.kinds import (
     read_list,
     read_rules,
 )
-from fastsse.config.redis_url import check_redis_url
+from fastsse.config.source_url import SYSTEMS, check_source_url
 from fastsse.config.store import show_store
+from fastsse.config.tomltext import toml_text
 
-__all__ = ["PLACEHOLDER", "SourceOptions", "SourceRule", "source_conflicts"]
+__all__ = [
+    "EXPRESSION",
+    "FILE_PREFIX",
+    "MAPPING",
+    "PLACEHOLDER",
+    "SETTINGS",
+    "SOURCES",
+    "SOURCE_URL",
+    "TOPIC_NAMES",
+    "SourceOptions",
+    "SourceRule",
+    "masked_settings",
+    "source_conflicts",
+]
 
 if TYPE_CHECKING:
     from fastsse.config.settings import Config
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-# Placeholders of a template: the channel or stream, the text of the n-th wildcard, a field, a
-# member of the envelope's `meta`.
+# Placeholders of a template: the channel or stream, the text of the n-th wildcard, a field, the
+# key, a header, the place, a member of the payload's JSON or of `meta`; with a default behind `|`.
 PLACEHOLDER: Final = re.compile(
-    r"\{(channel|stream|[1-9]|field\.[^{}]{1,128}|meta\.[A-Za-z0-9_]{1,64})\}"
+    r"\{((?:channel|stream|topic|key|partition|offset|[1-9]|(?:field|header)\.[^{}|]{1,128}"
+    r"|data(?:\.[^{}|.]{1,64}){0,8}|meta\.[A-Za-z0-9_]{1,64})(?:\|[^{}]{0,128})?)\}"
 )
 _CHANNELS_MAX: Final = 100
+_META_MAX: Final = 32
+FILE_PREFIX: Final = "file:"
+# Settings on which exactly-once and the memory bounds depend, and one that loads programs.
+_OWN_SETTINGS: Final = (
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "enable.partition.eof",
+    "plugin.library.paths",
+)
+_SECRET: Final = re.compile(r"password|secret|token|key\.pem|jaas", re.IGNORECASE)
+
+
+def read_settings(value: object) -> object:
+    """Settings as text; numbers and switches as TOML has them."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        str(name): str(one).lower() if isinstance(one, bool) else str(one)
+        for name, one in value.items()
+    }
+
+
+def masked_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings without secrets."""
+    return {name: MASK if _SECRET.search(name) else value for name, value in settings.items()}
+
+
+def show_settings(settings: Mapping[str, str]) -> str:
+    """Settings without secrets, as TOML."""
+    return toml_text(masked_settings(settings))
+
 
 SOURCE_NAME = ValueKind("NAME", "1 to 64 letters, digits or ._-")
 TEMPLATE = ValueKind(
     "TEMPLATE",
-    "text with {channel}, {stream}, {1} to {9}, {field.NAME} or {meta.NAME}",
+    "text with {channel}, {stream}, {1} to {9}, {field.NAME}, {meta.NAME}, {data.NAME}, {key}, "
+    "{header.NAME}, {topic}, {partition} or {offset}; {NAME|text} has a default",
     example="orders/{1}",
 )
 PATTERNS = ValueKind("PATTERN", "1 to 100 patterns of PSUBSCRIBE", ",".join)
-REDIS_KEY = ValueKind("KEY", "a Redis key of 1 to 1024 characters")
-REDIS_URL = ValueKind("URL", "a redis://, rediss:// or unix:// URL", show_store)
-SOURCES = ValueKind("JSON", "a list of at most 100 tables with name and channels or stream")
+KEY = ValueKind("KEY", "a name of 1 to 1024 characters")
+SOURCE_URL = ValueKind(
+    "URL", "a redis://, rediss://, unix://, kafka:// or kafkas:// URL", show_store
+)
+TOPIC_NAMES = ValueKind("TOPIC", "1 to 100 names of topics", ",".join)
+EXPRESSION = ValueKind("EXPRESSION", "an expression", example='data.level == "error"')
+SETTINGS = ValueKind("TABLE", "a table of settings of the client library", show_settings)
+MAPPING = ValueKind("TABLE", f"a table of at most {_META_MAX} names and templates", toml_text)
+SOURCES = ValueKind(
+    "JSON", "a list of at most 100 tables with name, and channels, stream or topics"
+)
 
 
 def check_name(name: str) -> str:
@@ -59,69 +118,141 @@ def check_template(template: str) -> str:
     return template
 
 
+def check_filter(text: str) -> str:
+    """An expression that can be compiled."""
+    # The language is above this room; nothing else of the configuration needs it.
+    from fastsse.expressions.parser import parse
+
+    parse(text)
+    return text
+
+
+def check_settings(settings: Mapping[str, str]) -> Mapping[str, str]:
+    """Settings of the client library that do not break a promise of the source."""
+    for name in settings:
+        if name in _OWN_SETTINGS:
+            raise ValueError(f"{name} is set by the source itself")
+    return settings
+
+
 Template = Annotated[
     str, Field(min_length=1, max_length=1024), AfterValidator(check_template), TEMPLATE
 ]
-RedisKey = Annotated[str, Field(min_length=1, max_length=1024), REDIS_KEY]
+Key = Annotated[str, Field(min_length=1, max_length=1024), KEY]
+TopicNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=249)], ...],
+    BeforeValidator(read_list),
+    Field(max_length=_CHANNELS_MAX),
+    TOPIC_NAMES,
+]
+MetaName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Payload = Annotated[Literal["data", "json", "auto", "envelope"], Choice]
+Start = Annotated[Literal["earliest", "latest"], Choice]
 
 
 class SourceRule(BaseModel):
-    """One source: Redis channels, or one Redis stream.
+    """One source: Redis channels, a Redis stream, or Kafka topics.
 
-    - `channels`: patterns; messages published there become events. Messages published while the
-      server is not subscribed are lost. With `stream` instead, every entry becomes an event, at
-      least once, by a consumer group.
-    - `topic`, `event`: templates. `{1}` is the text of the first wildcard of the pattern,
-      `{meta.NAME}` a member of the envelope's `meta`.
-    - `payload`: `data` uses the payload as the data of the event; `envelope` as the JSON object of
+    - `url`: where the other system is; its scheme says which one.
+    - `channels`: patterns of Redis channels; messages published there become events. Messages
+      published while the server is not subscribed are lost. With `stream` instead, every entry of a
+      Redis stream becomes an event, at least once, by a consumer group.
+    - `topics`: topics of Kafka; every message becomes an event, by a consumer group.
+    - `group`: the consumer group. `start`: where a group without a place begins, `earliest` or
+      `latest`; by default `earliest` with Kafka and `latest` with a Redis stream.
+    - `topic`, `event`, `id`, `data`: templates. `{1}` is the text of the first wildcard of the
+      pattern, `{data.NAME}` a member of the JSON payload, `{meta.NAME}` a member of `meta`. A
+      `data` that is one placeholder is the value itself.
+    - `meta`: a template for each member; one whose words are missing is left out.
+    - `filter`: an expression; events that do not match are left out.
+    - `payload`: `data` uses the payload as the data of the event; `json` too, and refuses what is
+      no JSON; `auto` takes JSON as JSON and the rest as text; `envelope` is the JSON object of
       `POST /events`, in which `topic` may be missing.
     - `field`: the field of the stream entry with the payload; without it, all fields as JSON.
     - `pending`: the maximum number of events that wait for the log.
-    - `dead_letter`: a stream for entries that can't become an event; without it they are only
-      logged.
+    - `dead_letter`: where messages go that can't become an event: a stream of the same Redis, a
+      topic of the same Kafka, or `file:PATH`; without it they are only logged.
+    - `settings`: of the Kafka client, by the names of librdkafka.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: Annotated[str, AfterValidator(check_name), SOURCE_NAME]
-    url: Annotated[str, AfterValidator(check_redis_url), REDIS_URL] | None = None
+    url: Annotated[str, AfterValidator(check_source_url), SOURCE_URL] | None = None
     channels: Annotated[
         tuple[str, ...], BeforeValidator(read_list), Field(max_length=_CHANNELS_MAX), PATTERNS
     ] = ()
-    stream: RedisKey | None = None
-    group: RedisKey = "fastsse"
+    stream: Key | None = None
+    topics: TopicNames = ()
+    group: Key = "fastsse"
+    start: Start | None = None
     topic: Template | None = None
     event: Template | None = None
-    payload: Annotated[Literal["data", "envelope"], Choice] = "data"
-    field: RedisKey = "data"
+    id: Template | None = None
+    data: Template | None = None
+    meta: Annotated[dict[MetaName, Template], Field(max_length=_META_MAX), MAPPING] | None = None
+    filter: Annotated[str, AfterValidator(check_filter), EXPRESSION] | None = None
+    payload: Payload = "data"
+    field: Key = "data"
     private: Switch = False
     pending: Annotated[Count, Field(ge=1, le=100_000)] = 1000
-    dead_letter: RedisKey | None = None
+    dead_letter: Key | None = None
+    settings: (
+        Annotated[
+            dict[str, str], BeforeValidator(read_settings), AfterValidator(check_settings), SETTINGS
+        ]
+        | None
+    ) = None
+
+    @property
+    def system(self) -> str:
+        """The other system: `redis` or `kafka`."""
+        return SYSTEMS[self.url.partition(":")[0]] if self.url else "redis"
+
+    @property
+    def letter_file(self) -> str | None:
+        """The path of a file of dead letters."""
+        letters = self.dead_letter or ""
+        return letters.removeprefix(FILE_PREFIX) if letters.startswith(FILE_PREFIX) else None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if bool(self.channels) == (self.stream is not None):
-            raise ValueError(f"{self.name} needs either channels or stream")
-        if self.stream is not None and self.stream == self.dead_letter:
-            raise ValueError(f"{self.name} would read its own dead letters")
+        self._check_what_is_read()
         if self.topic is None and self.payload != "envelope":
             raise ValueError(f"{self.name} needs topic, or envelopes with a topic")
-        uses_meta = any("{meta." in (template or "") for template in (self.topic, self.event))
-        if uses_meta and self.payload != "envelope":
-            raise ValueError(f'{self.name} needs payload = "envelope" for {{meta.NAME}}')
+        uses_meta = any("{meta." in (text or "") for text in (self.topic, self.event, self.id))
+        if uses_meta and self.payload != "envelope" and not self.meta:
+            raise ValueError(f'{self.name} needs meta or payload = "envelope" for {{meta.NAME}}')
+        if any("{meta." in text for text in (self.meta or {}).values()):
+            raise ValueError(f"{self.name} can't use {{meta.NAME}} within meta")
+        if self.data is not None and self.payload == "envelope":
+            raise ValueError(f"{self.name} takes data from the envelope")
         return self
+
+    def _check_what_is_read(self) -> None:
+        if self.system == "redis":
+            if self.topics:
+                raise ValueError(f"{self.name} needs a kafka:// url for topics")
+            if bool(self.channels) == (self.stream is not None):
+                raise ValueError(f"{self.name} needs either channels or stream")
+        elif not self.topics or self.channels or self.stream is not None:
+            raise ValueError(f"{self.name} needs topics, and neither channels nor stream")
+        if self.settings and self.system != "kafka":
+            raise ValueError(f"{self.name} has settings, which are for Kafka")
+        if self.dead_letter is not None and self.dead_letter in (self.stream, *self.topics):
+            raise ValueError(f"{self.name} would read its own dead letters")
 
 
 class SourceOptions(OptionGroup):
-    """Redis channels and streams that become events."""
+    """Messages of other systems that become events."""
 
     title = "Sources"
 
     sources: Annotated[tuple[SourceRule, ...], BeforeValidator(read_rules), SOURCES] = option(
         (),
-        "Redis channels and streams that become events: name, url (default: that of the store), "
-        "channels or stream and group, topic, event, payload, field, private, pending, "
-        "dead_letter. In the file: [[sources]].",
+        "Messages of Redis and Kafka that become events: name, url (default: that of the store), "
+        "channels, stream or topics, group, start, topic, event, id, data, meta, filter, payload, "
+        "field, private, pending, dead_letter, settings. In the file: [[sources]].",
         max_length=100,
     )
 
@@ -139,12 +270,14 @@ def source_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
         for key in ("stream", "dead_letter"):
             if url == config.store and _is_of_the_log(config, getattr(source, key)):
                 yield f"sources[{index}].{key}", "a key that the log itself does not use in Redis"
-        if source.stream is not None and (url, source.stream, source.group) in readers:
-            yield (
-                f"sources[{index}].group",
-                "different from that of an earlier source with the same stream",
-            )
-        readers.add((url, source.stream or "", source.group))
+        for read in (*source.topics, *filter(None, (source.stream,))):
+            if (url, read, source.group) in readers:
+                what = "stream" if source.stream else "topic"
+                yield (
+                    f"sources[{index}].group",
+                    f"different from that of an earlier source with the same {what}",
+                )
+            readers.add((url, read, source.group))
         names.add(source.name)
 
 

@@ -198,9 +198,9 @@ ADVICE: dict[str, Advice] = {
         "too short: a node that starts with its Redis gives up before that is ready", _START
     ),
     "sources": Advice(
-        "a pattern without publishers; a field or template without a match in entries: they are "
-        "skipped",
-        "`fastsse_sources_total`, `fastsse_source_lag_ms`, the log",
+        "a pattern without publishers; a field or template without a match in messages: they are "
+        "set aside (`fastsse source test` shows it)",
+        "`fastsse_sources_total`, `fastsse_source_up`, `fastsse_source_lag_ms`, the log",
     ),
     "publish_token": Advice("401 for publishers: none sent, or another one", _STATUS),
     "allow_anonymous_publish": Advice(

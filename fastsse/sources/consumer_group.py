@@ -42,9 +42,11 @@ class ConsumerGroup:
 
     Arguments:
         stream, group: their names.
+        first: where a new group begins: `$` for entries from now on, `0` for all.
     """
 
-    def __init__(self, stream: str, group: str) -> None:
+    def __init__(self, stream: str, group: str, first: bytes = b"$") -> None:
+        self._first: Final = first
         self._stream: Final = stream.encode()
         self._group: Final = group.encode()
         self._reader: Final = NAME_PREFIX + os.urandom(8).hex().encode()
@@ -56,7 +58,7 @@ class ConsumerGroup:
     async def begin(self, link: RedisConnection) -> None:
         """Continues with the entries of this reader, or creates the group if there is none.
 
-        A new group begins with entries from now on. A group that was deleted meanwhile continues
+        A new group begins where it is configured to. A group that was deleted meanwhile continues
         where it was.
         """
         await self._make(link)
@@ -95,6 +97,12 @@ class ConsumerGroup:
             await link.call(b"XACK", self._stream, self._group, *self._published)
         self._published = ()
 
+    async def last_delivered(self, link: RedisConnection) -> bytes:
+        """The last entry that the group was given; where it would begin, if there is no group."""
+        self._place = None
+        await self._look(link)
+        return self._place or self._first
+
     async def tidy(self, link: RedisConnection) -> None:
         """Removes readers that are gone, if the user has the right to."""
         with contextlib.suppress(RedisRefusal):
@@ -122,7 +130,7 @@ class ConsumerGroup:
         place = self._place
         try:
             await link.call(
-                b"XGROUP", b"CREATE", self._stream, self._group, place or b"$", b"MKSTREAM"
+                b"XGROUP", b"CREATE", self._stream, self._group, place or self._first, b"MKSTREAM"
             )
         except RedisRefusal as refusal:
             if "BUSYGROUP" not in str(refusal):
@@ -132,7 +140,7 @@ class ConsumerGroup:
                 "A group of a stream was made.",
                 stream=self._stream.decode(),
                 group=self._group.decode(),
-                after=(place or b"the newest").decode(),
+                after=(place or self._first).decode(),
             )
             if place is not None:
                 await self._begin_anew_in_another(link, place)

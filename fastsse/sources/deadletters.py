@@ -1,57 +1,93 @@
-"""Dead letters: messages that could not become an event, kept in a stream for inspection."""
+"""Dead letters: messages that could not become an event, kept for inspection and replay."""
 
 import asyncio
+import json
 from collections import Counter, deque
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
 
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
-from fastsse.redis.errors import AnswerLost, RedisRefusal
-from fastsse.redis.health import SkipLog
+from fastsse.redis.connection import Backoff
+from fastsse.redis.health import Outage, SkipLog
+from fastsse.sources.source import Message, SourceAway
 
-__all__ = ["DeadLetters"]
+__all__ = ["DeadLetters", "Letter", "LetterRefused", "LetterStore", "letter_of"]
 
 log = get_logger("sources")
-# About the number of letters in the stream; the number and the bytes that may wait to be written.
-KEPT: Final = 10_000
+# The number and the bytes of letters that may wait to be written.
 WAITING_MAX: Final = 1_000
 WAITING_BYTES: Final = 16 * 1024 * 1024
+# Of a longer payload only the origin is kept, because such a letter would displace all others.
+PAYLOAD_BYTES_MAX: Final = 8 * 1024 * 1024
+WORDS_BYTES_MAX: Final = 16 * 1024
+WRITE_MAX: Final = 100
 # Counted overhead of each.
 _COST_BYTES: Final = 256
 # At the end, waiting letters are written for at most this time.
 END_S: Final = 0.5
 
-Letter = tuple[str, str, bytes]
-"""The origin of a message, its problem, and the message."""
+
+class Letter(NamedTuple):
+    """A message that could not become an event.
+
+    Attributes:
+        origin: its place in the source.
+        why: what is wrong with it.
+        payload: its content.
+        words: what its templates would get, as JSON; empty: unknown.
+    """
+
+    origin: str
+    why: str
+    payload: bytes
+    words: str = ""
+
+
+class LetterRefused(Exception):
+    """A letter can't be written, now or later. The text says why."""
+
+
+class LetterStore(Protocol):
+    """Where the dead letters of a source are kept."""
+
+    async def open(self) -> None:
+        """Connects. Raises SourceAway."""
+
+    async def write(self, letters: Sequence[Letter]) -> int:
+        """Writes letters in order and returns how many of the first were written, at least one.
+        Raises LetterRefused about the first, or SourceAway."""
+
+    async def close(self) -> None:
+        """Disconnects. Raises nothing."""
 
 
 class DeadLetters:
-    """Writes to a source's dead-letter stream, if it has one. Never delays the source.
+    """Writes to a source's dead-letter store, if it has one. Never delays the source.
 
     Arguments:
-        address: where the stream is.
-        stream: its name; None writes nothing.
+        store: None writes nothing.
         source: the source's name.
         counts: has those that are lost.
     """
 
-    def __init__(
-        self, address: RedisAddress, stream: str | None, source: str, counts: "Counter[str]"
-    ) -> None:
-        self._address = address
-        self._stream = stream
+    def __init__(self, store: LetterStore | None, source: str, counts: "Counter[str]") -> None:
+        self._store = store
         self._source = source
         self._counts = counts
         self._letters: deque[Letter] = deque()
         self._waiting_bytes = 0
         self._added = asyncio.Event()
         self._losses = SkipLog()
+        self._outage = Outage(
+            "The store of dead letters is away.",
+            "The store of dead letters is there again.",
+            source=source,
+        )
 
-    def add(self, origin: str, why: str, payload: bytes) -> None:
+    def add(self, letter: Letter) -> None:
         """Queues a letter. If too many wait already it is dropped and counted."""
-        if self._stream is None:
+        if self._store is None:
             return
-        letter = origin, why, payload
         is_full = len(self._letters) >= WAITING_MAX
         if is_full or self._waiting_bytes + _size_of(letter) > WAITING_BYTES:
             self._lose("too much waits to be written")
@@ -76,35 +112,30 @@ class DeadLetters:
 
     async def _write_waiting(self) -> None:
         backoff = Backoff()
-        while self._letters:
+        store = self._store
+        while self._letters and store is not None:
             await backoff.wait()
             try:
-                link = await RedisConnection.open(self._address)
-            except (AnswerLost, RedisRefusal):
-                continue
-            try:
-                await self._write_over(link, backoff)
-            except AnswerLost:
-                continue
+                await store.open()
+                await self._write_over(store, backoff)
+            except SourceAway as fault:
+                if backoff.tries > 1:
+                    self._outage.lasts(str(fault), asyncio.get_running_loop().time())
             finally:
-                await link.close()
+                await store.close()
 
-    async def _write_over(self, link: RedisConnection, backoff: Backoff) -> None:
+    async def _write_over(self, store: LetterStore, backoff: Backoff) -> None:
         while self._letters:
+            first = [self._letters[at] for at in range(min(len(self._letters), WRITE_MAX))]
             try:
-                await self._write(link, self._letters[0])
-            except RedisRefusal as refusal:
+                count = await store.write(first)
+            except LetterRefused as refusal:
                 self._lose(str(refusal))
-            self._waiting_bytes -= _size_of(self._letters.popleft())
+                count = 1
+            for _ in range(count):
+                self._waiting_bytes -= _size_of(self._letters.popleft())
+            self._outage.is_over()
             backoff.reset()
-
-    async def _write(self, link: RedisConnection, letter: Letter) -> None:
-        origin, why, payload = letter
-        assert self._stream is not None
-        await link.call(
-            b"XADD", self._stream, b"MAXLEN", b"~", KEPT, b"*",
-            b"source", self._source, b"origin", origin, b"why", why, b"payload", payload,
-        )  # fmt: skip
 
     def _lose(self, why: str) -> None:
         self._counts["sources_letters_lost"] += 1
@@ -113,6 +144,24 @@ class DeadLetters:
             log.warning(
                 "A dead letter is lost.", source=self._source, why=why, unlogged_before=unlogged
             )
+
+
+def letter_of(message: Message, why: str) -> Letter:
+    """The letter of a message. Raises nothing."""
+    payload = message.payload
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        why = f"{why} (its {len(payload)} bytes are not kept)"
+        payload = b""
+    return Letter(message.origin, why, payload, _words_of(message))
+
+
+def _words_of(message: Message) -> str:
+    try:
+        # Escaped, because bytes that are not text are lone surrogates.
+        text = json.dumps(dict(message.words()))
+    except ValueError:
+        return ""
+    return text if len(text) <= WORDS_BYTES_MAX else ""
 
 
 def _size_of(letter: Letter) -> int:

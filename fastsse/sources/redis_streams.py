@@ -7,23 +7,22 @@ that ends cleanly releases its entries, and they are read first.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import orjson
 
 from fastsse.config.sources import SourceRule
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
-from fastsse.redis.errors import AnswerLost, RedisRefusal
+from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.sources.consumer_group import ConsumerGroup, Entries, id_of
-from fastsse.sources.source_publisher import BATCH_EVENTS, SourceEvent, SourcePublisher
+from fastsse.sources.redis_faults import as_source_faults
+from fastsse.sources.source import Batch, Message, PlainMessage
+from fastsse.sources.source_publisher import BATCH_EVENTS
 
 __all__ = ["StreamSource"]
 
 # How often abandoned entries of others are searched.
 LOOK_S: Final = 5.0
-# How long running publishes may take at the end, before their entries are released.
-END_S: Final = 0.6
 RELEASE_S: Final = 0.4
 # About the most bytes of one read. If entries are so large, they are read one by one.
 READ_BYTES: Final = 4 * 1024 * 1024
@@ -32,6 +31,8 @@ COUNT_FIRST: Final = 10
 WORD_BYTES_MAX: Final = 1024
 # An id below this many ms was chosen by hand and is no time.
 TIMES_FROM_MS: Final = 1_000_000_000_000
+# Where a search for abandoned entries begins, and what it says at its end.
+_START: Final = b"0-0"
 
 
 class StreamSource:
@@ -40,50 +41,56 @@ class StreamSource:
     Arguments:
         rule: the source.
         address: where its Redis is.
-        publisher: takes what it brings.
     """
 
-    def __init__(self, rule: SourceRule, address: RedisAddress, publisher: SourcePublisher) -> None:
+    trouble: str | None = None
+    backlog: int | None = None
+
+    def __init__(self, rule: SourceRule, address: RedisAddress) -> None:
         assert rule.stream is not None
         self._stream: Final = rule.stream
         self._field: Final = rule.field.encode()
-        self._group = ConsumerGroup(rule.stream, rule.group)
+        first = b"0" if rule.start == "earliest" else b"$"
+        self._group = ConsumerGroup(rule.stream, rule.group, first)
         self._most: Final = min(rule.pending, BATCH_EVENTS)
         self._count = min(self._most, COUNT_FIRST)
         self._address = address
-        self._publisher = publisher
+        self._link: RedisConnection | None = None
         self._look_at_s = 0.0
-        self._is_ending = False
+        # Entries that were read before, while they are taken.
+        self._earlier: AsyncIterator[Entries] | None = None
 
-    async def run(self) -> None:
-        """Runs until it is cancelled; then ends cleanly within a second."""
-        following = asyncio.create_task(self._follow())
-        try:
-            await asyncio.shield(following)
-        finally:
-            self._is_ending = True
-            await asyncio.wait((following,), timeout=END_S)
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+    async def open(self) -> None:
+        """As Source."""
+        with as_source_faults():
+            self._link = await RedisConnection.open(self._address)
+            await self._group.begin(self._link)
+        self._look_at_s = 0.0
+        self._earlier = None
 
-    async def _follow(self) -> None:
-        backoff = Backoff()
-        while not self._is_ending:
-            await backoff.wait()
-            try:
-                link = await RedisConnection.open(self._address)
-            except (AnswerLost, RedisRefusal) as fault:
-                self._publisher.is_away(str(fault), backoff.tries)
-                continue
-            try:
-                await self._read_on(link, backoff)
-            except (AnswerLost, RedisRefusal) as fault:
-                self._publisher.is_away(str(fault), backoff.tries)
-            finally:
-                await self._let_go(link)
+    async def read(self) -> Batch:
+        """As Source. A read is never cancelled: Redis could give the next entry to the lost
+        reader."""
+        assert self._link is not None
+        with as_source_faults():
+            return self._batch(await self._next_entries(self._link))
 
-    async def _let_go(self, link: RedisConnection) -> None:
-        if self._is_ending:
+    async def acknowledge(self, batch: Batch) -> None:
+        """As Source."""
+        assert self._link is not None
+        ids: Sequence[bytes] = batch.places  # type: ignore[assignment]
+        with as_source_faults():
+            await self._group.confirm(self._link, ids)
+
+    async def idle(self) -> None:
+        """As Source. The group keeps what was read."""
+
+    async def close(self, *, is_end: bool) -> None:
+        """As Source."""
+        link, self._link, self._earlier = self._link, None, None
+        if link is None:
+            return
+        if is_end:
             try:
                 async with asyncio.timeout(RELEASE_S):
                     await self._group.release(link)
@@ -91,59 +98,65 @@ class StreamSource:
                 pass  # It is taken over later.
         await link.close()
 
-    async def _read_on(self, link: RedisConnection, backoff: Backoff) -> None:
-        await self._group.begin(link)
-        self._look_at_s = 0.0
-        loop = asyncio.get_running_loop()
-        while not self._is_ending:
-            if loop.time() >= self._look_at_s:
-                self._look_at_s = loop.time() + LOOK_S
-                await self._take_over(link)
-                await self._group.tidy(link)
-            entries = await self._group.read(link, self._count)
-            self._publisher.is_there()
-            backoff.reset()
-            await self._take(link, entries)
+    async def preview(self, count: int, wait_s: float) -> Sequence[Message]:
+        """As Source: what the group would be given next."""
+        with as_source_faults():
+            link = await RedisConnection.open(self._address)
+            try:
+                return await self._preview(link, count, wait_s)
+            finally:
+                await link.close()
 
-    async def _take_over(self, link: RedisConnection) -> None:
+    async def _preview(self, link: RedisConnection, count: int, wait_s: float) -> list[Message]:
+        last = await self._group.last_delivered(link)
+        command = (b"COUNT", count, b"BLOCK", max(1, round(wait_s * 1000)))
+        answer = await link.call(b"XREAD", *command, b"STREAMS", self._stream, last, wait_s=wait_s)
+        entries: Entries = answer[0][1] if answer else ()
+        return [self._message(entry_id, fields) for entry_id, fields in entries if fields]
+
+    async def _next_entries(self, link: RedisConnection) -> Entries:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_S
+            self._earlier = self._take_over(link)
+        if self._earlier is not None:
+            async for entries in self._earlier:
+                return entries
+            self._earlier = None
+        return await self._group.read(link, self._count)
+
+    async def _take_over(self, link: RedisConnection) -> AsyncIterator[Entries]:
         """Unconfirmed entries of this reader, and abandoned ones of others."""
-        await self._take_own(link)
-        place = b"0-0"
-        while not self._is_ending:
+        async for entries in self._own(link):
+            yield entries
+        place = _START
+        while True:
             place = await self._group.claim(link, place, self._most)
-            await self._take_own(link)
-            if place == b"0-0":
-                return
+            async for entries in self._own(link):
+                yield entries
+            if place == _START:
+                break
+        await self._group.tidy(link)
 
-    async def _take_own(self, link: RedisConnection) -> None:
-        while not self._is_ending:
-            entries = await self._group.read_own(link, self._count)
-            if not entries:
-                return
-            await self._take(link, entries)
+    async def _own(self, link: RedisConnection) -> AsyncIterator[Entries]:
+        while entries := await self._group.read_own(link, self._count):
+            yield entries
 
-    async def _take(self, link: RedisConnection, entries: Entries) -> None:
-        """Publishes entries and confirms them. Invalid entries become dead letters and are
-        confirmed too."""
+    def _batch(self, entries: Entries) -> Batch:
         if not entries:
-            self._publisher.is_level()
-            return
-        self._publisher.is_behind(_age_ms(entries[0][0]))
-        drafts = [
-            draft
-            for entry_id, fields in entries
-            if fields is not None and (draft := self._draft(entry_id, fields))
-        ]
-        await self._publisher.take(drafts)
+            return Batch()
         self._suit_count(entries)
-        await self._group.confirm(link, [entry_id for entry_id, _ in entries])
+        messages = [
+            self._message(entry_id, fields) for entry_id, fields in entries if fields is not None
+        ]
+        return Batch(messages, [entry_id for entry_id, _ in entries], _age_ms(entries[0][0]))
 
-    def _draft(self, entry_id: bytes, fields: Sequence[bytes]) -> SourceEvent | None:
+    def _message(self, entry_id: bytes, fields: Sequence[bytes]) -> PlainMessage:
         pairs = dict(zip(fields[::2], fields[1::2], strict=True))
         payload = pairs.get(self._field)
         if payload is None:
             payload = _all_fields(pairs)
-        return self._publisher.draft(entry_id.decode(), payload, lambda: self._words(pairs))
+        return PlainMessage(entry_id.decode(), payload, lambda: self._words(pairs))
 
     def _words(self, pairs: Mapping[bytes, bytes]) -> dict[str, str]:
         words = {

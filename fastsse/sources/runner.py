@@ -2,25 +2,30 @@
 
 import asyncio
 from collections import Counter
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from fastsse.config import Config
 from fastsse.config.sources import SourceRule
 from fastsse.log import get_logger
 from fastsse.redis.connection import RedisAddress
 from fastsse.redis.keys import Keys
-from fastsse.sources.deadletters import DeadLetters
+from fastsse.sources.deadletters import DeadLetters, LetterStore
+from fastsse.sources.driver import Driver
 from fastsse.sources.lease import Lease
+from fastsse.sources.letter_stores import FileLetters, RedisLetters
 from fastsse.sources.payloads import Allows, Maker
 from fastsse.sources.redis_channels import ChannelSource
 from fastsse.sources.redis_streams import StreamSource
+from fastsse.sources.source import Source
 from fastsse.sources.source_publisher import Publish, SourcePublisher
 
-__all__ = ["Sources"]
+__all__ = ["Sources", "letter_store", "make_maker", "make_source"]
 
 log = get_logger("sources")
 COUNTS: Final = (
     "sources_events",
+    "sources_filtered",
     "sources_skipped",
     "sources_dropped",
     "sources_refused",
@@ -35,57 +40,141 @@ class _Task(Protocol):
     async def run(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A source and its parts."""
+
+    rule: SourceRule
+    driver: Driver
+    publisher: SourcePublisher
+    letters: DeadLetters
+
+
 class Sources:
     """Runs the sources of `[[sources]]`. Loop thread only.
 
     Arguments:
         config: the options.
         publish: appends to the log.
+
+    Raises MissingExtra when the library of a source is not installed.
     """
 
     def __init__(self, config: Config, publish: Publish) -> None:
         self._config = config
         self._publish = publish
         self._counts: Counter[str] = Counter()
-        self._intakes: list[SourcePublisher] = []
-        self._letters: list[DeadLetters] = []
-        self._sources = [self._made(rule) for rule in config.sources]
+        self._running = {rule.name: self._made(rule) for rule in config.sources}
         self._reading: list[asyncio.Task[None]] = []
         self._writing: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
         """Starts them, when the log can be appended to."""
-        self._writing = [asyncio.create_task(_kept_running(part)) for part in self._letters]
-        self._reading = [asyncio.create_task(_kept_running(part)) for part in self._sources]
+        parts = self._running.values()
+        self._writing = [asyncio.create_task(_kept_running(part.letters)) for part in parts]
+        self._reading = [asyncio.create_task(_kept_running(part.driver)) for part in parts]
 
     def counters(self) -> dict[str, int]:
-        """The counters of the sources, and how far behind each is, in ms; empty without sources."""
-        if not self._intakes:
+        """The counters of the sources, and the state of each; empty without sources."""
+        if not self._running:
             return {}
-        lags = {f"source_lag_ms_{publisher.name}": publisher.lag_ms for publisher in self._intakes}
-        return {name: self._counts[name] for name in COUNTS} | lags
+        found = {name: self._counts[name] for name in COUNTS}
+        for name, part in self._running.items():
+            found[f"source_lag_ms_{name}"] = part.publisher.lag_ms
+            found[f"source_up_{name}"] = int(part.driver.trouble is None)
+            if part.driver.backlog is not None:
+                found[f"source_backlog_{name}"] = part.driver.backlog
+        return found
+
+    def states(self) -> list[dict[str, Any]]:
+        """Each source: its name, system, state (`ready`, `paused` or `away`), trouble, lag in ms
+        and backlog in messages (None: unknown)."""
+        return [
+            {
+                "name": name,
+                "system": part.rule.system,
+                "state": _state(part.driver),
+                "trouble": part.driver.trouble,
+                "lag_ms": part.publisher.lag_ms,
+                "backlog": part.driver.backlog,
+            }
+            for name, part in self._running.items()
+        ]
+
+    def pause(self, name: str) -> bool:
+        """Stops reading a source after its present batch. False: there is none of this name."""
+        part = self._running.get(name)
+        if part is not None and not part.driver.is_paused:
+            part.driver.pause()
+            log.info("A source was paused.", source=name)
+        return part is not None
+
+    def resume(self, name: str) -> bool:
+        """Reads a paused source again. False: there is none of this name."""
+        part = self._running.get(name)
+        if part is not None and part.driver.is_paused:
+            part.driver.resume()
+            log.info("A source was resumed.", source=name)
+        return part is not None
 
     async def close(self) -> None:
         """Ends them cleanly: unconfirmed entries are released, and dead letters are written. Takes
-        at most about a second and a half."""
+        at most about two and a half seconds."""
         for tasks in (self._reading, self._writing):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _made(self, rule: SourceRule) -> _Task:
+    def _made(self, rule: SourceRule) -> _Running:
         config = self._config
-        address = RedisAddress(rule.url or config.store, config.redis_timeout)
-        letters = DeadLetters(address, rule.dead_letter, rule.name, self._counts)
-        maker = Maker(rule, config.max_body, _allows(config), config.max_event)
-        publisher = SourcePublisher(rule.name, maker, self._publish, self._counts, letters)
-        self._letters.append(letters)
-        self._intakes.append(publisher)
-        if rule.stream is not None:
-            return StreamSource(rule, address, publisher)
-        key = Keys(config.redis_stream).prefix + b"source:" + rule.name.encode()
-        lease = Lease(address, key, rule.name) if "://" in config.store else None
-        return ChannelSource(rule, address, publisher, lease)
+        letters = DeadLetters(letter_store(rule, config), rule.name, self._counts)
+        publisher = SourcePublisher(
+            rule.name, make_maker(rule, config), self._publish, self._counts, letters
+        )
+        source = make_source(rule, config, publisher)
+        return _Running(rule, Driver(source, publisher), publisher, letters)
+
+
+def make_maker(rule: SourceRule, config: Config) -> Maker:
+    """What makes the events of a source."""
+    return Maker(rule, config.max_body, _allows(config), config.max_event)
+
+
+def make_source(rule: SourceRule, config: Config, publisher: SourcePublisher) -> Source:
+    """What reads a source. Raises MissingExtra."""
+    if rule.system == "kafka":
+        from fastsse.sources.kafka import KafkaSource
+
+        return KafkaSource(rule)
+    address = _redis_address(rule, config)
+    if rule.stream is not None:
+        return StreamSource(rule, address)
+    key = Keys(config.redis_stream).prefix + b"source:" + rule.name.encode()
+    lease = Lease(address, key, rule.name) if "://" in config.store else None
+    return ChannelSource(rule, address, publisher, lease)
+
+
+def letter_store(rule: SourceRule, config: Config) -> LetterStore | None:
+    """Where the dead letters of a source go; None: nowhere. Raises MissingExtra."""
+    if rule.dead_letter is None:
+        return None
+    if rule.letter_file is not None:
+        return FileLetters(rule.letter_file, rule.name)
+    if rule.system == "kafka":
+        from fastsse.sources.kafka_letters import KafkaLetters
+
+        return KafkaLetters(rule)
+    return RedisLetters(_redis_address(rule, config), rule.dead_letter, rule.name)
+
+
+def _redis_address(rule: SourceRule, config: Config) -> RedisAddress:
+    return RedisAddress(rule.url or config.store, config.redis_timeout)
+
+
+def _state(driver: Driver) -> str:
+    if driver.is_paused:
+        return "paused"
+    return "ready" if driver.trouble is None else "away"
 
 
 def _allows(config: Config) -> Allows | None:

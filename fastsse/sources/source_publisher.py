@@ -4,7 +4,7 @@ the log accepts it, and passes invalid messages to the dead letters."""
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from fastsse.errors import FastsseError, Unavailable
@@ -12,8 +12,9 @@ from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage, SkipLog
-from fastsse.sources.deadletters import DeadLetters
+from fastsse.sources.deadletters import DeadLetters, letter_of
 from fastsse.sources.payloads import Maker
+from fastsse.sources.source import Message
 
 __all__ = ["BATCH_EVENTS", "NS_A_MS", "Publish", "SourceEvent", "SourcePublisher"]
 
@@ -29,8 +30,7 @@ class SourceEvent(NamedTuple):
     """An event to publish, with its message, in case the log refuses it."""
 
     event: Event
-    origin: str
-    payload: bytes
+    message: Message
 
 
 class SourcePublisher:
@@ -42,6 +42,9 @@ class SourcePublisher:
         publish: appends events.
         counts: shared by all sources.
         dead_letters: takes what can't become an event.
+
+    Attributes:
+        trouble: why nothing can come from the source now; None: it can be read.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class SourcePublisher:
         self._dead_letters = dead_letters
         self._skips = SkipLog()
         self._outage = Outage("A source is away.", "A source is there again.", source=name)
+        self.trouble: str | None = None
         self._away_since_ns: int | None = None
         self._behind_since_ns: int | None = None
 
@@ -84,37 +88,44 @@ class SourcePublisher:
         if self._away_since_ns is None:
             self._away_since_ns = time.monotonic_ns()
         if tries > 1:
-            self._outage.lasts(why, asyncio.get_running_loop().time())
+            self.has_trouble(why)
+
+    def has_trouble(self, why: str) -> None:
+        """Nothing can come from the source now."""
+        self.trouble = why
+        if self._away_since_ns is None:
+            self._away_since_ns = time.monotonic_ns()
+        self._outage.lasts(why, asyncio.get_running_loop().time())
 
     def is_there(self) -> None:
         """The source can be read."""
+        self.trouble = None
         self._away_since_ns = None
         self._outage.is_over()
 
-    def draft(
-        self, origin: str, payload: bytes, words: Callable[[], Mapping[str, str]]
-    ) -> SourceEvent | None:
-        """The event of a payload; None for an invalid one, which becomes a dead letter.
-
-        `words` are for the templates; they may raise ValueError too.
-        """
-        try:
-            return SourceEvent(self._maker.make(payload, words()), origin, payload)
-        except ValueError as error:
-            self._set_aside(origin, str(error), payload)
-            return None
-
-    async def take(self, drafts: Sequence[SourceEvent]) -> None:
-        """Publishes and returns when all is acknowledged. While the log refuses, it retries without
-        a limit. Events that the log can never accept become dead letters."""
-        first = size_bytes = 0
-        for index, draft in enumerate(drafts):
-            size_bytes += len(draft.payload)
+    async def take(self, messages: Sequence[Message]) -> None:
+        """Publishes messages, and returns when each is in the log, set aside or filtered out. While
+        the log refuses, it retries without a limit."""
+        drafts: list[SourceEvent] = []
+        size_bytes = 0
+        make, limit_bytes = self._maker.make, self._maker.max_bytes
+        for message in messages:
+            try:
+                event = make(message)
+            except ValueError as error:
+                # In the order of the messages.
+                self._set_aside(message, str(error))
+                continue
+            if event is None:
+                self.counts["sources_filtered"] += 1
+                continue
+            size_bytes += len(message.payload)
             # A batch is no larger than one that a publisher could send.
-            if size_bytes > self._maker.max_bytes and index > first:
-                await self._take_batch(drafts[first:index])
-                first, size_bytes = index, len(draft.payload)
-        await self._take_batch(drafts[first:])
+            if size_bytes > limit_bytes and drafts:
+                await self._take_batch(drafts)
+                drafts, size_bytes = [], len(message.payload)
+            drafts.append(SourceEvent(event, message))
+        await self._take_batch(drafts)
 
     async def _take_batch(self, drafts: Sequence[SourceEvent]) -> None:
         events = [draft.event for draft in drafts]
@@ -144,20 +155,21 @@ class SourcePublisher:
     async def _take_apart(self, drafts: Sequence[SourceEvent], error: FastsseError) -> None:
         """One event is not allowed here, so the others are published without it."""
         if len(drafts) == 1:
-            self._set_aside(drafts[0].origin, str(error), drafts[0].payload)
+            self._set_aside(drafts[0].message, str(error))
             return
         for draft in drafts:
             await self._take_batch((draft,))
 
-    def _set_aside(self, origin: str, why: str, payload: bytes) -> None:
+    def _set_aside(self, message: Message, why: str) -> None:
         self.counts["sources_skipped"] += 1
-        self._dead_letters.add(origin, why, payload)
+        letter = letter_of(message, why)
+        self._dead_letters.add(letter)
         unlogged = self._skips.take(asyncio.get_running_loop().time())
         if unlogged is not None:
             log.warning(
                 "A source's entry was skipped.",
                 source=self.name,
-                entry=origin,
-                why=why,
+                entry=letter.origin,
+                why=letter.why,
                 unlogged_before=unlogged,
             )

@@ -13,22 +13,47 @@ CHANNEL_BYTES_MAX: Final = 1024
 
 
 class PlaceholderText:
-    """Text with placeholders, checked by the configuration."""
+    """Text with placeholders, checked by the configuration. `{name|text}` stands for `text` where
+    the word is missing."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_only", "_parts", "names")
 
     def __init__(self, text: str) -> None:
-        # Texts and names, alternately.
-        self._parts: Final = PLACEHOLDER.split(text)
+        # Texts and names, alternately; a name with its default.
+        pieces = PLACEHOLDER.split(text)
+        self._parts: Final[tuple[str | tuple[str, str | None], ...]] = tuple(
+            _named(piece) if index % 2 else piece
+            for index, piece in enumerate(pieces)
+            if index % 2 or piece
+        )
+        self.names: Final = tuple(part[0] for part in self._parts if isinstance(part, tuple))
+        is_only = len(self._parts) == 1 and isinstance(self._parts[0], tuple)
+        self._only: Final = self.names[0] if is_only else None
+
+    @property
+    def only(self) -> str | None:
+        """The name, if the text is one placeholder and nothing else."""
+        return self._only
 
     def fill(self, words: Mapping[str, str]) -> str:
         """The text. Raises ValueError when a word is missing."""
-        try:
-            return "".join(
-                words[part] if index % 2 else part for index, part in enumerate(self._parts)
-            )
-        except KeyError as error:
-            raise ValueError(f"has no {error.args[0]}") from None
+        filled = ""
+        for part in self._parts:
+            if isinstance(part, str):
+                filled += part
+                continue
+            try:
+                filled += words[part[0]]
+            except KeyError:
+                if part[1] is None:
+                    raise ValueError(f"has no {part[0]}") from None
+                filled += part[1]
+        return filled
+
+
+def _named(piece: str) -> tuple[str, str | None]:
+    name, has_default, default = piece.partition("|")
+    return name, default if has_default else None
 
 
 def compile_pattern(pattern: str) -> re.Pattern[bytes]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,9 +12,13 @@ from fastsse.config import Config, ConfigError
 from fastsse.config.sources import SourceRule
 from fastsse.events import DATA_JSON
 from fastsse.sources.payloads import Maker
+from fastsse.sources.source import PlainMessage
 from fastsse.sources.topic_templates import PlaceholderText, compile_pattern, words_of
 
-ENVELOPES = {"name": "s", "channels": ["a.*"], "payload": "envelope"}
+KAFKA: dict[str, object] = {
+    "name": "a", "url": "kafka://h:9092", "topics": ["a"], "topic": "t"
+}  # fmt: skip
+ENVELOPES: dict[str, object] = {"name": "s", "channels": ["a.*"], "payload": "envelope"}
 
 
 @pytest.mark.parametrize(
@@ -58,9 +63,18 @@ def test_a_template_is_filled_or_names_the_missing_field() -> None:
         template.fill({"1": "7", "channel": "c"})
 
 
-def maker(**rule: object) -> Maker:
-    given = {"name": "s", "channels": ["a.*"], "topic": "t/{1}"} | rule
-    return Maker(SourceRule.model_validate(given), 100)
+class Made:
+    """Makes events of payloads and words."""
+
+    def __init__(self, rule: dict[str, object], *limits: Any, **more: Any) -> None:
+        self._maker = Maker(SourceRule.model_validate(rule), *limits, **more)
+
+    def make(self, payload: bytes, words: dict[str, str]) -> Any:
+        return self._maker.make(PlainMessage("", payload, lambda: words))
+
+
+def maker(**rule: object) -> Made:
+    return Made({"name": "s", "channels": ["a.*"], "topic": "t/{1}"} | rule, 100)
 
 
 def test_an_envelope_says_what_a_publish_can_say() -> None:
@@ -92,9 +106,77 @@ def test_an_envelope_s_meta_is_kept_and_fills_templates() -> None:
         maker(topic="{meta.tenant}")
 
 
+def test_members_of_a_json_payload_fill_templates() -> None:
+    make = maker(topic="logs/{data.service}/{data.level|info}", payload="json").make
+    event = make(b'{"service":"shop","level":"error"}', {})
+    assert (event.topics, event.data_kind) == (("logs/shop/error",), DATA_JSON)
+    assert make(b'{"service":"shop"}', {}).topics == ("logs/shop/info",)
+    assert make(b'{"service":7,"level":true}', {}).topics == ("logs/7/true",)
+    for payload in (b'{"level":"x"}', b'{"service":null}', b'{"service":{}}', b"[]", b"7"):
+        with pytest.raises(ValueError, match=r"has no data\.service"):
+            make(payload, {})
+    nested = maker(topic="{data.a.b.0}", payload="json").make
+    assert nested(b'{"a":{"b":["x"]}}', {}).topics == ("x",)
+    with pytest.raises(ValueError, match="no JSON"):
+        nested(b"plain", {})
+
+
+def test_json_that_would_lose_something_is_no_payload_of_json() -> None:
+    make = maker(topic="t", payload="json").make
+    for payload in (b'{"a":1,"a":2}', b"123456789012345678901", b'[{"a":1,"a":2}]', b"1e400", b""):
+        with pytest.raises(ValueError, match=r"."):
+            make(payload, {})
+    assert make(b"1e300", {}).data == b"1e300"
+
+
+def test_a_payload_of_auto_is_json_where_it_is_some() -> None:
+    make = maker(topic="logs/{data.service|unknown}", payload="auto").make
+    event = make(b'{"service":"shop"}', {})
+    assert (event.topics, event.data_kind) == (("logs/shop",), DATA_JSON)
+    for payload in (b"a plain line", b"{not json", b"", b"[1, 2", b'{"a":1,"a":2}'):
+        event = make(payload, {})
+        assert (event.topics, event.data, event.data_kind) == (("logs/unknown",), payload, 0)
+
+
+def test_data_can_be_a_member_of_the_payload() -> None:
+    whole = maker(topic="t", payload="json", data="{data.body}").make
+    event = whole(b'{"body":{"x":[1]}}', {})
+    assert (event.data, event.data_kind) == (b'{"x":[1]}', DATA_JSON)
+    event = whole(b'{"body":"text"}', {})
+    assert (event.data, event.data_kind) == (b"text", 0)
+    with pytest.raises(ValueError, match=r"has no data\.body"):
+        whole(b"{}", {})
+    line = maker(topic="t", payload="json", data="{data.level}: {data.text}").make
+    assert line(b'{"level":"info","text":"up"}', {}).data == b"info: up"
+
+
+def test_meta_is_made_of_words_and_keeps_the_types_of_json() -> None:
+    meta = {"level": "{data.level}", "host": "{header.host}", "trace": "{data.trace}", "x": "y"}
+    make = maker(topic="t/{meta.host|none}", payload="json", meta=meta).make
+    event = make(b'{"level":3}', {"header.host": "web1"})
+    assert (event.topics, event.meta) == (("t/web1",), b'{"level":3,"host":"web1","x":"y"}')
+    event = make(b'{"level":{},"trace":"abc"}', {})
+    assert (event.topics, event.meta) == (("t/none",), b'{"trace":"abc","x":"y"}')
+
+
+def test_an_envelope_s_own_values_go_before_those_of_the_rule() -> None:
+    make = maker(topic="t", payload="envelope", id="{key}", meta={"a": "rule", "b": "rule"}).make
+    event = make(b'{"data":"x","meta":{"a":"own"}}', {"key": "k1"})
+    assert (event.id, event.meta) == (b"k1", b'{"a":"own","b":"rule"}')
+    assert make(b'{"data":"x","id":"own"}', {"key": "k1"}).id == b"own"
+
+
+def test_a_filter_leaves_out_what_does_not_match_and_what_can_not_be_judged() -> None:
+    make = maker(topic="t", payload="json", filter='data.n > 1 && topic == "t"').make
+    assert make(b'{"n":2}', {}) is not None
+    assert make(b'{"n":1}', {}) is None
+    assert make(b'{"n":"text"}', {}) is None
+    assert make(b"[]", {}) is None
+
+
 def test_an_event_over_max_event_is_no_event() -> None:
-    rule = SourceRule.model_validate({"name": "s", "channels": ["a.*"], "topic": "t/{1}"})
-    make = Maker(rule, 1_000, max_event_bytes=100).make
+    rule = {"name": "s", "channels": ["a.*"], "topic": "t/{1}"}
+    make = Made(rule, 1_000, max_event_bytes=100).make
     assert len(make(b"x" * 100, {"1": "one"}).data) == 100
     with pytest.raises(ValueError, match="max_event"):
         make(b"x" * 101, {"1": "one"})
@@ -149,6 +231,28 @@ def test_data_is_held_to_the_encoder_s_rules() -> None:
         ({"name": "a", "channels": ["x"], "topic": "t", "colour": 1}, "colour"),
         ({"name": "a", "channels": ["x"], "topic": "t"}, "set when store is not a Redis"),
         ({"name": "a", "stream": "s", "topic": "t", "dead_letter": "s"}, "dead letters"),
+        (KAFKA | {"topics": []}, "needs topics"),
+        (KAFKA | {"stream": "s"}, "needs topics"),
+        (KAFKA | {"dead_letter": "a"}, "its own dead letters"),
+        (KAFKA | {"topic": "{data}{x}"}, "sources[0].topic"),
+        (KAFKA | {"topic": "{data.}"}, "sources[0].topic"),
+        (KAFKA | {"topic": "{meta.a}"}, "needs meta"),
+        (KAFKA | {"meta": {"a": "{meta.b}"}}, "within meta"),
+        (KAFKA | {"meta": {"a b": "x"}}, "sources[0].meta"),
+        (KAFKA | {"payload": "envelope", "data": "{key}"}, "from the envelope"),
+        (KAFKA | {"payload": "xml"}, "data, json, auto or envelope"),
+        (KAFKA | {"filter": "data.x >"}, "at character 9"),
+        (KAFKA | {"start": "now"}, "earliest or latest"),
+        (KAFKA | {"settings": {"group.id": "x"}}, "group.id is set by the source itself"),
+        (KAFKA | {"settings": {"plugin.library.paths": "x"}}, "plugin.library.paths"),
+        (KAFKA | {"url": "kafka://h:9092/path"}, "sources[0].url"),
+        (KAFKA | {"url": "kafka://a b:9092"}, "sources[0].url"),
+        (KAFKA | {"url": "kafka://h?mechanism=NONE"}, "sources[0].url"),
+        (KAFKA | {"url": "kafka://h?ca=/x"}, "its query may have mechanism"),
+        (KAFKA | {"url": "kafka://"}, "sources[0].url"),
+        (KAFKA | {"url": "carrier://pigeon"}, "its scheme must be one of"),
+        ({"name": "a", "topic": "t", "topics": ["x"]}, "needs a kafka:// url"),
+        (KAFKA | {"url": "redis://h", "topics": [], "stream": "s", "settings": {"a": 1}}, "Kafka"),
     ],
 )
 def test_a_source_that_can_t_be_is_refused_by_name(source: dict[str, object], said: str) -> None:
@@ -179,10 +283,8 @@ def test_sources_keep_out_of_each_other_s_way_and_the_log_s(
 
 
 def test_the_types_that_a_topic_may_have_hold_for_sources_too() -> None:
-    rule = SourceRule.model_validate(
-        {"name": "s", "stream": "s", "topic": "t", "event": "{stream}"}
-    )
-    make = Maker(rule, 100, lambda topic, name: (topic, name) == ("t", "good")).make
+    rule = {"name": "s", "stream": "s", "topic": "t", "event": "{stream}"}
+    make = Made(rule, 100, lambda topic, name: (topic, name) == ("t", "good")).make
     assert make(b"x", {"stream": "good"}).event == b"good"
     with pytest.raises(ValueError, match="not allowed on topic t"):
         make(b"x", {"stream": "bad"})
@@ -209,7 +311,7 @@ MEMBER = st.sampled_from(["topic", "data", "event", "id", "retry", "private", "m
 @example(b'{"topic":"t","data":"","retry":1e400}')
 @example(b'{"topic":"$t","data":"\\u0000"}')
 def test_whatever_a_payload_holds_it_is_an_event_or_says_why_not(payload: bytes) -> None:
-    make = Maker(SourceRule.model_validate(ENVELOPES), 1_000_000).make
+    make = Made(ENVELOPES, 1_000_000).make
     with contextlib.suppress(ValueError):
         assert make(payload, {}).topics
 
@@ -225,3 +327,13 @@ def test_a_password_is_never_shown() -> None:
     shown = catalogue()["sources"].show(config.sources)
     assert "hidden" not in shown
     assert "127.0.0.1" in shown
+    url = "kafkas://me:hidden@h:9093,g:9093?mechanism=PLAIN"
+    settings = {"ssl.key.password": "hidden", "client.rack": "a"}
+    kafka = KAFKA | {"url": url, "settings": settings}
+    shown = catalogue()["sources"].show(Config(sources=[kafka]).sources)
+    assert "hidden" not in shown
+    assert '"client.rack": "a"' in shown
+    for wrong in ({"pending": -1}, {"topics": []}, {"settings": settings | {"group.id": "x"}}):
+        with pytest.raises(ConfigError) as caught:
+            Config(sources=[kafka | wrong])
+        assert "hidden" not in str(caught.value)

@@ -1,0 +1,384 @@
+"""Kafka: the messages of topics as events, by a consumer group.
+
+confluent-kafka does the work in threads of its own; all calls are made in one thread of the source.
+The client fetches ahead, within a bound in bytes. An offset is committed when the log has the
+event, so a message is read again after any failure, by this node or another of the group.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from fastsse.config.source_url import read_server_url
+from fastsse.config.sources import SourceRule
+from fastsse.log import get_logger
+from fastsse.sources.extras import import_extra
+from fastsse.sources.source import Batch, Message, SourceAway, Words
+
+__all__ = ["KafkaSource", "client_settings"]
+
+log = get_logger("sources")
+# Messages of a batch: a loop turn of about 5 ms.
+BATCH_MAX: Final = 1_000
+WAIT_S: Final = 0.5
+# The client holds about so many KiB that were fetched and not read.
+FETCHED_KIB: Final = 16 * 1024
+# How long closing may take; a group notices a lost member after its session timeout.
+CLOSE_S: Final = 1.0
+PROBE_S: Final = 1.0
+PROBE_EACH_S: Final = 2.0
+# Longer header values and keys can't be a topic and are not decoded.
+WORD_BYTES_MAX: Final = 1024
+_DEFAULTS: Final = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "queued.max.messages.kbytes": FETCHED_KIB,
+    "fetch.wait.max.ms": 100,
+    "topic.metadata.refresh.interval.ms": 30_000,
+    "allow.auto.create.topics": False,
+    "reconnect.backoff.max.ms": 1_000,
+}
+# Of the consumer, whose other settings a producer has too.
+_OF_CONSUMERS: Final = frozenset(_DEFAULTS) - {
+    "topic.metadata.refresh.interval.ms",
+    "reconnect.backoff.max.ms",
+}
+
+T = TypeVar("T")
+
+
+def client_settings(rule: SourceRule, *, consumes: bool) -> dict[str, Any]:
+    """The settings of a client, as librdkafka names them, from the URL and `settings`."""
+    assert rule.url is not None
+    server = read_server_url(rule.url)
+    is_tls = server.scheme == "kafkas"
+    found: dict[str, Any] = {"bootstrap.servers": ",".join(server.hosts), "client.id": "fastsse"}
+    if server.user is not None:
+        mechanism = server.options.get("mechanism", "PLAIN" if is_tls else "SCRAM-SHA-256")
+        found |= {
+            "security.protocol": "sasl_ssl" if is_tls else "sasl_plaintext",
+            "sasl.mechanism": mechanism,
+            "sasl.username": server.user,
+            "sasl.password": server.password or "",
+        }
+    elif is_tls:
+        found["security.protocol"] = "ssl"
+    for name, setting in (
+        ("ca", "ssl.ca.location"),
+        ("cert", "ssl.certificate.location"),
+        ("key", "ssl.key.location"),
+    ):
+        if name in server.options:
+            found[setting] = server.options[name]
+    own = {} if consumes else dict.fromkeys(_OF_CONSUMERS)
+    found |= {name: value for name, value in _DEFAULTS.items() if name not in own}
+    if consumes:
+        found |= {"group.id": rule.group, "auto.offset.reset": rule.start or "earliest"}
+    return found | dict(rule.settings or {})
+
+
+class KafkaMessage:
+    """A message of Kafka."""
+
+    __slots__ = ("_message", "payload")
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self.payload: bytes = message.value() or b""
+
+    @property
+    def origin(self) -> str:
+        """As Message: topic, partition, offset."""
+        message = self._message
+        return f"{message.topic()}/{message.partition()}/{message.offset()}"
+
+    def words(self) -> Words:
+        """As Message."""
+        return _KafkaWords(self._message)
+
+
+class _KafkaWords(dict[str, str]):
+    """The words of a message; each is made when a template asks for it."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def __missing__(self, name: str) -> str:
+        message = self._message
+        if name == "topic":
+            return str(message.topic())
+        if name == "key":
+            return _text(message.key(), name)
+        if name.startswith("header."):
+            return self._header(name)
+        if name in ("partition", "offset"):
+            return str(message.partition() if name == "partition" else message.offset())
+        raise KeyError(name)
+
+    def _header(self, name: str) -> str:
+        # The last one of a name holds (KIP-82).
+        for header, value in reversed(self._message.headers() or ()):
+            if header == name[7:]:
+                return _text(value, name)
+        raise KeyError(name)
+
+    def keys(self) -> Any:
+        """The names of all, for dead letters."""
+        headers = [f"header.{name}" for name, _ in self._message.headers() or ()]
+        named = ["topic", "partition", "offset", *headers]
+        return [*named, "key"] if self._message.key() is not None else named
+
+    def __iter__(self) -> Any:
+        return iter(self.keys())
+
+
+def _text(value: bytes | str | None, name: str) -> str:
+    if value is None:
+        raise KeyError(name)
+    if len(value) > WORD_BYTES_MAX:
+        raise ValueError(f"{name} is longer than {WORD_BYTES_MAX} bytes")
+    # Bytes that are no text make an event that is refused.
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+class KafkaSource:
+    """Reads the topics of one source. Raises MissingExtra when it is made without the library.
+
+    Arguments:
+        rule: the source.
+
+    Attributes:
+        rebalances: times that partitions were assigned.
+    """
+
+    def __init__(self, rule: SourceRule) -> None:
+        self._kafka = import_extra("confluent_kafka", "kafka", f"The source {rule.name}")
+        self._rule: Final = rule
+        self._most: Final = min(rule.pending, BATCH_MAX)
+        self._thread: ThreadPoolExecutor | None = None
+        self._consumer: Any = None
+        self._is_idle = False
+        self._probe_at_s = 0.0
+        self._error_text: str | None = None
+        self.rebalances = 0
+        self.backlog: int | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """As Source."""
+        return self._error_text
+
+    async def open(self) -> None:
+        """As Source. The client connects by itself, now and again."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{self._rule.name}")
+        self._is_idle = False
+        try:
+            await self._call(self._subscribe)
+        except self._kafka.KafkaException as error:
+            raise SourceAway(_reason(error)) from None
+
+    async def read(self) -> Batch:
+        """As Source."""
+        try:
+            return await self._call(self._read)
+        except self._kafka.KafkaException as error:
+            raise SourceAway(_reason(error)) from None
+
+    async def acknowledge(self, batch: Batch) -> None:
+        """As Source. The commit is sent without waiting for its answer: one that is lost is part of
+        the next one, and at the end all are waited for."""
+        await self._call(self._commit, batch.places)
+
+    async def idle(self) -> None:
+        """As Source. Keeps the membership in the group without reading."""
+        await self._call(self._poll_idle)
+
+    async def preview(self, count: int, wait_s: float) -> Sequence[Message]:
+        """As Source: what the group would be given next. Does not join the group."""
+        try:
+            return await asyncio.to_thread(self._preview, count, wait_s)
+        except self._kafka.KafkaException as error:
+            raise SourceAway(_reason(error)) from None
+
+    async def close(self, *, is_end: bool) -> None:
+        """As Source."""
+        thread, self._thread = self._thread, None
+        consumer, self._consumer = self._consumer, None
+        if thread is None:
+            return
+        if consumer is not None:
+            closing = asyncio.get_running_loop().run_in_executor(thread, _closed, consumer)
+            await asyncio.wait((closing,), timeout=CLOSE_S)
+        thread.shutdown(wait=False)
+
+    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        assert self._thread is not None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, function, *arguments)
+
+    def _preview(self, count: int, wait_s: float) -> list[Message]:
+        settings = client_settings(self._rule, consumes=True)
+        consumer = self._kafka.Consumer({**settings, "logger": _Quiet()})
+        try:
+            consumer.assign(self._places_of_group(consumer, wait_s))
+            found: list[Message] = []
+            until_s = time.monotonic() + wait_s
+            while len(found) < count and time.monotonic() < until_s:
+                message = consumer.poll(0.1)
+                if message is not None and message.error() is None and message.value() is not None:
+                    found.append(KafkaMessage(message))
+            return found
+        finally:
+            consumer.close()
+
+    def _places_of_group(self, consumer: Any, wait_s: float) -> list[Any]:
+        """Where the group continues in each partition."""
+        timeout_s = max(wait_s, PROBE_S)
+        known = consumer.list_topics(timeout=timeout_s).topics
+        partition = self._kafka.TopicPartition
+        places = []
+        for topic in self._rule.topics:
+            if topic not in known or known[topic].error is not None:
+                raise SourceAway(f"there is no topic {topic}")
+            places += [partition(topic, number) for number in known[topic].partitions]
+        first = -2 if (self._rule.start or "earliest") == "earliest" else -1
+        committed = consumer.committed(places, timeout=timeout_s)
+        return [
+            partition(place.topic, place.partition, place.offset if place.offset >= 0 else first)
+            for place in committed
+        ]
+
+    # -- in the thread of the source ------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        settings = client_settings(self._rule, consumes=True)
+        own = {"error_cb": self._on_error, "on_commit": self._on_commit, "logger": _Quiet()}
+        self._consumer = self._kafka.Consumer({**settings, **own})
+        self._consumer.subscribe(
+            list(self._rule.topics),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+
+    def _read(self) -> Batch:
+        self._wake()
+        first = self._consumer.poll(WAIT_S)
+        if first is None:
+            self._probe()
+            return Batch()
+        # `consume` alone would wait until the batch is full.
+        found = [first, *self._consumer.consume(self._most - 1, 0)] if self._most > 1 else [first]
+        messages = [message for message in found if not self._is_error(message)]
+        if not messages:
+            return Batch()
+        self._error_text = None
+        return self._batch(messages)
+
+    def _batch(self, messages: Sequence[Any]) -> Batch:
+        ends: dict[tuple[str, int], int] = {}
+        for message in messages:
+            ends[message.topic(), message.partition()] = message.offset() + 1
+        partition = self._kafka.TopicPartition
+        places = [partition(topic, number, offset) for (topic, number), offset in ends.items()]
+        self.backlog = self._unread(places)
+        kind, made_ms = messages[0].timestamp()
+        age_ms = max(0, int(time.time() * 1000) - made_ms) if kind else 0
+        # A message without a value is a tombstone of a compacted topic, and no event.
+        made = [KafkaMessage(message) for message in messages if message.value() is not None]
+        return Batch(made, places, age_ms, self.backlog == 0)
+
+    def _unread(self, places: Sequence[Any]) -> int:
+        """Messages of these partitions behind the batch, as the client knew at the last fetch."""
+        unread = 0
+        for place in places:
+            _, high = self._consumer.get_watermark_offsets(place, cached=True)
+            unread += max(0, high - place.offset)
+        return unread
+
+    def _commit(self, places: Any) -> None:
+        try:
+            self._consumer.commit(offsets=places, asynchronous=True)
+        except self._kafka.KafkaException as error:
+            log.warning("Offsets can't be committed.", source=self._rule.name, why=_reason(error))
+
+    def _poll_idle(self) -> None:
+        self._is_idle = True
+        # Every time, because partitions may have been assigned since.
+        self._consumer.pause(self._consumer.assignment())
+        message = self._consumer.poll(0)
+        if message is not None and message.error() is None:
+            place = (message.topic(), message.partition(), message.offset())
+            self._consumer.seek(self._kafka.TopicPartition(*place))
+
+    def _wake(self) -> None:
+        if self._is_idle:
+            self._is_idle = False
+            self._consumer.resume(self._consumer.assignment())
+
+    def _is_error(self, message: Any) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.fatal():
+            raise self._kafka.KafkaException(error)
+        self._error_text = f"{error.str()} ({error.name()})"
+        return True
+
+    def _probe(self) -> None:
+        """After an error: asks the broker from time to time whether all is well again."""
+        now_s = time.monotonic()
+        if self._error_text is None or now_s < self._probe_at_s:
+            return
+        self._probe_at_s = now_s + PROBE_EACH_S
+        try:
+            known = self._consumer.list_topics(timeout=PROBE_S).topics
+        except self._kafka.KafkaException:
+            return
+        missing = [name for name in self._rule.topics if name not in known]
+        self._error_text = f"there is no topic {missing[0]}" if missing else None
+
+    def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        self.rebalances += 1
+        log.info(
+            "Partitions were assigned to a source.",
+            source=self._rule.name,
+            partitions=len(partitions),
+        )
+
+    def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        # Called within a poll, so no batch is under way. Commits that were sent are answered first.
+        log.info(
+            "Partitions of a source were revoked.",
+            source=self._rule.name,
+            partitions=len(partitions),
+        )
+
+    def _on_error(self, error: Any) -> None:
+        """Errors that belong to no message; the client retries by itself."""
+        self._error_text = f"{error.str()} ({error.name()})"[:300]
+
+    def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
+        if error is not None:
+            log.warning("Offsets can't be committed.", source=self._rule.name, why=error.str())
+
+
+class _Quiet:
+    """The client's own log: what matters of it comes as an error."""
+
+    def log(self, level: int, *given: Any, **more: Any) -> None:
+        """As logging.Logger."""
+
+
+def _closed(consumer: Any) -> None:
+    """Leaves the group and waits for commits."""
+    consumer.close()
+
+
+def _reason(error: Exception) -> str:
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "str", lambda: inner)())[:300]
