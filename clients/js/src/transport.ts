@@ -1,0 +1,174 @@
+import { errorOf, hasType, StreamError } from "./errors.js";
+import { createParser, type OnBlock } from "./parser.js";
+
+export type TransportName = "fetch" | "eventsource";
+
+/** What a transport needs to open a stream. */
+export interface StreamRequest {
+  url: URL;
+  /** Ends the stream. */
+  signal: AbortSignal;
+  openTimeoutMs: number;
+  idleTimeoutMs: number;
+  maxEventChars: number;
+  /** More types that an EventSource listens to. */
+  eventTypes?: readonly string[];
+  /** Sends a request with the token. */
+  send(url: URL | string, init: RequestInit): Promise<Response>;
+  /** A ticket for a request that can't have headers; undefined without a token. */
+  ticket(): Promise<string | undefined>;
+  credentials: RequestCredentials;
+}
+
+/** Takes what a transport receives. */
+export interface StreamSink {
+  /** The opening has arrived. */
+  open(): void;
+  block: OnBlock;
+  retry(ms: number): void;
+  /** The transport reconnects by itself. */
+  waiting(): void;
+}
+
+/** How a response ended: at its last chunk, or with a 204, which says that nothing more comes. */
+export type Ending = "over" | "done";
+
+export interface Transport {
+  readonly name: string;
+  /** Whether the transport gets events through a proxy that buffers. */
+  readonly polls?: boolean;
+  isAvailable(): boolean;
+  /** Runs one stream to its end. Rejects with a StreamError when it breaks. */
+  run(request: StreamRequest, sink: StreamSink): Promise<Ending>;
+}
+
+const TYPE = "text/event-stream";
+// Half of a frame.
+const BUSY_MS_MAX = 8;
+// A longer timer fires at once.
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** Streams by `fetch`: the token is in a header, and the script sees status and comments. */
+export const fetchTransport: Transport = {
+  name: "fetch",
+  isAvailable: () => typeof fetch === "function",
+  async run(request, sink) {
+    const watching = watch(request);
+    try {
+      request.url.searchParams.set("initial_id", "true");
+      const response = await request.send(request.url, {
+        headers: { Accept: TYPE },
+        signal: watching.signal,
+      });
+      if (response.status === 204) return "done";
+      if (!hasType(response, TYPE)) throw await errorOf(response);
+      if (!response.body) throw new StreamError("unsupported", "no streams in fetch");
+      await read(response.body.getReader(), watching, request, sink);
+      return "over";
+    } catch (error) {
+      throw watching.fault(error);
+    } finally {
+      watching.stop();
+    }
+  },
+};
+
+async function read(
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  watching: Watch,
+  request: StreamRequest,
+  sink: StreamSink,
+): Promise<void> {
+  const decoder = new TextDecoder();
+  const feed = createParser(sink.block, sink.retry, request.maxEventChars);
+  let turnAt = performance.now();
+  for (let isFirst = true; ; isFirst = false) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    watching.alive();
+    if (isFirst) sink.open();
+    feed(decoder.decode(value, { stream: true }));
+    // A long replay arrives without a pause, and the page must draw.
+    if (performance.now() - turnAt > BUSY_MS_MAX) {
+      await turn();
+      turnAt = performance.now();
+    }
+  }
+}
+
+/** A turn of the event loop. A timer would be a second long in a hidden page. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
+}
+
+export function asStreamError(error: unknown): StreamError {
+  if (error instanceof StreamError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  const kind = error instanceof RangeError ? "too-large" : "network";
+  return new StreamError(kind, message, { cause: error });
+}
+
+/** The time-outs of a request. */
+export interface Watch {
+  readonly signal: AbortSignal;
+  /** A byte has arrived. */
+  alive(): void;
+  /** Ends the request. */
+  stop(): void;
+  /** Why the request failed: a time-out, or `error`. */
+  fault(error: unknown): StreamError;
+}
+
+/** Aborts a request that is silent for too long. */
+export function watch(request: StreamRequest): Watch {
+  const controller = new AbortController();
+  const { signal, openTimeoutMs, idleTimeoutMs } = request;
+  const page = globalThis.document;
+  let timer: ReturnType<typeof setTimeout>;
+  let aliveAt = Date.now();
+  let limitMs = openTimeoutMs;
+  let kind: "buffered" | "idle" = "buffered";
+  let late: StreamError | undefined;
+
+  // Timers stand still while a computer sleeps, so the time is compared when the page is seen.
+  function check(): void {
+    clearTimeout(timer);
+    const leftMs = aliveAt + limitMs - Date.now();
+    if (leftMs > 0) timer = setTimeout(check, Math.min(leftMs, TIMER_MS_MAX));
+    else {
+      late = new StreamError(kind, `silent for ${limitMs} ms`);
+      controller.abort();
+    }
+  }
+
+  function stop(): void {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+    page?.removeEventListener("visibilitychange", check);
+    controller.abort();
+  }
+
+  signal.addEventListener("abort", stop);
+  page?.addEventListener("visibilitychange", check);
+  if (signal.aborted) stop();
+  else check();
+  return {
+    signal: controller.signal,
+    alive() {
+      aliveAt = Date.now();
+      if (kind === "idle") return;
+      kind = "idle";
+      limitMs = idleTimeoutMs;
+      check();
+    },
+    stop,
+    fault: (error) => late ?? asStreamError(error),
+  };
+}

@@ -1,0 +1,57 @@
+// A server that does what a test says, on a free port of the loopback address.
+import { createServer } from "node:http";
+
+export const STREAM = { "Content-Type": "text/event-stream; charset=utf-8" };
+
+/** An event as `envelope=json` sends it. */
+export function envelope(n, { topic = "a", data = n, event = null, id = `1000-${n}` } = {}) {
+  const text = JSON.stringify({ topic, id, event, data, meta: null, time: 1000 });
+  return `id: ${id}\n${event ? `event: ${event}\n` : ""}data: ${text}\n\n`;
+}
+
+export const opening = (id = "1000-0", retry = 100) => `: fastsse\nretry: ${retry}\nid: ${id}\n\n`;
+
+/**
+ * Serves until the test ends.
+ *
+ * @param t the test
+ * @param answer called with (request, response, url, number of the request)
+ * @returns its url, and the requests: {method, url, headers}
+ */
+export async function serve(t, answer) {
+  const requests = [];
+  const server = createServer((request, response) => {
+    const url = new URL(request.url, "http://x");
+    requests.push({ method: request.method, url, headers: request.headers, at: Date.now() });
+    answer(request, response, url, requests.length);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    return new Promise((resolve) => server.close(resolve));
+  });
+  return { url: `http://127.0.0.1:${server.address().port}`, requests };
+}
+
+/** Waits until a condition holds. */
+export async function until(condition) {
+  for (const end = Date.now() + 25_000; !condition(); ) {
+    if (Date.now() > end) throw new Error(`it never was so: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** Subscribes and records what the callbacks get. */
+export function record(hub, selector, options = {}) {
+  const seen = { events: [], states: [], gaps: [], errors: [], ends: 0, snapshots: 0 };
+  seen.subscription = hub.subscribe(selector, {
+    onEvent: (event) => seen.events.push(event.data),
+    onState: (state) => seen.states.push(state),
+    onGap: (gap) => seen.gaps.push(gap),
+    onError: (error) => seen.errors.push(error),
+    onEnd: () => seen.ends++,
+    onSnapshot: () => seen.snapshots++,
+    ...options,
+  });
+  return seen;
+}

@@ -1,0 +1,237 @@
+// Several subscriptions on one stream, and subscriptions that come and go while it is open.
+import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { test } from "node:test";
+import { connect } from "../dist/index.js";
+import { STREAM, envelope, opening, record, serve, until } from "./server.mjs";
+
+const limits = { timeout: 30_000 };
+
+function open(t, url) {
+  const hub = connect(url, { retryMinMs: 100 });
+  t.after(() => hub.close());
+  return hub;
+}
+
+/** A server with one log of events [topic, id], which it serves as streams and as pages. */
+async function log(t, options = {}) {
+  const events = [];
+  const streams = new Set();
+  let n = 0;
+  const behind = (id) => events.findIndex((event) => event.id === id) + 1;
+  const text = ({ topic, id, data }) => envelope(data, { topic, id });
+  const server = await serve(t, async (request, response, url) => {
+    const topics = url.searchParams.getAll("topic");
+    const wants = (event) => topics.includes(event.topic);
+    const place = url.searchParams.get("last_event_id");
+    const last = url.searchParams.get("last");
+    if (url.searchParams.get("wait") === "0") {
+      if ((await options.beforePage?.(url)) === "cut") return response.destroy();
+      const until = options.pageEnd?.(events.length) ?? events.length;
+      const known = events.slice(0, until);
+      const found = last ? known.filter(wants).slice(-last) : known.slice(behind(place)).filter(wants);
+      const answer = found.map(({ topic, id, data }) => ({ topic, id, event: null, data, meta: null, time: 1 }));
+      response.writeHead(200, { "Content-Type": "application/json" });
+      return response.end(JSON.stringify({ events: answer, next: `1000-${until}`, gap: null, ended: false }));
+    }
+    response.writeHead(200, STREAM).write(opening(place ?? `1000-${n}`));
+    if (place) for (const event of events.slice(behind(place)).filter(wants)) response.write(text(event));
+    if (last) for (const event of events.filter(wants).slice(-last)) response.write(text(event));
+    const stream = { wants, response };
+    streams.add(stream);
+    response.on("close", () => streams.delete(stream));
+  });
+  const publish = (topic, id) => {
+    const event = { topic, id: id ?? `1000-${n + 1}`, data: ++n };
+    events.push(event);
+    for (const { wants, response } of streams) if (wants(event)) response.write(text(event));
+    return n;
+  };
+  const pages = () => server.requests.filter(({ url }) => url.searchParams.has("wait")).length;
+  return { ...server, publish, streams, pages, opened: () => server.requests.length - pages() };
+}
+
+test("subscriptions of one moment share one request, and each gets its own events", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  const [a, b, user, all] = ["a", "b", "user/{id}", "*"].map((selector) => record(hub, selector));
+  await until(() => all.states.includes("open"));
+  for (const topic of ["a", "b", "user/7", "c"]) server.publish(topic);
+  // The server of this test matches names only.
+  await until(() => b.events.length);
+  assert.deepEqual([a.events, b.events, user.events, all.events], [[1], [2], [], [1, 2]]);
+  assert.equal(server.requests.length, 1);
+  assert.deepEqual(server.requests[0].url.searchParams.getAll("topic"), ["*", "a", "b", "user/{id}"]);
+});
+
+test("an added topic begins with the next event and costs the others none", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  const a = record(hub, "a");
+  await until(() => a.states.includes("open"));
+  server.publish("b");
+  for (let round = 0; round < 20; round++) server.publish("a");
+  await until(() => a.events.length === 20);
+  server.publish("b");
+  const b = record(hub, "b");
+  // Events of both all the time, also while one stream takes the place of the other.
+  const wanted = [...a.events];
+  const publishing = setInterval(() => {
+    wanted.push(server.publish("a"));
+    server.publish("b");
+  }, 1);
+  await until(() => b.events.length > 20);
+  clearInterval(publishing);
+  const last = server.publish("a");
+  wanted.push(last);
+  await until(() => a.events.at(-1) === last);
+  assert.deepEqual(a.events, wanted);
+  assert.deepEqual(b.events, b.events.toSorted((x, y) => x - y));
+  assert.ok(b.events[0] > 22, "an event from before the subscription");
+  const gaps = b.events.slice(1).filter((event, at) => event !== b.events[at] + 2);
+  assert.deepEqual(gaps, []);
+  assert.equal(server.opened(), 2);
+  assert.equal(server.streams.size, 1);
+});
+
+test("last of an added subscription is its own, whether its topic is new or not", limits, async (t) => {
+  const server = await log(t);
+  for (let n = 0; n < 10; n++) server.publish(n % 2 ? "a" : "b");
+  const hub = open(t, server.url);
+  const a = record(hub, "a");
+  await until(() => a.states.includes("open"));
+  const b = record(hub, "b", { last: 2 });
+  await until(() => b.events.length === 2);
+  const again = record(hub, "a", { last: 3 });
+  await until(() => again.events.length === 3);
+  server.publish("a");
+  server.publish("b");
+  await until(() => b.events.length === 3 && again.events.length === 4);
+  assert.deepEqual([a.events, b.events, again.events], [[11], [7, 9, 12], [6, 8, 10, 11]]);
+  assert.equal(server.opened(), 2);
+});
+
+for (const ids of ["positions", "own"]) {
+  test(`events that come while a page is fetched come once (ids: ${ids})`, limits, async (t) => {
+    let release;
+    const server = await log(t, { beforePage: () => new Promise((resolve) => (release = resolve)) });
+    const id = (n) => (ids === "own" ? `own ${n}` : undefined);
+    server.publish("a", id(1));
+    const hub = open(t, server.url);
+    const first = record(hub, "a");
+    await until(() => first.states.includes("open"));
+    const second = record(hub, "a", { last: 5 });
+    await until(() => release);
+    server.publish("a", id(2));
+    server.publish("a", id(3));
+    await until(() => first.events.length === 2);
+    assert.deepEqual(second.events, []);
+    release();
+    await until(() => second.events.length === 3);
+    server.publish("a", id(4));
+    await until(() => second.events.length === 4);
+    assert.deepEqual([first.events, second.events], [[2, 3, 4], [1, 2, 3, 4]]);
+  });
+}
+
+test("pages of a worker that is behind are fetched until they reach the stream", limits, async (t) => {
+  let lag = 3;
+  const server = await log(t, { pageEnd: (end) => end - Math.max(0, lag--) });
+  for (let n = 0; n < 6; n++) server.publish("a");
+  const hub = open(t, server.url);
+  const first = record(hub, "b");
+  await until(() => first.states.includes("open"));
+  const second = record(hub, "a", { lastEventId: "1000-2" });
+  await until(() => second.events.length === 4);
+  server.publish("a");
+  await until(() => second.events.length === 5);
+  assert.deepEqual(second.events, [3, 4, 5, 6, 7]);
+});
+
+test("a page that fails opens the stream again and loses nothing", limits, async (t) => {
+  let fails = 2;
+  const server = await log(t, { beforePage: () => (fails-- > 0 ? "cut" : undefined) });
+  for (let n = 0; n < 4; n++) server.publish(n % 2 ? "a" : "b");
+  const hub = open(t, server.url);
+  const a = record(hub, "a");
+  await until(() => a.states.includes("open"));
+  const b = record(hub, "b", { last: 1 });
+  server.publish("a");
+  await until(() => b.events.length === 1 && a.events.length === 1);
+  server.publish("a");
+  server.publish("b");
+  await until(() => b.events.length === 2 && a.events.length === 2);
+  assert.deepEqual([a.events, b.events], [[5, 6], [3, 7]]);
+});
+
+test("an unsubscribed topic gets no event more and leaves the stream a second later", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  const [a, b] = [record(hub, "a"), record(hub, "b")];
+  await until(() => a.states.includes("open"));
+  b.subscription.unsubscribe();
+  server.publish("b");
+  server.publish("a");
+  await until(() => a.events.length);
+  await until(() => server.opened() === 2);
+  server.publish("a");
+  await until(() => a.events.length === 2);
+  assert.deepEqual([a.events, b.events], [[2, 3], []]);
+  assert.deepEqual(server.requests[1].url.searchParams.getAll("topic"), ["a"]);
+});
+
+test("subscribing again at once, as React does, costs no request", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  const a = record(hub, "a");
+  await until(() => a.states.includes("open"));
+  for (let round = 0; round < 10; round++) {
+    const b = record(hub, "a");
+    await sleep(5);
+    b.subscription.unsubscribe();
+  }
+  await sleep(1_200);
+  assert.equal(server.requests.length, 1);
+});
+
+test("an application that subscribes all the time does not open streams all the time", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  for (let n = 0; n < 200; n++) {
+    record(hub, `topic ${n}`);
+    await sleep(5);
+  }
+  // One second of additions; requests are 100 ms apart.
+  assert.ok(server.opened() < 40, `${server.opened()} streams`);
+});
+
+test("each view has a stream of its own, equal ones share it", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  const views = [{}, { filter: "data > 1" }, { filter: "data > 1" }, { maxRate: 5 }, { event: ["x", "y"] }, { event: "x,y" }];
+  const seen = views.map((view) => record(hub, "a", view));
+  await until(() => seen.every(({ states }) => states.includes("open")));
+  assert.equal(server.requests.length, 4);
+});
+
+test("a snapshot of a later subscription has a stream of its own", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  const [one, two] = [record(hub, "a", { lastEach: 1 }), record(hub, "b", { lastEach: 1 })];
+  await until(() => one.states.includes("open") && two.states.includes("open"));
+  assert.equal(server.requests.length, 1);
+  const three = record(hub, "c", { lastEach: 1 });
+  await until(() => three.states.includes("open"));
+  assert.equal(server.requests.length, 2);
+  assert.deepEqual(server.requests[1].url.searchParams.getAll("topic"), ["c"]);
+});
+
+test("an event of several topics reaches each subscription once", limits, async (t) => {
+  const server = await serve(t, (request, response) => {
+    response.writeHead(200, STREAM).write(opening() + envelope(1, { topic: ["a", "b", "c"] }));
+  });
+  const hub = open(t, server.url);
+  const seen = ["a", "b", "*", "z"].map((selector) => record(hub, selector));
+  await until(() => seen[0].events.length);
+  assert.deepEqual(seen.map(({ events }) => events), [[1], [1], [1], []]);
+});
