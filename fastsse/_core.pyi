@@ -18,6 +18,8 @@ POLICY_LATEST: int
 REASONS: tuple[str, ...]
 """Why a stream ended, in the order of the numbers that `Sender.close` takes."""
 REASON_ENDED: int
+INSPECTED_ROWS_MAX: int
+"""Handles that `Sender.inspect` takes at once."""
 
 def build_facts() -> dict[str, str]:
     """Compiler, Cython and sanitizer that this module was built with."""
@@ -242,7 +244,12 @@ ClosedNotice: TypeAlias = tuple[Literal["closed"], int, int, str, float, int, in
 """handle, channel, reason, lifetime in seconds, and events and bytes sent."""
 ExpiringNotice: TypeAlias = tuple[Literal["expiring"], int]
 """A stream's token expires in `expiry_notice_ms`; sent once for each attach or renewal."""
-Notice: TypeAlias = PageNotice | ClosedNotice | ExpiringNotice
+InspectedRow: TypeAlias = tuple[int, str, int, int, int, float, float]
+"""handle; `opening`, `replaying`, `live`, `blocked` or `closing`; events and bytes sent; bytes not
+sent yet, and the age of the oldest, s; seconds since bytes went out."""
+InspectedNotice: TypeAlias = tuple[Literal["inspected"], int, list[InspectedRow], int]
+"""What `inspect` or `inspect_blocked` asked for: its number, rows, and the slot to go on from."""
+Notice: TypeAlias = PageNotice | ClosedNotice | ExpiringNotice | InspectedNotice
 
 Claims: TypeAlias = tuple[int, int, int, int]
 """When it expires (unix milliseconds, 0: never), a hash of the subject (0: none), a hash of the
@@ -411,8 +418,11 @@ class Sender:
     def pong(self, handle: int) -> bool:
         """A stream answered all its pings so far. False if it has ended."""
 
-    def stream_id(self, handle: int) -> bytes:
+    def stream_id(self, handle: int, ended: bool = False) -> bytes:
         """A stream's public name: 32 lower-case hex digits that can't be guessed. O(1).
+
+        Args:
+            ended: the stream may have ended.
 
         Raises:
             ValueError: the handle is stale.
@@ -420,6 +430,21 @@ class Sender:
 
     def find_stream(self, id: bytes) -> int:
         """The handle of the living stream with this name; 0 for any other bytes."""
+
+    def inspect(self, handles: Sequence[int]) -> int:
+        """Asks for the figures of at most INSPECTED_ROWS_MAX connections; stale handles are left
+        out.
+
+        Returns:
+            The number of the `inspected` notice; 0: too many are under way, ask again later.
+
+        Raises:
+            ValueError: too many handles.
+        """
+
+    def inspect_blocked(self, first_slot: int) -> int:
+        """The same for connections whose socket is full, from a slot on: of at most 4,096 slots.
+        The notice says from where to go on; at `max_connections` or above it was the last."""
 
     def take_notices(self, limit: int = 1024) -> list[Notice]:
         """The notices since the last call, at most `limit`; `notice_fd` stays readable if more

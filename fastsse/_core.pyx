@@ -25,14 +25,17 @@ from fastsse.native.filter cimport Run as FilterRun
 from fastsse.native.frame cimport (
     BODY_BYTES_MAX, FrameData, Text, encode_event, frame_body, frame_drop, frame_keep,
     frame_of_bytes, frame_wire, frame_wire_bytes, join, text_ends_a_line)
+from fastsse.native.inspection cimport (
+    INSPECTED_ROWS_MAX as NATIVE_ROWS_MAX, INSPECTION_WORDS, Figures, Inspection, inspection_free,
+    inspection_new, inspection_rows)
 from fastsse.native.look cimport Look, look_at_event, look_end, look_free
 from fastsse.native.memory cimport alloc, frames_alive, native_bytes
 from fastsse.native.os cimport (
-    eventfd_read, eventfd_write, monotonic_us, pthread_join, relaxed_add, relaxed_load,
+    eventfd_read, eventfd_write, load_u32, monotonic_us, pthread_join, relaxed_add, relaxed_load,
     thread_start)
 from fastsse.native.queue cimport (
-    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, END_TOPIC, GRANT, LATEST, LINK,
-    PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
+    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, END_TOPIC, GRANT, INSPECT, LATEST,
+    LINK, PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
     RENEW, REVOKE, SKIP, STOP, TELL, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse.native.rate cimport span_of
@@ -41,7 +44,7 @@ from fastsse.native.state cimport State, read_clock
 from fastsse.native.stream_id cimport (
     ID_KEY_BYTES, ID_TEXT_BYTES, read_stream_id, write_stream_id)
 from fastsse.native.table cimport (
-    BEAT_PADS, BEAT_PAD_SHIFT, BEAT_SECONDS, Conn, EXPIRING,
+    BEAT_PADS, BEAT_PAD_SHIFT, BEAT_SECONDS, BLOCKED, Conn, DRAINING, EXPIRING, FREE, LIVE,
     PAD_UNIT_BYTES, PAGE_SENT, STREAM_CLOSED, notice_bits, notices_take_all)
 
 from fastsse.native.value cimport (
@@ -71,13 +74,15 @@ POLICY_SKIP = SKIP
 POLICY_LATEST = LATEST
 REASONS = (
     "client_closed", "reset", "timeout", "client_data", "lagged", "drained", "ended", "stopped",
-    "lifetime", "expired", "revoked", "no_pong")
+    "lifetime", "kicked", "expired", "revoked", "no_pong")
 REASON_ENDED = REASONS.index("ended")
+INSPECTED_ROWS_MAX = NATIVE_ROWS_MAX
 EVERY_EVENT = 0
 MAX_CONNECTIONS = 1 << 24
 
 cdef enum:
     EVENT_TOPICS_LIMIT = 255   # as many as a record holds
+    INSPECTIONS_LIMIT = 64     # under way at once: a megabyte
 
 assert len(REASONS) == REASON_COUNT
 assert sizeof(Claim) == CLAIM_WORDS * sizeof(uint32_t)
@@ -564,6 +569,31 @@ cdef int check_whole(Frame frame) except -1:
 
 
 @cython.final
+cdef str word_of(Figures* figures):
+    """What an operator calls the state of a connection."""
+    if figures.state == DRAINING:
+        return "closing"
+    if figures.flags & BLOCKED:
+        return "blocked"
+    return "live" if figures.state == LIVE else "replaying"
+
+
+cdef tuple inspected(Inspection* inspection):
+    cdef Figures* rows = inspection_rows(inspection)
+    cdef uint32_t index
+    cdef list found = []
+    for index in range(inspection.count):
+        if rows[index].handle == 0:
+            continue
+        if rows[index].state == FREE:
+            found.append((rows[index].handle, "opening", 0, 0, 0, 0.0, 0.0))
+        else:
+            found.append((
+                rows[index].handle, word_of(&rows[index]), rows[index].events, rows[index].bytes,
+                rows[index].lag_bytes, rows[index].lag_ms / 1000, rows[index].idle_ds / 10))
+    return "inspected", inspection.number, found, inspection.next_slot
+
+
 cdef class Sender:
     cdef State* state
     cdef uint32_t* generations         # of each slot, as the loop thread knows it
@@ -571,6 +601,9 @@ cdef class Sender:
     cdef uint32_t free_count
     cdef uint32_t fresh                # slots from here on were never given out
     cdef uint32_t notice_chain         # rest of a taken notice list: slot + 1, 0 for none
+    cdef Inspection* inspections       # under way, oldest first
+    cdef uint32_t inspection_count
+    cdef uint32_t inspections_total
     cdef bint started
     cdef bint stopped
 
@@ -616,6 +649,7 @@ cdef class Sender:
             self.end_thread()
         if self.state is not NULL:
             state_clear(self.state)
+        self.drop_inspections()
         free(self.state)
         free(self.generations)
         free(self.free_slots)
@@ -629,8 +663,15 @@ cdef class Sender:
         with nogil:
             pthread_join(self.state.thread, NULL)
         state_clear(self.state)
+        self.drop_inspections()
         self.notice_chain = 0
         self.stopped = True
+
+    cdef void drop_inspections(self) noexcept:
+        """Only when the thread does not run, which fills them."""
+        while self.inspections is not NULL:
+            self.inspections = inspection_free(self.inspections)
+        self.inspection_count = 0
 
     cdef int check_running(self) except -1:
         if not self.started or self.stopped:
@@ -820,9 +861,9 @@ cdef class Sender:
         self.command(self.to_slot(PONG, handle))
         return True
 
-    def stream_id(self, uint64_t handle):
+    def stream_id(self, uint64_t handle, bint ended=False):
         cdef char[ID_TEXT_BYTES] text
-        if not self.is_current(handle):
+        if not ended and not self.is_current(handle):
             raise ValueError("a stale handle names no stream")
         write_stream_id(&self.state.id_key, handle, text)
         return PyBytes_FromStringAndSize(text, ID_TEXT_BYTES)
@@ -853,7 +894,53 @@ cdef class Sender:
             limit -= 1
         if self.notice_chain:
             eventfd_write(self.state.notices.fd, 1)
+        while self.inspections is not NULL and load_u32(&self.inspections.done):
+            notices.append(inspected(self.inspections))
+            self.inspections = inspection_free(self.inspections)
+            self.inspection_count -= 1
         return notices
+
+    cdef uint32_t start_inspection(self, Inspection* inspection, bint blocked) noexcept:
+        cdef Command* command = command_new(INSPECT, INSPECTION_WORDS)
+        cdef Inspection** at = &self.inspections
+        while at[0] is not NULL:
+            at = &at[0].next
+        at[0] = inspection
+        self.inspection_count += 1
+        self.inspections_total += 1
+        (<Inspection**>command_topics(command))[0] = inspection
+        command.live = blocked
+        self.command(command)
+        return inspection.number
+
+    cdef bint may_inspect(self) except -1:
+        self.check_running()
+        return self.inspection_count < INSPECTIONS_LIMIT
+
+    def inspect(self, handles):
+        cdef list wanted = [<uint64_t>one for one in handles]
+        cdef Inspection* inspection
+        cdef uint64_t handle
+        if len(wanted) > NATIVE_ROWS_MAX:
+            raise ValueError(f"at most {NATIVE_ROWS_MAX} handles")
+        if not self.may_inspect():
+            return 0
+        inspection = inspection_new(self.inspections_total + 1, <uint32_t>len(wanted))
+        for one in wanted:
+            handle = one
+            if not self.is_current(handle):
+                handle = 0     # No row has the generation 0.
+            inspection_rows(inspection)[inspection.count].handle = handle
+            inspection.count += 1
+        return self.start_inspection(inspection, False)
+
+    def inspect_blocked(self, uint32_t first_slot):
+        cdef Inspection* inspection
+        if not self.may_inspect():
+            return 0
+        inspection = inspection_new(self.inspections_total + 1, NATIVE_ROWS_MAX)
+        inspection.next_slot = first_slot
+        return self.start_inspection(inspection, True)
 
     cdef int add_notices(
             self, list notices, uint32_t slot, Conn* conn, uint32_t bits) except -1:

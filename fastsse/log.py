@@ -18,7 +18,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TextIO
 
 import structlog
@@ -69,6 +69,22 @@ def configure(options: LogOptions, stream: TextIO | None = None) -> None:
     # Libraries log only warnings and errors.
     root.setLevel(max(logging.WARNING, _LEVELS[options.log_level]))
     logging.getLogger(ROOT).setLevel(_LEVELS[options.log_level])
+
+
+def set_level(question: Mapping[str, Any]) -> dict[str, str]:
+    """Sets the lowest level that a part of the server logs, and returns the levels that are set.
+
+    `level` is `debug`, `info`, `warning` or `error`; without it nothing changes. `part` is a part
+    (`access`, `http`); without it, the level holds for all parts that have none of their own. Any
+    thread.
+    """
+    level, part = question.get("level"), question.get("part")
+    if level is not None:
+        logging.getLogger(ROOT if part is None else f"{ROOT}.{part}").setLevel(_LEVELS[level])
+    names = {number: name for name, number in _LEVELS.items()}
+    known = [ROOT, *(name for name in logging.root.manager.loggerDict if name.startswith(ROOT))]
+    levels = {name: logging.getLogger(name).level for name in dict.fromkeys(known)}
+    return {name: names.get(one, str(one)) for name, one in sorted(levels.items()) if one}
 
 
 def is_console() -> bool:
@@ -197,12 +213,19 @@ class AccessLog:
         self._log = get_logger("access") if log is None else log
         self._lines_left = 0
         self._unwritten: dict[str, int] = {}
+        #: The id of a stream, by its handle: the one that clients and operators see.
+        self.name_of: Callable[[int], object] = int
         self.apply(options)
 
     def apply(self, options: LogOptions) -> None:
         """Applies new options."""
-        self._level = _LEVELS[options.log_level]
-        self._lines_per_tick = options.access_lines if self._level <= logging.INFO else 0
+        self._access_lines = options.access_lines
+        self.set_level(options.log_level)
+
+    def set_level(self, level: str) -> None:
+        """Follows another log level."""
+        self._level = _LEVELS[level]
+        self._lines_per_tick = self._access_lines if self._level <= logging.INFO else 0
         self._lines_left = self._lines_per_tick
         #: Whether `published` has an effect; if not, a caller may omit the call.
         self.logs_publishes = self._level <= logging.DEBUG
@@ -212,13 +235,15 @@ class AccessLog:
         if self._may_write("opened"):
             shown = list(topics[:_TOPICS_SHOWN])
             more = {"more_topics": len(topics) - len(shown)} if len(topics) > len(shown) else {}
-            self._log.info("Stream opened.", stream=stream, client=client, topics=shown, **more)
+            name = self.name_of(stream)
+            self._log.info("Stream opened.", stream=name, client=client, topics=shown, **more)
 
     def doubtful(self, stream: int, client: str, notes: str) -> None:
         """A stream was opened with unknown parameters."""
         if self._may_write("doubtful"):
             text = "; ".join(line.removeprefix(": fastsse: ") for line in notes.splitlines())
-            self._log.warning("Unknown parameters.", stream=stream, client=client, notes=text)
+            name = self.name_of(stream)
+            self._log.warning("Unknown parameters.", stream=name, client=client, notes=text)
 
     def closed(
         self, stream: int, reason: str, duration_s: float, events: int, sent_bytes: int
@@ -227,7 +252,7 @@ class AccessLog:
         if self._may_write("closed"):
             self._log.info(
                 "Stream closed.",
-                stream=stream,
+                stream=self.name_of(stream),
                 reason=reason,
                 duration_s=round(duration_s, 3),
                 events=events,
@@ -239,7 +264,9 @@ class AccessLog:
         `network` the address prefix of its client."""
         if self._may_write("replaced"):
             self._log.info(
-                "The earlier stream of a ticket was ended.", stream=stream, network=network
+                "The earlier stream of a ticket was ended.",
+                stream=self.name_of(stream),
+                network=network,
             )
 
     def published(self, client: str, events: int, sent_bytes: int, status: int) -> None:

@@ -1,8 +1,12 @@
 """Every control service of a node, by subject: in the hub's process, or in the only worker."""
 
 from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
 
 from fastsse.auth.guard import SERVICES as GUARD_DESKS
+from fastsse.control.gather import SUBJECT as GATHER
+from fastsse.control.gather import GatherService, OwnFacts
 from fastsse.control.presence import SUBJECT as PRESENCE
 from fastsse.control.presence import PresenceService
 from fastsse.control.service import MakeService
@@ -13,15 +17,20 @@ from fastsse.control.stream_lookup import StreamLookupService
 from fastsse.control.usage import SUBJECT as SHARES
 from fastsse.control.usage import UsageService
 from fastsse.facts import build_facts
+from fastsse.log import set_level
 from fastsse.metrics import Counters
 
 __all__ = ["service_makers"]
 
 
-def service_makers(own: Counters = dict) -> Mapping[str, MakeService]:
-    """What makes them. `own` are counters of the control services' process that no worker has."""
+def service_makers(
+    own: Counters = dict, facts: OwnFacts = MappingProxyType({})
+) -> Mapping[str, MakeService]:
+    """What makes them. `own` are counters of the control services' process that no worker has,
+    `facts` what it answers operators itself."""
     return {
         **GUARD_DESKS,
+        GATHER: partial(GatherService, own=facts, acts={"log-level": set_level}),
         FIGURES: stats_service(own, build_facts()),
         PRESENCE: PresenceService,
         REACH: StreamLookupService,

@@ -14,6 +14,7 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.bus import BusBackbone
 from fastsse.config import Config, ConfigError, OptionProblem
 from fastsse.config.store import show_store
+from fastsse.control.gather import SOURCES, OwnFacts
 from fastsse.control.service import ControlClient, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.errors import FastsseError
@@ -21,6 +22,7 @@ from fastsse.events import Event
 from fastsse.handlers import Handlers
 from fastsse.http.descriptors import Descriptors
 from fastsse.hub import SWEEP_ON_S, Hub, Published
+from fastsse.hub.connections import Connections
 from fastsse.hub.resume.options import ReplayBounds
 from fastsse.hub.streams import ClosedStream
 from fastsse.interceptors import Interceptor, Interceptors, load_interceptors
@@ -107,9 +109,13 @@ class Worker:
             self._backbone = stores.backbone
             self._hub = self._open_hub(undo)
             self._access = AccessLog(config)
+            self._access.name_of = self._hub.streams.name_of
             is_alone = control is None
+            # Separate from the log: where others share it, it is not here.
+            self._sources = Sources(config, self._hub.publish) if is_alone else None
+            facts: OwnFacts = {} if self._sources is None else {SOURCES: self._sources.states}
             control = control or LocalControlClient(
-                service_makers(), self._announce, stores.control_store
+                service_makers(facts=facts), self._announce, stores.control_store
             )
             self.frontend: Final = Frontend(
                 config,
@@ -120,8 +126,6 @@ class Worker:
                 control,
             )
             undo.callback(self.frontend.close)
-            # Separate from the log: where others share it, it is not here.
-            self._sources = Sources(config, self._hub.publish) if is_alone else None
             self._serve(sockets, control, number)
             undo.callback(self._stop_timers)
             self._undo = undo.pop_all()
@@ -140,6 +144,8 @@ class Worker:
         if handlers := self.handlers:
             hub.on_entries = handlers.on_entries
         hub.streams.on_closed = self._on_closed
+        if config.connection_details:
+            hub.streams.connections = Connections(self._descriptors.max_connections)
         hub.channels.on_unready = self._sweep_soon
         undo.callback(hub.stop)
         self._loop.add_reader(sender.notice_fd, hub.streams.read_notices)

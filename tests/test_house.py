@@ -22,6 +22,7 @@ FLOORS = [
         "units",
         "stamp",
         "_core",
+        "_connections",
         "_positions",
         "facts",
         "limits",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
+from fastsse.api.admin import Admin, ConsoleAccess
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
 from fastsse.api.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
@@ -73,6 +74,7 @@ class Endpoints:
         self._guard: Guard | None = None
         self._lookup: StreamLookup | None = None
         self._publish: Publish | None = None
+        self._admin: Admin | None = None
         self.presence: Presence | None = None
         self._intakes: list[Intake] = []
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
@@ -117,6 +119,20 @@ class Endpoints:
             paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
             paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
         return paths
+
+    def admin_paths(self, *, is_local: bool) -> Paths:
+        """The routes of operators. `is_local`: only this machine reaches the listeners, and not
+        through a proxy."""
+        if self._admin is None:
+            return {}
+        password = self._config.console_password
+        return self._admin.paths(
+            ConsoleAccess(
+                self._guard,
+                None if password is None else password.get_secret_value(),
+                is_local=is_local,
+            )
+        )
 
     def intake(self, context: ListenerContext) -> Intake:
         """The intake of a listener. Call it after `paths`."""
@@ -173,8 +189,11 @@ class Endpoints:
             usage = UsageClient(control, loop.call_later, self._rate_limits.on_others_used)
             usage.on_end = self._rate_limits.end_oldest
             self._rate_limits.usage = usage
+        self._admin = Admin(
+            config, self._hub, control, self._request_limits, self._guard, self._set_log_level
+        )
         if config.subscriptions:
-            self.presence = Presence(control, loop.call_soon)
+            self.presence = Presence(control, loop.call_soon, self._hub.streams.name_of)
 
     def _lifetimes(self, access: Access) -> Paths:
         """The routes that neither read nor publish events."""
@@ -188,6 +207,11 @@ class Endpoints:
             guard.revocations.on_revoked = self._on_revoked
             routes.update(token_routes(guard, access, self._lookup, streams))
         return routes
+
+    def _set_log_level(self, level: str) -> None:
+        """Access lines follow another level than the option's."""
+        self._log.set_level(level)
+        self.switch_intakes()
 
     def _on_revoked(self, subject_hash: int, token_hash: int, issued_before_s: int) -> None:
         for intake in self._intakes:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from fastsse.api.console import console_routes
@@ -77,6 +78,11 @@ class Sockets(NamedTuple):
         option = "host" if config.fd is None else "fd"
         value = str(getattr(config, option))
         raise ConfigError([OptionProblem(option, value, "an argument", allowed)])
+
+    @property
+    def are_local(self) -> bool:
+        """Whether only this machine can reach them."""
+        return _are_local((*self.main, *self.admin, *chain.from_iterable(self.all)))
 
     def has_page(self, config: Config) -> bool:
         """Whether the page is served: `auto` is for servers that only this machine reaches."""
@@ -168,6 +174,8 @@ class Frontend:
         cors = Cors(config.cors_origins, config.cors_headers, cross_publish=token is not None)
         events = self._endpoints.paths(cors)
         admin = {**events, **health_routes(stats, self._unready)}
+        is_local = sockets.are_local and not config.trusted_proxies
+        admin |= self._endpoints.admin_paths(is_local=is_local)
         if sockets.has_page(config):
             admin |= console_routes()
         is_owner = not sockets.is_lent

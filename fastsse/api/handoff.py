@@ -27,6 +27,7 @@ from fastsse.http.responses import (
     Response,
 )
 from fastsse.http.router import StreamRequest
+from fastsse.hub.connections import Visitor
 from fastsse.hub.resume.preamble import last_event_id
 from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
@@ -48,6 +49,8 @@ _ID: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7
 _HEADS_MAX: Final = 1_000
 
 _REFUSED: Final = b'retry: %d\nevent: fastsse.refused\ndata: {"reason":"%b","retry_ms":%d}\n\n'
+
+_NO_VISITOR: Final = Visitor()
 
 RETRY_S_MIN: Final = 5.0
 RETRY_S_MAX: Final = 60.0
@@ -157,7 +160,7 @@ class SenderHandoff:
         why = "full" if fd >= self._descriptor_limit else self._streams.objection()
         if why is not None:
             raise StreamRefused(why)
-        subscription, rights, chunked, lines, client, host, _ = stream_request
+        subscription, rights, chunked, lines, client, host, *_ = stream_request
         owner = self._owner(host, rights)
         if owner is not None:
             replays = subscription.cursor.kind != "head"
@@ -169,7 +172,12 @@ class SenderHandoff:
         head: Head = partial(_resumed, plain) if resumes else plain
         # A client that returns does so from another port.
         who = client.rpartition(":")[0] or client
-        return self._streams.open(subscription, head, chunked, fd, rights, client=who)
+        visitor = _NO_VISITOR
+        if self._streams.connections is not None:
+            visitor = Visitor(host, _port(client), stream_request.agent)
+        return self._streams.open(
+            subscription, head, chunked, fd, rights, client=who, visitor=visitor
+        )
 
     def _note(self, stream: int, stream_request: StreamRequest) -> None:
         """Notifies the other parts of an open stream. The sender owns its descriptor already, so an
@@ -265,6 +273,12 @@ class SenderHandoff:
             if out_of_descriptors(error):
                 self.on_exhausted()
             raise StreamRefused("full") from None
+
+
+def _port(client: str) -> int:
+    """The port in a client's name; 0 where it has none."""
+    port = client.rpartition(":")[2] if client.count(":") == 1 or "]:" in client else ""
+    return int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
 
 
 def _refusal(reason: str, retry_ms: int) -> Problem:

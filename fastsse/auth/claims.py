@@ -9,8 +9,11 @@ import orjson
 from fastsse.auth.rights import Rights
 from fastsse.errors import Unauthorised
 
-__all__ = ["TIME_S_MAX", "Expected", "read_rights"]
+__all__ = ["CONSOLE", "CONSOLE_ROLES", "TIME_S_MAX", "Expected", "read_rights"]
 
+#: The side of operators.
+CONSOLE: Final = "console"
+CONSOLE_ROLES: Final = ("read", "act")
 _NAMESPACED: Final = "https://mercure.rocks/"
 _SELECTORS_MAX: Final = 1_000
 _TEXT_MAX: Final = 1024
@@ -29,7 +32,7 @@ class Expected(NamedTuple):
 
 
 def read_rights(claims: Mapping[str, Any], expected: Expected, side: str, now_s: float) -> Rights:
-    """The rights that a verified token gives on one side, `publish` or `subscribe`.
+    """The rights that a verified token gives on one side: `publish`, `subscribe` or `console`.
 
     Raises Unauthorised for a token that is expired, not valid yet, for another audience or issuer,
     malformed, or without `mercure.publish` on the side `publish`.
@@ -53,7 +56,19 @@ def read_rights(claims: Mapping[str, Any], expected: Expected, side: str, now_s:
         _text(claims, "jti") if "jti" in claims else None,
         issued_s,
         expires_s,
+        _console(claims) if side == CONSOLE else "",
     )
+
+
+def _console(claims: Mapping[str, Any]) -> str:
+    """The role of an operator: `read`, `act`, or nothing. A grant of topics is none."""
+    ours = claims.get("fastsse")
+    if not isinstance(ours, dict | None):
+        raise Unauthorised("The token's fastsse claim is not an object.")
+    role = (ours or {}).get("console", "")
+    if role not in ("", *CONSOLE_ROLES):
+        raise Unauthorised("The token's fastsse.console must be read or act.")
+    return str(role)
 
 
 def _check_times(

@@ -126,6 +126,15 @@ class Guard:
             self._check_origin(headers)
         return self._rights(shown, "publish")
 
+    def operator(self, header: bytes | None) -> Rights:
+        """The rights of an operator with this `Authorization` header; no other place is looked at,
+        because a page could have the browser send it. Its role is not checked. Raises Unauthorised
+        or Pending."""
+        shown = credentials({} if header is None else {b"authorization": header}, (), b"")
+        if shown is None:
+            raise Unauthorised("The console requires a token: Authorization: Bearer <token>.")
+        return self._rights(shown, "console")
+
     def note(self, header: bytes, rights: Rights, *, mercure: bool = False) -> Shown:
         """The argument of `again`, for the rights that `publisher` has just returned for this
         header. O(bytes), like the verification."""
@@ -255,6 +264,8 @@ def _rings(options: TokenOptions) -> dict[Side, KeyRing]:
         elif options.jwt_key or options.jwks_url:
             both = both or _common_ring(options)
             rings[side] = both  # type: ignore[index]
+    if "publish" in rings:  # Keys that only sign subscribers' tokens make no operators.
+        rings["console"] = rings["publish"]
     return rings
 
 

@@ -83,6 +83,7 @@ class Rights:
         payload: any JSON value, sent in subscription events.
         subject: the claim `sub`; token_id: the claim `jti`.
         issued_s, expires_s: unix seconds; None: not in the token, or no end.
+        console: what an operator may do: `read`, `act`, or nothing.
 
     `subscribe` is sorted and without duplicates; if it has `*`, it has no other selector.
     """
@@ -91,6 +92,7 @@ class Rights:
         "_publish",
         "_subscribe",
         "claims",
+        "console",
         "expires_s",
         "issued_s",
         "payload",
@@ -109,6 +111,7 @@ class Rights:
         token_id: str | None = None,
         issued_s: float | None = None,
         expires_s: float | None = None,
+        console: str = "",
     ) -> None:
         self.publish: Final = _simplest(publish)
         self.subscribe: Final = _simplest(subscribe)
@@ -117,6 +120,7 @@ class Rights:
         self.token_id: Final = token_id
         self.issued_s: Final = issued_s
         self.expires_s: Final = expires_s
+        self.console: Final = console
         self.claims: Final[Claims] = (
             0 if expires_s is None else max(1, int(expires_s * 1000)),
             claim_hash(subject),

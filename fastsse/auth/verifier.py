@@ -15,7 +15,7 @@ from fastsse.jwtkeys import Key
 
 __all__ = ["KeyRing", "Side", "Verifier"]
 
-Side = Literal["publish", "subscribe"]
+Side = Literal["publish", "subscribe", "console"]
 
 # Bounds of the cache of each side, and the counted overhead of a token in bytes.
 REMEMBERED_MAX: Final = 50_000
@@ -155,7 +155,8 @@ class Verifier:
         """
         ring, now_s = self._rings.get(side), self._now_s()
         if ring is None:
-            raise Unauthorised("The server has no key for subscriber tokens.")
+            whose = "publishers'" if side == "console" else "subscriber"
+            raise Unauthorised(f"The server has no key for {whose} tokens.")
         memory = self._memories[side]
         if ring.key_set is not None:
             generation = ring.key_set.generation

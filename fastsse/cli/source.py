@@ -8,6 +8,7 @@ import click
 import orjson
 
 from fastsse.cli.clientoptions import read_duration
+from fastsse.cli.sourcelist import list_sources
 from fastsse.config import Config, load
 from fastsse.config.sources import SourceRule
 from fastsse.events import DATA_JSON, Event
@@ -20,11 +21,15 @@ _EXIT_AWAY = 3
 
 @click.group()
 def source() -> None:
-    """Try the sources of a configuration.
+    """List the sources of a server, or try those of a configuration.
 
     \b
+    fastsse source list
     fastsse source test orders --config fastsse.toml
     """
+
+
+source.add_command(list_sources)
 
 
 @source.command()

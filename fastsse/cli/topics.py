@@ -1,10 +1,21 @@
-"""`fastsse topics`: ends topics."""
+"""`fastsse topics`: lists topics, and ends them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import click
 
+from fastsse.cli.admincommand import (
+    AdminClient,
+    age,
+    as_json_option,
+    listed,
+    show_json,
+    show_rows,
+    size,
+    warn_missing,
+)
 from fastsse.cli.clientoptions import read_duration, server_address
 from fastsse.client.errors import ClientError
 from fastsse.client.publisher import Publisher
@@ -24,11 +35,67 @@ _TOPICS = click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
 
 @click.group()
 def topics() -> None:
-    """End topics.
+    """List topics, or end them.
 
     \b
+    fastsse topics list 'run/*' --sort rate
     fastsse topics end run/1
     """
+
+
+_COLUMNS: dict[str, Callable[[Any], object]] = {
+    "topic": lambda row: row["topic"],
+    "streams": lambda row: row["subscribers"],
+    "events/s": lambda row: f"{row['rate']:.1f}",
+    "kept": lambda row: row["events"],
+    "bytes": lambda row: size(row["bytes"]),
+    "newest": lambda row: age(row["last_age_s"]) if "last_age_s" in row else "",
+    "state": lambda row: row["state"],
+}
+
+
+@topics.command("list")
+@click.argument("pattern", required=False, metavar="[PATTERN]")
+@click.option(
+    "--sort",
+    type=click.Choice(("name", "subscribers", "rate", "bytes", "events")),
+    default="name",
+    show_default=True,
+    help="By name, or the largest first.",
+)
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="At most so many.",
+)
+@as_json_option
+@server_address
+def list_topics(
+    pattern: str | None,
+    sort: str,
+    limit: int,
+    as_json: bool,
+    url: str,
+    uds: str | None,
+    token: str | None,
+) -> int:
+    """List topics with streams or kept events; `*` in PATTERN is any text.
+
+    The token needs the claim fastsse.console; the console password is a token too.
+    """
+    asked = {"topic": pattern, "sort": sort}
+    with AdminClient(url, uds, token) as client:
+        answer = listed(client.pages("/admin/topics", asked, "topics", limit), "topics")
+    if as_json:
+        show_json(answer)
+    else:
+        show_rows(answer["topics"], _COLUMNS, ("streams", "events/s", "kept", "bytes"))
+    warn_missing(answer)
+    return 0
 
 
 @topics.command()

@@ -125,6 +125,16 @@ class RedisNodeMessaging:
         return self._send(channel, _SAID, subject, message) and self._is_heard
 
     @property
+    def own(self) -> bytes:
+        """As NodeMessaging."""
+        return self._own
+
+    @property
+    def others(self) -> frozenset[bytes]:
+        """As NodeMessaging."""
+        return self._membership.alive - {self._own}
+
+    @property
     def is_full(self) -> bool:
         """As Neighbours."""
         return self._queued_bytes > HIGH_WATER_BYTES

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from fastsse.config.console import ConsoleOptions
 from fastsse.config.kinds import (
     RULES,
     Bytes,
@@ -466,6 +467,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     TokenOptions,
     LimitOptions,
     PresenceOptions,
+    ConsoleOptions,
     ProcessOptions,
     LogOptions,
 )

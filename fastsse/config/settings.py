@@ -16,6 +16,7 @@ from fastsse.config.catalogue import (
     closest_name,
     table_catalogue,
 )
+from fastsse.config.console import ConsoleOptions
 from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
 from fastsse.config.kinds import PATTERN, RULES, is_loopback
 from fastsse.config.options import (
@@ -46,6 +47,7 @@ _EXPLAINED_KINDS = (EXPRESSION, SETTINGS, SOURCES, SOURCE_URL, STORE, PATTERN, R
 class Config(
     LogOptions,
     ProcessOptions,
+    ConsoleOptions,
     PresenceOptions,
     LimitOptions,
     TokenOptions,

@@ -68,6 +68,14 @@ class NodeMessaging(Protocol):
         """
 
     @property
+    def own(self) -> bytes:
+        """This node's name."""
+
+    @property
+    def others(self) -> frozenset[bytes]:
+        """The names of the other nodes that are alive, as far as this node knows."""
+
+    @property
     def is_full(self) -> bool:
         """Whether so much waits to be sent that less urgent messages should wait."""
 

@@ -103,11 +103,16 @@ class Presence:
     Arguments:
         control: the way to the control service.
         call_soon: the loop's. Changes of one turn are sent together.
+        name_of: a stream's id, 32 hexadecimal digits.
     """
 
     def __init__(
-        self, control: ControlClient, call_soon: Callable[[Callable[[], None]], object]
+        self,
+        control: ControlClient,
+        call_soon: Callable[[Callable[[], None]], object],
+        name_of: Callable[[int], str] = lambda stream: os.urandom(16).hex(),
     ) -> None:
+        self._name_of = name_of
         self._control = control
         self._call_soon = call_soon
         # Packed subscribers. There is one for each stream, and nothing else.
@@ -117,7 +122,8 @@ class Presence:
 
     def on_stream_opened(self, stream: int, selectors: tuple[str, ...], payload: Any) -> None:
         """A stream is open."""
-        packed = self._there[stream] = Subscriber(_new_name(), selectors, payload).pack()
+        name = _urn(self._name_of(stream))
+        packed = self._there[stream] = Subscriber(name, selectors, payload).pack()
         self._note(_opened(packed))
 
     def on_stream_closed(self, stream: int) -> None:
@@ -201,10 +207,7 @@ def _found(
     done(FoundSubscriptions(count, [Subscribed(*one) for one in listed]))
 
 
-def _new_name() -> str:
-    """A UUID of version 4 (RFC 9562 §5.4); `uuid.uuid4` takes twice as long."""
-    digits = bytearray(os.urandom(16))
-    digits[6] = digits[6] & 0x0F | 0x40
-    digits[8] = digits[8] & 0x3F | 0x80
-    text = digits.hex()
-    return f"urn:uuid:{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _urn(digits: str) -> str:
+    """A stream's id in the form of a UUID (RFC 9562 §4), which is the form of names in Mercure."""
+    parts = digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]
+    return f"urn:uuid:{'-'.join(parts)}"

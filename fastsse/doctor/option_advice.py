@@ -335,6 +335,13 @@ ADVICE: dict[str, Advice] = {
         "shorter than the publishers' own: a reset now and then when they reuse a connection",
         "publishers' errors",
     ),
+    "console_password": Advice(
+        "unset with a public address and no keys: no way to see who is connected",
+        "`fastsse connections`",
+    ),
+    "connection_details": Advice(
+        "on: 64 bytes a stream; off: no list of connections", "`fastsse connections`"
+    ),
     "workers": Advice(
         "too few: one core is full and others idle; more than cores: memory, and nothing gained "
         "but descriptors",

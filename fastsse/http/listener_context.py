@@ -125,7 +125,10 @@ class ListenerContext:
             lines, on_open = lines + request.terms.lines, request.terms.opened
         host = self.client(request)
         client = host if self.clients.active else peer
-        return StreamRequest(subscription, rights, request.chunked, lines, client, host, on_open)
+        agent = request.headers.get(b"user-agent", b"")
+        return StreamRequest(
+            subscription, rights, request.chunked, lines, client, host, on_open, agent
+        )
 
     def count_upload(self, incoming_body: RequestBody | None) -> None:
         """Counts the received part of a body. Raises Problem (503) when all bodies together are too

@@ -68,6 +68,7 @@ class StreamRequest(NamedTuple):
         client: the client's address, for logs.
         host: the address that limits are counted for.
         opened: called with the stream's handle.
+        agent: the header `User-Agent`.
     """
 
     subscription: Subscription
@@ -77,6 +78,7 @@ class StreamRequest(NamedTuple):
     client: str
     host: str
     opened: Callable[[int], None] | None = None
+    agent: bytes = b""
 
 
 class Handoff(Protocol):

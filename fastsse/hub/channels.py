@@ -122,6 +122,13 @@ class Channels:
         assert channel is not None
         return channel
 
+    def some(self, first: int, count: int) -> tuple[list[Channel], int | None]:
+        """Those whose numbers begin at `first`, of `count` numbers, and the number to go on from;
+        None behind the last. O(count)."""
+        end = first + count
+        found = [one for one in self._by_number[first:end] if one is not None]
+        return found, end if end < len(self._by_number) else None
+
     def join(
         self,
         selectors: tuple[str, ...],

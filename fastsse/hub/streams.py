@@ -7,8 +7,8 @@ few numbers if it has a token. Only `channels`, `streams` and `resume` command t
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastsse._core import QUEUE_MAX, REASON_ENDED, REASONS, Frame, Sender, raw_frame
 from fastsse.auth.renewal import Held
@@ -16,6 +16,7 @@ from fastsse.auth.rights import ANONYMOUS, Rights, is_named
 from fastsse.backbone import Backbone
 from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channel, Channels
+from fastsse.hub.connections import Connections, Visitor
 from fastsse.hub.history import History
 from fastsse.hub.resume.finished import FinishedStreams
 from fastsse.hub.resume.options import ReplayOptions
@@ -34,7 +35,10 @@ from fastsse.hub.views import view_of
 from fastsse.log import get_logger
 from fastsse.subscriptions import Dialect, Subscription
 
-__all__ = ["ClosedStream", "Head", "Streams", "may_be_stream_id"]
+if TYPE_CHECKING:
+    from fastsse._core import InspectedRow
+
+__all__ = ["ClosedStream", "Head", "Inspected", "Streams", "may_be_stream_id"]
 
 log = get_logger("hub")
 # Heads differ by what the request allows (coding, CORS origin); more than these are a flood.
@@ -42,6 +46,10 @@ OPENINGS_MAX = 64
 _REVOKED: Final = REASONS.index("revoked")
 _NO_OPTIONS: Final[dict[str, Any]] = {}
 _STREAM_ID: Final = re.compile(rb"[0-9a-f]{32}")
+
+
+Inspected = Callable[[Sequence["InspectedRow"], int], None]
+"""Takes figures of streams, and the slot to go on from."""
 
 
 class ClosedStream(NamedTuple):
@@ -109,6 +117,9 @@ class Streams:
         self._tokens = TokenTable()
         self._openings: dict[tuple[bytes, bool, int, Dialect], Frame] = {}
         self._openings_place = -1
+        #: Who is connected; None: that is not kept.
+        self.connections: Connections | None = None
+        self._inspecting: dict[int, Inspected] = {}
 
     @property
     def replays(self) -> int:
@@ -161,6 +172,7 @@ class Streams:
         rights: Rights | None = None,
         *,
         client: str = "",
+        visitor: Visitor = Visitor(),  # noqa: B008 - immutable
     ) -> int:
         """Opens a stream on a socket and returns its handle, by which it is known until closed.
 
@@ -176,6 +188,7 @@ class Streams:
             fd: a connected socket.
             rights: the bearer's; None gets public events only, and never expires.
             client: whose it is, for the log.
+            visitor: whose it is, for operators.
 
         Raises StreamRefused, or what channels, replays and the sender raise. Costs a few
         microseconds for a stream that begins at the head, O(page) for one that is replayed to from
@@ -211,6 +224,8 @@ class Streams:
             raise
         if rights is not None and "claims" in options:
             self._note_bearer(handle, channel.number, rights, dialect.tells)
+        if self.connections is not None:
+            self.connections.opened(handle, channel.number, visitor, rights)
         return handle
 
     def _note_bearer(self, handle: int, channel: int, rights: Rights, is_told: bool) -> None:
@@ -254,6 +269,9 @@ class Streams:
                 closed.append(self._end(*notice[1:]))
             elif notice[0] == "expiring":
                 self._tell_expiry(notice[1])
+            elif notice[0] == "inspected":
+                _, number, rows, next_slot = notice
+                self._inspecting.pop(number)(rows, next_slot)
             else:
                 self._replayer.on_page_sent(notice[1])
         self._replayer.go_on()
@@ -276,6 +294,25 @@ class Streams:
     def id_of(self, handle: int) -> bytes:
         """A stream's public id, which can't be guessed. Raises ValueError when it has ended."""
         return self._sender.stream_id(handle)
+
+    def name_of(self, handle: int) -> str:
+        """The same of a stream that may have ended, as text."""
+        return self._sender.stream_id(handle, True).decode()
+
+    def inspect(self, handles: Sequence[int], done: Inspected) -> bool:
+        """Gives `done` the figures of at most INSPECTED_ROWS_MAX streams, soon. False: too many
+        such questions are under way, or the sender ends."""
+        return self._started(0 if self._is_stopped else self._sender.inspect(handles), done)
+
+    def inspect_blocked(self, first_slot: int, done: Inspected) -> bool:
+        """The same for the streams from a slot on whose socket is full."""
+        number = 0 if self._is_stopped else self._sender.inspect_blocked(first_slot)
+        return self._started(number, done)
+
+    def _started(self, number: int, done: Inspected) -> bool:
+        if number:
+            self._inspecting[number] = done
+        return bool(number)
 
     def find(self, stream_id: bytes) -> int:
         """The handle of the stream with a public id; 0 when there is none."""
@@ -347,14 +384,20 @@ class Streams:
     ) -> ClosedStream:
         self._replayer.on_closed(handle)
         self._tokens.drop(handle)
+        self._drop_connection(handle)
         self._replayer.returns.ended(handle, reason)
         channel = self._channels[number]
         self._channels.leave(channel)
         return ClosedStream(handle, channel.selectors, reason, duration_s, events, size)
 
+    def _drop_connection(self, handle: int) -> None:
+        if self.connections is not None:
+            self.connections.closed(handle)
+
     def _on_dropped(self, one: ReplayingStream) -> None:
         self._sender.release(one.handle)
         self._tokens.drop(one.handle)
+        self._drop_connection(one.handle)
         self._channels.leave(one.channel)
         selectors = one.channel.selectors
         self.on_closed(ClosedStream(one.handle, selectors, REASONS[REASON_ENDED], 0.0, 0, 0))

@@ -15,6 +15,7 @@ cdef enum Reason:              # why a stream ended; the names are in _core.REAS
     ENDED
     STOPPED
     LIFETIME
+    KICKED
     EXPIRED                    # from here on: lost the right to the stream, see dismiss
     REVOKED
     NO_PONG

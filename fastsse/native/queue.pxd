@@ -33,6 +33,7 @@ cdef enum CommandKind:
     PONG
     DRAIN
     END_TOPIC
+    INSPECT
     STOP
 
 cdef enum Policy:              # in order of strictness, see the sender's lag policy
@@ -114,7 +115,7 @@ cdef struct Command:
     uint8_t reason
     uint32_t topic_count
     uint32_t grant_count       # how many of the last numbers are grants, not links
-    # topic_count numbers follow; in their place a Claim or a Revocation
+    # topic_count numbers follow; in their place a Claim, a Revocation, or an Inspection's address
 
 
 cdef struct Queue:

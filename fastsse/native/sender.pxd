@@ -16,6 +16,7 @@ from fastsse.native.ending cimport be_over, end_some, look_whether_over, set_end
 from fastsse.native.facts cimport all_topics
 from fastsse.native.farewell cimport begin_farewell, cut_at_gap, end_all
 from fastsse.native.frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
+from fastsse.native.inspection cimport Inspection, on_inspect
 from fastsse.native.lag cimport on_writable
 from fastsse.native.look cimport find_envelope, look_at_event, look_end, look_free
 from fastsse.native.memory cimport numbers_clear, numbers_items
@@ -25,7 +26,8 @@ from fastsse.native.os cimport (
     EPOLL_CLOEXEC, ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd,
     eventfd_read, recv, socket_error, watch)
 from fastsse.native.queue cimport (
-    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, LATEST, LINK, PAGE, PONG,
+    ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, INSPECT, LATEST, LINK, PAGE,
+    PONG,
     PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, TELL, TOLD, Command,
     Node, command_clear, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
@@ -354,6 +356,8 @@ cdef inline void apply_command(State* state, Command* command) noexcept nogil:
         on_drain(state, command)
     elif command.kind == END_TOPIC:
         set_ended(state, command_topics(command)[0], command.frame)
+    elif command.kind == INSPECT:
+        on_inspect(state, (<Inspection**>command_topics(command))[0], command.live)
     elif command.kind == STOP:
         state.running = False
 

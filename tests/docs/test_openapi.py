@@ -63,6 +63,7 @@ def token(publish: str = "*") -> str:
     claims = {
         "mercure": {"publish": [publish], "subscribe": ["*"]},
         "sub": "tester",
+        "fastsse": {"console": "act"},
         "exp": int(time.time()) + 600,
     }
     return mint(claims, key=KEY).decode()

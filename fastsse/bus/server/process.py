@@ -14,6 +14,7 @@ from fastsse.bus.server.recovery import Recovery
 from fastsse.bus.server.session import Session
 from fastsse.config import Config
 from fastsse.config.store import MEMORY
+from fastsse.control.gather import SOURCES, OwnFacts
 from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
@@ -23,10 +24,12 @@ from fastsse.stores import open_stores
 __all__ = ["HubProcess", "run_hub"]
 
 log = get_logger("bus")
-MakersFor = Callable[[Callable[[], Mapping[str, int]]], Mapping[str, MakeService]]
+MakersFor = Callable[[Callable[[], Mapping[str, int]], OwnFacts], Mapping[str, MakeService]]
 
 
-def no_services(counters: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
+def no_services(
+    counters: Callable[[], Mapping[str, int]], facts: OwnFacts
+) -> Mapping[str, MakeService]:
     """For a hub that workers only publish to."""
     return {}
 
@@ -48,7 +51,8 @@ def run_hub(
         ready: called once, in the loop, when workers are served.
         workers: how many there are.
         restarted: whether they had a hub before.
-        makers: makes the control services' makers, given what the backbone counts.
+        makers: makes the control services' makers, given what the backbone counts, and what this
+            process answers operators.
 
     Raises FastsseError when the store can't be opened. Main thread only.
     """
@@ -103,7 +107,8 @@ class HubProcess:
         def counters() -> Mapping[str, int]:
             return {**backbone.counters(), **sources.counters()}
 
-        broker = Broker(backbone, FrameLimits(config.max_body), makers(counters), store)
+        facts: OwnFacts = {SOURCES: sources.states}
+        broker = Broker(backbone, FrameLimits(config.max_body), makers(counters, facts), store)
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Session(broker).link, sock=listening
         )

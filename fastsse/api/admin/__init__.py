@@ -1,0 +1,6 @@
+"""`/admin`: what operators ask and do. Every path needs a console role on whatever listener."""
+
+from fastsse.api.admin.access import ConsoleAccess
+from fastsse.api.admin.routes import Admin
+
+__all__ = ["Admin", "ConsoleAccess"]

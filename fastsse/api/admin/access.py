@@ -1,0 +1,96 @@
+"""Who is an operator: a token with the claim `fastsse.console`, or the console password.
+
+Credentials are taken from `Authorization: Bearer` alone. A browser never sends that by itself, so
+no page of another site can act with them. Without keys and without a password only clients of this
+machine are operators, if every listener is a loopback address, and then only pages of the server
+itself.
+"""
+
+import hmac
+from collections.abc import Callable
+from typing import Final, Literal
+
+from fastsse.auth.guard import Guard, Pending
+from fastsse.auth.rights import Rights
+from fastsse.errors import FastsseError, Forbidden, Unauthorised
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request
+from fastsse.http.router import Exchange
+
+__all__ = ["ConsoleAccess", "Role"]
+
+Role = Literal["read", "act"]
+Operator = Callable[[str], None]
+"""Gets the name of an operator, for the audit log."""
+_CLOSED: Final = (
+    "Set console_password, or JWT keys and a token with the claim fastsse.console. Without both, "
+    "only a server that listens on loopback addresses alone answers here, and not behind a proxy."
+)
+
+
+class ConsoleAccess:
+    """Decides who may look and act. Loop thread only.
+
+    Arguments:
+        guard: verifies tokens; None: there are no JWT keys.
+        password: the console password; None: there is none.
+        is_local: whether only this machine can reach every listener, and not through a proxy.
+    """
+
+    def __init__(self, guard: Guard | None, password: str | None, *, is_local: bool) -> None:
+        self._guard = guard
+        self._password = None if password is None else password.encode()
+        self._is_local = is_local
+
+    def allow(self, request: Request, exchange: Exchange, role: Role, then: Operator) -> None:
+        """Calls `then` if the sender of a request has a role, now or later. Raises Unauthorised,
+        Forbidden or Problem (403), or answers with it."""
+        header = request.headers.get(b"authorization")
+        if self._password is not None and self._is_password(header):
+            then("password")
+        elif self._guard is not None:
+            self._by_token(self._guard, header, exchange, role, then)
+        elif self._password is not None:
+            raise Unauthorised("The console requires its password: Authorization: Bearer <…>.")
+        else:
+            self._check_local(request)
+            then("local")
+
+    def _is_password(self, header: bytes | None) -> bool:
+        assert self._password is not None
+        scheme, _, given = (header or b"").strip().partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._password)
+
+    def _by_token(
+        self, guard: Guard, header: bytes | None, exchange: Exchange, role: Role, then: Operator
+    ) -> None:
+        def judge(outcome: Rights | FastsseError | None) -> None:
+            try:
+                if isinstance(outcome, FastsseError):
+                    raise outcome
+                assert outcome is not None
+                if outcome.console != role and outcome.console != "act":
+                    raise Forbidden(f"The token's fastsse.console must be {role}.")
+                then(outcome.subject or "token")
+            except FastsseError as error:
+                exchange.fail(error)
+
+        try:
+            rights = guard.operator(header)
+        except Pending as pending:
+            pending.wait(judge)
+            return
+        judge(rights)
+
+    def _check_local(self, request: Request) -> None:
+        if not self._is_local or b"x-forwarded-for" in request.headers:
+            raise Problem(403, _CLOSED, field="console_password")
+        origin = request.headers.get(b"origin")
+        if origin is not None and not _is_own(origin, request.headers.get(b"host", b"")):
+            raise Forbidden("Pages of other origins may not use the console.")
+
+
+def _is_own(origin: bytes, host: bytes) -> bool:
+    """Whether a page is of the host that a request names. The Host was checked before."""
+    _, _, authority = origin.strip().lower().partition(b"://")
+    return bool(authority) and authority == host.strip().lower()

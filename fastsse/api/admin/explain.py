@@ -1,0 +1,267 @@
+"""`/admin/explain`: why a topic's streams receive nothing, as far as the server can know.
+
+Each worker says what it knows of the topic; the answer is a list of checks in the order in which a
+person would make them. `fastsse why` puts them behind what it sees from outside.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+from fastsse.api.admin.topics import subscribers_of, topic_facts
+from fastsse.config.options import HistoryOptions, StreamOptions
+from fastsse.hub import Hub
+from fastsse.hub.topics import Topic
+from fastsse.units import format_duration, format_size
+
+__all__ = ["Check", "Explainer", "checks_of"]
+
+Reply = Callable[[object], None]
+# Topics whose names are compared in one turn, and in all.
+_NAMES_A_TURN: Final = 5_000
+_NAMES_MAX: Final = 500_000
+_NEAR_SHOWN: Final = 5
+_QUIET_S: Final = 3600.0
+
+
+class Check(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        name: a word for it.
+        verdict: `ok`, `wrong`, `note` (it may be the cause), or `unknown`.
+        says: what was found, a sentence.
+        do: the command or option that changes it; empty when nothing is to be done.
+    """
+
+    name: str
+    verdict: str
+    says: str
+    do: str = ""
+
+
+class Explainer:
+    """Answers `explain` at a worker.
+
+    Arguments:
+        hub: knows topics, history and streams.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def __call__(self, question: Mapping[str, Any], reply: Reply) -> None:
+        """Answers with the facts of a topic, names like it, and refused publishes by reason."""
+        name, hub = str(question["topic"]), self._hub
+        answer: dict[str, object] = {
+            "refused": dict(hub.publishes_refused),
+            "history_is_empty": not hub.history.events,
+            "near": [],
+        }
+        topic = hub.topics.by_name.get(name)
+
+        def counted(counts: Counter[Topic], everything: int) -> None:
+            if topic is not None:
+                answer["topic"] = topic_facts(topic, counts[topic], hub.history)
+                answer["last"] = _last(topic)
+            answer["everything"] = everything
+            if topic is not None and topic.log is not None:
+                reply(answer)
+            else:
+                self._find_near(name, answer, reply)
+
+        subscribers_of(hub.channels, [] if topic is None else [topic], counted)
+
+    def _find_near(self, name: str, answer: dict[str, object], reply: Reply) -> None:
+        """Names with events that a person could take for this one."""
+        names = list(self._hub.topics.by_name)[:_NAMES_MAX]
+        wanted = _plain(name)
+        near: list[str] = []
+
+        def turn(at: int) -> None:
+            some = names[at : at + _NAMES_A_TURN]
+            near.extend(one for one in some if one != name and _plain(one) == wanted)
+            if at + len(some) < len(names) and len(near) < _NEAR_SHOWN:
+                asyncio.get_running_loop().call_soon(turn, at + len(some))
+                return
+            answer["near"] = near[:_NEAR_SHOWN]
+            reply(answer)
+
+        turn(0)
+
+
+def _plain(name: str) -> str:
+    """A name without what people mistake: case, slashes at the ends, blanks, escapes."""
+    return unquote(name).strip(" /").casefold().replace("//", "/").replace(".", "/")
+
+
+def _last(topic: Topic) -> dict[str, object] | None:
+    """The type of the newest event kept, and how many of the newest are private."""
+    if topic.log is None:
+        return None
+    newest = topic.log.frames[-1]
+    kind = "message"
+    for line in newest.body.split(b"\n")[:3]:
+        if line.startswith(b"event: "):
+            kind = line.removeprefix(b"event: ").decode(errors="replace")
+    return {"type": kind, "private": newest.private}
+
+
+def checks_of(
+    answers: Sequence[Mapping[str, Any]],
+    name: str,
+    streams: StreamOptions,
+    history: HistoryOptions,
+) -> list[Check]:
+    """The checks for a topic, from what all workers know."""
+    known = [answer for answer in answers if answer.get("topic")]
+    checks = [_known(answers, known, name), _published(known, name), _streams(answers, known, name)]
+    checks += _state(known, name)
+    checks += _private(known, name, history)
+    checks += _type(known)
+    checks.append(_kept(name, history))
+    checks.append(_lag(name, streams, history))
+    checks += _refused(answers)
+    return checks
+
+
+def _known(
+    answers: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], name: str
+) -> Check:
+    near = sorted({one for answer in answers for one in answer.get("near", ())})
+    has_events = any(answer["topic"]["events"] for answer in known)
+    if near and not has_events:
+        shown = ", ".join(near)
+        return Check(
+            "topic name",
+            "wrong",
+            f"No event of {name} is kept, but there is a topic {shown}. Names are compared byte by "
+            "byte.",
+            f"Subscribe to {near[0]}, or publish to {name}.",
+        )
+    if known:
+        return Check("topic name", "ok", f"The server knows the topic {name}.")
+    return Check(
+        "topic name",
+        "wrong",
+        f"The server knows no topic {name}: nothing of it is kept, and no stream names it.",
+        f"fastsse topics list; fastsse publish {name} test",
+    )
+
+
+def _published(known: Sequence[Mapping[str, Any]], name: str) -> Check:
+    ages_s = [one["topic"]["last_age_s"] for one in known if one["topic"]["events"]]
+    if not ages_s:
+        return Check(
+            "published",
+            "wrong",
+            "No event of the topic is kept: none was published, or all were evicted.",
+            f"fastsse publish {name} test; history_events and history_age say what is kept.",
+        )
+    age_s, count = min(ages_s), max(one["topic"]["events"] for one in known)
+    says = f"{count} events are kept; the newest came {format_duration(round(age_s, 3))} ago."
+    if age_s > _QUIET_S:
+        do = "Look at the publisher: its answer is 200 with an id, or says what is wrong."
+        return Check("published", "note", says, do)
+    return Check("published", "ok", says)
+
+
+def _streams(
+    answers: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], name: str
+) -> Check:
+    count = sum(one["topic"]["subscribers"] for one in known)
+    everything = sum(answer.get("everything", 0) for answer in answers)
+    if count or everything:
+        return Check("streams", "ok", f"{count} streams have the topic, {everything} have all (*).")
+    return Check(
+        "streams",
+        "wrong",
+        "No stream has the topic: the client is not connected, or asked for another one.",
+        f"fastsse connections --topic {name}; fastsse listen {name}",
+    )
+
+
+def _state(known: Sequence[Mapping[str, Any]], name: str) -> list[Check]:
+    if any(one["topic"]["state"] == "ended" for one in known):
+        return [
+            Check(
+                "state",
+                "wrong",
+                f"The topic {name} has ended: it takes no events, and its streams are over.",
+                "Publish to another topic; an ended one opens again when nothing of it is kept.",
+            )
+        ]
+    return []
+
+
+def _private(known: Sequence[Mapping[str, Any]], name: str, history: HistoryOptions) -> list[Check]:
+    rule = history.rule(name)
+    by_rule = rule is not None and rule.private
+    if not by_rule and not any(one["last"] and one["last"]["private"] for one in known):
+        return []
+    why = "A rule makes events of this topic private" if by_rule else "The newest event is private"
+    return [
+        Check(
+            "private",
+            "note",
+            f"{why}: only streams whose token grants the topic receive it.",
+            f"fastsse token explain --topic {name} shows whether a token does; "
+            f"fastsse token mint --subscribe {name} makes one that does.",
+        )
+    ]
+
+
+def _type(known: Sequence[Mapping[str, Any]]) -> list[Check]:
+    kinds = {one["last"]["type"] for one in known if one["last"]} - {"message"}
+    if not kinds:
+        return []
+    kind = sorted(kinds)[0]
+    return [
+        Check(
+            "event type",
+            "note",
+            f"The newest event has the type {kind}; onmessage of an EventSource receives only "
+            "events without one.",
+            f'source.addEventListener("{kind}", …)',
+        )
+    ]
+
+
+def _kept(name: str, history: HistoryOptions) -> Check:
+    limits = history.limits(name)
+    if not limits.events or not limits.bytes:
+        return Check(
+            "history",
+            "note",
+            "Nothing of the topic is kept: a client that was away receives a gap.",
+            "history_events, history_bytes, or a rule of [[topics]].",
+        )
+    return Check(
+        "history",
+        "ok",
+        f"Kept are {limits.events} events, {format_size(limits.bytes)}, "
+        f"{format_duration(limits.age_s)}.",
+    )
+
+
+def _lag(name: str, streams: StreamOptions, history: HistoryOptions) -> Check:
+    policy = history.limits(name).lag_policy or streams.lag_policy
+    says = (
+        f"The lag policy is {policy}: it acts at {format_size(streams.max_lag)} or "
+        f"{format_duration(streams.max_lag_time)}."
+    )
+    return Check("lag policy", "ok", says)
+
+
+def _refused(answers: Sequence[Mapping[str, Any]]) -> list[Check]:
+    counts: Counter[str] = Counter()
+    for answer in answers:
+        counts.update(answer.get("refused", {}))
+    reasons = {reason: count for reason, count in counts.items() if count}
+    if not reasons:
+        return [Check("publishers", "ok", "No publish was refused since the start.")]
+    shown = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    do = "docs/guides/operating.md#metrics-and-alerts says what each reason means."
+    return [Check("publishers", "note", f"Publishes were refused since the start: {shown}.", do)]

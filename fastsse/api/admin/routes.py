@@ -1,0 +1,339 @@
+"""The routes of `/admin`, for every listener that serves the operator's side."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import orjson
+
+from fastsse.api.admin.access import ConsoleAccess, Role
+from fastsse.api.admin.connections import ConnectionLister, Finder, Kicker
+from fastsse.api.admin.explain import Explainer, checks_of
+from fastsse.api.admin.parameters import (
+    FILTERS,
+    LIMIT_MAX,
+    LIMIT_UNASKED,
+    connection_filter,
+    number,
+    parameters,
+    read_cursor,
+    read_duration,
+)
+from fastsse.api.admin.topics import SORTS, TopicLister
+from fastsse.api.rate_limits import RequestLimits
+from fastsse.auth.guard import Guard
+from fastsse.auth.revocations import Revocation
+from fastsse.config import Config
+from fastsse.control.gather import SOURCES, GatherClient, Gathered
+from fastsse.control.service import ControlClient
+from fastsse.errors import BadRequest, FastsseError
+from fastsse.http.problems import Problem
+from fastsse.http.request import Request
+from fastsse.http.responses import json_response
+from fastsse.http.router import Exchange, Handler, Paths, Route
+from fastsse.hub import Hub
+from fastsse.log import get_logger, set_level
+
+__all__ = ["Admin"]
+
+audit = get_logger("audit")
+_RETRY_S_MAX: Final = 24 * 3600.0
+_BAR_S_MAX: Final = 30 * 24 * 3600.0
+_MS_A_S: Final = 1000
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_PARTS_BYTES_MAX: Final = 64
+_OFF: Final = "connection_details is off, so connections can't be listed; only an id can be ended."
+Answer = Callable[[Gathered], object]
+
+
+class Admin:
+    """What operators ask and do at one worker. Loop thread only.
+
+    Arguments:
+        config: the options.
+        hub: the worker's.
+        control: the way to the other workers.
+        limits: counts requests of clients.
+        guard: bars subjects; None without JWT keys.
+        set_access_level: has access lines follow another log level.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        control: ControlClient,
+        limits: RequestLimits,
+        guard: Guard | None,
+        set_access_level: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._limits = limits
+        self._guard = guard
+        self._set_access_level = set_access_level
+        self._gather = GatherClient(control)
+        finder = Finder(hub.streams, hub.channels)
+        self._gather.teach("connections", ConnectionLister(finder))
+        self._gather.teach("kick", Kicker(finder))
+        self._gather.teach("topics", TopicLister(hub.topics, hub.channels, hub.history))
+        self._gather.teach("explain", Explainer(hub))
+        self._gather.teach("log-level", self._on_level)
+
+    def paths(self, access: ConsoleAccess) -> Paths:
+        """The routes, each for those to whom `access` gives its role."""
+
+        def route(role: Role, handle: Callable[[Request, Exchange, str], None]) -> Route:
+            return Route(self._guarded(access, role, handle))
+
+        return {
+            b"/admin/connections": {
+                b"GET": route("read", self._list_connections),
+                b"DELETE": route("act", self._kick),
+            },
+            b"/admin/topics": {b"GET": route("read", self._list_topics)},
+            b"/admin/sources": {b"GET": route("read", self._list_sources)},
+            b"/admin/explain": {b"GET": route("read", self._explain)},
+            b"/admin/log-level": {
+                b"GET": route("read", self._levels),
+                b"PUT": route("act", self._change_level),
+            },
+        }
+
+    def _guarded(
+        self,
+        access: ConsoleAccess,
+        role: Role,
+        handle: Callable[[Request, Exchange, str], None],
+    ) -> Handler:
+        def checked(request: Request, exchange: Exchange) -> None:
+            self._limits.take_request(request, None)
+            access.allow(request, exchange, role, partial(handle, request, exchange))
+
+        return checked
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def _list_connections(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, (*FILTERS, "limit", "after"))
+        limit = number(given, "limit", 1, LIMIT_MAX, LIMIT_UNASKED)
+        after = read_cursor(given)
+
+        def answer(gathered: Gathered) -> object:
+            if all(one is not None and one.get("off") for *_, one in gathered.answers):
+                raise Problem(409, _OFF, field="connection_details")
+            return _merged(gathered, limit)
+
+        self._ask(
+            "connections", exchange, answer, limit=limit, after=after, **connection_filter(given)
+        )
+
+    def _kick(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("id", "topic", "subject", "address", "agent", "retry", "bar"))
+        wanted = connection_filter(given)
+        if not wanted:
+            raise BadRequest("id", "or another filter must say which connections end")
+        retry_s, bar_s = (
+            read_duration(given, name, most_s)
+            for name, most_s in (("retry", _RETRY_S_MAX), ("bar", _BAR_S_MAX))
+        )
+        retry_ms = None if retry_s is None else max(1, round(retry_s * _MS_A_S))
+        subject = given.get("subject")
+
+        if bar_s is not None:
+            self._check_bar(subject)
+
+        def answer(gathered: Gathered) -> object:
+            answers = [one for *_, one in gathered.answers if one is not None]
+            kicked = sum(one["kicked"] for one in answers)
+            audit.info(
+                "An operator ended connections.",
+                operator=operator,
+                client=exchange.peer(),
+                kicked=kicked,
+                bar_s=bar_s,
+                **{f"of_{name}": str(value) for name, value in wanted.items()},
+            )
+            more = any(one.get("more") for one in answers)
+            return {"kicked": kicked, "more": more, "missing": gathered.missing}
+
+        def ended(gathered: Gathered) -> None:
+            done = _json(answer(gathered))
+            if bar_s is None or subject is None:
+                exchange.respond(done)
+            else:
+                self._bar(subject, bar_s, exchange, lambda: exchange.respond(done))
+
+        self._gather_for("kick", exchange, ended, retry_ms=retry_ms, **wanted)
+
+    def _check_bar(self, subject: str | None) -> None:
+        if self._guard is None:
+            raise BadRequest("bar", "needs JWT keys: without tokens there are no subjects")
+        if subject is None:
+            raise BadRequest("bar", "needs subject: whose tokens are refused for this time")
+
+    def _bar(
+        self, subject: str, bar_s: float, exchange: Exchange, then: Callable[[], None]
+    ) -> None:
+        """Refuses all tokens of a subject for a time, unless they are refused for longer."""
+        assert self._guard is not None
+
+        def barred(error: FastsseError | None) -> None:
+            if error is not None:
+                exchange.fail(error)
+            else:
+                then()
+
+        bar = Revocation(None, subject, None, time.time() + bar_s)
+        self._guard.revocations.revoke(bar, barred)
+
+    # -- topics, sources, explanations ------------------------------------------------------------
+
+    def _list_topics(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("topic", "sort", "limit", "after"))
+        limit = number(given, "limit", 1, LIMIT_MAX, LIMIT_UNASKED)
+        sort = given.get("sort", SORTS[0])
+        if sort not in SORTS:
+            raise BadRequest("sort", f"must be one of {', '.join(SORTS)}")
+        if "after" in given and sort != SORTS[0]:
+            raise BadRequest("after", "is for sort=name; other orders have one page")
+        asked = {name: given[name] for name in ("topic", "after") if name in given}
+        self._ask(
+            "topics",
+            exchange,
+            partial(_merged_topics, sort=sort, limit=limit),
+            sort=sort,
+            limit=limit,
+            **asked,
+        )
+
+    def _list_sources(self, request: Request, exchange: Exchange, operator: str) -> None:
+        parameters(request, ())
+
+        def answer(gathered: Gathered) -> object:
+            rows = [
+                {**row, "node": node} for node, _, rows in gathered.answers for row in rows or ()
+            ]
+            return {"sources": rows, "missing": gathered.missing}
+
+        self._ask(SOURCES, exchange, answer)
+
+    def _explain(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("topic",))
+        if "topic" not in given:
+            raise BadRequest("topic", "is missing")
+        topic = given["topic"]
+
+        def answer(gathered: Gathered) -> object:
+            answers = [one for *_, one in gathered.answers if one is not None]
+            checks = checks_of(answers, topic, self._config, self._config)
+            return {
+                "topic": topic,
+                "checks": [check._asdict() for check in checks],
+                "missing": gathered.missing,
+            }
+
+        self._ask("explain", exchange, answer, topic=topic)
+
+    # -- log levels -------------------------------------------------------------------------------
+
+    def _levels(self, request: Request, exchange: Exchange, operator: str) -> None:
+        parameters(request, ())
+        exchange.respond(_json({"levels": set_level({})}))
+
+    def _change_level(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("level", "part"))
+        level, part = given.get("level"), given.get("part")
+        if level not in _LEVELS:
+            raise BadRequest("level", f"must be one of {', '.join(_LEVELS)}")
+        if part is not None and not (part.isidentifier() and len(part) <= _PARTS_BYTES_MAX):
+            raise BadRequest("part", "must be the name of a part, such as access or http")
+
+        def answer(gathered: Gathered) -> object:
+            audit.warning(
+                "An operator changed a log level.",
+                operator=operator,
+                client=exchange.peer(),
+                level_now=level,
+                part=part,
+            )
+            return {"levels": set_level({}), "missing": gathered.missing}
+
+        self._ask("log-level", exchange, answer, level=level, part=part)
+
+    def _on_level(self, question: Mapping[str, Any], reply: Callable[[object], None]) -> None:
+        levels = set_level(question)
+        if question.get("part") in (None, "access"):
+            self._set_access_level(question["level"])
+        reply(levels)
+
+    def _ask(self, what: str, exchange: Exchange, answer: Answer, **members: object) -> None:
+        """Asks all workers, and answers with what `answer` makes of it."""
+        self._gather_for(
+            what, exchange, lambda gathered: exchange.respond(_json(answer(gathered))), **members
+        )
+
+    def _gather_for(
+        self,
+        what: str,
+        exchange: Exchange,
+        then: Callable[[Gathered], None],
+        **members: object,
+    ) -> None:
+        def gathered(outcome: Gathered | FastsseError) -> None:
+            try:
+                if isinstance(outcome, FastsseError):
+                    raise outcome
+                then(outcome)
+            except FastsseError as error:
+                exchange.fail(error)
+
+        self._gather.ask(what, gathered, **members)
+
+
+def _json(value: object) -> Any:
+    return json_response(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _merged(gathered: Gathered, limit: int) -> dict[str, object]:
+    """One page of connections, in the order of node, worker and slot."""
+    rows: list[dict[str, object]] = []
+    following: str | None = None
+    for node, worker, answer in gathered.answers:
+        for row in answer["rows"] if answer else ():
+            slot = row.pop("slot")
+            if len(rows) == limit:
+                following = f"{node}.{worker}.{slot}"
+                break
+            rows.append({**row, "node": node, "worker": worker})
+        if following is None and answer and "next" in answer:
+            following = f"{node}.{worker}.{answer['next']}"
+        if following is not None:
+            break
+    if following is None and gathered.is_cut:
+        node, worker, _ = gathered.answers[-1]
+        following = f"{node}.{worker + 1}.0"
+    return {"connections": rows, "next": following, "missing": gathered.missing}
+
+
+def _merged_topics(gathered: Gathered, *, sort: str, limit: int) -> dict[str, object]:
+    """One page of topics: streams are added up, the rest is the same everywhere."""
+    rows: dict[str, dict[str, Any]] = {}
+    answers = [answer for *_, answer in gathered.answers if answer]
+    for answer in answers:
+        for row in answer["rows"]:
+            known = rows.setdefault(row["topic"], {**row, "subscribers": 0})
+            known["subscribers"] += row["subscribers"]
+    ordered = sorted(rows.values(), key=lambda row: row["topic"])
+    if sort != SORTS[0]:
+        ordered.sort(key=lambda row: row[sort], reverse=True)
+    is_more = len(ordered) > limit or any(len(answer["rows"]) == limit for answer in answers)
+    page = ordered[:limit]
+    following = page[-1]["topic"] if is_more and sort == SORTS[0] and page else None
+    return {
+        "topics": page,
+        "next": following,
+        "alive": max((answer["alive"] for answer in answers), default=0),
+        "everything": sum(answer["everything"] for answer in answers),
+        "missing": gathered.missing,
+    }

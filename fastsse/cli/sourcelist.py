@@ -1,0 +1,42 @@
+"""`fastsse source list`: what sources read, and how far behind they are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from fastsse.cli.admincommand import (
+    AdminClient,
+    age,
+    as_json_option,
+    show_json,
+    show_rows,
+    warn_missing,
+)
+from fastsse.cli.clientoptions import server_address
+
+__all__ = ["list_sources"]
+
+_COLUMNS: dict[str, Callable[[Any], object]] = {
+    "name": lambda row: row["name"],
+    "system": lambda row: row["system"],
+    "state": lambda row: row["state"],
+    "lag": lambda row: age(row["lag_ms"] / 1000),
+    "backlog": lambda row: row["backlog"],
+    "trouble": lambda row: row["trouble"],
+}
+
+
+@click.command("list")
+@as_json_option
+@server_address
+def list_sources(as_json: bool, url: str, uds: str | None, token: str | None) -> int:
+    """List the sources of all nodes: state, lag, and what is wrong with each."""
+    with AdminClient(url, uds, token) as client:
+        answer = client.ask("/admin/sources")
+    if as_json:
+        show_json(answer)
+    else:
+        show_rows(answer["sources"], _COLUMNS, ("lag", "backlog"))
+    warn_missing(answer)
+    return 0
