@@ -2,7 +2,9 @@
 
 confluent-kafka does the work in threads of its own; all calls are made in one thread of the source.
 The client fetches ahead, within a bound in bytes. An offset is committed when the log has the
-event, so a message is read again after any failure, by this node or another of the group.
+event, so a message is read again after any failure, by this node or another of the group. The log
+knows it by its partition and offset, which it stores with the event: it takes each message once.
+A topic that was deleted and made again has another id, and so other numbers.
 """
 
 import asyncio
@@ -13,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from fastsse.config.source_url import read_server_url
 from fastsse.config.sources import SourceRule
+from fastsse.directives import Producer, producer_key
 from fastsse.log import get_logger
 from fastsse.sources.extras import import_extra
 from fastsse.sources.source import Batch, Message, SourceAway, Words
@@ -29,6 +32,7 @@ FETCHED_KIB: Final = 16 * 1024
 CLOSE_S: Final = 1.0
 PROBE_S: Final = 1.0
 PROBE_EACH_S: Final = 2.0
+ASK_S: Final = 10.0
 # Longer header values and keys can't be a topic and are not decoded.
 WORD_BYTES_MAX: Final = 1024
 _DEFAULTS: Final = {
@@ -41,6 +45,8 @@ _DEFAULTS: Final = {
     "reconnect.backoff.max.ms": 1_000,
 }
 # Of the consumer, whose other settings a producer has too.
+# A UUID of zeros.
+_NO_ID: Final = "A" * 22
 _OF_CONSUMERS: Final = frozenset(_DEFAULTS) - {
     "topic.metadata.refresh.interval.ms",
     "reconnect.backoff.max.ms",
@@ -82,10 +88,11 @@ def client_settings(rule: SourceRule, *, consumes: bool) -> dict[str, Any]:
 class KafkaMessage:
     """A message of Kafka."""
 
-    __slots__ = ("_message", "payload")
+    __slots__ = ("_message", "payload", "producer")
 
-    def __init__(self, message: Any) -> None:
+    def __init__(self, message: Any, producer: Producer | None = None) -> None:
         self._message = message
+        self.producer = producer
         self.payload: bytes = message.value() or b""
 
     @property
@@ -164,6 +171,10 @@ class KafkaSource:
         self._is_idle = False
         self._probe_at_s = 0.0
         self._error_text: str | None = None
+        # The producer of each partition, and the offset behind the last message of it.
+        self._producers: dict[tuple[str, int], bytes] = {}
+        self._next: dict[tuple[str, int], int] = {}
+        self._topic_ids: dict[str, str] = {}
         self.rebalances = 0
         self.backlog: int | None = None
 
@@ -281,16 +292,57 @@ class KafkaSource:
 
     def _batch(self, messages: Sequence[Any]) -> Batch:
         ends: dict[tuple[str, int], int] = {}
+        # A message without a value is a tombstone of a compacted topic, and no event.
+        made: list[KafkaMessage] = []
         for message in messages:
-            ends[message.topic(), message.partition()] = message.offset() + 1
+            place, offset = (message.topic(), message.partition()), message.offset()
+            if offset < self._next.get(place, 0):
+                self._forget_producers()
+            self._next[place] = ends[place] = offset + 1
+            if message.value() is not None:
+                made.append(KafkaMessage(message, self._producer(place, offset)))
         partition = self._kafka.TopicPartition
         places = [partition(topic, number, offset) for (topic, number), offset in ends.items()]
         self.backlog = self._unread(places)
         kind, made_ms = messages[0].timestamp()
         age_ms = max(0, int(time.time() * 1000) - made_ms) if kind else 0
-        # A message without a value is a tombstone of a compacted topic, and no event.
-        made = [KafkaMessage(message) for message in messages if message.value() is not None]
         return Batch(made, places, age_ms, self.backlog == 0)
+
+    def _producer(self, place: tuple[str, int], offset: int) -> Producer | None:
+        key = self._producers.get(place)
+        if key is None:
+            topic, number = place
+            topic_id = self._topic_id(topic)
+            scope = f"source/{self._rule.name}/{topic}/{topic_id}"
+            key = producer_key(scope, str(number).encode()) if topic_id else b""
+            self._producers[place] = key
+        return Producer(key, 0, offset) if key else None
+
+    def _topic_id(self, topic: str) -> str:
+        """The id that a topic got when it was made; empty for brokers without ids (before 2.8).
+        Without it the messages of a topic that was made again would count as repeats."""
+        if topic not in self._topic_ids:
+            names = {topic, *(place.topic for place in self._consumer.assignment())}
+            self._topic_ids |= self._described(sorted(names))
+        return self._topic_ids[topic]
+
+    def _described(self, topics: list[str]) -> dict[str, str]:
+        from confluent_kafka.admin import AdminClient
+
+        quiet: Any = _Quiet()
+        client = AdminClient({**client_settings(self._rule, consumes=False), "logger": quiet})
+        asked = client.describe_topics(self._kafka.TopicCollection(topics), request_timeout=ASK_S)
+        try:
+            found = {topic: str(one.result(ASK_S).topic_id) for topic, one in asked.items()}
+        except TimeoutError:
+            raise SourceAway("the broker does not describe its topics") from None
+        return {topic: "" if text == _NO_ID else text for topic, text in found.items()}
+
+    def _forget_producers(self) -> None:
+        """Offsets went back, or partitions were assigned: a topic may be another one."""
+        self._producers.clear()
+        self._topic_ids.clear()
+        self._next.clear()
 
     def _unread(self, places: Sequence[Any]) -> int:
         """Messages of these partitions behind the batch, as the client knew at the last fetch."""
@@ -344,6 +396,7 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
         self.rebalances += 1
+        self._forget_producers()
         log.info(
             "Partitions were assigned to a source.",
             source=self._rule.name,

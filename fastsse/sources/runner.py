@@ -25,6 +25,7 @@ __all__ = ["Sources", "letter_store", "make_maker", "make_source"]
 log = get_logger("sources")
 COUNTS: Final = (
     "sources_events",
+    "sources_repeats",
     "sources_filtered",
     "sources_skipped",
     "sources_dropped",

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from fastsse.directives import Producer
+
 __all__ = ["Batch", "Message", "PlainMessage", "Source", "SourceAway", "Words"]
 
 Words = Mapping[str, str]
@@ -30,6 +32,11 @@ class Message(Protocol):
     def origin(self) -> str:
         """Its place in the source, for people and dead letters."""
 
+    @property
+    def producer(self) -> Producer | None:
+        """Its number in its source, by which a log knows it when it comes again; None for a source
+        whose messages have no such numbers, or do not come in their order."""
+
     def words(self) -> Words:
         """Raises ValueError for a message whose words can't be used."""
 
@@ -43,6 +50,8 @@ class PlainMessage:
     """
 
     __slots__ = ("origin", "payload", "words")
+
+    producer: Producer | None = None
 
     def __init__(self, origin: str, payload: bytes, words: Callable[[], Words]) -> None:
         self.origin = origin

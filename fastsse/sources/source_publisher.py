@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from fastsse.directives import Directives, Producer
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
@@ -119,6 +120,8 @@ class SourcePublisher:
             if event is None:
                 self.counts["sources_filtered"] += 1
                 continue
+            if message.producer is not None:
+                _number(event, message.producer)
             size_bytes += len(message.payload)
             # A batch is no larger than one that a publisher could send.
             if size_bytes > limit_bytes and drafts:
@@ -139,7 +142,10 @@ class SourcePublisher:
             if isinstance(outcome, FastsseError):
                 await self._take_apart(drafts, outcome)
             else:
-                self.counts["sources_events"] += len(events)
+                # `Published` of a hub, or the positions of a backbone.
+                repeats = getattr(outcome, "duplicates", 0)
+                self.counts["sources_repeats"] += repeats
+                self.counts["sources_events"] += len(events) - repeats
             return
 
     async def _append(self, events: Sequence[Event]) -> Any:
@@ -173,3 +179,12 @@ class SourcePublisher:
                 why=letter.why,
                 unlogged_before=unlogged,
             )
+
+
+def _number(event: Event, producer: Producer) -> None:
+    """Has the log know the event again. One with a publisher's key is known by that."""
+    asked = event.directives
+    if asked is None:
+        event.direct(Directives(producer=producer))
+    elif asked.key is None:
+        event.direct(asked._replace(producer=producer))
