@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
-from fastsse.auth.guard import SERVICES as GUARD_DESKS
+from fastsse.auth.guard import SERVICES as TOKEN_SERVICES
 from fastsse.control.gather import SUBJECT as GATHER
 from fastsse.control.gather import GatherService, OwnFacts
 from fastsse.control.presence import SUBJECT as PRESENCE
 from fastsse.control.presence import PresenceService
 from fastsse.control.service import MakeService
-from fastsse.control.stats import SUBJECT as FIGURES
+from fastsse.control.stats import SUBJECT as STATS
 from fastsse.control.stats import stats_service
-from fastsse.control.stream_lookup import SUBJECT as REACH
+from fastsse.control.stream_lookup import SUBJECT as STREAM_LOOKUP
 from fastsse.control.stream_lookup import StreamLookupService
-from fastsse.control.usage import SUBJECT as SHARES
+from fastsse.control.usage import SUBJECT as USAGE
 from fastsse.control.usage import UsageService
 from fastsse.facts import build_facts
 from fastsse.log import set_level
@@ -29,10 +29,10 @@ def service_makers(
     """What makes them. `own` are counters of the control services' process that no worker has,
     `facts` what it answers operators itself."""
     return {
-        **GUARD_DESKS,
+        **TOKEN_SERVICES,
         GATHER: partial(GatherService, own=facts, acts={"log-level": set_level}),
-        FIGURES: stats_service(own, build_facts()),
+        STATS: stats_service(own, build_facts()),
         PRESENCE: PresenceService,
-        REACH: StreamLookupService,
-        SHARES: UsageService,
+        STREAM_LOOKUP: StreamLookupService,
+        USAGE: UsageService,
     }

@@ -31,7 +31,7 @@ class TicketStreams:
 
     Arguments:
         tickets: knows the stream of each ticket.
-        reach: finds a stream in any worker.
+        lookup: finds a stream in any worker.
         streams: the streams of this worker.
         clients: finds client addresses.
         access: logs each stream that a newer one ended.
@@ -40,17 +40,17 @@ class TicketStreams:
     def __init__(
         self,
         tickets: Tickets,
-        reach: StreamLookup,
+        lookup: StreamLookup,
         streams: Streams,
         clients: ClientAddresses,
         access: AccessLog,
     ) -> None:
         self._tickets = tickets
-        self._reach = reach
+        self._lookup = lookup
         self._streams = streams
         self._clients = clients
         self._access = access
-        reach.teach(_END, self._end)
+        lookup.teach(_END, self._end)
 
     def network(self, request: Request) -> str:
         """The address prefix of the client of a request."""
@@ -73,7 +73,7 @@ class TicketStreams:
         """Records the stream of a ticket, and ends its earlier one."""
 
         def before(stream_id: bytes) -> None:
-            self._reach.reach(_END, stream_id, b"", ended)
+            self._lookup.reach(_END, stream_id, b"", ended)
 
         def ended(answer: bytes | FastsseError | None) -> None:
             if isinstance(answer, bytes):

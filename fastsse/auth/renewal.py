@@ -39,14 +39,14 @@ class Renewals:
     """Renews streams in any worker. Loop thread only.
 
     Arguments:
-        reach: finds streams of other workers.
+        lookup: finds streams of other workers.
         streams: the streams of this worker.
     """
 
-    def __init__(self, reach: StreamLookup, streams: RenewableStreams) -> None:
-        self._reach = reach
+    def __init__(self, lookup: StreamLookup, streams: RenewableStreams) -> None:
+        self._lookup = lookup
         self._streams = streams
-        reach.teach(_RENEW, self._here)
+        lookup.teach(_RENEW, self._here)
 
     def renew(
         self, stream_id: bytes, fresh: Rights, done: Callable[[bool | FastsseError], None]
@@ -60,7 +60,7 @@ class Renewals:
             else:
                 done(True if answer == _RENEWED else Forbidden(answer.decode()))
 
-        self._reach.reach(_RENEW, stream_id, fresh.pack(), reached)
+        self._lookup.reach(_RENEW, stream_id, fresh.pack(), reached)
 
     def _here(self, stream_id: bytes, packed: bytes) -> bytes | None:
         handle = self._streams.find(stream_id)

@@ -41,7 +41,7 @@ class TicketStore:
         return len(self._entries)
 
     def put(self, key: bytes, value: bytes, life_ms: int, done: Callable[[bool], None]) -> None:
-        """As Vault. O(log entries), plus the expired entries."""
+        """As `OneTimeStore`. O(log entries), plus the expired entries."""
         name = self._live(key)
         if name in self._entries:
             done(False)
@@ -50,13 +50,13 @@ class TicketStore:
         done(name in self._entries)
 
     def get(self, key: bytes, done: Callable[[bytes | FastsseError | None], None]) -> None:
-        """As Vault."""
+        """As `OneTimeStore`."""
         done(self._get(self._live(key)))
 
     def exchange(
         self, key: bytes, value: bytes, life_ms: int, done: Callable[[bytes | None], None]
     ) -> None:
-        """As Vault."""
+        """As `OneTimeStore`."""
         name = self._live(key)
         before = self._get(name)
         self._set(name, value, life_ms)
