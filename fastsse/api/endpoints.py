@@ -83,10 +83,12 @@ class Endpoints:
         if control is not None:
             self._join(control)
 
-    def paths(self, cors: Cors) -> Paths:
-        """The routes by path. Call it once."""
+    def paths(self, cors: Cors, own_access: Access | None = None) -> Paths:
+        """The routes by path. Call it once. `own_access` decides instead of the options."""
         config = self._config
-        access, mercure_access = self._accesses(cors)
+        access, mercure_access = (
+            self._accesses(cors) if own_access is None else (own_access, own_access)
+        )
         self._access = access
         gate = self._gate(access)
         publish = self._publish = Publish(gate)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
+from fastsse.api.access import Access
 from fastsse.api.console import console_routes
 from fastsse.api.endpoints import Endpoints
 from fastsse.api.handoff import RetryAfter, SenderHandoff
@@ -153,12 +154,19 @@ class Frontend:
         """The listener of probes, metrics and the console; usually `main`."""
         return self._listeners[-1]
 
+    @property
+    def context(self) -> ListenerContext:
+        """What the requests of the main listener share; also for requests that another server
+        reads."""
+        return self._acceptors[0].context
+
     def serve(
         self,
         sockets: Sockets,
         stats: StatsClient,
         trouble: Callable[[], str | None] = lambda: None,
         worker: int = 0,
+        own_access: Access | None = None,
     ) -> None:
         """Starts to accept connections.
 
@@ -166,13 +174,14 @@ class Frontend:
             stats: gives the metrics and statistics of the whole service.
             trouble: returns why publishers are refused, or None.
             worker: the number of this worker.
+            own_access: decides who may read and publish; None: as the options say.
         """
         self._stats = stats
         self._trouble = trouble
         token = self._config.publish_token
         config = self._config
         cors = Cors(config.cors_origins, config.cors_headers, cross_publish=token is not None)
-        events = self._endpoints.paths(cors)
+        events = self._endpoints.paths(cors, own_access)
         admin = {**events, **health_routes(stats, self._unready)}
         is_local = sockets.are_local and not config.trusted_proxies
         admin |= self._endpoints.admin_paths(is_local=is_local)

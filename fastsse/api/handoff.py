@@ -144,7 +144,11 @@ class SenderHandoff:
     def take_copy(self, transport: Transport, stream_request: StreamRequest) -> None:
         """As `take`, for the socket of a transport: the sender gets a duplicate of its descriptor,
         and the caller must abort the transport."""
-        fd = self._duplicate(transport)
+        self.take_duplicate(transport.get_extra_info("socket").fileno(), stream_request)
+
+    def take_duplicate(self, descriptor: int, stream_request: StreamRequest) -> None:
+        """As `take`, for a descriptor that stays the caller's: the sender gets a duplicate."""
+        fd = self._duplicate(descriptor)
         try:
             handle = self._open(fd, stream_request)
         except BaseException:
@@ -264,10 +268,9 @@ class SenderHandoff:
         cut = b"%x\r\n%b\r\n" % (len(body), body)
         return Response(STATUS_LINES[200] + lines + b"Transfer-Encoding: chunked\r\n", cut)
 
-    def _duplicate(self, transport: Transport) -> int:
-        """A duplicate of the descriptor of the transport's socket."""
+    def _duplicate(self, original: int) -> int:
+        """A duplicate of a descriptor."""
         try:
-            original = transport.get_extra_info("socket").fileno()
             return fcntl.fcntl(original, fcntl.F_DUPFD_CLOEXEC, 0)
         except OSError as error:
             if out_of_descriptors(error):

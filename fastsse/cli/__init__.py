@@ -17,6 +17,7 @@ from fastsse.errors import FastsseError
 # Name: (module, attribute, what `fastsse --help` says).
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "serve": ("fastsse.cli.serve", "serve", "Serve event streams and accept publishes."),
+    "hub": ("fastsse.cli.hub", "hub", "Order the events of workers in other programs."),
     "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration again."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
     "topics": ("fastsse.cli.topics", "topics", "List topics, or end them."),

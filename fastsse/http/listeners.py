@@ -22,6 +22,7 @@ __all__ = [
     "addresses_of",
     "open_sockets",
     "open_tcp",
+    "open_unix",
 ]
 
 log = get_logger("http")
@@ -49,7 +50,7 @@ def open_sockets(listen: ListenOptions, streams: StreamOptions) -> list[socket.s
     if listen.fd is not None:
         return [_adopt(listen.fd, streams)]
     if listen.uds is not None:
-        return [_open_unix(listen.uds)]
+        return [open_unix(listen.uds)]
     return open_tcp(listen.host, listen.port, "port", streams)
 
 
@@ -144,30 +145,32 @@ def _explained(error: OSError, hosts: Sequence[str], port: int, option: str) -> 
     return ListenError(text)
 
 
-def _open_unix(path: str) -> socket.socket:
-    _remove_stale(path)
+def open_unix(path: str, option: str = "--uds", mode: int = _UNIX_MODE) -> socket.socket:
+    """A Unix socket that listens; the file of a killed server is replaced. `option` is the flag
+    that errors name, `mode` that of the file. Raises ListenError."""
+    _remove_stale(path, option)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.bind(path)
-        os.chmod(path, _UNIX_MODE)
+        os.chmod(path, mode)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise ListenError(f"{path}: {error.strerror}. Choose another with --uds.") from None
+        raise ListenError(f"{path}: {error.strerror}. Choose another with {option}.") from None
     return sock
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, option: str) -> None:
     """Removes the socket file of a killed server; raises ListenError for anything else."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ListenError(f"{path}: {error.strerror}. Choose another with --uds.") from None
+        raise ListenError(f"{path}: {error.strerror}. Choose another with {option}.") from None
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"{path} exists and is not a socket. Choose another with --uds.")
+        raise ListenError(f"{path} exists and is not a socket. Choose another with {option}.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.setblocking(False)
@@ -177,7 +180,7 @@ def _remove_stale(path: str) -> None:
             return
         except OSError:
             pass  # A full backlog: a process is listening.
-    raise ListenError(f"{path} is in use. Choose another with --uds.")
+    raise ListenError(f"{path} is in use. Choose another with {option}.")
 
 
 def _adopt(fd: int, streams: StreamOptions) -> socket.socket:

@@ -93,6 +93,9 @@ class Handoff(Protocol):
     def take_copy(self, transport: Transport, stream_request: StreamRequest) -> None:
         """As `take`, with a duplicate of the transport's socket; the transport is to be aborted."""
 
+    def take_duplicate(self, descriptor: int, stream_request: StreamRequest) -> None:
+        """As `take`, for a descriptor that stays the caller's."""
+
     def turn_away(
         self, subscription: Subscription, why: StreamRefused, *, chunked: bool
     ) -> Response:

@@ -39,7 +39,7 @@ def run_hub(
     listening: socket.socket,
     ready: Callable[[], None],
     *,
-    workers: int = 0,
+    workers: int | None = 0,
     restarted: bool = False,
     makers: MakersFor = no_services,
 ) -> int:
@@ -49,7 +49,7 @@ def run_hub(
         config: of which it uses the store, the history's limits and the largest body.
         listening: a Unix stream socket that listens; its owner keeps it open too.
         ready: called once, in the loop, when workers are served.
-        workers: how many there are.
+        workers: how many there are; None: not known.
         restarted: whether they had a hub before.
         makers: makes the control services' makers, given what the backbone counts, and what this
             process answers operators.
@@ -64,7 +64,7 @@ async def _serve(
     config: Config,
     listening: socket.socket,
     ready: Callable[[], None],
-    workers: int,
+    workers: int | None,
     restarted: bool,
     makers: MakersFor,
 ) -> int:
@@ -95,7 +95,7 @@ class HubProcess:
         cls,
         config: Config,
         listening: socket.socket,
-        workers: int = 0,
+        workers: int | None = 0,
         restarted: bool = False,
         makers: MakersFor = no_services,
         now_ms: Callable[[], int] = now_ms,

@@ -38,10 +38,10 @@ class Recovery:
     Arguments:
         broker: not open yet.
         kept: its backbone.
-        workers: how many are expected.
+        workers: how many are expected; None: not known, so that all of the time is waited.
     """
 
-    def __init__(self, broker: Broker, kept: HubMemory, workers: int) -> None:
+    def __init__(self, broker: Broker, kept: HubMemory, workers: int | None) -> None:
         self._broker = broker
         self._kept = kept
         self._workers = workers
@@ -55,11 +55,12 @@ class Recovery:
         """Returns when the broker is open. The history may still be incomplete."""
         try:
             async with asyncio.timeout(WAIT_S):
-                while len(self._waiting) < self._workers:
+                while self._workers is None or len(self._waiting) < self._workers:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            log.warning("Not all workers came back.", workers=len(self._waiting))
+            if self._workers is not None:
+                log.warning("Not all workers came back.", workers=len(self._waiting))
         end = await self._end_of_log()
         if end is None:
             self._broker.open()

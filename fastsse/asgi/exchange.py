@@ -1,0 +1,141 @@
+"""One request of a mounted application: from its ASGI scope to the answer of its route."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, NamedTuple
+
+from fastsse.auth.rights import Rights
+from fastsse.errors import FastsseError, StreamRefused
+from fastsse.http.client_address import UNIX
+from fastsse.http.listener_context import ListenerContext
+from fastsse.http.parser import KEPT_NAMES
+from fastsse.http.problems import Problem, problem_of, problem_response
+from fastsse.http.request import Memory, Request
+from fastsse.http.responses import Response
+from fastsse.subscriptions import Subscription
+
+__all__ = ["AsgiExchange", "Call", "Scope", "Wanted", "client_of", "read_body", "read_request"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Call(NamedTuple):
+    """What an ASGI server calls an application with."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+
+
+EVENTS_PATH: Final = b"/events"
+_KEPT: Final = frozenset(KEPT_NAMES)
+
+
+class Wanted(NamedTuple):
+    """The stream that a request is to become."""
+
+    subscription: Subscription
+    rights: Rights | None
+
+
+def read_request(scope: Scope, context: ListenerContext) -> Request:
+    """The request of an ASGI scope, as a request for `/events`. Raises Problem (400)."""
+    query: bytes = scope.get("query_string", b"")
+    target = context.targets.parse(EVENTS_PATH + b"?" + query if query else EVENTS_PATH)
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _KEPT:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+    client = scope.get("client")
+    host = str(client[0]) if client else UNIX
+    method: str = scope["method"]
+    return Request(method.encode(), target, headers, True, host, Memory())
+
+
+def client_of(scope: Scope) -> str:
+    """The address of the client, for logs."""
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else UNIX
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body of a request. Raises Problem (413), or ConnectionError if the client is
+    gone."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("the client closed the connection")
+        body += message.get("body", b"")
+        if len(body) > limit_bytes:
+            detail = f"The body must be at most {limit_bytes} bytes (max_body)."
+            raise Problem(413, detail, field="Content-Length")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+class AsgiExchange:
+    """An exchange (`router.Exchange`) whose answer the mount awaits. Loop thread only.
+
+    Arguments:
+        context: the listener's.
+        request: what was asked.
+        client: the address of the client, for logs.
+    """
+
+    __slots__ = ("_client", "_context", "_request", "_told", "outcome")
+
+    may_wait: Final = True
+
+    def __init__(self, context: ListenerContext, request: Request, client: str) -> None:
+        self._context = context
+        self._request = request
+        self._client = client
+        self.outcome: Response | Wanted | None = None
+        self._told: asyncio.Future[None] | None = None
+
+    async def wait(self) -> Response | Wanted:
+        """Returns the answer when it is known."""
+        if self.outcome is None:
+            self._told = asyncio.get_running_loop().create_future()
+            await self._told
+        assert self.outcome is not None
+        return self.outcome
+
+    def respond(self, response: Response) -> None:
+        """Answers."""
+        request, context = self._request, self._context
+        lines = context.cors.lines(request.headers) if context.cors.active else b""
+        if request.terms is not None:
+            lines += request.terms.lines
+        context.requests.answered(request, response.head)
+        self._settle(Response(response.head + lines, response.body))
+
+    def fail(self, error: FastsseError) -> None:
+        """Answers with the problem for an error."""
+        problem = problem_of(error)
+        self._context.requests.refused(self._request, problem, self.peer())
+        self.respond(problem_response(problem))
+
+    def stream(self, subscription: Subscription, rights: Rights | None = None) -> None:
+        """The request is to become this stream."""
+        self._settle(Wanted(subscription, rights))
+
+    def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
+        """Answers a subscriber that cannot be taken now."""
+        request, context = self._request, self._context
+        answer = context.streams.turn_away(subscription, why, chunked=request.chunked)
+        context.requests.turned_away(request, why, answer.head, self.peer())
+        self.respond(answer)
+
+    def peer(self) -> str:
+        """The address of the client, for logs."""
+        return self._client
+
+    def _settle(self, outcome: Response | Wanted) -> None:
+        self.outcome = outcome
+        told = self._told
+        if told is not None and not told.done():
+            told.set_result(None)
