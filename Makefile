@@ -12,7 +12,7 @@ JOBS ?= 6
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve shell cluster test test-fast test-all test-rest soak check lint docs picture reference api \
+.PHONY: help serve shell cluster logs-demo test test-fast test-all test-rest soak check lint docs picture reference api \
 	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-peers wheel clean
 
 help:  ## this list
@@ -55,6 +55,13 @@ shell: $(VENV)/.installed  ## a shell in which the command fastsse works
 
 cluster: $(VENV)/.test-all-installed  ## Redis, two nodes and HAProxy, nginx or Caddy on http://127.0.0.1:8080 (ARGS="--proxy nginx")
 	$(BIN)/python deploy/cluster.py $(ARGS)
+
+$(VENV)/.logs-installed: $(VENV)/.installed
+	$(INSTALL) 'fastsse[logs-demo]'
+	@touch $@
+
+logs-demo: $(VENV)/.logs-installed  ## the log platform of examples/logs: agent, Kafka, live page, alerts, archive (ARGS="--rate 1000")
+	$(BIN)/python examples/logs/demo.py $(ARGS)
 
 # From the source distribution, so that a file that is missing there fails here. The time of the last
 # commit is that of all files: the same sources give the same bytes.

