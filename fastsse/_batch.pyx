@@ -14,7 +14,7 @@ from fastsse._positions cimport Positions
 from fastsse.native.place cimport Place, int_of, set_place
 
 from fastsse._core import load_frame
-from fastsse.directives import stored_key
+from fastsse.directives import BLANK, notice_of, stored_key
 from fastsse.events import Event
 from fastsse.positions import uuid_of_position
 
@@ -24,8 +24,6 @@ cdef enum:
 
 cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
-# What a control entry is on a stream that does not know its operation: nothing that a client sees.
-cdef bytes CONTROL_BODY = b":\n\n"
 
 
 # -- events that have no position yet -------------------------------------------------------------
@@ -375,8 +373,10 @@ cdef int add_event(Entries entries, event, Placed placed, Id* id) except -1:
     extras = extras_of(event, entries.extras_type, expires_ms)
     entries.extras = with_value(entries, entries.extras, extras)
     if event.directives is not None and event.directives.control is not None:
+        position = int_of(placed.place)
         entries.frames.append(load_frame(
-            CONTROL_BODY, int_of(placed.place), event.private, placed.time_ms, False))
+            notice_of(event.directives.control, event.topics, position),
+            position, event.private, placed.time_ms, False))
     else:
         frame = encode_event(event, placed, id)
         frame.data.expires_ms = expires_ms or 0
@@ -398,6 +398,8 @@ cdef object extras_of(event, extras_type, expires_ms):
     """The optional fields of an event's entry; None when it has none."""
     meta = event.meta
     control = None if event.directives is None else event.directives.control
+    if control == BLANK:
+        control = None
     key = None if event.directives is None else stored_key(event.directives)
     if meta is None and control is None and key is None and expires_ms is None:
         return None

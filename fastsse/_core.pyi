@@ -201,6 +201,8 @@ class View:
         envelope: The data is a JSON object with topic, id, event, data, meta and time.
         mark: How heartbeats move the id past events that are left out: `block` (an id line and a
             blank line), `line` (the id line), `data` (an event with empty data), or not at all.
+        notices: Control entries with a block are sent, too; no other part of the view holds for
+            them.
 
     Raises:
         KeyError: another mark.
@@ -217,6 +219,7 @@ class View:
         mark: str = "",
         filter: Filter | None = None,
         interval_ms: int = 0,
+        notices: bool = False,
     ) -> View: ...
     def select(
         self,

@@ -477,7 +477,7 @@ cdef class View:
 
     def __cinit__(
             self, *, types=(), until=(), bytes until_data=None, bint envelope=False,
-            str mark="", Filter filter=None, uint32_t interval_ms=0):
+            str mark="", Filter filter=None, uint32_t interval_ms=0, bint notices=False):
         cdef list texts = [*types, *until]
         cdef Py_ssize_t index
         cdef char* at
@@ -485,6 +485,7 @@ cdef class View:
         kind = MARKS[mark]
         self.view = view_new(<uint32_t>len(types), <uint32_t>len(until), size)
         self.view.has_envelope = envelope
+        self.view.has_notices = notices
         self.view.mark = kind
         self.view.interval_ms = interval_ms
         if filter is not None:
@@ -514,7 +515,7 @@ cdef class View:
                 mask = mask_of(None if shown is None else shown[index])
                 verdict = judge_event(self.view, &look, &mask)
                 if verdict != PASSES_OVER:
-                    if self.view.interval_ms and verdict == SENDS:
+                    if self.view.interval_ms and verdict == SENDS and look.frame.events:
                         leave_out_older(
                             newest, sent, self.view.interval_ms, look.frame, topics[index])
                     sent.append(own(frame_keep(form_of(self.view, &look, mask))))

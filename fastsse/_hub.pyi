@@ -179,9 +179,10 @@ class HistoryLog:
         heard_by_all: bool = False,
         describes: bool = False,
     ) -> None:
-        """Keeps committed entries, evicts for them, and hands each on. Control entries are not
-        handed on: `on_control` of the subclass does what they say, `on_reopen` is called when
-        nothing is kept any more of a topic that had ended.
+        """Keeps committed entries, evicts for them, and hands each on. Of control entries,
+        `on_control` of the subclass does what they say, and those with a block are handed on where
+        a view may ask for it. `on_reopen` is called when nothing is kept any more of a topic that
+        had ended.
 
         O(entries and topics), and O(1) an evicted event. `Entries` cost the least.
 
@@ -214,6 +215,14 @@ class HistoryLog:
     def evict_oldest(self) -> None:
         """Evicts the oldest event of all from every topic that keeps it. Raises LookupError when
         there is none."""
+
+    def blank(self, position: int) -> bool:
+        """Empties the event at a place, in every topic that keeps it: its place, its own id and its
+        key stay, so there is no gap. Returns whether there was one. O(topics log n)."""
+
+    def purge(self, topic: Topic, position: int) -> int:
+        """As `blank`, of all events of a topic up to a place, also those that have other topics
+        too. Returns how many. O(n log n)."""
 
     def evict_through(self, topic: Topic, position: int) -> None:
         """Evicts the events of a topic up to a place. O(evicted)."""

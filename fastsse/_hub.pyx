@@ -11,9 +11,12 @@ from libc.string cimport memmove
 
 from fastsse._batch cimport Entries
 from fastsse._core cimport Frame, Run, run_add, run_begin, run_end
+from fastsse.native.frame cimport is_notice
 from fastsse.native.place cimport Place, int_of, is_above, is_same, set_place
+from fastsse.native.queue cimport LATEST, SKIP
 
-from fastsse._core import raw_frame
+from fastsse._core import load_frame, raw_frame
+from fastsse.directives import NO_NOTICE
 from fastsse.events import as_header_value
 from fastsse.evicted import Steps
 from fastsse.positions import TimeMarks
@@ -93,12 +96,28 @@ cdef class Topic:
         return not is_above(place, self.evicted)
 
 
+cdef inline bint is_sent(Frame frame, bint describes) noexcept:
+    """Whether the sender gets it: an event, or a control entry that a view may ask for."""
+    return frame.data.events or (describes and is_notice(frame.data))
+
+
+cdef inline int policy_of(Frame frame, int policy) noexcept:
+    """A control entry is no topic's newest value."""
+    return SKIP if policy == LATEST and frame.data.events == 0 else policy
+
+
 cpdef int strictest(tuple topics) except -1:
     """Policies are numbers in order of strictness (`native/queue.pxd`)."""
     cdef int policy = 0
     for topic in topics:
         policy = max(policy, (<Topic?>topic).rule.policy)
     return policy
+
+
+cdef Frame blank_of(Frame frame):
+    """What stands in the place of an event that was deleted."""
+    return load_frame(
+        NO_NOTICE, int_of(place_of(frame)), frame.data.is_private, frame.data.time_ms, False)
 
 
 cdef class TopicLog:
@@ -123,6 +142,20 @@ cdef class TopicLog:
             del self.frames[:self.start]
             self.start = 0
         return frame
+
+    cdef int put(self, Place place, Frame frame) except -1:
+        """Has another frame in the place of the one that is kept there, if there is one."""
+        cdef Py_ssize_t index = self.find(place) - 1
+        if index < self.start or not is_same(place_of(<Frame>self.frames[index]), place):
+            return 0
+        self.bytes += cost_of(frame) - cost_of(<Frame>self.frames[index])
+        self.frames[index] = frame
+        return 0
+
+    cdef list places_through(self, Place place):
+        """The places of its events up to a place."""
+        cdef list frames = self.frames[self.start:self.find(place)]
+        return [frame.position for frame in frames if frame.events]
 
     def prepend(self, TopicLog older not None):
         self.frames = older.frames[older.start:] + self.frames[self.start:]
@@ -415,19 +448,20 @@ cdef class HistoryLog:
         if len(names) == 1:
             topic = self.intern(names[0])
             self.keep(frame, topic, own_id, extras)
-            if run is not NULL and frame.data.events and (heard_by_all or topic.channels):
+            if run is not NULL and is_sent(frame, describes) and (heard_by_all or topic.channels):
                 numbers[0] = topic.number
-                run_add(run, frame, numbers, 1, topic.rule.policy, told, meta)
+                run_add(run, frame, numbers, 1, policy_of(frame, topic.rule.policy), told, meta)
             return 0
         if len(names) > TOPICS_MAX:
             raise ValueError("too many topics")
         topics = tuple([self.intern(name) for name in names])
         self.keep(frame, topics, own_id, extras)
-        if run is NULL or frame.data.events == 0:
+        if run is NULL or not is_sent(frame, describes):
             return 0           # What a control entry says was done when it was kept.
         for index in range(len(topics)):
             numbers[index] = (<Topic>topics[index]).number
-        run_add(run, frame, numbers, <uint32_t>len(topics), strictest(topics), told, meta)
+        run_add(run, frame, numbers, <uint32_t>len(topics), policy_of(frame, strictest(topics)), told,
+                meta)
         return 0
 
     cdef Topic intern(self, name):
@@ -564,6 +598,39 @@ cdef class HistoryLog:
             if (<Topic>topic).rule.age_ms == age_ms:
                 self.evict_at(<Topic>topic, place_of(frame))
         return 0
+
+    def blank(self, position):
+        """Empties the event at a place, in every topic that keeps it; without a gap.
+        Whether there was one. O(topics log n)."""
+        cdef Place place
+        cdef Py_ssize_t index
+        cdef Frame frame, blank
+        set_place(&place, position)
+        index = self.whole.find(place, False)
+        if index == len(self.whole.frames) or not is_same(self.whole.places[index], place):
+            return False
+        owners, frame = self.whole.owners[index], self.whole.frames[index]
+        if owners is None or frame.data.events == 0:
+            return False
+        blank = self.whole.frames[index] = blank_of(frame)
+        self.bytes += cost_of(blank) - cost_of(frame)
+        for topic in owners if type(owners) is tuple else (owners,):
+            if (<Topic>topic).log is not None:
+                (<Topic>topic).log.put(place, blank)
+        extras = self.extras_at.pop(position, None)
+        if extras is not None:
+            self.bytes -= extras.size + EXTRAS_COST
+            if extras.key is not None:
+                self.keep_extras(position, extras.blanked())
+        return True
+
+    def purge(self, Topic topic not None, position):
+        """As `blank`, of all events of a topic up to a place; returns how many. O(n log n)."""
+        cdef Place place
+        set_place(&place, position)
+        if topic.log is None:
+            return 0
+        return sum([self.blank(one) for one in topic.log.places_through(place)])
 
     def evict_through(self, Topic topic not None, position):
         cdef Place through

@@ -25,7 +25,7 @@ from fastsse._batch cimport EventBatch
 from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 
 from fastsse._core import load_frame
-from fastsse.directives import Directives, Producer, RequestKey
+from fastsse.directives import BLANK, Directives, Producer, RequestKey, notice_of
 from fastsse.events import EVENT_TOPICS_MAX, Event
 
 cdef enum:
@@ -74,8 +74,6 @@ cdef object new_event = Event.__new__
 cdef object new_tuple = tuple.__new__
 cdef object N_BITS = 64
 cdef object N_MASK = (1 << 64) - 1
-# What a control entry is on a stream that does not know its operation: nothing that a client sees.
-cdef bytes CONTROL_BODY = b":\n\n"
 
 crc_begin()
 
@@ -186,6 +184,8 @@ def pack_entry(entry not None):
         control = extras[EXTRAS]
         for slot in range(EXTRAS):
             fields_size += field_size(extras[slot])
+    if control is None and frame.events == 0:
+        control = BLANK
     body = frame.body if control is None else control
     cdef Py_ssize_t body_size = PyBytes_GET_SIZE(body)
     cdef Py_ssize_t size = ENTRY_HEAD + topics_size(topics) + fields_size + body_size
@@ -464,15 +464,16 @@ cdef list entries_of(
         reader.at += ENTRY_HEAD - RECORD_HEAD
         topics = take_topics(&reader, count)
         take_fields(&reader, fields_bytes, fields)
-        body, control = rest(&reader), None
-        if kind == CONTROL:
-            body, control = CONTROL_BODY, body
-        elif not ends_an_event(body):
-            raise damaged()
         if ms != last_ms:
             last_ms = ms
             base = ms << N_BITS
         position = base | n
+        body, control = rest(&reader), None
+        if kind == CONTROL:
+            control = None if body == BLANK else body
+            body = notice_of(body, topics, position)
+        elif not ends_an_event(body):
+            raise damaged()
         frame = load_frame(
             body, position, (flags & PRIVATE) != 0, number_of(&fields[TIME]), kind == EVENT,
             kind_of(&fields[DATA_KIND]), number_of(&fields[EXPIRES]) or 0,

@@ -15,14 +15,17 @@ from fastsse.errors import InvalidEvent
 from fastsse.units import parse_duration_s
 
 __all__ = [
+    "BLANK",
     "DIRECTIVE_FIELDS",
     "END",
+    "NO_NOTICE",
     "Control",
     "Directives",
     "Producer",
     "RequestKey",
     "check_key",
     "directives_of",
+    "notice_of",
     "producer_key",
     "read_control",
 ]
@@ -220,21 +223,31 @@ class Control(NamedTuple):
     Attributes:
         kind: `end`: its topics have ended. `delete`: the event at a position is blank.
             `purge`: all events of its topics up to a position are blank.
-        through: that position, 0 for `end`.
+        through: that position; 0 for `end`, and for a purge up to its own position.
+        event_id: of `delete`: the id of the event, as streams received it.
     """
 
     kind: ControlKind
     through: int = 0
+    event_id: str = ""
 
     def encode(self) -> bytes:
         """As an entry carries it."""
         members: dict[str, Any] = {"op": self.kind}
         if self.through:
-            members["at"] = f"{self.through >> 64}-{self.through & (1 << 64) - 1}"
+            members["at"] = _text(self.through)
+        if self.event_id:
+            members["id"] = self.event_id
         return orjson.dumps(members)
 
 
 END: Final = Control("end").encode()
+PURGE: Final = Control("purge").encode()
+#: What stands in the place of an event that was deleted.
+BLANK: Final = b'{"op":"blank"}'
+_ERASES: Final = (b'{"op":"delete"', b'{"op":"purge"')
+#: What a control entry is on a stream that does not ask for notices: nothing that a client sees.
+NO_NOTICE: Final = b":\n\n"
 
 
 def read_control(text: bytes) -> Control | None:
@@ -246,4 +259,33 @@ def read_control(text: bytes) -> Control | None:
     if kind not in KINDS:
         return None
     ms, _, n = str(members.get("at", "0-0")).partition("-")
-    return Control(kind, int(ms) << 64 | int(n))
+    event_id = members.get("id", "")
+    if not isinstance(event_id, str):
+        raise ValueError("an id that is not text")
+    return Control(kind, int(ms) << 64 | int(n), event_id)
+
+
+def notice_of(text: bytes, topics: tuple[str, ...], position: int) -> bytes:
+    """What streams that ask for notices (`deleted=true`) are sent of a control entry: a block of an
+    event stream; NO_NOTICE for nothing. Raises ValueError for a deletion that can't be.
+
+    A topic is named where there is only one: to see an event is no right to know its other topics.
+    """
+    control = read_control(text) if text.startswith(_ERASES) else None
+    if control is None:
+        return NO_NOTICE
+    told: dict[str, str] = {"op": control.kind}
+    if len(topics) == 1:
+        told["topic"] = topics[0]
+    if control.kind == "delete":
+        told["id"] = control.event_id or _text(control.through)
+    else:
+        told["through"] = _text(control.through or position)
+    return b"event: fastsse.deleted\nid: %b\ndata: %b\n\n" % (
+        _text(position).encode(),
+        orjson.dumps(told),
+    )
+
+
+def _text(position: int) -> str:
+    return f"{position >> 64}-{position & (1 << 64) - 1}"

@@ -58,6 +58,10 @@ class Extras(NamedTuple):
     trace: bytes | None = None
     control: bytes | None = None
 
+    def blanked(self) -> "Extras":
+        """What is left when the event is deleted: its key, against repeats."""
+        return Extras(key=self.key)
+
     @property
     def size(self) -> int:
         """Bytes of its texts."""

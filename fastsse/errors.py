@@ -18,6 +18,7 @@ __all__ = [
     "InvalidEvent",
     "InvalidSubscription",
     "KeyReused",
+    "NotKept",
     "PreconditionFailed",
     "ProducerFenced",
     "RateExceeded",
@@ -137,6 +138,18 @@ class SequenceGap(Conflict):
         self.expected = int(expected)
         self.received = int(received)
         self.epoch = int(epoch) if epoch else None
+
+
+class NotKept(FastsseError):
+    """What is to be deleted is not kept: it never was, was evicted, or was deleted. Becomes a 404.
+    `detail` as in Unauthorised."""
+
+    status: ClassVar[int] = 404
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+        self.detail = detail
 
 
 class TypeNotAllowed(InvalidEvent):

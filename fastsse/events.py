@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from fastsse.directives import END, Directives
+from fastsse.directives import END, PURGE, Control, Directives
 from fastsse.errors import BadRequest, InvalidEvent
 from fastsse.meta import MetaValue, encode_meta
 from fastsse.positions import is_position_shaped
@@ -150,6 +150,19 @@ class Event:
     def end(cls, topics: str | Sequence[str], private: bool = False) -> "Event":
         """The control entry that ends topics. Raises InvalidEvent."""
         return cls(topics, private=private, directives=Directives(control=END))
+
+    @classmethod
+    def purge(cls, topic: str) -> "Event":
+        """The control entry that blanks the events of a topic. Raises InvalidEvent."""
+        return cls(topic, directives=Directives(control=PURGE))
+
+    @classmethod
+    def deletion(
+        cls, topics: Sequence[str], position: int, event_id: str, private: bool = False
+    ) -> "Event":
+        """The control entry that blanks an event, which has these topics."""
+        control = Control("delete", position, event_id).encode()
+        return cls(topics, private=private, directives=Directives(control=control))
 
     def replace(
         self,

@@ -96,6 +96,8 @@ COUNTERS = (
         "Single publishes that were published in a batch of the event loop's turn.",
     ),
     _Row("publish_batches", "publish_batches", "Batches of single publishes."),
+    _Row("deleted_events", "events_deleted", "Events deleted one by one."),
+    _Row("purged_topics", "topics_purged", "Purges of topics."),
     _Row("intercepted_", "intercepted_events", "Events by what interceptors did.", "outcome"),
     _Row("handled_", "handled_events", "Events passed to the program's handlers.", "outcome"),
     _Row("refused_", "publish_refused", "Publishes refused.", "reason"),

@@ -172,6 +172,20 @@ class Server:
         """
         return await self._worker.publish_later(Event.end(topic))
 
+    async def delete_event(self, topic: str, id: str) -> str:
+        """Deletes the event of a topic that has this id, in all its topics: no read that begins
+        after this returns shows it. Returns the id of the entry that says so. Its place stays, so
+        streams resume without a gap.
+
+        Raises NotKept when there is no such event, InvalidEvent, or Refused.
+        """
+        return await self._worker.delete_event(topic, id)
+
+    async def purge_topic(self, topic: str) -> str:
+        """As `delete_event`, of all events of a topic, also those that have other topics too. A
+        topic that has ended stays so. Raises NotKept when it has no events. O(events)."""
+        return await self._worker.purge_topic(topic)
+
     def on(self, *types: str) -> Callable[[HandlerT], HandlerT]:
         """Registers a handler of committed events, as a decorator, before the server starts.
 

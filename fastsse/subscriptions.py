@@ -148,6 +148,7 @@ class View:
         filter: only events that match this expression (`fastsse.expressions`), which is valid.
         interval_ms: of each topic and type only the newest event in each span of so much time; 0:
             every event.
+        notices: it receives `fastsse.deleted` events, too.
     """
 
     types: tuple[bytes, ...] = ()
@@ -156,6 +157,7 @@ class View:
     until_data: bytes | None = None
     filter: str | None = None
     interval_ms: int = 0
+    notices: bool = False
 
     @property
     def is_partial(self) -> bool:

@@ -19,7 +19,7 @@ from fastsse.control.gather import SOURCES, OwnFacts
 from fastsse.control.service import ControlClient, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.errors import FastsseError
-from fastsse.events import Event
+from fastsse.events import Event, check_topic
 from fastsse.handlers import Handlers
 from fastsse.http.descriptors import Descriptors
 from fastsse.hub import SWEEP_ON_S, Hub, Published
@@ -214,12 +214,19 @@ class Worker:
     async def publish_later(self, event: Event) -> str:
         """As `Server.publish_later`."""
         answer: asyncio.Future[Published | FastsseError] = self._loop.create_future()
+        self._hub.publish((event,), _into(answer))
+        return _id_of(await answer)
 
-        def done(outcome: Published | FastsseError) -> None:
-            if not answer.done():  # Else the caller gave up.
-                answer.set_result(outcome)
+    async def delete_event(self, topic: str, event_id: str) -> str:
+        """As `Server.delete_event`."""
+        answer: asyncio.Future[Published | FastsseError] = self._loop.create_future()
+        self._hub.delete_event(check_topic(topic), event_id, _into(answer))
+        return _id_of(await answer)
 
-        self._hub.publish((event,), done)
+    async def purge_topic(self, topic: str) -> str:
+        """As `Server.purge_topic`."""
+        answer: asyncio.Future[Published | FastsseError] = self._loop.create_future()
+        self._hub.purge_topic(check_topic(topic), _into(answer))
         return _id_of(await answer)
 
     def apply(self, config: Config) -> None:
@@ -406,6 +413,16 @@ def _sender(config: Config, descriptors: Descriptors) -> Sender:
         lifetime_ms=round(config.stream_lifetime * 1000),
         clean_end=config.clean_end == "always",
     )
+
+
+def _into(
+    answer: "asyncio.Future[Published | FastsseError]",
+) -> Callable[[Published | FastsseError], None]:
+    def done(outcome: Published | FastsseError) -> None:
+        if not answer.done():  # Else the caller gave up.
+            answer.set_result(outcome)
+
+    return done
 
 
 def _id_of(outcome: Published | FastsseError) -> str:

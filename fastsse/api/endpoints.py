@@ -18,7 +18,7 @@ from fastsse.api.subscribe import Subscribe
 from fastsse.api.ticket_streams import TicketStreams
 from fastsse.api.token_access import TokenAccess
 from fastsse.api.tokens import pong_routes, token_routes
-from fastsse.api.topics import topic_routes
+from fastsse.api.topics import DeleteEvent, topic_routes
 from fastsse.api.views import ViewReader
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
@@ -92,6 +92,7 @@ class Endpoints:
         self._access = access
         gate = self._gate(access)
         publish = self._publish = Publish(gate)
+        delete = DeleteEvent(gate, self._hub)
         speech = Speech(
             config.initial_id, config.min_heartbeat, config.max_pad, pings=bool(config.ping)
         )
@@ -108,10 +109,11 @@ class Endpoints:
             b"/events": {
                 b"GET": Route(subscribe, streams=True),
                 b"POST": Route(publish, publish.admit, read=publish.read),
+                b"DELETE": Route(delete, delete.admit),
             },
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
         }
-        paths |= topic_routes(gate)
+        paths |= topic_routes(gate, self._hub)
         counted, mercure_counted = (
             LimitedAccess(one, self._request_limits) for one in (access, mercure_access)
         )

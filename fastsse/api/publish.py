@@ -1,6 +1,7 @@
 """`POST /events`: publishes the body of a request as events; the hub orders them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import orjson
@@ -130,6 +131,39 @@ class PublishGate:
 
         self._access.publisher(request, exchange, allowed)
 
+    def change(
+        self,
+        request: Request,
+        exchange: Exchange,
+        topics: Sequence[str],
+        act: Callable[
+            [Callable[[Sequence[str]], None], Callable[[Published | FastsseError], None]], None
+        ],
+        answer: "_Answer",
+    ) -> None:
+        """Does something else that needs a publisher's rights to topics, and answers the request.
+
+        Arguments:
+            act: called with a function that raises as `publish` for topics without a right, and the
+                one that takes the outcome.
+
+        Raises as `publish`.
+        """
+
+        def allowed(rights: Rights | None) -> None:
+            request.rights = rights
+            check = partial(self._check_topics, rights=rights)
+            check(topics)
+            act(check, done)
+
+        def done(outcome: Published | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                exchange.fail(outcome)
+            else:
+                exchange.respond(answer(outcome))
+
+        self._access.publisher(request, exchange, allowed)
+
     # ── Streamed publishes (publish_stream.Gate) ─────────────────────────────────────────────
 
     def enter(
@@ -183,9 +217,12 @@ class PublishGate:
 
     def _check(self, events: Sequence[Event], rights: Rights | None) -> None:
         for topics, _ in kinds_of(events):
-            if rights is not None and not rights.covers_publish(topics):
-                raise self._not_granted(_uncovered(rights, topics))
-            check_not_reserved(topics)
+            self._check_topics(topics, rights)
+
+    def _check_topics(self, topics: Sequence[str], rights: Rights | None) -> None:
+        if rights is not None and not rights.covers_publish(topics):
+            raise self._not_granted(_uncovered(rights, topics))
+        check_not_reserved(topics)
 
 
 class _Entering:

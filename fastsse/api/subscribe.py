@@ -158,6 +158,8 @@ class Subscribe:
         speech = {name: chosen[name] for name in SPEECH_NAMES & chosen.keys()}
         dialect = self._speech.dialect(EVENTS, speech, notes)
         last_each, view = _last_each(chosen), self._views.read(chosen, topics)
+        if view is not None and view.notices and not dialect.tells:
+            raise InvalidSubscription("deleted", "needs control events (fastsse=true)")
         standard = Subscription(topics, cursor, self._topics_max, dialect, last_each, view)
         by_lines = self._speech.for_lines(dialect, speech)
         selectors = standard.selectors

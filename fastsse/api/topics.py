@@ -1,4 +1,7 @@
-"""`POST /topics/end`: ends topics. Topics never stand in a path, since proxies rewrite `%2F`."""
+"""`POST /topics/end` ends topics, `DELETE /topics` purges one, `DELETE /events` deletes an event.
+
+Topics never stand in a path, since proxies rewrite `%2F`. All need the rights of a publisher.
+"""
 
 from typing import Final
 
@@ -7,26 +10,30 @@ import orjson
 from fastsse.api.access import CREDENTIAL_NAMES
 from fastsse.api.publish import PublishGate
 from fastsse.errors import InvalidEvent
-from fastsse.events import Event
+from fastsse.events import ID_BYTES_MAX, Event, check_topic
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import Response, json_response
 from fastsse.http.router import Exchange, Route
-from fastsse.hub import Published
+from fastsse.hub import Hub, Published
 
-__all__ = ["topic_routes"]
+__all__ = ["DeleteEvent", "topic_routes"]
 
 _NO_BODY: Final = "The topics are named in the query (topic=…); the body must be empty."
 
 
-def topic_routes(gate: PublishGate) -> dict[bytes, dict[bytes, Route]]:
+def topic_routes(gate: PublishGate, hub: Hub) -> dict[bytes, dict[bytes, Route]]:
     """The routes that change the state of topics.
 
     Arguments:
-        gate: the way to the hub; who may publish to topics may end them.
+        gate: who may publish to topics may do this.
+        hub: deletes.
     """
-    end = EndTopics(gate)
-    return {b"/topics/end": {b"POST": Route(end, end.admit)}}
+    end, purge = EndTopics(gate), PurgeTopic(gate, hub)
+    return {
+        b"/topics/end": {b"POST": Route(end, end.admit)},
+        b"/topics": {b"DELETE": Route(purge, purge.admit)},
+    }
 
 
 class EndTopics:
@@ -45,6 +52,68 @@ class EndTopics:
         if request.body:
             raise Problem(400, _NO_BODY, field="body")
         self._gate.publish((Event.end(topics_of(request)),), request, exchange, _answer)
+
+
+class PurgeTopic:
+    """Empties all events of a topic. Its state stays, and there is no gap."""
+
+    def __init__(self, gate: PublishGate, hub: Hub) -> None:
+        self._gate = gate
+        self._hub = hub
+
+    def admit(self, request: Request) -> None:
+        """Checks the head. Raises Problem (401, 403, 406, 429)."""
+        self._gate.admit(request)
+
+    def __call__(self, request: Request, exchange: Exchange) -> None:
+        """Handles an admitted DELETE. Raises InvalidEvent, Problem (400) or Forbidden."""
+        (topic,) = _only_topic(request)
+        check_topic(topic)
+        self._gate.change(
+            request,
+            exchange,
+            (topic,),
+            lambda check, done: self._hub.purge_topic(topic, done),
+            _answer,
+        )
+
+
+class DeleteEvent:
+    """Empties one event, in all its topics: all of them must be the publisher's."""
+
+    def __init__(self, gate: PublishGate, hub: Hub) -> None:
+        self._gate = gate
+        self._hub = hub
+
+    def admit(self, request: Request) -> None:
+        """Checks the head. Raises Problem (401, 403, 406, 429)."""
+        self._gate.admit(request)
+
+    def __call__(self, request: Request, exchange: Exchange) -> None:
+        """Handles an admitted DELETE. Raises InvalidEvent, Problem (400) or Forbidden."""
+        (topic,) = _only_topic(request, "id")
+        check_topic(topic)
+        ids = [value for name, value in request.target.pairs if name == "id"]
+        if len(ids) != 1:
+            raise InvalidEvent("id", "must be given once" if ids else "is missing")
+        if not 0 < len(ids[0].encode("utf-8", "surrogatepass")) <= ID_BYTES_MAX:
+            raise InvalidEvent("id", f"must be 1 to {ID_BYTES_MAX} bytes of UTF-8")
+        self._gate.change(
+            request,
+            exchange,
+            (topic,),
+            lambda check, done: self._hub.delete_event(topic, ids[0], done, check),
+            _answer,
+        )
+
+
+def _only_topic(request: Request, *others: str) -> tuple[str, ...]:
+    if request.body:
+        raise Problem(400, _NO_BODY, field="body")
+    topics = topics_of(request, *others)
+    if len(topics) > 1:
+        raise InvalidEvent("topic", "must be given once")
+    return topics
 
 
 def topics_of(request: Request, *others: str) -> tuple[str, ...]:

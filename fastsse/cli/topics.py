@@ -1,4 +1,4 @@
-"""`fastsse topics`: lists topics, and ends them."""
+"""`fastsse topics`: lists, ends and purges topics, deletes events."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,11 +35,13 @@ _TOPICS = click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
 
 @click.group()
 def topics() -> None:
-    """List topics, or end them.
+    """List, end and purge topics; delete events.
 
     \b
     fastsse topics list 'run/*' --sort rate
     fastsse topics end run/1
+    fastsse topics purge run/1
+    fastsse topics delete run/1 1795304300442-1
     """
 
 
@@ -113,6 +115,51 @@ def end(
     async def act(publisher: Publisher) -> None:
         for topic in topics:
             click.echo(await publisher.end_topic(topic))
+
+    return _run(act, url, token, uds, patience)
+
+
+@topics.command()
+@_TOPICS
+@_PATIENCE
+@server_address
+def purge(
+    topics: tuple[str, ...], patience: float, url: str, uds: str | None, token: str | None
+) -> int:
+    """Delete all events of each TOPIC, also those that have other topics too.
+
+    No read that begins later shows them. A topic that has ended stays so. Prints the id of the
+    entry that says so.
+    """
+
+    async def act(publisher: Publisher) -> None:
+        for topic in topics:
+            click.echo(await publisher.purge_topic(topic))
+
+    return _run(act, url, token, uds, patience)
+
+
+@topics.command()
+@click.argument("topic")
+@click.argument("event_ids", nargs=-1, required=True, metavar="ID...")
+@_PATIENCE
+@server_address
+def delete(
+    topic: str,
+    event_ids: tuple[str, ...],
+    patience: float,
+    url: str,
+    uds: str | None,
+    token: str | None,
+) -> int:
+    """Delete the events of TOPIC with each ID, in all their topics.
+
+    No read that begins later shows them. Prints the ids of the entries that say so.
+    """
+
+    async def act(publisher: Publisher) -> None:
+        for event_id in event_ids:
+            click.echo(await publisher.delete_event(topic, event_id))
 
     return _run(act, url, token, uds, patience)
 

@@ -179,6 +179,20 @@ class Publisher:
         url = self._url.copy_with(path=_beside(self._url, "/topics/end"), params=params)
         return (await self._post(url, b"", None)).id
 
+    async def delete_event(self, topic: str, id: str) -> str:
+        """Deletes the event of a topic that has this id, in all its topics, and returns the id of
+        the entry that says so. No read that begins after this shows it.
+
+        Raises as `publish`; Refused with status 404 when there is no such event.
+        """
+        url = self._url.copy_with(params={"topic": topic, "id": id})
+        return (await self._post(url, b"", None, method="DELETE")).id
+
+    async def purge_topic(self, topic: str) -> str:
+        """As `delete_event`, of all events of a topic. Its state stays."""
+        url = self._url.copy_with(path=_beside(self._url, "/topics"), params={"topic": topic})
+        return (await self._post(url, b"", None, method="DELETE")).id
+
     async def publish_batch(
         self, events: Iterable[Mapping[str, Any]], *, key: str | None = None
     ) -> Receipt:
@@ -285,6 +299,7 @@ class Publisher:
         *,
         key: str | None = None,
         is_keyed: bool = False,
+        method: str = "POST",
     ) -> Receipt:
         headers = list(self._headers)
         if content_type is not None:
@@ -297,7 +312,7 @@ class Publisher:
             failures += 1
             wait_s = growing_wait_s(FIRST_WAIT_S, failures, self._rand)
             try:
-                return await self._try(url, body, headers)
+                return await self._try(url, body, headers, method)
             except _Busy as busy:
                 problem: ClientError = busy.refusal
                 if busy.wait_s is not None:
@@ -314,10 +329,14 @@ class Publisher:
             await self._sleep(wait_s)
 
     async def _try(
-        self, url: httpx.URL, body: str | bytes | AsyncIterable[bytes], headers: Headers
+        self,
+        url: httpx.URL,
+        body: str | bytes | AsyncIterable[bytes],
+        headers: Headers,
+        method: str = "POST",
     ) -> Receipt:
         try:
-            async with self._client.stream("POST", url, content=body, headers=headers) as response:
+            async with self._client.stream(method, url, content=body, headers=headers) as response:
                 answer = await answer_body(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(f"{self._where}: {reason_of(error)}.") from None

@@ -23,6 +23,7 @@ class StreamView:
         max_rate: of each topic and type at most so many events a second, the newest.
         until: the stream is over behind an event of one of these types.
         until_data: it is over behind an event with this data, such as `[DONE]`.
+        deleted: with `fastsse.deleted` events, which say what was deleted.
     """
 
     event: Sequence[str] = ()
@@ -31,6 +32,7 @@ class StreamView:
     max_rate: float | None = None
     until: Sequence[str] = ()
     until_data: str | None = None
+    deleted: bool = False
 
     @property
     def params(self) -> Params:
@@ -42,6 +44,7 @@ class StreamView:
             "max_rate": None if self.max_rate is None else f"{self.max_rate:g}",
             "until": ",".join(self.until) or None,
             "until_data": self.until_data,
+            "deleted": "true" if self.deleted else None,
         }
         return [(name, value) for name, value in values.items() if value is not None]
 

@@ -12,7 +12,7 @@ from fastsse.http.problems import Problem
 
 __all__ = ["Cors"]
 
-_METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
+_METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, DELETE, OPTIONS\r\n"
 _AGE_MAX: Final = b"Access-Control-Max-Age: 7200\r\n"
 # Request headers that the server reads. They are always allowed.
 _OWN_HEADERS: Final = (

@@ -11,6 +11,7 @@ from fastsse.errors import (
     FastsseError,
     Forbidden,
     InterceptorFailed,
+    NotKept,
     PreconditionFailed,
     RateExceeded,
     Unauthorised,
@@ -71,6 +72,8 @@ def problem_of(error: FastsseError) -> Problem:
             )
         detail = "The event was not published. Retry it later."
         return Problem(503, detail, header_lines=after, members={"reason": error.reason})
+    if isinstance(error, NotKept):
+        return Problem(404, error.detail, field=error.field)
     if isinstance(error, InterceptorFailed):
         return Problem(500, str(error))
     return Problem(500, "The server failed to handle this request.")

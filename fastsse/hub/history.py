@@ -30,7 +30,7 @@ from fastsse.hub.topics import Topic, Topics
 from fastsse.hub.views import Described
 from fastsse.positions import TimeMarks, now_ms, parse_id
 
-__all__ = ["PAGE_BYTES", "History", "Page", "Selection"]
+__all__ = ["PAGE_BYTES", "Erased", "History", "Page", "Selection"]
 
 PAGE_BYTES = 256 * 1024
 # Hidden events after which one look ends. Without it a reader who asks for private events would
@@ -49,6 +49,17 @@ SNAPSHOT_SCAN_MAX = 20_000
 
 # The topics that a reader wants; None is every event.
 Selection: TypeAlias = Sequence[Topic] | WantedTopics | None
+
+
+class Erased(NamedTuple):
+    """What was deleted: the event at a place, or all of a topic up to it."""
+
+    through: int
+    topic: str | None
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether an entry is one of the topic's."""
+        return entry.position <= self.through and self.topic in entry.topics
 
 
 class Page(NamedTuple):
@@ -85,6 +96,7 @@ class History(HistoryLog):
         now_ms: unix milliseconds.
         on_ended: called with a topic that has ended.
         on_key: called with the publisher's key of each entry that has one, if not None.
+        on_erased: called with what was deleted: nothing may be sent of it from here on.
         on_reopened: called with a topic that had ended, and of which nothing is kept any more.
     """
 
@@ -99,6 +111,7 @@ class History(HistoryLog):
         self.on_ended: Callable[[Topic], None] = lambda topic: None
         self.now_ms: Callable[[], int] = now_ms
         self.on_key: Callable[[int, bytes], None] | None = None
+        self.on_erased: Callable[[Erased], None] = lambda erased: None
         self.on_reopened: Callable[[Topic], None] = lambda topic: None
         self._topics = topics
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
@@ -158,6 +171,18 @@ class History(HistoryLog):
     def described(self, frames: Iterable[Frame]) -> list[Described]:
         """Frames that are kept, each with what a view may ask of it. O(log n) each."""
         return [self._described(frame) for frame in frames]
+
+    def entry_at(self, position: int) -> Entry | None:
+        """The entry that is kept at a position; None when there is none. O(log n)."""
+        entries = self.entries(position - 1, 1)
+        return entries[0] if entries and entries[0].position == position else None
+
+    def has_events(self, topic: str) -> bool:
+        """Whether an event of a topic is kept. O(control entries and deleted events)."""
+        found = self._topics.by_name.get(topic)
+        if found is None or found.log is None:
+            return False
+        return any(frame.events for frame in found.log.newest_first())
 
     def event_at(self, position: int) -> Described | None:
         """The event that is kept at a position; None when there is none. O(log n)."""
@@ -374,10 +399,12 @@ class History(HistoryLog):
             self._index_older(own_id, position)
         for position, extras in older.extras.items():
             self.keep_extras(position, extras)
-            if extras.control is not None:
-                owners = self.whole.owners_of(position)
-                topics = owners if isinstance(owners, tuple) else (owners,)
-                self.on_control(topics, position, extras.control)
+        # Those that came meanwhile too: what they delete may be in what is put in front.
+        controls = [(at, one.control) for at, one in self.extras_at.items() if one.control]
+        for position, control in sorted(controls):
+            owners = self.whole.owners_of(position)
+            topics = owners if isinstance(owners, tuple) else (owners,)
+            self.on_control(topics, position, control)
         if self.public_head == self.expected_through:
             public = (frame.position for frame in reversed(older.frames) if not frame.private)
             self.public_head = next(public, self.start)
@@ -430,7 +457,12 @@ class History(HistoryLog):
         found = self._topics.by_name.get(topic)
         if found is None or found.log is None:
             return 0
-        return next((frame.position for frame in found.log.newest_first() if frame.events), 0)
+        return next(filter(self._is_no_control, map(position_of, found.log.newest_first())), 0)
+
+    def _is_no_control(self, position: int) -> bool:
+        """Whether an event is kept at a place, or was deleted there."""
+        extras = self.extras_at.get(position)
+        return extras is None or extras.control is None
 
     def place_of_id(self, text: bytes) -> int | None:
         """The position that an id names: its own, or of the event published with it. O(1)."""
@@ -460,9 +492,19 @@ class History(HistoryLog):
     def on_control(self, topics: tuple[Topic, ...], position: int, text: bytes) -> None:
         """Does what a control entry says that was kept."""
         control = read_control(text)
-        if control is not None and control.kind == "end":
+        if control is None:
+            return
+        if control.kind == "end":
             for topic in topics:
                 self.set_ended(topic, position)
+        elif control.kind == "delete":
+            self.blank(control.through)
+            self.on_erased(Erased(control.through, None))
+        else:
+            for topic in topics:
+                through = control.through or position
+                self.purge(topic, through)
+                self.on_erased(Erased(through, topic.name))
 
     def _index_older(self, own_id: bytes, position: int) -> None:
         """The earliest event of an id is the one that it finds."""

@@ -24,12 +24,14 @@ from fastsse.errors import (
     FastsseError,
     InterceptorFailed,
     InvalidEvent,
+    NotKept,
     SchemaMismatch,
     TypeNotAllowed,
     Unavailable,
 )
 from fastsse.events import Event
 from fastsse.hub.channels import Channels
+from fastsse.hub.erasing import FoundEvent
 from fastsse.hub.history import History
 from fastsse.hub.publish_rates import PublishRates
 from fastsse.hub.resume.cursor import GAP_REASONS
@@ -199,6 +201,7 @@ class Hub:
         self.events_published = 0
         self.entries_seen = 0
         self.publishes_refused: Counter[str] = Counter()
+        self.erasures: Counter[str] = Counter()
         self.losses = 0
         self.refuses = False
         self.interceptors: Interceptors | None = None
@@ -372,6 +375,69 @@ class Hub:
         for at, event in enumerate(events):
             publish(at, event)
 
+    def delete_event(
+        self,
+        topic: str,
+        event_id: str,
+        done: Callable[[Published | FastsseError], None],
+        check: Callable[[Sequence[str]], None] = lambda topics: None,
+    ) -> None:
+        """Empties the event of a topic that is kept under an id, in all its topics, and calls
+        `done` once: with the control entry that says so, NotKept, Refused, or what `check` raises.
+
+        Arguments:
+            check: called with all topics of the event, before anything is done.
+        """
+
+        def found(event: FoundEvent | FastsseError | None) -> None:
+            if event is None:
+                done(NotKept("id", f"The topic {topic} has no event with this id."))
+            elif isinstance(event, FastsseError):
+                done(event)
+            else:
+                try:
+                    check(event.topics)
+                except FastsseError as error:
+                    done(error)
+                    return
+                self._erase(
+                    Event.deletion(event.topics, event.position, event.event_id, event.private),
+                    "event",
+                    done,
+                )
+
+        self.streams.lookup.find(topic, event_id, found)
+
+    def purge_topic(self, topic: str, done: Callable[[Published | FastsseError], None]) -> None:
+        """Empties all events of a topic, also those that have other topics too. `done` as in
+        `delete_event`. The topic's state stays."""
+
+        def found(has_events: bool | FastsseError) -> None:
+            if isinstance(has_events, FastsseError):
+                done(has_events)
+            elif has_events:
+                self._erase(Event.purge(topic), "topic", done)
+            else:
+                done(NotKept("topic", f"The topic {topic} has no events."))
+
+        self.streams.lookup.has_events(topic, found)
+
+    def _erase(
+        self, control: Event, what: str, done: Callable[[Published | FastsseError], None]
+    ) -> None:
+        def erased(outcome: Published | FastsseError) -> None:
+            if not isinstance(outcome, FastsseError):
+                self.erasures[what] += 1
+                log.info(
+                    "Events were deleted.",
+                    what=what,
+                    topics=control.topics,
+                    id=outcome.last.decode(),
+                )
+            done(outcome)
+
+        self._publish((control,), erased)
+
     def allows(self, event: Event) -> bool:
         """Whether the rules of its topics allow its type, whatever its data and at any rate, and no
         interceptor has to see it."""
@@ -418,6 +484,8 @@ class Hub:
             "replays_failed": self.streams.replays_failed,
             "repeated_resumes": self.streams.repeated_resumes,
             "losses": self.losses,
+            "deleted_events": self.erasures["event"],
+            "purged_topics": self.erasures["topic"],
             "positions_ahead_ms": max(0, position_ms(self.history.head) - self._now_ms()),
         }
         counted.update((f"refused_{why}", self.publishes_refused[why]) for why in REFUSALS)

@@ -17,6 +17,7 @@ from fastsse.backbone import Backbone
 from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.connections import Connections, Visitor
+from fastsse.hub.erasing import EventLookup
 from fastsse.hub.history import History
 from fastsse.hub.resume.finished import FinishedStreams
 from fastsse.hub.resume.options import ReplayOptions
@@ -105,6 +106,8 @@ class Streams:
         queries = StoreQueries(backbone, options.bounds.max_replays)
         #: Says whether the stream that a client resumes was over.
         self.finished: Final = FinishedStreams(history, queries)
+        #: Finds what is to be deleted.
+        self.lookup: Final = EventLookup(history, queries)
         self._replayer = Replayer(
             sender,
             history,
@@ -112,6 +115,7 @@ class Streams:
             Pages(history, queries, options.bounds.page_bytes),
             options,
         )
+        history.on_erased = self._replayer.on_erased
         self._replayer.on_dropped = self._on_dropped
         self._replayer.on_searching = lambda: channels.on_unready()
         self._tokens = TokenTable()

@@ -120,6 +120,7 @@ def core_view(channel_view: ChannelView) -> CoreView:
         mark=mark,
         filter=None if view.filter is None else compile_expression(view.filter),
         interval_ms=view.interval_ms,
+        notices=view.notices,
     )
 
 

@@ -11,6 +11,7 @@ from fastsse.native.os cimport add_u32, relaxed_add
 
 cdef enum:
     BODY_BYTES_MAX = 1 << 30
+    NO_NOTICE_BYTES = 3        # the body of a control entry that says nothing to clients
 
 
 cdef struct FrameData:
@@ -37,6 +38,11 @@ cdef inline char* frame_body(FrameData* frame) noexcept nogil:
 
 cdef inline size_t frame_wire_bytes(FrameData* frame) noexcept nogil:
     return frame.head_bytes + frame.body_bytes + (2 if frame.head_bytes else 0)
+
+
+cdef inline bint is_notice(FrameData* frame) noexcept nogil:
+    """Whether it is a control entry that channels may ask for."""
+    return frame.events == 0 and frame.body_bytes > NO_NOTICE_BYTES
 
 
 cdef inline FrameData* frame_keep(FrameData* frame) noexcept nogil:

@@ -15,7 +15,8 @@ from fastsse.native.counters cimport (
 from fastsse.native.ending cimport be_over, end_some, look_whether_over, set_ended
 from fastsse.native.facts cimport all_topics
 from fastsse.native.farewell cimport begin_farewell, cut_at_gap, end_all
-from fastsse.native.frame cimport FrameData, frame_drop, frame_keep, frame_of_bytes
+from fastsse.native.frame cimport (
+    FrameData, frame_drop, frame_keep, frame_of_bytes, is_notice)
 from fastsse.native.inspection cimport Inspection, on_inspect
 from fastsse.native.lag cimport on_writable
 from fastsse.native.look cimport find_envelope, look_at_event, look_end, look_free
@@ -61,10 +62,13 @@ cdef inline bint may_get(State* state, Channel* channel, Command* command) noexc
 cdef inline void deliver_to(State* state, uint32_t topic, Command* command) noexcept nogil:
     cdef uint32_t* channels = numbers_items(&topic_at(&state.directory, topic).channels)
     cdef uint32_t index
+    cdef bint notice = is_notice(command.frame)
     cdef Channel* channel
     for index in range(state.directory.topics[topic].channels.count):
         channel = state.directory.channels[channels[index]]
         if channel.last_sequence == state.sequence or not may_get(state, channel, command):
+            continue
+        if notice and (channel.view is NULL or not channel.view.has_notices):
             continue
         if channel.view is not NULL:
             offer(state, channel, command)

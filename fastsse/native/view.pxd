@@ -7,7 +7,7 @@ from libc.string cimport memset
 from fastsse.native.facts cimport Mask
 from fastsse.native.fields cimport text_equals, type_of
 from fastsse.native.filter cimport Filter, evaluate, filter_drop
-from fastsse.native.frame cimport FrameData, Text
+from fastsse.native.frame cimport FrameData, Text, is_notice
 from fastsse.native.look cimport Look, envelope_of, event_of
 from fastsse.native.memory cimport alloc, release
 from fastsse.native.os cimport add_u32
@@ -30,6 +30,7 @@ cdef struct View:
     uint32_t refs              # atomic: the loop's object, and channels
     size_t size                # of the allocation
     uint8_t has_envelope
+    uint8_t has_notices        # it takes control entries, too
     uint8_t mark               # Mark
     uint32_t interval_ms       # of the rate; 0: none
     uint32_t type_count        # 0: every type
@@ -104,10 +105,10 @@ cdef inline bint passes(Filter* filter, Look* look, Mask* shown) noexcept nogil:
 
 
 cdef inline Verdict judge_event(View* view, Look* look, Mask* shown) noexcept nogil:
-    """What becomes of the event that is looked at. What is no event (a control entry) is sent. An
-    event that ends the stream is sent whatever else the view asks for."""
+    """What becomes of the event that is looked at. A control entry passes every filter, where the
+    view asks for them. An event that ends the stream is sent whatever else the view asks for."""
     if look.frame.events == 0:
-        return SENDS
+        return SENDS if view.has_notices and is_notice(look.frame) else PASSES_OVER
     if is_last(view, look):
         return SENDS_LAST
     if view.type_count and not is_one_of(
@@ -118,4 +119,4 @@ cdef inline Verdict judge_event(View* view, Look* look, Mask* shown) noexcept no
 
 cdef inline FrameData* form_of(View* view, Look* look, Mask shown) noexcept nogil:
     """The event as the view sends it; the reference is the look's, or the caller's."""
-    return envelope_of(look, shown) if view.has_envelope else look.frame
+    return envelope_of(look, shown) if view.has_envelope and look.frame.events else look.frame

@@ -35,6 +35,8 @@ class Keys:
         formats: the newest format of records that each node reads. Nodes of earlier versions have
             no entry.
         format: the format to write; 1 if the key is missing.
+        erased: what was deleted of the stream, whose entries stay as they are: `i` and an id, or
+            `t` and a topic with the id through which.
         ends: present while a topic may have ended.
         times: the publish times of ids, while ids are ahead of Redis's clock.
     """
@@ -45,6 +47,7 @@ class Keys:
         "counts",
         "dead",
         "ends",
+        "erased",
         "floor",
         "format",
         "formats",
@@ -71,6 +74,7 @@ class Keys:
         self.counts: Final = self.prefix + b"counts"
         self.formats: Final = self.prefix + b"formats"
         self.format: Final = self.prefix + b"format"
+        self.erased: Final = self.prefix + b"erased"
         self.ends: Final = self.prefix + b"ends"
         self.times: Final = self.prefix + b"times"
 

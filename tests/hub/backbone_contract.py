@@ -560,6 +560,67 @@ class BackboneContract(ABC):
                 await tail.append(expecting("a", "2", own_id="3"), expecting("a", "2"))
             assert len(tail.entries) == 2
 
+    async def test_a_deleted_event_is_read_no_more_and_nothing_else_is_missing(self) -> None:
+        async with self.tail() as tail:
+            one, two, three = await tail.append(
+                Event("a", "one"),
+                Event(("a", "b"), "two", id="mine", meta={"n": 1}, private=True),
+                Event("a", "three", directives=Directives(ttl_ms=60_000)),
+            )
+            (control,) = await tail.append(Event.deletion(("a", "b"), two, "mine", private=True))
+            later = await tail.append(Event("b", "later"))
+            assert tail.positions == [one, two, three, control, *later]
+            notice = tail.entries[3].frame
+            assert (notice.events, notice.private) == (0, True)
+            assert b'data: {"op":"delete","id":"mine"}' in notice.body
+            if not await tail.keeps(one):
+                return
+            for selectors in (("a",), ("b",), ("a", "b"), ("*",), ("{x}",)):
+                found = await tail.read_all(selectors, 0, 1 << 20)
+                assert b"two" not in b"".join(entry.frame.body for entry in found)
+                expected = [one, three, *later] if selectors != ("a",) else [one, three]
+                expected = later if selectors == ("b",) else expected
+                assert [one.position for one in found if one.frame.events] == expected
+                newest = await tail.newest(selectors, 10)
+                assert [entry.position for entry in newest.entries] == expected
+                place = await tail.seek(selectors, Cursor("last", len(expected)))
+                assert place == expected[0] - 1
+            assert await tail.seek(("a",), Cursor("after", "mine")) == two
+            assert (await tail.read(("a", "b"), two)).evicted_through <= one
+
+    async def test_a_purge_empties_a_topic_and_takes_events_after_it(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(Event("a", "1"), Event(("a", "b"), "2"), Event("b", "3"))
+            await tail.append(Event("a", "4"), Event.end("a"))
+            await tail.append(Event.purge("a"))
+            with pytest.raises(TopicEnded):
+                await tail.append(Event("a"))
+            await tail.append(Event.purge("c"), Event("b", "5"))
+            if not await tail.keeps(tail.positions[0]):
+                return
+            for selectors in (("a",), ("b",), ("*",), ("{x}",)):
+                found = await tail.read_all(selectors, 0, 1 << 20)
+                bodies = b"".join(entry.frame.body for entry in found if entry.frame.events)
+                kept = {line[6:] for line in bodies.split(b"\n") if line.startswith(b"data: ")}
+                assert kept == (set() if selectors == ("a",) else {b"3", b"5"})
+
+    async def test_a_publish_still_expects_the_newest_event_after_deletions(self) -> None:
+        async with self.tail() as tail:
+            first, second = await tail.append(Event("a", "1"), Event("a", "2"))
+            await tail.append(Event.deletion(("a",), first, ""), Event.purge("other"))
+            (third,) = await tail.append(expecting("a", format_position(second).decode()))
+            await tail.append(Event.deletion(("a",), third, ""))
+            await tail.append(expecting("a", format_position(third).decode()))
+            await tail.append(Event.purge("a"))
+            with pytest.raises(PreconditionFailed):
+                await tail.append(expecting("a", "earliest"))
+
+    async def test_a_deleted_event_with_a_key_is_still_known(self) -> None:
+        async with self.tail() as tail:
+            (first,) = await tail.append(keyed("a", "k"))
+            await tail.append(Event.deletion(("a",), first, ""))
+            assert await tail.append(keyed("a", "k")) == [first]
+
     async def test_all_is_well_until_it_is_closed(self) -> None:
         async with self.tail() as tail:
             await tail.append(Event("a"))

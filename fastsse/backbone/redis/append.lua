@@ -5,7 +5,8 @@
 --       the stream keeps, number of batches, how long producers are known in ms, and how many bytes
 --       of them, then for each batch:
 --       its key ('' for none), number of events, what is asked ('' for nothing but to store it, else a
---       JSON list with an object for each event: `end`, `key`, `request` with `digest`, `expect`,
+--       JSON list with an object for each event: `end`, `erase` (an id), `purge`, `key`, `expect`,
+--       `request` with `digest`,
 --       `producer` with `epoch`, `sequence`, `strict`),
 --       how long keys are known in ms, and how many bytes of them, then for each event:
 --       identity, record, its CRC-32C in hex, own id ('' for none), ms that it is found by, number of topics,
@@ -158,9 +159,36 @@ local function judge_producer(wants, row)
   return nil
 end
 
+local BLANK = '{"o":"blank"}'
+
+-- Whether a record of a topic's list is a control entry. A deleted event is none.
+local function is_control(record)
+  return record ~= BLANK and (string.sub(record, 1, 6) == '{"o":"'
+    or string.find(record, '^{"c":"%x+","w":%d+,"o":') ~= nil)
+end
+
+-- The newest event of a topic that `newest` is the newest entry of; false for none that is stored.
+local function before_controls(topic, newest)
+  local key, at = prefix .. 'topic:' .. topic, -1
+  local found = redis.call('LRANGE', key, -64, -1)
+  if #found == 0 or is_above(newest, found[#found]) then return newest end
+  while #found > 0 do
+    for i = #found, 1, -1 do
+      local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
+      if not is_control(record) then return id end
+    end
+    at = at - 64
+    found = redis.call('LRANGE', key, at - 63, at)
+  end
+  return false
+end
+
 -- The id of a topic's newest event; false for none.
 local function last_of(topic)
-  if last[topic] == nil then last[topic] = redis.call('GET', prefix .. 'last:' .. topic) or false end
+  if last[topic] == nil then
+    local newest = redis.call('GET', prefix .. 'last:' .. topic)
+    last[topic] = newest and before_controls(topic, newest) or false
+  end
   return last[topic]
 end
 
@@ -380,6 +408,87 @@ local function note_seen(topic, topic_key, id, before, mark_ms)
   before = before or before_unknown(topic, topic_key, mark_ms)
   add_seen(open_filter(prefix, slice, newest_before, mark_ms), topic)
   return before
+end
+
+-- The place in a topic's list of the entry with an id, or nil. O(log n) look-ups.
+local function index_of(key, id)
+  local low, high = 0, redis.call('LLEN', key)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local found = redis.call('LINDEX', key, middle)
+    if string.match(found, '^%d+%-%d+') == id then return middle, found end
+    if is_above(found, id) then high = middle else low = middle + 1 end
+  end
+  return nil
+end
+
+local function blank_in(topic, id)
+  local key = prefix .. 'topic:' .. topic
+  local at, found = index_of(key, id)
+  if at then
+    local head, record = string.match(found, '^(%d+%-%d+ %d+%-%d+ )(.*)$')
+    if not is_control(record) then redis.call('LSET', key, at, head .. BLANK) end
+  end
+end
+
+-- Entries of the stream can't be changed: what is deleted of them is noted, for as long as
+-- they are there.
+local function note_erased(field, value)
+  local erased, dates = prefix .. 'erased', prefix .. 'erased:dates'
+  local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)
+  if oldest[1] then
+    local before = '(' .. string.match(oldest[1][1], '^%d+')
+    local old = redis.call('ZRANGEBYSCORE', dates, '-inf', before, 'LIMIT', 0, 1000)
+    for i = 1, #old do redis.call('HDEL', erased, old[i]) end
+    if #old > 0 then redis.call('ZREM', dates, unpack(old)) end
+  end
+  redis.call('HSET', erased, field, value)
+  redis.call('ZADD', dates, string.match(value, '^%d+'), field)
+end
+
+-- Empties all events of a topic before the control entry with an id, in its list and in those of
+-- their other topics. O(events).
+local function purge(topic, through)
+  local key = prefix .. 'topic:' .. topic
+  local left_ms, at, entries = redis.call('PTTL', key), 0, {}
+  local found = redis.call('LRANGE', key, 0, 63)
+  while #found > 0 do
+    for i = 1, #found do
+      local head, id, record = string.match(found[i], '^((%d+%-%d+) %d+%-%d+ )(.*)$')
+      if record ~= BLANK and not is_control(record) and is_above(through, id) then
+        if not string.find(record, '"t":%["[^"\\]*"%]') then
+          local read, event = pcall(cjson.decode, record)
+          for _, other in ipairs(read and event.t or {}) do
+            if other ~= topic then
+              blank_in(other, id)
+              note_erased('i' .. id, id)
+            end
+          end
+        end
+        found[i] = head .. BLANK
+      end
+      entries[#entries + 1] = found[i]
+    end
+    at = at + #found
+    found = redis.call('LRANGE', key, at, at + 63)
+  end
+  redis.call('DEL', key)
+  for i = 1, #entries, 1000 do
+    redis.call('RPUSH', key, unpack(entries, i, math.min(i + 999, #entries)))
+  end
+  if left_ms > 0 then redis.call('PEXPIRE', key, left_ms) end
+  note_erased('t' .. topic, through)
+end
+
+for i = 1, #stored do
+  local wants = stored[i][4] or {}
+  if wants.erase or wants.purge then
+    at = stored[i][2]
+    for t = at + 6, at + 5 + 4 * tonumber(ARGV[at + 5]), 4 do
+      if wants.erase then blank_in(ARGV[t], wants.erase) else purge(ARGV[t], stored[i][1]) end
+    end
+    if wants.erase then note_erased('i' .. wants.erase, wants.erase) end
+  end
 end
 
 for i = 1, #stored do

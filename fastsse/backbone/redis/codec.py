@@ -25,6 +25,7 @@ from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.positions import N_BITS, N_MASK, parse_id, parse_position
 
 __all__ = [
+    "BLANK_RECORD",
     "DamagedRecord",
     "StreamEntry",
     "decode_event",
@@ -32,14 +33,23 @@ __all__ = [
     "encode_asked",
     "encode_event",
     "id_at",
+    "is_control_record",
     "parse_entry",
     "place_of",
 ]
 
 _SEAL: Final = re.compile(rb'\{"c":"([0-9a-f]{8})([0-9a-f]{8})","w":([0-9]{1,15}),')
+_CONTROL: Final = re.compile(rb'\{("c":"[0-9a-f]{16}","w":[0-9]{1,15},)?"o":')
 # What format 1 has. Anything else in a record without a seal is damage, or nothing of ours.
 _MEMBERS: Final = frozenset("tdeirpumox")
+#: What stands in a topic's list in the place of a deleted event; `append.lua` writes it.
+BLANK_RECORD: Final = b'{"o":"blank"}'
 _DATA_KINDS: Final = (DATA_TEXT, DATA_JSON, DATA_BYTES)
+
+
+def is_control_record(record: bytes) -> bool:
+    """Whether a record is a control entry, or a deleted event."""
+    return _CONTROL.match(record) is not None
 
 
 class DamagedRecord(ValueError):
@@ -189,6 +199,10 @@ def encode_asked(events: Sequence[Event]) -> bytes:
             wants = {"control": True, "needs2": True}
             if control is not None and control.kind == "end":
                 wants["end"] = True
+            elif control is not None and control.kind == "delete":
+                wants["erase"] = id_text(control.through)
+            elif control is not None:
+                wants["purge"] = True
         if directives.key is not None:
             wants["key"] = directives.key.decode("latin-1")
         if directives.request is not None:

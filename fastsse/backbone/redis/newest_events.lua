@@ -13,7 +13,8 @@ for t = 5, #ARGV do
     if #found == 0 then break end
     for i = #found, 1, -1 do
       local id, record = string.match(found[i], '^(%d+%-%d+) %d+%-%d+ (.*)$')
-      if taken < wanted and room > 0 and not is_above(id, ARGV[2]) then
+      local is_control = string.find(record, '^{"o":') or string.find(record, '^{"c":"%x+","w":%d+,"o":')
+      if not is_control and taken < wanted and room > 0 and not is_above(id, ARGV[2]) then
         answer[#answer + 1], answer[#answer + 2] = id, record
         taken, room = taken + 1, room - #record
       end

@@ -17,7 +17,15 @@ from itertools import count
 from typing import Any, Final
 
 from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch, newest_within
-from fastsse.backbone.redis.codec import DamagedRecord, decode_record, id_at, parse_entry, place_of
+from fastsse.backbone.redis.codec import (
+    BLANK_RECORD,
+    DamagedRecord,
+    decode_record,
+    id_at,
+    is_control_record,
+    parse_entry,
+    place_of,
+)
 from fastsse.backbone.redis.log_scripts import NEWEST, NEWEST_EVENTS, PAGE
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.entries import Entry, encode_entries
@@ -239,6 +247,8 @@ class RedisReader:
             if position > horizon:
                 break
             record = found[position]
+            if record == BLANK_RECORD:
+                continue
             limit_bytes -= len(record)
             if limit_bytes < 0 and positions:
                 horizon, is_last = positions[-1], False
@@ -361,17 +371,38 @@ class RedisReader:
             rows = await link.call(
                 b"XRANGE", self._keys.stream, b"(" + id_at(place), id_at(through), b"COUNT", size
             )
-            for stream_id, fields in rows:
-                place = place_of(stream_id)
-                record = _matching(stream_id, fields, selectors)
-                if record is not None:
-                    found[place] = record
-                    size_bytes += len(record)
+            kept = await self._not_erased(link, _all_matching(rows, selectors))
+            found |= kept
+            size_bytes += sum(map(len, kept.values()))
+            if rows:
+                place = place_of(rows[-1][0])
             if len(rows) < size:
                 return found, through, True
             if size_bytes >= limit_bytes:
                 return found, place, place == through
         raise AssertionError
+
+    async def _not_erased(self, link: RedisConnection, found: Found) -> Found:
+        """Those that were not deleted: entries of the stream can't be changed, so what is deleted
+        of them is noted apart. One look-up if nothing was."""
+        if not found or not await link.call(b"EXISTS", self._keys.erased):
+            return found
+        topics = {at: _topics_of(at, record) for at, record in found.items()}
+        names = sorted({name for some in topics.values() for name in some})
+        fields = [b"i" + id_at(at) for at in found] + [b"t" + name.encode() for name in names]
+        marks = await link.call(b"HMGET", self._keys.erased, *fields)
+        ids = {at for at, mark in zip(found, marks, strict=False) if mark is not None}
+        purged = {
+            name: place_of(mark)
+            for name, mark in zip(names, marks[len(found) :], strict=True)
+            if mark is not None
+        }
+        return {
+            at: record
+            for at, record in found.items()
+            if is_control_record(record)
+            or not (at in ids or any(at <= purged.get(name, 0) for name in topics[at]))
+        }
 
     async def _scan_newest_of_each(
         self, link: RedisConnection, selectors: Sequence[str], through: int, most: int
@@ -384,13 +415,14 @@ class RedisReader:
             rows = await link.call(
                 b"XREVRANGE", self._keys.stream, place, b"-", b"COUNT", SCAN_COUNT
             )
-            for stream_id, fields in rows:
-                record = _matching(stream_id, fields, selectors)
-                topics = () if record is None else _topics_of(place_of(stream_id), record)
+            kept = await self._not_erased(link, _all_matching(rows, selectors))
+            for position, record in kept.items():
+                topics = _topics_of(position, record)
                 wanted = [one for one in topics if any(text.matches(one) for text in compiled)]
-                if record is not None and any(taken[topic] < most for topic in wanted):
-                    found[place_of(stream_id)] = record
-                taken.update(wanted)
+                if not is_control_record(record):
+                    if any(taken[topic] < most for topic in wanted):
+                        found[position] = record
+                    taken.update(wanted)
             if len(rows) < SCAN_COUNT or len(found) > SNAPSHOT_EVENTS_MAX:
                 return found, len(rows) < SCAN_COUNT
             place = b"(" + rows[-1][0]
@@ -405,13 +437,21 @@ class RedisReader:
             rows = await link.call(
                 b"XREVRANGE", self._keys.stream, place, b"-", b"COUNT", SCAN_COUNT
             )
-            for stream_id, fields in rows:
-                if _matching(stream_id, fields, selectors) is not None:
-                    newest.append(place_of(stream_id))
+            kept = await self._not_erased(link, _all_matching(rows, selectors))
+            newest += [at for at, record in kept.items() if not is_control_record(record)]
             if len(rows) < SCAN_COUNT:
                 break
             place = b"(" + rows[-1][0]
         return newest[:most]
+
+
+def _all_matching(rows: Any, selectors: Sequence[str]) -> Found:
+    """The records of those entries that a selector matches, in their order."""
+    return {
+        place_of(stream_id): record
+        for stream_id, fields in rows
+        if (record := _matching(stream_id, fields, selectors)) is not None
+    }
 
 
 def _topics_of(position: int, record: bytes) -> tuple[str, ...]:

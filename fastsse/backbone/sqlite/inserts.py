@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastsse.backbone.judge import is_plain, new_keys
+from fastsse.backbone.sqlite.erasing import BLANKED, blank, events_through
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.places import EVENT_COST_BYTES, place_of, position_of
 from fastsse.backbone.sqlite.statements import insert
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-# What `shared` says of a control entry.
+# What `shared` says of a control entry, and of a deleted event.
 _CONTROL: Final = 2
 
 
@@ -65,6 +66,7 @@ def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]
     touched = rows_of(file, {name for _, topics in kept_by for name in topics})
     events: list[Any] = []
     kept: list[Any] = []
+    controls: list[tuple[Entry, Sequence[str]]] = []
     total_bytes = 0
     for entry, topics in kept_by:
         record = pack_entry(entry)
@@ -75,7 +77,9 @@ def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]
         shared = int(len(topics) > 1)
         if entry.extras is not None and entry.extras.control is not None:
             shared = _CONTROL
-            _obey(file, entry, topics, touched)
+            controls.append((entry, topics))
+        elif not entry.frame.events:
+            shared = BLANKED
         for name in topics:
             row = touched[name]
             row.events += 1
@@ -85,6 +89,8 @@ def store_kept(file: HistoryFile, kept_by: Sequence[tuple[Entry, Sequence[str]]]
     insert(file.connection, "topic_event (topic, place, bytes, shared)", 4, kept)
     file.update(events=file.state.events + len(kept_by), bytes=file.state.bytes + total_bytes)
     _store_times(file, [entry for entry, _ in kept_by])
+    for entry, topics in controls:  # What they delete may be among these entries.
+        _obey(file, entry, topics, touched)
     return list(touched.values())
 
 
@@ -94,10 +100,18 @@ def _obey(
     """Does what a control entry says."""
     assert entry.extras is not None
     control = read_control(entry.extras.control or b"")
-    if control is not None and control.kind == "end":
+    if control is None:
+        return
+    if control.kind == "end":
         file.has_ended = True
         for name in topics:
             rows[name].ended = place_of(entry.position)
+    elif control.kind == "delete":
+        blank(file, [place_of(control.through)])
+    else:
+        for name in topics:
+            through = place_of(control.through or entry.position)
+            blank(file, events_through(file, rows[name].number, through))
 
 
 def _store_times(file: HistoryFile, entries: Sequence[Entry]) -> None:

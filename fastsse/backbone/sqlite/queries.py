@@ -24,6 +24,7 @@ import orjson
 
 from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch, newest_within
 from fastsse.backbone.sqlite.damage import Damage
+from fastsse.backbone.sqlite.erasing import BLANKED
 from fastsse.backbone.sqlite.evictions import Marks, StoredEvictions
 from fastsse.backbone.sqlite.places import place_of, position_of
 from fastsse.backbone.sqlite.selection import Selection, Selections
@@ -78,7 +79,8 @@ _ALL: Final = (
 
 
 _NEWEST_OF_TOPIC: Final = (
-    "SELECT place FROM topic_event WHERE topic = ? AND place <= ? AND shared IS NOT 2"
+    "SELECT place FROM topic_event WHERE topic = ? AND place <= ?"
+    f" AND coalesce(shared, 0) NOT IN (2, {BLANKED})"
     " ORDER BY place DESC LIMIT ?"
 )
 
@@ -412,7 +414,11 @@ class HistoryQueries:
 
     def _newest(self, selection: Selection, count: int, through: int) -> list[int]:
         if selection.topics is None:
-            sql = "SELECT place FROM event WHERE place <= ? ORDER BY place DESC LIMIT ?"
+            # The kind of a record is its 25th byte: 1 for a control entry.
+            sql = (
+                "SELECT place FROM event WHERE place <= ? AND substr(record, 25, 1) IS NOT x'01'"
+                " ORDER BY place DESC LIMIT ?"
+            )
             rows = self._connection.execute(sql, (through, count)).fetchall()
             return [place for (place,) in rows]
         newest: set[int] = set()

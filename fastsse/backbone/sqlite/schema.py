@@ -4,7 +4,7 @@ Tables:
     event: every stored event once, by place; the record contains everything about it.
     topic: names, what is kept of each, up to where events of it were evicted, and where it ended.
     topic_event: which events a topic keeps, in order; `shared` is 1 where other topics have it too,
-        2 for a control entry.
+        2 for a control entry, 3 for a deleted event.
     publish: the keys of recent batches, so that a repeated batch is recognised.
     state: one row about the whole; see `State`.
     control: what control services keep over restarts.

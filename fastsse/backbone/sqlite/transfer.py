@@ -16,13 +16,14 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from fastsse.backbone.sqlite.erasing import is_blank
 from fastsse.backbone.sqlite.errors import HistoryError
 from fastsse.backbone.sqlite.file import HistoryFile
 from fastsse.backbone.sqlite.inserts import rows_of, store_kept, store_lost
 from fastsse.backbone.sqlite.places import fits, place_of, position_of
 from fastsse.backbone.sqlite.schema import State, open_reading, read_state, unpacker
 from fastsse.backbone.sqlite.upgrade import LOST_RECORD
-from fastsse.directives import Directives, read_control
+from fastsse.directives import BLANK, Directives, read_control
 from fastsse.entries import Entry, encode_entries, pack_entry
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event, check_topic
@@ -227,7 +228,8 @@ class _Import:
             raise BadExportLine(self._file.path, self._number, "a position stands twice")
         for place in self._file.stored_places(by_place):
             entry = by_place.pop(place)
-            if self._file.record(place) != pack_entry(entry):
+            record = self._file.record(place) or b""
+            if record != pack_entry(entry) and not is_blank(record):
                 text = format_position(entry.position).decode()
                 why = f"position {text} is another event's (or one of the lines before it)"
                 raise BadExportLine(self._file.path, self._number, why)
@@ -267,7 +269,7 @@ def _fields(entry: Entry) -> dict[str, object]:
     """An entry's event, taken out of its frame again (WHATWG HTML 9.2.6)."""
     fields: dict[str, bytes] = {}
     data: list[bytes] = []
-    for line in entry.frame.body.split(b"\n")[:-2]:
+    for line in entry.frame.body.split(b"\n")[:-2] if entry.frame.events else ():
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -295,8 +297,9 @@ def _extra_fields(entry: Entry) -> dict[str, object]:
         fields["data_kind"] = _KINDS[entry.frame.data_kind]
     if entry.extras is not None and entry.extras.meta is not None:
         fields["meta"] = orjson.Fragment(entry.extras.meta)
-    if entry.extras is not None and entry.extras.control is not None:
-        fields["control"] = orjson.Fragment(entry.extras.control)
+    if not entry.frame.events:
+        control = None if entry.extras is None else entry.extras.control
+        fields["control"] = orjson.Fragment(control or BLANK)
     if entry.frame.expires_ms:
         fields["expires"] = entry.frame.expires_ms
     return fields

@@ -99,8 +99,8 @@ _Key = tuple[tuple[str, ...], tuple[str, ...], int, ChannelView | None]
 class PageCache:
     """Pages joined once for all streams that resume from the same place; the latest used are kept.
 
-    A page that ends before the head stays valid for ever: events between two places never change,
-    and later evicted ones are still in the page.
+    A page that ends before the head stays valid until an event is deleted, which clears the cache:
+    nothing else between two places changes, and later evicted events are still in the page.
 
     The key of a page counts too, and a page that is smaller than its key is not kept. Otherwise a
     client that always requests different sets of topics would fill memory with their names.
@@ -217,7 +217,9 @@ class Pages:
         history = self._history
         page = history.page(reader.topics, after, self._page_bytes, reader.rights)
         frames, through, is_last, is_over = page.frames, page.through, page.is_last, False
-        if reader.core_view is not None:
+        if reader.core_view is None:
+            frames = events_of(frames)
+        else:
             frames, is_over = viewed(reader, reader.core_view, history.described(frames))
             if is_over:
                 through, is_last = frames[-1].position, False
@@ -242,7 +244,9 @@ class Pages:
         begins = history.evicted_through(reader.topics)
         evicted = stretch.evicted.up_to(begins)
         damaged_through, is_over = min(stretch.damaged_through, begins), False
-        if reader.core_view is not None:
+        if reader.core_view is None:
+            frames = events_of(frames)
+        else:
             facts = described(frames, stretch, history)
             frames, is_over = viewed(reader, reader.core_view, facts)
             through = frames[-1].position if is_over else through
@@ -294,6 +298,11 @@ def _united(
         frames.append(frame)
         last = position
     return frames, through
+
+
+def events_of(frames: list[Frame]) -> list[Frame]:
+    """The frames without control entries and deleted events."""
+    return [frame for frame in frames if frame.events]
 
 
 def described(frames: Iterable[Frame], stretch: Stretch, history: History) -> list[Described]:

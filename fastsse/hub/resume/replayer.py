@@ -24,7 +24,7 @@ from fastsse._core import REASON_ENDED, Frame, Sender, raw_frame
 from fastsse.auth.rights import Claims
 from fastsse.backbone import Stretch
 from fastsse.errors import FastsseError, StreamRefused
-from fastsse.hub.history import History
+from fastsse.hub.history import Erased, History
 from fastsse.hub.resume.cursor import (
     GapEvent,
     ReplayCursor,
@@ -211,6 +211,12 @@ class Replayer:
             # Streams that are not attached get it with their first page.
             if one.opening is None and one.begun is not None:
                 one.begun.replay.lost_told = place
+
+    def on_erased(self, erased: Erased) -> None:
+        """Something was deleted: nothing that is read from here on shows it."""
+        self._pages.cache.clear()
+        self._snapshots.clear()
+        self._queries.on_erased(erased)
 
     # -- where it begins ------------------------------------------------------------------------
 

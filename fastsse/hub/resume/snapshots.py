@@ -212,7 +212,7 @@ def _add_stored(
     are_in = {name: {frame.position for frame in frames} for name, frames in found.items()}
     matches = _matcher(reader.selectors)
     for entry in newest_first:
-        if entry.position > head or not _may_read(entry, reader.rights):
+        if entry.position > head or not entry.frame.events or not _may_read(entry, reader.rights):
             continue
         for name in filter(matches, entry.topics):
             positions = are_in.setdefault(name, set())

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from fastsse.backbone import Backbone, Stretch
 from fastsse.errors import FastsseError
+from fastsse.hub.history import Erased
 from fastsse.subscriptions import Cursor
 
 __all__ = ["UNKNOWN_YET", "QueryWaiter", "StoreQueries"]
@@ -83,6 +84,13 @@ class StoreQueries:
         self._questions: dict[Hashable, _StoreQuery] = {}
         self._waiting: deque[_StoreQuery] = deque()
         self._look_at = ENDED_MAX
+        # Since the oldest question under way was asked: its answer may not know of them.
+        self._erased: list[Erased] = []
+
+    def on_erased(self, erased: Erased) -> None:
+        """Something was deleted: no answer has it from here on."""
+        if self.under_way:
+            self._erased.append(erased)
 
     @property
     def waiting(self) -> int:
@@ -171,6 +179,10 @@ class StoreQueries:
         def done(outcome: Any) -> None:
             self.under_way -= 1
             del self._questions[question.key]
+            if self._erased and isinstance(outcome, Stretch):
+                outcome = _without(outcome, self._erased)
+            if not self.under_way:
+                self._erased = []
             question.outcome = outcome
             self._begin_waiting()
             for asker in question.askers:
@@ -186,3 +198,15 @@ class StoreQueries:
                 del self._questions[question.key]
             else:
                 self._begin(question)
+
+
+def _without(stretch: Stretch, erased: list[Erased]) -> Stretch:
+    """A stretch without what was deleted since it was read. O(entries + deletions)."""
+    places = {one.through for one in erased if one.topic is None}
+    purges = [one for one in erased if one.topic is not None]
+    kept = [
+        entry
+        for entry in stretch.entries
+        if entry.position not in places and not any(one.covers(entry) for one in purges)
+    ]
+    return stretch._replace(entries=kept)
