@@ -43,12 +43,13 @@ def make_hub() -> Iterator[MakeHub]:
 
 def said_by(program: str) -> str:
     """What a program of its own process says: these attacks would take the tests' descriptors."""
+    folders = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, PROGRAMS / program],
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
     )
     return done.stdout.strip() or done.stderr
 
