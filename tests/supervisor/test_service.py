@@ -218,11 +218,14 @@ async def test_idle_worker_has_little_memory_of_its_own(serve) -> None:
 
 
 @measures_memory
-async def test_streams_of_clients_that_connect_before_they_ask_cost_at_most_128_bytes(
-    serve,
+@pytest.mark.parametrize(
+    ("flag", "most_bytes"), [("--no-connection-details", 128), ("--connection-details", 192)]
+)
+async def test_streams_of_clients_that_connect_before_they_ask_cost_few_bytes(
+    serve, flag: str, most_bytes: int
 ) -> None:
     count, burst = 6_000, 1_500
-    service = await serve()
+    service = await serve(flag)
     pid, port = service.process.pid, int(service.url.rpartition(":")[2])
     clients: list[socket.socket] = []
     try:
@@ -234,7 +237,7 @@ async def test_streams_of_clients_that_connect_before_they_ask_cost_at_most_128_
     finally:
         for client in clients:
             client.close()
-    assert grown_bytes <= 128 * count
+    assert grown_bytes <= most_bytes * count
 
 
 def test_every_worker_accepts_a_connection_only_when_its_request_is_there() -> None:
