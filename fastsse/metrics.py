@@ -42,14 +42,16 @@ SUM, MOST = "sum", "most"
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The key of a counter and its metric; `label` is for a family of keys with a prefix. Several
-    labels are separated by a space, and so are their values in a key."""
+    """The key of a counter and its metric, whose value is the counter's by `scale`; `label` is for
+    a family of keys with a prefix. Several labels are separated by a space, and so are their values
+    in a key."""
 
     key: str
     name: str
     help: str
     label: str = ""
     merge: str = SUM
+    scale: float = 1
 
 
 GAUGES = (
@@ -66,13 +68,37 @@ GAUGES = (
     _Row("history_bytes", "history_bytes", "Bytes of events in history.", merge=MOST),
     _Row(
         "positions_ahead_ms",
-        "positions_ahead_ms",
-        "Milliseconds by which event ids are ahead of the clock.",
+        "positions_ahead_seconds",
+        "How far event ids are ahead of the clock.",
         merge=MOST,
+        scale=1e-3,
     ),
     _Row("ring_entries", "ring_entries", "Events in the channels' rings."),
     _Row("ring_bytes", "ring_bytes", "Bytes of the channels' rings."),
     _Row("memory_bytes", "memory_bytes", "Bytes that memory_limit bounds."),
+    _Row("memory_limit_bytes", "memory_limit_bytes", "The option memory_limit."),
+    _Row("connection_rows_bytes", "connection_rows_bytes", "Bytes of connection_details."),
+    _Row(
+        "loop_lag_us",
+        "loop_lag_seconds",
+        "How late the event loop ran its last timer, at most.",
+        merge=MOST,
+        scale=1e-6,
+    ),
+    _Row(
+        "sender_lag_us",
+        "sender_lag_seconds",
+        "How long the sender took to answer a question, at most.",
+        merge=MOST,
+        scale=1e-6,
+    ),
+    _Row("descriptors", "descriptors", "Open file descriptors."),
+    _Row(
+        "descriptors_unaccounted",
+        "descriptors_unaccounted",
+        "Open descriptors above those of streams, connections and the start.",
+    ),
+    _Row("store_away", "store_away", "1 while the store or the hub takes no events.", merge=MOST),
     _Row("publish_streams", "publish_streams", "Streamed publishes under way."),
 )
 COUNTERS = (
@@ -129,6 +155,7 @@ COUNTERS = (
     _Row("renewed", "renewals", "Streams whose token was renewed."),
     _Row("revocations", "revocations", "Searches of the streams for revoked tokens."),
     _Row("gaps_", "gaps", "Gap events sent.", "reason"),
+    _Row("workers_lost", "workers_lost", "Workers that ended without being replaced first."),
     _Row("missed_edges", "missed_edges", "Writable sockets without an event; should be 0."),
 )
 # Only services with a store or with several workers have these.
@@ -140,7 +167,9 @@ STORE_GAUGES = (
     ),
     _Row("store_unchecked", "store_unchecked", "Checks of the file that had no time at the start."),
     _Row("store_malformed", "store_malformed", "1 if the check found damage in the file."),
-    _Row("source_lag_ms_", "source_lag_ms", "Milliseconds that a source is behind.", "source"),
+    _Row(
+        "source_lag_ms_", "source_lag_seconds", "How far a source is behind.", "source", scale=1e-3
+    ),
     _Row("source_up_", "source_up", "1 while a source can be read.", "source"),
     _Row(
         "source_backlog_",
@@ -252,7 +281,7 @@ class Metrics(Collector):
         return {
             "version": self._build.get("version", ""),
             "uptime_s": round(self._now_s() - self._started_s, 3),
-            **{row.name: counters.get(row.key, 0) for row in GAUGES},
+            **{row.name: _scaled(row, counters.get(row.key, 0)) for row in GAUGES},
             "rates_per_s": self._rates(),
             "latency_s": self._latency_now(),
             "totals": {row.name: _total(row, counters) for row in COUNTERS},
@@ -281,6 +310,10 @@ class Metrics(Collector):
         }
 
 
+def _scaled(row: _Row, value: int) -> float:
+    return value if row.scale == 1 else round(value * row.scale, 6)
+
+
 def _total(row: _Row, counters: Mapping[str, int]) -> int | dict[str, int]:
     return dict(_labelled(row, counters)) if row.label else counters.get(row.key, 0)
 
@@ -301,9 +334,9 @@ def _families(
         metric = family(_PREFIX + row.name, row.help, labels=labels or None)
         if labels:
             for values, count in _labelled(row, counters):
-                metric.add_metric(values.split(" ", len(labels) - 1), count)
+                metric.add_metric(values.split(" ", len(labels) - 1), _scaled(row, count))
         elif row.key in counters:
-            metric.add_metric([], counters[row.key])
+            metric.add_metric([], _scaled(row, counters[row.key]))
         yield metric
 
 

@@ -35,6 +35,7 @@ from fastsse.sources import Sources
 from fastsse.stores import OpenedStores, open_stores
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
+from fastsse.vitals import Vitals
 
 __all__ = ["Worker"]
 
@@ -170,6 +171,11 @@ class Worker:
         self.frontend.serve(sockets, self._stats, trouble, number, self._own_access)
         if self._sources is not None:
             self._sources.begin()
+        self._vitals = Vitals(
+            self._hub.streams,
+            lambda: self.stream_count + self.frontend.connection_count,
+            TICK_S,
+        )
         self._tick()
         self._sweep()
 
@@ -295,6 +301,7 @@ class Worker:
 
     def _tick(self) -> None:
         """Once a second: reports its figures, and checks for room."""
+        self._vitals.tick()
         self._stats.tell()
         self._access.tick()
         self.frontend.look()
@@ -318,6 +325,13 @@ class Worker:
         counters |= self._own_counters()
         if self._sources is not None:
             counters |= self._sources.counters()
+        connections = self._hub.streams.connections
+        counters |= self._vitals.counters()
+        counters |= {
+            "memory_limit_bytes": self.config.memory_limit,
+            "connection_rows_bytes": 0 if connections is None else connections.memory_bytes,
+            "store_away": int(self._backbone.trouble is not None),
+        }
         return WorkerStats(
             slot=self._slot,
             slots=self._slots,

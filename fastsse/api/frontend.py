@@ -260,6 +260,11 @@ class Frontend:
             await asyncio.sleep(LEAVING_LOOK_S)
 
     @property
+    def connection_count(self) -> int:
+        """Number of connections that are not streams."""
+        return len(self._deadlines)
+
+    @property
     def unanswered(self) -> int:
         """Number of connections that are not streams and have not had their last answer."""
         return len(self._deadlines) - len(self._deadlines.linger.since)

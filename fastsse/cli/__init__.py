@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "listen": ("fastsse.cli.listen", "listen", "Show the events of topics as they arrive."),
     "connections": ("fastsse.cli.connections", "connections", "List open connections."),
     "kick": ("fastsse.cli.connections", "kick", "End connections."),
+    "why": ("fastsse.cli.why", "why_command", "Say why a client receives nothing."),
     "top": ("fastsse.cli.top", "top", "Show what a server does now, again and again."),
     "log-level": ("fastsse.cli.loglevel", "log_level", "Show or change what a server logs."),
     "swarm": (

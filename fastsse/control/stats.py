@@ -103,6 +103,8 @@ class EndedWorkers:
         for key, value in reading.counters.items():
             if is_counter(key):
                 self.counters[key] = self.counters.get(key, 0) + value
+        if not reading.leaving:
+            self.counters["workers_lost"] = self.counters.get("workers_lost", 0) + 1
         self.buckets = _added(self.buckets, reading.buckets)
         self.latency_s += reading.latency_s
         self.cpu_s += reading.cpu_s
@@ -259,7 +261,7 @@ class StatsService:
 
     def _merged(self) -> dict[str, int]:
         """The counters and gauges of all, as if of one worker."""
-        merged = dict(self._sums.counters)
+        merged = {"workers_lost": 0, **self._sums.counters}
         for reading in self._readings.values():
             for key, value in reading.counters.items():
                 if merge_of(key) == MOST:

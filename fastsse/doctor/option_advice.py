@@ -200,7 +200,7 @@ ADVICE: dict[str, Advice] = {
     "sources": Advice(
         "a pattern without publishers; a field or template without a match in messages: they are "
         "set aside (`fastsse source test` shows it)",
-        "`fastsse_sources_total`, `fastsse_source_up`, `fastsse_source_lag_ms`, the log",
+        "`fastsse_sources_total`, `fastsse_source_up`, `fastsse_source_lag_seconds`, the log",
     ),
     "publish_token": Advice("401 for publishers: none sent, or another one", _STATUS),
     "allow_anonymous_publish": Advice(

@@ -63,6 +63,6 @@ def test_a_node_shows_the_metrics_of_the_page(tmp_path: Path) -> None:
         options = f"--store {redis.url} --config {tmp_path}/sources.toml"
         node = Served(options, tmp_path / "node", {})
         try:
-            assert "fastsse_source_lag_ms" in compare_metrics(node)
+            assert "fastsse_source_lag_seconds" in compare_metrics(node)
         finally:
             node.stop()

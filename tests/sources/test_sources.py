@@ -42,7 +42,7 @@ async def test_a_program_that_publishes_to_channels_reaches_streams(redis: Redis
         letters = [fields for _, fields in redis.client.xrange("dead")]
         assert letters[1][b"payload"] == b"\xff not text"
         assert letters[0][b"origin"] == b"orders.pa\nid"
-        assert await metric(url, 'fastsse_source_lag_ms{source="orders"}') == 0
+        assert await metric(url, 'fastsse_source_lag_seconds{source="orders"}') == 0
 
 
 async def test_channels_are_taken_once_by_nodes_that_share_a_log(
@@ -145,7 +145,7 @@ async def test_a_flood_is_dropped_and_counted_beyond_the_bound(redis: RedisServe
         for index in range(100):
             redis.client.publish("orders.x", str(index))
         await until_metric(url, 'fastsse_sources_total{what="dropped"}', 80)
-        await until_metric(url, 'fastsse_source_lag_ms{source="orders"}', 0)
+        await until_metric(url, 'fastsse_source_lag_seconds{source="orders"}', 0)
         proxy.target = redis.port
 
 

@@ -5,41 +5,29 @@ person would make them. `fastsse why` puts them behind what it sees from outside
 """
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote
 
 from fastsse.api.admin.topics import subscribers_of, topic_facts
+from fastsse.checks import NOTE, OK, WRONG, Check
 from fastsse.config.options import HistoryOptions, StreamOptions
 from fastsse.hub import Hub
 from fastsse.hub.topics import Topic
+from fastsse.selectors import compile_selector
 from fastsse.units import format_duration, format_size
 
-__all__ = ["Check", "Explainer", "checks_of"]
+__all__ = ["Explainer", "checks_of"]
 
 Reply = Callable[[object], None]
 # Topics whose names are compared in one turn, and in all.
 _NAMES_A_TURN: Final = 5_000
 _NAMES_MAX: Final = 500_000
+_TEMPLATES_A_TURN: Final = 1_000
 _NEAR_SHOWN: Final = 5
 _QUIET_S: Final = 3600.0
-
-
-class Check(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        name: a word for it.
-        verdict: `ok`, `wrong`, `note` (it may be the cause), or `unknown`.
-        says: what was found, a sentence.
-        do: the command or option that changes it; empty when nothing is to be done.
-    """
-
-    name: str
-    verdict: str
-    says: str
-    do: str = ""
 
 
 class Explainer:
@@ -55,6 +43,9 @@ class Explainer:
     def __call__(self, question: Mapping[str, Any], reply: Reply) -> None:
         """Answers with the facts of a topic, names like it, and refused publishes by reason."""
         name, hub = str(question["topic"]), self._hub
+        if "{" in name and not compile_selector(name).is_exact:
+            self._look_at_template(name, reply)
+            return
         answer: dict[str, object] = {
             "refused": dict(hub.publishes_refused),
             "history_is_empty": not hub.history.events,
@@ -74,6 +65,27 @@ class Explainer:
 
         subscribers_of(hub.channels, [] if topic is None else [topic], counted)
 
+    def _look_at_template(self, text: str, reply: Reply) -> None:
+        """How many topics a template matches, and which its variables stop at a slash of."""
+        names = list(self._hub.topics.by_name)[:_NAMES_MAX]
+        strict, wide = compile_selector(text).matches, _widened(text)
+        count, near = 0, list[str]()
+
+        def turn(at: int) -> None:
+            nonlocal count
+            some = names[at : at + _TEMPLATES_A_TURN]
+            for name in some:
+                if strict(name):
+                    count += 1
+                elif len(near) < _NEAR_SHOWN and wide(name):
+                    near.append(name)
+            if at + len(some) < len(names):
+                asyncio.get_running_loop().call_soon(turn, at + len(some))
+            else:
+                reply({"template": count, "near": near, "refused": {}})
+
+        turn(0)
+
     def _find_near(self, name: str, answer: dict[str, object], reply: Reply) -> None:
         """Names with events that a person could take for this one."""
         names = list(self._hub.topics.by_name)[:_NAMES_MAX]
@@ -90,6 +102,11 @@ class Explainer:
             reply(answer)
 
         turn(0)
+
+
+def _widened(template: str) -> Callable[[str], bool]:
+    """Whether a topic matches when variables match slashes too."""
+    return compile_selector(re.sub(r"\{(\w+)\}", r"{+\1}", template)).matches
 
 
 def _plain(name: str) -> str:
@@ -116,6 +133,8 @@ def checks_of(
     history: HistoryOptions,
 ) -> list[Check]:
     """The checks for a topic, from what all workers know."""
+    if any("template" in answer for answer in answers):
+        return [_template(answers, name)]
     known = [answer for answer in answers if answer.get("topic")]
     checks = [_known(answers, known, name), _published(known, name), _streams(answers, known, name)]
     checks += _state(known, name)
@@ -127,25 +146,47 @@ def checks_of(
     return checks
 
 
+def _template(answers: Sequence[Mapping[str, Any]], text: str) -> Check:
+    count = max(answer.get("template", 0) for answer in answers)
+    near = sorted({one for answer in answers for one in answer.get("near", ())})
+    if count:
+        return Check("template", OK, f"The template {text} matches {count} topics that are kept.")
+    if near:
+        return Check(
+            "template",
+            WRONG,
+            f"The template {text} matches no topic, because a variable stops at a slash, a blank "
+            f"and letters beyond ASCII; there is {near[0]}.",
+            f"Subscribe to {re.sub(r'{(?=[a-zA-Z_0-9])', '{+', text)}, or to *.",
+        )
+    return Check(
+        "template",
+        WRONG,
+        f"The template {text} matches no topic that is kept.",
+        "fastsse topics list shows the names.",
+    )
+
+
 def _known(
     answers: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], name: str
 ) -> Check:
     near = sorted({one for answer in answers for one in answer.get("near", ())})
     has_events = any(answer["topic"]["events"] for answer in known)
+    has_streams = any(answer["topic"]["subscribers"] for answer in known)
     if near and not has_events:
         shown = ", ".join(near)
         return Check(
             "topic name",
-            "wrong",
+            WRONG,
             f"No event of {name} is kept, but there is a topic {shown}. Names are compared byte by "
             "byte.",
             f"Subscribe to {near[0]}, or publish to {name}.",
         )
-    if known:
-        return Check("topic name", "ok", f"The server knows the topic {name}.")
+    if has_events or has_streams:
+        return Check("topic name", OK, f"The server knows the topic {name}.")
     return Check(
         "topic name",
-        "wrong",
+        WRONG,
         f"The server knows no topic {name}: nothing of it is kept, and no stream names it.",
         f"fastsse topics list; fastsse publish {name} test",
     )
@@ -156,7 +197,7 @@ def _published(known: Sequence[Mapping[str, Any]], name: str) -> Check:
     if not ages_s:
         return Check(
             "published",
-            "wrong",
+            WRONG,
             "No event of the topic is kept: none was published, or all were evicted.",
             f"fastsse publish {name} test; history_events and history_age say what is kept.",
         )
@@ -164,8 +205,8 @@ def _published(known: Sequence[Mapping[str, Any]], name: str) -> Check:
     says = f"{count} events are kept; the newest came {format_duration(round(age_s, 3))} ago."
     if age_s > _QUIET_S:
         do = "Look at the publisher: its answer is 200 with an id, or says what is wrong."
-        return Check("published", "note", says, do)
-    return Check("published", "ok", says)
+        return Check("published", NOTE, says, do)
+    return Check("published", OK, says)
 
 
 def _streams(
@@ -174,10 +215,10 @@ def _streams(
     count = sum(one["topic"]["subscribers"] for one in known)
     everything = sum(answer.get("everything", 0) for answer in answers)
     if count or everything:
-        return Check("streams", "ok", f"{count} streams have the topic, {everything} have all (*).")
+        return Check("streams", OK, f"{count} streams have the topic, {everything} have all (*).")
     return Check(
         "streams",
-        "wrong",
+        WRONG,
         "No stream has the topic: the client is not connected, or asked for another one.",
         f"fastsse connections --topic {name}; fastsse listen {name}",
     )
@@ -188,7 +229,7 @@ def _state(known: Sequence[Mapping[str, Any]], name: str) -> list[Check]:
         return [
             Check(
                 "state",
-                "wrong",
+                WRONG,
                 f"The topic {name} has ended: it takes no events, and its streams are over.",
                 "Publish to another topic; an ended one opens again when nothing of it is kept.",
             )
@@ -205,7 +246,7 @@ def _private(known: Sequence[Mapping[str, Any]], name: str, history: HistoryOpti
     return [
         Check(
             "private",
-            "note",
+            NOTE,
             f"{why}: only streams whose token grants the topic receive it.",
             f"fastsse token explain --topic {name} shows whether a token does; "
             f"fastsse token mint --subscribe {name} makes one that does.",
@@ -221,7 +262,7 @@ def _type(known: Sequence[Mapping[str, Any]]) -> list[Check]:
     return [
         Check(
             "event type",
-            "note",
+            NOTE,
             f"The newest event has the type {kind}; onmessage of an EventSource receives only "
             "events without one.",
             f'source.addEventListener("{kind}", …)',
@@ -234,13 +275,13 @@ def _kept(name: str, history: HistoryOptions) -> Check:
     if not limits.events or not limits.bytes:
         return Check(
             "history",
-            "note",
+            NOTE,
             "Nothing of the topic is kept: a client that was away receives a gap.",
             "history_events, history_bytes, or a rule of [[topics]].",
         )
     return Check(
         "history",
-        "ok",
+        OK,
         f"Kept are {limits.events} events, {format_size(limits.bytes)}, "
         f"{format_duration(limits.age_s)}.",
     )
@@ -252,7 +293,7 @@ def _lag(name: str, streams: StreamOptions, history: HistoryOptions) -> Check:
         f"The lag policy is {policy}: it acts at {format_size(streams.max_lag)} or "
         f"{format_duration(streams.max_lag_time)}."
     )
-    return Check("lag policy", "ok", says)
+    return Check("lag policy", OK, says)
 
 
 def _refused(answers: Sequence[Mapping[str, Any]]) -> list[Check]:
@@ -261,7 +302,7 @@ def _refused(answers: Sequence[Mapping[str, Any]]) -> list[Check]:
         counts.update(answer.get("refused", {}))
     reasons = {reason: count for reason, count in counts.items() if count}
     if not reasons:
-        return [Check("publishers", "ok", "No publish was refused since the start.")]
+        return [Check("publishers", OK, "No publish was refused since the start.")]
     shown = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     do = "docs/guides/operating.md#metrics-and-alerts says what each reason means."
-    return [Check("publishers", "note", f"Publishes were refused since the start: {shown}.", do)]
+    return [Check("publishers", NOTE, f"Publishes were refused since the start: {shown}.", do)]

@@ -1,0 +1,276 @@
+"""Each cause of the decision tree in docs/guides/nothing-arrives.md, found by `fastsse why`."""
+
+import asyncio
+import json
+import subprocess
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from fastsse.checks import NOTE, OK, UNKNOWN, WRONG, Check
+from fastsse.config import Config
+from fastsse.doctor.why import Question, why
+from fastsse.server import Server
+from tests.auth.minting import SECRET, mint
+from tests.cli.commandline import command, environment
+from tests.streamserver import STREAM_HEAD, Answer, Exchange, StreamServer, answering, forever
+
+
+def config(**options: Any) -> Config:
+    return Config(**{"port": 0, "drain": 0, "access_lines": 0, **options})
+
+
+async def asked(url: str, topic: str = "news", **members: Any) -> list[Check]:
+    """All checks; without the trial of the path, which has tests of its own."""
+    given = {"tries_path": False, "patience_s": 5.0, **members}
+    return [check async for check in why(Question(url, topic, **given))]
+
+
+def found(checks: list[Check], name: str) -> Check:
+    """The check of this name; the first that is not right, if there are several."""
+    named = [check for check in checks if check.name == name]
+    assert named, [check.name for check in checks]
+    return min(named, key=lambda check: (WRONG, NOTE, UNKNOWN, OK).index(check.verdict))
+
+
+def first_wrong(checks: list[Check]) -> Check:
+    return next(check for check in checks if check.verdict == WRONG)
+
+
+def token(**claims: Any) -> str:
+    return mint({"mercure": {"subscribe": ["news"]}, **claims}, key=SECRET).decode()
+
+
+# ── 1 and 2: does the server answer, does the stream open ─────────────────────────────────────
+
+
+async def test_nothing_listens() -> None:
+    wrong = first_wrong(await asked("http://127.0.0.1:1/events"))
+    assert (wrong.name, "connection refused" in wrong.says) == ("reach", True)
+
+
+OPENINGS: list[tuple[str, dict[str, Any], str, dict[str, Any], str, str]] = [
+    # what, options, path, question, the first thing that is wrong, what is to be done
+    ("another path", {}, "/sse", {}, "path", "/events"),
+    ("a prefix", {}, "/app/events", {}, "path", "prefix"),
+    ("a mistyped value", {}, "/events?topic=a&last=x", {}, "parameters", "last"),
+    ("no topic", {}, "/events?last=1", {"topic": ""}, "parameters", "topic"),
+    ("no token", {"jwt_key": SECRET}, "/events", {}, "token", "token mint"),
+    ("another key", {"jwt_key": SECRET}, "/events", {"token": "x.y.z"}, "token", "token explain"),
+    (
+        "an expired token",
+        {"jwt_key": SECRET},
+        "/events",
+        {"token": token(exp=int(time.time()) - 60)},
+        "token",
+        "token explain",
+    ),
+    ("full", {"max_connections": 1}, "/events", {}, "capacity", "max_connections"),
+    (
+        "full, with a status",
+        {"max_connections": 1},
+        "/events?topic=a&refuse=status",
+        {},
+        "capacity",
+        "max_connections",
+    ),
+    ("a limit", {"address_streams": 1}, "/events", {}, "capacity", "address_streams"),
+    ("another origin", {}, "/events", {"origin": "https://a.example"}, "origin", "--cors-origins"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "question", "name", "do"),
+    [case[1:] for case in OPENINGS],
+    ids=[case[0] for case in OPENINGS],
+)
+async def test_a_stream_that_does_not_open(
+    options: dict[str, Any], path: str, question: dict[str, Any], name: str, do: str
+) -> None:
+    async with Server(config(**options)) as server, AsyncExitStack() as stack:
+        url = server.addresses[0]
+        if name == "capacity":
+            await held(stack, url)
+        checks = await asked(url + path, **question)
+    wrong = first_wrong(checks)
+    assert wrong.name == name, checks
+    assert do in wrong.do or do in wrong.says
+
+
+async def held(stack: AsyncExitStack, url: str) -> None:
+    """A stream of another client, for as long as the stack is there."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    stack.callback(writer.close)
+    writer.write(b"GET /events?topic=other HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"\n\n")
+
+
+async def test_an_ended_topic_and_unknown_parameters_and_gaps() -> None:
+    async with Server(config(history_events=1)) as server:
+        url = f"{server.addresses[0]}/events"
+        notes = await asked(f"{url}?topic=news&lst=1")
+        assert "lst" in found(notes, "parameters").says
+        first = server.publish("news", "1")
+        for data in "234":
+            server.publish("news", data)
+        gap = found(await asked(url, event_id=first), "resume")
+        assert (gap.verdict, "evicted" in gap.says) == (NOTE, True)
+
+
+async def test_a_server_that_stops_says_so() -> None:
+    busy = answering("503 Service Unavailable", b"draining\n", b"Content-Type: text/plain\r\n")
+    async with StreamServer(busy) as server:
+        wrong = first_wrong(await asked(f"{server.url}/events"))
+    assert (wrong.name, "draining" in wrong.says) == ("ready", True)
+
+
+# ── 3: topic, rights, publisher ───────────────────────────────────────────────────────────────
+
+
+async def test_topics_that_nothing_is_published_to() -> None:
+    async with Server(config()) as server:
+        url = f"{server.addresses[0]}/events"
+        server.publish("news", "x")
+        server.publish("orders/7/lines", "x")
+        mistyped = first_wrong(await asked(url, "News"))
+        assert (mistyped.name, "Subscribe to news" in mistyped.do) == ("topic name", True)
+        assert first_wrong(await asked(url, "never")).name == "topic name"
+        template = first_wrong(await asked(url, "orders/{id}"))
+        assert "{+id}" in template.do
+        none = first_wrong(await asked(url, "news"))
+        assert (none.name, "fastsse connections" in none.do) == ("streams", True)
+
+
+async def test_private_events_need_a_grant() -> None:
+    async with Server(config(jwt_key=SECRET)) as server:
+        url = f"{server.addresses[0]}/events"
+        server.publish("secret", "x", private=True)
+        claims = {"fastsse": {"console": "read"}, "mercure": {"subscribe": ["news"]}}
+        shown = mint(claims, key=SECRET).decode()
+        checks = await asked(url, "secret", token=shown)
+        assert found(checks, "rights").verdict == NOTE
+        assert "token mint --subscribe secret" in found(checks, "rights").do
+        assert found(checks, "private").verdict == NOTE
+        granted = await asked(url, "news", token=shown)
+        assert found(granted, "rights").verdict == "ok"
+        refused = await asked(url, "news", token=token())
+        assert found(refused, "server").verdict == "unknown"
+
+
+async def test_event_types_lag_and_refused_publishes_are_noted() -> None:
+    async with Server(config(max_event="10B", lag_policy="skip")) as server:
+        url = f"{server.addresses[0]}/events"
+        server.publish("news", "x", event="tick")
+        async with AsyncExitStack() as stack:
+            host, _, port = server.addresses[0].removeprefix("http://").partition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.close)
+            writer.write(b"GET /events?topic=news HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"\n\n")
+            checks = await asked(url)
+        assert not [check for check in checks if check.verdict == WRONG], checks
+        assert 'addEventListener("tick"' in found(checks, "event type").do
+        assert "skip" in found(checks, "lag policy").says
+
+
+# ── 4: proxies ────────────────────────────────────────────────────────────────────────────────
+
+
+def streaming_once(*head_lines: str, body: bytes = b": fastsse\nretry: 3000\n\n") -> Answer:
+    lines = "".join(f"{line}\r\n" for line in head_lines).encode()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD[:-2] + lines + b"\r\n" + body)
+        await forever(exchange)
+
+    return answer
+
+
+async def silent(exchange: Exchange) -> None:
+    await forever(exchange)
+
+
+PROXIES: list[tuple[str, Answer, str, str]] = [
+    (
+        "redirect",
+        answering("301 Moved Permanently", b"", b"Location: https://a.example/events\r\n"),
+        "redirect",
+        "https://a.example/events",
+    ),
+    (
+        "another host",
+        answering(
+            "421 Misdirected Request",
+            b'{"status":421,"detail":"x"}',
+            b"Content-Type: application/problem+json\r\n",
+        ),
+        "host",
+        "--allowed-hosts 127.0.0.1",
+    ),
+    ("bad gateway", answering("502 Bad Gateway", b"<html>"), "proxy", "error log"),
+    ("time-out", answering("504 Gateway Timeout", b"<html>"), "proxy", "time-outs"),
+    (
+        "a login page",
+        answering("200 OK", b"<html>", b"Content-Type: text/html\r\n"),
+        "content type",
+        "/events",
+    ),
+    ("a head that is held back", silent, "buffering", "proxy_buffering off"),
+    ("a body that is held back", streaming_once(body=b""), "buffering", "proxy_buffering off"),
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "do"), [case[1:] for case in PROXIES], ids=[case[0] for case in PROXIES]
+)
+async def test_a_proxy_in_the_way(answer: Answer, name: str, do: str) -> None:
+    async with StreamServer(answer) as server:
+        wrong = first_wrong(await asked(f"{server.url}/events", patience_s=0.4))
+    assert wrong.name == name
+    assert do in wrong.do
+
+
+async def test_a_proxy_that_compresses_is_noted_and_named() -> None:
+    answer = streaming_once("Content-Encoding: identity", "Via: 1.1 cache")
+    async with StreamServer(answer) as server:
+        checks = await asked(f"{server.url}/events")
+    assert "via: 1.1 cache" in found(checks, "opens").says
+    assert found(checks, "compression").verdict == NOTE
+
+
+async def test_the_path_is_tried_by_publishing_to_topics_of_its_own() -> None:
+    async with Server(config()) as server:
+        url = f"{server.addresses[0]}/events"
+        server.publish("news", "x")
+        checks = await asked(url, tries_path=True)
+        assert found(checks, "buffering").verdict == "ok"
+        assert found(checks, "resume").verdict == "ok"
+    async with Server(config(publish_token="secret-of-publishers")) as server:
+        checks = await asked(f"{server.addresses[0]}/events", tries_path=True)
+        assert found(checks, "path").verdict == "unknown"
+
+
+# ── The command ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_command_says_the_first_thing_that_is_wrong() -> None:
+    async with Server(config()) as server:
+        server.publish("news", "x")
+
+        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                command(("why", "--url", server.addresses[0], "--no-path", *arguments)),
+                capture_output=True, text=True, timeout=60, check=False, env=environment(),
+            )  # fmt: skip
+
+        shown = await asyncio.to_thread(run, "--topic", "News")
+        assert shown.returncode == 1
+        assert "First wrong: topic name. Subscribe to news" in shown.stdout
+        assert shown.stderr == ""
+        told = json.loads((await asyncio.to_thread(run, "--topic", "News", "--json")).stdout)
+        assert told["cause"] == "topic name"
+        bad = await asyncio.to_thread(run)
+        assert (bad.returncode, "--topic" in bad.stderr) == (2, True)
