@@ -28,7 +28,7 @@ $(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
 
 # An extra's packages. The package itself is there, so that pip builds nothing again.
 $(VENV)/.test-installed $(VENV)/.lint-installed $(VENV)/.docs-installed $(VENV)/.bench-installed \
-		$(VENV)/.wheel-installed: \
+		$(VENV)/.wheel-installed $(VENV)/.sbom-installed: \
 		$(VENV)/.%-installed: $(VENV)/.installed
 	@echo "Installing what $* needs."
 	$(INSTALL) 'fastsse[$*]'
@@ -73,6 +73,15 @@ wheel: $(VENV)/.wheel-installed  ## a source distribution and a manylinux wheel 
 		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair -w dist build/wheel/*.whl
 	cp build/wheel/*.tar.gz dist/
 	@sha256sum dist/*
+
+.PHONY: sbom
+# In an environment of its own, so that it lists what users get and nothing of this one.
+sbom: $(VENV)/.sbom-installed wheel  ## dist/fastsse.cdx.json: the packages that the wheel brings, as CycloneDX
+	rm -rf build/sbom && $(BIN)/python -m venv build/sbom
+	build/sbom/bin/python -m pip install -q --disable-pip-version-check build/wheel/*.whl
+	build/sbom/bin/python -m pip uninstall -q -y pip setuptools
+	$(BIN)/python -m cyclonedx_py environment --output-reproducible --pyproject pyproject.toml \
+		-o dist/fastsse.cdx.json build/sbom/bin/python
 
 clean:  ## remove what was built
 	rm -rf build dist *.egg-info fastsse/*.so fastsse/*/*.so

@@ -51,10 +51,17 @@ folders = ["fastsse", os.path.join("fastsse", "swarm")]
 sources = [source for folder in folders for source in native(folder, ".pyx")]
 if not sources:
     sys.exit("the native sources (.pyx) are missing: this is no whole source distribution")
+# Manual pages and shell completions: `deploy/share` is laid out as below a prefix.
+shared = [
+    (folder.removeprefix("deploy" + os.sep), [os.path.join(folder, file) for file in sorted(files)])
+    for folder, _, files in sorted(os.walk(os.path.join("deploy", "share")))
+    if files
+]
 setup(
+    data_files=shared,
     ext_modules=cythonize(
         [extension(source) for source in sources],
         compiler_directives={"language_level": 3},
         build_dir="build/cython",
-    )
+    ),
 )

@@ -60,6 +60,8 @@ def test_wheel_is_portable_the_same_twice_and_serves_without_a_compiler(tmp_path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "env") in done.stdout
+    for name in ("man/man1/fastsse-serve.1", "bash-completion/completions/fastsse"):
+        assert (tmp_path / "env" / "share" / name).is_file(), f"{name} is not installed"
 
 
 def installed(wheel: Path, folder: Path) -> Path:

@@ -22,6 +22,7 @@ from fastsse.config.catalogue import Option, catalogue, markdown_table, table_ca
 from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metrics
 from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
 from tests.docs.blocks import ROOT
+from tests.docs.manpages import share_files
 
 from sse_conformance import report  # isort: skip
 from sse_conformance.run import read_run  # isort: skip
@@ -251,8 +252,10 @@ def main() -> int:
     """Writes the pages, and files of `deploy/`."""
     texts = {path: page_text(path) for path in pages()}
     texts |= {ROOT / "deploy" / name: deploy_file(name) for name in DEPLOY_FILES}
+    texts |= {ROOT / "deploy" / "share" / name: text for name, text in share_files().items()}
     for path, text in texts.items():
         if not path.exists() or text != path.read_text():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             print(path.relative_to(ROOT))
     return 0

@@ -8,6 +8,7 @@ import pytest
 from fastsse.config import markdown_table
 from tests.docs import generate
 from tests.docs.blocks import ROOT
+from tests.docs.manpages import share_files
 from tests.docs.servers import NO_PROXY, Served
 from tests.redis.server import program, running
 
@@ -25,6 +26,13 @@ def test_generated_parts_are_as_the_program_writes_them(page: Path) -> None:
 def test_files_of_deploy_are_as_the_program_prints_them(name: str) -> None:
     text = (ROOT / "deploy" / name).read_text("utf-8")
     assert generate.deploy_file(name) == text, "run `make reference`"
+
+
+def test_manual_pages_and_completions_are_as_the_program_writes_them() -> None:
+    folder = ROOT / "deploy" / "share"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    there = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
+    assert there == share_files(), "run `make reference`"
 
 
 def test_the_page_of_options_has_the_table_that_the_command_prints() -> None:
