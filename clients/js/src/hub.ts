@@ -102,7 +102,7 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
     },
     requestOf(params, signal) {
       const target = new URL(`events?${new URLSearchParams(params)}`, url);
-      return { ...settings, url: target, signal, send, ticket };
+      return { ...settings, url: target, signal, send, ticket, errorOf };
     },
     refresh() {
       tokens.expire();

@@ -174,15 +174,15 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
     cut = new AbortController();
     try {
       const sink = { open, block, retry, waiting: () => become("waiting") };
-      return await host.transport().run(request(asked, start), sink);
+      return await host.transport().run(request(asked, start, cut.signal), sink);
     } finally {
       cut.abort();
     }
   }
 
-  function request(topics: string, start: Params): StreamRequest {
+  function request(topics: string, start: Params, signal: AbortSignal): StreamRequest {
     const named = topics.split("\n").map((topic): [string, string] => ["topic", topic]);
-    return host.requestOf([...named, ["envelope", "json"], ...view, ...start], cut.signal);
+    return host.requestOf([...named, ["envelope", "json"], ...view, ...start], signal);
   }
 
   /** Reports a fault. True: there is no other attempt. */
@@ -280,15 +280,10 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
     });
     for (const group of groups(late)) {
       for (const member of group) member.held = [];
-      const mine = cut;
-      const page = () => request(selectors(group), group[0]!.asks());
-      catchUp(group, place, mine.signal, page).catch((error: unknown) => {
-        if (mine.signal.aborted) return;
-        // One way to recover: the stream is opened again, from the places that are known.
-        refusal = asStreamError(error);
-        mine.abort();
-      });
+      const topics = selectors(group);
+      void catchUp(group, place, cut.signal, host.transport(), (signal) => request(topics, group[0]!.asks(), signal));
     }
+    become(state);
   }
 
   const stream: Stream = {

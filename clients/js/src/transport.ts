@@ -18,6 +18,8 @@ export interface StreamRequest {
   /** A ticket for a request that can't have headers; undefined without a token. */
   ticket(): Promise<string | undefined>;
   credentials: RequestCredentials;
+  /** The error for an answer that is not the one that was asked for. */
+  errorOf(response: Response): Promise<StreamError>;
 }
 
 /** Takes what a transport receives. */

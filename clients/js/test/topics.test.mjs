@@ -13,7 +13,7 @@ function open(t, url) {
   return hub;
 }
 
-/** A server with one log of events [topic, id], which it serves as streams and as pages. */
+/** A server with one log of events [topic, id], which it serves as streams. */
 async function log(t, options = {}) {
   const events = [];
   const streams = new Set();
@@ -25,16 +25,9 @@ async function log(t, options = {}) {
     const wants = (event) => topics.includes(event.topic);
     const place = url.searchParams.get("last_event_id");
     const last = url.searchParams.get("last");
-    if (url.searchParams.get("wait") === "0") {
-      if ((await options.beforePage?.(url)) === "cut") return response.destroy();
-      const until = options.pageEnd?.(events.length) ?? events.length;
-      const known = events.slice(0, until);
-      const found = last ? known.filter(wants).slice(-last) : known.slice(behind(place)).filter(wants);
-      const answer = found.map(({ topic, id, data }) => ({ topic, id, event: null, data, meta: null, time: 1 }));
-      response.writeHead(200, { "Content-Type": "application/json" });
-      return response.end(JSON.stringify({ events: answer, next: `1000-${until}`, gap: null, ended: false }));
-    }
-    response.writeHead(200, STREAM).write(opening(place ?? `1000-${n}`));
+    if ((await options.before?.(url)) === "cut") return response.destroy();
+    // From here on in one turn, as in a server that loses nothing between history and live.
+    response.writeHead(200, STREAM).write(opening(place ?? (last ? "1000-0" : `1000-${n}`)));
     if (place) for (const event of events.slice(behind(place)).filter(wants)) response.write(text(event));
     if (last) for (const event of events.filter(wants).slice(-last)) response.write(text(event));
     const stream = { wants, response };
@@ -47,8 +40,7 @@ async function log(t, options = {}) {
     for (const { wants, response } of streams) if (wants(event)) response.write(text(event));
     return n;
   };
-  const pages = () => server.requests.filter(({ url }) => url.searchParams.has("wait")).length;
-  return { ...server, publish, streams, pages, opened: () => server.requests.length - pages() };
+  return { ...server, publish, streams, opened: () => server.requests.length };
 }
 
 test("subscriptions of one moment share one request, and each gets its own events", limits, async (t) => {
@@ -90,8 +82,7 @@ test("an added topic begins with the next event and costs the others none", limi
   assert.ok(b.events[0] > 22, "an event from before the subscription");
   const gaps = b.events.slice(1).filter((event, at) => event !== b.events[at] + 2);
   assert.deepEqual(gaps, []);
-  assert.equal(server.opened(), 2);
-  assert.equal(server.streams.size, 1);
+  await until(() => server.streams.size === 1);
 });
 
 test("last of an added subscription is its own, whether its topic is new or not", limits, async (t) => {
@@ -108,20 +99,23 @@ test("last of an added subscription is its own, whether its topic is new or not"
   server.publish("b");
   await until(() => b.events.length === 3 && again.events.length === 4);
   assert.deepEqual([a.events, b.events, again.events], [[11], [7, 9, 12], [6, 8, 10, 11]]);
-  assert.equal(server.opened(), 2);
+  assert.deepEqual([b.subscription.state, again.subscription.state], ["open", "open"]);
+  await until(() => server.streams.size === 1);
 });
 
 for (const ids of ["positions", "own"]) {
-  test(`events that come while a page is fetched come once (ids: ${ids})`, limits, async (t) => {
-    let release;
-    const server = await log(t, { beforePage: () => new Promise((resolve) => (release = resolve)) });
+  test(`events that come while history is fetched come once (ids: ${ids})`, limits, async (t) => {
+    let release = () => {};
+    const server = await log(t, {
+      before: (url) => url.searchParams.has("last") && new Promise((resolve) => (release = resolve)),
+    });
     const id = (n) => (ids === "own" ? `own ${n}` : undefined);
     server.publish("a", id(1));
     const hub = open(t, server.url);
     const first = record(hub, "a");
     await until(() => first.states.includes("open"));
     const second = record(hub, "a", { last: 5 });
-    await until(() => release);
+    await until(() => server.opened() === 2);
     server.publish("a", id(2));
     server.publish("a", id(3));
     await until(() => first.events.length === 2);
@@ -130,38 +124,31 @@ for (const ids of ["positions", "own"]) {
     await until(() => second.events.length === 3);
     server.publish("a", id(4));
     await until(() => second.events.length === 4);
-    assert.deepEqual([first.events, second.events], [[2, 3, 4], [1, 2, 3, 4]]);
+    // The stream of its own is closed when it is quiet.
+    await until(() => server.streams.size === 1);
+    server.publish("a", id(5));
+    await until(() => second.events.length === 5);
+    assert.deepEqual([first.events, second.events], [[2, 3, 4, 5], [1, 2, 3, 4, 5]]);
   });
 }
 
-test("pages of a worker that is behind are fetched until they reach the stream", limits, async (t) => {
-  let lag = 3;
-  const server = await log(t, { pageEnd: (end) => end - Math.max(0, lag--) });
-  for (let n = 0; n < 6; n++) server.publish("a");
-  const hub = open(t, server.url);
-  const first = record(hub, "b");
-  await until(() => first.states.includes("open"));
-  const second = record(hub, "a", { lastEventId: "1000-2" });
-  await until(() => second.events.length === 4);
-  server.publish("a");
-  await until(() => second.events.length === 5);
-  assert.deepEqual(second.events, [3, 4, 5, 6, 7]);
-});
-
-test("a page that fails opens the stream again and loses nothing", limits, async (t) => {
+test("a history that fails is asked for again and costs the shared stream nothing", limits, async (t) => {
   let fails = 2;
-  const server = await log(t, { beforePage: () => (fails-- > 0 ? "cut" : undefined) });
+  const server = await log(t, {
+    before: (url) => (url.searchParams.has("last") && fails-- > 0 ? "cut" : undefined),
+  });
   for (let n = 0; n < 4; n++) server.publish(n % 2 ? "a" : "b");
   const hub = open(t, server.url);
   const a = record(hub, "a");
   await until(() => a.states.includes("open"));
-  const b = record(hub, "b", { last: 1 });
+  const again = record(hub, "a", { last: 1 });
   server.publish("a");
-  await until(() => b.events.length === 1 && a.events.length === 1);
+  await until(() => a.events.length === 1);
+  await until(() => again.events.length === 1);
   server.publish("a");
-  server.publish("b");
-  await until(() => b.events.length === 2 && a.events.length === 2);
-  assert.deepEqual([a.events, b.events], [[5, 6], [3, 7]]);
+  await until(() => again.events.length === 2 && a.events.length === 2);
+  assert.deepEqual([a.events, again.events], [[5, 6], [5, 6]]);
+  assert.equal(a.states.filter((state) => state === "open").length, 1);
 });
 
 test("an unsubscribed topic gets no event more and leaves the stream a second later", limits, async (t) => {
