@@ -43,10 +43,16 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
   let count = 0;
   let isClosed = false;
   let leave = () => {};
-  const line = usesWorker(options) ? workerLine() : leaderLine();
+  let line: Line | undefined;
 
-  // Held while the tab lives, so that the host learns of its end.
-  void navigator.locks.request(lockOf(tab), () => new Promise<void>((resolve) => (leave = resolve)));
+  // Held while the tab lives, so that the host learns of its end. The host asks for it too, so it
+  // must be ours before the host knows of the tab.
+  void navigator.locks.request(lockOf(tab), () => {
+    if (isClosed) return;
+    line = usesWorker(options) ? workerLine() : leaderLine();
+    tellAll();
+    return new Promise<void>((resolve) => (leave = resolve));
+  });
 
   function take(message: FromHost): void {
     if (message.tab !== tab) return;
@@ -68,9 +74,9 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
   async function answer(): Promise<void> {
     try {
       const { token } = options;
-      line.send({ do: "token", tab, token: typeof token === "function" ? await token() : token });
+      line?.send({ do: "token", tab, token: typeof token === "function" ? await token() : token });
     } catch (error) {
-      line.send({ do: "token", tab, error: String(error) });
+      line?.send({ do: "token", tab, error: String(error) });
     }
   }
 
@@ -87,7 +93,7 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
       delete plain.last;
       delete plain.since;
     }
-    line.send({ do: "subscribe", tab, n, selector, options: plain });
+    line?.send({ do: "subscribe", tab, n, selector, options: plain });
   }
 
   function subscribe<T>(selector: string, wanted: SubscribeOptions<T>): Subscription {
@@ -104,7 +110,7 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
       },
       unsubscribe() {
         if (!kept.delete(one.n)) return;
-        line.send({ do: "unsubscribe", tab, n: one.n });
+        line?.send({ do: "unsubscribe", tab, n: one.n });
         one.state = "closed";
         wanted.onState?.("closed");
       },
@@ -124,18 +130,27 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
   function workerLine(): Line {
     const lock = `fastsse worker ${alone.url}`;
     let port: MessagePort;
+    let hasFailed = false;
     function open(): void {
       const worker =
         options.worker?.() ?? new SharedWorker(new URL("./worker.js", import.meta.url), { type: "module" });
+      // Its file can't be loaded here, or the page's policy forbids it.
+      worker.onerror = () => {
+        if (hasFailed) return;
+        hasFailed = true;
+        line = leaderLine();
+        tellAll();
+      };
       port = worker.port;
       port.onmessage = ({ data }: MessageEvent<FromHost>) => take(data);
       const { token, share, worker: _, onError, fetch, ...plain } = options;
       port.postMessage({ do: "connect", url: alone.url, options: plain, hasToken: token !== undefined, lock });
-      tellAll();
       // The worker holds it by then; it is granted when the browser has ended the worker.
       setTimeout(() => {
         void navigator.locks.request(lock, { mode: "shared" }, () => {
-          if (!isClosed) open();
+          if (isClosed || hasFailed) return;
+          open();
+          tellAll();
         });
       }, 1_000);
     }
@@ -188,8 +203,8 @@ export function connectTabs(url: string | URL, options: TabsOptions = {}): Hub {
         one.options.onState?.("closed");
       }
       kept.clear();
-      line.send({ do: "leave", tab });
-      line.close();
+      line?.send({ do: "leave", tab });
+      line?.close();
       leave();
     },
   };
