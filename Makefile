@@ -12,7 +12,8 @@ JOBS ?= 6
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve shell cluster logs-demo test test-fast test-all test-rest soak check client-js lint docs picture reference api \
+.PHONY: help serve shell cluster logs-demo demo test test-fast test-all test-rest soak check client-js lint docs picture \
+	reference api \
 	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-peers wheel clean
 
 help:  ## this list
@@ -52,6 +53,9 @@ serve: $(VENV)/.installed  ## serve on http://127.0.0.1:8080 (ARGS="--port 9000"
 shell: $(VENV)/.installed  ## a shell in which the command fastsse works
 	@echo "The command fastsse works in this shell; exit leaves it."
 	@export VIRTUAL_ENV='$(abspath $(VENV))' PATH='$(abspath $(BIN))':"$$PATH"; "$${SHELL:-/bin/sh}" || true
+
+demo: $(VENV)/.installed  ## prices on a page with the JavaScript client: http://127.0.0.1:8000
+	$(BIN)/python -m examples.dashboard.app
 
 cluster: $(VENV)/.test-all-installed  ## Redis, two nodes and HAProxy, nginx or Caddy on http://127.0.0.1:8080 (ARGS="--proxy nginx")
 	$(BIN)/python deploy/cluster.py $(ARGS)
