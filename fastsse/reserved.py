@@ -12,9 +12,11 @@ from urllib.parse import unquote
 
 from fastsse.errors import Forbidden
 
-__all__ = ["HUB_PATH", "check_not_reserved", "is_reserved"]
+__all__ = ["CONSOLE_TOPIC", "HUB_PATH", "check_not_reserved", "is_reserved"]
 
 HUB_PATH: Final = "/.well-known/mercure"
+#: What streams of consoles ask for; no event has it.
+CONSOLE_TOPIC: Final = f"{HUB_PATH}/fastsse/console"
 _WORD: Final = "mercure"
 # An escape of an escape of an escape; a topic with more is refused.
 _ROUNDS_MAX: Final = 4

@@ -347,6 +347,7 @@ class Worker:
             latency_s=latency_s,
             cpu_s=cpu_s,
             resident_bytes=resident_bytes,
+            consoles=self.frontend.consoles,
         )
 
     def _announce(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:

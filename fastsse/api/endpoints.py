@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
-from fastsse.api.admin import Admin, ConsoleAccess
+from fastsse.api.admin import Admin, ConsoleAccess, LiveStats
 from fastsse.api.client_files import client_routes
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
@@ -25,6 +25,7 @@ from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
 from fastsse.control.presence import Presence
 from fastsse.control.service import ControlClient
+from fastsse.control.stats import StatsClient
 from fastsse.control.stream_lookup import StreamLookup
 from fastsse.control.usage import UsageClient
 from fastsse.errors import Forbidden, Unauthorised
@@ -76,6 +77,7 @@ class Endpoints:
         self._lookup: StreamLookup | None = None
         self._publish: Publish | None = None
         self._admin: Admin | None = None
+        self.live = LiveStats(hub.streams, self._request_limits)
         self.presence: Presence | None = None
         self._intakes: list[Intake] = []
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
@@ -125,19 +127,18 @@ class Endpoints:
             paths[b"/presence"] = {b"GET": presence_route(counted, self.presence, self._last_id)}
         return paths | client_routes()
 
-    def admin_paths(self, *, is_local: bool) -> Paths:
+    def admin_paths(self, stats: StatsClient, *, is_local: bool) -> Paths:
         """The routes of operators. `is_local`: only this machine reaches the listeners, and not
         through a proxy."""
         if self._admin is None:
             return {}
         password = self._config.console_password
-        return self._admin.paths(
-            ConsoleAccess(
-                self._guard,
-                None if password is None else password.get_secret_value(),
-                is_local=is_local,
-            )
+        access = ConsoleAccess(
+            self._guard,
+            None if password is None else password.get_secret_value(),
+            is_local=is_local,
         )
+        return {**self._admin.paths(access), **self.live.paths(access, stats)}
 
     def intake(self, context: ListenerContext) -> Intake:
         """The intake of a listener. Call it after `paths`."""
@@ -164,6 +165,7 @@ class Endpoints:
 
     def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""
+        self.live.on_stream_closed(stream)
         if self._rate_limits.active:
             self._rate_limits.on_stream_closed(stream)
         if self.presence is not None:

@@ -184,7 +184,7 @@ class Frontend:
         events = self._endpoints.paths(cors, own_access)
         admin = {**events, **health_routes(stats, self._unready)}
         is_local = sockets.are_local and not config.trusted_proxies
-        admin |= self._endpoints.admin_paths(is_local=is_local)
+        admin |= self._endpoints.admin_paths(stats, is_local=is_local)
         if sockets.has_page(config):
             admin |= console_routes()
         is_owner = not sockets.is_lent
@@ -258,6 +258,11 @@ class Frontend:
             if not self._deadlines.head.since:
                 break
             await asyncio.sleep(LEAVING_LOOK_S)
+
+    @property
+    def consoles(self) -> int:
+        """Number of open consoles."""
+        return len(self._endpoints.live)
 
     @property
     def connection_count(self) -> int:

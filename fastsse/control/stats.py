@@ -12,6 +12,7 @@ The control service also knows which workers are full, and names those that acce
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -45,6 +46,7 @@ METRICS: Final = b"metrics"
 STATS: Final = b"stats"
 READY: Final = b"ready"
 PING: Final = b"ping"
+HISTORY: Final = b"history"
 #: The start of the answer of a ready service; a remark may follow.
 IS_READY: Final = "ready"
 # How long a scrape waits for a busy worker. After that the worker's last figures are used.
@@ -53,6 +55,10 @@ SAMPLE_S: Final = 0.95
 # How far a worker may be above the mean: this many streams, or a twentieth.
 UNEVEN_MIN: Final = 8
 UNEVEN_PART: Final = 20
+# What consoles see of the past: a point for every so many seconds, of 15 minutes.
+POINT_EVERY_S: Final = 5.0
+POINTS_MAX: Final = 180
+_MS_A_S: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class WorkerStats:
         leaving: another worker has taken its place.
         is_shared: it accepts from the same socket as the others.
         bounds, buckets, latency_s: the sender's histogram.
+        consoles: open consoles, which get the figures of every second.
         sums: the control service's, as it sent them last.
     """
 
@@ -84,6 +91,7 @@ class WorkerStats:
     latency_s: float
     cpu_s: float
     resident_bytes: int
+    consoles: int = 0
     sums: Mapping[str, Any] | None = None
 
 
@@ -153,6 +161,8 @@ class StatsService:
         self._awaited: set[int] = set()
         self._giving_up: asyncio.TimerHandle | None = None
         self._build = dict(build)
+        self._points: deque[bytes] = deque(maxlen=POINTS_MAX)
+        self._pointed_s = -POINT_EVERY_S
         self._metrics = self._made()
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
@@ -160,6 +170,10 @@ class StatsService:
         `ping`."""
         if message == PING:
             answer(b"")
+            return
+        if message == HISTORY:
+            points = b",".join(self._points)
+            answer(b'{"every_s":%d,"points":[%b]}\n' % (POINT_EVERY_S, points))
             return
         self._asking.append((message, answer))
         if self._giving_up is None:
@@ -185,6 +199,7 @@ class StatsService:
             self._sampled_s = self._now_s()
             self._metrics.tick()
             self._weigh()
+            self._show()
         self._answer_if_complete()
 
     def on_worker_gone(self, worker: int) -> None:
@@ -195,6 +210,19 @@ class StatsService:
             self._sums.bury(reading)
             self._share(True)
         self._answer_if_complete()
+
+    def _show(self) -> None:
+        """Once a second: keeps a point for consoles, and sends it to those that are open."""
+        is_due = self._now_s() - self._pointed_s >= POINT_EVERY_S
+        is_watched = any(reading.consoles for reading in self._readings.values())
+        if not is_due and not is_watched:
+            return
+        point = orjson.dumps(_point(self._metrics.stats()))
+        if is_due:
+            self._pointed_s = self._now_s()
+            self._points.append(point)
+        if is_watched:
+            self._broadcast(b'{"live":%b}' % point)
 
     def _made(self) -> Metrics:
         return Metrics(
@@ -326,6 +354,35 @@ class StatsService:
         return Help(helper, True, self._heavy)
 
 
+def _point(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a second, as consoles draw them."""
+    rates, latency, totals = stats["rates_per_s"], stats["latency_s"], stats["totals"]
+    return {
+        "at": round(time.time() * _MS_A_S),
+        "connections": stats["connections"],
+        "published": rates["events_published"],
+        "delivered": rates["deliveries"],
+        "bytes": rates["bytes_sent"],
+        "p50_ms": _ms(latency["p50"]),
+        "p99_ms": _ms(latency["p99"]),
+        "lag_bytes": stats["lag_bytes"],
+        "blocked": stats["blocked_connections"],
+        "memory": stats["memory_bytes"],
+        "history": stats["history_events"],
+        "workers": stats["workers"],
+        "reasons": {
+            "gaps": totals["gaps"],
+            "refused publishes": totals["publish_refused"],
+            "limited requests": totals["limited"],
+            "streams ended": totals["disconnects"],
+        },
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * _MS_A_S
+
+
 def _seniority(reading: WorkerStats) -> tuple[int, float]:
     return reading.slot, reading.started_s
 
@@ -361,6 +418,8 @@ class StatsClient:
         self._read = read
         self._helped = helped
         self._sums: Mapping[str, Any] | None = None
+        #: Called with the figures of each second, JSON, while a console is open somewhere.
+        self.on_live: Callable[[bytes], None] = lambda point: None
         control.listen(SUBJECT, self._on_broadcast)
         # A new hub process has no worker's figures.
         control.on_back.append(self.tell)
@@ -383,6 +442,10 @@ class StatsClient:
         """The body of `/stats`."""
         self._control.ask(SUBJECT, STATS, done)
 
+    def history(self, done: Answer) -> None:
+        """The figures of the last 15 minutes: `every_s`, and `points`, the oldest first."""
+        self._control.ask(SUBJECT, HISTORY, done)
+
     def unready(self, done: Callable[[str | None], None]) -> None:
         """Why no worker takes new streams, in a word. None, or a remark after IS_READY: one
         does."""
@@ -396,6 +459,9 @@ class StatsClient:
         said = orjson.loads(message)
         if "tell" in said:
             self.tell()
+            return
+        if "live" in said:
+            self.on_live(orjson.dumps(said["live"]))
             return
         self._sums = said["sums"]
         helper = {int(slot): number for slot, number in said["helper"].items()}

@@ -335,6 +335,10 @@ class Streams:
         rights = self._channels[bearer.channel].rights
         return Held(bearer.subject_hash, () if rights is None else rights.subscribe)
 
+    def tell(self, handle: int, frame: Frame) -> bool:
+        """Sends one stream a frame of its own; False when it has ended."""
+        return not self._is_stopped and self._sender.tell(handle, frame)
+
     def renew(self, handle: int, rights: Rights) -> bool:
         """Gives a stream the end of a newer token of the same grants; False when it has ended."""
         if self._is_stopped or self._tokens.find(handle) is None:

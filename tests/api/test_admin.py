@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 
@@ -326,3 +327,31 @@ async def test_an_explanation_names_the_first_thing_that_is_wrong(server: Server
     assert hidden["streams"]["verdict"] == "wrong"
     assert (await explained(server, "nothing like it"))["topic name"]["verdict"] == "wrong"
     assert (await ask(server, "GET", "/admin/explain")).status == 400
+
+
+# ── Live figures ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_consoles_share_figures_that_no_selector_finds(start: Start) -> None:
+    server = await start(console_password="open-sesame")
+    assert (await ask(server, "GET", "/admin/live")).status == 401
+    assert (await ask(server, "HEAD", "/admin/live", PASSWORD)).status == 200
+    async with AsyncExitStack() as stack:
+        watching = []
+        for _ in range(3):
+            raw = await stack.enter_async_context(connected(server))
+            await raw.send(request("GET", "/admin/live", PASSWORD))
+            watching.append(await raw.stream())
+        for topic in ("*", "/.well-known/mercure/fastsse/console", "{+any}"):
+            await stack.enter_async_context(Subscriber(server, f"topic={quote(topic)}"))
+        seen = [await stream.next() for stream in watching]
+        assert {one.type for one in seen} == {"stats"}
+        assert not any(one.last_event_id for one in seen)
+        while json.loads(seen[0].data)["connections"] != 6:
+            seen = [await stream.next() for stream in watching]
+        rows = await listed(server, "", PASSWORD)
+        assert sorted(row["events"] for row in rows)[:3] == [0, 0, 0]
+    history = await ask(server, "GET", "/admin/history", PASSWORD)
+    assert history.json["points"]
+    assert history.json["every_s"] == 5
+    assert (await ask(server, "GET", "/admin/history")).status == 401

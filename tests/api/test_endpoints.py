@@ -1,6 +1,7 @@
 """The other routes, what every answer carries, and which pages may read and publish."""
 
 import json
+import re
 
 import pytest
 
@@ -145,9 +146,25 @@ async def test_page_runs_nothing_but_itself(ask) -> None:
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "connect-src 'self'" in policy
-    for outside in (b"http://", b"https://", b"//cdn", b" src=", b"@import", b"innerHTML"):
-        assert outside not in answer.body
-    assert len(answer.body) < 64 * 1024
+    assert "frame-ancestors 'none'" in policy
+    todo = set(re.findall(rb'(?:src|href)="/console/([^"]+)"', answer.body))
+    seen: dict[bytes, bytes] = {b"": answer.body}
+    while todo - seen.keys():
+        name = min(todo - seen.keys())
+        part = await ask("GET", f"/console/{name.decode()}")
+        assert (part.status, "unsafe" in part.headers["content-security-policy"]) == (200, False)
+        seen[name] = part.body
+        todo |= set(re.findall(rb'from "\./([a-z]+\.js)"', part.body))
+    assert len(seen) == 12
+    whole = b" ".join(seen.values())
+    # Names that are no addresses: of SVG, and of a claim.
+    for name in (b"http://www.w3.org/2000/svg", b"https://mercure.rocks/"):
+        whole = whole.replace(name, b"")
+    for outside in (b"http://", b"https://", b"//cdn", b"@import", b"innerHTML", b" style="):
+        assert outside not in whole
+    assert len(whole) < 64 * 1024
+    for path in ("/console/none.js", "/console/../app.js", "/console/%2e%2e/console.py"):
+        assert (await ask("GET", path)).status == 404
 
 
 async def test_page_can_be_off(start) -> None:

@@ -55,6 +55,10 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    async def command(self, method: str, **words: Any) -> Any:
+        """Carries out a command of the DevTools protocol on this page."""
+        return await self._browser.ask(method, words, self._session)
+
     async def watch(self, name: str, url: str, *types: str, **options: bool) -> None:
         """Opens an EventSource; `seen` tells what it got."""
         words = ", ".join(map(json.dumps, (name, url, [*types] or ["message"], options)))

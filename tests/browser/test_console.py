@@ -1,0 +1,193 @@
+"""The console in a real browser: what it shows and does, and what it never does."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastsse.config import Config
+from fastsse.server import Server
+from tests.browser.chromium import PROGRAM, Browser, EmptySite, Page, chromium
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
+ROOT = Path(__file__).parents[2]
+AXE = next(
+    (path for path in (ROOT / ".venv" / "node").resolve().glob("node_modules/axe-core/axe.min.js")),
+    None,
+)
+HTML = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+VIEWS = ("try", "overview", "topics", "streams", "nodes", "tokens")
+# What the page reports of itself: errors, and what the policy stopped.
+WATCH = """
+window.wrong = [];
+addEventListener("error", (event) => wrong.push(String(event.message)));
+addEventListener("unhandledrejection", (event) => wrong.push(String(event.reason)));
+addEventListener("securitypolicyviolation", (event) => wrong.push(event.violatedDirective));
+true
+"""
+
+
+@pytest.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    async with chromium(tmp_path / "profile") as opened:
+        yield opened
+
+
+def config(**options: Any) -> Config:
+    return Config(**{"port": 0, "drain": 0, "access_lines": 0, **options})
+
+
+async def subscribed(server: Server, target: str, agent: str) -> asyncio.StreamWriter:
+    host, _, port = server.addresses[0].removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {agent}\r\n\r\n"
+    writer.write(request.encode())
+    await reader.readuntil(b"\n\n")
+    return writer
+
+
+async def opened(browser: Browser, server: Server, view: str) -> Page:
+    page = await browser.open(f"{server.addresses[0]}/#{view}")
+    await page.run(WATCH)
+    await page.settled(f"!document.querySelector('[data-view={view}]').hidden")
+    return page
+
+
+def text_of(selector: str) -> str:
+    return f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent).join()"
+
+
+async def test_texts_of_strangers_stay_text_in_every_view(browser: Browser) -> None:
+    async with Server(config()) as server:
+        server.publish(HTML, HTML, event="tick", meta={"from": HTML})
+        writer = await subscribed(server, "/events?topic=news", HTML)
+        page = await opened(browser, server, "topics")
+        await page.settled(text_of("#topics button"), f"{HTML},news")
+        await page.run("document.querySelector('#topics button').click()")
+        await page.settled("document.getElementById('h-topic').textContent", HTML)
+        await page.run("location.hash = '#streams'")
+        await page.settled("document.querySelectorAll('#streams tr').length", 1)
+        assert HTML in await page.run(text_of("#streams td"))
+        await page.run("location.hash = '#try'")
+        await page.run("document.getElementById('publish').data.value = " + json.dumps(HTML))
+        await page.run("document.querySelector('#publish button').click()")
+        await page.settled(text_of("#events pre"), HTML)
+        assert await page.run("document.title") == "fastsse"
+        assert await page.run("document.querySelectorAll('main img, main script').length") == 0
+        assert await page.run("wrong") == []
+        writer.close()
+
+
+async def test_an_overview_is_live_and_has_what_was_before(browser: Browser) -> None:
+    async with Server(config()) as server:
+        writer = await subscribed(server, "/events?topic=news", "curl")
+        page = await opened(browser, server, "overview")
+        await page.settled("document.getElementById('live').textContent", "live")
+        streams = "document.querySelector('[data-figure=connections] .value')?.textContent"
+        await page.settled(streams, "2")  # The console's own, too.
+        other = await subscribed(server, "/events?topic=news", "curl")
+        await page.settled(streams, "3")
+        assert await page.run("document.querySelectorAll('#tiles polyline').length") == 11
+        again = await opened(browser, server, "overview")
+        points = "document.querySelector('#tiles polyline')?.points.length > 1"
+        await again.settled(points)
+        assert await page.run("wrong") == []
+        writer.close()
+        other.close()
+
+
+async def test_an_operator_ends_a_stream_and_asks_why(browser: Browser) -> None:
+    async with Server(config(console_password="sesame")) as server:
+        writer = await subscribed(server, "/events?topic=news", "curl")
+        page = await opened(browser, server, "streams")
+        await page.settled(
+            "document.getElementById('message').textContent.includes('requires its password')"
+        )
+        await page.run("document.querySelector('#sign-in input').value = 'sesame'")
+        await page.run("document.querySelector('#sign-in button').click()")
+        await page.settled("document.querySelectorAll('#streams tr').length", 1)
+        await page.run("document.querySelector('#streams button').click()")
+        await page.settled(
+            "document.getElementById('message').textContent", "The stream was ended."
+        )
+        await page.run("location.hash = '#topics'")
+        server.publish("news", "x")
+        await page.run("document.querySelector('#find-topics button').click()")
+        await page.settled("document.querySelectorAll('#topics tr').length", 1)
+        await page.run("document.querySelector('#topics button').click()")
+        await page.run("document.getElementById('explain').click()")
+        await page.settled("document.querySelectorAll('#checks .wrong').length > 0")
+        await page.run("location.hash = '#tokens'")
+        token = "x." + base64.urlsafe_b64encode(b'{"sub":"ann"}').decode().rstrip("=") + ".y"
+        await page.run("document.getElementById('read-token').token.value = " + json.dumps(token))
+        await page.run("document.querySelector('#read-token button').click()")
+        await page.settled("document.querySelector('#token-facts li').textContent", "Subject: ann")
+        await page.run("location.hash = '#nodes'")
+        await page.settled("document.querySelectorAll('#workers tr').length", 1)
+        assert await page.run("wrong") == []
+        writer.close()
+
+
+async def test_no_page_of_another_site_can_frame_read_or_act(browser: Browser) -> None:
+    async with Server(config()) as server, EmptySite() as site:
+        writer = await subscribed(server, "/events?topic=news", "curl")
+        url = server.addresses[0]
+        page = await browser.open(site.url)
+        framed = await page.run(f"""new Promise((done) => {{
+          const frame = document.createElement("iframe");
+          frame.onload = () => done(frame.contentDocument === null);
+          frame.src = "{url}/";
+          document.body.append(frame);
+        }})""")
+        assert framed
+        for act in (
+            f'fetch("{url}/admin/connections", {{mode: "no-cors", method: "POST"}})',
+            f'fetch("{url}/admin/connections?topic=news", {{method: "DELETE"}})',
+            f'fetch("{url}/admin/topics").then((answer) => answer.text())',
+        ):
+            await page.run(f"{act}.then(() => 1, () => 0)")
+        answer = await asyncio.to_thread(_connections, url)
+        assert len(answer) == 1
+        writer.close()
+
+
+def _connections(url: str) -> list[Any]:
+    import httpx
+
+    answer = httpx.get(f"{url}/admin/connections?topic=news", trust_env=False)
+    return list(answer.json()["connections"])
+
+
+@pytest.mark.skipif(AXE is None, reason="axe-core is not installed")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_every_view_is_accessible_at_the_width_of_a_phone(
+    browser: Browser, theme: str
+) -> None:
+    assert AXE is not None
+    async with Server(config()) as server:
+        server.publish("news", "x")
+        writer = await subscribed(server, "/events?topic=news", "curl")
+        page = await opened(browser, server, "try")
+        feature = [{"name": "prefers-color-scheme", "value": theme}]
+        await page.command("Emulation.setEmulatedMedia", features=feature)
+        await page.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=390, height=800, deviceScaleFactor=1, mobile=True,
+        )  # fmt: skip
+        await page.run(AXE.read_text("utf-8") + "; true")
+        for view in VIEWS:
+            await page.run(f"location.hash = '#{view}'")
+            await page.settled(f"!document.querySelector('[data-view={view}]').hidden")
+            await asyncio.sleep(0)
+            found = await page.run("""axe.run(document, {
+              runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
+            }).then((answer) => answer.violations.map(
+              (one) => one.id + ": " + one.nodes.map((node) => node.target).join(" ")))""")
+            assert found == [], view
+            wide = "document.documentElement.scrollWidth <= innerWidth"
+            assert await page.run(wide), view
+        writer.close()
