@@ -36,8 +36,8 @@ Buckets = tuple[Sequence[float], Sequence[int], float]
 #: CPU time used, s, and resident bytes.
 Process = tuple[float, int]
 
-# How the values of several workers become one: their sum or their maximum.
-SUM, MOST = "sum", "most"
+# How the values of several workers become one: their sum, their maximum or their minimum.
+SUM, MOST, LEAST = "sum", "most", "least"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ COUNTERS = (
     _Row("workers_lost", "workers_lost", "Workers that ended without being replaced first."),
     _Row("missed_edges", "missed_edges", "Writable sockets without an event; should be 0."),
 )
-# Only services with a store or with several workers have these.
+# Only services with a store, with several workers or with TLS have these.
 STORE_GAUGES = (
     _Row("stored_events", "stored_events", "Events in the store."),
     _Row("stored_bytes", "stored_bytes", "Bytes of events in the store."),
@@ -184,6 +184,14 @@ STORE_GAUGES = (
         "bus_workers_filling",
         "Workers that are receiving history from the hub.",
     ),
+    _Row("tls_open", "tls_connections", "TLS connections with a request."),
+    _Row("tls_under_way", "tls_handshakes_pending", "TLS handshakes under way."),
+    _Row(
+        "tls_expires_s",
+        "tls_certificate_expiry_seconds",
+        "When the first certificate expires, in seconds since 1970.",
+        merge=LEAST,
+    ),
 )
 STORE_COUNTERS = (
     _Row("store_commits", "store_commits", "Commits to the store."),
@@ -203,6 +211,12 @@ STORE_COUNTERS = (
     _Row("bus_hub_lost", "bus_hub_lost", "Times that a worker lost its connection to the hub."),
     _Row("redis_", "redis", "Events of the connection to Redis.", "what"),
     _Row("sources_", "sources", "Results for entries of sources.", "what"),
+    _Row(
+        "tls_handshakes_",
+        "tls_handshakes",
+        "TLS handshakes, and connections that ended without one.",
+        "result",
+    ),
 )
 LATENCY = ("delivery_latency_seconds", "Time from an accepted publish to the write to the socket.")
 #: The key of the core for the gap events that it sends.
@@ -389,7 +403,7 @@ def _process(use: Process) -> Iterator[Metric]:
 
 
 _ALL_COUNTERS = (*COUNTERS, *STORE_COUNTERS)
-_ROWS = {row.key: row for row in (*GAUGES, *_ALL_COUNTERS) if not row.label}
+_ROWS = {row.key: row for row in (*GAUGES, *STORE_GAUGES, *_ALL_COUNTERS) if not row.label}
 _FAMILIES = tuple(row for row in _ALL_COUNTERS if row.label)
 _COUNTER_KEYS = frozenset(row.key for row in _ALL_COUNTERS)
 
@@ -400,6 +414,6 @@ def is_counter(key: str) -> bool:
 
 
 def merge_of(key: str) -> str:
-    """How the values of several workers become one: SUM or MOST."""
+    """How the values of several workers become one: SUM, MOST or LEAST."""
     row = _ROWS.get(key)
     return SUM if row is None else row.merge

@@ -104,7 +104,7 @@ class Worker:
         self._own_access = hooks.access
         self._own_counters = hooks.counters
         self._loop = asyncio.get_running_loop()
-        self._descriptors = Descriptors.plan(config.max_connections)
+        self._descriptors = Descriptors.plan(config.max_connections, each=_each(config))
         self._drained: asyncio.Event | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._started_s = time.time()
@@ -236,10 +236,11 @@ class Worker:
         return _id_of(await answer)
 
     def apply(self, config: Config) -> None:
-        """Applies the new options that can change while it serves."""
+        """Applies the new options that can change while it serves. Raises ConfigError for
+        certificates that can't be used; then nothing has changed."""
+        self.frontend.apply(config)
         self.config = config
         self._access.apply(config)
-        self.frontend.apply(config)
 
     async def drain(self, window_s: float, *, replaced: bool = False) -> None:
         """Ends all streams over `window_s`; returns when all clients are closed, or a short time
@@ -304,7 +305,7 @@ class Worker:
         self._vitals.tick()
         self._stats.tell()
         self._access.tick()
-        self.frontend.look()
+        self.frontend.tick()
         self._ticking = self._loop.call_later(TICK_S, self._tick)
 
     def _reading(self) -> WorkerStats:
@@ -438,6 +439,11 @@ def _into(
             answer.set_result(outcome)
 
     return done
+
+
+def _each(config: Config) -> int:
+    """Descriptors of a stream: with TLS also both ends of a socket pair."""
+    return 3 if config.tls_cert else 1
 
 
 def _id_of(outcome: Published | FastsseError) -> str:

@@ -23,6 +23,7 @@ FLOORS = [
         "stamp",
         "_core",
         "_connections",
+        "_door",
         "_positions",
         "facts",
         "limits",

@@ -1,6 +1,7 @@
 """The HTTP side of a worker: its listeners, their routes, and the use of descriptors."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -25,8 +26,10 @@ from fastsse.http.descriptors import Descriptors
 from fastsse.http.hosts import Hosts
 from fastsse.http.listener_context import ListenerContext
 from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
+from fastsse.http.redirect import PlainRefusal, Redirect
 from fastsse.http.request_log import RequestLog
 from fastsse.http.router import Paths, Router
+from fastsse.http.tls import SECRET_BYTES, TlsDoor, TlsListener, load_certificates
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
 
@@ -35,13 +38,15 @@ __all__ = ["Frontend", "Sockets"]
 # How long a replaced worker waits for connections that have not sent a request yet.
 LEAVING_LOOK_S: Final = 0.02
 LEAVING_LOOKS: Final = 25
+_HSTS: Final = b"Strict-Transport-Security: max-age=%d\r\n"
 
 
 class Sockets(NamedTuple):
     """Bound sockets; `admin` is empty when `main` serves all paths.
 
     With several workers, `all` are the main sockets of every slot, and `main` are those of `slot`.
-    `is_lent`: another process removes the files of Unix sockets.
+    `is_lent`: another process removes the files of Unix sockets. `redirect` answers HTTP with a
+    redirect to https. `ticket_secret` makes the keys of TLS session tickets; workers share it.
     """
 
     main: Sequence[socket.socket]
@@ -49,17 +54,22 @@ class Sockets(NamedTuple):
     all: Sequence[Sequence[socket.socket]] = ()
     slot: int = 0
     is_lent: bool = False
+    redirect: Sequence[socket.socket] = ()
+    ticket_secret: bytes = b""
 
     @classmethod
     def bind(cls, config: Config) -> "Sockets":
         """Binds the addresses in the options. Raises ListenError, or ConfigError for an inherited
         socket that other machines can reach while publishing needs no token."""
         main = open_sockets(config, config)
-        sockets = cls(main, ())
+        sockets = cls(main, (), ticket_secret=os.urandom(SECRET_BYTES))
         try:
             if config.admin_port is not None:
                 admin = open_tcp(config.host, config.admin_port, "admin_port", config)
-                sockets = cls(main, admin)
+                sockets = sockets._replace(admin=admin)
+            if config.redirect_port is not None:
+                redirect = open_tcp(config.host, config.redirect_port, "redirect_port", config)
+                sockets = sockets._replace(redirect=redirect)
             sockets.check(config)
         except BaseException:
             sockets.close()
@@ -93,7 +103,7 @@ class Sockets(NamedTuple):
 
     def close(self) -> None:
         """Closes them."""
-        for sock in (*self.main, *self.admin):
+        for sock in (*self.main, *self.admin, *self.redirect):
             sock.close()
 
 
@@ -141,6 +151,8 @@ class Frontend:
         self._requests = RequestLog(access)
         self._acceptors: list[Acceptor] = []
         self._listeners: list[Listener] = []
+        self._redirect: Listener | None = None
+        self._door: TlsDoor | None = None
         self._sharing: AcceptSharing | None = None  # None before `serve`.
         self._has_successor = False
 
@@ -188,12 +200,16 @@ class Frontend:
         if sockets.has_page(config):
             admin |= console_routes()
         is_owner = not sockets.is_lent
+        if config.tls_cert:
+            self._door = TlsDoor(config, sockets.ticket_secret or os.urandom(SECRET_BYTES))
         if sockets.admin:
             self._listen(sockets.main, events, cors, is_owner)
             self._listen(sockets.admin, admin, cors, is_owner)
         else:
             self._listen(sockets.main, admin, cors, is_owner)
-        for listener in self._listeners:
+        if sockets.redirect:
+            self._redirect = self._listen_plain(sockets.redirect, Redirect(self.main.port))
+        for listener in self._all_listeners():
             listener.serve()
         self._sharing = AcceptSharing(
             self.main,
@@ -219,7 +235,11 @@ class Frontend:
         return None if streams.has_room() else "full"
 
     def apply(self, config: Config) -> None:
-        """Applies new limits to later connections; open connections keep theirs."""
+        """Applies new limits to later connections, and certificates to later handshakes; open
+        connections keep theirs. Raises ConfigError for certificates that can't be used; then
+        nothing has changed."""
+        if self._door is not None:
+            self._door.apply(config, load_certificates(config))
         self._deadlines.apply(config)
         for acceptor in self._acceptors:
             acceptor.apply(config)
@@ -229,6 +249,12 @@ class Frontend:
         """Checks for room. Call it once a second."""
         if self._sharing is not None:
             self._sharing.look()
+
+    def tick(self) -> None:
+        """As `look`; call it once a second."""
+        self.look()
+        if self._door is not None:
+            self._door.tick()
 
     @property
     def is_shared(self) -> bool:
@@ -245,6 +271,8 @@ class Frontend:
         answer."""
         self._close_doors()
         self.main.close()
+        if self._redirect is not None:
+            self._redirect.close()
 
     async def leave(self) -> None:
         """For a worker that is replaced: stops listening, and closes every connection after its
@@ -252,7 +280,7 @@ class Frontend:
         bounded number of looks."""
         self._has_successor = True
         self._close_doors()
-        for listener in self._listeners:
+        for listener in self._all_listeners():
             listener.close()
         for _ in range(LEAVING_LOOKS):
             if not self._deadlines.head.since:
@@ -295,8 +323,10 @@ class Frontend:
 
     def close(self) -> None:
         """Closes everything; `answered` returns when that is done."""
-        for listener in self._listeners:
+        for listener in self._all_listeners():
             listener.close()
+        if self._door is not None:
+            self._door.close()
         for acceptor in self._acceptors:
             acceptor.close()
         self._endpoints.close()
@@ -305,10 +335,13 @@ class Frontend:
             connection.abort()
 
     async def answered(self) -> None:
-        """Returns when every connection that is not a stream is closed."""
+        """Returns when every connection that is not a stream is closed, and what TLS has to send
+        is sent."""
         for acceptor in self._acceptors:
             await acceptor.settled()
         await self._deadlines.emptied()
+        while self._door is not None and self._door.is_busy:  # noqa: ASYNC110
+            await asyncio.sleep(LEAVING_LOOK_S)
 
     def counters(self) -> dict[str, int]:
         """The counters of this part, under the names of the metrics."""
@@ -319,6 +352,7 @@ class Frontend:
             **self._rate_limits.counters(),
             **self._endpoints.counters(),
             **self._requests.counters(),
+            **({} if self._door is None else self._door.counters()),
         }
 
     def on_stream_closed(self, stream: int) -> None:
@@ -328,10 +362,31 @@ class Frontend:
     def _listen(
         self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors, is_owner: bool
     ) -> None:
+        # Nothing on a Unix socket crosses a network.
+        door = None if _are_unix(sockets) else self._door
+        context = self._context(Router(paths, cors), cors, sockets, door)
+        context.intake = self._endpoints.intake(context)
+        welcome = self._welcome(context)
+        if door is None:
+            self._listeners.append(Listener(sockets, welcome, is_owner=is_owner))
+            return
+        no_cors = Cors((), (), cross_publish=False)
+        plain = self._welcome(self._context(PlainRefusal(), no_cors, sockets, None))
+        self._listeners.append(TlsListener(sockets, door, welcome, plain, is_owner=is_owner))
+
+    def _listen_plain(self, sockets: Sequence[socket.socket], router: Router) -> Listener:
+        """A listener that has no route of ours."""
+        no_cors = Cors((), (), cross_publish=False)
+        return Listener(sockets, self._welcome(self._context(router, no_cors, sockets, None)))
+
+    def _context(
+        self, router: Router, cors: Cors, sockets: Sequence[socket.socket], door: TlsDoor | None
+    ) -> ListenerContext:
         config = self._config
-        context = ListenerContext(
+        max_age_s = round(config.hsts) if door is not None else 0
+        return ListenerContext(
             config,
-            Router(paths, cors),
+            router,
             cors,
             _hosts(config, sockets),
             self._clients,
@@ -339,8 +394,12 @@ class Frontend:
             self._streams,
             self._requests,
             self._on_arrival,
+            lines=_HSTS % max_age_s if max_age_s else b"",
+            is_paired=door is not None,
         )
-        context.intake = self._endpoints.intake(context)
+
+    def _welcome(self, context: ListenerContext) -> Callable[[socket.socket, object], None]:
+        """Takes the accepted sockets of a listener."""
         acceptor = Acceptor(context)
         self._acceptors.append(acceptor)
 
@@ -348,7 +407,11 @@ class Frontend:
             acceptor.welcome(sock, address)
             self.look()
 
-        self._listeners.append(Listener(sockets, welcome, is_owner=is_owner))
+        return welcome
+
+    def _all_listeners(self) -> list[Listener]:
+        redirect = [] if self._redirect is None else [self._redirect]
+        return [*self._listeners, *redirect]
 
     def _opened(self, wake: Callable[[], None]) -> None:
         """Called in the turn after streams were opened."""
@@ -369,7 +432,7 @@ class Frontend:
             spare.evict()
 
     def _pause(self) -> None:
-        for listener in self._listeners:
+        for listener in self._all_listeners():
             listener.pause(ACCEPT_PAUSE_S, "All file descriptors are in use.")
 
     def _unready(self, done: Callable[[str | None], None]) -> None:
@@ -389,6 +452,10 @@ def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:
     tcp = [sock for sock in sockets if sock.family != socket.AF_UNIX]
     enforced = bool(config.allowed_hosts) or (bool(tcp) and _are_local(tcp))
     return Hosts((*config.allowed_hosts, *config.host), enforced=enforced)
+
+
+def _are_unix(sockets: Sequence[socket.socket]) -> bool:
+    return all(sock.family == socket.AF_UNIX for sock in sockets)
 
 
 def _are_local(sockets: Sequence[socket.socket]) -> bool:

@@ -22,6 +22,7 @@ from fastsse.config.rules import LagPolicy, TopicLimits, TopicRule
 from fastsse.config.settings import Config
 from fastsse.config.sources import SourceOptions, SourceRule
 from fastsse.config.store import Ack, RedisOptions, StoreOptions
+from fastsse.config.tls import TlsOptions
 from fastsse.config.tokens import TokenOptions
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "SourceRule",
     "StoreOptions",
     "StreamOptions",
+    "TlsOptions",
     "TokenOptions",
     "TopicLimits",
     "TopicRule",

@@ -43,6 +43,7 @@ from fastsse.config.rules import (
 )
 from fastsse.config.sources import SourceOptions
 from fastsse.config.store import RedisOptions, StoreOptions
+from fastsse.config.tls import TlsOptions
 from fastsse.config.tokens import TokenOptions
 from fastsse.limits import TRIAL_TOPICS
 
@@ -457,6 +458,7 @@ class LogOptions(OptionGroup):
 
 GROUPS: tuple[type[OptionGroup], ...] = (
     ListenOptions,
+    TlsOptions,
     StreamOptions,
     StoreOptions,
     HistoryOptions,

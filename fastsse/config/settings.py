@@ -33,6 +33,7 @@ from fastsse.config.plugins import InterceptorOptions
 from fastsse.config.relations import conflicts
 from fastsse.config.sources import EXPRESSION, SETTINGS, SOURCE_URL, SOURCES, SourceOptions
 from fastsse.config.store import STORE, RedisOptions, StoreOptions
+from fastsse.config.tls import TlsOptions
 from fastsse.config.tokens import TokenOptions
 
 ARGUMENT = "an argument"
@@ -58,6 +59,7 @@ class Config(
     HistoryOptions,
     StoreOptions,
     StreamOptions,
+    TlsOptions,
     ListenOptions,
     BaseSettings,
 ):

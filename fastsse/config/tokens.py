@@ -18,6 +18,7 @@ from fastsse.config.kinds import (
     option,
     read_list,
 )
+from fastsse.config.tls import FILES
 from fastsse.jwtkeys import ALGORITHMS, KEY_BYTES_MAX, PATH_STARTS, BadKey, check_key, read_key
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ TEXTS = ValueKind("TEXT", "texts without commas", ",".join, example="https://exa
 KEY_SET = ValueKind("URL", "an http(s) URL without a user, or a path that begins with / or .")
 COOKIE_NAME = ValueKind("NAME", "a cookie's name")
 #: Kinds of lists, whose flags may be repeated.
-REPEATED = (ALGORITHM_NAMES, TEXTS)
+REPEATED = (ALGORITHM_NAMES, TEXTS, FILES)
 MOMENT = ValueKind("TIME", "a time", example="2026-01-31T12:00:00Z")
 
 # RFC 6265 §4.1.1.

@@ -22,6 +22,7 @@ import orjson
 from fastsse.control.service import Answer, Broadcast, ControlClient, MakeService
 from fastsse.errors import FastsseError
 from fastsse.metrics import (
+    LEAST,
     MOST,
     Buckets,
     Counters,
@@ -294,6 +295,8 @@ class StatsService:
             for key, value in reading.counters.items():
                 if merge_of(key) == MOST:
                     merged[key] = max(merged.get(key, 0), value)
+                elif merge_of(key) == LEAST:
+                    merged[key] = min(merged.get(key, value), value)
                 elif not (reading.leaving and key == "max_connections"):
                     merged[key] = merged.get(key, 0) + value
         merged["workers"] = sum(not reading.leaving for reading in self._readings.values())

@@ -30,6 +30,26 @@ ADVICE: dict[str, Advice] = {
         "unset: every client of the port can read `/metrics` and `/stats`",
         "`curl` to `/metrics` from outside",
     ),
+    "tls_cert": Advice(
+        "not renewed: clients refuse it", "`fastsse_tls_certificate_expiry_seconds`, the log"
+    ),
+    "tls_key": Advice("of another certificate: refused at start", "the start's error"),
+    "tls_min": Advice(
+        "1.3: old clients can't connect", '`fastsse_tls_handshakes_total{result="failed"}`'
+    ),
+    "tls_handshakes": Advice(
+        "too small: after a restart clients wait to connect; too large: a flood costs memory",
+        "`fastsse_tls_handshakes_pending`",
+    ),
+    "tls_handshake_time": Advice(
+        "too short: clients on slow lines can't connect; too long: idle ones hold places",
+        '`fastsse_tls_handshakes_total{result="timed_out"}`',
+    ),
+    "hsts": Advice(
+        "set before https works on every subdomain page: browsers refuse http for that long",
+        "`curl -i` over https",
+    ),
+    "redirect_port": Advice("unset: http:// is refused by the kernel", "`curl -i` over http"),
     "max_connections": Advice(
         "too small: new subscribers are turned away; too large: refused at start",
         "`fastsse_connections` against `fastsse_max_connections`, `fastsse_turned_away_total`",

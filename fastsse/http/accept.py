@@ -45,7 +45,7 @@ class Acceptor:
         try:
             data = sock.recv(FIRST_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            self._connect(sock, b"")
+            self._connect(sock, b"", address)
             return
         except OSError:
             sock.close()
@@ -57,7 +57,7 @@ class Acceptor:
         if self.context.clients.expects_header(host):
             self._welcome_announced(sock, data, host)
         elif not (data[:4] == b"GET " and self._stream(sock, data, host, name_of(address))):
-            self._connect(sock, data)
+            self._connect(sock, data, address)
 
     def apply(self, options: HttpOptions) -> None:
         """Applies new limits to later sockets."""
@@ -82,11 +82,11 @@ class Acceptor:
         except Problem:
             announced = None  # The connection reads the header again and answers.
         if announced is None:
-            self._connect(sock, data)
+            self._connect(sock, data, None)
             return
         host, data = announced.host or host, data[announced.size :]
         if not (data[:4] == b"GET " and self._stream(sock, data, host, host)):
-            self._connect(sock, data, host)
+            self._make(sock, data, host, "")
 
     def _stream(self, sock: socket.socket, data: bytes, host: str, name: str) -> bool:
         """Hands the socket over if `data` is exactly one subscription request. Otherwise returns
@@ -135,19 +135,28 @@ class Acceptor:
         context = self.context
         self._parser = RequestParser(context.limits, context.targets, context.hosts)
 
-    def _connect(self, sock: socket.socket, early: bytes, peer: str = "") -> None:
-        """Makes a transport and a connection for the socket, from which `early` was read; `peer` is
-        the client that a proxy announced."""
+    def _connect(self, sock: socket.socket, early: bytes, address: object) -> None:
+        """Makes a transport and a connection for the socket, from which `early` was read. The
+        transport knows the client's address, unless the socket is the end of a pair."""
+        if self.context.is_paired:
+            self._make(sock, early, host_of(address), name_of(address))
+        else:
+            self._make(sock, early, "", "")
+
+    def _make(self, sock: socket.socket, early: bytes, peer: str, name: str) -> None:
+        """`peer` and `name` are those of `Connection`."""
         sock.setblocking(False)
-        task = self.context.loop.create_task(self._make_transport(sock, early, peer))
+        task = self.context.loop.create_task(self._make_transport(sock, early, peer, name))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _make_transport(self, sock: socket.socket, early: bytes, peer: str) -> None:
+    async def _make_transport(
+        self, sock: socket.socket, early: bytes, peer: str, name: str
+    ) -> None:
         context = self.context
         try:
             await context.loop.connect_accepted_socket(
-                lambda: Connection(context, early, peer), sock
+                lambda: Connection(context, early, peer, name), sock
             )
         except (OSError, asyncio.CancelledError):
             sock.close()

@@ -78,6 +78,7 @@ class Connection(Lane, asyncio.Protocol):
     __slots__ = (
         "_context",
         "_is_held",
+        "_name",
         "_parser",
         "_persists",
         "_proceeding",
@@ -87,13 +88,17 @@ class Connection(Lane, asyncio.Protocol):
         "_wanted",
     )
 
-    def __init__(self, context: ListenerContext, early: bytes = b"", peer: str = "") -> None:
+    def __init__(
+        self, context: ListenerContext, early: bytes = b"", peer: str = "", name: str = ""
+    ) -> None:
         """`early` are the bytes read before the transport existed; `peer` is the host of the client
-        if a proxy has announced it already."""
+        if a proxy has announced it already, or if the socket is the end of a pair; then `name` is
+        its address for logs."""
         self._context = context
         self._state = HEAD
         self._parser = RequestParser(context.limits, context.targets, context.hosts)
         self._parser.peer = peer
+        self._name = name
         self._transport = cast(asyncio.Transport, None)
         self._wait = context.deadlines.head
         self._request: Request | None = None
@@ -403,12 +408,12 @@ class Connection(Lane, asyncio.Protocol):
             return
         request, context = self._request, self._context
         head, body = response
-        lines = b""
+        lines = context.lines
         if context.draining:
             self._persists = False
         if request is not None:
             if context.cors.active:
-                lines = context.cors.lines(request.headers)
+                lines += context.cors.lines(request.headers)
             if request.terms is not None:
                 lines += request.terms.lines
             if self._persists and not request.chunked:
@@ -464,7 +469,7 @@ class Connection(Lane, asyncio.Protocol):
         request, context = self._request, self._context
         if request is not None and context.clients.active:
             return context.client(request)
-        return peer_of(self._transport)
+        return self._name or peer_of(self._transport)
 
     def _refuse(self, problem: Problem) -> None:
         """Answers input that is not a valid request, and closes, because the start of the next
@@ -576,7 +581,8 @@ class Connection(Lane, asyncio.Protocol):
         assert request is not None
         assert wanted is not None
         try:
-            stream_request = context.stream_request(*wanted, request, peer_of(self._transport))
+            name = self._name or peer_of(self._transport)
+            stream_request = context.stream_request(*wanted, request, name)
             context.streams.take_copy(self._transport, stream_request)
         except StreamRefused as why:
             self._become(ANSWERING)
@@ -621,7 +627,9 @@ class Connection(Lane, asyncio.Protocol):
         """Begins an answer in chunks."""
         request, context = self._request, self._context
         assert request is not None
-        lines = context.cors.lines(request.headers) if context.cors.active else b""
+        lines = context.lines
+        if context.cors.active:
+            lines += context.cors.lines(request.headers)
         self._transport.write(b"".join((head, lines, b"Transfer-Encoding: chunked\r\n\r\n")))
         context.requests.answered(request, head)
 

@@ -25,14 +25,16 @@ _ARGUMENT: Final = "an argument"
 
 class Descriptors(NamedTuple):
     """`limit` descriptors in total, of which `max_connections` may be streams. The rest is for
-    publishers, probes and files. `others` were open before."""
+    publishers, probes and files. `others` were open before. A stream, and any other connection,
+    takes `each` of them."""
 
     limit: int
     max_connections: int
     others: int
+    each: int = 1
 
     @classmethod
-    def plan(cls, max_connections: int) -> "Descriptors":
+    def plan(cls, max_connections: int, each: int = 1) -> "Descriptors":
         """Plans for the soft limit of the process; 0 uses as many streams as fit.
 
         Raises ConfigError when the limit does not allow `max_connections`.
@@ -40,11 +42,11 @@ class Descriptors(NamedTuple):
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         others = _open_count()
         held_back = _held_back(soft, others)
-        carried = soft - held_back
+        carried = (soft - held_back) // each
         if carried < max(1, max_connections):
             raise ConfigError([_too_few(soft, carried, held_back, max_connections)])
         streams = max_connections or min(carried, STREAMS_DEFAULT_MAX)
-        return cls(min(soft, streams + held_back), streams, others)
+        return cls(min(soft, each * streams + held_back), streams, others, each)
 
     def grow_table(self) -> None:
         """Makes the kernel grow its descriptor table now. While threads run, each doubling of the
@@ -54,7 +56,7 @@ class Descriptors(NamedTuple):
 
     def requests_most(self, streams: int) -> int:
         """How many other connections may be open while `streams` streams are open."""
-        return self.limit - self.others - spare(self.limit) - streams
+        return (self.limit - self.others - spare(self.limit)) // self.each - streams
 
 
 def spare(limit: int) -> int:

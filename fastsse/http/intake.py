@@ -89,7 +89,8 @@ class _Policy:
 
     def origin_lines(self, origin: bytes) -> bytes | None:
         """The CORS lines for a page of an origin that may publish; None if that is not known."""
-        return self._context.cors.known_lines(origin)
+        lines = self._context.cors.known_lines(origin)
+        return None if lines is None else self._context.lines + lines
 
     def on_answered(self, count: int) -> None:
         """So many requests were answered with 200."""
@@ -102,7 +103,7 @@ class _Policy:
 
 def make_intake(context: "ListenerContext", publishes: Publishes) -> Intake:
     """The intake of a listener."""
-    lines = context.cors.lines({})
+    lines = context.lines + context.cors.lines({})
     policy = _Policy(context, publishes)
     intake = Intake(policy, KEPT_NAMES, context.loop, context.deadlines, PUBLISHED_HEAD, lines)
     intake.keeps_forwarded = context.clients.active

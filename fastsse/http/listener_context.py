@@ -46,7 +46,8 @@ class ListenerContext:
         arrived: called for each new connection after it is in `deadlines`.
 
     While `draining` is set, every connection closes after its answer. `intake`, if set, takes usual
-    publishes.
+    publishes. `lines` are header lines of every answer. `is_paired`: its sockets are ends of pairs,
+    so the client's address comes with each socket.
     """
 
     __slots__ = (
@@ -57,7 +58,9 @@ class ListenerContext:
         "draining",
         "hosts",
         "intake",
+        "is_paired",
         "limits",
+        "lines",
         "loop",
         "max_upload_bytes",
         "requests",
@@ -78,6 +81,9 @@ class ListenerContext:
         streams: Handoff,
         requests: RequestLog,
         arrived: "Callable[[Connection], None]",
+        *,
+        lines: bytes = b"",
+        is_paired: bool = False,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.routes = routes
@@ -90,6 +96,8 @@ class ListenerContext:
         self.arrived = arrived
         self.targets = Targets()
         self.upload_bytes = 0
+        self.lines = lines
+        self.is_paired = is_paired
         self.draining = False
         self.intake: Intake | None = None
         self.apply(options)
@@ -119,7 +127,9 @@ class ListenerContext:
         peer: str,
     ) -> StreamRequest:
         """The stream that a request asks for. `peer` is the name of the client in the log."""
-        lines = self.cors.lines(request.headers) if self.cors.active else b""
+        lines = self.lines
+        if self.cors.active:
+            lines += self.cors.lines(request.headers)
         on_open = None
         if request.terms is not None:
             lines, on_open = lines + request.terms.lines, request.terms.opened

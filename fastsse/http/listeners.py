@@ -212,6 +212,8 @@ class Listener:
     the peer. `is_owner`: whether `close` removes the files of Unix sockets.
     """
 
+    scheme = "http"
+
     def __init__(
         self,
         sockets: Sequence[socket.socket],
@@ -225,7 +227,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
         #: Addresses it listens on: `http://127.0.0.1:8080`, `http://[::1]:8080`, `unix:/path`.
-        self.addresses: Final = addresses_of(sockets)
+        self.addresses: Final = addresses_of(sockets, self.scheme)
         #: The TCP port, 0 if there is none.
         self.port: Final = next(map(_port, sockets), 0)
         self._files = SocketFiles(sockets if is_owner else ())
@@ -303,10 +305,10 @@ class SocketFiles:
         self._files = []
 
 
-def addresses_of(sockets: Sequence[socket.socket]) -> list[str]:
+def addresses_of(sockets: Sequence[socket.socket], scheme: str = "http") -> list[str]:
     """The addresses that sockets listen on: `http://127.0.0.1:8080`, `http://[::1]:8080`,
     `unix:/path`."""
-    return list(map(_address, sockets))
+    return [_address(sock, scheme) for sock in sockets]
 
 
 def _file_identity(path: str | bytes) -> tuple[int, int] | None:
@@ -317,12 +319,12 @@ def _file_identity(path: str | bytes) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _address(sock: socket.socket) -> str:
+def _address(sock: socket.socket, scheme: str) -> str:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"http://{host}:{name[1]}"
+    return f"{scheme}://{host}:{name[1]}"
 
 
 def _port(sock: socket.socket) -> int:

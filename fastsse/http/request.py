@@ -22,15 +22,21 @@ class Target:
     `subscription` and `publication`.
     """
 
-    __slots__ = ("pairs", "path", "publication", "raw_path", "subscription")
+    __slots__ = ("pairs", "path", "publication", "query", "raw_path", "subscription")
 
     def __init__(
-        self, path: bytes, pairs: tuple[tuple[str, str], ...], raw_path: bytes | None = None
+        self,
+        path: bytes,
+        pairs: tuple[tuple[str, str], ...],
+        raw_path: bytes | None = None,
+        query: bytes = b"",
     ) -> None:
         self.path = path
         #: The path as it was sent, for routes that decode a part of it.
         self.raw_path = path if raw_path is None else raw_path
         self.pairs = pairs
+        #: The query as it was sent.
+        self.query = query
         self.subscription: Any = None
         self.publication: Any = None
 
@@ -77,7 +83,7 @@ def parse_target(raw: bytes) -> Target:
         raise Problem(400, "The request target must not contain a fragment.", field="target")
     path, _, query = raw.partition(b"?")
     decoded = decode(path, "target", plus=False).encode() if b"%" in path else path
-    return Target(decoded, tuple(pairs_of(query)), path)
+    return Target(decoded, tuple(pairs_of(query)), path, query)
 
 
 def pairs_of(query: bytes) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from fastsse.native.os cimport out_of_memory, relaxed_add
 cdef extern from * nogil:
     """
     static int64_t fastsse_native_bytes = 0;
-    static int64_t fastsse_frames_alive = 0;
+    static int64_t fastsse_frames_alive __attribute__((unused)) = 0;
     """
     int64_t native_bytes "fastsse_native_bytes"
     int64_t frames_alive "fastsse_frames_alive"

@@ -150,6 +150,8 @@ cdef extern from * nogil:
 
     void* load_pointer "ATOMIC_LOAD" (void** at)
     void store_pointer "ATOMIC_STORE" (void** at, void* value)
+    void* swap_pointer "ATOMIC_SWAP" (void** at, void* value)
+    bint cas_pointer "ATOMIC_CAS" (void** at, void* expected, void* value)
     uint32_t load_u32 "ATOMIC_LOAD" (uint32_t* at)
     void store_u32 "ATOMIC_STORE" (uint32_t* at, uint32_t value)
     uint32_t swap_u32 "ATOMIC_SWAP" (uint32_t* at, uint32_t value)

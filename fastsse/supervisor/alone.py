@@ -12,7 +12,7 @@ from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.interceptors import interrupt_interceptors
 from fastsse.log import configure, get_logger
-from fastsse.supervisor.changes import NOT_LIVE, adapted, sentence
+from fastsse.supervisor.changes import adapted, fixed_while_serving, sentence
 from fastsse.supervisor.notify import STATUS_EVERY_S, Notifier
 from fastsse.supervisor.pidfile import PidFile
 from fastsse.supervisor.process_setup import settle_memory
@@ -102,14 +102,16 @@ class _Alone:
         """Applies the options that can change in a running worker, and names the others."""
         self._notifier.reloading()
         try:
-            config, kept = adapted(self._config, self._load(), NOT_LIVE)
+            wanted = self._load()
+            fixed = fixed_while_serving(self._config, wanted)
+            config, kept = adapted(self._config, wanted, fixed)
+            self._worker.apply(config)
         except FastsseError as error:
             log.error("Reload refused; all is as it was.", reason=str(error))
             outcome = Outcome(False, str(error))
         else:
             self._config = config
             configure(config)
-            self._worker.apply(config)
             if kept:
                 log.warning("Some options change only with a restart.", options=kept)
             log.info("Reloaded.")

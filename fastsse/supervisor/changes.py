@@ -13,7 +13,7 @@ from fastsse.config import (
 )
 from fastsse.config.store import RedisOptions, StoreOptions
 
-__all__ = ["NOT_LIVE", "RESTART", "adapted", "sentence"]
+__all__ = ["NOT_LIVE", "RESTART", "adapted", "fixed_while_serving", "sentence"]
 
 # Options that one process can change while it serves.
 _LIVE: Final = frozenset(
@@ -21,8 +21,11 @@ _LIVE: Final = frozenset(
         "log_level", "log_format", "access_lines", "drain",
         "max_body", "max_head", "max_headers",
         "head_timeout", "body_timeout", "idle_timeout",
+        "tls_cert", "tls_key", "tls_min",  # Unless TLS is turned on or off.
     )
 )  # fmt: skip
+
+_TLS: Final = frozenset(("tls_cert", "tls_key", "tls_min"))
 
 #: Options that one process can't change while it serves.
 NOT_LIVE: Final = frozenset(catalogue()) - _LIVE
@@ -36,11 +39,18 @@ RESTART: Final = frozenset(
         *StoreOptions.model_fields,
         *RedisOptions.model_fields,
         *PresenceOptions.model_fields,
+        "redirect_port",
         # Set on the listeners, once.
         "user_timeout",
         "notsent_lowat",
     )
 )
+
+
+def fixed_while_serving(old: Config, new: Config) -> frozenset[str]:
+    """Options that one process can't change from `old` to `new`: other certificates are possible,
+    TLS for a listener that has none is not."""
+    return NOT_LIVE if bool(old.tls_cert) == bool(new.tls_cert) else NOT_LIVE | _TLS
 
 
 def adapted(old: Config, new: Config, fixed: Collection[str]) -> tuple[Config, list[str]]:

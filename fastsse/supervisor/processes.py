@@ -78,7 +78,8 @@ class ServiceProcesses:
     def on_serving(self) -> None:
         """Logs where."""
         config, first, workers = self._config, self._sockets[0], len(self._sockets)
-        main, admin = addresses_of(first.main), addresses_of(first.admin)
+        scheme = "https" if config.tls_cert else "http"
+        main, admin = addresses_of(first.main, scheme), addresses_of(first.admin, scheme)
         if is_console():
             said, *more = start_lines(config, main, admin or main, first.has_page(config), workers)
             log.info(said, more=more)

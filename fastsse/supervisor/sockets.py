@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from fastsse.api.frontend import Sockets
 from fastsse.config import Config
 from fastsse.errors import FastsseError
-from fastsse.http.listeners import ListenError, open_sockets
+from fastsse.http.listeners import ListenError, open_sockets, open_tcp
+from fastsse.http.tls import SECRET_BYTES
 from fastsse.limits import BACKLOG
 
 __all__ = ["Activation", "open_for_workers"]
@@ -61,11 +62,15 @@ def open_for_workers(
     try:
         main = _spread(first.main, count, may_add=not activation.main)
         admin = _spread(first.admin, count, may_add=not activation.admin)
+        redirect = _spread(first.redirect, count, may_add=True)
     except BaseException:
         first.close()
         raise
     is_lent = bool(activation.main)
-    return [Sockets(*one, is_lent=is_lent) for one in zip(main, admin, strict=True)]
+    return [
+        first._replace(main=one[0], admin=one[1], redirect=one[2], is_lent=is_lent)
+        for one in zip(main, admin, redirect, strict=True)
+    ]
 
 
 def _activated(config: Config, activation: Activation) -> Sockets:
@@ -79,8 +84,11 @@ def _activated(config: Config, activation: Activation) -> Sockets:
             f'admin_port is set, so one of the sockets must be called "{ADMIN_NAME}" '
             "(FileDescriptorName=)."
         )
-    sockets = Sockets(main, admin)
+    sockets = Sockets(main, admin, ticket_secret=os.urandom(SECRET_BYTES))
     try:
+        if config.redirect_port is not None:
+            redirect = open_tcp(config.host, config.redirect_port, "redirect_port", config)
+            sockets = sockets._replace(redirect=redirect)
         sockets.check(config)
     except BaseException:
         sockets.close()

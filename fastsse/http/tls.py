@@ -1,0 +1,266 @@
+"""TLS of the listeners of one worker: certificates, session tickets, and the door thread, which
+gives the loop plain connections.
+
+OpenSSL does all of TLS. `_door.pyx` is what is ours.
+"""
+
+import asyncio
+import hmac
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fastsse._door import (
+    KIND_ACCEPTED,
+    KIND_EXHAUSTED,
+    KIND_PLAIN,
+    TICKET_BYTES,
+    Certificates,
+    Door,
+    TlsError,
+)
+from fastsse.config import ConfigError, OptionProblem, TlsOptions
+from fastsse.http.client_address import name_of
+from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener
+from fastsse.log import get_logger
+
+__all__ = ["SECRET_BYTES", "TlsDoor", "TlsListener", "load_certificates"]
+
+log = get_logger("tls")
+#: Length of the secret that ticket keys are made from.
+SECRET_BYTES: Final = 32
+_DAY_S: Final = 86_400
+# A certificate that ends sooner than this is logged once a day.
+_EXPIRES_SOON_S: Final = 14 * _DAY_S
+# Counters of handshakes, and those among them that are worth a line.
+_RESULTS: Final = ("full", "resumed", "failed", "timed_out", "evicted", "left", "plain")
+_FAILURES: Final = ("failed", "timed_out", "evicted")
+
+_Welcome = Callable[[socket.socket, object], None]
+
+
+def load_certificates(options: TlsOptions) -> Certificates:
+    """The certificates in the options, checked with their keys. Reads files; expired ones are
+    loaded and logged. Raises ConfigError."""
+    certificates = options.tls_cert
+    keys = options.tls_key or certificates
+    for name, paths in (("tls_cert", certificates), ("tls_key", keys)):
+        for path in paths:
+            _check_readable(name if options.tls_key else "tls_cert", path)
+    pairs = [
+        (certificate.encode(), key.encode())
+        for certificate, key in zip(certificates, keys, strict=True)
+    ]
+    try:
+        return Certificates(pairs, only_1_3=options.tls_min == "1.3")
+    except TlsError as error:
+        if error.part == "library":
+            raise ConfigError([f"{error.detail}."]) from None
+        is_key = error.part == "key" and bool(options.tls_key)
+        name, place = ("tls_key", keys) if is_key else ("tls_cert", certificates)
+        allowed = _allowed(error, certificates[error.index])
+        raise ConfigError([_problem(name, place[error.index], allowed)]) from None
+
+
+def _check_readable(name: str, path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        allowed = f"a PEM file that the server can read ({error.strerror})"
+        raise ConfigError([_problem(name, path, allowed)]) from None
+
+
+def _problem(name: str, path: str, allowed: str) -> OptionProblem:
+    return OptionProblem(name, path, "an argument", allowed)
+
+
+def _allowed(error: TlsError, certificate: str) -> str:
+    """What a file must be that OpenSSL refused."""
+    reason = f" ({error.detail})" if error.detail else ""
+    if error.part == "certificate":
+        return f"a PEM file with a certificate{reason}"
+    if "mismatch" in error.detail:
+        return f"the key of the certificate in {certificate}; it belongs to another one"
+    return f"a PEM file with a key without a passphrase{reason}"
+
+
+def ticket_keys(secret: bytes, now_s: float) -> bytes:
+    """The keys of session tickets on one day, the same in all workers with this secret."""
+    day = int(now_s // _DAY_S).to_bytes(8, "big")
+    parts = [hmac.digest(secret, b"fastsse tickets %d " % n + day, "sha256") for n in range(3)]
+    return b"".join(parts)[:TICKET_BYTES]
+
+
+class TlsListener(Listener):
+    """A listener whose sockets the door accepts from. Loop thread."""
+
+    scheme = "https"
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        door: "TlsDoor",
+        welcome: _Welcome,
+        welcome_plain: _Welcome,
+        *,
+        is_owner: bool = True,
+    ) -> None:
+        self._door = door
+        self._source = door.add(welcome, welcome_plain)
+        super().__init__(sockets, welcome, is_owner=is_owner)
+
+    def watch(self, sockets: Sequence[socket.socket]) -> None:
+        """As `Listener.watch`."""
+        self._watched = tuple(sockets)
+        self._door.listen(self._source, sockets)
+
+    def pause(self, duration_s: float, reason: str) -> None:
+        """As `Listener.pause`, for all listeners of the door."""
+        self._door.pause(duration_s, reason)
+
+
+class TlsDoor:
+    """The door thread of one worker. Loop thread only.
+
+    Arguments:
+        options: the TLS options.
+        secret: makes the keys of session tickets; the same for all workers of a service.
+
+    Raises ConfigError. The thread starts at once, so call it after a fork.
+    """
+
+    def __init__(self, options: TlsOptions, secret: bytes) -> None:
+        certificates = load_certificates(options)
+        self._options = options
+        self._secret = secret
+        self._day = int(time.time() // _DAY_S)
+        self._sources: list[tuple[_Welcome, _Welcome]] = []
+        self._expires = dict(zip(options.tls_cert, certificates.expires_s, strict=True))
+        self._told: dict[str, int] = {}
+        self._last_failure = ("", "")
+        self._paused_until_s = 0.0
+        self._door: Door | None = Door(
+            certificates,
+            ticket_keys(secret, time.time()),
+            handshakes_max=options.tls_handshakes,
+            handshake_timeout_ms=round(options.tls_handshake_time * 1000),
+        )
+        self._loop = asyncio.get_running_loop()
+        self._door.start()
+        self._loop.add_reader(self._door.notice_fd, self._take)
+        self._counters = self._door.counters()
+        self._log_expiry()
+
+    def add(self, welcome: _Welcome, welcome_plain: _Welcome) -> int:
+        """Adds a source of connections; returns its number."""
+        self._sources.append((welcome, welcome_plain))
+        return len(self._sources) - 1
+
+    def listen(self, source: int, sockets: Sequence[socket.socket]) -> None:
+        """Accepts for a source only from these sockets from now on."""
+        if self._door is not None:
+            self._door.listen(source, [sock.fileno() for sock in sockets])
+
+    def pause(self, duration_s: float, reason: str) -> None:
+        """Stops accepting for `duration_s` seconds; new connections wait in the kernel."""
+        now_s = self._loop.time()
+        if self._door is not None and now_s >= self._paused_until_s:
+            log.warning("Accepting is paused.", reason=reason, for_s=duration_s)
+            self._paused_until_s = now_s + duration_s
+            self._door.pause(round(duration_s * 1000))
+
+    def apply(self, options: TlsOptions, certificates: Certificates) -> None:
+        """New handshakes use these certificates; open connections keep theirs."""
+        self._options = options
+        self._expires = dict(zip(options.tls_cert, certificates.expires_s, strict=True))
+        if self._door is not None:
+            self._door.certify(certificates, ticket_keys(self._secret, time.time()))
+        self._log_expiry()
+
+    def tick(self) -> None:
+        """Changes ticket keys at the beginning of a day and logs failures. Call it once a
+        second."""
+        day = int(time.time() // _DAY_S)
+        if day != self._day and self._door is not None:
+            self._day = day
+            self._door.seal_tickets(ticket_keys(self._secret, time.time()))
+            self._log_expiry()
+        self._log_failures()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether bytes of ended streams or answers are still on their way to clients."""
+        if self._door is None:
+            return False
+        counters = self._door.counters()
+        return bool(counters["open"] or counters["unclaimed"])
+
+    def counters(self) -> dict[str, int]:
+        """The counters of this part, under the names of the metrics."""
+        counters = self._counters if self._door is None else self._door.counters()
+        results = {f"tls_handshakes_{name}": counters[name] for name in _RESULTS}
+        known = [expires_s for expires_s in self._expires.values() if expires_s]
+        return {
+            **results,
+            "tls_open": counters["open"],
+            "tls_under_way": counters["under_way"],
+            **({"tls_expires_s": min(known)} if known else {}),
+        }
+
+    def close(self) -> None:
+        """Ends the thread and all its connections. Idempotent."""
+        door, self._door = self._door, None
+        if door is not None:
+            self._loop.remove_reader(door.notice_fd)
+            self._counters = door.counters()
+            door.stop()
+
+    def _take(self) -> None:
+        assert self._door is not None
+        for kind, fd, source, address, reason in self._door.take():
+            if kind in (KIND_ACCEPTED, KIND_PLAIN):
+                welcome, welcome_plain = self._sources[source]
+                sock = socket.socket(fileno=fd)
+                (welcome if kind == KIND_ACCEPTED else welcome_plain)(sock, address)
+            elif kind == KIND_EXHAUSTED:
+                log.warning(
+                    "Accepting is paused.",
+                    reason="All file descriptors are in use.",
+                    for_s=ACCEPT_PAUSE_S,
+                )
+            else:
+                self._last_failure = (name_of(address), reason or "too slow")
+
+    def _log_failures(self) -> None:
+        """One line a second at most, with one of the failures as an example."""
+        if self._door is None:
+            return
+        counters = self._door.counters()
+        told = {name: counters[name] - self._told.get(name, 0) for name in _FAILURES}
+        if not any(told.values()):
+            return
+        self._told = counters
+        client, reason = self._last_failure
+        log.info(
+            "TLS handshakes failed.",
+            client=client,
+            reason=reason,
+            **{name: count for name, count in told.items() if count},
+        )
+
+    def _log_expiry(self) -> None:
+        now_s = time.time()
+        for path, expires_s in self._expires.items():
+            left_s = expires_s - now_s
+            if not expires_s or left_s > _EXPIRES_SOON_S:
+                continue
+            if left_s <= 0:
+                log.error("A certificate has expired; clients refuse it.", certificate=path)
+            else:
+                log.warning(
+                    "A certificate expires soon.",
+                    certificate=path,
+                    days=round(left_s / _DAY_S, 1),
+                )
