@@ -42,6 +42,8 @@ cdef class Topic:
     cdef public object ended_at
     cdef public bint is_end_sent
     cdef public bint is_state_known
+    # No rule and no total evicts its events; only `evict_through` does.
+    cdef readonly bint is_exempt
 
     cdef bint has_evicted(self, Place place) noexcept
 
@@ -75,6 +77,8 @@ cdef class HistoryLog:
     cdef public Py_ssize_t events
     cdef public int64_t bytes
     cdef int64_t total_bytes
+    # Of exempt topics; they do not count for the total.
+    cdef readonly int64_t exempt_bytes
     cdef Place head_place
     cdef Place public_head_place
     # The clock counts evictions. What left all topics after the event at `evicted`, and below it.
@@ -98,7 +102,7 @@ cdef class HistoryLog:
     cdef bint add_to(self, Topic topic, Frame frame, int64_t cost) except -1
     cdef int trim_topic(self, Topic topic) except -1
     cpdef object fit(self)
-    cpdef object evict_oldest(self)
+    cpdef object evict_oldest(self, bint spares_exempt=*)
     cdef bint evict_oldest_unspared(self) except -1
     cdef bint has_spared(self, Topic topic) noexcept
     cdef int evict_at(self, Topic topic, Place place) except -1

@@ -45,7 +45,7 @@ class Topic:
     `named` counts those that name it, and keep it alive by that, which a template that happens to
     match does not. `ended_at` is the position of its end, 0 while it is open, and `is_end_sent`
     says that the sender has it. `is_state_known`: the store was asked for an end that did not come
-    down the log.
+    down the log. `is_exempt`: no rule and no total evicts its events.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Topic:
     ended_at: int
     is_end_sent: bool
     is_state_known: bool
+    is_exempt: bool
 
     def __init__(self, name: str, number: int, rule: Rule, evicted_through: int) -> None: ...
 
@@ -141,6 +142,8 @@ class HistoryLog:
         start: the place before which nothing is kept.
 
     Attributes:
+        topics: as given.
+        exempt_bytes: what events of exempt topics cost; they do not count for the total.
         head: the position of the newest event.
         public_head: the newest position that is no private event's.
         times: which time belongs to which position, where positions were ahead of the clock.
@@ -154,6 +157,8 @@ class HistoryLog:
         extras_at: optional fields, by position.
     """
 
+    topics: Topics
+    exempt_bytes: int
     head: int
     public_head: int
     times: TimeMarks
@@ -212,7 +217,10 @@ class HistoryLog:
     def look_at_all_again(self) -> None:
         """Older events were added, which may go before those that rules spare."""
 
-    def evict_oldest(self) -> None:
+    def exempt(self, topic: Topic, rule: Bounds, is_exempt: bool) -> None:
+        """Gives a topic a rule. An exempt one is evicted by no total, and does not count for it."""
+
+    def evict_oldest(self, spares_exempt: bool = False) -> bool:
         """Evicts the oldest event of all from every topic that keeps it. Raises LookupError when
         there is none."""
 

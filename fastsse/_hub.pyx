@@ -510,6 +510,8 @@ cdef class HistoryLog:
                 self.on_reopen(topic)  # The store has forgotten the end that it knew.
         log.frames.append(frame)
         log.bytes += cost
+        if topic.is_exempt:
+            self.exempt_bytes += cost
         return log.is_over(topic.rule) or (topic.rule.keep_last and self.has_spared(topic))
 
     cdef bint has_spared(self, Topic topic) noexcept:
@@ -532,20 +534,32 @@ cdef class HistoryLog:
     cpdef object fit(self):
         """Evicts the oldest events until the total is within its bound: first those that no rule
         spares, then those too."""
-        while self.bytes > self.total_bytes:
-            if not self.evict_oldest_unspared():
-                self.evict_oldest()
+        while self.bytes - self.exempt_bytes > self.total_bytes:
+            if not self.evict_oldest_unspared() and not self.evict_oldest(True):
+                return
 
-    cpdef object evict_oldest(self):
-        """Evicts the oldest event of all from every topic that keeps it."""
+    cpdef object evict_oldest(self, bint spares_exempt=False):
+        """Evicts the oldest event of all from every topic that keeps it, except from exempt ones if
+        it spares them; returns whether any topic evicted it."""
         cdef Place place
+        cdef bint is_evicted = False
         if self.whole.start == len(self.whole.frames):
             raise LookupError("no event is kept")
         place = self.whole.places[self.whole.start]
         owners = self.whole.owners[self.whole.start]
         for topic in owners if type(owners) is tuple else (owners,):
             if (<Topic>topic).log is not None and not (<Topic>topic).has_evicted(place):
-                self.evict_first(<Topic>topic)
+                if not spares_exempt or not (<Topic>topic).is_exempt:
+                    self.evict_first(<Topic>topic)
+                    is_evicted = True
+        return is_evicted
+
+    def exempt(self, Topic topic not None, Bounds rule not None, bint is_exempt):
+        cdef int64_t size = 0 if topic.log is None else topic.log.bytes
+        if topic.is_exempt != is_exempt:
+            self.exempt_bytes += size if is_exempt else -size
+        topic.is_exempt = is_exempt
+        topic.rule = rule
 
     def look_at_all_again(self):
         self.unspared_after = Place(0, 0)
@@ -646,6 +660,8 @@ cdef class HistoryLog:
         """Has a topic evict its oldest event, and forgets that when no other topic keeps it."""
         cdef TopicLog log = topic.log
         cdef Frame frame = log.drop()
+        if topic.is_exempt:
+            self.exempt_bytes -= cost_of(frame)
         topic.evicted = place_of(frame)
         topic.evicted_at = self.tick()
         if log.start == len(log.frames):

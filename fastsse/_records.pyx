@@ -27,6 +27,7 @@ from fastsse.native.crc cimport crc32c_by_table, crc32c_of, crc_begin
 from fastsse._core import load_frame
 from fastsse.directives import BLANK, Directives, Producer, RequestKey, notice_of
 from fastsse.events import EVENT_TOPICS_MAX, Event
+from fastsse.streamstate import StreamAsk
 
 cdef enum:
     RECORD_HEAD = 8            # length and checksum
@@ -61,7 +62,8 @@ cdef enum:
     EXPECT = 11
     REQUEST = 12
     PRODUCER = 13
-    TAGS = 14                  # one more than the highest that is known
+    STREAM = 14
+    TAGS = 15                  # one more than the highest that is known
     EXTRAS = 6                 # slots that are fields; behind them stands `control`
     KIND_MAX = 2               # the highest data kind that is known
 
@@ -247,13 +249,16 @@ cdef bytes draft_of(
     cdef Py_ssize_t data_size = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t fields_size = field_size(own_id) + field_size(event_type) + field_size(meta)
     cdef bytes control = None, key = None, expect = None, request = None, producer = None
+    cdef bytes stream = None
     cdef object ttl_ms = None
     if directives is not None:
-        control, _, key, expect, asked, ttl_ms, appended = directives
+        control, _, key, expect, asked, ttl_ms, appended, ask = directives
         request = None if asked is None else asked.encode()
         producer = None if appended is None else appended.encode()
+        stream = None if ask is None else ask.encode()
         fields_size += field_size(control) + field_size(key) + field_size(expect)
         fields_size += field_size(request) + field_size(ttl_ms) + field_size(producer)
+        fields_size += field_size(stream)
     cdef Py_ssize_t size = DRAFT_HEAD + topics_size(topics) + fields_size + data_size
     cdef uint32_t fields_bytes = <uint32_t>fields_size
     cdef bytes record = new_record(size)
@@ -268,6 +273,7 @@ cdef bytes draft_of(
     at = put_field(put_field(put_field(at, OWN_ID, own_id), EXPIRES, ttl_ms), TYPE, event_type)
     at = put_field(put_field(put_field(at, KEY, key), META, meta), CONTROLS, control)
     at = put_field(put_field(put_field(at, EXPECT, expect), REQUEST, request), PRODUCER, producer)
+    at = put_field(at, STREAM, stream)
     memcpy(at, PyBytes_AS_STRING(data), data_size)
     seal(record)
     return record
@@ -635,8 +641,10 @@ cdef object any_event(
 cdef object directives_of(Field* fields):
     request = bytes_of(&fields[REQUEST])
     producer = bytes_of(&fields[PRODUCER])
+    stream = bytes_of(&fields[STREAM])
     directives = Directives(
         bytes_of(&fields[CONTROLS]), False, bytes_of(&fields[KEY]), bytes_of(&fields[EXPECT]),
         None if request is None else RequestKey.decode(request), number_of(&fields[EXPIRES]),
-        None if producer is None else Producer.decode(producer))
+        None if producer is None else Producer.decode(producer),
+        None if stream is None else StreamAsk.decode(stream))
     return None if directives == NO_DIRECTIVES else directives

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import orjson
 
 from fastsse.errors import InvalidEvent
+from fastsse.streamstate import StreamAsk
 from fastsse.units import parse_duration_s
 
 __all__ = [
@@ -125,6 +126,7 @@ class Directives(NamedTuple):
         request: the key of the request, on its first event.
         ttl_ms: how long after its publish it is sent; None: for ever.
         producer: who appended it; not together with a key.
+        stream: what is asked of the durable stream that is its first topic.
     """
 
     control: bytes | None = None
@@ -134,6 +136,7 @@ class Directives(NamedTuple):
     request: RequestKey | None = None
     ttl_ms: int | None = None
     producer: Producer | None = None
+    stream: StreamAsk | None = None
 
 
 def directives_of(
@@ -198,7 +201,7 @@ def stored_key(directives: Directives) -> bytes | None:
 
 def without_key(asked: Directives | None) -> Directives | None:
     """What is left to do with an event that was judged, where no entry is to have its key."""
-    if asked is None or (asked.control is None and asked.ttl_ms is None):
+    if asked is None or (asked.control, asked.ttl_ms, asked.stream) == (None, None, None):
         return None
     return asked._replace(key=None, request=None, producer=None)
 

@@ -24,7 +24,12 @@ __all__ = [
     "RateExceeded",
     "SchemaMismatch",
     "SequenceGap",
+    "SequenceRegressed",
+    "StreamChanged",
+    "StreamImmutable",
     "StreamRefused",
+    "StreamTypeMismatch",
+    "StreamsFull",
     "TopicEnded",
     "TypeNotAllowed",
     "Unauthorised",
@@ -150,6 +155,57 @@ class NotKept(FastsseError):
         super().__init__(detail)
         self.field = field
         self.detail = detail
+
+
+class StreamChanged(Conflict):
+    """A durable stream was created, deleted or forked meanwhile: what was asked is to be decided
+    again."""
+
+    reason: ClassVar[str] = "stream_changed"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, f"The stream {topic} has changed meanwhile.")
+
+
+class SequenceRegressed(Conflict):
+    """An append to a durable stream whose `Stream-Seq` is not above the last one. Becomes a 409."""
+
+    reason: ClassVar[str] = "stream_seq"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, f"The Stream-Seq is not above the last one of the stream {topic}.")
+
+
+class StreamTypeMismatch(Conflict):
+    """An event that can't be content of a durable stream. Becomes a 422."""
+
+    status: ClassVar[int] = 422
+    reason: ClassVar[str] = "stream_type"
+
+    def __init__(self, topic: str, content_type: str) -> None:
+        detail = f"The topic {topic} is a stream of {content_type}; the event's data is not."
+        super().__init__(topic, detail, content_type)
+
+
+class StreamImmutable(Conflict):
+    """A deletion, or an event that would expire, in a durable stream, whose content never changes.
+    Becomes a 409."""
+
+    reason: ClassVar[str] = "stream_immutable"
+
+    def __init__(self, topic: str) -> None:
+        detail = f"The topic {topic} is a durable stream: delete the stream as a whole."
+        super().__init__(topic, detail)
+
+
+class StreamsFull(Conflict):
+    """Durable streams take as much as `streams_total` allows. Becomes a 507."""
+
+    status: ClassVar[int] = 507
+    reason: ClassVar[str] = "streams_full"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, "All streams together have reached streams_total.")
 
 
 class TypeNotAllowed(InvalidEvent):

@@ -66,6 +66,10 @@ GAUGES = (
     _Row("replays", "replays", "Streams that are reading history."),
     _Row("history_events", "history_events", "Events in history.", merge=MOST),
     _Row("history_bytes", "history_bytes", "Bytes of events in history.", merge=MOST),
+    _Row("streams_kept", "durable_streams", "Durable streams."),
+    _Row("streams_bytes", "durable_streams_bytes", "Bytes of durable streams."),
+    _Row("streams_waiting", "durable_streams_waiting", "Long-polls that wait for content."),
+    _Row("streams_tailed", "durable_streams_tailed", "Durable streams that are being tailed."),
     _Row(
         "positions_ahead_ms",
         "positions_ahead_seconds",

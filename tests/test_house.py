@@ -44,6 +44,7 @@ FLOORS = [
         "paging",
         "programs",
         "roots",
+        "streamstate",
     },
     {"config", "log", "positions", "reserved", "selectors", "client"},
     {"events", "subscriptions", "metrics"},
@@ -58,6 +59,7 @@ FLOORS = [
     {"http"},
     {"hub", "_hub"},
     {"bus"},
+    {"streams"},
     {"api"},
     {"vitals"},
     {"worker"},
@@ -141,8 +143,8 @@ def modules_of(path: pathlib.Path, modules: Collection[str]) -> set[str]:
 
 
 def test_only_channels_streams_and_the_worker_take_the_sender() -> None:
-    """`channels`, `replayer` and `streams` command it, `hub` asks it how it is, the worker makes
-    it."""
+    """`channels`, `replayer`, `streams` and `tails` command it, `hub` asks it how it is, the worker
+    makes it."""
     users = {
         str(path.relative_to(PACKAGE))
         for path in FILES
@@ -153,7 +155,7 @@ def test_only_channels_streams_and_the_worker_take_the_sender() -> None:
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    commanding = {"hub/channels.py", "hub/resume/replayer.py", "hub/streams.py"}
+    commanding = {"hub/channels.py", "hub/resume/replayer.py", "hub/streams.py", "hub/tails.py"}
     assert users <= commanding | {"hub/hub.py", "worker.py"}
 
 

@@ -15,6 +15,7 @@ from fastsse.api.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptio
 from fastsse.api.publish import Publish, PublishGate
 from fastsse.api.publish_intake import PublishIntake
 from fastsse.api.rate_limits import LimitedAccess, RateLimits, RequestLimits
+from fastsse.api.streams import StreamRoutes, stream_routes
 from fastsse.api.subscribe import Subscribe
 from fastsse.api.ticket_streams import TicketStreams
 from fastsse.api.token_access import TokenAccess
@@ -38,8 +39,9 @@ from fastsse.http.origins import Origins
 from fastsse.http.router import BELOW, Paths, Route
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
-from fastsse.positions import uuid_of_position
+from fastsse.positions import now_ms, uuid_of_position
 from fastsse.reserved import HUB_PATH
+from fastsse.streams.service import DurableStreams
 
 __all__ = ["Endpoints"]
 
@@ -79,6 +81,7 @@ class Endpoints:
         self._admin: Admin | None = None
         self.live = LiveStats(hub.streams, self._request_limits)
         self.presence: Presence | None = None
+        self.streams: DurableStreams | None = None
         self._intakes: list[Intake] = []
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
@@ -117,6 +120,7 @@ class Endpoints:
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
         }
         paths |= topic_routes(gate, self._hub)
+        paths |= self._stream_paths(access, gate)
         counted, mercure_counted = (
             LimitedAccess(one, self._request_limits) for one in (access, mercure_access)
         )
@@ -139,6 +143,18 @@ class Endpoints:
             is_local=is_local,
         )
         return {**self._admin.paths(access), **self.live.paths(access, stats)}
+
+    def _stream_paths(self, access: Access, gate: PublishGate) -> Paths:
+        config = self._config
+        self.streams = DurableStreams(self._hub, config.streams_poll, now_ms)
+        routes = StreamRoutes(
+            self.streams,
+            gate,
+            access,
+            lambda topic: self._hub.topics.rule(topic).is_private,
+            config.streams_path,
+        )
+        return stream_routes(routes, config.streams_path)
 
     def intake(self, context: ListenerContext) -> Intake:
         """The intake of a listener. Call it after `paths`."""
@@ -178,11 +194,14 @@ class Endpoints:
             "publish_streams": 0 if streams is None else streams.open,
             "publish_streams_cut": 0 if streams is None else streams.cut,
             "publishes_batched": sum(intake.taken for intake in self._intakes),
+            **({} if self.streams is None else self.streams.counters()),
             "publish_batches": sum(intake.batches for intake in self._intakes),
         }
 
     def close(self) -> None:
         """Cancels pending work."""
+        if self.streams is not None:
+            self.streams.close()
         if self._guard is not None:
             self._guard.close()
 

@@ -31,6 +31,7 @@ from fastsse.hub.connections import Visitor
 from fastsse.hub.resume.preamble import last_event_id
 from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
+from fastsse.hub.tails import TailSubscription
 from fastsse.log import AccessLog, get_logger
 from fastsse.subscriptions import Subscription
 
@@ -171,7 +172,11 @@ class SenderHandoff:
             if not self._rate_limits.may_open(owner, replays=replays):
                 raise StreamRefused("limited")
         opens = subscription.dialect.opens
-        plain = self._head(opens, chunked, lines)
+        if isinstance(subscription, TailSubscription):
+            coding = _CHUNKED if chunked else _RAW
+            plain = b"".join((subscription.head, coding, lines, b"\r\n"))
+        else:
+            plain = self._head(opens, chunked, lines)
         resumes = not opens and subscription.cursor.kind != "head"
         head: Head = partial(_resumed, plain) if resumes else plain
         # A client that returns does so from another port.

@@ -205,6 +205,17 @@ class PublishGate:
             self._request_limits.published_more(request, len(events) - counted)
         self._hub.publish(events, done)
 
+    def publish_checked(
+        self,
+        events: Sequence[Event],
+        request: Request,
+        done: Callable[[Published | FastsseError], None],
+    ) -> None:
+        """Publishes all events or none, to topics that the caller has checked."""
+        if self._request_limits.active:
+            self._request_limits.published_more(request, len(events) - 1)
+        self._hub.publish(events, done)
+
     def log_cut(self, client: str, events: int, last: str, dropped_bytes: int) -> None:
         """Logs a streamed body that was cut."""
         if self._log is not None:

@@ -18,6 +18,7 @@ from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.evicted import Evicted
+from fastsse.streamstate import StreamRow
 from fastsse.subscriptions import Cursor
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Deliver",
     "Done",
     "Ended",
+    "FoundStreams",
     "Placed",
     "Stretch",
     "Stretched",
@@ -84,6 +86,8 @@ def newest_within(entries: Sequence[Entry], limit_bytes: int, through: int) -> S
 Stretched = Callable[[Stretch | FastsseError], None]
 Ended = Callable[[dict[str, int] | FastsseError], None]
 """Topics that have ended, each with the position of its end."""
+FoundStreams = Callable[[dict[str, StreamRow] | FastsseError], None]
+"""The rows of those topics that are durable streams."""
 Placed = Callable[[int | FastsseError | None], None]
 
 
@@ -129,6 +133,14 @@ class Backbone(Protocol):
 
     def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
         """Gives `done` those of these topics that have ended."""
+
+    def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
+        """Gives `done` the rows of those topics that are durable streams, of which everything that
+        the rows know of was delivered. A change that was acknowledged before the call is in
+        them, wherever it was made."""
+
+    def touch_stream(self, topic: str, generation: int) -> None:
+        """Notes that a durable stream was read now."""
 
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched

@@ -2,7 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
+from fastsse.backbone import (
+    Broken,
+    Deliver,
+    Done,
+    Ended,
+    FoundStreams,
+    Placed,
+    Stretch,
+    Stretched,
+)
 from fastsse.backbone.judge import (
     KEYS_FULL_RETRY_S,
     JudgedPositions,
@@ -21,6 +30,7 @@ from fastsse.backbone.judge import (
 from fastsse.backbone.keys import KeyTable, KnownKey, key_cost
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.producers import ProducerTable
+from fastsse.backbone.stream_rows import StreamTable
 from fastsse.directives import without_key
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, Unavailable
@@ -44,6 +54,7 @@ class MemoryBackbone:
         states: what is known of the topics of everything that was delivered; None: nothing.
         keeps_keys: whether entries carry keys, for a table that is made of them again.
         keys, producers: what is known against repeats; set together with `states`.
+        streams: the rows of durable streams; likewise.
     """
 
     keeps_keys = False
@@ -58,6 +69,7 @@ class MemoryBackbone:
         self.states: TopicStates | None = None
         self.keys = KeyTable(0, 0, now_ms)
         self.producers = ProducerTable(0, 0, now_ms)
+        self.streams = StreamTable(0, now_ms)
 
     @property
     def head(self) -> int:
@@ -73,7 +85,9 @@ class MemoryBackbone:
         if self._deliver is None:
             done(Unavailable("backbone", retry_after_s=1))
             return
-        if self.states is not None and (self.states.ended_count or not is_plain(events)):
+        if self.states is not None and (
+            self.states.ended_count or not is_plain(events) or self.streams.has_any(events)
+        ):
             self._append_judged(events, self.states, done)
         else:
             done(self._append(events))
@@ -81,19 +95,24 @@ class MemoryBackbone:
     def _append(self, events: Sequence[Event]) -> Sequence[int]:
         assert self._deliver is not None
         positions = self._clock.take_all(len(events))
+        if self.streams.rows or not is_plain(events):
+            # Who hears of the entries may ask for the rows.
+            self.streams.store(events, None, positions)
         entries = encode_entries(positions, events, self._clock.time_ms)
         self._lead.note(entries.last.lead_ms)
         self._deliver(entries)
         return positions
 
     def _append_judged(self, events: Sequence[Event], states: TopicStates, done: Done) -> None:
-        if len(events) == 1 and is_keyed(events[0]):
+        if len(events) == 1 and is_keyed(events[0]) and not self.streams.rows:
             self._append_keyed(events, states, done)
             return
         known = judge(events, states, self.keys, self.producers)
-        if isinstance(known, FastsseError):
-            done(known)
+        error = known if isinstance(known, FastsseError) else self.streams.check(events, known)
+        if error is not None:
+            done(error)
             return
+        assert not isinstance(known, FastsseError)
         positions = self._append_new(events, known)
         for key, one in new_keys(events, positions, known):
             self.keys.add(key, one)
@@ -156,6 +175,14 @@ class MemoryBackbone:
         """Knows of none that was not delivered."""
         done({})
 
+    def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
+        """As Backbone."""
+        done(self.streams.find(topics))
+
+    def touch_stream(self, topic: str, generation: int) -> None:
+        """As Backbone."""
+        self.streams.touch(topic, generation)
+
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:
@@ -174,8 +201,8 @@ class MemoryBackbone:
         done(Stretch((), through=self.head, is_last=True, evicted=Evicted()))
 
     def counters(self) -> dict[str, int]:
-        """Counts nothing of its own."""
-        return {}
+        """What durable streams take."""
+        return {"streams_bytes": self.streams.bytes, "streams_kept": len(self.streams.rows)}
 
     async def close(self) -> None:
         """Refuses later batches."""

@@ -82,6 +82,9 @@ class FrameKind(IntEnum):
     ANSWERED = 27  # down: a batch of which some was known: the positions of all
     ENDS = 28  # up: asks which topics have ended
     ENDED_TOPICS = 29  # down: those, and whether there may be any
+    STREAMS = 45  # up: asks which topics are durable streams
+    FOUND_STREAMS = 46  # down: the rows of those
+    TOUCHED = 47  # up: a durable stream was read
     ASK = 30  # up
     ANSWER = 31  # down
     UNANSWERED = 32  # down: an ASK that can't be answered

@@ -13,6 +13,11 @@ from fastsse.errors import (
     PreconditionFailed,
     ProducerFenced,
     SequenceGap,
+    SequenceRegressed,
+    StreamChanged,
+    StreamImmutable,
+    StreamsFull,
+    StreamTypeMismatch,
     TopicEnded,
 )
 
@@ -20,7 +25,18 @@ __all__ = ["pack_conflict", "unpack_conflict"]
 
 _MAKERS: Final[dict[str, Callable[..., Conflict]]] = {
     one.reason: one
-    for one in (TopicEnded, PreconditionFailed, KeyReused, ProducerFenced, SequenceGap)
+    for one in (
+        TopicEnded,
+        PreconditionFailed,
+        KeyReused,
+        ProducerFenced,
+        SequenceGap,
+        SequenceRegressed,
+        StreamChanged,
+        StreamImmutable,
+        StreamsFull,
+        StreamTypeMismatch,
+    )
 }
 
 

@@ -4,7 +4,8 @@ Over 400 lines: it is the one table of options.
 """
 
 import os
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -326,6 +327,18 @@ class StreamOptions(OptionGroup):
     )
 
 
+_STREAMS_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]{1,64}){1,8}", re.ASCII)
+STREAMS_PATH = ValueKind("PATH", "a path such as /streams, without a slash at its end")
+
+
+def check_streams_path(path: str) -> str:
+    """1 to 8 plain segments that no other route has."""
+    first = path.split("/")[1] if path.startswith("/") else ""
+    if not _STREAMS_PATH.fullmatch(path) or first in {"events", "admin", ".well-known"}:
+        raise ValueError("must be a path of its own, such as /streams")
+    return path
+
+
 KeyWindow = Annotated[Seconds, Field(ge=1, le=24 * 3600)]
 ProducerWindow = Annotated[Seconds, Field(ge=1, le=3650 * 24 * 3600)]
 
@@ -350,6 +363,10 @@ class HistoryOptions(OptionGroup):
     )
     producers_total: BytesKept = option(
         "64MiB", "Bytes of remembered producers; above it appends of new producers get 503."
+    )
+    streams_total: BytesKept = option(
+        "1GiB",
+        "Bytes of all durable streams, which no other limit evicts; above it appends get 507.",
     )
     topics: Annotated[tuple[TopicRule, ...], BeforeValidator(read_rules), RULES] = option(
         (),
@@ -415,6 +432,15 @@ class HttpOptions(OptionGroup):
         ("X-Requested-With", "traceparent", "tracestate", "baggage"),
         "More request headers that those pages may send than Authorization, Cache-Control, "
         "Content-Type, Idempotency-Key, If-Match and Last-Event-ID. Repeat it for several.",
+    )
+    streams_path: Annotated[str, AfterValidator(check_streams_path), STREAMS_PATH] = option(
+        "/streams", "Path under which durable streams are served (Durable Streams protocol)."
+    )
+    streams_poll: Seconds = duration(
+        "20s",
+        "How long a long-poll of a durable stream waits for content.",
+        least="100ms",
+        most="5m",
     )
     publish_origins: Origins = option(
         (), "Origins whose pages may publish with the token cookie. Repeat it for several."

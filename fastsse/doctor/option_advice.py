@@ -181,6 +181,16 @@ ADVICE: dict[str, Advice] = {
         "too small for the producers within `producer_window`: 503 with reason `producers`",
         '`fastsse_publish_refused_total{reason="producers"}`',
     ),
+    "streams_total": Advice(
+        "too small for the durable streams: appends get 507 until streams are deleted",
+        "`fastsse_durable_streams_bytes`",
+    ),
+    "streams_path": Advice(
+        "a path that a proxy does not pass on", "404 for every durable stream at the proxy"
+    ),
+    "streams_poll": Advice(
+        "longer than the time-out of a proxy: long-polls end with 504", "504 at the proxy"
+    ),
     "interceptors": Advice(
         "every publish passes them, so a slow one slows all publishers",
         "`fastsse_intercepted_events_total`",

@@ -12,7 +12,7 @@ from fastsse.http.problems import Problem
 
 __all__ = ["Cors"]
 
-_METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, DELETE, OPTIONS\r\n"
+_METHODS: Final = b"Access-Control-Allow-Methods: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n"
 _AGE_MAX: Final = b"Access-Control-Max-Age: 7200\r\n"
 # Request headers that the server reads. They are always allowed.
 _OWN_HEADERS: Final = (
@@ -22,10 +22,25 @@ _OWN_HEADERS: Final = (
     "Idempotency-Key",
     "If-Match",
     "Last-Event-ID",
+    "If-None-Match",
+    "Producer-Epoch",
+    "Producer-Id",
+    "Producer-Seq",
+    "Stream-Closed",
+    "Stream-Expires-At",
+    "Stream-Fork-Offset",
+    "Stream-Fork-Sub-Offset",
+    "Stream-Forked-From",
+    "Stream-Private",
+    "Stream-Seq",
+    "Stream-TTL",
 )
 # Response headers that a script may read, in addition to those of the Fetch standard.
 _EXPOSED: Final = (
-    b"Access-Control-Expose-Headers: Last-Event-ID, Link, ETag, Retry-After, Fastsse-Warning\r\n"
+    b"Access-Control-Expose-Headers: Last-Event-ID, Link, ETag, Location, Retry-After,"
+    b" Fastsse-Warning, Stream-Next-Offset, Stream-Cursor, Stream-Up-To-Date, Stream-Closed,"
+    b" Stream-TTL, Stream-Expires-At, Stream-SSE-Data-Encoding, Producer-Epoch, Producer-Seq,"
+    b" Producer-Expected-Seq, Producer-Received-Seq\r\n"
 )
 _VARY: Final = b"Vary: Origin\r\n"
 _ANY_LINES: Final = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSED

@@ -42,10 +42,22 @@ _KEPT_HEADERS: Final = (
     b"Last-Event-ID",
     b"Origin",
     b"Referer",
+    b"Producer-Epoch",
+    b"Producer-Id",
+    b"Producer-Seq",
     b"Sec-Fetch-Mode",
+    b"Stream-Closed",
+    b"Stream-Expires-At",
+    b"Stream-Fork-Offset",
+    b"Stream-Fork-Sub-Offset",
+    b"Stream-Forked-From",
+    b"Stream-Private",
+    b"Stream-Seq",
+    b"Stream-TTL",
     b"Transfer-Encoding",
     b"User-Agent",
     b"X-Forwarded-For",
+    b"X-Forwarded-Proto",
 )
 # Headers that may appear several times, as one list (RFC 9110 §5.2). Repeated credentials are
 # joined too: the result is not valid, even if each one was.

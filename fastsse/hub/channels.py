@@ -18,7 +18,7 @@ from fastsse.hub.history import History, Selection
 from fastsse.hub.resume.store_queries import QueryWaiter
 from fastsse.hub.templates import Templates, TopicTemplate, WantedTopics
 from fastsse.hub.time_budget import TimeBudget
-from fastsse.hub.topics import Topic, Topics
+from fastsse.hub.topics import TAIL_PREFIX, Topic, Topics
 from fastsse.hub.views import FILTER_BOUNDS, ChannelView, FilterBounds, FilterUse, core_view
 from fastsse.positions import format_position
 from fastsse.selectors import compile_selector
@@ -236,7 +236,8 @@ class Channels:
     def _forget_some(self) -> None:
         count = 1 + FORGOTTEN_A_STEP // (1 + len(self._templates))
         for topic in self._topics.forget_idle(count):
-            self._templates.forget(topic)
+            if not topic.name.startswith(TAIL_PREFIX):
+                self._templates.forget(topic)
             self._sender.remove_topic(topic.number)
 
     def _go_on(self) -> None:

@@ -29,6 +29,7 @@ from fastsse.hub.topic_log import (
 from fastsse.hub.topics import Topic, Topics
 from fastsse.hub.views import Described
 from fastsse.positions import TimeMarks, now_ms, parse_id
+from fastsse.streamstate import StreamOp, read_stream_control
 
 __all__ = ["PAGE_BYTES", "Erased", "History", "Page", "Selection"]
 
@@ -98,6 +99,7 @@ class History(HistoryLog):
         on_key: called with the publisher's key of each entry that has one, if not None.
         on_erased: called with what was deleted: nothing may be sent of it from here on.
         on_reopened: called with a topic that had ended, and of which nothing is kept any more.
+        keeps_streams: durable streams are kept here alone, so nothing of them is evicted.
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
@@ -113,6 +115,7 @@ class History(HistoryLog):
         self.on_key: Callable[[int, bytes], None] | None = None
         self.on_erased: Callable[[Erased], None] = lambda erased: None
         self.on_reopened: Callable[[Topic], None] = lambda topic: None
+        self.keeps_streams = False
         self._topics = topics
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
 
@@ -491,6 +494,10 @@ class History(HistoryLog):
 
     def on_control(self, topics: tuple[Topic, ...], position: int, text: bytes) -> None:
         """Does what a control entry says that was kept."""
+        of_stream = read_stream_control(text)
+        if of_stream is not None:
+            self._on_stream(topics[0], position, of_stream.op)
+            return
         control = read_control(text)
         if control is None:
             return
@@ -505,6 +512,17 @@ class History(HistoryLog):
                 through = control.through or position
                 self.purge(topic, through)
                 self.on_erased(Erased(through, topic.name))
+
+    def _on_stream(self, topic: Topic, position: int, op: StreamOp) -> None:
+        """A durable stream was created or deleted."""
+        if op == "create" and self.keeps_streams:
+            self.exempt(topic, topic.rule.unbounded(), True)
+        elif op == "drop":
+            if topic.ended_at:
+                self.on_reopen(topic)
+            if topic.is_exempt:
+                self.exempt(topic, self._topics.rules.rule(topic.name), False)
+            self.evict_through(topic, position)
 
     def _index_older(self, own_id: bytes, position: int) -> None:
         """The earliest event of an id is the one that it finds."""

@@ -15,6 +15,7 @@ from fastsse.backbone.judge import JudgedPositions, is_control, is_keyed, is_pla
 from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerTable
+from fastsse.backbone.stream_rows import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
 from fastsse.entries import Entry, id_of, sizes
@@ -37,6 +38,7 @@ from fastsse.hub.publish_rates import PublishRates
 from fastsse.hub.resume.cursor import GAP_REASONS
 from fastsse.hub.resume.options import ReplayBounds, ReplayOptions
 from fastsse.hub.streams import Streams
+from fastsse.hub.tails import Tails
 from fastsse.hub.topics import Rules, Topics
 from fastsse.hub.views import FilterBounds
 from fastsse.interceptors import Interceptors
@@ -165,6 +167,10 @@ class Hub:
         refuses: publishes are refused, since the service ends.
         interceptors: see each event before it is ordered; None: there are none.
         on_entries: called with committed entries after they were handed on.
+        on_content: the same, for durable streams.
+        on_sweep: called with each `sweep`, likewise.
+        tails: what streams of another form are sent.
+        find_streams, touch_stream, read_stored: of the backbone.
         losses: times that the backbone's log lost something.
     """
 
@@ -206,6 +212,9 @@ class Hub:
         self.refuses = False
         self.interceptors: Interceptors | None = None
         self.on_entries: Callable[[Sequence[Entry]], None] | None = None
+        self.on_content: Callable[[Sequence[Entry]], None] | None = None
+        self.on_sweep: Callable[[], None] | None = None
+        self.tails: Final = Tails(sender, self.topics)
         self._is_stopped = False
         self._now_ms = now_ms
         self._sender = sender
@@ -215,12 +224,17 @@ class Hub:
         self.history.now_ms = now_ms
         self.history.on_ended = self.channels.end
         self.history.on_reopened = self.channels.reopen
+        self.history.keeps_streams = isinstance(backbone, MemoryBackbone)
         if isinstance(backbone, MemoryBackbone) and backbone.states is None:
             backbone.states = self.history
             backbone.keys = KeyTable(round(history.key_window * 1000), history.keys_total, now_ms)
             backbone.producers = ProducerTable(
                 round(history.producer_window * 1000), history.producers_total, now_ms
             )
+            backbone.streams = StreamTable(history.streams_total, now_ms)
+        self.find_streams: Final = backbone.find_streams
+        self.touch_stream: Final = backbone.touch_stream
+        self.read_stored: Final = backbone.read
         backbone.tail(start, self._deliver, self._on_broken)
 
     def publish(
@@ -467,6 +481,8 @@ class Hub:
         is_late = self.history.sweep(now_ms)
         is_late |= self.channels.sweep()
         self._rates.sweep()
+        if self.on_sweep is not None:
+            self.on_sweep()
         # Last: channels that are ready now may have streams that search.
         return self.streams.sweep() or is_late
 
@@ -543,6 +559,8 @@ class Hub:
             self._rates.on_entries(entries)
         if self.on_entries is not None:
             self.on_entries(entries)
+        if self.on_content is not None:
+            self.on_content(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
         """The log of the backbone lost something, and goes on after a place. Readers receive a

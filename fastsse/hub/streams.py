@@ -31,6 +31,7 @@ from fastsse.hub.resume.preamble import (
 )
 from fastsse.hub.resume.replayer import Replayer
 from fastsse.hub.resume.store_queries import StoreQueries
+from fastsse.hub.tails import TailSubscription
 from fastsse.hub.token_table import TokenRow, TokenTable
 from fastsse.hub.views import view_of
 from fastsse.log import get_logger
@@ -213,7 +214,9 @@ class Streams:
             )
             options = _options(rights, dialect)
             is_at_head = subscription.cursor.kind == "head" and not subscription.last_each
-            if is_at_head and channel.waiting is None:
+            if isinstance(subscription, TailSubscription):
+                self._open_tail(handle, fd, channel, (head, chunked), subscription, options)
+            elif is_at_head and channel.waiting is None:
                 first = (self._at_head(head, chunked, subscription, channel),)
                 self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
                 self._replayer.ends.look(channel)
@@ -231,6 +234,23 @@ class Streams:
         if self.connections is not None:
             self.connections.opened(handle, channel.number, visitor, rights)
         return handle
+
+    def _open_tail(
+        self,
+        handle: int,
+        fd: int,
+        channel: Channel,
+        answer: tuple[Head, bool],
+        subscription: TailSubscription,
+        options: dict[str, Any],
+    ) -> None:
+        head, chunked = answer
+        assert isinstance(head, bytes)
+        block, is_over = subscription.begin()
+        first = (first_frame(head, block, chunked),)
+        self._sender.attach(handle, fd, channel.number, chunked, True, first, **options)
+        if is_over:
+            self._sender.close(handle, REASON_ENDED, None, True)
 
     def _note_bearer(self, handle: int, channel: int, rights: Rights, is_told: bool) -> None:
         """Remembers whose a stream is. The descriptor was given away, so nothing is raised."""

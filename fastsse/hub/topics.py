@@ -6,6 +6,7 @@ that asks for something older receives a `fastsse.gap` event.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from fastsse._core import POLICY_DISCONNECT, POLICY_LATEST, POLICY_SKIP
 from fastsse._hub import Bounds, Topic
@@ -14,7 +15,7 @@ from fastsse.errors import TypeNotAllowed
 from fastsse.events import Event
 from fastsse.schemas import Schema
 
-__all__ = ["Rule", "Rules", "Topic", "Topics"]
+__all__ = ["TAIL_PREFIX", "Rule", "Rules", "Topic", "Topics"]
 
 # Topics whose eviction is remembered after they are forgotten: about 200 bytes each.
 REMEMBERED_MAX = 100_000
@@ -25,19 +26,43 @@ POLICIES: dict[LagPolicy, int] = {
 }
 
 
+_NO_BOUND: Final = 1 << 60
+#: Topics that stand for tails (`hub/tails.py`). No template and no grant matches them.
+TAIL_PREFIX: Final = "$tail:"
+
+
 class Rule(Bounds):
     """What holds for a topic; shared by all topics that the same `[[topics]]` entry matched."""
 
-    __slots__ = ("_limits", "is_private", "max_publish_rate", "schema")
+    __slots__ = (
+        "_lag_policy",
+        "_limits",
+        "_unbounded",
+        "is_private",
+        "max_publish_rate",
+        "schema",
+    )
 
     def __init__(self, limits: TopicLimits, lag_policy: LagPolicy) -> None:
         policy = POLICIES[limits.lag_policy or lag_policy]
         age_ms = round(limits.age_s * 1000)
         super().__init__(limits.events, limits.bytes, age_ms, policy, limits.keep_last)
         self._limits = limits
+        self._lag_policy = lag_policy
+        self._unbounded: Rule | None = None
         self.max_publish_rate = limits.max_publish_rate
         self.schema = None if limits.schema is None else Schema(limits.schema)
         self.is_private = limits.private
+
+    def unbounded(self) -> "Rule":
+        """The same rule for a topic of which nothing is evicted."""
+        if self._unbounded is None:
+            limits = self._limits._replace(
+                events=_NO_BOUND, bytes=_NO_BOUND, age_s=-1, keep_last=_NO_BOUND
+            )
+            self._unbounded = Rule(limits, self._lag_policy)
+            self._unbounded.schema = self.schema
+        return self._unbounded
 
     def allows(self, event: bytes | None) -> bool:
         """Whether events of this type may be published."""
@@ -184,7 +209,7 @@ class Topics:
         evicted_through = max(self._remembered.pop(name, 0), self.forgotten_through)
         topic = Topic(name, number, self.rules.rule(name), evicted_through)
         self.by_name[name] = topic
-        if self.on_new is not None:
+        if self.on_new is not None and not name.startswith(TAIL_PREFIX):
             self.on_new(topic)
         return topic
 

@@ -106,7 +106,8 @@ cdef inline void on_publish(State* state, Command* command) noexcept nogil:
         command.policy = SKIP
     state.sequence += 1
     look_at_event(&state.look, command.frame, command.facts)
-    deliver_to(state, EVERY_EVENT, command)
+    if command.frame.position_ms:  # What has no place in the order is for its topics alone.
+        deliver_to(state, EVERY_EVENT, command)
     for index in range(command.topic_count):
         deliver_to(state, topics[index], command)
     if command.policy == LATEST:

@@ -38,6 +38,7 @@ class Keys:
         erased: what was deleted of the stream, whose entries stay as they are: `i` and an id, or
             `t` and a topic with the id through which.
         ends: present while a topic may have ended.
+        streams: the rows of durable streams.
         times: the publish times of ids, while ids are ahead of Redis's clock.
     """
 
@@ -57,6 +58,7 @@ class Keys:
         "nodes",
         "prefix",
         "stream",
+        "streams",
         "times",
     )
 
@@ -76,6 +78,7 @@ class Keys:
         self.format: Final = self.prefix + b"format"
         self.erased: Final = self.prefix + b"erased"
         self.ends: Final = self.prefix + b"ends"
+        self.streams: Final = self.prefix + b"streams"
         self.times: Final = self.prefix + b"times"
 
     def sender(self, node: bytes) -> bytes:

@@ -19,6 +19,7 @@ from fastsse.backbone.judge import JudgedPositions
 from fastsse.backbone.keys import KeyTable
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerTable
+from fastsse.backbone.stream_rows import StreamTable
 from fastsse.config import Config
 from fastsse.directives import END, Directives, Producer, RequestKey, producer_key
 from fastsse.entries import Entry, encode_entries
@@ -28,6 +29,9 @@ from fastsse.errors import (
     PreconditionFailed,
     ProducerFenced,
     SequenceGap,
+    SequenceRegressed,
+    StreamChanged,
+    StreamTypeMismatch,
     TopicEnded,
     Unavailable,
 )
@@ -35,9 +39,18 @@ from fastsse.events import DATA_JSON, Event
 from fastsse.hub.history import History
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import format_position
+from fastsse.streamstate import (
+    Segment,
+    StreamAsk,
+    StreamConfig,
+    StreamControl,
+    StreamOp,
+    StreamRow,
+)
 from fastsse.subscriptions import Cursor
 
 START_MS = 1_700_000_000_000
+TEXT_STREAM = StreamConfig("text/plain")
 EVERY_FIELD = Event(
     ("a", "b"),
     '{"n":\n1}',
@@ -77,6 +90,19 @@ def appended(
     return Event(topic, f"{epoch}.{sequence}", directives=Directives(producer=producer))
 
 
+def of_stream(
+    op: StreamOp, topic: str, generation: int = 0, config: StreamConfig = TEXT_STREAM
+) -> Event:
+    control = StreamControl(op, config if op == "create" else None).encode()
+    ask = StreamAsk(op, generation)
+    return Event(topic, directives=Directives(control=control, stream=ask))
+
+
+def to_stream(topic: str, generation: int, data: str = "x", seq: bytes | None = None) -> Event:
+    ask = StreamAsk("append", generation, seq)
+    return Event(topic, data, directives=Directives(stream=ask))
+
+
 def expecting(topic: str, expect: str, own_id: str | None = None) -> Event:
     return Event(topic, id=own_id, directives=Directives(expect=expect.encode()))
 
@@ -107,6 +133,7 @@ class Tail:
             backbone.states = self._history
             backbone.keys = KeyTable(600_000, 1 << 20, lambda: START_MS)
             backbone.producers = ProducerTable(600_000, 1 << 20, lambda: START_MS)
+            backbone.streams = StreamTable(1 << 20, lambda: START_MS)
         backbone.tail(
             backbone.start, self._deliver, lambda why, place: self.broken.append((why, place))
         )
@@ -150,6 +177,17 @@ class Tail:
 
         self.backbone.read(selectors, after, limit_bytes, done)
         return await answer
+
+    async def stream(self, topic: str) -> StreamRow | None:
+        """The row of a durable stream."""
+        answer: asyncio.Future[dict[str, StreamRow]] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: dict[str, StreamRow] | FastsseError) -> None:
+            assert isinstance(outcome, dict)
+            answer.set_result(outcome)
+
+        self.backbone.find_streams((topic,), done)
+        return (await answer).get(topic)
 
     async def read_all(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int
@@ -523,6 +561,90 @@ class BackboneContract(ABC):
             assert await tail.append(appended("run", 0), end) == [first[1]] * 2
             with pytest.raises(TopicEnded):
                 await tail.append(appended("run", 1))
+
+    async def test_a_stream_is_created_once_and_has_a_row_from_then_on(self) -> None:
+        async with self.tail() as tail:
+            assert await tail.stream("s") is None
+            race = [tail.append(of_stream("create", "s")) for _ in "12"]
+            outcomes = await asyncio.gather(*race, return_exceptions=True)
+            assert [type(one) for one in outcomes].count(StreamChanged) == 1
+            (generation,) = next(one for one in outcomes if isinstance(one, list))
+            row = await tail.stream("s")
+            assert row is not None
+            assert (row.generation, row.tail, row.closed) == (generation, generation, 0)
+            assert row.config == TEXT_STREAM
+
+    async def test_a_row_has_the_end_of_a_stream_for_every_kind_of_append(self) -> None:
+        async with self.tail() as tail:
+            (generation,) = await tail.append(of_stream("create", "s"))
+            await tail.append(to_stream("s", generation))
+            (last,) = await tail.append(Event(("other", "s"), "plain"))
+            row = await tail.stream("s")
+            assert row is not None
+            assert row.tail == last
+            (closed,) = await tail.append(Event.end("s"))
+            row = await tail.stream("s")
+            assert row is not None
+            assert (row.tail, row.closed) == (last, closed)
+
+    async def test_an_append_to_another_generation_or_with_an_old_number_is_refused(self) -> None:
+        async with self.tail() as tail:
+            (generation,) = await tail.append(of_stream("create", "s"))
+            await tail.append(to_stream("s", generation, seq=b"09"))
+            for wrong, error in (
+                (to_stream("s", generation, seq=b"09"), SequenceRegressed),
+                (to_stream("s", generation, seq=b"0"), SequenceRegressed),
+                (to_stream("s", generation - 1), StreamChanged),
+                (to_stream("none", generation), StreamChanged),
+            ):
+                with pytest.raises(error):
+                    await tail.append(wrong)
+            assert len(await tail.append(to_stream("s", generation, seq=b"10"))) == 1
+            assert len(tail.entries) == 3
+
+    async def test_text_is_no_content_of_a_stream_of_json(self) -> None:
+        async with self.tail() as tail:
+            await tail.append(of_stream("create", "j", config=StreamConfig("application/json")))
+            with pytest.raises(StreamTypeMismatch):
+                await tail.append(Event("j", "text"))
+            assert len(await tail.append(Event("j", "{}", data_kind=DATA_JSON))) == 1
+
+    async def test_a_stream_with_forks_is_hidden_and_dropped_with_the_last_one(self) -> None:
+        async with self.tail() as tail:
+            (source,) = await tail.append(of_stream("create", "s"))
+            config = TEXT_STREAM._replace(
+                source="s", source_generation=source, segments=(Segment("s", 0, source),)
+            )
+            forks = [
+                (await tail.append(of_stream("create", name, config=config)))[0] for name in "ab"
+            ]
+            with pytest.raises(StreamChanged):
+                await tail.append(of_stream("drop", "s", source))
+            await tail.append(of_stream("hide", "s", source))
+            with pytest.raises(StreamChanged):
+                await tail.append(to_stream("s", source))
+            with pytest.raises(StreamChanged):
+                await tail.append(of_stream("create", "c", config=config))
+            await tail.append(of_stream("drop", "a", forks[0]))
+            row = await tail.stream("s")
+            assert row is not None
+            assert (row.forks, row.is_hidden) == (1, True)
+            both = of_stream("drop", "b", forks[1]), of_stream("drop", "s", source)
+            await tail.append(*both)
+            assert [await tail.stream(name) for name in "abs"] == [None] * 3
+
+    async def test_a_stream_that_was_closed_and_dropped_can_be_created_again(self) -> None:
+        async with self.tail() as tail:
+            (first,) = await tail.append(of_stream("create", "s"))
+            await tail.append(to_stream("s", first), Event.end("s"))
+            drop = tail.append(of_stream("drop", "s", first))
+            again = tail.append(of_stream("create", "s"))
+            await drop
+            (second,) = await again
+            await tail.append(to_stream("s", second, "new"))
+            row = await tail.stream("s")
+            assert row is not None
+            assert (row.generation, row.closed) == (second, 0)
 
     async def test_an_event_is_stored_only_if_the_newest_is_the_expected_one(self) -> None:
         async with self.tail() as tail:

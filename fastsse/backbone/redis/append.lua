@@ -3,11 +3,11 @@
 -- KEYS: stream, newest, the sender's counter.
 -- ARGV: key prefix, group number, the counter's life in ms, events the stream keeps, age in ms that
 --       the stream keeps, number of batches, how long producers are known in ms, and how many bytes
---       of them, then for each batch:
+--       of them, how many bytes of durable streams, then for each batch:
 --       its key ('' for none), number of events, what is asked ('' for nothing but to store it, else a
 --       JSON list with an object for each event: `end`, `erase` (an id), `purge`, `key`, `expect`,
 --       `request` with `digest`,
---       `producer` with `epoch`, `sequence`, `strict`),
+--       `producer` with `epoch`, `sequence`, `strict`, `stream` with `op`, `g`, `s`, `row`),
 --       how long keys are known in ms, and how many bytes of them, then for each event:
 --       identity, record, its CRC-32C in hex, own id ('' for none), ms that it is found by, number of topics,
 --       then for each topic: name, events kept, ms kept, ms that its last position is known.
@@ -183,6 +183,103 @@ local function before_controls(topic, newest)
   return false
 end
 
+-- Durable streams: in Redis a hash with the row of each, and the bytes of all; and what the batches of
+-- this group have changed. See `fastsse/streamstate.py` and `fastsse/backbone/stream_rows.py`.
+local streams_key, streams_size_key = prefix .. 'streams', prefix .. 'streams:bytes'
+local has_streams = redis.call('EXISTS', streams_key) == 1
+local streams_limit, stream_rows, changed_streams, streams_more = tonumber(ARGV[9]), {}, {}, 0
+
+local function stream_at(topic)
+  if stream_rows[topic] == nil then
+    local found = has_streams and redis.call('HGET', streams_key, topic)
+    stream_rows[topic] = found and cjson.decode(found) or false
+  end
+  return stream_rows[topic]
+end
+
+local function set_stream(topic, row)
+  local before = stream_at(topic)
+  streams_more = streams_more + (row and row.b or 0) - (before and before.b or 0)
+  stream_rows[topic], changed_streams[topic] = row, true
+end
+
+local function copy(row)
+  local made = {}
+  for name, value in pairs(row) do made[name] = value end
+  return made
+end
+
+local function is_expired(row)
+  local config = cjson.decode(row.c)
+  return config.expires and config.expires <= now_ms or config.ttl and row.m + config.ttl * 1000 <= now_ms
+end
+
+-- Why an event may not be stored, for what it asks of a stream, or for the streams that its topics are.
+local function stream_objection(get, wants, place)
+  local topic, ask = ARGV[place + 6], wants.stream
+  local row = ask and get(topic)
+  if ask and ask.op == 'create' then
+    local source = ask.row.p ~= '' and get(ask.row.p)
+    local is_wrong = ask.row.p ~= '' and (not source or source.g ~= ask.row.pg or source.d == 1)
+    if row or is_wrong then return 'stream_changed', topic end
+  elseif ask and (not row or row.g ~= ask.g) then
+    return 'stream_changed', topic
+  elseif ask and ask.op == 'append' then
+    if row.d == 1 or is_expired(row) then return 'stream_changed', topic end
+    if ask.s and row.s ~= '' and ask.s <= row.s then return 'stream_seq', topic end
+  elseif ask and (ask.op == 'hide') ~= (row.r > 0) then
+    return 'stream_changed', topic
+  end
+  local kind = string.match(ARGV[place + 1], ',"k":(%d)}$') or '0'
+  for t = place + 6, place + 5 + 4 * tonumber(ARGV[place + 5]), 4 do
+    local at = get(ARGV[t])
+    local changes = wants.erase or wants.purge or string.find(ARGV[place + 1], '^{"x":')
+    if at and changes then return 'stream_immutable', ARGV[t] end
+    at = not wants.control and at
+    if at and at.k == 'json' and kind ~= '1' then return 'stream_type', ARGV[t], 'application/json' end
+  end
+end
+
+local function count_fork(get, set, row, count)
+  local source = row.p ~= '' and get(row.p)
+  if source and source.g == row.pg then
+    source = copy(source)
+    source.r = math.max(0, source.r + count)
+    set(row.p, source)
+  end
+end
+
+-- Changes the rows for an event that gets this id.
+local function change_streams(get, set, wants, place, id)
+  local ask, topic = wants.stream, ARGV[place + 6]
+  if ask and ask.op == 'create' then
+    local row = copy(ask.row)
+    row.g, row.m = id, now_ms
+    if row.t == '' then row.t = id end
+    set(topic, row)
+    count_fork(get, set, row, 1)
+  elseif ask and ask.op == 'hide' then
+    local row = copy(get(topic))
+    row.d = 1
+    set(topic, row)
+  elseif ask and ask.op == 'drop' then
+    local row = get(topic)
+    set(topic, false)
+    count_fork(get, set, row, -1)
+  else
+    for t = place + 6, place + 5 + 4 * tonumber(ARGV[place + 5]), 4 do
+      local row = (wants['end'] or not wants.control) and get(ARGV[t])
+      if row then
+        row = copy(row)
+        row.m = now_ms
+        if wants['end'] then row.x = id else row.t, row.b = id, row.b + #ARGV[place + 1] + 128 end
+        if ask and ask.s and ARGV[t] == topic then row.s = ask.s end
+        set(ARGV[t], row)
+      end
+    end
+  end
+end
+
 -- The id of a topic's newest event; false for none.
 local function last_of(topic)
   if last[topic] == nil then
@@ -227,6 +324,16 @@ end
 local function judge(from, count, asked, window_ms, limit)
   local known, closing, fresh, newest, place, bytes = {}, {}, {}, {}, from, 0
   local appended, added, repeater = {}, 0, nil
+  local overlay, more = {}, 0
+  local function get(topic)
+    if overlay[topic] ~= nil then return overlay[topic] end
+    return stream_at(topic)
+  end
+  local function set(topic, row)
+    local before = get(topic)
+    more = more + (row and row.b or 0) - (before and before.b or 0)
+    overlay[topic], has_streams = row, true
+  end
   if asked and asked[1].request then
     local found = known_request(asked[1], count)
     if found == false then return nil, 'key_reused', ARGV[from + 6], '' end
@@ -273,11 +380,20 @@ local function judge(from, count, asked, window_ms, limit)
       end
       for t = place + 6, place + 5 + 4 * topics, 4 do newest[ARGV[t]] = ARGV[place + 3] end
     end
+    if not id and (has_streams or wants.stream) then
+      local why, where, instead = stream_objection(get, wants, place)
+      if why then return nil, why, where, instead or '' end
+      change_streams(get, set, wants, place, 'new')
+    end
     known[i] = id
     place = place + 6 + 4 * topics
   end
   if bytes > 0 and not has_room(bytes + key_bytes, window_ms, limit) then return nil, 'keys', '', '' end
   if added > 0 and not has_room_for_producers(added) then return nil, 'producers', '', '' end
+  if more > 0 then
+    local taken = tonumber(redis.call('GET', streams_size_key) or '0') + streams_more + more
+    if taken > streams_limit then return nil, 'streams_full', ARGV[from + 6], '' end
+  end
   rows_bytes = rows_bytes + added
   key_bytes = key_bytes + bytes
   return known, nil, nil, nil, repeater
@@ -288,7 +404,7 @@ local function renumbered(identity, left)
   return string.match(identity, '^(.* )%d+$') .. string.format('%.0f', left)
 end
 
-local stored, repeated, refused, keys, at = {}, {}, {}, {}, 9
+local stored, repeated, refused, keys, at = {}, {}, {}, {}, 10
 for b = 1, batches do
   local key, count, asked = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   local window_ms, limit, current = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), nil
@@ -296,7 +412,7 @@ for b = 1, batches do
   local ids, known, why, topic, left, repeater = {}, nil, nil, nil, count, nil
   at = at + 5
   asked = asked ~= '' and cjson.decode(asked) or nil
-  if not before and (asked or some_ended) then
+  if not before and (asked or some_ended or has_streams) then
     known, why, topic, current, repeater = judge(at, count, asked, window_ms, limit)
     for i = 1, asked and count or 0 do has_producers = has_producers or asked[i].producer ~= nil end
     if why then
@@ -321,6 +437,10 @@ for b = 1, batches do
       if wants.key then
         used['e' .. wants.key] = id
         keys[#keys + 1] = {prefix .. 'key:e' .. wants.key, id, window_ms}
+      end
+      if has_streams or wants.stream then
+        change_streams(stream_at, set_stream, wants, at, id)
+        if wants.stream and wants.stream.op == 'drop' then ended[ARGV[at + 6]] = false end
       end
       if wants.producer then
         local row = {epoch = wants.epoch, sequence = wants.sequence, id = id, is_new = true}
@@ -376,6 +496,14 @@ if has_producers then
     end
   end
 end
+for topic in pairs(changed_streams) do
+  if stream_rows[topic] then
+    redis.call('HSET', streams_key, topic, cjson.encode(stream_rows[topic]))
+  else
+    redis.call('HDEL', streams_key, topic)
+  end
+end
+if streams_more ~= 0 then redis.call('INCRBY', streams_size_key, streams_more) end
 if key_bytes > 0 then
   local minute_key = bytes_key(math.floor(now_ms / 60000))
   redis.call('INCRBY', minute_key, key_bytes)
@@ -503,14 +631,27 @@ for i = 1, #stored do
     local before = index('SET', last_key, id, 'PX', ARGV[t + 3], 'GET')
     local is_noted, noted = pcall(note_seen, ARGV[t], topic_key, id, before, tonumber(ARGV[t + 3]))
     if is_noted then before = noted else failures = failures + 1 end
-    if ARGV[t + 1] ~= '0' then
+    local wants = stored[i][4] or {}
+    local is_stream = has_streams and stream_at(ARGV[t])
+    if wants.stream and wants.stream.op == 'drop' then
+      index('DEL', topic_key, prefix .. 'ended:' .. ARGV[t])
+    elseif is_stream then
+      -- Nothing of a stream is evicted.
+      index('RPUSH', topic_key, id .. ' ' .. (before or '0-0') .. ' ' .. record)
+      index('PERSIST', topic_key)
+      if wants['end'] then
+        index('SET', prefix .. 'ended:' .. ARGV[t], id)
+        index('SET', prefix .. 'ends', '1')
+      end
+    elseif ARGV[t + 1] ~= '0' then
       -- A list takes 0.3 KiB where a stream takes 4.5, and most topics have few events.
       index('RPUSH', topic_key, id .. ' ' .. (before or '0-0') .. ' ' .. record)
       index('LTRIM', topic_key, -tonumber(ARGV[t + 1]), -1)
       index('PEXPIRE', topic_key, ARGV[t + 2])
       if stored[i][4] and stored[i][4]['end'] then
         index('SET', prefix .. 'ended:' .. ARGV[t], id, 'PX', ARGV[t + 2])
-        index('SET', prefix .. 'ends', '1', 'PX', ARGV[5])
+        if has_streams then index('SET', prefix .. 'ends', '1')
+        else index('SET', prefix .. 'ends', '1', 'PX', ARGV[5]) end
       end
     end
   end

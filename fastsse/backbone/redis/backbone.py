@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from fastsse._batch import has_control
-from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretched
+from fastsse.backbone import Broken, Deliver, Done, Ended, FoundStreams, Placed, Stretched
 from fastsse.backbone.redis.follower import LogEnd, RedisFollower, find_end
 from fastsse.backbone.redis.reader import RedisReader, wanted_position
 from fastsse.backbone.redis.retention import RedisRetention
@@ -24,6 +24,7 @@ from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.health import Health
 from fastsse.redis.keys import Keys
 from fastsse.redis.opening import ask_when_ready
+from fastsse.streamstate import StreamRow
 from fastsse.subscriptions import Cursor
 
 __all__ = ["COUNTS", "Attached", "RedisBackbone", "open_redis"]
@@ -185,6 +186,23 @@ class RedisBackbone:
     def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
         """One look-up for all, O(topics)."""
         self._answer(self._reader.ended_topics(topics, self.head), done)
+
+    def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
+        """One look-up for all, and the time until this node has what the rows know of."""
+        self._answer(self._find_streams(topics), done)
+
+    async def _find_streams(self, topics: tuple[str, ...]) -> dict[str, StreamRow]:
+        rows = await self._reader.streams(topics)
+        newest = max(
+            [max(row.generation, row.tail, row.closed) for row in rows.values()], default=0
+        )
+        if not await self._tail.reached(newest, REACH_S):
+            raise AnswerLost("the log does not arrive here")
+        return rows
+
+    def touch_stream(self, topic: str, generation: int) -> None:
+        """One script."""
+        self._answer(self._reader.touch_stream(topic, generation), lambda _: None)
 
     def counters(self) -> dict[str, int]:
         """Counters of the connection between this node and Redis."""

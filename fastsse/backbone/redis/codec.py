@@ -23,6 +23,7 @@ from fastsse.directives import Directives, read_control
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.positions import N_BITS, N_MASK, parse_id, parse_position
+from fastsse.streamstate import StreamAsk, StreamRow, read_stream_control
 
 __all__ = [
     "BLANK_RECORD",
@@ -213,12 +214,28 @@ def encode_asked(events: Sequence[Event]) -> bytes:
             wants["producer"] = one.key.decode("latin-1")
             wants["epoch"], wants["sequence"] = one.epoch, one.sequence
             wants["strict"] = one.refuses_gaps
+        if directives.stream is not None:
+            wants["stream"] = _asked_of_stream(directives.stream, directives.control)
         if directives.expect is not None:
             position = parse_id(directives.expect)
             wants["expect"] = directives.expect.decode() if position is None else id_text(position)
             wants["own"] = position is None
         asked.append(wants)
     return orjson.dumps(asked)
+
+
+def _asked_of_stream(ask: StreamAsk, control: bytes | None) -> dict[str, Any]:
+    """What is asked of a durable stream; of one that is created its row, without what Redis
+    gives it."""
+    wants: dict[str, Any] = {"op": ask.op, "g": id_text(ask.generation)}
+    if ask.seq is not None:
+        wants["s"] = ask.seq.decode("latin-1")
+    of_stream = read_stream_control(control or b"")
+    if of_stream is not None and of_stream.config is not None:
+        config = of_stream.config
+        row = orjson.loads(StreamRow(0, config, config.fork_place).encode())
+        wants["row"] = row if config.source is not None else row | {"t": ""}
+    return wants
 
 
 def id_text(position: int) -> str:

@@ -26,7 +26,7 @@ from fastsse.backbone.redis.codec import (
     parse_entry,
     place_of,
 )
-from fastsse.backbone.redis.log_scripts import NEWEST, NEWEST_EVENTS, PAGE
+from fastsse.backbone.redis.log_scripts import NEWEST, NEWEST_EVENTS, PAGE, TOUCH
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.entries import Entry, encode_entries
 from fastsse.events import Event, as_header_value
@@ -36,6 +36,7 @@ from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.health import Health, SkipLog
 from fastsse.redis.keys import Keys
 from fastsse.selectors import compile_selector
+from fastsse.streamstate import StreamRow
 from fastsse.subscriptions import Cursor
 
 __all__ = ["RedisReader"]
@@ -117,6 +118,19 @@ class RedisReader:
         link = await self._usable_link()
         found = await link.call(b"GET", self._keys.own_id(as_header_value(own_id)))
         return None if found is None else place_of(found)
+
+    async def streams(self, topics: Sequence[str]) -> dict[str, StreamRow]:
+        """The rows of those topics that are durable streams. Raises AnswerLost or Refusal."""
+        link = await self._usable_link()
+        names = [topic.encode() for topic in topics]
+        found = await link.call(b"HMGET", self._keys.streams, *names)
+        pairs = zip(topics, found, strict=True)
+        return {topic: StreamRow.decode(row) for topic, row in pairs if row is not None}
+
+    async def touch_stream(self, topic: str, generation: int) -> None:
+        """Notes that a durable stream was read now. Raises AnswerLost or Refusal."""
+        link = await self._usable_link()
+        await link.run(TOUCH, [self._keys.streams], topic.encode(), id_at(generation))
 
     async def ended_topics(self, topics: Sequence[str], through: int) -> dict[str, int]:
         """Those of the topics that ended up to a place, each with its position. Raises AnswerLost

@@ -32,6 +32,7 @@ class RedisRetention:
     Attributes:
         key_window_ms, keys_bytes: how long publishers' keys are known, and the bound on them.
         producer_window_ms, producers_bytes: the same of producers, after the newest append of each.
+        streams_bytes: the bound on durable streams.
         longest_ms: the longest age that any rule names.
     """
 
@@ -44,6 +45,7 @@ class RedisRetention:
         self.keys_bytes: Final = history.keys_total
         self.producer_window_ms: Final = max(1, round(history.producer_window * 1000))
         self.producers_bytes: Final = history.producers_total
+        self.streams_bytes: Final = history.streams_total
         self._history = history
         self._known: dict[str, TopicArguments] = {}
 

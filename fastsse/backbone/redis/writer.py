@@ -23,6 +23,11 @@ from fastsse.errors import (
     PreconditionFailed,
     ProducerFenced,
     SequenceGap,
+    SequenceRegressed,
+    StreamChanged,
+    StreamImmutable,
+    StreamsFull,
+    StreamTypeMismatch,
     TopicEnded,
     Unavailable,
 )
@@ -173,6 +178,16 @@ def _conflict(why: bytes, topic: bytes, current: bytes) -> FastsseError:
         return ProducerFenced(topic.decode(), current.decode())
     if why == b"gap":
         return SequenceGap(topic.decode(), *current.decode().split(" "))
+    if why == b"stream_changed":
+        return StreamChanged(topic.decode())
+    if why == b"stream_seq":
+        return SequenceRegressed(topic.decode())
+    if why == b"stream_type":
+        return StreamTypeMismatch(topic.decode(), current.decode())
+    if why == b"stream_immutable":
+        return StreamImmutable(topic.decode())
+    if why == b"streams_full":
+        return StreamsFull(topic.decode())
     if why == b"ended":
         return TopicEnded(topic.decode())
     # A node that reads format 1 would skip the entry.
@@ -293,7 +308,7 @@ class RedisWriter:
         arguments: list[bytes | int] = [
             self._keys.prefix, group.number, SENDER_LIFE_MS, retention.stream_events,
             retention.longest_ms, len(group.batches),
-            retention.producer_window_ms, retention.producers_bytes,
+            retention.producer_window_ms, retention.producers_bytes, retention.streams_bytes,
         ]  # fmt: skip
         index = 0
         for batch in group.batches:

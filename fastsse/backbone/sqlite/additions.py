@@ -8,6 +8,7 @@ __all__ = ["ADDED_COLUMNS", "ADDED_TABLES", "add_missing"]
 #: By table: the column, and what it is.
 ADDED_COLUMNS: Final = (("topic", "ended", "INTEGER NOT NULL DEFAULT 0"),)
 #: `used_key`: publishers' keys, until when each is known (unix ms), and what was published with it.
+#: `stream`: durable streams. `dropped`: up to where those that were dropped are to be removed.
 #: `producer`: their newest appends, each with its last event's place, and until when it is known.
 ADDED_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS used_key (key BLOB PRIMARY KEY, until INTEGER NOT NULL,"
@@ -16,7 +17,11 @@ ADDED_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS producer (key BLOB PRIMARY KEY, epoch INTEGER NOT NULL,"
     " sequence INTEGER NOT NULL, place INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS producer_until ON producer (until)",
+    "CREATE TABLE IF NOT EXISTS stream (topic TEXT PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS dropped (topic TEXT PRIMARY KEY, place INTEGER NOT NULL)"
+    " WITHOUT ROWID",
 )
+_NEWEST: Final = ("used_key", "producer", "stream", "dropped")
 
 
 def add_missing(connection: sqlite3.Connection) -> None:
@@ -26,7 +31,7 @@ def add_missing(connection: sqlite3.Connection) -> None:
         for table, column, kind in ADDED_COLUMNS
         if not _has(connection, table, column)
     ]
-    if not (_has(connection, "used_key", "key") and _has(connection, "producer", "key")):
+    if not all(_is_there(connection, table) for table in _NEWEST):
         missing += ADDED_TABLES
     if not missing:
         return
@@ -39,6 +44,11 @@ def add_missing(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _is_there(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    return found is not None
 
 
 def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:

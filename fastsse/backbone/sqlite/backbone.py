@@ -14,7 +14,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal
 
-from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
+from fastsse.backbone import (
+    Broken,
+    Deliver,
+    Done,
+    Ended,
+    FoundStreams,
+    Placed,
+    Stretch,
+    Stretched,
+)
 from fastsse.backbone.judge import is_plain
 from fastsse.backbone.lead import LeadLog
 from fastsse.backbone.sqlite.checkpoint import Checkpointer
@@ -26,9 +35,11 @@ from fastsse.backbone.sqlite.queries import HistoryQueries
 from fastsse.backbone.sqlite.reader import READ_AGAIN_S, SqliteReader
 from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.schema import Connect
+from fastsse.backbone.sqlite.stream_table import load_streams
 from fastsse.backbone.sqlite.verifying import FileVerifier
 from fastsse.backbone.sqlite.write_batch import Key, StoreBatch
-from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Writer, WriterLinks
+from fastsse.backbone.sqlite.writer import Barrier, Lost, Stored, Touch, Writer, WriterLinks
+from fastsse.backbone.stream_rows import StreamTable
 from fastsse.config import HistoryOptions
 from fastsse.entries import encode_entries
 from fastsse.errors import FastsseError, InvalidEvent, Unavailable
@@ -71,6 +82,7 @@ class SqliteBackbone:
         start: the last position that may have been in use when it was opened.
         trouble: why appends are refused now, or None.
         control_store: what control services keep over restarts.
+        streams: the rows of durable streams, as far as their entries were delivered.
 
     Make it inside the loop that uses it. Raises HistoryError; then nothing stays open.
     """
@@ -127,6 +139,9 @@ class SqliteBackbone:
         self._file.keys.total_bytes = history.keys_total
         self._file.producers.window_ms = round(history.producer_window * 1000)
         self._file.producers.total_bytes = history.producers_total
+        self._file.streams.total_bytes = history.streams_total
+        self.streams: Final = StreamTable(history.streams_total, now_ms)
+        self.streams.apply(load_streams(self._file.connection))
         self._checkpointer: Final = Checkpointer(path, connect, wake)
         self._writer: Final = Writer(
             self._file,
@@ -254,6 +269,15 @@ class SqliteBackbone:
 
         self._once_stored(partial(self._reader.ask, question, done))  # type: ignore[arg-type]
 
+    def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
+        """As Backbone."""
+        done(self.streams.find(topics))
+
+    def touch_stream(self, topic: str, generation: int) -> None:
+        """As Backbone."""
+        if self.streams.touch(topic, generation) is not None:
+            self._writer.put(Touch(topic, generation))
+
     def counters(self) -> dict[str, int]:
         """Counters about the file."""
         state = self._file.state
@@ -269,6 +293,8 @@ class SqliteBackbone:
             "store_malformed": int(self._verifier.problem is not None),
             "store_damaged": self._file.damage.count,
             "store_repeats": self._repeats,
+            "streams_bytes": self.streams.bytes,
+            "streams_kept": len(self.streams.rows),
         }
 
     async def close(self) -> None:
@@ -316,7 +342,7 @@ class SqliteBackbone:
     def _is_open(self, events: Sequence[Event]) -> bool:
         """Whether events may be published for certain, without a look into the file. Once topics
         end, the first event of each waits for the file."""
-        if not is_plain(events):
+        if not is_plain(events) or self.streams.has_any(events):
             return False
         if not self._file.has_ended:
             return True
@@ -365,6 +391,8 @@ class SqliteBackbone:
             for batch in waited:
                 batch.done(Unavailable("backbone", RETRY_AFTER_S))
             return
+        for batch in waited:
+            self.streams.apply(batch.stream_changes)
         new = [entry for batch in waited for entry in batch.stored]
         if new:
             assert self._deliver is not None

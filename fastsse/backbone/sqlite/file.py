@@ -33,6 +33,7 @@ from fastsse.backbone.sqlite.position_lease import (
 )
 from fastsse.backbone.sqlite.producer_rows import ProducerRows
 from fastsse.backbone.sqlite.schema import Connect, State, check_path, open_writing, read_state
+from fastsse.backbone.sqlite.stream_table import StreamFile
 from fastsse.backbone.sqlite.topic_rows import TopicRows
 from fastsse.backbone.sqlite.verifying import cut_short
 from fastsse.positions import TimeMarks, position_at
@@ -62,6 +63,7 @@ class HistoryFile:
         evictions: those since it was opened.
         has_ended: some topic may have ended.
         keys, producers: what is known against repeats; the server that opened it sets the bounds.
+        streams: the rows of durable streams, likewise.
 
     Raises HistoryError.
     """
@@ -78,6 +80,7 @@ class HistoryFile:
         self.evictions: Final = StoredEvictions()
         self.keys: Final = KeyRows(now_ms)
         self.producers: Final = ProducerRows(now_ms)
+        self.streams: Final = StreamFile(now_ms)
         self._opened_as: Final = opened(ack)
         self._connect: Final = connect
         check_path(path)
@@ -148,13 +151,15 @@ class HistoryFile:
             self.has_ended: bool = found.fetchone() is not None
             marks = self.connection.execute("SELECT time, place FROM time_mark ORDER BY time")
             self.times = TimeMarks((time, position_of(place)) for time, place in marks.fetchall())
+            self.streams.forget()
+            self.streams.begin(self.connection)
             if not self.is_in_place():
                 raise HistoryError(self.path, "was replaced while it was opened")
         except (sqlite3.Error, UnicodeDecodeError) as error:
             self.connection.close()
             raise HistoryError(self.path, f"can't be used: {trouble_of(error).words}") from error
-        except TypeError as error:
-            # NULL in place of a number; only in a damaged file.
+        except (TypeError, ValueError) as error:
+            # NULL in place of a number, or a row of a stream that is none; only in a damaged file.
             self.connection.close()
             raise HistoryError(self.path, "can't be used: the file is damaged") from error
         except BaseException:
@@ -193,6 +198,7 @@ class HistoryFile:
         except BaseException:
             self.state = before
             self.topics.clear()
+            self.streams.forget()
             with contextlib.suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

@@ -17,6 +17,7 @@ from fastsse.directives import read_control
 from fastsse.entries import Entry, pack_entry
 from fastsse.errors import FastsseError
 from fastsse.events import as_header_value
+from fastsse.streamstate import read_stream_control
 
 __all__ = [
     "mark_repeats",
@@ -99,7 +100,13 @@ def _obey(
 ) -> None:
     """Does what a control entry says."""
     assert entry.extras is not None
-    control = read_control(entry.extras.control or b"")
+    text = entry.extras.control or b""
+    of_stream = read_stream_control(text)
+    if of_stream is not None:
+        if of_stream.op == "drop":
+            _drop(file, entry.position, topics[0], rows)
+        return
+    control = read_control(text)
     if control is None:
         return
     if control.kind == "end":
@@ -112,6 +119,15 @@ def _obey(
         for name in topics:
             through = place_of(control.through or entry.position)
             blank(file, events_through(file, rows[name].number, through))
+
+
+def _drop(file: HistoryFile, position: int, topic: str, rows: Mapping[str, TopicRow]) -> None:
+    """Has the retention remove what there is of a stream."""
+    rows[topic].ended = 0
+    file.connection.execute(
+        "INSERT OR REPLACE INTO dropped VALUES (?, ?)", (topic, place_of(position))
+    )
+    file.streams.has_dropped = True
 
 
 def _store_times(file: HistoryFile, entries: Sequence[Entry]) -> None:
@@ -170,6 +186,7 @@ def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
             _take_out(file, batch.stored)
             _take_out_keys(file, batch)
             file.producers.put_back(file.connection, batch.rows_before)
+            file.streams.put_back(file.connection, batch.streams_before)
 
 
 def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:

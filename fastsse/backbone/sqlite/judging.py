@@ -5,15 +5,16 @@ from typing import Final
 
 from fastsse.backbone.judge import is_plain, judge, new_keys, new_rows, newest_sequence
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.key_rows import KeyRows
 from fastsse.backbone.sqlite.places import position_of
-from fastsse.backbone.sqlite.producer_rows import ProducerRows
+from fastsse.backbone.sqlite.stream_table import StreamFile
 from fastsse.backbone.sqlite.write_batch import StoreBatch
+from fastsse.backbone.stream_rows import changes, check
 from fastsse.directives import Control, read_control
-from fastsse.entries import Entry
+from fastsse.entries import Entry, kinds_of
 from fastsse.errors import FastsseError
 from fastsse.events import as_header_value
 from fastsse.positions import parse_id
+from fastsse.streamstate import read_stream_control
 
 __all__ = ["judge_batches"]
 
@@ -72,7 +73,10 @@ class _States:
         """Entries that will be stored."""
         for entry in entries:
             if entry.extras is not None and entry.extras.control is not None:
-                if read_control(entry.extras.control) == Control("end"):
+                of_stream = read_stream_control(entry.extras.control)
+                if of_stream is not None and of_stream.op == "drop":
+                    self._ended.update(dict.fromkeys(entry.topics, 0))
+                elif read_control(entry.extras.control) == Control("end"):
                     self._ended.update(dict.fromkeys(entry.topics, entry.position))
                 continue
             self._newest.update(dict.fromkeys(entry.topics, entry.position))
@@ -89,21 +93,36 @@ def judge_batches(file: HistoryFile, batches: Iterable[StoreBatch]) -> None:
     if has_directed:
         file.keys.begin(file.connection)
         file.producers.begin(file.connection)
+    file.streams.begin(file.connection)
     for batch in batches:
-        if has_directed or states.ended_count:
-            _judge(batch, states, file.keys, file.producers)
+        if has_directed or states.ended_count or _is_of_stream(batch, file.streams):
+            _judge(batch, states, file)
+    file.streams.store()
     if has_directed:  # Else there may be keys of a transaction that failed.
         file.keys.store()
         file.producers.store()
 
 
-def _judge(batch: StoreBatch, states: _States, keys: KeyRows, producers: ProducerRows) -> None:
+def _is_of_stream(batch: StoreBatch, streams: StreamFile) -> bool:
+    topics = streams.topics
+    return bool(topics) and any(
+        topic in topics for names, _ in kinds_of(batch.events) for topic in names
+    )
+
+
+def _judge(batch: StoreBatch, states: _States, file: HistoryFile) -> None:
+    keys, producers, streams = file.keys, file.producers, file.streams
     judged = judge(batch.events, states, keys, producers)
+    if not isinstance(judged, FastsseError):
+        batch.refusal = check(batch.events, judged, streams, streams.limits)
+        if batch.refusal is not None:
+            return
     if isinstance(judged, FastsseError):
         batch.refusal = judged
         return
     batch.known = judged
     states.note(batch.stored)
+    _judge_streams(batch, streams)
     if not is_plain(batch.events):
         positions = batch.outcome
         assert not isinstance(positions, FastsseError)
@@ -113,3 +132,13 @@ def _judge(batch: StoreBatch, states: _States, keys: KeyRows, producers: Produce
         producers.add(rows)
         if judged is not None:
             batch.sequence = newest_sequence(batch.events, judged, producers)
+
+
+def _judge_streams(batch: StoreBatch, streams: StreamFile) -> None:
+    """Notes how a batch changes the rows of streams."""
+    positions = batch.outcome
+    assert not isinstance(positions, FastsseError)
+    changed = changes(batch.events, batch.known, positions, streams, streams.limits.now_ms)
+    batch.streams_before = [(topic, streams.get(topic)) for topic, _ in changed]
+    batch.stream_changes = changed
+    streams.add(changed)

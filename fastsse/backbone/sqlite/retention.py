@@ -46,6 +46,7 @@ FORGET_ROUNDS: Final = 15
 # How long keys of publishes are kept. A worker repeats a publish at once or never.
 KEYS_KEPT_MS: Final = 10 * 60 * 1_000
 KEYS_STEP: Final = 2_000
+_NO_BOUND: Final = 1 << 53
 
 
 class SqliteRetention:
@@ -69,7 +70,8 @@ class SqliteRetention:
         now_ms: Callable[[], int],
     ) -> None:
         self._file: Final = file
-        self._limits: Final = limits
+        self._limits: Final = self._limits_of
+        self._rules: Final = limits
         self._total_bytes: Final = total_bytes
         self._now_ms: Final = now_ms
         self._over: dict[str, None] = {}
@@ -79,6 +81,15 @@ class SqliteRetention:
         # What lies up to here was looked at for the total, and stays as one of its topic's newest.
         self._spared_through = 0
         self.let_go = 0
+
+    def _limits_of(self, topic: str) -> TopicLimits:
+        """The limits of a topic: of a stream none."""
+        limits = self._rules(topic)
+        if topic not in self._file.streams.topics:
+            return limits
+        return limits._replace(
+            events=_NO_BOUND, age_s=_NO_BOUND, bytes=_NO_BOUND, keep_last=_NO_BOUND
+        )
 
     def note(self, rows: Iterable[TopicRow]) -> None:
         """Takes topics with new events. Those far over their bounds are evicted next."""
@@ -94,11 +105,13 @@ class SqliteRetention:
     @property
     def is_behind(self) -> bool:
         """Whether some topics are known to be over their bounds."""
-        return bool(self._over) or self._is_over_total
+        return bool(self._over) or self._is_over_total or self._file.streams.has_dropped
 
     @property
     def _is_over_total(self) -> bool:
-        return 0 < self._total_bytes < self._file.state.bytes
+        # Streams have a bound of their own.
+        stored_bytes = self._file.state.bytes - self._file.streams.bytes
+        return 0 < self._total_bytes < stored_bytes
 
     def round_is_due(self, now_ms: int) -> bool:
         """Whether a round is due, which examines topics for age and changed rules."""
@@ -113,7 +126,9 @@ class SqliteRetention:
         """
         done: list[str] = []
         with self._file.evictions.noting(), self._file.transaction(synced=False):
-            if self._over:
+            if self._file.streams.has_dropped:
+                self._remove_dropped()
+            elif self._over:
                 done = self._trim_topics(list(islice(self._over, ROUND_TOPICS)))
             elif self._is_over_total:
                 self._trim_oldest()
@@ -122,6 +137,28 @@ class SqliteRetention:
         for name in done:
             del self._over[name]
         return self.is_behind or self._round_at > 0
+
+    def _remove_dropped(self) -> None:
+        """Removes entries of a stream that was dropped."""
+        connection = self._file.connection
+        found = connection.execute("SELECT topic, place FROM dropped LIMIT 1").fetchone()
+        if found is None:
+            self._file.streams.has_dropped = False
+            return
+        topic, place = found
+        self._file.topics.load(connection, (topic,))
+        row = self._file.topics.get(topic)
+        entries: list[Sequence[int]] = []
+        if row is not None:
+            entries = connection.execute(
+                f"SELECT {KEPT} FROM topic_event WHERE topic = ? AND place <= ?"
+                " ORDER BY place LIMIT ?",
+                (row.number, place, STEP_EVENTS),
+            ).fetchall()
+        if row is not None and entries:
+            self._let_go(row, self._noted(entries))
+        if len(entries) < STEP_EVENTS:
+            connection.execute("DELETE FROM dropped WHERE topic = ?", (topic,))
 
     def _trim_topics(self, names: list[str]) -> list[str]:
         """Trims topics until the step is full; returns those that are within their limits."""
@@ -255,7 +292,7 @@ class SqliteRetention:
 
     def _trim_oldest_after(self, after: int, *, spares: bool) -> bool:
         """Removes the oldest events after a place. Returns whether there were any."""
-        left = self._file.state.bytes - self._total_bytes
+        left = self._file.state.bytes - self._file.streams.bytes - self._total_bytes
         through: dict[str, int] = {}
         looked_at: dict[int, int] = {}
         rows = self._file.connection.execute(
@@ -274,7 +311,8 @@ class SqliteRetention:
             del through[name]  # No row: its name is what is damaged.
         spared: set[int] = set()
         for name, place in through.items():
-            keep = self._limits(name).keep_last if spares else 0
+            is_stream = name in self._file.streams.topics
+            keep = self._limits(name).keep_last if spares or is_stream else 0
             spared.update(self._let_go_through(self._file.topics[name], place, keep))
         if spared:
             self._spared_through = max(looked_at)

@@ -6,9 +6,11 @@ from typing import Final
 from fastsse.backbone import Done
 from fastsse.backbone.judge import Known, merged
 from fastsse.backbone.producers import ProducerRow
+from fastsse.backbone.stream_rows import RowChange
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.events import Event
+from fastsse.streamstate import StreamRow
 
 __all__ = ["Key", "StoreBatch"]
 
@@ -33,6 +35,8 @@ class StoreBatch:
         refusal: why it may not be stored.
         sequence: the newest of the producer of its known events, -1: they have none.
         rows_before: what the rows of its producers were before it.
+        stream_changes: how it changes the rows of durable streams.
+        streams_before: what these were before it.
     """
 
     __slots__ = (
@@ -47,6 +51,8 @@ class StoreBatch:
         "repeats",
         "rows_before",
         "sequence",
+        "stream_changes",
+        "streams_before",
     )
 
     def __init__(
@@ -66,6 +72,8 @@ class StoreBatch:
         self.refusal: FastsseError | None = None
         self.sequence = -1
         self.rows_before: Sequence[tuple[bytes, ProducerRow | None]] = ()
+        self.stream_changes: Sequence[RowChange] = ()
+        self.streams_before: Sequence[tuple[str, StreamRow | None]] = ()
 
     @property
     def stored(self) -> Sequence[Entry]:

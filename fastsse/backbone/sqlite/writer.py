@@ -27,7 +27,7 @@ from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.log import get_logger
 
-__all__ = ["Barrier", "Lost", "Put", "Stored", "Writer", "WriterLinks"]
+__all__ = ["Barrier", "Lost", "Put", "Stored", "Touch", "Writer", "WriterLinks"]
 
 log = get_logger("history")
 
@@ -56,6 +56,13 @@ class Barrier(NamedTuple):
     passed: Callable[[], None]
 
 
+class Touch(NamedTuple):
+    """A durable stream was read now."""
+
+    topic: str
+    generation: int
+
+
 class Lost(NamedTuple):
     """Makes the file record that events up to this place may be missing."""
 
@@ -72,7 +79,7 @@ class Stored(NamedTuple):
     is_lost: bool = False
 
 
-Work = StoreBatch | Put | Barrier | Lost
+Work = StoreBatch | Put | Barrier | Lost | Touch
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,7 @@ class Writer:
         self._doubtful: list[StoreBatch] = []
         self._owed: list[StoreBatch] = []
         self._puts: dict[str, bytes | None] = {}
+        self._touches: dict[str, int] = {}
         # The newest event that was acknowledged as stored.
         self._stored_through = file.last_place
         self._is_lost = False
@@ -200,7 +208,7 @@ class Writer:
         batches = self._owed + [item for item in work if isinstance(item, StoreBatch)]
         self._keep_for_later(work)
         try:
-            if batches or self._puts:
+            if batches or self._puts or self._touches:
                 self._commit(batches)
         except Exception as error:
             self._fail(error, batches)
@@ -213,6 +221,8 @@ class Writer:
         for item in work:
             if isinstance(item, Put):
                 self._puts[item.key] = item.value
+            elif isinstance(item, Touch):
+                self._touches[item.topic] = item.generation
             elif isinstance(item, Lost):
                 self._lost_through = max(self._lost_through, item.through)
 
@@ -235,6 +245,8 @@ class Writer:
             rows = store_entries(file, entries) if entries else []
             store_keys(file, new)
             self._store_puts(connection)
+            for topic, generation in self._touches.items():
+                file.streams.touch(connection, topic, generation)
             if lease is not None:
                 file.update(leased_through=lease, ack=self._ack, boot=boot_id())
         self._commit_s = self._monotonic_s() - began_s
@@ -242,6 +254,7 @@ class Writer:
         self._expected = max(len(batches), self._before)
         self._before = len(batches)
         self._puts.clear()
+        self._touches.clear()
         self._owed = []
         if entries:
             self._stored_through = place_of(entries[-1].position)

@@ -13,7 +13,16 @@ from operator import attrgetter
 from typing import Final
 
 from fastsse._batch import has_control
-from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
+from fastsse.backbone import (
+    Broken,
+    Deliver,
+    Done,
+    Ended,
+    FoundStreams,
+    Placed,
+    Stretch,
+    Stretched,
+)
 from fastsse.backbone.judge import JudgedPositions
 from fastsse.bus.batch_ids import BatchId, BatchIds, pack_batch_ids, unpack_batch_ids
 from fastsse.bus.client.backfill import Backfill
@@ -44,12 +53,14 @@ from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.hub.history import History
 from fastsse.positions import parse_id
+from fastsse.streamstate import StreamRow
 from fastsse.subscriptions import Cursor
 
 __all__ = ["BusBackbone"]
 
 AWAY: Final = "the hub process is away"
 LOST: Final = "lost"
+_ROW_BYTES_MAX: Final = 1024 * 1024
 _position_of = attrgetter("position")
 
 
@@ -108,6 +119,7 @@ class BusBackbone:
                 FrameKind.STRETCH: self._requests.on_answer,
                 FrameKind.PLACE: self._requests.on_answer,
                 FrameKind.ENDED_TOPICS: self._requests.on_answer,
+                FrameKind.FOUND_STREAMS: self._requests.on_answer,
                 FrameKind.FAILED: self._requests.on_failure,
                 FrameKind.LAST: self._on_last,
                 FrameKind.DUMP: self._on_dump,
@@ -160,6 +172,8 @@ class BusBackbone:
         """Takes the worker's own history, which `tail` fills. Older history from the hub is added
         to it when it arrives. A hub that has lost its history receives it from here."""
         self._history = history
+        welcome = self._connection.welcome
+        history.keeps_streams = welcome is not None and welcome.wants_memory
         self._backfill.share(history)
 
     def append(self, events: Sequence[Event], done: Done) -> None:
@@ -241,6 +255,30 @@ class BusBackbone:
             done(found)
 
         self._requests.ask(FrameKind.ENDS, texts(topics), answered, may_repeat=True)
+
+    def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
+        """Asks the hub process, in order with the log."""
+
+        def answered(answer: Fields | FastsseError) -> None:
+            if isinstance(answer, FastsseError):
+                done(answer)
+                return
+            found: dict[str, StreamRow] = {}
+            while answer.is_more:
+                topic, row = answer.text(), answer.blob(_ROW_BYTES_MAX)
+                try:
+                    found[topic] = StreamRow.decode(row)
+                except ValueError as error:
+                    raise FrameError(str(error)) from None
+            done(found)
+
+        self._requests.ask(FrameKind.STREAMS, texts(topics), answered, may_repeat=True)
+
+    def touch_stream(self, topic: str, generation: int) -> None:
+        """Tells the hub process, if it is there. The next read tells it again."""
+        if self._away_s is None:
+            body = text(topic) + pack_position(generation)
+            self._connection.send(frame(FrameKind.TOUCHED, body))
 
     def counters(self) -> dict[str, int]:
         """The counters of this end of the bus."""

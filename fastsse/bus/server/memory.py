@@ -11,6 +11,7 @@ from fastsse.backbone import Backbone, Broken, Deliver, Done, Placed
 from fastsse.backbone.keys import KeyTable, known_of_entry
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerRow, ProducerTable
+from fastsse.backbone.stream_rows import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import OF_PRODUCER, Producer
 from fastsse.entries import Entry
@@ -68,6 +69,7 @@ class HubMemory(MemoryBackbone):
         self.producers = ProducerTable(
             round(history.producer_window * 1000), history.producers_total, now_ms
         )
+        self.streams = StreamTable(history.streams_total, now_ms)
 
     def tail(self, after: int, deliver: Deliver, broken: Broken) -> None:
         """Keeps and delivers everything that is appended from now on."""
@@ -184,4 +186,5 @@ class HubMemory(MemoryBackbone):
         self._history = History(self._topics, self._options.history_total, start)
         # Of a hub that was lost the entries bring their keys back.
         self._history.on_key = self._note_key
+        self._history.keeps_streams = True
         self._settling = AppendBuffer(self._topics, self._history)

@@ -15,6 +15,7 @@ from fastsse.bus.frames import (
     Fields,
     FrameError,
     FrameKind,
+    blob,
     frame,
     pack_evicted,
     pack_position,
@@ -26,6 +27,7 @@ from fastsse.bus.server.memory import HubMemory
 from fastsse.entries import pack_entry
 from fastsse.errors import FastsseError, InvalidSubscription, Unavailable
 from fastsse.positions import parse_id
+from fastsse.streamstate import StreamRow
 from fastsse.subscriptions import Cursor
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class RequestServer:
             FrameKind.SEEK: self._on_seek,
             FrameKind.NEWEST: self._on_newest,
             FrameKind.ENDS: self._on_ends,
+            FrameKind.STREAMS: self._on_streams,
+            FrameKind.TOUCHED: self._on_touched,
             FrameKind.ASK: self._on_ask,
             FrameKind.TELL: self._on_tell,
             FrameKind.DUMP: self._on_dump,
@@ -138,6 +142,28 @@ class RequestServer:
             self._session.send(frame(FrameKind.ENDED_TOPICS, head, *ends))
 
         self._broker.backbone.ended_topics(topics, done)
+
+    def _on_streams(self, body: bytes) -> None:
+        fields = Fields(body)
+        number = self._ask(fields)
+        topics = fields.texts(SELECTORS_MAX)
+
+        def done(outcome: dict[str, StreamRow] | FastsseError) -> None:
+            self._under_way -= 1
+            if isinstance(outcome, FastsseError):
+                self._fail(FrameKind.FAILED, number, outcome)
+                return
+            self._broker.fanout.flush()
+            rows = [text(topic) + blob(row.encode()) for topic, row in outcome.items()]
+            self._session.send(frame(FrameKind.FOUND_STREAMS, _NUMBER.pack(number), *rows))
+
+        self._broker.backbone.find_streams(topics, done)
+
+    def _on_touched(self, body: bytes) -> None:
+        fields = Fields(body)
+        topic, generation = fields.text(), fields.position()
+        fields.end()
+        self._broker.backbone.touch_stream(topic, generation)
 
     def _sought(self, number: int, place: int | FastsseError | None) -> None:
         self._under_way -= 1

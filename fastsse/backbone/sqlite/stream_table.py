@@ -1,0 +1,121 @@
+"""Rows of durable streams in the file: they change in the transaction that stores the entries."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from fastsse.backbone.stream_rows import RowChange, StreamLimits
+from fastsse.streamstate import StreamRow
+
+__all__ = ["StreamFile", "load_streams"]
+
+
+def load_streams(connection: sqlite3.Connection) -> list[RowChange]:
+    """All rows of the file. O(streams)."""
+    rows = connection.execute("SELECT topic, row FROM stream").fetchall()
+    return [RowChange(topic, StreamRow.decode(row)) for topic, row in rows]
+
+
+class StreamFile:
+    """The rows, as `StreamRows`. Used by the thread that writes, within its transactions.
+
+    Arguments:
+        now_ms: unix milliseconds.
+
+    Attributes:
+        total_bytes: the bound on all.
+        bytes: what they take, as far as transactions succeeded.
+        topics: all streams.
+        has_dropped: entries of dropped streams may still have to be removed.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.total_bytes = 0
+        self.bytes = 0
+        self.topics: Final[set[str]] = set()
+        self.has_dropped = True
+        self._now_ms: Final = now_ms
+        self._connection: sqlite3.Connection | None = None
+        self._new: dict[str, StreamRow | None] = {}
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """A transaction has begun, perhaps on another connection than the last one."""
+        self._new = {}
+        if connection is not self._connection:
+            self._connection = connection
+            self.topics.clear()
+            self.bytes = 0
+            for topic, row in load_streams(connection):
+                assert row is not None
+                self.topics.add(topic)
+                self.bytes += row.size_bytes
+
+    def get(self, topic: str) -> StreamRow | None:
+        """As `StreamRows`. O(1) for a topic that is no stream, else O(log n)."""
+        if topic in self._new:
+            return self._new[topic]
+        if topic not in self.topics:
+            return None
+        assert self._connection is not None
+        found = self._connection.execute(
+            "SELECT row FROM stream WHERE topic = ?", (topic,)
+        ).fetchone()
+        return None if found is None else StreamRow.decode(found[0])
+
+    @property
+    def limits(self) -> StreamLimits:
+        """The bound, and what is taken now."""
+        new_bytes = sum(0 if row is None else row.size_bytes for row in self._new.values())
+        return StreamLimits(self.total_bytes, self.bytes + new_bytes, self._now_ms())
+
+    def add(self, changed: Iterable[RowChange]) -> None:
+        """Takes new rows, in the transaction under way."""
+        for topic, row in changed:
+            if topic not in self._new:
+                before = self.get(topic)
+                self.bytes -= 0 if before is None else before.size_bytes
+            self._new[topic] = row
+
+    def store(self) -> None:
+        """Writes what was added. Of a transaction that fails it counts too: `forget` has all
+        loaded again."""
+        assert self._connection is not None
+        for topic, row in self._new.items():
+            self._write(topic, row)
+        self._new = {}
+
+    def touch(self, connection: sqlite3.Connection, topic: str, generation: int) -> None:
+        """Notes that a stream was read now, in the transaction under way."""
+        if connection is not self._connection:
+            self.begin(connection)
+        row = self.get(topic)
+        if row is not None and row.generation == generation:
+            self.bytes -= row.size_bytes
+            self._write(topic, row._replace(touched_ms=self._now_ms()))
+
+    def put_back(
+        self, connection: sqlite3.Connection, rows: Sequence[tuple[str, StreamRow | None]]
+    ) -> None:
+        """Sets rows to what they were before entries that are removed, in the transaction under
+        way."""
+        if connection is not self._connection:
+            self.begin(connection)
+        self.add(RowChange(*one) for one in rows)
+        self.store()
+
+    def forget(self) -> None:
+        """A transaction failed: what is known may differ from the file."""
+        self._connection = None
+        self._new = {}
+
+    def _write(self, topic: str, row: StreamRow | None) -> None:
+        assert self._connection is not None
+        if row is None:
+            self._connection.execute("DELETE FROM stream WHERE topic = ?", (topic,))
+            self.topics.discard(topic)
+            return
+        self._connection.execute(
+            "INSERT OR REPLACE INTO stream VALUES (?, ?)", (topic, row.encode())
+        )
+        self.topics.add(topic)
+        self.bytes += row.size_bytes

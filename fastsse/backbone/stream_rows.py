@@ -1,0 +1,293 @@
+"""Rows of durable streams where order is made: what events ask of them, and how they change them.
+
+`check` says whether events may be stored, `changes` what their storing changes. Memory and sqlite
+use both; `append.lua` does the same in Redis.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from fastsse.backbone.judge import Known, is_control
+from fastsse.directives import END
+from fastsse.entries import kinds_of
+from fastsse.errors import (
+    Conflict,
+    SequenceRegressed,
+    StreamChanged,
+    StreamImmutable,
+    StreamsFull,
+    StreamTypeMismatch,
+)
+from fastsse.events import DATA_JSON, Event
+from fastsse.streamstate import (
+    ENTRY_COST_BYTES,
+    StreamAsk,
+    StreamRow,
+    read_stream_control,
+)
+
+__all__ = ["RowChange", "StreamLimits", "StreamRows", "StreamTable", "changes", "check"]
+
+
+class RowChange(NamedTuple):
+    """The new row of a stream; None: it is gone."""
+
+    topic: str
+    row: StreamRow | None
+
+
+class StreamRows(Protocol):
+    """The rows that are known where order is made."""
+
+    def get(self, topic: str) -> StreamRow | None:
+        """The row of a stream; None when the topic is none."""
+
+
+class StreamLimits(NamedTuple):
+    """The bound on all streams, and what they take now. `now_ms`: unix milliseconds."""
+
+    total_bytes: int
+    bytes: int
+    now_ms: int
+
+
+class _Overlay:
+    """Rows, with what the events of a batch change."""
+
+    def __init__(self, rows: StreamRows) -> None:
+        self._rows: Final = rows
+        self.changed: Final[dict[str, StreamRow | None]] = {}
+
+    def get(self, topic: str) -> StreamRow | None:
+        """As `StreamRows`."""
+        return self.changed[topic] if topic in self.changed else self._rows.get(topic)
+
+
+def asked_of(event: Event) -> StreamAsk | None:
+    """What an event asks of a stream."""
+    return None if event.directives is None else event.directives.stream
+
+
+def _new_events(events: Sequence[Event], known: Known | None) -> Iterator[tuple[int, Event]]:
+    for index, event in enumerate(events):
+        if known is None or known[index] is None:
+            yield index, event
+
+
+def check(
+    events: Sequence[Event], known: Known | None, rows: StreamRows, limits: StreamLimits
+) -> Conflict | None:
+    """Why a batch may not be stored. `known` as of `judge`: those are not stored again. O(events
+    and topics)."""
+    overlay, size_bytes = _Overlay(rows), limits.bytes
+    for index, event in _new_events(events, known):
+        ask = asked_of(event)
+        error: Conflict | None = None
+        if ask is not None:
+            error = _objection(event.topics[0], ask, overlay, limits.now_ms)
+        error = error or _misfit(event, overlay)
+        if error is not None:
+            return error
+        before = sum(row.size_bytes for row in _rows_of(event, overlay))
+        _change(event, -1 - index, overlay, limits.now_ms)
+        size_bytes += sum(row.size_bytes for row in _rows_of(event, overlay)) - before
+    if size_bytes > limits.bytes and size_bytes > limits.total_bytes:
+        return StreamsFull(events[0].topics[0])
+    return None
+
+
+def changes(
+    events: Sequence[Event],
+    known: Known | None,
+    positions: Sequence[int],
+    rows: StreamRows,
+    now_ms: int,
+) -> list[RowChange]:
+    """The rows that a batch changes that was stored at these positions. O(events and topics)."""
+    overlay = _Overlay(rows)
+    for index, event in _new_events(events, known):
+        _change(event, positions[index], overlay, now_ms)
+    return [RowChange(topic, row) for topic, row in overlay.changed.items()]
+
+
+def _objection(
+    topic: str, ask: StreamAsk, rows: StreamRows, now_ms: int
+) -> StreamChanged | SequenceRegressed | None:
+    row = rows.get(topic)
+    if ask.op == "create":
+        return None if row is None else StreamChanged(topic)
+    if row is None or row.generation != ask.generation:
+        return StreamChanged(topic)
+    if ask.op == "append":
+        if row.is_hidden or row.is_expired(now_ms):
+            return StreamChanged(topic)
+        if ask.seq is not None and row.seq is not None and ask.seq <= row.seq:
+            return SequenceRegressed(topic)
+        return None
+    is_right = bool(row.forks) if ask.op == "hide" else not row.forks
+    return None if is_right else StreamChanged(topic)
+
+
+def _misfit(event: Event, rows: StreamRows) -> Conflict | None:
+    """Why an event is no content of one of its topics, which are streams."""
+    if is_control(event):
+        return _fork_objection(event, rows) or _erasure(event, rows)
+    for topic in event.topics:
+        row = rows.get(topic)
+        if row is not None and event.directives and event.directives.ttl_ms is not None:
+            return StreamImmutable(topic)
+        if row is not None and row.config.kind == "json" and event.data_kind != DATA_JSON:
+            return StreamTypeMismatch(topic, row.config.content_type)
+    return None
+
+
+def _erasure(event: Event, rows: StreamRows) -> StreamImmutable | None:
+    """Why a control entry is refused that would change content."""
+    assert event.directives is not None
+    control = event.directives.control or b""
+    if control == END or read_stream_control(control) is not None:
+        return None
+    return next((StreamImmutable(one) for one in event.topics if rows.get(one) is not None), None)
+
+
+def _fork_objection(event: Event, rows: StreamRows) -> StreamChanged | None:
+    ask = asked_of(event)
+    assert event.directives is not None
+    if ask is None or ask.op != "create":
+        return None
+    control = read_stream_control(event.directives.control or b"")
+    if control is None or control.config is None or control.config.source is None:
+        return None
+    config = control.config
+    source = rows.get(config.source or "")
+    if source is None or source.generation != config.source_generation or source.is_hidden:
+        return StreamChanged(event.topics[0])
+    return None
+
+
+def _rows_of(event: Event, rows: StreamRows) -> list[StreamRow]:
+    return [row for topic in event.topics if (row := rows.get(topic)) is not None]
+
+
+def _change(event: Event, position: int, rows: _Overlay, now_ms: int) -> None:
+    """Notes in `rows` what an event changes that is stored at a position."""
+    ask = asked_of(event)
+    if ask is not None and ask.op != "append":
+        _change_stream(event, ask, position, rows, now_ms)
+        return
+    for topic in event.topics:
+        row = rows.get(topic)
+        if row is None:
+            continue
+        if is_control(event):
+            assert event.directives is not None
+            if event.directives.control != END:
+                continue
+            row = row._replace(closed=position, touched_ms=now_ms)
+        else:
+            cost_bytes = len(event.data) + ENTRY_COST_BYTES
+            row = row._replace(
+                tail=position, touched_ms=now_ms, size_bytes=row.size_bytes + cost_bytes
+            )
+        if ask is not None and ask.seq is not None and topic == event.topics[0]:
+            row = row._replace(seq=ask.seq)
+        rows.changed[topic] = row
+
+
+def _change_stream(
+    event: Event, ask: StreamAsk, position: int, rows: _Overlay, now_ms: int
+) -> None:
+    topic = event.topics[0]
+    assert event.directives is not None
+    if ask.op == "create":
+        control = read_stream_control(event.directives.control or b"")
+        assert control is not None
+        assert control.config is not None
+        config = control.config
+        rows.changed[topic] = StreamRow(
+            position,
+            config,
+            max(position, 0) if config.source is None else config.fork_place,
+            touched_ms=now_ms,
+        )
+        if config.source is not None:
+            _count_fork(config.source, config.source_generation, 1, rows)
+        return
+    row = rows.get(topic)
+    assert row is not None
+    if ask.op == "hide":
+        rows.changed[topic] = row._replace(is_hidden=True)
+        return
+    rows.changed[topic] = None
+    if row.config.source is not None:
+        _count_fork(row.config.source, row.config.source_generation, -1, rows)
+
+
+def _count_fork(source: str, generation: int, count: int, rows: _Overlay) -> None:
+    row = rows.get(source)
+    if row is not None and row.generation == generation:
+        rows.changed[source] = row._replace(forks=max(0, row.forks + count))
+
+
+class StreamTable:
+    """Rows in memory. Loop thread only.
+
+    Arguments:
+        total_bytes: the bound on all streams.
+        now_ms: unix milliseconds.
+
+    Attributes:
+        rows: by topic.
+        bytes: what all of them take.
+    """
+
+    def __init__(self, total_bytes: int, now_ms: Callable[[], int]) -> None:
+        self.rows: Final[dict[str, StreamRow]] = {}
+        self.bytes = 0
+        self._total_bytes: Final = total_bytes
+        self._now_ms: Final = now_ms
+
+    def get(self, topic: str) -> StreamRow | None:
+        """As `StreamRows`. O(1)."""
+        return self.rows.get(topic)
+
+    def has_any(self, events: Sequence[Event]) -> bool:
+        """Whether an event is of a stream. O(events and topics)."""
+        rows = self.rows
+        return bool(rows) and any(
+            topic in rows for topics, _ in kinds_of(events) for topic in topics
+        )
+
+    def find(self, topics: Iterable[str]) -> dict[str, StreamRow]:
+        """The rows of those topics that are streams."""
+        return {topic: row for topic in topics if (row := self.rows.get(topic)) is not None}
+
+    @property
+    def limits(self) -> StreamLimits:
+        """The bound, and what is taken now."""
+        return StreamLimits(self._total_bytes, self.bytes, self._now_ms())
+
+    def check(self, events: Sequence[Event], known: Known | None) -> Conflict | None:
+        """As the function of this module."""
+        return check(events, known, self, self.limits)
+
+    def store(self, events: Sequence[Event], known: Known | None, positions: Sequence[int]) -> None:
+        """Notes what a batch changes that was stored."""
+        self.apply(changes(events, known, positions, self, self._now_ms()))
+
+    def apply(self, changed: Iterable[RowChange]) -> None:
+        """Takes new rows. O(changed)."""
+        for topic, row in changed:
+            before = self.rows.pop(topic, None)
+            self.bytes -= 0 if before is None else before.size_bytes
+            if row is not None:
+                self.rows[topic] = row
+                self.bytes += row.size_bytes
+
+    def touch(self, topic: str, generation: int) -> StreamRow | None:
+        """Notes that a stream was read now; returns its row if there is one."""
+        row = self.rows.get(topic)
+        if row is None or row.generation != generation:
+            return None
+        row = self.rows[topic] = row._replace(touched_ms=self._now_ms())
+        return row

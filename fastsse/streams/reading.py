@@ -1,0 +1,171 @@
+"""Reading a stream page by page: from memory or the store, and from what it is a fork of."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from fastsse.backbone import Stretch, Stretched
+from fastsse.entries import Entry
+from fastsse.errors import FastsseError
+from fastsse.hub.history import History
+from fastsse.streams.content import Content, data_of
+from fastsse.streamstate import Segment, StreamRow
+
+__all__ = ["PAGE_BYTES", "Chunk", "ContentGone", "StoredEntries", "StreamReader"]
+
+#: Of one answer; a single append may be larger.
+PAGE_BYTES: Final = 1024 * 1024
+
+
+class ContentGone(FastsseError):
+    """Content at the offset is not kept any more."""
+
+
+class Chunk(NamedTuple):
+    """A page: content, the position behind it, and whether the stream ends there now."""
+
+    contents: Sequence[Content]
+    next: int
+    is_up_to_date: bool
+
+
+ChunkRead: TypeAlias = Callable[[Chunk | FastsseError], None]
+
+
+class StoredEntries(Protocol):
+    """What the store has."""
+
+    def read_stored(
+        self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        """As `Backbone.read`."""
+
+
+class StreamReader:
+    """Reads streams. Loop thread only.
+
+    Arguments:
+        history: what memory has.
+        stored: what lies before.
+        page_bytes: the bound on one page.
+    """
+
+    def __init__(
+        self, history: History, stored: StoredEntries, page_bytes: int = PAGE_BYTES
+    ) -> None:
+        self._history: Final = history
+        self._stored: Final = stored
+        self._page_bytes: Final = page_bytes
+
+    def read(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
+        """Calls `done` with the next page after a position, up to the end that the row says; with
+        ContentGone when some of it is gone. Within the call if memory has it. O(page)."""
+        _Reading(self._history, self._stored, self._page_bytes, (topic, row), after, done).go_on()
+
+    def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Content] | None:
+        """What memory has of a stream's own content after a position and up to another; None when
+        it may have lost some. O(content)."""
+        kept = self._history.topics.by_name.get(topic)
+        start = max(after, row.generation)
+        if kept is None or start < kept.evicted_through:
+            return None
+        if kept.log is None:
+            return []
+        contents = []
+        for frame in kept.log.after(start):
+            if frame.position > through:
+                break
+            if frame.events:
+                contents.append(Content(frame.position, data_of(frame)))
+        return contents
+
+
+class _Reading:
+    """One page that is being read."""
+
+    def __init__(
+        self,
+        history: History,
+        stored: StoredEntries,
+        room_bytes: int,
+        stream: tuple[str, StreamRow],
+        after: int,
+        done: ChunkRead,
+    ) -> None:
+        self._history = history
+        self._stored = stored
+        self._room_bytes = room_bytes
+        self._done = done
+        self._place = after
+        self._contents: list[Content] = []
+        topic, row = stream
+        self._tail = row.tail
+        self._segments = [*row.config.segments, Segment(topic, row.generation, row.tail)]
+        self._segments = [one for one in self._segments if one.through > max(after, one.after)]
+        self._segments.reverse()
+
+    def go_on(self) -> None:
+        """Reads until the page is full, or the store is asked."""
+        while self._segments:
+            segment = self._segments[-1]
+            start = max(self._place, segment.after)
+            if start >= segment.through:
+                self._segments.pop()
+            elif not self._read_memory(segment, start):
+                self._stored.read_stored(
+                    (segment.topic,), start, max(self._room_bytes, 1), self._on_stretch
+                )
+                return
+            elif self._room_bytes <= 0:
+                break
+        self._finish()
+
+    def _finish(self) -> None:
+        is_all = not any(one.through > self._place for one in self._segments)
+        place = max(self._place, self._tail) if is_all else self._place
+        self._done(Chunk(self._contents, place, is_all))
+
+    def _read_memory(self, segment: Segment, start: int) -> bool:
+        """Reads from memory; False when that may have lost some."""
+        kept = self._history.topics.by_name.get(segment.topic)
+        if kept is None or start < kept.evicted_through:
+            return False
+        for frame in () if kept.log is None else kept.log.after(start):
+            if frame.position > segment.through:
+                break
+            if frame.events and not self._add(frame.position, data_of(frame)):
+                return True
+        self._place = segment.through
+        return True
+
+    def _add(self, position: int, data: bytes) -> bool:
+        """Takes content; False when the page is full."""
+        if self._contents and len(data) > self._room_bytes:
+            self._room_bytes = 0
+            return False
+        self._contents.append(Content(position, data))
+        self._room_bytes -= len(data)
+        self._place = position
+        return self._room_bytes > 0
+
+    def _on_stretch(self, stretch: Stretch | FastsseError) -> None:
+        if isinstance(stretch, FastsseError):
+            self._done(stretch)
+            return
+        segment = self._segments[-1]
+        start = max(self._place, segment.after)
+        if max(stretch.evicted_through, stretch.damaged_through) > start:
+            self._done(ContentGone("content at the offset is not kept any more"))
+        elif not self._take(segment, stretch.entries):
+            self._finish()
+        else:
+            is_whole = stretch.is_last or stretch.through >= segment.through
+            self._place = segment.through if is_whole else max(start, stretch.through)
+            self.go_on()
+
+    def _take(self, segment: Segment, entries: Sequence[Entry]) -> bool:
+        for entry in entries:
+            if entry.position > segment.through:
+                break
+            if entry.frame.events and not self._add(entry.position, data_of(entry.frame)):
+                return False
+        return True

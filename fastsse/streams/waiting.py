@@ -1,0 +1,77 @@
+"""Long-polls that wait: a row each, one timer for all."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["Waiters"]
+
+
+class _Waiter:
+    __slots__ = ("called", "deadline_s", "topic")
+
+    def __init__(self, topic: str, called: Callable[[bool], None], deadline_s: float) -> None:
+        self.topic = topic
+        self.called: Callable[[bool], None] | None = called
+        self.deadline_s = deadline_s
+
+
+class Waiters:
+    """Who waits for content of which topic. Loop thread only.
+
+    Arguments:
+        timeout_s: how long each waits.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.count = 0
+        self._timeout_s: Final = timeout_s
+        self._loop: Final = asyncio.get_running_loop()
+        self._by_topic: Final[dict[str, list[_Waiter]]] = {}
+        self._in_order: Final[deque[_Waiter]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._by_topic
+
+    def add(self, topic: str, called: Callable[[bool], None]) -> None:
+        """Has `called` be called once: with True when the topic has something new, with False when
+        the time is over. O(1)."""
+        waiter = _Waiter(topic, called, self._loop.time() + self._timeout_s)
+        self._by_topic.setdefault(topic, []).append(waiter)
+        self._in_order.append(waiter)
+        self.count += 1
+        if self._timer is None:
+            self._timer = self._loop.call_at(waiter.deadline_s, self._expire)
+
+    def wake(self, topic: str) -> None:
+        """A topic has something new. O(its waiters)."""
+        for waiter in self._by_topic.pop(topic, ()):
+            self._call(waiter, True)
+
+    def close(self) -> None:
+        """Answers all: their time is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._by_topic.clear()
+        while self._in_order:
+            self._call(self._in_order.popleft(), False)
+
+    def _call(self, waiter: _Waiter, is_new: bool) -> None:
+        called, waiter.called = waiter.called, None
+        if called is not None:
+            self.count -= 1
+            called(is_new)
+
+    def _expire(self) -> None:
+        now_s, queue = self._loop.time(), self._in_order
+        while queue and (queue[0].called is None or queue[0].deadline_s <= now_s):
+            waiter = queue.popleft()
+            if waiter.called is not None:
+                waiting = self._by_topic[waiter.topic]
+                waiting.remove(waiter)
+                if not waiting:
+                    del self._by_topic[waiter.topic]
+                self._call(waiter, False)
+        self._timer = self._loop.call_at(queue[0].deadline_s, self._expire) if queue else None
