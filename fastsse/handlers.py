@@ -20,7 +20,7 @@ from fastsse.eventstream import EventStreamParser
 from fastsse.log import get_logger
 from fastsse.positions import format_position
 
-__all__ = ["HandledEvent", "Handler", "Handlers"]
+__all__ = ["HandledEvent", "Handler", "Handlers", "event_of"]
 
 log = get_logger("handlers")
 WAITING_EVENTS_MAX: Final = 1_000
@@ -96,7 +96,7 @@ class Handlers:
         for entry in entries:
             if entry.extras is not None and entry.extras.control is not None:
                 continue
-            event = _event_of(entry)
+            event = event_of(entry)
             for one in self._registered:
                 if one.wants(event.event):
                     self._give(one, event)
@@ -160,7 +160,8 @@ def _name(one: _Registered) -> str:
     return getattr(one.handler, "__qualname__", repr(one.handler))
 
 
-def _event_of(entry: Entry) -> HandledEvent:
+def event_of(entry: Entry) -> HandledEvent:
+    """A committed event of its entry. O(bytes)."""
     body = entry.frame.body
     (block,) = EventStreamParser(len(body) + 1).feed(body)
     own = block.id if block.id is not None else format_position(entry.position)

@@ -221,6 +221,8 @@ STORE_COUNTERS = (
         "TLS handshakes, and connections that ended without one.",
         "result",
     ),
+    _Row("webhooks_", "webhooks", "Webhook requests received, by result.", "what"),
+    _Row("webhook_", "webhook", "Results of webhooks that are sent.", "what"),
 )
 LATENCY = ("delivery_latency_seconds", "Time from an accepted publish to the write to the socket.")
 #: The key of the core for the gap events that it sends.

@@ -31,6 +31,7 @@ from fastsse.log import AccessLog, get_logger, is_console
 from fastsse.metrics import ALIASES, process_use
 from fastsse.positions import now_ms
 from fastsse.services import service_makers
+from fastsse.sinks import Sinks
 from fastsse.sources import Sources
 from fastsse.stores import OpenedStores, open_stores
 from fastsse.units import format_duration, format_size
@@ -125,6 +126,7 @@ class Worker:
             is_alone = control is None
             # Separate from the log: where others share it, it is not here.
             self._sources = Sources(config, self._hub.publish) if is_alone else None
+            self._sinks = Sinks(config, self._backbone, stores.control_store) if is_alone else None
             facts: OwnFacts = {} if self._sources is None else {SOURCES: self._sources.states}
             control = control or LocalControlClient(
                 service_makers(facts=facts), self._announce, stores.control_store
@@ -171,6 +173,8 @@ class Worker:
         self.frontend.serve(sockets, self._stats, trouble, number, self._own_access)
         if self._sources is not None:
             self._sources.begin()
+        if self._sinks is not None:
+            self._sinks.begin()
         self._vitals = Vitals(
             self._hub.streams,
             lambda: self.stream_count + self.frontend.connection_count,
@@ -283,6 +287,8 @@ class Worker:
         self._undo.close()
         if self._sources is not None:
             await self._sources.close()
+        if self._sinks is not None:
+            await self._sinks.close()
         await self._backbone.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_GRACE_S):
@@ -324,8 +330,9 @@ class Worker:
         for part in parts:
             counters |= part.counters()
         counters |= self._own_counters()
-        if self._sources is not None:
-            counters |= self._sources.counters()
+        for reader in (self._sources, self._sinks):
+            if reader is not None:
+                counters |= reader.counters()
         connections = self._hub.streams.connections
         counters |= self._vitals.counters()
         counters |= {

@@ -102,6 +102,8 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/swarm": Part("slow", "thousands of clients"),
     "tests/attack": Part("slow", "floods"),
     "tests/doctor": Part("slow", "measures the machine"),
+    "tests/sinks": Part("slow", "restarts and retries"),
+    "tests/outbound": Part("slow", "deadlines"),
     "tests/mercure": Part("slow", "client libraries"),
     "tests/http": Part("slow", "thousands of requests"),
     "tests/api": Part("slow", "thousands of requests"),

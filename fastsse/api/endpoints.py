@@ -22,6 +22,7 @@ from fastsse.api.token_access import TokenAccess
 from fastsse.api.tokens import pong_routes, token_routes
 from fastsse.api.topics import DeleteEvent, topic_routes
 from fastsse.api.views import ViewReader
+from fastsse.api.webhooks import Webhooks
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
 from fastsse.control.presence import Presence
@@ -83,6 +84,7 @@ class Endpoints:
         self.presence: Presence | None = None
         self.streams: DurableStreams | None = None
         self._intakes: list[Intake] = []
+        self._webhooks = Webhooks(config, hub, self._request_limits)
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
             hub.streams.watch_replays(rate_limits.on_replayed)
@@ -119,6 +121,7 @@ class Endpoints:
             },
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
         }
+        paths |= self._webhooks.paths()
         paths |= topic_routes(gate, self._hub)
         paths |= self._stream_paths(access, gate)
         counted, mercure_counted = (
@@ -196,6 +199,7 @@ class Endpoints:
             "publishes_batched": sum(intake.taken for intake in self._intakes),
             **({} if self.streams is None else self.streams.counters()),
             "publish_batches": sum(intake.batches for intake in self._intakes),
+            **self._webhooks.counters(),
         }
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from fastsse.config.options import GROUPS
 from fastsse.config.rules import TopicRule
 from fastsse.config.sources import (
     PATTERNS,
+    SECRETS,
     SETTINGS,
     SOURCE_URL,
     TOPIC_NAMES,
@@ -35,6 +36,7 @@ from fastsse.config.sources import (
 )
 from fastsse.config.tokens import REPEATED
 from fastsse.config.tomltext import toml_text
+from fastsse.config.webhooks import SELECTORS, WebhookRule
 
 ENVIRONMENT_PREFIX = "FASTSSE_"
 _TEXT = ValueKind("TEXT", "text")
@@ -43,6 +45,8 @@ _PASSWORD = re.compile(r"(/[^/@:]*:)[^@]*@")
 _QUERY = re.compile(r"((?:unix|rediss?):[^?]*\?).*(?=[\"'])")
 # A setting whose name says that it is secret.
 _SECRET = re.compile(r'((?:password|secret|token|pem|jaas)[^=,{]* = ")[^"]*', re.IGNORECASE)
+
+_WEBHOOK_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class Option:
         if self.kind.secret and value is not None:
             return MASK
         text = _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1{MASK}@", toml_text(value)))
-        text = _SECRET.sub(rf"\1{MASK}", text)
+        text = _WEBHOOK_SECRET.sub(MASK, _SECRET.sub(rf"\1{MASK}", text))
         return text if len(text) <= 80 else text[:77] + "…" + text[-1]
 
 
@@ -103,8 +107,15 @@ def catalogue() -> dict[str, Option]:
     }
 
 
-TABLES: dict[str, type[BaseModel]] = {"topics": TopicRule, "sources": SourceRule}
-_LISTS = (HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS, PATTERNS, TOPIC_NAMES, *REPEATED)
+TABLES: dict[str, type[BaseModel]] = {
+    "topics": TopicRule,
+    "sources": SourceRule,
+    "webhooks": WebhookRule,
+}
+_LISTS = (
+    *(HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS),
+    *(PATTERNS, TOPIC_NAMES, SECRETS, SELECTORS, *REPEATED),
+)
 # Kinds whose values a rule has as numbers, and users as words; or as words with a password.
 _IN_WORDS = (DURATION, SIZE, SOURCE_URL)
 
@@ -126,6 +137,8 @@ def shown_rule(table: str, rule: BaseModel) -> dict[str, Any]:
 def _shown(option: Option, value: Any) -> Any:
     if option.kind == SETTINGS:
         return masked_settings(value)
+    if option.kind == SECRETS:
+        return [MASK] * len(value)
     return option.show(value) if option.kind in _IN_WORDS else value
 
 

@@ -19,6 +19,12 @@ _TABLE_EXAMPLES = {
         'stream = "orders"',
         'topic = "orders"',
     ],
+    "webhooks": [
+        'name = "billing"',
+        'url = "https://example.com/hook"',
+        'topics = ["orders/{id}"]',
+        'secrets = ["whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]',
+    ],
 }
 # Texts of numbers and units; `units.py` decides what is one.
 _DURATION_PATTERN = r"^\s*[0-9.]+\s*(w|d|h|m|s|ms)?[0-9.wdhms\s]*$"

@@ -46,6 +46,7 @@ from fastsse.config.sources import SourceOptions
 from fastsse.config.store import RedisOptions, StoreOptions
 from fastsse.config.tls import TlsOptions
 from fastsse.config.tokens import TokenOptions
+from fastsse.config.webhooks import WebhookOptions
 from fastsse.limits import TRIAL_TOPICS
 
 
@@ -490,6 +491,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     HistoryOptions,
     RedisOptions,
     SourceOptions,
+    WebhookOptions,
     InterceptorOptions,
     HttpOptions,
     TokenOptions,

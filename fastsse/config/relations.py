@@ -7,6 +7,7 @@ from fastsse.config.sources import source_conflicts
 from fastsse.config.store import MEMORY
 from fastsse.config.tls import tls_conflicts
 from fastsse.config.tokens import token_conflicts, token_doubts
+from fastsse.config.webhooks import webhook_conflicts
 from fastsse.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
     yield from _lag_conflicts(config)
     yield from _private_conflicts(config)
     yield from source_conflicts(config)
+    yield from webhook_conflicts(config)
     yield from token_conflicts(config)
     yield from tls_conflicts(config)
 

@@ -35,13 +35,14 @@ from fastsse.config.sources import EXPRESSION, SETTINGS, SOURCE_URL, SOURCES, So
 from fastsse.config.store import STORE, RedisOptions, StoreOptions
 from fastsse.config.tls import TlsOptions
 from fastsse.config.tokens import TokenOptions
+from fastsse.config.webhooks import WEBHOOKS, WebhookOptions
 
 ARGUMENT = "an argument"
 _CONFLICT = "conflict"
 _WORD = re.compile(r"[a-z_]+")
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
-_EXPLAINED_KINDS = (EXPRESSION, SETTINGS, SOURCES, SOURCE_URL, STORE, PATTERN, RULES)
+_EXPLAINED_KINDS = (EXPRESSION, SETTINGS, WEBHOOKS, SOURCES, SOURCE_URL, STORE, PATTERN, RULES)
 
 
 # The last base's options come first.
@@ -54,6 +55,7 @@ class Config(
     TokenOptions,
     HttpOptions,
     InterceptorOptions,
+    WebhookOptions,
     SourceOptions,
     RedisOptions,
     HistoryOptions,

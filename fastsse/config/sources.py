@@ -1,10 +1,19 @@
 """`[[sources]]`: other systems, and how their messages become events."""
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 
 from fastsse.config.kinds import (
     MASK,
@@ -26,10 +35,14 @@ __all__ = [
     "FILE_PREFIX",
     "MAPPING",
     "PLACEHOLDER",
+    "SECRETS",
     "SETTINGS",
     "SOURCES",
     "SOURCE_URL",
     "TOPIC_NAMES",
+    "FilterText",
+    "Secrets",
+    "SourceName",
     "SourceOptions",
     "SourceRule",
     "masked_settings",
@@ -96,6 +109,9 @@ SOURCE_URL = ValueKind(
 )
 TOPIC_NAMES = ValueKind("TOPIC", "1 to 100 names of topics", ",".join)
 EXPRESSION = ValueKind("EXPRESSION", "an expression", example='data.level == "error"')
+SECRETS = ValueKind(
+    "SECRET", "secrets: whsec_ and the base64 of 24 to 64 bytes", lambda _: MASK, secret=True
+)
 SETTINGS = ValueKind("TABLE", "a table of settings of the client library", show_settings)
 MAPPING = ValueKind("TABLE", f"a table of at most {_META_MAX} names and templates", toml_text)
 SOURCES = ValueKind(
@@ -135,6 +151,26 @@ def check_settings(settings: Mapping[str, str]) -> Mapping[str, str]:
     return settings
 
 
+def check_secret(secret: SecretStr) -> SecretStr:
+    """A secret of Standard Webhooks: `whsec_` and base64 of 24 to 64 bytes."""
+    text = secret.get_secret_value()
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("must be a secret")
+    return secret
+
+
+SourceName = Annotated[str, AfterValidator(check_name), SOURCE_NAME]
+Secrets = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(check_secret)], ...],
+    BeforeValidator(read_list),
+    Field(max_length=10),
+    SECRETS,
+]
+FilterText = Annotated[str, AfterValidator(check_filter), EXPRESSION]
 Template = Annotated[
     str, Field(min_length=1, max_length=1024), AfterValidator(check_template), TEMPLATE
 ]
@@ -173,11 +209,13 @@ class SourceRule(BaseModel):
     - `dead_letter`: where messages go that can't become an event: a stream of the same Redis, a
       topic of the same Kafka, or `file:PATH`; without it they are only logged.
     - `settings`: of the Kafka client, by the names of librdkafka.
+    - `secrets`: makes it a webhook: signed requests to `/webhooks/NAME` (Standard Webhooks) become
+      events. Any of the secrets is accepted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    name: Annotated[str, AfterValidator(check_name), SOURCE_NAME]
+    name: SourceName
     url: Annotated[str, AfterValidator(check_source_url), SOURCE_URL] | None = None
     channels: Annotated[
         tuple[str, ...], BeforeValidator(read_list), Field(max_length=_CHANNELS_MAX), PATTERNS
@@ -191,7 +229,7 @@ class SourceRule(BaseModel):
     id: Template | None = None
     data: Template | None = None
     meta: Annotated[dict[MetaName, Template], Field(max_length=_META_MAX), MAPPING] | None = None
-    filter: Annotated[str, AfterValidator(check_filter), EXPRESSION] | None = None
+    filter: FilterText | None = None
     payload: Payload = "data"
     field: Key = "data"
     private: Switch = False
@@ -204,9 +242,13 @@ class SourceRule(BaseModel):
         | None
     ) = None
 
+    secrets: Secrets = ()
+
     @property
     def system(self) -> str:
-        """The other system: `redis` or `kafka`."""
+        """The other system: `redis`, `kafka` or `webhook`."""
+        if self.secrets:
+            return "webhook"
         return SYSTEMS[self.url.partition(":")[0]] if self.url else "redis"
 
     @property
@@ -230,7 +272,14 @@ class SourceRule(BaseModel):
         return self
 
     def _check_what_is_read(self) -> None:
-        if self.system == "redis":
+        if self.system == "webhook":
+            if self.url is not None:
+                raise ValueError(f"{self.name} has secrets, so it needs no url")
+            if self.topics or self.channels or self.stream is not None:
+                raise ValueError(f"{self.name} needs neither channels, stream nor topics")
+            if self.dead_letter is not None:
+                raise ValueError(f"{self.name} answers 422 and has no dead_letter")
+        elif self.system == "redis":
             if self.topics:
                 raise ValueError(f"{self.name} needs a kafka:// url for topics")
             if bool(self.channels) == (self.stream is not None):
@@ -250,9 +299,10 @@ class SourceOptions(OptionGroup):
 
     sources: Annotated[tuple[SourceRule, ...], BeforeValidator(read_rules), SOURCES] = option(
         (),
-        "Messages of Redis and Kafka that become events: name, url (default: that of the store), "
+        "Messages of Redis and Kafka, and webhooks, that become events: name, url (default: that "
+        "of the store), "
         "channels, stream or topics, group, start, topic, event, id, data, meta, filter, payload, "
-        "field, private, pending, dead_letter, settings. In the file: [[sources]].",
+        "field, private, pending, dead_letter, settings, secrets. In the file: [[sources]].",
         max_length=100,
     )
 
@@ -263,7 +313,7 @@ def source_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     names: set[str] = set()
     for index, source in enumerate(config.sources):
         url = source.url or config.store
-        if "://" not in url:
+        if "://" not in url and source.system != "webhook":
             yield f"sources[{index}].url", "set when store is not a Redis"
         if source.name in names:
             yield f"sources[{index}].name", "different from those of other sources"

@@ -232,6 +232,14 @@ ADVICE: dict[str, Advice] = {
         "set aside (`fastsse source test` shows it)",
         "`fastsse_sources_total`, `fastsse_source_up`, `fastsse_source_lag_seconds`, the log",
     ),
+    "webhooks": Advice(
+        "a receiver that is away: its events wait until give_up", "`fastsse_webhook_total`, the log"
+    ),
+    "outbound_networks": Advice(
+        "too wide: who may choose addresses reaches machines inside; too narrow: webhooks to these "
+        "are refused",
+        "the log",
+    ),
     "publish_token": Advice("401 for publishers: none sent, or another one", _STATUS),
     "allow_anonymous_publish": Advice(
         "on, where others reach the port: anybody's events in your streams",

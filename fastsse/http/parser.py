@@ -56,6 +56,9 @@ _KEPT_HEADERS: Final = (
     b"Stream-TTL",
     b"Transfer-Encoding",
     b"User-Agent",
+    b"Webhook-Id",
+    b"Webhook-Signature",
+    b"Webhook-Timestamp",
     b"X-Forwarded-For",
     b"X-Forwarded-Proto",
 )

@@ -65,7 +65,8 @@ class Sources:
         self._config = config
         self._publish = publish
         self._counts: Counter[str] = Counter()
-        self._running = {rule.name: self._made(rule) for rule in config.sources}
+        rules = [rule for rule in config.sources if rule.system != "webhook"]
+        self._running = {rule.name: self._made(rule) for rule in rules}
         self._reading: list[asyncio.Task[None]] = []
         self._writing: list[asyncio.Task[None]] = []
 

@@ -235,6 +235,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "options": markdown_table,
     "topics": lambda: _rule_table("topics"),
     "sources": lambda: _rule_table("sources"),
+    "webhooks": lambda: _rule_table("webhooks"),
     "commands": commands,
     "log-events": log_events,
     "metrics": metrics,

@@ -18,6 +18,7 @@ from fastsse.control.gather import SOURCES, OwnFacts
 from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
+from fastsse.sinks import Sinks
 from fastsse.sources import Sources
 from fastsse.stores import open_stores
 
@@ -84,10 +85,13 @@ async def _serve(
 class HubProcess:
     """A hub that serves, in the loop in which it was started."""
 
-    def __init__(self, broker: Broker, server: asyncio.AbstractServer, sources: Sources) -> None:
+    def __init__(
+        self, broker: Broker, server: asyncio.AbstractServer, sources: Sources, sinks: Sinks
+    ) -> None:
         self.broker: Final = broker
         self._rebuild: Recovery | None = None
         self._sources = sources
+        self._sinks = sinks
         self._server = server
 
     @classmethod
@@ -103,28 +107,31 @@ class HubProcess:
         """Opens the store and takes workers. Arguments as `run_hub`; `now_ms` is the clock."""
         backbone, store = await _open_backbone(config, now_ms)
         sources = Sources(config, backbone.append)
+        sinks = Sinks(config, backbone, store)
 
         def counters() -> Mapping[str, int]:
-            return {**backbone.counters(), **sources.counters()}
+            return {**backbone.counters(), **sources.counters(), **sinks.counters()}
 
         facts: OwnFacts = {SOURCES: sources.states}
         broker = Broker(backbone, FrameLimits(config.max_body), makers(counters, facts), store)
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Session(broker).link, sock=listening
         )
-        hub = cls(broker, server, sources)
+        hub = cls(broker, server, sources, sinks)
         if restarted and isinstance(backbone, HubMemory):
             hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
         else:
             broker.open()
         sources.begin()
+        sinks.begin()
         return hub
 
     async def close(self) -> None:
         """Accepts no more workers, closes the links of all workers, ends the store."""
         self._server.close()
         await self._sources.close()
+        await self._sinks.close()
         if self._rebuild is not None:
             await self._rebuild.close()
         await self.broker.close()

@@ -1,0 +1,124 @@
+"""`[[webhooks]]`: events that are sent to addresses of other services."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from fastsse.config.kinds import (
+    Count,
+    Networks,
+    OptionGroup,
+    Seconds,
+    Switch,
+    ValueKind,
+    option,
+    read_list,
+    read_rules,
+)
+from fastsse.config.sources import FILE_PREFIX, FilterText, Secrets, SourceName
+from fastsse.config.store import MEMORY
+
+__all__ = ["WEBHOOKS", "WEBHOOK_URL", "WebhookOptions", "WebhookRule", "webhook_conflicts"]
+
+if TYPE_CHECKING:
+    from fastsse.config.settings import Config
+
+WEBHOOK_URL = ValueKind("URL", "an http:// or https:// URL without a login")
+SELECTORS = ValueKind(
+    "TOPIC",
+    "1 to 100 topics or templates",
+    lambda topics: ",".join(topics) if isinstance(topics, tuple) else str(topics),
+)
+LETTER_FILE = ValueKind("FILE", "file: and a path")
+WEBHOOKS = ValueKind("JSON", "a list of at most 100 tables with name, url, topics and secrets")
+
+
+def check_url(url: str) -> str:
+    """A URL that can be sent to, and shown."""
+    parts = urlsplit(url)
+    _ = parts.port
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("must be an http URL")
+    if not re.fullmatch(r"[\x21-\x7e]+", url, re.ASCII) or parts.fragment:
+        raise ValueError("must be an http URL")
+    return url
+
+
+def check_letters(path: str) -> str:
+    """A file of dead letters."""
+    if not path.startswith(FILE_PREFIX) or len(path) == len(FILE_PREFIX):
+        raise ValueError("must be file: and a path")
+    return path
+
+
+class WebhookRule(BaseModel):
+    """One address, and the events that are sent there.
+
+    - `topics`: topics or templates such as `orders/{id}`. `filter`: an expression; events that do
+      not match are left out. `private`: private events are sent too.
+    - `secrets`: sign the requests (Standard Webhooks); the first one and, while it is replaced, the
+      next.
+    - `batch`: the most events of a request. `timeout`: of one try. `give_up`: how long a batch is
+      tried.
+    - `dead_letter`: a file for events that were refused or given up; without it they are only
+      logged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    name: SourceName
+    url: Annotated[str, AfterValidator(check_url), WEBHOOK_URL]
+    topics: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
+        BeforeValidator(read_list),
+        Field(min_length=1, max_length=100),
+        SELECTORS,
+    ]
+    secrets: Annotated[Secrets, Field(min_length=1)]
+    filter: FilterText | None = None
+    private: Switch = False
+    batch: Annotated[Count, Field(ge=1, le=1_000)] = 100
+    timeout: Annotated[Seconds, Field(ge=0.1, le=120)] = 10.0
+    give_up: Annotated[Seconds, Field(ge=1, le=30 * 24 * 3600)] = 24 * 3600.0
+    dead_letter: Annotated[str, AfterValidator(check_letters), LETTER_FILE] | None = None
+
+
+class WebhookOptions(OptionGroup):
+    """Events that are sent to other services."""
+
+    title = "Webhooks"
+
+    webhooks: Annotated[tuple[WebhookRule, ...], BeforeValidator(read_rules), WEBHOOKS] = option(
+        (),
+        "Addresses that events are sent to: name, url, topics, secrets, filter, private, batch, "
+        "timeout, give_up, dead_letter. Needs a store that survives a restart. In the file: "
+        "[[webhooks]].",
+        max_length=100,
+    )
+    outbound_networks: Networks = option(
+        (),
+        "Networks that webhooks may reach although they are not public, such as 10.0.0.0/8. "
+        "Repeat it for several.",
+    )
+
+
+_UNIX: Final = "unix"
+
+
+def webhook_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+    """Conflicts between webhooks, and between webhooks and the store."""
+    names: set[str] = set()
+    for index, rule in enumerate(config.webhooks):
+        if rule.name in names:
+            yield f"webhooks[{index}].name", "different from those of other webhooks"
+        names.add(rule.name)
+    if config.webhooks and config.store == MEMORY:
+        yield (
+            "webhooks",
+            "left out with store = memory, because the place of each is kept over restarts",
+        )
+    if _UNIX in config.outbound_networks:
+        yield "outbound_networks", "IP addresses or networks"

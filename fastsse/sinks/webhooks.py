@@ -1,0 +1,200 @@
+"""Webhooks out: batches of events as signed requests, each until it is taken.
+
+A request is a message of Standard Webhooks whose data is a list of envelopes. Its id names the
+first and the last event, so a receiver knows a batch that comes again. The place behind a batch is
+kept when the batch was taken, refused for good, or given up: every event is sent at least once, and
+in order.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from fastsse.config.rules import DEFAULT_EVENT_TYPE
+from fastsse.config.webhooks import WebhookRule
+from fastsse.control.service import ControlStore
+from fastsse.entries import Entry
+from fastsse.errors import FastsseError
+from fastsse.events import DATA_JSON
+from fastsse.expressions import compile_expression, matches
+from fastsse.handlers import event_of
+from fastsse.log import get_logger
+from fastsse.outbound import OutboundClient, OutboundError
+from fastsse.redis.connection import Backoff
+from fastsse.redis.health import Outage
+from fastsse.sinks.log_reader import LogReader
+from fastsse.sources.deadletters import DeadLetters, Letter
+
+__all__ = ["WebhookSink"]
+
+log = get_logger("webhooks")
+BATCH_BYTES: Final = 1024 * 1024
+WAIT_MAX_S: Final = 60.0
+_PLACE: Final = "place/"
+
+
+class WebhookSink:
+    """Sends the events of one rule. Loop thread only.
+
+    Arguments:
+        rule: the webhook.
+        reader: of the log, where the rule continues.
+        client: signs and sends.
+        store: keeps the place.
+        letters: takes events that were refused or given up.
+        counts: shared by all sinks.
+
+    Attributes:
+        trouble: why nothing is taken now; None: all is well.
+    """
+
+    def __init__(
+        self,
+        rule: WebhookRule,
+        reader: LogReader,
+        client: OutboundClient,
+        store: ControlStore,
+        letters: DeadLetters,
+        counts: "Counter[str]",
+    ) -> None:
+        self._rule = rule
+        self._reader = reader
+        self._client = client
+        self._store = store
+        self._letters = letters
+        self._counts = counts
+        self._filter = None if rule.filter is None else compile_expression(rule.filter)
+        self._outage = Outage(
+            "A webhook is not taken.", "A webhook is taken again.", webhook=rule.name
+        )
+        self.trouble: str | None = None
+
+    def begin(self) -> None:
+        """Keeps the place, so that a new rule begins where it was made."""
+        self._keep(self._reader.place)
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        backoff = Backoff()
+        while True:
+            await backoff.wait()
+            try:
+                stretch = await self._reader.read()
+            except FastsseError as error:
+                self._fails(f"the log can't be read: {error}")
+                continue
+            backoff.reset()
+            if stretch.evicted_through > self._reader.place:
+                self._counts["webhook_gaps"] += 1
+                log.error(
+                    "Events were evicted before a webhook was sent them.", webhook=self._rule.name
+                )
+            await self._send_all(stretch.entries)
+            self._keep(stretch.through)
+
+    async def _send_all(self, entries: Sequence[Entry]) -> None:
+        batch: list[dict[str, Any]] = []
+        size_bytes = 0
+        for entry in entries:
+            if not self._wants(entry):
+                continue
+            batch.append(_envelope(entry))
+            size_bytes += entry.frame.size
+            if len(batch) >= self._rule.batch or size_bytes >= BATCH_BYTES:
+                await self._send(batch)
+                self._keep(entry.position)
+                batch, size_bytes = [], 0
+        if batch:
+            await self._send(batch)
+
+    def _wants(self, entry: Entry) -> bool:
+        extras = entry.extras
+        if extras is not None and extras.control is not None:
+            return False
+        if entry.frame.private and not self._rule.private:
+            return False
+        if self._filter is None:
+            return True
+        event = event_of(entry)
+        return bool(
+            matches(
+                self._filter,
+                topics=entry.topics,
+                data=event.data.encode(),
+                event=None if event.event == DEFAULT_EVENT_TYPE else event.event.encode(),
+                meta=None if extras is None else extras.meta,
+                data_kind=entry.frame.data_kind,
+            )
+        )
+
+    async def _send(self, batch: Sequence[dict[str, Any]]) -> None:
+        """Returns when a batch was taken, refused for good, or given up."""
+        body = orjson.dumps(
+            {
+                "type": "fastsse.events",
+                "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "data": batch,
+            }
+        )
+        message_id = f"{self._rule.name}.{batch[0]['position']}.{batch[-1]['position']}"
+        until_s = time.monotonic() + self._rule.give_up
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                await self._client.post_once(self._rule.url, body, message_id=message_id)
+            except OutboundError as error:
+                self._fails(str(error))
+                wait_s = self._client.wait_s(tries, error)
+                if error.is_final or time.monotonic() + wait_s > until_s:
+                    self._set_aside(batch, str(error))
+                    return
+                await asyncio.sleep(wait_s)
+            else:
+                self.trouble = None
+                self._outage.is_over()
+                self._counts["webhook_events"] += len(batch)
+                self._counts["webhook_requests"] += 1
+                return
+
+    def _keep(self, place: int) -> None:
+        self._reader.place = max(self._reader.place, place)
+        self._store.put(_PLACE + self._rule.name, str(self._reader.place).encode())
+
+    def _fails(self, why: str) -> None:
+        self.trouble = why
+        self._counts["webhook_failures"] += 1
+        self._outage.lasts(why, asyncio.get_running_loop().time())
+
+    def _set_aside(self, batch: Sequence[dict[str, Any]], why: str) -> None:
+        self._counts["webhook_given_up"] += len(batch)
+        for event in batch:
+            self._letters.add(Letter(event["position"], why, orjson.dumps(event)))
+
+
+def kept_place(store: ControlStore, rule: WebhookRule) -> int | None:
+    """Where a rule continues; None: it is new."""
+    kept = store.get(_PLACE + rule.name)
+    return None if kept is None else int(kept)
+
+
+def _envelope(entry: Entry) -> dict[str, Any]:
+    """An event as streams with envelopes get it, with its position, which its id may not be."""
+    event = event_of(entry)
+    data: Any = event.data
+    if entry.frame.data_kind == DATA_JSON:
+        data = orjson.Fragment(event.data)
+    return {
+        "topic": event.topics[0] if len(event.topics) == 1 else list(event.topics),
+        "id": event.id,
+        "position": f"{entry.position >> 64}-{entry.position & (1 << 64) - 1}",
+        "event": None if event.event == DEFAULT_EVENT_TYPE else event.event,
+        "data": data,
+        "meta": event.meta or None,
+        "time": event.time_ms,
+    }
