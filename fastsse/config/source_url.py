@@ -13,6 +13,9 @@ __all__ = ["SYSTEMS", "Server", "check_source_url", "read_server_url"]
 SYSTEMS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("redis", "rediss", "unix"), "redis"),
     **dict.fromkeys(("kafka", "kafkas"), "kafka"),
+    **dict.fromkeys(("nats", "natss"), "nats"),
+    **dict.fromkeys(("postgresql", "postgres"), "postgres"),
+    **dict.fromkeys(("mqtt", "mqtts"), "mqtt"),
 }
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
 _TLS: Final = ("ca", "cert", "key")
@@ -20,6 +23,12 @@ _TLS: Final = ("ca", "cert", "key")
 _QUERIES: Final[Mapping[str, tuple[str, ...]]] = {
     "kafka": ("mechanism",),
     "kafkas": ("mechanism", *_TLS),
+    **dict.fromkeys(("nats", "natss", "mqtt", "mqtts"), ()),
+    # As libpq names them.
+    **dict.fromkeys(
+        ("postgresql", "postgres"),
+        ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "user"),
+    ),
 }
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
@@ -63,9 +72,15 @@ def read_server_url(url: str) -> Server:
     except ValueError:
         raise ValueError("no hosts and ports; is a password percent-encoded?") from None
     hosts = tuple(parts.netloc.rpartition("@")[2].split(","))
-    if not all(map(_HOST.fullmatch, hosts)):
+    # A host of PostgreSQL may be a folder of a socket, in the query.
+    is_local = parts.scheme in ("postgresql", "postgres") and not parts.hostname
+    if not is_local and not all(map(_HOST.fullmatch, hosts)):
         raise ValueError("no hosts and ports; is a password percent-encoded?")
-    if parts.fragment or parts.path.strip("/"):
+    if parts.scheme in ("postgresql", "postgres"):
+        has_path = "/" in parts.path[1:]
+    else:
+        has_path = bool(parts.path.strip("/"))
+    if parts.fragment or has_path:
         raise ValueError("only hosts and a query may follow the scheme")
     _check_query(parts)
     return Server(parts.scheme, hosts, parts)
@@ -75,6 +90,6 @@ def _check_query(parts: SplitResult) -> None:
     known = _QUERIES[parts.scheme]
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            raise ValueError(f"its query may have {', '.join(known)}")
+            raise ValueError(f"its query may have {', '.join(known) or 'nothing'}")
         if not value or (name == "mechanism" and value not in _MECHANISMS):
             raise ValueError(f"{name} in its query has an invalid value")

@@ -60,6 +60,7 @@ PLACEHOLDER: Final = re.compile(
     r"|data(?:\.[^{}|.]{1,64}){0,8}|meta\.[A-Za-z0-9_]{1,64})(?:\|[^{}]{0,128})?)\}"
 )
 _CHANNELS_MAX: Final = 100
+_TABLE: Final = r"^[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62})?$"
 _META_MAX: Final = 32
 FILE_PREFIX: Final = "file:"
 # Settings on which exactly-once and the memory bounds depend, and one that loads programs.
@@ -103,9 +104,13 @@ TEMPLATE = ValueKind(
     example="orders/{1}",
 )
 PATTERNS = ValueKind("PATTERN", "1 to 100 patterns of PSUBSCRIBE", ",".join)
+TABLE = ValueKind("TABLE", "a table of PostgreSQL, with or without its schema")
 KEY = ValueKind("KEY", "a name of 1 to 1024 characters")
 SOURCE_URL = ValueKind(
-    "URL", "a redis://, rediss://, unix://, kafka:// or kafkas:// URL", show_store
+    "URL",
+    "a redis://, rediss://, unix://, kafka://, kafkas://, nats://, natss://, postgresql://, "
+    "mqtt:// or mqtts:// URL",
+    show_store,
 )
 TOPIC_NAMES = ValueKind("TOPIC", "1 to 100 names of topics", ",".join)
 EXPRESSION = ValueKind("EXPRESSION", "an expression", example='data.level == "error"')
@@ -115,7 +120,7 @@ SECRETS = ValueKind(
 SETTINGS = ValueKind("TABLE", "a table of settings of the client library", show_settings)
 MAPPING = ValueKind("TABLE", f"a table of at most {_META_MAX} names and templates", toml_text)
 SOURCES = ValueKind(
-    "JSON", "a list of at most 100 tables with name, and channels, stream or topics"
+    "JSON", "a list of at most 100 tables with name, and channels, stream, topics or table"
 )
 
 
@@ -187,15 +192,19 @@ Start = Annotated[Literal["earliest", "latest"], Choice]
 
 
 class SourceRule(BaseModel):
-    """One source: Redis channels, a Redis stream, or Kafka topics.
+    """One source: of Redis, Kafka, NATS, PostgreSQL, MQTT, or a webhook.
 
     - `url`: where the other system is; its scheme says which one.
     - `channels`: patterns of Redis channels; messages published there become events. Messages
       published while the server is not subscribed are lost. With `stream` instead, every entry of a
       Redis stream becomes an event, at least once, by a consumer group.
-    - `topics`: topics of Kafka; every message becomes an event, by a consumer group.
-    - `group`: the consumer group. `start`: where a group without a place begins, `earliest` or
-      `latest`; by default `earliest` with Kafka and `latest` with a Redis stream.
+    - `topics`: topics of Kafka, read by a consumer group; subjects of NATS, with `stream` those of
+      a JetStream stream; topic filters of MQTT.
+    - `table`: an outbox table of PostgreSQL with a column `id`; its rows become events and are
+      deleted. With `channels` instead, notifications become events.
+    - `group`: the consumer group, queue group, durable consumer, or part of the client id. `start`:
+      where a group without a place begins, `earliest` or `latest`; by default `earliest`, and
+      `latest` with a Redis stream.
     - `topic`, `event`, `id`, `data`: templates. `{1}` is the text of the first wildcard of the
       pattern, `{data.NAME}` a member of the JSON payload, `{meta.NAME}` a member of `meta`. A
       `data` that is one placeholder is the value itself.
@@ -222,6 +231,7 @@ class SourceRule(BaseModel):
     ] = ()
     stream: Key | None = None
     topics: TopicNames = ()
+    table: Annotated[str, Field(pattern=_TABLE), TABLE] | None = None
     group: Key = "fastsse"
     start: Start | None = None
     topic: Template | None = None
@@ -246,7 +256,7 @@ class SourceRule(BaseModel):
 
     @property
     def system(self) -> str:
-        """The other system: `redis`, `kafka` or `webhook`."""
+        """The other system, such as `redis` or `webhook`."""
         if self.secrets:
             return "webhook"
         return SYSTEMS[self.url.partition(":")[0]] if self.url else "redis"
@@ -284,8 +294,19 @@ class SourceRule(BaseModel):
                 raise ValueError(f"{self.name} needs a kafka:// url for topics")
             if bool(self.channels) == (self.stream is not None):
                 raise ValueError(f"{self.name} needs either channels or stream")
+        elif self.system == "postgres":
+            if bool(self.channels) == (self.table is not None) or self.topics or self.stream:
+                raise ValueError(f"{self.name} needs either table or channels, and nothing else")
+        elif self.system == "nats":
+            if self.channels or not (self.topics or self.stream):
+                raise ValueError(f"{self.name} needs topics or stream, and no channels")
         elif not self.topics or self.channels or self.stream is not None:
             raise ValueError(f"{self.name} needs topics, and neither channels nor stream")
+        if self.table is not None and self.system != "postgres":
+            raise ValueError(f"{self.name} has a table, which needs a postgresql:// url")
+        takes_names = self.system in ("redis", "kafka") or self.letter_file is not None
+        if self.dead_letter is not None and not takes_names:
+            raise ValueError(f"{self.name} needs dead_letter = file:PATH")
         if self.settings and self.system != "kafka":
             raise ValueError(f"{self.name} has settings, which are for Kafka")
         if self.dead_letter is not None and self.dead_letter in (self.stream, *self.topics):
@@ -299,10 +320,11 @@ class SourceOptions(OptionGroup):
 
     sources: Annotated[tuple[SourceRule, ...], BeforeValidator(read_rules), SOURCES] = option(
         (),
-        "Messages of Redis and Kafka, and webhooks, that become events: name, url (default: that "
-        "of the store), "
-        "channels, stream or topics, group, start, topic, event, id, data, meta, filter, payload, "
-        "field, private, pending, dead_letter, settings, secrets. In the file: [[sources]].",
+        "Messages of Redis, Kafka, NATS, PostgreSQL and MQTT, and webhooks, that become events: "
+        "name, url (default: that of the store), "
+        "channels, stream, topics or table, group, start, topic, event, id, data, meta, filter, "
+        "payload, field, private, pending, dead_letter, settings, secrets. In the "
+        "file: [[sources]].",
         max_length=100,
     )
 

@@ -70,6 +70,11 @@ class Inbox:
         """Everything that waits."""
         return [message for _, message, _ in self._queue]
 
+    def clear(self) -> None:
+        """Drops everything: the other system sends it again."""
+        self._queue.clear()
+        self._queued_bytes = 0
+
     def acknowledge(self, batch: Batch) -> None:
         """Removes the messages of a batch."""
         for _ in batch.messages:

@@ -1,6 +1,7 @@
 """Payloads: converts messages of other systems to events, with the same checks as any publish."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -103,7 +104,7 @@ class Maker:
         kind = DATA_TEXT
         value: Any = _NOTHING
         if self._payload == "json":
-            kind, value = DATA_JSON, _whole(payload)
+            kind, value = DATA_JSON, _parsed(payload)
         elif self._needs_words or self._payload == "auto":
             value = _json_or_nothing(payload)
             if self._payload == "auto" and value is not _NOTHING:
@@ -199,9 +200,9 @@ class _Inside(dict[str, str]):
         self.meta: Mapping[str, Any] = meta or {}
 
     def __missing__(self, name: str) -> str:
-        if name.startswith("meta."):
+        if name[:5] == "meta.":
             value = self.meta.get(name[5:], _NOTHING)
-        elif name == "data" or name.startswith("data."):
+        elif name[:4] == "data":
             value = self.lookup(name)
         else:
             return self._words[name]
@@ -212,7 +213,7 @@ class _Inside(dict[str, str]):
     def lookup(self, name: str) -> Any:
         """What a path (`data.a.b`) leads to."""
         value = self.value
-        for part in name.split(".")[1:]:
+        for part in _path_of(name):
             if isinstance(value, dict):
                 value = value.get(part, _NOTHING)
             elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
@@ -220,6 +221,12 @@ class _Inside(dict[str, str]):
             else:
                 return _NOTHING
         return value
+
+
+@cache
+def _path_of(name: str) -> tuple[str, ...]:
+    """The parts of a path; there are as many as the rules have."""
+    return tuple(name.split(".")[1:])
 
 
 def _template(text: str | None) -> PlaceholderText | None:
@@ -273,9 +280,17 @@ def _json_or_nothing(payload: bytes) -> Any:
     if payload[:1] not in b'{["-0123456789tfn \n\r\t' or not payload:
         return _NOTHING
     try:
-        return _whole(payload)
-    except ValueError:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
         return _NOTHING
+
+
+def _parsed(payload: bytes) -> Any:
+    """The value of a payload that is sent as it is. Raises ValueError."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"the payload is no JSON: {error}") from None
 
 
 def _whole(payload: bytes, what: str = "the payload is no JSON") -> Any:

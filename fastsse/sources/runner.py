@@ -148,6 +148,18 @@ def make_source(rule: SourceRule, config: Config, publisher: SourcePublisher) ->
         from fastsse.sources.kafka import KafkaSource
 
         return KafkaSource(rule)
+    if rule.system == "nats":
+        from fastsse.sources.nats import JetStreamSource, NatsSource
+
+        return JetStreamSource(rule) if rule.stream else NatsSource(rule, publisher)
+    if rule.system == "postgres":
+        from fastsse.sources.postgres import OutboxSource, PostgresChannels
+
+        return OutboxSource(rule) if rule.table else PostgresChannels(rule)
+    if rule.system == "mqtt":
+        from fastsse.sources.mqtt import MqttSource
+
+        return MqttSource(rule, publisher)
     address = _redis_address(rule, config)
     if rule.stream is not None:
         return StreamSource(rule, address)

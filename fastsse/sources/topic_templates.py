@@ -37,6 +37,8 @@ class PlaceholderText:
 
     def fill(self, words: Mapping[str, str]) -> str:
         """The text. Raises ValueError when a word is missing."""
+        if not self.names:
+            return self._parts[0] if self._parts else ""  # type: ignore[return-value]
         filled = ""
         for part in self._parts:
             if isinstance(part, str):

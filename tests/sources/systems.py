@@ -1,6 +1,7 @@
 """The systems that sources read, each as the contract's tests need it."""
 
 import pathlib
+import shutil
 import signal
 from collections.abc import Iterable
 from itertools import count
@@ -11,7 +12,7 @@ import pytest
 from tests.redis.conftest import NO_SERVER
 from tests.redis.server import RedisServer
 from tests.redis.server import program as redis_program
-from tests.sources import tansu
+from tests.sources import brokers, tansu
 
 _NUMBERS = count()
 
@@ -143,4 +144,148 @@ SYSTEMS: dict[str, type[Any]] = {
     "redis-stream": RedisStream,
     "redis-channels": RedisChannels,
     "kafka": Kafka,
+}
+
+
+class Nats:
+    """A subject of core NATS, which keeps no message."""
+
+    keeps = survives = False
+    name = "nats"
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        if brokers.nats_program() is None:
+            pytest.skip("no nats-server here")
+        self._server = brokers.NatsServer(folder)
+        self.rule = {
+            "url": f"nats://127.0.0.1:{self._server.port}", "topics": ["jobs.>"], "pending": 10_000
+        }  # fmt: skip
+
+    def start(self) -> None:
+        self._server.start()
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def send(self, payloads: Iterable[bytes]) -> None:
+        self._server.talk(*(("jobs.a", payload) for payload in payloads))
+
+    def is_read(self) -> bool:
+        return self._server.has_subscriber("jobs.>")
+
+
+class JetStream(Nats):
+    """A stream of JetStream, stored at once."""
+
+    keeps = survives = True
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        super().__init__(folder)
+        self.rule = {"url": self.rule["url"], "stream": "JOBS"}
+
+    def start(self) -> None:
+        self._server.start()
+        self._server.make_stream("JOBS", ["jobs.>"])
+
+    def is_read(self) -> bool:
+        return True
+
+
+class Outbox:
+    """An outbox table of PostgreSQL."""
+
+    keeps = survives = True
+    name = "postgres"
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._server = brokers.PostgresServer(folder)
+        self.rule = {"url": self._server.url, "table": "jobs"}
+
+    def start(self) -> None:
+        self._server.start()
+        self._server.execute(
+            "CREATE TABLE IF NOT EXISTS jobs (id bigserial PRIMARY KEY, data bytea)"
+        )
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def send(self, payloads: Iterable[bytes]) -> None:
+        self._server.execute(
+            "INSERT INTO jobs (data) VALUES (%s)", [(payload,) for payload in payloads]
+        )
+
+    def is_read(self) -> bool:
+        return True
+
+
+class Notifications(Outbox):
+    """A channel of PostgreSQL; a notification is text of at most 8,000 bytes."""
+
+    keeps = survives = False
+    takes_text_only = True
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        super().__init__(folder)
+        self.rule = {"url": self._server.url, "channels": ["jobs"]}
+
+    def start(self) -> None:
+        self._server.start()
+
+    def send(self, payloads: Iterable[bytes]) -> None:
+        rows = [(payload.decode(),) for payload in payloads]
+        self._server.execute("SELECT pg_notify('jobs', %s)", rows)
+
+    def is_read(self) -> bool:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'fastsse' AND query LIKE 'LISTEN%'"
+        )
+        return bool(self._server.execute(query)[0][0])
+
+
+class Mqtt:
+    """A topic of MQTT; the broker keeps the session of the source."""
+
+    keeps = survives = False
+    name = "mqtt"
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        if shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None:
+            pytest.skip("no mosquitto here")
+        self._server = brokers.MqttServer(folder)
+        self.rule = {
+            "url": f"mqtt://127.0.0.1:{self._server.port}", "topics": ["jobs/#"], "pending": 10_000
+        }  # fmt: skip
+
+    def start(self) -> None:
+        self._server.start()
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def send(self, payloads: Iterable[bytes]) -> None:
+        self._server.publish("jobs/a", payloads)
+
+    def is_read(self) -> bool:
+        # The last session counts: after a restart of the broker its log goes on.
+        text = (self._server.folder / "log").read_text()
+        return "jobs/# (QoS 1)" in text[text.rfind("version") :]
+
+
+SYSTEMS |= {
+    "nats": Nats,
+    "jetstream": JetStream,
+    "postgres-outbox": Outbox,
+    "postgres-channels": Notifications,
+    "mqtt": Mqtt,
 }

@@ -1,0 +1,282 @@
+"""NATS: messages of subjects (core NATS), or of a JetStream stream, as events.
+
+Core NATS keeps no message: what is published while this node is away is lost, and what comes
+faster than the log takes it is dropped above `pending`, and counted. JetStream keeps messages; a
+durable consumer shares them between nodes, and each is acknowledged when the log has its event, so
+it is delivered at least once.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastsse.config.source_url import read_server_url
+from fastsse.config.sources import SourceRule
+from fastsse.sources.extras import import_extra
+from fastsse.sources.inbox import Inbox
+from fastsse.sources.source import Batch, Message, PlainMessage, SourceAway, Words
+from fastsse.sources.source_publisher import BATCH_EVENTS, SourcePublisher
+
+__all__ = ["JetStreamSource", "NatsSource"]
+
+CONNECT_S: Final = 2.0
+WAIT_S: Final = 0.5
+END_S: Final = 0.5
+# A message that is not acknowledged for so long is given to another node.
+ACK_WAIT_S: Final = 30.0
+
+
+class _Connection:
+    """A connection that its owner opens again after a failure."""
+
+    def __init__(self, rule: SourceRule) -> None:
+        import_extra("nats", "nats", f"The source {rule.name}")
+        assert rule.url is not None
+        self.rule: Final = rule
+        self._server: Final = read_server_url(rule.url)
+        self.client: Any = None
+        self._fault: str | None = None
+
+    async def open(self) -> None:
+        """Connects. Raises SourceAway."""
+        import nats
+        from nats.aio.client import Client
+
+        self._fault = None
+        scheme = "tls" if self._server.scheme == "natss" else "nats"
+        login: dict[str, Any] = {"user": self._server.user, "password": self._server.password}
+        client = Client()
+        try:
+            # The library would try again without an end.
+            async with asyncio.timeout(CONNECT_S):
+                await client.connect(
+                    [f"{scheme}://{host}" for host in self._server.hosts],
+                    name="fastsse",
+                    allow_reconnect=False,
+                    connect_timeout=round(CONNECT_S),
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_lost,
+                    **{name: value for name, value in login.items() if value is not None},
+                )
+            self.client = client
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise SourceAway(self._fault or _text(error)) from None
+
+    def check(self) -> None:
+        """Raises SourceAway for a connection that was lost."""
+        if self.client is None or not self.client.is_connected:
+            raise SourceAway(self._fault or "the connection was lost")
+
+    async def close(self) -> None:
+        """Disconnects. Raises nothing."""
+        client, self.client = self.client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(END_S):
+                    await client.close()
+
+    async def _on_error(self, error: Exception) -> None:
+        self._fault = _text(error)
+
+    async def _on_lost(self) -> None:
+        self._fault = self._fault or "the connection was lost"
+
+
+class NatsSource:
+    """Follows subjects of core NATS.
+
+    Arguments:
+        rule: the source.
+        publisher: whose counters have what was dropped.
+    """
+
+    trouble: str | None = None
+    backlog: int | None = None
+
+    def __init__(self, rule: SourceRule, publisher: SourcePublisher) -> None:
+        self._connection: Final = _Connection(rule)
+        self._inbox: Final = Inbox(rule.pending, publisher.counts)
+
+    async def open(self) -> None:
+        """As Source. Nodes of one group share the messages."""
+        await self._connection.open()
+        rule = self._connection.rule
+        for subject in rule.topics:
+            await self._connection.client.subscribe(subject, queue=rule.group, cb=self._hear)
+        await self._connection.client.flush()
+
+    async def read(self) -> Batch:
+        """As Source."""
+        if not len(self._inbox):
+            self._connection.check()
+        return await self._inbox.read()
+
+    async def acknowledge(self, batch: Batch) -> None:
+        """As Source."""
+        self._inbox.acknowledge(batch)
+
+    async def idle(self) -> None:
+        """As Source. What comes meanwhile waits, within the bound."""
+
+    async def preview(self, count: int, wait_s: float) -> Sequence[Message]:
+        """As Source: what is published within the time."""
+        await self._connection.open()
+        try:
+            for subject in self._connection.rule.topics:
+                await self._connection.client.subscribe(subject, cb=self._hear)
+            await self._connection.client.flush()
+            until_s = time.monotonic() + wait_s
+            while len(self._inbox) < count and time.monotonic() < until_s:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            return self._inbox.all()[:count]
+        finally:
+            await self._connection.close()
+
+    async def close(self, *, is_end: bool) -> None:
+        """As Source."""
+        await self._connection.close()
+
+    async def _hear(self, message: Any) -> None:
+        self._inbox.add(message.subject, message.data, lambda: _words(message))
+
+
+class JetStreamSource:
+    """Reads a JetStream stream by a durable pull consumer.
+
+    Arguments:
+        rule: the source.
+    """
+
+    trouble: str | None = None
+
+    def __init__(self, rule: SourceRule) -> None:
+        self._connection: Final = _Connection(rule)
+        self._most: Final = min(rule.pending, BATCH_EVENTS)
+        self._consumer: Any = None
+        self.backlog: int | None = None
+
+    async def open(self) -> None:
+        """As Source. Makes the consumer if there is none."""
+        import nats
+
+        await self._connection.open()
+        rule, stream = self._connection.rule, self._connection.client.jetstream()
+        try:
+            self._consumer = await stream.pull_subscribe(
+                "" if len(rule.topics) != 1 else rule.topics[0],
+                durable=rule.group,
+                stream=rule.stream,
+                config=_consumer_of(rule),
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise SourceAway(_text(error)) from None
+
+    async def read(self) -> Batch:
+        """As Source."""
+        import nats
+
+        self._connection.check()
+        try:
+            found = await self._consumer.fetch(self._most, timeout=WAIT_S)
+        except TimeoutError:
+            return Batch()
+        except (nats.errors.Error, OSError) as error:
+            raise SourceAway(_text(error)) from None
+        self.backlog = found[-1].metadata.num_pending
+        made_ms = found[0].metadata.timestamp.timestamp() * 1000
+        age_ms = max(0, int(time.time() * 1000 - made_ms))
+        return Batch([_stream_message(one) for one in found], found, age_ms, self.backlog == 0)
+
+    async def acknowledge(self, batch: Batch) -> None:
+        """As Source."""
+        import nats
+
+        found: Any = batch.places
+        try:
+            for message in found:
+                await message.ack()
+            await self._connection.client.flush()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise SourceAway(_text(error)) from None
+
+    async def idle(self) -> None:
+        """As Source. The server keeps what was read for a while."""
+
+    async def preview(self, count: int, wait_s: float) -> Sequence[Message]:
+        """As Source: the messages behind the last one that the group was given."""
+        import nats
+
+        await self._connection.open()
+        try:
+            stream = self._connection.client.jetstream()
+            rule = self._connection.rule
+            config = await self._preview_consumer(stream)
+            ordered = await stream.subscribe(
+                rule.topics[0] if len(rule.topics) == 1 else ">",
+                stream=rule.stream, config=config, ordered_consumer=True,
+            )  # fmt: skip
+            found: list[Message] = []
+            until_s = time.monotonic() + wait_s
+            while len(found) < count and (left_s := until_s - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    found.append(_stream_message(await ordered.next_msg(timeout=left_s)))
+            return found
+        except (nats.errors.Error, OSError) as error:
+            raise SourceAway(_text(error)) from None
+        finally:
+            await self._connection.close()
+
+    async def _preview_consumer(self, stream: Any) -> Any:
+        import nats
+        from nats.js.api import ConsumerConfig, DeliverPolicy
+
+        rule = self._connection.rule
+        try:
+            info = await stream.consumer_info(rule.stream, rule.group)
+        except nats.js.errors.NotFoundError:
+            return ConsumerConfig(deliver_policy=_first_of(rule))
+        first = info.delivered.stream_seq + 1
+        return ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(1, first)
+        )
+
+    async def close(self, *, is_end: bool) -> None:
+        """As Source. What was read and not acknowledged is free at once."""
+        self._consumer = None
+        await self._connection.close()
+
+
+def _consumer_of(rule: SourceRule) -> Any:
+    from nats.js.api import AckPolicy, ConsumerConfig
+
+    return ConsumerConfig(
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_S,
+        max_ack_pending=2 * BATCH_EVENTS,
+        deliver_policy=_first_of(rule),
+        filter_subjects=list(rule.topics) if len(rule.topics) > 1 else None,
+    )
+
+
+def _first_of(rule: SourceRule) -> Any:
+    from nats.js.api import DeliverPolicy
+
+    return DeliverPolicy.NEW if rule.start == "latest" else DeliverPolicy.ALL
+
+
+def _stream_message(message: Any) -> PlainMessage:
+    place = message.metadata
+    origin = f"{place.stream}/{place.sequence.stream}"
+    return PlainMessage(origin, message.data, lambda: _words(message))
+
+
+def _words(message: Any) -> Words:
+    parts = {str(at): part for at, part in enumerate(message.subject.split(".")[:9], 1)}
+    headers = {f"header.{name}": value for name, value in (message.headers or {}).items()}
+    return {"topic": message.subject, **parts, **headers}
+
+
+def _text(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
