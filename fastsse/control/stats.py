@@ -50,6 +50,8 @@ PING: Final = b"ping"
 HISTORY: Final = b"history"
 #: The start of the answer of a ready service; a remark may follow.
 IS_READY: Final = "ready"
+# The gauge of a source that can be read; see `metrics.py`.
+_SOURCE_UP: Final = "source_up_"
 # How long a scrape waits for a busy worker. After that the worker's last figures are used.
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
@@ -262,11 +264,18 @@ class StatsService:
         return None if None in reasons else str(reasons[0])
 
     def _remark(self) -> str:
-        """The remark of a ready service; empty: none."""
-        unchecked = {**self._merged(), **self._own()}.get("store_unchecked", 0)
-        return (
-            f"{IS_READY}; {unchecked} checks of history were not made in time" if unchecked else ""
-        )
+        """The remarks of a ready service; empty: none."""
+        counters = {**self._merged(), **self._own()}
+        remarks = []
+        if unchecked := counters.get("store_unchecked", 0):
+            remarks.append(f"{unchecked} checks of history were not made in time")
+        if away := [
+            key.removeprefix(_SOURCE_UP)
+            for key, is_up in counters.items()
+            if key.startswith(_SOURCE_UP) and not is_up
+        ]:
+            remarks.append(f"sources are away: {', '.join(sorted(away))}")
+        return "; ".join([IS_READY, *remarks]) if remarks else ""
 
     def _spread(self) -> list[dict[str, Any]]:
         """Each worker's share, by slot."""

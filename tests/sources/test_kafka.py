@@ -267,6 +267,18 @@ async def test_a_topic_that_is_not_there_is_named_and_read_when_it_is_made(
         await sources.close()
 
 
+async def test_readyz_names_a_source_that_is_away(broker: tansu.Tansu) -> None:
+    """The service is ready all the same."""
+    tansu.make_topic(broker.servers, "logs")
+    wrong = rule(broker, name="lost", topics=["missing"])
+    async with cluster.node("memory", sources=[rule(broker), wrong]) as url:
+        await until_metric(url, 'fastsse_source_lag_ms{source="lost"}', 1)
+        said = await cluster.get(url, "/readyz")
+        assert (said.status_code, said.text.strip()) == (200, "ready; sources are away: lost")
+        assert await metric(url, 'fastsse_source_up{source="k"}') == 1
+        assert await metric(url, 'fastsse_source_up{source="lost"}') == 0
+
+
 def test_a_missing_library_is_one_line_with_the_command() -> None:
     with pytest.raises(MissingExtra) as caught:
         import_extra("no_such_library.part", "kafka", "The source k")
