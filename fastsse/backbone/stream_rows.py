@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from fastsse.backbone.judge import Known, is_control
-from fastsse.directives import END
-from fastsse.entries import kinds_of
+from fastsse.directives import END, Directives
+from fastsse.entries import Entry, kinds_of
 from fastsse.errors import (
     Conflict,
     SequenceRegressed,
@@ -26,7 +26,15 @@ from fastsse.streamstate import (
     read_stream_control,
 )
 
-__all__ = ["RowChange", "StreamLimits", "StreamRows", "StreamTable", "changes", "check"]
+__all__ = [
+    "RowChange",
+    "StreamLimits",
+    "StreamRows",
+    "StreamTable",
+    "changes",
+    "check",
+    "rows_of_log",
+]
 
 
 class RowChange(NamedTuple):
@@ -79,6 +87,8 @@ def check(
 ) -> Conflict | None:
     """Why a batch may not be stored. `known` as of `judge`: those are not stored again. O(events
     and topics)."""
+    if known is None and len(events) == 1 and (single := _single(events[0])) is not None:
+        return _check_single(events[0], single, rows, limits)
     overlay, size_bytes = _Overlay(rows), limits.bytes
     for index, event in _new_events(events, known):
         ask = asked_of(event)
@@ -104,10 +114,54 @@ def changes(
     now_ms: int,
 ) -> list[RowChange]:
     """The rows that a batch changes that was stored at these positions. O(events and topics)."""
+    if known is None and len(events) == 1 and (single := _single(events[0])) is not None:
+        row = rows.get(events[0].topics[0])
+        return [] if row is None else [_appended(events[0], single, row, positions[0], now_ms)]
     overlay = _Overlay(rows)
     for index, event in _new_events(events, known):
         _change(event, positions[index], overlay, now_ms)
     return [RowChange(topic, row) for topic, row in overlay.changed.items()]
+
+
+def _single(event: Event) -> StreamAsk | None:
+    """What is asked by the most common batch: content of one stream."""
+    asked = event.directives
+    if asked is None or asked.stream is None or asked.control is not None:
+        return None
+    return asked.stream if len(event.topics) == 1 and asked.ttl_ms is None else None
+
+
+def _check_single(
+    event: Event, ask: StreamAsk, rows: StreamRows, limits: StreamLimits
+) -> Conflict | None:
+    topic = event.topics[0]
+    error: Conflict | None = _objection(topic, ask, rows, limits.now_ms)
+    if error is not None:
+        return error
+    row = rows.get(topic)
+    if row is not None and row.config.kind == "json" and event.data_kind != DATA_JSON:
+        return StreamTypeMismatch(topic, row.config.content_type)
+    is_full = limits.bytes + len(event.data) + ENTRY_COST_BYTES > limits.total_bytes
+    return StreamsFull(topic) if is_full else None
+
+
+def _appended(
+    event: Event, ask: StreamAsk, row: StreamRow, position: int, now_ms: int
+) -> RowChange:
+    size_bytes = row.size_bytes + len(event.data) + ENTRY_COST_BYTES
+    seq = row.seq if ask.seq is None else ask.seq
+    changed = StreamRow(
+        row.generation,
+        row.config,
+        position,
+        row.closed,
+        seq,
+        row.forks,
+        row.is_hidden,
+        now_ms,
+        size_bytes,
+    )
+    return RowChange(event.topics[0], changed)
 
 
 def _objection(
@@ -214,7 +268,8 @@ def _change_stream(
             _count_fork(config.source, config.source_generation, 1, rows)
         return
     row = rows.get(topic)
-    assert row is not None
+    if row is None:
+        return  # Only in a log that begins later.
     if ask.op == "hide":
         rows.changed[topic] = row._replace(is_hidden=True)
         return
@@ -227,6 +282,34 @@ def _count_fork(source: str, generation: int, count: int, rows: _Overlay) -> Non
     row = rows.get(source)
     if row is not None and row.generation == generation:
         rows.changed[source] = row._replace(forks=max(0, row.forks + count))
+
+
+def rows_of_log(entries: Iterable[Entry]) -> dict[str, StreamRow]:
+    """The rows that a whole log says, without what its entries don't say: the last `Stream-Seq`,
+    and reads. O(entries)."""
+    overlay = _Overlay(_NoRows())
+    for entry in entries:
+        control = None if entry.extras is None else entry.extras.control
+        event = Event(
+            entry.topics,
+            b"" if control is not None else entry.frame.body,
+            directives=None if control is None else _replayed(control),
+        )
+        _change(event, entry.position, overlay, entry.frame.time_ms)
+    return {topic: row for topic, row in overlay.changed.items() if row is not None}
+
+
+class _NoRows:
+    def get(self, topic: str) -> StreamRow | None:
+        """As `StreamRows`."""
+        return None
+
+
+def _replayed(control: bytes) -> Directives:
+    """What a control entry was asked for."""
+    of_stream = read_stream_control(control)
+    ask = None if of_stream is None else StreamAsk(of_stream.op)
+    return Directives(control=control, stream=ask)
 
 
 class StreamTable:

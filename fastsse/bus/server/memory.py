@@ -4,14 +4,14 @@ It keeps events by the same rules as the workers. So a worker that starts receiv
 the hub, and a hub that starts again takes it from a worker.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
-from fastsse.backbone import Backbone, Broken, Deliver, Done, Placed
+from fastsse.backbone import Backbone, Broken, Deliver, Done, FoundStreams, Placed
 from fastsse.backbone.keys import KeyTable, known_of_entry
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerRow, ProducerTable
-from fastsse.backbone.stream_rows import StreamTable
+from fastsse.backbone.stream_rows import RowChange, StreamTable, rows_of_log
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import OF_PRODUCER, Producer
 from fastsse.entries import Entry
@@ -166,9 +166,22 @@ class HubMemory(MemoryBackbone):
         lost = history.expected_through
         if lost:
             history.prepend(history.older(), Evictions({}, lost, lost))
+        self.streams.apply(
+            RowChange(topic, row) for topic, row in rows_of_log(self._all_entries()).items()
+        )
         waiting, self._waiting = self._waiting, []
         for called in waiting:
             called()
+
+    def _all_entries(self) -> Iterator[Entry]:
+        entries = self._history.entries(0)
+        while entries:
+            yield from entries
+            entries = self._history.entries(entries[-1].position)
+
+    def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
+        """As Backbone; after a hub that was lost when the history is complete."""
+        self.when_whole(lambda: done(self.streams.find(topics)))
 
     def _note_key(self, position: int, key: bytes) -> None:
         if key[:1] == OF_PRODUCER:
