@@ -1,0 +1,87 @@
+"""The React hook in Chromium, with the React of npm."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chromium import PROGRAM, Browser, chromium
+from tests.clients.javascript import MODULES, PACKAGE, run
+from tests.clients.test_js_chromium import server, until
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
+
+APPLICATION = """
+import { createElement as h, StrictMode, useState } from "react";
+import { createRoot } from "react-dom/client";
+import { connect } from "./src/index.js";
+import { useEvents } from "./src/react.js";
+
+const hub = connect("/", { retryMinMs: 100 });
+const sum = (total, event) => total + event.data;
+let renders = 0;
+
+function News({ topic }) {
+  renders++;
+  const { events, state } = useEvents(hub, topic, { limit: 3 });
+  const { value } = useEvents(hub, topic, { reduce: sum, initial: 0 });
+  return h("p", null, `${state} ${events.map((event) => event.data)} ${value}`);
+}
+
+function Page() {
+  const [topic, show] = useState("a");
+  window.show = show;
+  return topic && h(News, { topic });
+}
+
+createRoot(document.body).render(h(StrictMode, null, h(Page)));
+window.renders = () => renders;
+"""
+BUILD = """
+const [entry, to, modules] = {words};
+require(`${{modules}}/esbuild`).buildSync({{
+  stdin: {{ contents: require("fs").readFileSync(entry, "utf8"), resolveDir: process.cwd() }},
+  nodePaths: [modules], bundle: true, format: "iife", outfile: to,
+  define: {{ "process.env.NODE_ENV": '"development"' }},
+}});
+"""
+
+
+@pytest.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    async with chromium(tmp_path / "profile") as opened:
+        yield opened
+
+
+def application(folder: Path) -> str:
+    """The page's script. Skips the test without React."""
+    if not (MODULES / "react-dom").is_dir():
+        pytest.skip("react-dom is not installed; `make test-all` does it")
+    (folder / "app.js").write_text(APPLICATION)
+    words = json.dumps([str(folder / "app.js"), str(folder / "bundle.js"), str(MODULES.resolve())])
+    run("-e", BUILD.format(words=words), cwd=PACKAGE)
+    return (folder / "bundle.js").read_text()
+
+
+async def test_a_component_shows_the_newest_events_and_renders_once_a_frame(
+    browser: Browser, tmp_path: Path
+) -> None:
+    script = application(tmp_path)
+    async with server() as one:
+        page = await browser.open(f"{one.addresses[0]}/healthz")
+        await page.run(f"{script}; 0")
+        text = "document.querySelector('p')?.textContent"
+        await page.settled(text, "open  0")
+        for n in range(1, 2_001):
+            one.publish("a", n)
+        await page.settled(text, f"open 1998,1999,2000 {sum(range(2_001))}")
+        assert await page.run("renders()") < 1_000
+        # Another topic is another subscription; the old one ends.
+        await page.run("show('b'); 0")
+        await page.settled(text, "open  0")
+        one.publish("a", 1)
+        one.publish("b", 5)
+        await page.settled(text, "open 5 5")
+        await page.run("show(null); 0")
+        await until(lambda: one.stream_count == 0)
