@@ -30,6 +30,21 @@ def test_javascript_client_has_no_type_errors(built: Path) -> None:
     run(MODULES / "typescript" / "bin" / "tsc", "--noEmit", "-p", ".", cwd=built)
 
 
+def test_the_declared_types_allow_what_is_meant_and_refuse_the_rest(built: Path) -> None:
+    run("build.mjs", "--out", "dist", "--types", cwd=built)
+    words = (
+        "--strict",
+        "--target",
+        "es2022",
+        "--module",
+        "es2022",
+        "--moduleResolution",
+        "bundler",
+    )
+    tsc = MODULES / "typescript" / "bin" / "tsc"
+    run(tsc, "--ignoreConfig", "--noEmit", *words, "--skipLibCheck", "test/types.ts", cwd=built)
+
+
 def test_what_the_server_sends_is_built_from_the_source(built: Path, tmp_path: Path) -> None:
     run("build.mjs", "--served", tmp_path, cwd=built)
     assert sorted(path.name for path in SERVED.iterdir()) == sorted(

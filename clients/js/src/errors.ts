@@ -48,12 +48,12 @@ export function hasType({ ok, headers }: Response, type: string): boolean {
 export async function errorOf(response: Response): Promise<StreamError> {
   const { status, headers } = response;
   if (response.ok) {
-    return new StreamError("content-type", `unexpected content type: ${headers.get("content-type")}`);
+    return new StreamError("content-type", `content type ${headers.get("content-type")}`);
   }
   // A problem (RFC 9457) says more than the status.
   const problem = (await response.json().catch(() => null)) as { detail?: unknown } | null;
   const detail = String(problem?.detail ?? "").slice(0, DETAIL_CHARS_MAX);
-  return new StreamError("status", `the server answered ${status} ${detail}`, {
+  return new StreamError("status", `answered ${status} ${detail}`, {
     status,
     retryAfterMs: 1000 * Number(headers.get("retry-after")) || 0,
     isFinal: status >= 400 && status < 500 && !RETRIED.includes(status),

@@ -19,7 +19,7 @@ export const eventSourceTransport: Transport = {
       const close = () => {
         clearTimeout(timer);
         source.close();
-        reject(new StreamError(kind, "the EventSource is closed"));
+        reject(new StreamError(kind, "closed"));
       };
       let kind: "network" | "buffered" = "network";
       const timer = setTimeout(() => {

@@ -7,6 +7,8 @@ import { asStreamError, fetchTransport } from "./transport.js";
 import type { ConnectOptions, Hub, Subscription, SubscribeOptions } from "./types.js";
 
 const BY_NAME = { fetch: fetchTransport, eventsource: eventSourceTransport };
+// The server's `max_topics`, unless it is changed.
+const MEMBERS_MAX = 100;
 const DEFAULTS = {
   transports: ["fetch", "eventsource"] as const,
   credentials: "same-origin" as const,
@@ -46,8 +48,11 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
       return member;
     }
     const key = JSON.stringify([member.view, lastEach]);
-    // A snapshot is of all topics of a stream, so a stream that runs takes no other.
-    let stream = [...streams].find((one) => one.key === key && !(lastEach && one.isRunning));
+    // A snapshot is of all topics of a stream, so a stream that runs takes no other. More topics than
+    // the server allows in a stream would close it.
+    let stream = [...streams].find(
+      (one) => one.key === key && !(lastEach && one.isRunning) && one.members.size < MEMBERS_MAX,
+    );
     if (!stream) {
       if (!streams.size) listen("addEventListener");
       streams.add((stream = makeStream(host, member.view, key)));
@@ -90,7 +95,7 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
   const host: Host = {
     settings,
     transport() {
-      if (!transports[0]) throw new StreamError("unsupported", "no transport works here");
+      if (!transports[0]) throw new StreamError("unsupported", "no transport works");
       return transports[0];
     },
     fallBack({ kind }) {
@@ -102,7 +107,7 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
     },
     requestOf(params, signal) {
       const target = new URL(`events?${new URLSearchParams(params)}`, url);
-      return { ...settings, url: target, signal, send, ticket, errorOf };
+      return { ...settings, url: target, signal, send, ticket, errorOf, prepare: tokens.get };
     },
     refresh() {
       tokens.expire();

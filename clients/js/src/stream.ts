@@ -244,7 +244,7 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
     try {
       return JSON.parse(data);
     } catch (cause) {
-      fail(new StreamError("format", "an event is no envelope", { cause }));
+      fail(new StreamError("format", "no envelope", { cause }));
     }
   }
 
@@ -255,7 +255,7 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
       if (member.held) {
         member.held.push(event);
         // Above it the connection is cut, and resumes.
-        if ((heldChars += chars) > HELD_CHARS_MAX) throw new RangeError("history is too slow");
+        if ((heldChars += chars) > HELD_CHARS_MAX) throw new RangeError("history is slow");
       } else if (member.isLive) member.call("onEvent", event);
     }
   }

@@ -3,6 +3,7 @@ import type { ConnectOptions } from "./types.js";
 
 // Clocks differ, and a request takes time.
 const FRESH_MS = 30_000;
+const SHORT_MS = 5_000;
 
 /** The token of a connection. */
 export interface Tokens {
@@ -25,7 +26,8 @@ export function tokensFrom(source: ConnectOptions["token"]): Tokens {
     } catch (cause) {
       throw new StreamError("token", `no token: ${cause}`, { cause });
     }
-    expiresAt = expiryOf(token);
+    // One without `exp` is used for what one connection needs.
+    expiresAt = expiryOf(token) || Date.now() + FRESH_MS + SHORT_MS;
     return token;
   }
 
@@ -39,7 +41,7 @@ export function tokensFrom(source: ConnectOptions["token"]): Tokens {
   };
 }
 
-/** The `exp` of a JWT in unix milliseconds; 0 when it names none, so that it is fetched each time. */
+/** The `exp` of a JWT in unix milliseconds; 0 when it names none. */
 function expiryOf(token = ""): number {
   try {
     const part = token.split(".")[1] ?? "";

@@ -13,6 +13,8 @@ export interface StreamRequest {
   maxEventChars: number;
   /** More types that an EventSource listens to. */
   eventTypes?: readonly string[];
+  /** Fetches the token, which may take longer than an opening. */
+  prepare(): Promise<unknown>;
   /** Sends a request with the token. */
   send(url: URL | string, init: RequestInit): Promise<Response>;
   /** A ticket for a request that can't have headers; undefined without a token. */
@@ -55,6 +57,7 @@ export const fetchTransport: Transport = {
   name: "fetch",
   isAvailable: () => typeof fetch === "function",
   async run(request, sink) {
+    await request.prepare();
     const watching = watch(request);
     try {
       request.url.searchParams.set("initial_id", "true");

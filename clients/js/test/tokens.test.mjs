@@ -50,6 +50,16 @@ test("a token whose exp is near is fetched again at each connection", limits, as
   assert.equal(new Set(server.requests.map(bearer)).size, 3);
 });
 
+test("a token that takes longer than an opening is no proxy that buffers", limits, async (t) => {
+  const server = await serve(t, (request, response) => {
+    response.writeHead(200, STREAM).write(opening() + envelope(1));
+  });
+  const token = () => sleep(500, "slow");
+  const seen = record(open(t, server.url, { token, openTimeoutMs: 250 }), "a");
+  await until(() => seen.events.length);
+  assert.deepEqual(seen.errors, []);
+});
+
 test("a 401 fetches a fresh token once and goes on", limits, async (t) => {
   const server = await serve(t, (request, response) => {
     if (bearer({ headers: request.headers }) === "old") return response.writeHead(401).end();

@@ -201,6 +201,17 @@ test("each view has a stream of its own, equal ones share it", limits, async (t)
   assert.equal(server.requests.length, 4);
 });
 
+test("more topics than a stream may have get a second stream", limits, async (t) => {
+  const server = await log(t);
+  const hub = open(t, server.url);
+  const seen = Array.from({ length: 150 }, (_, n) => record(hub, `topic ${n}`));
+  await until(() => seen.every(({ states }) => states.includes("open")));
+  for (let n = 0; n < 150; n++) server.publish(`topic ${n}`);
+  await until(() => seen.every(({ events }) => events.length));
+  assert.deepEqual(seen.map(({ events }) => events), seen.map((_, n) => [n + 1]));
+  assert.deepEqual(server.requests.map(({ url }) => url.searchParams.getAll("topic").length), [100, 50]);
+});
+
 test("a snapshot of a later subscription has a stream of its own", limits, async (t) => {
   const server = await log(t);
   const hub = open(t, server.url);
