@@ -1,4 +1,4 @@
-"""A real Firefox, without a window, told what to do over its Marionette port."""
+"""A real Firefox, without a window, driven over its Marionette port."""
 
 import asyncio
 import json

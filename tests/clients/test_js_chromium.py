@@ -131,11 +131,11 @@ async def test_a_page_without_a_network_waits_and_returns_when_it_is_back(browse
 
 
 async def test_a_token_is_renewed_without_another_connection(browser: Browser) -> None:
-    options = {"jwt_key": SECRET, "expiry_notice": "3s"}
+    options = {"jwt_key": SECRET, "expiry_notice": "8s"}
     async with server(**options) as one, Relay(one.addresses[0]) as relay:
         page = await opened(browser, relay.url)
         claims = grants(subscribe=["a"]) | {"sub": "u7"}
-        ends = int(time.time()) + 4
+        ends = int(time.time()) + 9
         tokens = [mint({**claims, "exp": end}).decode() for end in (ends, ends + 600)]
         await page.run(
             f"window.tokens = {json.dumps(tokens)}; make({{ token: async () => tokens.shift() }});"

@@ -3,7 +3,7 @@ import type { ConnectOptions } from "./types.js";
 
 // Clocks differ, and a request takes time.
 const FRESH_MS = 30_000;
-const SHORT_MS = 5_000;
+const SHORT_MS = 1_000;
 
 /** The token of a connection. */
 export interface Tokens {
@@ -26,8 +26,8 @@ export function tokensFrom(source: ConnectOptions["token"]): Tokens {
     } catch (cause) {
       throw new StreamError("token", `no token: ${cause}`, { cause });
     }
-    // One without `exp` is used for what one connection needs.
-    expiresAt = expiryOf(token) || Date.now() + FRESH_MS + SHORT_MS;
+    // One connection uses one token, also if that has no `exp`, or one that is near.
+    expiresAt = Math.max(expiryOf(token), Date.now() + FRESH_MS + SHORT_MS);
     return token;
   }
 
