@@ -29,7 +29,7 @@ $(VENV)/.installed: setup.py pyproject.toml $(NATIVE)
 
 # An extra's packages. The package itself is there, so that pip builds nothing again.
 $(VENV)/.test-installed $(VENV)/.lint-installed $(VENV)/.docs-installed $(VENV)/.bench-installed \
-		$(VENV)/.wheel-installed $(VENV)/.sbom-installed: \
+		$(VENV)/.wheel-installed $(VENV)/.sbom-installed $(VENV)/.audit-installed: \
 		$(VENV)/.%-installed: $(VENV)/.installed
 	@echo "Installing what $* needs."
 	$(INSTALL) 'fastsse[$*]'
@@ -117,6 +117,16 @@ lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 	$(BIN)/python -m tests.prose
 
 check: lint test  ## lint and test
+
+.PHONY: audit fuzz
+audit: $(VENV)/.audit-installed  ## known faults of dependencies, risky code, risky workflows
+	$(BIN)/bandit -q -c pyproject.toml -r fastsse -ll -ii
+	$(BIN)/zizmor --offline -q .github
+	$(BIN)/pip-audit --skip-editable --local
+
+fuzz: $(VENV)/.test-installed  ## the parsers with changed inputs, 30 s each (ARGS="filter --seconds 600" for one)
+	$(BIN)/python -m tests.fuzz --seconds 30 $(ARGS)
+	$(BIN)/python -m tests.http.fuzz_intake --inputs 1000000
 
 # Builds the package apart, copies the tests beside it and runs them there.
 define run_sanitized

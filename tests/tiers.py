@@ -98,6 +98,9 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/test_installs.py::test_scripts_and_children_import_the_installed_package": Part(
         "full", "builds and installs three times"
     ),
+    # Tools that change code and inputs.
+    "tests/test_mutants.py": Part("slow", "runs tests in processes of their own"),
+    "tests/test_fuzz.py": Part("slow", "thousands of inputs for each parser"),
     # Long runs.
     f"{_ABORTS}[100000]": Part("full", _LONG),
     # Parts of the core that take seconds each.

@@ -1,0 +1,68 @@
+"""The mutation tool changes what it says, and notices what tests notice."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import mutants
+
+_SOURCE = """
+LIMIT = 5
+
+def limited(value: int) -> int:
+    \"\"\"Not more than 5.\"\"\"
+    if value > LIMIT and not value % 2:
+        value = LIMIT
+    return value + 1
+"""
+
+
+def test_each_change_is_one_thing_in_a_function() -> None:
+    tree = ast.parse(_SOURCE)
+    found = {(ast.unparse(node), ast.unparse(other)) for node, other in mutants.changes(tree)}
+    assert found == {
+        ("value > LIMIT", "value >= LIMIT"),
+        ("value > LIMIT and (not value % 2)", "value > LIMIT or not value % 2"),
+        ("not value % 2", "value % 2"),
+        ("2", "3"),
+        ("1", "2"),
+        ("value + 1", "value - 1"),
+        ("value = LIMIT", "pass"),
+        ("return value + 1", "return None"),
+        (
+            "if value > LIMIT and (not value % 2):\n    value = LIMIT",
+            "if not (value > LIMIT and (not value % 2)):\n    value = LIMIT",
+        ),
+    }
+
+
+def mutants_of(test: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Three changes of a module, with a test of these lines. In a process of its own: here the
+    module is imported already."""
+    path = folder / "test_it.py"
+    path.write_text(f"from fastsse.units import parse_duration_s\ndef test_it():\n    {test}\n")
+    words = ["-m", "tests.mutants", "fastsse/units.py", path, "--most", "3"]
+    return subprocess.run(
+        [sys.executable, *words], cwd=mutants.ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_changes_that_no_test_sees_are_reported(tmp_path: Path) -> None:
+    done = mutants_of("assert parse_duration_s", tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.endswith("fastsse/units.py: 3 changes, 3 not noticed\n")
+
+
+def test_changes_that_a_test_sees_are_not(tmp_path: Path) -> None:
+    done = mutants_of(
+        "assert [parse_duration_s(t) for t in ('2s', '1.5m', '0', 5)] == [2, 90, 0, 5]", tmp_path
+    )
+    assert "3 changes, 0 not noticed" in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
+def test_tests_that_fail_without_a_change_say_nothing(tmp_path: Path) -> None:
+    done = mutants_of("raise AssertionError", tmp_path)
+    assert done.returncode == 1
+    assert "fail without a change" in done.stderr
