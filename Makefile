@@ -87,6 +87,10 @@ sbom: $(VENV)/.sbom-installed wheel  ## dist/fastsse.cdx.json: the packages that
 	$(BIN)/python -m cyclonedx_py environment --output-reproducible --pyproject pyproject.toml \
 		-o dist/fastsse.cdx.json build/sbom/bin/python
 
+.PHONY: client-wheel
+client-wheel: $(VENV)/.wheel-installed  ## the pure wheel fastsse-client in dist/: the clients alone, for any system
+	$(BIN)/python deploy/client_wheel.py dist
+
 clean:  ## remove what was built
 	rm -rf build dist *.egg-info fastsse/*.so fastsse/*/*.so
 

@@ -14,6 +14,7 @@ from fastsse.version import __version__
 if TYPE_CHECKING:
     from fastsse._core import encode
     from fastsse.asgi import Grants, Mount, mount
+    from fastsse.client import relay
     from fastsse.config import Config
     from fastsse.errors import FastsseError
     from fastsse.events import Event
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "encode",
     "mount",
+    "relay",
 ]
 
 _HOMES = {
@@ -43,6 +45,7 @@ _HOMES = {
     "Server": "fastsse.server",
     "encode": "fastsse._core",
     "mount": "fastsse.asgi",
+    "relay": "fastsse.client",
 }
 
 
@@ -51,4 +54,9 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'fastsse' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    try:
+        return getattr(importlib.import_module(home), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("fastsse."):
+            raise
+        raise ImportError(f"fastsse.{name} needs the package fastsse, not fastsse-client") from None

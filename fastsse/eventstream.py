@@ -11,6 +11,8 @@ __all__ = ["Block", "EventStreamParser", "StreamEventTooLong"]
 
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# A whole block as nearly all servers write it: at most an id and a type, and one line of data.
+_USUAL: Final = re.compile(rb"(?:id: ?([^\n\0]*)\n)?(?:event: ?([^\n]*)\n)?data: ?([^\n]*)\n\n")
 # Nine digits of milliseconds are eleven days; a longer time is not realistic.
 _RETRY: Final = re.compile(rb"[0-9]{1,9}")
 
@@ -63,6 +65,39 @@ class EventStreamParser:
 
     def feed(self, chunk: bytes) -> list[Block]:
         """The blocks that `chunk` completes. O(bytes). Raises StreamEventTooLong."""
+        if b"\r" in chunk or self._after_cr:
+            return self._feed_any(chunk)
+        blocks: list[Block] = []
+        at = 0
+        if self._is_within:
+            # To the next place where a block begins.
+            end = chunk.find(b"\n\n") + 2
+            if end < 2:
+                return self._feed_any(chunk)
+            blocks += self._feed_any(chunk[:end])
+            at = end
+        while at < len(chunk):
+            while (found := _USUAL.match(chunk, at)) is not None:
+                if found.end() - at > self._max_event_bytes:
+                    break
+                id, event, data = found.groups()
+                blocks.append(Block(data, event or b"", id))
+                at = found.end()
+                self._at_start = False
+            end = chunk.find(b"\n\n", at) + 2
+            end = len(chunk) if end < 2 else end
+            if at < end:
+                blocks += self._feed_any(chunk[at:end])
+            at = end
+        return blocks
+
+    @property
+    def _is_within(self) -> bool:
+        """Whether a block has begun."""
+        return bool(self._line_parts or self._data or self._type) or self._id is not None
+
+    def _feed_any(self, chunk: bytes) -> list[Block]:
+        """As `feed`, line by line."""
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")

@@ -58,6 +58,7 @@ class Hooks:
         handlers: are called with committed events.
         access: decides who may read and publish; None: as the options say.
         counters: more counters, under the names of the metrics.
+        on_closed: called with each stream that ended.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Hooks:
         handlers: Handlers | None = None,
         access: Access | None = None,
         counters: Callable[[], Mapping[str, int]] = lambda: {"mounted_native": 0},
+        on_closed: Callable[[ClosedStream], None] = lambda stream: None,
     ) -> None:
         self.interceptors: Final = tuple(interceptors)
         self.access: Final = access
         self.counters: Final = counters
+        self.on_closed: Final = on_closed
         self.handlers: Final = handlers or Handlers()
 
 
@@ -104,6 +107,7 @@ class Worker:
         self._own_interceptors = hooks.interceptors
         self._own_access = hooks.access
         self._own_counters = hooks.counters
+        self._on_own_closed = hooks.on_closed
         self._loop = asyncio.get_running_loop()
         self._descriptors = Descriptors.plan(config.max_connections, each=_each(config))
         self._drained: asyncio.Event | None = None
@@ -382,6 +386,7 @@ class Worker:
             stream.handle, stream.reason, stream.duration_s, stream.events, stream.bytes
         )
         self.frontend.on_stream_closed(stream.handle)
+        self._on_own_closed(stream)
         self._note_if_drained()
 
     def _note_if_drained(self) -> None:

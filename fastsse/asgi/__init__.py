@@ -13,5 +13,6 @@ It runs on asyncio and uvloop.
 
 from fastsse.asgi.grants import Authorize, Grants
 from fastsse.asgi.mounting import Mount, mount
+from fastsse.asgi.reading import StreamEvent
 
-__all__ = ["Authorize", "Grants", "Mount", "mount"]
+__all__ = ["Authorize", "Grants", "Mount", "StreamEvent", "mount"]

@@ -4,8 +4,8 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from fastsse.api.access import Access
 from fastsse.api.frontend import Sockets
@@ -18,6 +18,9 @@ from fastsse.log import get_logger
 from fastsse.server import Server
 from fastsse.stores import OpenedStores
 from fastsse.worker import Hooks, Worker
+
+if TYPE_CHECKING:
+    from fastsse.asgi.serving import Serving
 
 __all__ = ["Engine"]
 
@@ -33,7 +36,7 @@ class Engine(Server):
         config: the options; those of listeners have no effect, but for `admin_port`.
         hub_socket: the Unix socket of `fastsse hub`; None: the store of the options.
         access: decides who may read and publish; None: as the options say.
-        counters: more counters, under the names of the metrics.
+        serving: counts streams.
         interceptors: as of Server.
 
     Attributes:
@@ -45,13 +48,13 @@ class Engine(Server):
         config: Config,
         hub_socket: str | None,
         access: Access | None,
-        counters: Callable[[], Mapping[str, int]],
+        serving: "Serving",
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         super().__init__(config, interceptors=interceptors)
         self._hub_socket = hub_socket
         self._access = access
-        self._counters = counters
+        self._serving = serving
         self.on_ended: Callable[[str], None] = lambda reason: None
 
     @property
@@ -66,7 +69,14 @@ class Engine(Server):
             running.abandon()
 
     async def _open(self, hooks: Hooks) -> Worker:
-        hooks = Hooks(hooks.interceptors, hooks.handlers, self._access, self._counters)
+        viewers = self._serving.viewers
+        hooks = Hooks(
+            hooks.interceptors,
+            hooks.handlers,
+            self._access,
+            self._serving.counters,
+            lambda stream: viewers.closed(stream.selectors),
+        )
         if self._hub_socket is None:
             sockets = Sockets((), self._admin_sockets(), all=((),))
             try:

@@ -3,13 +3,15 @@
 import asyncio
 import functools
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from fastsse.asgi.engine import Engine
 from fastsse.asgi.exchange import Call, Receive, Scope, Send
 from fastsse.asgi.grants import Authorize, MountAccess
+from fastsse.asgi.reading import StreamEvent, read_topics
 from fastsse.asgi.serving import Serving, serve_request
 from fastsse.config import Config
 from fastsse.handlers import Handler
@@ -65,7 +67,7 @@ class Mount:
         self.app: Final = app
         self.path: Final = path
         self._made = engine
-        self._serving = Serving(authorize, self._on_relays)
+        self.serving = Serving(authorize, self._on_relays)
         self._engine: Engine | None = None
         self._starting: asyncio.Future[Engine] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,7 +79,7 @@ class Mount:
         kind = scope["type"]
         if kind == "http" and _path_in(scope) == self.path:
             engine = await self._running()
-            await serve_request(engine, self._serving, Call(scope, receive, send))
+            await serve_request(engine, self.serving, Call(scope, receive, send))
         elif kind == "lifespan":
             await self._live(scope, receive, send)
         else:
@@ -87,6 +89,31 @@ class Mount:
 
     publish = _as_of_server(Server.publish_later)
     end_topic = _as_of_server(Server.end_topic)
+
+    async def subscribe(
+        self,
+        topics: str | Sequence[str],
+        *,
+        last_event_id: str = "",
+        until_data: str | None = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """The events of topics as a client with all grants receives them, in this process. Close
+        the generator (`contextlib.aclosing`) when you leave it early.
+
+        Arguments:
+            topics: one or several; names, templates or `*`.
+            last_event_id: begins after this event; `earliest` at the oldest kept; empty: at what is
+                published next.
+            until_data: it ends behind an event with this data.
+
+        Raises InvalidSubscription, or StreamRefused. It ends when its topics have ended, or when
+        the server drains.
+        """
+        names = (topics,) if isinstance(topics, str) else tuple(topics)
+        context = (await self._running()).context
+        async with aclosing(read_topics(context, names, last_event_id, until_data)) as events:
+            async for event in events:
+                yield event
 
     def publish_from_thread(
         self, topic: str | Sequence[str], data: Any, /, *, timeout_s: float = 30, **fields: Any
@@ -109,10 +136,30 @@ class Mount:
 
         return register
 
+    def watch(self, handler: Handler) -> Callable[[], None]:
+        """As `on` for every type; returns how to undo it, which takes effect at the next start."""
+        one: tuple[tuple[str, ...], Handler] = ((), handler)
+        self._handlers.append(one)
+        return lambda: self._handlers.remove(one)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server of the mount was started."""
+        return self._engine is not None
+
     @property
     def stream_count(self) -> int:
         """The number of open streams; 0 before the start."""
         return 0 if self._engine is None else self._engine.stream_count
+
+    def viewers(self, topic: str) -> int:
+        """The number of open streams of this process that name a topic. O(1)."""
+        return self.serving.viewers.count(topic)
+
+    async def unwatched(self, topic: str, for_s: float = 10.0) -> None:
+        """Returns when no stream of this process has named a topic for `for_s` seconds: when the
+        last viewer has left and did not return, or none came."""
+        await self.serving.viewers.left(topic, for_s)
 
     async def start(self) -> None:
         """Starts the server. Idempotent. Raises ConfigError, or the error of the store."""
@@ -190,7 +237,7 @@ class Mount:
 
     def counters(self) -> Mapping[str, int]:
         """Streams by how they are sent, under the names of the metrics."""
-        return {f"mounted_{way}": count for way, count in self._serving.ways.items()}
+        return self.serving.counters()
 
     # -- lifespan -----------------------------------------------------------------------------
 
@@ -286,7 +333,7 @@ def mount(
     access = MountAccess(options) if authorize is not None or not is_decided else None
 
     def engine(mounted: Mount) -> Engine:
-        return Engine(options, hub_socket, access, mounted.counters, interceptors)
+        return Engine(options, hub_socket, access, mounted.serving, interceptors)
 
     return Mount(app, path.rstrip("/"), authorize, engine)
 

@@ -12,6 +12,7 @@ from fastsse.asgi.grants import Authorize, rights_of
 from fastsse.asgi.relaying import StreamCut, relay, relay_pair
 from fastsse.asgi.responses import LAST, ResponseReader
 from fastsse.asgi.servers import ServerConnection, Unreached, reach
+from fastsse.asgi.viewers import Viewers
 from fastsse.errors import FastsseError, StreamRefused
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.listener_context import ListenerContext
@@ -40,9 +41,14 @@ class Serving:
     def __init__(self, authorize: Authorize | None, on_relays: Callable[[int], None]) -> None:
         self.authorize: Final = authorize
         self.ways: Final = Counter({NATIVE: 0})
+        self.viewers: Final = Viewers()
         self._on_relays = on_relays
         self._relays = 0
         self._warned: set[str] = set()
+
+    def counters(self) -> dict[str, int]:
+        """Streams by how they are sent, under the names of the metrics."""
+        return {f"mounted_{way}": count for way, count in self.ways.items()}
 
     def count_relay(self, change: int) -> None:
         """A copied stream begins (1) or has ended (-1)."""
@@ -135,11 +141,13 @@ async def _open(
     if way is None:
         assert connection is not None
         context.streams.take_duplicate(connection.fileno(), stream_request)
+        serving.viewers.opened(wanted.subscription.selectors)
         context.requests.opened(request)
         serving.ways[NATIVE] += 1
         await connection.leave()
         return
     ours = _open_pair(context, stream_request)
+    serving.viewers.opened(wanted.subscription.selectors)
     context.requests.opened(request)
     serving.ways[way] += 1
     serving.count_relay(1)

@@ -144,7 +144,7 @@ def publish(
                     data,
                     event=event,
                     id=event_id,
-                    retry_ms=retry_ms,
+                    retry=retry_ms,
                     private=private,
                     end=end,
                     key=key,

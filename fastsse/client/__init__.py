@@ -1,11 +1,18 @@
-"""A client for fastsse and for other event streams: listening and publishing with asyncio.
+"""Clients for fastsse, and for other event streams.
 
-    async for event in fastsse.client.listen("http://127.0.0.1:8080", "news"):
-        print(event.data)
+    async with AsyncClient("http://127.0.0.1:8080") as client:
+        await client.publish("news", "hello")
+        async for event in client.subscribe("news"):
+            print(event.data)
 
-HTTP is httpx's: typed, kept, with proxies, TLS, redirects and Unix sockets.
+`Client` is the same for programs without asyncio. `Publisher` and `listen` are the halves of
+`AsyncClient`; `listen` reads any event stream.
+
+HTTP is httpx's: typed, kept, with proxies, TLS, redirects and Unix sockets. The package
+`fastsse-client` has this folder alone, without native code.
 """
 
+from fastsse.client.asyncclient import AsyncClient, Pending
 from fastsse.client.decoder import Decoder, Gap, ReceivedEvent
 from fastsse.client.errors import (
     ClientError,
@@ -15,23 +22,35 @@ from fastsse.client.errors import (
     Unreachable,
 )
 from fastsse.client.listener import Listener, StreamState, listen
+from fastsse.client.outbox import Outbox, OutboxFull
 from fastsse.client.publisher import Publisher, Receipt
+from fastsse.client.relaying import RelayBroken, Relayed, relay
+from fastsse.client.syncclient import Client, Subscription
 from fastsse.client.view import Envelope, StreamView
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "ClientError",
     "Decoder",
     "Envelope",
     "EventTooLarge",
     "Gap",
     "Listener",
+    "Outbox",
+    "OutboxFull",
     "OutcomeUnknown",
+    "Pending",
     "Publisher",
     "Receipt",
     "ReceivedEvent",
     "Refused",
+    "RelayBroken",
+    "Relayed",
     "StreamState",
     "StreamView",
+    "Subscription",
     "Unreachable",
     "listen",
+    "relay",
 ]

@@ -1,7 +1,6 @@
 """The events of a stream as a page receives them, and the id to resume after."""
 
 import json
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastsse.client.errors import EventTooLarge
@@ -23,8 +22,7 @@ class Gap(NamedTuple):
     resumes_from: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedEvent:
+class ReceivedEvent(NamedTuple):
     """One event as a page receives it; `id` is the last event id at that time."""
 
     data: str
@@ -87,11 +85,13 @@ class Decoder:
         except StreamEventTooLong:
             raise EventTooLarge(self._max_event_bytes) from None
         events: list[ReceivedEvent] = []
-        for block in blocks:
-            if block.id is not None:
-                self.last_event_id = block.id.decode(errors="replace")
-            if block.data is not None:
-                kind = block.event.decode(errors="replace") or DEFAULT_TYPE
-                data = block.data.decode(errors="replace")
-                events.append(ReceivedEvent(data, kind, self.last_event_id))
+        last_event_id = self.last_event_id
+        for data, event, id in blocks:
+            if id is not None:
+                last_event_id = id.decode("utf-8", "replace")
+            if data is not None:
+                kind = event.decode("utf-8", "replace") if event else DEFAULT_TYPE
+                text = data.decode("utf-8", "replace")
+                events.append(ReceivedEvent(text, kind, last_event_id))
+        self.last_event_id = last_event_id
         return events

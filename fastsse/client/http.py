@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from fastsse.client.errors import Refused
+from fastsse.client.posting import Answer
 from fastsse.version import __version__
 
 Headers = list[tuple[bytes, bytes]]
@@ -18,12 +19,14 @@ Headers = list[tuple[bytes, bytes]]
 Params = list[tuple[str, str | int | float | bool | None]]
 USER_AGENT = f"fastsse/{__version__}"
 DEFAULT_PATH = "/events"
-# The maximum of growing waits: the longest retry time that a loaded server sends.
+# The longest retry time that a loaded server sends.
 WAIT_S_MAX = 60.0
+# The maximum of growing waits, unless the server asks for a longer one.
+GROWN_WAIT_S_MAX = 30.0
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
 # Below the idle_timeout of the server, so a request rarely uses a closing connection.
-_KEEPALIVE_S = 60.0
+KEEPALIVE_S = 60.0
 _ANSWER_BYTES_MAX = 64 * 1024
 
 
@@ -41,7 +44,7 @@ def events_url(url: str) -> str:
 
 def new_client(uds: str | None) -> httpx.AsyncClient:
     """A client for one server; with `uds` every connection goes to that Unix socket."""
-    limits = httpx.Limits(keepalive_expiry=_KEEPALIVE_S)
+    limits = httpx.Limits(keepalive_expiry=KEEPALIVE_S)
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(uds=uds, limits=limits) if uds else None,
         limits=limits,
@@ -60,7 +63,7 @@ def request_headers(token: str | None, extra: Mapping[str, str] | None) -> Heade
 
 def growing_wait_s(base_s: float, failures: int, rand: random.Random) -> float:
     """The wait after `failures` in a row: doubles from `base_s`, plus a random part up to half."""
-    ceiling_s = max(base_s, WAIT_S_MAX)
+    ceiling_s = max(base_s, GROWN_WAIT_S_MAX)
     wait_s = min(base_s * 2.0 ** min(failures - 1, 16), ceiling_s) if failures else base_s
     return wait_s * rand.uniform(1, 1.5)
 
@@ -94,7 +97,7 @@ async def answer_body(response: httpx.Response) -> bytes:
     return body
 
 
-def refusal(response: httpx.Response, body: bytes) -> Refused:
+def refusal(response: httpx.Response | Answer, body: bytes) -> Refused:
     """The exception for a refusal."""
     problem = _problem(body)
     detail = str(problem.get("detail") or problem.get("title") or "")

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from fastsse.client.http import (
 from fastsse.client.view import StreamView
 
 CONTENT_TYPE = "text/event-stream"
-DEFAULT_RETRY_S = 3.0
+DEFAULT_RETRY_S = 1.0
+# A server may send `retry: 0`; without a wait a client would connect thousands of times a second.
+RETRY_S_MIN = 0.1
 DEFAULT_IDLE_TIMEOUT_S = 60.0
 DEFAULT_EVENT_BYTES_MAX = 16 * 1024 * 1024
 # The headers of an EventSource (Fetch standard, cache mode `no-store`), by which servers recognise
@@ -70,6 +73,8 @@ class Listener:
         idle_timeout_s: a connection without data for this long is lost; None: no limit.
         max_event_bytes: a larger event ends it with EventTooLarge.
         reconnect: False ends it after the first connection.
+        tries: after so many connections in a row without an event it raises Unreachable; None: no
+            bound.
         on_state: called when a stream opens and when one is lost; must return quickly.
         sleep, rand: for tests.
 
@@ -94,6 +99,7 @@ class Listener:
         idle_timeout_s: float | None = DEFAULT_IDLE_TIMEOUT_S,
         max_event_bytes: int = DEFAULT_EVENT_BYTES_MAX,
         reconnect: bool = True,
+        tries: int | None = None,
         on_state: Callable[[StreamState], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: random.Random | None = None,
@@ -110,10 +116,15 @@ class Listener:
         self._client = new_client(uds) if client is None else client
         self._timeout = httpx.Timeout(CONNECT_TIMEOUT_S, read=idle_timeout_s)
         self._reconnect = reconnect
+        self._tries = tries
         self._on_state = on_state or (lambda _: None)
         self._sleep = sleep
         self._rand = rand or random.Random()
+        # In a row: connections that failed, that opened and brought no event, and both.
         self._failures = 0
+        self._empty = 0
+        self._fruitless = 0
+        self._ready: deque[ReceivedEvent] = deque()
         self._steps = self._run()
         self.last_event_id = last_event_id
 
@@ -125,11 +136,26 @@ class Listener:
         answers 204.
 
         Raises Refused for any other answer that is not an event stream, EventTooLarge, and
-        Unreachable if `reconnect` is False. Do not retry these without a change.
+        Unreachable if `reconnect` is False or `tries` are over. Do not retry these without a
+        change.
         """
-        while (event := await anext(self._steps)) is None:
-            pass
+        while not self._ready:
+            self._ready.extend(await anext(self._steps))
+        event = self._ready.popleft()
+        self.last_event_id = event.id
         return event
+
+    async def next_events(self) -> list[ReceivedEvent]:
+        """The next events that arrived together, one or more; none at the end. Raises as
+        `__anext__`."""
+        try:
+            first = await anext(self)
+        except StopAsyncIteration:
+            return []
+        events = [first, *self._ready]
+        self._ready.clear()
+        self.last_event_id = events[-1].id
+        return events
 
     async def __aenter__(self) -> Self:
         """Connects; every event published after this is received. Raises as `__anext__`."""
@@ -154,33 +180,41 @@ class Listener:
         if self._owns_client:
             await self._client.aclose()
 
-    async def _run(self) -> AsyncGenerator[ReceivedEvent | None, None]:
-        """Events, and None each time that a stream opens."""
+    async def _run(self) -> AsyncGenerator[list[ReceivedEvent], None]:
+        """The events of each piece of a stream; none when a stream opens."""
         while True:
-            reason, is_over = "the server ended the stream", False
+            reason, is_over, is_failed = "the server ended the stream", False, False
+            self._fruitless += 1
             try:
                 async with self._connect() as response:
                     if not await self._accepts(response):
                         return
-                    yield None
+                    self._empty += 1
+                    yield []
                     async for chunk in response.aiter_bytes():
-                        for event in self._decoder.feed(chunk):
-                            self.last_event_id = event.id
-                            is_over = event.event == END
-                            yield event
-                        self.last_event_id = self._decoder.last_event_id
+                        if events := self._decoder.feed(chunk):
+                            self._fruitless = self._empty = 0
+                            is_over = events[-1].event == END
+                            yield events
+                        self._seen()
                     if is_over:
                         return
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
                 raise ClientError(f"{self._where}: {reason_of(error)}.") from None
             except httpx.RequestError as error:
-                reason = reason_of(error)
+                reason, is_failed = reason_of(error), True
                 self._failures += 1
+            is_spent = self._tries is not None and self._fruitless >= self._tries
+            if (is_failed and not self._reconnect) or is_spent:
+                raise Unreachable(f"{self._where}: {reason}.")
             if not self._reconnect:
-                if self._failures:
-                    raise Unreachable(f"{self._where}: {reason}.")
                 return
             await self._wait(reason)
+
+    def _seen(self) -> None:
+        """A block without an event may have moved the id."""
+        if not self._ready:
+            self.last_event_id = self._decoder.last_event_id
 
     def _connect(self) -> AbstractAsyncContextManager[httpx.Response]:
         """One request; it starts after the last known event."""
@@ -220,7 +254,11 @@ class Listener:
 
     async def _wait(self, reason: str) -> None:
         retry_s = DEFAULT_RETRY_S if self._decoder.retry_s is None else self._decoder.retry_s
-        wait_s = growing_wait_s(retry_s, self._failures, self._rand)
+        # The first connection without an event is no failure: nothing may have been published.
+        failures = max(self._failures, self._empty - 1)
+        if self._failures or self._empty:
+            retry_s = max(retry_s, RETRY_S_MIN)
+        wait_s = growing_wait_s(retry_s, failures, self._rand)
         self._on_state(StreamState("waiting", reason, wait_s))
         await self._sleep(wait_s)
 

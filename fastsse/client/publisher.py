@@ -16,6 +16,8 @@ from collections.abc import (
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import httpx
 import orjson
@@ -23,6 +25,9 @@ import orjson
 from fastsse.client.errors import ClientError, OutcomeUnknown, Refused, Unreachable
 from fastsse.client.gathering import Events, batches
 from fastsse.client.http import (
+    ANSWER_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    KEEPALIVE_S,
     WAIT_S_MAX,
     Headers,
     Params,
@@ -34,6 +39,7 @@ from fastsse.client.http import (
     refusal,
     request_headers,
 )
+from fastsse.client.posting import Answer, AnswerLost, NotConnected, Poster, Unusual
 
 # Retried later: too many requests, and overload or drain.
 BUSY = (429, 503)
@@ -94,10 +100,14 @@ class Publisher:
         rand: random.Random | None = None,
     ) -> None:
         self._url = httpx.URL(events_url(url))
-        self._where = f"unix:{uds}" if uds else str(self._url)
+        self._own_url = str(self._url)
+        # What stands before the path.
+        self._origin = f"{self._url.scheme}://{self._url.netloc.decode()}"
+        self._where = f"unix:{uds}" if uds else self._own_url
         self._headers = request_headers(token, headers)
         self._owns_client = client is None
         self._client = new_client(uds) if client is None else client
+        self._poster = _poster(self._url, uds) if client is None else None
         self._patience_s = patience_s
         self._on_wait = on_wait or (lambda _error, _wait_s: None)
         self._now_s = now_s
@@ -117,6 +127,8 @@ class Publisher:
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
+        if self._poster is not None:
+            self._poster.close()
         if self._owns_client:
             await self._client.aclose()
 
@@ -127,7 +139,7 @@ class Publisher:
         *,
         event: str | None = None,
         id: str | None = None,
-        retry_ms: int | None = None,
+        retry: int | None = None,
         private: bool = False,
         meta: Mapping[str, str | int | float | bool] | None = None,
         end: bool = False,
@@ -153,7 +165,7 @@ class Publisher:
         fields = {
             "event": event,
             "id": id,
-            "retry": retry_ms,
+            "retry": retry,
             "key": key,
             "expect": expect,
             "ttl": ttl,
@@ -165,7 +177,9 @@ class Publisher:
             params.append(("end", "true"))
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
-        url = self._url.copy_with(params=self._url.params.merge(params))
+        query = urlencode(params)  # Quicker than the queries of httpx.
+        joint = "&" if self._url.query else "?"
+        url = f"{self._own_url}{joint}{query}"
         return await self._post(url, body, _TEXT if is_text else _JSON)
 
     async def end_topic(self, topics: str | Sequence[str]) -> str:
@@ -176,7 +190,7 @@ class Publisher:
         """
         names = [topics] if isinstance(topics, str) else topics
         params = httpx.QueryParams([("topic", name) for name in names])
-        url = self._url.copy_with(path=_beside(self._url, "/topics/end"), params=params)
+        url = self._url.copy_with(path=beside(self._url, "/topics/end"), params=params)
         return (await self._post(url, b"", None)).id
 
     async def delete_event(self, topic: str, id: str) -> str:
@@ -190,7 +204,7 @@ class Publisher:
 
     async def purge_topic(self, topic: str) -> str:
         """As `delete_event`, of all events of a topic. Its state stays."""
-        url = self._url.copy_with(path=_beside(self._url, "/topics"), params={"topic": topic})
+        url = self._url.copy_with(path=beside(self._url, "/topics"), params={"topic": topic})
         return (await self._post(url, b"", None, method="DELETE")).id
 
     async def publish_batch(
@@ -293,7 +307,7 @@ class Publisher:
 
     async def _post(
         self,
-        url: httpx.URL,
+        url: httpx.URL | str,
         body: str | bytes,
         content_type: bytes | None,
         *,
@@ -330,11 +344,32 @@ class Publisher:
 
     async def _try(
         self,
-        url: httpx.URL,
+        url: httpx.URL | str,
         body: str | bytes | AsyncIterable[bytes],
         headers: Headers,
         method: str = "POST",
     ) -> Receipt:
+        response, answer = await self._exchange(url, body, headers, method)
+        if response.status_code == 200:
+            return replace(_receipt(answer), warning=response.headers.get("fastsse-warning", ""))
+        refused = refusal(response, answer)
+        raise _Busy(refused, _told_wait_s(response)) if response.status_code in BUSY else refused
+
+    async def _exchange(
+        self,
+        url: httpx.URL | str,
+        body: str | bytes | AsyncIterable[bytes],
+        headers: Headers,
+        method: str = "POST",
+    ) -> tuple[httpx.Response | Answer, bytes]:
+        """One request and its answer."""
+        if self._poster is not None and isinstance(body, str | bytes):
+            try:
+                return await self._send(self._poster, url, body, headers, method)
+            except Unusual:
+                # It was answered, with something like a redirect: nothing was published.
+                self._poster.close()
+                self._poster = None
         try:
             async with self._client.stream(method, url, content=body, headers=headers) as response:
                 answer = await answer_body(response)
@@ -344,10 +379,34 @@ class Publisher:
             raise OutcomeUnknown(
                 f"{self._where}: {reason_of(error)}; it may be published or not."
             ) from None
-        if response.status_code == 200:
-            return replace(_receipt(answer), warning=response.headers.get("fastsse-warning", ""))
-        refused = refusal(response, answer)
-        raise _Busy(refused, _told_wait_s(response)) if response.status_code in BUSY else refused
+        return response, answer
+
+    async def _send(
+        self, poster: Poster, url: httpx.URL | str, body: str | bytes, headers: Headers, method: str
+    ) -> tuple[Answer, bytes]:
+        """As `_exchange`, without httpx."""
+        text = body.encode() if isinstance(body, str) else body
+        parts = url.raw_path if isinstance(url, httpx.URL) else url[len(self._origin) :].encode()
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (method.encode(), parts, self._url.netloc)]
+        lines += [b"%b: %b" % line for line in headers]
+        head = b"\r\n".join((*lines, b"Content-Length: %d\r\n\r\n" % len(text)))
+        try:
+            answer = await poster.send(head, text)
+        except NotConnected as error:
+            raise Unreachable(f"{self._where}: {reason_of(error)}.") from None
+        except AnswerLost as error:
+            raise OutcomeUnknown(
+                f"{self._where}: {reason_of(error)}; it may be published or not."
+            ) from None
+        return answer, answer.body
+
+
+def _poster(url: httpx.URL, uds: str | None) -> Poster | None:
+    """What sends short requests; None where httpx has to: with TLS, or through a proxy."""
+    if url.scheme != "http" or url.userinfo or (uds is None and getproxies()):
+        return None
+    timeouts_s = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
+    return Poster(url.host, url.port or 80, uds, timeouts_s=timeouts_s, keep_s=KEEPALIVE_S)
 
 
 async def _lines_of(events: AsyncIterable[Mapping[str, Any]]) -> AsyncIterator[bytes]:
@@ -363,8 +422,8 @@ class _Busy(Exception):
         self.wait_s = wait_s
 
 
-def _beside(events: httpx.URL, path: str) -> str:
-    """A path of the server whose events have this address."""
+def beside(events: httpx.URL, path: str) -> str:
+    """The path of another route of the server whose events have this address."""
     return events.path.removesuffix("/events") + path
 
 
@@ -387,7 +446,7 @@ def _receipt(answer: bytes) -> Receipt:
         raise Refused(200, "The answer is not from a fastsse server.") from None
 
 
-def _told_wait_s(response: httpx.Response) -> float | None:
+def _told_wait_s(response: httpx.Response | Answer) -> float | None:
     """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), up to a bound."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():

@@ -336,3 +336,19 @@ def test_mount_goes_on_in_the_loop_of_the_next_test() -> None:
 async def test_thread_of_a_mount_that_never_ran_gets_an_error() -> None:
     with pytest.raises(RuntimeError, match="does not run"):
         fastsse.mount(absent).publish_from_thread("news", "x")
+
+
+async def test_viewers_of_a_topic_are_counted_and_waited_for(app: fastsse.Mount) -> None:
+    assert app.viewers("run/1") == 0
+    leaving = asyncio.create_task(app.unwatched("run/1", 0.2))
+    async with Call(app, "/events?topic=run/1&topic=other") as one:
+        await opened(app, one)
+        async with Call(app, "/events?topic=run/1") as two:
+            await opened(app, two, 2)
+            assert app.viewers("run/1") == 2
+        await until(lambda: app.viewers("run/1") == 1)
+        await asyncio.sleep(0.3)
+        assert not leaving.done()
+    async with asyncio.timeout(10):
+        await leaving
+    assert app.viewers("run/1") == app.viewers("other") == 0

@@ -104,8 +104,8 @@ async def test_waits_grow_while_nothing_answers_and_shrink_when_it_does() -> Non
         listener = listen(server.url, "t", sleep=waits, rand=random.Random(2))
         assert await received(listener, 1) == ["a"]
     assert all(b > a * 1.3 for a, b in zip(waits.waits_s[:4], waits.waits_s[1:4], strict=False))
-    assert max(waits.waits_s) <= 90
-    assert 3 <= waits.waits_s[-1] <= 4.5
+    assert max(waits.waits_s) <= 45
+    assert 1 <= waits.waits_s[-1] <= 1.5
 
 
 async def test_servers_retry_over_a_minute_is_kept() -> None:

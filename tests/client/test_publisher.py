@@ -36,7 +36,7 @@ async def test_event_goes_out_untouched_with_its_fields_in_the_query() -> None:
     async with StreamServer(OK) as server, Publisher(server.url, token="t") as publisher:
         data = b"line\r\nline\xc3\xa9"
         receipt = await publisher.publish(
-            ["a&b", "c d+é"], data, event="tick", id="x=1", retry_ms=5, private=True, meta={"n": 1}
+            ["a&b", "c d+é"], data, event="tick", id="x=1", retry=5, private=True, meta={"n": 1}
         )
         assert receipt == Receipt(1, "5-1", "5-1")
         assert receipt.id == "5-1"

@@ -1,0 +1,179 @@
+"""One client for publishing and subscribing, for asyncio."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import httpx
+import orjson
+
+from fastsse.client.errors import ClientError, Refused
+from fastsse.client.http import growing_wait_s, refusal
+from fastsse.client.listener import Listener, StreamState
+from fastsse.client.outbox import Outbox
+from fastsse.client.publisher import FIRST_WAIT_S, Publisher, Receipt, beside
+from fastsse.client.sending import OutboxSender
+from fastsse.client.view import StreamView
+
+__all__ = ["AsyncClient", "Pending"]
+
+DEFAULT_TIMEOUT_S: Final = 30.0
+
+
+class Pending(ClientError):
+    """The event is in the outbox, which goes on sending it; the server has not answered within
+    `timeout_s`."""
+
+    exit_status = 3
+
+
+class AsyncClient(Publisher):
+    """Publishes and subscribes over one pool of keep-alive connections.
+
+        async with AsyncClient("http://127.0.0.1:8080", token=TOKEN) as client:
+            await client.publish("news", {"n": 1}, event="tick")
+            async for event in client.subscribe("news"):
+                print(event.data)
+
+    It has all methods of Publisher.
+
+    Arguments:
+        url: a server (`http://127.0.0.1:8080`, which gets `/events`), or the address of its events.
+        token: sent as `Authorization: Bearer`.
+        headers: more headers.
+        uds: a Unix socket to connect to, in place of the host in the URL.
+        client: your own httpx client, for proxies or TLS; it stays open.
+        timeout_s: how long a publish may take in total, with repeats at a busy server; 0 or more.
+        tries: failed attempts in a row after which a subscription raises Unreachable; None: no
+            bound.
+        outbox: keeps events until the server has them, and sends them again with the same key. A
+            publish that is not answered within `timeout_s` raises Pending and goes on. The client
+            does not close it.
+        on_wait: called with the error and the seconds before a publish is repeated.
+
+    Use it on the thread of one event loop only; calls may overlap. Raises ValueError for an invalid
+    URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        uds: str | None = None,
+        client: httpx.AsyncClient | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        tries: int | None = None,
+        outbox: Outbox | None = None,
+        on_wait: Callable[[ClientError, float], None] | None = None,
+    ) -> None:
+        if tries is not None and tries < 1:
+            raise ValueError("tries must be 1 or more")
+        super().__init__(
+            url,
+            token=token,
+            headers=headers,
+            uds=uds,
+            client=client,
+            patience_s=timeout_s,
+            on_wait=on_wait,
+        )
+        self._address = url
+        self._stream_options: dict[str, Any] = {
+            "token": token,
+            "headers": headers,
+            "uds": uds,
+            "client": self._client,
+            "tries": tries,
+        }
+        self._outbox = outbox
+        self._sender: OutboxSender | None = None
+        if outbox is not None:
+            self._sender = OutboxSender(outbox, super().publish_ndjson, self._wait_again)
+
+    async def publish(self, topics: str | Sequence[str], data: Any, **fields: Any) -> Receipt:
+        """As `Publisher.publish`. With an outbox it raises also Pending and OutboxFull, and the
+        receipt has no id where several events were sent in one request."""
+        if self._sender is None:
+            return await super().publish(topics, data, **fields)
+        names = topics if isinstance(topics, str) else list(topics)
+        line: dict[str, Any] = {"topic": names, "data": data, **fields}
+        line["key"] = fields.get("key") or uuid.uuid4().hex
+        answer = await self._sender.add(orjson.dumps(_present(line)))
+        done, _ = await asyncio.wait((answer,), timeout=self._patience_s)
+        if not done:
+            raise Pending("The event waits in the outbox; the server has not answered yet.")
+        return answer.result()
+
+    def subscribe(
+        self,
+        topics: str | Iterable[str] = (),
+        *,
+        last_event_id: str = "",
+        last: int | None = None,
+        last_each: int | None = None,
+        since: str | None = None,
+        view: StreamView | None = None,
+        on_state: Callable[[StreamState], None] | None = None,
+        **more: Any,
+    ) -> Listener:
+        """The events of topics, across connections: an async iterator of ReceivedEvent, and an
+        async context manager. `event.gap` of a gap event says what is missing.
+
+        Arguments: as of Listener.
+        """
+        return Listener(
+            self._address,
+            topics,
+            last_event_id=last_event_id,
+            last=last,
+            last_each=last_each,
+            since=since,
+            view=view,
+            on_state=on_state,
+            **{**self._stream_options, **more},
+        )
+
+    async def ticket(self, token: str) -> str:
+        """A ticket for a page: an EventSource that opens `?ticket=…` has the rights of `token`,
+        which need not be that of this client. Raises Refused, Unreachable, OutcomeUnknown."""
+        url = self._url.copy_with(path=beside(self._url, "/tickets"), params=None)
+        headers = [one for one in self._headers if one[0] != b"Authorization"]
+        headers.append((b"Authorization", f"Bearer {token}".encode()))
+        response, answer = await self._exchange(url, b"", headers)
+        if response.status_code not in (200, 201):
+            raise refusal(response, answer)
+        try:
+            ticket: str = orjson.loads(answer)["ticket"]
+        except (ValueError, KeyError, TypeError):
+            raise Refused(200, "The answer is not from a fastsse server.") from None
+        return ticket
+
+    async def flush(self) -> None:
+        """Returns when the outbox is empty; without one at once. It also sends what an earlier
+        process left in the outbox."""
+        if self._sender is not None:
+            await self._sender.flush()
+
+    async def aclose(self) -> None:
+        """Closes the connections. What waits stays in the outbox. Idempotent."""
+        if self._sender is not None:
+            await self._sender.close()
+        await super().aclose()
+
+    async def _wait_again(self, failures: int) -> None:
+        await asyncio.sleep(growing_wait_s(FIRST_WAIT_S, failures, self._rand))
+
+
+def _present(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were given; bytes as text."""
+    found = {
+        name: value
+        for name, value in line.items()
+        if name == "data" or not (value is None or value is False)
+    }
+    if isinstance(found.get("data"), bytes):
+        found["data"] = found["data"].decode()
+    return found

@@ -1,0 +1,1 @@
+"""fastsse in other frameworks; each needs its own package."""
