@@ -206,3 +206,28 @@ async def test_second_hub_at_a_socket_says_that_it_is_in_use(tmp_path: Path) -> 
     finally:
         hub.terminate()
         assert await hub.wait() == 0
+
+
+OLDEST = "uvicorn==0.20.0"
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn-asyncio-h11"])
+async def test_oldest_supported_uvicorn_gives_its_sockets(server: str, tmp_path: Path) -> None:
+    """Its package index may be out of reach: then nothing is tried."""
+    folder = tmp_path / "oldest"
+    command = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder)
+    installing = await asyncio.create_subprocess_exec(*command, OLDEST)
+    if await installing.wait():
+        pytest.skip(f"{OLDEST} can't be installed")
+    environment = {"PYTHONPATH": f"{folder}:{ROOT}"}
+    async with (
+        running(server, "with_fastapi", tmp_path, environment=environment) as one,
+        Reader(one.port, "/events?topic=all", SEVEN) as reader,
+    ):
+        await one.publish("all", "hello")
+        await reader.until(b"data: hello")
+        assert (await one.counts())["mounted_native"] == 1
+        await one.client.aclose()
+        async with asyncio.timeout(20):
+            await one.stop()
+        assert not (await reader.end()).endswith(b"0\r\n\r\n")
