@@ -40,13 +40,14 @@ async def relay(sock: socket.socket, receive: Receive, send: Send) -> bool:
     Returns whether the response is complete; False: it was cut, and the connection must be closed
     without a last chunk. True also if the client is gone.
     """
-    loop = asyncio.get_running_loop()
+    # It stops reading while more than twice the limit waits here.
+    source, writer = await asyncio.open_unix_connection(sock=sock, limit=_READ_BYTES // 2)
     reader = ResponseReader()
-    gone = loop.create_task(_client_gone(receive))
+    gone = asyncio.get_running_loop().create_task(_client_gone(receive))
     # The end of the pair then ends the read below.
-    gone.add_done_callback(lambda _: _shut(sock))
+    gone.add_done_callback(lambda _: writer.transport.abort())
     try:
-        while data := await loop.sock_recv(sock, _READ_BYTES):
+        while data := await source.read(_READ_BYTES):
             for message in reader.feed(data):
                 await send(message)
             if reader.is_complete:
@@ -60,14 +61,9 @@ async def relay(sock: socket.socket, receive: Receive, send: Send) -> bool:
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await gone
-        sock.close()
+        writer.transport.abort()
 
 
 async def _client_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
