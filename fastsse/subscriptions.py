@@ -1,7 +1,7 @@
 """What a subscriber asks for: which topics, and from where on."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from fastsse.errors import InvalidSubscription
@@ -214,3 +214,13 @@ class Subscription:
         self.cursor = cursor
         self.dialect = dialect
         self.view = view
+
+    def refusing(self) -> "Subscription":
+        """The same, of a subscriber that gets an error status when it cannot be taken."""
+        if self.dialect.refuses:
+            return self
+        dialect = replace(self.dialect, refuses=True)
+        topics_max = len(self.selectors)
+        return Subscription(
+            self.selectors, self.cursor, topics_max, dialect, self.last_each, self.view
+        )

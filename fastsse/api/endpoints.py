@@ -23,6 +23,7 @@ from fastsse.api.tokens import pong_routes, token_routes
 from fastsse.api.topics import DeleteEvent, topic_routes
 from fastsse.api.views import ViewReader
 from fastsse.api.webhooks import Webhooks
+from fastsse.api.websocket import SubscribeByWebSocket
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
 from fastsse.control.presence import Presence
@@ -119,6 +120,7 @@ class Endpoints:
                 b"POST": Route(publish, publish.admit, read=publish.read),
                 b"DELETE": Route(delete, delete.admit),
             },
+            b"/ws": {b"GET": Route(SubscribeByWebSocket(subscribe, cors))},
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
         }
         paths |= self._webhooks.paths()

@@ -325,6 +325,9 @@ class Frontend:
         """Closes everything; `answered` returns when that is done."""
         for listener in self._all_listeners():
             listener.close()
+        for acceptor in self._acceptors:
+            for bridge in list(acceptor.context.websockets):
+                bridge.abort()
         if self._door is not None:
             self._door.close()
         for acceptor in self._acceptors:
@@ -340,8 +343,11 @@ class Frontend:
         for acceptor in self._acceptors:
             await acceptor.settled()
         await self._deadlines.emptied()
-        while self._door is not None and self._door.is_busy:  # noqa: ASYNC110
+        while self._has_more_to_send():  # noqa: ASYNC110
             await asyncio.sleep(LEAVING_LOOK_S)
+
+    def _has_more_to_send(self) -> bool:
+        return bool(self._websocket_count()) or (self._door is not None and self._door.is_busy)
 
     def counters(self) -> dict[str, int]:
         """The counters of this part, under the names of the metrics."""
@@ -423,13 +429,18 @@ class Frontend:
         that `Deadlines.spare` chooses. If none can be evicted, new connections wait in the
         kernel."""
         deadlines = self._deadlines
-        if len(deadlines) <= self._descriptors.requests_most(self._stream_count()):
+        # A WebSocket has two descriptors in addition to that of its stream.
+        streams = self._stream_count() + 2 * self._websocket_count()
+        if len(deadlines) <= self._descriptors.requests_most(streams):
             return
         spare = deadlines.spare(newcomer)
         if spare is None:
             self._pause()
         else:
             spare.evict()
+
+    def _websocket_count(self) -> int:
+        return sum(len(acceptor.context.websockets) for acceptor in self._acceptors)
 
     def _pause(self) -> None:
         for listener in self._all_listeners():

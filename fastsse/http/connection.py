@@ -36,7 +36,8 @@ from fastsse.http.parser import RequestParser
 from fastsse.http.problems import Problem, problem_of, problem_response
 from fastsse.http.request import Request
 from fastsse.http.responses import CONTINUE, Response, json_response
-from fastsse.http.router import BodyReader, Route
+from fastsse.http.router import BodyReader, Route, StreamRequest
+from fastsse.http.websocket import WebSocketBridge, new_framing, open_pair
 from fastsse.subscriptions import Subscription
 
 __all__ = ["Connection"]
@@ -583,6 +584,9 @@ class Connection(Lane, asyncio.Protocol):
         try:
             name = self._name or peer_of(self._transport)
             stream_request = context.stream_request(*wanted, request, name)
+            if request.websocket is not None:
+                self._open_websocket(request.websocket, stream_request)
+                return
             context.streams.take_copy(self._transport, stream_request)
         except StreamRefused as why:
             self._become(ANSWERING)
@@ -595,6 +599,29 @@ class Connection(Lane, asyncio.Protocol):
             context.deadlines.leave(self, self._wait)
             self._transport.abort()
             context.requests.opened(request)
+
+    def _open_websocket(self, head: bytes, stream_request: StreamRequest) -> None:
+        """Gives the sender one end of a pair, and the transport a protocol that copies the other.
+        Raises StreamRefused; then nothing has changed."""
+        context, request, transport = self._context, self._request, self._transport
+        assert request is not None
+        lines = stream_request.lines
+        theirs, ours = open_pair()
+        try:
+            context.streams.take(theirs, stream_request._replace(chunked=True, lines=b""))
+        except BaseException:
+            theirs.close()
+            ours.close()
+            raise
+        bridge = WebSocketBridge(ours, new_framing(), transport, context.websockets.discard)
+        context.websockets.add(bridge)
+        self._become(GONE)
+        context.deadlines.leave(self, self._wait)
+        self._parser.close()
+        transport.set_protocol(bridge)
+        transport.write(b"".join((head, lines, b"\r\n")))
+        context.requests.opened(request)
+        bridge.start()
 
     # ── Reading piece by piece (router.BodyExchange) ─────────────────────────────────────────
 

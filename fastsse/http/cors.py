@@ -104,6 +104,16 @@ class Cors:
         allowed = self.lines(headers) not in (b"", _VARY)
         return self._preflight if allowed and b"access-control-request-method" in headers else b""
 
+    def check_read(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raises Problem (403) for a page of another origin that may not read, where the browser
+        does not check it: for a WebSocket."""
+        origin = headers.get(b"origin")
+        if origin is None or origin in self._origins or self._origins.is_any:
+            return
+        if _authority(origin) != headers.get(b"host", b"").lower():
+            detail = "Pages of this origin may not read here; to allow it, add it to cors_origins."
+            raise Problem(403, detail, field="Origin")
+
     def check_publish(self, headers: Mapping[bytes, bytes]) -> None:
         """Raises Problem (403) for a publish by a page of another origin that is not allowed.
 

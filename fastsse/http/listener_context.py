@@ -23,6 +23,7 @@ from fastsse.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from fastsse.http.connection import Connection
+    from fastsse.http.websocket import WebSocketBridge
 
 __all__ = ["ListenerContext"]
 
@@ -68,6 +69,7 @@ class ListenerContext:
         "streams",
         "targets",
         "upload_bytes",
+        "websockets",
     )
 
     def __init__(
@@ -98,6 +100,8 @@ class ListenerContext:
         self.upload_bytes = 0
         self.lines = lines
         self.is_paired = is_paired
+        #: Open WebSockets.
+        self.websockets: set[WebSocketBridge] = set()
         self.draining = False
         self.intake: Intake | None = None
         self.apply(options)

@@ -46,6 +46,8 @@ _KEPT_HEADERS: Final = (
     b"Producer-Id",
     b"Producer-Seq",
     b"Sec-Fetch-Mode",
+    b"Sec-WebSocket-Key",
+    b"Sec-WebSocket-Version",
     b"Stream-Closed",
     b"Stream-Expires-At",
     b"Stream-Fork-Offset",
@@ -55,6 +57,7 @@ _KEPT_HEADERS: Final = (
     b"Stream-Seq",
     b"Stream-TTL",
     b"Transfer-Encoding",
+    b"Upgrade",
     b"User-Agent",
     b"Webhook-Id",
     b"Webhook-Signature",
@@ -309,16 +312,20 @@ class RequestParser:
         return Request(method, parsed, headers, minor == b"1", self.peer, self._memory)
 
     def _do_not_upgrade(self, head: bytes) -> None:
-        """Ignores a request to upgrade, as RFC 9110 §7.8 allows. llhttp would treat the following
-        bytes as another protocol, so the head is read again without it."""
+        """Reads a request to upgrade, which a route may ignore, as RFC 9110 §7.8 allows. llhttp
+        would treat the following bytes as another protocol, so the head is read again without it.
+        """
         if head.startswith(b"CONNECT "):
             raise Problem(400, "The request target must be a path.", field="target") from None
+        wanted = self._headers.get(b"upgrade")
         self._parser = HttpRequestParser(self)
         self._headers, self._repeated = {}, b""
         try:
             self._parser.feed_data(_UPGRADE_LINE.sub(b"", head))
         except HttpParserError as error:
             raise _malformed(error, "head") from None
+        if wanted is not None:
+            self._headers[b"upgrade"] = wanted
 
     def _check_chunks(self, incoming_body: RequestBody) -> None:
         # If there is more data than the sizes say, llhttp would have refused it.

@@ -139,6 +139,7 @@ class Request:
         "route",
         "target",
         "terms",
+        "websocket",
     )
 
     def __init__(
@@ -163,6 +164,8 @@ class Request:
         self.route = "other"
         #: `ticket_streams.Terms` of a request whose ticket was accepted.
         self.terms: Any = None
+        #: The head that answers a request for a WebSocket, after its route has accepted it.
+        self.websocket: bytes | None = None
         #: What its sender may publish, after the check; `pending` while it is being fetched.
         self.rights: Rights | None = None
         self.pending: Any = None
