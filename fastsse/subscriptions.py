@@ -112,6 +112,8 @@ class Dialect:
         pings: it gets visible pings, and has to answer them.
         refuses: a subscriber that cannot be taken gets an error status; else 200 and a `retry:`.
         notes: whole comment lines for the opening, about the request.
+        wait_s: it is no stream but a poll, answered with one page, or an empty one after this time;
+            None: a stream.
     """
 
     opens: bool
@@ -122,6 +124,7 @@ class Dialect:
     pings: bool = False
     refuses: bool = False
     notes: bytes = b""
+    wait_s: float | None = None
 
 
 # The core keeps both in one byte of a connection: five bits of seconds, three bits of length.

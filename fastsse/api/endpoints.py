@@ -11,6 +11,7 @@ from fastsse.api.admin import Admin, ConsoleAccess, LiveStats
 from fastsse.api.client_files import client_routes
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
+from fastsse.api.polling import Polling
 from fastsse.api.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptions_route
 from fastsse.api.publish import Publish, PublishGate
 from fastsse.api.publish_intake import PublishIntake
@@ -105,6 +106,8 @@ class Endpoints:
         speech = Speech(
             config.initial_id, config.min_heartbeat, config.max_pad, pings=bool(config.ping)
         )
+        polling = Polling(self._hub.streams.polls, LimitedAccess(access, self._request_limits))
+        self._hub.streams.polls.on_erased = polling.clear
         subscribe = Subscribe(
             config.max_topics,
             lambda: time.time_ns() // 1_000_000,
@@ -113,6 +116,7 @@ class Endpoints:
             ViewReader(self._has_envelope),
             self._hub.streams.finished,
         )
+        subscribe.polling = polling
         mercure_gate = self._gate(mercure_access, Unauthorised)
         paths: dict[bytes, Mapping[bytes, Route]] = {
             b"/events": {

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ from fastsse.api.parameters import (
     notes_on,
     reads_lines,
 )
+from fastsse.api.polling import Polling, read_wait
 from fastsse.api.views import VIEW_NAMES, ViewReader
 from fastsse.auth.rights import Rights
 from fastsse.errors import InvalidSubscription
@@ -22,7 +24,7 @@ from fastsse.http.request import Request, Target
 from fastsse.http.responses import EVENT_STREAM, NOT_STORED, STATUS_LINES, Response
 from fastsse.http.router import Exchange
 from fastsse.hub.resume.finished import FinishedStreams
-from fastsse.subscriptions import EVENTS, HEAD, Cursor, Subscription
+from fastsse.subscriptions import EVENTS, HEAD, Cursor, Subscription, View
 from fastsse.units import parse_duration_s
 
 __all__ = ["Subscribe"]
@@ -33,7 +35,9 @@ _TIME: Final = re.compile(
 )
 # Clients of Durable Streams request all kept events in this way.
 _EARLIEST_OFFSET: Final = "-1"
-_ONCE: Final = frozenset({"since", "last", "last_each", "offset"}) | SPEECH_NAMES | VIEW_NAMES
+_ONCE: Final = (
+    frozenset({"since", "last", "last_each", "offset", "wait"}) | SPEECH_NAMES | VIEW_NAMES
+)
 _NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic"}
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
@@ -78,6 +82,8 @@ class Subscribe:
         self._speech = Speech() if speech is None else speech
         self._views = ViewReader() if views is None else views
         self._finished = finished
+        #: Answers requests with `wait`; None: there are none.
+        self.polling: Polling | None = None
         self._topics_max = topics_max
         self._now_ms = now_ms
 
@@ -86,16 +92,46 @@ class Subscribe:
         subscription = self.read(request.target, request.headers)
 
         def opened(rights: Rights | None) -> None:
-            if request.method == b"HEAD":
+            if subscription.dialect.wait_s is not None:
+                self._poll(request, subscription, rights, exchange, subscription.dialect.wait_s)
+            elif request.method == b"HEAD":
                 exchange.respond(_CHUNKED_HEAD if request.chunked else _HEAD)
             elif subscription.view is None or not subscription.view.may_end:
                 exchange.stream(subscription, rights)
             else:
                 self._resume(subscription, rights, exchange)
 
+        if subscription.dialect.wait_s is not None and self.polling is not None:
+            if exchange.may_wait:
+                self.polling.access.subscriber(request, exchange, opened)
+            return
         self._access.subscriber(
             request, exchange, opened, later_answer(exchange, request, subscription)
         )
+
+    def _poll(
+        self,
+        request: Request,
+        subscription: Subscription,
+        rights: Rights | None,
+        exchange: Exchange,
+        wait_s: float,
+    ) -> None:
+        polling = self.polling
+        if polling is None or self._finished is None:
+            raise InvalidSubscription("wait", "is not available here")
+
+        def found(is_over: bool) -> None:
+            if is_over:
+                polling.over(request, subscription, exchange)
+            else:
+                polling.answer(request, subscription, rights, exchange, wait_s)
+
+        known = self._finished.find(subscription, rights)
+        if known is not None:
+            found(known)
+        elif exchange.may_wait:
+            self._finished.ask(subscription, rights, found)
 
     def _resume(
         self, subscription: Subscription, rights: Rights | None, exchange: Exchange
@@ -160,6 +196,9 @@ class Subscribe:
         last_each, view = _last_each(chosen), self._views.read(chosen, topics)
         if view is not None and view.notices and not dialect.tells:
             raise InvalidSubscription("deleted", "needs control events (fastsse=true)")
+        wait_s = read_wait(chosen.get("wait"))
+        if wait_s is not None:
+            dialect, view = replace(dialect, wait_s=wait_s), _of_poll(chosen, view)
         standard = Subscription(topics, cursor, self._topics_max, dialect, last_each, view)
         by_lines = self._speech.for_lines(dialect, speech)
         selectors = standard.selectors
@@ -199,6 +238,14 @@ class Subscribe:
             allowed = "must be a time (2026-01-31T12:00:00Z) or a span (10m)"
             raise InvalidSubscription("since", allowed)
         return Cursor("since", max(0, self._now_ms() - round(span_s * 1000)))
+
+
+def _of_poll(chosen: Mapping[str, str], view: View | None) -> View:
+    """The view of a poll: its events are envelopes."""
+    for name in ("last_each", "deleted"):
+        if name in chosen:
+            raise InvalidSubscription(name, "can't be combined with wait")
+    return replace(view or View(), envelope=True)
 
 
 def _last_each(chosen: Mapping[str, str]) -> int:

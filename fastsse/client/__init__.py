@@ -23,6 +23,7 @@ from fastsse.client.errors import (
 )
 from fastsse.client.listener import Listener, StreamState, listen
 from fastsse.client.outbox import Outbox, OutboxFull
+from fastsse.client.polling import EventPage, fetch_page
 from fastsse.client.publisher import Publisher, Receipt
 from fastsse.client.relaying import RelayBroken, Relayed, relay
 from fastsse.client.syncclient import Client, Subscription
@@ -34,6 +35,7 @@ __all__ = [
     "ClientError",
     "Decoder",
     "Envelope",
+    "EventPage",
     "EventTooLarge",
     "Gap",
     "Listener",
@@ -51,6 +53,7 @@ __all__ = [
     "StreamView",
     "Subscription",
     "Unreachable",
+    "fetch_page",
     "listen",
     "relay",
 ]

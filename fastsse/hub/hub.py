@@ -5,6 +5,7 @@ A publish is checked as a whole and sent to the backbone. It comes back in order
 acknowledged. Loop thread only.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -480,6 +481,7 @@ class Hub:
         """
         is_late = self.history.sweep(now_ms)
         is_late |= self.channels.sweep()
+        self.streams.polls.sweep(time.monotonic())
         self._rates.sweep()
         if self.on_sweep is not None:
             self.on_sweep()
@@ -495,6 +497,8 @@ class Hub:
             "memory_bytes": self._sender.memory_bytes,
             "topics": len(self.topics),
             "filters": self.channels.filters.count,
+            "polls_waiting": self.streams.polls.waiting,
+            "polls": self.streams.polls.answered,
             "filters_refused": self.channels.filters.refused,
             "replays": self.streams.replays,
             "replays_failed": self.streams.replays_failed,
@@ -555,6 +559,8 @@ class Hub:
             return
         self.channels.deliver(entries, self.history)
         self.entries_seen += len(entries)
+        if self.streams.polls.waiting:
+            self.streams.polls.on_entries(entries)
         if self._rates.active:
             self._rates.on_entries(entries)
         if self.on_entries is not None:

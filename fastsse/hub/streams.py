@@ -18,7 +18,8 @@ from fastsse.errors import StreamRefused
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.connections import Connections, Visitor
 from fastsse.hub.erasing import EventLookup
-from fastsse.hub.history import History
+from fastsse.hub.history import Erased, History
+from fastsse.hub.polls import Polls
 from fastsse.hub.resume.finished import FinishedStreams
 from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.resume.pages import Pages, newest_told
@@ -109,14 +110,12 @@ class Streams:
         self.finished: Final = FinishedStreams(history, queries)
         #: Finds what is to be deleted.
         self.lookup: Final = EventLookup(history, queries)
-        self._replayer = Replayer(
-            sender,
-            history,
-            queries,
-            Pages(history, queries, options.bounds.page_bytes),
-            options,
-        )
-        history.on_erased = self._replayer.on_erased
+        pages = Pages(history, queries, options.bounds.page_bytes)
+        self._replayer = Replayer(sender, history, queries, pages, options)
+        #: Pages of history as answers of their own.
+        self.polls: Final = Polls(channels, history, queries, pages, self._replayer.ends)
+        self._replayer.on_lost = self.polls.look_again
+        history.on_erased = self._on_erased
         self._replayer.on_dropped = self._on_dropped
         self._replayer.on_searching = lambda: channels.on_unready()
         self._tokens = TokenTable()
@@ -276,6 +275,7 @@ class Streams:
     def drain(self, window_s: float) -> None:
         """Closes every stream, spread over a time, and turns newcomers away."""
         self.draining = True
+        self.polls.answer_all()
         self._replayer.stop_unattached()
         self._sender.drain(round(window_s * 1000))
 
@@ -308,6 +308,10 @@ class Streams:
         returns True."""
         self._replayer.go_on()
         return self._replayer.search()
+
+    def _on_erased(self, erased: Erased) -> None:
+        self._replayer.on_erased(erased)
+        self.polls.on_erased()
 
     def tell_lost(self, place: int) -> None:
         """Tells every stream that events up to a place may be missing, from which it goes on."""

@@ -191,6 +191,7 @@ def test_counters_have_the_metrics_names_from_the_start(node: Node) -> None:
         *("gaps_evicted", "gaps_unknown", "gaps_future", "gaps_lost"),
         *("losses", "replays_failed", "repeated_resumes", "positions_ahead_ms"),
         *("filters", "filters_refused", "deleted_events", "purged_topics"),
+        *("polls", "polls_waiting"),
     }
     assert counters["events_published"] == counters["history_events"] == counters["topics"] == 1
     assert (counters["gaps_unknown"], counters["gaps_evicted"]) == (1, 0)

@@ -6,9 +6,12 @@ block, before anything else. What is kept follows in pages; the stream is live a
 """
 
 import json
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from fastsse._core import Frame, join_frames, raw_frame
+from fastsse.auth.rights import Rights
+from fastsse.entries import Entry
 from fastsse.events import EARLIEST
 from fastsse.hub.history import History
 from fastsse.hub.resume.pages import NOTHING_TOLD, JoinedPage, PageAudience, Told, newest_told
@@ -23,6 +26,7 @@ __all__ = [
     "after_gap",
     "begin",
     "begin_at",
+    "is_hidden",
 ]
 
 GapReason = Literal["evicted", "unknown", "future", "lost"]
@@ -51,12 +55,19 @@ class GapEvent:
         """The same, without an id."""
         return GapEvent(self.reason, self.requested, self.resumes_at, has_id=False)
 
+    @property
+    def data(self) -> dict[str, str]:
+        """What the event says."""
+        return {
+            "reason": self.reason,
+            "requested": self.requested[:REQUESTED_BYTES_MAX].decode("utf-8", "replace"),
+            "from": format_position(self.resumes_at).decode(),
+        }
+
     def encode(self) -> bytes:
         """The event-stream bytes. `requested` is the client's own text, so JSON escapes it."""
         place = format_position(self.resumes_at)
-        requested = self.requested[:REQUESTED_BYTES_MAX].decode("utf-8", "replace")
-        data = {"reason": self.reason, "requested": requested, "from": place.decode()}
-        text = json.dumps(data, separators=(",", ":")).encode()
+        text = json.dumps(self.data, separators=(",", ":")).encode()
         if not self.has_id:
             return b"event: fastsse.gap\ndata: %b\n\n" % text
         return b"event: fastsse.gap\nid: %b\ndata: %b\n\n" % (place, text)
@@ -216,6 +227,15 @@ def _unplaced(
     return ReplayStart(
         ReplayCursor(history.head, b""), GapEvent(reason, event_id, newest_told(history, reader))
     )
+
+
+def is_hidden(history: History, stored: Iterable[Entry], place: int, rights: Rights | None) -> bool:
+    """Whether the event at a place may not be read, as the store or memory has it."""
+    return any(
+        entry.frame.private and not (rights and rights.covers_subscribe(entry.topics))
+        for entry in stored
+        if entry.position == place
+    ) or not history.may_read(place, rights)
 
 
 def after_gap(gap: GapEvent, page: Frame | None) -> Frame:

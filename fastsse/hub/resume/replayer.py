@@ -32,6 +32,7 @@ from fastsse.hub.resume.cursor import (
     after_gap,
     begin,
     begin_at,
+    is_hidden,
 )
 from fastsse.hub.resume.options import ReplayOptions
 from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
@@ -77,6 +78,7 @@ class Replayer:
             closed.
         on_page: called with each page that a stream is given, if not None: its handle and the
             page's bytes.
+        on_lost: called when events were lost, after the caches were cleared.
         on_searching: called when `search` is to be called soon, and again until it says that
             no search is left.
     """
@@ -94,6 +96,7 @@ class Replayer:
         self.on_dropped: Callable[[ReplayingStream], None] = lambda one: None
         self.on_page: Callable[[int, int], None] | None = None
         self.on_searching: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None
         self._sender = sender
         self._history = history
         self._queries = queries
@@ -205,6 +208,7 @@ class Replayer:
         gap = GapEvent("lost", b"", place)
         self._pages.cache.clear()
         self._snapshots.clear()
+        self.on_lost()
         self._sender.announce(raw_frame(gap.encode()))
         self._count(gap)
         for one in self._by_handle.values():
@@ -277,12 +281,7 @@ class Replayer:
         if isinstance(outcome, FastsseError):
             self._fail(one)
             return
-        rights = one.channel.rights
-        hidden = any(
-            entry.frame.private and not (rights and rights.covers_subscribe(entry.topics))
-            for entry in outcome.entries
-            if entry.position == place
-        ) or not self._history.may_read(place, rights)
+        hidden = is_hidden(self._history, outcome.entries, place, one.channel.rights)
         self._placed(one, None if hidden else place)
 
     def _placed(self, one: ReplayingStream, place: int | None) -> None:

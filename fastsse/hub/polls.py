@@ -1,0 +1,446 @@
+"""Polls: pages of history as answers of their own, now or when the next event comes.
+
+A poll places its cursor and reads its page as a stream does. One that finds nothing waits, without
+a task or a timer of its own: polls of the same channel from the same place are one group, which is
+read once for all of them when an event of its topics comes; and a sweep once a second answers those
+whose time is over. Loop thread only.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from fastsse._core import Frame
+from fastsse.auth.rights import Rights
+from fastsse.backbone import Stretch
+from fastsse.entries import Entry
+from fastsse.errors import FastsseError, StreamRefused, Unavailable
+from fastsse.hub.channels import Channel, Channels
+from fastsse.hub.history import History
+from fastsse.hub.resume.cursor import (
+    GapEvent,
+    ReplayCursor,
+    ReplayStart,
+    begin,
+    begin_at,
+    is_hidden,
+)
+from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
+from fastsse.hub.resume.store_queries import UNKNOWN_YET, StoreQueries
+from fastsse.hub.topic_ends import TopicEnds
+from fastsse.hub.views import view_of
+from fastsse.positions import parse_id
+from fastsse.subscriptions import ANY, Subscription
+
+__all__ = ["PollPage", "Polls"]
+
+WAITING_MAX: Final = 100_000
+ANSWERS_A_TURN: Final = 200
+_EVERYTHING: Final = (ANY,)
+_RETRY_AFTER_S: Final = 2
+
+
+class PollPage(NamedTuple):
+    """The answer to a poll.
+
+    Attributes:
+        frame: the events, joined; None for none. Equal polls get the same object.
+        next: the place from which the next poll goes on.
+        gap: what is missing before them; None: nothing.
+        ended: nothing will follow: the topics have ended, or `until` was met.
+    """
+
+    frame: Frame | None
+    next: int
+    gap: GapEvent | None
+    ended: bool
+
+
+Done = Callable[[PollPage | FastsseError], None]
+
+
+class _Waiting:
+    """One poll that waits."""
+
+    __slots__ = ("done", "group")
+
+    def __init__(self, done: Done, group: "_Group") -> None:
+        self.done: Done | None = done
+        self.group = group
+
+
+class _Group:
+    """Polls of one channel that wait behind the same place, as a `QueryWaiter`."""
+
+    __slots__ = ("channel", "ended", "live", "on_outcome", "polls", "replay")
+
+    def __init__(self, channel: Channel, replay: ReplayCursor) -> None:
+        self.channel = channel
+        self.replay = replay
+        self.polls: list[_Waiting] = []
+        self.live = 0  # Of `polls`, those that still wait.
+        self.ended = False
+        self.on_outcome: Callable[[Any], None] | None = None
+
+    def on_answer(self, outcome: Any) -> None:
+        """The store has answered."""
+        assert self.on_outcome is not None
+        self.on_outcome(outcome)
+
+
+class Polls:
+    """All polls of one worker.
+
+    Arguments:
+        channels: what polls join, as streams do.
+        history: what memory has.
+        queries: the way to the store.
+        pages: makes the pages, and keeps them for all that ask for the same.
+        ends: knows which topics have ended.
+    Attributes:
+        waiting: polls that wait.
+        answered: polls that were answered.
+        on_erased: called when an event was deleted.
+        later: calls a function in the loop's next turn.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        history: History,
+        queries: StoreQueries,
+        pages: Pages,
+        ends: TopicEnds,
+    ) -> None:
+        self._channels = channels
+        self._history = history
+        self._queries = queries
+        self._pages = pages
+        self._ends = ends
+        self.on_erased: Callable[[], None] = lambda: None
+        self.later: Callable[[Callable[[], None]], object] = _next_turn
+        self.waiting = 0
+        self.answered = 0
+        self._groups: dict[tuple[Channel, int], _Group] = {}
+        self._by_topic: dict[str, set[_Group]] = {}
+        self._broad: set[_Group] = set()
+        self._woken: set[_Group] = set()
+        self._is_due = False
+        # By the whole second of their deadlines.
+        self._deadlines: dict[int, list[_Waiting]] = {}
+        # Answers that are given a few in a turn.
+        self._ready: deque[tuple[Done, PollPage | FastsseError]] = deque()
+        self._is_giving = False
+
+    def open(
+        self,
+        subscription: Subscription,
+        rights: Rights | None,
+        wait_until_s: float,
+        done: Done,
+    ) -> None:
+        """Gives `done` a page once, now or later: at once when there are events, a gap or an end,
+        else with the next event, else (empty) at that time, or up to two seconds later.
+
+        Raises Unavailable for one filter too many, or too many that wait.
+        """
+        if self.waiting >= WAITING_MAX:
+            raise Unavailable("polls", _RETRY_AFTER_S)
+        try:
+            channel = self._channels.join(
+                subscription.selectors, rights, is_quiet=False, view=view_of(subscription)
+            )
+        except StreamRefused as refused:
+            raise Unavailable(refused.reason, _RETRY_AFTER_S) from None
+
+        def leave(outcome: PollPage | FastsseError) -> None:
+            self._channels.leave(channel)
+            self.answered += 1
+            done(outcome)
+
+        try:
+            _Poll(self, subscription, channel, wait_until_s, leave).begin()
+        except BaseException:
+            self._channels.leave(channel)
+            raise
+
+    def on_entries(self, entries: Sequence[Entry]) -> None:
+        """Entries came: wakes those that wait for one. O(topics of the entries); nothing is done
+        while none waits."""
+        if not self._groups:
+            return
+        woken = self._woken
+        for entry in entries:
+            for name in entry.topics:
+                groups = self._by_topic.get(name)
+                if groups is not None:
+                    woken |= groups
+        woken |= self._broad
+        if woken and not self._is_due:
+            self._is_due = True
+            self.later(self._wake)
+
+    def sweep(self, now_s: float) -> None:
+        """Answers polls whose time is over. O(those)."""
+        for second in sorted(one for one in self._deadlines if one <= now_s):
+            for poll in self._deadlines.pop(second):
+                if poll.done is not None:
+                    self._expire(poll)
+
+    def answer_all(self) -> None:
+        """Answers all that wait with what there is: the service is going to end."""
+        for group in list(self._groups.values()):
+            self._forget(group)
+            self._answer(group, self._empty(group.channel, group.replay.after))
+
+    def look_again(self) -> None:
+        """Something was lost: all that wait are answered with the gap."""
+        self._woken |= set(self._groups.values())
+        self._wake()
+
+    def hold(self, channel: Channel, replay: ReplayCursor, wait_until_s: float, done: Done) -> None:
+        """Has a poll wait behind its cursor, of which memory has everything."""
+        group = self._group(channel, replay)
+        poll = _Waiting(done, group)
+        group.polls.append(poll)
+        group.live += 1
+        self.waiting += 1
+        self._deadlines.setdefault(math.ceil(wait_until_s), []).append(poll)
+
+    def _group(self, channel: Channel, replay: ReplayCursor) -> _Group:
+        key = channel, replay.after
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(channel, replay)
+            for groups in self._homes(channel):
+                groups.add(group)
+        return group
+
+    def _homes(self, channel: Channel) -> Iterable[set[_Group]]:
+        """Where a group of this channel is found when an event comes."""
+        if not isinstance(channel.topics, tuple):
+            return (self._broad,)
+        return [self._by_topic.setdefault(topic.name, set()) for topic in channel.topics]
+
+    def _forget(self, group: _Group) -> None:
+        group.ended = True
+        key = group.channel, group.replay.after
+        if self._groups.get(key) is group:
+            del self._groups[key]
+        self._woken.discard(group)
+        self._broad.discard(group)
+        if isinstance(group.channel.topics, tuple):
+            for topic in group.channel.topics:
+                groups = self._by_topic.get(topic.name)
+                if groups is not None:
+                    groups.discard(group)
+                    if not groups:
+                        del self._by_topic[topic.name]
+
+    def _wake(self) -> None:
+        self._is_due = False
+        woken, self._woken = self._woken, set()
+        for group in woken:
+            if not group.ended:
+                self._forget(group)
+                group.ended = False
+                self._read(group)
+
+    def _read(self, group: _Group) -> None:
+        """What came behind the place of a group: an answer for all, or they wait further."""
+        replay = group.replay
+        page = self._pages.read(group.channel, replay.after, group, replay.told)
+        if page is None:
+            group.on_outcome = lambda outcome: self._on_page(
+                group, self._pages.made(group.channel, replay.after, outcome, replay.told)
+            )
+        else:
+            self._on_page(group, page)
+
+    def _on_page(self, group: _Group, page: JoinedPage | FastsseError) -> None:
+        if isinstance(page, FastsseError):
+            self._answer(group, page)
+            return
+        answer = self.answer_of(group.channel, group.replay, page)
+        if answer is not None:
+            self._answer(group, answer)
+        elif not page.is_last:
+            self._read(group)
+        else:
+            self._go_on_waiting(group)
+
+    def _go_on_waiting(self, group: _Group) -> None:
+        other = self._group(group.channel, group.replay)
+        for poll in group.polls:
+            if poll.done is not None:
+                poll.group = other
+                other.polls.append(poll)
+                other.live += 1
+
+    def answer_of(
+        self, channel: Channel, replay: ReplayCursor, page: JoinedPage
+    ) -> PollPage | None:
+        """The answer that a page is; None when nothing is in it."""
+        gap = replay.advance(page)
+        is_over = page.is_over or (page.is_last and self._ends.are_over(channel))
+        if page.frame is None and gap is None and not is_over:
+            return None
+        place = told_place(self._history, channel, page.through)
+        return PollPage(page.frame, place, gap, is_over)
+
+    def _empty(self, channel: Channel, after: int) -> PollPage:
+        return PollPage(None, told_place(self._history, channel, after), None, False)
+
+    def _answer(self, group: _Group, outcome: PollPage | FastsseError) -> None:
+        polls, group.polls = group.polls, []
+        for poll in polls:
+            done, poll.done = poll.done, None
+            if done is not None:
+                self._give(done, outcome)
+
+    def _expire(self, poll: _Waiting) -> None:
+        done, poll.done = poll.done, None
+        assert done is not None
+        group = poll.group
+        group.live -= 1
+        if not group.live:
+            self._forget(group)
+        self._give(done, self._empty(group.channel, group.replay.after))
+
+    def _give(self, done: Done, outcome: PollPage | FastsseError) -> None:
+        self.waiting -= 1
+        self._ready.append((done, outcome))
+        if not self._is_giving:
+            self._is_giving = True
+            self.later(self._give_some)
+
+    def _give_some(self) -> None:
+        """Each answer takes some microseconds of the loop."""
+        for _ in range(min(len(self._ready), ANSWERS_A_TURN)):
+            done, outcome = self._ready.popleft()
+            done(outcome)
+        self._is_giving = bool(self._ready)
+        if self._is_giving:
+            self.later(self._give_some)
+
+
+class _Poll:
+    """One poll until it is answered or waits, as a `QueryWaiter`: the steps of
+    `resume/replayer.py`, without a stream."""
+
+    ended: Final = False
+
+    def __init__(
+        self,
+        polls: Polls,
+        subscription: Subscription,
+        channel: Channel,
+        wait_until_s: float,
+        done: Done,
+    ) -> None:
+        self._polls = polls
+        self._history = polls._history
+        self._queries = polls._queries
+        self._subscription = subscription
+        self._channel = channel
+        self._wait_until_s = wait_until_s
+        self._done = done
+        self._then: Callable[[Any], None] = lambda outcome: None
+        self._gap: GapEvent | None = None
+
+    def begin(self) -> None:
+        """Begins with what the channel's templates may have to look at first."""
+        if self._channel.waiting is not None:
+            self._then = lambda _: self._learn_ends()
+            self._channel.waiting.append(self)
+        else:
+            self._learn_ends()
+
+    def on_answer(self, outcome: Any) -> None:
+        """What was asked for is known."""
+        self._then(outcome)
+
+    def _take(self, outcome: Any, then: Callable[[Any], None]) -> None:
+        self._then = then
+        if outcome is not UNKNOWN_YET:
+            then(outcome)
+
+    def _learn_ends(self) -> None:
+        names = self._polls._ends.unknown(self._channel)
+        if not names:
+            self._place()
+            return
+
+        def learn(ends: Any) -> None:
+            self._polls._ends.learn(self._channel, ends)
+            self._place()
+
+        self._take(self._queries.ended_topics(names, self), learn)
+
+    def _place(self) -> None:
+        cursor = self._subscription.cursor
+        begun = begin(self._history, self._channel, cursor)
+        if begun is not None:
+            self._begun(begun)
+        else:
+            sought = self._queries.seek(self._channel.selectors, cursor, self)
+            self._take(sought, self._on_sought)
+
+    def _on_sought(self, place: int | FastsseError | None) -> None:
+        if isinstance(place, FastsseError):
+            self._done(place)
+            return
+        cursor, rights = self._subscription.cursor, self._channel.rights
+        reads_all = rights is not None and rights.subscribe == _EVERYTHING
+        is_own_id = cursor.kind == "after" and parse_id(cursor.text) is None
+        if place is None or reads_all or not is_own_id:
+            self._placed(place)
+            return
+
+        def checked(outcome: Stretch | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                self._done(outcome)
+            else:
+                hidden = is_hidden(self._history, outcome.entries, place, rights)
+                self._placed(None if hidden else place)
+
+        self._take(self._queries.read(_EVERYTHING, place - 1, 1, self), checked)
+
+    def _placed(self, place: int | None) -> None:
+        self._begun(begin_at(self._history, self._channel, self._subscription.cursor, place))
+
+    def _begun(self, begun: ReplayStart) -> None:
+        self._gap, self._replay = begun.gap, begun.replay
+        self._read()
+
+    def _read(self) -> None:
+        channel, replay, pages = self._channel, self._replay, self._polls._pages
+        page = pages.read(channel, replay.after, self, replay.told)
+        if page is None:
+            self._then = lambda outcome: self._on_page(
+                pages.made(channel, replay.after, outcome, replay.told)
+            )
+        else:
+            self._on_page(page)
+
+    def _on_page(self, page: JoinedPage | FastsseError) -> None:
+        if isinstance(page, FastsseError):
+            self._done(page)
+            return
+        answer = self._polls.answer_of(self._channel, self._replay, page)
+        if answer is not None or self._gap is not None:
+            place = told_place(self._history, self._channel, page.through)
+            answer = answer or PollPage(None, place, None, False)
+            self._done(answer._replace(gap=answer.gap or self._gap))
+        elif not page.is_last:
+            self._read()
+        elif self._wait_until_s:
+            self._polls.hold(self._channel, self._replay, self._wait_until_s, self._done)
+        else:
+            self._done(self._polls._empty(self._channel, self._replay.after))
+
+
+def _next_turn(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(call)
