@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeVar
 
 import orjson
 
+from fastsse.api.receipts import StreamCount
 from fastsse.config import Config
 from fastsse.directives import Directives, directives_of, own_key
 from fastsse.errors import InvalidEvent
@@ -171,6 +172,21 @@ class Server:
         Raises InvalidEvent or Refused.
         """
         return await self._worker.publish_later(Event.end(topic))
+
+    async def count_streams(
+        self, topic: str | Sequence[str], *, private: bool = False
+    ) -> StreamCount:
+        """How many streams match a publish to a topic, or to at least one of several, within the
+        last second: at this node, and in the cluster. Filters are not looked at.
+
+        Arguments:
+            private: only streams with a grant.
+
+        Raises InvalidEvent, or Refused when it can't be counted now. O(channels) at every worker,
+        at most once a second for equal questions.
+        """
+        topics = (topic,) if isinstance(topic, str) else tuple(topic)
+        return await self._worker.count_streams(topics, private=private)
 
     async def delete_event(self, topic: str, id: str) -> str:
         """Deletes the event of a topic that has this id, in all its topics: no read that begins

@@ -10,6 +10,7 @@ from typing import Final, Self
 from fastsse._core import Sender
 from fastsse.api.access import Access
 from fastsse.api.frontend import Frontend, Sockets
+from fastsse.api.receipts import StreamCount
 from fastsse.api.startlines import start_lines
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.bus import BusBackbone
@@ -18,7 +19,7 @@ from fastsse.config.store import show_store
 from fastsse.control.gather import SOURCES, OwnFacts
 from fastsse.control.service import ControlClient, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
-from fastsse.errors import FastsseError
+from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event, check_topic
 from fastsse.handlers import Handlers
 from fastsse.http.descriptors import Descriptors
@@ -230,6 +231,22 @@ class Worker:
         answer: asyncio.Future[Published | FastsseError] = self._loop.create_future()
         self._hub.publish((event,), _into(answer))
         return _id_of(await answer)
+
+    async def count_streams(self, topics: Sequence[str], *, private: bool) -> StreamCount:
+        """As `Server.count_streams`."""
+        for topic in topics:
+            check_topic(topic)
+        answer: asyncio.Future[StreamCount | None] = self._loop.create_future()
+
+        def done(count: StreamCount | None) -> None:
+            if not answer.done():
+                answer.set_result(count)
+
+        self.frontend.receipts.ask(topics, private, done)
+        count = await answer
+        if count is None:
+            raise Unavailable("queue", retry_after_s=1)
+        return count
 
     async def delete_event(self, topic: str, event_id: str) -> str:
         """As `Server.delete_event`."""

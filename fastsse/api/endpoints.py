@@ -16,6 +16,7 @@ from fastsse.api.presence import SUBSCRIPTIONS_PATH, presence_route, subscriptio
 from fastsse.api.publish import Publish, PublishGate
 from fastsse.api.publish_intake import PublishIntake
 from fastsse.api.rate_limits import LimitedAccess, RateLimits, RequestLimits
+from fastsse.api.receipts import Reached, Receipts
 from fastsse.api.streams import StreamRoutes, stream_routes
 from fastsse.api.subscribe import Subscribe
 from fastsse.api.ticket_streams import TicketStreams
@@ -27,6 +28,7 @@ from fastsse.api.webhooks import Webhooks
 from fastsse.api.websocket import SubscribeByWebSocket
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
+from fastsse.control.gather import GatherClient
 from fastsse.control.presence import Presence
 from fastsse.control.service import ControlClient
 from fastsse.control.stats import StatsClient
@@ -81,6 +83,9 @@ class Endpoints:
         self._guard: Guard | None = None
         self._lookup: StreamLookup | None = None
         self._publish: Publish | None = None
+        #: Counts the streams that match a publish; None without control services.
+        self.receipts: Receipts | None = None
+        self._reached: Reached | None = None
         self._admin: Admin | None = None
         self.live = LiveStats(hub.streams, self._request_limits)
         self.presence: Presence | None = None
@@ -225,8 +230,13 @@ class Endpoints:
             usage = UsageClient(control, loop.call_later, self._rate_limits.on_others_used)
             usage.on_end = self._rate_limits.end_oldest
             self._rate_limits.usage = usage
+        gather = GatherClient(control)
+        self.receipts = Receipts(self._hub, gather)
+        self._reached = None if control.is_alone else Reached(self._hub, gather)
+        if self._reached is not None:
+            self._hub.on_reached = self._reached.on_entries
         self._admin = Admin(
-            config, self._hub, control, self._request_limits, self._guard, self._set_log_level
+            config, self._hub, gather, self._request_limits, self._guard, self._set_log_level
         )
         if config.subscriptions:
             self.presence = Presence(control, loop.call_soon, self._hub.streams.name_of)
@@ -279,4 +289,6 @@ class Endpoints:
     def _gate(
         self, access: Access, not_granted: type[Forbidden] | type[Unauthorised] = Forbidden
     ) -> PublishGate:
-        return PublishGate(self._hub, access, self._request_limits, self._log, not_granted)
+        gate = PublishGate(self._hub, access, self._request_limits, self._log, not_granted)
+        gate.receipts, gate.reached = self.receipts, self._reached
+        return gate

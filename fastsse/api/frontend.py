@@ -13,6 +13,7 @@ from fastsse.api.endpoints import Endpoints
 from fastsse.api.handoff import RetryAfter, SenderHandoff
 from fastsse.api.health import health_routes
 from fastsse.api.rate_limits import RateLimits
+from fastsse.api.receipts import Receipts
 from fastsse.config import Config, ConfigError, OptionProblem, is_loopback
 from fastsse.control.service import ControlClient
 from fastsse.control.stats import Help, StatsClient
@@ -171,6 +172,12 @@ class Frontend:
         """What the requests of the main listener share; also for requests that another server
         reads."""
         return self._acceptors[0].context
+
+    @property
+    def receipts(self) -> Receipts:
+        """Counts the streams that match a publish."""
+        assert self._endpoints.receipts is not None
+        return self._endpoints.receipts
 
     def serve(
         self,

@@ -1,6 +1,6 @@
 """`POST /events`: publishes the body of a request as events; the hub orders them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -11,6 +11,7 @@ from fastsse.api.batch import event_of_json, events_of_lines
 from fastsse.api.body_events import BodyEvents, EventStreamEvents, LineEvents, Template
 from fastsse.api.publish_stream import Ending, PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
+from fastsse.api.receipts import Reached, Receipts
 from fastsse.api.request_directives import asked_of, check_streamed, scoped
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
@@ -52,7 +53,7 @@ _ONLY_LINES: Final = (
 # The data of such a publish is its body.
 _QUERY_FIELDS: Final = tuple(name for name in FIELDS if name != "data")
 # How a body is published; not about its events.
-_WAYS: Final = ("stream", "ids", "end_on_close")
+_WAYS: Final = ("stream", "ids", "end_on_close", "receipt")
 _PARAMETERS: Final = (*_QUERY_FIELDS, *_WAYS)
 _IDS: Final = {"drop": False, "own": True}
 
@@ -81,6 +82,10 @@ class PublishGate:
         self._access = access
         self._request_limits = request_limits
         self._log = log
+        #: Counts matching streams; None: this server can't.
+        self.receipts: Receipts | None = None
+        #: Waits for the other workers and nodes; None: there are none.
+        self.reached: Reached | None = None
 
     def admit(self, request: Request) -> None:
         """Checks the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
@@ -102,8 +107,11 @@ class PublishGate:
         request: Request,
         exchange: Exchange,
         answer: "_Answer",
+        *,
+        receipt: bool = False,
     ) -> None:
-        """Publishes all events or none for an admitted request, and answers it.
+        """Publishes all events or none for an admitted request, and answers it, with how many
+        streams match if a `receipt` is asked for.
 
         Raises Forbidden when a topic is reserved, `not_granted` when the token does not cover one,
         and Problem (429) when the subject is over its limit and was not known at admission.
@@ -123,6 +131,8 @@ class PublishGate:
         def done(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
+            elif receipt:
+                self._count(events, lambda count: self._respond(exchange, answer, outcome, count))
             else:
                 exchange.respond(answer(outcome))
             if self._log is not None and self._log.logs_publishes:
@@ -130,6 +140,28 @@ class PublishGate:
                 self._log.published(exchange.peer(), len(events), len(request.body), status)
 
         self._access.publisher(request, exchange, allowed)
+
+    def _count(
+        self, events: Sequence[Event], done: Callable[[Mapping[str, object] | None], None]
+    ) -> None:
+        if self.receipts is None:
+            done(None)
+            return
+        topics = [topic for names, _ in kinds_of(events) for topic in names]
+        is_private = all(event.private for event in events)
+        self.receipts.ask(
+            topics, is_private, lambda count: done(None if count is None else count.members())
+        )
+
+    def _respond(
+        self,
+        exchange: Exchange,
+        answer: "_Answer",
+        published: Published,
+        count: Mapping[str, object] | None,
+    ) -> None:
+        published.receipt = count or {}
+        exchange.respond(answer(published))
 
     def change(
         self,
@@ -159,8 +191,16 @@ class PublishGate:
         def done(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
-            else:
+            elif self.reached is None:
                 exchange.respond(answer(outcome))
+            else:
+                # No read at another worker or node that begins after the answer is behind it.
+                self.reached.ask(outcome.positions[-1], partial(all_have, outcome))
+
+        def all_have(published: Published, missing: Sequence[str]) -> None:
+            if missing:
+                published.receipt = {"missing": list(missing)}
+            exchange.respond(answer(published))
 
         self._access.publisher(request, exchange, allowed)
 
@@ -296,7 +336,7 @@ class Publish:
         elif query.stream:
             if query.topics or _content_type(request) != _NDJSON:
                 raise Problem(415, _ONLY_LINES, field="stream", header_lines=_JSON_ONLY)
-        elif query is _NOT_IN_QUERY:
+        elif query.topics == ():
             _content_type(request)
         elif query.ends_on_close:
             raise InvalidEvent("end_on_close", "requires a body that is published as it arrives")
@@ -331,7 +371,7 @@ class Publish:
         query: _Query = request.target.publication
         answer: _Answer = _answer_batch
         events: Sequence[Event]
-        if query is not _NOT_IN_QUERY:
+        if query.topics != ():
             if not body:
                 raise Problem(400, _EMPTY, field="body")
             kind = DATA_JSON if _media_type(request) == _JSON else DATA_TEXT
@@ -348,7 +388,7 @@ class Publish:
         warnings = [text for _, kind in kinds_of(events) for text in warnings_on(kind)]
         if warnings:
             answer = _warned(answer, warnings)
-        self._gate.publish(events, request, exchange, answer)
+        self._gate.publish(events, request, exchange, answer, receipt=query.receipt)
 
 
 _Answer = Callable[[Published], Response]
@@ -366,7 +406,7 @@ def _warned(answer: _Answer, warnings: Sequence[str]) -> _Answer:
 
 
 def _answer_position(published: Published) -> Response:
-    if published.duplicates:
+    if published.duplicates or published.receipt is not None:
         return _answer_own_id(published)
     # A position needs no escaping.
     return json_response(b'{"id":"%b"}\n' % published.last)
@@ -383,7 +423,12 @@ def _answer_batch(published: Published) -> Response:
 
 
 def _duplicates(published: Published) -> dict[str, object]:
-    return {"duplicates": published.duplicates} if published.duplicates else {}
+    members: dict[str, object] = {}
+    if published.duplicates:
+        members["duplicates"] = published.duplicates
+    if published.receipt is not None:
+        members["receipt"] = published.receipt or None
+    return members
 
 
 class _Query(NamedTuple):
@@ -402,6 +447,7 @@ class _Query(NamedTuple):
     own_ids: bool | None = None
     directives: Directives | None = None
     ends_on_close: bool = False
+    receipt: bool = False
 
 
 def event_of_query(target: Target) -> Event | None:
@@ -409,7 +455,7 @@ def event_of_query(target: Target) -> Event | None:
     how the body is published. Raises InvalidEvent."""
     query = _read_query(target)
     is_plain = query.topics and query.stream is None and query.own_ids is None
-    is_plain = is_plain and not query.ends_on_close
+    is_plain = is_plain and not query.ends_on_close and not query.receipt
     return _event(query, b"", DATA_TEXT) if is_plain else None
 
 
@@ -446,6 +492,9 @@ def _read_query(target: Target) -> _Query:
             chosen[name] = value
     stream, own_ids = _ways(chosen)
     ends_on_close = _switch(chosen, "end_on_close")
+    receipt = _switch(chosen, "receipt")
+    if receipt and (stream or ends_on_close):
+        raise InvalidEvent("receipt", "can't be combined with stream or end_on_close")
     if topics:
         # A single topic is checked faster than a list of one.
         named = topics[0] if len(topics) == 1 else topics
@@ -453,13 +502,15 @@ def _read_query(target: Target) -> _Query:
         directives = directives_of(ends=ends, **_texts(chosen))
         texts = chosen.get("event"), chosen.get("id"), chosen.get("retry")
         meta = chosen.get("meta")
-        return _Query(named, *texts, private, meta, stream, own_ids, directives, ends_on_close)
+        return _Query(
+            named, *texts, private, meta, stream, own_ids, directives, ends_on_close, receipt
+        )
     of_lines = {"stream", "end_on_close"}
     if stream and chosen.keys() <= of_lines:
         return _NOT_IN_QUERY._replace(stream=True, ends_on_close=ends_on_close)
-    for name in chosen.keys() - {"stream"}:
+    for name in chosen.keys() - {"stream", "receipt"}:
         raise InvalidEvent(name, "requires topic in the query too")
-    return _NOT_IN_QUERY
+    return _NOT_IN_QUERY._replace(receipt=True) if receipt else _NOT_IN_QUERY
 
 
 def _texts(chosen: dict[str, str]) -> dict[str, str | None]:

@@ -129,5 +129,5 @@ def topics_of(request: Request, *others: str) -> tuple[str, ...]:
 
 
 def _answer(published: Published) -> Response:
-    members = {"id": published.last.decode()}
+    members: dict[str, object] = {"id": published.last.decode(), **(published.receipt or {})}
     return json_response(orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE))

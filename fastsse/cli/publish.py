@@ -50,6 +50,11 @@ from fastsse.meta import MetaValue
     metavar="ID",
     help="Publish only if this is the id of the topic's newest event; earliest: if there is none.",
 )
+@click.option(
+    "--receipt",
+    is_flag=True,
+    help="Print how many streams match the event, at the node and in the cluster.",
+)
 @click.option("--end", is_flag=True, help="The topic ends behind this event.")
 @click.option(
     "--ndjson",
@@ -88,6 +93,7 @@ def publish(
     key: str | None,
     expect: str | None,
     ttl: str | None,
+    receipt: bool,
     end: bool,
     ndjson: bool,
     sse: bool,
@@ -130,6 +136,8 @@ def publish(
         return relay_input(topic or "", relayed, partial(_open, url, token, uds, patience))
     if end and data is None:
         raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
+    if receipt and data is None:
+        raise click.UsageError("--receipt is for one event: give its DATA.")
     for name, value in (("--key", key), ("--expect", expect), ("--ttl", ttl)):
         if value is not None and data is None:
             raise click.UsageError(f"{name} is for one event: give its DATA.")
@@ -151,8 +159,12 @@ def publish(
                     expect=expect,
                     ttl=ttl,
                     meta=meta,
+                    receipt=receipt,
                 )
-                click.echo(_warned(runner.run(event_sent)).id)
+                sent = _warned(runner.run(event_sent))
+                click.echo(sent.id)
+                if receipt:
+                    click.echo(_counted(sent))
             else:
                 given = {
                     "event": event,
@@ -217,6 +229,15 @@ def _warned(receipt: Receipt) -> Receipt:
     if receipt.warning:
         click.echo(f"Warning: {receipt.warning.rstrip('.')}.", err=True)
     return receipt
+
+
+def _counted(receipt: Receipt) -> str:
+    if receipt.streams is None:
+        return "The matching streams could not be counted."
+    missing = receipt.streams.get("missing")
+    note = f" (without {', '.join(missing)})" if missing else ""
+    node, cluster = receipt.streams["node"], receipt.streams["cluster"]
+    return f"{node} matching streams at the node, {cluster} in the cluster{note}"
 
 
 def _tell_wait(error: ClientError, wait_s: float) -> None:

@@ -55,13 +55,15 @@ _EVENT_STREAM = b"text/event-stream"
 class Receipt:
     """The accepted events: their number, and the ids of the first and the last. `warning` is what
     may be wrong with them (the header `Fastsse-Warning`); empty: nothing. `duplicates` were known
-    by their keys and not published again."""
+    by their keys and not published again. `streams` are those that match, where they were asked
+    for: `node`, `cluster`, and perhaps `missing`; None: not known."""
 
     count: int
     first: str
     last: str
     warning: str = ""
     duplicates: int = 0
+    streams: Mapping[str, Any] | None = None
 
     @property
     def id(self) -> str:
@@ -146,6 +148,7 @@ class Publisher:
         key: str | None = None,
         expect: str | None = None,
         ttl: float | str | None = None,
+        receipt: bool = False,
     ) -> Receipt:
         """Publishes one event to one or several topics.
 
@@ -155,7 +158,7 @@ class Publisher:
         An event with the `key` of an earlier one is not published again; so with a key a request
         whose answer is lost is repeated. `expect` is the id that the topic's newest event must
         have, or `earliest` for none. `ttl`: seconds, or text such as `30s`, after which the event
-        is not sent any more.
+        is not sent any more. With `receipt` the result has the number of matching streams.
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
         """
         is_text = isinstance(data, str | bytes)
@@ -175,6 +178,8 @@ class Publisher:
             params.append(("private", "true"))
         if end:
             params.append(("end", "true"))
+        if receipt:
+            params.append(("receipt", "true"))
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
         query = urlencode(params)  # Quicker than the queries of httpx.
@@ -439,7 +444,8 @@ def _receipt(answer: bytes) -> Receipt:
         told = orjson.loads(answer)
         duplicates = told.get("duplicates", 0)
         if "id" in told:
-            return Receipt(1, told["id"], told["id"], duplicates=duplicates)
+            streams = told.get("receipt")
+            return Receipt(1, told["id"], told["id"], duplicates=duplicates, streams=streams)
         first, last = told.get("first", ""), told.get("last", "")
         return Receipt(told["count"], first, last, duplicates=duplicates)
     except (AttributeError, ValueError, KeyError, TypeError):

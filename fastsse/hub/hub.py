@@ -7,7 +7,7 @@ acknowledged. Loop thread only.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from fastsse._core import QUEUE_MAX, Sender
@@ -74,7 +74,7 @@ class Published:
     `sequence` is the newest of the producer of such events, -1: they have none.
     """
 
-    __slots__ = ("_events", "_positions", "duplicates", "sequence")
+    __slots__ = ("_events", "_positions", "duplicates", "receipt", "sequence")
 
     def __init__(
         self, positions: Sequence[int], events: Sequence[Event], duplicates: int = 0
@@ -83,6 +83,8 @@ class Published:
         self._events = events
         self.duplicates = duplicates
         self.sequence = -1
+        #: What the answer says of the streams that match, where that was asked.
+        self.receipt: Mapping[str, object] | None = None
 
     @property
     def positions(self) -> Sequence[int]:
@@ -216,6 +218,7 @@ class Hub:
         self.on_content: Callable[[Sequence[Entry]], None] | None = None
         self.on_sweep: Callable[[], None] | None = None
         self.tails: Final = Tails(sender, self.topics)
+        self.on_reached: Callable[[], None] | None = None
         self._is_stopped = False
         self._now_ms = now_ms
         self._sender = sender
@@ -561,6 +564,8 @@ class Hub:
         self.entries_seen += len(entries)
         if self.streams.polls.waiting:
             self.streams.polls.on_entries(entries)
+        if self.on_reached is not None:
+            self.on_reached()
         if self._rates.active:
             self._rates.on_entries(entries)
         if self.on_entries is not None:

@@ -26,7 +26,6 @@ from fastsse.auth.guard import Guard
 from fastsse.auth.revocations import Revocation
 from fastsse.config import Config
 from fastsse.control.gather import SOURCES, GatherClient, Gathered
-from fastsse.control.service import ControlClient
 from fastsse.errors import BadRequest, FastsseError
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
@@ -53,7 +52,7 @@ class Admin:
     Arguments:
         config: the options.
         hub: the worker's.
-        control: the way to the other workers.
+        gather: asks all workers.
         limits: counts requests of clients.
         guard: bars subjects; None without JWT keys.
         set_access_level: has access lines follow another log level.
@@ -63,7 +62,7 @@ class Admin:
         self,
         config: Config,
         hub: Hub,
-        control: ControlClient,
+        gather: GatherClient,
         limits: RequestLimits,
         guard: Guard | None,
         set_access_level: Callable[[str], None],
@@ -72,7 +71,7 @@ class Admin:
         self._limits = limits
         self._guard = guard
         self._set_access_level = set_access_level
-        self._gather = GatherClient(control)
+        self._gather = gather
         finder = Finder(hub.streams, hub.channels)
         self._gather.teach("connections", ConnectionLister(finder))
         self._gather.teach("kick", Kicker(finder))

@@ -1,0 +1,173 @@
+"""Receipts: how many streams match a publish, at this node and in the cluster.
+
+A publisher that asks costs one question to all workers; equal questions within a second share the
+answer. Nothing is counted for publishers that do not ask. Filters are not looked at.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from fastsse.control.gather import GatherClient, Gathered
+from fastsse.errors import FastsseError
+from fastsse.hub import Hub
+from fastsse.hub.channels import Channel
+from fastsse.selectors import compile_selector
+from fastsse.subscriptions import ANY
+
+__all__ = ["Reached", "Receipts", "StreamCount"]
+
+#: Seconds for which an answer is used again.
+FRESH_S: Final = 1.0
+_SHARED_MAX: Final = 1_000
+_CHANNELS_A_TURN: Final = 2_000
+_MATCHING: Final = "matching"
+_REACHED: Final = "reached"
+_WAITING_MAX: Final = 10_000
+
+Reply = Callable[[object], None]
+
+
+class StreamCount(NamedTuple):
+    """How many streams match.
+
+    Attributes:
+        node: at the node that was asked.
+        cluster: at all nodes.
+        missing: workers and nodes that did not answer within a second, so are not counted.
+    """
+
+    node: int
+    cluster: int
+    missing: tuple[str, ...] = ()
+
+    def members(self) -> dict[str, object]:
+        """As an answer has it."""
+        members: dict[str, object] = {"node": self.node, "cluster": self.cluster}
+        return members | ({"missing": list(self.missing)} if self.missing else {})
+
+
+Counted = Callable[[StreamCount | None], None]
+
+
+class Receipts:
+    """Counts streams. Loop thread only.
+
+    Arguments:
+        hub: the worker's.
+        gather: asks all workers.
+    """
+
+    def __init__(self, hub: Hub, gather: GatherClient) -> None:
+        self._channels = hub.channels
+        self._gather = gather
+        self._own_node = ""
+        self._loop = asyncio.get_running_loop()
+        #: Seconds, of a clock that only goes forward.
+        self.now_s: Callable[[], float] = self._loop.time
+        # Until when each answer holds, the answer, and who waits for it.
+        self._shared: OrderedDict[
+            tuple[tuple[str, ...], bool], tuple[float, StreamCount | None, list[Counted]]
+        ] = OrderedDict()
+        gather.teach(_MATCHING, self._count)
+
+    def ask(self, topics: Sequence[str], is_private: bool, done: Counted) -> None:
+        """Gives `done` how many streams match at least one of the topics, now or within a second;
+        None when that can't be found out now. Of a private event those with a grant."""
+        key = tuple(sorted(set(topics))), is_private
+        known = self._shared.get(key)
+        if known is not None and known[0] > self.now_s():
+            if known[1] is None:
+                known[2].append(done)
+            else:
+                done(known[1])
+            return
+        waiting = [done]
+        self._shared[key] = self.now_s() + 2 * FRESH_S, None, waiting
+        self._shared.move_to_end(key)
+        if len(self._shared) > _SHARED_MAX:
+            self._shared.popitem(last=False)
+
+        def answered(outcome: Gathered | FastsseError) -> None:
+            count = None if isinstance(outcome, FastsseError) else self._sum(outcome)
+            if count is None:
+                self._shared.pop(key, None)
+            else:
+                self._shared[key] = self.now_s() + FRESH_S, count, []
+            for one in waiting:
+                one(count)
+
+        self._gather.ask(_MATCHING, answered, topics=key[0], private=is_private)
+
+    def _sum(self, gathered: Gathered) -> StreamCount:
+        counts = [(node, value) for node, _, value in gathered.answers if isinstance(value, int)]
+        here = sum(value for node, value in counts if node == self._own_node)
+        everywhere = sum(value for _, value in counts)
+        return StreamCount(here, everywhere, tuple(gathered.missing))
+
+    def _count(self, question: Mapping[str, Any], reply: Reply) -> None:
+        """This worker's streams, a bounded number of channels in a turn. O(channels)."""
+        self._own_node = question["own"][0]
+        names, is_private = tuple(question["topics"]), bool(question["private"])
+        total = 0
+
+        def turn(first: int) -> None:
+            nonlocal total
+            some, following = self._channels.some(first, _CHANNELS_A_TURN)
+            total += sum(one.streams for one in some if _matches(one, names, is_private))
+            if following is None:
+                reply(total)
+            else:
+                self._loop.call_soon(turn, following)
+
+        turn(0)
+
+
+def _matches(channel: Channel, names: tuple[str, ...], is_private: bool) -> bool:
+    rights = channel.rights
+    if is_private and (rights is None or not rights.covers_subscribe(names)):
+        return False
+    return any(
+        text == ANY or text in names or any(compile_selector(text).matches(name) for name in names)
+        for text in channel.selectors
+    )
+
+
+class Reached:
+    """Waits until every worker has the log up to a position. Loop thread only.
+
+    Arguments:
+        hub: the worker's.
+        gather: asks all workers.
+    """
+
+    def __init__(self, hub: Hub, gather: GatherClient) -> None:
+        self._history = hub.history
+        self._gather = gather
+        self._waiting: list[tuple[int, Reply]] = []
+        gather.teach(_REACHED, self._on_question)
+
+    def ask(self, position: int, done: Callable[[Sequence[str]], None]) -> None:
+        """Gives `done` the workers and nodes that did not say within a second that they have it."""
+
+        def answered(outcome: Gathered | FastsseError) -> None:
+            done(["others"] if isinstance(outcome, FastsseError) else outcome.missing)
+
+        self._gather.ask(_REACHED, answered, position=str(position))
+
+    def on_entries(self) -> None:
+        """The worker has more of the log."""
+        if self._waiting:
+            head = self._history.head
+            ready = [reply for position, reply in self._waiting if position <= head]
+            self._waiting = [one for one in self._waiting if one[0] > head]
+            for reply in ready:
+                reply(True)
+
+    def _on_question(self, question: Mapping[str, Any], reply: Reply) -> None:
+        position = int(question["position"])
+        if position <= self._history.head:
+            reply(True)
+        elif len(self._waiting) < _WAITING_MAX:  # Else the asker counts it as missing.
+            self._waiting.append((position, reply))
