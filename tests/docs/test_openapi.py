@@ -31,7 +31,7 @@ _CHECKS = (
 )
 STREAMS = ("subscribe", "mercureSubscribe")
 # Requests that the document allows and the server refuses: what one request alone can't say.
-NEVER_ACCEPTED = ("renew", "pong", "getSubscription", "receiveWebhook")
+NEVER_ACCEPTED = ("renew", "pong", "getSubscription", "receiveWebhook", "deleteEvent")
 
 
 OPERATIONS = [
