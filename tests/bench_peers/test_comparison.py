@@ -17,7 +17,7 @@ from bench.peers.quiet import Quiet
 from bench.peers.report import Outcome, as_markdown, notes, ratio, rows
 
 ABSENT = dataclasses.replace(
-    BARE_UVLOOP, name="absent", lacks=lambda: "something", install="install something"
+    BARE_UVLOOP, name="absent", missing=lambda: "something", install="install something"
 )
 
 

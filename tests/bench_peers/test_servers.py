@@ -9,7 +9,7 @@ from bench.peers.peer import Peer
 from bench.peers.process import PeerServer
 from fastsse.swarm import Crew, OpenLoop, Plan, Schedule
 
-INSTALLED = [pytest.param(peer, id=peer.name) for peer in PEERS.values() if not peer.lacks()]
+INSTALLED = [pytest.param(peer, id=peer.name) for peer in PEERS.values() if not peer.missing()]
 
 
 @pytest.mark.parametrize("peer", INSTALLED)
