@@ -3,7 +3,16 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastsse.backbone import Broken, Deliver, Done, Ended, Placed, Stretch, Stretched
+from fastsse.backbone import (
+    Broken,
+    Deliver,
+    Done,
+    Ended,
+    FoundStreams,
+    Placed,
+    Stretch,
+    Stretched,
+)
 from fastsse.entries import Entry, encode_entries
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
@@ -53,6 +62,12 @@ class StoredBackbone:
 
     def ended_topics(self, topics: tuple[str, ...], done: Ended) -> None:
         done({})
+
+    def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
+        done({})
+
+    def touch_stream(self, topic: str, generation: int) -> None:
+        pass
 
     def append(self, events: Sequence[Event], done: Done) -> None:
         self.deliver(self.commit(events))
