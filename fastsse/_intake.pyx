@@ -16,7 +16,7 @@ from libc.string cimport memcmp, memcpy, memset
 from fastsse._batch cimport EventBatch
 from fastsse.native.publish_head cimport (
     ACCEPT, AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, IGNORED, KEY, LENGTH, MEDIA_TYPE, ORIGIN,
-    SLOW, TARGET_BYTES_MAX, HeadBounds, HeaderNames, PublishHead, Text, add_name,
+    SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds, HeaderNames, PublishHead, Text, add_name,
     is_json, read_publish_head)
 from fastsse.native.publish_query cimport OWN_ID_BYTES_MAX, OwnId, take_own_id
 from fastsse.native.utf8 cimport is_utf8
@@ -71,6 +71,10 @@ MEANINGS = {
     b"user-agent": IGNORED,
     b"x-forwarded-for": FORWARDED,
 }
+
+
+# Those that only some listeners look at.
+OPTIONAL_MEANINGS = {b"traceparent": TRACED}
 
 
 cdef bint same_secret(Text given, bytes known) noexcept:
@@ -399,7 +403,7 @@ cdef class Intake:
         self.batch, self.full = Batch(self), []
         self.is_on = True
         for name in {*MEANINGS, *names}:
-            if not add_name(&self.names, name, len(name), MEANINGS.get(name, SLOW)):
+            if not add_name(&self.names, name, len(name), MEANINGS.get(name) or OPTIONAL_MEANINGS.get(name, SLOW)):
                 raise ValueError("a header name does not fit")
         self.out = <char*>PyMem_Malloc(
             PIPELINED_MAX * (len(answer_head) + LINES_BYTES_MAX + ANSWER_BYTES_MAX))

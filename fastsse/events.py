@@ -194,6 +194,10 @@ class Event:
         """The same event, for streams whose grants match."""
         return self._copy("private", True)
 
+    def with_meta(self, meta: bytes | None) -> "Event":
+        """The same event with another meta, as `encode_meta` gave it."""
+        return self._copy("meta", meta)
+
     def undirected(self) -> "Event":
         """The same event without directives, as a copy next to it is."""
         return self if self.directives is None else self._copy("directives", None)

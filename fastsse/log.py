@@ -19,6 +19,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import structlog
@@ -33,6 +34,7 @@ _VALUE_MAX = 1000
 _TOPICS_SHOWN = 10
 _PLAIN_VALUE = re.compile(r"[\w.:/@%+*~-]+", re.ASCII)
 _of_process: dict[str, object] = {}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -230,13 +232,17 @@ class AccessLog:
         #: Whether `published` has an effect; if not, a caller may omit the call.
         self.logs_publishes = self._level <= logging.DEBUG
 
-    def opened(self, stream: int, client: str, topics: Sequence[str]) -> None:
-        """A stream was handed over. `client` is its address."""
+    def opened(
+        self, stream: int, client: str, topics: Sequence[str], trail: Mapping[str, str] = _NOTHING
+    ) -> None:
+        """A stream was handed over. `client` is its address, `trail` what names its request."""
         if self._may_write("opened"):
             shown = list(topics[:_TOPICS_SHOWN])
             more = {"more_topics": len(topics) - len(shown)} if len(topics) > len(shown) else {}
             name = self.name_of(stream)
-            self._log.info("Stream opened.", stream=name, client=client, topics=shown, **more)
+            self._log.info(
+                "Stream opened.", stream=name, client=client, topics=shown, **more, **trail
+            )
 
     def doubtful(self, stream: int, client: str, notes: str) -> None:
         """A stream was opened with unknown parameters."""

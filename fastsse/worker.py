@@ -19,6 +19,7 @@ from fastsse.config.store import show_store
 from fastsse.control.gather import SOURCES, OwnFacts
 from fastsse.control.service import ControlClient, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
+from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event, check_topic
 from fastsse.handlers import Handlers
@@ -35,6 +36,7 @@ from fastsse.services import service_makers
 from fastsse.sinks import Sinks
 from fastsse.sources import Sources
 from fastsse.stores import OpenedStores, open_stores
+from fastsse.tracing import Tracer, open_tracer
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 from fastsse.vitals import Vitals
@@ -136,6 +138,7 @@ class Worker:
             control = control or LocalControlClient(
                 service_makers(facts=facts), self._announce, stores.control_store
             )
+            self._tracer = _tracer(config)
             self.frontend: Final = Frontend(
                 config,
                 self._hub,
@@ -143,8 +146,11 @@ class Worker:
                 lambda: self.stream_count,
                 self._access,
                 control,
+                self._tracer,
             )
             undo.callback(self.frontend.close)
+            if self._tracer is not None:
+                self._hub.on_entries = self._trace_entries
             self._serve(sockets, control, number)
             undo.callback(self._stop_timers)
             self._undo = undo.pop_all()
@@ -311,6 +317,8 @@ class Worker:
         if self._sinks is not None:
             await self._sinks.close()
         await self._backbone.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_GRACE_S):
                 await self.frontend.answered()
@@ -379,6 +387,14 @@ class Worker:
             consoles=self.frontend.consoles,
         )
 
+    def _trace_entries(self, entries: Sequence[Entry]) -> None:
+        """Traces what was handed to channels, and passes it to the program's handlers."""
+        assert self._tracer is not None
+        topics = self._hub.topics.by_name
+        self._tracer.fan_out(entries, lambda name: topics[name].channels if name in topics else 0)
+        if self.handlers:
+            self.handlers.on_entries(entries)
+
     def _announce(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
         """Publishes the events of a control service."""
         self._hub.publish(
@@ -443,6 +459,17 @@ def _interceptors(config: Config, own: Sequence[Interceptor]) -> Interceptors:
         raise ConfigError([problem]) from error
     mine = [(getattr(one, "__qualname__", repr(one)), one) for one in own]
     return Interceptors([*named, *mine], config.interceptor_time)
+
+
+def _tracer(config: Config) -> Tracer | None:
+    """Raises ConfigError when the extra is not installed."""
+    if not config.tracing:
+        return None
+    try:
+        return open_tracer()
+    except ImportError as error:
+        allowed = "false, or fastsse[otel] must be installed"
+        raise ConfigError([OptionProblem("tracing", "true", "an argument", allowed)]) from error
 
 
 def _sender(config: Config, descriptors: Descriptors) -> Sender:

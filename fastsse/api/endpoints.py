@@ -47,6 +47,7 @@ from fastsse.log import AccessLog
 from fastsse.positions import now_ms, uuid_of_position
 from fastsse.reserved import HUB_PATH
 from fastsse.streams.service import DurableStreams
+from fastsse.tracing import Tracer
 
 __all__ = ["Endpoints"]
 
@@ -90,6 +91,8 @@ class Endpoints:
         self.live = LiveStats(hub.streams, self._request_limits)
         self.presence: Presence | None = None
         self.streams: DurableStreams | None = None
+        #: Makes spans; set it before `paths`.
+        self.tracer: Tracer | None = None
         self._intakes: list[Intake] = []
         self._webhooks = Webhooks(config, hub, self._request_limits)
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
@@ -175,6 +178,7 @@ class Endpoints:
         intake = make_intake(
             context,
             PublishIntake(self._hub, self._access, self._request_limits, self._config.max_event),
+            is_traced=self.tracer is not None,
         )
         self._intakes.append(intake)
         self.switch_intakes()
@@ -291,4 +295,5 @@ class Endpoints:
     ) -> PublishGate:
         gate = PublishGate(self._hub, access, self._request_limits, self._log, not_granted)
         gate.receipts, gate.reached = self.receipts, self._reached
+        gate.tracer = self.tracer
         return gate

@@ -33,6 +33,7 @@ from fastsse.http.router import Paths, Router
 from fastsse.http.tls import SECRET_BYTES, TlsDoor, TlsListener, load_certificates
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
+from fastsse.tracing import Tracer
 
 __all__ = ["Frontend", "Sockets"]
 
@@ -118,6 +119,7 @@ class Frontend:
         stream_count: returns the number of open streams.
         access: logs streams and publishes.
         control: the control services of the node; needed for JWT keys and for presence.
+        tracer: makes spans; None: tracing is off.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Frontend:
         stream_count: Callable[[], int],
         access: AccessLog,
         control: ControlClient | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._config = config
@@ -147,6 +150,7 @@ class Frontend:
             access=access,
             descriptor_limit=descriptors.limit - 1,
         )
+        self._streams.tracer = self._endpoints.tracer = tracer
         self._streams.on_opened = lambda wake: loop.call_soon(self._opened, wake)
         self._streams.on_exhausted = self._pause
         self._requests = RequestLog(access)

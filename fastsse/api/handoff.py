@@ -34,6 +34,8 @@ from fastsse.hub.streams import Streams as HubStreams
 from fastsse.hub.tails import TailSubscription
 from fastsse.log import AccessLog, get_logger
 from fastsse.subscriptions import Subscription
+from fastsse.tracing import Tracer
+from fastsse.trails import NO_TRAIL
 
 __all__ = ["RetryAfter", "SenderHandoff"]
 
@@ -124,6 +126,8 @@ class SenderHandoff:
         self._access = access
         self.on_opened: Callable[[Callable[[], None]], object] = lambda wake: wake()
         self.on_exhausted: Callable[[], None] = lambda: None
+        #: Makes spans; None: tracing is off.
+        self.tracer: Tracer | None = None
         self._will_wake = False
         self._descriptor_limit = descriptor_limit
         self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
@@ -211,12 +215,32 @@ class SenderHandoff:
             self._presence.on_stream_opened(stream, subscription.selectors, payload)
         if stream_request.opened is not None:
             stream_request.opened(stream)
-        self._access.opened(stream, stream_request.client, subscription.selectors)
+        trail = stream_request.trail
+        named = trail.fields() if trail is not NO_TRAIL else {}
+        self._access.opened(stream, stream_request.client, subscription.selectors, named)
+        if trail.is_sampled and self.tracer is not None:
+            self._trace(stream, stream_request, self.tracer)
         if subscription.dialect.notes:
             self.doubtful += 1
             self._access.doubtful(
                 stream, stream_request.client, subscription.dialect.notes.decode()
             )
+
+    def _trace(self, stream: int, stream_request: StreamRequest, tracer: Tracer) -> None:
+        subscription = stream_request.subscription
+        span = tracer.start(
+            "subscribe",
+            stream_request.trail,
+            {
+                "messaging.operation.name": "subscribe",
+                "messaging.operation.type": "receive",
+                "messaging.destination.name": subscription.selectors[0],
+                "fastsse.stream": self._streams.name_of(stream),
+                "fastsse.begins": subscription.cursor.kind,
+            },
+        )
+        if span is not None and not self._streams.when_live(stream, span.end):
+            span.end()
 
     def _owner(self, host: str, rights: Rights | None) -> Owner | None:
         """Whose limits a stream counts for; None while nothing is limited."""

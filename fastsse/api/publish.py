@@ -27,6 +27,8 @@ from fastsse.hub import Hub, Published
 from fastsse.log import AccessLog
 from fastsse.reserved import check_not_reserved
 from fastsse.subscriptions import Subscription
+from fastsse.tracing import Tracer
+from fastsse.trails import trail_of
 
 __all__ = ["Publish", "PublishGate", "event_of_query"]
 
@@ -86,6 +88,8 @@ class PublishGate:
         self.receipts: Receipts | None = None
         #: Waits for the other workers and nodes; None: there are none.
         self.reached: Reached | None = None
+        #: Makes spans; None: tracing is off.
+        self.tracer: Tracer | None = None
 
     def admit(self, request: Request) -> None:
         """Checks the head before the body is read. Raises Problem (401, 403, 406, 415, 429)."""
@@ -126,7 +130,10 @@ class PublishGate:
             directed = asked_of(request, events, rights)
             if self._request_limits.active:
                 self._request_limits.published_more(request, len(events) - 1)
-            self._hub.publish(directed, done)
+            if self.tracer is None:
+                self._hub.publish(directed, done)
+            else:
+                self._publish_traced(self.tracer, request, directed, done)
 
         def done(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -203,6 +210,23 @@ class PublishGate:
             exchange.respond(answer(published))
 
         self._access.publisher(request, exchange, allowed)
+
+    def _publish_traced(
+        self,
+        tracer: Tracer,
+        request: Request,
+        events: Sequence[Event],
+        done: Callable[[Published | FastsseError], None],
+    ) -> None:
+        """Publishes with a span around it, if the publisher records one."""
+        span, traced = tracer.publish(trail_of(request.headers), events)
+
+        def ended(outcome: Published | FastsseError) -> None:
+            if span is not None:
+                span.end(str(outcome) if isinstance(outcome, FastsseError) else None)
+            done(outcome)
+
+        self._hub.publish(traced, ended)
 
     # ── Streamed publishes (publish_stream.Gate) ─────────────────────────────────────────────
 

@@ -478,6 +478,11 @@ class LogOptions(OptionGroup):
     log_format: Annotated[Literal["auto", "console", "json"], Choice] = option(
         "auto", "Format of the log; auto is console on a terminal, else JSON."
     )
+    tracing: Switch = option(
+        False,
+        "Send spans of publishes and streams by OpenTelemetry (OTLP over HTTP, by the variables "
+        "OTEL_…), where the client records a trace; needs fastsse[otel].",
+    )
     access_lines: Count = option(
         100, "Access lines a second; the others are counted in one line.", ge=0, le=1_000_000
     )

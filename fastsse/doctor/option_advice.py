@@ -387,6 +387,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "pidfile": Advice("unset: `fastsse reload` finds no server", "`fastsse reload`"),
     "log_level": Advice("`debug`: a line for each publish, and CPU for it", "the log's size"),
+    "tracing": Advice("on: CPU for each publish that is recorded", "the tracing system"),
     "log_format": Advice("`console` in a collector: lines it can't read", "the log"),
     "access_lines": Advice(
         "too large: a storm of clients becomes a storm of log lines", "the log's size"

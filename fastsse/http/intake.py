@@ -6,7 +6,7 @@ requests are read by their connection, which gives the reasons for a refusal.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastsse._intake import Intake, KnownPublisher, KnownTarget, RunHeaders
 from fastsse.auth.rights import Rights
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from fastsse.http.listener_context import ListenerContext
 
 __all__ = ["Publishes", "make_intake"]
+
+
+# Without tracing they change nothing.
+_OF_TRACES: Final = (b"traceparent", b"tracestate")
 
 
 class Publishes(Protocol):
@@ -101,11 +105,16 @@ class _Policy:
         self._context.failed(None)
 
 
-def make_intake(context: "ListenerContext", publishes: Publishes) -> Intake:
-    """The intake of a listener."""
+def make_intake(
+    context: "ListenerContext", publishes: Publishes, *, is_traced: bool = False
+) -> Intake:
+    """The intake of a listener. `is_traced`: publishes that are recorded are not for it."""
     lines = context.lines + context.cors.lines({})
+    names = [name for name in KEPT_NAMES if name not in _OF_TRACES]
+    if is_traced:
+        names.append(_OF_TRACES[0])
     policy = _Policy(context, publishes)
-    intake = Intake(policy, KEPT_NAMES, context.loop, context.deadlines, PUBLISHED_HEAD, lines)
+    intake = Intake(policy, names, context.loop, context.deadlines, PUBLISHED_HEAD, lines)
     intake.keeps_forwarded = context.clients.active
     intake.limit(context.limits.head_bytes, context.limits.headers, publishes.max_data_bytes)
     intake.limit(*context.limits)

@@ -20,6 +20,7 @@ from fastsse.http.request_log import RequestLog
 from fastsse.http.router import Handoff, Router, StreamRequest
 from fastsse.log import get_logger
 from fastsse.subscriptions import Subscription
+from fastsse.trails import trail_of
 
 if TYPE_CHECKING:
     from fastsse.http.connection import Connection
@@ -140,8 +141,9 @@ class ListenerContext:
         host = self.client(request)
         client = host if self.clients.active else peer
         agent = request.headers.get(b"user-agent", b"")
+        trail = trail_of(request.headers)
         return StreamRequest(
-            subscription, rights, request.chunked, lines, client, host, on_open, agent
+            subscription, rights, request.chunked, lines, client, host, on_open, agent, trail
         )
 
     def count_upload(self, incoming_body: RequestBody | None) -> None:

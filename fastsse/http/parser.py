@@ -56,6 +56,8 @@ _KEPT_HEADERS: Final = (
     b"Stream-Private",
     b"Stream-Seq",
     b"Stream-TTL",
+    b"Traceparent",
+    b"Tracestate",
     b"Transfer-Encoding",
     b"Upgrade",
     b"User-Agent",
@@ -64,6 +66,7 @@ _KEPT_HEADERS: Final = (
     b"Webhook-Timestamp",
     b"X-Forwarded-For",
     b"X-Forwarded-Proto",
+    b"X-Request-Id",
 )
 # Headers that may appear several times, as one list (RFC 9110 §5.2). Repeated credentials are
 # joined too: the result is not valid, even if each one was.

@@ -10,6 +10,7 @@ from fastsse.errors import StreamRefused
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.log import AccessLog
+from fastsse.trails import trail_of
 
 __all__ = ["RequestLog"]
 
@@ -75,4 +76,5 @@ def _what(request: Request | None) -> dict[str, str]:
     if request is None:
         return {}
     path = request.target.path.decode(errors="replace")
-    return {"method": request.method.decode(), "path": path}
+    named = {"method": request.method.decode(), "path": path}
+    return {**named, **trail_of(request.headers).fields()}

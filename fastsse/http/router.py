@@ -14,6 +14,7 @@ from fastsse.http.request import Request
 from fastsse.http.responses import STATUS_LINES, Response
 from fastsse.reserved import HUB_PATH
 from fastsse.subscriptions import Subscription
+from fastsse.trails import NO_TRAIL, Trail
 
 __all__ = [
     "BELOW",
@@ -69,6 +70,7 @@ class StreamRequest(NamedTuple):
         host: the address that limits are counted for.
         opened: called with the stream's handle.
         agent: the header `User-Agent`.
+        trail: what names the request in other systems.
     """
 
     subscription: Subscription
@@ -79,6 +81,7 @@ class StreamRequest(NamedTuple):
     host: str
     opened: Callable[[int], None] | None = None
     agent: bytes = b""
+    trail: Trail = NO_TRAIL
 
 
 class Handoff(Protocol):

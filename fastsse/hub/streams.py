@@ -363,6 +363,11 @@ class Streams:
         """Sends one stream a frame of its own; False when it has ended."""
         return not self._is_stopped and self._sender.tell(handle, frame)
 
+    def when_live(self, handle: int, done: Callable[[], None]) -> bool:
+        """Calls `done` when a stream has all of history that it asked for, or has ended. False: it
+        is live already."""
+        return self._replayer.when_done(handle, done)
+
     def renew(self, handle: int, rights: Rights) -> bool:
         """Gives a stream the end of a newer token of the same grants; False when it has ended."""
         if self._is_stopped or self._tokens.find(handle) is None:

@@ -56,6 +56,7 @@ cdef enum:
     BUCKETS = 64
     TARGET_BYTES_MAX = 1024
     LENGTH_DIGITS_MAX = 8
+    TRACE_BYTES = 55            # of a traceparent; the last digit has the flag `sampled`
 
 # What a header is to a publish. A name that is not in the table is read by no route.
 cdef enum:
@@ -71,6 +72,7 @@ cdef enum:
     MEDIA_TYPE                  # neither is a body that is one
     KEY
     EXPECT
+    TRACED                      # a trace that is recorded is not for here
     MEANINGS
 
 
@@ -184,6 +186,8 @@ cdef inline bint read_value(const HeaderName* name, Text value, PublishHead* hea
         return False
     if name.meaning == CONNECTION:
         return value.size == 10 and same_name(value.at, b"keep-alive", 10)
+    if name.meaning == TRACED:
+        return value.size == TRACE_BYTES and value.at[TRACE_BYTES - 1] == c'0'
     if (name.meaning == ACCEPT or name.meaning == MEDIA_TYPE) and names_event_stream(value):
         return False
     if name.meaning == LENGTH and not read_number(value, &head.body_bytes):

@@ -108,6 +108,7 @@ class Replayer:
         self._memory_bytes = options.memory_bytes
         self.returns: Final = RepeatedResumes(time.monotonic)
         self._by_handle: dict[int, ReplayingStream] = {}
+        self._when_done: dict[int, Callable[[], None]] = {}
         # Handles of those that wait for memory, oldest first; those that end are taken out.
         self._waiting: OrderedDict[int, None] = OrderedDict()
         # Handles of those that memory has shown only what they may not see; they look further in
@@ -117,6 +118,14 @@ class Replayer:
 
     def __len__(self) -> int:
         return len(self._by_handle)
+
+    def when_done(self, handle: int, done: Callable[[], None]) -> bool:
+        """Calls `done` when a stream that replays is live or has ended. False: it does not
+        replay."""
+        if handle not in self._by_handle:
+            return False
+        self._when_done[handle] = done
+        return True
 
     def begin(self, one: ReplayingStream) -> None:
         """Places a stream's cursor, reads its first page and attaches it, now or later.
@@ -149,6 +158,8 @@ class Replayer:
             handle, _ = self._waiting.popitem(last=False)
             one = self._by_handle[handle]
             self._go_on(one, self._read_page, one)
+        for handle in [one for one in self._when_done if one not in self._by_handle]:
+            self._when_done.pop(handle)()
 
     def search(self) -> bool:
         """Has those look further who found nothing for them; True: there are still some."""

@@ -1,0 +1,171 @@
+"""Traces: spans of publishes, fan-outs and streams, sent by OpenTelemetry's SDK (`fastsse[otel]`).
+
+A trace begins at a publisher that records it: the flag `sampled` of its `traceparent`. Other
+requests make no span and cost no more than reading the header. A traced event carries the context
+of its publish in `meta.traceparent`, so that streams with envelopes, stores and other systems pass
+it on. A fan-out is one span with counts, whatever the number of streams. Loop thread only.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from fastsse.errors import InvalidEvent
+from fastsse.events import Event
+from fastsse.meta import encode_meta
+from fastsse.trails import Trail
+from fastsse.version import __version__
+
+if TYPE_CHECKING:
+    from fastsse.entries import Entry
+
+__all__ = ["TRACEPARENT", "SpanHandle", "Tracer", "open_tracer"]
+
+#: The member of an event's meta, and the header.
+TRACEPARENT: Final = "traceparent"
+_MARK: Final = b'"traceparent"'
+_NS_A_MS: Final = 1_000_000
+_SERVICE: Final = "service.name"
+_NAMING: Final = ("OTEL_RESOURCE_ATTRIBUTES",)
+_SYSTEM: Final = {"messaging.system": "fastsse"}
+
+
+class Tracer:
+    """Makes spans.
+
+    Arguments:
+        provider: a `TracerProvider` of the SDK.
+    """
+
+    def __init__(self, provider: Any) -> None:
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("fastsse", __version__)
+        self._contexts = TraceContextTextMapPropagator()
+        self._kinds = SpanKind
+
+    def start(self, name: str, trail: Trail, attributes: Mapping[str, Any]) -> "SpanHandle | None":
+        """A span below the one that a request names; None if that is not recorded."""
+        if not trail.is_sampled:
+            return None
+        span = self._tracer.start_span(
+            name,
+            context=self._context(trail.traceparent, trail.state.decode("latin-1")),
+            kind=self._kinds.SERVER,
+            attributes={**_SYSTEM, **attributes},
+        )
+        return SpanHandle(span) if span.is_recording() else None
+
+    def publish(
+        self, trail: Trail, events: Sequence[Event]
+    ) -> "tuple[SpanHandle | None, Sequence[Event]]":
+        """The span of a publish, and the events with its context."""
+        if not trail.is_sampled:
+            return None, events
+        topics = [topic for event in events[:1] for topic in event.topics]
+        span = self.start(
+            "publish",
+            trail,
+            {
+                "messaging.operation.name": "publish",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": topics[0] if topics else "",
+                "messaging.batch.message_count": len(events),
+            },
+        )
+        if span is None:
+            return None, events
+        return span, [_with_context(event, span.traceparent) for event in events]
+
+    def fan_out(self, entries: Iterable["Entry"], channels: Callable[[str], int]) -> None:
+        """A span for each traced event that was handed to the channels of its topics.
+
+        Arguments:
+            channels: gives how many channels a topic has.
+        """
+        for entry in entries:
+            meta = None if entry.extras is None else entry.extras.meta
+            if meta is not None and _MARK in meta:
+                self._fan_out(entry, orjson.loads(meta)[TRACEPARENT], channels)
+
+    def _fan_out(self, entry: "Entry", parent: object, channels: Callable[[str], int]) -> None:
+        if not isinstance(parent, str):
+            return
+        self._tracer.start_span(
+            "fan-out",
+            context=self._context(parent, ""),
+            kind=self._kinds.INTERNAL,
+            start_time=entry.frame.time_ms * _NS_A_MS,
+            attributes={
+                **_SYSTEM,
+                "messaging.destination.name": entry.topics[0],
+                "fastsse.channels": sum(map(channels, entry.topics)),
+                "fastsse.bytes": entry.frame.size,
+                "fastsse.position": f"{entry.position >> 64}-{entry.position & (1 << 64) - 1}",
+            },
+        ).end()
+
+    def _context(self, parent: str, state: str) -> Any:
+        carrier = {TRACEPARENT: parent, **({"tracestate": state} if state else {})}
+        return self._contexts.extract(carrier)
+
+    def close(self) -> None:
+        """Sends what waits; takes up to seconds, so call it on a thread of its own."""
+        self._provider.shutdown()
+
+
+class SpanHandle:
+    """A span under way.
+
+    Attributes:
+        traceparent: what names it to others.
+    """
+
+    def __init__(self, span: Any) -> None:
+        self._span = span
+        context = span.get_span_context()
+        self.traceparent: Final = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+
+    def end(
+        self, error: str | None = None, attributes: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Ends it; `error` says why what it stands for failed."""
+        from opentelemetry.trace import Status, StatusCode
+
+        self._span.set_attributes(attributes)
+        if error is not None:
+            self._span.set_status(Status(StatusCode.ERROR, error))
+        self._span.end()
+
+
+def _with_context(event: Event, traceparent: str) -> Event:
+    """The event with the context in its meta, unless that is full or has one."""
+    meta: dict[str, Any] = {} if event.meta is None else orjson.loads(event.meta)
+    if TRACEPARENT in meta:
+        return event
+    try:
+        packed = encode_meta({**meta, TRACEPARENT: traceparent})
+    except InvalidEvent:
+        return event
+    return event.with_meta(packed)
+
+
+def open_tracer() -> Tracer:
+    """A tracer that sends spans as the standard variables say (OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …). Raises ImportError without `fastsse[otel]`."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    named = {"service.version": __version__}
+    if not any(_SERVICE in os.environ.get(name, "") for name in _NAMING):
+        named[_SERVICE] = os.environ.get("OTEL_SERVICE_NAME") or "fastsse"
+    provider = TracerProvider(resource=Resource.create(named))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Tracer(provider)

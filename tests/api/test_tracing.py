@@ -1,0 +1,179 @@
+"""Traces and names of requests: taken, kept, passed on, and sent to a collector."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fastsse.server import Server
+from fastsse.trails import Trail, trail_of
+from tests.http.conftest import Start
+from tests.http.raw import connected, request
+from tests.loopback import LoopbackServer
+from tests.mercure.client import ask
+
+collector_messages = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENT = f"traceparent: 00-{TRACE}-{SPAN}-01"
+UNSAMPLED = f"traceparent: 00-{TRACE}-{SPAN}-00"
+
+
+class Collector(LoopbackServer):
+    """Takes spans by OTLP over HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: list[Any] = []
+        self.service = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            lines = dict(
+                line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line
+            )
+            body = await reader.readexactly(int(lines[b"content-length"]))
+            if lines.get(b"content-encoding") == b"gzip":
+                import gzip
+
+                body = gzip.decompress(body)
+            message = collector_messages.ExportTraceServiceRequest.FromString(body)
+            for resource in message.resource_spans:
+                named = {one.key: one.value.string_value for one in resource.resource.attributes}
+                self.service = named["service.name"]
+                for scope in resource.scope_spans:
+                    self.spans += scope.spans
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+
+    def count(self, name: str) -> int:
+        """How many spans have this name."""
+        return sum(span.name == name for span in self.spans)
+
+    async def named(self, *names: str) -> dict[str, Any]:
+        """The spans of these names, when they are there."""
+        async with asyncio.timeout(60):
+            while not set(names) <= {span.name for span in self.spans}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return {span.name: span for span in self.spans}
+
+
+@pytest.fixture
+async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
+    async with Collector() as one:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", one.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+        monkeypatch.setenv("NO_PROXY", "*")
+        yield one
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
+
+
+async def published(server: Server, *headers: str, query: str = "") -> Any:
+    return await ask(server, "POST", f"/events?topic=news{query}", *headers, body=b"x")
+
+
+async def test_a_recorded_publish_is_one_trace_to_the_subscriber(
+    collector: Collector, start: Start
+) -> None:
+    server = await start(tracing=True)
+    async with connected(server) as raw, connected(server) as later:
+        await raw.send(request("GET", "/events?topic=news&envelope=json", PARENT))
+        stream = await raw.stream()
+        await stream.opening()
+        answer = await published(server, PARENT, "tracestate: vendor=1")
+        assert answer.status == 200
+        told = json.loads((await stream.next()).data)["meta"]["traceparent"]
+        await later.send(request("GET", "/events?topic=news&envelope=json&last=10", PARENT))
+        replayed = await later.stream()
+        assert json.loads((await replayed.next()).data)["meta"]["traceparent"] == told
+        spans = await collector.named("publish", "fan-out", "subscribe")
+        # That of the second ends when its replay does.
+        async with asyncio.timeout(60):
+            while collector.count("subscribe") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    publish, fan_out, subscribe = (spans[n] for n in ("publish", "fan-out", "subscribe"))
+    assert collector.service == "fastsse"
+    assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
+    assert publish.parent_span_id.hex() == subscribe.parent_span_id.hex() == SPAN
+    assert publish.trace_state == "vendor=1"
+    assert told == f"00-{TRACE}-{publish.span_id.hex()}-01"
+    assert fan_out.parent_span_id == publish.span_id
+    assert attributes(publish)["messaging.destination.name"] == "news"
+    assert attributes(fan_out)["fastsse.channels"] == 1
+    assert len(attributes(subscribe)["fastsse.stream"]) == 32
+    assert collector.count("fan-out") == 1
+
+
+async def test_what_is_not_recorded_leaves_nothing(collector: Collector, start: Start) -> None:
+    server = await start(tracing=True)
+    async with connected(server) as raw:
+        await raw.send(request("GET", "/events?topic=news&envelope=json"))
+        stream = await raw.stream()
+        await stream.opening()
+        for header in (UNSAMPLED, "traceparent: 00-0-0-01", "Accept: */*"):
+            assert (await published(server, header)).status == 200
+            assert json.loads((await stream.next()).data)["meta"] is None
+        await published(server, PARENT, query="&meta=" + '{"a":1}')
+        assert json.loads((await stream.next()).data)["meta"].keys() == {"a", "traceparent"}
+    assert {span.name for span in (await collector.named("publish")).values()} >= {"publish"}
+    assert collector.count("publish") == 1
+
+
+async def test_without_tracing_a_trace_changes_nothing(server: Server) -> None:
+    async with connected(server) as raw:
+        await raw.send(request("GET", "/events?topic=news&envelope=json"))
+        stream = await raw.stream()
+        await stream.opening()
+        assert (await published(server, PARENT)).status == 200
+        assert json.loads((await stream.next()).data)["meta"] is None
+
+
+async def test_a_request_id_is_answered_and_logged(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await start(access_lines=100)
+    with caplog.at_level(logging.INFO, "fastsse.access"):
+        answer = await published(server, "X-Request-Id: abc-1", PARENT)
+        assert answer.headers["x-request-id"] == "abc-1"
+        refused = await ask(server, "GET", "/events", "X-Request-Id: abc-2", PARENT)
+        assert refused.headers["x-request-id"] == "abc-2"
+        for bad in ("a b", "x" * 129, "\u00e9"):
+            answer = await published(server, f"X-Request-Id: {bad}")
+            assert "x-request-id" not in answer.headers
+        async with connected(server) as raw:
+            await raw.send(request("GET", "/events?topic=a", "X-Request-Id: abc-3", PARENT))
+            await (await raw.stream()).opening()
+    lines = {one.message: one for one in caplog.records}
+    line = lines["Request refused."]
+    assert (line.request_id, line.trace_id, line.span_id) == ("abc-2", TRACE, SPAN)
+    assert lines["Stream opened."].request_id == "abc-3"
+
+
+@pytest.mark.parametrize(
+    ("header", "sampled"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True),
+        (f"00-{TRACE}-{SPAN}-03", True),
+        (f"00-{TRACE}-{SPAN}-00", False),
+        (f"cc-{TRACE}-{SPAN}-01-later", True),
+        (f"00-{TRACE}-{SPAN}-01-later", None),
+        (f"ff-{TRACE}-{SPAN}-01", None),
+        (f"00-{'0' * 32}-{SPAN}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE.upper()}-{SPAN}-01", None),
+        ("", None),
+    ],
+)
+def test_a_traceparent_is_read_as_the_standard_says(header: str, sampled: bool | None) -> None:
+    trail = trail_of({b"traceparent": header.encode()})
+    if sampled is None:
+        assert trail == Trail()
+    else:
+        assert (trail.trace_id, trail.span_id, trail.is_sampled) == (TRACE, SPAN, sampled)
