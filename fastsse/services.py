@@ -19,6 +19,7 @@ from fastsse.control.usage import UsageService
 from fastsse.facts import build_facts
 from fastsse.log import set_level
 from fastsse.metrics import Counters
+from fastsse.stacks import stacks
 
 __all__ = ["service_makers"]
 
@@ -30,7 +31,7 @@ def service_makers(
     `facts` what it answers operators itself."""
     return {
         **TOKEN_SERVICES,
-        GATHER: partial(GatherService, own=facts, acts={"log-level": set_level}),
+        GATHER: partial(GatherService, own=facts, acts={"log-level": set_level, "stacks": stacks}),
         STATS: stats_service(own, build_facts()),
         PRESENCE: PresenceService,
         STREAM_LOOKUP: StreamLookupService,

@@ -146,10 +146,10 @@ class Worker:
                 lambda: self.stream_count,
                 self._access,
                 control,
-                self._tracer,
             )
             undo.callback(self.frontend.close)
             if self._tracer is not None:
+                self.frontend.trace_with(self._tracer)
                 self._hub.on_entries = self._trace_entries
             self._serve(sockets, control, number)
             undo.callback(self._stop_timers)

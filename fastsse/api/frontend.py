@@ -119,7 +119,6 @@ class Frontend:
         stream_count: returns the number of open streams.
         access: logs streams and publishes.
         control: the control services of the node; needed for JWT keys and for presence.
-        tracer: makes spans; None: tracing is off.
     """
 
     def __init__(
@@ -130,7 +129,6 @@ class Frontend:
         stream_count: Callable[[], int],
         access: AccessLog,
         control: ControlClient | None = None,
-        tracer: Tracer | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._config = config
@@ -150,7 +148,6 @@ class Frontend:
             access=access,
             descriptor_limit=descriptors.limit - 1,
         )
-        self._streams.tracer = self._endpoints.tracer = tracer
         self._streams.on_opened = lambda wake: loop.call_soon(self._opened, wake)
         self._streams.on_exhausted = self._pause
         self._requests = RequestLog(access)
@@ -160,6 +157,10 @@ class Frontend:
         self._door: TlsDoor | None = None
         self._sharing: AcceptSharing | None = None  # None before `serve`.
         self._has_successor = False
+
+    def trace_with(self, tracer: Tracer) -> None:
+        """Makes spans from now on; call it before `serve`."""
+        self._streams.tracer = self._endpoints.tracer = tracer
 
     @property
     def main(self) -> Listener:

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "proxy_config",
         "Print a configuration file for nginx, HAProxy or Caddy in front of the server.",
     ),
+    "debug": ("fastsse.cli.debug", "debug", "Gather what a report of a fault needs."),
     "token": ("fastsse.cli.token", "token", "Make and explain tokens (JWT)."),
     "config": ("fastsse.cli.config", "config", "Show, check or begin a configuration."),
     "completion": (

@@ -69,6 +69,16 @@ class AdminClient:
         found: dict[str, Any] = answer.json()
         return found
 
+    def text(self, path: str) -> str:
+        """The text that answers a GET."""
+        try:
+            answer = self._client.get(self._base + path, headers=self._headers)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self._base}: {reason_of(error)}.") from None
+        if answer.status_code != httpx.codes.OK:
+            raise refusal(answer, answer.content)
+        return answer.text
+
     def pages(self, path: str, params: Params, key: str, limit: int) -> Iterator[dict[str, Any]]:
         """The pages of a list, until they have `limit` rows of `key` together."""
         after: str | None = None

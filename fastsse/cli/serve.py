@@ -1,5 +1,7 @@
 """`fastsse serve`."""
 
+import faulthandler
+import signal
 from typing import Any
 
 import click
@@ -25,6 +27,8 @@ def serve(ctx: click.Context, /, file: str | None, **flags: Any) -> int:
     from fastsse.server import run
 
     log.configure(loaded.config)
+    # Written by the C library's handler, so that a loop that is stuck shows where.
+    faulthandler.register(signal.SIGQUIT)
     for note in loaded.notes:
         log.get_logger("config").warning(note)
 

@@ -33,6 +33,7 @@ from fastsse.http.responses import json_response
 from fastsse.http.router import Exchange, Handler, Paths, Route
 from fastsse.hub import Hub
 from fastsse.log import get_logger, set_level
+from fastsse.stacks import stacks
 
 __all__ = ["Admin"]
 
@@ -78,6 +79,7 @@ class Admin:
         self._gather.teach("topics", TopicLister(hub.topics, hub.channels, hub.history))
         self._gather.teach("explain", Explainer(hub))
         self._gather.teach("log-level", self._on_level)
+        self._gather.teach("stacks", lambda question, reply: reply(stacks()))
 
     def paths(self, access: ConsoleAccess) -> Paths:
         """The routes, each for those to whom `access` gives its role."""
@@ -93,6 +95,7 @@ class Admin:
             b"/admin/topics": {b"GET": route("read", self._list_topics)},
             b"/admin/sources": {b"GET": route("read", self._list_sources)},
             b"/admin/explain": {b"GET": route("read", self._explain)},
+            b"/admin/stacks": {b"GET": route("read", self._list_stacks)},
             b"/admin/log-level": {
                 b"GET": route("read", self._levels),
                 b"PUT": route("act", self._change_level),
@@ -233,6 +236,18 @@ class Admin:
             }
 
         self._ask("explain", exchange, answer, topic=topic)
+
+    def _list_stacks(self, request: Request, exchange: Exchange, operator: str) -> None:
+        parameters(request, ())
+
+        def answer(gathered: Gathered) -> object:
+            rows = [
+                {"node": node, "worker": worker, "stacks": text}
+                for node, worker, text in gathered.answers
+            ]
+            return {"processes": rows, "missing": gathered.missing}
+
+        self._ask("stacks", exchange, answer)
 
     # -- log levels -------------------------------------------------------------------------------
 
