@@ -79,6 +79,7 @@ class Intake:
         deadlines: where connections wait.
         answer_head: an answer up to the number in its Content-Length.
         lines: header lines of every answer to a request without `Origin`.
+        is_traced: publishes whose trace is recorded are left to their connection.
 
     Attributes:
         is_on: whether anything is taken.
@@ -104,6 +105,7 @@ class Intake:
         deadlines: Any,
         answer_head: bytes,
         lines: bytes,
+        is_traced: bool = False,
     ) -> None: ...
     def limit(self, head_bytes: int, headers: int, body_bytes: int) -> None:
         """Bounds what is taken; a higher bound than before has no effect."""

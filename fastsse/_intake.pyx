@@ -16,7 +16,7 @@ from libc.string cimport memcmp, memcpy, memset
 from fastsse._batch cimport EventBatch
 from fastsse.native.publish_head cimport (
     ACCEPT, AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, IGNORED, KEY, LENGTH, MEDIA_TYPE, ORIGIN,
-    SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds, HeaderNames, PublishHead, Text, add_name,
+    REQUEST_ID, SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds, HeaderNames, PublishHead, Text, add_name,
     is_json, read_publish_head)
 from fastsse.native.publish_query cimport OWN_ID_BYTES_MAX, OwnId, take_own_id
 from fastsse.native.utf8 cimport is_utf8
@@ -67,14 +67,13 @@ MEANINGS = {
     b"proxy-connection": SLOW,
     b"referer": IGNORED,
     b"sec-fetch-mode": IGNORED,
+    b"traceparent": IGNORED,
+    b"tracestate": IGNORED,
     b"upgrade": SLOW,
     b"user-agent": IGNORED,
     b"x-forwarded-for": FORWARDED,
+    b"x-request-id": REQUEST_ID,
 }
-
-
-# Those that only some listeners look at.
-OPTIONAL_MEANINGS = {b"traceparent": TRACED}
 
 
 cdef bint same_secret(Text given, bytes known) noexcept:
@@ -364,6 +363,7 @@ cdef class Intake:
         deadlines: where connections wait.
         answer_head: an answer up to the number in its Content-Length.
         lines: header lines of every answer to a request without `Origin`.
+        is_traced: publishes whose trace is recorded are left to their connection.
 
     `is_on`, `is_draining` and `counts_clients` are set from outside. While it is draining, connections close after
     their answer.
@@ -392,7 +392,8 @@ cdef class Intake:
         self.out = NULL
 
     def __init__(
-        self, policy, names, loop, deadlines, bytes answer_head not None, bytes lines not None
+        self, policy, names, loop, deadlines, bytes answer_head not None, bytes lines not None,
+        bint is_traced=False
     ):
         self.policy, self.publish, self.call_soon = policy, policy.publish, loop.call_soon
         self.deadlines = deadlines
@@ -403,7 +404,10 @@ cdef class Intake:
         self.batch, self.full = Batch(self), []
         self.is_on = True
         for name in {*MEANINGS, *names}:
-            if not add_name(&self.names, name, len(name), MEANINGS.get(name) or OPTIONAL_MEANINGS.get(name, SLOW)):
+            meaning = MEANINGS.get(name, SLOW)
+            if is_traced and name == b"traceparent":
+                meaning = TRACED
+            if not add_name(&self.names, name, len(name), meaning):
                 raise ValueError("a header name does not fit")
         self.out = <char*>PyMem_Malloc(
             PIPELINED_MAX * (len(answer_head) + LINES_BYTES_MAX + ANSWER_BYTES_MAX))
@@ -473,7 +477,7 @@ cdef class Intake:
         target = self.target_of(head.target, &own)
         if target is None or not target.is_covered(publisher.rights):
             return 0
-        if head.values[ORIGIN].at is not NULL or (
+        if head.values[ORIGIN].at is not NULL or head.values[REQUEST_ID].at is not NULL or (
             self.keeps_forwarded and head.values[FORWARDED].at is not NULL
         ):
             headers = self.headers_of(&head)
@@ -620,11 +624,14 @@ cdef class Intake:
         if head.values[ORIGIN].at is not NULL:
             headers[b"origin"] = bytes_of(head.values[ORIGIN])
             lines = self.policy.origin_lines(headers[b"origin"])
-            if lines is None or len(lines) > LINES_BYTES_MAX:
+            if lines is None:
                 return None
+        if head.values[REQUEST_ID].at is not NULL:
+            headers[b"x-request-id"] = bytes_of(head.values[REQUEST_ID])
+            lines += self.policy.request_id_line(headers)
         if self.keeps_forwarded and head.values[FORWARDED].at is not NULL:
             headers[b"x-forwarded-for"] = bytes_of(head.values[FORWARDED])
-        return RunHeaders(lines, headers)
+        return RunHeaders(lines, headers) if len(lines) <= LINES_BYTES_MAX else None
 
     cdef size_t write_answer(self, size_t begin, bytes lines, object position, bytes own_id) except 0:
         """Writes one answer into `out`; returns its bytes."""

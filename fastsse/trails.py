@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["NO_TRAIL", "Trail", "trail_of"]
+__all__ = ["NO_TRAIL", "REQUEST_ID", "Trail", "request_id_line", "trail_of"]
 
 # Trace Context, §3.2: version, trace id, parent id, flags. Later versions may add to it.
 _TRACEPARENT: Final = re.compile(
@@ -12,6 +12,8 @@ _TRACEPARENT: Final = re.compile(
 )
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _STATE_BYTES_MAX: Final = 512
+#: The header's name.
+REQUEST_ID: Final = b"x-request-id"
 _SAMPLED: Final = 1
 
 
@@ -47,11 +49,11 @@ NO_TRAIL: Final = Trail()
 
 def trail_of(headers: Mapping[bytes, bytes]) -> Trail:
     """The names that a request's headers have. O(1) without them."""
-    given, parent = headers.get(b"x-request-id"), headers.get(b"traceparent")
+    given, parent = headers.get(REQUEST_ID), headers.get(b"traceparent")
     if given is None and parent is None:
         return NO_TRAIL
-    request_id = None if given is None else _REQUEST_ID.fullmatch(given.strip(b" \t"))
-    text = None if request_id is None else request_id[0].decode()
+    request_id = None if given is None else _request_id(given)
+    text = None if request_id is None else request_id.decode()
     found = None if parent is None else _TRACEPARENT.fullmatch(parent.strip(b" \t"))
     if found is None or (found[1] == b"00" and found[5]):
         return Trail(text)
@@ -63,3 +65,15 @@ def trail_of(headers: Mapping[bytes, bytes]) -> Trail:
         bool(int(found[4], 16) & _SAMPLED),
         state if len(state) <= _STATE_BYTES_MAX else b"",
     )
+
+
+def request_id_line(headers: Mapping[bytes, bytes]) -> bytes:
+    """The header line of the answer that repeats the id of a request; empty without a valid one."""
+    given = headers.get(REQUEST_ID)
+    request_id = None if given is None else _request_id(given)
+    return b"" if request_id is None else b"X-Request-Id: %b\r\n" % request_id
+
+
+def _request_id(given: bytes) -> bytes | None:
+    found = _REQUEST_ID.fullmatch(given.strip(b" \t"))
+    return None if found is None else found[0]

@@ -39,7 +39,7 @@ from fastsse.http.responses import CONTINUE, Response, json_response
 from fastsse.http.router import BodyReader, Route, StreamRequest
 from fastsse.http.websocket import WebSocketBridge, new_framing, open_pair
 from fastsse.subscriptions import Subscription
-from fastsse.trails import trail_of
+from fastsse.trails import REQUEST_ID, request_id_line
 
 __all__ = ["Connection"]
 
@@ -418,8 +418,8 @@ class Connection(Lane, asyncio.Protocol):
                 lines += context.cors.lines(request.headers)
             if request.terms is not None:
                 lines += request.terms.lines
-            if b"x-request-id" in request.headers:
-                lines += _request_id_line(request)
+            if REQUEST_ID in request.headers:
+                lines += request_id_line(request.headers)
             if self._persists and not request.chunked:
                 lines += b"Connection: keep-alive\r\n"
             if request.method == b"HEAD":
@@ -710,9 +710,3 @@ class Connection(Lane, asyncio.Protocol):
                 self._resume()
             elif self._at_eof:
                 self._end(CLOSING)
-
-
-def _request_id_line(request: Request) -> bytes:
-    """The id of a request, which its answer repeats."""
-    name = trail_of(request.headers).request_id
-    return b"" if name is None else b"X-Request-Id: %b\r\n" % name.encode()

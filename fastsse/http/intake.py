@@ -6,7 +6,7 @@ requests are read by their connection, which gives the reasons for a refusal.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsse._intake import Intake, KnownPublisher, KnownTarget, RunHeaders
 from fastsse.auth.rights import Rights
@@ -16,16 +16,13 @@ from fastsse.http.parser import KEPT_NAMES
 from fastsse.http.problems import Problem
 from fastsse.http.request import Target
 from fastsse.http.responses import PUBLISHED_HEAD
+from fastsse.trails import request_id_line
 
 if TYPE_CHECKING:
     from fastsse.http.connection import Connection
     from fastsse.http.listener_context import ListenerContext
 
 __all__ = ["Publishes", "make_intake"]
-
-
-# Without tracing they change nothing.
-_OF_TRACES: Final = (b"traceparent", b"tracestate")
 
 
 class Publishes(Protocol):
@@ -68,6 +65,7 @@ class _Policy:
         self.publish = publishes.publish
         self.publisher = publishes.publisher
         self.directives = publishes.directives
+        self.request_id_line = request_id_line
 
     def target(self, raw: bytes) -> KnownTarget | None:
         """The target of a request line without its own id."""
@@ -110,11 +108,9 @@ def make_intake(
 ) -> Intake:
     """The intake of a listener. `is_traced`: publishes that are recorded are not for it."""
     lines = context.lines + context.cors.lines({})
-    names = [name for name in KEPT_NAMES if name not in _OF_TRACES]
-    if is_traced:
-        names.append(_OF_TRACES[0])
     policy = _Policy(context, publishes)
-    intake = Intake(policy, names, context.loop, context.deadlines, PUBLISHED_HEAD, lines)
+    loop, deadlines = context.loop, context.deadlines
+    intake = Intake(policy, KEPT_NAMES, loop, deadlines, PUBLISHED_HEAD, lines, is_traced)
     intake.keeps_forwarded = context.clients.active
     intake.limit(context.limits.head_bytes, context.limits.headers, publishes.max_data_bytes)
     intake.limit(*context.limits)

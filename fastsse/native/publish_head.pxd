@@ -73,6 +73,7 @@ cdef enum:
     KEY
     EXPECT
     TRACED                      # a trace that is recorded is not for here
+    REQUEST_ID
     MEANINGS
 
 

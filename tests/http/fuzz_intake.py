@@ -37,6 +37,7 @@ from fastsse.http.request import Request, Targets
 from fastsse.http.responses import Response
 from fastsse.http.router import Route, Router
 from fastsse.hub import Hub, Published
+from fastsse.trails import request_id_line
 
 CORPUS: Final = Path(__file__).with_name("intake_corpus.txt")
 LIMITS: Final = HeadLimits(head_bytes=4096, headers=20, body_bytes=8192)
@@ -141,6 +142,7 @@ class Comparator:
             targets=targets,
             hosts=hosts,
             cors=cors,
+            lines=b"",
             clients=SimpleNamespace(active=False),
             limits=LIMITS,
             loop=SimpleNamespace(call_soon=self._called.append),
@@ -197,7 +199,7 @@ class Comparator:
         written: list[bytes] = []
 
         def respond(response: Response) -> None:
-            lines = self._cors.lines(request.headers)
+            lines = self._cors.lines(request.headers) + request_id_line(request.headers)
             written.append(b"".join((response.head, lines, b"\r\n", response.body)))
 
         def fail(error: FastsseError) -> None:

@@ -45,7 +45,7 @@ async def exchange(raw: Raw, data: bytes) -> Answer:
         ("topic=t", (), b"hello"),
         ("topic=t", ("User-Agent: x", "Accept: */*", "Content-Type: text/plain"), b"hello"),
         ("topic=t", ("Content-Type: application/json ; charset=utf-8",), b"[1]"),
-        ("topic=t", ("X-Other-Id: 7", "traceparent: 00-1-2-01", "baggage: a=b"), b"hello"),
+        ("topic=t", ("X-Request-Id: 7", "traceparent: 00-1-2-01", "baggage: a=b"), b"hello"),
         ("topic=a&topic=b&topic=c", (), "größer €".encode()),
         ("topic=t&private=true&event=tick&retry=5000", (), b"\r\n\0\n"),
         ("topic=t&id=order-17", (), b"hello"),
