@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,6 +79,11 @@ def reason_of(error: BaseException) -> str:
         return "the connection was closed"
     behind: BaseException | None = error
     while behind is not None:
+        # Errors of TLS have numbers of their own.
+        if isinstance(behind, ssl.SSLCertVerificationError):
+            return f"the certificate is not accepted: {behind.verify_message}"
+        if isinstance(behind, ssl.SSLError):
+            return f"the TLS handshake failed: {behind.reason or behind}"
         if isinstance(behind, OSError) and behind.errno:
             known = behind.errno in errno.errorcode
             return (os.strerror(behind.errno) if known else str(behind.strerror)).lower()

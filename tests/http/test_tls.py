@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fastsse import _door
+from fastsse.client import Publisher, Unreachable
 from fastsse.config import Config, ConfigError
 from fastsse.server import Server
 from tests.certificates import issue
@@ -261,3 +262,12 @@ async def test_wrong_file_is_refused_at_the_start(
 def test_options_that_contradict_are_refused(given: dict[str, Any], option: str) -> None:
     with pytest.raises(ConfigError, match=option):
         Config(**given)
+
+
+async def test_the_client_says_that_a_certificate_is_not_accepted(
+    start: Start, pair: tuple[str, str]
+) -> None:
+    server = await start(**options(pair))
+    async with Publisher(f"https://localhost:{server.port}", patience_s=0) as publisher:
+        with pytest.raises(Unreachable, match="the certificate is not accepted: self"):
+            await publisher.publish("t", "x")
