@@ -235,7 +235,12 @@ async def test_allowed_origin_may_read_streams_and_errors(start, whole) -> None:
     allowed = {
         "access-control-allow-origin": PAGE,
         "access-control-allow-credentials": "true",
-        "access-control-expose-headers": "Last-Event-ID, Link, ETag, Retry-After, Fastsse-Warning",
+        "access-control-expose-headers": (
+            "Last-Event-ID, Link, ETag, Location, Retry-After, Fastsse-Warning, Stream-Next-Offset,"
+            " Stream-Cursor, Stream-Up-To-Date, Stream-Closed, Stream-TTL, Stream-Expires-At,"
+            " Stream-SSE-Data-Encoding, Producer-Epoch, Producer-Seq, Producer-Expected-Seq,"
+            " Producer-Received-Seq"
+        ),
         "vary": "Origin",
     }
     async with connected(server) as raw:

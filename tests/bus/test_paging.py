@@ -30,7 +30,7 @@ STREAMS = 10_000
 PAYLOAD = {"of": "x" * 400}
 
 
-def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
+def makers(*_: object) -> Mapping[str, MakeService]:
     return {PRESENCE: PresenceService, SHARES: UsageService}
 
 

@@ -1,7 +1,7 @@
 """A revocation is answered when every worker of the node refuses what it names."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ FOR_GOOD_S = 4e9
 RIGHTS = Rights(("*",), ("*",), subject="ann")
 
 
-def makers(_: Callable[[], Mapping[str, int]]) -> Mapping[str, MakeService]:
+def makers(*_: object) -> Mapping[str, MakeService]:
     return SERVICES
 
 

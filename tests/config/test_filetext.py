@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fastsse.config import Config, catalogue, load
-from fastsse.config.catalogue import table_catalogue
+from fastsse.config.catalogue import TABLES, table_catalogue
 from fastsse.config.filetext import commented_file, schema
 
 _LINE = re.compile(r"^#(\w+) = ?(.*)$", re.MULTILINE)
@@ -14,7 +14,7 @@ def test_file_has_every_option_once_with_its_help() -> None:
     text = commented_file()
     head = text.partition("#[[")[0]
     assert [name for name, _ in _LINE.findall(head)] == [
-        name for name in catalogue() if name not in ("topics", "sources")
+        name for name in catalogue() if name not in TABLES
     ]
     for option in catalogue().values():
         assert option.help in text
@@ -41,7 +41,8 @@ def test_lines_without_their_marks_set_the_defaults(tmp_path: Path) -> None:
 def test_examples_of_tables_are_valid(tmp_path: Path) -> None:
     file = tmp_path / "fastsse.toml"
     tables = commented_file().partition("#[[")
-    file.write_text(re.sub("^#(?! )", "", tables[1] + tables[2], flags=re.MULTILINE))
+    store = f'store = "sqlite:{tmp_path}/history.db"\n'  # Webhooks need one.
+    file.write_text(store + re.sub("^#(?! )", "", tables[1] + tables[2], flags=re.MULTILINE))
     config = load(file=str(file)).config
     assert config.topics[0].match == "prices/*"
     assert config.sources[0].name == "orders"
@@ -51,7 +52,7 @@ def test_schema_has_the_options_and_the_keys_of_tables_and_no_other() -> None:
     made = schema()
     assert made["additionalProperties"] is False
     assert list(made["properties"]) == list(catalogue())
-    for table in ("topics", "sources"):
+    for table in TABLES:
         items = made["properties"][table]["items"]
         assert items["additionalProperties"] is False
         assert list(items["properties"]) == list(table_catalogue(table))

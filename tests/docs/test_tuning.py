@@ -49,7 +49,8 @@ async def test_every_metric_that_is_named_exists() -> None:
     ):
         exposed = (await client.get(f"{server.admin_addresses[0]}/metrics")).text
     named = set(re.findall(r"\bfastsse_[a-z_]+(?=[`{)\[])", TUNING + GUIDES))
-    named = {re.sub(r"_bucket$", "", name) for name in named}
+    # The name of a fixture for tests looks like one.
+    named = {re.sub(r"_bucket$", "", name) for name in named} - {"fastsse_hub"}
     assert len(named) > 25
     # Those of a store or a source are there when these are.
     elsewhere = {f"fastsse_{row.name}" for row in STORE_GAUGES} | {

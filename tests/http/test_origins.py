@@ -106,6 +106,9 @@ def test_a_preflight_allows_what_tracing_and_ajax_libraries_add() -> None:
         *(b"authorization", b"cache-control", b"content-type", b"last-event-id"),
         *(b"idempotency-key", b"if-match", b"x-requested-with"),
         *(b"traceparent", b"tracestate", b"baggage"),
+        *(b"producer-epoch", b"producer-id", b"producer-seq", b"if-none-match"),
+        *(b"stream-closed", b"stream-expires-at", b"stream-fork-offset", b"stream-private"),
+        *(b"stream-fork-sub-offset", b"stream-forked-from", b"stream-seq", b"stream-ttl"),
     }
 
 
