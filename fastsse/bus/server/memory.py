@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from fastsse.backbone import Backbone, Broken, Deliver, Done, FoundStreams, Placed
+from fastsse.backbone.judge import is_plain
 from fastsse.backbone.keys import KeyTable, known_of_entry
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerRow, ProducerTable
@@ -63,6 +64,8 @@ class HubMemory(MemoryBackbone):
         self._options = history
         self._lag_policy = streams.lag_policy
         self._waiting: list[Callable[[], None]] = []
+        self._is_filling = False
+        self._held: list[Callable[[], None]] = []
         self._begin(self.start)
         self.states = self
         self.keys = KeyTable(round(history.key_window * 1000), history.keys_total, now_ms)
@@ -81,8 +84,15 @@ class HubMemory(MemoryBackbone):
         super().tail(after, keep_and_deliver, broken)
 
     def append(self, events: Sequence[Event], done: Done, key: Key | None = None) -> None:
-        """As `MemoryBackbone`; the keys of batches are remembered elsewhere."""
-        super().append(events, done)
+        """As `MemoryBackbone`; the keys of batches are remembered elsewhere.
+
+        What is to be judged waits until the history of the workers is here, since that brings the
+        keys, producers and streams. What comes behind it waits too, so that the order stays.
+        """
+        if self._is_filling and (self._held or not is_plain(events)):
+            self._held.append(lambda: MemoryBackbone.append(self, events, done))
+        else:
+            super().append(events, done)
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         """Finds ids, for a worker that is a little behind."""
@@ -147,6 +157,7 @@ class HubMemory(MemoryBackbone):
         self._clock = Clock(self._now_ms, last=position_at(max(leap_ms, now_ms)))
         self._begin(start)
         self._history.expect(head)
+        self._is_filling = True
 
     @property
     def is_whole(self) -> bool:
@@ -169,7 +180,9 @@ class HubMemory(MemoryBackbone):
         self.streams.apply(
             RowChange(topic, row) for topic, row in rows_of_log(self._all_entries()).items()
         )
-        waiting, self._waiting = self._waiting, []
+        self._is_filling = False
+        waiting = [*self._waiting, *self._held]
+        self._waiting, self._held = [], []
         for called in waiting:
             called()
 
@@ -181,7 +194,10 @@ class HubMemory(MemoryBackbone):
 
     def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
         """As Backbone; after a hub that was lost when the history is complete."""
-        self.when_whole(lambda: done(self.streams.find(topics)))
+        if self._is_filling:
+            self._held.append(lambda: done(self.streams.find(topics)))
+        else:
+            done(self.streams.find(topics))
 
     def _note_key(self, position: int, key: bytes) -> None:
         if key[:1] == OF_PRODUCER:
