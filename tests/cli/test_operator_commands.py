@@ -69,8 +69,8 @@ def test_levels_and_sources_are_shown_and_faults_are_a_sentence(served: Served) 
     assert refused.returncode == 1
     assert "401" in refused.stderr
     assert "Traceback" not in refused.stderr
-    nobody = run(served, "connections", "--url", "http://127.0.0.1:1")
-    assert (nobody.returncode, nobody.stderr) == (3, "http://127.0.0.1:1: connection refused.\n")
+    absent = run(served, "connections", "--url", "http://127.0.0.1:1")
+    assert (absent.returncode, absent.stderr) == (3, "http://127.0.0.1:1: connection refused.\n")
     assert run(served, "kick").returncode == 2
     bad = run(served, "kick", "--subject", "x", "--bar", "soon")
     assert (bad.returncode, "bar" in bad.stderr) == (1, True)
