@@ -1,0 +1,127 @@
+"""What is asked of durable streams and what comes of it, without HTTP; how it is published."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from fastsse.directives import Directives, Producer
+from fastsse.errors import FastsseError
+from fastsse.events import Event
+from fastsse.hub import Published
+from fastsse.streams.forks import ForkRequest
+from fastsse.streamstate import StreamAsk, StreamControl, StreamOp, StreamRow
+
+__all__ = [
+    "TRIES_MAX",
+    "AppendRequest",
+    "Appended",
+    "CreateRequest",
+    "Created",
+    "PublishEvents",
+    "StreamGone",
+    "StreamMissing",
+    "StreamOtherwise",
+    "control_event",
+    "publish_safely",
+]
+
+#: How often a change is decided again.
+TRIES_MAX: Final = 8
+
+PublishEvents: TypeAlias = Callable[
+    [Sequence[Event], Callable[[Published | FastsseError], None]], None
+]
+"""Publishes events for who asked, all or none; calls back once. May raise a FastsseError."""
+
+
+class StreamMissing(FastsseError):
+    """There is no such stream."""
+
+
+class StreamGone(FastsseError):
+    """The stream was deleted, and is kept for its forks."""
+
+
+class StreamOtherwise(FastsseError):
+    """The stream exists with another configuration."""
+
+
+class CreateRequest(NamedTuple):
+    """What is to be created.
+
+    Attributes:
+        topic: the stream's name.
+        content_type: None takes that of the source, or bytes.
+        ttl_s, expires_ms, private: as in StreamConfig.
+        is_closed: it is closed at once.
+        body: its first content.
+        fork: of what it is a fork; None: of nothing.
+    """
+
+    topic: str
+    content_type: str | None
+    ttl_s: int | None
+    expires_ms: int | None
+    private: bool
+    is_closed: bool
+    body: bytes
+    fork: ForkRequest | None = None
+
+
+class AppendRequest(NamedTuple):
+    """What is to be appended to a stream. An empty body only closes it.
+
+    Attributes:
+        content_type: of the body; None when there is none.
+        seq: `Stream-Seq`.
+        producer: who appends, and its number.
+    """
+
+    topic: str
+    content_type: str | None
+    body: bytes
+    closes: bool
+    seq: bytes | None = None
+    producer: Producer | None = None
+
+
+class Created(NamedTuple):
+    """The stream is there. `is_new`: it was not before."""
+
+    row: StreamRow
+    is_new: bool
+
+
+class Appended(NamedTuple):
+    """What was appended, or why not.
+
+    Attributes:
+        row: as it is now.
+        is_closed: the stream is closed, and the append was refused for that.
+        is_repeat: it was appended before.
+        sequence: the newest of the producer.
+    """
+
+    row: StreamRow
+    is_closed: bool = False
+    is_repeat: bool = False
+    sequence: int = -1
+
+
+def control_event(
+    topic: str, control: StreamControl, generation: int, op: StreamOp = "create"
+) -> Event:
+    """The control entry that changes a stream of a generation; it is refused for another one."""
+    ask = StreamAsk(op, generation)
+    return Event(topic, directives=Directives(control=control.encode(), stream=ask))
+
+
+def publish_safely(
+    publish: PublishEvents,
+    events: Sequence[Event],
+    done: Callable[[Published | FastsseError], None],
+) -> None:
+    """Publishes; what it raises goes to `done`."""
+    try:
+        publish(events, done)
+    except FastsseError as error:
+        done(error)
