@@ -120,11 +120,7 @@ class Worker:
         with contextlib.ExitStack() as undo:
             sockets = sockets or Sockets.bind(config)
             undo.callback(sockets.close)
-            # Before the thread of the sender exists; see `grow_table`.
-            self._descriptors.grow_table()
-            self._sender = _sender(config, self._descriptors)
-            undo.callback(self._sender.stop)
-            self._sender.start()
+            self._sender = self._start_sender(undo)
             stores = stores or OpenedStores(MemoryBackbone(now_ms), None)
             self._backbone = stores.backbone
             self._hub = self._open_hub(undo)
@@ -156,6 +152,14 @@ class Worker:
             self._undo = undo.pop_all()
         if not sockets.all:
             self._log_start(sockets.has_page(config))
+
+    def _start_sender(self, undo: contextlib.ExitStack) -> Sender:
+        # Before the thread of the sender exists; see `grow_table`.
+        self._descriptors.grow_table()
+        sender = _sender(self.config, self._descriptors)
+        undo.callback(sender.stop)
+        sender.start()
+        return sender
 
     def _open_hub(self, undo: contextlib.ExitStack) -> Hub:
         config, sender = self.config, self._sender

@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
 from fastsse.cli.clientoptions import server_address
-from fastsse.cli.eventlines import printer
+from fastsse.cli.eventlines import Printer, printer
 from fastsse.client.listener import Listener
 from fastsse.client.view import StreamView
 
@@ -49,24 +50,7 @@ from fastsse.client.view import StreamView
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--once", is_flag=True, help="Do not reconnect.")
 @server_address
-def listen(
-    topics: tuple[str, ...],
-    last: int | None,
-    last_each: int | None,
-    since: str | None,
-    last_event_id: str,
-    as_json: bool,
-    event: str,
-    filter: str | None,
-    max_rate: float | None,
-    until: str,
-    until_data: str | None,
-    count: int | None,
-    once: bool,
-    url: str,
-    uds: str | None,
-    token: str | None,
-) -> None:
+def listen(topics: tuple[str, ...], as_json: bool, count: int | None, **given: Any) -> None:
     """Show the events of every TOPIC as they arrive, until Ctrl-C.
 
     Reconnects and resumes after the last event, as a browser does. On a terminal, events are
@@ -78,44 +62,51 @@ def listen(
     fastsse listen prices --last 1 --json | jq .data
     fastsse listen '*' --filter 'data.price > 5'
     """
-    if not topics and not urlsplit(url).query:
+    if not topics and not urlsplit(given["url"]).query:
         raise click.UsageError("TOPIC is missing (* is every topic).")
     output = printer(as_json, sys.stdout, sys.stderr)
-    view = StreamView(
-        event=_types(event),
-        filter=filter,
-        envelope=bool(topics) and output.reads_envelopes,
-        max_rate=max_rate,
-        until=_types(until),
-        until_data=until_data,
-    )
-
-    async def run() -> None:
-        listener = Listener(
-            url,
-            topics,
-            last_event_id=last_event_id,
-            last=last,
-            last_each=last_each,
-            since=since,
-            view=view,
-            token=token,
-            uds=uds,
-            reconnect=not once,
-            on_state=output.state,
-        )
-        shown = 0
-        async with listener:
-            async for event in listener:
-                output.event(event)
-                shown += not event.is_control
-                if shown == count:
-                    return
-
+    asks_envelopes = bool(topics) and output.reads_envelopes
     try:
-        asyncio.run(run())
+        asyncio.run(_show(_listener(topics, given, output, asks_envelopes), output, count))
     except KeyboardInterrupt:
         return
+
+
+def _listener(
+    topics: tuple[str, ...], given: dict[str, Any], output: Printer, asks_envelopes: bool
+) -> Listener:
+    view = StreamView(
+        event=_types(given["event"]),
+        filter=given["filter"],
+        envelope=asks_envelopes,
+        max_rate=given["max_rate"],
+        until=_types(given["until"]),
+        until_data=given["until_data"],
+    )
+    return Listener(
+        given["url"],
+        topics,
+        last_event_id=given["last_event_id"],
+        last=given["last"],
+        last_each=given["last_each"],
+        since=given["since"],
+        view=view,
+        token=given["token"],
+        uds=given["uds"],
+        reconnect=not given["once"],
+        on_state=output.state,
+    )
+
+
+async def _show(listener: Listener, output: Printer, count: int | None) -> None:
+    """Prints events until the stream is over, or `count` events are shown."""
+    shown = 0
+    async with listener:
+        async for event in listener:
+            output.event(event)
+            shown += not event.is_control
+            if shown == count:
+                return
 
 
 def _types(text: str) -> tuple[str, ...]:

@@ -13,6 +13,10 @@ from fastsse.proxyconfig.recipe import check_domain, check_path, check_prefix
 
 T = TypeVar("T")
 _REPEATED_MAX = 1000
+# The flags that are not options of the server.
+_RECIPE_FLAGS = (
+    "domains", "nodes", "listen", "cert", "key", "plain", "prefix", "resolver", "run_folder",
+)  # fmt: skip
 
 
 def _reader(read: Callable[[str], T]) -> Callable[..., Any]:
@@ -108,21 +112,7 @@ def _listen_address(text: str) -> Address:
 @server_options
 @click.pass_context
 def proxy_config(
-    ctx: click.Context,
-    /,
-    proxy: str,
-    domains: tuple[str, ...],
-    nodes: tuple[Address, ...],
-    listen: tuple[Address, ...],
-    cert: str | None,
-    key: str | None,
-    plain: bool,
-    prefix: str,
-    resolver: Address | None,
-    run_folder: str | None,
-    wants_errorfile: bool,
-    file: str | None,
-    **flags: Any,
+    ctx: click.Context, /, proxy: str, wants_errorfile: bool, file: str | None, **flags: Any
 ) -> None:
     """Print a configuration file for nginx, HAProxy or Caddy in front of the server.
 
@@ -140,21 +130,33 @@ def proxy_config(
             raise click.UsageError("--errorfile is for HAProxy: the others need one file.")
         click.echo(errorfile(), nl=False)
         return
-    if plain and (cert or key):
-        raise click.UsageError("--plain has no certificate: leave --cert and --key out.")
-    if key and not cert:
-        raise click.UsageError("--key needs --cert.")
+    own = {name: flags.pop(name) for name in _RECIPE_FLAGS}
     config = load(given_flags(ctx, flags), file).config
-    recipe = Recipe(
-        domains=domains,
-        nodes=nodes or _own_addresses(config),
-        listen=listen,
-        cert=cert or "",
-        key=key or "",
-        plain=plain,
-        prefix=prefix,
-        resolver=resolver,
-        run_folder=run_folder or "",
+    recipe = _recipe(proxy, own, config)
+    try:
+        click.echo(render(proxy, recipe), nl=False)
+    except RecipeError as error:
+        raise click.UsageError(str(error)) from None
+    for note in _notes(recipe, config):
+        click.echo(note, err=True)
+
+
+def _recipe(proxy: str, own: dict[str, Any], config: Config) -> Recipe:
+    """The flags of the proxy, and the limits that it shares with the server."""
+    if own["plain"] and (own["cert"] or own["key"]):
+        raise click.UsageError("--plain has no certificate: leave --cert and --key out.")
+    if own["key"] and not own["cert"]:
+        raise click.UsageError("--key needs --cert.")
+    return Recipe(
+        domains=own["domains"],
+        nodes=own["nodes"] or _own_addresses(config),
+        listen=own["listen"],
+        cert=own["cert"] or "",
+        key=own["key"] or "",
+        plain=own["plain"],
+        prefix=own["prefix"],
+        resolver=own["resolver"],
+        run_folder=own["run_folder"] or "",
         heartbeat_s=config.heartbeat,
         idle_timeout_s=config.idle_timeout,
         max_body_bytes=config.max_body,
@@ -164,12 +166,6 @@ def proxy_config(
         proxy_protocol=config.proxy_protocol,
         command=f"fastsse proxy-config {proxy}",
     )
-    try:
-        click.echo(render(proxy, recipe), nl=False)
-    except RecipeError as error:
-        raise click.UsageError(str(error)) from None
-    for note in _notes(recipe, config):
-        click.echo(note, err=True)
 
 
 def _own_addresses(config: Config) -> tuple[Address, ...]:

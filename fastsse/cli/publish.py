@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import click
 import orjson
@@ -15,6 +15,104 @@ from fastsse.cli.relay import relay_input
 from fastsse.client.errors import ClientError
 from fastsse.client.publisher import Publisher, Receipt
 from fastsse.meta import MetaValue
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFlags:
+    """The flags that say what is published; each is named as its option.
+
+    Attributes:
+        event_id: of `--id`.
+        retry: seconds.
+        ttl: text with a unit, which the server reads.
+        own_ids: only with `--sse`.
+    """
+
+    event: str | None
+    event_id: str | None
+    retry: float | None
+    private: bool
+    meta: dict[str, MetaValue] | None
+    key: str | None
+    expect: str | None
+    ttl: str | None
+    receipt: bool
+    end: bool
+    own_ids: bool
+
+    @property
+    def retry_ms(self) -> int | None:
+        """`--retry` in milliseconds."""
+        return None if self.retry is None else round(self.retry * 1000)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `Publisher.publish`."""
+        return {
+            "event": self.event,
+            "id": self.event_id,
+            "retry": self.retry_ms,
+            "private": self.private,
+            "meta": self.meta,
+            "key": self.key,
+            "expect": self.expect,
+            "ttl": self.ttl,
+            "receipt": self.receipt,
+            "end": self.end,
+        }
+
+    def of_each_line(self) -> dict[str, Any]:
+        """The members that each line of standard input receives; None: not given."""
+        return {
+            "event": self.event,
+            "retry": self.retry_ms,
+            "private": self.private or None,
+            "meta": self.meta,
+        }
+
+    def as_query(self) -> dict[str, str | int | None]:
+        """The fields of each event of `--rate`, as parameters of a URL."""
+        return {
+            "event": self.event,
+            "retry": self.retry_ms,
+            "private": "true" if self.private else None,
+            "meta": None if self.meta is None else orjson.dumps(self.meta).decode(),
+        }
+
+    def relayed(self) -> dict[str, Any]:
+        """The keyword arguments of `Publisher.relay`."""
+        return {
+            "event": self.event,
+            "private": self.private,
+            "meta": self.meta,
+            "own_ids": self.own_ids,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The server; `patience` is in seconds."""
+
+    url: str
+    uds: str | None
+    token: str | None
+    patience: float
+
+    async def open(self) -> Publisher:
+        """A publisher, which prints to standard error why it waits."""
+        return Publisher(
+            self.url,
+            token=self.token,
+            uds=self.uds,
+            patience_s=self.patience,
+            on_wait=_print_wait,
+        )
+
+
+def _taken(kind: type[T], given: dict[str, Any]) -> T:
+    """The object of this dataclass, of those flags that it has."""
+    return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 @click.command()
@@ -82,28 +180,7 @@ from fastsse.meta import MetaValue
 )
 @pace_options
 @server_address
-def publish(
-    topic: str | None,
-    data: str | None,
-    event: str | None,
-    event_id: str | None,
-    retry: float | None,
-    private: bool,
-    meta: dict[str, MetaValue] | None,
-    key: str | None,
-    expect: str | None,
-    ttl: str | None,
-    receipt: bool,
-    end: bool,
-    ndjson: bool,
-    sse: bool,
-    own_ids: bool,
-    patience: float,
-    url: str,
-    uds: str | None,
-    token: str | None,
-    **pace: Any,
-) -> int:
+def publish(topic: str | None, data: str | None, ndjson: bool, sse: bool, **given: Any) -> int:
     """Publish DATA to TOPIC, or each line of standard input as a separate event.
 
     Lines that arrive fast are sent together. With --rate, events are due at fixed times, and their
@@ -118,61 +195,27 @@ def publish(
     curl -N https://example.com/stream | fastsse publish run/1 --sse
     fastsse publish news --rate 1000/s --size 128 --duration 10s
     """
-    paced = Pace(**pace)
-    retry_ms = None if retry is None else round(retry * 1000)
-    if paced.rate is not None:
-        named = _check_paced_usage(topic, data, event_id, ndjson, uds)
-        fields: dict[str, str | int | None] = {
-            "event": event,
-            "retry": retry_ms,
-            "private": "true" if private else None,
-            "meta": None if meta is None else orjson.dumps(meta).decode(),
-        }
-        return publish_at_rate(paced, named, fields, url, token, patience)
-    _check_usage(topic, data, event_id, ndjson)
-    if sse or own_ids:
-        _check_relay_usage(sse, topic, data, ndjson, retry_ms)
-        relayed = {"event": event, "private": private, "meta": meta, "own_ids": own_ids}
-        return relay_input(topic or "", relayed, partial(_open, url, token, uds, patience))
-    if end and data is None:
-        raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
-    if receipt and data is None:
-        raise click.UsageError("--receipt is for one event: give its DATA.")
-    for name, value in (("--key", key), ("--expect", expect), ("--ttl", ttl)):
-        if value is not None and data is None:
-            raise click.UsageError(f"{name} is for one event: give its DATA.")
-    if stray := paced.companion_without_rate():
+    pace, flags = _taken(Pace, given), _taken(EventFlags, given)
+    target = _taken(Target, given)
+    if pace.rate is not None:
+        named = _check_paced_usage(topic, data, flags.event_id, ndjson, target.uds)
+        query = flags.as_query()
+        return publish_at_rate(pace, named, query, target.url, target.token, target.patience)
+    _check_usage(topic, data, flags.event_id, ndjson)
+    if sse or flags.own_ids:
+        _check_relay_usage(sse, topic, data, ndjson, flags.retry)
+        return relay_input(topic or "", flags.relayed(), target.open)
+    _check_single_usage(data, flags)
+    if stray := pace.companion_without_rate():
         raise click.UsageError(f"{stray} needs --rate, such as --rate 1000/s.")
     with asyncio.Runner() as runner:
-        publisher = runner.run(_open(url, token, uds, patience))
+        publisher = runner.run(target.open())
         try:
             if topic is not None and data is not None:
-                event_sent = publisher.publish(
-                    topic,
-                    data,
-                    event=event,
-                    id=event_id,
-                    retry=retry_ms,
-                    private=private,
-                    end=end,
-                    key=key,
-                    expect=expect,
-                    ttl=ttl,
-                    meta=meta,
-                    receipt=receipt,
-                )
-                sent = _warned(runner.run(event_sent))
-                click.echo(sent.id)
-                if receipt:
-                    click.echo(_counted(sent))
+                sent = _warned(runner.run(publisher.publish(topic, data, **flags.arguments())))
+                _print_receipt(sent, counts_streams=flags.receipt)
             else:
-                given = {
-                    "event": event,
-                    "retry": retry_ms,
-                    "private": private or None,
-                    "meta": meta,
-                }
-                lines = Lines(topic, ndjson, given)
+                lines = Lines(topic, ndjson, flags.of_each_line())
                 send = publisher.publish_ndjson
                 publish_lines(lines, lambda batch: _warned(runner.run(send(batch))))
         finally:
@@ -210,18 +253,27 @@ def _check_paced_usage(
 
 
 def _check_relay_usage(
-    sse: bool, topic: str | None, data: str | None, ndjson: bool, retry_ms: int | None
+    sse: bool, topic: str | None, data: str | None, ndjson: bool, retry_s: float | None
 ) -> None:
     if not sse:
         raise click.UsageError("--own-ids needs --sse.")
     if topic is None or data is not None or ndjson:
         raise click.UsageError("--sse reads standard input: give TOPIC, but no DATA or --ndjson.")
-    if retry_ms is not None:
+    if retry_s is not None:
         raise click.UsageError("--retry can't be combined with --sse.")
 
 
-async def _open(url: str, token: str | None, uds: str | None, patience_s: float) -> Publisher:
-    return Publisher(url, token=token, uds=uds, patience_s=patience_s, on_wait=_tell_wait)
+def _check_single_usage(data: str | None, flags: EventFlags) -> None:
+    if data is not None:
+        return
+    if flags.end:
+        raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
+    if flags.receipt:
+        raise click.UsageError("--receipt is for one event: give its DATA.")
+    single = (("--key", flags.key), ("--expect", flags.expect), ("--ttl", flags.ttl))
+    for name, value in single:
+        if value is not None:
+            raise click.UsageError(f"{name} is for one event: give its DATA.")
 
 
 def _warned(receipt: Receipt) -> Receipt:
@@ -231,7 +283,13 @@ def _warned(receipt: Receipt) -> Receipt:
     return receipt
 
 
-def _counted(receipt: Receipt) -> str:
+def _print_receipt(receipt: Receipt, *, counts_streams: bool) -> None:
+    click.echo(receipt.id)
+    if counts_streams:
+        click.echo(_streams_line(receipt))
+
+
+def _streams_line(receipt: Receipt) -> str:
     if receipt.streams is None:
         return "The matching streams could not be counted."
     missing = receipt.streams.get("missing")
@@ -240,5 +298,5 @@ def _counted(receipt: Receipt) -> str:
     return f"{node} matching streams at the node, {cluster} in the cluster{note}"
 
 
-def _tell_wait(error: ClientError, wait_s: float) -> None:
+def _print_wait(error: ClientError, wait_s: float) -> None:
     click.echo(f"{str(error).rstrip('.')}; retry in {wait_s:.1f} s", err=True)

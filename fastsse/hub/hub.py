@@ -230,16 +230,21 @@ class Hub:
         self.history.on_reopened = self.channels.reopen
         self.history.keeps_streams = isinstance(backbone, MemoryBackbone)
         if isinstance(backbone, MemoryBackbone) and backbone.states is None:
-            backbone.states = self.history
-            backbone.keys = KeyTable(round(history.key_window * 1000), history.keys_total, now_ms)
-            backbone.producers = ProducerTable(
-                round(history.producer_window * 1000), history.producers_total, now_ms
-            )
-            backbone.streams = StreamTable(history.streams_total, now_ms)
+            self._equip(backbone, history)
         self.find_streams: Final = backbone.find_streams
         self.touch_stream: Final = backbone.touch_stream
         self.read_stored: Final = backbone.read
         backbone.tail(start, self._deliver, self._on_broken)
+
+    def _equip(self, backbone: MemoryBackbone, history: HistoryOptions) -> None:
+        """Gives the memory store what other stores keep themselves: topic states, and the tables
+        of keys, producers and durable streams."""
+        backbone.states = self.history
+        backbone.keys = KeyTable(round(history.key_window * 1000), history.keys_total, self._now_ms)
+        backbone.producers = ProducerTable(
+            round(history.producer_window * 1000), history.producers_total, self._now_ms
+        )
+        backbone.streams = StreamTable(history.streams_total, self._now_ms)
 
     def publish(
         self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]

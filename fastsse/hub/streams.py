@@ -204,14 +204,8 @@ class Streams:
         handle = self._sender.allocate()
         channel: Channel | None = None
         try:
-            dialect = subscription.dialect
-            channel = self._channels.join(
-                subscription.selectors,
-                rights,
-                is_quiet=not dialect.tells,
-                view=view_of(subscription),
-            )
-            options = _options(rights, dialect)
+            channel = self._join(subscription, rights)
+            options = _options(rights, subscription.dialect)
             is_at_head = subscription.cursor.kind == "head" and not subscription.last_each
             if isinstance(subscription, TailSubscription):
                 self._open_tail(handle, fd, channel, (head, chunked), subscription, options)
@@ -229,10 +223,19 @@ class Streams:
                 self._channels.leave(channel)
             raise
         if rights is not None and "claims" in options:
-            self._note_bearer(handle, channel.number, rights, dialect.tells)
+            self._note_bearer(handle, channel.number, rights, subscription.dialect.tells)
         if self.connections is not None:
             self.connections.opened(handle, channel.number, visitor, rights)
         return handle
+
+    def _join(self, subscription: Subscription, rights: Rights | None) -> Channel:
+        """The channel of all streams that ask for the same; it must be left again."""
+        return self._channels.join(
+            subscription.selectors,
+            rights,
+            is_quiet=not subscription.dialect.tells,
+            view=view_of(subscription),
+        )
 
     def _open_tail(
         self,

@@ -105,15 +105,7 @@ class SqliteBackbone:
         opened_s = time.monotonic()
         self._verifier: Final = FileVerifier(path, connect, lambda: self._call(self._on_verified))
         self._loss = self._verified()
-        if time.monotonic() - began_s > SLOW_S:
-            log.warning(
-                "History was slow to open: look at the disk, and at the size of PATH-wal.",
-                path=path,
-                opening_s=round(opened_s - began_s, 1),
-                checking_s=round(time.monotonic() - opened_s, 1),
-            )
-        if self._loss is not None:
-            log.error("History may be missing events.", path=path, why=self._loss)
+        _log_opening(path, opened_s - began_s, time.monotonic() - opened_s, self._loss)
         self.start: Final = self._file.head
         self._head = self.start
         self.trouble: str | None = None
@@ -135,11 +127,7 @@ class SqliteBackbone:
             path, self._file.evictions, self._file.damage, self._call, connect
         )
         self._retention: Final = SqliteRetention(self._file, history.limits, total_bytes, now_ms)
-        self._file.keys.window_ms = round(history.key_window * 1000)
-        self._file.keys.total_bytes = history.keys_total
-        self._file.producers.window_ms = round(history.producer_window * 1000)
-        self._file.producers.total_bytes = history.producers_total
-        self._file.streams.total_bytes = history.streams_total
+        _bound_tables(self._file, history)
         self.streams: Final = StreamTable(history.streams_total, now_ms)
         self.streams.apply(load_streams(self._file.connection))
         self._checkpointer: Final = Checkpointer(path, connect, wake)
@@ -451,6 +439,27 @@ class SqliteBackbone:
         """From the threads to the loop."""
         with contextlib.suppress(RuntimeError):  # The loop is closed, so nothing can be notified.
             self._loop.call_soon_threadsafe(call)
+
+
+def _log_opening(path: str, opening_s: float, checking_s: float, loss: str | None) -> None:
+    if opening_s + checking_s > SLOW_S:
+        log.warning(
+            "History was slow to open: look at the disk, and at the size of PATH-wal.",
+            path=path,
+            opening_s=round(opening_s, 1),
+            checking_s=round(checking_s, 1),
+        )
+    if loss is not None:
+        log.error("History may be missing events.", path=path, why=loss)
+
+
+def _bound_tables(file: HistoryFile, history: HistoryOptions) -> None:
+    """Gives the tables of keys, producers and streams their bounds."""
+    file.keys.window_ms = round(history.key_window * 1000)
+    file.keys.total_bytes = history.keys_total
+    file.producers.window_ms = round(history.producer_window * 1000)
+    file.producers.total_bytes = history.producers_total
+    file.streams.total_bytes = history.streams_total
 
 
 def _size_bytes(batch: StoreBatch) -> int:
