@@ -750,7 +750,7 @@ cdef class Sender:
         cdef unsigned int beat = beat_of(heartbeat_s, pad_bytes)
         if claims is not None:
             claim.expires_ms, claim.subject, claim.token, claim.issued_s = claims
-            claim.told = False
+            claim.notified = False
         self.check_running()
         if not self.is_current(handle):
             raise ValueError("a stale handle can't be attached")
@@ -835,7 +835,7 @@ cdef class Sender:
         claim.expires_ms = expires_unix_ms
         claim.token = token_hash
         claim.issued_s = issued_s
-        claim.told = False
+        claim.notified = False
         self.command(command)
         return True
 
@@ -1071,7 +1071,7 @@ cdef class Sender:
             "ring_bytes": relaxed_load(&counters.ring_bytes),
             "channels": relaxed_load(&counters.channels),
             "announced": relaxed_load(&counters.announced),
-            "told": relaxed_load(&counters.told),
+            "direct": relaxed_load(&counters.direct),
             "pings": relaxed_load(&counters.pings),
             "pongs": relaxed_load(&counters.pongs),
             "renewed": relaxed_load(&counters.renewed),

@@ -439,7 +439,7 @@ cdef class HistoryLog:
             bint heard_by_all, bint describes) except -1:
         """Keeps the newest event, then hands it on where a channel may want it; with what a view may
         ask of it, if it `describes`."""
-        cdef tuple told = names if describes else None
+        cdef tuple shown = names if describes else None
         cdef bytes meta = extras.meta if describes and extras is not None else None
         cdef Topic topic
         cdef tuple topics
@@ -450,7 +450,7 @@ cdef class HistoryLog:
             self.keep(frame, topic, own_id, extras)
             if run is not NULL and is_sent(frame, describes) and (heard_by_all or topic.channels):
                 numbers[0] = topic.number
-                run_add(run, frame, numbers, 1, policy_of(frame, topic.rule.policy), told, meta)
+                run_add(run, frame, numbers, 1, policy_of(frame, topic.rule.policy), shown, meta)
             return 0
         if len(names) > TOPICS_MAX:
             raise ValueError("too many topics")
@@ -460,7 +460,7 @@ cdef class HistoryLog:
             return 0           # What a control entry says was done when it was kept.
         for index in range(len(topics)):
             numbers[index] = (<Topic>topics[index]).number
-        run_add(run, frame, numbers, <uint32_t>len(topics), policy_of(frame, strictest(topics)), told,
+        run_add(run, frame, numbers, <uint32_t>len(topics), policy_of(frame, strictest(topics)), shown,
                 meta)
         return 0
 

@@ -277,16 +277,16 @@ def notice_of(text: bytes, topics: tuple[str, ...], position: int) -> bytes:
     control = read_control(text) if text.startswith(_ERASES) else None
     if control is None:
         return NO_NOTICE
-    told: dict[str, str] = {"op": control.kind}
+    members: dict[str, str] = {"op": control.kind}
     if len(topics) == 1:
-        told["topic"] = topics[0]
+        members["topic"] = topics[0]
     if control.kind == "delete":
-        told["id"] = control.event_id or _text(control.through)
+        members["id"] = control.event_id or _text(control.through)
     else:
-        told["through"] = _text(control.through or position)
+        members["through"] = _text(control.through or position)
     return b"event: fastsse.deleted\nid: %b\ndata: %b\n\n" % (
         _text(position).encode(),
-        orjson.dumps(told),
+        orjson.dumps(members),
     )
 
 

@@ -155,7 +155,7 @@ COUNTERS = (
     ),
     _Row("losses", "log_losses", "Times that the followed log lost events."),
     _Row("announced", "announcements", "Gap events sent to every stream of a worker."),
-    _Row("told", "told", "Events sent to a single stream."),
+    _Row("direct", "direct_events", "Events sent to one stream only, such as fastsse.expiring."),
     _Row("pings", "pings", "Pings sent."),
     _Row("pongs", "pongs", "Pongs received for a stream."),
     _Row("renewed", "renewals", "Streams whose token was renewed."),

@@ -13,7 +13,7 @@ __all__ = [
     "HEAD",
     "HEARTBEAT_S_MAX",
     "MERCURE",
-    "MERCURE_TELLING",
+    "MERCURE_CONTROL_EVENTS",
     "PAD_BYTES_MAX",
     "PAD_BYTES_MIN",
     "Cursor",
@@ -98,26 +98,26 @@ InitialId = Literal["true", "line", "data", "false"]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a stream speaks apart from its events.
+    """The form of a stream apart from its events.
 
     Arguments:
         opens: it begins with `retry:` and the id of the place where it begins; else with a comment.
-        tells: gaps, and the end of a token, are events of the stream's own. Without it, only the
-            response head reports a gap (Mercure), and a stream that loses continuity later ends
-            without its last chunk.
-        initial_id: how the opening names that place.
+        has_control_events: gaps and the end of a token are sent as events (`fastsse.…`). Without
+            it, only the response head reports a gap (Mercure), and a stream that loses continuity
+            later ends without its last chunk.
+        initial_id: the form of that id.
         heartbeat_s: seconds of silence before a heartbeat, 1 to HEARTBEAT_S_MAX; 0: the server's.
         pad_bytes: length of the comments that open the stream and are its heartbeats, a power of
             two from PAD_BYTES_MIN to PAD_BYTES_MAX; 0: short ones.
-        pings: it gets visible pings, and has to answer them.
-        refuses: a subscriber that cannot be taken gets an error status; else 200 and a `retry:`.
-        notes: whole comment lines for the opening, about the request.
-        wait_s: it is no stream but a poll, answered with one page, or an empty one after this time;
-            None: a stream.
+        pings: it receives visible pings, which the client must answer.
+        refuses: a refused subscriber gets an error status; else 200 and a `retry:`.
+        notes: complete comment lines for the opening, about the request.
+        wait_s: the request is a poll: one page is the answer, or an empty page after this many
+            seconds; None: it is a stream.
     """
 
     opens: bool
-    tells: bool
+    has_control_events: bool
     initial_id: InitialId = "true"
     heartbeat_s: int = 0
     pad_bytes: int = 0
@@ -132,10 +132,10 @@ HEARTBEAT_S_MAX: Final = 30
 PAD_BYTES_MIN: Final = 1024
 PAD_BYTES_MAX: Final = 16 * 1024
 
-EVENTS: Final = Dialect(opens=True, tells=True)
+EVENTS: Final = Dialect(opens=True, has_control_events=True)
 # https://mercure.rocks: existing clients know the events of the hub's users, and no others.
-MERCURE: Final = Dialect(opens=False, tells=False, initial_id="false")
-MERCURE_TELLING: Final = Dialect(opens=False, tells=True, initial_id="false")
+MERCURE: Final = Dialect(opens=False, has_control_events=False, initial_id="false")
+MERCURE_CONTROL_EVENTS: Final = Dialect(opens=False, has_control_events=True, initial_id="false")
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,7 +288,7 @@ class SenderHandoff:
         if not dialect.opens:
             known = last_event_id(subscription.cursor)
             lines = MERCURE_STREAM + (b"" if known is None else _known_line(known))
-        if dialect.tells:
+        if dialect.has_control_events:
             body = _REFUSED % (retry_ms, why.reason.encode(), retry_ms)
             return Response.of(200, body, lines)
         body = b"retry: %d\n\n" % retry_ms

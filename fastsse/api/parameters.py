@@ -139,14 +139,16 @@ class Speech:
         refuse = chosen.get("refuse")
         if refuse not in (None, "status"):
             raise InvalidSubscription("refuse", "must be status")
-        tells = switch("fastsse", chosen["fastsse"]) if "fastsse" in chosen else dialect.tells
+        has_control_events = dialect.has_control_events
+        if "fastsse" in chosen:
+            has_control_events = switch("fastsse", chosen["fastsse"])
         return replace(
             dialect,
-            tells=tells,
+            has_control_events=has_control_events,
             initial_id=_initial_id(chosen.get("initial_id"), dialect.initial_id),
             heartbeat_s=self._heartbeat_s(chosen.get("heartbeat")),
             pad_bytes=self._pad_bytes(chosen.get("pad")),
-            pings=self._wants_pings(chosen.get("ping"), tells),
+            pings=self._wants_pings(chosen.get("ping"), has_control_events),
             refuses=refuse is not None,
         )
 
@@ -190,12 +192,12 @@ class Speech:
             padded_bytes *= 2
         return padded_bytes
 
-    def _wants_pings(self, text: str | None, tells: bool) -> bool:
+    def _wants_pings(self, text: str | None, has_control_events: bool) -> bool:
         if text is None or not switch("ping", text):
             return False
         if not self._pings:
             raise InvalidSubscription("ping", "is off here (option ping)")
-        if not tells:
+        if not has_control_events:
             raise InvalidSubscription("ping", "needs control events (fastsse=true)")
         return True
 

@@ -348,8 +348,8 @@ class PublishStream:
             members=members,
         )
         if self._is_started:
-            told = {"status": problem.status, "detail": problem.detail, "field": problem.field}
-            self._exchange.send(_line(told | members))
+            fields = {"status": problem.status, "detail": problem.detail, "field": problem.field}
+            self._exchange.send(_line(fields | members))
             self._exchange.finish()
         else:
             self._exchange.fail(problem)

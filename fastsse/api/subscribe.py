@@ -194,7 +194,7 @@ class Subscribe:
         speech = {name: chosen[name] for name in SPEECH_NAMES & chosen.keys()}
         dialect = self._speech.dialect(EVENTS, speech, notes)
         last_each, view = _last_each(chosen), self._views.read(chosen, topics)
-        if view is not None and view.notices and not dialect.tells:
+        if view is not None and view.notices and not dialect.has_control_events:
             raise InvalidSubscription("deleted", "needs control events (fastsse=true)")
         wait_s = read_wait(chosen.get("wait"))
         if wait_s is not None:

@@ -89,15 +89,15 @@ class JsonLines(Plain):
 
     def event(self, event: ReceivedEvent) -> None:
         """The whole event."""
-        told = event.envelope or Envelope((), event.id, event.event, event.data, {}, None)
-        topics = told.topics
+        envelope = event.envelope or Envelope((), event.id, event.event, event.data, {}, None)
+        topics = envelope.topics
         fields = {
             "topic": topics[0] if len(topics) == 1 else list(topics) or None,
             "id": event.id,
             "event": event.event,
-            "data": told.data,
-            "meta": dict(told.meta) or None,
-            "time": told.time_ms,
+            "data": envelope.data,
+            "meta": dict(envelope.meta) or None,
+            "time": envelope.time_ms,
         }
         print(json.dumps(fields), file=self._out, flush=True)
 
@@ -114,8 +114,10 @@ class Readable:
 
     def event(self, event: ReceivedEvent) -> None:
         """One line; further lines of data are indented below the first."""
-        told = event.envelope
-        at_s = time.time() if told is None or told.time_ms is None else told.time_ms / 1000
+        envelope = event.envelope
+        at_s = (
+            time.time() if envelope is None or envelope.time_ms is None else envelope.time_ms / 1000
+        )
         head = Text(time.strftime("%H:%M:%S ", time.localtime(at_s)), style="dim")
         gap = event.gap
         if gap is not None:
@@ -126,14 +128,14 @@ class Readable:
         if event.event == END:
             self._out.print(head.append("the topics have ended", style="bold yellow"))
             return
-        if told is not None and told.topics:
-            head.append(harmless(", ".join(told.topics)) + " ", style="magenta")
+        if envelope is not None and envelope.topics:
+            head.append(harmless(", ".join(envelope.topics)) + " ", style="magenta")
         if event.event != "message":
             head.append(harmless(event.event) + " ", style="bold cyan")
-        text = event.data if told is None else _as_text(told.data)
+        text = event.data if envelope is None else _as_text(envelope.data)
         head.append(harmless(text).replace("\n", "\n" + " " * 9), style="default")
-        if told is not None and told.meta:
-            meta = " ".join(f"{name}={_as_text(value)}" for name, value in told.meta.items())
+        if envelope is not None and envelope.meta:
+            meta = " ".join(f"{name}={_as_text(value)}" for name, value in envelope.meta.items())
             head.append(harmless(f"  {meta}"), style="dim")
         self._out.print(head)
 

@@ -123,7 +123,7 @@ def publish_at_rate(
     the run early, with its table.
 
     Args:
-        query: fields that each event has besides its data; None: left out.
+        query: fields of each event in addition to its data; None: left out.
         patience_s: how long to wait for a server that is not there, and for the last answers.
 
     Raises:
@@ -169,7 +169,7 @@ def _knock(url: str, patience_s: float) -> None:
     parts = urlsplit(url)
     address = (parts.hostname or "", parts.port or 80)
     deadline = time.monotonic() + patience_s
-    told = False
+    is_reported = False
     while True:
         try:
             socket.create_connection(address, timeout=max(1.0, patience_s)).close()
@@ -178,9 +178,9 @@ def _knock(url: str, patience_s: float) -> None:
             what = f"{url}: {(error.strerror or str(error)).lower()}"
             if time.monotonic() >= deadline:
                 raise Unreachable(f"{what}.") from error
-        if not told:
+        if not is_reported:
             click.echo(f"{what}; retrying for {patience_s:g} s", err=True)
-            told = True
+            is_reported = True
         time.sleep(min(KNOCK_EVERY_S, max(0.0, deadline - time.monotonic())))
 
 

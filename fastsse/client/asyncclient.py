@@ -12,7 +12,7 @@ from fastsse.client.errors import ClientError, Refused
 from fastsse.client.http import growing_wait_s, refusal
 from fastsse.client.listener import Listener, StreamState
 from fastsse.client.outbox import Outbox
-from fastsse.client.publisher import FIRST_WAIT_S, Publisher, Receipt, beside
+from fastsse.client.publisher import FIRST_WAIT_S, Publisher, Receipt, sibling_path
 from fastsse.client.sending import OutboxSender
 from fastsse.client.view import StreamView
 
@@ -139,7 +139,7 @@ class AsyncClient(Publisher):
     async def ticket(self, token: str) -> str:
         """A ticket for a page: an EventSource that opens `?ticket=…` has the rights of `token`,
         which need not be that of this client. Raises Refused, Unreachable, OutcomeUnknown."""
-        url = self._url.copy_with(path=beside(self._url, "/tickets"), params=None)
+        url = self._url.copy_with(path=sibling_path(self._url, "/tickets"), params=None)
         headers = [one for one in self._headers if one[0] != b"Authorization"]
         headers.append((b"Authorization", f"Bearer {token}".encode()))
         response, answer = await self._exchange(url, b"", headers)

@@ -50,8 +50,8 @@ class ReceivedEvent(NamedTuple):
         if self.event != GAP:
             return None
         try:
-            told = self.json()
-            return Gap(*(str(told.get(key, "")) for key in ("reason", "requested", "from")))
+            members = self.json()
+            return Gap(*(str(members.get(key, "")) for key in ("reason", "requested", "from")))
         except (ValueError, AttributeError):
             return Gap("unknown", "", "")
 

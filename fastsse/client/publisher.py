@@ -195,7 +195,7 @@ class Publisher:
         """
         names = [topics] if isinstance(topics, str) else topics
         params = httpx.QueryParams([("topic", name) for name in names])
-        url = self._url.copy_with(path=beside(self._url, "/topics/end"), params=params)
+        url = self._url.copy_with(path=sibling_path(self._url, "/topics/end"), params=params)
         return (await self._post(url, b"", None)).id
 
     async def delete_event(self, topic: str, id: str) -> str:
@@ -209,7 +209,7 @@ class Publisher:
 
     async def purge_topic(self, topic: str) -> str:
         """As `delete_event`, of all events of a topic. Its state stays."""
-        url = self._url.copy_with(path=beside(self._url, "/topics"), params={"topic": topic})
+        url = self._url.copy_with(path=sibling_path(self._url, "/topics"), params={"topic": topic})
         return (await self._post(url, b"", None, method="DELETE")).id
 
     async def publish_batch(
@@ -358,7 +358,9 @@ class Publisher:
         if response.status_code == 200:
             return replace(_receipt(answer), warning=response.headers.get("fastsse-warning", ""))
         refused = refusal(response, answer)
-        raise _Busy(refused, _told_wait_s(response)) if response.status_code in BUSY else refused
+        raise (
+            _Busy(refused, _requested_wait_s(response)) if response.status_code in BUSY else refused
+        )
 
     async def _exchange(
         self,
@@ -427,7 +429,7 @@ class _Busy(Exception):
         self.wait_s = wait_s
 
 
-def beside(events: httpx.URL, path: str) -> str:
+def sibling_path(events: httpx.URL, path: str) -> str:
     """The path of another route of the server whose events have this address."""
     return events.path.removesuffix("/events") + path
 
@@ -441,18 +443,18 @@ def _joined(whole: Receipt, more: Receipt) -> Receipt:
 
 def _receipt(answer: bytes) -> Receipt:
     try:
-        told = orjson.loads(answer)
-        duplicates = told.get("duplicates", 0)
-        if "id" in told:
-            streams = told.get("receipt")
-            return Receipt(1, told["id"], told["id"], duplicates=duplicates, streams=streams)
-        first, last = told.get("first", ""), told.get("last", "")
-        return Receipt(told["count"], first, last, duplicates=duplicates)
+        members = orjson.loads(answer)
+        duplicates = members.get("duplicates", 0)
+        if "id" in members:
+            streams = members.get("receipt")
+            return Receipt(1, members["id"], members["id"], duplicates=duplicates, streams=streams)
+        first, last = members.get("first", ""), members.get("last", "")
+        return Receipt(members["count"], first, last, duplicates=duplicates)
     except (AttributeError, ValueError, KeyError, TypeError):
         raise Refused(200, "The answer is not from a fastsse server.") from None
 
 
-def _told_wait_s(response: httpx.Response | Answer) -> float | None:
+def _requested_wait_s(response: httpx.Response | Answer) -> float | None:
     """`Retry-After`, seconds or a date (RFC 9110 §10.2.3), up to a bound."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():

@@ -87,9 +87,10 @@ class UsageService:
             return
         if message[:1] == _HELD:
             held = self._streams.get(worker, {})
-            told = orjson.loads(message[1:])
+            reported = orjson.loads(message[1:])
             uses = [
-                Usage(side, name, count - held.get((side, name), 0)) for side, name, count in told
+                Usage(side, name, count - held.get((side, name), 0))
+                for side, name, count in reported
             ]
         else:
             uses = [Usage(*use) for use in orjson.loads(message)]

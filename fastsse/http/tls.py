@@ -138,7 +138,7 @@ class TlsDoor:
         self._day = int(time.time() // _DAY_S)
         self._sources: list[tuple[_Welcome, _Welcome]] = []
         self._expires = dict(zip(options.tls_cert, certificates.expires_s, strict=True))
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
         self._last_failure = ("", "")
         self._paused_until_s = 0.0
         self._door: Door | None = Door(
@@ -238,16 +238,16 @@ class TlsDoor:
         if self._door is None:
             return
         counters = self._door.counters()
-        told = {name: counters[name] - self._told.get(name, 0) for name in _FAILURES}
-        if not any(told.values()):
+        new = {name: counters[name] - self._reported.get(name, 0) for name in _FAILURES}
+        if not any(new.values()):
             return
-        self._told = counters
+        self._reported = counters
         client, reason = self._last_failure
         log.info(
             "TLS handshakes failed.",
             client=client,
             reason=reason,
-            **{name: count for name, count in told.items() if count},
+            **{name: count for name, count in new.items() if count},
         )
 
     def _log_expiry(self) -> None:

@@ -585,7 +585,7 @@ class Hub:
         if self._is_stopped:
             return
         place = self.history.lose(place)
-        self.streams.tell_lost(place)
+        self.streams.report_loss(place)
         log.warning("The log lost events.", reason=reason, place=format_position(place).decode())
 
 

@@ -27,7 +27,7 @@ from fastsse.hub.resume.cursor import (
     begin_at,
     is_hidden,
 )
-from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
+from fastsse.hub.resume.pages import JoinedPage, Pages, shown_place
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, StoreQueries
 from fastsse.hub.topic_ends import TopicEnds
 from fastsse.hub.views import view_of
@@ -251,10 +251,10 @@ class Polls:
     def _read(self, group: _Group) -> None:
         """What came behind the place of a group: an answer for all, or they wait further."""
         replay = group.replay
-        page = self._pages.read(group.channel, replay.after, group, replay.told)
+        page = self._pages.read(group.channel, replay.after, group, replay.seen)
         if page is None:
             group.on_outcome = lambda outcome: self._on_page(
-                group, self._pages.made(group.channel, replay.after, outcome, replay.told)
+                group, self._pages.made(group.channel, replay.after, outcome, replay.seen)
             )
         else:
             self._on_page(group, page)
@@ -287,11 +287,11 @@ class Polls:
         is_over = page.is_over or (page.is_last and self._ends.are_over(channel))
         if page.frame is None and gap is None and not is_over:
             return None
-        place = told_place(self._history, channel, page.through)
+        place = shown_place(self._history, channel, page.through)
         return PollPage(page.frame, place, gap, is_over)
 
     def _empty(self, channel: Channel, after: int) -> PollPage:
-        return PollPage(None, told_place(self._history, channel, after), None, False)
+        return PollPage(None, shown_place(self._history, channel, after), None, False)
 
     def _answer(self, group: _Group, outcome: PollPage | FastsseError) -> None:
         polls, group.polls = group.polls, []
@@ -417,10 +417,10 @@ class _Poll:
 
     def _read(self) -> None:
         channel, replay, pages = self._channel, self._replay, self._polls._pages
-        page = pages.read(channel, replay.after, self, replay.told)
+        page = pages.read(channel, replay.after, self, replay.seen)
         if page is None:
             self._then = lambda outcome: self._on_page(
-                pages.made(channel, replay.after, outcome, replay.told)
+                pages.made(channel, replay.after, outcome, replay.seen)
             )
         else:
             self._on_page(page)
@@ -431,7 +431,7 @@ class _Poll:
             return
         answer = self._polls.answer_of(self._channel, self._replay, page)
         if answer is not None or self._gap is not None:
-            place = told_place(self._history, self._channel, page.through)
+            place = shown_place(self._history, self._channel, page.through)
             answer = answer or PollPage(None, place, None, False)
             self._done(answer._replace(gap=answer.gap or self._gap))
         elif not page.is_last:

@@ -22,7 +22,7 @@ from fastsse.hub.history import Erased, History
 from fastsse.hub.polls import Polls
 from fastsse.hub.resume.finished import FinishedStreams
 from fastsse.hub.resume.options import ReplayOptions
-from fastsse.hub.resume.pages import Pages, newest_told
+from fastsse.hub.resume.pages import Pages, newest_shown_place
 from fastsse.hub.resume.preamble import (
     Head,
     PendingStream,
@@ -223,7 +223,9 @@ class Streams:
                 self._channels.leave(channel)
             raise
         if rights is not None and "claims" in options:
-            self._note_bearer(handle, channel.number, rights, subscription.dialect.tells)
+            self._note_bearer(
+                handle, channel.number, rights, subscription.dialect.has_control_events
+            )
         if self.connections is not None:
             self.connections.opened(handle, channel.number, visitor, rights)
         return handle
@@ -233,7 +235,7 @@ class Streams:
         return self._channels.join(
             subscription.selectors,
             rights,
-            is_quiet=not subscription.dialect.tells,
+            is_quiet=not subscription.dialect.has_control_events,
             view=view_of(subscription),
         )
 
@@ -254,11 +256,11 @@ class Streams:
         if is_over:
             self._sender.close(handle, REASON_ENDED, None, True)
 
-    def _note_bearer(self, handle: int, channel: int, rights: Rights, is_told: bool) -> None:
+    def _note_bearer(self, handle: int, channel: int, rights: Rights, is_notified: bool) -> None:
         """Remembers whose a stream is. The descriptor was given away, so nothing is raised."""
         try:
             expires_ms, subject_hash, *_ = rights.claims
-            self._tokens.add(handle, TokenRow(channel, subject_hash, expires_ms, is_told))
+            self._tokens.add(handle, TokenRow(channel, subject_hash, expires_ms, is_notified))
         except Exception:
             log.exception("A stream could not be opened.")
             self.close(handle, REASON_ENDED)
@@ -295,7 +297,7 @@ class Streams:
             if notice[0] == "closed":
                 closed.append(self._end(*notice[1:]))
             elif notice[0] == "expiring":
-                self._tell_expiry(notice[1])
+                self._notify_expiry(notice[1])
             elif notice[0] == "inspected":
                 _, number, rows, next_slot = notice
                 self._inspecting.pop(number)(rows, next_slot)
@@ -316,9 +318,9 @@ class Streams:
         self._replayer.on_erased(erased)
         self.polls.on_erased()
 
-    def tell_lost(self, place: int) -> None:
+    def report_loss(self, place: int) -> None:
         """Tells every stream that events up to a place may be missing, from which it goes on."""
-        self._replayer.tell_lost(place)
+        self._replayer.report_loss(place)
 
     # -- streams by name, and holders of tokens ---------------------------------------------------
 
@@ -390,9 +392,9 @@ class Streams:
             if is_named(claims, subject_hash, token_hash, issued_before_s):
                 self.close(handle, _REVOKED)
 
-    def _tell_expiry(self, handle: int) -> None:
+    def _notify_expiry(self, handle: int) -> None:
         bearer = self._tokens.find(handle)
-        if bearer is None or not bearer.is_told:
+        if bearer is None or not bearer.is_notified:
             return
         left_ms = max(0, bearer.expires_ms - self._now_ms())
         data = {"stream": self.id_of(handle).decode(), "expires_in_s": left_ms / 1000}
@@ -409,7 +411,7 @@ class Streams:
         if self._history.head != self._openings_place or len(self._openings) >= OPENINGS_MAX:
             self._openings.clear()
             self._openings_place = self._history.head
-        place = newest_told(self._history, channel)
+        place = newest_shown_place(self._history, channel)
         if not isinstance(head, bytes):
             head = head(None)
         key = (head, chunked, place, subscription.dialect)

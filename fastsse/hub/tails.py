@@ -15,7 +15,7 @@ from fastsse.subscriptions import HEAD, Dialect, Subscription
 __all__ = ["Tail", "TailSubscription", "Tails"]
 
 # No control events, which the readers of blocks would not know.
-_QUIET: Final = Dialect(opens=True, tells=False, initial_id="false")
+_QUIET: Final = Dialect(opens=True, has_control_events=False, initial_id="false")
 
 
 class TailSubscription(Subscription):

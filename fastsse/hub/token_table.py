@@ -12,18 +12,24 @@ _SLOT_BITS = 32
 
 
 class TokenRow(NamedTuple):
-    """What is known of one: the channel's number, a hash of the subject (0: none), when its token
-    ends in unix ms (0: never), and whether it wants a notice of that."""
+    """One stream with a token.
+
+    Attributes:
+        channel: the channel's number.
+        subject_hash: a hash of the token's subject; 0: it has none.
+        expires_ms: when the token ends, in unix milliseconds; 0: never.
+        is_notified: whether the stream receives an event before that.
+    """
 
     channel: int
     subject_hash: int
     expires_ms: int
-    is_told: bool
+    is_notified: bool
 
 
 class TokenTable:
-    """By slot of the table; the handle shows whose row it is. 28 bytes for each slot up to the
-    highest that was used by a bearer. Loop thread only; each call is O(1)."""
+    """Rows by slot of the sender's table; the handle says to which stream a row belongs. 28 bytes
+    for each slot up to the highest with a token. Loop thread only; each call is O(1)."""
 
     __slots__ = ("_channels", "_ends_ms", "_handles", "_subjects")
 
@@ -37,17 +43,17 @@ class TokenTable:
     def add(self, handle: int, bearer: TokenRow) -> None:
         """A stream opened."""
         slot = _slot(handle)
-        lacking = slot + 1 - len(self._handles)
-        if lacking > 0:
+        missing = slot + 1 - len(self._handles)
+        if missing > 0:
             for column in (self._handles, self._subjects, self._ends_ms, self._channels):
-                column.frombytes(bytes(lacking * column.itemsize))
+                column.frombytes(bytes(missing * column.itemsize))
         self._handles[slot] = handle
         self._subjects[slot] = bearer.subject_hash
         self._ends_ms[slot] = bearer.expires_ms
-        self._channels[slot] = bearer.channel << 1 | bearer.is_told
+        self._channels[slot] = bearer.channel << 1 | bearer.is_notified
 
     def find(self, handle: int) -> TokenRow | None:
-        """What is known of a stream; None for one that has ended or bears no token."""
+        """The row of a stream; None for one that has ended or has no token."""
         slot = _slot(handle)
         if not handle or slot >= len(self._handles) or self._handles[slot] != handle:
             return None
@@ -55,7 +61,7 @@ class TokenTable:
         return TokenRow(marks >> 1, self._subjects[slot], self._ends_ms[slot], bool(marks & 1))
 
     def renew(self, handle: int, expires_ms: int) -> None:
-        """A stream that is known has another end."""
+        """Sets another end for a stream that has a row."""
         self._ends_ms[_slot(handle)] = expires_ms
 
     def drop(self, handle: int) -> None:

@@ -17,7 +17,7 @@ cdef struct Claim:
     uint64_t token             # a hash; 0: none
     uint64_t issued_s          # unix; 0: unknown, which is before any time
     uint64_t given             # place among all claims and revocations, in the order of commands
-    uint8_t told               # that it expires soon
+    uint8_t notified           # that it expires soon
 
 
 cdef struct Revocation:

@@ -109,9 +109,9 @@ cdef inline void look_at_claim(State* state, Conn* conn) noexcept nogil:
         return
     if state.wall_ms >= claim.expires_ms:
         dismiss(state, conn, EXPIRED)
-    elif state.options.expiry_notice_ms and not claim.told \
+    elif state.options.expiry_notice_ms and not claim.notified \
             and claim.expires_ms - state.wall_ms <= state.options.expiry_notice_ms:
-        claim.told = True
+        claim.notified = True
         notice_push(&state.notices, state.conns, slot_of(state, conn), EXPIRING)
 
 

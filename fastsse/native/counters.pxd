@@ -43,7 +43,7 @@ cdef struct Counters:
     int64_t ring_bytes         # now: event bytes that rings refer to (a shared frame counts in each)
     int64_t channels           # now
     int64_t announced          # frames that went to every stream
-    int64_t told               # frames that went to one stream
+    int64_t direct             # frames that went to one stream
     int64_t pings
     int64_t pongs
     int64_t renewed

@@ -246,7 +246,7 @@ cdef inline void on_tell(State* state, Command* command) noexcept nogil:
         return
     at[0] = node_new(command.frame, TOLD)
     command.frame = NULL
-    bump(&state.counters.told, 1)
+    bump(&state.counters.direct, 1)
     make_ready(state, conn)
 
 

@@ -143,13 +143,13 @@ class ConsumerGroup:
                 after=(place or self._first).decode(),
             )
             if place is not None:
-                await self._begin_anew_in_another(link, place)
+                await self._restart_in_new_stream(link, place)
         await self._look(link)
 
-    async def _begin_anew_in_another(self, link: RedisConnection, place: bytes) -> None:
+    async def _restart_in_new_stream(self, link: RedisConnection, place: bytes) -> None:
         """A stream that ends below the last read entry was deleted, so all its entries are new."""
-        told = _pairs(await link.call(b"XINFO", b"STREAM", self._stream))
-        if id_of(told[b"last-generated-id"]) < id_of(place):
+        facts = _pairs(await link.call(b"XINFO", b"STREAM", self._stream))
+        if id_of(facts[b"last-generated-id"]) < id_of(place):
             await link.call(b"XGROUP", b"SETID", self._stream, self._group, b"0")
 
     async def _look(self, link: RedisConnection) -> None:
@@ -157,9 +157,9 @@ class ConsumerGroup:
         group is lost."""
         with contextlib.suppress(RedisRefusal):
             for flat in await link.call(b"XINFO", b"GROUPS", self._stream):
-                told = _pairs(flat)
-                if told[b"name"] == self._group:
-                    self._place = told[b"last-delivered-id"]
+                facts = _pairs(flat)
+                if facts[b"name"] == self._group:
+                    self._place = facts[b"last-delivered-id"]
 
 
 def id_of(text: bytes) -> tuple[int, int]:

@@ -83,7 +83,7 @@ class _Alone:
             if self._control is not None:
                 stack.callback(self._control.close)
             settle_memory()
-            self._notifier.ready(self._told())
+            self._notifier.ready(self._status_line())
             stack.callback(self._tell_regularly(loop))
             await self._signals.get()
             self._notifier.stopping()
@@ -116,11 +116,11 @@ class _Alone:
                 log.warning("Some options change only with a restart.", options=kept)
             log.info("Reloaded.")
             outcome = Outcome(True, f"Reloaded. {sentence(kept)}".rstrip())
-        self._notifier.ready(self._told())
+        self._notifier.ready(self._status_line())
         if self._control is not None:
             self._control.answer(outcome)
 
-    def _told(self) -> str:
+    def _status_line(self) -> str:
         return f"Serves {self._worker.stream_count} streams."
 
     def _tell_regularly(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
@@ -132,7 +132,7 @@ class _Alone:
         def tell() -> None:
             if watchdog_s is not None:
                 self._notifier.alive()
-            status = self._told()
+            status = self._status_line()
             if status != self._status and self._signals.empty():
                 self._status = status
                 self._notifier.status(status)

@@ -124,7 +124,7 @@ def _spread(
             # Only set now, so that the first bind fails if another program has the port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for _ in range(count - 1):
-            opened.extend(_beside(sock) for sock in first)
+            opened.extend(_sharing_port(sock) for sock in first)
     except OSError as error:
         for sock in opened:
             sock.close()
@@ -141,7 +141,7 @@ def _dealt(first: Sequence[socket.socket], count: int) -> list[Sequence[socket.s
     return [first[number::count] for number in range(count)]
 
 
-def _beside(sock: socket.socket) -> socket.socket:
+def _sharing_port(sock: socket.socket) -> socket.socket:
     """Another socket on the same address, with the same options."""
     other = socket.socket(sock.family, sock.type)
     try:

@@ -193,13 +193,13 @@ async def test_a_stream_receives_a_notice_before_its_token_ends_and_is_renewed(
         by = bearer(subscribe=["a"], sub="ann", exp=in_a_while(20))
         await raw.send(request("GET", "/events?topic=a", by))
         stream = await raw.stream()
-        told = await expiring(stream)
-        assert 0 < float(str(told["expires_in_s"])) <= 20
+        fields = await expiring(stream)
+        assert 0 < float(str(fields["expires_in_s"])) <= 20
         fresh = bearer(subscribe=["a"], sub="ann", exp=in_a_while(29))
-        path = f"/renew?stream={told['stream']}"
+        path = f"/renew?stream={fields['stream']}"
         assert (await ask(guarded, "POST", path, fresh)).status == 204
         again = await expiring(stream)
-        assert float(str(again["expires_in_s"])) > float(str(told["expires_in_s"])) - 9
+        assert float(str(again["expires_in_s"])) > float(str(fields["expires_in_s"])) - 9
         await private(guarded, "a", "still here")
         assert await texts(stream, 1) == ["still here"]
 

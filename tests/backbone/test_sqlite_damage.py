@@ -263,8 +263,8 @@ async def examined(path: Path, entries: list[Entry]) -> list[Reader]:
                 for entry in entries
                 if not topics.isdisjoint(entry.topics) and entry.position not in got
             ]
-            is_told = all(reader.may_miss(entry.position) for entry in missing)
-            assert is_told or tail.broken, "a silent loss"
+            is_notified = all(reader.may_miss(entry.position) for entry in missing)
+            assert is_notified or tail.broken, "a silent loss"
         for index in range(0, 60, 7):
             answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
             tail.backbone.seek(("a",), Cursor("after", f"own {index}"), answer.set_result)

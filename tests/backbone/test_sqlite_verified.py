@@ -34,7 +34,7 @@ async def filled(path: Path) -> list[int]:
         return tail.positions
 
 
-async def is_told(path: Path, seen: list[int]) -> bool:
+async def is_notified(path: Path, seen: list[int]) -> bool:
     """Whether a server on the file tells its readers of a loss, or is refused with one line."""
     try:
         async with opened(path) as tail:
@@ -82,7 +82,7 @@ async def test_zeroed_pages_are_reported(path: Path, tmp_path: Path) -> None:
         with closing(sqlite3.connect(file)) as connection:
             (line,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         # What SQLite has no use for may be zeroed.
-        assert line == "ok" or await is_told(file, seen)
+        assert line == "ok" or await is_notified(file, seen)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_contradicting_tables_are_reported(path: Path, statement: str) -> 
     seen = await filled(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)
-    assert await is_told(path, seen)
+    assert await is_notified(path, seen)
 
 
 async def test_damage_found_while_serving_is_reported_to_all_streams(

@@ -57,8 +57,8 @@ async def test_every_node_lists_and_tells_who_is_at_any_of_them(three: list[str]
             one = (await listed(three[1], "/t"))[0]
             alone = await watching.ask("GET", f"{url}{one['id']}")
             assert alone.json()["subscriber"] == one["subscriber"]
-            nobody = str(one["id"]).replace("/t/", "/u/")
-            assert (await watching.ask("GET", f"{url}{nobody}")).status_code == 404
+            unknown = str(one["id"]).replace("/t/", "/u/")
+            assert (await watching.ask("GET", f"{url}{unknown}")).status_code == 404
         await last.aclose()
         await counts(3, *three)
         watchers = [await stack.enter_async_context(Watcher.at(url)) for url in three]

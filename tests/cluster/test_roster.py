@@ -27,7 +27,7 @@ class Node:
     """A node without streams: its roster, and what that publishes.
 
     Attributes:
-        told: what was published of each subscriber.
+        published: what was published of each subscriber.
         publishes: whether it gets that far.
         refuses: how often it is refused before.
     """
@@ -35,7 +35,7 @@ class Node:
     def __init__(self, redis: RedisServer, life_s: float) -> None:
         address = RedisAddress(redis.url, 5)
         self.there: dict[str, bytes] = {}
-        self.told: dict[str, list[bool]] = {}
+        self.published: dict[str, list[bool]] = {}
         self.publishes = True
         self.refuses = 0
         self.tried = 0
@@ -89,7 +89,7 @@ class Node:
             return
         for event in events:
             document = orjson.loads(event.data)
-            self.told.setdefault(document["subscriber"], []).append(document["active"])
+            self.published.setdefault(document["subscriber"], []).append(document["active"])
         done(range(len(events)))
 
 
@@ -108,14 +108,14 @@ NAMES = [f"urn:uuid:{number}" for number in range(700)]
 async def test_a_node_that_removes_a_dead_node_may_be_killed_itself(redis: RedisServer) -> None:
     async with Node.on(redis, life_s=0.5) as dead:
         dead.come(*NAMES)
-        await until(lambda: len(dead.told) == len(NAMES))
+        await until(lambda: len(dead.published) == len(NAMES))
     async with Node.on(redis) as killed:
         killed.publishes = False
         await until(lambda: killed.tried > 0)
     assert len(kept(redis)) > 1
     async with Node.on(redis) as survivor:
         await until(lambda: not kept(redis))
-        assert survivor.told == {name: [False] for name in NAMES}
+        assert survivor.published == {name: [False] for name in NAMES}
         assert await survivor.find() == [0, []]
     assert set(redis.client.hkeys(KEYS.counts)) <= {survivor.membership.name}
 
@@ -123,7 +123,7 @@ async def test_a_node_that_removes_a_dead_node_may_be_killed_itself(redis: Redis
 async def test_unpublished_ends_of_a_killed_node_are_published(redis: RedisServer) -> None:
     async with Node.on(redis, life_s=0.5) as dead:
         dead.come(*NAMES[:3])
-        await until(lambda: len(dead.told) == 3)
+        await until(lambda: len(dead.published) == 3)
         dead.publishes = False
         dead.go(NAMES[0])
         await until(lambda: dead.tried > 1)
@@ -131,14 +131,14 @@ async def test_unpublished_ends_of_a_killed_node_are_published(redis: RedisServe
         assert (await dead.find())[0] == 2
     async with Node.on(redis) as survivor:
         await until(lambda: not kept(redis))
-        assert survivor.told == {name: [False] for name in NAMES[:3]}
+        assert survivor.published == {name: [False] for name in NAMES[:3]}
 
 
 async def test_whom_another_member_has_by_then_has_not_ended(redis: RedisServer) -> None:
     async with Node.on(redis) as successor:
         async with Node.on(redis, life_s=0.5) as dead:
             dead.come(*NAMES[:3])
-            await until(lambda: len(dead.told) == 3)
+            await until(lambda: len(dead.published) == 3)
             await successor.is_named()
             successor.come(*NAMES[:2])
             held = KEYS.held(successor.membership.name)
@@ -146,21 +146,21 @@ async def test_whom_another_member_has_by_then_has_not_ended(redis: RedisServer)
             # Twice, for a moment, and listed once.
             assert (await successor.find())[0] == 3
         await until(lambda: not redis.client.exists(KEYS.dead, KEYS.held(dead.membership.name)))
-        assert successor.told == {NAMES[2]: [False]}
+        assert successor.published == {NAMES[2]: [False]}
         assert sorted(name for _, name, _ in (await successor.find())[1]) == NAMES[:2]
 
 
 async def test_what_is_refused_is_published_later_and_in_order(redis: RedisServer) -> None:
     async with Node.on(redis) as node:
         node.come(NAMES[0], topics=2)
-        await until(lambda: len(node.told) == 1)
+        await until(lambda: len(node.published) == 1)
         node.refuses = 1
         for name in NAMES[1:3]:
             node.come(name, topics=2)
         node.go(NAMES[1])
-        await until(lambda: len(node.told.get(NAMES[1], ())) == 4)
+        await until(lambda: len(node.published.get(NAMES[1], ())) == 4)
         both = [True, True]
-        assert node.told == {
+        assert node.published == {
             NAMES[0]: both, NAMES[1]: [*both, False, False], NAMES[2]: both
         }  # fmt: skip
         count, listed = await node.find()
@@ -173,7 +173,7 @@ async def test_what_is_refused_is_published_later_and_in_order(redis: RedisServe
 async def test_lists_are_bounded(redis: RedisServer) -> None:
     async with Node.on(redis) as node:
         node.come(*NAMES)
-        await until(lambda: len(node.told) == len(NAMES))
+        await until(lambda: len(node.published) == len(NAMES))
         assert await node.find(most=len(NAMES) - 1) == [len(NAMES), []]
         assert (await node.find(most=len(NAMES)))[0] == len(NAMES)
         assert await node.find(f"{NAMES[0]} 0", most=0) == [1, []]
@@ -185,7 +185,7 @@ async def test_lists_are_bounded(redis: RedisServer) -> None:
 async def test_what_others_wrote_into_it_is_left_out(redis: RedisServer) -> None:
     async with Node.on(redis, life_s=0.5) as dead:
         dead.come(*NAMES[:2])
-        await until(lambda: len(dead.told) == 2)
+        await until(lambda: len(dead.published) == 2)
         held = KEYS.held(dead.membership.name)
         for name, value in {
             "a": b"",
@@ -197,7 +197,7 @@ async def test_what_others_wrote_into_it_is_left_out(redis: RedisServer) -> None
             redis.client.hset(held, name, value)
     async with Node.on(redis) as survivor:
         await until(lambda: not kept(redis))
-        assert {name: survivor.told.get(name) for name in NAMES[:2]} == {
+        assert {name: survivor.published.get(name) for name in NAMES[:2]} == {
             name: [False] for name in NAMES[:2]
         }
 
@@ -213,5 +213,5 @@ async def test_above_its_bound_a_node_begins_again_with_all_that_is_there(
             assert node.roster._queue_bytes <= 64 * 1024
             assert bool(node.roster._queue) == bool(node.roster._queue_bytes)
         assert "begins again" in caplog.text
-        await until(lambda: set(node.told) == set(NAMES))
+        await until(lambda: set(node.published) == set(NAMES))
         assert (await node.find())[0] == 3 * len(NAMES)

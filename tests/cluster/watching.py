@@ -149,7 +149,7 @@ class Watcher:
     async def sees(self, *told: list[bool], topic: str = "t") -> None:
         """Waits until this was published of subscribers, one each."""
 
-        async def is_told(_: object) -> bool:
+        async def is_notified(_: object) -> bool:
             return sorted(self.seen(topic).values()) == sorted(told)
 
-        await until(is_told, told)
+        await until(is_notified, told)

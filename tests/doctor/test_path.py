@@ -238,16 +238,16 @@ async def test_a_missing_server_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "advice"),
     [("401 Unauthorized", "--token"), ("404 Not Found", "whole address"), ("502 Oh", "the server")],
 )
-async def test_an_answer_that_is_no_stream_is_explained(status: str, told: str) -> None:
+async def test_an_answer_that_is_no_stream_is_explained(status: str, advice: str) -> None:
     page = b"<p>a page  of\nwords</p>"
     async with StreamServer(answering(status, page, b"Content-Type: text/html\r\n")) as other:
         found = await check(other.url, QUICK)
     assert list(found) == ["answer"]
     assert found["answer"].value == f"{status[:3]}, text/html"
-    assert told in found["answer"].how
+    assert advice in found["answer"].how
     assert "a page of words" in found["answer"].why
 
 

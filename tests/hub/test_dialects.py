@@ -11,7 +11,7 @@ from fastsse._core import Sender, raw_frame
 from fastsse.auth.rights import Rights, claim_hash
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.events import Event
-from fastsse.subscriptions import MERCURE, MERCURE_TELLING, Cursor
+from fastsse.subscriptions import MERCURE, MERCURE_CONTROL_EVENTS, Cursor
 from tests.hub.onenode import Client, Node
 from tests.hub.storednode import Disk
 
@@ -87,7 +87,7 @@ def test_an_id_that_was_asked_for_can_not_add_header_lines(node: Node) -> None:
 def test_a_mercure_client_can_ask_for_gap_events(node: Node) -> None:
     node.publish("a", "1")
     client = node.subscribe(
-        "a", cursor=Cursor("after", "who"), dialect=MERCURE_TELLING, head=head_with
+        "a", cursor=Cursor("after", "who"), dialect=MERCURE_CONTROL_EVENTS, head=head_with
     )
     node.run_until(lambda: bool(client.gaps))
     assert client.body.startswith(b":\nevent: fastsse.gap\n")

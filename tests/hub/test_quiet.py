@@ -13,7 +13,7 @@ from fastsse.subscriptions import EVENTS, MERCURE, Cursor, Dialect
 from tests.hub.onenode import Client, Node
 
 MakeNode = Callable[..., Node]
-QUIET = replace(EVENTS, tells=False)
+QUIET = replace(EVENTS, has_control_events=False)
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -77,7 +77,7 @@ def test_a_loss_of_the_log_ends_live_streams_and_others_are_sent_a_gap(
     loud = node.subscribe("a")
     node.publish("a", "1")
     node.run_until_received(loud, 1)
-    node.hub.streams.tell_lost(node.hub.history.head)
+    node.hub.streams.report_loss(node.hub.history.head)
     node.run_until(lambda: bool(loud.gaps))
     assert b"data: 1\n" in ended(node, quiet)
     assert not loud.is_ended

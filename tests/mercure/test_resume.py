@@ -177,7 +177,7 @@ async def test_R5_a_refused_subscriber_receives_the_id_that_it_sent(
 
 
 @pytest.mark.parametrize(
-    ("cursor", "told"),
+    ("cursor", "named"),
     [
         (Cursor("after", "mine"), b"mine"),
         (Cursor("earliest"), b"earliest"),
@@ -185,7 +185,7 @@ async def test_R5_a_refused_subscriber_receives_the_id_that_it_sent(
     ],
 )
 def test_R5_a_subscriber_with_unreadable_history_receives_the_id_that_it_sent(
-    cursor: Cursor, told: bytes | None
+    cursor: Cursor, named: bytes | None
 ) -> None:
     names: list[bytes | None] = []
 
@@ -196,4 +196,4 @@ def test_R5_a_subscriber_with_unreadable_history_receives_the_id_that_it_sent(
     channel = Channel(0, ("a",), (), None)
     subscription = Subscription(["a"], cursor, 10, MERCURE)
     last_frames(ReplayingStream(1, channel, subscription, PendingStream(-1, head, True, {})), 1000)
-    assert names == [told]
+    assert names == [named]

@@ -1,7 +1,7 @@
 """A supervisor whose children do next to nothing, as a program: what it does is on its output.
 
 Each child writes a line when it starts, when it gets the order to drain and when it ends:
-`start 0 3 4711`, `told 0 3 drain`, `end 0 3 drain` (slot, number, process or order). The
+`start 0 3 4711`, `ordered 0 3 drain`, `end 0 3 drain` (slot, number, process or order). The
 environment says what goes wrong: FAIL_AT_START=slot, FAIL_FROM=number (no child from this number
 on can start), DIE_SOON=slot (all but its first), SLOW=seconds (to drain), BAD=path (a reload is
 refused while there is such a file), HUNG=seconds (of silence after which a child is killed).
@@ -60,7 +60,7 @@ class LittleCrew:
             if packet is not None or not link.is_open:
                 word = packet.word if packet else "orphan"
                 if word != "end":
-                    say("told", slot, number, word)
+                    say("ordered", slot, number, word)
                     time.sleep(float(os.environ.get("SLOW", "0")))
                 say("end", slot, number, word)
                 return 0

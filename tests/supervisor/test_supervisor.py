@@ -71,7 +71,7 @@ async def test_second_signal_ends_at_once(begin) -> None:
     little = await begin(2, "hub", SLOW="60")
     await little.line("serving")
     little.signal(signal.SIGTERM)
-    await little.line("told", 0)
+    await little.line("ordered", 0)
     little.signal(signal.SIGINT)
     assert await little.ended() == 128 + signal.SIGINT
 

@@ -25,7 +25,9 @@ __all__ = ["LiveStats"]
 
 # No event has this topic, and no client can publish to it.
 _SUBSCRIPTION: Final = Subscription(
-    (CONSOLE_TOPIC,), HEAD, dialect=Dialect(opens=True, tells=False, initial_id="false")
+    (CONSOLE_TOPIC,),
+    HEAD,
+    dialect=Dialect(opens=True, has_control_events=False, initial_id="false"),
 )
 _HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
 

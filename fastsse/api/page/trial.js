@@ -48,15 +48,15 @@ function rowOf(event) {
   return made;
 }
 
-// An event in its envelope, taken out of it; a control event has none.
+// Replaces an event in an envelope by its content; control events have no envelope.
 function unwrap(event) {
-  let told = null;
-  try { told = JSON.parse(event.data); } catch (error) { return; }
-  if (event.type.startsWith("fastsse.") || !told || typeof told.time !== "number") return;
-  event.topic = [].concat(told.topic || []).join(", ");
-  event.data = typeof told.data === "string" ? told.data : JSON.stringify(told.data, null, 2);
-  event.meta = Object.entries(told.meta || {}).map(([name, value]) => name + "=" + value).join(" ");
-  event.at = told.time;
+  let envelope = null;
+  try { envelope = JSON.parse(event.data); } catch (error) { return; }
+  if (event.type.startsWith("fastsse.") || !envelope || typeof envelope.time !== "number") return;
+  event.topic = [].concat(envelope.topic || []).join(", ");
+  event.data = typeof envelope.data === "string" ? envelope.data : JSON.stringify(envelope.data, null, 2);
+  event.meta = Object.entries(envelope.meta || {}).map(([name, value]) => name + "=" + value).join(" ");
+  event.at = envelope.time;
 }
 
 function show(event) {
@@ -118,8 +118,8 @@ byId("publish").addEventListener("submit", async (submitted) => {
   if (token) headers.Authorization = "Bearer " + token;
   try {
     const response = await fetch("/events?" + target, {method: "POST", body: data, headers});
-    const told = await response.json();
-    answer(response.ok ? "Published as " + told.id : told.detail, !response.ok);
+    const reply = await response.json();
+    answer(response.ok ? "Published as " + reply.id : reply.detail, !response.ok);
   } catch (error) {
     answer("The server can't be reached.", true);
   }

@@ -180,8 +180,8 @@ class SqliteBackbone:
         if lead_ms > 0:
             self._times.note(self._clock.time_ms, entries[-1].position)
         batch = StoreBatch(events, entries, done, key)
-        if self._may_be_told(batch):
-            batch.is_told = True
+        if self._may_acknowledge(batch):
+            batch.is_acknowledged = True
             self._ahead_bytes += _size_bytes(batch)
             self._finish(batch)
         else:
@@ -313,7 +313,7 @@ class SqliteBackbone:
             return InvalidEvent("data", f"must be at most {EVENT_BYTES_MAX} bytes to be stored")
         return None
 
-    def _may_be_told(self, batch: StoreBatch) -> bool:
+    def _may_acknowledge(self, batch: StoreBatch) -> bool:
         """Whether a batch may be acknowledged before it is stored: its positions are leased, no
         earlier batch waits, and it is not a repeat."""
         if (
@@ -369,7 +369,7 @@ class SqliteBackbone:
             self._lose(self._head)
         waited = []
         for batch in stored.batches:
-            if batch.is_told:
+            if batch.is_acknowledged:
                 self._ahead_bytes -= _size_bytes(batch) if stored.trouble is None else 0
             else:
                 self._waiting -= 1

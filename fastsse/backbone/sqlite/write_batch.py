@@ -28,7 +28,7 @@ class StoreBatch:
 
     Attributes:
         key: recognises a batch that is sent twice; None: it is never sent twice.
-        is_told: its publisher was notified already, and its events were delivered (`received`).
+        is_acknowledged: its publisher was answered before it is stored (`received`).
         cost_bytes: its size while it waits, with the publisher's own copy of its text.
         repeats: the positions of the first time, if it is a repeat.
         known: which of its events were stored before, where some were.
@@ -44,7 +44,7 @@ class StoreBatch:
         "done",
         "entries",
         "events",
-        "is_told",
+        "is_acknowledged",
         "key",
         "known",
         "refusal",
@@ -66,7 +66,7 @@ class StoreBatch:
         self.cost_bytes: Final = (
             _BATCH_COST_BYTES + _EVENT_COST_BYTES * len(entries) + 2 * text_bytes
         )
-        self.is_told = False
+        self.is_acknowledged = False
         self.repeats: Sequence[int] | None = None
         self.known: Known | None = None
         self.refusal: FastsseError | None = None

@@ -262,7 +262,7 @@ class Writer:
         self._retention.note(rows)
         self._checkpointer.wrote(4096 * (4 + len(rows)) + sum(e.frame.size for e in entries) * 2)
         if batches:
-            self._tell(Stored(batches, file.state.leased_through, None))
+            self._report(Stored(batches, file.state.leased_through, None))
 
     def _store_puts(self, connection: sqlite3.Connection) -> None:
         for key, value in self._puts.items():
@@ -271,7 +271,7 @@ class Writer:
             else:
                 connection.execute("INSERT OR REPLACE INTO desk VALUES (?, ?)", (key, value))
 
-    def _tell(self, stored: Stored) -> None:
+    def _report(self, stored: Stored) -> None:
         self._call(lambda: self._on_stored(stored))
 
     def _pass_barriers(self, work: list[Work]) -> None:
@@ -296,20 +296,22 @@ class Writer:
         self._must_reopen = self._must_reopen or trouble.must_reopen
         self._doubtful += batches
         self._owe(batches)
-        self._tell(Stored(batches, self._file.state.leased_through, trouble))
+        self._report(Stored(batches, self._file.state.leased_through, trouble))
 
     def _refuse(self, work: list[Work]) -> None:
         batches = [item for item in work if isinstance(item, StoreBatch)]
         self._keep_for_later(work)
         if batches:
             self._owe(batches)
-            self._tell(Stored(batches, self._file.state.leased_through, self._trouble))
+            self._report(Stored(batches, self._file.state.leased_through, self._trouble))
         self._pass_barriers(work)
 
     def _owe(self, batches: list[StoreBatch]) -> None:
         """Batches that were acknowledged before they were stored wait in memory."""
         owed = {id(batch) for batch in self._owed}
-        self._owed += [batch for batch in batches if batch.is_told and id(batch) not in owed]
+        self._owed += [
+            batch for batch in batches if batch.is_acknowledged and id(batch) not in owed
+        ]
 
     def _tidy(self) -> float:
         """Works while no batch waits; returns how long to wait for one."""
@@ -374,7 +376,7 @@ class Writer:
             return
         self._trouble = None
         log.info("History can be written again.", path=self._file.path)
-        self._tell(Stored([], self._file.state.leased_through, None, self._is_lost))
+        self._report(Stored([], self._file.state.leased_through, None, self._is_lost))
         self._is_lost = False
 
     def _settle(self) -> None:
@@ -382,12 +384,12 @@ class Writer:
         if not self._doubtful:
             return
         doubtful = [batch for batch in self._doubtful if batch.repeats is None]
-        told = [batch for batch in doubtful if batch.is_told]
-        stored = self._file.stored_places(place_of(b.entries[0].position) for b in told)
-        kept = {id(b) for b in told if place_of(b.entries[0].position) in stored}
+        acknowledged = [batch for batch in doubtful if batch.is_acknowledged]
+        stored = self._file.stored_places(place_of(b.entries[0].position) for b in acknowledged)
+        kept = {id(b) for b in acknowledged if place_of(b.entries[0].position) in stored}
         self._owed = [batch for batch in self._owed if id(batch) not in kept]
         with self._file.transaction(synced=True):
-            take_out(self._file, [batch for batch in doubtful if not batch.is_told])
+            take_out(self._file, [batch for batch in doubtful if not batch.is_acknowledged])
         self._doubtful = []
 
     def _own_up(self) -> None:

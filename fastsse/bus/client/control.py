@@ -77,11 +77,11 @@ class BusControlClient:
         """As Control; `message` is at most 1 MiB."""
         if len(message) > MESSAGE_BYTES_MAX:
             raise ValueError(f"a message of more than {MESSAGE_BYTES_MAX} bytes")
-        told = frame(FrameKind.TELL, text(subject), message)
+        message_frame = frame(FrameKind.TELL, text(subject), message)
         if self._connection.is_up:
-            self._connection.send(told)
+            self._connection.send(message_frame)
         else:
-            self._keep(told)
+            self._keep(message_frame)
 
     def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         """As Control; a page is at most 1 MiB."""
@@ -89,10 +89,10 @@ class BusControlClient:
             head = text(subject)
             self._connection.send_pages(frame(FrameKind.TELL, head, page) for page in pages)
 
-    def _keep(self, told: bytes) -> None:
+    def _keep(self, message_frame: bytes) -> None:
         """Keeps a message for the next hub; drops the oldest ones above the bound."""
-        self._untold.append(told)
-        self._untold_bytes += len(told) + _MESSAGE_COST_BYTES
+        self._untold.append(message_frame)
+        self._untold_bytes += len(message_frame) + _MESSAGE_COST_BYTES
         while self._untold_bytes > UNTOLD_BYTES_MAX:
             self._untold_bytes -= len(self._untold.popleft()) + _MESSAGE_COST_BYTES
 
@@ -107,8 +107,8 @@ class BusControlClient:
         self.on_back.clear()
 
     def _on_up(self, welcome: Welcome) -> None:
-        for told in self._untold:
-            self._connection.send(told)
+        for message_frame in self._untold:
+            self._connection.send(message_frame)
         self._untold.clear()
         self._untold_bytes = 0
         self._requests.on_up()

@@ -1,8 +1,8 @@
-"""Replay: where a stream goes on from, what it gets before it is live, and its gap event when
+"""Replay: where a stream continues, what it receives before it is live, and its gap event when
 something is missing.
 
-A stream opens with one block. When continuity can't be promised the gap event stands in that
-block, before anything else. What is kept follows in pages; the stream is live after the last.
+A stream opens with one block. When continuity can't be promised, this block has the gap event,
+before anything else. Kept events follow in pages; the stream is live after the last page.
 """
 
 import json
@@ -14,7 +14,13 @@ from fastsse.auth.rights import Rights
 from fastsse.entries import Entry
 from fastsse.events import EARLIEST
 from fastsse.hub.history import History
-from fastsse.hub.resume.pages import NOTHING_TOLD, JoinedPage, PageAudience, Told, newest_told
+from fastsse.hub.resume.pages import (
+    NONE_SEEN,
+    EvictionsSeen,
+    JoinedPage,
+    PageAudience,
+    newest_shown_place,
+)
 from fastsse.positions import format_position, parse_id
 from fastsse.subscriptions import Cursor
 
@@ -31,15 +37,16 @@ __all__ = [
 
 GapReason = Literal["evicted", "unknown", "future", "lost"]
 GAP_REASONS: Final[tuple[GapReason, ...]] = ("evicted", "unknown", "future", "lost")
-# An id is at most this long, so nothing longer is worth repeating to the client.
+# The longest valid id; a longer one is cut when the gap event repeats it.
 REQUESTED_BYTES_MAX = 256
 
 
 class GapEvent:
-    """Says in band that events are missing, and where the stream goes on (`resumes_at`, a place:
-    the client's next `Last-Event-ID`, else every reconnect would report the same gap).
+    """The event `fastsse.gap`: events are missing, and the stream continues at `resumes_at`.
 
-    A gap before a snapshot has no id: a client that is cut before the snapshot gets both again."""
+    This place becomes the client's next `Last-Event-ID`; otherwise every reconnect would report
+    the same gap. A gap before a snapshot has no id, so a client that is cut before the snapshot
+    receives both again."""
 
     __slots__ = ("has_id", "reason", "requested", "resumes_at")
 
@@ -57,7 +64,7 @@ class GapEvent:
 
     @property
     def data(self) -> dict[str, str]:
-        """What the event says."""
+        """The event's data, before it is encoded as JSON."""
         return {
             "reason": self.reason,
             "requested": self.requested[:REQUESTED_BYTES_MAX].decode("utf-8", "replace"),
@@ -74,49 +81,55 @@ class GapEvent:
 
 
 class ReplayCursor:
-    """One stream on its way to live.
+    """The place of one stream that is not live yet.
 
-    `after` is the place up to which it has everything; `told` what it knows of evictions, and
-    `lost_told` the place up to which it knows that the log may have lost events, so that one gap
-    is sent once; `requested` how the client called the place it is at. `is_kept_only`: it asks for
-    nothing of before the source began, because its place is not that of an event it had.
+    Attributes:
+        after: the stream has everything up to this place.
+        requested: this place in the client's words, for a gap event.
+        seen: the evictions that earlier pages have reported.
+        loss_reported_through: the log may have lost events up to this place, and the stream has
+            received a gap event for it.
+        is_kept_only: the stream does not ask for events from before the source began, because its
+            place is not that of an event it had.
 
-    Each page reports what was evicted since the one before, at any place: all of it that lies
-    after the page's place and was not reported is missing for this stream.
+    Each page reports what was evicted since the page before, at any place. Of that, everything
+    after the page's place is missing for this stream, unless a gap event has reported it.
     """
 
-    __slots__ = ("after", "is_kept_only", "lost_told", "requested", "told")
+    __slots__ = ("after", "is_kept_only", "loss_reported_through", "requested", "seen")
 
     def __init__(self, after: int, requested: bytes, *, is_kept_only: bool = False) -> None:
         self.after = after
         self.requested = requested
         self.is_kept_only = is_kept_only or after == 0
-        self.told = NOTHING_TOLD
-        self.lost_told = 0
+        self.seen = NONE_SEEN
+        self.loss_reported_through = 0
 
     @property
     def is_earliest(self) -> bool:
-        """Whether it asks for all that is kept, and has nothing yet."""
+        """Whether it asks for all kept events, and has none yet."""
         return self.after == 0
 
     def advance(self, page: JoinedPage) -> GapEvent | None:
-        """Moves on behind a page; returns the gap to send before it, when there is one."""
+        """Moves behind a page. Returns the gap event to send before the page, or None."""
         gap = None
-        reading = self.told.reading(page.is_stored)
+        reading = self.seen.reading(page.is_stored)
         evicted = page.evicted.since(reading)
         began = page.evicted.begins if self.is_kept_only else 0
-        known = max(self.after, began, self.lost_told)
+        known = max(self.after, began, self.loss_reported_through)
         if page.damaged_through > self.after:
             gap = GapEvent("lost", self.requested, page.before)
-            self.lost_told = max(self.lost_told, min(page.lost_through, page.through))
+            self.loss_reported_through = max(
+                self.loss_reported_through, min(page.lost_through, page.through)
+            )
         elif page.lost_through > known:
             gap = GapEvent("lost", self.requested, page.before)
-            self.lost_told = page.lost_through
+            self.loss_reported_through = page.lost_through
         elif evicted > known:
             gap = GapEvent("evicted", self.requested, page.before)
         clock = max(reading, page.evicted.clock)
-        self.told = Told(
-            *((self.told.memory, clock) if page.is_stored else (clock, self.told.store))
+        self.seen = EvictionsSeen(
+            *((self.seen.memory, clock) if page.is_stored else (clock, self.seen.store))
         )
         self.after = page.through
         self.requested = format_position(page.through)
@@ -124,9 +137,9 @@ class ReplayCursor:
 
 
 class ReplayStart(NamedTuple):
-    """Where a stream begins, and the gap when the place that was asked for is not known here.
+    """Where a stream begins, and the gap event if the requested place is not known here.
 
-    Eviction is not judged yet: each page does it, also the first.
+    Evictions are not considered yet: each page does that, the first too.
     """
 
     replay: ReplayCursor
@@ -134,13 +147,13 @@ class ReplayStart(NamedTuple):
 
     @property
     def place(self) -> int | None:
-        """Where it begins; None when only its first page shows it."""
+        """Where it begins; None if only its first page can say."""
         return None if self.replay.is_earliest else self.replay.after
 
 
 def begin(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart | None:
-    """Where a cursor begins, as far as memory knows; None: the backbone has to be asked, and
-    `begin_at` takes its answer. O(log n), O(N) for the last N."""
+    """Where a cursor begins, if memory knows it. None: ask the backbone, and call `begin_at` with
+    its answer. O(log n), O(N) for the last N."""
     value = cursor.value
     match cursor.kind:
         case "head":
@@ -150,7 +163,7 @@ def begin(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart
         case "since":
             assert isinstance(value, int)
             place = history.times.place_at(value)
-            # What lies before memory the backbone knows better.
+            # The backbone has events from before those in memory.
             is_here = place >= history.evicted_through(reader.topics)
             return _begin_since(history, reader, place) if is_here else None
         case "last":
@@ -162,7 +175,8 @@ def begin(history: History, reader: PageAudience, cursor: Cursor) -> ReplayStart
 def begin_at(
     history: History, reader: PageAudience, cursor: Cursor, place: int | None
 ) -> ReplayStart:
-    """Where a cursor begins that only the backbone could find. `place` is its answer."""
+    """Where a cursor begins that only the backbone could find; `place` is the backbone's answer,
+    None: not found."""
     if cursor.kind == "last":
         return _begin_last_kept(history, reader, cursor, place)
     if cursor.kind == "since":
@@ -179,7 +193,7 @@ def begin_at(
 
 
 def _begin_since(history: History, reader: PageAudience, place: int) -> ReplayStart:
-    place = min(place, newest_told(history, reader))
+    place = min(place, newest_shown_place(history, reader))
     replay = ReplayCursor(place, format_position(place), is_kept_only=True)
     return ReplayStart(replay)
 
@@ -188,7 +202,7 @@ def _begin_after(history: History, reader: PageAudience, event_id: bytes) -> Rep
     position = parse_id(event_id)
     if position is None:
         position = history.find(event_id)
-        # An id of an event that may not be read is unknown, so the answer does not reveal it.
+        # The id of an event that may not be read counts as unknown, so that it stays secret.
         if position is not None and not history.may_read(position, reader.rights):
             return _unplaced(history, reader, "unknown", event_id)
     if position is None or position > history.head:
@@ -207,8 +221,8 @@ def _begin_last(history: History, reader: PageAudience, cursor: Cursor) -> Repla
 def _begin_last_kept(
     history: History, reader: PageAudience, cursor: Cursor, place: int | None
 ) -> ReplayStart:
-    """The last of those that are kept. Where fewer are kept than were asked for it is everything:
-    then a gap says whether there ever were more."""
+    """The last N of the kept events. If fewer are kept, all of them: then a gap event reports
+    whether there were more."""
     assert isinstance(cursor.value, int)
     if place is None:
         kept_after, are_all = history.before_newest(reader.topics, cursor.value, reader.rights)
@@ -225,12 +239,13 @@ def _unplaced(
     history: History, reader: PageAudience, reason: GapReason, event_id: bytes
 ) -> ReplayStart:
     return ReplayStart(
-        ReplayCursor(history.head, b""), GapEvent(reason, event_id, newest_told(history, reader))
+        ReplayCursor(history.head, b""),
+        GapEvent(reason, event_id, newest_shown_place(history, reader)),
     )
 
 
 def is_hidden(history: History, stored: Iterable[Entry], place: int, rights: Rights | None) -> bool:
-    """Whether the event at a place may not be read, as the store or memory has it."""
+    """Whether these rights do not allow to read the event at a place."""
     return any(
         entry.frame.private and not (rights and rights.covers_subscribe(entry.topics))
         for entry in stored
@@ -239,6 +254,6 @@ def is_hidden(history: History, stored: Iterable[Entry], place: int, rights: Rig
 
 
 def after_gap(gap: GapEvent, page: Frame | None) -> Frame:
-    """A gap that shows itself in the middle of a replay, with the page that follows it."""
-    told = raw_frame(gap.encode())
-    return told if page is None else join_frames((told, page))
+    """A gap event in the middle of a replay, joined with the page that follows."""
+    reported = raw_frame(gap.encode())
+    return reported if page is None else join_frames((reported, page))

@@ -1,8 +1,8 @@
 """Pages: the parts of a replay, from memory or from the store. A page is made once for all streams
 that resume from the same place.
 
-Memory is used when it has everything after a place. Older events are read from the backbone, page
-by page, until memory can take over. The last page always comes from memory.
+A page comes from memory if memory has everything after a place. Older events are read from the
+backbone, page by page, until memory has the rest. The last page always comes from memory.
 """
 
 import sys
@@ -24,14 +24,14 @@ from fastsse.hub.views import ChannelView, Described, shown_topics
 from fastsse.subscriptions import ANY
 
 __all__ = [
+    "EvictionsSeen",
     "JoinedPage",
     "PageAudience",
     "PageCache",
     "Pages",
-    "Told",
     "described",
-    "newest_told",
-    "told_place",
+    "newest_shown_place",
+    "shown_place",
     "viewed",
 ]
 
@@ -39,14 +39,14 @@ PAGE_CACHE_BYTES = 8 * 1024 * 1024
 PAGES_MAX = 1_000
 # Counted overhead of a page: its frame and objects, its key's place, its row of the cache.
 PAGE_COST_BYTES: Final = 400
-# Of a set of topics, without their names: the set's tuple.
+# Counted for each topic of a key, without its name: the place in the tuple.
 TOPIC_COST_BYTES: Final = 8
-# Bytes that the key of a page may have, however small the page is.
+# The key of a page may have this many bytes even if the page is smaller.
 KEY_FREE_BYTES: Final = 1024
 
 
 class PageAudience(Protocol):
-    """What a page is made for: all streams with the same topics and the same rights."""
+    """The streams that a page is for: those with the same topics, rights and view."""
 
     @property
     def selectors(self) -> tuple[str, ...]: ...
@@ -65,31 +65,31 @@ class PageAudience(Protocol):
 
 
 class JoinedPage(NamedTuple):
-    """A page ready to send. Its `frame` is None when nothing matching lies after the place."""
+    """A page ready to send. Its `frame` is None if no matching event follows the place."""
 
     frame: Frame | None
-    before: int  # The place just before its first event, or where it ends.
+    before: int  # The place just before its first event; without events, where it ends.
     through: int
     is_last: bool
-    is_stored: bool  # From the store, whose clock counts its evictions; else from memory.
+    is_stored: bool  # From the store, which counts its evictions itself; else from memory.
     evicted: Evicted
-    lost_through: int  # The log that we follow may have lost events up to here.
-    damaged_through: int = 0  # Where it lies after the place asked for: the store lost them.
+    lost_through: int  # The log may have lost events up to this place.
+    damaged_through: int = 0  # If after the requested place: the store lost events up to here.
     is_over: bool = False  # The stream is over behind its last event.
 
 
-class Told(NamedTuple):
-    """The readings of the two clocks up to which a stream knows of evictions."""
+class EvictionsSeen(NamedTuple):
+    """The evictions that a stream has received a report of, as readings of two counters."""
 
     memory: int = NEVER
     store: int = NEVER
 
     def reading(self, is_stored: bool) -> int:
-        """The reading of the clock that a page goes by."""
+        """The reading of the counter that a page's evictions are counted by."""
         return self.store if is_stored else self.memory
 
 
-NOTHING_TOLD: Final = Told()
+NONE_SEEN: Final = EvictionsSeen()
 
 
 # Selectors, grants, a place and a view.
@@ -97,13 +97,13 @@ _Key = tuple[tuple[str, ...], tuple[str, ...], int, ChannelView | None]
 
 
 class PageCache:
-    """Pages joined once for all streams that resume from the same place; the latest used are kept.
+    """A cache of pages for streams that resume from the same place (least recently used).
 
     A page that ends before the head stays valid until an event is deleted, which clears the cache:
-    nothing else between two places changes, and later evicted events are still in the page.
+    nothing else between two places changes, and the page still has events that are evicted later.
 
-    The key of a page counts too, and a page that is smaller than its key is not kept. Otherwise a
-    client that always requests different sets of topics would fill memory with their names.
+    The bytes of a page's key are counted. A page that is smaller than its key is not cached,
+    because otherwise a client that requests always different topics could fill memory with names.
 
     Arguments:
         limit_bytes: the bound on all pages together; there are at most PAGES_MAX of them.
@@ -119,19 +119,19 @@ class PageCache:
     def __len__(self) -> int:
         return len(self._pages)
 
-    def find(self, key: _Key, head: int, told: Told) -> JoinedPage | None:
-        """The page kept under a key, unless something came after it, or it has what the stream
-        that asks already received as missing."""
+    def find(self, key: _Key, head: int, seen: EvictionsSeen) -> JoinedPage | None:
+        """The cached page of a key; None if there is none, if events came after it, or if it has
+        events that the stream was already informed of as missing."""
         kept = self._pages.get(key)
         if kept is None or (kept[0].is_last and kept[0].through != head):
             return None
-        if kept[0].evicted.clock < told.reading(kept[0].is_stored):
+        if kept[0].evicted.clock < seen.reading(kept[0].is_stored):
             return None
         self._pages.move_to_end(key)
         return kept[0]
 
     def keep(self, key: _Key, page: JoinedPage) -> None:
-        """Keeps a page if it is larger than its key, and replaces the earlier one."""
+        """Caches a page if it is larger than its key; replaces an earlier page of the key."""
         if page.frame is None:
             return
         page_bytes = page.frame.size
@@ -157,10 +157,10 @@ class Pages:
     """Makes pages. Loop thread only.
 
     Arguments:
-        history: what memory has.
-        queries: the way to what the backbone stores.
+        history: the events in memory.
+        queries: reads the backbone.
         page_bytes: the bound on one page; a single event may be larger.
-        cache_bytes: the bound on the pages that are kept.
+        cache_bytes: the bound on all cached pages.
     """
 
     def __init__(
@@ -176,35 +176,35 @@ class Pages:
         self._page_bytes = page_bytes
 
     def read(
-        self, reader: PageAudience, after: int, asker: QueryWaiter, told: Told = NOTHING_TOLD
+        self, reader: PageAudience, after: int, asker: QueryWaiter, seen: EvictionsSeen = NONE_SEEN
     ) -> JoinedPage | FastsseError | None:
-        """The next page after a place; None when it has to be read: the caller then gets the
-        stretch, for `made`. O(page), O(1) when it is kept."""
+        """The next page after a place. None: the store must be read; `asker` then receives the
+        stretch and calls `made`. O(page), O(1) for a cached page."""
         history = self._history
-        page = self.cache.find(_key(reader, after), history.head, told)
+        page = self.cache.find(_key(reader, after), history.head, seen)
         if page is not None and not self._has_expired(page):
             return page
         if after >= history.evicted_through(reader.topics):
             return self._from_memory(reader, after)
         outcome = self._queries.read(reader.selectors, after, self._page_bytes, asker)
-        return None if outcome is UNKNOWN_YET else self.made(reader, after, outcome, told)
+        return None if outcome is UNKNOWN_YET else self.made(reader, after, outcome, seen)
 
     def made(
         self,
         reader: PageAudience,
         after: int,
         outcome: Stretch | FastsseError,
-        told: Told = NOTHING_TOLD,
+        seen: EvictionsSeen = NONE_SEEN,
     ) -> JoinedPage | FastsseError:
-        """The page from what the store has after a place. O(page)."""
+        """The page made of the store's answer for a place. O(page)."""
         if isinstance(outcome, FastsseError):
             return outcome
-        # Joined already, for another with the same rights?
-        page = self.cache.find(_key(reader, after), self._history.head, told)
+        # Another stream with the same rights may have had it made.
+        page = self.cache.find(_key(reader, after), self._history.head, seen)
         if page is not None and not self._has_expired(page):
             return page
-        # Committed events that are not delivered yet will come live, so they must not be in the
-        # page.
+        # Committed events that are not delivered yet will be sent live, so the page leaves them
+        # out.
         through = min(outcome.through, self._history.head)
         if through <= after or after >= self._history.evicted_through(reader.topics):
             return self._from_memory(reader, after)
@@ -228,9 +228,9 @@ class Pages:
     def _from_store(
         self, reader: PageAudience, after: int, through: int, stretch: Stretch
     ) -> JoinedPage:
-        """What the store has, and what only memory has: their rules are the same, but each evicts
-        in its own time, and their bounds on the whole differ. So what is missing is missing in
-        both."""
+        """The events of the store, and those that only memory has. Both have the same rules, but
+        each evicts at its own time, and their total bounds differ. So only what both have evicted
+        is missing."""
         history, rights = self._history, reader.rights
         stored = [
             frame
@@ -267,7 +267,7 @@ class Pages:
         history = self._history
         page = JoinedPage(
             frame=join_frames(frames) if frames else None,
-            before=frames[0].position - 1 if frames else told_place(history, reader, through),
+            before=frames[0].position - 1 if frames else shown_place(history, reader, through),
             through=through,
             is_last=is_last,
             is_stored=is_stored,
@@ -282,8 +282,8 @@ class Pages:
 def _united(
     stored: list[Frame], kept: Iterable[Frame], through: int, limit_bytes: int
 ) -> tuple[list[Frame], int]:
-    """The frames of both, in order, each once; and up to where they are all. Those that are only
-    kept are at most `limit_bytes`, but at least one."""
+    """The frames of both in order, each once, and the place up to which they are complete. Of those
+    that are only in memory at most `limit_bytes` are taken, but at least one."""
     frames: list[Frame] = []
     are_stored = set(map(position_of, stored))
     room_bytes, last = limit_bytes, 0
@@ -306,7 +306,7 @@ def events_of(frames: list[Frame]) -> list[Frame]:
 
 
 def described(frames: Iterable[Frame], stretch: Stretch, history: History) -> list[Described]:
-    """Frames of a page that was read from the store, each with what a view may ask of it."""
+    """Frames of a page that was read from the store, each with its topics and meta for a view."""
     stored = {
         entry.position: Described(
             entry.frame, entry.topics, None if entry.extras is None else entry.extras.meta
@@ -324,7 +324,7 @@ def viewed(
     reader: PageAudience, core_view: View, facts: list[Described]
 ) -> tuple[list[Frame], bool]:
     """The frames as the reader's view sends them, and whether the stream is over behind the last.
-    The same native function as for what is live."""
+    Uses the native function that live events go through, too."""
     return core_view.select(
         [one.frame for one in facts],
         [one.topics for one in facts],
@@ -333,27 +333,31 @@ def viewed(
     )
 
 
-def newest_told(history: History, reader: PageAudience) -> int:
-    """The newest place to name to a reader: every event for the reader after it has still to come.
-    It is the place of no private event that the reader may not see, except an evicted one. For
-    templates with grants that would have to be searched for, and it is the head. O(1) as a rule."""
+def newest_shown_place(history: History, reader: PageAudience) -> int:
+    """The newest place that may be shown to a reader; no event for the reader is after it yet.
+
+    It is not the place of a private event that the reader may not see, except of an evicted one:
+    otherwise its id would reveal that the event was published. For templates with grants it is the
+    head, because finding a better place would need a search. O(1) as a rule."""
     if history.public_head == history.head:
         return history.head
     rights, topics = reader.rights, reader.topics
     if isinstance(topics, WantedTopics) or (rights is not None and rights.subscribe == (ANY,)):
         return history.head_for(rights)
-    told = max(history.public_head, history.evicted_through(topics))
+    newest = max(history.public_head, history.evicted_through(topics))
     if rights is not None and rights.subscribe:
         place, _ = history.before_newest(topics, 1, rights)
         if place < history.head:
-            told = max(told, place + 1)
-    return min(told, history.head)
+            newest = max(newest, place + 1)
+    return min(newest, history.head)
 
 
-def told_place(history: History, reader: PageAudience, place: int) -> int:
-    """How a place up to the head is named to a reader: there may be no event of theirs between
-    that and an earlier one. Cost as `newest_told`."""
-    return place if place <= history.public_head else min(place, newest_told(history, reader))
+def shown_place(history: History, reader: PageAudience, place: int) -> int:
+    """The place to show to a reader instead of `place`, which is at most the head: the same, or an
+    earlier one with no event for the reader in between. Cost as `newest_shown_place`."""
+    return (
+        place if place <= history.public_head else min(place, newest_shown_place(history, reader))
+    )
 
 
 def _key(reader: PageAudience, after: int) -> _Key:

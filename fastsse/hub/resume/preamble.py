@@ -119,12 +119,17 @@ def first_frame(head: bytes, block: bytes, chunked: bool) -> Frame:
 
 
 def first_frames(
-    one: ReplayingStream, retry_ms: int, told: GapEvent | None, page: Frame | None, *, is_last: bool
+    one: ReplayingStream,
+    retry_ms: int,
+    reported: GapEvent | None,
+    page: Frame | None,
+    *,
+    is_last: bool,
 ) -> list[Frame]:
     """What the sender is given with a stream that begins: head, opening block and a page.
 
     Arguments:
-        told: how the opening block reports `one.gap`.
+        reported: the gap event in the opening block, instead of the place; None: no gap event.
         page: None where nothing is replayed, or not yet.
         is_last: whether the stream is live after this.
     """
@@ -133,7 +138,7 @@ def first_frames(
     head = opening.head
     if not isinstance(head, bytes):
         head = head(last_event_id(subscription.cursor, one.gap))
-    block = first_block(subscription.dialect, retry_ms, one.place, told)
+    block = first_block(subscription.dialect, retry_ms, one.place, reported)
     if page is not None:
         return [first_frame(head, block, opening.chunked), page]
     if is_last:

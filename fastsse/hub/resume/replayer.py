@@ -35,7 +35,7 @@ from fastsse.hub.resume.cursor import (
     is_hidden,
 )
 from fastsse.hub.resume.options import ReplayOptions
-from fastsse.hub.resume.pages import JoinedPage, Pages, told_place
+from fastsse.hub.resume.pages import JoinedPage, Pages, shown_place
 from fastsse.hub.resume.preamble import (
     ReplayingStream,
     first_block,
@@ -214,8 +214,9 @@ class Replayer:
         self._waiting.clear()
         self._searching.clear()
 
-    def tell_lost(self, place: int) -> None:
-        """Tells every stream that events up to a place may be missing, from which it goes on."""
+    def report_loss(self, place: int) -> None:
+        """Sends a gap event to every stream: events up to a place may be missing, and the stream
+        continues from there."""
         gap = GapEvent("lost", b"", place)
         self._pages.cache.clear()
         self._snapshots.clear()
@@ -225,7 +226,7 @@ class Replayer:
         for one in self._by_handle.values():
             # Streams that are not attached get it with their first page.
             if one.opening is None and one.begun is not None:
-                one.begun.replay.lost_told = place
+                one.begun.replay.loss_reported_through = place
 
     def on_erased(self, erased: Erased) -> None:
         """Something was deleted: nothing that is read from here on shows it."""
@@ -305,7 +306,7 @@ class Replayer:
         if one.subscription.last_each and (is_at_head or begun.gap is not None):
             self._want_snapshot(one, begun.gap)
         elif begun.place is not None:
-            one.place = told_place(self._history, one.channel, begun.place)
+            one.place = shown_place(self._history, one.channel, begun.place)
         if one.gap is not None and _ends_at_gap(one):
             self._cut(one, one.gap)
             return
@@ -330,7 +331,7 @@ class Replayer:
             self._send_snapshot(one, one.snapshot)
             return
         replay = one.begun.replay
-        page = self._pages.read(one.channel, replay.after, one, replay.told)
+        page = self._pages.read(one.channel, replay.after, one, replay.seen)
         if page is None:
             self._wait_for(one, lambda outcome: self._on_stretch(one, outcome))
         else:
@@ -339,7 +340,7 @@ class Replayer:
     def _on_stretch(self, one: ReplayingStream, outcome: Stretch | FastsseError) -> None:
         assert one.begun is not None
         replay = one.begun.replay
-        page = self._pages.made(one.channel, replay.after, outcome, replay.told)
+        page = self._pages.made(one.channel, replay.after, outcome, replay.seen)
         self._on_page(one, page, self._read_page)
 
     def _search_later(self, one: ReplayingStream) -> None:
@@ -395,11 +396,11 @@ class Replayer:
         """Its next page is the first of a snapshot: it begins at the head, or can't be continued.
         A stream that takes no control events gets the snapshot in the place of the gap."""
         one.wants_snapshot, one.place = True, None
-        is_told = gap is not None and one.subscription.dialect.tells
-        one.gap = gap.before_snapshot() if gap is not None and is_told else None
+        reports_gaps = one.subscription.dialect.has_control_events
+        one.gap = gap.before_snapshot() if gap is not None and reports_gaps else None
 
     def _read_snapshot(self, one: ReplayingStream) -> None:
-        count, has_marker = one.subscription.last_each, one.subscription.dialect.tells
+        count, has_marker = one.subscription.last_each, one.subscription.dialect.has_control_events
         snapshot = self._snapshots.read(one.channel, count, one, has_marker=has_marker)
         if snapshot is None:
             self._wait_for(one, lambda outcome: self._on_newest(one, outcome))
@@ -407,7 +408,7 @@ class Replayer:
             self._on_snapshot(one, snapshot)
 
     def _on_newest(self, one: ReplayingStream, outcome: Stretch | FastsseError) -> None:
-        count, has_marker = one.subscription.last_each, one.subscription.dialect.tells
+        count, has_marker = one.subscription.last_each, one.subscription.dialect.has_control_events
         made = self._snapshots.made(one.channel, count, outcome, has_marker=has_marker)
         self._on_snapshot(one, made)
 
@@ -470,12 +471,12 @@ class Replayer:
 
     def _attach(self, one: ReplayingStream, page: Frame | None, *, is_last: bool) -> None:
         """Gives the sender a stream that is ready to begin."""
-        told = one.gap if one.subscription.dialect.tells else None
+        reported = one.gap if one.subscription.dialect.has_control_events else None
         self._note_return(one, page)
-        first = first_frames(one, self._retry_ms, told, page, is_last=is_last)
+        first = first_frames(one, self._retry_ms, reported, page, is_last=is_last)
         self._give(one, is_last, first)
         self._note(one, page)
-        self._count(told)
+        self._count(reported)
         one.gap = None
 
     def _note_return(self, one: ReplayingStream, page: Frame | None) -> None:
@@ -577,4 +578,4 @@ def _ends_at_gap(one: ReplayingStream) -> bool:
     """Whether a stream ends where others are sent a gap. On Mercure's path the response head says
     it, while that was not sent."""
     dialect = one.subscription.dialect
-    return not dialect.tells and (dialect.opens or one.opening is None)
+    return not dialect.has_control_events and (dialect.opens or one.opening is None)

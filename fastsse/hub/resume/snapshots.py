@@ -23,7 +23,7 @@ from fastsse.hub.resume.pages import (
     JoinedPage,
     PageAudience,
     described,
-    newest_told,
+    newest_shown_place,
     viewed,
 )
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
@@ -194,7 +194,7 @@ class Snapshots:
             frames,
             len(found),
             head,
-            newest_told(history, reader),
+            newest_shown_place(history, reader),
             is_complete=is_complete,
             ending="over" if is_over else "marker" if has_marker else "nothing",
         )

@@ -84,9 +84,9 @@ class World:
                 return self._begin_again(error, is_innocent)
             try:
                 is_innocent &= await life.live()
-                told = sum(reader.gaps for reader in self.readers) - gaps
-                if is_innocent and self.keeps_all and told:
-                    raise Violation(f"{told} gaps of nothing")
+                reported = sum(reader.gaps for reader in self.readers) - gaps
+                if is_innocent and self.keeps_all and reported:
+                    raise Violation(f"{reported} gaps of nothing")
                 return is_innocent & await self._end(life, disk)
             finally:
                 await life.close()

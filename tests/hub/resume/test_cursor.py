@@ -205,13 +205,13 @@ def test_an_id_from_before_a_restart_was_evicted() -> None:
     assert kept.first_gap("a", Cursor("after", text(START))) is None
 
 
-@pytest.mark.parametrize(("after", "is_told"), [(0, True), (1, True), (2, False), (3, False)])
+@pytest.mark.parametrize(("after", "is_notified"), [(0, True), (1, True), (2, False), (3, False)])
 def test_eviction_is_reported_before_the_edge_and_not_at_or_after_it(
-    after: int, is_told: bool
+    after: int, is_notified: bool
 ) -> None:
     kept = Kept("a", "a", "a", "a", history_events=2)
     gap = kept.first_gap("a", Cursor("after", text(START + after)))
-    assert (gap is not None) is is_told
+    assert (gap is not None) is is_notified
     if gap is not None:
         assert (gap.reason, gap.resumes_at) == ("evicted", START + 2)
 

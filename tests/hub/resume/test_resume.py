@@ -47,19 +47,19 @@ def test_resuming_after_any_event_brings_all_the_others_once(node: Node, cut: in
 
 
 @pytest.mark.parametrize(
-    ("cut", "is_told"), [(0, True), (5, True), (6, False), (7, False), (9, False)]
+    ("cut", "is_notified"), [(0, True), (5, True), (6, False), (7, False), (9, False)]
 )
 def test_resuming_before_the_edge_tells_a_gap_and_at_or_after_it_none(
-    make_node: MakeNode, cut: int, is_told: bool
+    make_node: MakeNode, cut: int, is_notified: bool
 ) -> None:
     node = make_node(HistoryOptions(history_events=3))
     ids = [node.publish("a", str(index)) for index in range(10)]
     resumed = node.resume("a", after=ids[cut])
     kept = [str(index) for index in range(max(cut + 1, 7), 10)]
-    node.run_until(lambda: len(resumed.stream.events) >= len(kept) + is_told)
+    node.run_until(lambda: len(resumed.stream.events) >= len(kept) + is_notified)
     assert resumed.data == kept
-    assert reason(resumed) == (["evicted"] if is_told else [])
-    if is_told:
+    assert reason(resumed) == (["evicted"] if is_notified else [])
+    if is_notified:
         assert resumed.stream.events[0] == resumed.gaps[0]
         told = json.loads(resumed.gaps[0].data)
         assert told == {"reason": "evicted", "requested": ids[cut], "from": told["from"]}

@@ -53,7 +53,7 @@ def test_a_frame_for_one_stream_comes_between_two_events(
     for n in range(10):
         bodies = bodies.replace(client.wire(note(f"for you {n}")), b"")
     assert bodies.count(b"data: ") == 11, "no event was cut in two"
-    wait_until(lambda: hub.count("told") == 10)
+    wait_until(lambda: hub.count("direct") == 10)
     assert b"for you" not in other.peer.recv(1 << 16)
 
 
