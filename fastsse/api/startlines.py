@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fastsse.config import Config
-from fastsse.config.store import show_store
+from fastsse.config.store import MEMORY, show_store
 from fastsse.version import __version__
 
 __all__ = ["start_lines"]
@@ -24,8 +24,13 @@ def start_lines(
     return (
         f"fastsse {__version__} is serving on {', '.join(main)}{several}.",
         _places(admin, has_page),
-        f"Store: {show_store(config.store)}. Publishing: {who}. Ctrl-C drains and ends it.",
+        f"Store: {show_store(config.store)}{_forgets(config)}. Publishing: {who}. "
+        "Ctrl-C drains and ends it.",
     )
+
+
+def _forgets(config: Config) -> str:
+    return " (history and durable streams end with it)" if config.store == MEMORY else ""
 
 
 def _places(admin: Sequence[str], has_page: bool) -> str:

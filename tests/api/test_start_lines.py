@@ -61,7 +61,8 @@ def test_a_terminal_shows_three_lines_and_ctrl_c_ends_the_server(
         found = re.search(
             rf"is serving on (http://[\d.:]+){several}\.\n"
             r" +Page: \1/  Metrics: \1/metrics\n"
-            r" +Store: memory\. Publishing: by anyone\. Ctrl-C drains and ends it\.\n",
+            r" +Store: memory \(history and durable streams end with it\)\. "
+            r"Publishing: by anyone\. Ctrl-C drains and ends it\.\n",
             shown,
         )
         assert found, shown
