@@ -29,6 +29,7 @@ __all__ = [
     "notice_of",
     "producer_key",
     "read_control",
+    "without_seq",
 ]
 
 #: Those fields of a publish that are directives.
@@ -187,11 +188,27 @@ def _expected(value: object) -> bytes:
 _OF_EVENT: Final = b"e"
 _OF_REQUEST: Final = b"r"
 OF_PRODUCER: Final = b"p"
+_OF_SEQ: Final = b"q"
 
 
 def stored_key(directives: Directives) -> bytes | None:
     """The key as an entry carries it: of the event, of its producer, or on the first event of the
-    request."""
+    request; behind the `Stream-Seq` if it has one."""
+    key, ask = _own_key(directives), directives.stream
+    if ask is None or ask.seq is None:
+        return key
+    return _OF_SEQ + len(ask.seq).to_bytes(2, "little") + ask.seq + (key or b"")
+
+
+def without_seq(key: bytes) -> tuple[bytes | None, bytes]:
+    """The `Stream-Seq` and the rest of what `stored_key` gave; None and b"" where they are not."""
+    if key[:1] != _OF_SEQ:
+        return None, key
+    end = 3 + int.from_bytes(key[1:3], "little")
+    return key[3:end], key[end:]
+
+
+def _own_key(directives: Directives) -> bytes | None:
     if directives.request is not None:
         return _OF_REQUEST + directives.request.encode()
     if directives.producer is not None:

@@ -95,6 +95,11 @@ class StreamConfig(NamedTuple):
         return self.segments[-1].through if self.segments else 0
 
     @property
+    def can_expire(self) -> bool:
+        """Whether it has an end in time."""
+        return self.ttl_s is not None or self.expires_ms is not None
+
+    @property
     def kind(self) -> ContentKind:
         """How its content is kept and sent."""
         return kind_of(self.content_type)

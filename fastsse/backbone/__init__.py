@@ -142,6 +142,10 @@ class Backbone(Protocol):
     def touch_stream(self, topic: str, generation: int) -> None:
         """Notes that a durable stream was read now."""
 
+    def expired_streams(self) -> Sequence[Sequence[Event]]:
+        """Batches that delete durable streams which have expired: those of a bounded number of
+        streams a call, all in turn. Empty where another process orders."""
+
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:

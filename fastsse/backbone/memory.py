@@ -183,6 +183,10 @@ class MemoryBackbone:
         """As Backbone."""
         self.streams.touch(topic, generation)
 
+    def expired_streams(self) -> Sequence[Sequence[Event]]:
+        """As Backbone."""
+        return self.streams.expired()
+
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
     ) -> None:

@@ -4,11 +4,14 @@
 use both; `append.lua` does the same in Redis.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from fastsse.backbone.judge import Known, is_control
-from fastsse.directives import END, Directives
+from fastsse.backbone.stream_expiry import LOOKS, deletions
+from fastsse.directives import END, Directives, without_seq
 from fastsse.entries import Entry, kinds_of
 from fastsse.errors import (
     Conflict,
@@ -285,15 +288,14 @@ def _count_fork(source: str, generation: int, count: int, rows: _Overlay) -> Non
 
 
 def rows_of_log(entries: Iterable[Entry]) -> dict[str, StreamRow]:
-    """The rows that a whole log says, without what its entries don't say: the last `Stream-Seq`,
-    and reads. O(entries)."""
+    """The rows that a whole log says, without what its entries don't say: reads. O(entries)."""
     overlay = _Overlay(_NoRows())
     for entry in entries:
         control = None if entry.extras is None else entry.extras.control
         event = Event(
             entry.topics,
             b"" if control is not None else entry.frame.body,
-            directives=None if control is None else _replayed(control),
+            directives=_replayed(control, _seq_of(entry)),
         )
         _change(event, entry.position, overlay, entry.frame.time_ms)
     return {topic: row for topic, row in overlay.changed.items() if row is not None}
@@ -305,10 +307,17 @@ class _NoRows:
         return None
 
 
-def _replayed(control: bytes) -> Directives:
-    """What a control entry was asked for."""
-    of_stream = read_stream_control(control)
-    ask = None if of_stream is None else StreamAsk(of_stream.op)
+def _seq_of(entry: Entry) -> bytes | None:
+    key = None if entry.extras is None else entry.extras.key
+    return None if key is None else without_seq(key)[0]
+
+
+def _replayed(control: bytes | None, seq: bytes | None) -> Directives | None:
+    """What an entry was asked for."""
+    if control is None and seq is None:
+        return None
+    of_stream = None if control is None else read_stream_control(control)
+    ask = StreamAsk("append" if of_stream is None else of_stream.op, seq=seq)
     return Directives(control=control, stream=ask)
 
 
@@ -327,6 +336,8 @@ class StreamTable:
     def __init__(self, total_bytes: int, now_ms: Callable[[], int]) -> None:
         self.rows: Final[dict[str, StreamRow]] = {}
         self.bytes = 0
+        # Those that can expire; the next to be looked at first.
+        self._expiring: Final[OrderedDict[str, None]] = OrderedDict()
         self._total_bytes: Final = total_bytes
         self._now_ms: Final = now_ms
 
@@ -366,6 +377,19 @@ class StreamTable:
             if row is not None:
                 self.rows[topic] = row
                 self.bytes += row.size_bytes
+            if before is None and row is not None and row.config.can_expire:
+                self._expiring[topic] = None
+            elif row is None:
+                self._expiring.pop(topic, None)
+
+    def expired(self) -> list[list[Event]]:
+        """The batches that delete the expired ones of the next streams. Bounded, whatever there
+        is; all are looked at in turn."""
+        topics = list(islice(self._expiring, LOOKS))
+        for topic in topics:
+            self._expiring.move_to_end(topic)
+        rows = [(topic, self.rows[topic]) for topic in topics if topic in self.rows]
+        return deletions(rows, self.rows.get, self._now_ms())
 
     def touch(self, topic: str, generation: int) -> StreamRow | None:
         """Notes that a stream was read now; returns its row if there is one."""

@@ -173,7 +173,7 @@ class Hub:
         on_content: the same, for durable streams.
         on_sweep: called with each `sweep`, likewise.
         tails: what streams of another form are sent.
-        find_streams, touch_stream, read_stored: of the backbone.
+        find_streams, touch_stream, expired_streams, read_stored: of the backbone.
         losses: times that the backbone's log lost something.
     """
 
@@ -233,6 +233,7 @@ class Hub:
             self._equip(backbone, history)
         self.find_streams: Final = backbone.find_streams
         self.touch_stream: Final = backbone.touch_stream
+        self.expired_streams: Final = backbone.expired_streams
         self.read_stored: Final = backbone.read
         backbone.tail(start, self._deliver, self._on_broken)
 

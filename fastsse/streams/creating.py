@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from fastsse.backbone.stream_expiry import control_event
 from fastsse.errors import FastsseError, StreamChanged
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
@@ -17,7 +18,6 @@ from fastsse.streams.requests import (
     PublishEvents,
     StreamMissing,
     StreamOtherwise,
-    control_event,
     publish_safely,
 )
 from fastsse.streamstate import StreamConfig, StreamControl, StreamRow

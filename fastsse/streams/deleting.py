@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Final
 
+from fastsse.backbone.stream_expiry import control_event
 from fastsse.errors import FastsseError, StreamChanged
 from fastsse.events import Event
 from fastsse.hub import Hub, Published
 from fastsse.log import get_logger
 from fastsse.streams.finding import StreamFinder
-from fastsse.streams.requests import TRIES_MAX, PublishEvents, control_event, publish_safely
+from fastsse.streams.requests import TRIES_MAX, PublishEvents, publish_safely
 from fastsse.streamstate import StreamControl, StreamRow
 
 __all__ = ["StreamRemover"]

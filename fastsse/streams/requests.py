@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from fastsse.directives import Directives, Producer
+from fastsse.directives import Producer
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.hub import Published
 from fastsse.streams.forks import ForkRequest
-from fastsse.streamstate import StreamAsk, StreamControl, StreamOp, StreamRow
+from fastsse.streamstate import StreamRow
 
 __all__ = [
     "TRIES_MAX",
@@ -20,7 +20,6 @@ __all__ = [
     "StreamGone",
     "StreamMissing",
     "StreamOtherwise",
-    "control_event",
     "publish_safely",
 ]
 
@@ -105,14 +104,6 @@ class Appended(NamedTuple):
     is_closed: bool = False
     is_repeat: bool = False
     sequence: int = -1
-
-
-def control_event(
-    topic: str, control: StreamControl, generation: int, op: StreamOp = "create"
-) -> Event:
-    """The control entry that changes a stream of a generation; it is refused for another one."""
-    ask = StreamAsk(op, generation)
-    return Event(topic, directives=Directives(control=control.encode(), stream=ask))
 
 
 def publish_safely(

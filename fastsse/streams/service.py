@@ -53,11 +53,20 @@ class DurableStreams:
         self.append: Final = StreamAppender(finder).append
         self.delete: Final = remover.delete
         hub.on_content = self.tails.on_entries
-        hub.on_sweep = self.tails.sweep
+        hub.on_sweep = self.sweep
+        self._hub: Final = hub
 
     def close(self) -> None:
         """Answers the long-polls that wait."""
         self.waiters.close()
+
+    def sweep(self) -> None:
+        """Deletes some of the streams that have expired, and notes that tails are read. To be
+        called about once a second. O(tails)."""
+        self.tails.sweep()
+        for batch in self._hub.expired_streams():
+            # What is refused is tried again in the next turn.
+            self._hub.publish(batch, lambda outcome: None)
 
     def counters(self) -> dict[str, int]:
         """Its counters, by the names of the metrics."""

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from fastsse.backbone.sqlite import backbone
+from fastsse.backbone.stream_expiry import control_event
+from fastsse.config import Config
+from fastsse.directives import Directives
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
+from fastsse.streamstate import StreamAsk, StreamConfig, StreamControl
 from tests.backbone.storage import opened, until
 
 BOUND = 4 * 1024 * 1024
@@ -47,3 +51,27 @@ async def test_publishes_that_wait_for_the_disk_are_bounded(
         await until(lambda: len(outcomes) == taken + 1)
         assert not any(isinstance(outcome, FastsseError) for outcome, _ in outcomes[1:])
         await asyncio.wait_for(tail.append(Event("t0")), 60)
+
+
+async def test_long_streams_evict_no_other_events(tmp_path: Path) -> None:
+    # Each line end is stored as seven bytes, so the stream takes far more than it counts for.
+    lines = "\n" * 50
+    config = Config(streams_total="64MiB", history_events=100_000)
+    async with opened(tmp_path / "h.db", config, total_bytes=60_000) as tail:
+        create = control_event("log", StreamControl("create", StreamConfig("text/plain")), 0)
+        (generation,) = await tail.append(create)
+        ask = Directives(stream=StreamAsk("append", generation))
+        for _ in range(20):
+            await tail.append(*[Event("log", lines, directives=ask) for _ in range(200)])
+        kept = [(await tail.append(Event("plain", str(n))))[0] for n in range(20)]
+        retention = tail.backbone._writer._retention
+        await until(lambda: not retention.is_behind)
+        found = await tail.read_all(("plain",), 0, 1 << 20)
+        assert [entry.position for entry in found] == kept
+        for n in range(3000):
+            (newest,) = await tail.append(Event("plain", str(n)))
+        await until(lambda: not retention.is_behind)
+        found = await tail.read_all(("plain",), 0, 1 << 20)
+        assert 100 < len(found) < 1500
+        assert found[-1].position == newest
+        assert len(await tail.read_all(("log",), 0, 1 << 20)) == 4001

@@ -18,7 +18,7 @@ from fastsse.backbone.sqlite import SqliteBackbone
 from fastsse.server import Server
 from tests.backbone.storage import NOT_SYNCED, Disk
 from tests.http.conftest import Start, asked
-from tests.http.raw import Raw, Stream, connected, get, request
+from tests.http.raw import Raw, Stream, connected, get, request, until
 from tests.streams.test_protocol import CLOSED, JSON, TEXT, content, created, producer, tail
 from tests.supervisor.service import Service
 
@@ -245,3 +245,16 @@ async def test_many_appends_of_a_turn_are_one_control_event_each(ask, server) ->
             assert (data.type, control.type) == ("data", "control")
             seen += json.loads(data.data)
         assert seen == [1, 2] * 8
+
+
+async def test_streams_that_expired_are_deleted_without_a_request(start: Start) -> None:
+    server = await start()
+    ask = partial(asked, server)
+    for n in range(5):
+        await created(ask, f"/streams/s{n}", TEXT, "Stream-TTL: 1", body=b"x" * 100)
+    await created(ask, "/streams/source", TEXT, "Stream-TTL: 1", body=b"kept")
+    fork = ("Stream-Forked-From: /streams/source", "Stream-TTL: 3600")
+    await created(ask, "/streams/fork", TEXT, *fork)
+    kept = server._worker._hub._backbone.streams
+    await until(lambda: set(kept.rows) == {"source", "fork"} and kept.rows["source"].is_hidden)
+    assert await content(ask, "/streams/fork") == b"kept"

@@ -14,11 +14,13 @@ from fastsse.backbone.redis.follower import LogEnd, RedisFollower, find_end
 from fastsse.backbone.redis.reader import RedisReader, wanted_position
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.backbone.redis.writer import Key, RedisWriter
+from fastsse.backbone.stream_expiry import LOOKS, deletion_of, deletions
 from fastsse.config import Config
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
+from fastsse.positions import now_ms
 from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.health import Health
@@ -127,6 +129,10 @@ class RedisBackbone:
         self._attached: Attached | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        # Batches that delete expired streams, and where the next look for such streams begins.
+        self._expired: list[list[Event]] = []
+        self._stream_cursor = b"0"
+        self._is_looking = False
         self.has_ended = has_ended
 
     @property
@@ -203,6 +209,27 @@ class RedisBackbone:
     def touch_stream(self, topic: str, generation: int) -> None:
         """One script."""
         self._answer(self._reader.touch_stream(topic, generation), lambda _: None)
+
+    def expired_streams(self) -> Sequence[Sequence[Event]]:
+        """What the last look has found; begins the next one: one HSCAN."""
+        found, self._expired = self._expired, []
+        if not self._is_looking:
+            self._is_looking = True
+            self._answer(self._look_for_expired(), self._on_looked)
+        return found
+
+    async def _look_for_expired(self) -> None:
+        self._stream_cursor, rows = await self._reader.some_streams(self._stream_cursor, LOOKS)
+        unneeded = {
+            topic: row._replace(is_hidden=False)
+            for topic, row in rows.items()
+            if row.is_hidden and not row.forks
+        }
+        self._expired = deletions(rows.items(), rows.get, now_ms())
+        self._expired += [deletion_of(*one, rows.get) for one in unneeded.items()]
+
+    def _on_looked(self, _: FastsseError | None) -> None:
+        self._is_looking = False
 
     def counters(self) -> dict[str, int]:
         """Counters of the connection between this node and Redis."""

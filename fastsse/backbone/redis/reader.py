@@ -127,6 +127,16 @@ class RedisReader:
         pairs = zip(topics, found, strict=True)
         return {topic: StreamRow.decode(row) for topic, row in pairs if row is not None}
 
+    async def some_streams(self, cursor: bytes, count: int) -> tuple[bytes, dict[str, StreamRow]]:
+        """The rows of about so many durable streams behind a cursor of HSCAN, b"0" at first and
+        at the end. Raises AnswerLost or Refusal."""
+        link = await self._usable_link()
+        after, found = await link.call(
+            b"HSCAN", self._keys.streams, cursor, b"COUNT", b"%d" % count
+        )
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return after, {topic.decode(): StreamRow.decode(row) for topic, row in pairs}
+
     async def touch_stream(self, topic: str, generation: int) -> None:
         """Notes that a durable stream was read now. Raises AnswerLost or Refusal."""
         link = await self._usable_link()

@@ -266,6 +266,10 @@ class SqliteBackbone:
         if self.streams.touch(topic, generation) is not None:
             self._writer.put(Touch(topic, generation))
 
+    def expired_streams(self) -> Sequence[Sequence[Event]]:
+        """As Backbone."""
+        return self.streams.expired()
+
     def counters(self) -> dict[str, int]:
         """Counters about the file."""
         state = self._file.state

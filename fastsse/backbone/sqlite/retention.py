@@ -46,6 +46,8 @@ FORGET_ROUNDS: Final = 15
 # How long keys of publishes are kept. A worker repeats a publish at once or never.
 KEYS_KEPT_MS: Final = 10 * 60 * 1_000
 KEYS_STEP: Final = 2_000
+# Streams are counted again when such a part of `total_bytes` was written.
+COUNT_PARTS: Final = 64
 _NO_BOUND: Final = 1 << 53
 
 
@@ -80,6 +82,8 @@ class SqliteRetention:
         self._rounds = 0
         # What lies up to here was looked at for the total, and stays as one of its topic's newest.
         self._spared_through = 0
+        # The size of the file when streams were counted last, and what they took; below 0: never.
+        self._counted_at = 0, -1
         self.let_go = 0
 
     def _limits_of(self, topic: str) -> TopicLimits:
@@ -109,9 +113,24 @@ class SqliteRetention:
 
     @property
     def _is_over_total(self) -> bool:
-        # Streams have a bound of their own.
-        stored_bytes = self._file.state.bytes - self._file.streams.bytes
-        return 0 < self._total_bytes < stored_bytes
+        return 0 < self._total_bytes < self._file.state.bytes and (
+            self._total_bytes < self._plain_bytes()
+        )
+
+    def _plain_bytes(self) -> int:
+        """What events of other topics than durable streams take, which have a bound of their own.
+        O(streams) once for each part of the bound that was written."""
+        state, streams = self._file.state, self._file.streams
+        if not streams.topics:
+            return state.bytes
+        at_bytes, streams_bytes = self._counted_at
+        if abs(state.bytes - at_bytes) * COUNT_PARTS > self._total_bytes or streams_bytes < 0:
+            (counted,) = self._file.connection.execute(
+                f"SELECT coalesce(sum({TOPIC_BYTES}), 0) FROM topic"
+                " WHERE name IN (SELECT topic FROM stream)"
+            ).fetchone()
+            at_bytes, streams_bytes = self._counted_at = state.bytes, counted
+        return state.bytes - streams_bytes
 
     def round_is_due(self, now_ms: int) -> bool:
         """Whether a round is due, which examines topics for age and changed rules."""
@@ -292,7 +311,7 @@ class SqliteRetention:
 
     def _trim_oldest_after(self, after: int, *, spares: bool) -> bool:
         """Removes the oldest events after a place. Returns whether there were any."""
-        left = self._file.state.bytes - self._file.streams.bytes - self._total_bytes
+        left = self._plain_bytes() - self._total_bytes
         through: dict[str, int] = {}
         looked_at: dict[int, int] = {}
         rows = self._file.connection.execute(

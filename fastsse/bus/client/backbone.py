@@ -280,6 +280,10 @@ class BusBackbone:
             body = text(topic) + pack_position(generation)
             self._connection.send(frame(FrameKind.TOUCHED, body))
 
+    def expired_streams(self) -> Sequence[Sequence[Event]]:
+        """None: the hub process deletes them."""
+        return ()
+
     def counters(self) -> dict[str, int]:
         """The counters of this end of the bus."""
         welcome = self._connection.welcome

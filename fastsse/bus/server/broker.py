@@ -33,6 +33,8 @@ log = get_logger("bus")
 # A worker that sends nothing for this long, not even that it is alive, is disconnected.
 SILENCE_S: Final = 30.0
 GIVEN_UP_MAX: Final = 1024
+# How often some durable streams are looked at, whether they have expired.
+EXPIRED_S: Final = 1.0
 
 
 class FrameLimits:
@@ -97,6 +99,7 @@ class Broker:
         )
         backbone.tail(backbone.head, self._deliver, self._on_broken)
         self._beat()
+        self._delete_expired()
         if self.kept is not None:
             self._sweep(self.kept)
 
@@ -249,6 +252,13 @@ class Broker:
         for session in list(self.sessions.values()):
             session.beat(beat, self._loop.time(), SILENCE_S)
         self._timers["beat"] = self._loop.call_later(BEAT_S, self._beat)
+
+    def _delete_expired(self) -> None:
+        if self.is_open and self.backbone.trouble is None:
+            for batch in self.backbone.expired_streams():
+                # What is refused is tried again in the next turn.
+                self.backbone.append(batch, lambda outcome: None)
+        self._timers["expired"] = self._loop.call_later(EXPIRED_S, self._delete_expired)
 
     def _sweep(self, kept: HubMemory) -> None:
         delay_s = SWEEP_ON_S if self.is_open and kept.sweep() else 1.0

@@ -14,7 +14,7 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.backbone.producers import ProducerRow, ProducerTable
 from fastsse.backbone.stream_rows import RowChange, StreamTable, rows_of_log
 from fastsse.config import HistoryOptions, StreamOptions
-from fastsse.directives import OF_PRODUCER, Producer
+from fastsse.directives import OF_PRODUCER, Producer, without_seq
 from fastsse.entries import Entry
 from fastsse.events import Event
 from fastsse.hub.append_buffer import AppendBuffer
@@ -200,6 +200,9 @@ class HubMemory(MemoryBackbone):
             done(self.streams.find(topics))
 
     def _note_key(self, position: int, key: bytes) -> None:
+        _, key = without_seq(key)
+        if not key:
+            return
         if key[:1] == OF_PRODUCER:
             one = Producer.decode(key[1:])
             row = ProducerRow(one.epoch, one.sequence, position)

@@ -1,0 +1,46 @@
+"""Rows of durable streams where order is made."""
+
+from fastsse.backbone.stream_expiry import LOOKS, control_event
+from fastsse.backbone.stream_rows import RowChange, StreamTable, rows_of_log
+from fastsse.directives import Directives, Producer, without_seq
+from fastsse.entries import encode_entries
+from fastsse.events import Event
+from fastsse.positions import position_at
+from fastsse.streamstate import StreamAsk, StreamConfig, StreamControl, StreamRow
+
+
+def test_a_log_says_the_last_seq_with_and_without_a_producer() -> None:
+    config = StreamConfig("text/plain")
+    positions = [position_at(1000 + n) for n in range(4)]
+    asks = [StreamAsk("append", positions[0], seq) for seq in (b"a", b"b", None)]
+    producers = [None, Producer(b"k", 0, 0), None]
+    events = [control_event("log", StreamControl("create", config), 0)]
+    events += [
+        Event("log", "x", directives=Directives(stream=ask, producer=producer))
+        for ask, producer in zip(asks, producers, strict=True)
+    ]
+    entries = encode_entries(positions, events, 1000)
+    rows = rows_of_log(entries)
+    assert (rows["log"].seq, rows["log"].tail) == (b"b", positions[-1])
+    assert entries[2].extras is not None
+    seq, key = without_seq(entries[2].extras.key or b"")
+    assert (seq, Producer.decode(key[1:])) == (b"b", producers[1])
+
+
+def test_looking_for_expired_streams_is_bounded_and_finds_all() -> None:
+    now_ms = 10_000
+    table = StreamTable(1 << 30, lambda: now_ms)
+    mortal, eternal = StreamConfig("text/plain", ttl_s=1), StreamConfig("text/plain")
+    table.apply(
+        RowChange(f"s{n}", StreamRow(n + 1, eternal if n % 2 else mortal, n + 1, touched_ms=0))
+        for n in range(LOOKS * 6)
+    )
+    found: list[str] = []
+    for _ in range(3):
+        batches = table.expired()
+        assert len(batches) == LOOKS
+        found += [event.topics[0] for batch in batches for event in batch]
+    assert sorted(found) == sorted(f"s{n}" for n in range(0, LOOKS * 6, 2))
+    for topic in found:
+        table.apply([RowChange(topic, None)])
+    assert table.expired() == []
