@@ -287,12 +287,13 @@ async def test_a_set_that_did_not_change_leaves_tokens_remembered(
     monkeypatch.setattr(jwks, "REFRESH_S", 0.01)
     guard = make_guard(Config(jwks_url=issuer[1]), control())
     assert guard is not None
-    rights = await outcome(guard, signed("first"))
+    token = signed("first")
+    rights = await outcome(guard, token)
     before = len(issuer[0].requests)
     async with asyncio.timeout(30):
         while len(issuer[0].requests) < before + 3:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-    assert guard.subscriber(headers(signed("first")), ()) is rights
+    assert guard.subscriber(headers(token), ()) is rights
     guard.close()
 
 

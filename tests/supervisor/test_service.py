@@ -214,7 +214,7 @@ async def test_idle_worker_has_little_memory_of_its_own(serve) -> None:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()  # noqa: ASYNC240
         sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
         own_bytes = 1024 * (sizes["Private_Clean"] + sizes["Private_Dirty"])
-        assert own_bytes <= 12 * 1024 * 1024
+        assert own_bytes <= 13 * 1024 * 1024
 
 
 @measures_memory
@@ -229,7 +229,8 @@ async def test_streams_of_clients_that_connect_before_they_ask_cost_few_bytes(
     pid, port = service.process.pid, int(service.url.rpartition(":")[2])
     clients: list[socket.socket] = []
     try:
-        await _subscribe(clients, port, 200)  # What is needed once only.
+        # What a burst needs while it is read is kept for the next one.
+        await _subscribe(clients, port, burst)
         before = _anonymous_bytes(pid)
         for _ in range(count // burst):
             await _subscribe(clients, port, burst)
