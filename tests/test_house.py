@@ -1,6 +1,7 @@
 """Promises about the project itself: which way dependencies point, what the wheel needs."""
 
 import ast
+import functools
 import graphlib
 import os
 import pathlib
@@ -77,6 +78,11 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
+@functools.cache
+def parsed(path: pathlib.Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def room_of(module: str) -> str | None:
     """The room of a module: `fastsse.http.cors` is in `http`; None for what is not ours."""
     parts = module.split(".")
@@ -89,7 +95,7 @@ def room_of(module: str) -> str | None:
 def imports(path: pathlib.Path) -> set[str]:
     """The rooms that a file takes something from."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             found |= {room for name in names if (room := room_of(name))}
@@ -139,7 +145,7 @@ def module_of(path: pathlib.Path) -> str:
 def modules_of(path: pathlib.Path, modules: Collection[str]) -> set[str]:
     """Which of the modules a file imports when it is loaded; types alone make no circle."""
     found: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
@@ -158,7 +164,7 @@ def test_only_channels_streams_and_the_worker_take_the_sender() -> None:
             isinstance(node, ast.ImportFrom)
             and node.module == "fastsse._core"
             and any(alias.name == "Sender" for alias in node.names)
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(parsed(path))
         )
     }
     commanding = {"hub/channels.py", "hub/resume/replayer.py", "hub/streams.py", "hub/tails.py"}
@@ -254,7 +260,7 @@ MANY_ARGUMENTS = {
 def test_a_constructor_takes_at_most_six_arguments() -> None:
     """More become one frozen options object."""
     for path in FILES:
-        for part in ast.walk(ast.parse(path.read_text())):
+        for part in ast.walk(parsed(path)):
             if isinstance(part, ast.ClassDef) and part.name not in MANY_ARGUMENTS:
                 for one in part.body:
                     if isinstance(one, ast.FunctionDef) and one.name == "__init__":

@@ -32,6 +32,8 @@ def test_every_part_exists(path: str) -> None:
         ("tests/sources/test_templates.py::test_a[1]", None),
         ("tests/sources/test_sources.py::test_a", "full"),
         ("tests/replays/test_gaps.py::test_a", "slow"),
+        ("tests/api/test_publish.py::test_a[uvloop-1]", "slow"),
+        ("tests/api/test_publish.py::test_a[asyncio-1]", "full"),
     ],
 )
 def test_a_test_belongs_to_the_longest_path(node_id: str, marker: str | None) -> None:

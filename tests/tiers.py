@@ -46,6 +46,14 @@ _LONG: Final = "takes long; a shorter one is in the core"
 _GAPS: Final = (
     "tests/replays/test_gaps.py::test_replays_have_a_gap_exactly_when_something_is_missing"
 )
+_SIBLING: Final = "its other parameters are in the core"
+_RESTORED: Final = (
+    "tests/backbone/test_sqlite_served.py"
+    "::test_a_client_of_a_restored_export_receives_a_gap_unless_the_export_was_complete"
+)
+_SERVED: Final = "tests/backbone/test_sqlite_served.py::"
+_SNAPSHOTS: Final = "tests/replays/test_snapshots.py::test_snapshot_"
+_PID_FILE: Final = "tests/supervisor/test_reload.py::test_unusable_pid_file_is_one_line"
 _ABORTS: Final = (
     "tests/http/test_churn.py::test_clients_that_abort_leave_no_memory_and_no_descriptor"
 )
@@ -102,10 +110,42 @@ PARTS: Final[dict[str, Part | None]] = {
         "full", "builds and installs three times"
     ),
     # Tools that change code and inputs.
-    "tests/test_mutants.py": Part("slow", "runs tests in processes of their own"),
+    "tests/test_mutants.py": Part("full", "runs tests in processes of their own"),
     "tests/test_fuzz.py": Part("slow", "thousands of inputs for each parser"),
     # Long runs.
     f"{_ABORTS}[100000]": Part("full", _LONG),
+    # What other parameters of the same test show in the core, at seconds each.
+    **dict.fromkeys(
+        (
+            f"{_RESTORED}[complete-2]",
+            f"{_RESTORED}[older-1]",
+            f"{_SERVED}test_a_client_resumes_after_a_restart_with_no_new_publish[stopped]",
+            f"{_SERVED}test_a_private_event_whose_bit_was_lost_in_the_file_is_a_gap_to_anonymous"
+            "_readers[1]",
+            "tests/bus/test_killed.py::test_a_hub_may_be_killed_at_any_moment[memory]",
+            "tests/supervisor/test_ends.py"
+            "::test_all_workers_refuse_events_and_answer_204_also_after_a_kill[memory]",
+            f"{_PID_FILE}[folder]",
+            f"{_PID_FILE}[missing/pid]",
+            f"{_PID_FILE}[where2]",
+            "tests/testing/test_plugin.py::test_pytest_finds_the_fixture_in_each_mode[auto]",
+            "tests/doctor/test_why.py::test_a_proxy_in_the_way[a head that is held back]",
+            "tests/backbone/test_sqlite_killed.py"
+            "::test_what_a_killed_process_acknowledged_is_stored[received]",
+            "tests/supervisor/test_notify.py::test_service_tells_its_whole_life[1]",
+            "tests/supervisor/test_service.py::test_sockets_of_the_service_manager_are_served[1]",
+            "tests/supervisor/test_service.py"
+            "::test_newcomers_of_a_full_worker_go_to_one_with_room[False]",
+        ),
+        Part("full", _SIBLING),
+    ),
+    f"{_SNAPSHOTS}is_right_before_and_after_a_restart[redis]": _REDIS,
+    f"{_SNAPSHOTS}and_what_follows_miss_nothing_while_events_are_published[redis]": _REDIS,
+    "tests/replays/test_deletions.py"
+    "::test_deleted_events_are_gone_for_good_and_nothing_else_is[redis]": _REDIS,
+    "tests/test_tiers.py::test_a_run_lists_what_it_left_out_and_runs_what_its_path_names": Part(
+        "full", "collects the whole suite"
+    ),
     # Parts of the core that take seconds each.
     "tests/replays": Part("slow", "replays over a running service"),
     "tests/supervisor": Part("slow", "services of several processes"),
@@ -127,8 +167,15 @@ PARTS: Final[dict[str, Part | None]] = {
 }
 
 
+#: Tests of these folders run on asyncio's loop too; in the core the folder `http` does both.
+_ON_BOTH_LOOPS: Final = "tests/api/"
+_SECOND_LOOP: Final = Part("full", "asyncio's own loop; uvloop, and HTTP on both, are in the core")
+
+
 def part_of(node_id: str) -> Part | None:
     """The part that a node id or a path, relative to the project's folder, belongs to."""
+    if node_id.startswith(_ON_BOTH_LOOPS) and "[asyncio" in node_id:
+        return _SECOND_LOOP
     found = [path for path in PARTS if node_id == path or _is_inside(node_id, path)]
     return PARTS[max(found, key=len)] if found else None
 
@@ -161,7 +208,7 @@ def left_out(tier: str) -> list[str]:
     """A line for each part that a tier, or a module that is not installed, leaves out. The tests
     that `rest` leaves out are those of `core`."""
     lines = []
-    for path, part in PARTS.items():
+    for path, part in [*PARTS.items(), (f"{_ON_BOTH_LOOPS}…[asyncio]", _SECOND_LOOP)]:
         if part is None:
             continue
         absent = ", ".join(missing(part))
