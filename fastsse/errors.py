@@ -8,6 +8,8 @@ has changed, and the same request may succeed later.
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
+from fastsse.refusal_reasons import PublishReason, StreamReason, UnavailableReason
+
 __all__ = [
     "BadRequest",
     "Conflict",
@@ -60,6 +62,9 @@ class BadRequest(FastsseError):
 
 class InvalidEvent(BadRequest):
     """An event that can't be published."""
+
+    #: The reason of the publish in the metrics; None: it is not counted there.
+    counted_as: ClassVar[PublishReason | None] = None
 
 
 class EventTooLarge(InvalidEvent):
@@ -211,6 +216,8 @@ class StreamsFull(Conflict):
 class TypeNotAllowed(InvalidEvent):
     """An event whose type the rule of a topic does not allow."""
 
+    counted_as: ClassVar[PublishReason | None] = "type"
+
     def __init__(self, topic: str) -> None:
         super().__init__("event", f"this type is not allowed on topic {topic}")
 
@@ -222,6 +229,7 @@ class SchemaMismatch(InvalidEvent):
     """
 
     status: ClassVar[int] = 422
+    counted_as: ClassVar[PublishReason | None] = "schema"
 
     def __init__(self, topic: str, pointer: str, reason: str) -> None:
         where = f" at {pointer}" if pointer else ""
@@ -234,13 +242,10 @@ class InvalidSubscription(BadRequest):
 
 
 class Unavailable(FastsseError):
-    """A publish was refused as a whole; it may succeed after `retry_after_s`.
+    """A publish, or another request, was refused as a whole; it may succeed after `retry_after_s`.
+    Becomes a 503 with `Retry-After`."""
 
-    `reason` is `memory`, `queue`, `draining`, `keys`, `producers`, `nodes`, `rate` or `backbone`.
-    Becomes a 503 with `Retry-After`.
-    """
-
-    def __init__(self, reason: str, retry_after_s: int) -> None:
+    def __init__(self, reason: UnavailableReason, retry_after_s: int) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
@@ -270,13 +275,12 @@ class InterceptorFailed(FastsseError):
 class StreamRefused(FastsseError):
     """A subscriber was refused; the caller still owns the socket.
 
-    `reason` is `full`, `limited`, `queue`, `draining`, `filters` (too many), `store` (history can't
-    be read), `access` (rights can't be checked now) or `over`: its topics have ended and it has
-    everything, so the answer is 204. Otherwise never an error status, because that would stop an
-    EventSource permanently (WHATWG HTML 9.2.3, "fail the connection").
+    With the reason `over` its topics have ended and it has everything, so the answer is 204.
+    Otherwise the answer is never an error status, because that would stop an EventSource
+    permanently (WHATWG HTML 9.2.3, "fail the connection").
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: StreamReason) -> None:
         super().__init__(reason)
         self.reason = reason
 

@@ -110,7 +110,7 @@ COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
     _Row("publish_streams_cut", "publish_streams_cut", "Streamed publishes that were cut."),
-    _Row("turned_away", "turned_away", "Subscribers refused with Retry-After."),
+    _Row("turned_away_", "turned_away", "Streams refused, with a time to retry.", "reason"),
     _Row(
         "mounted_",
         "mounted_streams",

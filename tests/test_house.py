@@ -44,6 +44,7 @@ FLOORS = [
         "meta",
         "paging",
         "programs",
+        "refusal_reasons",
         "roots",
         "streamstate",
         "stacks",

@@ -31,7 +31,7 @@ HUB = {
     "events_published": 20,
     "history_bytes": 9,
     "replays": 1,
-    "turned_away": 4,
+    "turned_away_full": 4,
     "refused_memory": 6,
     "gaps_evicted": 8,
 }
@@ -77,7 +77,7 @@ def parts() -> Parts:
         ("fastsse_connections_total{}", 10),
         ("fastsse_disconnects_total{reason=lagged}", 2),
         ("fastsse_disconnects_total{reason=reset}", 5),
-        ("fastsse_turned_away_total{}", 4),
+        ("fastsse_turned_away_total{reason=full}", 4),
         ("fastsse_events_published_total{}", 20),
         ("fastsse_deliveries_total{}", 100),
         ("fastsse_sends_total{}", 50),

@@ -33,6 +33,7 @@ from fastsse.http.router import Paths, Router
 from fastsse.http.tls import SECRET_BYTES, TlsDoor, TlsListener, load_certificates
 from fastsse.hub import Hub
 from fastsse.log import AccessLog
+from fastsse.refusal_reasons import STREAM_REASONS
 from fastsse.tracing import Tracer
 
 __all__ = ["Frontend", "Sockets"]
@@ -364,7 +365,7 @@ class Frontend:
     def counters(self) -> dict[str, int]:
         """The counters of this part, under the names of the metrics."""
         return {
-            "turned_away": self._streams.turned_away,
+            **{f"turned_away_{why}": self._streams.turned_away[why] for why in STREAM_REASONS},
             "doubtful": self._streams.doubtful,
             "max_connections": self._descriptors.max_connections,
             **self._rate_limits.counters(),

@@ -6,6 +6,7 @@ import os
 import random
 import re
 from asyncio import Transport
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from socket import socket
@@ -33,6 +34,7 @@ from fastsse.hub.streams import Head
 from fastsse.hub.streams import Streams as HubStreams
 from fastsse.hub.tails import TailSubscription
 from fastsse.log import AccessLog, get_logger
+from fastsse.refusal_reasons import StreamReason
 from fastsse.subscriptions import Subscription
 from fastsse.tracing import Tracer
 from fastsse.trails import NO_TRAIL
@@ -131,8 +133,8 @@ class SenderHandoff:
         self._will_wake = False
         self._descriptor_limit = descriptor_limit
         self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
-        #: Number of subscribers turned away with a retry time.
-        self.turned_away = 0
+        #: Subscribers turned away with a retry time, by reason.
+        self.turned_away: Counter[StreamReason] = Counter()
         #: Number of streams opened with unknown parameters.
         self.doubtful = 0
 
@@ -166,6 +168,7 @@ class SenderHandoff:
         the sender owns the descriptor; when it raises, the caller does. So no statement that can
         fail may follow `streams.open` here."""
         # The kernel gives the lowest free number, so a high number means that few are free.
+        why: StreamReason | None
         why = "full" if fd >= self._descriptor_limit else self._streams.objection()
         if why is not None:
             raise StreamRefused(why)
@@ -279,7 +282,7 @@ class SenderHandoff:
         """
         if why.reason == "over":
             return Response(STATUS_LINES[204] + NOT_STORED)
-        self.turned_away += 1
+        self.turned_away[why.reason] += 1
         retry_ms = self._retry_after.retry_ms()
         dialect = subscription.dialect
         if dialect.refuses:
@@ -313,7 +316,7 @@ def _port(client: str) -> int:
     return int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
 
 
-def _refusal(reason: str, retry_ms: int) -> Problem:
+def _refusal(reason: StreamReason, retry_ms: int) -> Problem:
     after = b"Retry-After: %d\r\n" % math.ceil(retry_ms / 1000)
     status = 429 if reason == "limited" else 503
     detail = "The stream was not opened. Retry the request later."

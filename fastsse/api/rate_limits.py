@@ -22,6 +22,7 @@ from fastsse.http.client_address import ClientAddresses, account_name
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.router import Exchange
+from fastsse.refusal_reasons import CLIENT_LIMITS
 
 __all__ = ["ACCOUNTS_MAX", "LimitedAccess", "Owner", "RateLimits", "RequestLimits"]
 
@@ -322,11 +323,7 @@ class RateLimits:
 
     def counters(self) -> dict[str, int]:
         """Refused requests, under the names of the metrics."""
-        return {
-            f"limited_{side.side}_{kind}": self.refused[f"{side.side}_{kind}"]
-            for side in self._sides
-            for kind in _KINDS
-        } | {"limited_evicted": self.refused["evicted"]}
+        return {f"limited_{limit}": self.refused[limit] for limit in CLIENT_LIMITS}
 
     def _wait_s(self, owner: Owner, kind: str) -> float:
         accounts = self._accounts(owner, self._time())

@@ -385,6 +385,7 @@ def _point(stats: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": {
             "gaps": totals["gaps"],
             "refused publishes": totals["publish_refused"],
+            "refused streams": totals["turned_away"],
             "limited requests": totals["limited"],
             "streams ended": totals["disconnects"],
         },

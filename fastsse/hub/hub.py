@@ -27,8 +27,6 @@ from fastsse.errors import (
     InterceptorFailed,
     InvalidEvent,
     NotKept,
-    SchemaMismatch,
-    TypeNotAllowed,
     Unavailable,
 )
 from fastsse.events import Event
@@ -45,20 +43,11 @@ from fastsse.hub.views import FilterBounds
 from fastsse.interceptors import Interceptors
 from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
+from fastsse.refusal_reasons import PUBLISH_REASONS, PublishReason, UnavailableReason
 
 __all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
-RETRY_AFTER_S: Final = {"memory": 5, "queue": 1, "draining": 10}
-REFUSALS: Final = (
-    *RETRY_AFTER_S,
-    "keys",
-    "producers",
-    "backbone",
-    "rate",
-    "type",
-    "schema",
-    "interceptor",
-)
+RETRY_AFTER_S: Final[dict[UnavailableReason, int]] = {"memory": 5, "queue": 1, "draining": 10}
 # When more is to be swept than one step does, the next comes so soon.
 SWEEP_ON_S: Final = 0.005
 # Of the memory outside the history replays may use this share, which leaves the rest to publishers.
@@ -209,7 +198,7 @@ class Hub:
         self._rates = PublishRates(self.topics)
         self.events_published = 0
         self.entries_seen = 0
-        self.publishes_refused: Counter[str] = Counter()
+        self.publishes_refused: Counter[PublishReason | UnavailableReason] = Counter()
         self.erasures: Counter[str] = Counter()
         self.losses = 0
         self.refuses = False
@@ -517,7 +506,7 @@ class Hub:
             "purged_topics": self.erasures["topic"],
             "positions_ahead_ms": max(0, position_ms(self.history.head) - self._now_ms()),
         }
-        counted.update((f"refused_{why}", self.publishes_refused[why]) for why in REFUSALS)
+        counted.update((f"refused_{why}", self.publishes_refused[why]) for why in PUBLISH_REASONS)
         counted.update((f"gaps_{why}", self.streams.gaps[why]) for why in GAP_REASONS)
         return counted
 
@@ -556,10 +545,8 @@ class Hub:
             self.publishes_refused[error.reason] += 1
         elif isinstance(error, InterceptorFailed):
             self.publishes_refused["interceptor"] += 1
-        elif isinstance(error, TypeNotAllowed):
-            self.publishes_refused["type"] += 1
-        elif isinstance(error, SchemaMismatch):
-            self.publishes_refused["schema"] += 1
+        elif isinstance(error, InvalidEvent) and error.counted_as is not None:
+            self.publishes_refused[error.counted_as] += 1
         return error
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
@@ -598,5 +585,5 @@ def _of_all(
     return Published(positions, events) if len(positions) == len(outcomes) else outcomes
 
 
-def _refused(reason: str) -> Unavailable:
+def _refused(reason: UnavailableReason) -> Unavailable:
     return Unavailable(reason, RETRY_AFTER_S[reason])

@@ -152,8 +152,8 @@ class Polls:
             channel = self._channels.join(
                 subscription.selectors, rights, is_quiet=False, view=view_of(subscription)
             )
-        except StreamRefused as refused:
-            raise Unavailable(refused.reason, _RETRY_AFTER_S) from None
+        except StreamRefused:
+            raise Unavailable("filters", _RETRY_AFTER_S) from None
 
         def leave(outcome: PollPage | FastsseError) -> None:
             self._channels.leave(channel)

@@ -36,6 +36,7 @@ from fastsse.hub.tails import TailSubscription
 from fastsse.hub.token_table import TokenRow, TokenTable
 from fastsse.hub.views import view_of
 from fastsse.log import get_logger
+from fastsse.refusal_reasons import StreamReason
 from fastsse.subscriptions import Dialect, Subscription
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Streams:
         """Whether `open` would take one more stream."""
         return self.objection() is None
 
-    def objection(self) -> str | None:
+    def objection(self) -> StreamReason | None:
         """The reason of the StreamRefused that `open` would raise now for any stream."""
         if self.draining:
             return "draining"

@@ -238,7 +238,7 @@ async def test_full_server_tells_subscribers_when_to_come_back(start, whole) -> 
         assert await second.is_closed()
     async with connected(server) as raw:
         await raw.send(get("/stats"))
-        assert (await raw.answer()).json["totals"]["turned_away"] == 1
+        assert (await raw.answer()).json["totals"]["turned_away"]["full"] == 1
 
 
 async def test_room_is_found_again(start) -> None:

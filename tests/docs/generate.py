@@ -20,6 +20,7 @@ from bench.proxies import table as proxies_table
 from fastsse.cli import fastsse as program
 from fastsse.config.catalogue import Option, catalogue, markdown_table, table_catalogue
 from fastsse.metrics import COUNTERS, GAUGES, STORE_COUNTERS, STORE_GAUGES, Metrics
+from fastsse.refusal_reasons import CLIENT_LIMITS, PUBLISH_REASONS, STREAM_REASONS
 from tests.conformance import FOLDER as SUITE  # Makes the suite importable.
 from tests.docs.blocks import ROOT
 from tests.docs.manpages import share_files
@@ -127,6 +128,22 @@ def families(exposition: str) -> dict[str, tuple[str, str, str]]:
         labels.pop("le", None)
         found[name] = (kind, ", ".join(f"`{label}`" for label in labels), about)
     return found
+
+
+def refusals() -> str:
+    """Every reason of a refusal, by metric."""
+    rows = ["| metric | label | meaning |", "| --- | --- | --- |"]
+    tables = (
+        ("publish_refused", "reason", PUBLISH_REASONS),
+        ("turned_away", "reason", STREAM_REASONS),
+        ("limited", "limit", CLIENT_LIMITS),
+    )
+    for name, label, reasons in tables:
+        rows += [
+            _row(f"`fastsse_{name}_total`", f'`{label}="{reason}"`', meaning)
+            for reason, meaning in reasons.items()
+        ]
+    return "\n".join(rows) + "\n"
 
 
 def metrics() -> str:
@@ -239,6 +256,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "log-events": log_events,
     "metrics": metrics,
+    "refusals": refusals,
     "proxies": proxies,
     **{f"recipe-{proxy}": partial(recipe, proxy) for proxy in PROXIES},
     **{

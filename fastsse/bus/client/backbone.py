@@ -53,6 +53,7 @@ from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.hub.history import History
 from fastsse.positions import parse_id
+from fastsse.refusal_reasons import read_reason
 from fastsse.streamstate import StreamRow
 from fastsse.subscriptions import Cursor
 
@@ -421,7 +422,7 @@ class BusBackbone:
         fields = Fields(body)
         n, retry_after_s, reason = fields.u64(), fields.u32(), fields.text()
         fields.end()
-        self._outbox.refuse(n, Unavailable(reason, retry_after_s))
+        self._outbox.refuse(n, Unavailable(read_reason(reason), retry_after_s))
 
     def _on_caught_up(self, body: bytes) -> None:
         """The log is live."""

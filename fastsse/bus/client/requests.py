@@ -11,6 +11,7 @@ from typing import Final
 from fastsse.bus.client.outbox import TICK_S, TIMEOUT_S
 from fastsse.bus.frames import Fields, FrameError, FrameKind, frame
 from fastsse.errors import FastsseError, Unavailable
+from fastsse.refusal_reasons import read_reason
 
 __all__ = ["ANSWER_S", "QUESTIONS_MAX", "PendingRequests"]
 
@@ -125,7 +126,7 @@ class PendingRequests:
         if question is None:
             return
         self._bytes -= question.bytes
-        question.answered(Unavailable(fields.text(), retry_after_s=1))
+        question.answered(Unavailable(read_reason(fields.text()), retry_after_s=1))
         self._go_on()
 
     def close(self) -> None:
