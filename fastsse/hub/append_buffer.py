@@ -1,5 +1,5 @@
-"""Append buffer: the newest entries wait together until a reader needs them. Then they are put into
-the logs, except those that would be evicted at once.
+"""Append buffer: collects the newest entries until a reader needs them. Then it appends them to the
+logs, without those that would be evicted at once.
 
 Most entries of a busy topic never reach a log. On a topic without readers this saves most of the
 cost of storing.
@@ -16,7 +16,7 @@ from fastsse.hub.topics import Topics
 
 __all__ = ["AppendBuffer"]
 
-# Entries that may wait.
+# The most entries in the buffer.
 UNSETTLED_MAX: Final = 16 * 1024
 UNSETTLED_BYTES: Final = 8 * 1024 * 1024
 
@@ -26,7 +26,7 @@ class AppendBuffer:
 
     Arguments:
         topics: the history's.
-        history: only to be looked at after `settle`.
+        history: read it only after `settle`.
     """
 
     def __init__(self, topics: Topics, history: History) -> None:
@@ -40,13 +40,13 @@ class AppendBuffer:
         self._unsettled += entries
         self._unsettled_bytes += sum([entry[3].size for entry in entries])
         is_full = len(self._unsettled) > UNSETTLED_MAX or self._unsettled_bytes > UNSETTLED_BYTES
-        # What a control entry says holds at once.
+        # A control entry has effect at once.
         if is_full or any([entry[4] is not None and entry[4].control for entry in entries]):
             self.settle()
 
     def settle(self) -> None:
-        """Puts entries into their topics' logs, except those that would have to go at once. O(what
-        was kept since)."""
+        """Appends the entries to their topics' logs, without those that would be evicted at once.
+        O(entries since the last call)."""
         entries, self._unsettled = self._unsettled, []
         if not entries:
             return
@@ -63,8 +63,8 @@ class AppendBuffer:
         self._history.take(entries)
 
     def _surplus(self, entries: Sequence[Entry]) -> dict[str, int]:
-        """Topics with more entries than are kept of them, each with the last of the first ones
-        that are too many: of those before its first entry that other topics have too."""
+        """Topics with more entries than their rules keep. For each the last position that need not
+        be appended: only entries before the first one that it shares with other topics count."""
         busy = self._too_busy(Counter([entry.topics for entry in entries]))
         if not busy:
             return {}
@@ -83,7 +83,7 @@ class AppendBuffer:
         return surplus
 
     def _too_busy(self, counts: Counter[tuple[str, ...]]) -> dict[str, int]:
-        """Topics with more entries than are kept of them, and how many more."""
+        """Topics with more entries than their rules keep, and how many more."""
         by_name: Counter[str] = Counter()
         for names, count in counts.items():
             for name in names:

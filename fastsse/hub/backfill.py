@@ -1,7 +1,7 @@
-"""Older events: what another process kept before this history began.
+"""Backfill: events that another process kept before this history began.
 
-The events come in order, a page at a time, while the history already takes new events. When all
-of them are there, `History.prepend` puts them in front in one step.
+The events arrive in order, a page at a time, while the history already takes new events. When all
+have arrived, `History.prepend` inserts them in one step.
 """
 
 from bisect import bisect_right
@@ -18,8 +18,8 @@ __all__ = ["BackfilledEvents", "Evictions"]
 
 
 class Evictions(NamedTuple):
-    """What a history has evicted, for another that was handed its events: by topic, of all
-    together, and of topics that it knows nothing of."""
+    """The evictions of a history, for another history that received its events: by topic, of all
+    events together, and of topics that it does not remember."""
 
     by_topic: dict[str, int]
     of_all: int
@@ -27,19 +27,19 @@ class Evictions(NamedTuple):
 
 
 class BackfilledEvents:
-    """Events of one worker or hub on their way into another's history. Loop thread only.
+    """Events of one worker or hub that go into another's history. Loop thread only.
 
-    Topics that it has events of are held alive until `release`.
+    The topics of these events stay alive until `release`.
 
     Arguments:
-        topics: those of the history that it is for.
+        topics: those of the receiving history.
 
     Attributes:
         positions, frames, owners: the events, in order.
         logs: the same by topic.
-        own_ids: those that publishers gave, by position.
-        extras: the optional fields of those that have some, by position.
-        bytes: what the events cost, each counted once.
+        own_ids: ids that publishers gave, by position.
+        extras: optional fields, by position.
+        bytes: bytes of the events; each event counts once.
     """
 
     def __init__(self, topics: Topics) -> None:
@@ -75,16 +75,16 @@ class BackfilledEvents:
                 self.extras[position] = extras
 
     def hold(self, names: Iterable[str]) -> None:
-        """Keeps topics alive of which something is known. A search for topics
-        finds them, and their watchers are notified when they are forgotten."""
+        """Keeps topics alive for which evictions are known, so that templates find them and are
+        notified when they are forgotten."""
         for name in names:
             topic = self._topics.by_name.get(name)
             if topic is None or topic not in self.logs:
                 self._hold(name)
 
     def cut(self) -> int:
-        """Leaves out what the topics have evicted meanwhile, and returns the last position of that,
-        0 when it is nothing. O(topics), or O(events)."""
+        """Drops events that the topics have evicted meanwhile. Returns the last dropped
+        position, or 0. O(topics), or O(events)."""
         cut = [_cut_off(log, topic.evicted_through) for topic, log in self.logs.items()]
         if not any(cut):
             return 0
@@ -118,7 +118,7 @@ class BackfilledEvents:
 
 
 def _cut_off(log: TopicLog, through: int) -> bool:
-    """Drops the frames through a place; says whether there were any."""
+    """Drops the frames up to a place; returns whether there were any."""
     frames = log.frames
     if not frames or frames[0].position > through:
         return False

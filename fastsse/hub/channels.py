@@ -1,9 +1,8 @@
 """Channels: which streams receive which topics.
 
-A channel is one distinct set of selectors, grants and view. All streams that asked for the same set
-share it. It is made for its first stream, and removed when the closed notice of its last stream
-was read. Only `channels`, `streams` and `resume` command the
-sender.
+A channel is one distinct set of selectors, grants and view. All streams with the same set share it.
+It is made for its first stream, and removed when the closed notice of its last stream was read.
+Only `channels`, `streams` and `resume` command the sender.
 """
 
 import json
@@ -26,22 +25,22 @@ from fastsse.subscriptions import ANY
 
 __all__ = ["Channel", "Channels"]
 
-# Topics that one step examines in order to forget them, without patterns; with patterns fewer.
+# Topics that one step examines to forget them, if there are no templates; with templates fewer.
 FORGOTTEN_A_STEP = 4_000
-# Topics that a channel's templates examine at once, without waiting for a turn, which takes well
-# under a millisecond; and topics that a template examines in one step.
+# Topics that the templates of a new channel examine at once, well under a millisecond; and topics
+# that a template examines in one later step.
 LOOKS_AT_ONCE = 256
 LOOKS_A_STEP = 32
 
 
 class Channel:
-    """One distinct set of selectors, grants and view, and how many streams share it. Streams of a
-    quiet one take no control events.
+    """One distinct set of selectors, grants and view, and the number of streams that share it.
+    Streams of a quiet channel receive no control events.
 
-    `rights` are those of its first stream, which has the same grants as all others; None without
-    any: then no private event is for them. `waiting` are streams that can't begin before its
-    templates have looked at all topics; None once they have.
-    `view` is None for every event as it is, and then `core_view` is, too.
+    `rights` are those of its first stream; all its streams have the same grants. None: no grants,
+    so no private events. `waiting` are streams that can't begin before its templates have examined
+    all topics; None when they have. `view` and `core_view` are None if every event is sent
+    unchanged.
     """
 
     __slots__ = (
@@ -82,15 +81,15 @@ class Channels:
 
     Arguments:
         sender: only channels and streams may command it.
-        topics: those that are alive; channels keep the ones that they name so.
-        filter_bounds: how many different filters there may be.
+        topics: the live topics; a channel keeps the topics that it names alive.
+        filter_bounds: the bounds on different filters.
 
     Attributes:
-        of_everything: how many channels get every event, or may get any topic's by a template.
-        with_views: how many channels have a view.
-        filters: how many have a filter, by selector and in total.
-        on_unready: called when a channel can't be used yet: `sweep` is to be called soon, and
-            again until it says that nothing is left.
+        of_everything: number of channels that receive every event, or any topic's by a template.
+        with_views: number of channels with a view.
+        filters: number of channels with a filter, by selector and in total.
+        on_unready: called when a channel can't be used yet. Then `sweep` must be called soon, and
+            again while it returns True.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Channels:
         self._viewed: dict[_ViewKey, Channel] = {}
         self._by_number: list[Channel | None] = []
         self._free_numbers: list[int] = []
-        # Channels whose patterns must examine topics, each with these topics. They take turns.
+        # Channels whose templates must examine topics, each with these templates. They take turns.
         self._unready: OrderedDict[Channel, tuple[TopicTemplate, ...]] = OrderedDict()
         self._time_budget = TimeBudget()
         topics.on_new = self._on_new
@@ -123,8 +122,8 @@ class Channels:
         return channel
 
     def some(self, first: int, count: int) -> tuple[list[Channel], int | None]:
-        """Those whose numbers begin at `first`, of `count` numbers, and the number to go on from;
-        None behind the last. O(count)."""
+        """The channels with `count` numbers from `first` on, and the number to continue with; None
+        after the last. O(count)."""
         end = first + count
         found = [one for one in self._by_number[first:end] if one is not None]
         return found, end if end < len(self._by_number) else None
@@ -137,11 +136,11 @@ class Channels:
         is_quiet: bool = False,
         view: ChannelView | None = None,
     ) -> Channel:
-        """The channel of these selectors, grants and view, for one more stream, which is to `leave`
-        it.
+        """The channel of these selectors, grants and view, for one more stream, which must `leave`
+        it later.
 
-        O(1) when there is one, else O(selectors and grants, and topics that templates match).
-        Raises StreamRefused when it would be one filter too many."""
+        O(1) if the channel exists, else O(selectors, grants, and topics that templates match).
+        Raises StreamRefused if there would be too many filters."""
         if view is not None:
             return self._join_viewed(selectors, rights, is_quiet, view)
         if rights is None or not rights.subscribe:
@@ -179,7 +178,7 @@ class Channels:
         return channel
 
     def leave(self, channel: Channel) -> None:
-        """One stream of the channel is gone."""
+        """One stream of the channel has ended."""
         channel.streams -= 1
         if channel.streams:
             return
@@ -196,15 +195,15 @@ class Channels:
         else:
             del self._granted[channel.selectors, channel.rights.subscribe, channel.is_quiet]
         self._by_number[channel.number] = None
-        self._let_go(channel)
+        self._remove(channel)
 
     def deliver(self, entries: Sequence[Entry], history: History) -> None:
-        """Has the history keep committed entries, and hands each on to the channels of its topics.
-        O(entries and topics); which streams there are does not matter."""
+        """Keeps committed entries in the history, and passes each to the channels of its topics.
+        O(entries and topics); the number of streams has no effect."""
         history.take(entries, self._sender, self.of_everything > 0, self.with_views > 0)
 
     def end(self, topic: Topic) -> None:
-        """A topic has ended: streams that have no other topic end, when they have everything."""
+        """A topic has ended: streams without another open topic end after their last event."""
         if not topic.named:
             return  # The sender receives it with the first channel that names it.
         self._sender.end_topic(topic.number, _end_frame(topic))
@@ -217,13 +216,13 @@ class Channels:
             self._sender.end_topic(topic.number, None)
 
     def sweep(self) -> bool:
-        """Forgets unneeded topics and prepares channels, for a few milliseconds. True: there is
-        more to do."""
+        """Forgets unneeded topics and prepares channels, for a few milliseconds. Returns True if
+        work is left."""
         self._time_budget.run(self._step)
         return self._has_more()
 
     def _step(self) -> bool:
-        """One step of this work; True: there is more."""
+        """One step of this work; True: work is left."""
         if self._topics.idle_count:
             self._forget_some()
         if self._unready:
@@ -241,7 +240,7 @@ class Channels:
             self._sender.remove_topic(topic.number)
 
     def _go_on(self) -> None:
-        """Works on the channel whose turn it is; its next turn is after all others."""
+        """Works on the next channel, which then goes to the end of the queue."""
         channel, templates = next(iter(self._unready.items()))
         for pattern in templates:
             if not pattern.is_ready:
@@ -283,13 +282,13 @@ class Channels:
                 self.of_everything += 1  # Whether one of them matches is not looked up.
             self._get_ready(channel)
         except BaseException:
-            self._let_go(channel)
+            self._remove(channel)
             raise
         self._by_number[channel.number] = channel
         return channel
 
     def _get_ready(self, channel: Channel) -> None:
-        """Gives the sender a new channel, now or when its patterns have looked at all topics."""
+        """Gives the sender a new channel, now or when its templates have examined all topics."""
         rights, topics = channel.rights, channel.topics
         if rights is None and not isinstance(topics, WantedTopics):
             self._command(channel)
@@ -336,8 +335,8 @@ class Channels:
             channel.core_view,
         )
 
-    def _let_go(self, channel: Channel) -> None:
-        """Removes all references to a channel that the sender does not have, or no longer has."""
+    def _remove(self, channel: Channel) -> None:
+        """Removes all references to a channel that the sender does not have."""
         self._free_numbers.append(channel.number)
         self.with_views -= channel.view is not None
         topics = channel.topics
@@ -357,7 +356,7 @@ class Channels:
             self._templates.ungrant(channel.rights.subscribe, channel)
 
     def _on_new(self, topic: Topic) -> None:
-        """A topic is new: templates and grants are matched with it, once."""
+        """Matches a new topic with all templates and grants, once."""
         linked, granted = self._templates.look_at(topic)
         for channel in linked:
             self._sender.link(topic.number, channel.number)
@@ -372,7 +371,7 @@ class Channels:
 
 
 def _end_frame(topic: Topic) -> Frame:
-    """What a stream is sent whose last open topic has ended."""
+    """The event for streams whose last open topic has ended."""
     position = topic.ended_at
     data = json.dumps({"topic": topic.name}, separators=(",", ":"), ensure_ascii=False).encode()
     body = b"event: fastsse.end\nid: %b\ndata: %b\n\n" % (format_position(position), data)

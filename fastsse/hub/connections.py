@@ -1,4 +1,4 @@
-"""Who is connected: what operators see of each open stream, next to the sender's figures.
+"""Connected clients: facts of each open stream for operators, in addition to the sender's figures.
 
 The address, the user agent and the subject of a stream are kept in packed rows of 64 bytes
 (`_connections.pyx`), apart from the sender's own rows. Agents are interned, because there are few.
@@ -17,18 +17,18 @@ from fastsse.auth.rights import Rights, claim_hash
 
 __all__ = ["ConnectionFilter", "Connections", "Seen", "Visitor"]
 
-# Distinct agents that are kept; further ones count as this text.
+# Distinct agents that are kept; others are shown as this text.
 AGENTS_MAX: Final = 4_096
 AGENT_BYTES_MAX: Final = 200
 _OTHER: Final = b"other"
 _UNIX: Final = "unix"
 _IPV4_BYTES: Final = 4
-# Slots that one step looks at: well under a millisecond.
+# Slots that one step examines: well under a millisecond.
 SLOTS_A_STEP: Final = 20_000
 
 
 class Visitor(NamedTuple):
-    """Who opened a stream: host (`unix` for a Unix socket), port (0: unknown), user agent."""
+    """The client of a stream: host (`unix` for a Unix socket), port (0: unknown), user agent."""
 
     host: str = ""
     port: int = 0
@@ -36,7 +36,7 @@ class Visitor(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What is known of an open stream."""
+    """Facts of an open stream."""
 
     channel: int
     age_s: float
@@ -46,13 +46,13 @@ class Seen(NamedTuple):
 
 
 class ConnectionFilter(NamedTuple):
-    """Which streams are asked for; the default is all.
+    """Selects streams; the default is all.
 
     Attributes:
         address: an address or a network (None: any).
         subject: a token's `sub`.
         agent: a part of the user agent, in any letter case.
-        channel: says of a channel's number whether its streams are wanted.
+        channel: returns for the number of a channel whether its streams are selected.
     """
 
     address: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
@@ -80,12 +80,12 @@ class Connections:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the rows that were ever used. O(1)."""
+        """Bytes of all rows that have been used. O(1)."""
         return ROW_BYTES * self._rows.used
 
     @property
     def capacity(self) -> int:
-        """Slots; a search that has come here is over."""
+        """Number of slots; a search ends at this one."""
         return self._rows.capacity
 
     def opened(self, handle: int, channel: int, visitor: Visitor, rights: Rights | None) -> None:
@@ -111,7 +111,7 @@ class Connections:
             self._give_back(number)
 
     def seen(self, handle: int) -> Seen | None:
-        """What is known of a stream; None when it is not open. O(1)."""
+        """Facts of a stream; None if it is not open. O(1)."""
         row = self._rows.get(handle)
         if row is None:
             return None
@@ -161,7 +161,7 @@ class Connections:
 
 
 class ConnectionSearch:
-    """A search that goes on step by step, so that no turn of the loop is long."""
+    """A search in steps, so that no turn of the loop takes long."""
 
     def __init__(
         self, rows: ConnectionRows, wanted: ConnectionFilter, agents: Container[int] | None
@@ -176,7 +176,7 @@ class ConnectionSearch:
         self._subject = 0 if wanted.subject is None else claim_hash(wanted.subject)
 
     def step(self, first: int, limit: int, slots: int = SLOTS_A_STEP) -> tuple[list[int], int]:
-        """Handles from a slot on, at most `limit`, and the slot to go on from. O(slots)."""
+        """At most `limit` matching handles from a slot on, and the next slot. O(slots)."""
         return self._rows.scan(
             first,
             slots,
@@ -206,7 +206,7 @@ def _address_text(packed: bytes, port: int) -> str:
 
 
 def _packed_subject(subject: str) -> tuple[bytes, bool]:
-    """A subject's bytes, and whether they are those of a UUID, which takes less room so."""
+    """A subject's bytes, and whether they are the 16 bytes of a UUID."""
     with suppress(ValueError):
         known = uuid.UUID(subject)
         if str(known) == subject:

@@ -1,4 +1,4 @@
-"""Finds what is to be deleted: the event with an id, and whether a topic has anything."""
+"""Finds events that are to be deleted: by topic and id, or whether a topic has any."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -19,7 +19,7 @@ _READ_BYTES: Final = 1
 
 
 class FoundEvent(NamedTuple):
-    """An event that is kept: its position, its topics, its id as streams receive it."""
+    """A kept event: its position, its topics, and its id as streams receive it."""
 
     position: int
     topics: tuple[str, ...]
@@ -34,8 +34,8 @@ class EventLookup:
     """Asks memory, then the store. Loop thread only.
 
     Arguments:
-        history: what memory has.
-        queries: the way to what the backbone stores.
+        history: the events in memory.
+        queries: reads the backbone.
     """
 
     def __init__(self, history: History, queries: StoreQueries) -> None:
@@ -43,18 +43,18 @@ class EventLookup:
         self._queries = queries
 
     def find(self, topic: str, event_id: str, done: Found) -> None:
-        """Gives `done` the event of a topic that is kept under an id, now or later; None when there
-        is none, or it was deleted. An own id finds the earliest event that has it."""
+        """Calls `done`, now or later, with the kept event of a topic with this id; None if there is
+        none, or if it was deleted. If several events have an own id, the earliest is found."""
         text = as_header_value(event_id.encode("utf-8", "surrogatepass"))
         _Search(self._history, self._queries, topic, text, done).begin()
 
     def has_events(self, topic: str, done: Callable[[bool | FastsseError], None]) -> None:
-        """Gives `done` whether an event of a topic is kept, now or later."""
+        """Calls `done`, now or later, with whether an event of a topic is kept."""
         _TopicSearch(self._history, self._queries, topic, done).begin()
 
 
 class _Question:
-    """Something that is asked of the store, as a `store_queries.QueryWaiter`."""
+    """A query to the store, as a `store_queries.QueryWaiter`."""
 
     ended: Final = False
 

@@ -1,9 +1,9 @@
 """History: the frames kept for resuming. Each topic is bounded by count, bytes and age; all topics
 together are bounded by bytes. `_hub.pyx:HistoryLog` evicts.
 
-Each topic of an event keeps the event on its own; the total counts it once. The event is evicted
-when its last topic evicts it. The oldest event always goes first, so a topic still keeps an
-event if its position is above `evicted_through`. Loop thread only.
+An event of several topics is kept by each of them separately; the total counts it once. It is
+evicted when its last topic evicts it. The oldest event is always evicted first, so a topic keeps
+exactly its events after `evicted_through`. Loop thread only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,72 +34,72 @@ from fastsse.streamstate import StreamOp, read_stream_control
 __all__ = ["PAGE_BYTES", "Erased", "History", "Page", "Selection"]
 
 PAGE_BYTES = 256 * 1024
-# Hidden events after which one look ends. Without it a reader who asks for private events would
-# take the loop's time for nothing.
+# A read ends after this many events that are hidden from the reader. Otherwise a reader without
+# rights could occupy the loop with private events.
 LEFT_OUT_MAX = 2_000
-# Events that one sweep looks at: a few milliseconds at most.
+# Events that one sweep examines: a few milliseconds at most.
 SWEEP_EVENTS = 4_000
 
-# From so many topics on the whole log is read, leaving out what does not match, and not theirs.
+# For more topics the log of all events is read and filtered, instead of the logs of the topics.
 MERGED_MAX = 1_000
 
-# Topics that a snapshot of a template or of `*` looks at one by one. With more it looks at so many
-# of the newest events: a few milliseconds.
+# A snapshot of a template or of `*` examines each topic, up to this many. If there are more, it
+# examines this many of the newest events instead: a few milliseconds.
 SNAPSHOT_TOPICS_MAX = 10_000
 SNAPSHOT_SCAN_MAX = 20_000
 
-# The topics that a reader wants; None is every event.
+# The topics of a reader; None: every event.
 Selection: TypeAlias = Sequence[Topic] | WantedTopics | None
 
 
 class Erased(NamedTuple):
-    """What was deleted: the event at a place, or all of a topic up to it."""
+    """A deletion: the event at the place `through`, or (`topic`) all of a topic up to it."""
 
     through: int
     topic: str | None
 
     def covers(self, entry: Entry) -> bool:
-        """Whether an entry is one of the topic's."""
+        """Whether the deletion of a topic includes this entry."""
         return entry.position <= self.through and self.topic in entry.topics
 
 
 class Page(NamedTuple):
-    """A run of events for a reader: everything kept after where it asked, up to `through`."""
+    """Consecutive events for a reader: all kept ones after the requested place, up to `through`."""
 
     frames: list[Frame]
     through: int
-    is_last: bool  # Nothing matching lies after it: `through` is the head.
-    evicted: Evicted  # What its topics had lost after that place when it was read.
+    is_last: bool  # No matching event follows: `through` is the head.
+    evicted: Evicted  # What its topics had evicted after that place when it was read.
 
 
 class History(HistoryLog):
     """The newest events of all topics.
 
     Arguments:
-        topics: the topics that are alive, and their rules.
-        total_bytes: the bound over all topics; what lies above it goes, the oldest first.
-        start: the place before which nothing is kept: an id from before a restart is there.
+        topics: the live topics and their rules.
+        total_bytes: the bound on all topics together; above it the oldest events are evicted.
+        start: no event up to this place is kept, such as those from before a restart.
 
-    Who reads may see private events of the topics that their rights cover, and no others: as if
-    those did not exist. Without rights, none.
+    A reader sees only the private events of topics that its rights cover; without rights, none.
+    Results are as if other private events did not exist.
 
     Attributes:
         head: the position of the newest event.
-        public_head: the newest position that is no private event's.
-        lost_through: up to here events may be missing because the log that we follow lost them.
+        public_head: the newest position that is not a private event's.
+        lost_through: events up to this place may be missing, because the followed log lost them.
         start: as given.
-        expected_through: what lies up to here is on its way from another process, if it is above 0.
-            Until it is there it counts as evicted.
-        times: which time belongs to which position, where positions were ahead of the clock.
-        events: how many are kept.
-        bytes: what they cost, with what is needed to keep them.
-        ended_count: topics of which an end is kept.
-        now_ms: unix milliseconds.
+        expected_through: if above 0, another process is sending the events up to this place. Until
+            they have arrived they count as evicted.
+        times: the time of positions that were ahead of the clock.
+        events: number of kept events.
+        bytes: bytes of the kept events and of their bookkeeping.
+        ended_count: number of topics whose end is kept.
+        now_ms: the clock, in unix milliseconds.
         on_ended: called with a topic that has ended.
-        on_key: called with the publisher's key of each entry that has one, if not None.
-        on_erased: called with what was deleted: nothing may be sent of it from here on.
-        on_reopened: called with a topic that had ended, and of which nothing is kept any more.
-        keeps_streams: durable streams are kept here alone, so nothing of them is evicted.
+        on_key: called with position and publisher's key of each entry that has one; None: not.
+        on_erased: called with each deletion, before anything else may be sent.
+        on_reopened: called with an ended topic of which nothing is kept any more, so it is open.
+        keeps_streams: no other store has the durable streams, so nothing of them is evicted.
     """
 
     def __init__(self, topics: Topics, total_bytes: int, start: int) -> None:
@@ -107,7 +107,7 @@ class History(HistoryLog):
         self.start = start
         self.lost_through = self._lost_at = 0
         self.expected_through = 0
-        # The reading of the clock of evictions when it learnt of them, and through where.
+        # For evictions learnt from another process: the counter's reading then, and up to where.
         self._learnt: Step = (0, 0)
         self.ended_count = 0
         self.on_ended: Callable[[Topic], None] = lambda topic: None
@@ -120,9 +120,9 @@ class History(HistoryLog):
         self._aged_through = dict.fromkeys(topics.rules.ages_ms, start)
 
     def sweep(self, now_ms: int, limit: int = SWEEP_EVENTS) -> bool:
-        """Evicts what is too old. Returns True when there is more to do than `limit` events.
+        """Evicts events that are too old, at most `limit`. Returns True if more are left.
 
-        Each event is looked at once for each age that a rule names.
+        Each event is examined once for each age that a rule names.
         """
         for age_ms, after in self._aged_through.items():
             through = self.times.place_at(now_ms - age_ms)
@@ -139,8 +139,8 @@ class History(HistoryLog):
         limit_bytes: int = PAGE_BYTES,
         rights: Rights | None = None,
     ) -> Page:
-        """The next events after a place, in order, each once: at most `limit_bytes` of them, but
-        at least one, unless so much is left out that it ends before. O(log n + page)."""
+        """The next events after a place, in order, each once: at most `limit_bytes`, but at least
+        one. After LEFT_OUT_MAX hidden events the page ends, perhaps empty. O(log n + page)."""
         frames: list[Frame] = []
         room_bytes, left_out = limit_bytes, 0
         evicted = self.evicted(selection, after)
@@ -161,8 +161,8 @@ class History(HistoryLog):
     def between(
         self, selection: Selection, after: int, through: int, rights: Rights | None = None
     ) -> Iterator[Frame]:
-        """What a reader may see of the events after one place and up to another, in order. O(log n)
-        to begin."""
+        """The events after one place and up to another that a reader may see, in order. O(log n) to
+        begin."""
         for frame in self._after(selection, after):
             if frame.position > through:
                 return
@@ -172,11 +172,11 @@ class History(HistoryLog):
                 yield frame
 
     def described(self, frames: Iterable[Frame]) -> list[Described]:
-        """Frames that are kept, each with what a view may ask of it. O(log n) each."""
+        """Kept frames, each with its topics and meta for a view. O(log n) each."""
         return [self._described(frame) for frame in frames]
 
     def entry_at(self, position: int) -> Entry | None:
-        """The entry that is kept at a position; None when there is none. O(log n)."""
+        """The entry kept at a position, or None. O(log n)."""
         entries = self.entries(position - 1, 1)
         return entries[0] if entries and entries[0].position == position else None
 
@@ -188,7 +188,7 @@ class History(HistoryLog):
         return any(frame.events for frame in found.log.newest_first())
 
     def event_at(self, position: int) -> Described | None:
-        """The event that is kept at a position; None when there is none. O(log n)."""
+        """The event kept at a position, or None. O(log n)."""
         frame = next(self.whole.after(position - 1), None)
         return self._described(frame) if frame and frame.position == position else None
 
@@ -200,7 +200,7 @@ class History(HistoryLog):
         return Described(frame, tuple([topic.name for topic in topics]), meta)
 
     def evicted(self, selection: Selection, after: int) -> Evicted:
-        """What a reader of these topics may have lost after a place. O(topics)."""
+        """The evictions after a place that concern a reader of these topics. O(topics)."""
         evictions: Iterable[Step]
         if selection is None:
             evictions = [(self.evicted_at, self.evicted_from_all_through), *self.evicted_below]
@@ -214,12 +214,12 @@ class History(HistoryLog):
         return Evicted(self.clock, steps, self.start)
 
     def evicted_through(self, selection: Selection) -> int:
-        """The last place of which a reader of these topics may have lost events: all that lies
-        after it is here. Below it some of them may still have all. O(topics)."""
+        """The place after which memory has all events of these topics. Some of the topics may have
+        older events, too. O(topics)."""
         if selection is None:
             through = self.evicted_from_all_through
         elif isinstance(selection, WantedTopics):
-            # Its templates may be older than what was learnt of forgotten topics.
+            # A template may have been made before evictions of forgotten topics were learnt.
             through = max(selection.evicted_through, self.lost_through, self._learnt[1])
         else:
             through = max(topic.evicted_through for topic in selection)
@@ -228,15 +228,16 @@ class History(HistoryLog):
     def before_newest(
         self, selection: Selection, count: int, rights: Rights | None = None
     ) -> tuple[int, bool]:
-        """The place just before the newest `count` events kept, and whether there are as many.
-        With fewer it lies before all of them, with none it is the head; and where very many are
-        left out it is content with those that lie before. O(count)."""
+        """The place just before the newest `count` kept events, and whether there are so many.
+
+        With fewer events it is the place before the oldest, without events the head. The search
+        stops after LEFT_OUT_MAX hidden events. O(count)."""
         place, found, left_out = self.head, 0, 0
         for frame in self._newest_first(selection):
             if found == count or left_out == LEFT_OUT_MAX:
                 return place, True
             if not frame.events or self.is_expired(frame):
-                continue  # A control entry, or one that is not sent any more.
+                continue  # A control entry, or an expired event.
             if frame.private and not self._may_read(frame, rights):
                 left_out += 1
             else:
@@ -246,9 +247,9 @@ class History(HistoryLog):
     def newest_of_each(
         self, selection: Selection, count: int, rights: Rights | None = None
     ) -> tuple[dict[str, list[Frame]], bool]:
-        """The newest `count` events kept of each topic that has one, newest first, and whether
-        there are as many of each. Of more than SNAPSHOT_TOPICS_MAX topics those with the newest
-        events. O(topics x count)."""
+        """The newest `count` kept events of each topic, newest first, and whether every topic has
+        so many. With more than SNAPSHOT_TOPICS_MAX topics, only those with the newest events.
+        O(topics x count)."""
         newest: dict[str, list[Frame]] = {}
         is_enough = not isinstance(selection, WantedTopics | None)
         for topic in self._topics_for_snapshot(selection):
@@ -288,23 +289,23 @@ class History(HistoryLog):
         return list(topics)
 
     def head_for(self, rights: Rights | None) -> int:
-        """The newest place to name to a reader. Without grants it is not a private event's: that
-        one was published, and when, must stay secret."""
+        """The newest place that a reader may see. Without grants it is not the place of a private
+        event, because its id would reveal that and when the event was published."""
         return self.head if rights is not None and rights.subscribe else self.public_head
 
     def find(self, own_id: bytes) -> int | None:
-        """The position of the event that was published with this id, the earliest if several
-        were; None when none that is kept was."""
+        """The position of the kept event with this id of its publisher, the earliest if there are
+        several; None: there is none."""
         return self.position_of.get(as_header_value(own_id))
 
     def may_read(self, position: int, rights: Rights | None) -> bool:
-        """Whether the event kept at a position is public, or private and covered. O(log n)."""
+        """Whether the event kept at a position is public, or covered by the rights. O(log n)."""
         frame = next(self.whole.after(position - 1), None)
         return frame is None or not frame.private or self._may_read(frame, rights)
 
     def lose(self, place: int) -> int:
-        """Evicts everything: what lies up to a place, or to the head when that is later, can't
-        be relied on. Returns from where on it can. O(events and topics)."""
+        """Evicts everything, because the log lost events up to a place. Returns the later of this
+        place and the head, from where on history is complete again. O(events and topics)."""
         self.head = self.public_head = self.lost_through = place = max(place, self.head)
         while self.whole.first() is not None:
             self.evict_oldest()
@@ -316,7 +317,7 @@ class History(HistoryLog):
         return place
 
     def _may_read(self, frame: Frame, rights: Rights | None) -> bool:
-        """Whether a private event's topics are covered. Rare enough to be looked up."""
+        """Whether the rights cover a topic of a private event. Not cached, because it is rare."""
         if rights is None:
             return False
         owners = self.whole.owners_of(frame.position)
@@ -324,8 +325,8 @@ class History(HistoryLog):
         return rights.covers_subscribe(topic.name for topic in topics if topic is not None)
 
     def entries(self, after: int, limit_bytes: int = PAGE_BYTES) -> list[Entry]:
-        """The next events kept of all topics after a place, as another process is handed them: at
-        most `limit_bytes`, but at least one; none at the end. O(log n + page)."""
+        """The next kept events of all topics after a place, for another process: at most
+        `limit_bytes`, but at least one; none at the end. O(log n + page)."""
         entries: list[Entry] = []
         for frame, owners in self.whole.owned_after(after):
             limit_bytes -= frame.size
@@ -340,11 +341,11 @@ class History(HistoryLog):
 
     @property
     def begins(self) -> int:
-        """The place after which it has what its rules keep."""
+        """The place after which memory has everything that the rules keep."""
         return max(self.start, self.expected_through)
 
     def evictions(self) -> Evictions:
-        """What was evicted so far. O(topics)."""
+        """All evictions so far. O(topics)."""
         topics, least = self._topics, self.begins
         by_topic = topics.evicted()
         if self.expected_through:
@@ -356,8 +357,8 @@ class History(HistoryLog):
         )
 
     def evict(self, evictions: Evictions) -> None:
-        """Evicts what the history evicted from which this one's events came. O(topics
-        and events evicted)."""
+        """Evicts what another history evicted, from which the events here were copied. O(topics and
+        events evicted)."""
         for name, through in evictions.by_topic.items():
             topic = self._topics.by_name.get(name)
             if topic is None:
@@ -371,18 +372,18 @@ class History(HistoryLog):
         )
 
     def expect(self, through: int) -> None:
-        """Says that what lies up to a place will come from another process, by `prepend`. Before
+        """Expects the events up to a place from another process, through `prepend`. Call it before
         anything is appended."""
         self.expected_through = through
         self.head = self.public_head = max(self.head, through)
 
     def older(self) -> BackfilledEvents:
-        """An empty place for what comes."""
+        """An empty collection for the events of another process."""
         return BackfilledEvents(self._topics)
 
     def prepend(self, older: BackfilledEvents, evictions: Evictions) -> None:
-        """Puts what another process kept before everything, and evicts what it had evicted: now
-        this is the history that it would be if it had always been here. O(events and topics)."""
+        """Inserts the events of another process before all others, and applies its evictions. The
+        result is the history as if it had been here from the start. O(events and topics)."""
         self._learn(evictions)
         if gone_through := older.cut():
             self.note_gone(gone_through)
@@ -402,7 +403,7 @@ class History(HistoryLog):
             self._index_older(own_id, position)
         for position, extras in older.extras.items():
             self.keep_extras(position, extras)
-        # Those that came meanwhile too: what they delete may be in what is put in front.
+        # Also deletions that arrived meanwhile: they may concern the inserted events.
         controls = [(at, one.control) for at, one in self.extras_at.items() if one.control]
         for position, control in sorted(controls):
             owners = self.whole.owners_of(position)
@@ -417,8 +418,8 @@ class History(HistoryLog):
         self.fit()
 
     def _learn(self, evictions: Evictions) -> None:
-        """What another process has evicted of topics that are alive here, of others, and of those
-        that it does not remember."""
+        """Notes the evictions of another process: of live topics, of others, and of topics that the
+        other process does not remember."""
         by_topic, forgotten_through = evictions.by_topic, evictions.forgotten_through
         by_name = self._topics.by_name
         self.evict(evictions)
@@ -447,12 +448,12 @@ class History(HistoryLog):
         return logs[0] if len(logs) == 1 else once(merge(*logs, key=position_of, reverse=True))
 
     def ended_at(self, topic: str) -> int:
-        """The position of a topic's end; 0 while it is open, as far as memory knows."""
+        """The position of a topic's end; 0: memory knows of none."""
         found = self._topics.by_name.get(topic)
         return 0 if found is None else found.ended_at
 
     def is_expired(self, frame: Frame) -> bool:
-        """Whether an event, or one of a page, is not sent any more."""
+        """Whether an event, or an event of a page, is past its ttl."""
         return 0 < frame.expires_ms <= self.now_ms()
 
     def last_of(self, topic: str) -> int:
@@ -463,7 +464,7 @@ class History(HistoryLog):
         return next(filter(self._is_no_control, map(position_of, found.log.newest_first())), 0)
 
     def _is_no_control(self, position: int) -> bool:
-        """Whether an event is kept at a place, or was deleted there."""
+        """Whether the entry at a place is an event, deleted or not."""
         extras = self.extras_at.get(position)
         return extras is None or extras.control is None
 
@@ -479,7 +480,7 @@ class History(HistoryLog):
             self.on_key(position, extras.key)
 
     def set_ended(self, topic: Topic, position: int) -> None:
-        """Notes the end of a topic. The state lasts as long as an entry of the topic is kept."""
+        """Notes the end of a topic. It lasts while an entry of the topic is kept."""
         is_new = not topic.ended_at
         topic.ended_at = max(topic.ended_at, position)
         if is_new:
@@ -487,13 +488,13 @@ class History(HistoryLog):
             self.on_ended(topic)
 
     def on_reopen(self, topic: Topic) -> None:
-        """Nothing is kept any more of a topic that had ended."""
+        """Called when an ended topic has no kept entry any more, so it is open again."""
         topic.ended_at = 0
         self.ended_count -= 1
         self.on_reopened(topic)
 
     def on_control(self, topics: tuple[Topic, ...], position: int, text: bytes) -> None:
-        """Does what a control entry says that was kept."""
+        """Applies a control entry."""
         of_stream = read_stream_control(text)
         if of_stream is not None:
             self._on_stream(topics[0], position, of_stream.op)
@@ -525,7 +526,7 @@ class History(HistoryLog):
             self.evict_through(topic, position)
 
     def _index_older(self, own_id: bytes, position: int) -> None:
-        """The earliest event of an id is the one that it finds."""
+        """Makes `find` return the earliest event of an id."""
         later = self.position_of.get(as_header_value(own_id), 0)
         if later > position:
             del self.position_of[self.own_id_at.pop(later)]

@@ -48,19 +48,19 @@ from fastsse.refusal_reasons import PUBLISH_REASONS, PublishReason, UnavailableR
 __all__ = ["SWEEP_ON_S", "Hub", "Published"]
 
 RETRY_AFTER_S: Final[dict[UnavailableReason, int]] = {"memory": 5, "queue": 1, "draining": 10}
-# When more is to be swept than one step does, the next comes so soon.
+# The next step of a sweep that is not finished comes after this time.
 SWEEP_ON_S: Final = 0.005
-# Of the memory outside the history replays may use this share, which leaves the rest to publishers.
+# Replays may use this share of the memory outside the history; the rest is for publishers.
 REPLAY_MEMORY_SHARE = 0.75
 
 log = get_logger("hub")
 
 
 class Published:
-    """What a publish is answered with. Ids are the publishers' own or the positions' text.
+    """The result of a publish. An id is the publisher's own, or the text of the position.
 
-    `duplicates` are events that are known by their keys or producers and were not stored again;
-    `sequence` is the newest of the producer of such events, -1: they have none.
+    `duplicates` is the number of events that were not stored again, because their keys or producers
+    are known; `sequence` is the newest one of the producer of such events; -1: none.
     """
 
     __slots__ = ("_events", "_positions", "duplicates", "receipt", "sequence")
@@ -72,17 +72,17 @@ class Published:
         self._events = events
         self.duplicates = duplicates
         self.sequence = -1
-        #: What the answer says of the streams that match, where that was asked.
+        #: The counts of matching streams for the answer, if they were requested.
         self.receipt: Mapping[str, object] | None = None
 
     @property
     def positions(self) -> Sequence[int]:
-        """The position of each event, in order; with a shared log not always in a row."""
+        """The position of each event, in order; with a shared log not always consecutive."""
         return self._positions
 
     @property
     def count(self) -> int:
-        """How many events were taken."""
+        """Number of accepted events."""
         return len(self._events)
 
     @property
@@ -102,8 +102,8 @@ class Published:
 
 
 class InterceptedPublished(Published):
-    """As Published, of events that interceptors saw: for each event of the publisher the first that
-    it became. The id of one that was dropped is empty, and it is not counted."""
+    """As Published, for events that interceptors may have dropped or copied. Each event of the
+    publisher stands for its first copy. A dropped event is not counted, and its id is empty."""
 
     __slots__ = ("_firsts",)
 
@@ -114,7 +114,7 @@ class InterceptedPublished(Published):
 
     @property
     def count(self) -> int:
-        """How many events were taken."""
+        """Number of accepted events."""
         return sum(first is not None for first in self._firsts)
 
     @property
@@ -137,33 +137,32 @@ class InterceptedPublished(Published):
 
 
 class Hub:
-    """Orders, keeps, hands on.
+    """Puts events in order, keeps them, and passes them to the sender.
 
     Arguments:
         sender: the core's, started; the hub's channels are the only ones to command it.
-        backbone: gives the order; the hub goes on from its head.
+        backbone: gives the order; the hub continues at its head.
         history: limits and topic rules.
-        streams: `retry`, `clean_end`, `lag_policy`, and `memory_limit`, of which the history is a
-            part.
+        streams: `retry`, `clean_end`, `lag_policy`, and `memory_limit`, which includes the history.
         replays: bounds of reading history.
-        now_ms: unix milliseconds.
+        now_ms: the clock, in unix milliseconds.
 
     Attributes:
         channels: which streams receive which topics.
         streams: opens streams.
-        history: what is kept.
-        topics: those that are alive.
-        events_published: events taken from publishers here.
-        entries_seen: events that came down the log, from all publishers.
-        publishes_refused: publishes refused, by reason.
-        refuses: publishes are refused, since the service ends.
-        interceptors: see each event before it is ordered; None: there are none.
-        on_entries: called with committed entries after they were handed on.
+        history: the kept events.
+        topics: the live topics.
+        events_published: number of events accepted from publishers here.
+        entries_seen: number of events from the log, of all publishers.
+        publishes_refused: number of refused publishes, by reason.
+        refuses: whether publishes are refused, because the service ends.
+        interceptors: called with each event before it is ordered; None: there are none.
+        on_entries: called with committed entries after they were passed to the sender.
         on_content: the same, for durable streams.
-        on_sweep: called with each `sweep`, likewise.
-        tails: what streams of another form are sent.
-        find_streams, touch_stream, expired_streams, read_stored: of the backbone.
-        losses: times that the backbone's log lost something.
+        on_sweep: called by each `sweep`.
+        tails: streams that another part encodes, such as those of durable streams.
+        find_streams, touch_stream, expired_streams, read_stored: methods of the backbone.
+        losses: how often the backbone's log lost events.
     """
 
     def __init__(
@@ -239,12 +238,11 @@ class Hub:
     def publish(
         self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
     ) -> None:
-        """Takes all events or none, in this order, and calls `done` once: with what was published
-        when it is ordered and in history, else with a BadRequest or Refused.
+        """Publishes all events or none, in this order. Calls `done` once: with a Published when the
+        events are committed and in history, else with a BadRequest, Conflict or Unavailable.
 
-        Within the call for the memory backbone, later for others. O(events); who subscribes does
-        not matter. An `EventBatch` costs the least for each event; a list of one Event is a batch
-        of one.
+        The memory backbone calls `done` within the call, others later. O(events); the number of
+        subscribers has no effect. An `EventBatch` has the lowest cost for each event.
         """
         if self.interceptors is None:
             self._publish(events, done)
@@ -301,7 +299,7 @@ class Hub:
     def _publish_keyed(
         self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
     ) -> None:
-        """As `publish`, of one event with a key of its own or of its request."""
+        """As `publish`, for one event with a key of its own or of its request."""
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -317,8 +315,8 @@ class Hub:
     def _publish_directed(
         self, events: Sequence[Event], done: Callable[[Published | FastsseError], None]
     ) -> None:
-        """As `publish`, of events with directives: an event that ends its topics is followed by
-        their end, in the same batch."""
+        """As `publish`, for events with directives. The end of topics is an entry of its own, which
+        follows the event in the same batch."""
         if len(events) == 1 and is_keyed(events[0]):
             self._publish_keyed(events, done)
             return
@@ -350,9 +348,9 @@ class Hub:
         events: Sequence[Event],
         done: Callable[[Published | FastsseError | list[int | FastsseError]], None],
     ) -> None:
-        """As `publish`, for events of as many publishers: each counts as a publish. A refusal is
-        one that each of them would get; where only some would, `done` gets a list with the
-        position or the error of each."""
+        """As `publish`, for one event of each of several publishers; each counts as a publish.
+        `done` receives an error if it is the same for all. If only some are refused, it receives a
+        list with the position or the error of each."""
         if not is_plain(events) and len(events) > 1 and not self._backbone.judges_each:
             self._publish_each(events, done)
             return
@@ -372,7 +370,7 @@ class Hub:
         events: Sequence[Event],
         done: Callable[[Published | FastsseError | list[int | FastsseError]], None],
     ) -> None:
-        """Publishes events one by one, in order: some may be refused."""
+        """Publishes events one by one, in order, because some may be refused."""
         outcomes: dict[int, int | FastsseError] = {}
 
         def publish(at: int, event: Event) -> None:
@@ -395,11 +393,12 @@ class Hub:
         done: Callable[[Published | FastsseError], None],
         check: Callable[[Sequence[str]], None] = lambda topics: None,
     ) -> None:
-        """Empties the event of a topic that is kept under an id, in all its topics, and calls
-        `done` once: with the control entry that says so, NotKept, Refused, or what `check` raises.
+        """Deletes the data of the event of a topic with this id, in all its topics. Calls `done`
+        once: with the control entry of the deletion, or with NotKept, Unavailable, or the error
+        that `check` raised.
 
         Arguments:
-            check: called with all topics of the event, before anything is done.
+            check: called with all topics of the event before anything changes.
         """
 
         def found(event: FoundEvent | FastsseError | None) -> None:
@@ -422,7 +421,7 @@ class Hub:
         self.streams.lookup.find(topic, event_id, found)
 
     def purge_topic(self, topic: str, done: Callable[[Published | FastsseError], None]) -> None:
-        """Empties all events of a topic, also those that have other topics too. `done` as in
+        """Deletes the data of all events of a topic, also of those with more topics. `done` as in
         `delete_event`. The topic's state stays."""
 
         def found(has_events: bool | FastsseError) -> None:
@@ -452,8 +451,8 @@ class Hub:
         self._publish((control,), erased)
 
     def allows(self, event: Event) -> bool:
-        """Whether the rules of its topics allow its type, whatever its data and at any rate, and no
-        interceptor has to see it."""
+        """Whether an event can be published without a check of its data, of a rate or by an
+        interceptor, and its topics allow its type."""
         if self.interceptors is not None:
             return False
         if any(self.topics.rule(name).max_publish_rate for name in event.topics):
@@ -461,21 +460,21 @@ class Hub:
         return not self.topics.rules.restricts or self.topics.takes_any_data(event)
 
     def drain(self, window_s: float, *, refuse: bool = True) -> None:
-        """Refuses newcomers from here on, and publishes too unless others take them for us;
-        closes the streams over a time."""
+        """Refuses new streams from now on, and publishes if `refuse`. Closes the open streams,
+        spread over `window_s` seconds."""
         self.refuses = refuse
         self.streams.drain(window_s)
 
     def stop(self) -> None:
-        """Hands nothing to the sender from here on: it stops. What the backbone commits later is
-        acknowledged, and no stream is left that could get it."""
+        """Passes nothing to the sender from now on, because it stops. Later commits of the backbone
+        are acknowledged; there is no stream left for them."""
         self._is_stopped = True
         self.streams.abandon()
 
     def sweep(self, now_ms: int) -> bool:
-        """Evicts what is too old and forgets idle topics, a bounded amount of work a call.
+        """Evicts events that are too old and forgets idle topics; the work of a call is bounded.
 
-        To be called about once a second, and again after SWEEP_ON_S when it returns True.
+        Call it about once a second, and again after SWEEP_ON_S seconds when it returns True.
         """
         is_late = self.history.sweep(now_ms)
         is_late |= self.channels.sweep()
@@ -483,11 +482,11 @@ class Hub:
         self._rates.sweep()
         if self.on_sweep is not None:
             self.on_sweep()
-        # Last: channels that are ready now may have streams that search.
+        # Last, because channels that have just become ready may have streams that search.
         return self.streams.sweep() or is_late
 
     def counters(self) -> dict[str, int]:
-        """What this part counts, by the names of the metrics."""
+        """The counters of this part, under the names of the metrics."""
         counted = {
             "events_published": self.events_published,
             "history_events": self.history.events,
@@ -511,7 +510,7 @@ class Hub:
         return counted
 
     def _objection(self, events: Sequence[Event]) -> FastsseError | None:
-        """Why a batch can't be taken now, or at all."""
+        """The error of a batch that can't be published now, or at all; else None."""
         if not events:
             return InvalidEvent("events", "a batch needs at least one event")
         if self.refuses:
@@ -550,7 +549,7 @@ class Hub:
         return error
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
-        """Keeps committed entries and hands them on."""
+        """Keeps committed entries and passes them to the sender."""
         if self._is_stopped:
             return
         self.channels.deliver(entries, self.history)
@@ -567,8 +566,8 @@ class Hub:
             self.on_content(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
-        """The log of the backbone lost something, and goes on after a place. Readers receive a
-        `fastsse.gap` event, and what lies before is no longer promised."""
+        """The log of the backbone lost events, and continues after a place. All readers receive a
+        `fastsse.gap` event; events before that place can't be resumed from any more."""
         self.losses += 1
         if self._is_stopped:
             return
@@ -580,7 +579,7 @@ class Hub:
 def _of_all(
     outcomes: list[int | FastsseError], events: Sequence[Event]
 ) -> Published | list[int | FastsseError]:
-    """What came of events that were published one by one."""
+    """The result of events that were published one by one."""
     positions = [one for one in outcomes if not isinstance(one, FastsseError)]
     return Published(positions, events) if len(positions) == len(outcomes) else outcomes
 

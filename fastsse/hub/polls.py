@@ -1,9 +1,9 @@
-"""Polls: pages of history as answers of their own, now or when the next event comes.
+"""Polls: requests that are answered with a page of history, now or when the next event comes.
 
-A poll places its cursor and reads its page as a stream does. One that finds nothing waits, without
-a task or a timer of its own: polls of the same channel from the same place are one group, which is
-read once for all of them when an event of its topics comes; and a sweep once a second answers those
-whose time is over. Loop thread only.
+A poll places its cursor and reads its page as a stream does. A poll without events waits, without a
+task or timer of its own. Waiting polls of the same channel and place are one group, whose page is
+read once when an event of its topics comes. A sweep once a second answers polls whose time is over.
+Loop thread only.
 """
 
 import asyncio
@@ -47,9 +47,9 @@ class PollPage(NamedTuple):
 
     Attributes:
         frame: the events, joined; None for none. Equal polls get the same object.
-        next: the place from which the next poll goes on.
-        gap: what is missing before them; None: nothing.
-        ended: nothing will follow: the topics have ended, or `until` was met.
+        next: the place from which the next poll continues.
+        gap: reports events that are missing before these; None: none are missing.
+        ended: no event will follow: the topics have ended, or `until` was met.
     """
 
     frame: Frame | None
@@ -72,7 +72,7 @@ class _Waiting:
 
 
 class _Group:
-    """Polls of one channel that wait behind the same place, as a `QueryWaiter`."""
+    """Polls of one channel that wait at the same place, as a `QueryWaiter`."""
 
     __slots__ = ("channel", "ended", "live", "on_outcome", "polls", "replay")
 
@@ -94,14 +94,15 @@ class Polls:
     """All polls of one worker.
 
     Arguments:
-        channels: what polls join, as streams do.
-        history: what memory has.
-        queries: the way to the store.
-        pages: makes the pages, and keeps them for all that ask for the same.
+        channels: the channels, which polls use as streams do.
+        history: the events in memory.
+        queries: reads the store.
+        pages: makes and caches pages.
         ends: knows which topics have ended.
+
     Attributes:
-        waiting: polls that wait.
-        answered: polls that were answered.
+        waiting: number of waiting polls.
+        answered: number of answered polls.
         on_erased: called when an event was deleted.
         later: calls a function in the loop's next turn.
     """
@@ -128,9 +129,9 @@ class Polls:
         self._broad: set[_Group] = set()
         self._woken: set[_Group] = set()
         self._is_due = False
-        # By the whole second of their deadlines.
+        # Polls by the second of their deadlines.
         self._deadlines: dict[int, list[_Waiting]] = {}
-        # Answers that are given a few in a turn.
+        # Answers that wait for their turn; a few are sent in each turn of the loop.
         self._ready: deque[tuple[Done, PollPage | FastsseError]] = deque()
         self._is_giving = False
 
@@ -141,10 +142,10 @@ class Polls:
         wait_until_s: float,
         done: Done,
     ) -> None:
-        """Gives `done` a page once, now or later: at once when there are events, a gap or an end,
-        else with the next event, else (empty) at that time, or up to two seconds later.
+        """Calls `done` once with a page: at once if there are events, a gap or an end; else when
+        the next event comes; else with an empty page at `wait_until_s`, or up to two seconds later.
 
-        Raises Unavailable for one filter too many, or too many that wait.
+        Raises Unavailable if there are too many filters or waiting polls.
         """
         if self.waiting >= WAITING_MAX:
             raise Unavailable("polls", _RETRY_AFTER_S)
@@ -167,8 +168,8 @@ class Polls:
             raise
 
     def on_entries(self, entries: Sequence[Entry]) -> None:
-        """Entries came: wakes those that wait for one. O(topics of the entries); nothing is done
-        while none waits."""
+        """Wakes the polls that wait for one of these entries. O(topics of the entries), O(1) while
+        no poll waits."""
         if not self._groups:
             return
         woken = self._woken
@@ -183,25 +184,25 @@ class Polls:
             self.later(self._wake)
 
     def sweep(self, now_s: float) -> None:
-        """Answers polls whose time is over. O(those)."""
+        """Answers polls whose time is over. O(number of them)."""
         for second in sorted(one for one in self._deadlines if one <= now_s):
             for poll in self._deadlines.pop(second):
                 if poll.done is not None:
                     self._expire(poll)
 
     def answer_all(self) -> None:
-        """Answers all that wait with what there is: the service is going to end."""
+        """Answers all waiting polls with empty pages, because the service ends."""
         for group in list(self._groups.values()):
             self._forget(group)
             self._answer(group, self._empty(group.channel, group.replay.after))
 
     def look_again(self) -> None:
-        """Something was lost: all that wait are answered with the gap."""
+        """Answers all waiting polls with the gap after a loss."""
         self._woken |= set(self._groups.values())
         self._wake()
 
     def hold(self, channel: Channel, replay: ReplayCursor, wait_until_s: float, done: Done) -> None:
-        """Has a poll wait behind its cursor, of which memory has everything."""
+        """A poll waits at its cursor; memory has all events after it."""
         group = self._group(channel, replay)
         poll = _Waiting(done, group)
         group.polls.append(poll)
@@ -219,7 +220,7 @@ class Polls:
         return group
 
     def _homes(self, channel: Channel) -> Iterable[set[_Group]]:
-        """Where a group of this channel is found when an event comes."""
+        """The sets in which an event finds a group of this channel."""
         if not isinstance(channel.topics, tuple):
             return (self._broad,)
         return [self._by_topic.setdefault(topic.name, set()) for topic in channel.topics]
@@ -249,7 +250,7 @@ class Polls:
                 self._read(group)
 
     def _read(self, group: _Group) -> None:
-        """What came behind the place of a group: an answer for all, or they wait further."""
+        """Reads the page after a group's place: it is the answer for all, or they wait further."""
         replay = group.replay
         page = self._pages.read(group.channel, replay.after, group, replay.seen)
         if page is None:
@@ -282,7 +283,7 @@ class Polls:
     def answer_of(
         self, channel: Channel, replay: ReplayCursor, page: JoinedPage
     ) -> PollPage | None:
-        """The answer that a page is; None when nothing is in it."""
+        """The answer with this page; None if it has no events, gap or end."""
         gap = replay.advance(page)
         is_over = page.is_over or (page.is_last and self._ends.are_over(channel))
         if page.frame is None and gap is None and not is_over:
@@ -317,7 +318,7 @@ class Polls:
             self.later(self._give_some)
 
     def _give_some(self) -> None:
-        """Each answer takes some microseconds of the loop."""
+        """Sends some answers; each takes some microseconds of the loop."""
         for _ in range(min(len(self._ready), ANSWERS_A_TURN)):
             done, outcome = self._ready.popleft()
             done(outcome)
@@ -327,7 +328,7 @@ class Polls:
 
 
 class _Poll:
-    """One poll until it is answered or waits, as a `QueryWaiter`: the steps of
+    """One poll until it is answered or waits, as a `QueryWaiter`. The steps are those of
     `resume/replayer.py`, without a stream."""
 
     ended: Final = False
@@ -351,7 +352,7 @@ class _Poll:
         self._gap: GapEvent | None = None
 
     def begin(self) -> None:
-        """Begins with what the channel's templates may have to look at first."""
+        """Begins when the channel's templates have examined all topics."""
         if self._channel.waiting is not None:
             self._then = lambda _: self._learn_ends()
             self._channel.waiting.append(self)
@@ -359,7 +360,7 @@ class _Poll:
             self._learn_ends()
 
     def on_answer(self, outcome: Any) -> None:
-        """What was asked for is known."""
+        """The store has answered."""
         self._then(outcome)
 
     def _take(self, outcome: Any, then: Callable[[Any], None]) -> None:

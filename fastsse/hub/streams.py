@@ -1,6 +1,6 @@
 """Streams: sockets that are opened, sent to, and closed.
 
-A stream is a number here, its handle. Python keeps an object for it only while it replays, and a
+A stream is a number here, its handle. Python has an object for it only during its replay, and a
 few numbers if it has a token. Only `channels`, `streams` and `resume` command the sender.
 """
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["ClosedStream", "Head", "Inspected", "Streams", "may_be_stream_id"]
 
 log = get_logger("hub")
-# Heads differ by what the request allows (coding, CORS origin); more than these are a flood.
+# Distinct response heads that are cached. They differ by coding and CORS origin, so there are few.
 OPENINGS_MAX = 64
 _REVOKED: Final = REASONS.index("revoked")
 _NO_OPTIONS: Final[dict[str, Any]] = {}
@@ -57,7 +57,7 @@ Inspected = Callable[[Sequence["InspectedRow"], int], None]
 
 
 class ClosedStream(NamedTuple):
-    """What is left of a stream: for the access log."""
+    """Facts of an ended stream, for the access log."""
 
     handle: int
     selectors: tuple[str, ...]
@@ -72,17 +72,17 @@ class Streams:
 
     Arguments:
         sender: owns the sockets; only channels, streams and replays may command it.
-        channels: what streams join.
-        history: what is replayed from memory.
-        backbone: what lies before.
+        channels: the channels of all streams.
+        history: events in memory.
+        backbone: reads older events.
         options: how streams open and replay.
-        now_ms: unix milliseconds.
+        now_ms: the clock, in unix milliseconds.
 
     Attributes:
         on_closed: called with each stream that ended.
-        wake: after the last of a run of `open`.
-        draining: newcomers are turned away.
-        replays_total: streams that began anywhere but at the head.
+        wake: call it after the last of several `open`.
+        draining: new streams are refused.
+        replays_total: number of streams that did not begin at the head.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class Streams:
         self._clean_end = options.clean_end
         self._now_ms = now_ms
         queries = StoreQueries(backbone, options.bounds.max_replays)
-        #: Says whether the stream that a client resumes was over.
+        #: Finds out whether the stream that a client resumes was over.
         self.finished: Final = FinishedStreams(history, queries)
-        #: Finds what is to be deleted.
+        #: Finds events that are to be deleted.
         self.lookup: Final = EventLookup(history, queries)
         pages = Pages(history, queries, options.bounds.page_bytes)
         self._replayer = Replayer(sender, history, queries, pages, options)
-        #: Pages of history as answers of their own.
+        #: Answers requests for pages of history.
         self.polls: Final = Polls(channels, history, queries, pages, self._replayer.ends)
         self._replayer.on_lost = self.polls.look_again
         history.on_erased = self._on_erased
@@ -122,7 +122,7 @@ class Streams:
         self._tokens = TokenTable()
         self._openings: dict[tuple[bytes, bool, int, Dialect], Frame] = {}
         self._openings_place = -1
-        #: Who is connected; None: that is not kept.
+        #: Facts of open streams for operators; None: they are not kept.
         self.connections: Connections | None = None
         self._inspecting: dict[int, Inspected] = {}
 
@@ -132,36 +132,36 @@ class Streams:
         return len(self._replayer)
 
     def watch_replays(self, on_page: Callable[[int, int], None]) -> None:
-        """Has `on_page` called with each page of history that a stream is given: its handle and
-        the page's bytes. A stream's first may come within `open`."""
+        """Calls `on_page` with each page of history that a stream is sent: the handle, and the
+        bytes of the page. The first call for a stream may come within `open`."""
         self._replayer.on_page = on_page
 
     @property
     def replays_failed(self) -> int:
-        """Streams that ended because the backbone could not be read, or because their gap event
-        could not be sent."""
+        """Number of streams that ended because the backbone could not be read, or because their gap
+        event could not be sent."""
         return self._replayer.failed
 
     @property
     def repeated_resumes(self) -> int:
-        """Streams of clients that resume after the same id again and again."""
+        """Number of streams of clients that resume after the same id repeatedly."""
         return self._replayer.returns.repeated
 
     @property
     def gaps(self) -> Counter[str]:
-        """Gap events sent, by reason; one for all streams counts once."""
+        """Number of gap events by reason; one for all streams counts once."""
         return self._replayer.gaps
 
     def room(self) -> int:
-        """Streams that the table has still rows for."""
+        """Number of free rows in the table of streams."""
         return self._sender.free_slot_count
 
     def has_room(self) -> bool:
-        """Whether `open` would take one more stream."""
+        """Whether `open` would accept one more stream."""
         return self.objection() is None
 
     def objection(self) -> StreamReason | None:
-        """The reason of the StreamRefused that `open` would raise now for any stream."""
+        """The reason why `open` would refuse any stream now; None: it would not."""
         if self.draining:
             return "draining"
         if self._sender.pending_commands >= QUEUE_MAX:
@@ -179,25 +179,25 @@ class Streams:
         client: str = "",
         visitor: Visitor = Visitor(),  # noqa: B008 - immutable
     ) -> int:
-        """Opens a stream on a socket and returns its handle, by which it is known until closed.
+        """Opens a stream on a socket and returns its handle, which is valid until it is closed.
 
-        When this returns, the descriptor is the sender's, or stands with the replays until the
-        sender is given it; when it raises, the descriptor is the caller's, and nothing is known of
-        the stream. So what fails after the descriptor was given away is not raised: it is logged,
-        and ends the stream.
+        When this returns, the sender owns the descriptor, or the replayer until it attaches the
+        stream. When this raises, the caller owns the descriptor, and the stream does not exist. So
+        an error after the descriptor was given away is not raised: it is logged and ends the
+        stream.
 
         Arguments:
-            subscription: what it gets, and from where on.
+            subscription: which events are sent, and from where on.
             head: the response head, sent before anything else.
-            chunked: whether what follows the head is sent in HTTP/1.1 chunks.
+            chunked: whether the body has HTTP/1.1 chunks.
             fd: a connected socket.
-            rights: the bearer's; None gets public events only, and never expires.
-            client: whose it is, for the log.
-            visitor: whose it is, for operators.
+            rights: those of the token; None: public events only, without an end.
+            client: the client's address, for the log.
+            visitor: facts of the client, for operators.
 
         Raises StreamRefused, or what channels, replays and the sender raise. Costs a few
-        microseconds for a stream that begins at the head, O(page) for one that is replayed to from
-        memory; one that needs the backbone may open later.
+        microseconds for a stream that begins at the head, and O(page) for a replay from memory. A
+        stream that needs the backbone may open later.
         """
         objection = self.objection()
         if objection is not None:
@@ -232,7 +232,7 @@ class Streams:
         return handle
 
     def _join(self, subscription: Subscription, rights: Rights | None) -> Channel:
-        """The channel of all streams that ask for the same; it must be left again."""
+        """The channel of all equal subscriptions. The stream must leave it later."""
         return self._channels.join(
             subscription.selectors,
             rights,
@@ -258,7 +258,7 @@ class Streams:
             self._sender.close(handle, REASON_ENDED, None, True)
 
     def _note_bearer(self, handle: int, channel: int, rights: Rights, is_notified: bool) -> None:
-        """Remembers whose a stream is. The descriptor was given away, so nothing is raised."""
+        """Notes the token of a stream. The descriptor was given away, so nothing is raised."""
         try:
             expires_ms, subject_hash, *_ = rights.claims
             self._tokens.add(handle, TokenRow(channel, subject_hash, expires_ms, is_notified))
@@ -267,11 +267,11 @@ class Streams:
             self.close(handle, REASON_ENDED)
 
     def close(self, handle: int, reason: int, farewell: Frame | None = None) -> bool:
-        """Cuts a stream at its next frame boundary; False when it has ended already.
+        """Ends a stream at its next frame boundary; False if it has ended already.
 
         Arguments:
             reason: an index into the core's REASONS.
-            farewell: sent before the end, when the stream is not in the middle of something.
+            farewell: sent before the end, if no frame is partly sent.
         """
         if self._is_stopped:
             return False
@@ -279,20 +279,20 @@ class Streams:
         return self._sender.close(handle, reason, farewell, self._clean_end)
 
     def drain(self, window_s: float) -> None:
-        """Closes every stream, spread over a time, and turns newcomers away."""
+        """Closes every stream, spread over `window_s` seconds, and refuses new ones."""
         self.draining = True
         self.polls.answer_all()
         self._replayer.stop_unattached()
         self._sender.drain(round(window_s * 1000))
 
     def abandon(self) -> None:
-        """Closes the sockets that the sender was not given yet, and gives the sender no more
-        commands; for the end of everything. Services that ask later find no stream."""
+        """Closes the sockets that the sender does not own yet, and sends no more commands, because
+        the process ends. Later calls find no stream."""
         self._is_stopped = True
         self._replayer.abandon()
 
     def read_notices(self) -> None:
-        """Takes what the sender has to say; to be called when its `notice_fd` is readable."""
+        """Handles the notices of the sender. Call it when its `notice_fd` is readable."""
         closed = []
         for notice in self._sender.take_notices():
             if notice[0] == "closed":
@@ -305,13 +305,13 @@ class Streams:
             else:
                 self._replayer.on_page_sent(notice[1])
         self._replayer.go_on()
-        # Last, so that nothing is left undone when a listener fails.
+        # Last, so that everything else is done when a listener fails.
         for stream in closed:
             self.on_closed(stream)
 
     def sweep(self) -> bool:
-        """Has waiting replays go on; to be called about once a second, and soon again when it
-        returns True."""
+        """Continues waiting replays. Call it about once a second, and soon again when it returns
+        True."""
         self._replayer.go_on()
         return self._replayer.search()
 
@@ -320,26 +320,26 @@ class Streams:
         self.polls.on_erased()
 
     def report_loss(self, place: int) -> None:
-        """Tells every stream that events up to a place may be missing, from which it goes on."""
+        """Sends every stream a gap event: events up to a place may be missing."""
         self._replayer.report_loss(place)
 
     # -- streams by name, and holders of tokens ---------------------------------------------------
 
     def id_of(self, handle: int) -> bytes:
-        """A stream's public id, which can't be guessed. Raises ValueError when it has ended."""
+        """The public id of a stream, which can't be guessed. Raises ValueError if it has ended."""
         return self._sender.stream_id(handle)
 
     def name_of(self, handle: int) -> str:
-        """The same of a stream that may have ended, as text."""
+        """As `id_of`, as text, also for a stream that has ended."""
         return self._sender.stream_id(handle, True).decode()
 
     def inspect(self, handles: Sequence[int], done: Inspected) -> bool:
-        """Gives `done` the figures of at most INSPECTED_ROWS_MAX streams, soon. False: too many
-        such questions are under way, or the sender ends."""
+        """Calls `done` soon with the figures of at most INSPECTED_ROWS_MAX streams. Returns False
+        if too many such requests are pending, or if the sender ends."""
         return self._started(0 if self._is_stopped else self._sender.inspect(handles), done)
 
     def inspect_blocked(self, first_slot: int, done: Inspected) -> bool:
-        """The same for the streams from a slot on whose socket is full."""
+        """As `inspect`, for the streams with a full socket, from a slot on."""
         number = 0 if self._is_stopped else self._sender.inspect_blocked(first_slot)
         return self._started(number, done)
 
@@ -349,16 +349,16 @@ class Streams:
         return bool(number)
 
     def find(self, stream_id: bytes) -> int:
-        """The handle of the stream with a public id; 0 when there is none."""
+        """The handle of the stream with a public id; 0: there is none."""
         return 0 if self._is_stopped else self._sender.find_stream(stream_id)
 
     def pong(self, stream_id: bytes) -> bool:
-        """The page of the stream with a public id answers its pings; False when there is none."""
+        """Notes that the client of a stream answered a ping; False: there is no such stream."""
         handle = self.find(stream_id)
         return handle != 0 and self._sender.pong(handle)
 
     def held_by(self, handle: int) -> Held | None:
-        """What a stream's token gives it; None for one that has ended, or bears none."""
+        """The row of a stream's token; None if it has ended or has no token."""
         bearer = self._tokens.find(handle)
         if bearer is None:
             return None
@@ -366,16 +366,16 @@ class Streams:
         return Held(bearer.subject_hash, () if rights is None else rights.subscribe)
 
     def tell(self, handle: int, frame: Frame) -> bool:
-        """Sends one stream a frame of its own; False when it has ended."""
+        """Sends a frame to one stream only; False if it has ended."""
         return not self._is_stopped and self._sender.tell(handle, frame)
 
     def when_live(self, handle: int, done: Callable[[], None]) -> bool:
-        """Calls `done` when a stream has all of history that it asked for, or has ended. False: it
-        is live already."""
+        """Calls `done` when the replay of a stream is complete, or the stream has ended. Returns
+        False if it is live already."""
         return self._replayer.when_done(handle, done)
 
     def renew(self, handle: int, rights: Rights) -> bool:
-        """Gives a stream the end of a newer token of the same grants; False when it has ended."""
+        """Gives a stream the end of a newer token with the same grants; False if it has ended."""
         if self._is_stopped or self._tokens.find(handle) is None:
             return False
         if not self._sender.renew(handle, *rights.renewal):
@@ -388,7 +388,7 @@ class Streams:
         if self._is_stopped:
             return
         self._sender.revoke(subject_hash, token_hash, issued_before_s)
-        # To the sender these come later, and so are none of the revocation's business.
+        # The sender receives these streams later, so the revocation would miss them.
         for handle, claims in self._replayer.unattached_claims():
             if is_named(claims, subject_hash, token_hash, issued_before_s):
                 self.close(handle, _REVOKED)
@@ -407,8 +407,7 @@ class Streams:
     def _at_head(
         self, head: Head, chunked: bool, subscription: Subscription, channel: Channel
     ) -> Frame:
-        """The first bytes of a stream that begins at the head: the same for all until the next
-        publish."""
+        """The first bytes of a stream that begins at the head; cached until the next publish."""
         if self._history.head != self._openings_place or len(self._openings) >= OPENINGS_MAX:
             self._openings.clear()
             self._openings_place = self._history.head
@@ -447,16 +446,16 @@ class Streams:
 
 
 def may_be_stream_id(text: bytes) -> bool:
-    """Whether a public id of a stream, of any worker, has this form."""
+    """Whether a text has the form of a stream's public id, of any worker."""
     return _STREAM_ID.fullmatch(text) is not None
 
 
 def _options(rights: Rights | None, dialect: Dialect) -> dict[str, Any]:
-    """What `Sender.attach` takes in addition to what every stream has."""
+    """The arguments of `Sender.attach` that not every stream has."""
     if rights is None and not dialect.pings and not dialect.heartbeat_s and not dialect.pad_bytes:
         return _NO_OPTIONS
     options: dict[str, Any] = {}
-    # A token that claims nothing can still be older than a revocation.
+    # A token without other claims can still be older than a revocation.
     if rights is not None and rights is not ANONYMOUS:
         options["claims"] = rights.claims
     if dialect.pings:

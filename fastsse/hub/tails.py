@@ -1,8 +1,8 @@
-"""Tails: streams that are sent blocks which another part makes of the events of a topic.
+"""Tails: streams of blocks that another part encodes from the events of a topic.
 
-The blocks of a tail are made once for all its streams, and sent like events: through a channel of
-its own, whose topic no subscriber can name and no template matches. It has no history: who opens a
-stream gives it what came before.
+The blocks of a tail are made once for all its streams. They are sent like events, through a channel
+of their own, whose topic no subscriber can name and no template matches. A tail has no history: the
+part that opens a stream sends earlier content with the first block.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from fastsse.subscriptions import HEAD, Dialect, Subscription
 
 __all__ = ["Tail", "TailSubscription", "Tails"]
 
-# No control events, which the readers of blocks would not know.
+# Without control events, which the readers of blocks do not know.
 _QUIET: Final = Dialect(opens=True, has_control_events=False, initial_id="false")
 
 
@@ -23,9 +23,9 @@ class TailSubscription(Subscription):
 
     Arguments:
         name: the tail's.
-        begin: called when the stream is open, in the same turn of the loop: gives its first block,
-            and whether the stream is over behind it.
-        head: of the response, without what depends on the client.
+        begin: called when the stream is open, in the same turn of the loop. Returns its first
+            block, and whether the stream is over behind it.
+        head: the response head, without the lines that depend on the client.
     """
 
     __slots__ = ("begin", "head")
@@ -44,7 +44,7 @@ class TailSubscription(Subscription):
 
 
 class Tail:
-    """What is sent to all streams of one name. Loop thread only."""
+    """The streams of one name. Loop thread only."""
 
     __slots__ = ("_sender", "_topic")
 
@@ -54,16 +54,16 @@ class Tail:
 
     @property
     def is_used(self) -> bool:
-        """Whether a stream has it open."""
+        """Whether a stream of it is open."""
         return self._topic.named > 0 and not self._topic.is_forgotten
 
     def send(self, block: bytes, time_ms: int) -> None:
-        """Sends a block of whole events that was published at a time, in unix milliseconds."""
+        """Sends a block of whole events; `time_ms` of their publish is in unix milliseconds."""
         frame = load_frame(block, 0, False, time_ms)
         self._sender.publish(frame, (self._topic.number,), POLICY_DISCONNECT)
 
     def end(self) -> None:
-        """The streams are over behind what was sent."""
+        """Ends all streams after what was sent."""
         frame = load_frame(b":\n\n", 1, False, None, False)
         self._sender.end_topic(self._topic.number, frame)
         self._topic.is_end_sent = True
@@ -74,17 +74,17 @@ class Tails:
 
     Arguments:
         sender: sends the blocks.
-        topics: has the topics that stand for tails.
+        topics: contains the topics of tails.
     """
 
     def __init__(self, sender: Sender, topics: Topics) -> None:
         self._sender: Final = sender
         self._topics: Final = topics
-        #: After a run of `send`.
+        #: Call it after several `send`.
         self.wake: Final = sender.wake
 
     def find(self, name: str) -> Tail | None:
-        """The tail of a name, if a stream has it open."""
+        """The tail of a name, if a stream of it is open."""
         topic = self._topics.by_name.get(_topic_of(name))
         return None if topic is None or not topic.named else Tail(self._sender, topic)
 

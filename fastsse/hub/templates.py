@@ -1,11 +1,11 @@
-"""Templates: selectors that are templates, and grants. A template looks at each topic once: at the
-live topics when a channel first names the template, and at every later topic when it appears.
+"""Templates: selectors that are templates, and grants. A template examines each topic once: the
+live topics when a channel first names the template, and every later topic when it is made.
 
 There may be a million topics, and a stream may bring a thousand new templates. So a new template
-looks at a bounded number of topics at a time; until it has seen all of them, its channels wait.
+examines a bounded number of topics at a time; its channels wait until it has examined all.
 
-The matches of a template are kept as numbers of topics. A new template goes up the existing
-numbers; a topic that appears or is forgotten meanwhile is looked at then.
+The matches of a template are stored as numbers of topics. A new template examines the numbers in
+ascending order; a topic that is made or forgotten in the meantime is examined at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,13 +18,13 @@ from fastsse.selectors import Selector, compile_selector
 
 __all__ = ["Templates", "WantedTopics"]
 
-# Unused patterns that are kept all the same: when one is used again, the hub does not look at all
-# topics again. Each costs a look at every new topic.
+# Unused templates that are kept, because a template that is used again then need not examine all
+# topics again. Each of them examines every new topic.
 IDLE_MAX: Final = 64
 
 
 class TemplateUser(Protocol):
-    """A channel, as far as patterns are concerned."""
+    """The part of a channel that templates use."""
 
     @property
     def number(self) -> int: ...
@@ -33,16 +33,16 @@ class TemplateUser(Protocol):
 NOBODY: Final[tuple[set[TemplateUser], set[TemplateUser]]] = (set(), set())
 
 
-# What a pattern has still to look at: topics by number, forgotten ones with the place through which
-# each may have lost events, and to what number, or place in the second, it has come.
+# Topics that a template has not examined yet: live ones by number, forgotten ones with the place up
+# to which each may have lost events; and its place in both.
 _Known = Sequence[Topic | None]
 _Forgotten = Sequence[tuple[str, int]]
 
 
 class TopicTemplate:
-    """One distinct template, the live topics that it matches, and its users.
+    """One distinct template, the live topics that it matches, and its channels.
 
-    `gone` is what topics that it matched, and that are forgotten now, may have lost.
+    `gone` has the evictions of matching topics that are forgotten now.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class TopicTemplate:
         self.topics = TopicSet()
         self.channels: dict[TemplateUser, None] = {}
         self.granted: dict[TemplateUser, None] = {}
-        #: How many topics it has still to look at.
+        #: Number of topics that it has not examined yet.
         self.left = len(numbered) + len(forgotten)
         self._looked = 0
         self._numbered = numbered
@@ -74,11 +74,11 @@ class TopicTemplate:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has looked at all topics."""
+        """Whether it has examined all topics."""
         return self.left == 0
 
     def look(self, limit: int) -> None:
-        """Looks at some of the topics that it has not seen."""
+        """Examines some of the topics that are left."""
         matches = self.selector.matches
         numbered, forgotten = self._numbered, self._forgotten
         begin = self._looked
@@ -96,21 +96,21 @@ class TopicTemplate:
             self._numbered = self._forgotten = ()
 
     def note_new(self, topic: Topic) -> bool:
-        """A topic has come to life; whether it matches. A pattern may see it again."""
+        """A topic was made. Returns whether it matches. The template may examine it again later."""
         if not self.selector.matches(topic.name):
             return False
         self.topics.add(topic.number)
         return True
 
     def note_forgotten(self, topic: Topic) -> None:
-        """A topic is forgotten, which it may not have seen yet."""
+        """A topic is forgotten; the template may not have examined it yet."""
         had = self.topics.discard(topic.number)
         if had or (self.left and self.selector.matches(topic.name)):
             self.gone.add(topic.evicted_at, topic.evicted_through)
 
 
 class WantedTopics:
-    """The topics of a channel with templates: those that it names and those that match now.
+    """The topics of a channel with templates: those that it names, and those that match now.
 
     Arguments:
         numbered: the live topics by number.
@@ -134,7 +134,7 @@ class WantedTopics:
         )
 
     def __iter__(self) -> Iterator[Topic]:
-        """Each once."""
+        """Each topic once."""
         numbered = self._numbered
         return (topic for number in self.numbers if (topic := numbered[number]) is not None)
 
@@ -146,18 +146,18 @@ class WantedTopics:
 
     @property
     def size(self) -> int:
-        """How many there are, at most."""
+        """An upper bound on their number."""
         return len(self.named) + sum(pattern.topics.count for pattern in self.templates)
 
     @property
     def evicted_through(self) -> int:
-        """The last place of which a reader of them may have lost events. O(topics)."""
+        """The last place up to which one of them may have lost events. O(topics)."""
         known = max((topic.evicted_through for topic in self), default=0)
         return max(known, *(pattern.gone.through for pattern in self.templates))
 
     @property
     def evictions(self) -> Iterator[Step]:
-        """What a reader of them may have lost, in any order. O(topics)."""
+        """Their evictions, in any order. O(topics)."""
         for topic in self:
             yield topic.evicted_at, topic.evicted_through
         for pattern in self.templates:
@@ -165,21 +165,21 @@ class WantedTopics:
 
 
 class Templates:
-    """All patterns of a node's channels. Loop thread only.
+    """All templates of a node's channels. Loop thread only.
 
     Arguments:
-        topics: those that are alive.
+        topics: the live topics.
     """
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
         self._templates: dict[str, TopicTemplate] = {}
         self._idle: dict[str, None] = {}
-        # Grants of plain topics: the channels that have them, whether the topic is alive or not.
+        # Grants of plain topics: their channels, even if the topic is not alive.
         self._granted: dict[str, dict[TemplateUser, None]] = {}
-        #: Live topics by number; those that are made are put into it by `look_at`.
+        #: Live topics by number; `look_at` adds new ones.
         self.numbered: list[Topic | None] = []
-        self._forgotten: list[tuple[str, int]] | None = None  # While it is right.
+        self._forgotten: list[tuple[str, int]] | None = None  # A cache; None after a change.
         for topic in topics.by_name.values():
             self._number(topic)
 
@@ -187,7 +187,7 @@ class Templates:
         return len(self._templates)
 
     def select(self, text: str, channel: TemplateUser) -> TopicTemplate:
-        """Has a channel get what the template matches from now on."""
+        """A channel begins to use a template."""
         pattern = self._use(text)
         pattern.channels[channel] = None
         return pattern
@@ -199,7 +199,7 @@ class Templates:
         self._may_be_idle(text, pattern)
 
     def grant(self, texts: Iterable[str], channel: TemplateUser) -> list[TopicTemplate]:
-        """Notes a channel's grants; gives those that are patterns."""
+        """Notes a channel's grants; returns those that are templates."""
         used = []
         for text in texts:
             if compile_selector(text).is_exact:
@@ -229,8 +229,8 @@ class Templates:
                 self._may_be_idle(text, pattern)
 
     def look_at(self, topic: Topic) -> tuple[set[TemplateUser], set[TemplateUser]]:
-        """Notes a topic that has just come to life; gives the channels that get it by a template,
-        and those that are granted it. O(patterns)."""
+        """Examines a new topic. Returns the channels that select it by a template, and those with a
+        grant for it. O(templates)."""
         self._forgotten = None
         self._number(topic)
         if not self._templates and not self._granted:
@@ -244,7 +244,7 @@ class Templates:
         return linked, granted
 
     def forget(self, topic: Topic) -> None:
-        """A topic is forgotten; what was evicted from it is not. O(patterns)."""
+        """Forgets a topic, but not its evictions. O(templates)."""
         self._forgotten = None
         self.numbered[topic.number] = None
         for pattern in self._templates.values():

@@ -1,7 +1,7 @@
-"""A share of the loop's time, for work whose amount clients decide.
+"""A share of the loop's time for work whose amount clients decide.
 
-All waiting work together gets no more than this share, a few milliseconds a turn. So neither the
-number of requests nor their size delays other clients.
+All such work together gets at most this share, a few milliseconds a turn. So neither the number nor
+the size of requests delays other clients.
 """
 
 import time
@@ -10,18 +10,18 @@ from typing import Final
 
 __all__ = ["TimeBudget"]
 
-# What may be used at once, and what is added for each second that passes.
+# Seconds that may be used at once, and seconds that each passing second adds.
 BURST_S: Final = 0.003
 SHARE: Final = 0.25
 
 
 class TimeBudget:
-    """Time that may be used: `BURST_S` at most, filled with `SHARE` of the time that passes. Loop
-    thread only.
+    """The available time: at most `BURST_S` seconds, refilled with `SHARE` of the passing time.
+    Loop thread only.
 
     Arguments:
-        passed_s: seconds, by any clock that goes on.
-        used_s: seconds that this thread has run: what others take of the processor is not ours.
+        passed_s: a clock in seconds that only goes forward.
+        used_s: CPU seconds of this thread, so that time used by other processes does not count.
     """
 
     __slots__ = ("_at_s", "_left_s", "_passed_s", "_used_s")
@@ -37,8 +37,8 @@ class TimeBudget:
         self._left_s = BURST_S
 
     def run(self, step: Callable[[], bool]) -> None:
-        """Calls `step` until it says that nothing is left to do, or the time is used up. The last
-        one may take longer; that is paid back before the next."""
+        """Calls `step` until it returns False or the time is used up. The last step may take
+        longer; later calls have less time then."""
         now_s = self._passed_s()
         self._left_s = min(BURST_S, self._left_s + SHARE * (now_s - self._at_s))
         self._at_s = now_s

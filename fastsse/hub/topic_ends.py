@@ -1,7 +1,7 @@
-"""Ends of topics that lie before this worker began: the store is asked for them.
+"""Ends of topics from before this worker began, which only the store knows.
 
-Memory knows the state of every topic of which it keeps an event. Of a topic that is quiet here the
-store may know more; it is asked when a stream names the topic, once while the topic is alive.
+Memory knows the state of every topic with a kept event. For other topics the store is asked when a
+stream names the topic, once while the topic is alive.
 """
 
 from typing import Final
@@ -16,11 +16,11 @@ __all__ = ["TopicEnds"]
 
 
 class TopicEnds:
-    """What is known of the ends of topics. Loop thread only.
+    """The known ends of topics. Loop thread only.
 
     Arguments:
-        history: what memory keeps.
-        queries: the way to the store.
+        history: the events in memory.
+        queries: reads the store.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class TopicEnds:
         self._queries: Final = queries
 
     def unknown(self, channel: Channel) -> tuple[str, ...]:
-        """The channel's topics of which the store may know an end. O(topics); none for a channel
-        with templates, which never ends."""
+        """The channel's topics whose end only the store may know; none for a channel with
+        templates, which never ends. O(topics)."""
         if not self._queries.has_ended or not isinstance(channel.topics, tuple):
             return ()
         return tuple([topic.name for topic in channel.topics if _may_have_ended(topic)])
 
     def learn(self, channel: Channel, ends: dict[str, int] | FastsseError) -> None:
-        """Takes what the store says of the topics of a channel that were unknown. Without an
-        answer they are asked for again."""
+        """Takes the store's answer for the unknown topics of a channel. After an error the store is
+        asked again later."""
         if isinstance(ends, FastsseError) or not isinstance(channel.topics, tuple):
             return
         for topic in channel.topics:
@@ -51,7 +51,7 @@ class TopicEnds:
                 self._history.set_ended(topic, ends[topic.name])
 
     def look(self, channel: Channel) -> None:
-        """Has the store asked, if need be, for a channel whose streams are live meanwhile."""
+        """Asks the store, if needed, for a channel whose streams are live already."""
         names = self.unknown(channel)
         if not names:
             return
@@ -67,7 +67,7 @@ class TopicEnds:
 
 
 class _Asker:
-    """Waits for an answer that no stream waits for."""
+    """Receives an answer that no stream waits for."""
 
     ended = False
 
@@ -76,7 +76,7 @@ class _Asker:
         self._channel = channel
 
     def on_answer(self, outcome: dict[str, int] | FastsseError) -> None:
-        """What was asked for is known."""
+        """The store has answered."""
         self._ends.learn(self._channel, outcome)
 
 

@@ -1,8 +1,8 @@
 """Topics: names interned to numbers, each with its rule.
 
-A topic lives while an event of it is kept or a channel names it. A bounded map remembers what was
-evicted from a forgotten topic. Above the bound only `forgotten_through` is known, and a reader
-that asks for something older receives a `fastsse.gap` event.
+A topic is alive while an event of it is kept or a channel names it. A bounded map remembers the
+evictions of forgotten topics. Of topics that no longer fit only `forgotten_through` is known, and a
+reader that asks for older events receives a `fastsse.gap` event.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from fastsse.schemas import Schema
 
 __all__ = ["TAIL_PREFIX", "Rule", "Rules", "Topic", "Topics"]
 
-# Topics whose eviction is remembered after they are forgotten: about 200 bytes each.
+# Forgotten topics whose evictions are remembered, about 200 bytes each.
 REMEMBERED_MAX = 100_000
 POLICIES: dict[LagPolicy, int] = {
     "disconnect": POLICY_DISCONNECT,
@@ -27,12 +27,12 @@ POLICIES: dict[LagPolicy, int] = {
 
 
 _NO_BOUND: Final = 1 << 60
-#: Topics that stand for tails (`hub/tails.py`). No template and no grant matches them.
+#: Prefix of the topics of tails (`hub/tails.py`). No template and no grant matches them.
 TAIL_PREFIX: Final = "$tail:"
 
 
 class Rule(Bounds):
-    """What holds for a topic; shared by all topics that the same `[[topics]]` entry matched."""
+    """The rule of a topic; shared by all topics that the same `[[topics]]` entry matches."""
 
     __slots__ = (
         "_lag_policy",
@@ -55,7 +55,7 @@ class Rule(Bounds):
         self.is_private = limits.private
 
     def unbounded(self) -> "Rule":
-        """The same rule for a topic of which nothing is evicted."""
+        """The same rule without evictions."""
         if self._unbounded is None:
             limits = self._limits._replace(
                 events=_NO_BOUND, bytes=_NO_BOUND, age_s=-1, keep_last=_NO_BOUND
@@ -70,11 +70,11 @@ class Rule(Bounds):
 
 
 class Rules:
-    """Which rule holds for which topic: the first whose glob matches, else the options.
+    """Finds the rule of a topic: the first whose glob matches, else the options.
 
     Arguments:
         options: the history limits and the `[[topics]]` entries.
-        lag_policy: the server's, for rules that name none.
+        lag_policy: that of rules without one.
     """
 
     def __init__(self, options: HistoryOptions, lag_policy: LagPolicy) -> None:
@@ -92,7 +92,9 @@ class Rules:
         #: Whether any rule makes events private.
         self.hides = any(rule.private for rule in options.topics)
         for entry in options.topics:
-            if entry.data_schema is not None:  # Compiled now, and not by the first publish.
+            if (
+                entry.data_schema is not None
+            ):  # Compiled now, so that the first publish is not slow.
                 self._rules[entry] = self._made(entry)
 
     def rule(self, topic: str) -> Rule:
@@ -108,17 +110,16 @@ class Rules:
 
 
 class Topics:
-    """All topics that are alive.
+    """All live topics.
 
     Arguments:
-        rules: finds each new topic's rule.
-        start: the place before which nothing is known of any topic.
+        rules: finds the rule of each new topic.
+        start: nothing is known of any topic up to this place.
 
     Attributes:
         by_name: the topics.
-        forgotten_through: the place before which nothing is known of a topic that is not alive.
-        on_new: called with each topic that comes to life, before anything uses it; the place
-            where selectors that are patterns look at it, once.
+        forgotten_through: nothing is known of forgotten topics up to this place.
+        on_new: called with each new topic before anything uses it, so that templates examine it.
     """
 
     def __init__(self, rules: Rules, start: int) -> None:
@@ -134,18 +135,18 @@ class Topics:
         return len(self.by_name)
 
     def intern(self, name: str) -> Topic:
-        """The topic of that name, made when there is none. `name` must be a valid one."""
+        """The topic of a valid name; it is made if it is not alive."""
         topic = self.by_name.get(name)
         return self._add(name) if topic is None else topic
 
     def rule(self, name: str) -> Rule:
-        """The rule that holds for a topic, alive or not."""
+        """The rule of a topic, alive or not."""
         topic = self.by_name.get(name)
         return self.rules.rule(name) if topic is None else topic.rule
 
     def check(self, event: Event) -> None:
-        """Raises TypeNotAllowed or SchemaMismatch when a rule of a topic of the event does not
-        allow it. O(topics + bytes), and O(entries) for each topic that is not alive."""
+        """Raises TypeNotAllowed or SchemaMismatch if the rule of a topic does not allow the event.
+        O(topics + bytes), and O(rules) for each topic that is not alive."""
         for topic in event.topics:
             rule = self.rule(topic)
             if not rule.allows(event.event):
@@ -159,19 +160,19 @@ class Topics:
         return all(rule.schema is None and rule.allows(event.event) for rule in rules)
 
     def hidden(self, event: Event) -> Event:
-        """The event, private when a rule of one of its topics makes it so."""
+        """The event, made private if the rule of one of its topics says so."""
         if event.private or not any(self.rule(topic).is_private for topic in event.topics):
             return event
         return event.as_private()
 
     def may_be_idle(self, topic: Topic) -> None:
-        """Has the next `forget_idle` look at a topic that lost its log or its last channel."""
+        """The next `forget_idle` examines this topic, which lost its log or its last channel."""
         self._idle[topic] = None
 
     def forget_idle(self, limit: int) -> list[Topic]:
-        """Forgets topics that are no longer needed; looks at most at `limit`.
+        """Forgets topics that are no longer needed; examines at most `limit`.
 
-        Returns those that were forgotten: their numbers are given to others from now on.
+        Returns the forgotten topics. New topics may get their numbers from now on.
         """
         looked_at = [self._idle.popitem()[0] for _ in range(min(limit, len(self._idle)))]
         idle = [topic for topic in looked_at if topic.log is None and not topic.named]
@@ -180,18 +181,17 @@ class Topics:
         return idle
 
     def remembered(self) -> list[tuple[str, int]]:
-        """Topics that are not alive, and the last place of which each may have lost events, as far
-        as that is remembered. Of the others only `forgotten_through` is known."""
+        """Remembered forgotten topics, each with the place up to which it may have lost events. Of
+        other topics only `forgotten_through` is known."""
         return list(self._remembered.items())
 
     def evicted(self) -> dict[str, int]:
-        """Where events of topics were evicted, alive or remembered, of which more is known than
-        `forgotten_through`. O(topics)."""
+        """The evictions of live and remembered topics after `forgotten_through`. O(topics)."""
         known = {name: topic.evicted_through for name, topic in self.by_name.items()}
         return known | self._remembered
 
     def remember(self, name: str, evicted_through: int) -> None:
-        """Notes where events of a topic were evicted that is not alive."""
+        """Notes the evictions of a topic that is not alive."""
         if evicted_through > max(self.forgotten_through, self._remembered.get(name, 0)):
             self._remembered[name] = evicted_through
         if len(self._remembered) > REMEMBERED_MAX:
@@ -200,7 +200,7 @@ class Topics:
 
     @property
     def idle_count(self) -> int:
-        """Topics that `forget_idle` has still to look at."""
+        """Number of topics that `forget_idle` has not examined yet."""
         return len(self._idle)
 
     def _add(self, name: str) -> Topic:

@@ -1,4 +1,5 @@
-"""Views of channels: what the sender and the pages of replays go by, made once for each channel."""
+"""Views of channels: filter, rate and form of events, for the sender and for pages of replays. A
+view is made once for each channel."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -32,12 +33,11 @@ _MARKS: Final[dict[InitialId, str]] = {
 
 
 class ChannelView(NamedTuple):
-    """What streams must have in common to share a channel with a view.
+    """The properties that streams with a view must have in common to share a channel.
 
     Attributes:
-        view: of all its streams.
-        mark: how their ids are moved past events that are left out: `block`, `line`, `data`, or
-            not at all.
+        view: the view of all its streams.
+        mark: the form in which ids of left-out events are sent: `block`, `line`, `data`, or none.
     """
 
     view: View
@@ -45,8 +45,8 @@ class ChannelView(NamedTuple):
 
 
 class FilterBounds(NamedTuple):
-    """How many channels may have a filter: of one topic or template, and of all. Each is evaluated
-    for every event of its topics."""
+    """The bounds on channels with a filter, for one topic or template and in total. Each filter is
+    evaluated for every event of its topics."""
 
     of_selector: int = 1_000
     in_total: int = 10_000
@@ -73,19 +73,19 @@ class FilterUse:
         self._by_selector: Counter[str] = Counter()
 
     def check(self, selectors: Iterable[str]) -> None:
-        """Raises StreamRefused when one more would be too many."""
+        """Raises StreamRefused if one more would be too many."""
         most = max(self._by_selector[text] for text in selectors)
         if self.count >= self._bounds.in_total or most >= self._bounds.of_selector:
             self.refused += 1
             raise StreamRefused("filters")
 
     def add(self, selectors: Iterable[str]) -> None:
-        """One more channel of these selectors."""
+        """Counts a channel of these selectors."""
         self.count += 1
         self._by_selector.update(selectors)
 
     def drop(self, selectors: Iterable[str]) -> None:
-        """A channel of these selectors is gone."""
+        """A channel of these selectors was removed."""
         self.count -= 1
         for text in selectors:
             self._by_selector[text] -= 1
@@ -94,7 +94,7 @@ class FilterUse:
 
 
 class Described(NamedTuple):
-    """A frame, and what a view may ask of its event."""
+    """A frame with the topics and the meta of its event."""
 
     frame: Frame
     topics: tuple[str, ...]
@@ -102,7 +102,7 @@ class Described(NamedTuple):
 
 
 def view_of(subscription: Subscription) -> ChannelView | None:
-    """The view that the channel of a subscription has; None for every event as it is."""
+    """The view of a subscription's channel; None: every event is sent as it is."""
     view = subscription.view
     if view is None:
         return None
@@ -125,8 +125,8 @@ def core_view(channel_view: ChannelView) -> CoreView:
 
 
 def shown_topics(one: Described, selectors: Sequence[str], rights: Rights | None) -> int | None:
-    """The topics of an event that a reader with a right to it may see, as bits; None is all: of a
-    private one those that the reader selects and that are granted."""
+    """The topics of an event that its reader may see, as bits; None: all. Of a private event, those
+    that the reader selects and has grants for."""
     if not one.frame.private or len(one.topics) == 1:
         return None
     shown = 0

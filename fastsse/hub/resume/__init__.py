@@ -1,1 +1,1 @@
-"""Resuming: where a stream goes on, and its pages until it is live."""
+"""Resuming: where a stream continues, and its pages until it is live."""

@@ -1,5 +1,5 @@
-"""Streams that were over: a client that returns with the id of the event behind which its stream
-ended is not sent another one."""
+"""Streams that were over: a client that returns with the id of the event that ended its stream
+receives no other stream."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,11 +20,11 @@ _EVERYTHING: Final = (ANY,)
 
 
 class FinishedStreams:
-    """Says whether the stream that a client resumes was over. Loop thread only.
+    """Finds out whether the stream that a client resumes was over. Loop thread only.
 
     Arguments:
-        history: what memory has.
-        queries: the way to what the backbone stores.
+        history: the events in memory.
+        queries: reads the backbone.
     """
 
     def __init__(self, history: History, queries: StoreQueries) -> None:
@@ -32,7 +32,7 @@ class FinishedStreams:
         self._queries = queries
 
     def find(self, subscription: Subscription, rights: Rights | None) -> bool | None:
-        """Whether it was over; None: the store has to be asked. O(log n)."""
+        """Whether it was over; None: only the store knows. O(log n)."""
         view, cursor = subscription.view, subscription.cursor
         if view is None or not view.may_end or cursor.kind != "after":
             return False
@@ -49,13 +49,13 @@ class FinishedStreams:
     def ask(
         self, subscription: Subscription, rights: Rights | None, done: Callable[[bool], None]
     ) -> None:
-        """As `find`, of the store. A store that can't answer says no: the stream then opens, and
-        reports what it can't read."""
+        """As `find`, with the store. If the store can't answer, the result is no: the stream then
+        opens, and reports that it can't read the store."""
         _Search(self._queries, subscription, rights, done).begin()
 
 
 class _Search:
-    """One question to the store, as a `store_queries.QueryWaiter`."""
+    """One query to the store, as a `store_queries.QueryWaiter`."""
 
     ended: Final = False
 

@@ -13,7 +13,7 @@ class ReplayBounds:
 
     Arguments:
         page_bytes: the bound on one page of a replay.
-        max_replays: how many reads of the backbone may be under way; the others wait in a queue.
+        max_replays: the bound on concurrent reads of the backbone; others wait in a queue.
     """
 
     page_bytes: int = PAGE_BYTES
@@ -26,7 +26,7 @@ class ReplayOptions:
 
     Arguments:
         retry_ms: the reconnection time that streams open with.
-        clean_end: whether a response that is cut has a last chunk, as one that is complete.
+        clean_end: whether an incomplete response ends with a last chunk, as a complete one does.
         memory_bytes: while the core holds more than this outside the history, replays wait for
             their next page. So a stream that catches up never delays publishers.
         bounds: of reading history.

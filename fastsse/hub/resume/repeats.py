@@ -1,8 +1,8 @@
-"""Clients that resume after the same id again and again.
+"""Detects clients that resume after the same id repeatedly.
 
-A client whose reader has a limit for a line (Go's `bufio.Scanner`: 64 KiB) fails at an event above
-it, resumes after the event before it, is sent it again, and so on. This finds such clients: they
-were sent what follows the id, ended their stream themselves, and ask for the same again.
+A client whose reader limits the length of a line (Go's `bufio.Scanner`: 64 KiB) fails at a larger
+event. It resumes after the event before, is sent the large event again, and so on. Such a client
+was sent events that follow the id, ended its stream itself, and asks for the same again.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from fastsse.log import get_logger
 __all__ = ["RepeatedResumes"]
 
 log = get_logger("hub")
-# The newest streams and clients that are remembered: two numbers each, about 250 bytes.
+# The newest streams and clients are remembered: two numbers each, about 250 bytes.
 REMEMBERED_MAX: Final = 1_000
 # Streams in a row that end after the same id before a client is counted; each doubling is logged.
 REPEATS_MIN: Final = 5
@@ -53,7 +53,7 @@ class RepeatedResumes:
         self._lines_from_s = time()
 
     def resumed(self, stream: int, client: str, selectors: tuple[str, ...], after: bytes) -> None:
-        """A client is sent what follows an id. O(selectors)."""
+        """A client is sent events that follow an id. O(selectors)."""
         key = hash((client, selectors, after))
         now_s = self._time()
         known = self._clients.pop(key, None)

@@ -1,13 +1,14 @@
 """Replays: streams on their way to live.
 
-A stream that resumes, or whose channel is not ready, goes through these steps, within the call
-when memory knows all, else one after the other as the backbone answers:
+A stream that resumes, or whose channel is not ready, goes through these steps. All happen within
+the call if memory has everything; otherwise each waits for the backbone:
 
     place its cursor ─▶ read its first page ─▶ attach it ─▶ page by page ─▶ live
                         (reports what is missing, before anything else)
 
-Until it is attached its socket stands here: the response head and the opening block depend on
-what the first page says. Such a stream has a row of the table, so there are not more of them.
+The replayer owns the socket of a stream until it attaches the stream, because the response head and
+the opening block depend on the first page. Such a stream has a row of the table, which bounds their
+number.
 
 Over 400 lines: the steps are one state machine, and each may continue within the call or later.
 """
@@ -63,24 +64,21 @@ class Replayer:
 
     Arguments:
         sender: owns the sockets.
-        history: what is replayed from memory.
-        queries: the way to what lies before.
+        history: events in memory.
+        queries: reads older events.
         pages: makes pages of both.
         options: the reconnection time, how responses end, and the bound on memory.
 
     Attributes:
-        returns: notes clients that resume.
-        gaps: gap events sent, by reason; one for all streams counts once.
+        returns: detects clients that resume after the same id repeatedly.
+        gaps: number of gap events by reason; one for all streams counts once.
         ends: knows which topics have ended.
-        failed: streams that ended because the backbone could not be read, or because their gap
-            event could not be sent.
-        on_dropped: called with a stream that can't be given to the sender any more; its socket is
-            closed.
-        on_page: called with each page that a stream is given, if not None: its handle and the
-            page's bytes.
+        failed: number of streams that ended because the backbone could not be read, or because
+            their gap event could not be sent.
+        on_dropped: called with a stream that was closed before the sender owned it.
+        on_page: called with the handle and the bytes of each page that a stream is sent; None: not.
         on_lost: called when events were lost, after the caches were cleared.
-        on_searching: called when `search` is to be called soon, and again until it says that
-            no search is left.
+        on_searching: called when `search` must be called soon, and again while it returns True.
     """
 
     def __init__(
@@ -109,10 +107,10 @@ class Replayer:
         self.returns: Final = RepeatedResumes(time.monotonic)
         self._by_handle: dict[int, ReplayingStream] = {}
         self._when_done: dict[int, Callable[[], None]] = {}
-        # Handles of those that wait for memory, oldest first; those that end are taken out.
+        # Handles of streams that wait for memory, oldest first; ended ones are removed.
         self._waiting: OrderedDict[int, None] = OrderedDict()
-        # Handles of those that memory has shown only what they may not see; they look further in
-        # a share of the loop's time.
+        # Handles of streams whose page had only hidden events; they continue the search in a share
+        # of the loop's time.
         self._searching: OrderedDict[int, None] = OrderedDict()
         self._time_budget = TimeBudget()
 
@@ -120,8 +118,8 @@ class Replayer:
         return len(self._by_handle)
 
     def when_done(self, handle: int, done: Callable[[], None]) -> bool:
-        """Calls `done` when a stream that replays is live or has ended. False: it does not
-        replay."""
+        """Calls `done` when a replaying stream is live or has ended. Returns False for a stream
+        that is not replaying."""
         if handle not in self._by_handle:
             return False
         self._when_done[handle] = done
@@ -130,9 +128,9 @@ class Replayer:
     def begin(self, one: ReplayingStream) -> None:
         """Places a stream's cursor, reads its first page and attaches it, now or later.
 
-        Raises StreamRefused when the backbone fails now, or what the sender raises: then the socket
-        is still the caller's, and nothing is known of the stream here. What fails after the sender
-        got the socket is logged, and ends the stream.
+        Raises StreamRefused if the backbone fails now, or what the sender raises: then the caller
+        still owns the socket, and the stream does not exist here. An error after the sender owns
+        the socket is logged and ends the stream.
         """
         try:
             if one.channel.waiting is None:
@@ -143,17 +141,17 @@ class Replayer:
             if one.opening is not None:
                 self._forget(one)
                 raise
-            # The sender has the socket, so a caller that learned of this would close it, too.
+            # The sender owns the socket; the caller would close it after an error.
             log.exception("A stream could not go on.")
             self._drop(one)
 
     def on_page_sent(self, handle: int) -> None:
-        """A stream that is not live can take its next page."""
+        """The sender can take the next page of a stream."""
         if handle in self._by_handle:
             self._waiting[handle] = None
 
     def go_on(self) -> None:
-        """Sends pages to those that wait for one, as far as memory allows."""
+        """Sends pages to streams that wait for one, as far as memory allows."""
         while self._waiting and not self._must_wait():
             handle, _ = self._waiting.popitem(last=False)
             one = self._by_handle[handle]
@@ -162,7 +160,7 @@ class Replayer:
             self._when_done.pop(handle)()
 
     def search(self) -> bool:
-        """Has those look further who found nothing for them; True: there are still some."""
+        """Continues searches of streams whose pages were empty. True: some are left."""
         if self._searching:
             self._time_budget.run(self._search)
         return bool(self._searching)
@@ -182,17 +180,17 @@ class Replayer:
             self._waiting.pop(handle, None)
 
     def stop(self, handle: int) -> None:
-        """A stream is going to be closed: the sender is given it, if it was not yet."""
+        """A stream will be closed: attaches it, if it is not attached yet."""
         one = self._by_handle.pop(handle, None)
         if one is not None:
             self._stop(one)
 
     def unattached(self) -> list[int]:
-        """The streams that the sender was not given yet."""
+        """The streams that the sender does not own yet."""
         return [one.handle for one in self._by_handle.values() if one.opening is not None]
 
     def unattached_claims(self) -> list[tuple[int, Claims]]:
-        """As `unattached`, those that bear tokens, each with its claims."""
+        """As `unattached`, streams with tokens, each with its claims."""
         return [
             (one.handle, one.opening.options["claims"])
             for one in self._by_handle.values()
@@ -200,12 +198,12 @@ class Replayer:
         ]
 
     def stop_unattached(self) -> None:
-        """All are going to be closed, and the sender can only close what it has."""
+        """Attaches all streams, because the sender will close them."""
         for handle in self.unattached():
             self.stop(handle)
 
     def abandon(self) -> None:
-        """Closes the sockets that the sender was not given yet."""
+        """Closes the sockets that the sender does not own yet."""
         for one in self._by_handle.values():
             one.ended = True
             if one.opening is not None:
@@ -224,12 +222,12 @@ class Replayer:
         self._sender.announce(raw_frame(gap.encode()))
         self._count(gap)
         for one in self._by_handle.values():
-            # Streams that are not attached get it with their first page.
+            # Streams that are not attached receive it with their first page.
             if one.opening is None and one.begun is not None:
                 one.begun.replay.loss_reported_through = place
 
     def on_erased(self, erased: Erased) -> None:
-        """Something was deleted: nothing that is read from here on shows it."""
+        """An event was deleted: no later read may show it."""
         self._pages.cache.clear()
         self._snapshots.clear()
         self._queries.on_erased(erased)
@@ -237,7 +235,7 @@ class Replayer:
     # -- where it begins ------------------------------------------------------------------------
 
     def _wait_for_channel(self, one: ReplayingStream, waiting: list[QueryWaiter]) -> None:
-        """The head is where it is now, not where it is going to be by then."""
+        """Waits for the channel. A stream at the head begins at the head of now, not of later."""
         cursor, begun = one.subscription.cursor, None
         if cursor.kind == "head":
             begun = begin(self._history, one.channel, cursor)
@@ -272,8 +270,8 @@ class Replayer:
             self._on_sought(one, outcome)
 
     def _on_sought(self, one: ReplayingStream, place: int | FastsseError | None) -> None:
-        """The backbone placed the cursor. An id of an event that may not be read stays unknown, so
-        an id of the publisher's own is looked at first."""
+        """The backbone placed the cursor. The id of an event that may not be read must stay
+        unknown, so the event of a publisher's own id is read and checked first."""
         if isinstance(place, FastsseError):
             self._fail(one)
             return
@@ -315,7 +313,7 @@ class Replayer:
             return
         self._by_handle[one.handle] = one
         if one.subscription.dialect.opens:
-            # The opening is this stream's first page: when it is sent, the next is asked for.
+            # The opening counts as a page: when it is sent, the next page is requested.
             self._attach(one, None, is_last=False)
         else:
             self._waiting[one.handle] = None
@@ -354,8 +352,8 @@ class Replayer:
         page: JoinedPage | FastsseError,
         further: Callable[[ReplayingStream], None],
     ) -> None:
-        """Sends a page, or looks further when nothing is in it. The last one and going live are one
-        command, given in the same step that read the page: no event can lie between."""
+        """Sends a page, or continues the search if it is empty. The last page and going live are
+        one command in the same step that read the page, so no event can come between."""
         assert one.begun is not None
         if isinstance(page, FastsseError):
             self._fail(one)
@@ -393,8 +391,8 @@ class Replayer:
             self._send_page(one, page)
 
     def _want_snapshot(self, one: ReplayingStream, gap: GapEvent | None) -> None:
-        """Its next page is the first of a snapshot: it begins at the head, or can't be continued.
-        A stream that takes no control events gets the snapshot in the place of the gap."""
+        """The next page is the first of a snapshot, because the stream begins at the head or can't
+        be continued. A stream without control events gets the snapshot instead of the gap event."""
         one.wants_snapshot, one.place = True, None
         reports_gaps = one.subscription.dialect.has_control_events
         one.gap = gap.before_snapshot() if gap is not None and reports_gaps else None
@@ -421,14 +419,14 @@ class Replayer:
         self._send_snapshot(one, snapshot)
 
     def _send_snapshot(self, one: ReplayingStream, snapshot: Snapshot) -> None:
-        """Sends a page of it. Behind the last one the stream is live, if nothing came since."""
+        """Sends a page of a snapshot. After the last page the stream is live if no event came."""
         page = snapshot.next_page(self._history.head)
         if snapshot.is_sent:
             one.snapshot = None
         self._give_page(one, page)
 
     def _is_over(self, one: ReplayingStream, page: JoinedPage) -> bool:
-        """Whether a client comes back to topics that have ended, and has everything."""
+        """Whether a client returns to topics that have ended, and has all events."""
         return (
             page.is_last
             and one.opening is not None
@@ -438,8 +436,8 @@ class Replayer:
         )
 
     def _answer_over(self, one: ReplayingStream) -> None:
-        """204 stops an EventSource. Who called `begin` answers it; later the socket is ours, and
-        nothing was sent on it."""
+        """204 stops an EventSource. Within `begin` the caller answers; later the replayer owns the
+        socket, and nothing was sent on it."""
         if one.handle not in self._by_handle:
             raise StreamRefused("over")
         assert one.opening is not None
@@ -448,8 +446,8 @@ class Replayer:
         self._drop(one)
 
     def _end_over(self, one: ReplayingStream, page: Frame | None) -> None:
-        """Sends the last page of a stream that is over behind it, and ends it. What was sent
-        before is sent whole: a stream is asked for its next page only then."""
+        """Sends the last page of a stream that is over, and ends it. Earlier pages are sent
+        completely, because the next page is requested only after that."""
         self._by_handle[one.handle] = one
         gap = one.gap
         if one.opening is not None:
@@ -480,7 +478,7 @@ class Replayer:
         one.gap = None
 
     def _note_return(self, one: ReplayingStream, page: Frame | None) -> None:
-        """A client that asks for what follows an id is sent some of it."""
+        """Notes that a client is sent events that follow its id."""
         cursor = one.subscription.cursor
         if page is not None and one.gap is None and cursor.kind == "after":
             assert one.opening is not None
@@ -507,12 +505,12 @@ class Replayer:
         return held_bytes > self._memory_bytes
 
     def _wait_for(self, one: ReplayingStream, then: Callable[[Any], None]) -> None:
-        """Has a stream go on when the backbone has answered."""
+        """Continues a stream with `then` when the backbone has answered."""
         self._by_handle[one.handle] = one
         one.then = lambda outcome: self._go_on(one, then, outcome)
 
     def _go_on(self, one: ReplayingStream, step: Callable[[Any], None], given: Any) -> None:
-        """A step without a caller that could receive its error."""
+        """Does a step that has no caller for its error."""
         try:
             step(given)
             self._sender.wake()
@@ -521,8 +519,8 @@ class Replayer:
             self._drop(one)
 
     def _fail(self, one: ReplayingStream) -> None:
-        """Ends a stream whose events can't be read now, or whose gap event can't be sent: it
-        reconnects, and asks again."""
+        """Ends a stream whose events can't be read now, or whose gap event can't be sent. The
+        client reconnects and asks again."""
         self.failed += 1
         if self._by_handle.pop(one.handle, None) is None:
             raise StreamRefused("store")
@@ -531,9 +529,9 @@ class Replayer:
         self._sender.close(one.handle, REASON_ENDED, farewell, self._clean_end)
 
     def _cut(self, one: ReplayingStream, gap: GapEvent) -> None:
-        """Ends a stream that takes no control events in the place of a gap, so that its client does
-        not take what it has for the whole. One that has not begun names the place behind the gap,
-        where its client goes on with its next request."""
+        """Ends a stream without control events instead of a gap event, so that the client does not
+        take its events for complete. A stream that has not begun sends the place after the gap as
+        its id, and the client continues there."""
         self.failed += 1
         self._by_handle.pop(one.handle, None)
         farewell = b"retry: %d\n" % (self._retry_ms * (1 + random.random()))
@@ -544,7 +542,7 @@ class Replayer:
         self._sender.close(one.handle, REASON_ENDED, frame, is_over=False)
 
     def _stop(self, one: ReplayingStream) -> None:
-        """Gives the sender a stream that ends before it began."""
+        """Attaches a stream that ends before it began."""
         one.ended = True
         self._waiting.pop(one.handle, None)
         if one.opening is None:
@@ -555,7 +553,7 @@ class Replayer:
         self._give(one, False, last_frames(one, self._retry_ms))
 
     def _drop(self, one: ReplayingStream) -> None:
-        """Ends a stream that can't go on: what the sender has is closed by it, else here."""
+        """Ends a stream that can't continue, in the sender if it is attached."""
         self._forget(one)
         opening, one.opening = one.opening, None
         if opening is None:
@@ -575,7 +573,7 @@ class Replayer:
 
 
 def _ends_at_gap(one: ReplayingStream) -> bool:
-    """Whether a stream ends where others are sent a gap. On Mercure's path the response head says
-    it, while that was not sent."""
+    """Whether a stream ends instead of a gap event. On Mercure's path the response head reports the
+    gap, if it was not sent yet."""
     dialect = one.subscription.dialect
     return not dialect.has_control_events and (dialect.opens or one.opening is None)

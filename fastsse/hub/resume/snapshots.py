@@ -1,9 +1,9 @@
 """Snapshots: the newest events of each topic that a stream selects, sent before its live events.
 
-A snapshot is what memory and the store have up to one place, in the order of positions. It ends
-with a `fastsse.snapshot` event, whose id is that place; the stream goes on behind it. Its events
-keep their own ids: a client that is cut in the middle resumes after the last one that it received,
-and gets all events that follow.
+A snapshot has events of memory and of the store up to one place, in the order of positions. It ends
+with a `fastsse.snapshot` event, whose id is that place; the stream continues behind it. Its events
+keep their own ids, so a client that is cut in the middle resumes after the last event that it
+received, and receives all events that follow.
 """
 
 import json
@@ -33,10 +33,10 @@ from fastsse.subscriptions import ANY
 
 __all__ = ["Snapshot", "Snapshots"]
 
-# Of one snapshot's frames that come from the store.
+# The most bytes of a snapshot's frames that are read from the store.
 STORED_BYTES_MAX: Final = 8 * 1024 * 1024
-# What the store said is used again for this long, when many clients connect at once. What came
-# since is in memory.
+# An answer of the store is used again for this long, for many clients that connect at once. Newer
+# events are in memory.
 STORED_S: Final = 1.0
 _STORED_MAX: Final = 16
 
@@ -44,14 +44,14 @@ _Key = tuple[tuple[str, ...], int]
 
 
 class Snapshot:
-    """What one stream has still to be sent of a snapshot.
+    """The part of a snapshot that one stream has not been sent yet.
 
     Arguments:
         frames: in order of their positions.
-        topics: how many topics have an event in it.
-        through: the place up to which it is right.
-        place: how that is named to the client.
-        is_complete: whether there is nothing more that should be in it.
+        topics: number of topics with an event in it.
+        through: the place that it describes.
+        place: this place as it is shown to the client.
+        is_complete: whether it has all events that it should have.
         ending: what follows the last frame: the event at the end, nothing, or the stream's end.
     """
 
@@ -75,7 +75,7 @@ class Snapshot:
         self._marker = marker if ending == "marker" else None
 
     def next_page(self, head: int) -> JoinedPage:
-        """The next run of frames; the last one is followed by what comes after `through`."""
+        """The next frames; events after `through` follow the last ones."""
         frames, at = self._frames, self._at
         room_bytes = PAGE_BYTES
         while self._at < len(frames) and (room_bytes > 0 or self._at == at):
@@ -97,7 +97,7 @@ class Snapshot:
 
     @property
     def is_sent(self) -> bool:
-        """Whether nothing of it is left."""
+        """Whether all of it was sent."""
         return self._at == len(self._frames)
 
 
@@ -112,8 +112,8 @@ class Snapshots:
     """Makes snapshots. Loop thread only.
 
     Arguments:
-        history: what memory has.
-        queries: the way to what the backbone stores.
+        history: the events in memory.
+        queries: reads the backbone.
         now_s: a clock that only goes up.
     """
 
@@ -131,8 +131,8 @@ class Snapshots:
     def read(
         self, reader: PageAudience, count: int, asker: QueryWaiter, *, has_marker: bool
     ) -> Snapshot | FastsseError | None:
-        """The newest `count` events of each topic; None when the store has to be asked: the asker
-        then gets the outcome, for `made`. O(topics x count)."""
+        """The newest `count` events of each topic. None: the store must be read; the asker receives
+        its answer and calls `made`. O(topics x count)."""
         found, is_enough = self._history.newest_of_each(reader.topics, count, reader.rights)
         if is_enough:
             return self._made(reader, count, found, Stretch((), 0, True, Evicted()), has_marker)
@@ -152,7 +152,7 @@ class Snapshots:
         *,
         has_marker: bool,
     ) -> Snapshot | FastsseError:
-        """The snapshot from what the store has. O(topics x count)."""
+        """The snapshot made with the store's answer. O(topics x count)."""
         if isinstance(outcome, FastsseError):
             return outcome
         key = reader.selectors, count
@@ -164,11 +164,11 @@ class Snapshots:
         return self._made(reader, count, found, outcome, has_marker)
 
     def clear(self) -> None:
-        """Drops what the store said: something that it gave out may be gone now."""
+        """Drops the cached answers of the store, because an event may be deleted now."""
         self._stored.clear()
 
     def _is_right(self, reader: PageAudience, until_s: float, stored: Stretch) -> bool:
-        """Whether memory has all that came after an answer of the store."""
+        """Whether memory has all events after an answer of the store."""
         if self._now_s() > until_s:
             return False
         return stored.through >= self._history.evicted_through(reader.topics)
@@ -207,8 +207,8 @@ def _add_stored(
     count: int,
     head: int,
 ) -> None:
-    """Adds what only the store has, where memory has fewer than `count` of a topic. What is
-    committed and not delivered yet comes live, so it must not come from here."""
+    """Adds events that only the store has, for topics of which memory has fewer than `count`.
+    Committed events that are not delivered yet will be sent live, so they are left out."""
     are_in = {name: {frame.position for frame in frames} for name, frames in found.items()}
     matches = _matcher(reader.selectors)
     for entry in newest_first:

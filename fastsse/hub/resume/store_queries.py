@@ -17,7 +17,7 @@ __all__ = ["UNKNOWN_YET", "QueryWaiter", "StoreQueries"]
 
 
 class _Later(Enum):
-    """The result of a query that is answered later."""
+    """The type of UNKNOWN_YET, the result of a query that is answered later."""
 
     UNKNOWN_YET = 0
 
@@ -28,18 +28,17 @@ Put = Callable[[Callable[[Any], None]], None]
 
 
 class QueryWaiter(Protocol):
-    """Who wants to know something."""
+    """Waits for the result of a query."""
 
     @property
     def ended(self) -> bool:
-        """Does not want to know any more."""
+        """Whether the result is no longer needed."""
 
     def on_answer(self, outcome: Any) -> None:
         """Called once for each query that was not answered within the call."""
 
 
-# Ended queries that may collect before they are removed; after that, at most as many as the waiting
-# ones.
+# Ended queries are removed when there are more of them than this, and more than waiting ones.
 ENDED_MAX: Final = 64
 
 
@@ -54,7 +53,7 @@ class _StoreQuery:
         self._look_at = ENDED_MAX
 
     def add(self, asker: QueryWaiter) -> None:
-        """One more is to be answered. Those that have ended are dropped; amortized O(1)."""
+        """Adds a waiter and drops those that have ended. Amortized O(1)."""
         if len(self.askers) >= self._look_at:
             self.askers = [one for one in self.askers if not one.ended]
             self._look_at = 2 * len(self.askers) + ENDED_MAX
@@ -62,7 +61,7 @@ class _StoreQuery:
 
     @property
     def has_ended(self) -> bool:
-        """Whether no one waits for the outcome."""
+        """Whether no waiter needs the result any more."""
         return all(asker.ended for asker in self.askers)
 
 
@@ -71,10 +70,10 @@ class StoreQueries:
 
     Arguments:
         backbone: answers within the call, or later.
-        at_once_max: how many questions may be under way.
+        at_once_max: the bound on concurrent queries.
 
     Attributes:
-        under_way: how many are.
+        under_way: number of queries that the backbone has not answered.
     """
 
     def __init__(self, backbone: Backbone, at_once_max: int) -> None:
@@ -88,19 +87,19 @@ class StoreQueries:
         self._erased: list[Erased] = []
 
     def on_erased(self, erased: Erased) -> None:
-        """Something was deleted: no answer has it from here on."""
+        """Notes a deletion: no later answer has the deleted event."""
         if self.under_way:
             self._erased.append(erased)
 
     @property
     def waiting(self) -> int:
-        """Questions that have still to be asked."""
+        """Number of queries that wait for their turn."""
         return len(self._waiting)
 
     def read(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, asker: QueryWaiter
     ) -> Stretch | FastsseError | _Later:
-        """As `Backbone.read`: gives the outcome, or UNKNOWN_YET and calls the asker later."""
+        """As `Backbone.read`. Returns the result, or UNKNOWN_YET; then it calls the asker later."""
 
         def put(done: Callable[[Any], None]) -> None:
             self._backbone.read(selectors, after, limit_bytes, done)
@@ -163,8 +162,8 @@ class StoreQueries:
         return question.outcome
 
     def _wait(self, question: _StoreQuery) -> None:
-        """Queues a question. Those of streams that have ended are dropped: while a store is stuck,
-        clients may come and go without end. Amortized O(1)."""
+        """Queues a query. Queries of ended streams are dropped, because clients may reconnect many
+        times while a store hangs. Amortized O(1)."""
         if len(self._waiting) >= self._look_at:
             ended = [one for one in self._waiting if one.has_ended]
             for one in ended:
@@ -201,7 +200,7 @@ class StoreQueries:
 
 
 def _without(stretch: Stretch, erased: list[Erased]) -> Stretch:
-    """A stretch without what was deleted since it was read. O(entries + deletions)."""
+    """A stretch without events deleted since it was read. O(entries + deletions)."""
     places = {one.through for one in erased if one.topic is None}
     purges = [one for one in erased if one.topic is not None]
     kept = [
