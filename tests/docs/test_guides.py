@@ -8,6 +8,10 @@ GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 LOG_EVENTS = (ROOT / "docs" / "reference" / "log-events.md").read_text("utf-8")
 # A sentence of a log event; `token explain` says the only other ones.
 _SENTENCE = re.compile(r"`([A-Z][^`\n]{6,}\.)`")
+# Code, and what `make reference` writes.
+_NOT_TEXT = re.compile(
+    r"^( *)(`{3,}|~{3,}).*?^\1\2|<!-- generated:.*?<!-- end -->", re.MULTILINE | re.DOTALL
+)
 _OTHERS = {"As subscribers show it: taken."}
 
 
@@ -22,3 +26,14 @@ def test_every_log_event_that_a_guide_names_exists() -> None:
     assert {
         (name, sentence) for name, sentence in named if f"| {sentence} |" not in LOG_EVENTS
     } == (set())
+
+
+def test_no_line_of_text_is_longer_than_120_characters() -> None:
+    """Outside of code, tables and generated parts, where a line can't be broken."""
+    long = []
+    for path in [ROOT / "README.md", ROOT / "tuning.md", *(ROOT / "docs").glob("*.md"), *GUIDES]:
+        text = _NOT_TEXT.sub(lambda part: "\n" * part[0].count("\n"), path.read_text("utf-8"))
+        for number, line in enumerate(text.splitlines(), 1):
+            if len(line) > 120 and not line.lstrip().startswith("|"):
+                long.append(f"{path.relative_to(ROOT)}:{number}: {len(line)} characters")
+    assert not long, "\n".join(long)
