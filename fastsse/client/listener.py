@@ -194,7 +194,8 @@ class Listener:
                     async for chunk in response.aiter_bytes():
                         if events := self._decoder.feed(chunk):
                             self._fruitless = self._empty = 0
-                            is_over = events[-1].event == END
+                            last = events[-1]
+                            is_over = last.event == END or self._view.is_met(last.event, last.data)
                             yield events
                         self._seen()
                     if is_over:

@@ -1,4 +1,4 @@
-"""What a listener asks for of the events of its topics, and the envelopes that it may get."""
+"""The view of a listener: which events it asks for, in which form; and envelopes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ class StreamView:
     Arguments:
         event: only these types; `message` is an event without a type.
         filter: only events that match this expression, such as `data.price > 5`.
-        envelope: with topic, meta and time; then `ReceivedEvent.envelope` has them.
-        max_rate: of each topic and type at most so many events a second, the newest.
+        envelope: events have topic, meta and time too (`ReceivedEvent.envelope`).
+        max_rate: at most this many events a second of each topic and type, the newest; 0.1 to 100.
         until: the stream is over behind an event of one of these types.
-        until_data: it is over behind an event with this data, such as `[DONE]`.
-        deleted: with `fastsse.deleted` events, which say what was deleted.
+        until_data: the stream is over behind an event with this data, such as `[DONE]`.
+        deleted: `fastsse.deleted` events report deletions.
     """
 
     event: Sequence[str] = ()
@@ -33,6 +33,15 @@ class StreamView:
     until: Sequence[str] = ()
     until_data: str | None = None
     deleted: bool = False
+
+    def is_met(self, event: str, data: str) -> bool:
+        """Whether a stream is over behind an event of this type with this data (`until`)."""
+        if event in self.until:
+            return True
+        if self.until_data is None:
+            return False
+        envelope = Envelope.parse(data) if self.envelope else None
+        return (data if envelope is None else envelope.data) == self.until_data
 
     @property
     def params(self) -> Params:
@@ -51,15 +60,15 @@ class StreamView:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An event with all that its publisher sent.
+    """An event with all its fields.
 
     Attributes:
-        topics: those that the stream may see; none where it may see none of them.
+        topics: the topics that the stream may see; perhaps none.
         id: the event's id.
-        event: its type; None is the default one.
-        data: what the publisher sent as JSON, parsed; else text.
-        meta: named values.
-        time_ms: when it was published, in unix milliseconds; None where it is not known.
+        event: its type; None: the default type.
+        data: parsed if the publisher sent JSON, else text.
+        meta: named values of the publisher.
+        time_ms: when it was published, in unix milliseconds; None: not known.
     """
 
     topics: tuple[str, ...]
@@ -71,7 +80,7 @@ class Envelope:
 
     @classmethod
     def parse(cls, data: str) -> Self | None:
-        """The envelope that the data of an event is; None when it is not one."""
+        """The envelope in the data of an event; None if it is none."""
         try:
             members = json.loads(data)
         except ValueError:

@@ -18,7 +18,7 @@ from fastsse.config.catalogue import (
 )
 from fastsse.config.console import ConsoleOptions
 from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
-from fastsse.config.kinds import PATTERN, RULES, is_loopback
+from fastsse.config.kinds import PATTERN, RULES, SCHEMA, is_loopback
 from fastsse.config.options import (
     HistoryOptions,
     HttpOptions,
@@ -42,7 +42,9 @@ _CONFLICT = "conflict"
 _WORD = re.compile(r"[a-z_]+")
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
-_EXPLAINED_KINDS = (EXPRESSION, SETTINGS, WEBHOOKS, SOURCES, SOURCE_URL, STORE, PATTERN, RULES)
+_EXPLAINED_KINDS = (
+    EXPRESSION, SETTINGS, WEBHOOKS, SOURCES, SOURCE_URL, STORE, PATTERN, RULES, SCHEMA,
+)  # fmt: skip
 
 
 # The last base's options come first.

@@ -5,7 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fastsse.client import Publisher, Receipt, Refused, StreamState, Unreachable, listen
+from fastsse.client import (
+    Publisher,
+    Receipt,
+    Refused,
+    StreamState,
+    StreamView,
+    Unreachable,
+    listen,
+)
 from fastsse.config import Config
 from fastsse.server import Server
 from tests.auth.minting import SECRET, grants, mint
@@ -305,3 +313,19 @@ async def test_relay_publishes_the_events_of_a_stream() -> None:
         assert (first.id, first.event, first.data) == ("x", "token", "1")
         assert (second.event, second.data) == ("end", "2")
         assert (receipt.count, receipt.first, receipt.last) == (2, "x", second.id)
+
+
+@pytest.mark.parametrize("envelope", [False, True])
+@pytest.mark.parametrize("ending", [{"until": ("done",)}, {"until_data": "[DONE]"}])
+async def test_a_stream_that_met_its_end_is_not_opened_again(
+    envelope: bool, ending: dict[str, object]
+) -> None:
+    states: list[str] = []
+    view = StreamView(envelope=envelope, **ending)  # type: ignore[arg-type]
+    async with Server(config()) as server, Publisher(server.addresses[0]) as publisher:
+        await publisher.publish("t", "one")
+        await publisher.publish("t", "[DONE]", event="done")
+        url = server.addresses[0]
+        stream = listen(url, "t", last=2, view=view, on_state=lambda one: states.append(one.kind))
+        assert len([event async for event in stream]) == 2
+    assert states == ["open"]

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import ROOT, blocks_of
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 LOG_EVENTS = (ROOT / "docs" / "reference" / "log-events.md").read_text("utf-8")
@@ -37,3 +37,28 @@ def test_no_line_of_text_is_longer_than_120_characters() -> None:
             if len(line) > 120 and not line.lstrip().startswith("|"):
                 long.append(f"{path.relative_to(ROOT)}:{number}: {len(line)} characters")
     assert not long, "\n".join(long)
+
+
+def test_a_block_that_is_a_file_names_it_in_its_first_line() -> None:
+    """The mark `<!-- file: NAME -->` is invisible to readers."""
+    unnamed = [
+        f"{path.name}: {block.file}"
+        for path in GUIDES
+        for block in blocks_of(path)
+        if block.file is not None and block.file not in block.text.partition("\n")[0]
+    ]
+    assert not unnamed
+
+
+def test_a_page_says_how_its_server_is_started() -> None:
+    """The mark `<!-- run: serve OPTIONS -->` is invisible to readers."""
+    unsaid = []
+    for path in GUIDES:
+        seen = re.sub(r"<!--.*?-->", "", path.read_text("utf-8"), flags=re.DOTALL)
+        options = {block.options for block in blocks_of(path)} - {None, "alone"}
+        unsaid += [
+            f"{path.name}: fastsse serve {one}"
+            for one in options
+            if f"fastsse serve {one}".strip() not in seen
+        ]
+    assert not unsaid

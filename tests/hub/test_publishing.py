@@ -187,6 +187,7 @@ def test_counters_have_the_metrics_names_from_the_start(node: Node) -> None:
             "refused_keys",
             "refused_producers",
             "refused_rate",
+            "refused_nodes",
         ),
         *("gaps_evicted", "gaps_unknown", "gaps_future", "gaps_lost"),
         *("losses", "replays_failed", "repeated_resumes", "positions_ahead_ms"),
