@@ -60,6 +60,8 @@ def client_routes() -> dict[bytes, Mapping[bytes, Route]]:
     def below(request: Request, exchange: Exchange) -> None:
         path = request.target.path.decode("latin-1").removeprefix(folder)
         shown, _, name = path.rpartition("/")
+        # The core loads its neighbours from `client/`, so that `/client.js` finds them too.
+        shown = shown.removesuffix(_FOLDER).removesuffix("/")
         file = known.get(name)
         if file is None or "/" in shown:
             raise Problem(404, f"The client has {', '.join(sorted(known))}.")

@@ -20,8 +20,8 @@ def node() -> str:
     found = _node()
     if found is None:
         pytest.skip("no Node here; `make test-all` installs it")
-    if not (MODULES / "esbuild").is_dir():
-        pytest.skip("esbuild is not installed; `make test-all` does it")
+    if not (MODULES / "terser").is_dir():
+        pytest.skip("esbuild and terser are not installed; `make test-all` does it")
     return found
 
 

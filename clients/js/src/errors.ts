@@ -39,11 +39,6 @@ export class StreamError extends Error {
 const RETRIED = [408, 425, 429];
 const DETAIL_CHARS_MAX = 500;
 
-/** Whether an answer is 200 with such a body. */
-export function hasType({ ok, headers }: Response, type: string): boolean {
-  return ok && (headers.get("content-type") ?? "").toLowerCase().startsWith(type);
-}
-
 /** The error for an answer that is not the one that was asked for. */
 export async function errorOf(response: Response): Promise<StreamError> {
   const { status, headers } = response;

@@ -1,85 +1,72 @@
 import type { Member } from "./member.js";
-import type { StreamRequest, Transport } from "./transport.js";
+import type { Page } from "./transport.js";
 import type { HubEvent } from "./types.js";
 
 const POSITION = /^\d+-\d+$/;
-// A worker that is behind the one of the stream by more than this would be restarted.
-const QUIET_MS = 2_000;
+// The answering worker may be behind the one of the stream.
 const AGAIN_MS = 1_000;
 
-/**
- * Gives members, which ask for the same, the older events, then what was held meanwhile: each
- * event once, in order.
- *
- * A stream of their own brings the older events, and live ones until it has reached `mark`, the
- * place of the shared stream when they joined it; or until it is quiet, because there may be no event
- * of theirs behind it. From then on the shared stream has all.
- */
-export async function catchUp(
-  members: Member[],
-  mark: string,
-  signal: AbortSignal,
-  transport: Transport,
-  requestOf: (signal: AbortSignal) => StreamRequest,
-): Promise<void> {
-  const seen = new Set<string>();
-  for (let isDone = false; !isDone && !signal.aborted; ) {
-    const cut = new AbortController();
-    const end = () => cut.abort();
-    let timer: ReturnType<typeof setTimeout>;
-    const done = () => {
-      isDone = true;
-      end();
-    };
-    const wait = () => {
-      clearTimeout(timer);
-      timer = setTimeout(done, QUIET_MS);
-    };
-    signal.addEventListener("abort", end);
-    const run = transport.run(requestOf(cut.signal), {
-      open: wait,
-      retry() {},
-      waiting: end,
-      block(type, data, id) {
-        if (isDone || signal.aborted) return;
-        wait();
-        const value = data && JSON.parse(data);
-        for (const member of members) {
-          if (type === "fastsse.gap") member.call("onGap", value);
-          else if (value?.topic !== undefined && member.wants(value)) member.call("onEvent", value);
-          if (id) member.at = id;
-        }
-        seen.add(id);
-        if (reaches(id, mark)) done();
-      },
-    });
-    // Whatever ends it, the shared stream and its members are not concerned.
-    const ending = await run.catch(() => {});
-    clearTimeout(timer!);
-    signal.removeEventListener("abort", end);
-    if (ending === "done") isDone = true;
-    if (!isDone) await sleep(AGAIN_MS);
-  }
-  if (signal.aborted) return;
-  for (const member of members) release(member, seen);
+/** What is fetched for members that ask for the same. */
+export interface CatchUp {
+  members: Member[];
+  /** The place of the shared stream when they joined it: a position. */
+  mark: string;
+  signal: AbortSignal;
+  /** Fetches the page that comes next for the members. */
+  ask(): Promise<Page>;
+  /** Reports a fault. Resolves when the page may be asked for again; false: it may not. */
+  failed(error: unknown): Promise<boolean>;
 }
 
-/** Gives what came live meanwhile and was not in the history. */
-function release(member: Member, seen: Set<string>): void {
-  const held: HubEvent[] = member.held ?? [];
-  member.held = null;
-  member.isLive = true;
-  for (const event of held) if (!seen.has(event.id)) member.call("onEvent", event);
+/**
+ * Gives members the older events, page by page, then what the shared stream brought meanwhile: each
+ * event once, in order.
+ *
+ * All events up to `mark` are in pages, all behind it were held: those that are in both are given
+ * once. The shared stream and its members are not concerned, whatever happens here.
+ */
+export async function catchUp({ members, mark, signal, ask, failed }: CatchUp): Promise<void> {
+  const seen = new Set<string>();
+  for (let isDone = false; !isDone; ) {
+    try {
+      const { events, next, gap, ended } = await ask();
+      if (signal.aborted) return;
+      const isStill = members[0]!.behind === next;
+      for (const member of members) {
+        if (gap) member.callBack("onGap", gap);
+        for (const event of events) if (member.wants(event)) member.callBack("onEvent", event);
+        member.behind = next;
+      }
+      for (const event of events) seen.add(keyOf(event));
+      if (ended) return members.forEach(end);
+      isDone = isPosition(next) && ordered(next) >= ordered(mark);
+      if (!isDone && isStill) await sleep(AGAIN_MS);
+    } catch (error) {
+      if (signal.aborted || !(await failed(error))) return;
+    }
+    if (signal.aborted) return;
+  }
+  for (const member of members) {
+    const held = member.held ?? [];
+    member.held = null;
+    member.isLive = true;
+    for (const event of held) if (!seen.has(keyOf(event))) member.callBack("onEvent", event);
+  }
+}
+
+/** A publisher may use an id of its own again. */
+const keyOf = ({ id, time }: HubEvent) => `${id} ${time}`;
+
+function end(member: Member): void {
+  member.callBack("onEnd");
+  member.unsubscribe();
 }
 
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Whether both are positions, and the first is not before the other. */
-function reaches(one: string, other: string): boolean {
-  return POSITION.test(one) && POSITION.test(other) && ordered(one) >= ordered(other);
-}
+export const isPosition = (id: string) => POSITION.test(id);
 
 /** A position as a text that is compared as one: its numbers have up to 20 digits. */
 function ordered(position: string): string {

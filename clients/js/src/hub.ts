@@ -3,14 +3,19 @@ import { eventSourceTransport } from "./eventsource.js";
 import { guarded, makeMember } from "./member.js";
 import { makeStream, type Host, type Settings, type Stream } from "./stream.js";
 import { tokensFrom } from "./tokens.js";
-import { asStreamError, fetchTransport } from "./transport.js";
+import { asStreamError, fetchTransport, page, parser, type Transport } from "./transport.js";
 import type { ConnectOptions, Hub, Subscription, SubscribeOptions } from "./types.js";
 
-const BY_NAME = { fetch: fetchTransport, eventsource: eventSourceTransport };
+const BY_NAME = {
+  fetch: fetchTransport,
+  eventsource: eventSourceTransport,
+  poll: loaded("poll", () => import("./poll.js")),
+  websocket: loaded("websocket", () => import("./websocket.js")),
+};
 // The server's `max_topics`, unless it is changed.
 const MEMBERS_MAX = 100;
 const DEFAULTS = {
-  transports: ["fetch", "eventsource"] as const,
+  transports: ["fetch", "eventsource", "poll", "websocket"] as const,
   credentials: "same-origin" as const,
   retryMinMs: 1_000,
   retryMaxMs: 30_000,
@@ -32,10 +37,10 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
   const settings: Settings = { ...DEFAULTS, ...Object.fromEntries(given) };
   const tokens = tokensFrom(settings.token);
   const streams = new Set<Stream>();
-  const page = globalThis.document;
+  const tab = globalThis.document;
   const known = settings.transports.map((one) => (typeof one === "string" ? BY_NAME[one] : one));
-  let transports = known.filter((one) => one.isAvailable());
-  transports = transports.slice(Math.max(0, transports.findIndex(({ name }) => name === memory(url))));
+  const transports = known.filter((one) => one.isAvailable?.() ?? true);
+  let chosen = Math.max(0, transports.findIndex(({ name }) => name === memory(url)));
   let hiddenTimer: ReturnType<typeof setTimeout>;
   let paused: Promise<void> | undefined;
   let resume = () => {};
@@ -47,7 +52,8 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
       member.become("closed");
       return member;
     }
-    const key = JSON.stringify([member.view, lastEach]);
+    // Subscriptions with a snapshot begin together, because pages of history have none.
+    const key = JSON.stringify([member.view, lastEach, lastEach && member.behind]);
     // A snapshot is of all topics of a stream, so a stream that runs takes no other. More topics than
     // the server allows in a stream would close it.
     let stream = [...streams].find(
@@ -81,7 +87,7 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
   }
 
   async function post(path: string): Promise<Response> {
-    const response = await send(new URL(path, url), { method: "POST" });
+    const response = await request(path, { method: "POST" });
     if (!response.ok) throw await errorOf(response);
     return response;
   }
@@ -94,20 +100,25 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
 
   const host: Host = {
     settings,
-    transport() {
+    current() {
       if (!transports[0]) throw new StreamError("unsupported", "no transport works");
-      return transports[0];
+      return transports[chosen]!;
     },
-    fallBack({ kind }) {
-      const next = transports.findIndex((one, at) => at && (kind === "unsupported" || one.polls));
-      if (next < 0) return false;
-      transports = transports.slice(next);
-      memory(url, transports[0]!.name);
-      return true;
+    other: () => transports.at(chosen === transports.length - 1 ? 0 : -1)!,
+    choose(transport) {
+      chosen = transports.indexOf(transport);
+      memory(url, transport.name);
+    },
+    fallBack(error) {
+      const isMissing = error.kind === "unsupported";
+      const next = transports.find((one, at) => at > chosen && (isMissing || (error.kind === "buffered" && one.polls)));
+      if (next) host.choose(next);
+      else if (isMissing) error.isFinal = true;
     },
     requestOf(params, signal) {
       const target = new URL(`events?${new URLSearchParams(params)}`, url);
-      return { ...settings, url: target, signal, send, ticket, errorOf, prepare: tokens.get };
+      const given = { send, ticket, errorOf, page, parser, StreamError, prepare: tokens.get };
+      return { ...settings, ...given, url: target, signal };
     },
     refresh() {
       tokens.expire();
@@ -121,7 +132,7 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
     },
     fail: (error) => guarded(() => settings.onError?.(error)),
     allowed: () => paused,
-    ended(stream) {
+    emptied(stream) {
       streams.delete(stream);
       if (!streams.size) listen("removeEventListener");
     },
@@ -131,7 +142,7 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
 
   function listen(change: "addEventListener" | "removeEventListener"): void {
     globalThis[change]?.("online", wake);
-    page?.[change]("visibilitychange", see);
+    tab?.[change]("visibilitychange", see);
     see();
   }
 
@@ -141,7 +152,7 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
 
   function see(): void {
     clearTimeout(hiddenTimer);
-    if (page?.visibilityState !== "hidden") {
+    if (tab?.visibilityState !== "hidden") {
       paused = undefined;
       resume();
       wake();
@@ -159,6 +170,17 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
     request,
     close() {
       for (const { members } of streams) for (const member of members) member.unsubscribe();
+    },
+  };
+}
+
+/** A transport whose code is loaded when it is used. */
+function loaded(name: string, load: () => Promise<{ transport: Transport }>): Transport {
+  return {
+    name,
+    polls: name === "poll",
+    async run(request, sink) {
+      return (await load()).transport.run(request, sink);
     },
   };
 }

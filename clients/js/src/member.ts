@@ -15,7 +15,7 @@ export interface Member extends Subscription {
   /** What it is sent of its events. */
   readonly view: Params;
   /** The place of a member that is not live; a live one is where its stream is. */
-  at: string;
+  behind: string;
   isLive: boolean;
   state: State;
   /** What came while older events are fetched; null when there are none to wait for. */
@@ -27,7 +27,7 @@ export interface Member extends Subscription {
   asks(): Params;
   become(state: State): void;
   /** Calls back while it is subscribed. A fault of the application does not end the stream. */
-  call(name: Callback, value?: unknown): void;
+  callBack(name: Callback, value?: unknown): void;
 }
 
 /** Throws a TypeError for options that are unknown or contradict each other. */
@@ -41,25 +41,25 @@ export function makeMember(selector: string, options: SubscribeOptions<any>): Me
   const member: Member = {
     selector,
     view: paramsOf(VIEW, options),
-    at: options.lastEventId ?? "",
+    behind: options.lastEventId ?? "",
     isLive: false,
     state: "connecting",
     held: null,
     place: () => "",
     get lastEventId() {
-      return member.isLive ? member.place() : member.at;
+      return member.isLive ? member.place() : member.behind;
     },
     wants: ({ topic }) => (typeof topic === "string" ? matches(topic) : topic.some(matches)),
     asks() {
-      if (!member.at) return start;
-      return [...start.filter(([name]) => name === "last_each"), ["last_event_id", member.at]];
+      if (!member.behind) return start;
+      return [...start.filter(([name]) => name === "last_each"), ["last_event_id", member.behind]];
     },
     become(state) {
       if (member.state === state) return;
       member.state = state;
       guarded(() => options.onState?.(state));
     },
-    call(name, value) {
+    callBack(name, value) {
       // An unsubscribed page is called no more.
       if (member.state !== "closed") guarded(() => options[name]?.(value as never));
     },

@@ -1,5 +1,5 @@
 import { StreamError } from "./errors.js";
-import { catchUp, sleep } from "./history.js";
+import { catchUp, isPosition, sleep } from "./history.js";
 import type { Member, Params } from "./member.js";
 import { asStreamError, type Ending, type StreamRequest, type Transport } from "./transport.js";
 import type { ConnectOptions, HubEvent, State } from "./types.js";
@@ -14,6 +14,8 @@ const STEADY_MS = 5_000;
 const GATHER_MS = 20;
 const LEFT_MS = 1_000;
 const HELD_CHARS_MAX = 2 ** 24;
+// After so long without a stream another transport is tried in between.
+const OUT_MS = 30_000;
 
 /** The options of a hub, with their defaults. */
 export type Settings = ConnectOptions &
@@ -28,9 +30,13 @@ export type Settings = ConnectOptions &
 /** What a stream needs of its hub. */
 export interface Host {
   readonly settings: Settings;
-  transport(): Transport;
-  /** Chooses another transport after such a fault. False: there is none. */
-  fallBack(error: StreamError): boolean;
+  current(): Transport;
+  /** The one to try when that does not work: the last one, or from there the first. */
+  other(): Transport;
+  /** From now on it is the transport, also of later pages of the tab. */
+  choose(transport: Transport): void;
+  /** Chooses another transport if the fault asks for it; without one it is final. */
+  fallBack(error: StreamError): void;
   requestOf(params: Params, signal: AbortSignal): StreamRequest;
   /** The next request has a fresh token. False: there is none. */
   refresh(): boolean;
@@ -38,7 +44,7 @@ export interface Host {
   fail(error: StreamError): void;
   /** Resolves when streams may be open; undefined when they may now. */
   allowed(): Promise<void> | undefined;
-  ended(stream: Stream): void;
+  emptied(stream: Stream): void;
 }
 
 /** The stream of all subscriptions with one view, across connections. */
@@ -65,6 +71,9 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
   let triedAt = 0;
   let failures = 0;
   let refreshes = 0;
+  // Since when attempts fail; 0 when the last one did not.
+  let outSince = 0;
+  let trial: Transport | undefined;
   let retryMs = settings.retryMinMs;
   // The place of the live members: the last id.
   let place = "";
@@ -104,12 +113,16 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
   function update(): void {
     if (!isRunning) void run();
     else if (!members.size || selectors(members) !== asked) restart();
-    else if (hasBegun) begin();
+    else if (hasBegun) {
+      // A place that is no position is known to be reached by no page. That of an opening is one.
+      if (isPosition(place)) begin();
+      else restart();
+    }
   }
 
   /** A member that is not live keeps the place from which it goes on. */
   function settle(member: Member): void {
-    if (member.isLive) member.at = place;
+    if (member.isLive) member.behind = place;
     member.isLive = false;
     member.held = null;
   }
@@ -119,9 +132,23 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
     for (const member of members) member.become(next);
   }
 
-  function fail(error: StreamError): void {
+  function fail(error: StreamError, those: Iterable<Member> = members): void {
     host.fail(error);
-    for (const member of members) member.call("onError", error);
+    for (const member of those) member.callBack("onError", error);
+  }
+
+  /** Reports a fault. True: trying again is useless. */
+  function isFinal(error: StreamError, tries: number, those?: Iterable<Member>): boolean {
+    if (/40[13]/.test(`${error.status}`) && !refreshes++ && host.refresh()) error.isFinal = false;
+    if (tries >= settings.retries!) error.isFinal = true;
+    fail(error, those);
+    return error.isFinal;
+  }
+
+  /** How long to wait: what the server asks for at least, because it spreads its clients by it. */
+  function delayMs(tries: number, askedMs = 0): number {
+    const grownMs = Math.min(retryMs * 2 ** tries, Math.max(settings.retryMaxMs, retryMs));
+    return Math.max(askedMs, grownMs) * (1 + Math.random() / 2);
   }
 
   // -- connections --------------------------------------------------------------------------------
@@ -155,7 +182,7 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
       members.forEach(settle);
       if (!isDone && !isRestarting) {
         isDone = judge((error = refusal ?? error));
-        if (!isDone) await wait(error?.retryAfterMs);
+        if (!isDone && !trial) await wait(error?.retryAfterMs);
       }
     }
     isRunning = false;
@@ -174,7 +201,7 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
     cut = new AbortController();
     try {
       const sink = { open, block, retry, waiting: () => become("waiting") };
-      return await host.transport().run(request(asked, start, cut.signal), sink);
+      return await (trial ?? host.current()).run(request(asked, start, cut.signal), sink);
     } finally {
       cut.abort();
     }
@@ -188,33 +215,29 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
   /** Reports a fault. True: there is no other attempt. */
   function judge(error: StreamError | undefined): boolean {
     if (openedAt && Date.now() - openedAt > STEADY_MS) failures = 0;
-    if (error) {
-      const { kind, status } = error;
-      if ((status === 401 || status === 403) && !refreshes++ && host.refresh()) error.isFinal = false;
-      if (kind === "unsupported") error.isFinal = !host.fallBack(error);
-      if (kind === "buffered") host.fallBack(error);
-      if (failures + 1 >= settings.retries!) error.isFinal = true;
-      fail(error);
-    }
-    return error?.isFinal ?? false;
+    const hasTried = trial;
+    trial = undefined;
+    if (!error) return false;
+    host.fallBack(error);
+    const isNetwork = !/refused|token/.test(error.kind);
+    if (isNetwork && !hasTried && Date.now() - (outSince ||= Date.now()) > OUT_MS) trial = host.other();
+    return isFinal(error, failures + 1);
   }
 
-  /** Waits for the time that the server asks for at least, because it spreads its clients by it. */
-  function wait(askedMs = 0): Promise<void> {
+  function wait(askedMs?: number): Promise<void> {
     become("waiting");
-    const grownMs = Math.min(retryMs * 2 ** failures++, Math.max(settings.retryMaxMs, retryMs));
     return new Promise((resolve) => {
       endWait = resolve;
-      setTimeout(resolve, Math.max(askedMs, grownMs) * (1 + Math.random() / 2));
+      setTimeout(resolve, delayMs(failures++, askedMs));
     });
   }
 
   function finish(isEnd: boolean): void {
     const left = [...members];
     members.clear();
-    host.ended(stream);
+    host.emptied(stream);
     for (const member of left) {
-      if (isEnd) member.call("onEnd");
+      if (isEnd) member.callBack("onEnd");
       member.become("closed");
     }
   }
@@ -223,7 +246,9 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
 
   function open(): void {
     openedAt = Date.now();
-    refreshes = 0;
+    refreshes = outSince = 0;
+    if (trial) host.choose(trial);
+    trial = undefined;
     become("open");
   }
 
@@ -256,13 +281,13 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
         member.held.push(event);
         // Above it the connection is cut, and resumes.
         if ((heldChars += chars) > HELD_CHARS_MAX) throw new RangeError("history is slow");
-      } else if (member.isLive) member.call("onEvent", event);
+      } else if (member.isLive) member.callBack("onEvent", event);
     }
   }
 
   function control(name: string, value: any): void {
     const callback = CALLBACKS[name];
-    for (const member of members) if (callback) member.call(callback, value);
+    for (const member of members) if (callback) member.callBack(callback, value);
     if (name === "expiring") host.renew(value.stream);
     if (name === "end") isOver = true;
     if (name === "refused") {
@@ -280,8 +305,23 @@ export function makeStream(host: Host, view: Params, key: string): Stream {
     });
     for (const group of groups(late)) {
       for (const member of group) member.held = [];
-      const topics = selectors(group);
-      void catchUp(group, place, cut.signal, host.transport(), (signal) => request(topics, group[0]!.asks(), signal));
+      const { signal } = cut;
+      let tries = 0;
+      void catchUp({
+        members: group,
+        mark: place,
+        signal,
+        ask: () => request(selectors(group), group[0]!.asks(), signal).page(0),
+        async failed(cause) {
+          const error = asStreamError(cause);
+          if (!isFinal(error, ++tries, group)) {
+            await sleep(delayMs(tries - 1, error.retryAfterMs));
+            return true;
+          }
+          for (const member of group) member.unsubscribe();
+          return false;
+        },
+      });
     }
     become(state);
   }

@@ -1,7 +1,8 @@
-import { errorOf, hasType, StreamError } from "./errors.js";
+import { errorOf, StreamError } from "./errors.js";
 import { createParser, type OnBlock } from "./parser.js";
+import type { Gap, HubEvent } from "./types.js";
 
-export type TransportName = "fetch" | "eventsource";
+export type TransportName = "fetch" | "eventsource" | "poll" | "websocket";
 
 /** What a transport needs to open a stream. */
 export interface StreamRequest {
@@ -22,6 +23,23 @@ export interface StreamRequest {
   credentials: RequestCredentials;
   /** The error for an answer that is not the one that was asked for. */
   errorOf(response: Response): Promise<StreamError>;
+  /**
+   * Asks for a page of history, for which the server may wait. Rejects with a StreamError.
+   */
+  page(waitS: number): Promise<Page>;
+  /** Makes a parser, which takes the text of the stream piece by piece. */
+  parser(sink: StreamSink): (text: string) => void;
+  /** What a transport rejects with. */
+  StreamError: typeof StreamError;
+}
+
+/** The answer to `wait=`. */
+export interface Page {
+  events: HubEvent[];
+  /** The place to ask from next. */
+  next: string;
+  gap: Gap | null;
+  ended: boolean;
 }
 
 /** Takes what a transport receives. */
@@ -41,12 +59,12 @@ export interface Transport {
   readonly name: string;
   /** Whether the transport gets events through a proxy that buffers. */
   readonly polls?: boolean;
-  isAvailable(): boolean;
+  /** Whether it works here; without it, it does. */
+  isAvailable?(): boolean;
   /** Runs one stream to its end. Rejects with a StreamError when it breaks. */
   run(request: StreamRequest, sink: StreamSink): Promise<Ending>;
 }
 
-const TYPE = "text/event-stream";
 // Half of a frame.
 const BUSY_MS_MAX = 8;
 // A longer timer fires at once.
@@ -55,28 +73,49 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 /** Streams by `fetch`: the token is in a header, and the script sees status and comments. */
 export const fetchTransport: Transport = {
   name: "fetch",
-  isAvailable: () => typeof fetch === "function",
   async run(request, sink) {
-    await request.prepare();
-    const watching = watch(request);
-    try {
-      request.url.searchParams.set("initial_id", "true");
-      const response = await request.send(request.url, {
-        headers: { Accept: TYPE },
-        signal: watching.signal,
-      });
-      if (response.status === 204) return "done";
-      if (!hasType(response, TYPE)) throw await errorOf(response);
-      if (!response.body) throw new StreamError("unsupported", "no streams in fetch");
-      await read(response.body.getReader(), watching, request, sink);
+    request.url.searchParams.set("initial_id", "true");
+    const ending = await exchange<Ending>(request, "text/event-stream", async ({ body }, watching) => {
+      if (!body) throw new StreamError("unsupported", "no streams in fetch");
+      await read(body.getReader(), watching, request, sink);
       return "over";
-    } catch (error) {
-      throw watching.fault(error);
-    } finally {
-      watching.stop();
-    }
+    });
+    return ending ?? "done";
   },
 };
+
+/** Sends a request and reads its answer; undefined for a 204. Rejects with a StreamError. */
+async function exchange<T>(
+  request: StreamRequest,
+  type: string,
+  use: (response: Response, watching: Watch) => Promise<T>,
+): Promise<T | undefined> {
+  await request.prepare();
+  const watching = watch(request);
+  try {
+    const response = await request.send(request.url, { headers: { Accept: type }, signal: watching.signal });
+    if (response.status === 204) return;
+    const { ok, headers } = response;
+    if (!ok || !headers.get("content-type")?.toLowerCase().startsWith(type)) throw await errorOf(response);
+    return await use(response, watching);
+  } catch (error) {
+    throw watching.fault(error);
+  } finally {
+    watching.stop();
+  }
+}
+
+export async function page(this: StreamRequest, waitS: number): Promise<Page> {
+  this.url.searchParams.set("wait", `${waitS}s`);
+  const openTimeoutMs = 1000 * waitS + this.idleTimeoutMs;
+  const answer = await exchange<Page>({ ...this, openTimeoutMs }, "application/json", (response) => response.json());
+  if (answer && !answer.events?.map) throw new StreamError("format", "no page");
+  return answer ?? { events: [], next: "", gap: null, ended: true };
+}
+
+export function parser(this: StreamRequest, { block, retry }: StreamSink): (text: string) => void {
+  return createParser(block, retry, this.maxEventChars);
+}
 
 async function read(
   reader: ReadableStreamDefaultReader<Uint8Array>,
@@ -85,7 +124,7 @@ async function read(
   sink: StreamSink,
 ): Promise<void> {
   const decoder = new TextDecoder();
-  const feed = createParser(sink.block, sink.retry, request.maxEventChars);
+  const feed = request.parser(sink);
   let turnAt = performance.now();
   for (let isFirst = true; ; isFirst = false) {
     const { done, value } = await reader.read();

@@ -29,7 +29,7 @@ test("the first request names the place at once, the next ones wait behind it", 
   await until(() => server.requests.length === 4);
   assert.deepEqual(seen.events, [2, 3]);
   const asked = server.requests.map(({ url }) => [url.searchParams.get("wait"), url.searchParams.get("last_event_id")]);
-  assert.deepEqual(asked, [["0", null], ["25s", "1000-1"], ["25s", "1000-2"], ["25s", "1000-3"]]);
+  assert.deepEqual(asked, [["0s", null], ["25s", "1000-1"], ["25s", "1000-2"], ["25s", "1000-3"]]);
   assert.equal(seen.states.at(-1), "open");
   assert.equal(seen.subscription.lastEventId, "1000-3");
 });

@@ -16,7 +16,7 @@ export const opening = (id = "1000-0", retry = 100) => `: fastsse\nretry: ${retr
  *
  * @param t the test
  * @param answer called with (request, response, url, number of the request)
- * @returns its url, and the requests: {method, url, headers}
+ * @returns its url, the server, and the requests: {method, url, headers}
  */
 export async function serve(t, answer) {
   const requests = [];
@@ -26,11 +26,14 @@ export async function serve(t, answer) {
     answer(request, response, url, requests.length);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const sockets = new Set();
+  server.on("connection", (socket) => sockets.add(socket));
   t.after(() => {
-    server.closeAllConnections();
+    // `closeAllConnections` leaves those that were upgraded.
+    for (const socket of sockets) socket.destroy();
     return new Promise((resolve) => server.close(resolve));
   });
-  return { url: `http://127.0.0.1:${server.address().port}`, requests };
+  return { url: `http://127.0.0.1:${server.address().port}`, requests, server };
 }
 
 /** Waits until a condition holds. */

@@ -13,34 +13,44 @@ function open(t, url) {
   return hub;
 }
 
-/** A server with one log of events [topic, id], which it serves as streams. */
+/** A server with one log of events, which it serves as streams and, a few a page, as pages. */
 async function log(t, options = {}) {
   const events = [];
   const streams = new Set();
   let n = 0;
-  const behind = (id) => events.findIndex((event) => event.id === id) + 1;
-  const text = ({ topic, id, data }) => envelope(data, { topic, id });
+  const place = (id) => events.find((event) => event.id === id)?.n ?? Number(id.split("-")[1]);
+  const text = ({ topic, id, n }) => envelope(n, { topic, id });
   const server = await serve(t, async (request, response, url) => {
     const topics = url.searchParams.getAll("topic");
     const wants = (event) => topics.includes(event.topic);
-    const place = url.searchParams.get("last_event_id");
+    const after = url.searchParams.get("last_event_id");
     const last = url.searchParams.get("last");
+    const isPage = url.searchParams.has("wait");
     if ((await options.before?.(url)) === "cut") return response.destroy();
     // From here on in one turn, as in a server that loses nothing between history and live.
-    response.writeHead(200, STREAM).write(opening(place ?? (last ? "1000-0" : `1000-${n}`)));
-    if (place) for (const event of events.slice(behind(place)).filter(wants)) response.write(text(event));
-    if (last) for (const event of events.filter(wants).slice(-last)) response.write(text(event));
+    let found = after ? events.filter((event) => event.n > place(after) && wants(event)) : [];
+    if (last) found = events.filter(wants).slice(-last);
+    if (isPage) {
+      const page = found.slice(0, options.pageEvents);
+      const next = found.length > page.length ? page.at(-1).n : n;
+      const body = page.map(({ topic, id, n }) => ({ topic, id, event: null, data: n, meta: null, time: 1000 }));
+      response.writeHead(200, { "Content-Type": "application/json" });
+      return response.end(JSON.stringify({ events: body, next: `1000-${next}`, gap: null, ended: false }));
+    }
+    response.writeHead(200, STREAM).write(opening(after ?? `1000-${last ? 0 : n}`));
+    for (const event of found) response.write(text(event));
     const stream = { wants, response };
     streams.add(stream);
     response.on("close", () => streams.delete(stream));
   });
   const publish = (topic, id) => {
-    const event = { topic, id: id ?? `1000-${n + 1}`, data: ++n };
+    const event = { topic, id: id ?? `1000-${n + 1}`, n: ++n };
     events.push(event);
     for (const { wants, response } of streams) if (wants(event)) response.write(text(event));
     return n;
   };
-  return { ...server, publish, streams, opened: () => server.requests.length };
+  const opened = () => server.requests.filter(({ url }) => !url.searchParams.has("wait"));
+  return { ...server, publish, streams, opened };
 }
 
 test("subscriptions of one moment share one request, and each gets its own events", limits, async (t) => {
@@ -73,6 +83,8 @@ test("an added topic begins with the next event and costs the others none", limi
     server.publish("b");
   }, 1);
   await until(() => b.events.length > 20);
+  for (const { response } of server.streams) response.destroy();
+  await until(() => b.events.length > 60);
   clearInterval(publishing);
   const last = server.publish("a");
   wanted.push(last);
@@ -106,31 +118,96 @@ test("last of an added subscription is its own, whether its topic is new or not"
 for (const ids of ["positions", "own"]) {
   test(`events that come while history is fetched come once (ids: ${ids})`, limits, async (t) => {
     let release = () => {};
+    let isAsked = false;
     const server = await log(t, {
-      before: (url) => url.searchParams.has("last") && new Promise((resolve) => (release = resolve)),
+      before(url) {
+        if (!url.searchParams.has("last")) return;
+        isAsked = true;
+        return new Promise((resolve) => (release = resolve));
+      },
     });
     const id = (n) => (ids === "own" ? `own ${n}` : undefined);
-    server.publish("a", id(1));
     const hub = open(t, server.url);
     const first = record(hub, "a");
     await until(() => first.states.includes("open"));
-    const second = record(hub, "a", { last: 5 });
-    await until(() => server.opened() === 2);
-    server.publish("a", id(2));
-    server.publish("a", id(3));
-    await until(() => first.events.length === 2);
+    for (let n = 1; n <= 5; n++) server.publish("a", id(n));
+    await until(() => first.events.length === 5);
+    const second = record(hub, "a", { last: 9 });
+    await until(() => isAsked);
+    server.publish("a", id(6));
+    server.publish("a", id(7));
+    await until(() => first.events.length === 7);
     assert.deepEqual(second.events, []);
     release();
-    await until(() => second.events.length === 3);
-    server.publish("a", id(4));
-    await until(() => second.events.length === 4);
-    // The stream of its own is closed when it is quiet.
-    await until(() => server.streams.size === 1);
-    server.publish("a", id(5));
-    await until(() => second.events.length === 5);
-    assert.deepEqual([first.events, second.events], [[2, 3, 4, 5], [1, 2, 3, 4, 5]]);
+    await until(() => second.events.length === 7);
+    server.publish("a", id(8));
+    await until(() => second.events.length === 8 && first.events.length === 8);
+    assert.deepEqual([first.events, second.events], [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]]);
+    // A place that is an id of its own says nothing of pages, so the stream is opened again.
+    assert.equal(server.opened().length, ids === "own" ? 2 : 1);
   });
 }
+
+test("an added history that is cut in its middle goes on where it was", limits, async (t) => {
+  let pages = 0;
+  const server = await log(t, {
+    pageEvents: 10,
+    before: (url) => (url.searchParams.has("wait") && ++pages % 3 === 0 ? "cut" : undefined),
+  });
+  for (let n = 0; n < 95; n++) server.publish("b");
+  const hub = open(t, server.url);
+  const a = record(hub, "a");
+  await until(() => a.states.includes("open"));
+  const b = record(hub, "b", { lastEventId: "1000-0" });
+  await until(() => b.events.length > 30);
+  server.publish("b");
+  for (const { response } of server.streams) response.destroy();
+  await until(() => b.events.length > 60);
+  server.publish("b");
+  await until(() => b.events.length === 97);
+  server.publish("b");
+  await until(() => b.events.length === 98);
+  assert.deepEqual(b.events, Array.from({ length: 98 }, (_, at) => at + 1));
+  assert.ok(b.errors.length > 2);
+});
+
+test("a history that is refused closes its subscription and no other", limits, async (t) => {
+  const server = await log(t);
+  const refusing = await serve(t, (request, response, url) => {
+    if (url.searchParams.has("since")) {
+      response.writeHead(400, { "Content-Type": "application/problem+json" });
+      return response.end('{"detail": "since: wrong"}');
+    }
+    const answer = async ({ body }) => {
+      response.writeHead(200, url.searchParams.has("wait") ? { "Content-Type": "application/json" } : STREAM);
+      for await (const part of body) response.write(part);
+      response.end();
+    };
+    fetch(server.url + request.url).then(answer).catch(() => response.destroy());
+  });
+  const hub = open(t, refusing.url);
+  const a = record(hub, "a");
+  await until(() => a.states.includes("open"));
+  const b = record(hub, "b", { since: "wrong" });
+  await until(() => b.states.includes("closed"));
+  assert.match(b.errors[0].message, /since: wrong/);
+  assert.deepEqual([b.ends, a.errors], [0, []]);
+  // Two streams, and a page for each.
+  assert.equal(refusing.requests.length, 4);
+  server.publish("a");
+  await until(() => a.events.length);
+});
+
+test("pages that fail are asked for with waits that grow", limits, async (t) => {
+  const server = await log(t, { before: (url) => (url.searchParams.has("wait") ? "cut" : undefined) });
+  const hub = open(t, server.url);
+  const a = record(hub, "a");
+  await until(() => a.states.includes("open"));
+  const b = record(hub, "a", { last: 1 });
+  await until(() => b.errors.length >= 3);
+  await sleep(500);
+  assert.ok(server.requests.length <= 6, `${server.requests.length} requests`);
+});
 
 test("a history that fails is asked for again and costs the shared stream nothing", limits, async (t) => {
   let fails = 2;
@@ -160,7 +237,7 @@ test("an unsubscribed topic gets no event more and leaves the stream a second la
   server.publish("b");
   server.publish("a");
   await until(() => a.events.length);
-  await until(() => server.opened() === 2);
+  await until(() => server.opened().length === 2);
   server.publish("a");
   await until(() => a.events.length === 2);
   assert.deepEqual([a.events, b.events], [[2, 3], []]);
@@ -189,7 +266,7 @@ test("an application that subscribes all the time does not open streams all the 
     await sleep(5);
   }
   // One second of additions; requests are 100 ms apart.
-  assert.ok(server.opened() < 40, `${server.opened()} streams`);
+  assert.ok(server.opened().length < 40, `${server.opened().length} streams`);
 });
 
 test("each view has a stream of its own, equal ones share it", limits, async (t) => {

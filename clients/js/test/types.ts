@@ -4,6 +4,7 @@ import { createOutbox } from "../dist/outbox.js";
 import { longPoll } from "../dist/poll.js";
 import { useEvents } from "../dist/react.js";
 import { connectTabs } from "../dist/tabs.js";
+import { webSocket } from "../dist/websocket.js";
 
 interface Order {
   total: number;
@@ -11,7 +12,7 @@ interface Order {
 
 const hub: Hub = connect(new URL("https://sse.example.com"), {
   token: async () => "token",
-  transports: ["fetch", "eventsource", longPoll],
+  transports: ["fetch", "eventsource", longPoll, "poll", webSocket],
   onError: (error) => error.isFinal && error.kind === "status" && error.status.toFixed(),
 });
 
@@ -42,7 +43,7 @@ hub.subscribe("a", { last: 5 });
 // @ts-expect-error a number of events
 hub.subscribe("a", { onEvent() {}, last: "5" });
 // @ts-expect-error no such transport
-connect("/", { transports: ["websocket"] });
+connect("/", { transports: ["carrier-pigeon"] });
 // @ts-expect-error read-only
 orders.selector = "b";
 hub.subscribe("a", {
