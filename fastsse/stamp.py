@@ -35,6 +35,9 @@ SIZE_BYTES_MIN = 80
 
 SIZE_BYTES_MAX = 16 * 1024 * 1024
 
+ENVELOPE_BYTES_MAX = 64
+"""Centrifugo's is `{"channel":"news","pub":{"data":`."""
+
 _STAMP = re.compile(
     rb'\{"due": ?(?P<due>\d{1,19})'
     rb'(?:, ?"source": ?(?P<source>\d{1,10}), ?"count": ?(?P<count>\d{1,10}))?[,}]'
@@ -70,8 +73,10 @@ def encode(stamp: Stamp, size_bytes: int) -> bytes:
 
 
 def decode(data: bytes) -> Stamp | None:
-    """The stamp at the beginning of an event's data, None when there is none."""
-    found = _STAMP.match(data)
+    """The stamp of an event's data, None when there is none. It stands at the beginning, or behind
+    at most ENVELOPE_BYTES_MAX bytes of an object that another server puts it into."""
+    start = data.find(b'{"due":', 0, ENVELOPE_BYTES_MAX + 7) if data[:1] == b"{" else 0
+    found = _STAMP.match(data, max(start, 0))
     if found is None:
         return None
     due, source, count = found.group("due", "source", "count")

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.peers import (
     aiohttp_sse_server,
     better_sse,
+    centrifugo,
     fastapi_uvicorn,
     gin,
     nchan,
@@ -38,6 +39,7 @@ PEERS: dict[str, Peer] = {
     for peer in (
         OURS,
         nchan.PEER,
+        centrifugo.PEER,
         gin.PEER,
         better_sse.PEER,
         aiohttp_sse_server.PEER,

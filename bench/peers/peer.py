@@ -11,6 +11,14 @@ from pathlib import Path
 PYTHON_PACKAGES = "pip install '.[peers]'"
 
 
+def _events(url: str, topic: str) -> str:
+    return f"{url}/events"
+
+
+def _no_envelope(topic: str) -> tuple[bytes, bytes]:
+    return b"", b""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """One server to compare with.
@@ -26,6 +34,10 @@ class Peer:
         versions: of what the figures depend on.
         settings: what its documentation recommends and is set here, in a sentence.
         address: reads `host:port` from what the process printed; None: not there yet.
+        stream_url, publish_url: given the server's URL and a topic, where it streams and where it
+            takes events.
+        headers: of a publish.
+        envelope: given a topic, what stands around an event's data in the body of a publish.
     """
 
     name: str
@@ -37,6 +49,10 @@ class Peer:
     versions: Callable[[], Mapping[str, str]]
     environment: Mapping[str, str] = field(default_factory=dict)
     address: Callable[[str], str | None] | None = None
+    stream_url: Callable[[str, str], str] = _events
+    publish_url: Callable[[str, str], str] = _events
+    headers: tuple[tuple[str, str], ...] = ()
+    envelope: Callable[[str], tuple[bytes, bytes]] = _no_envelope
 
 
 def lacks_modules(*names: str) -> Callable[[], str]:

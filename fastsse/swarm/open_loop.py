@@ -39,6 +39,7 @@ class Schedule:
         depth: requests that may await answers on one connection (pipelining above 1).
         headers: added to each request.
         patience_s: how long the last answers are waited for.
+        envelope: what stands before and behind the data of each event in a body; for other servers.
     """
 
     url: str
@@ -51,6 +52,7 @@ class Schedule:
     depth: int = 1
     headers: Sequence[tuple[str, str]] = ()
     patience_s: float = 10
+    envelope: tuple[bytes, bytes] = (b"", b"")
 
 
 class OpenLoop:
@@ -69,7 +71,7 @@ class OpenLoop:
             target=target.packed,
             family=int(target.family),
             topics=_topics(url, schedule),
-            suffix=b"}\n" if schedule.batch > 1 else b"",
+            suffix=b"}\n" if schedule.batch > 1 else schedule.envelope[1],
             connections=schedule.connections,
             depth=schedule.depth,
             batch=schedule.batch,
@@ -105,6 +107,8 @@ def _check(schedule: Schedule) -> None:
         raise Refusal("--rate can't be negative, and --duration must be above 0.")
     if min(schedule.batch, schedule.connections, schedule.depth) < 1:
         raise Refusal("--batch, --connections and --depth must be at least 1.")
+    if schedule.batch > 1 and any(schedule.envelope):
+        raise Refusal("A batch has an envelope of its own.")
     if schedule.batch > 1 and not schedule.topics:
         raise Refusal("A batch names the topic of each event: give a topic.")
 
@@ -112,10 +116,11 @@ def _check(schedule: Schedule) -> None:
 def _topics(url: SplitResult, schedule: Schedule) -> list[tuple[bytes, bytes]]:
     """For each topic the request head and what stands before the data in its body."""
     if not schedule.topics:
-        return [(_head(url, url.query, schedule), b"")]
+        return [(_head(url, url.query, schedule), schedule.envelope[0])]
     if schedule.batch == 1:
+        before, _ = schedule.envelope
         return [
-            (_head(url, _join(url.query, urlencode({"topic": topic})), schedule), b"")
+            (_head(url, _join(url.query, urlencode({"topic": topic})), schedule), before)
             for topic in schedule.topics
         ]
     head = _head(url, url.query, schedule, ("Content-Type", "application/x-ndjson"))

@@ -110,6 +110,24 @@ def test_stamps_of_others_are_read_as_far_as_they_go(
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "is_read"),
+    [
+        (b'{"channel":"news","pub":{"data":', True),
+        (b'{"a":"' + b"x" * (stamp.ENVELOPE_BYTES_MAX - 8) + b'":', True),
+        (b'{"a":"' + b"x" * (stamp.ENVELOPE_BYTES_MAX - 7) + b'":', False),
+        (b'{"data":', True),
+        (b"data", False),
+    ],
+)
+def test_a_stamp_is_found_in_an_envelope_of_another_server(before: bytes, is_read: bool) -> None:
+    data = before + stamp.encode(stamp.Stamp(5, 6, 7), 128) + b"}}"
+    expected = (5, 6, 7) if is_read else None
+    found = stamp.decode(data)
+    assert (found and (found.due_us, found.source, found.count)) == expected
+    assert _swarm.read_stamp(data) == expected
+
+
 @pytest.mark.parametrize("size", [0, stamp.SIZE_BYTES_MIN - 1])
 def test_a_stamp_that_does_not_fit_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="stamped event"):

@@ -4,8 +4,13 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *haystack, size_t haystack_bytes, const void *needle,
+                 size_t needle_bytes)
+
 cdef enum:
     STAMP_BYTES_MIN = 80
+    ENVELOPE_BYTES_MAX = 64
 
 cdef struct Stamp:
     uint64_t due_us
@@ -40,6 +45,11 @@ cdef inline bint stamp_read(Stamp *stamp, const char *at, size_t length) noexcep
     cdef const char *after_due
     cdef uint64_t source = 0, count = 0
     stamp.source = stamp.count = 0
+    if length > 7 and at[0] == c'{' and memcmp(at, b'{"due":', 7) != 0:
+        at = <const char *>memmem(at, length if length < ENVELOPE_BYTES_MAX + 7
+                                  else ENVELOPE_BYTES_MAX + 7, b'{"due":', 7)
+        if at == NULL:
+            return False
     at = expect(at, end, b'{"due":', 7)
     if at == NULL:
         return False
