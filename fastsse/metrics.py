@@ -161,6 +161,7 @@ COUNTERS = (
     _Row("renewed", "renewals", "Streams whose token was renewed."),
     _Row("revocations", "revocations", "Searches of the streams for revoked tokens."),
     _Row("gaps_", "gaps", "Gap events sent.", "reason"),
+    _Row("clock_jumps", "clock_jumps", "Times that a worker saw the machine's clock changed."),
     _Row("workers_lost", "workers_lost", "Workers that ended without being replaced first."),
     _Row("missed_edges", "missed_edges", "Writable sockets without an event; should be 0."),
 )

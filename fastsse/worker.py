@@ -389,6 +389,7 @@ class Worker:
             cpu_s=cpu_s,
             resident_bytes=resident_bytes,
             consoles=self.frontend.consoles,
+            trouble=self._backbone.trouble,
         )
 
     def _trace_entries(self, entries: Sequence[Entry]) -> None:

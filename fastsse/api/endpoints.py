@@ -159,7 +159,7 @@ class Endpoints:
             None if password is None else password.get_secret_value(),
             is_local=is_local,
         )
-        return {**self._admin.paths(access), **self.live.paths(access, stats)}
+        return {**self._admin.paths(access, stats), **self.live.paths(access, stats)}
 
     def _stream_paths(self, access: Access, gate: PublishGate) -> Paths:
         config = self._config

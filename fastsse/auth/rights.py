@@ -159,16 +159,16 @@ class Rights:
 
     def pack(self) -> bytes:
         """Bytes without the grants to publish, for another process of the node."""
-        return orjson.dumps(
-            {
-                "subscribe": self.subscribe,
-                "payload": self.payload,
-                "subject": self.subject,
-                "token_id": self.token_id,
-                "issued_s": self.issued_s,
-                "expires_s": self.expires_s,
-            }
-        )
+        members = {
+            "subscribe": self.subscribe,
+            "payload": self.payload,
+            "subject": self.subject,
+            "token_id": self.token_id,
+            "issued_s": self.issued_s,
+            "expires_s": self.expires_s,
+        }
+        # Left out without a role: a node of an earlier version reads the bytes too.
+        return orjson.dumps({**members, "console": self.console} if self.console else members)
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Rights":

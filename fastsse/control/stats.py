@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import orjson
 
+from fastsse.control.condition import Recent, condition
 from fastsse.control.service import Answer, Broadcast, ControlClient, MakeService
 from fastsse.errors import FastsseError
 from fastsse.metrics import (
@@ -48,6 +49,7 @@ STATS: Final = b"stats"
 READY: Final = b"ready"
 PING: Final = b"ping"
 HISTORY: Final = b"history"
+CONDITION: Final = b"condition"
 #: The start of the answer of a ready service; a remark may follow.
 IS_READY: Final = "ready"
 # The gauge of a source that can be read; see `metrics.py`.
@@ -77,6 +79,7 @@ class WorkerStats:
         is_shared: it accepts from the same socket as the others.
         bounds, buckets, latency_s: the sender's histogram.
         consoles: open consoles, which get the figures of every second.
+        trouble: why the store takes no events, or None.
         sums: the control service's, as it sent them last.
     """
 
@@ -95,6 +98,7 @@ class WorkerStats:
     cpu_s: float
     resident_bytes: int
     consoles: int = 0
+    trouble: str | None = None
     sums: Mapping[str, Any] | None = None
 
 
@@ -166,11 +170,12 @@ class StatsService:
         self._build = dict(build)
         self._points: deque[bytes] = deque(maxlen=POINTS_MAX)
         self._pointed_s = -POINT_EVERY_S
+        self._recent = Recent()
         self._metrics = self._made()
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Handles `metrics`, `stats` and `ready`, for which all workers' figures are collected, and
-        `ping`."""
+        """Handles `metrics`, `stats`, `ready` and `condition`, for which all workers' figures are
+        collected, `history` and `ping`."""
         if message == PING:
             answer(b"")
             return
@@ -203,6 +208,7 @@ class StatsService:
             self._metrics.tick()
             self._weigh()
             self._show()
+            self._recent.mark(self._now_s(), self._figures())
         self._answer_if_complete()
 
     def on_worker_gone(self, worker: int) -> None:
@@ -252,20 +258,32 @@ class StatsService:
         if message == STATS:
             stats = {**self._metrics.stats(), "processes": self._spread()}
             return orjson.dumps(stats, option=orjson.OPT_APPEND_NEWLINE)
+        if message == CONDITION:
+            return orjson.dumps(self._condition())
         return (self._unready() or self._remark()).encode()
+
+    def _condition(self) -> list[dict[str, str]]:
+        """What an operator should look at, as JSON."""
+        now, troubles = self._figures(), [one.trouble for one in self._readings.values()]
+        risen, span_s = self._recent.since(self._now_s(), now)
+        trouble = next(filter(None, troubles), None)
+        return [one._asdict() for one in condition(now, risen, span_s, time.time(), trouble)]
+
+    def _figures(self) -> dict[str, int]:
+        return {**self._merged(), **self._own()}
 
     def _unready(self) -> str | None:
         """Why no worker takes new streams; None if one does."""
         reasons = [reading.unready for reading in self._readings.values()]
         if not reasons:
             return "starting"
-        if {**self._merged(), **self._own()}.get("store_checking"):
+        if self._figures().get("store_checking"):
             return "checking history"
         return None if None in reasons else str(reasons[0])
 
     def _remark(self) -> str:
         """The remarks of a ready service; empty: none."""
-        counters = {**self._merged(), **self._own()}
+        counters = self._figures()
         remarks = []
         if unchecked := counters.get("store_unchecked", 0):
             remarks.append(f"{unchecked} checks of history were not made in time")
@@ -458,6 +476,10 @@ class StatsClient:
     def history(self, done: Answer) -> None:
         """The figures of the last 15 minutes: `every_s`, and `points`, the oldest first."""
         self._control.ask(SUBJECT, HISTORY, done)
+
+    def condition(self, done: Answer) -> None:
+        """What an operator should look at: a JSON list of checks, the wrong ones first."""
+        self._control.ask(SUBJECT, CONDITION, done)
 
     def unready(self, done: Callable[[str | None], None]) -> None:
         """Why no worker takes new streams, in a word. None, or a remark after IS_READY: one

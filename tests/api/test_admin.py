@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
@@ -319,14 +320,14 @@ async def test_an_explanation_names_the_first_thing_that_is_wrong(server: Server
         right = await explained(server, "news")
     assert {name: check["verdict"] for name, check in right.items()} == {
         "topic name": "ok", "published": "ok", "streams": "ok", "event type": "note",
-        "history": "ok", "lag policy": "ok", "publishers": "ok",
+        "history": "ok", "lag policy": "ok", "service": "ok",
     }  # fmt: skip
     assert 'addEventListener("tick"' in right["event type"]["do"]
     hidden = await explained(server, "secret")
     assert hidden["private"]["verdict"] == "note"
     assert hidden["streams"]["verdict"] == "wrong"
     assert (await explained(server, "nothing like it"))["topic name"]["verdict"] == "wrong"
-    assert (await ask(server, "GET", "/admin/explain")).status == 400
+    assert (await ask(server, "GET", "/admin/explain?topics=a")).status == 400
 
 
 # ── Live figures ──────────────────────────────────────────────────────────────────────────────
@@ -355,3 +356,20 @@ async def test_consoles_share_figures_that_no_selector_finds(start: Start) -> No
     assert history.json["points"]
     assert history.json["every_s"] == 5
     assert (await ask(server, "GET", "/admin/history")).status == 401
+
+
+async def test_a_console_ends_when_its_token_does(start: Start) -> None:
+    server = await start(jwt_key=KEY)
+    soon = operator("read", exp=int(time.time()) + 2)
+    lasting = operator("read", sub="ann")
+    async with connected(server) as first, connected(server) as second:
+        await first.send(request("GET", "/admin/live", soon))
+        await first.stream()
+        await second.send(request("GET", "/admin/live", lasting))
+        stream = await second.stream()
+        assert not (await first.reader.read()).endswith(b"0\r\n\r\n")
+        assert (await stream.next()).type == "stats"
+        bar = await ask(server, "DELETE", "/admin/connections?subject=ann&bar=1m", operator())
+        assert bar.json["kicked"] == 1
+        await second.reader.read()
+        assert (await ask(server, "GET", "/admin/live", lasting)).status == 401

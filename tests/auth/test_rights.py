@@ -56,8 +56,9 @@ def test_a_renewal_has_the_end_the_token_and_its_age() -> None:
 
 
 def test_packed_rights_are_read_as_they_were_but_for_publishing() -> None:
-    rights = Rights(["a"], ["b", "c"], {"n": 1}, "me", "t", 3.5, 9.25)
-    again = Rights.unpack(rights.pack())
-    names = ("subscribe", "payload", "subject", "token_id", "issued_s", "expires_s", "claims")
-    assert [getattr(again, name) for name in names] == [getattr(rights, name) for name in names]
-    assert again.publish == ()
+    for role in ("", "read", "act"):
+        rights = Rights(["a"], ["b", "c"], {"n": 1}, "me", "t", 3.5, 9.25, role)
+        again = Rights.unpack(rights.pack())
+        names = [one for one in Rights.__slots__ if not one.startswith("_") and one != "publish"]
+        assert [getattr(again, name) for name in names] == [getattr(rights, name) for name in names]
+        assert again.publish == ()

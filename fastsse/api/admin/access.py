@@ -43,13 +43,14 @@ class ConsoleAccess:
         self._is_local = is_local
 
     def allow(self, request: Request, exchange: Exchange, role: Role, then: Operator) -> None:
-        """Calls `then` if the sender of a request has a role, now or later. Raises Unauthorised,
-        Forbidden or Problem (403), or answers with it."""
+        """Calls `then` if the sender of a request has a role, now or later; by then `rights` of the
+        request are those of its token. Raises Unauthorised, Forbidden or Problem (403), or answers
+        with it."""
         header = request.headers.get(b"authorization")
         if self._password is not None and self._is_password(header):
             then("password")
         elif self._guard is not None:
-            self._by_token(self._guard, header, exchange, role, then)
+            self._by_token(self._guard, request, exchange, role, then)
         elif self._password is not None:
             raise Unauthorised("The console requires its password: Authorization: Bearer <…>.")
         else:
@@ -62,7 +63,7 @@ class ConsoleAccess:
         return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._password)
 
     def _by_token(
-        self, guard: Guard, header: bytes | None, exchange: Exchange, role: Role, then: Operator
+        self, guard: Guard, request: Request, exchange: Exchange, role: Role, then: Operator
     ) -> None:
         def judge(outcome: Rights | FastsseError | None) -> None:
             try:
@@ -71,12 +72,13 @@ class ConsoleAccess:
                 assert outcome is not None
                 if outcome.console != role and outcome.console != "act":
                     raise Forbidden(f"The token's fastsse.console must be {role}.")
+                request.rights = outcome
                 then(outcome.subject or "token")
             except FastsseError as error:
                 exchange.fail(error)
 
         try:
-            rights = guard.operator(header)
+            rights = guard.operator(request.headers.get(b"authorization"))
         except Pending as pending:
             pending.wait(judge)
             return

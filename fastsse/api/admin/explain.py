@@ -1,7 +1,8 @@
 """`/admin/explain`: why a topic's streams receive nothing, as far as the server can know.
 
 Each worker says what it knows of the topic; the answer is a list of checks in the order in which a
-person would make them. `fastsse why` puts them behind what it sees from outside.
+person would make them. How the service is (`control/condition.py`) comes before them, and `fastsse
+why` puts all behind what it sees from outside.
 """
 
 import asyncio
@@ -41,13 +42,12 @@ class Explainer:
         self._hub = hub
 
     def __call__(self, question: Mapping[str, Any], reply: Reply) -> None:
-        """Answers with the facts of a topic, names like it, and refused publishes by reason."""
+        """Answers with the facts of a topic, and names like it."""
         name, hub = str(question["topic"]), self._hub
         if "{" in name and not compile_selector(name).is_exact:
             self._look_at_template(name, reply)
             return
         answer: dict[str, object] = {
-            "refused": dict(hub.publishes_refused),
             "history_is_empty": not hub.history.events,
             "near": [],
         }
@@ -82,7 +82,7 @@ class Explainer:
             if at + len(some) < len(names):
                 asyncio.get_running_loop().call_soon(turn, at + len(some))
             else:
-                reply({"template": count, "near": near, "refused": {}})
+                reply({"template": count, "near": near})
 
         turn(0)
 
@@ -131,18 +131,21 @@ def checks_of(
     name: str,
     streams: StreamOptions,
     history: HistoryOptions,
+    *,
+    is_cut: bool = False,
 ) -> list[Check]:
-    """The checks for a topic, from what all workers know."""
+    """The checks for a topic, from what all workers know. `is_cut`: clients are disconnected for
+    lag, so that none is there at times."""
     if any("template" in answer for answer in answers):
         return [_template(answers, name)]
     known = [answer for answer in answers if answer.get("topic")]
-    checks = [_known(answers, known, name), _published(known, name), _streams(answers, known, name)]
+    there = _streams(answers, known, name, is_cut=is_cut)
+    checks = [_known(answers, known, name), _published(known, name), there]
     checks += _state(known, name)
     checks += _private(known, name, history)
     checks += _type(known)
     checks.append(_kept(name, history))
     checks.append(_lag(name, streams, history))
-    checks += _refused(answers)
     return checks
 
 
@@ -210,7 +213,11 @@ def _published(known: Sequence[Mapping[str, Any]], name: str) -> Check:
 
 
 def _streams(
-    answers: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], name: str
+    answers: Sequence[Mapping[str, Any]],
+    known: Sequence[Mapping[str, Any]],
+    name: str,
+    *,
+    is_cut: bool,
 ) -> Check:
     count = sum(one["topic"]["subscribers"] for one in known)
     everything = sum(answer.get("everything", 0) for answer in answers)
@@ -218,8 +225,8 @@ def _streams(
         return Check("streams", OK, f"{count} streams have the topic, {everything} have all (*).")
     return Check(
         "streams",
-        WRONG,
-        "No stream has the topic: the client is not connected, or asked for another one.",
+        NOTE if is_cut else WRONG,
+        "No stream has the topic now: the client is not connected, or asked for another one.",
         f"fastsse connections --topic {name}; fastsse listen {name}",
     )
 
@@ -294,15 +301,3 @@ def _lag(name: str, streams: StreamOptions, history: HistoryOptions) -> Check:
         f"{format_duration(streams.max_lag_time)}."
     )
     return Check("lag policy", OK, says)
-
-
-def _refused(answers: Sequence[Mapping[str, Any]]) -> list[Check]:
-    counts: Counter[str] = Counter()
-    for answer in answers:
-        counts.update(answer.get("refused", {}))
-    reasons = {reason: count for reason, count in counts.items() if count}
-    if not reasons:
-        return [Check("publishers", OK, "No publish was refused since the start.")]
-    shown = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    do = "docs/guides/operating.md#metrics-and-alerts says what each reason means."
-    return [Check("publishers", NOTE, f"Publishes were refused since the start: {shown}.", do)]

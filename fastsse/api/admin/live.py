@@ -82,7 +82,8 @@ class LiveStats:
             exchange.respond(_HEAD)
             return
         request.terms = Terms(b"", self._opened)
-        exchange.stream(_SUBSCRIPTION)
+        # With the rights the stream ends when the token does, or when it is revoked.
+        exchange.stream(_SUBSCRIPTION, request.rights)
 
     def _opened(self, handle: int) -> None:
         self._watching[handle] = None

@@ -26,6 +26,7 @@ from fastsse.auth.guard import Guard
 from fastsse.auth.revocations import Revocation
 from fastsse.config import Config
 from fastsse.control.gather import SOURCES, GatherClient, Gathered
+from fastsse.control.stats import StatsClient
 from fastsse.errors import BadRequest, FastsseError
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
@@ -73,6 +74,7 @@ class Admin:
         self._guard = guard
         self._set_access_level = set_access_level
         self._gather = gather
+        self._stats: StatsClient | None = None
         finder = Finder(hub.streams, hub.channels)
         self._gather.teach("connections", ConnectionLister(finder))
         self._gather.teach("kick", Kicker(finder))
@@ -81,8 +83,10 @@ class Admin:
         self._gather.teach("log-level", self._on_level)
         self._gather.teach("stacks", lambda question, reply: reply(stacks()))
 
-    def paths(self, access: ConsoleAccess) -> Paths:
-        """The routes, each for those to whom `access` gives its role."""
+    def paths(self, access: ConsoleAccess, stats: StatsClient) -> Paths:
+        """The routes, each for those to whom `access` gives its role. `stats` knows how the service
+        is."""
+        self._stats = stats
 
         def route(role: Role, handle: Callable[[Request, Exchange, str], None]) -> Route:
             return Route(self._guarded(access, role, handle))
@@ -222,20 +226,29 @@ class Admin:
 
     def _explain(self, request: Request, exchange: Exchange, operator: str) -> None:
         given = parameters(request, ("topic",))
-        if "topic" not in given:
-            raise BadRequest("topic", "is missing")
-        topic = given["topic"]
+        topic = given.get("topic")
+        assert self._stats is not None
 
-        def answer(gathered: Gathered) -> object:
-            answers = [one for *_, one in gathered.answers if one is not None]
-            checks = checks_of(answers, topic, self._config, self._config)
-            return {
-                "topic": topic,
-                "checks": [check._asdict() for check in checks],
-                "missing": gathered.missing,
-            }
+        def explain(checks: list[Any], gathered: Gathered | None) -> None:
+            if gathered is not None and topic is not None:
+                answers = [one for *_, one in gathered.answers if one is not None]
+                is_cut = any(check["name"] == "slow clients" for check in checks)
+                of_topic = checks_of(answers, topic, self._config, self._config, is_cut=is_cut)
+                checks = [*checks, *(check._asdict() for check in of_topic)]
+            missing = [] if gathered is None else gathered.missing
+            exchange.respond(_json({"topic": topic, "checks": checks, "missing": missing}))
 
-        self._ask("explain", exchange, answer, topic=topic)
+        def known(condition: bytes | FastsseError) -> None:
+            if isinstance(condition, FastsseError):
+                exchange.fail(condition)
+                return
+            checks = orjson.loads(condition)
+            if topic is None:
+                explain(checks, None)
+            else:
+                self._gather_for("explain", exchange, partial(explain, checks), topic=topic)
+
+        self._stats.condition(known)
 
     def _list_stacks(self, request: Request, exchange: Exchange, operator: str) -> None:
         parameters(request, ())

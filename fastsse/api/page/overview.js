@@ -1,8 +1,9 @@
 // Figures of this node, live, with the last fifteen minutes, which the server keeps.
-import {ask, attempt, byId, element, number, operator, row, size} from "./page.js";
+import {ask, attempt, byId, checks, element, message, number, operator, row, size} from "./page.js";
 import {follow} from "./stream.js";
 
 const POINTS = 180;
+const LOOK_MS = 10000;
 const TILES = [
   ["connections", "streams", number],
   ["published", "events in a second", number],
@@ -18,6 +19,7 @@ const TILES = [
 ];
 let points = [];
 let reading = null;
+let looking = null;
 
 function line(values) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -62,13 +64,22 @@ function say(text, kind) {
   byId("live").className = "state " + kind;
 }
 
+async function look() {
+  if (document.hidden) return;
+  byId("condition").replaceChildren(...checks((await ask("/admin/explain")).checks));
+}
+
 export function open() {
+  const opened = new AbortController();
+  reading = opened;
   attempt(async () => {
     points = (await ask("/admin/history")).points;
     draw();
-    reading = new AbortController();
+    await look();
+    if (opened.signal.aborted) return;
+    looking = setInterval(() => look().catch((error) => message(error.message, true)), LOOK_MS);
     follow("/admin/live", {
-      signal: reading.signal,
+      signal: opened.signal,
       token: operator(),
       onEvent: (event) => { if (event.type === "stats") add(JSON.parse(event.data)); },
       say,
@@ -77,6 +88,7 @@ export function open() {
 }
 
 export function close() {
+  clearInterval(looking);
   if (reading) reading.abort();
   reading = null;
 }

@@ -20,6 +20,18 @@ export function row(cells) {
   return made;
 }
 
+// Checks of the server as items of a list.
+export function checks(found) {
+  return found.map((check) => {
+    const item = element("li");
+    item.append(
+      element("span", check.verdict === "wrong" ? "wrong" : "", check.verdict + ": "),
+      check.says + (check.do ? " → " + check.do : ""),
+    );
+    return item;
+  });
+}
+
 export const number = (value) => Math.round(value).toLocaleString("en");
 
 export function size(bytes) {

@@ -1,5 +1,5 @@
 // Topics: who has them, and what is kept.
-import {age, ask, attempt, byId, element, fields, number, row, size} from "./page.js";
+import {age, ask, attempt, byId, checks, element, fields, number, row, size} from "./page.js";
 
 let following = null;
 let opened = "";
@@ -45,13 +45,6 @@ byId("tail").addEventListener("click", () => {
   location.hash = "#try";
 });
 byId("explain").addEventListener("click", () => attempt(async () => {
-  const {checks} = await ask("/admin/explain", {topic: opened});
-  byId("checks").replaceChildren(...checks.map((check) => {
-    const item = element("li");
-    item.append(
-      element("span", check.verdict === "wrong" ? "wrong" : "", check.verdict + ": "),
-      check.says + (check.do ? " → " + check.do : ""),
-    );
-    return item;
-  }));
+  const found = await ask("/admin/explain", {topic: opened});
+  byId("checks").replaceChildren(...checks(found.checks));
 }));
