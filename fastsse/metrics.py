@@ -23,12 +23,17 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as ExemplarSample
+from prometheus_client.utils import floatToGoString
 
-# The classic text format: OpenMetrics forbids a gauge `x` next to a counter `x_total`.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_CONTENT_TYPE = openmetrics.CONTENT_TYPE_LATEST
 
 Counters = Callable[[], Mapping[str, int]]
+#: A trace id, seconds, and when, in unix seconds.
+Exemplar = tuple[str, float, float]
 # Upper bounds in seconds, a count for each (and one for larger values), sum in seconds.
 Buckets = tuple[Sequence[float], Sequence[int], float]
 
@@ -280,6 +285,15 @@ class Metrics(Collector):
         """The body of `/metrics`, of type CONTENT_TYPE."""
         return generate_latest(self._registry)
 
+    def open_exposition(self, exemplars: Mapping[int, Exemplar]) -> bytes:
+        """The body of `/metrics` as OpenMetrics, of type OPEN_CONTENT_TYPE.
+
+        Arguments:
+            exemplars: traced deliveries, by the index of their bucket.
+        """
+        text: bytes = openmetrics.generate_latest(_Open(self, exemplars))  # type: ignore[no-untyped-call]
+        return text
+
     def collect(self) -> Iterator[Metric]:
         """Every metric family, in the order of the tables (prometheus_client's interface)."""
         counters = self.counters()
@@ -377,6 +391,47 @@ def _histogram(buckets: Buckets) -> Metric:
     cumulative.append(("+Inf", float(sum(counts))))
     name, text = LATENCY
     return HistogramMetricFamily(_PREFIX + name, text, buckets=cumulative, sum_value=sum_s)
+
+
+def _canonical(bound: str) -> str:
+    """A bound as OpenMetrics writes it: 1.0, not 1."""
+    text: str = floatToGoString(float(bound))  # type: ignore[no-untyped-call]
+    return text
+
+
+class _Open:
+    """What `openmetrics.generate_latest` reads: the families in the form of OpenMetrics."""
+
+    def __init__(self, metrics: Metrics, exemplars: Mapping[int, Exemplar]) -> None:
+        self._metrics = metrics
+        self._exemplars = exemplars
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family. Where a counter has the name of a gauge, which OpenMetrics forbids, it is a
+        family of unknown type with the suffix in its name: its samples are called the same."""
+        gauges = set[str]()
+        for metric in self._metrics.collect():
+            if metric.type == "gauge":
+                gauges.add(metric.name)
+            elif metric.type == "counter" and metric.name in gauges:
+                metric.name, metric.type = f"{metric.name}_total", "unknown"
+            elif metric.type == "histogram":
+                metric.samples = [
+                    self._bucket(index, one) for index, one in enumerate(metric.samples)
+                ]
+            yield metric
+
+    def _bucket(self, index: int, sample: Any) -> Any:
+        if "le" not in sample.labels:
+            return sample
+        known = self._exemplars.get(index)
+        le = {"le": _canonical(sample.labels["le"])}
+        if known is None:
+            return sample._replace(labels=le)
+        trace, value_s, at_s = known
+        return sample._replace(
+            labels=le, exemplar=ExemplarSample({"trace_id": trace}, value_s, at_s)
+        )
 
 
 def _quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:

@@ -7,6 +7,8 @@ it on. A fan-out is one span with counts, whatever the number of streams. Loop t
 """
 
 import os
+import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +18,7 @@ import orjson
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.meta import encode_meta
+from fastsse.metrics import Exemplar
 from fastsse.trails import Trail
 from fastsse.version import __version__
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from fastsse.entries import Entry
 
 __all__ = ["TRACEPARENT", "SpanHandle", "Tracer", "open_tracer"]
+
+WhenSwept = Callable[[Callable[..., None]], bool]
+"""Calls back when the sender has answered; False: it does not."""
 
 #: The member of an event's meta, and the header.
 TRACEPARENT: Final = "traceparent"
@@ -48,6 +54,9 @@ class Tracer:
         self._tracer = provider.get_tracer("fastsse", __version__)
         self._contexts = TraceContextTextMapPropagator()
         self._kinds = SpanKind
+        self._exemplars: dict[str, Exemplar] = {}
+        #: Upper bounds of the buckets of the latency histogram, s.
+        self.bounds: Sequence[float] = ()
 
     def start(self, name: str, trail: Trail, attributes: Mapping[str, Any]) -> "SpanHandle | None":
         """A span below the one that a request names; None if that is not recorded."""
@@ -82,8 +91,20 @@ class Tracer:
             return None, events
         return span, [_with_context(event, span.traceparent) for event in events]
 
-    def fan_out(self, entries: Iterable["Entry"], channels: Callable[[str], int]) -> None:
-        """A span for each traced event that was handed to the channels of its topics.
+    @property
+    def exemplars(self) -> Mapping[str, Exemplar]:
+        """The newest traced event of each bucket of the latency histogram, by the bucket's index
+        as text."""
+        return self._exemplars
+
+    def fan_out(
+        self,
+        entries: Iterable["Entry"],
+        channels: Callable[[str], int],
+        when_swept: WhenSwept = lambda done: False,
+    ) -> None:
+        """A span for each traced event that was handed to the channels of its topics. It ends when
+        the sender has swept them once.
 
         Arguments:
             channels: gives how many channels a topic has.
@@ -91,12 +112,18 @@ class Tracer:
         for entry in entries:
             meta = None if entry.extras is None else entry.extras.meta
             if meta is not None and _MARK in meta:
-                self._fan_out(entry, orjson.loads(meta)[TRACEPARENT], channels)
+                self._fan_out(entry, orjson.loads(meta)[TRACEPARENT], channels, when_swept)
 
-    def _fan_out(self, entry: "Entry", parent: object, channels: Callable[[str], int]) -> None:
+    def _fan_out(
+        self,
+        entry: "Entry",
+        parent: object,
+        channels: Callable[[str], int],
+        when_swept: WhenSwept,
+    ) -> None:
         if not isinstance(parent, str):
             return
-        self._tracer.start_span(
+        span = self._tracer.start_span(
             "fan-out",
             context=self._context(parent, ""),
             kind=self._kinds.INTERNAL,
@@ -108,7 +135,27 @@ class Tracer:
                 "fastsse.bytes": entry.frame.size,
                 "fastsse.position": f"{entry.position >> 64}-{entry.position & (1 << 64) - 1}",
             },
-        ).end()
+        )
+        began_s = time.monotonic()
+
+        def swept(*_: object) -> None:
+            self._note(span, time.monotonic() - began_s)
+            span.end()
+
+        def taken(*_: object) -> None:
+            # The sender has read the command and begins to sweep; its next answer is behind that.
+            if not when_swept(swept):
+                span.end()
+
+        if not when_swept(taken):
+            span.end()
+
+    def _note(self, span: Any, latency_s: float) -> None:
+        """Keeps a traced event as the newest of its bucket."""
+        if span.is_recording():
+            trace = f"{span.get_span_context().trace_id:032x}"
+            index = str(bisect_left(self.bounds, latency_s))
+            self._exemplars[index] = (trace, latency_s, time.time())
 
     def _context(self, parent: str, state: str) -> Any:
         carrier = {TRACEPARENT: parent, **({"tracestate": state} if state else {})}

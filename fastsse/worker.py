@@ -147,6 +147,7 @@ class Worker:
             if self._tracer is not None:
                 self.frontend.trace_with(self._tracer)
                 self._hub.on_entries = self._trace_entries
+                self._tracer.bounds = self._sender.latency_buckets()[0]
             self._serve(sockets, control, number)
             undo.callback(self._stop_timers)
             self._undo = undo.pop_all()
@@ -390,13 +391,18 @@ class Worker:
             resident_bytes=resident_bytes,
             consoles=self.frontend.consoles,
             trouble=self._backbone.trouble,
+            exemplars={} if self._tracer is None else self._tracer.exemplars,
         )
 
     def _trace_entries(self, entries: Sequence[Entry]) -> None:
         """Traces what was handed to channels, and passes it to the program's handlers."""
         assert self._tracer is not None
         topics = self._hub.topics.by_name
-        self._tracer.fan_out(entries, lambda name: topics[name].channels if name in topics else 0)
+        self._tracer.fan_out(
+            entries,
+            lambda name: topics[name].channels if name in topics else 0,
+            lambda done: self._hub.streams.inspect((), done),
+        )
         if self.handlers:
             self.handlers.on_entries(entries)
 

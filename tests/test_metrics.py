@@ -4,6 +4,9 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastsse._core import Sender
@@ -110,6 +113,26 @@ def test_exposition_is_in_the_classic_text_format(parts: Parts) -> None:
     assert "# TYPE fastsse_connections gauge" in text
     assert "# TYPE fastsse_connections_total counter" in text
     assert text.count("# TYPE fastsse_connections ") == 1
+
+
+def test_openmetrics_has_the_same_samples_and_exemplars(parts: Parts) -> None:
+    exemplars = {0: ("a" * 32, 0.0004, 1_800_000_000.25), 3: ("b" * 32, 2.5, 1_800_000_001.0)}
+    text = parts.metrics.open_exposition(exemplars).decode()
+    assert text.endswith("# EOF\n")
+    found, shown = {}, {}
+    for family in open_families(text):  # Strict: a clash of names is an error.
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+            if sample.exemplar is not None:
+                shown[sample.labels["le"]] = sample.exemplar
+    classic = parts.samples()
+    assert found.keys() == classic.keys()
+    assert found["fastsse_connections_total{}"] == classic["fastsse_connections_total{}"] == 10
+    assert {le: (one.labels["trace_id"][0], one.value) for le, one in shown.items()} == {
+        "0.001": ("a", 0.0004), "+Inf": ("b", 2.5),
+    }  # fmt: skip
+    assert float(shown["0.001"].timestamp) == 1_800_000_000.25
 
 
 def test_counters_are_read_at_each_scrape(parts: Parts) -> None:

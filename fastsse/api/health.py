@@ -8,11 +8,13 @@ from fastsse.errors import FastsseError
 from fastsse.http.request import Request
 from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
 from fastsse.http.router import Exchange, Handler, Route
-from fastsse.metrics import CONTENT_TYPE
+from fastsse.metrics import CONTENT_TYPE, OPEN_CONTENT_TYPE
 
 __all__ = ["health_routes"]
 
-_METRICS_LINES: Final = b"Content-Type: %s\r\n" % CONTENT_TYPE.encode() + NOT_STORED
+_VARY: Final = b"Vary: Accept\r\n" + NOT_STORED
+_METRICS_LINES: Final = b"Content-Type: %s\r\n" % CONTENT_TYPE.encode() + _VARY
+_OPEN_LINES: Final = b"Content-Type: %s\r\n" % OPEN_CONTENT_TYPE.encode() + _VARY
 _ALIVE: Final = text_response(200, "alive")
 _READY: Final = text_response(200, IS_READY)
 
@@ -45,7 +47,9 @@ def health_routes(
         unready(judge)
 
     def expose(request: Request, exchange: Exchange) -> None:
-        stats.metrics(_responder(exchange, _METRICS_LINES))
+        is_open = b"application/openmetrics-text" in request.headers.get(b"accept", b"")
+        lines = _OPEN_LINES if is_open else _METRICS_LINES
+        stats.metrics(_responder(exchange, lines), is_open=is_open)
 
     def tell(request: Request, exchange: Exchange) -> None:
         stats.stats(_responder(exchange, JSON))

@@ -27,6 +27,7 @@ from fastsse.metrics import (
     MOST,
     Buckets,
     Counters,
+    Exemplar,
     Metrics,
     is_counter,
     merge_of,
@@ -45,6 +46,7 @@ __all__ = [
 
 SUBJECT: Final = "figures"
 METRICS: Final = b"metrics"
+OPEN_METRICS: Final = b"openmetrics"
 STATS: Final = b"stats"
 READY: Final = b"ready"
 PING: Final = b"ping"
@@ -80,6 +82,7 @@ class WorkerStats:
         bounds, buckets, latency_s: the sender's histogram.
         consoles: open consoles, which get the figures of every second.
         trouble: why the store takes no events, or None.
+        exemplars: traced events by the bucket of the histogram, as a text.
         sums: the control service's, as it sent them last.
     """
 
@@ -99,6 +102,7 @@ class WorkerStats:
     resident_bytes: int
     consoles: int = 0
     trouble: str | None = None
+    exemplars: Mapping[str, Exemplar] = field(default_factory=dict)
     sums: Mapping[str, Any] | None = None
 
 
@@ -174,8 +178,7 @@ class StatsService:
         self._metrics = self._made()
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
-        """Handles `metrics`, `stats`, `ready` and `condition`, for which all workers' figures are
-        collected, `history` and `ping`."""
+        """Handles `history` and `ping`; for all others the figures of all workers are collected."""
         if message == PING:
             answer(b"")
             return
@@ -255,6 +258,8 @@ class StatsService:
     def _body(self, message: bytes) -> bytes:
         if message == METRICS:
             return self._metrics.exposition()
+        if message == OPEN_METRICS:
+            return self._metrics.open_exposition(self._exemplars())
         if message == STATS:
             stats = {**self._metrics.stats(), "processes": self._spread()}
             return orjson.dumps(stats, option=orjson.OPT_APPEND_NEWLINE)
@@ -344,6 +349,16 @@ class StatsService:
             cpu_s, resident_bytes = process_use()
         cpu_s += self._sums.cpu_s + sum(reading.cpu_s for reading in readings)
         return cpu_s, resident_bytes + sum(reading.resident_bytes for reading in readings)
+
+    def _exemplars(self) -> dict[int, Exemplar]:
+        """The newest traced event of each bucket, of all workers."""
+        newest: dict[int, Exemplar] = {}
+        for reading in self._readings.values():
+            for index, one in reading.exemplars.items():
+                known = newest.get(int(index))
+                if known is None or one[2] > known[2]:
+                    newest[int(index)] = one
+        return newest
 
     # -- which worker accepts -------------------------------------------------------------------
 
@@ -465,9 +480,10 @@ class StatsClient:
         """Gives `done` anything but an error if the control service is there."""
         self._control.ask(SUBJECT, PING, done)
 
-    def metrics(self, done: Answer) -> None:
-        """The body of `/metrics`, or an error when the control service can't be reached."""
-        self._control.ask(SUBJECT, METRICS, done)
+    def metrics(self, done: Answer, *, is_open: bool = False) -> None:
+        """The body of `/metrics`, or an error when the control service can't be reached. `is_open`:
+        as OpenMetrics, with exemplars."""
+        self._control.ask(SUBJECT, OPEN_METRICS if is_open else METRICS, done)
 
     def stats(self, done: Answer) -> None:
         """The body of `/stats`."""

@@ -111,6 +111,34 @@ async def test_a_recorded_publish_is_one_trace_to_the_subscriber(
     assert collector.count("fan-out") == 1
 
 
+@pytest.mark.usefixtures("collector")
+async def test_a_traced_delivery_is_an_exemplar_of_the_latency(start: Start) -> None:
+    server = await start(tracing=True)
+    async with connected(server) as raw:
+        await raw.send(request("GET", "/events?topic=news"))
+        stream = await raw.stream()
+        await stream.opening()
+        assert (await published(server, PARENT)).status == 200
+        await stream.next()
+        accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+        async with asyncio.timeout(60):
+            while True:
+                answer = await ask(server, "GET", "/metrics", accept)
+                shown = [line for line in answer.body.decode().splitlines() if " # {" in line]
+                if shown:
+                    break
+        classic = await ask(server, "GET", "/metrics")
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    (line,) = shown
+    assert line.startswith("fastsse_delivery_latency_seconds_bucket{le=")
+    assert f'trace_id="{TRACE}"' in line
+    bound, value = line.partition('"')[2].partition('"')[0], line.rpartition("} ")[2].split()[0]
+    assert 0 < float(value) <= float(bound)
+    assert classic.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert TRACE not in classic.body.decode()
+    assert classic.headers["vary"] == answer.headers["vary"] == "Accept"
+
+
 async def test_what_is_not_recorded_leaves_nothing(collector: Collector, start: Start) -> None:
     server = await start(tracing=True)
     async with connected(server) as raw:

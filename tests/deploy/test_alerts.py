@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -98,6 +99,7 @@ async def prometheus(served: list[Served], folder: Path) -> AsyncIterator[httpx.
     process = await asyncio.create_subprocess_exec(
         PROMETHEUS, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
         "--web.listen-address=127.0.0.1:0", "--log.format=json",
+        "--enable-feature=exemplar-storage",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -155,3 +157,55 @@ async def test_no_panel_of_a_dashboard_is_empty(served: list[Served], tmp_path: 
 def filled(expression: str) -> str:
     """An expression as Grafana sends it."""
     return expression.replace("$__rate_interval", "30s").replace("$instance", ".*")
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus here")
+async def test_prometheus_leads_from_a_slow_delivery_to_its_trace(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    node = Served("--tracing", tmp_path / "node", nowhere)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    try:
+        async with (
+            prometheus([node], tmp_path) as client,
+            httpx.AsyncClient(trust_env=False) as own,
+        ):
+            found: list[Any] = []
+            async with asyncio.timeout(60):
+                while not found:
+                    await own.post(
+                        f"http://{node.address}/events", params={"topic": "t"}, content="x",
+                        headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"},
+                    )  # fmt: skip
+                    await asyncio.sleep(0.5)
+                    now_s = time.time()
+                    query = {
+                        "query": "fastsse_delivery_latency_seconds_bucket",
+                        "start": now_s - 600, "end": now_s,
+                    }  # fmt: skip
+                    answer = await client.get("/api/v1/query_exemplars", params=query)
+                    found = answer.json()["data"]
+            assert {one["labels"]["trace_id"] for one in found[0]["exemplars"]} == {trace}
+            # The same names as in the classic format.
+            assert await result(client, "fastsse_connections_total")
+            assert await result(client, "fastsse_connections")
+    finally:
+        node.stop()
+
+
+def test_grafana_s_sources_name_the_label_and_the_fields_that_are_sent() -> None:
+    sources = yaml.safe_load((DEPLOY / "grafana" / "datasources.yml").read_text("utf-8"))
+    by_name = {one["name"]: one["jsonData"] for one in sources["datasources"]}
+    uids = {one["uid"] for one in sources["datasources"]}
+    (to_trace,) = by_name["Prometheus"]["exemplarTraceIdDestinations"]
+    assert (to_trace["name"], to_trace["datasourceUid"] in uids) == ("trace_id", True)
+    (from_log,) = by_name["Loki"]["derivedFields"]
+    line = json.dumps({"event": "Request refused.", "trace_id": "a" * 32})
+    found = re.search(from_log["matcherRegex"], line)
+    assert found is not None
+    assert found[1] == "a" * 32
+    boards = [json.loads(board.read_text()) for board in BOARDS]
+    panels = [panel for board in boards for panel in board["panels"]]
+    shown = [one for panel in panels for one in panel["targets"] if "latency" in one["expr"]]
+    assert shown
+    assert all(one["exemplar"] for one in shown)
