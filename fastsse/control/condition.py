@@ -18,7 +18,8 @@ Figures = Mapping[str, int]
 _NEARLY: Final = 0.9
 _LATE_US: Final = 500_000
 _AHEAD_MS: Final = 10_000
-_SOON_S: Final = 14 * 24 * 3600
+_HOUR_S: Final = 3600
+_SOON_S: Final = 14 * 24 * _HOUR_S
 _SOURCE_UP: Final = "source_up_"
 # Several requests a minute are more than somebody's mistyped token.
 _REJECTED_MIN: Final = 10
@@ -112,8 +113,8 @@ def _memory(now: Figures) -> Iterator[Check]:
         yield Check(
             "memory",
             WRONG,
-            f"Events take {format_size(used)} of {format_size(limit)}; at the limit publishers "
-            "get 503.",
+            f"Events take {used * 100 // limit} % of memory_limit ({format_size(limit)}); at the "
+            "limit publishers get 503.",
             "memory_limit, history_total, history_bytes; fastsse topics list --sort bytes.",
         )
 
@@ -142,7 +143,7 @@ def _workers(risen: Figures, past: str) -> Iterator[Check]:
         yield Check(
             "workers",
             NOTE,
-            f"{lost} workers ended {past}; their streams went to others.",
+            f"Workers ended {past}: {lost}. Their streams went to others.",
             "The supervisor's log has the status or the signal; signal 9: dmesg.",
         )
 
@@ -171,6 +172,8 @@ def _certificate(now: Figures, unix_s: float) -> Iterator[Check]:
     if expires_s is None or expires_s - unix_s > _SOON_S:
         return
     left_s = round(expires_s - unix_s)
+    if left_s > _HOUR_S:
+        left_s -= left_s % _HOUR_S
     do = "Renew it, then fastsse reload: no stream ends."
     if left_s <= 0:
         yield Check("certificate", WRONG, "A certificate has expired: clients refuse it.", do)

@@ -93,4 +93,4 @@ async def test_the_service_answers_for_all_workers_and_those_that_ended() -> Non
         member.figures.tell()
     (answer,) = answers
     assert b"2 clients do not read" in answer
-    assert b"1 workers ended" in answer
+    assert b"Workers ended" in answer
