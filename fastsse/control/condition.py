@@ -121,20 +121,22 @@ def _memory(now: Figures) -> Iterator[Check]:
 
 def _room(now: Figures, risen: Figures, past: str) -> Iterator[Check]:
     streams, most = now.get("connections", 0), now.get("max_connections", 0)
-    away = risen.get("turned_away", 0)
+    away = _by_reason(risen, "turned_away_")
+    count, why = sum(away.values()), _shown(away)
     if most and streams >= most * _NEARLY:
         yield Check(
             "room",
             WRONG if streams >= most else NOTE,
-            f"{streams} of {most} streams are open; {away} were turned away {past}.",
+            f"{streams} of {most} streams are open; {count} were turned away {past}.",
             f"fastsse doctor --connections {most * 2} names the next limit; add workers or nodes.",
         )
     elif away:
         yield Check(
             "room",
             NOTE,
-            f"{away} streams were turned away {past}.",
-            "Descriptors, limits of a client, filters, or a stop: the log says which.",
+            f"{count} streams were turned away {past}: {why}.",
+            "full: descriptors, max_connections; limited: the limits of a client; filters: "
+            "max_filters; draining: a stop.",
         )
 
 
@@ -231,17 +233,24 @@ def _requests(risen: Figures, past: str) -> Iterator[Check]:
 
 
 def _publishers(risen: Figures, past: str) -> Iterator[Check]:
-    counts = {
-        key.removeprefix("refused_"): count
-        for key, count in sorted(risen.items())
-        if key.startswith("refused_") and count
-    }
+    counts = _by_reason(risen, "refused_")
     if counts:
-        shown = ", ".join(f"{reason} {count}" for reason, count in counts.items())
         do = " ".join(_REFUSED[reason] for reason in counts if reason in _REFUSED)
         yield Check(
             "publishers",
             NOTE,
-            f"Publishes were refused {past}: {shown}.",
+            f"Publishes were refused {past}: {_shown(counts)}.",
             do or "docs/guides/operating.md#metrics-and-alerts says what each reason means.",
         )
+
+
+def _by_reason(risen: Figures, prefix: str) -> dict[str, int]:
+    return {
+        key.removeprefix(prefix): count
+        for key, count in sorted(risen.items())
+        if key.startswith(prefix) and count
+    }
+
+
+def _shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in counts.items())

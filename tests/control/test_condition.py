@@ -27,7 +27,7 @@ FINDINGS: list[tuple[dict[str, int], str, str, str, dict[str, int]]] = [
         {"connections": 10, "max_connections": 10}, "room", WRONG, "fastsse doctor",
         {"connections": 0, "max_connections": 0},
     ),
-    ({"turned_away": 1}, "room", NOTE, "Descriptors", {"turned_away": 0}),
+    ({"turned_away_full": 1}, "room", NOTE, "descriptors", {"turned_away_full": 0}),
     ({"workers_lost": 2}, "workers", NOTE, "dmesg", {"workers_lost": 0}),
     ({"positions_ahead_ms": 10_001}, "clock", NOTE, "chronyc", {"positions_ahead_ms": 10_000}),
     ({"clock_jumps": 1}, "clock", NOTE, "chronyc", {"clock_jumps": 0}),
@@ -75,12 +75,12 @@ def test_what_is_wrong_comes_before_what_is_remarkable() -> None:
 
 def test_counters_are_of_the_last_quarter_of_an_hour() -> None:
     recent = Recent(spans=3, span_s=10.0)
-    assert recent.since(0.0, {"turned_away": 2}) == ({"turned_away": 2}, 0.0)
+    assert recent.since(0.0, {"clock_jumps": 2}) == ({"clock_jumps": 2}, 0.0)
     for second in range(100):
-        recent.mark(float(second), {"turned_away": min(second, 50), "connections": 7})
-    risen, span_s = recent.since(99.0, {"turned_away": 50, "connections": 9})
+        recent.mark(float(second), {"clock_jumps": min(second, 50), "connections": 7})
+    risen, span_s = recent.since(99.0, {"clock_jumps": 50, "connections": 9})
     assert (risen, span_s) == ({}, 29.0)
-    assert recent.since(99.0, {"turned_away": 51})[0] == {"turned_away": 1}
+    assert recent.since(99.0, {"clock_jumps": 51})[0] == {"clock_jumps": 1}
 
 
 async def test_the_service_answers_for_all_workers_and_those_that_ended() -> None:
