@@ -33,6 +33,7 @@ class Lane:
     def refuse_taken(
         self, error: FastsseError, targets: Sequence[KnownTarget], headers: RunHeaders | None
     ) -> None: ...
+    def give_back(self, data: bytes) -> None: ...
     def break_taken(self, targets: Sequence[KnownTarget], headers: RunHeaders | None) -> None: ...
 
 class KnownTarget:
@@ -47,6 +48,33 @@ class KnownTarget:
     topics: Final[tuple[str, ...]]
 
     def __init__(self, target: Target, event: Event) -> None: ...
+
+class OpenStream(KnownTarget):
+    """A durable stream that takes appends, as a request that was appended has shown.
+
+    Arguments:
+        raw: the request target, by which it is found.
+        event: an event of its content, with what each append asks and no data.
+        content_type: the header of its appends.
+        scope: what stands before the id of a producer in its key.
+        encode: gives the data of a body as it is kept, None for a body that is not plainly one
+            event; None: a body of text is kept as it is.
+    """
+
+    raw: Final[bytes]
+    content_type: Final[bytes]
+
+    def __init__(
+        self,
+        raw: bytes,
+        event: Event,
+        content_type: bytes,
+        scope: bytes,
+        encode: Callable[[bytes], bytes | None] | None,
+    ) -> None: ...
+    @property
+    def generation(self) -> int:
+        """The generation of the stream."""
 
 class KnownPublisher:
     """What credentials are worth, as judged before.
@@ -107,6 +135,24 @@ class Intake:
         lines: bytes,
         is_traced: bool = False,
     ) -> None: ...
+    def take_appends(
+        self,
+        path: bytes,
+        streams: dict[bytes, OpenStream],
+        heads: tuple[bytes, bytes],
+        line: bytes,
+        tails: tuple[bytes, bytes],
+    ) -> None:
+        """Takes appends to durable streams too.
+
+        Arguments:
+            path: of all of them, with a slash at its end.
+            streams: those that are open, by request target.
+            heads: of the answers without and with a producer, up to the offset.
+            line: behind the offset; the lines for a producer follow.
+            tails: of both, up to the header lines of all answers.
+        """
+
     def limit(self, head_bytes: int, headers: int, body_bytes: int) -> None:
         """Bounds what is taken; a higher bound than before has no effect."""
 

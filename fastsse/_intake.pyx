@@ -11,16 +11,17 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject_SetAttr
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from fastsse._batch cimport EventBatch
 from fastsse.native.publish_head cimport (
     ACCEPT, AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, IGNORED, KEY, LENGTH, MEDIA_TYPE, ORIGIN,
-    REQUEST_ID, SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds, HeaderNames, PublishHead, Text, add_name,
-    is_json, read_publish_head)
+    PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ, REQUEST_ID, SLOW, TARGET_BYTES_MAX, TRACED, HeadBounds,
+    HeaderNames, PublishHead, Text, add_name, is_json, read_publish_head)
 from fastsse.native.publish_query cimport OWN_ID_BYTES_MAX, OwnId, take_own_id
 from fastsse.native.utf8 cimport is_utf8
 
+from fastsse.directives import Directives, Producer
 from fastsse.errors import FastsseError
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 
@@ -49,6 +50,12 @@ cdef enum:
     LINES_BYTES_MAX = 1024
     # Length, line ends, `{"id":""}` and the id.
     ANSWER_BYTES_MAX = 64 + OWN_ID_BYTES_MAX
+    # Of a producer: longer ids and larger numbers are left to the connection.
+    PRODUCER_BYTES_MAX = 256
+    PRODUCER_DIGITS_MAX = 15
+    OFFSET_DIGITS = 16
+    # An answer to an append: heads, offset, lines for a producer.
+    APPENDED_BYTES_MAX = 512
 
 cdef uint8_t KIND_JSON = DATA_JSON, KIND_TEXT = DATA_TEXT
 
@@ -64,6 +71,9 @@ MEANINGS = {
     b"idempotency-key": KEY,
     b"if-match": EXPECT,
     b"origin": ORIGIN,
+    b"producer-epoch": PRODUCER_EPOCH,
+    b"producer-id": PRODUCER_ID,
+    b"producer-seq": PRODUCER_SEQ,
     b"proxy-connection": SLOW,
     b"referer": IGNORED,
     b"sec-fetch-mode": IGNORED,
@@ -229,6 +239,75 @@ def fields_of(event):
     return tuple([getattr(event, name) for name in EVENT_FIELDS])
 
 
+cdef class OpenStream(KnownTarget):
+    """A durable stream that takes appends, as a request that was appended has shown.
+
+    Arguments:
+        raw: the request target, by which it is found.
+        event: an event of its content, with what each append asks and no data.
+        content_type: the header of its appends.
+        scope: what stands before the id of a producer in its key.
+        encode: gives the data of a body as it is kept, None for a body that is not plainly one
+            event; None: a body of text is kept as it is.
+    """
+
+    cdef readonly bytes raw
+    cdef readonly bytes content_type
+    cdef bytes scope
+    cdef object encode, asked
+    cdef uint8_t kind
+
+    def __init__(self, raw, event, content_type, scope, encode):
+        KnownTarget.__init__(self, None, event)
+        self.raw, self.content_type, self.scope, self.encode = raw, content_type, scope, encode
+        self.asked, self.kind = event.directives, event.data_kind
+
+    @property
+    def generation(self):
+        """The generation of the stream."""
+        return self.asked.stream.generation
+
+    cdef bytes data_of(self, const char* body, size_t size):
+        """The data of an append; None when it is to be looked at more closely."""
+        if self.encode is not None:
+            return self.encode(PyBytes_FromStringAndSize(body, size))
+        if memchr(body, c'\r', size) is not NULL or not is_utf8(body, size):
+            return None
+        return PyBytes_FromStringAndSize(body, size)
+
+    cdef object directives_of(self, Text name, Text epoch, Text sequence):
+        """What an append asks; None when its producer is not plainly right."""
+        cdef uint64_t epoch_number = 0, sequence_number = 0
+        if name.at is NULL and epoch.at is NULL and sequence.at is NULL:
+            return self.asked
+        if not 0 < name.size <= PRODUCER_BYTES_MAX or is_blank(name.at[name.size - 1]):
+            return None
+        if not read_whole(epoch, &epoch_number) or not read_whole(sequence, &sequence_number):
+            return None
+        producer = new_tuple(
+            Producer, (self.scope + bytes_of(name), epoch_number, sequence_number, True))
+        return new_tuple(Directives, (None, False, None, None, None, None, producer, self.asked.stream))
+
+
+cdef inline bint is_blank(char one) noexcept:
+    return one == c' ' or one == c'\t'
+
+
+cdef bint read_whole(Text text, uint64_t* number) noexcept:
+    """Reads a number without leading zeros; an absent one is none."""
+    cdef size_t i
+    if not 0 < text.size <= PRODUCER_DIGITS_MAX or (text.size > 1 and text.at[0] == c'0'):
+        return False
+    for i in range(text.size):
+        if not c'0' <= text.at[i] <= c'9':
+            return False
+        number[0] = number[0] * 10 + <uint64_t>(text.at[i] - c'0')
+    return True
+
+
+cdef object new_tuple = tuple.__new__
+
+
 cdef class KnownPublisher:
     """What credentials are worth, as judged before.
 
@@ -252,6 +331,7 @@ cdef class Batch:
     cdef EventBatch events
     cdef list lanes, targets, own_ids
     cdef list headers                   # of each run: the few that its answer depends on, or None
+    cdef list appends                   # of each run: an append to a durable stream as it came, or None
     cdef uint16_t counts[BATCH_EVENTS_MAX]
     cdef size_t data_bytes
     cdef bint is_answered
@@ -260,6 +340,7 @@ cdef class Batch:
         self.intake = intake
         self.events = EventBatch()
         self.lanes, self.targets, self.own_ids, self.headers = [], [], [], []
+        self.appends = []
 
     cdef bint has_room(self) noexcept:
         return len(self.own_ids) < BATCH_EVENTS_MAX and self.data_bytes < BATCH_BYTES_MAX
@@ -273,7 +354,8 @@ cdef class Batch:
             intake.policy.on_failed()
             self.is_answered = True
             for run, lane in enumerate(self.lanes):
-                lane.break_taken(self.targets_of(run), self.headers[run])
+                if not self.give_back(run):
+                    lane.break_taken(self.targets_of(run), self.headers[run])
         if not self.is_answered:
             for lane in self.lanes:
                 (<Lane?>lane).on_waiting()
@@ -287,20 +369,38 @@ cdef class Batch:
         elif type(outcome) is list:
             self.answer_each(outcome)
         else:
-            self.acknowledge(outcome.positions)
+            self.acknowledge(outcome.positions, outcome.repeats)
 
     cdef int refuse(self, object error) except -1:
         for run, lane in enumerate(self.lanes):
-            lane.refuse_taken(error, self.targets_of(run), self.headers[run])
+            if not self.give_back(run):
+                lane.refuse_taken(error, self.targets_of(run), self.headers[run])
         return 0
+
+    cdef bint give_back(self, size_t run) except -1:
+        """Lets the connection read an append that was refused, or known already, as any other
+        request: what it is answered depends on the stream. Nothing of it was stored now."""
+        cdef bytes data = self.appends[run]
+        if data is None:
+            return False
+        self.intake.streams.pop((<OpenStream?>self.targets_of(run)[0]).raw, None)
+        self.lanes[run].give_back(data)
+        return True
 
     cdef int answer_each(self, list outcomes) except -1:
         """Some were published and some refused."""
         cdef size_t run, first = 0, count
         for run, lane in enumerate(self.lanes):
             count = self.counts[run]
+            if self.appends[run] is not None:
+                if type(outcomes[first]) is int:
+                    self.answer_append(run, first, outcomes[first])
+                else:
+                    self.give_back(run)
+                first += count
+                continue
             ids = [
-                one if isinstance(one, FastsseError) else own_id or position_text(one)
+                one if isinstance(one, FastsseError) else own_id or position_text(place_of(one))
                 for one, own_id in zip(
                     outcomes[first:first + count], self.own_ids[first:first + count])
             ]
@@ -314,8 +414,29 @@ cdef class Batch:
             first += self.counts[i]
         return self.targets[first:first + self.counts[run]]
 
-    cdef int acknowledge(self, object positions) except -1:
+    cdef int answer_append(self, size_t run, size_t at, object position) except -1:
+        """Answers an append that was stored. It is the only request of its run."""
         cdef Intake intake = self.intake
+        cdef Lane lane = self.lanes[run]
+        cdef RunHeaders headers = self.headers[run]
+        cdef bytes lines = intake.lines if headers is None else headers.lines
+        cdef bytes for_producer = self.own_ids[at]
+        if intake.is_draining:
+            lines += CLOSE_LINE
+        size = intake.write_appended(lines, position, for_producer)
+        if lane._state == ANSWERING:                # Else it is gone.
+            lane.answer(intake.out, size)
+            lane.settle(intake)
+        if for_producer is None:
+            intake.policy.on_appended(204)
+        else:
+            intake.policy.on_appended(200)
+        return 0
+
+    cdef int acknowledge(self, object positions, object repeats) except -1:
+        """`repeats` are the places of those that were stored before."""
+        cdef Intake intake = self.intake
+        cdef size_t appended = 0
         cdef size_t run, i, count, size, at = 0
         cdef Lane lane
         cdef RunHeaders headers
@@ -323,6 +444,15 @@ cdef class Batch:
         places = iter(positions)
         for run in range(<size_t>len(self.lanes)):
             lane, headers, count = self.lanes[run], self.headers[run], self.counts[run]
+            if self.appends[run] is not None:
+                position = next(places)
+                if at in repeats:
+                    self.give_back(run)
+                else:
+                    self.answer_append(run, at, position)
+                at += 1
+                appended += 1
+                continue
             lines = intake.lines if headers is None else headers.lines
             size = 0
             for i in range(count):
@@ -333,7 +463,8 @@ cdef class Batch:
             if lane._state == ANSWERING:            # Else it is gone.
                 lane.answer(intake.out, size)
                 lane.settle(intake)
-        intake.policy.on_answered(at)
+        if at > appended:
+            intake.policy.on_answered(at - appended)
         return 0
 
 
@@ -375,6 +506,8 @@ cdef class Intake:
     cdef object publish, call_soon, flush_now, deadlines
     cdef bytes answer_head, lines, host
     cdef dict targets, publishers, hosts
+    cdef dict streams                   # open ones, by request target
+    cdef bytes streams_path, appended_head, appended_line, appended_tail, producer_head, producer_tail
     cdef size_t targets_bytes
     cdef KnownPublisher publisher       # the last one, and its header
     cdef bytes authorization
@@ -400,6 +533,9 @@ cdef class Intake:
         self.flush_now = self.flush
         self.answer_head, self.lines, self.host = answer_head, lines, b""
         self.targets, self.publishers, self.hosts = {}, {}, {}
+        self.streams, self.streams_path = {}, b""
+        self.appended_head = self.appended_line = self.appended_tail = b""
+        self.producer_head = self.producer_tail = b""
         self.bounds = HeadBounds(HEAD_BYTES_MAX, HEADERS_MAX, BODY_BYTES_MAX)
         self.batch, self.full = Batch(self), []
         self.is_on = True
@@ -416,6 +552,25 @@ cdef class Intake:
 
     def __dealloc__(self):
         PyMem_Free(self.out)
+
+    def take_appends(
+        self, bytes path not None, dict streams not None, heads, bytes line not None, tails
+    ):
+        """Takes appends to durable streams too.
+
+        Arguments:
+            path: of all of them, with a slash at its end.
+            streams: those that are open, an OpenStream for each request target.
+            heads: of the answers without and with a producer, up to the offset.
+            line: behind the offset; the lines for a producer follow.
+            tails: of both, up to the header lines of all answers.
+        """
+        if sum(map(len, (*heads, line, *tails))) > APPENDED_BYTES_MAX:
+            raise ValueError("the answer does not fit")
+        self.streams_path, self.streams = path, streams
+        self.appended_head, self.producer_head = heads
+        self.appended_line = line
+        self.appended_tail, self.producer_tail = tails
 
     def limit(self, size_t head_bytes, size_t headers, size_t body_bytes):
         """Bounds what is taken. Connections keep the limits of their time, so these only fall."""
@@ -445,6 +600,8 @@ cdef class Intake:
             count += 1
             if self.batch.headers[-1] is not None or not self.batch.has_room():
                 break
+            if self.batch.appends[-1] is not None:
+                break                           # One that is given back is not overtaken.
         if count:
             lane._state = ANSWERING             # What comes meanwhile is kept.
             self.on_joined(count)
@@ -461,7 +618,7 @@ cdef class Intake:
         cdef bytes own_id, body
         cdef uint8_t kind
         cdef object directives = None
-        cdef Batch batch = self.batch
+        cdef bint is_append
         cdef Py_ssize_t size
         if not read_publish_head(&self.names, &self.bounds, at, end, &head):
             return 0
@@ -469,12 +626,17 @@ cdef class Intake:
         if end - at < size:
             return 0
         at += head.size
-        if not is_utf8(at, head.body_bytes) or not self.is_host(head.values[HOST]):
+        if not self.is_host(head.values[HOST]):
             return 0
         publisher = self.publisher_of(head.values[AUTHORIZATION])
         if publisher is None:
             return 0
-        target = self.target_of(head.target, &own)
+        is_append = self.is_of_streams(head.target)
+        if is_append:
+            own.size = 0
+            target = self.streams.get(bytes_of(head.target))
+        else:
+            target = self.target_of(head.target, &own)
         if target is None or not target.is_covered(publisher.rights):
             return 0
         if head.values[ORIGIN].at is not NULL or head.values[REQUEST_ID].at is not NULL or (
@@ -483,6 +645,10 @@ cdef class Intake:
             headers = self.headers_of(&head)
             if headers is None or before:
                 return 0
+        if is_append:
+            return 0 if before else self.take_append(lane, target, publisher, headers, &head, at)
+        if not is_utf8(at, head.body_bytes) or is_of_producer(&head):
+            return 0
         kind = KIND_JSON if is_json(head.values[MEDIA_TYPE]) else KIND_TEXT
         own_id = PyBytes_FromStringAndSize(own.text, own.size) if own.size else None
         body = PyBytes_FromStringAndSize(at, head.body_bytes)
@@ -493,16 +659,63 @@ cdef class Intake:
         if self.counts_clients and not self.policy.counts(lane, publisher.rights, headers):
             return 0
         if before == 0:
-            if not batch.has_room():
-                self.full.append(batch)
-                batch = self.batch = Batch(self)
-            batch.counts[len(batch.lanes)] = 0
-            batch.lanes.append(lane)
-            batch.headers.append(headers)
+            self.begin_run(lane, headers, None)
+        batch = self.batch
         batch.counts[len(batch.lanes) - 1] += 1
         target.add_event(batch.events, body, kind, own_id, directives)
         batch.own_ids.append(own_id)
         batch.targets.append(target)
+        batch.data_bytes += head.body_bytes
+        return size
+
+    cdef int begin_run(self, Lane lane, RunHeaders headers, bytes append) except -1:
+        """The next requests of the batch are of a connection."""
+        cdef Batch batch = self.batch
+        if not batch.has_room():
+            self.full.append(batch)
+            batch = self.batch = Batch(self)
+        batch.counts[len(batch.lanes)] = 0
+        batch.lanes.append(lane)
+        batch.headers.append(headers)
+        batch.appends.append(append)
+        return 0
+
+    cdef bint is_of_streams(self, Text target) noexcept:
+        cdef size_t size = PyBytes_GET_SIZE(self.streams_path)
+        return (size > 0 and target.size > size
+                and not memcmp(target.at, PyBytes_AS_STRING(self.streams_path), size))
+
+    cdef Py_ssize_t take_append(
+        self, Lane lane, OpenStream stream, KnownPublisher publisher, RunHeaders headers,
+        PublishHead* head, const char* body
+    ) except -1:
+        """Takes one append, the only request of its run; returns its bytes, 0 when it is not plainly
+        right."""
+        cdef bytes data, for_producer = None
+        cdef object directives
+        cdef Batch batch
+        cdef Text epoch = head.values[PRODUCER_EPOCH], sequence = head.values[PRODUCER_SEQ]
+        cdef Py_ssize_t size = head.size + head.body_bytes
+        if head.values[KEY].at is not NULL or head.values[EXPECT].at is not NULL:
+            return 0
+        if head.values[MEDIA_TYPE].at is NULL or not same(head.values[MEDIA_TYPE], stream.content_type):
+            return 0
+        directives = stream.directives_of(head.values[PRODUCER_ID], epoch, sequence)
+        if directives is None:
+            return 0
+        data = stream.data_of(body, head.body_bytes)
+        if data is None:
+            return 0
+        if self.counts_clients and not self.policy.counts(lane, publisher.rights, headers):
+            return 0
+        if directives is not stream.asked:
+            for_producer = b"Producer-Epoch: %b\r\nProducer-Seq: %b\r\n" % (bytes_of(epoch), bytes_of(sequence))
+        self.begin_run(lane, headers, PyBytes_FromStringAndSize(body - head.size, size))
+        batch = self.batch
+        batch.counts[len(batch.lanes) - 1] = 1
+        stream.add_event(batch.events, data, stream.kind, None, directives)
+        batch.own_ids.append(for_producer)
+        batch.targets.append(stream)
         batch.data_bytes += head.body_bytes
         return size
 
@@ -653,7 +866,48 @@ cdef class Intake:
         return out - self.out - begin
 
 
+    cdef size_t write_appended(self, bytes lines, object position, bytes for_producer) except 0:
+        """Writes the answer to an append into `out`; returns its bytes. `for_producer` are lines."""
+        cdef bytes head = self.appended_head if for_producer is None else self.producer_head
+        cdef bytes tail = self.appended_tail if for_producer is None else self.producer_tail
+        cdef char* out = self.out
+        out = put_bytes(out, head)
+        out = put_hex(out, PyLong_AsUnsignedLongLong(position >> 64))
+        out[0] = c'_'
+        out = put_hex(out + 1, PyLong_AsUnsignedLongLongMask(position))
+        out = put_bytes(out, self.appended_line)
+        if for_producer is not None:
+            out = put_bytes(out, for_producer)
+        out = put_bytes(out, tail)
+        out = put_bytes(out, lines)
+        out = put(out, b"\r\n", 2)
+        return out - self.out
+
+
 CLOSE_LINE = b"Connection: close\r\n"
+
+
+cdef inline bint is_of_producer(PublishHead* head) noexcept:
+    return (head.values[PRODUCER_ID].at is not NULL or head.values[PRODUCER_EPOCH].at is not NULL
+            or head.values[PRODUCER_SEQ].at is not NULL)
+
+
+cdef object place_of(object outcome):
+    """The position of one that was published, also of one that was known already."""
+    return outcome if type(outcome) is int else outcome.positions[0]
+
+
+cdef inline char* put_bytes(char* out, bytes text) noexcept:
+    return put(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+cdef inline char* put_hex(char* out, uint64_t number) noexcept:
+    """Writes a number with all its hexadecimal digits; returns the end."""
+    cdef int i
+    for i in range(OFFSET_DIGITS):
+        out[OFFSET_DIGITS - 1 - i] = b"0123456789abcdef"[number & 15]
+        number >>= 4
+    return out + OFFSET_DIGITS
 
 
 cdef inline char* put(char* out, const char* text, size_t size) noexcept:

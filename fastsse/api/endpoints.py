@@ -17,6 +17,7 @@ from fastsse.api.publish import Publish, PublishGate
 from fastsse.api.publish_intake import PublishIntake
 from fastsse.api.rate_limits import LimitedAccess, RateLimits, RequestLimits
 from fastsse.api.receipts import Reached, Receipts
+from fastsse.api.stream_intake import OpenStreams
 from fastsse.api.streams import StreamRoutes, stream_routes
 from fastsse.api.subscribe import Subscribe
 from fastsse.api.ticket_streams import TicketStreams
@@ -91,6 +92,7 @@ class Endpoints:
         self.live = LiveStats(hub.streams, self._request_limits)
         self.presence: Presence | None = None
         self.streams: DurableStreams | None = None
+        self._open_streams: OpenStreams | None = None
         #: Makes spans; set it before `paths`.
         self.tracer: Tracer | None = None
         self._intakes: list[Intake] = []
@@ -164,12 +166,14 @@ class Endpoints:
     def _stream_paths(self, access: Access, gate: PublishGate) -> Paths:
         config = self._config
         self.streams = DurableStreams(self._hub, config.streams_poll, now_ms)
+        self._open_streams = OpenStreams(self._hub, config.streams_path + "/")
         routes = StreamRoutes(
             self.streams,
             gate,
             access,
             lambda topic: self._hub.topics.rule(topic).is_private,
             config.streams_path,
+            self._open_streams,
         )
         return stream_routes(routes, config.streams_path)
 
@@ -178,8 +182,11 @@ class Endpoints:
         intake = make_intake(
             context,
             PublishIntake(self._hub, self._access, self._request_limits, self._config.max_event),
+            None if self._open_streams is None else self._open_streams.route,
             is_traced=self.tracer is not None,
         )
+        if self._open_streams is not None:
+            self._open_streams.join(intake)
         self._intakes.append(intake)
         self.switch_intakes()
         return intake

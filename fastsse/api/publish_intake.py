@@ -18,13 +18,13 @@ from fastsse.directives import Directives
 from fastsse.errors import FastsseError, InvalidEvent
 from fastsse.events import Event
 from fastsse.http.request import Target
-from fastsse.hub import Hub, Published
+from fastsse.hub import Hub, Published, Separate
 from fastsse.reserved import check_not_reserved
 
 __all__ = ["PATH", "PublishIntake"]
 
 PATH: Final = "/events"
-Outcome = Published | FastsseError | list[int | FastsseError]
+Outcome = Published | FastsseError | list[Separate]
 
 
 class PublishIntake:

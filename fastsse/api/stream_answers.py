@@ -22,6 +22,7 @@ from fastsse.streamstate import StreamRow
 __all__ = [
     "CLOSED",
     "NOT_STORED",
+    "OFFSET_NAME",
     "SHIELD",
     "answer",
     "append_problem",
@@ -36,6 +37,7 @@ __all__ = [
 # Pages of other origins read streams, as the protocol recommends (12.7).
 SHIELD: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 NOT_STORED: Final = b"Cache-Control: no-store\r\n"
+OFFSET_NAME: Final = b"Stream-Next-Offset"
 CLOSED: Final = b"Stream-Closed: true\r\n"
 
 
@@ -56,7 +58,7 @@ def location_line(request: Request) -> bytes:
 
 def offset_line(position: int) -> bytes:
     """The header line with the offset behind a position."""
-    return b"Stream-Next-Offset: %b\r\n" % format_offset(position).encode()
+    return b"%b: %b\r\n" % (OFFSET_NAME, format_offset(position).encode())
 
 
 def answer(status: int, lines: Sequence[bytes], body: bytes = b"") -> Response:

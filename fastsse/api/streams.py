@@ -16,6 +16,7 @@ from fastsse.api.stream_answers import (
     problem_of_stream,
     type_line,
 )
+from fastsse.api.stream_intake import OpenStreams
 from fastsse.api.stream_reads import StreamRead
 from fastsse.auth.rights import Rights
 from fastsse.errors import BadRequest, FastsseError, Forbidden, Unauthorised
@@ -65,6 +66,7 @@ class StreamRoutes:
         access: decides who may read.
         is_private: whether the rule of a topic says that reading needs a grant.
         path: of the streams, without a slash at its end.
+        open_streams: receives the appends that were stored.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class StreamRoutes:
         access: Access,
         is_private: Callable[[str], bool],
         path: str,
+        open_streams: OpenStreams,
     ) -> None:
+        self._open: Final = open_streams
         self._streams: Final = streams
         self._gate: Final = gate
         self._access: Final = access
@@ -141,6 +145,8 @@ class StreamRoutes:
             if isinstance(outcome, FastsseError):
                 exchange.fail(append_problem(outcome, wanted))
             else:
+                if body and not (outcome.is_closed or outcome.is_repeat):
+                    self._open.note(request, topic, outcome.row)
                 exchange.respond(appended_answer(outcome, wanted))
 
         self._as_publisher(

@@ -5,7 +5,7 @@ both be right. The stores in memory and the file use this module; the file withi
 Redis does the same in the script that appends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 from fastsse._batch import is_plain
@@ -69,10 +69,11 @@ class TopicStates(Protocol):
 class JudgedPositions(list[int]):
     """Positions of a batch's events, some of which were stored before. `duplicates` are those that
     are known by their keys or producers; `sequence` is the newest of the producer of such events,
-    -1: they have none."""
+    -1: they have none. `repeats` are the places of all that were stored before."""
 
     duplicates = 0
     sequence = -1
+    repeats: Collection[int] = ()
 
 
 def is_control(event: Event) -> bool:
@@ -308,4 +309,5 @@ def merged(events: Sequence[Event], known: Known, stored: Sequence[int]) -> Judg
             asked = event.directives
             is_repeat = asked is not None and (asked.key or asked.producer) is not None
             merged.duplicates += is_repeat
+    merged.repeats = {index for index, place in enumerate(known) if place is not None}
     return merged

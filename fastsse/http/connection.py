@@ -551,6 +551,19 @@ class Connection(Lane, asyncio.Protocol):
             self._request = self._taken(targets[0], headers)
             self._refuse(Problem(500, "The server failed to handle this request."))
 
+    def give_back(self, data: bytes) -> None:
+        """A request that the intake took is to be read as any other, in a later turn of the loop:
+        the connection may be within `_proceed`."""
+        self._context.loop.call_soon(self._read_back, data)
+
+    def _read_back(self, data: bytes) -> None:
+        if self._state == ANSWERING:
+            self._become(HEAD)
+            if self._kept:
+                data, self._kept = data + self._kept, b""
+                self._transport.resume_reading()
+            self._proceed(data)
+
     def _taken(self, target: KnownTarget, headers: RunHeaders | None) -> Request:
         """A request that the intake took, as far as answers and logs need it."""
         kept = {} if headers is None else headers.headers

@@ -59,7 +59,10 @@ class Publishes(Protocol):
 class _Policy:
     """What a listener and its publishes say to the intake."""
 
-    def __init__(self, context: "ListenerContext", publishes: Publishes) -> None:
+    def __init__(
+        self, context: "ListenerContext", publishes: Publishes, appends: str | None
+    ) -> None:
+        self._appends = appends or ""
         self._context = context
         self._publishes = publishes
         self.publish = publishes.publish
@@ -98,17 +101,26 @@ class _Policy:
         """So many requests were answered with 200."""
         self._context.requests.answered_many(self._publishes.route, b"200", count)
 
+    def on_appended(self, status: int) -> None:
+        """An append to a durable stream was answered."""
+        self._context.requests.answered_many(self._appends, b"%d" % status, 1)
+
     def on_failed(self) -> None:
         """Publishing raised an exception that is not a refusal."""
         self._context.failed(None)
 
 
 def make_intake(
-    context: "ListenerContext", publishes: Publishes, *, is_traced: bool = False
+    context: "ListenerContext",
+    publishes: Publishes,
+    appends: str | None = None,
+    *,
+    is_traced: bool = False,
 ) -> Intake:
-    """The intake of a listener. `is_traced`: publishes that are recorded are not for it."""
+    """The intake of a listener. `appends` is the route of appends, for counts. `is_traced`:
+    publishes that are recorded are not for it."""
     lines = context.lines + context.cors.lines({})
-    policy = _Policy(context, publishes)
+    policy = _Policy(context, publishes, appends)
     loop, deadlines = context.loop, context.deadlines
     intake = Intake(policy, KEPT_NAMES, loop, deadlines, PUBLISHED_HEAD, lines, is_traced)
     intake.keeps_forwarded = context.clients.active

@@ -1,5 +1,5 @@
 """Puts events in order, keeps them, and passes them on to subscribers."""
 
-from fastsse.hub.hub import SWEEP_ON_S, Hub, Published
+from fastsse.hub.hub import SWEEP_ON_S, Hub, Published, Separate
 
-__all__ = ["SWEEP_ON_S", "Hub", "Published"]
+__all__ = ["SWEEP_ON_S", "Hub", "Published", "Separate"]

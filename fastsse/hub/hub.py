@@ -7,8 +7,8 @@ acknowledged. Loop thread only.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
@@ -45,7 +45,7 @@ from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
 from fastsse.refusal_reasons import PUBLISH_REASONS, PublishReason, UnavailableReason
 
-__all__ = ["SWEEP_ON_S", "Hub", "Published"]
+__all__ = ["SWEEP_ON_S", "Hub", "Published", "Separate"]
 
 RETRY_AFTER_S: Final[dict[UnavailableReason, int]] = {"memory": 5, "queue": 1, "draining": 10}
 # The next step of a sweep that is not finished comes after this time.
@@ -60,10 +60,11 @@ class Published:
     """The result of a publish. An id is the publisher's own, or the text of the position.
 
     `duplicates` is the number of events that were not stored again, because their keys or producers
-    are known; `sequence` is the newest one of the producer of such events; -1: none.
+    are known; `sequence` is the newest one of the producer of such events; -1: none. `repeats` are
+    the places of all that were stored before, as far as the backbone says that.
     """
 
-    __slots__ = ("_events", "_positions", "duplicates", "receipt", "sequence")
+    __slots__ = ("_events", "_positions", "duplicates", "receipt", "repeats", "sequence")
 
     def __init__(
         self, positions: Sequence[int], events: Sequence[Event], duplicates: int = 0
@@ -72,6 +73,7 @@ class Published:
         self._events = events
         self.duplicates = duplicates
         self.sequence = -1
+        self.repeats: Collection[int] = ()
         #: The counts of matching streams for the answer, if they were requested.
         self.receipt: Mapping[str, object] | None = None
 
@@ -134,6 +136,10 @@ class InterceptedPublished(Published):
             b"" if first is None else id_of(self._positions[first], self._events[first])
             for first in self._firsts
         ]
+
+
+Separate: TypeAlias = int | Published | FastsseError
+"""What came of one of several publishes: its position, or why not."""
 
 
 class Hub:
@@ -338,7 +344,11 @@ class Hub:
             duplicates = 0 if judged is None else judged.duplicates
             self.events_published += sum([not is_control(event) for event in events]) - duplicates
             published = Published([outcome[at] for at in places], events, duplicates)
-            published.sequence = -1 if judged is None else judged.sequence
+            if judged is not None:
+                published.sequence = judged.sequence
+                published.repeats = [n for n, at in enumerate(places) if at in judged.repeats]
+                if duplicates and len(events) == 1:
+                    published.repeats = (0,)  # A worker's backbone does not say which.
             done(published)
 
         self._backbone.append(batch, acknowledge)
@@ -346,11 +356,12 @@ class Hub:
     def publish_separately(
         self,
         events: Sequence[Event],
-        done: Callable[[Published | FastsseError | list[int | FastsseError]], None],
+        done: Callable[[Published | FastsseError | list[Separate]], None],
     ) -> None:
         """As `publish`, for one event of each of several publishers; each counts as a publish.
         `done` receives an error if it is the same for all. If only some are refused, it receives a
-        list with the position or the error of each."""
+        list with the position or the error of each, and what is published of one that was stored
+        before."""
         if not is_plain(events) and len(events) > 1 and not self._backbone.judges_each:
             self._publish_each(events, done)
             return
@@ -368,16 +379,17 @@ class Hub:
     def _publish_each(
         self,
         events: Sequence[Event],
-        done: Callable[[Published | FastsseError | list[int | FastsseError]], None],
+        done: Callable[[Published | FastsseError | list[Separate]], None],
     ) -> None:
         """Publishes events one by one, in order, because some may be refused."""
-        outcomes: dict[int, int | FastsseError] = {}
+        outcomes: dict[int, Separate] = {}
 
         def publish(at: int, event: Event) -> None:
             def answered(outcome: Published | FastsseError) -> None:
-                outcomes[at] = (
-                    outcome if isinstance(outcome, FastsseError) else outcome.positions[0]
-                )
+                if isinstance(outcome, Published) and not outcome.repeats:
+                    outcomes[at] = outcome.positions[0]
+                else:
+                    outcomes[at] = outcome
                 if len(outcomes) == len(events):
                     done(_of_all([outcomes[place] for place in range(len(events))], events))
 
@@ -576,11 +588,9 @@ class Hub:
         log.warning("The log lost events.", reason=reason, place=format_position(place).decode())
 
 
-def _of_all(
-    outcomes: list[int | FastsseError], events: Sequence[Event]
-) -> Published | list[int | FastsseError]:
+def _of_all(outcomes: list[Separate], events: Sequence[Event]) -> Published | list[Separate]:
     """The result of events that were published one by one."""
-    positions = [one for one in outcomes if not isinstance(one, FastsseError)]
+    positions = [one for one in outcomes if isinstance(one, int)]
     return Published(positions, events) if len(positions) == len(outcomes) else outcomes
 
 

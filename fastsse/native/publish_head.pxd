@@ -74,6 +74,9 @@ cdef enum:
     EXPECT
     TRACED                      # a trace that is recorded is not for here
     REQUEST_ID
+    PRODUCER_ID                 # of durable streams, as the next two
+    PRODUCER_EPOCH
+    PRODUCER_SEQ
     MEANINGS
 
 

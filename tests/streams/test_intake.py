@@ -1,0 +1,137 @@
+"""Appends that the native intake takes are answered and stored as all others are."""
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fastsse.server import Server
+from tests.http.conftest import Start, asked
+from tests.http.raw import connected, request
+from tests.streams.test_protocol import CLOSED, JSON, TEXT, content, created, producer, tail
+
+BYTES = "Content-Type: application/octet-stream"
+
+
+def taken(server: Server) -> int:
+    """How many requests the intake took."""
+    return sum(intake.taken for intake in server._worker.frontend._endpoints._intakes)
+
+
+@pytest.mark.parametrize("headers", [(), producer(1)], ids=["plain", "producer"])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [(TEXT, b"text"), (JSON, b'{"a": [1]}'), (BYTES, b"\x00\xff\r")],
+    ids=["text", "json", "bytes"],
+)
+async def test_an_append_that_was_taken_is_answered_as_one_that_was_not(
+    server: Server, kind: str, body: bytes, headers: tuple[str, ...]
+) -> None:
+    ask = partial(asked, server)
+    answers = []
+    for path in ("/streams/fast", "/streams/slow"):
+        await created(ask, path, kind)
+        await ask("POST", path, kind, *(producer(0) if headers else ()), body=body)
+        before = taken(server)
+        # A query and a header that changes nothing leave it to the connection.
+        other = ("Cookie: a=b",) if path == "/streams/slow" else ()
+        answers.append(await ask("POST", path, kind, *headers, *other, body=body))
+        assert taken(server) - before == (path == "/streams/fast")
+    fast, slow = answers
+    assert fast.status == slow.status == (200 if headers else 204)
+    assert list(fast.headers) == list(slow.headers)
+    offset = fast.headers.pop("stream-next-offset")
+    slow.headers.pop("stream-next-offset")
+    assert fast.headers == slow.headers
+    head = await ask("HEAD", "/streams/fast")
+    assert head.headers["stream-next-offset"] == offset
+    assert await content(ask, "/streams/fast") == await content(ask, "/streams/slow")
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_many_writers_at_once_get_each_their_own_answer(
+    start: Start, tmp_path: Path, store: str
+) -> None:
+    options = {} if store == "memory" else {"store": f"sqlite:{tmp_path}/h.db"}
+    server = await start(**options)
+    ask = partial(asked, server)
+    for n in range(8):
+        await created(ask, f"/streams/s{n}")
+        await ask("POST", f"/streams/s{n}", TEXT, *producer(0), body=b"0 ")
+    wanted = [
+        (200, producer(1)),
+        (204, producer(0)),  # Known already.
+        (409, producer(7)),  # Some are missing.
+        (204, ()),
+        (403, producer(0, epoch=0)),  # Another instance has begun.
+        (409, ()),  # Closed.
+        (404, ()),  # Deleted.
+        (204, ()),  # Deleted and created again.
+    ]
+    await ask("POST", "/streams/s4", TEXT, *producer(0, epoch=1), body=b"x")
+    await ask("POST", "/streams/s5", CLOSED)
+    await ask("DELETE", "/streams/s6")
+    await ask("DELETE", "/streams/s7")
+    await created(ask, "/streams/s7")
+    before = taken(server)
+
+    async def append(n: int) -> tuple[int, str | None]:
+        async with connected(server) as raw:
+            await barrier.wait()  # All send in the same turn of the loop.
+            data = request("POST", f"/streams/s{n}", TEXT, *wanted[n][1], body=b"new ")
+            # Another request behind it is not overtaken.
+            await raw.send(data + request("GET", f"/streams/s{n}"))
+            answer = await raw.answer()
+            reading = await raw.answer()
+            return answer.status, reading.body.decode() if reading.status == 200 else None
+
+    barrier = asyncio.Barrier(8)
+    found = await asyncio.gather(*map(append, range(8)))
+    assert [status for status, _ in found] == [status for status, _ in wanted]
+    texts = ["0 new ", "0 ", "0 ", "0 new ", "0 x", "0 ", None, "new "]
+    assert [text for _, text in found] == texts
+    assert taken(server) - before >= 4
+
+
+async def test_an_append_that_is_not_plainly_right_is_left_to_the_connection(ask, server) -> None:
+    await created(ask, "/streams/log", body=b"0")
+    await ask("POST", "/streams/log", TEXT, body=b"1")
+    before = taken(server)
+    bad = [
+        (409, (JSON,), b"2"),
+        (400, (), b"2"),
+        (400, (TEXT, "Producer-Id: p"), b"2"),
+        (400, (TEXT, "Producer-Id: p", "Producer-Epoch: 00", "Producer-Seq: 0"), b"2"),
+        (400, (TEXT, *producer(0, epoch=1 << 53)), b"2"),
+        (400, (TEXT, f"Producer-Id: {'p' * 257}", "Producer-Epoch: 0", "Producer-Seq: 0"), b"2"),
+        (415, (TEXT, "Content-Encoding: gzip"), b"2"),
+    ]
+    for status, headers, body in bad:
+        assert (await ask("POST", "/streams/log", *headers, body=body)).status == status
+    assert (await ask("POST", "/streams/log", TEXT, body=b"")).status == 400
+    assert taken(server) == before
+    assert await content(ask, "/streams/log") == b"01"
+    # Right, but not for the intake.
+    for headers, body in (((TEXT, "Stream-Seq: a"), b"2"), ((TEXT,), b"\r"), ((TEXT,), b"\xff")):
+        assert (await ask("POST", "/streams/log", *headers, body=body)).status == 204
+    assert taken(server) == before
+    assert await content(ask, "/streams/log") == b"012\r\xff"
+
+
+async def test_readers_get_what_the_intake_took(ask, server) -> None:
+    await created(ask, "/streams/log", JSON)
+    await ask("POST", "/streams/log", JSON, body=b"0")
+    async with connected(server) as raw:
+        live = await tail(raw, "/streams/log?offset=now&live=sse")
+        await live.next()
+        before = taken(server)
+        for n in range(1, 6):
+            await ask("POST", "/streams/log", JSON, body=b"%d" % n)
+            data, control = await live.next(), await live.next()
+            assert json.loads(data.data) == [n]
+            assert json.loads(control.data)["upToDate"] is True
+        assert taken(server) - before == 5
+    counted = (await ask("GET", "/metrics")).body.decode()
+    assert 'fastsse_requests_total{route="/streams/*",status="204"} 6.0' in counted
