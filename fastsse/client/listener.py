@@ -5,7 +5,6 @@ import random
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -186,7 +185,8 @@ class Listener:
             reason, is_over, is_failed = "the server ended the stream", False, False
             self._fruitless += 1
             try:
-                async with self._connect() as response:
+                response = await self._connect()
+                try:
                     if not await self._accepts(response):
                         return
                     self._empty += 1
@@ -200,6 +200,8 @@ class Listener:
                         self._seen()
                     if is_over:
                         return
+                finally:
+                    await response.aclose()
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
                 raise ClientError(f"{self._where}: {reason_of(error)}.") from None
             except httpx.RequestError as error:
@@ -217,8 +219,12 @@ class Listener:
         if not self._ready:
             self.last_event_id = self._decoder.last_event_id
 
-    def _connect(self) -> AbstractAsyncContextManager[httpx.Response]:
-        """One request; it starts after the last known event."""
+    async def _connect(self) -> httpx.Response:
+        """One request; it starts after the last known event. The response must be closed.
+
+        `httpx.AsyncClient.stream` is a generator too. A program that leaves its loop has asyncio
+        close all generators at once, and one that another closes meanwhile is an error.
+        """
         params: Params = [("topic", topic) for topic in self._topics]
         params += self._view.params
         headers = self._headers
@@ -232,12 +238,13 @@ class Listener:
         if self._last_each is not None:
             params.append(("last_each", str(self._last_each)))
         url = httpx.URL(self._url)
-        return self._client.stream(
+        request = self._client.build_request(
             "GET",
             url.copy_with(params=url.params.merge(params)) if params else url,
             headers=headers,
             timeout=self._timeout,
         )
+        return await self._client.send(request, stream=True)
 
     async def _accepts(self, response: httpx.Response) -> bool:
         """Whether a stream starts. False for 204, which ends an EventSource without an error."""

@@ -126,6 +126,37 @@ async def test_client_made_before_a_fork_works_in_the_child(server: Server) -> N
         await events.aclose()
 
 
+LEAVING = """
+import asyncio, sys
+from fastsse.client import AsyncClient, Client
+
+client = Client(sys.argv[1])
+client.publish_many({"topic": "t", "data": str(n)} for n in range(1000))
+for event in client.subscribe("t", last=1000):
+    break
+client.close()
+
+async def main():
+    async with AsyncClient(sys.argv[1]) as client:
+        async for event in client.subscribe("t", last=1000):
+            break
+
+asyncio.run(main())
+"""
+
+
+async def test_a_loop_over_events_can_be_left(server: Server) -> None:
+    """As in the first example of the guide; nothing is printed."""
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LEAVING, server.addresses[0]),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        _, printed = await program.communicate()
+    assert (program.returncode, printed.decode()) == (0, "")
+
+
 async def test_subscription_gives_up_after_its_tries() -> None:
     with held_port() as held:
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
