@@ -174,7 +174,7 @@ api: $(VENV)/.test-all-installed  ## try a server against docs/reference/openapi
 bench: $(VENV)/.bench-installed  ## measure all that the README promises (ARGS="steady --repeats 1" for a part)
 	$(BIN)/python -m bench $(ARGS)
 
-bench-micro: $(VENV)/.test-all-installed  ## measure the parts alone, beside the saved baseline (ARGS=--benchmark-save=NAME saves another)
+bench-micro: $(VENV)/.test-all-installed  ## measure the parts alone, next to the saved baseline (ARGS=--benchmark-save=NAME saves another)
 	$(BIN)/python -m pytest bench/micro --benchmark-enable --benchmark-storage=file://bench/baselines \
 		--benchmark-compare $(ARGS)
 

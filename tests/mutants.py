@@ -27,7 +27,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Imported once, before the forks.
 _PACKAGES = (
-    "hypothesis", "pytest_asyncio", "pydantic_settings", "uvloop", "httptools", "orjson",
+    "hypothesis", "pytest_asyncio", "uvloop", "httptools", "orjson",
     "structlog", "prometheus_client", "click", "rich.console", "httpx", "redis.asyncio", "jwt",
 )  # fmt: skip
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {

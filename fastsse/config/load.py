@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import EnvSettingsSource
-
 from fastsse.config.catalogue import ENVIRONMENT_PREFIX, catalogue, closest_name
 from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
 from fastsse.config.mercure_variables import mercure_notes
@@ -100,7 +98,9 @@ def _read_file(path: Path, origin: str) -> dict[str, Any]:
 
 def _read_environment(notes: list[str]) -> dict[str, Any]:
     """The options set as FASTSSE_* variables; a probable mistake becomes a note."""
-    values = EnvSettingsSource(Config, case_sensitive=False)()
+    given = {variable.lower(): text for variable, text in os.environ.items()}
+    names = {name: ENVIRONMENT_PREFIX.lower() + name for name in catalogue()}
+    values = {name: given[variable] for name, variable in names.items() if variable in given}
     for name in ("port", "admin_port"):
         if _KUBERNETES_ADDRESS.match(str(values.get(name, ""))):
             del values[name]

@@ -5,6 +5,7 @@ Over 400 lines: it is the one table of options.
 
 import os
 import re
+from functools import cache
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -193,8 +194,13 @@ class LimitOptions(OptionGroup):
 
 CleanEnd = Annotated[Literal["over", "always"], Choice]
 InitialId = Annotated[Literal["auto", "true", "false", "data"], Choice]
-# Events of `fastsse doctor --url` are kept as long as its own resume may take.
-TRIAL_RULE = TopicRule(match=TRIAL_TOPICS + "*", history_age=60.0)
+
+
+@cache
+def trial_rule() -> TopicRule:
+    """Events of `fastsse doctor --url` are kept as long as its own resume may take. Made when it is
+    needed, because the first rule builds a schema, which short commands need not wait for."""
+    return TopicRule(match=TRIAL_TOPICS + "*", history_age=60.0)
 
 
 class ListenOptions(OptionGroup):
@@ -380,7 +386,7 @@ class HistoryOptions(OptionGroup):
     @property
     def rules(self) -> tuple[TopicRule, ...]:
         """The rules, including built-in ones; the first that matches a topic applies."""
-        return (TRIAL_RULE, *self.topics)
+        return (trial_rule(), *self.topics)
 
     def rule(self, topic: str) -> TopicRule | None:
         """The rule that applies to `topic`. O(rules)."""

@@ -6,10 +6,8 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fastsse.config.catalogue import (
-    ENVIRONMENT_PREFIX,
     TABLES,
     Option,
     catalogue,
@@ -65,7 +63,6 @@ class Config(
     StreamOptions,
     TlsOptions,
     ListenOptions,
-    BaseSettings,
 ):
     """A validated configuration, frozen.
 
@@ -74,31 +71,11 @@ class Config(
     Raises ConfigError; its text is one line that names the option and what is allowed.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        validate_default=True,
-        env_prefix=ENVIRONMENT_PREFIX,
-        enable_decoding=False,
-    )
-
     def __init__(self, **options: Any) -> None:
         try:
             super().__init__(**options)
         except ValidationError as error:
             raise ConfigError(list(_problems(error, options))) from None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Keyword arguments only: an embedding program sets all options itself."""
-        return (init_settings,)
 
     @property
     def is_public(self) -> bool:

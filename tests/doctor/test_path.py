@@ -295,8 +295,8 @@ async def test_the_command_fails_on_a_path_that_spoils_streams(stack: AsyncExitS
 async def test_a_trial_leaves_nothing_in_history(
     stack: AsyncExitStack, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = options.TRIAL_RULE.model_copy(update={"history_age": 0.5})
-    monkeypatch.setattr(options, "TRIAL_RULE", rule)
+    rule = options.trial_rule().model_copy(update={"history_age": 0.5})
+    monkeypatch.setattr(options, "trial_rule", lambda: rule)
     options_of_store = {} if store == "memory" else {"store": f"sqlite:{tmp_path}/h.db"}
     url = await server(stack, history_age="30d", **options_of_store)
     async with httpx.AsyncClient() as client:
