@@ -64,6 +64,7 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/cluster": _REDIS,
     "tests/sources": _REDIS,
     "tests/sources/test_templates.py": None,
+    "tests/sources/test_files.py": None,
     f"{_GAPS}[1-redis]": _REDIS,
     f"{_GAPS}[2-redis]": _REDIS,
     "tests/streams/test_suite.py": Part(

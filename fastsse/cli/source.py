@@ -9,6 +9,7 @@ import orjson
 
 from fastsse.cli.clientoptions import read_duration
 from fastsse.cli.sourcelist import list_sources
+from fastsse.cli.sourcetail import tail
 from fastsse.config import Config, load
 from fastsse.config.sources import SourceRule
 from fastsse.events import DATA_JSON, Event
@@ -21,15 +22,17 @@ _EXIT_AWAY = 3
 
 @click.group()
 def source() -> None:
-    """List the sources of a server, or try those of a configuration.
+    """List the sources of a server, try those of a configuration, or publish lines.
 
     \b
     fastsse source list
     fastsse source test orders --config fastsse.toml
+    fastsse source tail app.log --topic logs/app
     """
 
 
 source.add_command(list_sources)
+source.add_command(tail)
 
 
 @source.command()

@@ -27,7 +27,7 @@ from fastsse.config.kinds import (
     read_rules,
 )
 from fastsse.config.source_url import SYSTEMS, check_source_url
-from fastsse.config.store import show_store
+from fastsse.config.store import MEMORY, show_store
 from fastsse.config.tomltext import toml_text
 
 __all__ = [
@@ -56,7 +56,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # Placeholders of a template: the channel or stream, the text of the n-th wildcard, a field, the
 # key, a header, the place, a member of the payload's JSON or of `meta`; with a default behind `|`.
 PLACEHOLDER: Final = re.compile(
-    r"\{((?:channel|stream|topic|key|partition|offset|[1-9]|(?:field|header)\.[^{}|]{1,128}"
+    r"\{((?:channel|stream|topic|key|partition|offset|file|[1-9]|(?:field|header)\.[^{}|]{1,128}"
     r"|data(?:\.[^{}|.]{1,64}){0,8}|meta\.[A-Za-z0-9_]{1,64})(?:\|[^{}]{0,128})?)\}"
 )
 _CHANNELS_MAX: Final = 100
@@ -100,11 +100,13 @@ SOURCE_NAME = ValueKind("NAME", "1 to 64 letters, digits or ._-")
 TEMPLATE = ValueKind(
     "TEMPLATE",
     "text with {channel}, {stream}, {1} to {9}, {field.NAME}, {meta.NAME}, {data.NAME}, {key}, "
-    "{header.NAME}, {topic}, {partition} or {offset}; {NAME|text} has a default",
+    "{header.NAME}, {topic}, {partition}, {offset} or {file}; {NAME|text} has a default",
     example="orders/{1}",
 )
 PATTERNS = ValueKind("PATTERN", "1 to 100 patterns of PSUBSCRIBE", ",".join)
 TABLE = ValueKind("TABLE", "a table of PostgreSQL, with or without its schema")
+FILES = ValueKind("PATH", "1 to 100 paths of files, which may have wildcards", ",".join)
+PLACE = ValueKind("FILE", "the path of a file")
 KEY = ValueKind("KEY", "a name of 1 to 1024 characters")
 SOURCE_URL = ValueKind(
     "URL",
@@ -120,7 +122,7 @@ SECRETS = ValueKind(
 SETTINGS = ValueKind("TABLE", "a table of settings of the client library", show_settings)
 MAPPING = ValueKind("TABLE", f"a table of at most {_META_MAX} names and templates", toml_text)
 SOURCES = ValueKind(
-    "JSON", "a list of at most 100 tables with name, and channels, stream, topics or table"
+    "JSON", "a list of at most 100 tables with name, and channels, stream, topics, table or files"
 )
 
 
@@ -192,7 +194,7 @@ Start = Annotated[Literal["earliest", "latest"], Choice]
 
 
 class SourceRule(BaseModel):
-    """One source: of Redis, Kafka, NATS, PostgreSQL, MQTT, or a webhook.
+    """One source: of Redis, Kafka, NATS, PostgreSQL, MQTT, files, or a webhook.
 
     - `url`: where the other system is; its scheme says which one.
     - `channels`: patterns of Redis channels; messages published there become events. Messages
@@ -202,6 +204,8 @@ class SourceRule(BaseModel):
       a JetStream stream; topic filters of MQTT.
     - `table`: an outbox table of PostgreSQL with a column `id`; its rows become events and are
       deleted. With `channels` instead, notifications become events.
+    - `files`: paths whose lines become events; `*` and `?` stand for parts of a name. `place`: the
+      file that keeps how far each was read.
     - `group`: the consumer group, queue group, durable consumer, or part of the client id. `start`:
       where a group without a place begins, `earliest` or `latest`; by default `earliest`, and
       `latest` with a Redis stream.
@@ -232,6 +236,13 @@ class SourceRule(BaseModel):
     stream: Key | None = None
     topics: TopicNames = ()
     table: Annotated[str, Field(pattern=_TABLE), TABLE] | None = None
+    files: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...],
+        BeforeValidator(read_list),
+        Field(max_length=_CHANNELS_MAX),
+        FILES,
+    ] = ()
+    place: Annotated[str, Field(min_length=1, max_length=4_096), PLACE] | None = None
     group: Key = "fastsse"
     start: Start | None = None
     topic: Template | None = None
@@ -259,6 +270,8 @@ class SourceRule(BaseModel):
         """The other system, such as `redis` or `webhook`."""
         if self.secrets:
             return "webhook"
+        if self.files:
+            return "files"
         return SYSTEMS[self.url.partition(":")[0]] if self.url else "redis"
 
     @property
@@ -289,6 +302,9 @@ class SourceRule(BaseModel):
                 raise ValueError(f"{self.name} needs neither channels, stream nor topics")
             if self.dead_letter is not None:
                 raise ValueError(f"{self.name} answers 422 and has no dead_letter")
+        elif self.system == "files":
+            if any((self.url, self.topics, self.channels, self.stream, self.table)):
+                raise ValueError(f"{self.name} has files, so it needs nothing else to read")
         elif self.system == "redis":
             if self.topics:
                 raise ValueError(f"{self.name} needs a kafka:// url for topics")
@@ -304,6 +320,8 @@ class SourceRule(BaseModel):
             raise ValueError(f"{self.name} needs topics, and neither channels nor stream")
         if self.table is not None and self.system != "postgres":
             raise ValueError(f"{self.name} has a table, which needs a postgresql:// url")
+        if self.place is not None and self.system != "files":
+            raise ValueError(f"{self.name} has a place, which is for files")
         takes_names = self.system in ("redis", "kafka") or self.letter_file is not None
         if self.dead_letter is not None and not takes_names:
             raise ValueError(f"{self.name} needs dead_letter = file:PATH")
@@ -320,10 +338,10 @@ class SourceOptions(OptionGroup):
 
     sources: Annotated[tuple[SourceRule, ...], BeforeValidator(read_rules), SOURCES] = option(
         (),
-        "Messages of Redis, Kafka, NATS, PostgreSQL and MQTT, and webhooks, that become events: "
-        "name, url (default: that of the store), "
-        "channels, stream, topics or table, group, start, topic, event, id, data, meta, filter, "
-        "payload, field, private, pending, dead_letter, settings, secrets. In the "
+        "Messages of Redis, Kafka, NATS, PostgreSQL and MQTT, webhooks, and lines of files, that "
+        "become events: name, url (default: that of the store), channels, stream, topics, table "
+        "or files, place, group, start, topic, event, id, data, meta, filter, payload, field, "
+        "private, pending, dead_letter, settings, secrets. In the "
         "file: [[sources]].",
         max_length=100,
     )
@@ -335,7 +353,9 @@ def source_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     names: set[str] = set()
     for index, source in enumerate(config.sources):
         url = source.url or config.store
-        if "://" not in url and source.system != "webhook":
+        if source.files and source.place is None and config.store != MEMORY:
+            yield f"sources[{index}].place", "set for files when the store survives a restart"
+        if "://" not in url and source.system not in ("webhook", "files"):
             yield f"sources[{index}].url", "set when store is not a Redis"
         if source.name in names:
             yield f"sources[{index}].name", "different from those of other sources"

@@ -12,6 +12,7 @@ from fastsse.redis.connection import RedisAddress
 from fastsse.redis.keys import Keys
 from fastsse.sources.deadletters import DeadLetters, LetterStore
 from fastsse.sources.driver import Driver
+from fastsse.sources.files import FileSource
 from fastsse.sources.lease import Lease
 from fastsse.sources.letter_stores import FileLetters, RedisLetters
 from fastsse.sources.payloads import Allows, Maker
@@ -144,6 +145,8 @@ def make_maker(rule: SourceRule, config: Config) -> Maker:
 
 def make_source(rule: SourceRule, config: Config, publisher: SourcePublisher) -> Source:
     """What reads a source. Raises MissingExtra."""
+    if rule.system == "files":
+        return FileSource(rule)
     if rule.system == "kafka":
         from fastsse.sources.kafka import KafkaSource
 

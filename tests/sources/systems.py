@@ -282,7 +282,40 @@ class Mqtt:
         return "jobs/# (QoS 1)" in text[text.rfind("version") :]
 
 
+class Files:
+    """A file; without its folder the system is away."""
+
+    keeps = survives = True
+    name = "files"
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._away = folder.with_name("away")
+        self._away.mkdir(parents=True)
+        self.rule = {
+            "files": [str(folder / "*.log")], "place": str(folder.with_name("places.json"))
+        }  # fmt: skip
+
+    def start(self) -> None:
+        self._away.rename(self._folder)
+        (self._folder / "jobs.log").touch()
+
+    def kill(self) -> None:
+        self._folder.rename(self._away)
+
+    def close(self) -> None:
+        pass
+
+    def send(self, payloads: Iterable[bytes]) -> None:
+        with (self._folder / "jobs.log").open("ab") as file:
+            file.write(b"".join(payload + b"\n" for payload in payloads))
+
+    def is_read(self) -> bool:
+        return True
+
+
 SYSTEMS |= {
+    "files": Files,
     "nats": Nats,
     "jetstream": JetStream,
     "postgres-outbox": Outbox,
