@@ -182,6 +182,18 @@ STORE_GAUGES = (
     _Row(
         "source_lag_ms_", "source_lag_seconds", "How far a source is behind.", "source", scale=1e-3
     ),
+    _Row(
+        "source_letters_up_",
+        "source_letters_up",
+        "1 while dead letters of a source can be written.",
+        "source",
+    ),
+    _Row(
+        "source_letters_waiting_",
+        "source_letters_waiting",
+        "Dead letters that wait to be written.",
+        "source",
+    ),
     _Row("source_up_", "source_up", "1 while a source can be read.", "source"),
     _Row(
         "source_backlog_",

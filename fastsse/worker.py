@@ -16,7 +16,7 @@ from fastsse.backbone.memory import MemoryBackbone
 from fastsse.bus import BusBackbone
 from fastsse.config import Config, ConfigError, OptionProblem
 from fastsse.config.store import show_store
-from fastsse.control.gather import SOURCES, OwnFacts
+from fastsse.control.gather import OwnFacts
 from fastsse.control.service import ControlClient, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.entries import Entry
@@ -130,7 +130,7 @@ class Worker:
             # Separate from the log: where others share it, it is not here.
             self._sources = Sources(config, self._hub.publish) if is_alone else None
             self._sinks = Sinks(config, self._backbone, stores.control_store) if is_alone else None
-            facts: OwnFacts = {} if self._sources is None else {SOURCES: self._sources.states}
+            facts: OwnFacts = {} if self._sources is None else self._sources.facts()
             control = control or LocalControlClient(
                 service_makers(facts=facts), self._announce, stores.control_store
             )

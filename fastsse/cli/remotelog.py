@@ -51,7 +51,7 @@ class RemoteLog:
             self._trouble = None
             done(receipt)
             return
-        done(Unavailable("remote", 1))
+        done(Unavailable("backbone", 1))
 
     def _waits(self, error: ClientError) -> None:
         """Prints what is wrong, once while it lasts."""

@@ -8,6 +8,7 @@ import click
 import orjson
 
 from fastsse.cli.clientoptions import read_duration
+from fastsse.cli.deadletters import dead_letters, replay
 from fastsse.cli.sourcelist import list_sources
 from fastsse.cli.sourcetail import tail
 from fastsse.config import Config, load
@@ -28,11 +29,15 @@ def source() -> None:
     fastsse source list
     fastsse source test orders --config fastsse.toml
     fastsse source tail app.log --topic logs/app
+    fastsse source dead-letters orders
+    fastsse source replay orders
     """
 
 
 source.add_command(list_sources)
 source.add_command(tail)
+source.add_command(dead_letters)
+source.add_command(replay)
 
 
 @source.command()

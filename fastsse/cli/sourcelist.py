@@ -23,8 +23,13 @@ _COLUMNS: dict[str, Callable[[Any], object]] = {
     "state": lambda row: row["state"],
     "lag": lambda row: age(row["lag_ms"] / 1000),
     "backlog": lambda row: row["backlog"],
-    "trouble": lambda row: row["trouble"],
+    "trouble": lambda row: row["trouble"] or _of_letters(row),
 }
+
+
+def _of_letters(row: Any) -> str | None:
+    trouble = row.get("letters_trouble")
+    return None if trouble is None else f"dead letters: {trouble}"
 
 
 @click.command("list")

@@ -8,6 +8,7 @@ questions and answers but their bytes, and bounds them. What the control service
 """
 
 import asyncio
+import inspect
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from fastsse.log import get_logger
 
 __all__ = [
     "ANSWER_BYTES_MAX",
+    "LETTERS",
     "SOURCES",
     "SUBJECT",
     "GatherClient",
@@ -34,11 +36,15 @@ log = get_logger("admin")
 SUBJECT: Final = "gather"
 #: The question about sources, which the process of the control services answers.
 SOURCES: Final = "sources"
+#: The same about their dead letters.
+LETTERS: Final = "letters"
 #: Bytes of one worker's answer: a message between nodes has at most 256 KiB.
 ANSWER_BYTES_MAX: Final = 192 * 1024
 # Bytes of all answers together: a message between processes of a node has at most 1 MiB.
 _TOTAL_BYTES_MAX: Final = 768 * 1024
 _TIMEOUT_S: Final = 1.0
+# Dead letters may be in another system.
+_TIMEOUTS_S: Final = {LETTERS: 10.0}
 # Questions under way at once; the console asks one at a time.
 _UNDER_WAY_MAX: Final = 64
 _NAME_BYTES: Final = 8
@@ -50,9 +56,9 @@ _NUMBER: Final = Struct("<i")
 #: The number in place of a worker's: the process of the control services.
 SERVICES: Final = -1
 
-OwnFacts = Mapping[str, Callable[[], object]]
+OwnFacts = Mapping[str, Callable[[Mapping[str, Any]], object]]
 """What the process of the control services answers in place of workers, by the question's name:
-JSON values."""
+gets the question's members; JSON values, or what can be awaited for one."""
 Act = Callable[[Mapping[str, Any]], object]
 """What the process of the control services does in addition to the workers; gives a JSON value."""
 Handler = Callable[[Mapping[str, Any], Callable[[object], None]], None]
@@ -114,6 +120,7 @@ class GatherService:
         self._acts = acts
         self._workers: set[int] = set()
         self._under_way: dict[bytes, _Gathering] = {}
+        self._answering: set[asyncio.Future[None]] = set()
         self._messaging = store.messaging
         if self._messaging is not None:
             self._messaging.listen(SUBJECT, self._on_node_message)
@@ -165,7 +172,8 @@ class GatherService:
 
         gathering = self._under_way[name] = _Gathering(ended)
         gathering.workers = set(self._workers)
-        timer = asyncio.get_running_loop().call_later(_TIMEOUT_S, gathering.end)
+        timeout_s = _TIMEOUTS_S.get(_what(question), _TIMEOUT_S)
+        timer = asyncio.get_running_loop().call_later(timeout_s, gathering.end)
         return name, gathering
 
     def _ask(self, name: bytes, question: bytes, gathering: _Gathering) -> None:
@@ -178,8 +186,22 @@ class GatherService:
             node = self._node.encode()
             self._broadcast(b"%b%b%c%b%b" % (_QUESTION, name, len(node), node, question))
         else:
-            gathering.workers.clear()
-            gathering.answers.append((self._node, SERVICES, orjson.dumps(own())))
+            gathering.workers = {SERVICES}
+            task = asyncio.ensure_future(
+                self._answer_itself(own(orjson.loads(question)), gathering)
+            )
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+        gathering.end_if_complete()
+
+    async def _answer_itself(self, value: object, gathering: _Gathering) -> None:
+        try:
+            found = await value if inspect.isawaitable(value) else value
+        except Exception:
+            log.exception("A question could not be answered.", what="")
+            found = None
+        gathering.answers.append((self._node, SERVICES, orjson.dumps(found)))
+        gathering.workers.discard(SERVICES)
         gathering.end_if_complete()
 
     def _on_node_message(self, node: bytes, message: bytes) -> None:

@@ -56,6 +56,7 @@ CONDITION: Final = b"condition"
 IS_READY: Final = "ready"
 # The gauge of a source that can be read; see `metrics.py`.
 _SOURCE_UP: Final = "source_up_"
+_LETTERS_UP: Final = "source_letters_up_"
 # How long a scrape waits for a busy worker. After that the worker's last figures are used.
 GATHER_S: Final = 0.5
 SAMPLE_S: Final = 0.95
@@ -298,6 +299,12 @@ class StatsService:
             if key.startswith(_SOURCE_UP) and not is_up
         ]:
             remarks.append(f"sources are away: {', '.join(sorted(away))}")
+        if full := [
+            key.removeprefix(_LETTERS_UP)
+            for key, is_up in counters.items()
+            if key.startswith(_LETTERS_UP) and not is_up
+        ]:
+            remarks.append(f"dead letters can't be written: {', '.join(sorted(full))}")
         return "; ".join([IS_READY, *remarks]) if remarks else ""
 
     def _spread(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage, SkipLog
 from fastsse.sources.source import Message, SourceAway
 
-__all__ = ["DeadLetters", "Letter", "LetterRefused", "LetterStore", "letter_of"]
+__all__ = ["DeadLetters", "KeptLetter", "Letter", "LetterRefused", "LetterStore", "letter_of"]
 
 log = get_logger("sources")
 # The number and the bytes of letters that may wait to be written.
@@ -23,6 +23,7 @@ WORDS_BYTES_MAX: Final = 16 * 1024
 WRITE_MAX: Final = 100
 # Counted overhead of each.
 _COST_BYTES: Final = 256
+_NOT_KEPT: Final = "bytes are not kept)"
 # At the end, waiting letters are written for at most this time.
 END_S: Final = 0.5
 
@@ -42,6 +43,23 @@ class Letter(NamedTuple):
     payload: bytes
     words: str = ""
 
+    @property
+    def has_payload(self) -> bool:
+        """Whether the payload is here, so that it can be tried again."""
+        return not self.why.endswith(_NOT_KEPT)
+
+
+class KeptLetter(NamedTuple):
+    """A letter in its store.
+
+    Attributes:
+        place: for the store alone.
+        letter: see there.
+    """
+
+    place: bytes
+    letter: Letter
+
 
 class LetterRefused(Exception):
     """A letter can't be written, now or later. The text says why."""
@@ -57,6 +75,12 @@ class LetterStore(Protocol):
         """Writes letters in order and returns how many of the first were written, at least one.
         Raises LetterRefused about the first, or SourceAway."""
 
+    async def read(self, count: int, skip: int = 0) -> Sequence[KeptLetter]:
+        """The oldest letters, behind `skip` others that were read and stayed. Raises SourceAway."""
+
+    async def settle(self, done: Sequence[KeptLetter], failed: Sequence[KeptLetter]) -> None:
+        """Removes letters that were read; those that failed stay. Raises SourceAway."""
+
     async def close(self) -> None:
         """Disconnects. Raises nothing."""
 
@@ -68,7 +92,12 @@ class DeadLetters:
         store: None writes nothing.
         source: the source's name.
         counts: has those that are lost.
+
+    Attributes:
+        trouble: why letters can't be written now; None: all is well.
     """
+
+    trouble: str | None = None
 
     def __init__(self, store: LetterStore | None, source: str, counts: "Counter[str]") -> None:
         self._store = store
@@ -83,6 +112,11 @@ class DeadLetters:
             "The store of dead letters is there again.",
             source=source,
         )
+
+    @property
+    def waiting(self) -> int:
+        """Letters that wait to be written."""
+        return len(self._letters)
 
     def add(self, letter: Letter) -> None:
         """Queues a letter. If too many wait already it is dropped and counted."""
@@ -119,6 +153,7 @@ class DeadLetters:
                 await store.open()
                 await self._write_over(store, backoff)
             except SourceAway as fault:
+                self.trouble = str(fault)
                 if backoff.tries > 1:
                     self._outage.lasts(str(fault), asyncio.get_running_loop().time())
             finally:
@@ -134,6 +169,7 @@ class DeadLetters:
                 count = 1
             for _ in range(count):
                 self._waiting_bytes -= _size_of(self._letters.popleft())
+            self.trouble = None
             self._outage.is_over()
             backoff.reset()
 
@@ -150,15 +186,18 @@ def letter_of(message: Message, why: str) -> Letter:
     """The letter of a message. Raises nothing."""
     payload = message.payload
     if len(payload) > PAYLOAD_BYTES_MAX:
-        why = f"{why} (its {len(payload)} bytes are not kept)"
+        why = f"{why} (its {len(payload)} {_NOT_KEPT}"
         payload = b""
     return Letter(message.origin, why, payload, _words_of(message))
 
 
 def _words_of(message: Message) -> str:
     try:
+        words = message.words()
+        # Words that are made when they are asked for.
+        whole = getattr(words, "whole", None)
         # Escaped, because bytes that are not text are lone surrogates.
-        text = json.dumps(dict(message.words()))
+        text = json.dumps(dict(words) if whole is None else whole())
     except ValueError:
         return ""
     return text if len(text) <= WORDS_BYTES_MAX else ""

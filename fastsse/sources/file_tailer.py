@@ -188,10 +188,12 @@ class Tailer:
             found = _find_again(place)
             if found is None:
                 self._miss(place)
-                continue
-            self._follow(found)
-            if found.has_moved:
-                self._follow_rotated(found)
+            else:
+                self._follow(found)
+        # All that are known first: the others are new.
+        for file in self._all():
+            if file.has_moved:
+                self._follow_rotated(file)
 
     def _scan(self) -> None:
         self._scanned_s = time.monotonic()

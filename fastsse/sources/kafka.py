@@ -8,6 +8,7 @@ A topic that was deleted and made again has another id, and so other numbers.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,15 @@ class _KafkaWords(dict[str, str]):
 
     def __init__(self, message: Any) -> None:
         self._message = message
+
+    def whole(self) -> dict[str, str]:
+        """All words that can be made."""
+        names = [f"header.{name}" for name, _ in self._message.headers() or ()]
+        found: dict[str, str] = {}
+        for name in ("topic", "partition", "offset", "key", *names):
+            with contextlib.suppress(KeyError, ValueError):
+                found[name] = self[name]
+        return found
 
     def __missing__(self, name: str) -> str:
         message = self._message

@@ -2,16 +2,20 @@
 
 import asyncio
 import base64
+import contextlib
+import fcntl
+import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
-from fastsse.sources.deadletters import Letter, LetterRefused
+from fastsse.sources.deadletters import KeptLetter, Letter, LetterRefused
 from fastsse.sources.source import SourceAway
 
 __all__ = ["FileLetters", "RedisLetters", "letter_line", "read_letter_line"]
@@ -20,6 +24,9 @@ __all__ = ["FileLetters", "RedisLetters", "letter_line", "read_letter_line"]
 KEPT: Final = 10_000
 # A larger file becomes PATH.1, whose earlier content is lost.
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
+PAGE: Final = 100
+
+T = TypeVar("T")
 
 
 class RedisLetters:
@@ -61,6 +68,34 @@ class RedisLetters:
             raise SourceAway(str(fault)) from None
         return 1
 
+    async def read(self, count: int, skip: int = 0) -> Sequence[KeptLetter]:
+        """As LetterStore. Letters of other sources in the stream are passed over."""
+        found: list[KeptLetter] = []
+        after = b"-"
+        while len(found) < skip + count:
+            entries = await self._call(b"XRANGE", self._stream, after, b"+", b"COUNT", PAGE)
+            found += [
+                kept
+                for place, fields in entries
+                if (kept := _kept(place, fields, self._source)) is not None
+            ]
+            if len(entries) < PAGE:
+                break
+            after = b"(" + entries[-1][0]
+        return found[skip : skip + count]
+
+    async def settle(self, done: Sequence[KeptLetter], failed: Sequence[KeptLetter]) -> None:
+        """As LetterStore."""
+        if done:
+            await self._call(b"XDEL", self._stream, *(one.place for one in done))
+
+    async def _call(self, *command: bytes | str | int) -> Any:
+        assert self._link is not None
+        try:
+            return await self._link.call(*command)
+        except (RedisRefusal, AnswerLost) as fault:
+            raise SourceAway(str(fault)) from None
+
     async def close(self) -> None:
         """As LetterStore."""
         link, self._link = self._link, None
@@ -93,13 +128,64 @@ class FileLetters:
             raise SourceAway(f"{self._path}: {error.strerror}") from None
         return len(letters)
 
+    async def read(self, count: int, skip: int = 0) -> Sequence[KeptLetter]:
+        """As LetterStore. Letters of other sources in the file are passed over."""
+        return await self._in_thread(lambda: list(self._letters(skip, skip + count)))
+
+    async def settle(self, done: Sequence[KeptLetter], failed: Sequence[KeptLetter]) -> None:
+        """As LetterStore. Writes the files again without these lines."""
+        places = Counter(one.place for one in done)
+        if places:
+            await self._in_thread(lambda: _remove(self._path, places))
+
     async def close(self) -> None:
         """As LetterStore."""
+
+    def _letters(self, first: int, behind: int) -> Iterator[KeptLetter]:
+        at = 0
+        for path in (_older(self._path), self._path):
+            if not path.exists():
+                continue
+            with path.open("rb") as lines:
+                for line in lines:
+                    kept = _kept_line(line, self._source)
+                    if kept is None:
+                        continue
+                    if at >= first:
+                        yield kept
+                    at += 1
+                    if at >= behind:
+                        return
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(function)
+        except OSError as error:
+            raise SourceAway(f"{self._path}: {error.strerror}") from None
+
+
+def _older(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(path.name + ".1")
+
+
+def _locked(path: pathlib.Path) -> int:
+    """Opens the file to append, and keeps others from changing it until it is closed."""
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Another may have replaced it in between.
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
 
 
 def _append(path: pathlib.Path, lines: bytes) -> None:
     """Appends lines, all or none, so that a line is never cut."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = _locked(path)
     try:
         size_bytes = os.fstat(file).st_size
         written = 0
@@ -107,12 +193,63 @@ def _append(path: pathlib.Path, lines: bytes) -> None:
             while written < len(lines):
                 written += os.write(file, memoryview(lines)[written:])
         except OSError:
-            os.ftruncate(file, size_bytes)
+            # A device has no length; the first error is the one to report.
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, size_bytes)
             raise
+        if size_bytes + written > FILE_BYTES_MAX:
+            path.replace(_older(path))
     finally:
         os.close(file)
-    if size_bytes + written > FILE_BYTES_MAX:
-        path.replace(path.with_name(path.name + ".1"))
+
+
+def _remove(path: pathlib.Path, places: "Counter[bytes]") -> None:
+    """Removes lines, each as often as it is named. A kill leaves the old or the new file."""
+    file = _locked(path)
+    try:
+        for one in (_older(path), path):
+            if one.exists():
+                _remove_from(one, places)
+    finally:
+        os.close(file)
+
+
+def _remove_from(path: pathlib.Path, places: "Counter[bytes]") -> None:
+    new = path.with_name(path.name + ".new")
+    with path.open("rb") as lines, new.open("wb") as kept:
+        os.fchmod(kept.fileno(), 0o600)
+        for line in lines:
+            digest = _digest(line)
+            if places[digest] > 0:
+                places[digest] -= 1
+            else:
+                kept.write(line)
+        kept.flush()
+        os.fsync(kept.fileno())
+    new.replace(path)
+
+
+def _digest(line: bytes) -> bytes:
+    return hashlib.blake2b(line, digest_size=16).digest()
+
+
+def _kept_line(line: bytes, source: str) -> KeptLetter | None:
+    """The letter of a line; None for a line of another source, or that is none."""
+    try:
+        of, letter = read_letter_line(line)
+    except ValueError:
+        return None
+    return KeptLetter(_digest(line), letter) if of == source else None
+
+
+def _kept(place: bytes, fields: Sequence[bytes], source: str) -> KeptLetter | None:
+    """The letter of an entry; None for one of another source."""
+    named = dict(zip(fields[::2], fields[1::2], strict=False))
+    if named.get(b"source") != source.encode():
+        return None
+    texts = [named.get(name, b"").decode("utf-8", "replace") for name in (b"origin", b"why")]
+    words = named.get(b"words", b"").decode("utf-8", "replace")
+    return KeptLetter(place, Letter(texts[0], texts[1], named.get(b"payload", b""), words))
 
 
 def letter_line(source: str, letter: Letter) -> bytes:

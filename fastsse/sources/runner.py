@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from fastsse.config import Config
 from fastsse.config.sources import SourceRule
+from fastsse.control.gather import LETTERS, SOURCES, OwnFacts
 from fastsse.log import get_logger
 from fastsse.redis.connection import RedisAddress
 from fastsse.redis.keys import Keys
@@ -18,7 +20,8 @@ from fastsse.sources.letter_stores import FileLetters, RedisLetters
 from fastsse.sources.payloads import Allows, Maker
 from fastsse.sources.redis_channels import ChannelSource
 from fastsse.sources.redis_streams import StreamSource
-from fastsse.sources.source import Source
+from fastsse.sources.replaying import Replay, shown
+from fastsse.sources.source import Source, SourceAway
 from fastsse.sources.source_publisher import Publish, SourcePublisher
 
 __all__ = ["Sources", "letter_store", "make_maker", "make_source"]
@@ -36,6 +39,7 @@ COUNTS: Final = (
 )
 # The pause before a source that failed unexpectedly is started again.
 AGAIN_S: Final = 5.0
+NO_LETTERS: Final = "there is no source of this name with dead letters here"
 
 
 class _Task(Protocol):
@@ -68,6 +72,7 @@ class Sources:
         self._counts: Counter[str] = Counter()
         rules = [rule for rule in config.sources if rule.system != "webhook"]
         self._running = {rule.name: self._made(rule) for rule in rules}
+        self._replays: dict[str, tuple[Replay, asyncio.Task[None]]] = {}
         self._reading: list[asyncio.Task[None]] = []
         self._writing: list[asyncio.Task[None]] = []
 
@@ -87,11 +92,15 @@ class Sources:
             found[f"source_up_{name}"] = int(part.driver.trouble is None)
             if part.driver.backlog is not None:
                 found[f"source_backlog_{name}"] = part.driver.backlog
+            if part.rule.dead_letter is not None:
+                found[f"source_letters_up_{name}"] = int(part.letters.trouble is None)
+                found[f"source_letters_waiting_{name}"] = part.letters.waiting
         return found
 
     def states(self) -> list[dict[str, Any]]:
-        """Each source: its name, system, state (`ready`, `paused` or `away`), trouble, lag in ms
-        and backlog in messages (None: unknown)."""
+        """Each source: its name, system, state (`ready`, `paused` or `away`), trouble, lag in ms,
+        backlog in messages (None: unknown), why dead letters can't be written, and how many wait
+        for that."""
         return [
             {
                 "name": name,
@@ -100,9 +109,15 @@ class Sources:
                 "trouble": part.driver.trouble,
                 "lag_ms": part.publisher.lag_ms,
                 "backlog": part.driver.backlog,
+                "letters_trouble": part.letters.trouble,
+                "letters_waiting": part.letters.waiting,
             }
             for name, part in self._running.items()
         ]
+
+    def facts(self) -> OwnFacts:
+        """What operators ask."""
+        return {SOURCES: lambda _: self.states(), LETTERS: self.letters}
 
     def pause(self, name: str) -> bool:
         """Stops reading a source after its present batch. False: there is none of this name."""
@@ -120,9 +135,36 @@ class Sources:
             log.info("A source was resumed.", source=name)
         return part is not None
 
+    async def letters(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The oldest dead letters of the source `source`, at most `count`, and how its last replay
+        went; `trouble` if they can't be read. With `replays` a replay of at most `count` begins."""
+        part = self._running.get(str(question["source"]))
+        store = None if part is None else letter_store(part.rule, self._config)
+        if part is None or store is None:
+            return {"trouble": NO_LETTERS}
+        name, count = part.rule.name, int(question["count"])
+        replay = self._replays.get(name)
+        if question.get("replays") and (replay is None or replay[1].done()):
+            made = Replay(name, store, make_maker(part.rule, self._config), self._publish, count)
+            replay = self._replays[name] = (made, asyncio.create_task(made.run()))
+            return {"letters": [], "replay": made.state, "trouble": None}
+        trouble, found = None, list[dict[str, Any]]()
+        try:
+            await store.open()
+            found = shown(await store.read(count))
+        except SourceAway as fault:
+            trouble = str(fault)
+        finally:
+            await store.close()
+        state = None if replay is None else replay[0].state
+        return {"letters": found, "replay": state, "trouble": trouble}
+
     async def close(self) -> None:
         """Ends them cleanly: unconfirmed entries are released, and dead letters are written. Takes
         at most about two and a half seconds."""
+        for _, task in self._replays.values():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         for tasks in (self._reading, self._writing):
             for task in tasks:
                 task.cancel()

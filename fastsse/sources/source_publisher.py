@@ -5,7 +5,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from fastsse.directives import Directives, Producer
 from fastsse.errors import FastsseError, Unavailable
@@ -13,7 +13,7 @@ from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage, SkipLog
-from fastsse.sources.deadletters import DeadLetters, letter_of
+from fastsse.sources.deadletters import Letter, letter_of
 from fastsse.sources.payloads import Maker
 from fastsse.sources.source import Message
 
@@ -32,6 +32,13 @@ class SourceEvent(NamedTuple):
 
     event: Event
     message: Message
+
+
+class LetterTaker(Protocol):
+    """What takes messages that can't become events."""
+
+    def add(self, letter: Letter) -> None:
+        """Takes one."""
 
 
 class SourcePublisher:
@@ -54,7 +61,7 @@ class SourcePublisher:
         maker: Maker,
         publish: Publish,
         counts: "Counter[str]",
-        dead_letters: DeadLetters,
+        dead_letters: LetterTaker,
     ) -> None:
         self.name: Final = name
         self.counts: Final = counts

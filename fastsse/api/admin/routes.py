@@ -25,7 +25,7 @@ from fastsse.api.rate_limits import RequestLimits
 from fastsse.auth.guard import Guard
 from fastsse.auth.revocations import Revocation
 from fastsse.config import Config
-from fastsse.control.gather import SOURCES, GatherClient, Gathered
+from fastsse.control.gather import LETTERS, SOURCES, GatherClient, Gathered
 from fastsse.control.stats import StatsClient
 from fastsse.errors import BadRequest, FastsseError
 from fastsse.http.problems import Problem
@@ -42,6 +42,10 @@ audit = get_logger("audit")
 _RETRY_S_MAX: Final = 24 * 3600.0
 _BAR_S_MAX: Final = 30 * 24 * 3600.0
 _MS_A_S: Final = 1000
+# Rows of a list: an answer has at most 192 KiB, and a row about 1.5 KiB.
+LETTERS_SHOWN: Final = 20
+LETTERS_SHOWN_MAX: Final = 100
+LETTERS_REPLAYED_MAX: Final = 1_000_000
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _PARTS_BYTES_MAX: Final = 64
 _OFF: Final = "connection_details is off, so connections can't be listed; only an id can be ended."
@@ -98,6 +102,10 @@ class Admin:
             },
             b"/admin/topics": {b"GET": route("read", self._list_topics)},
             b"/admin/sources": {b"GET": route("read", self._list_sources)},
+            b"/admin/dead-letters": {
+                b"GET": route("read", self._list_letters),
+                b"POST": route("act", self._replay_letters),
+            },
             b"/admin/explain": {b"GET": route("read", self._explain)},
             b"/admin/stacks": {b"GET": route("read", self._list_stacks)},
             b"/admin/log-level": {
@@ -223,6 +231,37 @@ class Admin:
             return {"sources": rows, "missing": gathered.missing}
 
         self._ask(SOURCES, exchange, answer)
+
+    def _list_letters(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("source", "limit"))
+        limit = number(given, "limit", 1, LETTERS_SHOWN_MAX, LETTERS_SHOWN)
+        self._ask_letters(given, exchange, count=limit)
+
+    def _replay_letters(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("source", "limit"))
+        limit = number(given, "limit", 1, LETTERS_REPLAYED_MAX, LETTERS_REPLAYED_MAX)
+        audit.warning(
+            "An operator replays dead letters.",
+            operator=operator,
+            client=exchange.peer(),
+            source=given.get("source"),
+        )
+        self._ask_letters(given, exchange, count=limit, replays=True)
+
+    def _ask_letters(self, given: Mapping[str, str], exchange: Exchange, **members: object) -> None:
+        if "source" not in given:
+            raise BadRequest("source", "is missing")
+
+        def answer(gathered: Gathered) -> object:
+            found = gathered.answers[0][2] if gathered.answers else None
+            if found is None:
+                raise Problem(503, "The dead letters can't be read now.")
+            if "letters" not in found:
+                raise Problem(404, "There is no source of this name with dead letters here.")
+            return found
+
+        # Of this node: a file is its own, and what nodes share is the same everywhere.
+        self._ask(LETTERS, exchange, answer, here=True, source=given["source"], **members)
 
     def _explain(self, request: Request, exchange: Exchange, operator: str) -> None:
         given = parameters(request, ("topic",))

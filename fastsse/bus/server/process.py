@@ -14,7 +14,7 @@ from fastsse.bus.server.recovery import Recovery
 from fastsse.bus.server.session import Session
 from fastsse.config import Config
 from fastsse.config.store import MEMORY
-from fastsse.control.gather import SOURCES, OwnFacts
+from fastsse.control.gather import OwnFacts
 from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
@@ -112,7 +112,7 @@ class HubProcess:
         def counters() -> Mapping[str, int]:
             return {**backbone.counters(), **sources.counters(), **sinks.counters()}
 
-        facts: OwnFacts = {SOURCES: sources.states}
+        facts: OwnFacts = sources.facts()
         broker = Broker(backbone, FrameLimits(config.max_body), makers(counters, facts), store)
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Session(broker).link, sock=listening

