@@ -14,7 +14,7 @@ REAL_PYTHON = $(realpath $(BIN)/python)
 .DEFAULT_GOAL := help
 .PHONY: help serve shell cluster logs-demo demo test test-fast test-all test-rest soak check client-js lint docs picture \
 	reference api \
-	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-peers wheel clean
+	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-tls bench-peers wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -183,6 +183,9 @@ bench-startup: $(VENV)/.bench-installed  ## what short commands cost before they
 
 bench-proxies: $(VENV)/.test-all-installed  ## what nginx, HAProxy and Caddy in front add: latency, CPU, memory
 	$(BIN)/python -m bench.proxies $(ARGS)
+
+bench-tls: $(VENV)/.test-all-installed  ## what TLS of the server costs next to a proxy (ARGS=deliver, handshakes, busy, memory)
+	$(BIN)/python -m bench.tls $(ARGS)
 
 $(VENV)/.peers-installed: $(VENV)/.installed
 	$(INSTALL) 'fastsse[peers]'

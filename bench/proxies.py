@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -154,15 +154,13 @@ class Readers:
             time.sleep(0.02)
 
 
-def publish(node: str, rate: float, seconds: float) -> int:
+def publish(connection: http.client.HTTPConnection, rate: float, seconds: float) -> int:
     """Publishes the time at a fixed rate, straight to the server. Returns how many events."""
-    connection = http.client.HTTPConnection(node)
     count, began_s = int(rate * seconds), time.monotonic()
     for index in range(count):
         time.sleep(max(0, began_s + index / rate - time.monotonic()))
         connection.request("POST", "/events?topic=t", str(time.time_ns()))
         connection.getresponse().read()
-    connection.close()
     return count
 
 
@@ -182,7 +180,8 @@ def run(node: str, name: str, wire: str, streams: int, rate: float, seconds: flo
         time.sleep(_SETTLE_S)
         grown = (proxy.pss_bytes() if proxy else 0) - before
         cpu_us = proxy.cpu_us() if proxy else 0.0
-        expected = publish(node, rate, seconds) * streams
+        with closing(http.client.HTTPConnection(node)) as connection:
+            expected = publish(connection, rate, seconds) * streams
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while len(readers.late_us) < expected and time.monotonic() < deadline_s:
             time.sleep(0.01)

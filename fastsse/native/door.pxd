@@ -5,7 +5,7 @@
 # socket pair. Copying goes before handshakes, of which a turn makes one step, because a step takes
 # half a millisecond.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -20,10 +20,11 @@ from fastsse.native.os cimport (
     EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, EPOLL_CLOEXEC, MSG_DONTWAIT, bump, cas_pointer, close, epoll_create1, epoll_event,
     epoll_wait, errno, eventfd, eventfd_read, eventfd_write, load_pointer, monotonic_us,
-    pthread_t, recv, relaxed_add, relaxed_load, relaxed_store, swap_pointer, unwatch, watch)
+    pthread_t, recv, relaxed_add, relaxed_load, relaxed_store, rewatch, swap_pointer, unwatch,
+    watch)
 from fastsse.native.relay cimport (
     ADDRESS_BYTES, BROKE, DEAF, ENDED, FIRST, FLUSHING, GOES_ON, HANDSHAKE, HELLO, IN_FULL,
-    LINGERING, OPEN, OUT_FULL, QUEUED, RECORD_BYTES, Relay, SHUT, Step, close_fd,
+    LAST_SENT, LINGERING, OPEN, OUT_FULL, QUEUED, RECORD_BYTES, ROOM_ASKED, Relay, SHUT, Step, close_fd,
     copy_some, drop_ssl, give_rest, relay_clear, relay_new, rest_keep)
 
 cdef extern from * nogil:
@@ -64,6 +65,8 @@ cdef enum:
     VISITS_A_TURN = 64
     LISTENERS_MAX = 1024
     ROWS_MIN = 64
+    # EPOLLOUT is asked for while the server takes no more: a pair announces room after each read.
+    PAIR_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLET
     # A handshake of this age makes room for a new connection when all places are taken.
     EVICTABLE_US = 1_000_000
     # What remains to be sent when the server has closed, and then the client's FIN, have this long.
@@ -221,7 +224,7 @@ cdef inline Relay* next_visit(Visits* visits) noexcept nogil:
     cdef Relay* relay = visits.first
     if relay is not NULL:
         visits.first = relay.next_queued
-        relay.flags &= <uint8_t>~QUEUED
+        relay.flags &= <uint16_t>~QUEUED
     return relay
 
 
@@ -283,6 +286,7 @@ cdef inline uint64_t tag_of(Relay* relay, uint32_t side) noexcept nogil:
 
 cdef inline void tell(Door* door, Relay* relay, uint8_t kind, int fd, unsigned long code) noexcept nogil:
     cdef Notice* notice = <Notice*>alloc(sizeof(Notice))
+    cdef Notice* older
     notice.kind = kind
     notice.fd = fd
     notice.code = code
@@ -292,10 +296,11 @@ cdef inline void tell(Door* door, Relay* relay, uint8_t kind, int fd, unsigned l
     if fd >= 0:
         relaxed_add(&door.counters.unclaimed, 1)
     while True:
-        notice.next = <Notice*>load_pointer(&door.notices)
-        if cas_pointer(&door.notices, notice.next, notice):
-            break
-    if notice.next is NULL:
+        older = <Notice*>load_pointer(&door.notices)
+        notice.next = older
+        if cas_pointer(&door.notices, older, notice):
+            break              # From here on the loop owns it, and may have freed it.
+    if older is NULL:
         eventfd_write(door.notice_fd, 1)
 
 
@@ -406,10 +411,10 @@ cdef inline void open_relay(Door* door, Relay* relay, uint32_t first_bytes) noex
     rest_keep(&relay.into, door.scratch, first_bytes)
     give_rest(relay, door.options.pair_limit)
     tell(door, relay, ACCEPTED, ends[1], 0)
-    if watch(door.poller, relay.pair_fd, tag_of(relay, PAIR_SIDE),
-             EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET):
+    if watch(door.poller, relay.pair_fd, tag_of(relay, PAIR_SIDE), PAIR_EVENTS):
         relay_end(door, relay)
     else:
+        ask_for_room(door, relay)
         visit_later(&door.copies, relay)
 
 
@@ -608,17 +613,29 @@ cdef inline void linger(Door* door, Relay* relay) noexcept nogil:
         relay_end(door, relay)
 
 
-cdef inline void copy_now(Door* door, Relay* relay) noexcept nogil:
+cdef inline void ask_for_room(Door* door, Relay* relay) noexcept nogil:
+    """Asks for EPOLLOUT of the pair while it is full, and no longer."""
+    cdef bint wanted = (relay.flags & IN_FULL) != 0 and relay.pair_fd >= 0
+    if wanted == ((relay.flags & ROOM_ASKED) != 0):
+        return
+    relay.flags ^= ROOM_ASKED
+    if relay.pair_fd >= 0:
+        rewatch(door.poller, relay.pair_fd, tag_of(relay, PAIR_SIDE),
+                PAIR_EVENTS | EPOLLOUT if wanted else PAIR_EVENTS)
+
+
+cdef inline void copy_now(Door* door, Relay* relay, bint only_out) noexcept nogil:
     cdef Step step
     if relay.phase == LINGERING:
         linger(door, relay)
         return
-    step = copy_some(relay, door.scratch, door.options.pair_limit)
+    step = copy_some(relay, door.scratch, door.options.pair_limit, only_out)
     if step == BROKE:
         relay_end(door, relay)
         return
+    ask_for_room(door, relay)
     if relay.limited is not NULL and not relay.flags & SHUT:
-        relay.flags &= <uint8_t>~OUT_FULL  # What a test refuses is followed by no edge.
+        relay.flags &= <uint16_t>~OUT_FULL  # What a test refuses is followed by no edge.
         step = GOES_ON
     if step == GOES_ON:
         visit_later(&door.copies, relay)
@@ -630,19 +647,22 @@ cdef inline void copy_now(Door* door, Relay* relay) noexcept nogil:
 cdef inline void on_relay_event(Door* door, Relay* relay, uint32_t events, bint is_pair) noexcept nogil:
     if is_pair:
         if events & EPOLLOUT:
-            relay.flags &= <uint8_t>~IN_FULL
+            relay.flags &= <uint16_t>~IN_FULL
+        if events & (EPOLLHUP | EPOLLRDHUP):
+            relay.flags |= LAST_SENT
         if events & EPOLLHUP:
-            relay.flags = (relay.flags | DEAF) & <uint8_t>~IN_FULL
+            relay.flags = (relay.flags | DEAF) & <uint16_t>~IN_FULL
     else:
         if events & EPOLLOUT:
-            relay.flags &= <uint8_t>~OUT_FULL
+            relay.flags &= <uint16_t>~OUT_FULL
         if events & (EPOLLERR | EPOLLHUP) and relay.phase >= OPEN:
             relay_end(door, relay)
             return
     if relay.phase <= FIRST:
         visit_later(&door.shakes, relay)
     else:
-        copy_now(door, relay)
+        # What the server sent says nothing of the client, so it costs no read of the client's socket.
+        copy_now(door, relay, is_pair and events == EPOLLIN)
 
 
 cdef inline void on_door_event(Door* door, epoll_event* event) noexcept nogil:
@@ -702,7 +722,7 @@ cdef inline void visit_some(Door* door) noexcept nogil:
         if relay.phase == ENDED:
             row_give(door, relay)
         else:
-            copy_now(door, relay)
+            copy_now(door, relay, False)
     relay = next_visit(&door.shakes)
     if relay is NULL:
         return

@@ -94,6 +94,14 @@ cdef extern from * nogil:
         return epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
     }
 
+    static int fastsse_rewatch(int poller, int fd, uint64_t tag, uint32_t events) {
+        struct epoll_event event;
+        memset(&event, 0, sizeof event);
+        event.events = events;
+        event.data.u64 = tag;
+        return epoll_ctl(poller, EPOLL_CTL_MOD, fd, &event);
+    }
+
     static int fastsse_unwatch(int poller, int fd) {
         struct epoll_event none;
         return epoll_ctl(poller, EPOLL_CTL_DEL, fd, &none);
@@ -144,6 +152,7 @@ cdef extern from * nogil:
     int socket_error "fastsse_socket_error" (int fd)
     bint is_writable "fastsse_is_writable" (int fd)
     int watch "fastsse_watch" (int poller, int fd, uint64_t tag, uint32_t events)
+    int rewatch "fastsse_rewatch" (int poller, int fd, uint64_t tag, uint32_t events)
     int unwatch "fastsse_unwatch" (int poller, int fd)
     void out_of_memory "fastsse_out_of_memory" ()
     void prefetch "PREFETCH" (const void* at)

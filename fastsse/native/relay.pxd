@@ -13,7 +13,7 @@
 # nothing more is read for that direction, so the kernel's flow control reaches the sender or the
 # client. A row's descriptors and memory belong to the door thread, from `relay_new` to `relay_clear`.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastsse.native.memory cimport alloc, release
@@ -47,6 +47,8 @@ cdef enum RelayFlag:
     SHUT = 16                  # close_notify is written
     QUEUED = 32                # is in a queue of the door
     DEAF = 64                  # the server closed its end whole: what the client sends is discarded
+    ROOM_ASKED = 128           # epoll is asked whether the server takes more
+    LAST_SENT = 256            # the end is behind what the server has sent
 
 
 # Bytes that one side did not take.
@@ -69,8 +71,8 @@ cdef struct Relay:
     int32_t pair_fd
     uint32_t slot
     uint32_t generation
+    uint16_t flags
     uint8_t phase
-    uint8_t flags
     uint8_t source             # which listener it came from
     char[ADDRESS_BYTES] address
 
@@ -192,7 +194,8 @@ cdef inline Step shut_ssl(Relay* relay) noexcept nogil:
 
 
 cdef inline Step copy_out(Relay* relay, char* scratch) noexcept nogil:
-    """One record. Edges announce what arrives in an empty pair, so a short read is the last."""
+    """One record. Edges announce what arrives in an empty pair, so a short read is the last, except
+    before the end, which one edge may announce together with bytes."""
     cdef ssize_t got
     cdef Step step
     if relay.flags & OUT_FULL:
@@ -209,7 +212,10 @@ cdef inline Step copy_out(Relay* relay, char* scratch) noexcept nogil:
         relay.flags |= OUT_ENDED
         return shut_ssl(relay)
     step = write_record(relay, scratch, <uint32_t>got)
-    return WAITS if step == GOES_ON and got < RECORD_BYTES and relay.out.bytes is NULL else step
+    if step == GOES_ON and got < RECORD_BYTES and relay.out.bytes is NULL \
+            and not relay.flags & LAST_SENT:
+        return WAITS
+    return step
 
 
 # ---- from the client to the server --------------------------------------------------------------
@@ -264,10 +270,10 @@ cdef inline Step copy_in(Relay* relay, char* scratch, uint32_t limit) noexcept n
     return GOES_ON
 
 
-cdef inline Step copy_some(Relay* relay, char* scratch, uint32_t limit) noexcept nogil:
-    """A visit: both directions, each a bounded number of records."""
+cdef inline Step copy_some(Relay* relay, char* scratch, uint32_t limit, bint only_out) noexcept nogil:
+    """A visit: both directions, or only that to the client, each a bounded number of records."""
     cdef Step out = GOES_ON
-    cdef Step into = GOES_ON
+    cdef Step into = WAITS if only_out else GOES_ON
     cdef int left = RECORDS_A_VISIT
     while left and (out == GOES_ON or into == GOES_ON):
         if out == GOES_ON:

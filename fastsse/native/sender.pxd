@@ -23,9 +23,9 @@ from fastsse.native.look cimport find_envelope, look_at_event, look_end, look_fr
 from fastsse.native.memory cimport numbers_clear, numbers_items
 from fastsse.native.offer cimport offer
 from fastsse.native.os cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
-    EPOLL_CLOEXEC, ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd,
-    eventfd_read, recv, socket_error, watch)
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC,
+    ETIMEDOUT, MSG_DONTWAIT, close, epoll_create1, epoll_event, epoll_wait, eventfd, eventfd_read,
+    recv, socket_error, watch)
 from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, INSPECT, LATEST, LINK, PAGE,
     PONG,
@@ -37,8 +37,8 @@ from fastsse.native.revoke cimport revoke_some
 from fastsse.native.state cimport (
     COMMANDS_PER_TURN, EVENTS_PER_TURN, SENDS_PER_TURN, State, now_ds, read_clock)
 from fastsse.native.sweep cimport (
-    append, conn_channel, discard_input, end, join_channel, make_ready, next_ready, next_work, sweep,
-    visit)
+    STREAM_EVENTS, append, conn_channel, discard_input, end, join_channel, make_ready, next_ready, next_work, sweep,
+    tag_of, visit)
 from fastsse.native.table cimport (
     BEAT_PADS, BLOCKED, CHUNKED, CLAIMED, CLOSED, Conn, DRAINING, NONE, PINGED, Pulse, READY, REPLAY)
 
@@ -196,8 +196,7 @@ cdef inline void on_attach(State* state, Command* command) noexcept nogil:
     bump(&state.counters.connections_total, 1)
     if command.live:
         go_live(state, conn)
-    if watch(state.poller, conn.fd, command.slot | <uint64_t>command.generation << 32,
-             EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET):
+    if watch(state.poller, conn.fd, tag_of(state, conn), STREAM_EVENTS):
         end(state, conn, RESET)
     else:
         make_ready(state, conn)

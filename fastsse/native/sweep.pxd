@@ -16,7 +16,8 @@ from fastsse.native.frame cimport (
 from fastsse.native.last_values cimport add_last_values
 from fastsse.native.memory cimport numbers_add, numbers_drop_at, numbers_items
 from fastsse.native.os cimport (
-    EAGAIN, EINTR, EPIPE, MSG_DONTWAIT, close, errno, iovec, prefetch, recv, send_parts, unwatch)
+    EAGAIN, EINTR, EPIPE, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, close, errno, iovec,
+    prefetch, recv, rewatch, send_parts, unwatch)
 from fastsse.native.queue cimport (
     CUT, DISCONNECT, END_OF_PAGE, GAP, LAST_VALUE, SKIP, WIRE, Node, node_free, node_new, nodes_free)
 from fastsse.native.ring cimport (
@@ -26,6 +27,9 @@ from fastsse.native.state cimport (
 from fastsse.native.table cimport (
     BLOCKED, CHUNKED, CLOSED, Conn, DRAINING, LAPPED, LIVE, NONE, PAGE_SENT, READY, SKIPPED,
     STREAM_CLOSED, SUSPECT, notice_push)
+
+cdef enum:
+    STREAM_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLET
 
 
 cdef inline uint32_t slot_of(State* state, Conn* conn) noexcept nogil:
@@ -178,10 +182,17 @@ cdef inline void leave_channel(State* state, Conn* conn) noexcept nogil:
         trim(state, channel, <uint64_t>-1)
 
 
+cdef inline uint64_t tag_of(State* state, Conn* conn) noexcept nogil:
+    return slot_of(state, conn) | <uint64_t>conn.generation << 32
+
+
 cdef inline void set_blocked(State* state, Conn* conn) noexcept nogil:
+    """Asks for EPOLLOUT. It is not asked for always, because a socket pair, unlike TCP, announces
+    room after each read of the other side. epoll looks at the socket at once, so no edge is lost."""
     if conn.flags & BLOCKED:
         return
     conn.flags |= BLOCKED
+    rewatch(state.poller, conn.fd, tag_of(state, conn), STREAM_EVENTS | EPOLLOUT)
     bump(&state.counters.blocked, 1)
     if conn.state == LIVE:
         conn_channel(state, conn).blocked += 1
@@ -191,6 +202,7 @@ cdef inline void clear_blocked(State* state, Conn* conn) noexcept nogil:
     if not conn.flags & BLOCKED:
         return
     conn.flags &= <uint8_t>~(BLOCKED | SUSPECT)
+    rewatch(state.poller, conn.fd, tag_of(state, conn), STREAM_EVENTS)
     bump(&state.counters.blocked, -1)
     if conn.state == LIVE:
         conn_channel(state, conn).blocked -= 1

@@ -145,6 +145,7 @@ def test_notices_of_a_page_and_of_an_expiry_both_arrive(make_hub: MakeHub) -> No
 def test_a_renewed_stream_lives_as_long_as_its_new_token(hub: Hub) -> None:
     client = hub.connect(1, claims=claims(in_ms(HOUR_MS), ALICE, 1))
     assert hub.sender.renew(client.handle, in_ms(2 * HOUR_MS), 2, 0)
+    wait_until(lambda: hub.count("renewed") == 1)
     hub.sender.advance_clock(HOUR_MS + 60_000)
     assert is_open(hub, client)
     hub.sender.advance_clock(HOUR_MS)

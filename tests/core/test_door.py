@@ -62,8 +62,8 @@ class Harness:
         return sock
 
     def context(self, **options: Any) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        for certificate, _ in self.pairs:
+        context = ssl.create_default_context(cafile=self.pairs[0][0])  # None of the system's.
+        for certificate, _ in self.pairs[1:]:
             context.load_verify_locations(certificate)
         for name, value in options.items():
             setattr(context, name, value)
@@ -189,6 +189,25 @@ def test_what_the_server_sent_before_it_closed_arrives_and_then_close_notify(mak
     assert client.recv(1) == b""  # a clean end; else it is an SSLEOFError
     assert client.unwrap() is not None
     client.close()
+    harness.counts(open=0, closing=0)
+
+
+@pytest.mark.parametrize("how", [socket.socket.close, lambda sock: sock.shutdown(socket.SHUT_WR)])
+def test_end_that_comes_with_the_last_bytes_is_passed_on_at_once(
+    make: Make, how: Callable[[socket.socket], None]
+) -> None:
+    """One edge may announce both, and does when the door has others to serve."""
+    harness = make()
+    more = {"context": harness.context(), "suppress_ragged_eofs": False}
+    pairs = [harness.connected(**more) for _ in range(40)]
+    for _, server in pairs:
+        server.sendall(b"answer")
+        how(server)
+    for client, server in pairs:
+        assert read(client, 6) == b"answer"
+        assert client.recv(1) == b""  # close_notify; else it is an SSLEOFError
+        client.close()
+        server.close()
     harness.counts(open=0, closing=0)
 
 

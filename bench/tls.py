@@ -1,0 +1,291 @@
+"""`python -m bench.tls`: what TLS of the server costs, next to a proxy in front.
+
+    deliver     CPU a delivery and latency: without TLS, TLS of the server, TLS of each proxy
+    handshakes  CPU of a handshake, full and resumed, for keys of both kinds
+    busy        latency of events, with and without handshakes at a fixed rate meanwhile
+    memory      bytes a stream
+
+What is compared takes turns in each round, so that drift falls on all. CPU is that of the server
+and the proxy, from the scheduler's own clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from bench.proxies import DOMAIN, PROXIES, Proxy, Readers, program, publish
+from bench.server import ROOT, Server
+
+_SETTLE_S = 0.7
+_DRAIN_S = 20
+_KEYS = {
+    "EC P-256": ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+    "RSA 2048": ("rsa:2048",),
+}
+Sample = dict[str, float]
+
+
+class Site:
+    """Two servers, without TLS and with it, and the files of the certificate."""
+
+    def __init__(self, folder: Path, plain: Server, secure: Server) -> None:
+        self.folder = folder
+        self.plain = plain
+        self.secure = secure
+        self.authority = folder / "cert.pem"
+
+    @staticmethod
+    def port_of(server: Server) -> int:
+        return urlsplit(server.url).port or 0
+
+    def connect(self, server: Server) -> http.client.HTTPConnection:
+        """For publishes."""
+        if server is self.plain:
+            return http.client.HTTPConnection("127.0.0.1", self.port_of(server))
+        context = ssl.create_default_context(cafile=str(self.authority))
+        context.check_hostname = False
+        return http.client.HTTPSConnection("127.0.0.1", self.port_of(server), context=context)
+
+
+def make_certificate(folder: Path, key: str = "EC P-256") -> None:
+    """A certificate that is its own authority; both parts also in one file."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", *_KEYS[key], "-nodes", "-days", "2"),
+            *("-subj", f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN}"),
+            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
+        ],
+        capture_output=True,
+        check=True,
+    )
+    both = (folder / "cert.pem").read_text() + (folder / "key.pem").read_text()
+    (folder / "both.pem").write_text(both)
+
+
+@contextmanager
+def site(key: str = "EC P-256") -> Iterator[Site]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsse-tls-")))
+        make_certificate(folder, key)
+        hosts = ["--allowed-hosts", f"{DOMAIN},127.0.0.1"]
+        files = ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem")]
+        plain = stack.enter_context(Server(options=hosts))
+        secure = stack.enter_context(Server(options=[*hosts, *files]))
+        yield Site(folder, plain, secure)
+
+
+def thread_us(server: Server, name: str = "") -> float:
+    """CPU time of the threads of a server that have this name; of all without one."""
+    return sum(
+        int((task / "schedstat").read_text().split()[0]) / 1000
+        for pid in server.pids()
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if not name or (task / "comm").read_text().strip() == name
+    )
+
+
+def deliver(here: Site, name: str, streams: int, rate: float, seconds: float) -> Sample:
+    """One run: the streams opened, the events sent, all read."""
+    server = here.secure if name == "server" else here.plain
+    with ExitStack() as stack:
+        node = f"127.0.0.1:{here.port_of(server)}"
+        proxy = None
+        if name in PROXIES:
+            proxy = stack.enter_context(Proxy(name, node, here.folder, has_tls=True))
+        port = proxy.port if proxy else here.port_of(server)
+        wire = "HTTP/1.1" if name == "none" else "TLS"
+        readers = stack.enter_context(Readers(port, wire, streams, here.authority))
+        readers.wait(streams)
+        time.sleep(_SETTLE_S)
+        before = thread_us(server) + (proxy.cpu_us() if proxy else 0)
+        with contextlib.closing(here.connect(server)) as connection:
+            expected = publish(connection, rate, seconds) * streams
+        deadline_s = time.monotonic() + _DRAIN_S
+        while len(readers.late_us) < expected and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        used = thread_us(server) + (proxy.cpu_us() if proxy else 0) - before
+        late_us = sorted(readers.late_us)
+    return {
+        "CPU µs a delivery": used / expected,
+        "median ms": statistics.median(late_us) / 1000,
+        "p99 ms": late_us[int(len(late_us) * 0.99)] / 1000,
+        "lost": float(expected - len(late_us)),
+    }
+
+
+# ---- handshakes ----------------------------------------------------------------------------------
+
+
+def shake(port: int, authority: str, rate: float, count: int, *, resumed: bool) -> int:
+    """Connects, asks for /healthz, closes: `count` times, at most `rate` a second (0: any). Returns
+    how many sessions were resumed."""
+    context = ssl.create_default_context(cafile=authority)
+    session, reused, began_s = None, 0, time.monotonic()
+    request = f"GET /healthz HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n".encode()
+    for index in range(count):
+        if rate:
+            time.sleep(max(0.0, began_s + index / rate - time.monotonic()))
+        with (
+            socket.create_connection(("127.0.0.1", port)) as raw,
+            context.wrap_socket(raw, server_hostname=DOMAIN, session=session) as tls,
+        ):
+            tls.sendall(request)
+            while tls.recv(4096):
+                pass
+            reused += bool(tls.session_reused)
+            session = tls.session if resumed else None
+    return reused
+
+
+def handshakes(here: Site, name: str, count: int) -> Sample:
+    """CPU of the door thread for a connection with one request."""
+    port = here.port_of(here.secure)
+    before = thread_us(here.secure, "fastsse-door")
+    reused = shake(port, str(here.authority), 0, count, resumed=name == "resumed")
+    used = (thread_us(here.secure, "fastsse-door") - before) / count
+    if reused != (count - 1 if name == "resumed" else 0):
+        raise click.ClickException(f"{reused} of {count} sessions were resumed")
+    return {"CPU µs a handshake": used, "a second and core": 1e6 / used}
+
+
+@contextmanager
+def shaking(here: Site, rate: float, seconds: float) -> Iterator[None]:
+    """Handshakes of another process at this rate meanwhile."""
+    if not rate:
+        yield
+        return
+    arguments = [str(here.port_of(here.secure)), str(here.authority), str(rate), str(seconds)]
+    command = [sys.executable, "-m", "bench.tls", "shake", *arguments]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        time.sleep(0.5)
+        yield
+        process.wait()
+
+
+def busy(here: Site, name: str, streams: int, rate: float, seconds: float) -> Sample:
+    """A run of `deliver` with handshakes meanwhile, or without."""
+    with shaking(here, 300.0 if name == "300/s" else 0, seconds + 3):
+        sample = deliver(here, "server", streams, rate, seconds)
+    return {key: sample[key] for key in ("median ms", "p99 ms", "lost")}
+
+
+def memory(here: Site, name: str, streams: int) -> Sample:
+    """Growth of the server's user space by open streams."""
+    server = here.plain if name == "none" else here.secure
+    context = ssl.create_default_context(cafile=str(here.authority))
+    head = f"GET /events?topic=idle HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        before = server.memory()["pss"]
+        for _ in range(streams):
+            sock = stack.enter_context(
+                socket.create_connection(("127.0.0.1", here.port_of(server)))
+            )
+            if server is here.secure:
+                sock = stack.enter_context(context.wrap_socket(sock, server_hostname=DOMAIN))
+            sock.sendall(head)
+            sock.recv(4096)
+        time.sleep(_SETTLE_S)
+        return {"KiB a stream": (server.memory()["pss"] - before) / streams / 1024}
+
+
+# ---- what is run ---------------------------------------------------------------------------------
+
+
+def spread(values: list[float]) -> str:
+    least, middle, most = (f(values) for f in (min, statistics.median, max))
+    return f"{middle:.2f} ({least:.2f} to {most:.2f})"
+
+
+def rounds(count: int, names: list[str], run: Callable[[str], Sample]) -> None:
+    """Runs all in turn, every other round backwards, and prints a table."""
+    results: dict[str, list[Sample]] = {name: [] for name in names}
+    for index in range(count):
+        for name in names[:: -1 if index % 2 else 1]:
+            results[name].append(run(name))
+    figures = list(results[names[0]][0])
+    click.echo("| | " + " | ".join(figures) + " |\n| --- |" + " ---: |" * len(figures))
+    for name, samples in results.items():
+        cells = [spread([sample[figure] for sample in samples]) for figure in figures]
+        click.echo(f"| {name} | " + " | ".join(cells) + " |")
+
+
+@click.group()
+def main() -> None:
+    """What TLS of the server costs."""
+
+
+@main.command("deliver")
+@click.option("--rounds", "count", default=5, show_default=True)
+@click.option("--streams", default=200, show_default=True, type=click.IntRange(1, 300))
+@click.option("--rate", default=25.0, show_default=True, help="Events a second.")
+@click.option("--seconds", default=1.0, show_default=True, help="Of each run.")
+@click.option("--only", multiple=True, help="Only these of none, server, nginx, haproxy, caddy.")
+def deliver_command(
+    count: int, streams: int, rate: float, seconds: float, only: tuple[str, ...]
+) -> None:
+    """CPU a delivery and latency."""
+    names = ["none", "server", *(name for name in PROXIES if program(name))]
+    with site() as here:
+        rounds(
+            count,
+            [name for name in names if not only or name in only],
+            lambda name: deliver(here, name, streams, rate, seconds),
+        )
+
+
+@main.command("handshakes")
+@click.option("--rounds", "count", default=5, show_default=True)
+@click.option("--connections", default=300, show_default=True)
+def handshakes_command(count: int, connections: int) -> None:
+    """CPU of a handshake."""
+    for key in _KEYS:
+        click.echo(key)
+        with site(key) as here:
+            rounds(count, ["full", "resumed"], lambda name: handshakes(here, name, connections))
+
+
+@main.command("busy")
+@click.option("--rounds", "count", default=5, show_default=True)
+@click.option("--streams", default=200, show_default=True, type=click.IntRange(1, 300))
+@click.option("--rate", default=10.0, show_default=True, help="Events a second.")
+@click.option("--seconds", default=2.0, show_default=True, help="Of each run.")
+def busy_command(count: int, streams: int, rate: float, seconds: float) -> None:
+    """Latency while others shake hands."""
+    with site() as here:
+        rounds(count, ["none", "300/s"], lambda name: busy(here, name, streams, rate, seconds))
+
+
+@main.command("memory")
+@click.option("--streams", default=1000, show_default=True, type=click.IntRange(1, 6000))
+def memory_command(streams: int) -> None:
+    """Bytes a stream."""
+    with site() as here:
+        rounds(1, ["none", "server"], lambda name: memory(here, name, streams))
+
+
+@main.command("shake", hidden=True)
+@click.argument("port", type=int)
+@click.argument("authority")
+@click.argument("rate", type=float)
+@click.argument("seconds", type=float)
+def shake_command(port: int, authority: str, rate: float, seconds: float) -> None:
+    """Handshakes at a fixed rate."""
+    shake(port, authority, rate, int(rate * seconds), resumed=False)
+
+
+if __name__ == "__main__":
+    main()
