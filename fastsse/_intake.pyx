@@ -62,6 +62,7 @@ cdef uint8_t KIND_JSON = DATA_JSON, KIND_TEXT = DATA_TEXT
 # The names that a publish may have in addition to those that no route reads.
 MEANINGS = {
     b"accept": ACCEPT,
+    b"accept-encoding": IGNORED,
     b"authorization": AUTHORIZATION,
     b"cache-control": IGNORED,
     b"connection": CONNECTION,

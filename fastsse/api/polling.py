@@ -1,13 +1,14 @@
 """`GET /events?wait=…`: a page of history as JSON or NDJSON, now or when the next event comes.
 
-Equal answers share the encoded events, which are envelopes, as with `envelope=json`.
+Equal answers share the encoded events, which are envelopes, as with `envelope=json`. With gzip they
+share the whole answer.
 """
 
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import orjson
 
@@ -15,6 +16,7 @@ from fastsse._core import Frame
 from fastsse.api.rate_limits import LimitedAccess
 from fastsse.auth.rights import Rights
 from fastsse.errors import FastsseError, InvalidSubscription, Unavailable
+from fastsse.http.codings import GZIP, VARY, accepts_gzip, gzip_parts
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, Response
@@ -33,6 +35,8 @@ _NDJSON: Final = b"Content-Type: application/x-ndjson\r\n"
 # One line in an envelope, whatever the data.
 _DATA: Final = re.compile(rb"^data: (.*)$", re.MULTILINE)
 _SHARED_MAX: Final = 64
+# Below it the head of gzip and a packet with little in it save nothing.
+_GZIP_MIN_BYTES: Final = 512
 
 
 def read_wait(text: str | None) -> float | None:
@@ -63,8 +67,9 @@ class Polling:
         self.access: Final = access
         self._polls = polls
         self._now_s = now_s
-        # Events of the newest pages, encoded, by page and form.
-        self._shared: OrderedDict[tuple[Frame, bool], bytes] = OrderedDict()
+        # The events of the newest pages, encoded, by page and form; and whole answers with gzip.
+        self._shared: OrderedDict[tuple[Frame, bool], list[bytes]] = OrderedDict()
+        self._packed: OrderedDict[tuple[Frame, bool, bytes], bytes] = OrderedDict()
 
     def answer(
         self,
@@ -77,7 +82,7 @@ class Polling:
         """Answers a poll once, now or later."""
         if not exchange.may_wait:
             return
-        is_lines = _wants_lines(request.headers)
+        form = _form_of(request.headers)
 
         def done(outcome: PollPage | FastsseError) -> None:
             if isinstance(outcome, Unavailable):
@@ -85,7 +90,7 @@ class Polling:
             elif isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
             else:
-                exchange.respond(self._response(outcome, is_lines))
+                exchange.respond(self._response(outcome, form))
 
         until_s = self._now_s() + wait_s if wait_s else 0.0
         try:
@@ -97,43 +102,92 @@ class Polling:
         """Answers a poll behind the event that ended its stream."""
         end = {"next": subscription.cursor.text.decode("utf-8", "replace")}
         end |= {"gap": None, "ended": True}  # type: ignore[dict-item]
-        exchange.respond(_made(b"", end, is_lines=_wants_lines(request.headers)))
+        form = _form_of(request.headers)
+        exchange.respond(form.response(b"".join(form.around((), orjson.dumps(end)))))
 
-    def _response(self, page: PollPage, is_lines: bool) -> Response:
-        end = {
-            "next": format_position(page.next).decode(),
-            "gap": None if page.gap is None else page.gap.data,
-            "ended": page.ended,
-        }
-        events = b"" if page.frame is None else self._events(page.frame, is_lines)
-        return _made(events, end, is_lines=is_lines)
+    def _response(self, page: PollPage, form: "_Form") -> Response:
+        end = orjson.dumps(
+            {
+                "next": format_position(page.next).decode(),
+                "gap": None if page.gap is None else page.gap.data,
+                "ended": page.ended,
+            }
+        )
+        events = () if page.frame is None else self._events(page.frame, form)
+        parts = form.around(events, end)
+        size = sum(map(len, parts))
+        nothing_to_pack = page.frame is None or len(page.secrets) == len(events)
+        if not form.is_gzip or nothing_to_pack or size < _GZIP_MIN_BYTES:
+            return form.response(b"".join(parts))
+        return form.response(self._gzip(page, form, end, parts), GZIP)
 
-    def _events(self, frame: Frame, is_lines: bool) -> bytes:
-        """The events of a page. O(bytes), once for all that get it."""
-        key = frame, is_lines
+    def _events(self, frame: Frame, form: "_Form") -> Sequence[bytes]:
+        """The events of a page, each with what is before or behind it. O(bytes), once for all that
+        get it."""
+        key = frame, form.is_lines
         events = self._shared.get(key)
         if events is None:
             found = _DATA.findall(frame.body)
-            events = b"".join([one + b"\n" for one in found]) if is_lines else b",".join(found)
-            self._shared[key] = events
-            if len(self._shared) > _SHARED_MAX:
-                self._shared.popitem(last=False)
+            if form.is_lines:
+                events = [one + b"\n" for one in found]
+            else:
+                events = [*found[:1], *(b"," + one for one in found[1:])]
+            _keep(self._shared, key, events)
         return events
+
+    def _gzip(self, page: PollPage, form: "_Form", end: bytes, parts: Sequence[bytes]) -> bytes:
+        """The answer with gzip, made once for all that get it."""
+        assert page.frame is not None
+        key = page.frame, form.is_lines, end
+        packed = self._packed.get(key)
+        if packed is None:
+            # The first part is before the events. An envelope is one line, else none is packed.
+            is_known = page.frame.events == len(parts) - 2 or not page.secrets
+            secrets = [not is_known or n - 1 in page.secrets for n in range(len(parts))]
+            packed = gzip_parts(zip(parts, secrets, strict=True))
+            _keep(self._packed, key, packed)
+        return packed
 
     def clear(self) -> None:
         """Drops the encoded events: something in them may be deleted."""
         self._shared.clear()
+        self._packed.clear()
 
 
-def _made(events: bytes, end: Mapping[str, object], *, is_lines: bool) -> Response:
-    rest = orjson.dumps(end)
-    if is_lines:
-        return Response.of(200, events + rest + b"\n", _NDJSON + NOT_STORED)
-    return Response.of(200, b'{"events":[%b],%b\n' % (events, rest[1:]), _JSON + NOT_STORED)
+class _Form(NamedTuple):
+    """How a client wants its answer."""
+
+    is_lines: bool
+    is_gzip: bool
+
+    def around(self, events: Sequence[bytes], end: bytes) -> Sequence[bytes]:
+        """The parts of an answer: one, the events, one."""
+        if self.is_lines:
+            return (b"", *events, end + b"\n")
+        return (b'{"events":[', *events, b"]," + end[1:] + b"\n")
+
+    def response(self, body: bytes, coding: bytes = b"") -> Response:
+        """A response, with the line of its content coding."""
+        lines = _NDJSON if self.is_lines else _JSON
+        return Response.of(200, body, lines + coding + VARY + NOT_STORED)
 
 
-def _wants_lines(headers: Mapping[bytes, bytes]) -> bool:
-    return b"application/x-ndjson" in headers.get(b"accept", b"").lower()
+def _form_of(headers: Mapping[bytes, bytes]) -> _Form:
+    return _Form(
+        b"application/x-ndjson" in headers.get(b"accept", b"").lower(),
+        accepts_gzip(headers.get(b"accept-encoding", b"")),
+    )
+
+
+_Key = TypeVar("_Key")
+_Made = TypeVar("_Made")
+
+
+def _keep(cache: OrderedDict[_Key, _Made], key: _Key, made: _Made) -> None:
+    """Keeps something made, instead of the oldest."""
+    cache[key] = made
+    if len(cache) > _SHARED_MAX:
+        cache.popitem(last=False)
 
 
 def _unread(error: Unavailable) -> Problem:

@@ -27,6 +27,7 @@ _UPGRADE_LINE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 _FIELD: Final = re.compile(r"Content-Length|Transfer-Encoding|method|url|version|chunk")
 _KEPT_HEADERS: Final = (
     b"Accept",
+    b"Accept-Encoding",
     b"Access-Control-Request-Method",
     b"Authorization",
     b"Cache-Control",
@@ -73,6 +74,7 @@ _KEPT_HEADERS: Final = (
 _LISTS: Final = frozenset(
     {
         b"accept",
+        b"accept-encoding",
         b"authorization",
         b"cache-control",
         b"idempotency-key",
@@ -85,7 +87,6 @@ _LISTS: Final = frozenset(
 _SPELLING: Final = {name.lower(): name.decode() for name in _KEPT_HEADERS}
 # Sent by almost every client, and ignored here.
 _IGNORED_HEADERS: Final = (
-    b"Accept-Encoding",
     b"Accept-Language",
     b"Connection",
     b"Pragma",

@@ -50,12 +50,14 @@ class PollPage(NamedTuple):
         next: the place from which the next poll continues.
         gap: reports events that are missing before these; None: none are missing.
         ended: no event will follow: the topics have ended, or `until` was met.
+        secrets: which of the events are private, counted from 0.
     """
 
     frame: Frame | None
     next: int
     gap: GapEvent | None
     ended: bool
+    secrets: frozenset[int] = frozenset()
 
 
 Done = Callable[[PollPage | FastsseError], None]
@@ -289,7 +291,7 @@ class Polls:
         if page.frame is None and gap is None and not is_over:
             return None
         place = shown_place(self._history, channel, page.through)
-        return PollPage(page.frame, place, gap, is_over)
+        return PollPage(page.frame, place, gap, is_over, page.secrets)
 
     def _empty(self, channel: Channel, after: int) -> PollPage:
         return PollPage(None, shown_place(self._history, channel, after), None, False)

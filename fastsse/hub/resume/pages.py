@@ -76,6 +76,7 @@ class JoinedPage(NamedTuple):
     lost_through: int  # The log may have lost events up to this place.
     damaged_through: int = 0  # If after the requested place: the store lost events up to here.
     is_over: bool = False  # The stream is over behind its last event.
+    secrets: frozenset[int] = frozenset()  # Which of its events are private, from 0.
 
 
 class EvictionsSeen(NamedTuple):
@@ -274,6 +275,7 @@ class Pages:
             evicted=evicted,
             lost_through=history.lost_through,
             is_over=is_over,
+            secrets=frozenset(n for n, frame in enumerate(frames) if frame.private),
         )
         self.cache.keep(_key(reader, after), page)
         return page
