@@ -59,6 +59,11 @@ class EventStreamParser:
         self._data_bytes = 0
 
     @property
+    def is_between(self) -> bool:
+        """Whether the last block is complete, and the next one begins."""
+        return not (self._is_within or self._after_cr or self._at_start)
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of the incomplete block."""
         return self._line_bytes + self._data_bytes

@@ -1,7 +1,10 @@
 """The events of a stream as a page receives them, and the id to resume after."""
 
 import json
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterable
+from itertools import repeat
+from typing import Any, Final, NamedTuple
 
 from fastsse.client.errors import EventTooLarge
 from fastsse.client.view import Envelope
@@ -12,6 +15,20 @@ GAP = "fastsse.gap"
 CONTROL = "fastsse."
 END = "fastsse.end"
 DEFAULT_TYPE = "message"
+# The fields of blocks as most servers write them.
+_FORMS: Final = frozenset(
+    {
+        ("data: ",),
+        ("id: ", "data: "),
+        ("event: ", "data: "),
+        ("id: ", "event: ", "data: "),
+        ("event: ", "id: ", "data: "),
+    }
+)
+# One of them, for pieces that have several. An empty id, unlike none, resets it: it is left out.
+_BLOCK: Final = re.compile(
+    r"(?:\A|(?<=\n\n))(?:id: ([^\n\0]+)\n)?(?:event: ?([^\n]*)\n)?data: ?([^\n]*)\n\n"
+)
 
 
 class Gap(NamedTuple):
@@ -80,6 +97,29 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> list[ReceivedEvent]:
         """The events that `chunk` completes. O(bytes). Raises EventTooLarge."""
+        if b"\r" in chunk:
+            return self._feed_any(chunk)
+        events: list[ReceivedEvent] = []
+        at = 0
+        if not self._parser.is_between:
+            at = chunk.find(b"\n\n") + 2
+            if at < 2:
+                return self._feed_any(chunk)
+            events = self._feed_any(chunk[:at])
+        end = chunk.rfind(b"\n\n") + 2
+        if max(at, 1) < end <= self._max_event_bytes and self._parser.is_between:
+            text = chunk[at:end].decode("utf-8", "replace")
+            found = _usual_events(text, self.last_event_id)
+            if found:
+                self.last_event_id = found[-1].id
+                events += found
+                at = end
+        if at < len(chunk):
+            events += self._feed_any(chunk[at:])
+        return events
+
+    def _feed_any(self, chunk: bytes) -> list[ReceivedEvent]:
+        """As `feed`, block by block."""
         try:
             blocks = self._parser.feed(chunk)
         except StreamEventTooLong:
@@ -95,3 +135,37 @@ class Decoder:
                 events.append(ReceivedEvent(text, kind, last_event_id))
         self.last_event_id = last_event_id
         return events
+
+
+def _usual_events(text: str, last_event_id: str) -> list[ReceivedEvent]:
+    """The events of complete blocks; none where a block is unusual."""
+    lines = text.split("\n")
+    width = lines.index("") + 1
+    columns = [lines[at:-1:width] for at in range(width)]
+    names = [line[: line.find(": ") + 2] for line in lines[: width - 1]]
+    if tuple(names) in _FORMS and len(lines) % width == 1 and "\0" not in text:
+        are_alike = all(
+            all(map(str.startswith, column, repeat(name)))
+            for column, name in zip(columns, names, strict=False)
+        )
+        if are_alike and not any(columns[-1]):
+            return _of_columns(dict(zip(names, columns, strict=False)), last_event_id)
+    found = _BLOCK.findall(text)
+    if len(found) != text.count("\n\n"):
+        return []
+    events = []
+    for id, event, data in found:
+        last_event_id = id or last_event_id
+        events.append(ReceivedEvent(data, event or DEFAULT_TYPE, last_event_id))
+    return events
+
+
+def _of_columns(columns: dict[str, list[str]], last_event_id: str) -> list[ReceivedEvent]:
+    """The events of blocks that all have the same fields, from their lines: a few calls for all."""
+    data = [line[6:] for line in columns["data: "]]
+    ids = [line[4:] for line in columns["id: "]] if "id: " in columns else repeat(last_event_id)
+    types: Iterable[str] = repeat(DEFAULT_TYPE)
+    if "event: " in columns:
+        types = [line[7:] or DEFAULT_TYPE for line in columns["event: "]]
+    fields = zip(data, types, ids, strict=False)
+    return list(map(tuple.__new__, repeat(ReceivedEvent), fields))

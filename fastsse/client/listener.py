@@ -127,8 +127,18 @@ class Listener:
         self._steps = self._run()
         self.last_event_id = last_event_id
 
-    def __aiter__(self) -> Self:
-        return self
+    async def __aiter__(self) -> AsyncGenerator[ReceivedEvent]:
+        """The events, as `__anext__` gives them; cheaper than calls of it."""
+        ready = self._ready
+        while True:
+            while ready:
+                event = ready.popleft()
+                self.last_event_id = event.id
+                yield event
+            try:
+                ready.extend(await anext(self._steps))
+            except StopAsyncIteration:
+                return
 
     async def __anext__(self) -> ReceivedEvent:
         """The next event; ends behind the end of the topics (`fastsse.end`), or when the server

@@ -164,7 +164,6 @@ class Publisher:
         is_text = isinstance(data, str | bytes)
         body = data if is_text else orjson.dumps(data)
         names = [topics] if isinstance(topics, str) else topics
-        params: Params = [("topic", name) for name in names]
         fields = {
             "event": event,
             "id": id,
@@ -173,7 +172,13 @@ class Publisher:
             "expect": expect,
             "ttl": ttl,
         }
-        params += [(name, str(value)) for name, value in fields.items() if value is not None]
+        given = {name: value for name, value in fields.items() if value is not None}
+        if not body:
+            whole: dict[str, Any] = {"topic": list(names), "data": "", **given}
+            whole |= {"private": private, "end": end, **({"meta": dict(meta)} if meta else {})}
+            return await self._publish_empty(whole, receipt)
+        params: Params = [("topic", name) for name in names]
+        params += [(name, str(value)) for name, value in given.items()]
         if private:
             params.append(("private", "true"))
         if end:
@@ -186,6 +191,13 @@ class Publisher:
         joint = "&" if self._url.query else "?"
         url = f"{self._own_url}{joint}{query}"
         return await self._post(url, body, _TEXT if is_text else _JSON)
+
+    async def _publish_empty(self, event: dict[str, Any], receipt: bool) -> Receipt:
+        """An event without data as an object: an empty body counts as a mistake."""
+        url = self._url
+        if receipt:
+            url = url.copy_with(params=url.params.merge({"receipt": "true"}))
+        return await self._post(url, orjson.dumps(event), _JSON)
 
     async def end_topic(self, topics: str | Sequence[str]) -> str:
         """Ends a topic, or several, and returns the id of the end: they take no more events, and

@@ -47,6 +47,23 @@ async def test_async_client_publishes_and_subscribes(server: Server) -> None:
         await late.aclose()
 
 
+async def test_event_without_data_is_an_event(server: Server, tmp_path: Path) -> None:
+    url = server.addresses[0]
+    async with AsyncClient(url) as client, client.subscribe("news") as events:
+        first = await client.publish("news", "", key="k", expect="earliest", **FIELDS)
+        assert (await client.publish("news", "", key="k", expect="earliest", **FIELDS)).duplicates
+        second = await client.publish(["news", "sport"], b"", id="own", retry=500, receipt=True)
+        assert second.streams is not None
+        async with AsyncClient(url, outbox=Outbox()) as waiting:
+            await waiting.publish("news", "")
+        with Client(url) as plain:
+            await asyncio.to_thread(plain.publish, "news", "", end=True)
+        got = [await anext(events) for _ in range(4)]
+        assert [event.data for event in got] == [""] * 4
+        assert [event.event for event in got] == ["tick", "message", "message", "message"]
+        assert [event.id for event in got[:2]] == [first.id, "own"]
+
+
 async def test_gap_is_a_value_of_its_event(server: Server) -> None:
     async with AsyncClient(server.addresses[0]) as client:
         async with client.subscribe("news", last_event_id="1-0") as events:

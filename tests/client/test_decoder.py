@@ -84,3 +84,49 @@ def test_absurd_retry_is_ignored() -> None:
     decoder = Decoder(100_000)
     decoder.feed(b"retry: " + b"9" * 5000 + b"\n")
     assert decoder.retry_s is None
+
+
+FORMS = [
+    "id: {n}\ndata: {n}\n\n",
+    "data: {n}\n\n",
+    "id: {n}\nevent: t{n}\ndata: {n}\n\n",
+    "event: t{n}\nid: {n}\ndata: {n}\n\n",
+    "event: t\ndata: {n}\n\n",
+    "id: {n}\ndata:{n}\n\n",
+    "id: \ndata: {n}\n\n",
+    "id:\ndata: {n}\n\n",
+    "event: \ndata: {n}\n\n",
+    "data: {n}\nid: {n}\n\n",
+    "id: {n}\ndata: {n}\ndata: more\n\n",
+    "id: {n}\nretry: {n}\ndata: {n}\n\n",
+    "retry: {n}\ndata: {n}\n\n",
+    ": comment\ndata: {n}\n\n",
+    "id: {n}\n\n",
+    "id: a\0b\ndata: {n}\n\n",
+    "id: {n}\r\ndata: {n}\r\n\r\n",
+    "id: {n}\ndata: \n\n",
+    "id: {n}\ndata\n\n",
+    "\nid: {n}\ndata: {n}\n\n",
+    "id: ☃{n}\ndata: ☃\n\n",
+    "id: {n}\ndata: id: {n}\n\n",
+    "event: data: {n}\n\n",
+    "data: event: {n}\n\n",
+]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(FORMS), st.integers(1, 4)),
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 600), max_size=4),
+)
+def test_blocks_of_one_form_and_of_several_are_read_as_the_standard_says(
+    runs: list[tuple[str, int]], cuts: list[int]
+) -> None:
+    blocks = [form for form, times in runs for _ in range(times)]
+    # The first block is read by itself, so that the others are read together.
+    stream = b"\n\n" + "".join(form.format(n=n) for n, form in enumerate(blocks)).encode()
+    places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
+    parts = [stream[a:b] for a, b in pairwise(places)]
+    assert decoded(parts) == expected(parse(stream))

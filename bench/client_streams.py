@@ -1,0 +1,101 @@
+"""What reading a stream costs a Python program: `python -m bench.client_streams [EVENTS]`.
+
+A program for each library reads the same kept events from a real server, one library after the
+other in each round, the first of them another one each time. Counted is the CPU of the program
+from its first event to its last. Printed are medians, and the median ratio to `fastsse.client` of
+the same round with its first and last decile.
+"""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+from fastsse.config import Config
+from fastsse.server import Server
+
+ROUNDS: Final = 7
+LIBRARIES: Final = ("fastsse.client", "httpx-sse", "aiosseclient")
+
+
+async def read_fastsse(url: str) -> AsyncIterator[str]:
+    from fastsse.client import listen
+
+    async with listen(url) as events:
+        async for event in events:
+            yield event.data
+
+
+async def read_httpx_sse(url: str) -> AsyncIterator[str]:
+    import httpx
+    import httpx_sse
+
+    async with (
+        httpx.AsyncClient(timeout=60) as client,
+        httpx_sse.aconnect_sse(client, "GET", url) as source,
+    ):
+        async for event in source.aiter_sse():
+            if event.data:
+                yield event.data
+
+
+async def read_aiosseclient(url: str) -> AsyncIterator[str]:
+    from aiosseclient import aiosseclient
+
+    async for event in aiosseclient(url):
+        if event.data:
+            yield event.data
+
+
+READERS: Final = dict(
+    zip(LIBRARIES, (read_fastsse, read_httpx_sse, read_aiosseclient), strict=True)
+)
+
+
+async def read(library: str, url: str, count: int) -> None:
+    """Reads so many events; prints the CPU of one in microseconds."""
+    seen, begun = 0, 0.0
+    async for data in READERS[library](url):
+        if not seen:
+            begun = time.process_time()
+        seen += 1
+        assert data
+        if seen == count:
+            break
+    print((time.process_time() - begun) / count * 1e6)
+
+
+async def one(library: str, url: str, count: int) -> float:
+    words = (sys.executable, "-m", "bench.client_streams", library, url, str(count))
+    process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
+    text, _ = await process.communicate()
+    return float(text)
+
+
+async def measure(count: int) -> None:
+    async with Server(Config(port=0, drain="0s", history_events=count)) as server:
+        for n in range(count):
+            server.publish("ticks", {"symbol": f"S{n % 300}", "price": n / 7, "volume": n * 3})
+        url = f"{server.addresses[0]}/events?topic=ticks&since=earliest"
+        rounds = []
+        for turn in range(ROUNDS):
+            order = LIBRARIES[turn % 3 :] + LIBRARIES[: turn % 3]
+            rounds.append({library: await one(library, url, count) for library in order})
+    for library in LIBRARIES:
+        costs = [costs[library] for costs in rounds]
+        ratios = [costs[library] / costs["fastsse.client"] for costs in rounds]
+        low, *_, high = statistics.quantiles(ratios, n=10, method="inclusive")
+        print(
+            f"{library}: {statistics.median(costs):.2f} µs an event, "
+            f"{statistics.median(ratios):.2f} x ({low:.2f} to {high:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        asyncio.run(read(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    else:
+        asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000))
