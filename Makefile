@@ -164,6 +164,10 @@ docs: $(VENV)/.docs-installed  ## build the documentation as a site with search 
 picture: $(VENV)/.test-all-installed  ## draw docs/images/quickstart.svg from a real run
 	$(BIN)/python -m tests.docs.picture
 
+.PHONY: console-pictures
+console-pictures: $(VENV)/.test-all-installed  ## draw docs/images/console-*.png from a real console in Chromium
+	$(BIN)/python -m tests.docs.console_pictures
+
 reference: $(VENV)/.test-all-installed  ## write the generated parts of docs/reference and tuning.md, and the proxies' files in deploy
 	$(BIN)/python -m tests.docs.generate
 	$(BIN)/python -m tests.docs.tuning tuning.md

@@ -5,7 +5,7 @@
 
 In an embedding program this module configures nothing: records go to the logger `fastsse` with
 their fields as `extra`. The command line calls `configure`, which writes them to standard error:
-coloured lines on a terminal, else a JSON object a line.
+coloured lines on a terminal, else a JSON object a line; or to systemd's journal.
 
 Values may come from attackers (topics, paths, user agents). So every record is escaped: it is
 always one line and contains no terminal command.
@@ -27,6 +27,7 @@ from structlog import dev
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 
 from fastsse.config.options import LogOptions
+from fastsse.journal import JOURNAL, JournalHandler
 
 ROOT = "fastsse"
 # Longer texts are shortened: people read records, and 100 topics may have 100 KiB.
@@ -53,8 +54,9 @@ def get_logger(part: str) -> BoundLogger:
     return logger
 
 
-def configure(options: LogOptions, stream: TextIO | None = None) -> None:
-    """Writes all logs of the process, including those of libraries, to `stream` (standard error).
+def configure(options: LogOptions, stream: TextIO | None = None, journal: str = JOURNAL) -> None:
+    """Writes all logs of the process, including those of libraries, to `stream` (standard error),
+    or to the socket `journal` if the options say so and it is there.
 
     The command line calls it once. If the stream can't be written to, records are lost without
     another effect.
@@ -63,14 +65,25 @@ def configure(options: LogOptions, stream: TextIO | None = None) -> None:
     as_console = options.log_format == "console" or (
         options.log_format == "auto" and stream.isatty()
     )
-    handler = _Handler(stream, as_console)
+    handler: logging.Handler = _Handler(stream, as_console)
+    absent: OSError | None = None
+    if options.log_format == "journal":
+        try:
+            handler = JournalHandler(journal)
+        except OSError as error:
+            absent = error
     colors = stream.isatty() and not os.environ.get("NO_COLOR")
     handler.setFormatter(_formatter(as_console, colors))
     root = logging.getLogger()
+    for old in root.handlers:
+        if isinstance(old, JournalHandler):
+            old.close()
     root.handlers = [handler]
     # Libraries log only warnings and errors.
     root.setLevel(max(logging.WARNING, _LEVELS[options.log_level]))
     logging.getLogger(ROOT).setLevel(_LEVELS[options.log_level])
+    if absent is not None:
+        get_logger("server").warning("The journal can't be reached.", path=journal, why=str(absent))
 
 
 def set_level(question: Mapping[str, Any]) -> dict[str, str]:

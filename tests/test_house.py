@@ -41,6 +41,7 @@ FLOORS = [
         "eventstream",
         "schemas",
         "jsontext",
+        "journal",
         "meta",
         "paging",
         "programs",

@@ -11,6 +11,7 @@ from bench.cases import (
     ladder,
     neighbour,
     nodes,
+    operators,
     publishing,
     rights,
     single,
@@ -51,6 +52,10 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "slow": slow.never_read,
     "slow-10k": slow.read_slowly,
     "neighbour": neighbour.neighbour,
+    "console": operators.one_console,
+    "console-100": operators.many_consoles,
+    "console-lists": operators.console_lists,
+    "tracing": operators.tracing,
 }
 
 

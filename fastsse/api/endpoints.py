@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
-from fastsse.api.admin import Admin, ConsoleAccess, LiveStats
+from fastsse.api.admin import Admin, BusiestTopics, ConsoleAccess, LiveStats
 from fastsse.api.client_files import client_routes
+from fastsse.api.health import Lines
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
 from fastsse.api.polling import Polling
@@ -93,6 +94,8 @@ class Endpoints:
         self.presence: Presence | None = None
         self.streams: DurableStreams | None = None
         self._open_streams: OpenStreams | None = None
+        #: Gives lines that `/metrics` has in addition; None: none.
+        self.more_metrics: Lines | None = None
         #: Makes spans; set it before `paths`.
         self.tracer: Tracer | None = None
         self._intakes: list[Intake] = []
@@ -242,6 +245,8 @@ class Endpoints:
             usage.on_end = self._rate_limits.end_oldest
             self._rate_limits.usage = usage
         gather = GatherClient(control)
+        if config.metrics_topics:
+            self.more_metrics = BusiestTopics(gather, config.metrics_topics).exposition
         self.receipts = Receipts(self._hub, gather)
         self._reached = None if control.is_alone else Reached(self._hub, gather)
         if self._reached is not None:

@@ -207,7 +207,7 @@ class Frontend:
         config = self._config
         cors = Cors(config.cors_origins, config.cors_headers, cross_publish=token is not None)
         events = self._endpoints.paths(cors, own_access)
-        admin = {**events, **health_routes(stats, self._unready)}
+        admin = {**events, **health_routes(stats, self._unready, self._endpoints.more_metrics)}
         is_local = sockets.are_local and not config.trusted_proxies
         admin |= self._endpoints.admin_paths(stats, is_local=is_local)
         if sockets.has_page(config):

@@ -1,6 +1,7 @@
 """Health, readiness, metrics and statistics."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from fastsse.control.stats import IS_READY, StatsClient
@@ -10,7 +11,7 @@ from fastsse.http.responses import JSON, NOT_STORED, Response, text_response
 from fastsse.http.router import Exchange, Handler, Route
 from fastsse.metrics import CONTENT_TYPE, OPEN_CONTENT_TYPE
 
-__all__ = ["health_routes"]
+__all__ = ["Lines", "health_routes"]
 
 _VARY: Final = b"Vary: Accept\r\n" + NOT_STORED
 _METRICS_LINES: Final = b"Content-Type: %s\r\n" % CONTENT_TYPE.encode() + _VARY
@@ -19,14 +20,21 @@ _ALIVE: Final = text_response(200, "alive")
 _READY: Final = text_response(200, IS_READY)
 
 
+Lines = Callable[[Callable[[bytes], None]], None]
+"""Gives further lines of `/metrics`."""
+_END: Final = b"# EOF\n"
+
+
 def health_routes(
-    stats: StatsClient, unready: Callable[[Callable[[str | None], None]], None]
+    stats: StatsClient,
+    unready: Callable[[Callable[[str | None], None]], None],
+    more: Lines | None = None,
 ) -> dict[bytes, dict[bytes, Route]]:
     """`/healthz`, `/readyz`, `/metrics` and `/stats`, for the whole service.
 
     `stats` gives the bodies. `unready` calls its argument with a few words that say why new streams
     or publishers are refused (`draining`, `full`, …), or None, or a remark that begins with
-    IS_READY.
+    IS_READY. `more` gives lines that `/metrics` has in addition.
     """
 
     def live(request: Request, exchange: Exchange) -> None:
@@ -49,7 +57,8 @@ def health_routes(
     def expose(request: Request, exchange: Exchange) -> None:
         is_open = b"application/openmetrics-text" in request.headers.get(b"accept", b"")
         lines = _OPEN_LINES if is_open else _METRICS_LINES
-        stats.metrics(_responder(exchange, lines), is_open=is_open)
+        respond = _responder(exchange, lines)
+        stats.metrics(respond if more is None else partial(_add, more, respond), is_open=is_open)
 
     def tell(request: Request, exchange: Exchange) -> None:
         stats.stats(_responder(exchange, JSON))
@@ -60,6 +69,18 @@ def health_routes(
         b"/metrics": _get(expose),
         b"/stats": _get(tell),
     }
+
+
+def _add(
+    more: Lines, respond: Callable[[bytes | FastsseError], None], body: bytes | FastsseError
+) -> None:
+    """Answers with further lines, before the end that OpenMetrics has."""
+    if isinstance(body, FastsseError):
+        respond(body)
+        return
+    text = body.removesuffix(_END)
+    end = _END if len(text) < len(body) else b""
+    more(lambda lines: respond(text + lines + end))
 
 
 def _responder(exchange: Exchange, lines: bytes) -> Callable[[bytes | FastsseError], None]:

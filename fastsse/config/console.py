@@ -1,6 +1,6 @@
 """Options of the operator's side: the console, and what it shows."""
 
-from fastsse.config.kinds import OptionGroup, Switch, Token, option
+from fastsse.config.kinds import Count, OptionGroup, Switch, Token, option
 
 __all__ = ["ConsoleOptions"]
 
@@ -21,4 +21,7 @@ class ConsoleOptions(OptionGroup):
         True,
         "Keep address, user agent and subject of each stream for /admin/connections, 64 bytes a "
         "stream.",
+    )
+    metrics_topics: Count = option(
+        0, "Topics with the most events a second that /metrics shows by name; 0: none.", le=1000
     )

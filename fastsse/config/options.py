@@ -481,8 +481,10 @@ class LogOptions(OptionGroup):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Choice] = option(
         "info", "Lowest level that is logged."
     )
-    log_format: Annotated[Literal["auto", "console", "json"], Choice] = option(
-        "auto", "Format of the log; auto is console on a terminal, else JSON."
+    log_format: Annotated[Literal["auto", "console", "json", "journal"], Choice] = option(
+        "auto",
+        "Format of the log; auto is console on a terminal, else JSON; journal sends fields to "
+        "systemd's journal.",
     )
     tracing: Switch = option(
         False,

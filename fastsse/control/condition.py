@@ -40,23 +40,31 @@ class Recent:
     """What was counted in the last quarter of an hour.
 
     Arguments:
+        now_s: where it begins, on the clock of the calls.
         spans: how many marks are kept.
         span_s: how long after one mark the next is set.
     """
 
-    def __init__(self, spans: int = 15, span_s: float = 60.0) -> None:
-        self._marks: deque[tuple[float, Figures]] = deque(maxlen=spans)
+    def __init__(self, now_s: float, spans: int = 15, span_s: float = 60.0) -> None:
+        self._marks: deque[tuple[float, dict[str, int]]] = deque([(now_s, {})], maxlen=spans)
         self._span_s = span_s
+
+    def join(self, figures: Figures) -> None:
+        """A worker is here with what it has counted before, which is not recent."""
+        for _, marked in self._marks:
+            for key, value in figures.items():
+                if is_counter(key):
+                    marked[key] = marked.get(key, 0) + value
 
     def mark(self, now_s: float, figures: Figures) -> None:
         """Keeps the figures, if the last mark is old enough. Call it about once a second."""
-        if not self._marks or now_s - self._marks[-1][0] >= self._span_s:
-            self._marks.append((now_s, figures))
+        if now_s - self._marks[-1][0] >= self._span_s:
+            self._marks.append((now_s, dict(figures)))
 
     def since(self, now_s: float, figures: Figures) -> tuple[Figures, float]:
-        """By how much each counter rose since the oldest mark, and how many seconds ago that was.
-        Before the first mark everything is recent."""
-        at_s, before = self._marks[0] if self._marks else (now_s, {})
+        """By how much each counter rose since the oldest mark, and how many seconds ago that
+        was."""
+        at_s, before = self._marks[0]
         risen = {
             key: value - before.get(key, 0) for key, value in figures.items() if is_counter(key)
         }
@@ -198,7 +206,7 @@ def _clients(now: Figures, risen: Figures, past: str) -> Iterator[Check]:
         yield Check(
             "slow clients",
             NOTE,
-            f"{blocked} clients do not read now; {lagged} were disconnected for lag {past}.",
+            f"Clients that do not read now: {blocked}; disconnected for lag {past}: {lagged}.",
             "fastsse connections --blocked names those of now; lag_policy, max_lag, filters.",
         )
     if silent := risen.get("closed_no_pong", 0):

@@ -175,7 +175,7 @@ class StatsService:
         self._build = dict(build)
         self._points: deque[bytes] = deque(maxlen=POINTS_MAX)
         self._pointed_s = -POINT_EVERY_S
-        self._recent = Recent()
+        self._recent = Recent(now_s())
         self._metrics = self._made()
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
@@ -198,12 +198,15 @@ class StatsService:
         """Takes the figures of a worker."""
         reading = WorkerStats(**orjson.loads(message))
         is_new = worker not in self._readings
+        if is_new:
+            self._recent.join(reading.counters)
         self._readings[worker] = reading
         if not self._bounds:
             self._bounds = reading.bounds
             self._metrics = self._made()
         if reading.sums is not None and reading.sums["version"] > self._sums.version:
             self._sums = EndedWorkers(**reading.sums)
+            self._recent.join(self._sums.counters)
             is_new = True
         self._share(is_new)
         self._awaited.discard(worker)

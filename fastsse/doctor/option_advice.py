@@ -377,6 +377,10 @@ ADVICE: dict[str, Advice] = {
         "unset with a public address and no keys: no way to see who is connected",
         "`fastsse connections`",
     ),
+    "metrics_topics": Advice(
+        "a series a topic in Prometheus; each scrape looks at all topics",
+        "`fastsse_topic_events_per_second`, time of a scrape",
+    ),
     "connection_details": Advice(
         "on: 64 bytes a stream; off: no list of connections", "`fastsse connections`"
     ),

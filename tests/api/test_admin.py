@@ -8,6 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_families,
+)
+from prometheus_client.parser import text_string_to_metric_families as classic_families
 
 from fastsse.server import Server
 from tests.auth.minting import mint
@@ -299,6 +303,58 @@ async def test_a_log_level_changes_while_the_server_runs(
     finally:
         logging.getLogger("fastsse").setLevel(before)
         logging.getLogger("fastsse.redis").setLevel(logging.NOTSET)
+
+
+async def test_an_operator_empties_a_topic_and_no_reader_does(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await start(jwt_key=KEY)
+    server.publish("news", "x")
+    server.publish("other", "x")
+    path = "/admin/topics?topic=news"
+    assert (await ask(server, "DELETE", path, operator("read"))).status == 403
+    with caplog.at_level(logging.INFO, "fastsse.audit"):
+        assert (await ask(server, "DELETE", path, operator(sub="ann"))).status == 200
+    (line,) = [one for one in caplog.records if one.name == "fastsse.audit"]
+    assert (line.operator, line.of_topic) == ("ann", "news")
+    rows = (await ask(server, "GET", "/admin/topics", operator())).json["topics"]
+    assert {row["topic"]: row["events"] for row in rows} == {"news": 0, "other": 1}
+    await ask(server, "POST", "/events?topic=news", operator(), body=b"y")
+    rows = (await ask(server, "GET", "/admin/topics?topic=news", operator())).json["topics"]
+    assert rows[0]["events"] == 1
+    for query, status in (
+        ("", 400), ("?topic=", 400), ("?topic=*", 404), ("?topic=never", 404),
+        ("?topic=$fastsse/revoke", 400), ("?topic=a&topic=b", 400), ("?topics=a", 400),
+    ):  # fmt: skip
+        answer = await ask(server, "DELETE", f"/admin/topics{query}", operator())
+        assert answer.status == status, (query, answer.body)
+
+
+# ── Metrics of topics ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_busiest_topics_are_metrics_only_where_they_are_asked_for(start: Start) -> None:
+    plain, shown = await start(), await start(metrics_topics=2)
+    for server in (plain, shown):
+        for topic, count in (("a", 1), ('b"\\', 3), ("c", 2)):
+            for _ in range(count):
+                server.publish(topic, "x")
+    async with Subscriber(shown, "topic=c"):
+        assert "fastsse_topic_" not in (await ask(plain, "GET", "/metrics")).body.decode()
+        classic = (await ask(shown, "GET", "/metrics")).body.decode()
+        accept = "Accept: application/openmetrics-text"
+        opened = (await ask(shown, "GET", "/metrics", accept)).body.decode()
+    for text, read in ((classic, classic_families), (opened, open_families)):
+        found = {
+            (sample.name.removeprefix("fastsse_topic_"), sample.labels["topic"]): sample.value
+            for family in read(text)
+            for sample in family.samples
+            if sample.name.startswith("fastsse_topic_")
+        }
+        assert {topic for _, topic in found} == {'b"\\', "c"}
+        assert (found["history_events", 'b"\\'], found["history_events", "c"]) == (3, 2)
+        assert (found["subscribers", 'b"\\'], found["subscribers", "c"]) == (0, 1)
+        assert found["events_per_second", 'b"\\'] > 0
 
 
 # ── Explanations ──────────────────────────────────────────────────────────────────────────────

@@ -132,6 +132,64 @@ async def test_an_operator_ends_a_stream_and_asks_why(browser: Browser) -> None:
         writer.close()
 
 
+async def test_a_topic_is_emptied_by_the_second_click(browser: Browser) -> None:
+    async with Server(config()) as server:
+        server.publish("news", "x")
+        page = await opened(browser, server, "topics")
+        await page.settled("document.querySelectorAll('#topics tr').length", 1)
+        await page.run("document.querySelector('#topics button').click()")
+        purge = "document.getElementById('purge')"
+        await page.run(f"{purge}.click()")
+        await page.settled(f"{purge}.textContent", "Delete all events of this topic?")
+        await page.run(f"{purge}.dispatchEvent(new Event('blur'))")
+        await page.settled(f"{purge}.textContent", "Purge")
+        await page.run(f"{purge}.click()")
+        await page.run(f"{purge}.click()")
+        await page.settled(
+            "document.getElementById('message').textContent", "The events of news were deleted."
+        )
+        kept = "fetch('/admin/topics').then((answer) => answer.json())"
+        assert [row["events"] for row in (await page.run(kept))["topics"]] == [0]
+        assert await page.run("wrong") == []
+
+
+async def test_the_keyboard_reaches_everything(browser: Browser) -> None:
+    async with Server(config()) as server:
+        server.publish("news", "x")
+        page = await opened(browser, server, "topics")
+        await page.settled("document.querySelectorAll('#topics tr').length", 1)
+        await page.run("document.querySelector('#topics button').click()")
+        await page.run("document.body.focus()")
+        seen, outlines = [], set()
+        for _ in range(40):
+            for kind in ("keyDown", "keyUp"):
+                await page.command(
+                    "Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab",
+                    windowsVirtualKeyCode=9,
+                )  # fmt: skip
+            seen.append(
+                await page.run(
+                    "(({id, name, textContent, tagName}) => id || name || textContent || tagName)"
+                    "(document.activeElement)"
+                )
+            )
+            outlines.add(await page.run(
+                "document.activeElement === document.body || "
+                "getComputedStyle(document.activeElement).outlineStyle != 'none'"
+            ))  # fmt: skip
+        wanted = {"Skip to the content", "Overview", "Topics", "operator", "topic", "sort", "Show",
+                  "news", "tail", "explain", "purge"}  # fmt: skip
+        assert wanted <= set(seen), seen
+        assert outlines == {True}
+        await page.run("document.getElementById('explain').focus()")
+        for kind in ("keyDown", "char", "keyUp"):
+            await page.command(
+                "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r",
+                windowsVirtualKeyCode=13,
+            )  # fmt: skip
+        await page.settled("document.querySelectorAll('#checks li').length > 3")
+
+
 async def test_no_page_of_another_site_can_frame_read_or_act(browser: Browser) -> None:
     async with Server(config()) as server, EmptySite() as site:
         writer = await subscribed(server, "/events?topic=news", "curl")

@@ -74,8 +74,8 @@ def test_what_is_wrong_comes_before_what_is_remarkable() -> None:
 
 
 def test_counters_are_of_the_last_quarter_of_an_hour() -> None:
-    recent = Recent(spans=3, span_s=10.0)
-    assert recent.since(0.0, {"clock_jumps": 2}) == ({"clock_jumps": 2}, 0.0)
+    recent = Recent(0.0, spans=3, span_s=10.0)
+    assert recent.since(4.0, {"clock_jumps": 2}) == ({"clock_jumps": 2}, 4.0)
     for second in range(100):
         recent.mark(float(second), {"clock_jumps": min(second, 50), "connections": 7})
     risen, span_s = recent.since(99.0, {"clock_jumps": 50, "connections": 9})
@@ -92,5 +92,12 @@ async def test_the_service_answers_for_all_workers_and_those_that_ended() -> Non
     for member in service.members.values():
         member.figures.tell()
     (answer,) = answers
-    assert b"2 clients do not read" in answer
+    assert b"Clients that do not read now: 2" in answer
     assert b"Workers ended" in answer
+
+
+def test_what_a_worker_had_counted_before_it_joined_is_not_recent() -> None:
+    recent = Recent(0.0)
+    recent.join({"clock_jumps": 5, "connections": 3})
+    assert recent.since(1.0, {"clock_jumps": 5, "connections": 3})[0] == {}
+    assert recent.since(1.0, {"clock_jumps": 6})[0] == {"clock_jumps": 1}

@@ -7,6 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx
 import pytest
 
 from fastsse.checks import NOTE, OK, UNKNOWN, WRONG, Check
@@ -120,6 +121,43 @@ async def test_an_ended_topic_and_unknown_parameters_and_gaps() -> None:
         assert (gap.verdict, "evicted" in gap.says) == (NOTE, True)
 
 
+async def test_an_ended_topic_takes_nothing_and_a_client_that_has_all_gets_204() -> None:
+    async with Server(config()) as server:
+        url = f"{server.addresses[0]}/events"
+        server.publish("news", "x")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            ended = await client.post(f"{server.addresses[0]}/topics/end", params={"topic": "news"})
+        state = first_wrong(await asked(url))
+        assert (state.name, "has ended" in state.says) == ("state", True)
+        over = first_wrong(await asked(url, event_id=ended.json()["id"]))
+        assert (over.name, "204" in over.says) == ("over", True)
+
+
+async def test_a_topic_without_history_is_noted() -> None:
+    async with Server(config(history_events=0)) as server, AsyncExitStack() as stack:
+        url = server.addresses[0]
+        server.publish("other", "x")
+        await held(stack, url)
+        checks = await asked(f"{url}/events", "other")
+    history = found(checks, "history")
+    assert (history.verdict, "history_events" in history.do) == (NOTE, True)
+
+
+async def test_the_state_of_the_service_comes_before_that_of_the_topic() -> None:
+    async with Server(config(max_event="10B")) as server, AsyncExitStack() as stack:
+        url = server.addresses[0]
+        server.publish("other", "x")
+        await held(stack, url)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for _ in range(12):
+                await client.get(f"{url}/events?topic=", headers={"Host": "evil.example"})
+        checks = await asked(f"{url}/events", "other")
+    names = [check.name for check in checks]
+    assert names.index("requests") < names.index("topic name")
+    assert "421" in found(checks, "requests").says
+    assert "--allowed-hosts" in found(checks, "requests").do
+
+
 async def test_a_server_that_stops_says_so() -> None:
     busy = answering("503 Service Unavailable", b"draining\n", b"Content-Type: text/plain\r\n")
     async with StreamServer(busy) as server:
@@ -209,6 +247,26 @@ PROXIES: list[tuple[str, Answer, str, str]] = [
         ),
         "host",
         "--allowed-hosts 127.0.0.1",
+    ),
+    (
+        "no right to it",
+        answering(
+            "403 Forbidden",
+            b'{"status":403,"detail":"x"}',
+            b"Content-Type: application/problem+json\r\n",
+        ),
+        "rights",
+        "--cors-origins",
+    ),
+    (
+        "a limit, with a status",
+        answering(
+            "429 Too Many Requests",
+            b'{"status":429,"detail":"x"}',
+            b"Content-Type: application/problem+json\r\n",
+        ),
+        "limits",
+        "address_streams",
     ),
     ("bad gateway", answering("502 Bad Gateway", b"<html>"), "proxy", "error log"),
     ("time-out", answering("504 Gateway Timeout", b"<html>"), "proxy", "time-outs"),

@@ -140,8 +140,9 @@ def checks_of(
         return [_template(answers, name)]
     known = [answer for answer in answers if answer.get("topic")]
     there = _streams(answers, known, name, is_cut=is_cut)
-    checks = [_known(answers, known, name), _published(known, name), there]
-    checks += _state(known, name)
+    # The streams of an ended topic are over, so that comes first.
+    checks = _state(known, name)
+    checks += [_known(answers, known, name), _published(known, name), there]
     checks += _private(known, name, history)
     checks += _type(known)
     checks.append(_kept(name, history))

@@ -20,7 +20,7 @@ from fastsse.api.admin.parameters import (
     read_cursor,
     read_duration,
 )
-from fastsse.api.admin.topics import SORTS, TopicLister
+from fastsse.api.admin.topics import SORTS, TopicLister, merged_topics
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.auth.guard import Guard
 from fastsse.auth.revocations import Revocation
@@ -28,12 +28,14 @@ from fastsse.config import Config
 from fastsse.control.gather import LETTERS, SOURCES, GatherClient, Gathered
 from fastsse.control.stats import StatsClient
 from fastsse.errors import BadRequest, FastsseError
+from fastsse.events import check_topic
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import json_response
 from fastsse.http.router import Exchange, Handler, Paths, Route
-from fastsse.hub import Hub
+from fastsse.hub import Hub, Published
 from fastsse.log import get_logger, set_level
+from fastsse.reserved import check_not_reserved
 from fastsse.stacks import stacks
 
 __all__ = ["Admin"]
@@ -78,6 +80,7 @@ class Admin:
         self._guard = guard
         self._set_access_level = set_access_level
         self._gather = gather
+        self._hub = hub
         self._stats: StatsClient | None = None
         finder = Finder(hub.streams, hub.channels)
         self._gather.teach("connections", ConnectionLister(finder))
@@ -100,7 +103,10 @@ class Admin:
                 b"GET": route("read", self._list_connections),
                 b"DELETE": route("act", self._kick),
             },
-            b"/admin/topics": {b"GET": route("read", self._list_topics)},
+            b"/admin/topics": {
+                b"GET": route("read", self._list_topics),
+                b"DELETE": route("act", self._purge),
+            },
             b"/admin/sources": {b"GET": route("read", self._list_sources)},
             b"/admin/dead-letters": {
                 b"GET": route("read", self._list_letters),
@@ -215,11 +221,31 @@ class Admin:
         self._ask(
             "topics",
             exchange,
-            partial(_merged_topics, sort=sort, limit=limit),
+            partial(merged_topics, sort=sort, limit=limit),
             sort=sort,
             limit=limit,
             **asked,
         )
+
+    def _purge(self, request: Request, exchange: Exchange, operator: str) -> None:
+        given = parameters(request, ("topic",))
+        topic = given.get("topic", "")
+        check_topic(topic)
+        check_not_reserved((topic,))
+
+        def purged(outcome: Published | FastsseError) -> None:
+            if isinstance(outcome, FastsseError):
+                exchange.fail(outcome)
+                return
+            audit.info(
+                "An operator purged a topic.",
+                operator=operator,
+                client=exchange.peer(),
+                of_topic=topic,
+            )
+            exchange.respond(_json({"id": outcome.last.decode()}))
+
+        self._hub.purge_topic(topic, purged)
 
     def _list_sources(self, request: Request, exchange: Exchange, operator: str) -> None:
         parameters(request, ())
@@ -380,26 +406,3 @@ def _merged(gathered: Gathered, limit: int) -> dict[str, object]:
         node, worker, _ = gathered.answers[-1]
         following = f"{node}.{worker + 1}.0"
     return {"connections": rows, "next": following, "missing": gathered.missing}
-
-
-def _merged_topics(gathered: Gathered, *, sort: str, limit: int) -> dict[str, object]:
-    """One page of topics: streams are added up, the rest is the same everywhere."""
-    rows: dict[str, dict[str, Any]] = {}
-    answers = [answer for *_, answer in gathered.answers if answer]
-    for answer in answers:
-        for row in answer["rows"]:
-            known = rows.setdefault(row["topic"], {**row, "subscribers": 0})
-            known["subscribers"] += row["subscribers"]
-    ordered = sorted(rows.values(), key=lambda row: row["topic"])
-    if sort != SORTS[0]:
-        ordered.sort(key=lambda row: row[sort], reverse=True)
-    is_more = len(ordered) > limit or any(len(answer["rows"]) == limit for answer in answers)
-    page = ordered[:limit]
-    following = page[-1]["topic"] if is_more and sort == SORTS[0] and page else None
-    return {
-        "topics": page,
-        "next": following,
-        "alive": max((answer["alive"] for answer in answers), default=0),
-        "everything": sum(answer["everything"] for answer in answers),
-        "missing": gathered.missing,
-    }

@@ -13,18 +13,22 @@ from typing import Any, Final
 
 from fastsse._core import Frame
 from fastsse.config.rules import compile_glob
+from fastsse.control.gather import Gathered
 from fastsse.hub.channels import Channel, Channels
 from fastsse.hub.history import History
 from fastsse.hub.templates import WantedTopics
 from fastsse.hub.topics import Topic, Topics
 from fastsse.positions import N_BITS, format_position
+from fastsse.reserved import CONSOLE_TOPIC
 
-__all__ = ["SORTS", "TopicLister", "subscribers_of", "topic_facts"]
+__all__ = ["SORTS", "TopicLister", "merged_topics", "subscribers_of", "topic_facts"]
 
 Reply = Callable[[object], None]
 # Topics and channels that a turn looks at: about a millisecond.
 _TOPICS_A_TURN: Final = 5_000
 _CHANNELS_A_TURN: Final = 2_000
+# Entries of a topic that are looked at one by one.
+_COUNTED_MAX: Final = 1_000
 #: What a list can begin with; all but `name` are the largest first.
 SORTS: Final = ("name", "subscribers", "rate", "bytes", "events")
 # The span over which the rate of a topic is counted, from what is kept of it.
@@ -90,7 +94,7 @@ class _TopicWalk:
             self._done(self._found)
 
     def _wanted(self, name: str) -> Topic | None:
-        if name <= self._after and self._sort == "name":
+        if name == CONSOLE_TOPIC or (name <= self._after and self._sort == "name"):
             return None
         if self._glob is not None and not self._glob.match(name):
             return None
@@ -129,7 +133,7 @@ def topic_facts(topic: Topic, subscribers: int, history: History) -> dict[str, o
         return facts
     newest, oldest, now_ms = log.frames[-1], log.frames[log.start], history.now_ms()
     facts |= {
-        "events": len(log.frames) - log.start,
+        "events": _count(log.frames, log.start),
         "bytes": log.bytes,
         "rate": round(_rate(log.frames, log.start, now_ms), 2),
         "oldest_age_s": max(0, now_ms - oldest.time_ms) / _MS_A_S,
@@ -138,6 +142,13 @@ def topic_facts(topic: Topic, subscribers: int, history: History) -> dict[str, o
         "last_is_private": newest.private,
     }
     return facts
+
+
+def _count(frames: Sequence[Frame], start: int) -> int:
+    """Events kept. Deleted ones and entries that say so have a frame too, which counts where there
+    are very many."""
+    kept = len(frames) - start
+    return kept if kept > _COUNTED_MAX else sum(frame.events for frame in frames[start:])
 
 
 def _id_of(frame: Frame, history: History) -> str:
@@ -201,3 +212,26 @@ def _position(frame: Frame) -> int:
 
 def _subscribers(row: Mapping[str, Any]) -> int:
     return int(row["subscribers"])
+
+
+def merged_topics(gathered: Gathered, *, sort: str, limit: int) -> dict[str, object]:
+    """One page of topics: streams are added up, the rest is the same everywhere."""
+    rows: dict[str, dict[str, Any]] = {}
+    answers = [answer for *_, answer in gathered.answers if answer]
+    for answer in answers:
+        for row in answer["rows"]:
+            known = rows.setdefault(row["topic"], {**row, "subscribers": 0})
+            known["subscribers"] += row["subscribers"]
+    ordered = sorted(rows.values(), key=lambda row: row["topic"])
+    if sort != SORTS[0]:
+        ordered.sort(key=lambda row: row[sort], reverse=True)
+    is_more = len(ordered) > limit or any(len(answer["rows"]) == limit for answer in answers)
+    page = ordered[:limit]
+    following = page[-1]["topic"] if is_more and sort == SORTS[0] and page else None
+    return {
+        "topics": page,
+        "next": following,
+        "alive": max((answer["alive"] for answer in answers), default=0),
+        "everything": sum(answer["everything"] for answer in answers),
+        "missing": gathered.missing,
+    }

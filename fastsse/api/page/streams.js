@@ -8,8 +8,8 @@ function shown(stream) {
   end.type = "button";
   end.setAttribute("aria-label", "End the stream of " + stream.address);
   const made = row([
-    ["", stream.address], ["", stream.subject], ["", stream.topics.join(" ") + (stream.more_topics ? " …" : "")],
-    ["", stream.state], ["", age(stream.age_s)], ["number", number(stream.events)], ["number", size(stream.bytes)],
+    ["short", stream.address], ["", stream.subject], ["", stream.topics.join(" ") + (stream.more_topics ? " …" : "")],
+    ["short", stream.state], ["short", age(stream.age_s)], ["number", number(stream.events)], ["number", size(stream.bytes)],
     ["number", stream.lag_bytes ? size(stream.lag_bytes) : ""], ["", stream.agent], ["id", stream.id], ["", end],
   ]);
   end.addEventListener("click", () => attempt(async () => {

@@ -1,5 +1,5 @@
 // Topics: who has them, and what is kept.
-import {age, ask, attempt, byId, checks, element, fields, number, row, size} from "./page.js";
+import {age, ask, attempt, byId, checks, element, fields, message, number, row, size} from "./page.js";
 
 let following = null;
 let opened = "";
@@ -11,7 +11,7 @@ function shown(topic) {
   return row([
     ["", name], ["number", number(topic.subscribers)], ["number", topic.rate.toFixed(1)],
     ["number", number(topic.events)], ["number", size(topic.bytes)],
-    ["", "last_age_s" in topic ? age(topic.last_age_s) + " ago" : ""],
+    ["short", "last_age_s" in topic ? age(topic.last_age_s) + " ago" : ""],
   ]);
 }
 
@@ -20,7 +20,14 @@ function openTopic(topic) {
   byId("h-topic").textContent = topic.topic;
   byId("topic").hidden = false;
   byId("checks").replaceChildren();
+  calm();
   byId("h-topic").scrollIntoView({block: "nearest"});
+}
+
+// The first click asks, the second acts.
+function calm() {
+  delete byId("purge").dataset.asked;
+  byId("purge").textContent = "Purge";
 }
 
 async function load(after) {
@@ -48,3 +55,16 @@ byId("explain").addEventListener("click", () => attempt(async () => {
   const found = await ask("/admin/explain", {topic: opened});
   byId("checks").replaceChildren(...checks(found.checks));
 }));
+byId("purge").addEventListener("click", () => attempt(async () => {
+  const button = byId("purge");
+  if (!button.dataset.asked) {
+    button.dataset.asked = "yes";
+    button.textContent = "Delete all events of this topic?";
+    return;
+  }
+  calm();
+  await ask("/admin/topics", {topic: opened}, "DELETE");
+  await load();
+  message("The events of " + opened + " were deleted.");
+}));
+byId("purge").addEventListener("blur", calm);
