@@ -7,6 +7,7 @@ it on. A fan-out is one span with counts, whatever the number of streams. Loop t
 """
 
 import os
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ WhenSwept = Callable[[Callable[..., None]], bool]
 TRACEPARENT: Final = "traceparent"
 _MARK: Final = b'"traceparent"'
 _NS_A_MS: Final = 1_000_000
+_FLUSH_S: Final = 2.0
 _SERVICE: Final = "service.name"
 _NAMING: Final = ("OTEL_RESOURCE_ATTRIBUTES",)
 _SYSTEM: Final = {"messaging.system": "fastsse"}
@@ -44,13 +46,15 @@ class Tracer:
 
     Arguments:
         provider: a `TracerProvider` of the SDK.
+        give_up: ends sending to a collector that does not answer.
     """
 
-    def __init__(self, provider: Any) -> None:
+    def __init__(self, provider: Any, give_up: Callable[[], object] = lambda: None) -> None:
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
+        self._give_up = give_up
         self._tracer = provider.get_tracer("fastsse", __version__)
         self._contexts = TraceContextTextMapPropagator()
         self._kinds = SpanKind
@@ -163,7 +167,13 @@ class Tracer:
 
     def close(self) -> None:
         """Sends what waits; takes up to seconds, so call it on a thread of its own."""
-        self._provider.shutdown()
+        # A collector that is away would delay the stop by the retries of ten seconds.
+        patience = threading.Timer(_FLUSH_S, self._give_up)
+        patience.start()
+        try:
+            self._provider.shutdown()
+        finally:
+            patience.cancel()
 
 
 class SpanHandle:
@@ -214,5 +224,6 @@ def open_tracer() -> Tracer:
     if not any(_SERVICE in os.environ.get(name, "") for name in _NAMING):
         named[_SERVICE] = os.environ.get("OTEL_SERVICE_NAME") or "fastsse"
     provider = TracerProvider(resource=Resource.create(named))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Tracer(provider)
+    exporter = OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Tracer(provider, exporter.shutdown)

@@ -138,11 +138,11 @@ def tracing(setup: Setup) -> Result:
             for name, (options, _) in kinds.items()
         }
         for turn in range(1 if setup.quick else _PAIRS):
-            cpu = {}
+            cpu: dict[str, float] = {}
             for name in list(kinds)[:: -1 if turn % 2 else 1]:
                 header = kinds[name][1]
                 headers = (("traceparent", header),) if header else ()
-                sample = closed_loop(setup, up[name], 64, headers=headers, seconds=1.0)
+                sample = closed_loop(setup, up[name], 64, headers=headers, seconds=0.8)
                 cpu[name] = sample["server_cpu_us"]
             mixed = (1 - _SHARE) * cpu["on, not recorded"] + _SHARE * cpu["on, recorded"]
             sample["ratio"] = mixed / max(0.01, cpu["off"])

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from fastsse import tracing
 from fastsse.server import Server
+from fastsse.tracing import Tracer
 from fastsse.trails import Trail, trail_of
 from tests.http.conftest import Start
 from tests.http.raw import connected, request
@@ -152,6 +155,23 @@ async def test_what_is_not_recorded_leaves_nothing(collector: Collector, start: 
         assert json.loads((await stream.next()).data)["meta"].keys() == {"a", "traceparent"}
     assert {span.name for span in (await collector.named("publish")).values()} >= {"publish"}
     assert collector.count("publish") == 1
+
+
+def test_a_collector_that_is_away_does_not_keep_the_server_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracing, "_FLUSH_S", 0.01)
+    given_up = threading.Event()
+
+    class Provider:
+        def get_tracer(self, *_: str) -> None:
+            return None
+
+        def shutdown(self) -> None:
+            assert given_up.wait(60)
+
+    Tracer(Provider(), given_up.set).close()
+    assert given_up.is_set()
 
 
 async def test_without_tracing_a_trace_changes_nothing(server: Server) -> None:

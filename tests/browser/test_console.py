@@ -153,6 +153,29 @@ async def test_a_topic_is_emptied_by_the_second_click(browser: Browser) -> None:
         assert await page.run("wrong") == []
 
 
+async def test_dead_letters_are_shown_and_replayed(browser: Browser, tmp_path: Path) -> None:
+    lines, bad = tmp_path / "app.log", tmp_path / "bad.jsonl"
+    lines.write_text(f'{{"ok": 1}}\n{HTML}\n')
+    rule = {
+        "name": "logs", "files": [str(lines)], "topic": "logs/{data.ok}", "payload": "json",
+        "dead_letter": f"file:{bad}",
+    }  # fmt: skip
+    async with Server(config(sources=[rule])) as server:
+        page = await opened(browser, server, "nodes")
+        await page.settled("document.querySelectorAll('#sources tr').length", 1)
+        show = "document.querySelector('#sources button').click()"
+        async with asyncio.timeout(30):
+            while not await page.run("document.querySelectorAll('#letter-rows tr').length"):
+                await page.run(show)
+                await asyncio.sleep(0.1)
+        assert HTML in await page.run(text_of("#letter-rows td"))
+        await page.run("document.getElementById('replay').click()")
+        note = "document.getElementById('letters-note').textContent"
+        await page.settled(f"{note}.includes('1 stay')")
+        assert await page.run("document.title") == "fastsse"
+        assert await page.run("wrong") == []
+
+
 async def test_the_keyboard_reaches_everything(browser: Browser) -> None:
     async with Server(config()) as server:
         server.publish("news", "x")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from fastsse._core import INSPECTED_ROWS_MAX, REASONS, raw_frame
+from fastsse.control.gather import Gathered
 from fastsse.hub.channels import Channels
 from fastsse.hub.connections import ConnectionFilter, Connections, ConnectionSearch
 from fastsse.hub.streams import Streams
@@ -21,7 +22,7 @@ from fastsse.subscriptions import ANY
 if TYPE_CHECKING:
     from fastsse._core import InspectedRow
 
-__all__ = ["ConnectionLister", "Finder", "Kicker"]
+__all__ = ["ConnectionLister", "Finder", "Kicker", "merged_connections"]
 
 Reply = Callable[[object], None]
 Question = Mapping[str, Any]
@@ -260,3 +261,24 @@ class Kicker:
                 reply({"kicked": count, "more": more})
 
         turn(0, 0)
+
+
+def merged_connections(gathered: Gathered, limit: int) -> dict[str, object]:
+    """One page of connections, in the order of node, worker and slot."""
+    rows: list[dict[str, object]] = []
+    following: str | None = None
+    for node, worker, answer in gathered.answers:
+        for row in answer["rows"] if answer else ():
+            slot = row.pop("slot")
+            if len(rows) == limit:
+                following = f"{node}.{worker}.{slot}"
+                break
+            rows.append({**row, "node": node, "worker": worker})
+        if following is None and answer and "next" in answer:
+            following = f"{node}.{worker}.{answer['next']}"
+        if following is not None:
+            break
+    if following is None and gathered.is_cut:
+        node, worker, _ = gathered.answers[-1]
+        following = f"{node}.{worker + 1}.0"
+    return {"connections": rows, "next": following, "missing": gathered.missing}

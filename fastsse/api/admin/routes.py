@@ -8,7 +8,12 @@ from typing import Any, Final
 import orjson
 
 from fastsse.api.admin.access import ConsoleAccess, Role
-from fastsse.api.admin.connections import ConnectionLister, Finder, Kicker
+from fastsse.api.admin.connections import (
+    ConnectionLister,
+    Finder,
+    Kicker,
+    merged_connections,
+)
 from fastsse.api.admin.explain import Explainer, checks_of
 from fastsse.api.admin.parameters import (
     FILTERS,
@@ -142,7 +147,7 @@ class Admin:
         def answer(gathered: Gathered) -> object:
             if all(one is not None and one.get("off") for *_, one in gathered.answers):
                 raise Problem(409, _OFF, field="connection_details")
-            return _merged(gathered, limit)
+            return merged_connections(gathered, limit)
 
         self._ask(
             "connections", exchange, answer, limit=limit, after=after, **connection_filter(given)
@@ -385,24 +390,3 @@ class Admin:
 
 def _json(value: object) -> Any:
     return json_response(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
-
-
-def _merged(gathered: Gathered, limit: int) -> dict[str, object]:
-    """One page of connections, in the order of node, worker and slot."""
-    rows: list[dict[str, object]] = []
-    following: str | None = None
-    for node, worker, answer in gathered.answers:
-        for row in answer["rows"] if answer else ():
-            slot = row.pop("slot")
-            if len(rows) == limit:
-                following = f"{node}.{worker}.{slot}"
-                break
-            rows.append({**row, "node": node, "worker": worker})
-        if following is None and answer and "next" in answer:
-            following = f"{node}.{worker}.{answer['next']}"
-        if following is not None:
-            break
-    if following is None and gathered.is_cut:
-        node, worker, _ = gathered.answers[-1]
-        following = f"{node}.{worker + 1}.0"
-    return {"connections": rows, "next": following, "missing": gathered.missing}
