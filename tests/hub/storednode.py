@@ -66,6 +66,9 @@ class StoredBackbone:
     def find_streams(self, topics: tuple[str, ...], done: FoundStreams) -> None:
         done({})
 
+    def expired_streams(self) -> tuple[()]:
+        return ()
+
     def touch_stream(self, topic: str, generation: int) -> None:
         pass
 
