@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -18,6 +18,7 @@ from fastsse.cli.flags import FILE_HELP
 from fastsse.client.http import events_url
 from fastsse.config import Config, load
 from fastsse.doctor import Diagnosis, Finding, Goal, Verdict, examine, read_machine
+from fastsse.doctor.certificates import TlsFiles, examine_certificates
 from fastsse.doctor.emit import KINDS, emit, left_over
 from fastsse.doctor.finding import without_idle_command
 from fastsse.doctor.path import TrialTiming, Way, judge, try_path
@@ -144,6 +145,7 @@ def doctor(
 ) -> int:
     """Check the limits of this machine, or the path to a server, for event streams.
 
+    With tls_cert in the configuration, its certificates too: their end, their keys, their names.
     Shows for each limit its value, the needed value, and why; and, if it is too low, how to set it
     (-v: for every limit). Exits with 1 if the target can't be met with the current settings, or if
     the path breaks streams; warnings alone exit with 0. With --emit it exits with 1 only for
@@ -162,6 +164,9 @@ def doctor(
         wanted = connections or DEFAULT_CONNECTIONS
         goal = _goal(wanted, processes, rate, own_topics, proxied, config)
         diagnosis = examine(read_machine(process=process), goal)
+        files = TlsFiles(config.tls_cert, config.tls_key, config.allowed_hosts)
+        found = (*diagnosis.findings, *examine_certificates(files))
+        diagnosis = replace(diagnosis, findings=found)
     if emitted and diagnosis is not None:
         return _emit(emitted, diagnosis)
     evidence: Evidence | None = None
@@ -196,6 +201,7 @@ def _goal(
         heartbeat_s=config.heartbeat,
         memory_limit_bytes=config.memory_limit,
         max_connections=config.max_connections,
+        has_tls=bool(config.tls_cert),
     )
 
 

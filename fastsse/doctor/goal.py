@@ -12,6 +12,7 @@ from fastsse.doctor.measured import (
     SEND_BYTES,
     SEND_US,
     SHARED_BYTES,
+    TLS_BYTES,
 )
 from fastsse.limits import BACKLOG, RESERVE_MIN, reserved_descriptors
 
@@ -32,6 +33,7 @@ class Goal:
         own_topics: each connection has a topic of its own.
         proxied: a proxy or a load generator on this machine opens a connection for each.
         heartbeat_s, memory_limit_bytes, max_connections: the options of each server.
+        has_tls: the servers have a certificate.
     """
 
     connections: int
@@ -42,6 +44,7 @@ class Goal:
     heartbeat_s: float = 15.0
     memory_limit_bytes: int = 2**30
     max_connections: int = 0
+    has_tls: bool = False
 
     @property
     def connections_each(self) -> int:
@@ -49,9 +52,23 @@ class Goal:
         return -(-self.connections // self.processes)
 
     @property
+    def descriptors_a_stream(self) -> int:
+        """With TLS the socket of the client and both ends of a pair."""
+        return 3 if self.has_tls else 1
+
+    @property
+    def stream_descriptors(self) -> int:
+        """Those of all streams of one process."""
+        return self.connections_each * self.descriptors_a_stream
+
+    @property
     def descriptors(self) -> int:
         """The least limit of one process, with the server's reserve."""
-        return descriptors_for(self.connections_each)
+        return descriptors_for(self.stream_descriptors)
+
+    def carried_by(self, limit: int) -> int:
+        """The streams that one process takes with a limit of so many descriptors."""
+        return streams_of(limit) // self.descriptors_a_stream
 
     @property
     def descriptors_asked(self) -> int:
@@ -85,7 +102,8 @@ class Goal:
     def connection_bytes(self) -> int:
         """Memory of one idle connection: the kernel's for its sockets, and ours."""
         ours = OWN_TOPIC_BYTES if self.own_topics else SHARED_BYTES
-        return int(KERNEL_BYTES.value * self.sockets / self.connections + ours.value)
+        tls_bytes = TLS_BYTES.value if self.has_tls else 0
+        return int(KERNEL_BYTES.value * self.sockets / self.connections + ours.value + tls_bytes)
 
     @property
     def idle_bytes(self) -> int:

@@ -54,6 +54,13 @@ OWN_TOPIC_BYTES = Figure(
     "922 to 940",
     "python -m bench idle-own",
 )
+TLS_BYTES = Figure(
+    14_500,
+    "B",
+    "what a stream over TLS takes more: OpenSSL's state and our row",
+    "one run of 1,000 streams",
+    "python -m bench.tls memory",
+)
 PROCESS_BYTES = Figure(
     45 * 2**20, "B", "a server without streams", "37 to 45 MiB", "python -m fastsse.doctor.measure"
 )

@@ -1,7 +1,7 @@
 """Whether there are enough file descriptors: the process's limit, the kernel's caps, our own."""
 
 from fastsse.doctor.finding import Finding, Verdict
-from fastsse.doctor.goal import Goal, streams_of
+from fastsse.doctor.goal import Goal
 from fastsse.doctor.machine import UNLIMITED, Machine
 from fastsse.doctor.words import count
 from fastsse.limits import STREAMS_DEFAULT_MAX
@@ -20,15 +20,15 @@ def open_files_limit(machine: Machine, goal: Goal) -> Finding:
         asked = max(asked, hard)
     verdict = Verdict.OK
     why = (
-        f"Each stream is a descriptor; the server keeps {need - goal.connections_each:,} more for "
-        "publishers, probes and files. The soft limit may be lower: the server raises it."
+        f"{_each(goal)}; the server keeps {need - goal.stream_descriptors:,} more for publishers, "
+        "probes and files. The soft limit may be lower: the server raises it."
     )
     how = (
         f"LimitNOFILE={asked} (systemd, --emit systemd), --ulimit nofile={asked}:{asked} (Docker), "
         "the container runtime's own unit (Kubernetes), ulimit -Hn (a shell). "
         "/etc/security/limits.conf is for logins only, not for services."
-        f"\nOr {_more_workers(goal, streams_of(hard or 0))}: the limit is of a process, and each "
-        "worker is one."
+        f"\nOr {_more_workers(goal, goal.carried_by(hard or 0))}: the limit is of a process, and "
+        "each worker is one."
     )
     if hard is None:
         verdict = Verdict.UNKNOWN
@@ -99,6 +99,12 @@ def max_connections(machine: Machine, goal: Goal) -> Finding:
     )
 
 
+def _each(goal: Goal) -> str:
+    if goal.has_tls:
+        return f"Each stream over TLS is {goal.descriptors_a_stream} descriptors"
+    return "Each stream is a descriptor"
+
+
 def _more_workers(goal: Goal, streams_each: int) -> str:
     """The workers that carry the goal when each may have so many streams."""
     workers = -(-goal.connections // max(1, streams_each))
@@ -116,7 +122,7 @@ def _needed(number: int) -> str:
 
 
 def _streams(limit: int | None, goal: Goal) -> int | None:
-    return None if limit is None else streams_of(limit) * goal.processes
+    return None if limit is None else goal.carried_by(limit) * goal.processes
 
 
 def _carried(hard: int | None, machine: Machine, goal: Goal) -> int | None:

@@ -10,9 +10,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from fastsse.server import Server
+from tests.auth.minting import SECRET, grants, mint
 from tests.eventstream import EventStream
 from tests.http.conftest import Ask, Start, asked
 from tests.http.raw import TIMEOUT_S, connected
+from tests.loopback import Relay
 
 KEY = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
 UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", KEY)
@@ -206,12 +208,47 @@ async def test_bad_parameters_and_full_servers_are_statuses(start: Start) -> Non
         assert refused.value.response.status_code == 503
 
 
+async def test_cuts_lose_nothing_and_repeat_nothing(start: Start) -> None:
+    server = await start()
+    sent: list[str] = []
+    got: list[str] = []
+
+    async def read_one(socket: Any) -> None:
+        text = await receive(socket)
+        got.extend(message.last_event_id for message in EventStream().feed(text.encode() + b"\n\n"))
+
+    async with Relay(server.addresses[0]) as relay:
+        for cut in range(7):
+            sent.append(server.publish("t", f"away {cut}"))
+            place = got[-1] if got else "earliest"
+            url = f"{relay.url.replace('http', 'ws', 1)}/ws?topic=t&last_event_id={place}"
+            async with connect(url) as socket:
+                while len(got) < len(sent):
+                    await read_one(socket)
+                if cut < 6:
+                    sent += [server.publish("t", f"live {cut} {n}") for n in range(20)]
+                    for _ in range(3 * cut):
+                        await read_one(socket)
+                    relay.cut()
+    assert got == sent
+
+
 async def test_token_decides_as_for_every_stream(start: Start) -> None:
-    server = await start(jwt_key="x" * 40)
+    server = await start(jwt_key=SECRET)
+    token = mint(grants(subscribe=["t"])).decode()
+    async with ws(server, f"topic=t&authorization={token}") as socket:
+        await receive(socket)
+        server.publish("t", "for the granted", private=True)
+        assert "for the granted" in await receive(socket)
+    header = {"Authorization": f"Bearer {token}"}
+    async with ws(server, "topic=t", additional_headers=header) as socket:
+        await receive(socket)
+        server.publish("t", "by the header", private=True)
+        assert "by the header" in await receive(socket)
     with pytest.raises(InvalidStatus) as refused:
         async with ws(server, "topic=t"):
             pass
     assert refused.value.response.status_code == 401
     with contextlib.suppress(InvalidStatus):
-        async with ws(server, "topic=t&token=wrong"):
+        async with ws(server, "topic=t&authorization=wrong"):
             pytest.fail("A wrong token opened a stream.")
