@@ -1,4 +1,4 @@
-"""Who may read and publish. Every route that opens streams or takes events asks this.
+"""Access: who may read and publish. Every route that opens streams or accepts events asks it.
 
 Without JWT keys, any client may read. A client with `publish_token` may publish; if that option is
 not set, any client except pages of other origins may publish. With JWT keys the guard decides, in
@@ -31,7 +31,7 @@ class Known(NamedTuple):
 
     Attributes:
         rights: as `Access.publisher` gives them.
-        still: whether it would be accepted again now. O(1).
+        still: returns whether it would be accepted again now. O(1).
     """
 
     rights: Rights | None
@@ -45,7 +45,7 @@ class Access(Protocol):
         self, request: Request, exchange: Exchange, then: Then, later: Later | None = None
     ) -> None:
         """Calls `then` with the rights of the subscriber, or answers with a problem; now or later.
-        None means that rights are not used here. `later`, if given, answers in place of a 503."""
+        None: rights are not used here. `later`, if given, answers in place of a 503."""
 
     def admit_publisher(self, request: Request) -> None:
         """Checks the head before the body is read. Raises Problem, Unauthorised or Forbidden."""
@@ -54,13 +54,13 @@ class Access(Protocol):
         """As `subscriber`, for a publisher that was admitted."""
 
     def known_publisher(self, header: bytes | None) -> Known | None:
-        """Who publishes with this `Authorization`, None without one, and no other credentials; None
-        if it was not accepted lately. O(bytes)."""
+        """The publisher whose only credentials are this `Authorization` header (None: no header);
+        None if it was not accepted lately. O(bytes)."""
 
 
 def later_answer(exchange: Exchange, request: Request, subscription: Subscription) -> Later | None:
-    """The answer to a subscriber whose rights can't be checked now: when to return. An error status
-    would stop an EventSource permanently. A HEAD request gets the status."""
+    """The answer to a subscriber whose rights can't be checked now: a time to retry. An error
+    status would stop an EventSource permanently. A HEAD request gets the status."""
     if request.method == b"HEAD":
         return None
     return lambda _: exchange.turn_away(subscription, StreamRefused("access"))
@@ -82,7 +82,7 @@ class OpenAccess:
     def subscriber(
         self, request: Request, exchange: Exchange, then: Then, later: Later | None = None
     ) -> None:
-        """Anyone."""
+        """Accepts every subscriber."""
         then(None)
 
     def admit_publisher(self, request: Request) -> None:
@@ -96,7 +96,7 @@ class OpenAccess:
         then(None)
 
     def known_publisher(self, header: bytes | None) -> Known | None:
-        """Accepts what `admit_publisher` accepts; there is nothing to remember."""
+        """Accepts what `admit_publisher` accepts; nothing is cached."""
         if self._token is not None:
             try:
                 self._authorise(header)

@@ -1,7 +1,7 @@
 """Parses JSON bodies to events: one object, or one a line (NDJSON), all or none.
 
-`_ndjson` reads lines and checks each for values that orjson would lose. Only if one is wrong is the
-body parsed again, more slowly, to report what is wrong and where.
+`_ndjson` reads lines and checks each for values that orjson would lose. If one is wrong, a slower
+parser reads the body again and reports what is wrong and where.
 """
 
 from collections.abc import Mapping, Sequence

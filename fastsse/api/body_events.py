@@ -1,4 +1,4 @@
-"""From the pieces of a request body to events: NDJSON line by line, or an event stream."""
+"""Converts the pieces of a request body to events: lines of NDJSON, or an event stream."""
 
 from typing import Final, Protocol
 
@@ -15,8 +15,8 @@ class BodyEvents(Protocol):
     """The events of one body. After an error it is not used again.
 
     Attributes:
-        error: why the body can't be read on; the events before it are valid.
-        skipped: the types of events that were left out, and how many of each.
+        error: why the rest of the body can't be read; the events before it are valid.
+        skipped: the number of left-out events by type.
     """
 
     error: Problem | None
@@ -74,7 +74,7 @@ class LineEvents:
         return events
 
     def _take(self, line: bytes, events: list[Event]) -> bool:
-        """Adds the event of a line; False for a line that is none."""
+        """Adds the event of a line; False for an invalid line."""
         self._line += 1
         if not line.strip():
             return True
@@ -98,7 +98,7 @@ class LineEvents:
 
 
 class Template:
-    """What the query of a relayed event stream says of all its events.
+    """The fields that the query of a relayed event stream sets for all its events.
 
     Arguments:
         topics: the topics.

@@ -22,7 +22,7 @@ __all__ = ["client_routes"]
 _FOLDER: Final = "client"
 _CORE: Final = "index.js"
 _HASH_CHARS: Final = 16
-# A page of any origin may load it: it holds nothing secret.
+# Pages of any origin may load it, because it contains no secret.
 _LINES: Final = (
     "Content-Type: text/javascript; charset=utf-8\r\n"
     "X-Content-Type-Options: nosniff\r\n"
@@ -65,7 +65,7 @@ def client_routes() -> dict[bytes, Mapping[bytes, Route]]:
         file = known.get(name)
         if file is None or "/" in shown:
             raise Problem(404, f"The client has {', '.join(sorted(known))}.")
-        # Another hash is that of a node with another version: this one is not to be kept.
+        # Another hash comes from a node with another version, so the answer must not be cached.
         is_ours = shown == hash_
         exchange.respond(file.hashed if is_ours else _named(file, request.headers))
 
@@ -88,6 +88,6 @@ def _answers(name: str, body: bytes, hash_: str) -> _File:
 
 
 def _named(file: _File, headers: Mapping[bytes, bytes]) -> Response:
-    """Of a name without a hash: 304 for a browser that has it (RFC 9110 §13.1.2)."""
+    """The answer for a name without a hash; 304 for a browser that has it (RFC 9110 §13.1.2)."""
     has_it = file.etag in headers.get(b"if-none-match", b"")
     return file.unchanged if has_it else file.named

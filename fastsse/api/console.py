@@ -12,8 +12,8 @@ from fastsse.reserved import HUB_PATH
 
 __all__ = ["console_routes"]
 
-# Only files of this server run, also if an event injects markup into the page; and no text becomes
-# markup there.
+# Only files of this server run, even if an event injects markup into the page. Trusted types keep
+# text from becoming markup.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "

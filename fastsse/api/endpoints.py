@@ -195,14 +195,14 @@ class Endpoints:
         return intake
 
     def switch_intakes(self) -> None:
-        """Turns intakes off while each publish is logged; has them count publishes while a limit
-        per client is set."""
+        """Turns intakes off while each publish is logged, and makes them count publishes while a
+        limit per client is set."""
         for intake in self._intakes:
             intake.is_on = not self._log.logs_publishes
             intake.counts_clients = self._rate_limits.active
 
     def _has_envelope(self, selector: str) -> bool:
-        """Whether a stream that names a topic, or a template, gets envelopes by default."""
+        """Whether a stream of a topic, or of a template, has envelopes by default."""
         rule = self._config.rule(selector)
         kind = None if rule is None else rule.envelope
         return (kind or self._config.envelope) == "json"
@@ -271,7 +271,7 @@ class Endpoints:
         return routes
 
     def _set_log_level(self, level: str) -> None:
-        """Access lines follow another level than the option's."""
+        """Sets another level of access lines than the option's."""
         self._log.set_level(level)
         self.switch_intakes()
 

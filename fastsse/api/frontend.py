@@ -80,8 +80,7 @@ class Sockets(NamedTuple):
         return sockets
 
     def check(self, config: Config) -> None:
-        """Checks from where an inherited socket can be reached, which the options alone don't
-        show."""
+        """Checks from where an inherited socket can be reached, which only the socket shows."""
         is_decided = config.publishing_needs_token or config.allow_anonymous_publish
         if _are_local(self.main) or is_decided:
             return
@@ -290,7 +289,7 @@ class Frontend:
     async def leave(self) -> None:
         """For a worker that is replaced: stops listening, and closes every connection after its
         next answer. Returns when the earlier connections have sent their requests, or after a
-        bounded number of looks."""
+        bounded time."""
         self._has_successor = True
         self._close_doors()
         for listener in self._all_listeners():
@@ -351,8 +350,7 @@ class Frontend:
             connection.abort()
 
     async def answered(self) -> None:
-        """Returns when every connection that is not a stream is closed, and what TLS has to send
-        is sent."""
+        """Returns when all connections but streams are closed, and TLS has sent its data."""
         for acceptor in self._acceptors:
             await acceptor.settled()
         await self._deadlines.emptied()
@@ -394,7 +392,7 @@ class Frontend:
         self._listeners.append(TlsListener(sockets, door, welcome, plain, is_owner=is_owner))
 
     def _listen_plain(self, sockets: Sequence[socket.socket], router: Router) -> Listener:
-        """A listener that has no route of ours."""
+        """A listener with another route table."""
         no_cors = Cors((), (), cross_publish=False)
         return Listener(sockets, self._welcome(self._context(router, no_cors, sockets, None)))
 

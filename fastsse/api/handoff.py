@@ -1,4 +1,4 @@
-"""Hands sockets over to the sender as streams, and turns subscribers away."""
+"""Hands sockets over to the sender as streams, and refuses subscribers with a time to retry."""
 
 import fcntl
 import math
@@ -79,7 +79,7 @@ class RetryAfter:
         self._time = time
         self._spread = spread
         self._recent = (
-            0.0  # A decaying count of the recent ones, with the half-life `_HALF_LIFE_S`.
+            0.0  # A decaying count of recently refused clients, with the half-life `_HALF_LIFE_S`.
         )
         self._at_s = time()
 
@@ -96,7 +96,7 @@ class RetryAfter:
 
 
 class SenderHandoff:
-    """Hands sockets to the sender, or tells their clients when to come back.
+    """Hands sockets to the sender, or answers their clients with a time to retry.
 
     Arguments:
         streams: opens the streams.
@@ -200,7 +200,7 @@ class SenderHandoff:
         error must not reach a caller that would close it: the error is logged and ends the
         stream."""
         try:
-            self._tell(stream, stream_request)
+            self._notify(stream, stream_request)
         except Exception:
             log.exception("A stream could not be opened.")
             self._streams.close(stream, REASON_ENDED)
@@ -208,7 +208,7 @@ class SenderHandoff:
             self._will_wake = True
             self.on_opened(self._wake)
 
-    def _tell(self, stream: int, stream_request: StreamRequest) -> None:
+    def _notify(self, stream: int, stream_request: StreamRequest) -> None:
         subscription, rights = stream_request.subscription, stream_request.rights
         owner = self._owner(stream_request.host, rights)
         if owner is not None:
@@ -246,7 +246,7 @@ class SenderHandoff:
             span.end()
 
     def _owner(self, host: str, rights: Rights | None) -> Owner | None:
-        """Whose limits a stream counts for; None while nothing is limited."""
+        """The accounts that a stream counts for; None while nothing is limited."""
         if not self._rate_limits.active:
             return None
         return self._rate_limits.owner(host, None if rights is None else rights.subject)
@@ -311,7 +311,7 @@ class SenderHandoff:
 
 
 def _port(client: str) -> int:
-    """The port in a client's name; 0 where it has none."""
+    """The port in a client's address; 0: it has none."""
     port = client.rpartition(":")[2] if client.count(":") == 1 or "]:" in client else ""
     return int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
 

@@ -76,8 +76,8 @@ def chosen_once(pairs: Sequence[tuple[str, str]], names: Container[str]) -> dict
 def notes_on(pairs: Sequence[tuple[str, str]], known: Container[str]) -> bytes:
     """Comment lines about unknown parameters; the first eight distinct ones.
 
-    People see a comment, and event parsers ignore it. So it neither stops an EventSource nor breaks
-    a reader of JSON. Values are not quoted, because one may be a secret.
+    A person sees the comment, and event parsers ignore it. So it neither stops an EventSource nor
+    breaks a reader of JSON. Values are not quoted, because a value may be a secret.
 
     Arguments:
         pairs: the query, decoded.

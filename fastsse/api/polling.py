@@ -99,7 +99,7 @@ class Polling:
             exchange.fail(_unread(error))
 
     def over(self, request: Request, subscription: Subscription, exchange: Exchange) -> None:
-        """Answers a poll behind the event that ended its stream."""
+        """Answers a poll that continues after the event that ended its stream."""
         end = {"next": subscription.cursor.text.decode("utf-8", "replace")}
         end |= {"gap": None, "ended": True}  # type: ignore[dict-item]
         form = _form_of(request.headers)
@@ -149,7 +149,7 @@ class Polling:
         return packed
 
     def clear(self) -> None:
-        """Drops the encoded events: something in them may be deleted."""
+        """Drops the cache, because an event may be deleted."""
         self._shared.clear()
         self._packed.clear()
 

@@ -75,7 +75,7 @@ class _Subscriptions:
 
 
 class _Plain:
-    """How many streams subscribe to a topic, and which subscribers they have."""
+    """The number of streams that subscribe to a topic, and their subscribers."""
 
     def __init__(self, access: Access, presence: Presence, last_id: LastId) -> None:
         self._access = access

@@ -54,7 +54,7 @@ _ONLY_LINES: Final = (
 )
 # The data of such a publish is its body.
 _QUERY_FIELDS: Final = tuple(name for name in FIELDS if name != "data")
-# How a body is published; not about its events.
+# Parameters that say how a body is published; the others describe its events.
 _WAYS: Final = ("stream", "ids", "end_on_close", "receipt")
 _PARAMETERS: Final = (*_QUERY_FIELDS, *_WAYS)
 _IDS: Final = {"drop": False, "own": True}
@@ -114,8 +114,8 @@ class PublishGate:
         *,
         receipt: bool = False,
     ) -> None:
-        """Publishes all events or none for an admitted request, and answers it, with how many
-        streams match if a `receipt` is asked for.
+        """Publishes all events or none for an admitted request, and answers it. With `receipt` the
+        answer has the number of matching streams.
 
         Raises Forbidden when a topic is reserved, `not_granted` when the token does not cover one,
         and Problem (429) when the subject is over its limit and was not known at admission.
@@ -180,7 +180,7 @@ class PublishGate:
         ],
         answer: "_Answer",
     ) -> None:
-        """Does something else that needs a publisher's rights to topics, and answers the request.
+        """Does something else that needs the right to publish to topics, and answers the request.
 
         Arguments:
             act: called with a function that raises as `publish` for topics without a right, and the
@@ -201,7 +201,7 @@ class PublishGate:
             elif self.reached is None:
                 exchange.respond(answer(outcome))
             else:
-                # No read at another worker or node that begins after the answer is behind it.
+                # A read that begins after the answer sees the change, at other workers too.
                 self.reached.ask(outcome.positions[-1], partial(all_have, outcome))
 
         def all_have(published: Published, missing: Sequence[str]) -> None:
@@ -250,7 +250,7 @@ class PublishGate:
         self._access.admit_publisher(request)
 
     def delay_s(self, request: Request) -> float:
-        """Seconds until the publisher's rate allows more."""
+        """Seconds until the publisher's rate limit allows more."""
         limits = self._request_limits
         return limits.publish_delay_s(request) if limits.active else 0.0
 
@@ -261,8 +261,8 @@ class PublishGate:
         counted: int,
         done: Callable[[Published | FastsseError], None],
     ) -> None:
-        """Publishes all events or none. Raises as `publish`. The publisher's rate has counted so
-        many of them."""
+        """Publishes all events or none. Raises as `publish`. The publisher's rate limit has
+        already counted `counted` of them."""
         self._check(events, request.rights)
         events = scoped(events, request.rights)
         if self._request_limits.active:
@@ -301,7 +301,7 @@ class PublishGate:
 
 
 class _Entering:
-    """The exchange while rights are found out: a refusal is not answered at once."""
+    """The exchange while rights are checked: a refusal is not answered at once."""
 
     def __init__(self, exchange: Exchange, refused: Callable[[FastsseError], None]) -> None:
         self._exchange = exchange
@@ -327,7 +327,7 @@ class _Entering:
 
 
 def _uncovered(rights: Rights, topics: Sequence[str]) -> str:
-    """The text that names the topic that the grants of a token do not cover."""
+    """The detail of the problem: it names the topic that the token's grants do not cover."""
     first = next(topic for topic in topics if not rights.covers_publish((topic,)))
     return f"The token's mercure.publish does not cover the topic {first}."
 

@@ -1,7 +1,7 @@
-"""Which publishes the native intake may take, and what they need to be published.
+"""Which publishes the native intake may take, and the parts that it needs to publish them.
 
-They have their topics in the query, and everything that a check would say of them is known: the
-target is valid, its topics are not reserved, their rules allow the type, and there is no warning.
+Such a publish has its topics in the query, and the results of all checks are known: the target is
+valid, its topics are not reserved, their rules allow the type, and there is no warning.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class PublishIntake:
         return KnownTarget(target, event) if self._hub.allows(event) else None
 
     def publisher(self, header: bytes | None) -> KnownPublisher | None:
-        """What an `Authorization` header is worth, if that was judged before."""
+        """The publisher of an `Authorization` header, if it was accepted before."""
         known = self._access.known_publisher(header)
         return None if known is None else KnownPublisher(known.rights, known.still)
 
@@ -80,14 +80,14 @@ class PublishIntake:
         media_type: bytes | None,
         body: bytes,
     ) -> Directives | None:
-        """What the headers of one publish ask; None if they are not plainly right."""
+        """The directives in the headers of one publish; None if they need a full check."""
         if expect is not None and len(target.topics) > 1:
             return None
         asked = Asked(target.target, key, expect, media_type or b"", body)
         try:
             return asked.directives(rights)
         except InvalidEvent:
-            return None  # The connection reads it again and says why.
+            return None  # The connection reads the request again and reports the error.
 
     def counts(self, host: str, rights: Rights | None, forwarded: bytes | None) -> bool:
         """Counts a publish for its client; False, without counting, if that is over a limit."""

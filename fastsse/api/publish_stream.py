@@ -1,8 +1,8 @@
 """Publishes the events of a body while it arrives.
 
-One batch is under way at a time: what has arrived meanwhile is the next. Until it is published no
-more is read, so a slow store slows the publisher down. Nothing is taken back: after an error, and
-after a cut, the events before it stay published, and the answer or the log says how many they are.
+One batch is published at a time. Events that arrive meanwhile are the next batch, and nothing more
+is read until that is published, so a slow store slows the publisher down. After an error or a lost
+connection the earlier events stay published, and the answer or the log has their number.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from fastsse.hub import Published
 
 __all__ = ["Gate", "PublishStream", "StreamCounts"]
 
-# A token is checked again when the last check is so old.
+# A token is checked again when the last check is older than this.
 CHECK_S: Final = 1.0
 _WARNINGS_MAX: Final = 8
 _NDJSON: Final = b"application/x-ndjson"
@@ -33,7 +33,7 @@ _LINES_HEAD: Final = STATUS_LINES[200] + b"Content-Type: application/x-ndjson\r\
 
 
 class Gate(Protocol):
-    """What a streamed publish needs of `PublishGate`."""
+    """The part of `PublishGate` that a streamed publish uses."""
 
     def enter(
         self,
@@ -48,7 +48,7 @@ class Gate(Protocol):
         """Raises when the publisher may not publish any more; to be followed by `enter`."""
 
     def delay_s(self, request: Request) -> float:
-        """Seconds until the publisher's rate allows more."""
+        """Seconds until the publisher's rate limit allows more."""
 
     def publish_more(
         self,
@@ -57,8 +57,8 @@ class Gate(Protocol):
         counted: int,
         done: Callable[[Published | FastsseError], None],
     ) -> None:
-        """Publishes all events or none. Raises as `PublishGate.publish`. The publisher's rate has
-        counted so many of them."""
+        """Publishes all events or none. Raises as `PublishGate.publish`. The publisher's rate limit
+        has counted `counted` of them already."""
 
     def log_cut(self, client: str, events: int, last: str, dropped_bytes: int) -> None:
         """Logs a body that was cut."""
@@ -71,8 +71,8 @@ class StreamCounts:
     """Counts streamed publishes of a worker.
 
     Attributes:
-        open: those under way.
-        cut: those whose body was cut.
+        open: number of open streamed publishes.
+        cut: number of those whose connection was lost.
     """
 
     __slots__ = ("cut", "open")
@@ -83,7 +83,7 @@ class StreamCounts:
 
 
 class Ending:
-    """The topics that end when a body is over: those of a relay, or those that lines named.
+    """The topics that end with a body: those of a relay, or those named in lines.
 
     Arguments:
         topics: of a relay; none for lines.
@@ -97,7 +97,7 @@ class Ending:
         self._collects = not named
 
     def add(self, batch: Sequence[Event]) -> None:
-        """Notes the topics of published lines. Raises InvalidEvent when they are too many."""
+        """Notes the topics of published lines. Raises InvalidEvent if there are too many."""
         if self._collects:
             for topics, _ in kinds_of(batch):
                 self.topics.update(dict.fromkeys(topics))
@@ -118,8 +118,8 @@ class PublishStream:
         counts: of the worker.
         request: the admitted request.
         exchange: takes the answer.
-        source: makes events of the body.
-        ending: what ends with the body, also when that is cut; None: nothing.
+        source: converts the body to events.
+        ending: the topics that end with the body, also after a lost connection; None: none.
     """
 
     def __init__(
@@ -186,12 +186,12 @@ class PublishStream:
         self._pump()
 
     def cut(self) -> None:
-        """The connection was lost: publishes what came whole."""
+        """The connection was lost: publishes the complete events."""
         self._is_cut = True
         self._pump()
 
     def leave(self, error: FastsseError) -> None:
-        """The rest is not read: publishes what came whole, and answers with the error."""
+        """The rest is not read: publishes the complete events, and answers with the error."""
         if self._error is None:
             self._error = error
             self._pump()
@@ -208,7 +208,7 @@ class PublishStream:
         self._pump()
 
     def _pump(self) -> None:
-        """Publishes what waits, until a batch is under way; then goes on reading or ends."""
+        """Publishes waiting events unless a batch is being published; then reads on or ends."""
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -311,7 +311,7 @@ class PublishStream:
             self._exchange.send(b"".join([_line({"id": one.decode()}) for one in published.ids]))
 
     def _on_refused(self, batch: list[Event], error: FastsseError) -> None:
-        """One of a batch is not allowed: those before it still go."""
+        """An event of a batch was refused: publishes the events before it."""
         self._is_busy = False
         is_about_one = isinstance(error, BadRequest) or problem_of(error).status in (403, 409)
         if len(batch) > 1 and is_about_one:

@@ -31,8 +31,8 @@ BURST_S: Final = 2.0
 _KINDS: Final = ("streams", "opens", "publishes", "requests", "replay")
 # Longer subjects are stored as their hash.
 _NAME_MAX: Final = 64
-# How long a stream that was asked to end elsewhere counts as ending: by then its end is known here.
-# So many such streams are remembered.
+# Seconds for which a stream in another worker counts as ending after it was asked to end.
+# The most such streams that are remembered.
 _ELSEWHERE_S: Final = 1.0
 _ELSEWHERE_MAX: Final = 1_000
 
@@ -158,7 +158,7 @@ class RateLimits:
         # the evicted ones, until they are closed.
         self._held: dict[Account, dict[int, None]] = {}
         self._evicted: set[int] = set()
-        # Accounts of which a stream elsewhere was asked to end, until that is known here.
+        # Accounts with a stream in another worker that was asked to end, until it has ended.
         self._ending_elsewhere: deque[tuple[float, Account]] = deque(maxlen=_ELSEWHERE_MAX)
         #: Number of refused requests, by limit.
         self.refused: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """Receipts: how many streams match a publish, at this node and in the cluster.
 
-A publisher that asks costs one question to all workers; equal questions within a second share the
-answer. Nothing is counted for publishers that do not ask. Filters are not looked at.
+A publish with `receipt` costs one request to all workers; equal requests within a second share the
+answer. Other publishes cost nothing. Filters are not evaluated.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ Reply = Callable[[object], None]
 
 
 class StreamCount(NamedTuple):
-    """How many streams match.
+    """The number of matching streams.
 
     Attributes:
-        node: at the node that was asked.
+        node: at this node.
         cluster: at all nodes.
-        missing: workers and nodes that did not answer within a second, so are not counted.
+        missing: workers and nodes that did not answer within a second; they are not counted.
     """
 
     node: int
@@ -43,7 +43,7 @@ class StreamCount(NamedTuple):
     missing: tuple[str, ...] = ()
 
     def members(self) -> dict[str, object]:
-        """As an answer has it."""
+        """The members of an answer."""
         members: dict[str, object] = {"node": self.node, "cluster": self.cluster}
         return members | ({"missing": list(self.missing)} if self.missing else {})
 
@@ -66,15 +66,15 @@ class Receipts:
         self._loop = asyncio.get_running_loop()
         #: Seconds, of a clock that only goes forward.
         self.now_s: Callable[[], float] = self._loop.time
-        # Until when each answer holds, the answer, and who waits for it.
+        # When each answer expires, the answer, and the calls that wait for it.
         self._shared: OrderedDict[
             tuple[tuple[str, ...], bool], tuple[float, StreamCount | None, list[Counted]]
         ] = OrderedDict()
         gather.teach(_MATCHING, self._count)
 
     def ask(self, topics: Sequence[str], is_private: bool, done: Counted) -> None:
-        """Gives `done` how many streams match at least one of the topics, now or within a second;
-        None when that can't be found out now. Of a private event those with a grant."""
+        """Calls `done`, now or within a second, with the number of streams that match one of the
+        topics; None if they can't be counted now. For a private event, streams with a grant."""
         key = tuple(sorted(set(topics))), is_private
         known = self._shared.get(key)
         if known is not None and known[0] > self.now_s():
@@ -149,7 +149,7 @@ class Reached:
         gather.teach(_REACHED, self._on_question)
 
     def ask(self, position: int, done: Callable[[Sequence[str]], None]) -> None:
-        """Gives `done` the workers and nodes that did not say within a second that they have it."""
+        """Calls `done` with the workers and nodes that did not confirm within a second."""
 
         def answered(outcome: Gathered | FastsseError) -> None:
             done(["others"] if isinstance(outcome, FastsseError) else outcome.missing)
@@ -169,5 +169,5 @@ class Reached:
         position = int(question["position"])
         if position <= self._history.head:
             reply(True)
-        elif len(self._waiting) < _WAITING_MAX:  # Else the asker counts it as missing.
+        elif len(self._waiting) < _WAITING_MAX:  # Otherwise the asking worker counts it as missing.
             self._waiting.append((position, reply))

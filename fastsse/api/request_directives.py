@@ -1,8 +1,8 @@
-"""What a publish asks by its headers, and whose its keys are.
+"""Directives in the headers of a publish, and the scope of its keys.
 
 `Idempotency-Key` is the key of the whole request; `If-Match` is `expect` for the only event of one.
-Both may stand in quotes, as in their specifications. Keys belong to the subject of the token, so
-that no publisher can use or find out the keys of another.
+Both may be quoted, as in their specifications. Keys belong to the subject of the token, so
+that no publisher can use or discover the keys of another.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ _DIGEST_BYTES: Final = 16
 
 
 def asked_of(request: Request, events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
-    """The events with what the headers ask, and keys that name the subject. Raises InvalidEvent.
+    """The events with the directives of the headers, and keys that name the subject.
 
-    O(events), O(1) for most requests: without directives and headers.
+    Raises InvalidEvent. O(events), O(1) for most requests: without directives and headers.
     """
     headers = request.headers
     key, expect = headers.get(b"idempotency-key"), headers.get(b"if-match")
     if key is None and expect is None and is_plain(events):
         return events
-    events = list(events)  # A batch of columns makes an event for each look.
+    events = list(events)  # Each access to a batch of columns makes a new event.
     scope = _scope(rights)
     _check(events, key is not None, expect)
     for event in events:
@@ -57,7 +57,7 @@ class Asked(NamedTuple):
         key: the value of `Idempotency-Key`, None without it.
         expect: the value of `If-Match`, None without it.
         media_type: the value of `Content-Type`, empty without it.
-        body: all of it.
+        body: the whole body.
     """
 
     target: Target
@@ -79,7 +79,7 @@ class Asked(NamedTuple):
         return RequestKey(text, self._digest(), count)
 
     def _digest(self) -> bytes:
-        """Of all that makes a request another one."""
+        """A digest of everything that distinguishes requests."""
         pairs = [pair for pair in self.target.pairs if pair[0] not in CREDENTIAL_NAMES]
         parts = (
             self.target.path,
@@ -107,7 +107,7 @@ def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
 
 
 def check_streamed(request: Request) -> None:
-    """Raises InvalidEvent for a header that is about a whole body."""
+    """Raises InvalidEvent for a header that concerns a whole body."""
     for header in (KEY_HEADER, EXPECT_HEADER):
         if header.lower().encode() in request.headers:
             raise InvalidEvent(header, "is for a whole body; give the lines members of their own")
@@ -129,7 +129,7 @@ def _check(events: Sequence[Event], has_key: bool, expect: bytes | None) -> None
 
 
 def _direct(event: Event, scope: bytes) -> None:
-    """Has an event's key name its subject."""
+    """Adds the subject to the key of an event."""
     asked = event.directives
     if asked is not None and asked.key is not None:
         event.direct(asked._replace(key=scope + asked.key))

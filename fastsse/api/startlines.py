@@ -1,4 +1,4 @@
-"""What a console shows when the server serves: where it is, what to open, who may publish."""
+"""The lines that a terminal shows at the start: addresses, page, store, and who may publish."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Answers of the Durable Streams protocol: their header lines, and what errors become."""
+"""Answers of the Durable Streams protocol: header lines, and problems of errors."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -69,7 +69,7 @@ def answer(status: int, lines: Sequence[bytes], body: bytes = b"") -> Response:
 
 
 def metadata(row: StreamRow) -> Response:
-    """What a HEAD is answered."""
+    """The answer to a HEAD."""
     config = row.config
     lines = [type_line(row), offset_line(row.tail), NOT_STORED]
     if config.ttl_s is not None:
@@ -82,7 +82,7 @@ def metadata(row: StreamRow) -> Response:
 
 
 def appended_answer(appended: Appended, wanted: AppendRequest) -> Response:
-    """What an append is answered."""
+    """The answer to an append."""
     row, producer = appended.row, wanted.producer
     lines = [offset_line(row.tail), NOT_STORED]
     if row.closed:

@@ -28,7 +28,7 @@ from fastsse.streamstate import StreamRow
 
 __all__ = ["StreamRead"]
 
-# Of a page that more content follows: it never changes. The end of a stream does.
+# For a page that is followed by more content, because it never changes. The last page does.
 _SEALED: Final = b"max-age=3600, immutable"
 _OPEN: Final = b"max-age=60, stale-while-revalidate=300"
 _EVENT_STREAM: Final = (
@@ -155,7 +155,7 @@ class StreamRead:
     # -- event streams ----------------------------------------------------------------------------
 
     def _tail(self, row: StreamRow, chunk: Chunk) -> None:
-        """A page as an event stream; live from there on, if it is the last one."""
+        """A page as an event stream, which is live if the page is the last one."""
         head = _EVENT_STREAM
         if row.config.kind == "bytes":
             head += b"Stream-SSE-Data-Encoding: base64\r\n"
@@ -173,7 +173,7 @@ class StreamRead:
         self._exchange.stream(TailSubscription(name, begin, head), self._rights)
 
     def _first_block(self, row: StreamRow, chunk: Chunk) -> tuple[bytes, bool]:
-        """What a stream begins with: the page, and what was appended while it was opened."""
+        """The first block: the page, and content appended while the stream was opened."""
         blocks: list[tuple[bytes, bool]] = []
 
         def found(now: StreamRow | FastsseError) -> None:

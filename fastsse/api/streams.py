@@ -1,4 +1,4 @@
-"""`/streams/…`: the Durable Streams protocol. Routes and headers; what is done is in `streams/`."""
+"""`/streams/…`: the Durable Streams protocol. Routes and headers; `streams/` does the work."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -61,8 +61,8 @@ class StreamRoutes:
     """The handlers. Loop thread only.
 
     Arguments:
-        streams: does what is asked.
-        gate: the way of publishers to the hub.
+        streams: creates, appends, reads and deletes.
+        gate: publishes appends.
         access: decides who may read.
         is_private: whether the rule of a topic says that reading needs a grant.
         path: of the streams, without a slash at its end.
@@ -248,7 +248,7 @@ class StreamRoutes:
 
 
 class _Publish:
-    """Publishes for the sender of a request; deletes what goes with a stream besides."""
+    """Publishes for the sender of a request, and deletes the parts of a stream."""
 
     def __init__(self, gate: PublishGate, request: Request, topic: str) -> None:
         self._gate = gate

@@ -61,12 +61,12 @@ class Subscribe:
         now_ms: unix milliseconds, for `since=10m`.
         access: decides who may subscribe.
         speech: reads the parameters for the form of streams.
-        views: reads the parameters for what streams are sent of their events.
-        finished: says whether the stream that a client resumes was over.
+        views: reads the parameters for which events are sent, and in which form.
+        finished: finds out whether the stream that a client resumes was over.
 
-    A mistake of the author of a page is a 400, which stops an EventSource permanently. An invalid
-    id (too long, unknown, or not UTF-8) can appear on a later reconnect only, so it is never a 400:
-    such a stream opens and starts with a gap event.
+    A mistake in the URL is a 400, which stops an EventSource permanently. An invalid id (too long,
+    unknown, or not UTF-8) can appear in a later reconnect only, so it is never a 400: the stream
+    opens and begins with a gap event.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """`POST /topics/end` ends topics, `DELETE /topics` purges one, `DELETE /events` deletes an event.
 
-Topics never stand in a path, since proxies rewrite `%2F`. All need the rights of a publisher.
+Topics are never part of a path, because proxies rewrite `%2F`. All routes need the rights of a
+publisher.
 """
 
 from typing import Final
@@ -26,7 +27,7 @@ def topic_routes(gate: PublishGate, hub: Hub) -> dict[bytes, dict[bytes, Route]]
     """The routes that change the state of topics.
 
     Arguments:
-        gate: who may publish to topics may do this.
+        gate: a client that may publish to the topics may do this.
         hub: deletes.
     """
     end, purge = EndTopics(gate), PurgeTopic(gate, hub)
@@ -37,7 +38,7 @@ def topic_routes(gate: PublishGate, hub: Hub) -> dict[bytes, dict[bytes, Route]]
 
 
 class EndTopics:
-    """Ends topics: no more events are taken, and streams that follow nothing else are over."""
+    """Ends topics: no more events are accepted, and streams without another topic are over."""
 
     def __init__(self, gate: PublishGate) -> None:
         self._gate = gate
@@ -48,14 +49,14 @@ class EndTopics:
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles an admitted POST. Raises InvalidEvent, Problem (400) or Forbidden. The answer has
-        the id of the end; of topics that have ended already, that of then."""
+        the id of the end, for topics that have ended already of the earlier end."""
         if request.body:
             raise Problem(400, _NO_BODY, field="body")
         self._gate.publish((Event.end(topics_of(request)),), request, exchange, _answer)
 
 
 class PurgeTopic:
-    """Empties all events of a topic. Its state stays, and there is no gap."""
+    """Deletes the data of all events of a topic. Its state stays, and there is no gap."""
 
     def __init__(self, gate: PublishGate, hub: Hub) -> None:
         self._gate = gate
@@ -79,7 +80,7 @@ class PurgeTopic:
 
 
 class DeleteEvent:
-    """Empties one event, in all its topics: all of them must be the publisher's."""
+    """Deletes the data of one event. The publisher must have the right to all its topics."""
 
     def __init__(self, gate: PublishGate, hub: Hub) -> None:
         self._gate = gate

@@ -1,4 +1,4 @@
-"""Query parameters that say which events a stream is sent, and in which form."""
+"""Query parameters for which events a stream is sent, and in which form."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +103,7 @@ def _filter(text: str | None) -> str | None:
 
 
 def _interval_ms(text: str | None) -> int:
-    """The time between two events of a topic and type, from how many there may be in a second."""
+    """Converts events a second to the time between two events of a topic and type."""
     if text is None:
         return 0
     rate = float(text) if _RATE.fullmatch(text) else 0.0
@@ -116,7 +116,7 @@ def _interval_ms(text: str | None) -> int:
 def _until_data(text: str | None) -> bytes | None:
     if text is None:
         return None
-    # Line ends as clients get them.
+    # Line ends as clients receive them.
     data = re.sub("\r\n?", "\n", text).encode("utf-8", "surrogatepass")
     if len(data) > UNTIL_DATA_BYTES_MAX:
         raise InvalidSubscription("until_data", f"must be at most {UNTIL_DATA_BYTES_MAX} bytes")

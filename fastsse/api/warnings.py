@@ -9,8 +9,8 @@ from typing import Final
 
 __all__ = ["warning_lines", "warnings_on"]
 
-# EventSource fires events of its own with these types (WHATWG HTML §9.2.2): a page that listens
-# to "error" takes such an event for a lost connection.
+# EventSource fires events of its own with these types (WHATWG HTML §9.2.2). A page that listens
+# to "error" would take such an event for a lost connection.
 _OWN_TYPES: Final = frozenset({b"error", b"open"})
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
 _LINE_MAX: Final = 500

@@ -8,8 +8,8 @@
 `Client` is the same for programs without asyncio. `Publisher` and `listen` are the halves of
 `AsyncClient`; `listen` reads any event stream.
 
-HTTP is httpx's: typed, kept, with proxies, TLS, redirects and Unix sockets. The package
-`fastsse-client` has this folder alone, without native code.
+httpx does HTTP, with proxies, TLS, redirects and Unix sockets. The package `fastsse-client` has
+only this folder, without native code.
 """
 
 from fastsse.client.asyncclient import AsyncClient, Pending

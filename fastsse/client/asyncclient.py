@@ -22,8 +22,8 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 
 
 class Pending(ClientError):
-    """The event is in the outbox, which goes on sending it; the server has not answered within
-    `timeout_s`."""
+    """The server has not answered within `timeout_s`. The event is in the outbox, which continues
+    to send it."""
 
     exit_status = 3
 
@@ -94,8 +94,8 @@ class AsyncClient(Publisher):
             self._sender = OutboxSender(outbox, super().publish_ndjson, self._wait_again)
 
     async def publish(self, topics: str | Sequence[str], data: Any, **fields: Any) -> Receipt:
-        """As `Publisher.publish`. With an outbox it raises also Pending and OutboxFull, and the
-        receipt has no id where several events were sent in one request."""
+        """As `Publisher.publish`. With an outbox it also raises Pending and OutboxFull, and the
+        receipt has no id if several events were sent in one request."""
         if self._sender is None:
             return await super().publish(topics, data, **fields)
         names = topics if isinstance(topics, str) else list(topics)
@@ -152,13 +152,13 @@ class AsyncClient(Publisher):
         return ticket
 
     async def flush(self) -> None:
-        """Returns when the outbox is empty; without one at once. It also sends what an earlier
-        process left in the outbox."""
+        """Returns when the outbox is empty, or at once without an outbox. It also sends events of
+        an earlier process."""
         if self._sender is not None:
             await self._sender.flush()
 
     async def aclose(self) -> None:
-        """Closes the connections. What waits stays in the outbox. Idempotent."""
+        """Closes the connections. Waiting events stay in the outbox. Idempotent."""
         if self._sender is not None:
             await self._sender.close()
         await super().aclose()

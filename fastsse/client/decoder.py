@@ -11,7 +11,7 @@ from fastsse.client.view import Envelope
 from fastsse.eventstream import EventStreamParser, StreamEventTooLong
 
 GAP = "fastsse.gap"
-# All types of the server itself begin so.
+# The prefix of all types of the server itself.
 CONTROL = "fastsse."
 END = "fastsse.end"
 DEFAULT_TYPE = "message"

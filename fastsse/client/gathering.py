@@ -23,7 +23,7 @@ Events = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 
 
 async def batches(events: Events) -> AsyncIterator[bytes]:
-    """The events as NDJSON, in order, all that are there at each step.
+    """The events as NDJSON, in order; each batch has all events that are ready.
 
     At most one batch is held while the one before is in use. Raises TypeError for an event that
     JSON can't represent, and what `events` raises, after the events before it.

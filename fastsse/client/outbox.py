@@ -14,7 +14,7 @@ from fastsse.client.errors import ClientError
 
 __all__ = ["Outbox", "OutboxFull", "Row"]
 
-# More workers of one machine share no outbox.
+# The most workers of one machine that each have an outbox.
 PROCESSES_MAX: Final = 256
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -85,8 +85,8 @@ class Outbox:
     @classmethod
     def of_process(cls, path: str | os.PathLike[str], **bounds: int) -> Self:
         """The first of `path`, `path.1`, `path.2`, … that no other process uses: for several
-        workers with one setting. What an ended worker left is sent by the next that starts. Raises
-        ClientError."""
+        workers with one setting. The next worker that starts sends the events of an ended one.
+        Raises ClientError."""
         for number in range(PROCESSES_MAX):
             name = f"{os.fspath(path)}.{number}" if number else os.fspath(path)
             try:

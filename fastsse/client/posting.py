@@ -1,8 +1,8 @@
-"""Short requests to one HTTP/1.1 server over kept connections: what publishing needs of HTTP.
+"""Short requests to one HTTP/1.1 server over keep-alive connections, for publishing.
 
 httpx takes about forty times the CPU of the bytes of a publish, and aiohttp seven times, so single
-publishes to an address without TLS and proxies are sent from here. Streams, TLS, proxies and
-redirects are httpx's.
+publishes to an address without TLS and proxies are sent from here. httpx does streams, TLS, proxies
+and redirects.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Poster:
         host, port: the server.
         uds: a Unix socket in place of them.
         connect_s, answer_s: timeouts.
-        keep_s: how long an idle connection is used again.
+        keep_s: seconds for which an idle connection is used again.
     """
 
     def __init__(
@@ -148,13 +148,13 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not an instance of asyncio's class with uvloop.
+        # With uvloop it is not an instance of asyncio's class.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         if self._asked is None or self._asked.done():
-            self.is_reusable = False  # Bytes that no request asked for.
+            self.is_reusable = False  # Bytes without a request.
             self._transport.abort()
             return
         try:

@@ -53,10 +53,16 @@ _EVENT_STREAM = b"text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The accepted events: their number, and the ids of the first and the last. `warning` is what
-    may be wrong with them (the header `Fastsse-Warning`); empty: nothing. `duplicates` were known
-    by their keys and not published again. `streams` are those that match, where they were asked
-    for: `node`, `cluster`, and perhaps `missing`; None: not known."""
+    """The answer to a publish.
+
+    Attributes:
+        count: number of accepted events.
+        first, last: the ids of the first and the last of them.
+        warning: what may be wrong with them (the header `Fastsse-Warning`); empty: nothing.
+        duplicates: number of events that were not published again, because their keys are known.
+        streams: with `receipt`, the number of matching streams: `node`, `cluster`, and perhaps
+            `missing`; None: not known.
+    """
 
     count: int
     first: str
@@ -103,7 +109,7 @@ class Publisher:
     ) -> None:
         self._url = httpx.URL(events_url(url))
         self._own_url = str(self._url)
-        # What stands before the path.
+        # The part of the URL before the path.
         self._origin = f"{self._url.scheme}://{self._url.netloc.decode()}"
         self._where = f"unix:{uds}" if uds else self._own_url
         self._headers = request_headers(token, headers)
@@ -152,13 +158,21 @@ class Publisher:
     ) -> Receipt:
         """Publishes one event to one or several topics.
 
-        Text and bytes (UTF-8) are sent unchanged, other values as JSON. A private event is sent
-        only to streams whose token grants one of its topics. `meta` are named values next to the
-        data: at most 32, 4,096 bytes of JSON. With `end` the topics end behind the event.
-        An event with the `key` of an earlier one is not published again; so with a key a request
-        whose answer is lost is repeated. `expect` is the id that the topic's newest event must
-        have, or `earliest` for none. `ttl`: seconds, or text such as `30s`, after which the event
-        is not sent any more. With `receipt` the result has the number of matching streams.
+        Arguments:
+            topics: one or several topics.
+            data: text and bytes (UTF-8) are sent unchanged, other values as JSON.
+            event: the event's type; None: `message`.
+            id: an id of your own, instead of one from the server.
+            retry: milliseconds after which clients reconnect.
+            private: only streams whose token grants one of the topics receive the event.
+            meta: named values next to the data: at most 32, 4,096 bytes of JSON.
+            end: the topics end behind the event.
+            key: an event with a known key is not published again. With a key a request whose
+                answer is lost is repeated.
+            expect: the id that the topic's newest event must have; `earliest`: it has none.
+            ttl: seconds, or text such as `30s`, after which the event is not sent any more.
+            receipt: the result has the number of matching streams.
+
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
         """
         is_text = isinstance(data, str | bytes)
@@ -187,7 +201,7 @@ class Publisher:
             params.append(("receipt", "true"))
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
-        query = urlencode(params)  # Quicker than the queries of httpx.
+        query = urlencode(params)  # Faster than the queries of httpx.
         joint = "&" if self._url.query else "?"
         url = f"{self._own_url}{joint}{query}"
         return await self._post(url, body, _TEXT if is_text else _JSON)
@@ -421,7 +435,7 @@ class Publisher:
 
 
 def _poster(url: httpx.URL, uds: str | None) -> Poster | None:
-    """What sends short requests; None where httpx has to: with TLS, or through a proxy."""
+    """The sender of short requests; None if httpx must send them: with TLS, or through a proxy."""
     if url.scheme != "http" or url.userinfo or (uds is None and getproxies()):
         return None
     timeouts_s = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)

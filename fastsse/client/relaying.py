@@ -25,14 +25,15 @@ class RelayTarget(Protocol):
 
 
 class Relayed(NamedTuple):
-    """What was copied: the number of events, and the data of the last."""
+    """The result: the number of copied events, and the data of the last one."""
 
     events: int
     last: str
 
 
 class RelayBroken(ClientError):
-    """The upstream answered with an error, or broke off. `count` events were copied before."""
+    """The upstream answered with an error, or its stream was cut. `count` events were
+    copied."""
 
     def __init__(self, detail: str, count: int) -> None:
         super().__init__(detail)
@@ -114,7 +115,7 @@ class _Copying:
             raise RelayBroken("The upstream broke off in the middle of an event.", self.count)
 
     async def fail(self, reason: str) -> None:
-        """Says why no more comes."""
+        """Publishes the error event, because no more events follow."""
         error = {"type": "error", "error": {"type": "relay_error", "message": reason}}
         data = json.dumps(error, separators=(",", ":"))
         await self._to.publish(self._topic, data, event=ERROR, **self._fields)

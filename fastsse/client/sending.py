@@ -14,7 +14,7 @@ from fastsse.client.publisher import Receipt
 __all__ = ["OutboxSender"]
 
 log = logging.getLogger("fastsse.client")
-# What a later request may be answered otherwise: a token may be renewed, a server upgraded.
+# Statuses that may be different later: a token may be renewed, a server upgraded.
 _MAY_CHANGE: Final = frozenset({401, 403, 404, 405, 408, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class OutboxSender:
         return answer
 
     def start(self) -> None:
-        """Starts to send what is there."""
+        """Starts to send the events that are there."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._send_for_ever())
 
@@ -63,7 +63,7 @@ class OutboxSender:
             await self._emptied.wait()
 
     async def close(self) -> None:
-        """Stops. What waits stays in the outbox."""
+        """Stops. Waiting events stay in the outbox."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -90,7 +90,7 @@ class OutboxSender:
                     failures += 1
                     await self._pause(failures, refused)
                     continue
-                # Which of them is wrong? The answer says it, or each is sent alone.
+                # The answer names the refused event, or each is sent alone to find it.
                 wrong = self._wrong(rows, refused)
                 single = wrong is None
                 if wrong is not None:

@@ -50,7 +50,7 @@ def commented_file() -> str:
 
 
 def _lines(option: Option) -> Iterator[str]:
-    """An option's comment, then its line; one without a default has an empty place for it."""
+    """An option's comment, then its line, which is empty after = without a default."""
     yield ""
     yield f"# {option.help}"
     yield f"# Allowed: {option.allowed}."
@@ -69,7 +69,7 @@ def _default(option: Option) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a configuration file, as editors of TOML complete it. It allows
-    every valid file; what relates several options is left to `fastsse config check`."""
+    every valid file; only `fastsse config check` checks relations between options."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "fastsse",

@@ -64,7 +64,7 @@ def check_source_url(url: str) -> str:
 
 
 def read_server_url(url: str) -> Server:
-    """The parts of the URL of a system that is no Redis. Raises ValueError."""
+    """The parts of the URL of a system other than Redis. Raises ValueError."""
     if not re.fullmatch(r"[\x21-\x7e]+", url, re.ASCII):
         raise ValueError("not a URL")
     try:
@@ -72,7 +72,7 @@ def read_server_url(url: str) -> Server:
     except ValueError:
         raise ValueError("no hosts and ports; is a password percent-encoded?") from None
     hosts = tuple(parts.netloc.rpartition("@")[2].split(","))
-    # A host of PostgreSQL may be a folder of a socket, in the query.
+    # The host of PostgreSQL may be the folder of a Unix socket, given in the query.
     is_local = parts.scheme in ("postgresql", "postgres") and not parts.hostname
     if not is_local and not all(map(_HOST.fullmatch, hosts)):
         raise ValueError("no hosts and ports; is a password percent-encoded?")

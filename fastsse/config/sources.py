@@ -143,7 +143,7 @@ def check_template(template: str) -> str:
 
 def check_filter(text: str) -> str:
     """An expression that can be compiled."""
-    # The language is above this room; nothing else of the configuration needs it.
+    # Imported here, because `expressions/` is above `config/`.
     from fastsse.expressions.parser import parse
 
     parse(text)

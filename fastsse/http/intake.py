@@ -1,8 +1,8 @@
 """Connects a listener to the native intake of single publishes, `fastsse._intake`.
 
-The intake takes a request only when everything about it is known to be right: target, Host and
-credentials by what was judged before, and the head because it has the usual shape. All other
-requests are read by their connection, which gives the reasons for a refusal.
+The intake takes a request only if all its parts are known to be valid: target, Host and credentials
+were checked before, and the head has the usual shape. All other requests are read by their
+connection, which reports the reason of a refusal.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ __all__ = ["Publishes", "make_intake"]
 
 
 class Publishes(Protocol):
-    """What the intake of a listener publishes. Loop thread only."""
+    """The publishes that the intake of a listener may take. Loop thread only."""
 
     #: The path of the route, for counts.
     route: str
@@ -39,25 +39,25 @@ class Publishes(Protocol):
         that has `positions`, or an error."""
 
     def target(self, target: Target) -> KnownTarget | None:
-        """What a target publishes; None if that is not to be taken. Raises Problem or another
+        """The event of a target; None if the intake may not take it. Raises Problem or another
         FastsseError for an invalid one."""
 
     def publisher(self, header: bytes | None) -> KnownPublisher | None:
-        """What the only credentials of a request, its `Authorization`, are worth; None if that is
+        """The publisher whose only credentials are an `Authorization` header; None if that is
         not known at once."""
 
     @property
     def directives(self) -> Callable[..., Directives | None]:
         """The function that reads `Idempotency-Key` and `If-Match`. Arguments: the KnownTarget,
         the publisher's rights, the values of both headers and of `Content-Type`, each bytes or
-        None, and the body. None if they are not plainly right."""
+        None, and the body. None if they need a full check."""
 
     def counts(self, host: str, rights: Rights | None, forwarded: bytes | None) -> bool:
         """Counts a publish for its client; False, without counting, if that is over a limit."""
 
 
 class _Policy:
-    """What a listener and its publishes say to the intake."""
+    """The policy of a listener and its publishes, for the intake."""
 
     def __init__(
         self, context: "ListenerContext", publishes: Publishes, appends: str | None
@@ -75,12 +75,12 @@ class _Policy:
         try:
             return self._publishes.target(self._context.targets.parse(raw))
         except FastsseError:
-            return None  # The connection reads it again and says why.
+            return None  # The connection reads the request again and reports the error.
 
     def counts(
         self, connection: "Connection", rights: Rights | None, headers: RunHeaders | None
     ) -> bool:
-        """Counts a publish for its client; False if its connection is to refuse it."""
+        """Counts a publish for its client; False: its connection must refuse it."""
         forwarded = None if headers is None else headers.headers.get(b"x-forwarded-for")
         return self._publishes.counts(connection.host, rights, forwarded)
 
@@ -93,12 +93,12 @@ class _Policy:
         return True
 
     def origin_lines(self, origin: bytes) -> bytes | None:
-        """The CORS lines for a page of an origin that may publish; None if that is not known."""
+        """The CORS lines for an origin that may publish; None: not known."""
         lines = self._context.cors.known_lines(origin)
         return None if lines is None else self._context.lines + lines
 
     def on_answered(self, count: int) -> None:
-        """So many requests were answered with 200."""
+        """Counts requests that were answered with 200."""
         self._context.requests.answered_many(self._publishes.route, b"200", count)
 
     def on_appended(self, status: int) -> None:
@@ -117,8 +117,8 @@ def make_intake(
     *,
     is_traced: bool = False,
 ) -> Intake:
-    """The intake of a listener. `appends` is the route of appends, for counts. `is_traced`:
-    publishes that are recorded are not for it."""
+    """The intake of a listener. `appends` is the route of appends, for counts. `is_traced`: it
+    leaves recorded publishes to their connection."""
     lines = context.lines + context.cors.lines({})
     policy = _Policy(context, publishes, appends)
     loop, deadlines = context.loop, context.deadlines

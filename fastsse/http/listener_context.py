@@ -40,9 +40,9 @@ class ListenerContext:
         options: the HTTP limits.
         routes: what is served.
         cors: for which pages of other origins.
-        hosts: the names that are answered to.
-        clients: tells who they are, behind proxies too.
-        deadlines: where connections stand while they wait.
+        hosts: the accepted names of the server.
+        clients: finds the addresses of clients, behind proxies too.
+        deadlines: ends connections that wait too long.
         streams: opens streams.
         requests: counts requests, and logs refused ones.
         arrived: called for each new connection after it is in `deadlines`.

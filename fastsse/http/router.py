@@ -110,10 +110,10 @@ class BodyReader(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that it holds of what it was given."""
+        """Bytes of earlier pieces that it still holds."""
 
     def feed(self, piece: bytes | bytearray) -> bool:
-        """Takes the next piece. False: no more, please, until it calls `BodyExchange.go_on`."""
+        """Takes the next piece. False: no more until it calls `BodyExchange.go_on`."""
 
     def end(self) -> None:
         """The body is complete: the request is to be answered, now or later."""
@@ -122,8 +122,8 @@ class BodyReader(Protocol):
         """The connection was lost. No answer can be sent."""
 
     def leave(self, error: FastsseError) -> None:
-        """The rest of the body is not read: the request is to be answered with this error, when
-        what was taken is done."""
+        """The rest of the body is not read. Answers the request with this error after the pieces
+        that were taken."""
 
 
 class BodyExchange(Exchange, Protocol):
