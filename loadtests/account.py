@@ -1,4 +1,4 @@
-"""From a swarm's figures, which only rise, to Locust's statistics, where differences are added."""
+"""Adds the growth of a swarm's figures to Locust's statistics."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FAILURES = {
 
 
 class Account:
-    """Of one swarm. Every sum that it enters equals the swarm's own once `close` was called."""
+    """Of one swarm. After `close`, every sum in the statistics equals the swarm's own."""
 
     def __init__(self, ledger: Ledger, *, conflates: bool) -> None:
         self._ledger = ledger
@@ -74,10 +74,10 @@ class Account:
         self._closed = False
 
     def look(self, crew: Crew, pause: Callable[[], None] = lambda: None) -> None:
-        """Enters what is new while the swarm runs.
+        """Adds new observations while the swarm runs.
 
-        A millisecond or two for each histogram that has changed; `pause` is called between them,
-        and whatever happens meanwhile may `close` the account.
+        Takes one or two milliseconds for each changed histogram. `pause` is called between
+        histograms, and `close` may be called meanwhile.
         """
         # First the counters: an event is then seldom in its histogram and not yet in its counter.
         counters = crew.counters()
@@ -94,7 +94,7 @@ class Account:
         self._enter_states(counters)
 
     def close(self, last: SwarmResults) -> None:
-        """Enters what is left of the swarm's last figures."""
+        """Adds the rest of the swarm's last figures."""
         self._closed = True
         for name in MEASURES:
             if name != "latency":
@@ -119,7 +119,7 @@ class Account:
         )
 
     def _enter_deliveries(self, events: int, latency: Histogram, size_bytes: int) -> None:
-        """All events: those that were timed with their times, the others without."""
+        """Adds all events; those without a time have no duration."""
         before, self._measures["latency"] = self._measures["latency"], latency
         untimed = max(0, events - latency.count)
         values = latency - before if latency is not before else None
@@ -127,7 +127,7 @@ class Account:
         self._untimed = untimed
 
     def _enter_losses(self, counters: dict[str, int]) -> None:
-        """What was jumped over and did not come late."""
+        """Adds events that were skipped and did not arrive late."""
         lost = max(self._lost, counters["lost"] - counters["late"])
         if self._conflates:
             self._ledger.many((KIND, "conflated"), None, lost - self._lost)

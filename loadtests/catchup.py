@@ -1,10 +1,10 @@
-"""`python -m loadtests.catchup`: whether every reader reaches the newest event after a rush.
+"""`python -m loadtests.catchup`: checks that every reader reaches the newest event after a burst.
 
-Each round starts a server that shares one CPU with a program that never rests. Publishers send as
+Each round starts a server that shares one CPU with a busy program. Publishers send as
 fast as they are answered, to readers of every kind: fast, slow, with small buffers, reconnecting,
 of one topic, of several, and of all. Then publishing stops, and each reader has `--bound` seconds
-to reach the last event of its topics. A wake-up that is lost anywhere on the way leaves a reader
-behind for good. A round is repeated with its seed.
+to reach the last event of its topics. A lost wake-up anywhere leaves a reader behind
+for ever. A round is repeated with its seed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HOG += "\nwhile True: pass"
 
 
 class Server:
-    """`fastsse serve` and a hog, both on one CPU, of which it gets half or a tenth."""
+    """`fastsse serve` and a busy program on one CPU. The server gets half of it, or a tenth."""
 
     def __init__(self, options: list[str], log: Path, cpu: int, niceness: int) -> None:
         self._niceness = niceness
@@ -86,7 +86,7 @@ class Server:
 
 
 class Rush:
-    """One round: what was published, and how far each reader is."""
+    """One round: the published events, and the place of each reader."""
 
     def __init__(self, url: str, chance: random.Random) -> None:
         address = urlsplit(url)
@@ -259,7 +259,9 @@ def main() -> None:
     parser.add_argument("--bound", type=float, default=60.0, help="seconds to reach the newest")
     parser.add_argument("--readers", type=int, default=60)
     parser.add_argument("--publishers", type=int, default=12)
-    parser.add_argument("--cpu", type=int, default=0, help="that the server and the hog share")
+    parser.add_argument(
+        "--cpu", type=int, default=0, help="that the server and the busy program share"
+    )
     parser.add_argument("--log", type=Path, required=True, help="file for the server's log")
     parser.add_argument("--options", default="", help='of the server, such as "--workers 2"')
     sys.exit(asyncio.run(run(parser.parse_args())))

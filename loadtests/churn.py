@@ -1,4 +1,4 @@
-"""Opens and drops streams of new topics in rounds, and says whether the service's memory settles.
+"""Opens and drops streams of new topics in rounds, and checks that the service's memory settles.
 
     python -m loadtests.churn                               # 40 rounds, a few minutes
     python -m loadtests.churn --rounds 700                  # about an hour

@@ -1,4 +1,4 @@
-"""The end of a run: a table of exact figures, doubts about them, and JSON."""
+"""The end of a run: a table of exact figures, warnings about them, and JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUSY_PERCENT = 70.0
 
 
 class Closing:
-    """Written once a run, by the master or the only process."""
+    """Prints and writes the results of a run, in the master or the only process."""
 
     def __init__(self, trial: Trial, watch: ServerWatch) -> None:
         self._trial = trial
@@ -38,11 +38,11 @@ class Closing:
         self._busiest_percent = max(self._busiest_percent, percent)
 
     def doubts(self) -> Iterator[str]:
-        """Why the figures may not mean what they seem to."""
+        """Reasons why the figures may be wrong."""
         if self._busiest_percent > BUSY_PERCENT:
             yield (
                 f"A Locust process used {self._busiest_percent:.0f} % of a core: what its users "
-                "measured holds their own queueing. Use more --processes on free cores."
+                "measured includes their own queueing. Use more --processes on free cores."
             )
         stalls = self._trial.ledger.exact.entries.get(("client", "stall"))
         stall_us = stalls.percentiles_us(99.9)[0] if stalls else 0

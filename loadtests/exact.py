@@ -1,4 +1,4 @@
-"""What was measured, in microseconds and to three significant digits, next to Locust's statistics.
+"""Exact observations, in microseconds and to three significant digits, in addition to Locust's.
 
 Locust keeps whole milliseconds in buckets of two digits (147 ms counts as 150), which says little
 about a delivery of 0.4 ms. The same observations are therefore kept once more in HdrHistogram's
@@ -25,7 +25,7 @@ Packed = list[list[Any]]
 
 @dataclass(slots=True)
 class Observations:
-    """All of one kind: how often each value was seen, how many had no value, how many failed."""
+    """Observations of one kind: the count of each value, of no value, and of failures."""
 
     buckets: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     untimed: int = 0
@@ -92,12 +92,12 @@ class Exact:
         entry.failed += failed
 
     def merge(self, packed: Packed) -> None:
-        """Adds what another process took out with `take`."""
+        """Adds the observations that another process removed with `take`."""
         for kind, name, untimed, failed, flat in packed:
             self.add((kind, name), zip(flat[::2], flat[1::2], strict=True), untimed, failed)
 
     def take(self) -> Packed:
-        """Everything, leaving nothing."""
+        """Returns and removes everything."""
         packed: Packed = [
             [*key, entry.untimed, entry.failed, [x for pair in entry.buckets.items() for x in pair]]
             for key, entry in self.entries.items()

@@ -1,11 +1,11 @@
-"""Holds very many streams on one service and broadcasts to all of them.
+"""Holds very many streams of one service and broadcasts to all of them.
 
     python -m loadtests.hold                          # 100,000 streams
     python -m loadtests.hold --connections 1000000    # as far as memory goes
 
-One process's descriptors carry some 19,000 streams where the hard limit is 20,000, so the service
-has as many workers as that asks for, and the swarm as many processes. Every stream must get every
-broadcast once, and a sample of others, cut off during one, must get what it missed.
+With a hard limit of 20,000 descriptors a process holds about 19,000 streams. So the service has as
+many workers as the streams need, and the swarm as many processes. Every stream must receive every
+broadcast once. A sample of other streams is cut during a broadcast and must receive it later.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POLL_S = 0.1
 
 
 def kernel_bytes() -> int:
-    """What the kernel holds in slabs and socket buffers, machine-wide."""
+    """Bytes in the kernel's slabs and socket buffers, of the whole machine."""
     slab = next(
         int(line.split()[1]) * 1024
         for line in Path("/proc/meminfo").read_text().splitlines()
@@ -48,7 +48,7 @@ def kernel_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """What the machine could still give."""
+    """Available memory of the machine."""
     text = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
     return int(text.split()[0]) * 1024
 
@@ -60,7 +60,7 @@ def stats(server: Server) -> dict:
 
 
 def publish(server: Server, number: int) -> str:
-    """One event to everybody; its id."""
+    """Publishes one event to all streams and returns its id."""
     data = encode(Stamp(now_us(), 1, number), 128)
     request = urllib.request.Request(server.url + "/events?topic=news", data)
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -71,7 +71,7 @@ def publish(server: Server, number: int) -> str:
 def swarm(
     server: Server, streams: int, processes: int, report: Path, topic: str = "news"
 ) -> Iterator[subprocess.Popen]:
-    """All streams but the sample; reports to a file when it gets the order to end."""
+    """Opens all streams but the sample. Writes a report when it is ordered to end."""
     command = [sys.executable, "-m", "fastsse", "swarm", server.url, "--topic", topic]
     options = {
         "--connections": str(streams),
@@ -95,7 +95,7 @@ def swarm(
 
 
 def wait_for(what: str, condition: Callable[[], bool], patience_s: float) -> float:
-    """Seconds until the condition held."""
+    """Waits for a condition; returns the seconds."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > patience_s:
@@ -147,8 +147,8 @@ async def all_follow(port: int, places: list[str], events: int) -> list[list[str
 
 
 def resumed(server: Server, connections: int, number: int, patience_s: float) -> int:
-    """Cuts a sample off, broadcasts twice, and has it come back: how many got exactly what they
-    had missed."""
+    """Cuts the sample, broadcasts twice, and reopens the sample. Returns how many streams received
+    exactly the missed events."""
     port = int(server.url.rpartition(":")[2])
     places = [ids[0] for ids in asyncio.run(all_follow(port, [""] * SAMPLE, 0))]
     left = "The sample's leaving"
@@ -161,7 +161,7 @@ def resumed(server: Server, connections: int, number: int, patience_s: float) ->
 @click.command(help=__doc__)
 @click.option("--connections", default=100_000, show_default=True, type=click.IntRange(1))
 @click.option("--broadcasts", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--workers", default=0, help="0: as many as descriptors ask for, two at least.")
+@click.option("--workers", default=0, help="0: as many as the descriptors need, at least two.")
 @click.option("--patience", "patience_s", default=600, show_default=True, help="Seconds a step.")
 def main(connections: int, broadcasts: int, workers: int, patience_s: int) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - RESERVE

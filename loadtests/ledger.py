@@ -1,4 +1,4 @@
-"""Where results are written: Locust's statistics and the exact figures next to them."""
+"""Writes results to Locust's statistics and to the exact figures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from loadtests.exact import Exact, Key
 
 
 class Ledger:
-    """Of one process; the master's holds the sum of all workers'.
+    """The results of one process; those of the master are the sum of all workers.
 
     Attributes:
         exact: everything since the start (on a worker: since its last report to the master).
-        now: how many streams are in each state at the moment, by state.
+        now: the number of streams by state.
         workers: the same of each worker, by its id; on the master only.
     """
 
@@ -62,8 +62,8 @@ class Ledger:
     ) -> None:
         """Notes the observations of a histogram, and `untimed` that have no value.
 
-        Counts may be negative where an earlier look had counted too many. O(buckets), a
-        millisecond, however many observations there are.
+        Counts may be negative if an earlier call counted too many. O(buckets): a millisecond for
+        any number of observations.
         """
         filled = list(values.filled()) if values is not None else []
         if not filled and not untimed:
@@ -88,18 +88,18 @@ class Ledger:
         error.occurrences += count - 1
 
     def moved(self, state: str, by: int) -> None:
-        """Notes that `by` more streams (or fewer) are in a state."""
+        """Adds `by` to the number of streams in a state."""
         self.now[state] = self.now.get(state, 0) + by
 
     @property
     def received(self) -> int:
-        """Events that all readers have got until now, as far as was reported; slow ones aside,
-        which may be behind for ever."""
+        """The reported number of events that readers have received, without slow readers, which may
+        stay behind."""
         return self._count("delivery", "replay")
 
     @property
     def returned(self) -> int:
-        """Streams that came back after they had ended; slow ones aside."""
+        """Number of streams that were opened again, without slow readers."""
         return self._count("resume", "return")
 
     def _count(self, *names: str) -> int:

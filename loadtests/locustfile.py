@@ -44,7 +44,7 @@ def declare_options(parser: LocustArgumentParser, **_: Any) -> None:
 
 @events.init.add_listener
 def begin(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: Any) -> None:
-    """Locust has its runner: everything of this process is made and tied together."""
+    """Called when Locust has its runner: makes all parts of this process."""
     _allow_many_files()
     gevent.get_hub().NOT_ERROR += (StopTest,)  # its message is enough
     environment.host = environment.host or DEFAULT_HOST
@@ -68,7 +68,7 @@ def _allow_many_files() -> None:
 
 
 def _lead(environment: Environment, trial: Trial, web_ui: WebUI | None) -> None:
-    """What only the master, or the only process, does."""
+    """The part of the master, or of the only process."""
     watch = ServerWatch(trial)
     closing = Closing(trial, watch)
     command = trial.options.server_command
@@ -113,7 +113,7 @@ def _lead(environment: Environment, trial: Trial, web_ui: WebUI | None) -> None:
 
 
 def _start(trial: Trial, server: OwnServer | None) -> None:
-    """A run begins. Raises StopTest, before any user is there, when it must not."""
+    """A run begins. Raises StopTest before any user starts, if it must not run."""
     trial.clear()
     try:
         trial.check_target()

@@ -1,6 +1,6 @@
 """The messages between the processes of a run, in addition to Locust's own.
 
-A single process sends them to itself, so that there is one way for all kinds of run.
+A single process sends them to itself, so that all kinds of run use the same code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FINISH_TIMEOUT_S = 60
 
 
 class Numbers:
-    """Gives each user of a kind a number of its own in the whole run: the lowest that is free."""
+    """Gives each user of a kind the lowest free number of the whole run."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -55,7 +55,7 @@ class Numbers:
             del self._waiting[request]
 
     def give_back(self, kind: str, number: int) -> None:
-        """Its user is gone."""
+        """Releases the number of an ended user."""
         self._runner.send_message(_RETURN, {"kind": kind, "number": number})
 
     def _on_ask(self, msg: Any, **_: Any) -> None:
@@ -78,7 +78,7 @@ class Numbers:
 
 
 class Orders:
-    """What the master orders everywhere, and what a worker can't decide alone.
+    """Orders of the master, and decisions that need all workers.
 
     Arguments:
         strike: cuts every stream of this process.
@@ -87,7 +87,7 @@ class Orders:
 
     Attributes:
         all_settled: set once every process has said that its readers are settled.
-        published: how many publishers are through with their schedule; on the master.
+        published: the number of publishers that have finished their schedule; on the master.
     """
 
     def __init__(
@@ -122,19 +122,19 @@ class Orders:
         self._runner.send_message(_STRIKE, {})
 
     def abort(self, says: str) -> None:
-        """Ends the run, which can't be carried out."""
+        """Aborts the run."""
         self._runner.send_message(_ABORT, {"says": says})
 
     def say_settled(self) -> None:
-        """Tells the master that this process's readers are."""
+        """Reports to the master that this process's readers are settled."""
         self._runner.send_message(_SETTLED, {})
 
     def say_published(self) -> None:
-        """Tells the master that one publisher is through with its schedule."""
+        """Reports to the master that one publisher has finished its schedule."""
         self._runner.send_message(_PUBLISHED, {})
 
     def finish(self) -> None:
-        """Has all readers of the run end, and waits until they have. Idempotent.
+        """Ends all readers of the run, and waits for them. Idempotent.
 
         Locust's own order to quit waits half a second for last reports; ending tens of thousands
         of streams takes longer, and their last figures would be missing.

@@ -26,7 +26,7 @@ READER_CLASSES = ("SseUser", "SlowReader", "Reconnector", "SwarmUser")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A run's options. 0 (or "") stands for what the scenario or the tool thinks best."""
+    """A run's options. 0 or "": the default of the scenario or the tool."""
 
     scenario: str
     readers: str
@@ -129,7 +129,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("--publish-from", choices=["start", "settled"], default="settled",
         help="Publish from the start, or once all readers of the publisher's process are open.")
     add("--publish-for", type=SECONDS, default=0.0, metavar="TIME",
-        help="Publish this long; a steady run then ends when all has arrived. Default: all along.")
+        help="Publish this long; a steady run then ends when all has arrived. Default: always.")
     add("--streams", type=POSITIVE, default=5000, metavar="N",
         help="Streams that one SwarmUser holds, and readers in a group of topics.")
     add("--connect-rate", type=RATE, default=0.0, metavar="RATE",
@@ -139,15 +139,15 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("--sources", action="append", default=[], metavar="NET", include_in_web_ui=False,
         help="Addresses that SwarmUsers connect from; repeatable; each worker may have its own.")
     add("--churn", type=RATE, default=0.0, metavar="RATE",
-        help="Streams of one SwarmUser that leave each second, each followed by a new visitor.")
+        help="Streams of one SwarmUser that end each second, each replaced by a new one.")
     add("--slow-share", type=SHARE, default=0.0, metavar="SHARE",
         help="Share of a SwarmUser's streams that read slowly, such as 5%%.")
     add("--slow-rate", type=SIZE, default=1024, metavar="BYTES",
-        help="What a slow reader reads a second; 0: nothing at all.")
+        help="Bytes that a slow reader reads a second; 0: nothing.")
     add("--stay", type=SECONDS, default=5.0, metavar="TIME",
-        help="How long a Reconnector stays on average, before it cuts the line.")
+        help="How long a Reconnector stays open on average, before it disconnects.")
     add("--shape", choices=list(SHAPES), default="steady",
-        help="How the number of readers goes over the run time; storm: all are cut off at once.")
+        help="How the number of readers changes over the run; storm: all are cut at once.")
     add("--server-command", default="", metavar="COMMAND", include_in_web_ui=False,
         help="Start this server for the run; the storm restarts it. Without it the storm cuts "
         "the streams instead.")

@@ -1,4 +1,4 @@
-"""Whether a reader got every counted event, once and in order.
+"""Checks that a reader received every counted event once and in order.
 
 The same judgement as the native swarm's (fastsse/swarm/native/order.pxd): for each source the
 newest count and which of the 64 before it have arrived, so that a
@@ -18,7 +18,7 @@ Kind = Literal["first", "next", "lost", "announced", "late", "again"]
 
 
 class Verdict(NamedTuple):
-    """What an arrival says; `missing` events were jumped over."""
+    """The result of an arrival; `missing` events were skipped."""
 
     kind: Kind
     missing: int = 0
@@ -30,7 +30,7 @@ class _Source:
     __slots__ = ("newest", "seen")
 
     def __init__(self, count: int) -> None:
-        # What stood before was never owed to this reader: it counts as arrived.
+        # Earlier events were not meant for this reader, so they count as arrived.
         self.newest = count
         self.seen = _ALL
 
@@ -50,7 +50,7 @@ class _Source:
 
 
 class Arrivals:
-    """Follows the sources that one reader hears, over all its connections. Not thread-safe."""
+    """The sources of one reader, over all its connections. Not thread-safe."""
 
     def __init__(self) -> None:
         self._sources: dict[int, _Source] = {}
@@ -64,6 +64,6 @@ class Arrivals:
         return source.arrive(stamp.count)
 
     def announce_gap(self) -> None:
-        """The server said that events are missing: no source's next jump is a silent loss."""
+        """The server reported a gap: the next skipped events of a source are no silent loss."""
         for source in self._sources.values():
             source.seen = 0

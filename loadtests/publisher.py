@@ -1,4 +1,4 @@
-"""The open-loop publisher: its schedule is fixed beforehand, whatever the server does."""
+"""The open-loop publisher: its schedule is fixed in advance and does not depend on the server."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SOURCES = 1 << 30
 
 
 class Refused(Exception):
-    """The server said no: the event is not published."""
+    """The server refused the event."""
 
 
 class Publisher(User):
     """Publishes its part of the scenario's rate over one keep-alive connection.
 
-    Event k is due at the begin plus k intervals, and says so in its data. A publisher that is kept
-    waiting sends late but does not skip or move what was due: the wait shows as `delay` here and
-    in every reader's `delivery`. In Locust's statistics, type `publish`: `delay` (due to sent),
+    Event k is due k intervals after the start, and its data contains this time. A publisher that
+    has to wait sends late, but skips and moves no event: the wait is visible as `delay` here and in
+    every reader's `delivery`. In Locust's statistics, type `publish`: `delay` (due to sent),
     `answer` (sent to answered) and `total` (due to answered).
     """
 
@@ -67,7 +67,7 @@ class Publisher(User):
 
     @task
     def publish(self) -> None:
-        """The whole schedule, then nothing more."""
+        """Publishes the whole schedule."""
         options = self.trial.options
         if options.publish_from == "settled":
             self.trial.orders.all_settled.wait()
@@ -97,7 +97,7 @@ class Publisher(User):
         note((self.kind, "total"), answered_us - due_us)
 
     def _post(self, target: str, data: bytes) -> tuple[bool, Exception | None]:
-        """Whether the event's count is used up, and what went wrong.
+        """Returns whether the event's count is used, and the error.
 
         A count is used when the event is published, and also when that is unknown: readers then
         find the event, or find it missing.

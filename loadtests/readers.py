@@ -1,4 +1,4 @@
-"""Readers in Python: a browser's behaviour, one greenlet a stream, every event parsed and judged.
+"""Readers in Python that behave as browsers: one greenlet a stream; every event is checked.
 
 They are for thousands of streams and for what the native swarm does not do; tens of thousands are
 `SwarmUser`'s. Each kind's observations stand under its own type in Locust's statistics:
@@ -12,9 +12,9 @@ resume         a stream's end to its next opening (`return` for a Reconnector: c
 ended          how long a stream lived that the server or the network ended
 ============== ====================================================================================
 
-Failures without a duration: `lost` (jumped over in silence), `repeated`, `out of order`. Jumps that
-the server announced with a gap event stand under `announced`, those of a scenario that conflates
-under `conflated`; neither is a failure.
+Failures without a duration: `lost` (skipped without a report), `repeated`, `out of order`. Events
+that a gap event reported are `announced`, events that a scenario conflates are `conflated`; neither
+is a failure.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def now_us() -> int:
 
 
 class _Reader(User):
-    """One stream that comes back and resumes. Subclasses say how it is read."""
+    """One stream that reconnects and resumes. Subclasses read it."""
 
     abstract = True
     kind = ""
@@ -92,19 +92,19 @@ class _Reader(User):
         self.trial.numbers.give_back("reader", self.number)
 
     def end(self) -> None:
-        """Closes the stream for good."""
+        """Closes the stream permanently."""
         self._ended = True
         self.settled = False
         self._close()
 
     def cut(self) -> None:
-        """As a failing network would; it comes back at once."""
+        """Cuts the connection, as a network failure does; the stream reconnects at once."""
         self._at_once = self.wire is not None
         self._close(reset=True)
 
     @task
     def stay(self) -> None:
-        """One stream from its opening to its end, and the wait before the next."""
+        """Reads one stream from its opening to its end, and waits before the next."""
         if self._ended:
             gevent.sleep(IDLE_TIMEOUT_S)
             return
@@ -197,7 +197,7 @@ class _Reader(User):
     # --- events ----------------------------------------------------------------------------------
 
     def take(self, events: list[ReceivedEvent]) -> None:
-        """Measures and judges what was received just now."""
+        """Measures and checks received events."""
         received_us = stamp.now_us()
         for event in events:
             if event.gap is not None:
@@ -235,20 +235,20 @@ class _Reader(User):
 
 
 class SseUser(_Reader):
-    """Stays for good, as a page that is left open."""
+    """Stays open, as a page in a browser."""
 
     kind = "sse"
 
 
 class Reconnector(_Reader):
-    """Stays a while, cuts the line, and comes back at once with the last id it got: nothing may be
-    missing and nothing may come twice."""
+    """Stays open for a while, disconnects, and reconnects at once with its last id. No event may be
+    missing or come twice."""
 
     kind = "again"
     _left = False
 
     def read(self, wire: Wire) -> None:
-        """Until the moment, chosen at random, at which it leaves."""
+        """Reads until it disconnects, at a random time."""
         stay_s = _random.expovariate(1 / max(self.trial.options.stay, 0.01))
         leaves_at = time.monotonic() + stay_s
         self._left = False
@@ -282,9 +282,9 @@ class Reconnector(_Reader):
 class SlowReader(_Reader):
     """Reads `--slow-rate` bytes a second with a small receive buffer, or nothing at all.
 
-    What the server does about it is its policy: `ended` says how long it was patient, `gap` and
-    `announced` what it left out. Its deliveries are as late as it made them. One that reads nothing
-    can't see that the server has closed: the end of the stream waits behind what it does not read.
+    The server's lag policy acts on it: `ended` has the time until the server closed it, `gap` and
+    `announced` have the events that were left out. Its deliveries are late because it reads slowly.
+    A reader that reads nothing can't see that the server has closed the stream.
     """
 
     kind = "slow"

@@ -1,4 +1,4 @@
-"""What is published and who listens: four workloads that SSE servers meet.
+"""Four workloads of SSE servers: what is published, and to whom.
 
 Readers are numbered 0, 1, 2 … over the whole run, in groups: a group is one `SwarmUser` (whose
 streams the native swarm numbers from 0), or as many Python readers. What a group follows is given
@@ -17,13 +17,13 @@ _MARK = re.compile(r"\{n(?:%(\d+))?\}")
 
 @dataclass(frozen=True)
 class Scenario(ABC):
-    """One workload, as it is by default; options change its numbers.
+    """One workload with its default numbers, which options change.
 
     Attributes:
         says: one line for people.
         rate: events a second in all.
         event_bytes: data of an event.
-        population: how many there are of what the scenario has many of.
+        population: the number of symbols, users or logs.
         last: newest events that a new reader asks for.
         conflates: events may be left out on purpose (lag policy `latest`), so that a jump in the
             counts is no loss.
@@ -54,7 +54,7 @@ class Scenario(ABC):
 
 
 class News(Scenario):
-    """Everyone follows one topic."""
+    """All readers follow one topic."""
 
     def published(self) -> Sequence[str]:
         return ["news"]
@@ -109,7 +109,7 @@ class LogTail(Scenario):
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        News("news", "one topic, everyone follows it", 10, 512, 1),
+        News("news", "one topic that all readers follow", 10, 512, 1),
         Ticks("ticks", "many small topics, three a reader, lag policy latest", 1000, 128, 100,
               last=1, conflates=True),
         Notifications("notifications", "a topic a user, and one that all hear", 200, 256, 5000),

@@ -27,7 +27,7 @@ class OwnServer:
         self._ended = False
 
     def start(self) -> None:
-        """Returns once it answers. Raises a Refusal when it does not, or another does already."""
+        """Returns when it answers. Raises a Refusal if it does not, or if another server does."""
         if self._answers():
             raise Refusal(
                 f"--server-command: something answers at {self._url.netloc} already. "
@@ -55,7 +55,7 @@ class OwnServer:
             log.info("The server is back.")
 
     def end(self) -> None:
-        """Stops it for good. Idempotent."""
+        """Stops it. Idempotent."""
         self._ended = True
         self._stop()
 

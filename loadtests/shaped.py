@@ -1,4 +1,4 @@
-"""Locust's load shape of a run: how many users there are, and when it is over."""
+"""Locust's load shape of a run: the number of users, and the end."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RunShape(LoadTestShape):
     """Follows `--shape` with Locust's own users (-u, publishers among them), spawn rate and run
     time.
 
-    Two kinds of run end earlier by themselves, so that they count everything: a steady one with
-    `--publish-for` when all was published and has arrived, and a storm without a run time (which
-    strikes when all readers are there) when all have come back.
+    Two kinds of run end earlier, when everything is counted. A steady run with `--publish-for` ends
+    when all events are published and have arrived. A storm without a run time cuts the streams when
+    all readers are open, and ends when all have reconnected.
     """
 
     abstract = True  # made by hand: it needs the trial
@@ -80,7 +80,7 @@ class RunShape(LoadTestShape):
             self._storm.strike()
 
     def _is_over(self, run_s: float) -> bool:
-        """What the run waits for has come about, and nothing new was received for a while."""
+        """Whether the run has reached its goal, and nothing was received for a while."""
         options = self._trial.options
         if options.shape == "steady":
             done = self._trial.orders.published >= max(1, options.publishers)

@@ -1,4 +1,4 @@
-"""How many readers there are as a run goes on, as shares of its length and of its peak."""
+"""The number of readers during a run, as shares of its length and of its peak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everyone is cut off at once: by a restart of the server, or as by a network that fails."""
+"""All streams are cut at once: by a restart of the server, or as by a network failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Storm:
-    """Strikes once a run.
+    """Cuts all streams once a run.
 
     Arguments:
         server: is restarted; None: all streams are cut by the clients.
@@ -40,7 +40,7 @@ class Storm:
 
     @property
     def over(self) -> bool:
-        """All that were cut off have come back and are there, as far as was reported."""
+        """Whether all cut streams are reported as open again."""
         ledger = self._trial.ledger
         return (
             self._struck_all

@@ -1,7 +1,7 @@
 """A Locust user that is tens of thousands of streams: it drives a native swarm.
 
-The swarm's processes hold and judge the streams; this greenlet looks at their shared figures and
-adds what is new to Locust's statistics, a few milliseconds a second however many streams there are.
+The swarm's processes hold and check the streams. This greenlet reads their shared figures and adds
+new observations to Locust's statistics, in a few milliseconds a second for any number of streams.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SwarmUser(User):
 
     @task
     def watch(self) -> None:
-        """Looks and accounts, until it is killed."""
+        """Adds new observations until it is killed."""
         if self._crew is None:
             gevent.sleep(LOOK_S)
             return
@@ -68,12 +68,12 @@ class SwarmUser(User):
         gevent.sleep(LOOK_S if self.settled else OPENING_LOOK_S)
 
     def cut(self) -> None:
-        """Cuts every stream as a failing network would."""
+        """Cuts every stream, as a network failure does."""
         if self._crew is not None:
             self._crew.cut(self._crew.counters()["stream"])
 
     def end(self) -> None:
-        """Ends the streams, accounts for all that they got, and writes the swarm's JSON."""
+        """Ends the streams, adds the last figures, and writes the swarm's JSON."""
         if self._crew is None:
             return
         crew, self._crew = self._crew, None

@@ -1,4 +1,4 @@
-"""What one Locust process knows of the run that it takes part in."""
+"""The state of a run in one Locust process."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Reader(Protocol):
 
     @property
     def settled(self) -> bool:
-        """Each stream is open, or was given up."""
+        """Whether each stream is open, or was given up."""
 
     def cut(self) -> None:
-        """Cuts all its streams as a failing network would."""
+        """Cuts all its streams, as a network failure does."""
 
     def end(self) -> None:
-        """Ends its streams and writes its last figures; what follows is not measured."""
+        """Ends its streams and writes its last figures; later events are not measured."""
 
 
 class Trial:
-    """One for each process, made when Locust starts; lives through several runs.
+    """One object for each process; it is used for several runs.
 
     Attributes:
         ledger: where results go.

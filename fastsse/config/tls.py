@@ -67,8 +67,8 @@ class TlsOptions(OptionGroup):
     tls_min: TlsVersion = option("1.2", "Oldest version of TLS that is accepted.")
     tls_handshakes: Count = option(
         256,
-        "Handshakes and connections without a request at once, for each worker; above it the "
-        "oldest ends when it is a second old.",
+        "Concurrent handshakes and connections without a request, in each worker; above it the "
+        "oldest is closed when it is a second old.",
         ge=1,
         le=100_000,
     )
@@ -80,7 +80,7 @@ class TlsOptions(OptionGroup):
     )
     hsts: Seconds = duration(
         "0s",
-        "Browsers use only https for this host for so long (Strict-Transport-Security); 0s: off.",
+        "Browsers use only https for this host for this long (Strict-Transport-Security); 0s: off.",
         least="0s",
         most="2000d",
     )
