@@ -2,25 +2,25 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 
-from fastsse.api.access import CREDENTIAL_NAMES, Access
+from fastsse.api.access import Access
 from fastsse.api.batch import event_of_json, events_of_lines
 from fastsse.api.body_events import BodyEvents, EventStreamEvents, LineEvents, Template
+from fastsse.api.publish_query import PublishQuery, check_relay, event_with, read_query
 from fastsse.api.publish_stream import Ending, PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.receipts import Reached, Receipts
 from fastsse.api.request_directives import asked_of, check_streamed, scoped
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
-from fastsse.directives import Directives, directives_of
 from fastsse.entries import kinds_of
 from fastsse.errors import FastsseError, Forbidden, InvalidEvent, StreamRefused, Unauthorised
-from fastsse.events import DATA_JSON, DATA_TEXT, FIELDS, Event
+from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.http.problems import Problem, problem_of
-from fastsse.http.request import SWITCHES, Request, Target
+from fastsse.http.request import Request
 from fastsse.http.responses import Response, json_response
 from fastsse.http.router import BodyExchange, BodyReader, Exchange
 from fastsse.hub import Hub, Published
@@ -30,7 +30,7 @@ from fastsse.subscriptions import Subscription
 from fastsse.tracing import Tracer
 from fastsse.trails import trail_of
 
-__all__ = ["Publish", "PublishGate", "event_of_query"]
+__all__ = ["Publish", "PublishGate"]
 
 _JSON: Final = b"application/json"
 _NDJSON: Final = b"application/x-ndjson"
@@ -52,12 +52,6 @@ _ONLY_LINES: Final = (
     "With stream=true the body must be application/x-ndjson (one object a line), or "
     "text/event-stream with topic in the query."
 )
-# The data of such a publish is its body.
-_QUERY_FIELDS: Final = tuple(name for name in FIELDS if name != "data")
-# Parameters that say how a body is published; the others describe its events.
-_WAYS: Final = ("stream", "ids", "end_on_close", "receipt")
-_PARAMETERS: Final = (*_QUERY_FIELDS, *_WAYS)
-_IDS: Final = {"drop": False, "own": True}
 
 
 class PublishGate:
@@ -350,13 +344,13 @@ class Publish:
         """Checks the head before the body is read. Raises Problem (400, 401, 403, 415, 429)."""
         self._gate.admit(request)
         target = request.target
-        query: _Query | None = target.publication
+        query: PublishQuery | None = target.publication
         if query is None:
-            query = target.publication = _read_query(target)
+            query = target.publication = read_query(target)
         if query.stream or _media_type(request) == _EVENT_STREAM:
             check_streamed(request)
         if _media_type(request) == _EVENT_STREAM:
-            _check_relay(query)
+            check_relay(query)
         elif query.stream:
             if query.topics or _content_type(request) != _NDJSON:
                 raise Problem(415, _ONLY_LINES, field="stream", header_lines=_JSON_ONLY)
@@ -370,7 +364,7 @@ class Publish:
     def read(self, request: Request, exchange: BodyExchange) -> BodyReader | None:
         """Publishes the events of an admitted request while its body arrives; None for a body that
         is published as a whole. Raises InvalidEvent."""
-        query: _Query = request.target.publication
+        query: PublishQuery = request.target.publication
         source: BodyEvents
         if _media_type(request) == _EVENT_STREAM:
             template = Template(
@@ -392,14 +386,14 @@ class Publish:
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles an admitted POST. Raises InvalidEvent, Problem (400) or Forbidden."""
         body = request.body
-        query: _Query = request.target.publication
+        query: PublishQuery = request.target.publication
         answer: _Answer = _answer_batch
         events: Sequence[Event]
         if query.topics != ():
             if not body:
                 raise Problem(400, _EMPTY, field="body")
             kind = DATA_JSON if _media_type(request) == _JSON else DATA_TEXT
-            events = (_event(query, bytes(body), kind),)
+            events = (event_with(query, bytes(body), kind),)
             answer = _answer_position if query.id is None else _answer_own_id
         elif _content_type(request) == _NDJSON:
             events = events_of_lines(body)
@@ -453,126 +447,6 @@ def _duplicates(published: Published) -> dict[str, object]:
     if published.receipt is not None:
         members["receipt"] = published.receipt or None
     return members
-
-
-class _Query(NamedTuple):
-    """The query of a publish: arguments of Event, and how the body is published.
-
-    `stream` is None if it is not given, and so is `own_ids`.
-    """
-
-    topics: str | tuple[str, ...]
-    event: str | None
-    id: str | None
-    retry: str | None
-    private: bool
-    meta: str | None
-    stream: bool | None = None
-    own_ids: bool | None = None
-    directives: Directives | None = None
-    ends_on_close: bool = False
-    receipt: bool = False
-
-
-def event_of_query(target: Target) -> Event | None:
-    """The event that a query describes, with empty data; None if the query has no topic, or says
-    how the body is published. Raises InvalidEvent."""
-    query = _read_query(target)
-    is_plain = query.topics and query.stream is None and query.own_ids is None
-    is_plain = is_plain and not query.ends_on_close and not query.receipt
-    return _event(query, b"", DATA_TEXT) if is_plain else None
-
-
-def _event(query: _Query, data: bytes, kind: int) -> Event:
-    topics, name, event_id, retry, private, meta = query[:6]
-    return Event(
-        topics,
-        data,
-        name,
-        event_id,
-        retry,
-        private,
-        meta=meta,
-        data_kind=kind,
-        directives=query.directives,
-    )
-
-
-_NOT_IN_QUERY: Final = _Query((), None, None, None, False, None)
-
-
-def _read_query(target: Target) -> _Query:
-    """Raises InvalidEvent for names that are unknown, repeated or used without `topic`."""
-    topics = tuple(value for name, value in target.pairs if name == "topic")
-    chosen: dict[str, str] = {}
-    for name, value in target.pairs:
-        if name in CREDENTIAL_NAMES:
-            continue
-        if name not in _PARAMETERS:
-            raise InvalidEvent(name, f"is unknown; allowed are {', '.join(_PARAMETERS)}")
-        if name in chosen:
-            raise InvalidEvent(name, "must be given once")
-        if name != "topic":
-            chosen[name] = value
-    stream, own_ids = _ways(chosen)
-    ends_on_close = _switch(chosen, "end_on_close")
-    receipt = _switch(chosen, "receipt")
-    if receipt and (stream or ends_on_close):
-        raise InvalidEvent("receipt", "can't be combined with stream or end_on_close")
-    if topics:
-        # A single topic is checked faster than a list of one.
-        named = topics[0] if len(topics) == 1 else topics
-        private, ends = _switch(chosen, "private"), _switch(chosen, "end")
-        directives = directives_of(ends=ends, **_texts(chosen))
-        texts = chosen.get("event"), chosen.get("id"), chosen.get("retry")
-        meta = chosen.get("meta")
-        return _Query(
-            named, *texts, private, meta, stream, own_ids, directives, ends_on_close, receipt
-        )
-    of_lines = {"stream", "end_on_close"}
-    if stream and chosen.keys() <= of_lines:
-        return _NOT_IN_QUERY._replace(stream=True, ends_on_close=ends_on_close)
-    for name in chosen.keys() - {"stream", "receipt"}:
-        raise InvalidEvent(name, "requires topic in the query too")
-    return _NOT_IN_QUERY._replace(receipt=True) if receipt else _NOT_IN_QUERY
-
-
-def _texts(chosen: dict[str, str]) -> dict[str, str | None]:
-    return {name: chosen.get(name) for name in ("key", "expect", "ttl")}
-
-
-def _switch(chosen: dict[str, str], name: str) -> bool:
-    value = SWITCHES.get(chosen.get(name, "false").lower())
-    if value is None:
-        raise InvalidEvent(name, "must be true or false")
-    return value
-
-
-def _ways(chosen: dict[str, str]) -> tuple[bool | None, bool | None]:
-    """`stream`, and whether `ids` are own. Raises InvalidEvent."""
-    stream: bool | None = None
-    if "stream" in chosen:
-        stream = SWITCHES.get(chosen["stream"].lower())
-        if stream is None:
-            raise InvalidEvent("stream", "must be true or false")
-    if "ids" in chosen and chosen["ids"] not in _IDS:
-        raise InvalidEvent("ids", f"must be {' or '.join(_IDS)}")
-    return stream, _IDS.get(chosen.get("ids", ""))
-
-
-def _check_relay(query: _Query) -> None:
-    """Checks the query of an event stream. Raises InvalidEvent."""
-    if not query.topics:
-        raise InvalidEvent("topic", "is missing; an event stream needs topic in the query")
-    if query.stream is False:
-        raise InvalidEvent("stream", "must be true for an event stream, which has no end")
-    if query.id is not None:
-        raise InvalidEvent("id", "must not be given for an event stream; use ids=own or ids=drop")
-    if query.directives is not None:
-        asked = query.directives
-        given = {"end": asked.ends or None, "key": asked.key, "expect": asked.expect}
-        name = next((name for name, value in given.items() if value is not None), "ttl")
-        raise InvalidEvent(name, "must not be given for an event stream")
 
 
 def _content_type(request: Request) -> bytes:

@@ -9,7 +9,7 @@ from typing import Final
 
 from fastsse._intake import KnownPublisher, KnownTarget
 from fastsse.api.access import CREDENTIAL_NAMES, Access
-from fastsse.api.publish import event_of_query
+from fastsse.api.publish_query import event_of_query
 from fastsse.api.rate_limits import RequestLimits
 from fastsse.api.request_directives import Asked
 from fastsse.api.warnings import warnings_on

@@ -7,8 +7,8 @@ acknowledged. Loop thread only.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from fastsse._core import QUEUE_MAX, Sender
 from fastsse.backbone import Backbone
@@ -19,7 +19,7 @@ from fastsse.backbone.producers import ProducerTable
 from fastsse.backbone.stream_rows import StreamTable
 from fastsse.config import HistoryOptions, StreamOptions
 from fastsse.directives import with_count
-from fastsse.entries import Entry, id_of, sizes
+from fastsse.entries import Entry, sizes
 from fastsse.errors import (
     Conflict,
     EventTooLarge,
@@ -34,6 +34,7 @@ from fastsse.hub.channels import Channels
 from fastsse.hub.erasing import FoundEvent
 from fastsse.hub.history import History
 from fastsse.hub.publish_rates import PublishRates
+from fastsse.hub.published import InterceptedPublished, Published, Separate
 from fastsse.hub.resume.cursor import GAP_REASONS
 from fastsse.hub.resume.options import ReplayBounds, ReplayOptions
 from fastsse.hub.streams import Streams
@@ -45,7 +46,7 @@ from fastsse.log import get_logger
 from fastsse.positions import format_position, now_ms, position_ms
 from fastsse.refusal_reasons import PUBLISH_REASONS, PublishReason, UnavailableReason
 
-__all__ = ["SWEEP_ON_S", "Hub", "Published", "Separate"]
+__all__ = ["SWEEP_ON_S", "Hub"]
 
 RETRY_AFTER_S: Final[dict[UnavailableReason, int]] = {"memory": 5, "queue": 1, "draining": 10}
 # The next step of a sweep that is not finished comes after this time.
@@ -54,92 +55,6 @@ SWEEP_ON_S: Final = 0.005
 REPLAY_MEMORY_SHARE = 0.75
 
 log = get_logger("hub")
-
-
-class Published:
-    """The result of a publish. An id is the publisher's own, or the text of the position.
-
-    `duplicates` is the number of events that were not stored again, because their keys or producers
-    are known; `sequence` is the newest one of the producer of such events; -1: none. `repeats` are
-    the places of all that were stored before, as far as the backbone says that.
-    """
-
-    __slots__ = ("_events", "_positions", "duplicates", "receipt", "repeats", "sequence")
-
-    def __init__(
-        self, positions: Sequence[int], events: Sequence[Event], duplicates: int = 0
-    ) -> None:
-        self._positions = positions
-        self._events = events
-        self.duplicates = duplicates
-        self.sequence = -1
-        self.repeats: Collection[int] = ()
-        #: The counts of matching streams for the answer, if they were requested.
-        self.receipt: Mapping[str, object] | None = None
-
-    @property
-    def positions(self) -> Sequence[int]:
-        """The position of each event, in order; with a shared log not always consecutive."""
-        return self._positions
-
-    @property
-    def count(self) -> int:
-        """Number of accepted events."""
-        return len(self._events)
-
-    @property
-    def first(self) -> bytes:
-        """The id of the first event."""
-        return id_of(self._positions[0], self._events[0])
-
-    @property
-    def last(self) -> bytes:
-        """The id of the last event."""
-        return id_of(self._positions[-1], self._events[-1])
-
-    @property
-    def ids(self) -> list[bytes]:
-        """Every event's id, in order. O(count)."""
-        return list(map(id_of, self._positions, self._events))
-
-
-class InterceptedPublished(Published):
-    """As Published, for events that interceptors may have dropped or copied. Each event of the
-    publisher stands for its first copy. A dropped event is not counted, and its id is empty."""
-
-    __slots__ = ("_firsts",)
-
-    def __init__(self, published: Published, firsts: Sequence[int | None]) -> None:
-        super().__init__(published._positions, published._events, published.duplicates)
-        self.sequence = published.sequence
-        self._firsts = firsts
-
-    @property
-    def count(self) -> int:
-        """Number of accepted events."""
-        return sum(first is not None for first in self._firsts)
-
-    @property
-    def first(self) -> bytes:
-        """The id of the first event that was not dropped; empty if all were."""
-        return next(filter(None, self.ids), b"")
-
-    @property
-    def last(self) -> bytes:
-        """The id of the last event that was not dropped; empty if all were."""
-        return next(filter(None, reversed(self.ids)), b"")
-
-    @property
-    def ids(self) -> list[bytes]:
-        """Every event's id, in order; empty for those that were dropped. O(count)."""
-        return [
-            b"" if first is None else id_of(self._positions[first], self._events[first])
-            for first in self._firsts
-        ]
-
-
-Separate: TypeAlias = int | Published | FastsseError
-"""What came of one of several publishes: its position, or why not."""
 
 
 class Hub:
