@@ -109,6 +109,17 @@ def imports(path: pathlib.Path) -> set[str]:
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
+def test_no_function_is_longer_than_60_lines() -> None:
+    long = [
+        f"{path.relative_to(PACKAGE)}: {node.name} has {lines} lines"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > 60
+    ]
+    assert not long
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_dependencies_point_one_way(path: pathlib.Path) -> None:
     inside = path.relative_to(PACKAGE).with_suffix("").parts

@@ -182,9 +182,8 @@ class Streams:
         """Opens a stream on a socket and returns its handle, which is valid until it is closed.
 
         When this returns, the sender owns the descriptor, or the replayer until it attaches the
-        stream. When this raises, the caller owns the descriptor, and the stream does not exist. So
-        an error after the descriptor was given away is not raised: it is logged and ends the
-        stream.
+        stream. When this raises, the caller owns it, and the stream does not exist. So an error
+        after the descriptor was given away is not raised: it is logged and ends the stream.
 
         Arguments:
             subscription: which events are sent, and from where on.
@@ -195,9 +194,8 @@ class Streams:
             client: the client's address, for the log.
             visitor: facts of the client, for operators.
 
-        Raises StreamRefused, or what channels, replays and the sender raise. Costs a few
-        microseconds for a stream that begins at the head, and O(page) for a replay from memory. A
-        stream that needs the backbone may open later.
+        Raises StreamRefused, or what channels, replays and the sender raise. A few microseconds at
+        the head, O(page) for a replay from memory; one that needs the backbone may open later.
         """
         objection = self.objection()
         if objection is not None:
