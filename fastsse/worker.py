@@ -1,4 +1,7 @@
-"""One worker: starts and ends its listeners, connections, hub and sender together."""
+"""One worker: starts and ends its listeners, connections, hub and sender together.
+
+Over 400 lines: it connects all parts of a worker, and starts and ends them in order.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""The HTTP side of a worker: its listeners, their routes, and the use of descriptors."""
+"""The HTTP side of a worker: its listeners, their routes, and the use of descriptors.
+
+Over 400 lines: the listeners of a worker share one set of limits, and start and end together.
+"""
 
 import asyncio
 import os

@@ -7,6 +7,8 @@ The sums are sent to all workers. If the hub process is killed, the workers send
 one.
 
 The control service also knows which workers are full, and names those that accept in their place.
+
+Over 400 lines: both halves, in workers and in the service, use the same form of readings.
 """
 
 import asyncio

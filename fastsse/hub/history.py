@@ -4,6 +4,8 @@ together are bounded by bytes. `_hub.pyx:HistoryLog` evicts.
 An event of several topics is kept by each of them separately; the total counts it once. It is
 evicted when its last topic evicts it. The oldest event is always evicted first, so a topic keeps
 exactly its events after `evicted_through`. Loop thread only.
+
+Over 400 lines: all reads of the logs obey the same rules for hidden and expired events.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -3,6 +3,8 @@
 A publish is checked as a whole and sent to the backbone. It comes back in order, encoded, through
 `_deliver`, which stores it in history and sends it to the sender. Only then is the publish
 acknowledged. Loop thread only.
+
+Over 400 lines: publishes, deletions and deliveries have one order.
 """
 
 import time

@@ -4,6 +4,8 @@ A poll places its cursor and reads its page as a stream does. A poll without eve
 task or timer of its own. Waiting polls of the same channel and place are one group, whose page is
 read once when an event of its topics comes. A sweep once a second answers polls whose time is over.
 Loop thread only.
+
+Over 400 lines: the steps of one poll and the groups that wait are one state machine.
 """
 
 import asyncio

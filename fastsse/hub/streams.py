@@ -2,6 +2,8 @@
 
 A stream is a number here, its handle. Python has an object for it only during its replay, and a
 few numbers if it has a token. Only `channels`, `streams` and `resume` command the sender.
+
+Over 400 lines: it is the one list of what can be done with a stream.
 """
 
 import json

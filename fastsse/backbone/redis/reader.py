@@ -7,6 +7,8 @@ are read from the common stream. They also cost the events between, and the stre
 
 Each event of a topic's list names the one before it. So the oldest stored event shows exactly up to
 where events are missing, and a quiet topic causes no false gap.
+
+Over 400 lines: all reads of the log have the same steps.
 """
 
 import asyncio

@@ -3,6 +3,8 @@
 The loop thread gives positions and encodes; it never waits for the file. The writer thread stores
 all waiting batches in one transaction and reports them in order. Then they are delivered, and then
 acknowledged. With `received` a batch is delivered and acknowledged at once, and stored later.
+
+Over 400 lines: it implements one interface, and most of its methods pass work to other files.
 """
 
 import asyncio

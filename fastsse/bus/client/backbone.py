@@ -3,6 +3,8 @@
 Published events are sent to the hub process and come back in the log, with those of other workers.
 Reads and searches are requests to the hub process. While the hub process is away, streams stay
 open; publishers and readers wait for TIMEOUT_S, then they are refused.
+
+Over 400 lines: it implements one interface on one connection, whose frames it handles.
 """
 
 import asyncio
