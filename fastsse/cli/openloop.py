@@ -124,11 +124,11 @@ def publish_at_rate(
 
     Args:
         query: fields of each event in addition to its data; None: left out.
-        patience_s: how long to wait for a server that is not there, and for the last answers.
+        patience_s: seconds to wait for an unreachable server, and for the last answers.
 
     Raises:
         Refusal: the run can't be carried out as asked.
-        Unreachable: no server was there in time.
+        Unreachable: no server could be reached in time.
     """
     from rich.console import Console
 
@@ -146,7 +146,7 @@ def publish_at_rate(
         headers=() if token is None else (("Authorization", f"Bearer {token}"),),
         patience_s=patience_s,
     )
-    OpenLoop(schedule)  # refuses what makes no sense before anyone is called on
+    OpenLoop(schedule)  # Refuses invalid combinations before it connects.
     _knock(url, patience_s)
     figures, interrupted = _run(OpenLoop(schedule))
     console = Console()

@@ -2,7 +2,7 @@
 
 The sender writes the stream into one end of a socket pair, as into any client's socket. A
 `WebSocketBridge` reads the other end and sends each block of the stream as one text message. So
-rights, resume, lag and heartbeats are those of every stream. The framing is wsproto's.
+rights, resume, lag and heartbeats are those of every stream. wsproto does the framing.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES: Final = 16
 _VERSION_LINE: Final = b"Sec-WebSocket-Version: 13\r\n"
 _UPGRADED: Final = STATUS_LINES[101] + b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
-# What a client has not read waits in the pair and is counted as lag; the kernel doubles this.
+# Unread bytes of a client wait in the pair and count as lag; the kernel doubles this number.
 SEND_BUFFER_BYTES: Final = 16 * 1024
 _READ_BYTES: Final = 64 * 1024
 # How long a client may take to answer a close frame.
 _CLOSE_S: Final = 2.0
-# Status codes of RFC 6455 §7.4.1, and 1012 of IANA's list ("service restart": come back).
+# Status codes of RFC 6455 §7.4.1, and 1012 of IANA's list ("service restart": reconnect).
 _OVER, _NOT_TAKEN, _RESTART = 1000, 1003, 1012
 
 
@@ -90,7 +90,7 @@ def new_framing() -> "Framing":
 
 
 class _Blocks:
-    """Takes blocks of events out of the stream's response: after its head, in chunks."""
+    """Extracts the blocks of events from the stream's response: after its head, from its chunks."""
 
     def __init__(self) -> None:
         self._raw = b""  # Of the response, not read yet.
@@ -100,7 +100,7 @@ class _Blocks:
         self.is_over = False  # The last chunk has come.
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The blocks that are complete now, each without the empty line."""
+        """The complete blocks, each without the empty line."""
         self._raw += data
         if not self._has_head:
             _, mark, rest = self._raw.partition(b"\r\n\r\n")
@@ -116,7 +116,7 @@ class _Blocks:
         return blocks
 
     def _take_chunk(self) -> bool:
-        """Moves what has come of a chunk to the text; False if more is needed."""
+        """Moves the received part of a chunk to the text; False if more is needed."""
         if not self._left:
             line, mark, rest = self._raw.partition(b"\r\n")
             if not mark:

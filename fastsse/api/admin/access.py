@@ -1,4 +1,4 @@
-"""Who is an operator: a token with the claim `fastsse.console`, or the console password.
+"""Operators: clients with the claim `fastsse.console`, or with the console password.
 
 Credentials are taken from `Authorization: Bearer` alone. A browser never sends that by itself, so
 no page of another site can act with them. Without keys and without a password only clients of this

@@ -1,8 +1,8 @@
 """Statistics for open consoles: one frame a second, shared by all of them, and the last 15 minutes.
 
 Such a stream is volatile: it has no position, no history and no id. No selector finds it, because
-each frame goes to the streams that were opened here. So a hundred consoles cost about what one
-does.
+each frame goes to the streams that were opened here. So a hundred consoles cost about as much as
+one.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class LiveStats:
         return len(self._watching)
 
     def paths(self, access: ConsoleAccess, stats: StatsClient) -> Paths:
-        """The routes of the stream and of what was before it."""
+        """The routes of the stream, and of the last 15 minutes."""
 
         def watch(request: Request, exchange: Exchange) -> None:
             self._limits.take_request(request, None)

@@ -1,7 +1,7 @@
 """A worker's part of `/admin/topics`: how many streams a topic has, and what is kept of it.
 
-What is kept is the same at every worker; how many streams there are is its own. Both the topics and
-the channels are walked a bounded number in a turn of the loop. Loop thread only.
+All workers keep the same events; each has streams of its own. A turn of the loop examines a bounded
+number of topics and channels. Loop thread only.
 """
 
 import asyncio
