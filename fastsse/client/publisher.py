@@ -196,17 +196,12 @@ class Publisher:
             return await self._publish_empty(whole, receipt)
         params: Params = [("topic", name) for name in names]
         params += [(name, str(value)) for name, value in given.items()]
-        if private:
-            params.append(("private", "true"))
-        if end:
-            params.append(("end", "true"))
-        if receipt:
-            params.append(("receipt", "true"))
+        switches = {"private": private, "end": end, "receipt": receipt}
+        params += [(name, "true") for name, is_on in switches.items() if is_on]
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
-        query = urlencode(params)  # Faster than the queries of httpx.
         joint = "&" if self._url.query else "?"
-        url = f"{self._own_url}{joint}{query}"
+        url = f"{self._own_url}{joint}{urlencode(params)}"  # Faster than the queries of httpx.
         return await self._post(url, body, _TEXT if is_text else _JSON)
 
     async def _publish_empty(self, event: dict[str, Any], receipt: bool) -> Receipt:
