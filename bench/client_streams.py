@@ -17,7 +17,7 @@ from typing import Final
 from fastsse.config import Config
 from fastsse.server import Server
 
-ROUNDS: Final = 7
+ROUNDS: Final = 5
 LIBRARIES: Final = ("fastsse.client", "httpx-sse", "aiosseclient")
 
 
@@ -98,4 +98,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 3:
         asyncio.run(read(sys.argv[1], sys.argv[2], int(sys.argv[3])))
     else:
-        asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000))
+        asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000))

