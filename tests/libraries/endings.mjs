@@ -1,13 +1,14 @@
 // Reads a stream with one client library and prints what it reports, one JSON line each: the texts
 // of its events, then how it ended: "whole", "error", or "again" when it came back by itself.
-// Arguments: the folder with node_modules, the library, the server's URL.
+// A chat without a stream is "idle". Arguments: the folder with node_modules, the library, the server's
+// URL, more of the query, and the id to go on after, for a library that sends one.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const [folder, library, server] = process.argv.slice(2);
+const [folder, library, server, more = "", lastEventId] = process.argv.slice(2);
 const require = createRequire(pathToFileURL(folder + "/"));
 const load = (name) => import(pathToFileURL(require.resolve(name)));
-const url = `${server}/events?topic=answer&fastsse=false`;
+const url = `${server}/events?topic=answer&fastsse=false${more}`;
 const say = (what) => console.log(JSON.stringify(what));
 
 let requests = 0;
@@ -48,6 +49,7 @@ const readers = {
     const { DefaultChatTransport } = await load("ai");
     const transport = new DefaultChatTransport({ fetch: ourFetch });
     const stream = await transport.reconnectToStream({ chatId: "answer" });
+    if (!stream) return say({ idle: true });
     await readAll(stream, (chunk) => chunk.data?.text);
   },
   async "ag-ui"() {
@@ -68,7 +70,7 @@ const readers = {
       apiKey: null,
       callerOptions: { fetch: ourFetch, maxRetries: 0 },
     });
-    await readAll(client.runs.joinStream("thread", "run"), (chunk) => chunk.data?.text);
+    await readAll(client.runs.joinStream("thread", "run", { lastEventId }), (chunk) => chunk.data?.text);
   },
 };
 
