@@ -14,9 +14,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final
 
-from fastsse.config import Config
-from fastsse.server import Server
-
 ROUNDS: Final = 5
 LIBRARIES: Final = ("fastsse.client", "httpx-sse", "aiosseclient")
 
@@ -76,6 +73,10 @@ async def one(library: str, url: str, count: int) -> float:
 
 
 async def measure(count: int) -> None:
+    # Here, so that a reader has no more in its memory than its library.
+    from fastsse.config import Config
+    from fastsse.server import Server
+
     async with Server(Config(port=0, drain="0s", history_events=count)) as server:
         for n in range(count):
             server.publish("ticks", {"symbol": f"S{n % 300}", "price": n / 7, "volume": n * 3})
@@ -98,4 +99,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 3:
         asyncio.run(read(sys.argv[1], sys.argv[2], int(sys.argv[3])))
     else:
-        asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000))
+        asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 50_000))
