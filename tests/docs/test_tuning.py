@@ -44,7 +44,7 @@ def test_renewing_keeps_what_was_written_by_hand() -> None:
 
 async def test_every_metric_that_is_named_exists() -> None:
     async with (
-        Server(Config(port=0, drain=0)) as server,
+        Server(Config(port=0, drain=0, metrics_topics=1)) as server,
         httpx.AsyncClient(trust_env=False) as client,
     ):
         exposed = (await client.get(f"{server.admin_addresses[0]}/metrics")).text
