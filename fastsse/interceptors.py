@@ -120,6 +120,10 @@ class Interceptors:
     def __bool__(self) -> bool:
         return bool(self._interceptors)
 
+    def carry_on(self, before: "Interceptors") -> None:
+        """Counts on where those before stopped."""
+        self._counts = before._counts
+
     def counters(self) -> dict[str, int]:
         """Events by outcome, under the names of the metrics."""
         return {f"intercepted_{outcome}": self._counts[outcome] for outcome in OUTCOMES}

@@ -236,6 +236,9 @@ STORE_COUNTERS = (
     ),
     _Row("bus_hub_lost", "bus_hub_lost", "Times that a worker lost its connection to the hub."),
     _Row("redis_", "redis", "Events of the connection to Redis.", "what"),
+    _Row("rule_matched_", "rule_matches", "Events that matched a rule.", "rule"),
+    _Row("rule_acted_", "rule_actions", "Events dropped, moved or copied, and alerts.", "rule"),
+    _Row("rule_failed_", "rule_failures", "Matches on which a rule could not act.", "rule"),
     _Row("sources_", "sources", "Results for entries of sources.", "what"),
     _Row(
         "tls_handshakes_",

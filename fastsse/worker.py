@@ -31,10 +31,12 @@ from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.connections import Connections
 from fastsse.hub.resume.options import ReplayBounds
 from fastsse.hub.streams import ClosedStream
-from fastsse.interceptors import Interceptor, Interceptors, load_interceptors
+from fastsse.interceptors import Interceptor
 from fastsse.log import AccessLog, get_logger, is_console
 from fastsse.metrics import ALIASES, process_use
 from fastsse.positions import now_ms
+from fastsse.rules import Alerts, EventRules
+from fastsse.rules.intercepting import make_interceptors
 from fastsse.services import service_makers
 from fastsse.sinks import Sinks
 from fastsse.sources import Sources
@@ -149,8 +151,9 @@ class Worker:
             undo.callback(self.frontend.close)
             if self._tracer is not None:
                 self.frontend.trace_with(self._tracer)
-                self._hub.on_entries = self._trace_entries
                 self._tracer.bounds = self._sender.latency_buckets()[0]
+            self._counts_alerts = is_alone
+            self._hub.on_entries = self._reader_of_entries()
             self._serve(sockets, control, number)
             undo.callback(self._stop_timers)
             self._undo = undo.pop_all()
@@ -172,10 +175,11 @@ class Worker:
         )
         if isinstance(self._backbone, BusBackbone):
             self._backbone.share(hub.history)
-        self._interceptors = _interceptors(config, self._own_interceptors)
+        self._rules = EventRules(config.rules)
+        self._interceptors = make_interceptors(config, self._rules, self._own_interceptors)
         hub.interceptors = self._interceptors or None
-        if handlers := self.handlers:
-            hub.on_entries = handlers.on_entries
+        # Where events are ordered, once a node.
+        self._alerts = Alerts(config.rules, hub.publish)
         hub.streams.on_closed = self._on_closed
         if config.connection_details:
             hub.streams.connections = Connections(self._descriptors.max_connections)
@@ -280,6 +284,16 @@ class Worker:
         self.frontend.apply(config)
         self.config = config
         self._access.apply(config)
+        self._apply_rules(config)
+
+    def _apply_rules(self, config: Config) -> None:
+        self._rules.apply(config.rules)
+        made = make_interceptors(config, self._rules, self._own_interceptors)
+        made.carry_on(self._interceptors)
+        self._interceptors = made
+        self._hub.interceptors = made or None
+        self._alerts.apply(config.rules)
+        self._hub.on_entries = self._reader_of_entries()
 
     async def drain(self, window_s: float, *, replaced: bool = False) -> None:
         """Ends all streams over `window_s`; returns when all clients are closed, or a short time
@@ -319,6 +333,7 @@ class Worker:
 
     async def close(self) -> None:
         """Ends everything at once and releases all descriptors, threads and timers."""
+        self._alerts.close()
         self._undo.close()
         if self._sources is not None:
             await self._sources.close()
@@ -359,6 +374,7 @@ class Worker:
             self._sender,
             self._hub,
             self._interceptors,
+            self._rules,
             self.handlers,
             self.frontend,
             self._backbone,
@@ -367,6 +383,8 @@ class Worker:
         for part in parts:
             counters |= part.counters()
         counters |= self._own_counters()
+        if self._counts_alerts:
+            counters |= self._alerts.counters()
         for reader in (self._sources, self._sinks):
             if reader is not None:
                 counters |= reader.counters()
@@ -397,8 +415,26 @@ class Worker:
             exemplars={} if self._tracer is None else self._tracer.exemplars,
         )
 
+    def _reader_of_entries(self) -> Callable[[Sequence[Entry]], None] | None:
+        """What reads committed entries in addition to the streams; None: nothing does."""
+        readers: list[Callable[[Sequence[Entry]], None]] = []
+        if self._tracer is not None:
+            readers.append(self._trace_entries)
+        if self.handlers:
+            readers.append(self.handlers.on_entries)
+        if self._counts_alerts and self._alerts:
+            readers.append(self._alerts.on_entries)
+        if len(readers) < 2:
+            return readers[0] if readers else None
+
+        def read(entries: Sequence[Entry]) -> None:
+            for reader in readers:
+                reader(entries)
+
+        return read
+
     def _trace_entries(self, entries: Sequence[Entry]) -> None:
-        """Traces what was handed to channels, and passes it to the program's handlers."""
+        """Traces what was handed to channels."""
         assert self._tracer is not None
         topics = self._hub.topics.by_name
         self._tracer.fan_out(
@@ -406,8 +442,6 @@ class Worker:
             lambda name: topics[name].channels if name in topics else 0,
             lambda done: self._hub.streams.inspect((), done),
         )
-        if self.handlers:
-            self.handlers.on_entries(entries)
 
     def _announce(self, events: Sequence[Event], done: Callable[[bool], None]) -> None:
         """Publishes the events of a control service."""
@@ -461,18 +495,6 @@ class Worker:
             max_lag=format_size(config.max_lag),
             publish="with a token" if config.publishing_needs_token else "without a token",
         )
-
-
-def _interceptors(config: Config, own: Sequence[Interceptor]) -> Interceptors:
-    """Those that the options name, then those of the program. Raises ConfigError."""
-    try:
-        named = load_interceptors(config.interceptors)
-    except ValueError as error:
-        value = ",".join(config.interceptors)
-        problem = OptionProblem("interceptors", value, "an argument", f"installed: {error}")
-        raise ConfigError([problem]) from error
-    mine = [(getattr(one, "__qualname__", repr(one)), one) for one in own]
-    return Interceptors([*named, *mine], config.interceptor_time)
 
 
 def _tracer(config: Config) -> Tracer | None:

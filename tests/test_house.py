@@ -61,7 +61,7 @@ FLOORS = [
     {"backbone"},
     {"cluster"},
     {"sources", "stores"},
-    {"sinks"},
+    {"sinks", "rules"},
     {"http"},
     {"hub", "_hub"},
     {"bus"},

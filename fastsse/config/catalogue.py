@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from fastsse.config.eventrules import EventRule
 from fastsse.config.kinds import (
     DURATION,
     HEADER_NAMES,
@@ -111,6 +112,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "topics": TopicRule,
     "sources": SourceRule,
     "webhooks": WebhookRule,
+    "rules": EventRule,
 }
 _LISTS = (
     *(HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS),

@@ -25,6 +25,13 @@ _TABLE_EXAMPLES = {
         'topics = ["orders/{id}"]',
         'secrets = ["whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]',
     ],
+    "rules": [
+        'name = "failed-logins"',
+        'action = "alert"',
+        "count = 100",
+        "when = 'event == \"login.failed\"'",
+        'publish = "alerts"',
+    ],
 }
 # Texts of numbers and units; `units.py` decides what is one.
 _DURATION_PATTERN = r"^\s*[0-9.]+\s*(w|d|h|m|s|ms)?[0-9.wdhms\s]*$"

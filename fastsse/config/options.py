@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fastsse.config.console import ConsoleOptions
+from fastsse.config.eventrules import EventRuleOptions
 from fastsse.config.kinds import (
     RULES,
     Bytes,
@@ -384,13 +385,13 @@ class HistoryOptions(OptionGroup):
     )
 
     @property
-    def rules(self) -> tuple[TopicRule, ...]:
+    def topic_rules(self) -> tuple[TopicRule, ...]:
         """The rules, including built-in ones; the first that matches a topic applies."""
         return (trial_rule(), *self.topics)
 
     def rule(self, topic: str) -> TopicRule | None:
         """The rule that applies to `topic`. O(rules)."""
-        return next((rule for rule in self.rules if rule.matches(topic)), None)
+        return next((rule for rule in self.topic_rules if rule.matches(topic)), None)
 
     def limits(self, topic: str) -> TopicLimits:
         """The limits of `topic`: those of its first matching rule, else the options. O(rules)."""
@@ -506,6 +507,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     SourceOptions,
     WebhookOptions,
     InterceptorOptions,
+    EventRuleOptions,
     HttpOptions,
     TokenOptions,
     LimitOptions,

@@ -16,6 +16,7 @@ from fastsse.config.catalogue import (
 )
 from fastsse.config.console import ConsoleOptions
 from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
+from fastsse.config.eventrules import EVENT_RULES, EventRuleOptions
 from fastsse.config.kinds import PATTERN, RULES, SCHEMA, is_loopback
 from fastsse.config.options import (
     HistoryOptions,
@@ -41,7 +42,7 @@ _WORD = re.compile(r"[a-z_]+")
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
 _EXPLAINED_KINDS = (
-    EXPRESSION, SETTINGS, WEBHOOKS, SOURCES, SOURCE_URL, STORE, PATTERN, RULES, SCHEMA,
+    EXPRESSION, SETTINGS, WEBHOOKS, EVENT_RULES, SOURCES, SOURCE_URL, STORE, PATTERN, RULES, SCHEMA,
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class Config(
     LimitOptions,
     TokenOptions,
     HttpOptions,
+    EventRuleOptions,
     InterceptorOptions,
     WebhookOptions,
     SourceOptions,

@@ -235,6 +235,11 @@ ADVICE: dict[str, Advice] = {
     "webhooks": Advice(
         "a receiver that is away: its events wait until give_up", "`fastsse_webhook_total`, the log"
     ),
+    "rules": Advice(
+        "an expression that matches more than was meant: events are missing (try it with dry_run); "
+        "a count that is reached all the time",
+        "`fastsse_rule_matches_total`, `fastsse_rule_failures_total`, the log",
+    ),
     "outbound_networks": Advice(
         "too wide: who may choose addresses reaches machines inside; too narrow: webhooks to these "
         "are refused",

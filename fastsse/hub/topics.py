@@ -81,7 +81,7 @@ class Rules:
         self._options = options
         self._lag_policy = lag_policy
         self._rules: dict[TopicRule | None, Rule] = {}
-        ages_s = [options.history_age, *(rule.history_age for rule in options.rules)]
+        ages_s = [options.history_age, *(rule.history_age for rule in options.topic_rules)]
         self.ages_ms = sorted({round(age_s * 1000) for age_s in ages_s if age_s is not None})
         self.limit_publishes = any(rule.max_publish_rate for rule in options.topics)
         #: Whether any rule restricts what may be published.

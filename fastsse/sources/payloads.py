@@ -19,7 +19,7 @@ from fastsse.reserved import check_not_reserved
 from fastsse.sources.source import Message, Words
 from fastsse.sources.topic_templates import PlaceholderText
 
-__all__ = ["Allows", "Maker"]
+__all__ = ["Allows", "Maker", "PayloadWords"]
 
 # What an envelope of a stream has: `time` is of the event that it was.
 _MEMBERS: Final = frozenset(FIELDS) | {"time"}
@@ -111,7 +111,7 @@ class Maker:
                 kind = DATA_JSON
         inside = None
         if self._needs_words:
-            words = inside = _Inside(words, value)
+            words = inside = PayloadWords(words, value)
         meta = self._mapped(words) if self._meta else None
         if inside is not None and meta is not None:
             inside.meta = meta
@@ -148,7 +148,7 @@ class Maker:
         if meta is not None and not isinstance(meta, dict):
             raise ValueError("meta must be an object")
         data, private = members["data"], members.get("private", self._private)
-        inside = _Inside(words, data, meta or {})
+        inside = PayloadWords(words, data, meta or {})
         if self._meta:
             # What the envelope says is more exact than a rule.
             meta = inside.meta = {**self._mapped(inside), **(meta or {})}
@@ -183,7 +183,7 @@ class Maker:
         return None if self._event is None else self._event.fill(words)
 
 
-class _Inside(dict[str, str]):
+class PayloadWords(dict[str, str]):
     """The words of a message, and those inside its payload (`data.a.b`) and its `meta`. Each is
     looked up when a template asks for it.
 
@@ -250,7 +250,7 @@ def _matches(expression: Filter, event: Event) -> bool:
 def _value_of(template: PlaceholderText, words: Words) -> Any:
     """What a template stands for: a value of the payload with its type, or text; None where a word
     is missing."""
-    if template.only is not None and isinstance(words, _Inside):
+    if template.only is not None and isinstance(words, PayloadWords):
         if template.only.startswith("data"):
             value = words.lookup(template.only)
             if value is not _NOTHING:
@@ -268,7 +268,7 @@ def _value_of(template: PlaceholderText, words: Words) -> Any:
 def _data_of(template: PlaceholderText, words: Words) -> tuple[int, bytes | str]:
     """The kind of the data that a template makes, and its text. Raises ValueError."""
     if template.only is not None and template.only.startswith("data"):
-        value = words.lookup(template.only) if isinstance(words, _Inside) else _NOTHING
+        value = words.lookup(template.only) if isinstance(words, PayloadWords) else _NOTHING
         if value is not _NOTHING and not isinstance(value, str):
             return DATA_JSON, _json(value)
     return DATA_TEXT, template.fill(words)

@@ -13,7 +13,7 @@ from fastsse.config import (
 )
 from fastsse.config.store import RedisOptions, StoreOptions
 
-__all__ = ["NOT_LIVE", "RESTART", "adapted", "fixed_while_serving", "sentence"]
+__all__ = ["NOT_LIVE", "RESTART", "adapted", "fixed_for_workers", "fixed_while_serving", "sentence"]
 
 # Options that one process can change while it serves.
 _LIVE: Final = frozenset(
@@ -21,6 +21,7 @@ _LIVE: Final = frozenset(
         "log_level", "log_format", "access_lines", "drain",
         "max_body", "max_head", "max_headers",
         "head_timeout", "body_timeout", "idle_timeout",
+        "rules",
         "tls_cert", "tls_key", "tls_min",  # Unless TLS is turned on or off.
     )
 )  # fmt: skip
@@ -51,6 +52,12 @@ def fixed_while_serving(old: Config, new: Config) -> frozenset[str]:
     """Options that one process can't change from `old` to `new`: other certificates are possible,
     TLS for a listener that has none is not."""
     return NOT_LIVE if bool(old.tls_cert) == bool(new.tls_cert) else NOT_LIVE | _TLS
+
+
+def fixed_for_workers(old: Config, new: Config) -> frozenset[str]:
+    """Options that new workers can't change: alerts are counted by the hub process."""
+    alerts = [[rule for rule in one.rules if rule.action == "alert"] for one in (old, new)]
+    return RESTART if alerts[0] == alerts[1] else RESTART | {"rules"}
 
 
 def adapted(old: Config, new: Config, fixed: Collection[str]) -> tuple[Config, list[str]]:

@@ -13,7 +13,7 @@ from fastsse.errors import FastsseError
 from fastsse.http.descriptors import raise_soft_limit
 from fastsse.http.listeners import SocketFiles, addresses_of
 from fastsse.log import configure, get_logger, is_console
-from fastsse.supervisor.changes import RESTART, adapted, sentence
+from fastsse.supervisor.changes import adapted, fixed_for_workers, sentence
 from fastsse.supervisor.forking import Closable
 from fastsse.supervisor.hub_process import LifeLine, serve_hub
 from fastsse.supervisor.notify import Notifier
@@ -96,7 +96,8 @@ class ServiceProcesses:
 
     def reload(self) -> str:
         """Reads the configuration for new workers, and keeps the options that they can't change."""
-        config, kept = adapted(self._config, self._load(), RESTART)
+        new = self._load()
+        config, kept = adapted(self._config, new, fixed_for_workers(self._config, new))
         self._config_before, self._config = self._config, config
         configure(config)
         if kept:

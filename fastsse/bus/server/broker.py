@@ -82,6 +82,8 @@ class Broker:
         self.kept: Final = backbone if isinstance(backbone, HubMemory) else None
         self.sessions: Final[dict[bytes, Session]] = {}
         self.batch_ids = BatchIds()
+        #: Called with committed entries, behind the workers.
+        self.on_entries: Callable[[Sequence[Entry]], None] | None = None
         self.fanout = Fanout(backbone.head)
         self.is_open = False
         self.on_waiting: Callable[[Session], None] = lambda session: None
@@ -211,6 +213,8 @@ class Broker:
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         self.fanout.deliver(entries)
+        if self.on_entries is not None:
+            self.on_entries(entries)
 
     def _on_broken(self, reason: str, place: int) -> None:
         """The log lost entries. Workers are notified in order with it."""

@@ -18,6 +18,8 @@ from fastsse.control.gather import OwnFacts
 from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
+from fastsse.rules import Alerts, EventRules
+from fastsse.rules.intercepting import intercepting, make_interceptors
 from fastsse.sinks import Sinks
 from fastsse.sources import Sources
 from fastsse.stores import open_stores
@@ -86,12 +88,18 @@ class HubProcess:
     """A hub that serves, in the loop in which it was started."""
 
     def __init__(
-        self, broker: Broker, server: asyncio.AbstractServer, sources: Sources, sinks: Sinks
+        self,
+        broker: Broker,
+        server: asyncio.AbstractServer,
+        sources: Sources,
+        sinks: Sinks,
+        alerts: Alerts,
     ) -> None:
         self.broker: Final = broker
         self._rebuild: Recovery | None = None
         self._sources = sources
         self._sinks = sinks
+        self._alerts = alerts
         self._server = server
 
     @classmethod
@@ -106,18 +114,25 @@ class HubProcess:
     ) -> "HubProcess":
         """Opens the store and takes workers. Arguments as `run_hub`; `now_ms` is the clock."""
         backbone, store = await _open_backbone(config, now_ms)
-        sources = Sources(config, backbone.append)
+        rules = EventRules(config.rules)
+        interceptors = make_interceptors(config, rules)
+        publish = intercepting(interceptors, backbone.append)
+        sources = Sources(config, publish)
+        alerts = Alerts(config.rules, publish)
         sinks = Sinks(config, backbone, store)
 
         def counters() -> Mapping[str, int]:
-            return {**backbone.counters(), **sources.counters(), **sinks.counters()}
+            parts = (backbone, sources, sinks, interceptors, rules, alerts)
+            return {name: count for part in parts for name, count in part.counters().items()}
 
         facts: OwnFacts = sources.facts()
         broker = Broker(backbone, FrameLimits(config.max_body), makers(counters, facts), store)
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Session(broker).link, sock=listening
         )
-        hub = cls(broker, server, sources, sinks)
+        if alerts:
+            broker.on_entries = alerts.on_entries
+        hub = cls(broker, server, sources, sinks, alerts)
         if restarted and isinstance(backbone, HubMemory):
             hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
@@ -130,6 +145,7 @@ class HubProcess:
     async def close(self) -> None:
         """Accepts no more workers, closes the links of all workers, ends the store."""
         self._server.close()
+        self._alerts.close()
         await self._sources.close()
         await self._sinks.close()
         if self._rebuild is not None:

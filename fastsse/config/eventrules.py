@@ -1,0 +1,99 @@
+"""`[[rules]]`: what happens to events that match, and alerts about how many do."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fastsse.config.kinds import (
+    Choice,
+    Count,
+    OptionGroup,
+    Seconds,
+    Switch,
+    ValueKind,
+    option,
+    read_list,
+    read_rules,
+)
+from fastsse.config.sources import FilterText, SourceName, Template
+from fastsse.config.webhooks import SELECTORS
+
+__all__ = ["EVENT_RULES", "EventRule", "EventRuleOptions", "event_rule_conflicts"]
+
+if TYPE_CHECKING:
+    from fastsse.config.settings import Config
+
+EVENT_RULES = ValueKind("JSON", "a list of at most 100 tables with name and action")
+Action = Annotated[Literal["drop", "move", "copy", "alert"], Choice]
+EVENT_TYPE_BYTES_MAX: Final = 256
+
+
+class EventRule(BaseModel):
+    """What happens to events that match.
+
+    - `topics`: topics or templates such as `orders/{id}`; `*` for all. `when`: an expression. An
+      event matches if one of its topics and the expression do.
+    - `action`: `drop`: the event is not delivered. `move`: it goes to the topic `publish` instead.
+      `copy`: a copy goes there too. `alert`: an event is published there when more than `count`
+      events match `within` a time.
+    - `by`: events with the same text are counted together; without it, all.
+    - `event`: the type of alerts and copies. `private`: alerts and copies are private.
+    - `dry_run`: matches are counted and logged, and nothing else happens.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    name: SourceName
+    action: Action
+    topics: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
+        BeforeValidator(read_list),
+        Field(min_length=1, max_length=100),
+        SELECTORS,
+    ] = ("*",)
+    when: FilterText | None = None
+    publish: Template | None = None
+    count: Annotated[Count, Field(ge=1, le=100_000_000)] | None = None
+    within: Annotated[Seconds, Field(ge=1, le=24 * 3600)] = 60.0
+    by: Template | None = None
+    event: Annotated[str, Field(min_length=1, max_length=EVENT_TYPE_BYTES_MAX)] | None = None
+    private: Switch = False
+    dry_run: Switch = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.publish is None) != (self.action == "drop"):
+            needs = "no publish" if self.action == "drop" else "publish, a topic"
+            raise ValueError(f"{self.name} needs {needs}")
+        if (self.count is None) == (self.action == "alert"):
+            needs = "count" if self.action == "alert" else "no count"
+            raise ValueError(f"{self.name} needs {needs}")
+        given = self.model_fields_set
+        if self.action != "alert" and given & {"within", "by"}:
+            raise ValueError(f"{self.name} has within or by, which are for alerts")
+        if self.action in ("drop", "move") and given & {"event", "private"}:
+            raise ValueError(f"{self.name} has event or private, which are for alerts and copies")
+        return self
+
+
+class EventRuleOptions(OptionGroup):
+    """What happens to events that match an expression."""
+
+    title = "Rules"
+
+    rules: Annotated[tuple[EventRule, ...], BeforeValidator(read_rules), EVENT_RULES] = option(
+        (),
+        "Rules for events: name, action (drop, move, copy, alert), topics, when, publish, count, "
+        "within, by, event, private, dry_run. In the file: [[rules]].",
+        max_length=100,
+    )
+
+
+def event_rule_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+    """Conflicts between rules."""
+    names: set[str] = set()
+    for index, rule in enumerate(config.rules):
+        if rule.name in names:
+            yield f"rules[{index}].name", "different from those of other rules"
+        names.add(rule.name)

@@ -1,0 +1,47 @@
+"""Puts interceptors and rules together, in the order in which they see an event."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastsse.config import Config, ConfigError, OptionProblem
+from fastsse.errors import InterceptorFailed
+from fastsse.events import Event
+from fastsse.interceptors import Interceptor, Interceptors, load_interceptors
+from fastsse.rules.channels import EventRules
+
+__all__ = ["intercepting", "make_interceptors"]
+
+Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
+
+
+def make_interceptors(
+    config: Config, rules: EventRules, own: Sequence[Interceptor] = ()
+) -> Interceptors:
+    """Those that the options name, then those of the program, then the rules. Raises
+    ConfigError."""
+    try:
+        named = load_interceptors(config.interceptors)
+    except ValueError as error:
+        value = ",".join(config.interceptors)
+        problem = OptionProblem("interceptors", value, "an argument", f"installed: {error}")
+        raise ConfigError([problem]) from error
+    mine = [(getattr(one, "__qualname__", repr(one)), one) for one in own]
+    last = [("rules", rules.intercept)] if rules else []
+    return Interceptors([*named, *mine, *last], config.interceptor_time)
+
+
+def intercepting(interceptors: Interceptors, publish: Publish) -> Publish:
+    """`publish`, for events that pass interceptors first. What they drop is acknowledged."""
+
+    def publish_made(events: Sequence[Event], done: Callable[[Any], None]) -> None:
+        try:
+            made = interceptors.apply(events).events
+        except InterceptorFailed as failed:
+            done(failed)
+            return
+        if made:
+            publish(made, done)
+        else:
+            done(())
+
+    return publish_made if interceptors else publish
