@@ -54,7 +54,7 @@ def _consoles(url: str, count: int) -> Iterator[None]:
 def _watched(setup: Setup, name: str, fewer: int, more: int) -> Result:
     """Pairs of runs with fewer and with more open consoles, in turn first, in one server."""
     clients, rate = setup.count(1000), 100.0
-    load = Load(("news",), rate, setup.seconds(2), clients, warm_up_s=setup.seconds(0.3))
+    load = Load(("news",), rate, setup.seconds(1), clients, warm_up_s=setup.seconds(0.2))
     samples: list[Sample] = []
     with setup.server() as server:
         for pair in range(1 if setup.quick else _PAIRS):
