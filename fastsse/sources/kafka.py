@@ -45,9 +45,9 @@ _DEFAULTS: Final = {
     "allow.auto.create.topics": False,
     "reconnect.backoff.max.ms": 1_000,
 }
-# Of the consumer, whose other settings a producer has too.
 # A UUID of zeros.
 _NO_ID: Final = "A" * 22
+# Of the consumer, whose other settings a producer has too.
 _OF_CONSUMERS: Final = frozenset(_DEFAULTS) - {
     "topic.metadata.refresh.interval.ms",
     "reconnect.backoff.max.ms",
