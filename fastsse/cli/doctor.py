@@ -163,10 +163,7 @@ def doctor(
     if connections is not None or url is None:
         wanted = connections or DEFAULT_CONNECTIONS
         goal = _goal(wanted, processes, rate, own_topics, proxied, config)
-        diagnosis = examine(read_machine(process=process), goal)
-        files = TlsFiles(config.tls_cert, config.tls_key, config.allowed_hosts)
-        found = (*diagnosis.findings, *examine_certificates(files))
-        diagnosis = replace(diagnosis, findings=found)
+        diagnosis = _examine(process, goal, config)
     if emitted and diagnosis is not None:
         return _emit(emitted, diagnosis)
     evidence: Evidence | None = None
@@ -187,6 +184,13 @@ def doctor(
         _show(diagnosis, url, findings)
     fit = all(finding.verdict is not Verdict.FAIL for finding in findings)
     return 0 if fit and (diagnosis is None or diagnosis.can) else EXIT_FAILED
+
+
+def _examine(process: str, goal: Goal, config: Config) -> Diagnosis:
+    """The limits of this machine, and the certificates of the configuration."""
+    diagnosis = examine(read_machine(process=process), goal)
+    files = TlsFiles(config.tls_cert, config.tls_key, config.allowed_hosts)
+    return replace(diagnosis, findings=(*diagnosis.findings, *examine_certificates(files)))
 
 
 def _goal(
