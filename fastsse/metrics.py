@@ -116,6 +116,8 @@ GAUGES = (
 COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
+    _Row("feeds_stored", "feeds_stored", "Selections that clients stored by POST /feeds."),
+    _Row("feeds_unknown", "feeds_unknown", "Streams of a feed that is not stored."),
     _Row("publish_streams_cut", "publish_streams_cut", "Streamed publishes that were cut."),
     _Row("turned_away_", "turned_away", "Streams refused, with a time to retry.", "reason"),
     _Row(

@@ -20,7 +20,7 @@ __all__ = [
 #: Reasons of `Unavailable`: the same request may succeed later.
 UnavailableReason = Literal[
     "memory", "queue", "draining", "keys", "producers", "nodes", "rate", "backbone",
-    "polls", "filters", "tickets", "revocations",
+    "polls", "filters", "tickets", "revocations", "feeds", "schedule",
 ]  # fmt: skip
 #: Reasons of publishes that no store received, or that a store refused.
 PublishReason = Literal[
@@ -28,7 +28,9 @@ PublishReason = Literal[
     "type", "schema", "interceptor",
 ]  # fmt: skip
 #: Reasons of `StreamRefused`. `over` is no refusal: the topics have ended, and the answer is 204.
-StreamReason = Literal["full", "limited", "queue", "draining", "filters", "store", "access", "over"]
+StreamReason = Literal[
+    "full", "limited", "queue", "draining", "filters", "store", "access", "feed", "feeds", "over"
+]
 
 #: Labels of `fastsse_publish_refused_total`.
 PUBLISH_REASONS: Final[dict[PublishReason, str]] = {
@@ -53,6 +55,8 @@ STREAM_REASONS: Final[dict[StreamReason, str]] = {
     "filters": "There are too many different filters (`max_filters`, `max_topic_filters`).",
     "store": "The store can't be read now.",
     "access": "The rights of the client can't be checked now.",
+    "feed": "The feed is not stored; the client stores it again. Sent as a gap event.",
+    "feeds": "The feed can't be read now.",
 }
 _SIDES: Final = {"address": "client address", "subject": "token subject"}
 _KINDS: Final = {

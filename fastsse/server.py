@@ -4,7 +4,7 @@
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -187,6 +187,16 @@ class Server:
         """
         topics = (topic,) if isinstance(topic, str) else tuple(topic)
         return await self._worker.count_streams(topics, private=private)
+
+    async def store_feed(self, topics: Iterable[str]) -> str:
+        """Stores a selection of up to 10,000 topics, templates or `*`, and returns its id, for
+        `GET /events?feed=ID`. Equal selections have the same id. It grants nothing: private events
+        need the rights of the subscriber.
+
+        It is kept until it was not used for `feed_lifetime`. Raises InvalidSubscription, or Refused
+        when it can't be stored now. O(n log n).
+        """
+        return await self._worker.store_feed(topics)
 
     async def delete_event(self, topic: str, id: str) -> str:
         """Deletes the event of a topic that has this id, in all its topics: no read that begins

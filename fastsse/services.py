@@ -5,6 +5,8 @@ from functools import partial
 from types import MappingProxyType
 
 from fastsse.auth.guard import SERVICES as TOKEN_SERVICES
+from fastsse.control.feeds import SUBJECT as FEEDS
+from fastsse.control.feeds import FeedService
 from fastsse.control.gather import SUBJECT as GATHER
 from fastsse.control.gather import GatherService, OwnFacts
 from fastsse.control.presence import SUBJECT as PRESENCE
@@ -32,6 +34,7 @@ def service_makers(
     return {
         **TOKEN_SERVICES,
         GATHER: partial(GatherService, own=facts, acts={"log-level": set_level, "stacks": stacks}),
+        FEEDS: FeedService,
         STATS: stats_service(own, build_facts()),
         PRESENCE: PresenceService,
         STREAM_LOOKUP: StreamLookupService,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from fastsse.errors import InvalidSubscription
 from fastsse.events import EARLIEST, as_header_value, check_topic
@@ -208,7 +208,10 @@ class Subscription:
     ) -> None:
         wanted = {check_topic(selector, InvalidSubscription) for selector in selectors}
         if not 0 < len(wanted) <= topics_max:
-            raise InvalidSubscription("topic", f"a stream needs 1 to {topics_max} topics")
+            raise InvalidSubscription(
+                "topic",
+                f"a stream needs 1 to {topics_max} topics (max_topics); a feed has up to 10000",
+            )
         self.selectors = (ANY,) if ANY in wanted else tuple(sorted(wanted))
         if cursor.kind == "last":
             _check_last("last", cursor.value, len(self.selectors))
@@ -218,12 +221,50 @@ class Subscription:
         self.dialect = dialect
         self.view = view
 
-    def refusing(self) -> "Subscription":
+    @classmethod
+    def of_feed(
+        cls,
+        topics: tuple[str, ...],
+        cursor: Cursor,
+        dialect: Dialect,
+        last_each: int,
+        view: View | None,
+    ) -> Self:
+        """As the constructor, of selectors that are valid, different and in order. O(1). Raises
+        InvalidSubscription about `last` or `last_each`."""
+        if cursor.kind == "last":
+            _check_last("last", cursor.value, len(topics))
+        _check_last("last_each", last_each, len(topics))
+        return cls._made(topics, cursor, dialect, last_each, view)
+
+    @classmethod
+    def _made(
+        cls,
+        selectors: tuple[str, ...],
+        cursor: Cursor,
+        dialect: Dialect,
+        last_each: int,
+        view: View | None,
+    ) -> Self:
+        made = object.__new__(cls)
+        for name, value in zip(
+            ("selectors", "cursor", "dialect", "last_each", "view"),
+            (selectors, cursor, dialect, last_each, view),
+            strict=True,
+        ):
+            object.__setattr__(made, name, value)
+        return made
+
+    def at(self, cursor: Cursor) -> Self:
+        """The same from another place, which is not `last`. O(1)."""
+        return self._made(self.selectors, cursor, self.dialect, self.last_each, self.view)
+
+    def with_dialect(self, dialect: Dialect) -> Self:
+        """The same, spoken in another way. O(1)."""
+        return self._made(self.selectors, self.cursor, dialect, self.last_each, self.view)
+
+    def refusing(self) -> Self:
         """The same, of a subscriber that gets an error status when it cannot be taken."""
         if self.dialect.refuses:
             return self
-        dialect = replace(self.dialect, refuses=True)
-        topics_max = len(self.selectors)
-        return Subscription(
-            self.selectors, self.cursor, topics_max, dialect, self.last_each, self.view
-        )
+        return self.with_dialect(replace(self.dialect, refuses=True))

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Self
 
 from fastsse._core import Sender
 from fastsse.api.access import Access
+from fastsse.api.feeds import feed_of_topics
 from fastsse.api.frontend import Frontend, Sockets
 from fastsse.api.receipts import StreamCount
 from fastsse.api.startlines import start_lines
@@ -265,6 +266,21 @@ class Worker:
         if count is None:
             raise Unavailable("queue", retry_after_s=1)
         return count
+
+    async def store_feed(self, topics: Iterable[str]) -> str:
+        """As `Server.store_feed`."""
+        feed = feed_of_topics(topics)
+        answer: asyncio.Future[FastsseError | None] = self._loop.create_future()
+
+        def done(outcome: FastsseError | None) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        self.frontend.feeds.store(feed, done)
+        error = await answer
+        if error is not None:
+            raise error
+        return feed.feed
 
     async def delete_event(self, topic: str, event_id: str) -> str:
         """As `Server.delete_event`."""

@@ -18,15 +18,18 @@ from typing import Any, Final, NamedTuple
 
 from fastsse._records import pack_entry, pack_event, unpack_entries, unpack_events
 from fastsse.api.batch import _read_slowly, events_of_lines
+from fastsse.api.feeds import read_feed
 from fastsse.backbone.redis.codec import decode_record, encode_event
 from fastsse.bus.frames import Fields, FrameError, blob, text, texts
+from fastsse.control.feeds import FeedTopics
 from fastsse.entries import Entry, Extras, encode_entries
-from fastsse.errors import InvalidEvent
+from fastsse.errors import InvalidEvent, InvalidSubscription
 from fastsse.events import DATA_JSON, Event
 from fastsse.eventstream import Block, EventStreamParser, StreamEventTooLong
 from fastsse.expressions import InvalidExpression, compile_expression, matches
 from fastsse.expressions.parser import parse
 from fastsse.http.problems import Problem
+from fastsse.subscriptions import Subscription
 from tests.expressions.test_fuzz import second
 
 _EVENTS: Final = [
@@ -140,6 +143,18 @@ def check_fields(data: bytes) -> None:
         return
 
 
+def check_feed(data: bytes) -> None:
+    """Selections: refused, or the same feed when it is read from its canonical form."""
+    try:
+        topics = read_feed(data)
+    except (Problem, InvalidSubscription):
+        return
+    again = read_feed(topics.pack())
+    assert (again, again.feed) == (topics, topics.feed)
+    assert FeedTopics.unpack(topics.feed, topics.pack()) == topics
+    assert Subscription(topics, topics_max=len(topics)).selectors == topics
+
+
 TARGETS: Final[dict[str, Target]] = {
     "records": Target(
         check_records,
@@ -202,6 +217,11 @@ TARGETS: Final[dict[str, Target]] = {
             b"\xef\xbb\xbfdata:x\r\r",
         ],
         [b"\n", b"\r", b"\r\n", b"data", b"id:", b"\x00", b"\xef\xbb\xbf", b"retry: 9"],
+    ),
+    "feed": Target(
+        check_feed,
+        [b'["a","b/{id}","*"]', b'[{"topic":"a"},"\\u00e9",{"topic":"a"}]'],
+        [b'"', b",", b"[", b"{", b'{"topic":', b"null", b"\\u0000", b"\\ud800", b"$", b"*", b"1e9"],
     ),
     "fields": Target(
         check_fields,

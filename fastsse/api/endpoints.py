@@ -10,6 +10,7 @@ from fastsse.api.access import Access, OpenAccess
 from fastsse.api.admin import Admin, BusiestTopics, ConsoleAccess, LiveStats
 from fastsse.api.client_files import client_routes
 from fastsse.api.health import Lines
+from fastsse.api.feeds import FeedsInUse, feed_bounds, feed_routes
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
 from fastsse.api.polling import Polling
@@ -30,6 +31,7 @@ from fastsse.api.webhooks import Webhooks
 from fastsse.api.websocket import SubscribeByWebSocket
 from fastsse.auth.guard import Guard, make_guard
 from fastsse.config import Config
+from fastsse.control.feeds import Feeds
 from fastsse.control.gather import GatherClient
 from fastsse.control.presence import Presence
 from fastsse.control.service import ControlClient
@@ -89,6 +91,9 @@ class Endpoints:
         #: Counts the streams that match a publish; None without control services.
         self.receipts: Receipts | None = None
         self._reached: Reached | None = None
+        #: Stored selections; None without control services.
+        self.feeds: Feeds | None = None
+        self._feeds_in_use: FeedsInUse | None = None
         self._admin: Admin | None = None
         self.live = LiveStats(hub.streams, self._request_limits)
         self.presence: Presence | None = None
@@ -130,6 +135,7 @@ class Endpoints:
             self._hub.streams.finished,
         )
         subscribe.polling = polling
+        subscribe.feeds = self.feeds
         mercure_gate = self._gate(mercure_access, Unauthorised)
         paths: dict[bytes, Mapping[bytes, Route]] = {
             b"/events": {
@@ -147,6 +153,8 @@ class Endpoints:
             LimitedAccess(one, self._request_limits) for one in (access, mercure_access)
         )
         paths |= self._lifetimes(counted)
+        if self.feeds is not None:
+            paths |= feed_routes(self.feeds, counted)
         if self.presence is not None:
             route = subscriptions_route(mercure_counted, self.presence, self._last_id)
             paths[SUBSCRIPTIONS_PATH] = paths[SUBSCRIPTIONS_PATH + BELOW] = {b"GET": route}
@@ -215,6 +223,11 @@ class Endpoints:
         if self.presence is not None:
             self.presence.on_stream_closed(stream)
 
+    def tick(self, now_s: float) -> None:
+        """Call it once a second, with a clock that only goes forward."""
+        if self._feeds_in_use is not None:
+            self._feeds_in_use.step(now_s)
+
     def counters(self) -> dict[str, int]:
         """The counters of this part, under the names of the metrics."""
         streams = None if self._publish is None else self._publish.streams
@@ -225,6 +238,8 @@ class Endpoints:
             **({} if self.streams is None else self.streams.counters()),
             "publish_batches": sum(intake.batches for intake in self._intakes),
             **self._webhooks.counters(),
+            "feeds_stored": 0 if self.feeds is None else self.feeds.stored,
+            "feeds_unknown": 0 if self.feeds is None else self.feeds.unknown,
         }
 
     def close(self) -> None:
@@ -244,6 +259,9 @@ class Endpoints:
             usage = UsageClient(control, loop.call_later, self._rate_limits.on_others_used)
             usage.on_end = self._rate_limits.end_oldest
             self._rate_limits.usage = usage
+        bounds = feed_bounds(config.max_feeds, config.feeds_total, config.feed_lifetime)
+        self.feeds = Feeds(control, bounds)
+        self._feeds_in_use = FeedsInUse(self.feeds, self._hub.channels)
         gather = GatherClient(control)
         if config.metrics_topics:
             self.more_metrics = BusiestTopics(gather, config.metrics_topics).exposition

@@ -6,6 +6,7 @@ Over 400 lines: the listeners of a worker share one set of limits, and start and
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
@@ -18,6 +19,7 @@ from fastsse.api.health import health_routes
 from fastsse.api.rate_limits import RateLimits
 from fastsse.api.receipts import Receipts
 from fastsse.config import Config, ConfigError, OptionProblem, is_loopback
+from fastsse.control.feeds import Feeds
 from fastsse.control.service import ControlClient
 from fastsse.control.stats import Help, StatsClient
 from fastsse.http.accept import Acceptor
@@ -268,8 +270,15 @@ class Frontend:
     def tick(self) -> None:
         """As `look`; call it once a second."""
         self.look()
+        self._endpoints.tick(time.monotonic())
         if self._door is not None:
             self._door.tick()
+
+    @property
+    def feeds(self) -> Feeds:
+        """Selections that are stored."""
+        assert self._endpoints.feeds is not None
+        return self._endpoints.feeds
 
     @property
     def is_shared(self) -> bool:

@@ -1,6 +1,7 @@
 """Hands sockets over to the sender as streams, and refuses subscribers with a time to retry."""
 
 import fcntl
+import json
 import math
 import os
 import random
@@ -13,6 +14,7 @@ from socket import socket
 from typing import Final
 
 from fastsse._core import REASON_ENDED
+from fastsse.api.feeds import UNKNOWN_FEED
 from fastsse.api.rate_limits import Owner, RateLimits
 from fastsse.auth.rights import Rights
 from fastsse.control.presence import Presence
@@ -55,6 +57,10 @@ _HEADS_MAX: Final = 1_000
 
 _REFUSED: Final = b'retry: %d\nevent: fastsse.refused\ndata: {"reason":"%b","retry_ms":%d}\n\n'
 
+# A selection that is not stored: nothing of it is sent, and nothing can be said of its history.
+_MISSING: Final = (
+    b'retry: %d\nevent: fastsse.gap\ndata: {"reason":"feed","requested":%b,"from":""}\n\n'
+)
 _NO_VISITOR: Final = Visitor()
 
 RETRY_S_MIN: Final = 5.0
@@ -285,6 +291,8 @@ class SenderHandoff:
         self.turned_away[why.reason] += 1
         retry_ms = self._retry_after.retry_ms()
         dialect = subscription.dialect
+        if dialect.refuses and why.reason == "feed":
+            return problem_response(Problem(404, UNKNOWN_FEED, field="feed"))
         if dialect.refuses:
             return problem_response(_refusal(why.reason, retry_ms))
         lines = EVENT_STREAM
@@ -292,7 +300,11 @@ class SenderHandoff:
             known = last_event_id(subscription.cursor)
             lines = MERCURE_STREAM + (b"" if known is None else _known_line(known))
         if dialect.has_control_events:
-            body = _REFUSED % (retry_ms, why.reason.encode(), retry_ms)
+            reason = why.reason.encode()
+            body = _REFUSED % (retry_ms, reason, retry_ms)
+            if why.reason == "feed":
+                requested = json.dumps(subscription.cursor.text.decode("utf-8", "replace"))
+                body = _MISSING % (retry_ms, requested.encode())
             return Response.of(200, body, lines)
         body = b"retry: %d\n\n" % retry_ms
         if not dialect.opens or not chunked:

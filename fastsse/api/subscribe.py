@@ -1,12 +1,13 @@
 """`GET /events`: reads a request and opens its stream."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from fastsse.api.access import CREDENTIAL_NAMES, Access, later_answer
+from fastsse.api.feeds import UNKNOWN_FEED, unread
 from fastsse.api.parameters import (
     NOTE,
     SPEECH_NAMES,
@@ -19,7 +20,9 @@ from fastsse.api.parameters import (
 from fastsse.api.polling import Polling, read_wait
 from fastsse.api.views import VIEW_NAMES, ViewReader
 from fastsse.auth.rights import Rights
-from fastsse.errors import InvalidSubscription
+from fastsse.control.feeds import Feeds, FeedTopics, may_be_feed
+from fastsse.errors import FastsseError, InvalidSubscription, StreamRefused
+from fastsse.http.problems import Problem
 from fastsse.http.request import Request, Target
 from fastsse.http.responses import EVENT_STREAM, NOT_STORED, STATUS_LINES, Response
 from fastsse.http.router import Exchange
@@ -36,7 +39,7 @@ _TIME: Final = re.compile(
 # Clients of Durable Streams request all kept events in this way.
 _EARLIEST_OFFSET: Final = "-1"
 _ONCE: Final = (
-    frozenset({"since", "last", "last_each", "offset", "wait"}) | SPEECH_NAMES | VIEW_NAMES
+    frozenset({"feed", "since", "last", "last_each", "offset", "wait"}) | SPEECH_NAMES | VIEW_NAMES
 )
 _NAMES: Final = _ONCE | CREDENTIAL_NAMES | {"topic"}
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
@@ -44,6 +47,10 @@ _HEAD: Final = Response(STATUS_LINES[200] + EVENT_STREAM)
 # An EventSource does not reconnect after it.
 _OVER: Final = Response(STATUS_LINES[204] + NOT_STORED)
 _CHUNKED_HEAD: Final = Response(_HEAD.head + b"Transfer-Encoding: chunked\r\n")
+
+
+# Stands for the topics of a feed that is not known yet.
+_NO_FEED: Final = FeedTopics.of(("*",))
 
 
 class _Readings(NamedTuple):
@@ -84,13 +91,55 @@ class Subscribe:
         self._finished = finished
         #: Answers requests with `wait`; None: there are none.
         self.polling: Polling | None = None
+        #: Finds the topics of `feed`; None: none are stored.
+        self.feeds: Feeds | None = None
         self._topics_max = topics_max
         self._now_ms = now_ms
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
         """Handles GET and HEAD. Raises InvalidSubscription."""
-        subscription = self.read(request.target, request.headers)
+        feed = feed_of(request.target.pairs)
+        if feed is None:
+            self._open(self.read(request.target, request.headers), request, exchange)
+            return
+        topics = None if self.feeds is None else self.feeds.find(feed)
+        if topics is not None:
+            subscription = self.read(request.target, request.headers, topics)
+            self._open(subscription, request, exchange)
+        elif exchange.may_wait:
+            self._find_feed(feed, request, exchange)
 
+    def _find_feed(self, feed: str, request: Request, exchange: Exchange) -> None:
+        """Opens a stream of a feed that another worker, or another node, knows."""
+        # Mistakes in the other parameters are reported first.
+        unknown = self.read(request.target, request.headers, _NO_FEED)
+        if self.feeds is None or not may_be_feed(feed):
+            self._refuse_feed(unknown, exchange)
+            return
+
+        def found(topics: FeedTopics | FastsseError | None) -> None:
+            try:
+                if isinstance(topics, FastsseError) and unknown.dialect.wait_s is not None:
+                    exchange.fail(unread(topics))
+                elif isinstance(topics, FastsseError):
+                    exchange.turn_away(unknown, StreamRefused("feeds"))
+                elif topics is None:
+                    self._refuse_feed(unknown, exchange)
+                else:
+                    subscription = self.read(request.target, request.headers, topics)
+                    self._open(subscription, request, exchange)
+            except FastsseError as error:
+                exchange.fail(error)
+
+        self.feeds.ask(feed, found)
+
+    def _refuse_feed(self, unknown: Subscription, exchange: Exchange) -> None:
+        """Answers a subscriber whose feed is not stored."""
+        if unknown.dialect.wait_s is not None:
+            raise Problem(404, UNKNOWN_FEED, field="feed")
+        exchange.turn_away(unknown, StreamRefused("feed"))
+
+    def _open(self, subscription: Subscription, request: Request, exchange: Exchange) -> None:
         def opened(rights: Rights | None) -> None:
             if subscription.dialect.wait_s is not None:
                 self._poll(request, subscription, rights, exchange, subscription.dialect.wait_s)
@@ -151,16 +200,20 @@ class Subscribe:
             assert self._finished is not None
             self._finished.ask(subscription, rights, found)
 
-    def read(self, target: Target, headers: Mapping[bytes, bytes]) -> Subscription:
-        """The subscription that a request asks for. O(1) if its target is in the cache.
+    def read(
+        self, target: Target, headers: Mapping[bytes, bytes], feed: FeedTopics | None = None
+    ) -> Subscription:
+        """The subscription that a request asks for, of the topics of its `feed` if it names one.
+        O(1) if its target is in the cache, or if it names a feed.
 
         `Last-Event-ID` has precedence over an id in the query, and that over `since`, `last` and
         `offset`, because a client that reconnects sends the URL of its first connect again.
         """
         readings: _Readings | None = target.subscription
         if readings is None:
-            readings, lasting = self._of_query(target)
-            if lasting:
+            readings, lasting = self._of_query(target, feed)
+            # A target must not keep the topics of a feed.
+            if lasting and feed is None:
                 target.subscription = readings
         subscription = readings.by_lines if reads_lines(headers) else readings.standard
         last_event_id = headers.get(b"last-event-id")
@@ -169,19 +222,16 @@ class Subscribe:
         cursor = Cursor("after", last_event_id)
         if cursor.kind == "head":
             return subscription
-        return Subscription(
-            subscription.selectors,
-            cursor,
-            self._topics_max,
-            subscription.dialect,
-            subscription.last_each,
-            subscription.view,
-        )
+        return subscription.at(cursor)
 
-    def _of_query(self, target: Target) -> tuple[_Readings, bool]:
+    def _of_query(self, target: Target, feed: FeedTopics | None) -> tuple[_Readings, bool]:
         """The subscription of the query alone, and whether it is independent of the time."""
         chosen = chosen_once(target.pairs, _ONCE)
-        topics = [value for name, value in target.pairs if name == "topic"]
+        topics: Sequence[str] = [value for name, value in target.pairs if name == "topic"]
+        if feed is not None:
+            if topics:
+                raise InvalidSubscription("feed", "can't be combined with topic")
+            topics = feed
         # A library appends its current id after the one in the URL of the page, so the last id is
         # used.
         ids = [value for name, value in target.pairs if names_cursor(name)]
@@ -199,10 +249,11 @@ class Subscribe:
         wait_s = read_wait(chosen.get("wait"))
         if wait_s is not None:
             dialect, view = replace(dialect, wait_s=wait_s), _of_poll(chosen, view)
-        standard = Subscription(topics, cursor, self._topics_max, dialect, last_each, view)
-        by_lines = self._speech.for_lines(dialect, speech)
-        selectors = standard.selectors
-        lines = Subscription(selectors, cursor, self._topics_max, by_lines, last_each, view)
+        if feed is not None:
+            standard = Subscription.of_feed(feed, cursor, dialect, last_each, view)
+        else:
+            standard = Subscription(topics, cursor, self._topics_max, dialect, last_each, view)
+        lines = standard.with_dialect(self._speech.for_lines(dialect, speech))
         return _Readings(standard, lines), cursor.kind != "since"
 
     def _cursor(self, last_event_id: str, chosen: Mapping[str, str]) -> Cursor:
@@ -238,6 +289,14 @@ class Subscribe:
             allowed = "must be a time (2026-01-31T12:00:00Z) or a span (10m)"
             raise InvalidSubscription("since", allowed)
         return Cursor("since", max(0, self._now_ms() - round(span_s * 1000)))
+
+
+def feed_of(pairs: Sequence[tuple[str, str]]) -> str | None:
+    """The id of the feed that a query names; None without one. Raises InvalidSubscription."""
+    feeds = [value for name, value in pairs if name == "feed"]
+    if len(feeds) > 1:
+        raise InvalidSubscription("feed", "must be given once")
+    return feeds[0] if feeds else None
 
 
 def _of_poll(chosen: Mapping[str, str], view: View | None) -> View:

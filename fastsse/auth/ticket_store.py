@@ -62,6 +62,14 @@ class TicketStore:
         self._set(name, value, life_ms)
         done(before)
 
+    def renew(self, key: bytes, life_ms: int, done: Callable[[bool | None], None]) -> None:
+        """As `OneTimeStore`."""
+        name = self._live(key)
+        value = self._get(name)
+        if value is not None:
+            self._set(name, value, life_ms)
+        done(value is not None)
+
     def _live(self, key: bytes) -> str:
         """Drops expired entries and returns the name of a key in the store."""
         now_ms = self._now_s() * 1000

@@ -9,10 +9,10 @@ import httpx
 import orjson
 
 from fastsse.client.errors import ClientError, Refused
-from fastsse.client.http import growing_wait_s, refusal
+from fastsse.client.http import growing_wait_s, refusal, sibling_path
 from fastsse.client.listener import Listener, StreamState
 from fastsse.client.outbox import Outbox
-from fastsse.client.publisher import FIRST_WAIT_S, Publisher, Receipt, sibling_path
+from fastsse.client.publisher import FIRST_WAIT_S, Publisher, Receipt
 from fastsse.client.sending import OutboxSender
 from fastsse.client.view import StreamView
 

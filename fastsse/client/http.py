@@ -93,6 +93,11 @@ def reason_of(error: BaseException) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
+def sibling_path(events: httpx.URL, path: str) -> str:
+    """The path of another route of the server whose events have this address."""
+    return events.path.removesuffix("/events") + path
+
+
 async def answer_body(response: httpx.Response) -> bytes:
     """The body of a short answer, cut at a bound."""
     body = b""

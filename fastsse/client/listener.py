@@ -13,6 +13,7 @@ import httpx
 
 from fastsse.client.decoder import END, Decoder, ReceivedEvent
 from fastsse.client.errors import ClientError, Refused, Unreachable
+from fastsse.client.feeds import UNKNOWN, is_too_long, store_feed
 from fastsse.client.http import (
     CONNECT_TIMEOUT_S,
     Params,
@@ -58,7 +59,8 @@ class Listener:
 
     Arguments:
         url: a server (`http://127.0.0.1:8080`, which gets `/events`) or any stream's address.
-        topics: one or several topics; none for a URL that needs none.
+        topics: one or several topics; none for a URL that needs none. More than 100, or too many
+            bytes for a URL, are stored at the server first (`POST /feeds`), up to 10,000.
         last_event_id: resume after this event; `earliest` requests all kept events.
         last: start with this many of the newest events (0 or more).
         last_each: start with this many of the newest events of each topic (1 or more), also when
@@ -106,6 +108,10 @@ class Listener:
         self._url = events_url(url)
         self._where = f"unix:{uds}" if uds else self._url
         self._topics = [topics] if isinstance(topics, str) else list(topics)
+        self._needs_feed = is_too_long(self._topics)
+        self._feed: str | None = None
+        # In a row.
+        self._lost_feeds = 0
         self._begin = {"last": last, "since": since}
         self._last_each = last_each
         self._view = StreamView() if view is None else view
@@ -195,6 +201,7 @@ class Listener:
             reason, is_over, is_failed = "the server ended the stream", False, False
             self._fruitless += 1
             try:
+                await self._store_feed()
                 response = await self._connect()
                 try:
                     if not await self._accepts(response):
@@ -202,8 +209,8 @@ class Listener:
                     self._empty += 1
                     yield []
                     async for chunk in response.aiter_bytes():
-                        if events := self._decoder.feed(chunk):
-                            self._fruitless = self._empty = 0
+                        if events := self._without_feed_gap(self._decoder.feed(chunk)):
+                            self._fruitless = self._empty = self._lost_feeds = 0
                             last = events[-1]
                             is_over = last.event == END or self._view.is_met(last.event, last.data)
                             yield events
@@ -214,6 +221,9 @@ class Listener:
                     await response.aclose()
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
                 raise ClientError(f"{self._where}: {reason_of(error)}.") from None
+            except _FeedRefused as error:
+                reason, is_failed = str(error), True
+                self._failures += 1
             except httpx.RequestError as error:
                 reason, is_failed = reason_of(error), True
                 self._failures += 1
@@ -222,12 +232,38 @@ class Listener:
                 raise Unreachable(f"{self._where}: {reason}.")
             if not self._reconnect:
                 return
-            await self._wait(reason)
+            if self._lost_feeds != 1:
+                await self._wait(reason)
 
     def _seen(self) -> None:
         """A block without an event may have moved the id."""
         if not self._ready:
             self.last_event_id = self._decoder.last_event_id
+
+    async def _store_feed(self) -> None:
+        """Stores a long selection, and again when the server has lost it."""
+        if not self._needs_feed or self._feed is not None:
+            return
+        try:
+            self._feed = await store_feed(
+                self._client, httpx.URL(self._url), self._topics, self._headers
+            )
+        except Refused as error:
+            if error.status in (429, 503):
+                raise _FeedRefused(str(error)) from None
+            raise
+        self._needs_feed = self._feed is not None
+
+    def _without_feed_gap(self, events: list[ReceivedEvent]) -> list[ReceivedEvent]:
+        """The events without the one that says that the server has lost the feed: the next
+        connection stores it again, and goes on after the last event."""
+        if self._feed is None or not events or events[0].gap is None:
+            return events
+        if events[0].gap.reason != UNKNOWN:
+            return events
+        self._feed = None
+        self._lost_feeds += 1
+        return events[1:]
 
     async def _connect(self) -> httpx.Response:
         """One request; it starts after the last known event. The response must be closed.
@@ -236,6 +272,8 @@ class Listener:
         close all generators at once, and one that another closes meanwhile is an error.
         """
         params: Params = [("topic", topic) for topic in self._topics]
+        if self._feed is not None:
+            params = [("feed", self._feed)]
         params += self._view.params
         headers = self._headers
         last_event_id = self._decoder.last_event_id.encode(errors="replace")
@@ -279,6 +317,10 @@ class Listener:
         wait_s = growing_wait_s(retry_s, failures, self._rand)
         self._on_state(StreamState("waiting", reason, wait_s))
         await self._sleep(wait_s)
+
+
+class _FeedRefused(Exception):
+    """The server can't store the selection now."""
 
 
 listen = Listener

@@ -8,6 +8,7 @@ import orjson
 
 from fastsse.client.decoder import Gap
 from fastsse.client.errors import Unreachable
+from fastsse.client.feeds import is_too_long, store_feed
 from fastsse.client.http import (
     ANSWER_TIMEOUT_S,
     Params,
@@ -60,7 +61,7 @@ async def fetch_page(
 
     Raises Refused, Unreachable, ValueError for an invalid URL.
     """
-    names = [topics] if isinstance(topics, str) else topics
+    names = [topics] if isinstance(topics, str) else list(topics)
     params: Params = [("topic", name) for name in names]
     begin = {"wait": f"{wait_s:g}s" if wait_s else "0", "last": last, "since": since}
     params += [(name, value) for name, value in begin.items() if value is not None]
@@ -69,6 +70,12 @@ async def fetch_page(
         params.append(("last_event_id", last_event_id))
     used = new_client(None) if client is None else client
     try:
+        if is_too_long(names):
+            feed = await store_feed(
+                used, httpx.URL(events_url(url)), names, request_headers(token, headers)
+            )
+            if feed is not None:
+                params = [("feed", feed), *params[len(names) :]]
         response = await used.get(
             events_url(url),
             params=httpx.QueryParams(params),

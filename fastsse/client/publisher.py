@@ -41,6 +41,7 @@ from fastsse.client.http import (
     reason_of,
     refusal,
     request_headers,
+    sibling_path,
 )
 from fastsse.client.posting import Answer, AnswerLost, NotConnected, Poster, Unusual
 
@@ -451,11 +452,6 @@ class _Busy(Exception):
     def __init__(self, refusal: Refused, wait_s: float | None) -> None:
         self.refusal = refusal
         self.wait_s = wait_s
-
-
-def sibling_path(events: httpx.URL, path: str) -> str:
-    """The path of another route of the server whose events have this address."""
-    return events.path.removesuffix("/events") + path
 
 
 def _joined(whole: Receipt, more: Receipt) -> Receipt:

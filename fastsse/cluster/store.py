@@ -88,6 +88,7 @@ class RedisControlStore:
         self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
         self._unwritten: dict[str, bytes | None] = {}
         self._to_write = asyncio.Event()
+        self._on_written: list[Callable[[bool], None]] = []
         self.one_time_store: Final = RedisOneTimeStore(address, keys)
         self.messaging: Final = RedisNodeMessaging(address, keys, membership)
         self.roster: Final = roster
@@ -108,6 +109,13 @@ class RedisControlStore:
             self._values[key] = value
         self._unwritten[key] = value
         self._to_write.set()
+
+    def when_stored(self, done: Callable[[bool], None]) -> None:
+        """Calls `done` when what was put before is in Redis."""
+        if self._unwritten:
+            self._on_written.append(done)
+        else:
+            done(True)
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""
@@ -144,6 +152,9 @@ class RedisControlStore:
                     backoff.reset()
                     if self._unwritten.get(key) is value:
                         del self._unwritten[key]
+                waiting, self._on_written = self._on_written, []
+                for done in waiting:
+                    done(True)
             finally:
                 if self._unwritten:
                     self._to_write.set()
@@ -226,6 +237,11 @@ class RedisOneTimeStore:
         end = (b"PX", max(1, life_ms), b"GET")
         self._ask((b"SET", self._prefix + key, value, *end), done)
 
+    def renew(self, key: bytes, life_ms: int, done: Callable[[bool | None], None]) -> None:
+        """Keeps a value for so long from now on."""
+        command = (b"PEXPIRE", self._prefix + key, max(1, life_ms))
+        self._ask(command, lambda answer: done(None if answer is None else answer == 1))
+
     async def close(self) -> None:
         """Closes its connection. Open requests are answered as if nothing were stored."""
         for task in list(self._tasks):
@@ -244,7 +260,7 @@ class RedisOneTimeStore:
             try:
                 answer = await (await self._link.get()).call(*command)
             except (AnswerLost, RedisRefusal) as fault:
-                log.warning("A ticket can't be kept or opened.", why=str(fault))
+                log.warning("A ticket or feed can't be kept or read.", why=str(fault))
             finally:
                 done(answer)
 

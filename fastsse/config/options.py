@@ -237,6 +237,24 @@ class StreamOptions(OptionGroup):
         le=16_000_000,
     )
     max_topics: Count = option(100, "Topics of one stream.", ge=1, le=10_000)
+    max_feeds: Count = option(
+        10_000,
+        "Selections of topics that a node keeps (POST /feeds); above it a new one gets 503.",
+        ge=1,
+        le=1_000_000,
+    )
+    feeds_total: Bytes = size(
+        "64MiB",
+        "Bytes of these selections; above it a new one gets 503.",
+        least="1MiB",
+        most="16GiB",
+    )
+    feed_lifetime: Seconds = duration(
+        "7d",
+        "How long a selection is kept after its last use by a stream.",
+        least="1m",
+        most="3650d",
+    )
     retry: Seconds = duration(
         "3s", "How long clients wait before they reconnect.", least="10ms", most="1h"
     )

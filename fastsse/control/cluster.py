@@ -41,6 +41,10 @@ class OneTimeStore(Protocol):
         """Replaces a value for a time and returns the earlier one; None if there was none. Of
         several at the same time each gets a different one."""
 
+    def renew(self, key: bytes, life_ms: int, done: Callable[[bool | None], None]) -> None:
+        """Keeps a value for so long from now on, and reports whether there is one; None while that
+        is not known."""
+
 
 class NodeMessaging(Protocol):
     """A node's way to the others, each known by a name of bytes. Loop thread only.

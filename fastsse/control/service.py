@@ -113,6 +113,10 @@ class ControlStore(Protocol):
     def put(self, key: str, value: bytes | None) -> None:
         """Sets a key, or removes it with None."""
 
+    def when_stored(self, done: Callable[[bool], None]) -> None:
+        """Calls `done` with true when what was put before survives this process, where the store
+        does; with false if it could not be written."""
+
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys."""
 
@@ -168,6 +172,10 @@ class MemoryControlStore:
         else:
             self._values[key] = value
 
+    def when_stored(self, done: Callable[[bool], None]) -> None:
+        """At once: nothing survives."""
+        done(True)
+
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """O(keys log keys)."""
         return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
@@ -203,6 +211,9 @@ class _PrefixedControlStore:
 
     def put(self, key: str, value: bytes | None) -> None:
         self._store.put(self._prefix + key, value)
+
+    def when_stored(self, done: Callable[[bool], None]) -> None:
+        self._store.when_stored(done)
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         cut = len(self._prefix)

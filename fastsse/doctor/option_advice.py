@@ -55,6 +55,16 @@ ADVICE: dict[str, Advice] = {
         "`fastsse_connections` against `fastsse_max_connections`, `fastsse_turned_away_total`",
     ),
     "max_topics": Advice("too small: subscribers get 400 that names `topic`", "clients' status"),
+    "max_feeds": Advice(
+        "too small: `POST /feeds` gets 503", "`fastsse_requests_total` of `/feeds`"
+    ),
+    "feeds_total": Advice(
+        "too small: `POST /feeds` gets 503; too large: memory of the hub process",
+        "`fastsse_requests_total` of `/feeds`",
+    ),
+    "feed_lifetime": Advice(
+        "too short: clients that return find their feed gone", "`fastsse_feeds_unknown_total`"
+    ),
     "retry": Advice(
         "too short: storms of reconnects after a stop; too long: clients stay away for longer",
         "rate of `fastsse_connections_total` after a restart",

@@ -12,6 +12,7 @@ from fastsse.client import (
     StreamState,
     StreamView,
     Unreachable,
+    fetch_page,
     listen,
 )
 from fastsse.config import Config
@@ -23,7 +24,7 @@ HARD_TOPICS = ["a b", "a+b", "a&topic=b", "é世🙂", "100%", "a/b?c#d", "*x", 
 
 
 def config(**options: object) -> Config:
-    return Config(port=0, drain=0, retry="10ms", **options)
+    return Config(**{"port": 0, "drain": 0, "retry": "10ms", **options})
 
 
 @pytest.mark.parametrize("topic", HARD_TOPICS)
@@ -329,3 +330,61 @@ async def test_a_stream_that_met_its_end_is_not_opened_again(
         stream = listen(url, "t", last=2, view=view, on_state=lambda one: states.append(one.kind))
         assert len([event async for event in stream]) == 2
     assert states == ["open"]
+
+
+SYMBOLS = [f"prices/{n:03}" for n in range(300)]
+
+
+@pytest.mark.parametrize("topics", [SYMBOLS, ["x" * 900 + str(n) for n in range(9)]])
+async def test_long_selection_is_stored_as_a_feed_and_again_when_it_is_lost(topics: list) -> None:
+    server = Server(config())
+    async with server:
+        url = server.addresses[0]
+        for topic in topics:
+            server.publish(topic, topic)
+        async with listen(url, topics, last_each=1) as events:
+            assert [(await anext(events)).data for _ in topics] == topics
+            assert (await anext(events)).event == "fastsse.snapshot"
+            port = server.port
+            await server.close()
+            # Another start, whose memory store has no feed.
+            async with Server(config(port=port)) as again:
+                found = [await anext(events)]
+                again.publish(topics[0], "again")
+                while found[-1].data != "again":
+                    found.append(await anext(events))
+                assert [one.gap.reason for one in found if one.gap is not None] == ["evicted"]
+                counters = again._worker.frontend.counters()
+                assert (counters["feeds_unknown"], counters["feeds_stored"]) == (1, 1)
+    page = None
+    async with Server(config()) as server:
+        server.publish(topics[0], "one")
+        page = await fetch_page(server.addresses[0], topics, last=1)
+    assert [one.data for one in page.events] == ["one"]
+
+
+async def test_server_without_feeds_gets_the_topics_in_the_url(monkeypatch) -> None:
+    monkeypatch.setattr("fastsse.client.feeds.sibling_path", lambda url, path: "/nowhere")
+    async with (
+        Server(config(max_topics=300)) as server,
+        listen(server.addresses[0], SYMBOLS) as events,
+    ):
+        server.publish(SYMBOLS[-1], "x")
+        assert (await anext(events)).data == "x"
+
+
+async def test_feed_that_has_no_room_is_tried_again_later() -> None:
+    states: list[StreamState] = []
+    waits: list[float] = []
+
+    async def sleep(wait_s: float) -> None:
+        waits.append(wait_s)
+
+    async with Server(config(max_feeds=1)) as server:
+        await server.store_feed(["other"])
+        with pytest.raises(Unreachable, match="can't be stored or read now"):
+            async with listen(
+                server.addresses[0], SYMBOLS, tries=3, on_state=states.append, sleep=sleep
+            ):
+                pass
+    assert len(waits) == 2

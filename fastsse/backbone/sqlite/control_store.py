@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastsse.backbone.sqlite.writer import Put
+from fastsse.backbone.sqlite.writer import Put, PutBarrier
 from fastsse.log import get_logger
 
 __all__ = ["SqliteControlStore"]
@@ -20,7 +20,9 @@ class SqliteControlStore:
         write: takes changes.
     """
 
-    def __init__(self, connection: sqlite3.Connection, write: Callable[[Put], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, write: Callable[[Put | PutBarrier], None]
+    ) -> None:
         rows = connection.execute("SELECT key, value FROM desk WHERE key <> ''").fetchall()
         self._values: Final[dict[str, bytes]] = {
             key: value for key, value in rows if type(key) is str and type(value) is bytes
@@ -42,6 +44,10 @@ class SqliteControlStore:
         else:
             self._values[key] = value
         self._write(Put(key, value))
+
+    def when_stored(self, done: Callable[[bool], None]) -> None:
+        """Calls `done` after the next transaction."""
+        self._write(PutBarrier(done))
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""

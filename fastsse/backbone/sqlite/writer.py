@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from fastsse.backbone.sqlite.checkpoint import Checkpointer, checkpoint
@@ -27,7 +28,7 @@ from fastsse.backbone.sqlite.retention import SqliteRetention
 from fastsse.backbone.sqlite.write_batch import StoreBatch
 from fastsse.log import get_logger
 
-__all__ = ["Barrier", "Lost", "Put", "Stored", "Touch", "Writer", "WriterLinks"]
+__all__ = ["Barrier", "Lost", "Put", "PutBarrier", "Stored", "Touch", "Writer", "WriterLinks"]
 
 log = get_logger("history")
 
@@ -56,6 +57,12 @@ class Barrier(NamedTuple):
     passed: Callable[[], None]
 
 
+class PutBarrier(NamedTuple):
+    """Called on the loop thread with whether all values that were put before are in the file."""
+
+    passed: Callable[[bool], None]
+
+
 class Touch(NamedTuple):
     """A durable stream was read now."""
 
@@ -79,7 +86,7 @@ class Stored(NamedTuple):
     is_lost: bool = False
 
 
-Work = StoreBatch | Put | Barrier | Lost | Touch
+Work = StoreBatch | Put | Barrier | PutBarrier | Lost | Touch
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +285,8 @@ class Writer:
         for item in work:
             if isinstance(item, Barrier):
                 self._call(item.passed)
+            elif isinstance(item, PutBarrier):
+                self._call(partial(item.passed, not self._puts))
 
     def _fail(self, error: Exception, batches: list[StoreBatch]) -> None:
         """Something failed: nothing is stored until the file works again."""

@@ -179,6 +179,7 @@ def _capacity(reason: str) -> str:
         "full": "max_connections or the descriptor limit is reached: fastsse doctor; add workers.",
         "limited": "address_streams, address_opens, subject_streams, subject_opens",
         "filters": "max_filters, max_topic_filters",
+        "feeds": "Feeds can't be read now: the server's log, and the shared Redis.",
         "draining": "The server is stopping; the client returns by itself.",
         "store": "The store can't be read: the server's log, and /readyz.",
         "access": "Keys of tokens can't be fetched: jwks_url, and the server's log.",
