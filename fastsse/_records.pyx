@@ -252,7 +252,7 @@ cdef bytes draft_of(
     cdef bytes stream = None
     cdef object ttl_ms = None
     if directives is not None:
-        control, _, key, expect, asked, ttl_ms, appended, ask = directives
+        control, _, key, expect, asked, ttl_ms, appended, ask = directives[:8]
         request = None if asked is None else asked.encode()
         producer = None if appended is None else appended.encode()
         stream = None if ask is None else ask.encode()

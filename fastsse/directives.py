@@ -6,6 +6,7 @@ Directives travel with the event to the place where order is made, which judges 
 import contextlib
 import hashlib
 import re
+from datetime import datetime
 from struct import Struct
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -25,7 +26,9 @@ __all__ = [
     "Producer",
     "RequestKey",
     "check_key",
+    "delivery_ms",
     "directives_of",
+    "is_delayed",
     "notice_of",
     "producer_key",
     "read_control",
@@ -33,7 +36,9 @@ __all__ = [
 ]
 
 #: Those fields of a publish that are directives.
-DIRECTIVE_FIELDS: Final = frozenset({"end", "key", "expect", "ttl"})
+DIRECTIVE_FIELDS: Final = frozenset({"end", "key", "expect", "ttl", "deliver_at", "delay"})
+#: How far ahead an event may be published.
+DELAY_S_MAX: Final = 365 * 24 * 3600
 KEY_BYTES_MAX: Final = 256
 _DIGEST_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
@@ -128,6 +133,10 @@ class Directives(NamedTuple):
         ttl_ms: how long after its publish it is sent; None: for ever.
         producer: who appended it; not together with a key.
         stream: what is asked of the durable stream that is its first topic.
+        takes: the key of the control store that is removed with the append; it is stored only while
+            there is one.
+        deliver_at_ms: publish it then, unix milliseconds.
+        delay_ms: publish it so long after the request.
     """
 
     control: bytes | None = None
@@ -138,23 +147,38 @@ class Directives(NamedTuple):
     ttl_ms: int | None = None
     producer: Producer | None = None
     stream: StreamAsk | None = None
+    takes: bytes | None = None
+    deliver_at_ms: int | None = None
+    delay_ms: int | None = None
 
 
 def directives_of(
-    *, ends: bool = False, key: object = None, expect: object = None, ttl: object = None
+    *,
+    ends: bool = False,
+    key: object = None,
+    expect: object = None,
+    ttl: object = None,
+    deliver_at: object = None,
+    delay: object = None,
 ) -> Directives | None:
     """What a publisher's fields ask; None for nothing.
 
     Raises InvalidEvent for a key that is not 1 to 256 characters of printable ASCII, an expected
-    id that no event can have, or a time to live that is not 1 ms to 10 years.
+    id that no event can have, a time to live that is not 1 ms to 10 years, or a delay over a year.
     """
-    if not ends and key is None and expect is None and ttl is None:
+    if not ends and key is expect is ttl is deliver_at is delay is None:
         return None
+    if deliver_at is not None and delay is not None:
+        raise InvalidEvent("delay", "can't be combined with deliver_at")
+    if expect is not None and (deliver_at is not None or delay is not None):
+        raise InvalidEvent("expect", "can't be combined with deliver_at or delay")
     return Directives(
         ends=ends,
         key=None if key is None else check_key(key, "key"),
         expect=None if expect is None else _expected(expect),
         ttl_ms=None if ttl is None else _ttl_ms(ttl),
+        deliver_at_ms=None if deliver_at is None else _deliver_at_ms(deliver_at),
+        delay_ms=None if delay is None else _delay_ms(delay),
     )
 
 
@@ -167,15 +191,69 @@ def check_key(key: object, field: str) -> bytes:
 
 def _ttl_ms(value: object) -> int:
     """Seconds, or text with a unit."""
-    seconds = -1.0
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            seconds = parse_duration_s(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = value if abs(value) < _TTL_S_MAX * 2 else -1.0
+    seconds = _seconds(value)
     if not _TTL_S_MIN <= seconds <= _TTL_S_MAX:
         raise InvalidEvent("ttl", "must be seconds, or a time such as 30s; 1 ms to 3650 days")
     return round(seconds * 1000)
+
+
+def _seconds(value: object) -> float:
+    """Seconds, or text with a unit; -1 for anything else."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return parse_duration_s(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        return value if abs(value) < _TTL_S_MAX * 2 else -1.0
+    return -1.0
+
+
+def _delay_ms(value: object) -> int:
+    seconds = _seconds(value)
+    if not 0 <= seconds <= DELAY_S_MAX:
+        raise InvalidEvent("delay", "must be seconds, or a time such as 10m, up to 365d")
+    return round(seconds * 1000)
+
+
+def _deliver_at_ms(value: object) -> int:
+    """Unix milliseconds of a time of RFC 3339, or of a number of them."""
+    allowed = "must be a time (2026-01-31T12:00:00Z), or unix milliseconds"
+    if isinstance(value, int) and not isinstance(value, bool):
+        time_ms = value
+    else:
+        text = value if isinstance(value, str) else ""
+        try:
+            moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        except ValueError:
+            if not (text.isascii() and text.isdigit() and len(text) <= 16):
+                raise InvalidEvent("deliver_at", allowed) from None
+            time_ms = int(text)
+        else:
+            if moment.tzinfo is None or "T" not in text:
+                raise InvalidEvent("deliver_at", allowed)
+            time_ms = round(moment.timestamp() * 1000)
+    if not 0 <= time_ms < 1 << 50:
+        raise InvalidEvent("deliver_at", allowed)
+    return time_ms
+
+
+def is_delayed(directives: Directives | None) -> bool:
+    """Whether an event is to be published later."""
+    return directives is not None and not (
+        directives.deliver_at_ms is None and directives.delay_ms is None
+    )
+
+
+def delivery_ms(directives: Directives | None, now_ms: int) -> int | None:
+    """When an event is to be published, unix milliseconds; None: now. Raises InvalidEvent for a
+    time that is more than DELAY_S_MAX ahead."""
+    if directives is None or directives.deliver_at_ms is directives.delay_ms is None:
+        return None
+    if directives.delay_ms is not None:
+        return now_ms + directives.delay_ms
+    assert directives.deliver_at_ms is not None
+    if directives.deliver_at_ms > now_ms + DELAY_S_MAX * 1000:
+        raise InvalidEvent("deliver_at", "must be at most 365d ahead")
+    return directives.deliver_at_ms
 
 
 def _expected(value: object) -> bytes:

@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 from fastsse.refusal_reasons import PublishReason, StreamReason, UnavailableReason
 
 __all__ = [
+    "AlreadyTaken",
     "BadRequest",
     "Conflict",
     "EventTooLarge",
@@ -170,6 +171,15 @@ class StreamChanged(Conflict):
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic, f"The stream {topic} has changed meanwhile.")
+
+
+class AlreadyTaken(Conflict):
+    """A delayed event was published or cancelled by another node."""
+
+    reason: ClassVar[str] = "taken"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, "The delayed event was published or cancelled meanwhile.")
 
 
 class SequenceRegressed(Conflict):

@@ -44,6 +44,8 @@ FIELDS: Final = (
     "key",
     "expect",
     "ttl",
+    "deliver_at",
+    "delay",
 )
 
 TOPIC_BYTES_MAX = 1024

@@ -111,11 +111,16 @@ GAUGES = (
         "Open descriptors above those of streams, connections and the start.",
     ),
     _Row("store_away", "store_away", "1 while the store or the hub takes no events.", merge=MOST),
+    _Row("schedule_events", "schedule_events", "Delayed events that wait.", merge=MOST),
+    _Row("schedule_bytes", "schedule_bytes", "Bytes of delayed events that wait.", merge=MOST),
     _Row("publish_streams", "publish_streams", "Streamed publishes under way."),
 )
 COUNTERS = (
     _Row("connections_total", "connections", "Streams opened."),
     _Row("closed_", "disconnects", "Streams ended.", "reason"),
+    _Row("schedule_delivered", "schedule_delivered", "Delayed events that were published."),
+    _Row("schedule_cancelled", "schedule_cancelled", "Delayed events that were cancelled."),
+    _Row("schedule_dead", "schedule_dead", "Delayed events that could not be published."),
     _Row("feeds_stored", "feeds_stored", "Selections that clients stored by POST /feeds."),
     _Row("feeds_unknown", "feeds_unknown", "Streams of a feed that is not stored."),
     _Row("publish_streams_cut", "publish_streams_cut", "Streamed publishes that were cut."),

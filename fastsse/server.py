@@ -12,7 +12,7 @@ import orjson
 
 from fastsse.api.receipts import StreamCount
 from fastsse.config import Config
-from fastsse.directives import Directives, directives_of, own_key
+from fastsse.directives import Directives, directives_of, is_delayed, own_key
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.handlers import Handler, Handlers
@@ -163,6 +163,49 @@ class Server:
         asked = _directives(end, key, expect, ttl)
         made = _event(topic, data, event, id, retry, private, meta, asked)
         return await self._worker.publish_later(made)
+
+    async def schedule(
+        self,
+        topic: str | Sequence[str],
+        data: Any,
+        *,
+        deliver_at: int | str | None = None,
+        delay: float | str | None = None,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        private: bool = False,
+        meta: Mapping[str, MetaValue] | None = None,
+        end: bool = False,
+        key: str | None = None,
+        ttl: float | str | None = None,
+    ) -> str:
+        """Publishes an event later, once, and returns the id under which it waits (`cancel`). It is
+        kept by the store: over kills in a file or Redis; in memory until this process ends.
+
+        Arguments:
+            deliver_at: unix milliseconds, or a time of RFC 3339; one in the past is now.
+            delay: seconds, or text such as `10m`; at most a year. One of both.
+            others: as of `publish`; `ttl` counts from the delivery. With a `key` an event that
+                waits already is not kept again.
+
+        The event is checked now. A topic that has ended by then makes it a dead letter: a log line,
+        a metric, and a member of `GET /schedule`. Raises as `publish_later`.
+        """
+        asked = directives_of(ends=end, ttl=ttl, key=key, deliver_at=deliver_at, delay=delay)
+        if not is_delayed(asked):
+            raise InvalidEvent("delay", "is missing; give deliver_at or delay")
+        assert asked is not None
+        if asked.key is not None:
+            asked = asked._replace(key=own_key(asked.key))
+        return await self._worker.schedule(
+            _event(topic, data, event, id, retry, private, meta, asked)
+        )
+
+    async def cancel(self, scheduled: str) -> None:
+        """Cancels an event that `schedule` has kept. Raises NotKept when it does not wait any more,
+        or Refused."""
+        await self._worker.cancel(scheduled)
 
     async def end_topic(self, topic: str | Sequence[str]) -> str:
         """Ends a topic, or several, and returns the id of the end; of topics that have ended

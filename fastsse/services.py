@@ -11,6 +11,8 @@ from fastsse.control.gather import SUBJECT as GATHER
 from fastsse.control.gather import GatherService, OwnFacts
 from fastsse.control.presence import SUBJECT as PRESENCE
 from fastsse.control.presence import PresenceService
+from fastsse.control.schedule import SUBJECT as SCHEDULE
+from fastsse.control.schedule import Append, ScheduleCounts, ScheduleService
 from fastsse.control.service import MakeService
 from fastsse.control.stats import SUBJECT as STATS
 from fastsse.control.stats import stats_service
@@ -27,15 +29,27 @@ __all__ = ["service_makers"]
 
 
 def service_makers(
-    own: Counters = dict, facts: OwnFacts = MappingProxyType({})
+    own: Counters = dict,
+    facts: OwnFacts = MappingProxyType({}),
+    append: Append | None = None,
 ) -> Mapping[str, MakeService]:
     """What makes them. `own` are counters of the control services' process that no worker has,
-    `facts` what it answers operators itself."""
+    `facts` what it answers operators itself; `append` is that of the backbone, for delayed events,
+    None: there are none."""
+    schedule = ScheduleCounts()
+
+    def counters() -> Mapping[str, int]:
+        return {**own(), **schedule.read()}
+
+    scheduling: Mapping[str, MakeService] = {}
+    if append is not None:
+        scheduling = {SCHEDULE: partial(ScheduleService, append=append, counts=schedule)}
     return {
+        **scheduling,
         **TOKEN_SERVICES,
         GATHER: partial(GatherService, own=facts, acts={"log-level": set_level, "stacks": stacks}),
         FEEDS: FeedService,
-        STATS: stats_service(own, build_facts()),
+        STATS: stats_service(counters, build_facts()),
         PRESENCE: PresenceService,
         STREAM_LOOKUP: StreamLookupService,
         USAGE: UsageService,

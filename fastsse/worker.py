@@ -21,7 +21,7 @@ from fastsse.bus import BusBackbone
 from fastsse.config import Config, ConfigError, OptionProblem
 from fastsse.config.store import show_store
 from fastsse.control.gather import OwnFacts
-from fastsse.control.service import ControlClient, LocalControlClient
+from fastsse.control.service import ControlClient, ControlStore, LocalControlClient
 from fastsse.control.stats import StatsClient, WorkerStats
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
@@ -137,9 +137,7 @@ class Worker:
             self._sources = Sources(config, self._hub.publish) if is_alone else None
             self._sinks = Sinks(config, self._backbone, stores.control_store) if is_alone else None
             facts: OwnFacts = {} if self._sources is None else self._sources.facts()
-            control = control or LocalControlClient(
-                service_makers(facts=facts), self._announce, stores.control_store
-            )
+            control = control or self._own_services(facts, stores.control_store, undo)
             self._tracer = _tracer(config)
             self.frontend: Final = Frontend(
                 config,
@@ -160,6 +158,15 @@ class Worker:
             self._undo = undo.pop_all()
         if not sockets.all:
             self._log_start(sockets.has_page(config))
+
+    def _own_services(
+        self, facts: OwnFacts, store: ControlStore | None, undo: contextlib.ExitStack
+    ) -> ControlClient:
+        """The control services of a worker that is alone."""
+        makers = service_makers(facts=facts, append=self._backbone.append)
+        control = LocalControlClient(makers, self._announce, store)
+        undo.callback(control.services.close)
+        return control
 
     def _start_sender(self, undo: contextlib.ExitStack) -> Sender:
         # Before the thread of the sender exists; see `grow_table`.
@@ -266,6 +273,33 @@ class Worker:
         if count is None:
             raise Unavailable("queue", retry_after_s=1)
         return count
+
+    async def schedule(self, event: Event) -> str:
+        """As `Server.schedule`."""
+        answer: asyncio.Future[str | FastsseError] = self._loop.create_future()
+
+        def done(outcome: tuple[str, int] | FastsseError) -> None:
+            if not answer.done():
+                answer.set_result(outcome if isinstance(outcome, FastsseError) else outcome[0])
+
+        self.frontend.delayed.keep(event, done)
+        outcome = await answer
+        if isinstance(outcome, FastsseError):
+            raise outcome
+        return outcome
+
+    async def cancel(self, scheduled: str) -> None:
+        """As `Server.cancel`."""
+        answer: asyncio.Future[FastsseError | None] = self._loop.create_future()
+
+        def done(outcome: FastsseError | None) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        self.frontend.delayed.cancel(scheduled, done)
+        error = await answer
+        if error is not None:
+            raise error
 
     async def store_feed(self, topics: Iterable[str]) -> str:
         """As `Server.store_feed`."""

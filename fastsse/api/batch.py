@@ -117,6 +117,8 @@ def _directives(members: dict[str, Any]) -> Directives | None:
         key=members.get("key"),
         expect=members.get("expect"),
         ttl=members.get("ttl"),
+        deliver_at=members.get("deliver_at"),
+        delay=members.get("delay"),
     )
 
 

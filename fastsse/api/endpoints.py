@@ -9,8 +9,9 @@ from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
 from fastsse.api.admin import Admin, BusiestTopics, ConsoleAccess, LiveStats
 from fastsse.api.client_files import client_routes
-from fastsse.api.health import Lines
+from fastsse.api.delayed import DelayedPublish, schedule_bounds, schedule_routes
 from fastsse.api.feeds import FeedsInUse, feed_bounds, feed_routes
+from fastsse.api.health import Lines
 from fastsse.api.mercure import mercure_routes
 from fastsse.api.parameters import Speech
 from fastsse.api.polling import Polling
@@ -34,6 +35,7 @@ from fastsse.config import Config
 from fastsse.control.feeds import Feeds
 from fastsse.control.gather import GatherClient
 from fastsse.control.presence import Presence
+from fastsse.control.schedule import Schedule
 from fastsse.control.service import ControlClient
 from fastsse.control.stats import StatsClient
 from fastsse.control.stream_lookup import StreamLookup
@@ -91,6 +93,8 @@ class Endpoints:
         #: Counts the streams that match a publish; None without control services.
         self.receipts: Receipts | None = None
         self._reached: Reached | None = None
+        #: Delayed publishes; None without control services.
+        self.delayed: DelayedPublish | None = None
         #: Stored selections; None without control services.
         self.feeds: Feeds | None = None
         self._feeds_in_use: FeedsInUse | None = None
@@ -153,6 +157,8 @@ class Endpoints:
             LimitedAccess(one, self._request_limits) for one in (access, mercure_access)
         )
         paths |= self._lifetimes(counted)
+        if self.delayed is not None:
+            paths |= schedule_routes(gate, self.delayed.schedule)
         if self.feeds is not None:
             paths |= feed_routes(self.feeds, counted)
         if self.presence is not None:
@@ -259,6 +265,8 @@ class Endpoints:
             usage = UsageClient(control, loop.call_later, self._rate_limits.on_others_used)
             usage.on_end = self._rate_limits.end_oldest
             self._rate_limits.usage = usage
+        schedule = Schedule(control, schedule_bounds(config.max_scheduled, config.schedule_total))
+        self.delayed = DelayedPublish(self._hub, schedule, now_ms)
         bounds = feed_bounds(config.max_feeds, config.feeds_total, config.feed_lifetime)
         self.feeds = Feeds(control, bounds)
         self._feeds_in_use = FeedsInUse(self.feeds, self._hub.channels)
@@ -325,5 +333,6 @@ class Endpoints:
     ) -> PublishGate:
         gate = PublishGate(self._hub, access, self._request_limits, self._log, not_granted)
         gate.receipts, gate.reached = self.receipts, self._reached
+        gate.schedule = self.delayed
         gate.tracer = self.tracer
         return gate

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from fastsse.api.access import Access
 from fastsse.api.console import console_routes
+from fastsse.api.delayed import DelayedPublish
 from fastsse.api.endpoints import Endpoints
 from fastsse.api.handoff import RetryAfter, SenderHandoff
 from fastsse.api.health import health_routes
@@ -273,6 +274,12 @@ class Frontend:
         self._endpoints.tick(time.monotonic())
         if self._door is not None:
             self._door.tick()
+
+    @property
+    def delayed(self) -> DelayedPublish:
+        """Keeps delayed events."""
+        assert self._endpoints.delayed is not None
+        return self._endpoints.delayed
 
     @property
     def feeds(self) -> Feeds:

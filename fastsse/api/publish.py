@@ -12,6 +12,7 @@ import orjson
 from fastsse.api.access import Access
 from fastsse.api.batch import event_of_json, events_of_lines
 from fastsse.api.body_events import BodyEvents, EventStreamEvents, LineEvents, Template
+from fastsse.api.delayed import DelayedPublish
 from fastsse.api.publish_query import PublishQuery, check_relay, event_with, read_query
 from fastsse.api.publish_stream import Ending, PublishStream, StreamCounts
 from fastsse.api.rate_limits import RequestLimits
@@ -19,6 +20,7 @@ from fastsse.api.receipts import Reached, Receipts
 from fastsse.api.request_directives import asked_of, check_streamed, scoped
 from fastsse.api.warnings import warning_lines, warnings_on
 from fastsse.auth.rights import Rights
+from fastsse.directives import is_delayed
 from fastsse.entries import kinds_of
 from fastsse.errors import FastsseError, Forbidden, InvalidEvent, StreamRefused, Unauthorised
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
@@ -85,6 +87,8 @@ class PublishGate:
         self.receipts: Receipts | None = None
         #: Waits for the other workers and nodes; None: there are none.
         self.reached: Reached | None = None
+        #: Keeps delayed events; None: this server can't.
+        self.schedule: DelayedPublish | None = None
         #: Makes spans; None: tracing is off.
         self.tracer: Tracer | None = None
 
@@ -125,6 +129,9 @@ class PublishGate:
                 self._request_limits.take_publish_late(request)
             self._check(events, rights)
             directed = asked_of(request, events, rights)
+            if self.schedule is not None and is_delayed(directed[0].directives):
+                self.schedule.take(directed[0], exchange, receipt=receipt)
+                return
             if self._request_limits.active:
                 self._request_limits.published_more(request, len(events) - 1)
             if self.tracer is None:
@@ -290,6 +297,10 @@ class PublishGate:
     def _check(self, events: Sequence[Event], rights: Rights | None) -> None:
         for topics, _ in kinds_of(events):
             self._check_topics(topics, rights)
+
+    def check_topics(self, topics: Sequence[str], rights: Rights | None) -> None:
+        """Raises as `publish` for topics without a right."""
+        self._check_topics(topics, rights)
 
     def _check_topics(self, topics: Sequence[str], rights: Rights | None) -> None:
         if rights is not None and not rights.covers_publish(topics):

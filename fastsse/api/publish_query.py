@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from fastsse.api.access import CREDENTIAL_NAMES
-from fastsse.directives import Directives, directives_of
+from fastsse.directives import Directives, directives_of, is_delayed
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_TEXT, FIELDS, Event
 from fastsse.http.request import SWITCHES, Target
@@ -43,6 +43,7 @@ def event_of_query(target: Target) -> Event | None:
     query = read_query(target)
     is_plain = query.topics and query.stream is None and query.own_ids is None
     is_plain = is_plain and not query.ends_on_close and not query.receipt
+    is_plain = is_plain and not is_delayed(query.directives)
     return event_with(query, b"", DATA_TEXT) if is_plain else None
 
 
@@ -104,7 +105,8 @@ def read_query(target: Target) -> PublishQuery:
 
 
 def _texts(chosen: dict[str, str]) -> dict[str, str | None]:
-    return {name: chosen.get(name) for name in ("key", "expect", "ttl")}
+    names = ("key", "expect", "ttl", "deliver_at", "delay")
+    return {name: chosen.get(name) for name in names}
 
 
 def _switch(chosen: dict[str, str], name: str) -> bool:
@@ -136,6 +138,12 @@ def check_relay(query: PublishQuery) -> None:
         raise InvalidEvent("id", "must not be given for an event stream; use ids=own or ids=drop")
     if query.directives is not None:
         asked = query.directives
-        given = {"end": asked.ends or None, "key": asked.key, "expect": asked.expect}
+        given: dict[str, object] = {
+            "end": asked.ends or None,
+            "key": asked.key,
+            "expect": asked.expect,
+            "deliver_at": asked.deliver_at_ms,
+            "delay": asked.delay_ms,
+        }
         name = next((name for name, value in given.items() if value is not None), "ttl")
         raise InvalidEvent(name, "must not be given for an event stream")

@@ -13,7 +13,14 @@ from typing import Final, NamedTuple
 from fastsse._batch import is_plain
 from fastsse.api.access import CREDENTIAL_NAMES
 from fastsse.auth.rights import Rights
-from fastsse.directives import SCOPE_BYTES, Directives, RequestKey, check_key, directives_of
+from fastsse.directives import (
+    SCOPE_BYTES,
+    Directives,
+    RequestKey,
+    check_key,
+    directives_of,
+    is_delayed,
+)
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.http.request import Request, Target
@@ -100,6 +107,8 @@ def scoped(events: Sequence[Event], rights: Rights | None) -> Sequence[Event]:
     if not is_plain(events):
         events = list(events)
         _check(events, False, None)
+        if any(is_delayed(event.directives) for event in events):
+            raise InvalidEvent("delay", "needs a request with one event")
         scope = _scope(rights)
         for event in events:
             _direct(event, scope)
@@ -120,6 +129,10 @@ def _check(events: Sequence[Event], has_key: bool, expect: bytes | None) -> None
         asked = event.directives
         if asked is None:
             continue
+        if is_delayed(asked) and len(events) > 1:
+            raise InvalidEvent("delay", "needs a request with one event")
+        if is_delayed(asked) and expect is not None:
+            raise InvalidEvent(EXPECT_HEADER, "can't be combined with deliver_at or delay")
         if has_key and asked.key is not None:
             raise InvalidEvent("key", f"can't be combined with {KEY_HEADER}")
         if (asked.expect is not None or expect is not None) and len(event.topics) > 1:

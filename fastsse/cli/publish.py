@@ -26,7 +26,7 @@ class EventFlags:
     Attributes:
         event_id: of `--id`.
         retry: seconds.
-        ttl: text with a unit, which the server reads.
+        ttl, deliver_at, delay: text, which the server reads.
         own_ids: only with `--sse`.
     """
 
@@ -38,6 +38,8 @@ class EventFlags:
     key: str | None
     expect: str | None
     ttl: str | None
+    deliver_at: str | None
+    delay: str | None
     receipt: bool
     end: bool
     own_ids: bool
@@ -58,6 +60,8 @@ class EventFlags:
             "key": self.key,
             "expect": self.expect,
             "ttl": self.ttl,
+            "deliver_at": self.deliver_at,
+            "delay": self.delay,
             "receipt": self.receipt,
             "end": self.end,
         }
@@ -142,6 +146,12 @@ def _taken(kind: type[T], given: dict[str, Any]) -> T:
 @click.option(
     "--key", metavar="KEY", help="Publish it once: an event with a known key is not stored again."
 )
+@click.option(
+    "--delay",
+    metavar="DURATION",
+    help="Publish it after this time, and print the id to cancel.",
+)
+@click.option("--deliver-at", metavar="TIME", help="Publish it at this time (RFC 3339).")
 @click.option("--ttl", metavar="DURATION", help="Do not send it any more after this time.")
 @click.option(
     "--expect",
@@ -270,7 +280,13 @@ def _check_single_usage(data: str | None, flags: EventFlags) -> None:
         raise click.UsageError("--end is for one event: give its DATA, or use fastsse topics end.")
     if flags.receipt:
         raise click.UsageError("--receipt is for one event: give its DATA.")
-    single = (("--key", flags.key), ("--expect", flags.expect), ("--ttl", flags.ttl))
+    single = (
+        ("--key", flags.key),
+        ("--expect", flags.expect),
+        ("--ttl", flags.ttl),
+        ("--delay", flags.delay),
+        ("--deliver-at", flags.deliver_at),
+    )
     for name, value in single:
         if value is not None:
             raise click.UsageError(f"{name} is for one event: give its DATA.")
@@ -284,7 +300,7 @@ def _warned(receipt: Receipt) -> Receipt:
 
 
 def _print_receipt(receipt: Receipt, *, counts_streams: bool) -> None:
-    click.echo(receipt.id)
+    click.echo(receipt.id or receipt.scheduled)
     if counts_streams:
         click.echo(_streams_line(receipt))
 

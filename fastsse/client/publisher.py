@@ -66,6 +66,7 @@ class Receipt:
         duplicates: number of events that were not published again, because their keys are known.
         streams: with `receipt`, the number of matching streams: `node`, `cluster`, and perhaps
             `missing`; None: not known.
+        scheduled: the id of a delayed event, for `cancel`; then there is no other id.
     """
 
     count: int
@@ -74,6 +75,7 @@ class Receipt:
     warning: str = ""
     duplicates: int = 0
     streams: Mapping[str, Any] | None = None
+    scheduled: str = ""
 
     @property
     def id(self) -> str:
@@ -158,6 +160,8 @@ class Publisher:
         key: str | None = None,
         expect: str | None = None,
         ttl: float | str | None = None,
+        deliver_at: int | str | None = None,
+        delay: float | str | None = None,
         receipt: bool = False,
     ) -> Receipt:
         """Publishes one event to one or several topics.
@@ -175,6 +179,8 @@ class Publisher:
                 answer is lost is repeated.
             expect: the id that the topic's newest event must have; `earliest`: it has none.
             ttl: seconds, or text such as `30s`, after which the event is not sent any more.
+            deliver_at: publish it then: a time of RFC 3339, or unix milliseconds.
+            delay: publish it after seconds, or text such as `10m`.
             receipt: the result has the number of matching streams.
 
         Raises Refused, Unreachable, OutcomeUnknown; TypeError for values that JSON can't represent.
@@ -189,21 +195,33 @@ class Publisher:
             "key": key,
             "expect": expect,
             "ttl": ttl,
+            "deliver_at": deliver_at,
+            "delay": delay,
         }
         given = {name: value for name, value in fields.items() if value is not None}
         if not body:
             whole: dict[str, Any] = {"topic": list(names), "data": "", **given}
             whole |= {"private": private, "end": end, **({"meta": dict(meta)} if meta else {})}
             return await self._publish_empty(whole, receipt)
-        params: Params = [("topic", name) for name in names]
-        params += [(name, str(value)) for name, value in given.items()]
         switches = {"private": private, "end": end, "receipt": receipt}
+        url = self._url_of(names, given, switches, meta)
+        return await self._post(url, body, _TEXT if is_text else _JSON)
+
+    def _url_of(
+        self,
+        topics: Sequence[str],
+        given: Mapping[str, Any],
+        switches: Mapping[str, bool],
+        meta: Mapping[str, Any] | None,
+    ) -> str:
+        """The address of a publish of one event."""
+        params: Params = [("topic", name) for name in topics]
+        params += [(name, str(value)) for name, value in given.items()]
         params += [(name, "true") for name, is_on in switches.items() if is_on]
         if meta:
             params.append(("meta", orjson.dumps(dict(meta)).decode()))
         joint = "&" if self._url.query else "?"
-        url = f"{self._own_url}{joint}{urlencode(params)}"  # Faster than the queries of httpx.
-        return await self._post(url, body, _TEXT if is_text else _JSON)
+        return f"{self._own_url}{joint}{urlencode(params)}"  # Faster than the queries of httpx.
 
     async def _publish_empty(self, event: dict[str, Any], receipt: bool) -> Receipt:
         """An event without data as an object: an empty body counts as a mistake."""
@@ -222,6 +240,15 @@ class Publisher:
         params = httpx.QueryParams([("topic", name) for name in names])
         url = self._url.copy_with(path=sibling_path(self._url, "/topics/end"), params=params)
         return (await self._post(url, b"", None)).id
+
+    async def cancel(self, scheduled: str) -> None:
+        """Cancels a delayed event (`Receipt.scheduled`).
+
+        Raises as `publish`; Refused with status 404 when it does not wait any more.
+        """
+        params = httpx.QueryParams({"id": scheduled})
+        url = self._url.copy_with(path=sibling_path(self._url, "/schedule"), params=params)
+        await self._post(url, b"", None, method="DELETE")
 
     async def delete_event(self, topic: str, id: str) -> str:
         """Deletes the event of a topic that has this id, in all its topics, and returns the id of
@@ -380,7 +407,7 @@ class Publisher:
         method: str = "POST",
     ) -> Receipt:
         response, answer = await self._exchange(url, body, headers, method)
-        if response.status_code == 200:
+        if response.status_code in (200, 202):
             return replace(_receipt(answer), warning=response.headers.get("fastsse-warning", ""))
         refused = refusal(response, answer)
         raise (
@@ -464,6 +491,8 @@ def _joined(whole: Receipt, more: Receipt) -> Receipt:
 def _receipt(answer: bytes) -> Receipt:
     try:
         members = orjson.loads(answer)
+        if scheduled := members.get("scheduled") or members.get("cancelled"):
+            return Receipt(0, "", "", scheduled=scheduled)
         duplicates = members.get("duplicates", 0)
         if "id" in members:
             streams = members.get("receipt")

@@ -33,6 +33,10 @@ __all__ = ["RedisControlStore", "RedisOneTimeStore", "open_control_store"]
 
 log = get_logger("redis")
 BLOCK_MS: Final = 1_000
+# A larger value is not kept a second time in the stream of changes.
+CHANGE_BYTES_MAX: Final = 4 * 1024
+# What is taken from the hash once, by one node. A node that was away must not write it again.
+TAKEN_ONCE: Final = "schedule/p/"
 CHANGES_KEPT: Final = 10_000
 CHANGES_READ: Final = 1_000
 
@@ -89,6 +93,8 @@ class RedisControlStore:
         self._unwritten: dict[str, bytes | None] = {}
         self._to_write = asyncio.Event()
         self._on_written: list[Callable[[bool], None]] = []
+        self._link = ConnectionOnDemand(address)
+        self._tasks: set[asyncio.Task[None]] = set()
         self.one_time_store: Final = RedisOneTimeStore(address, keys)
         self.messaging: Final = RedisNodeMessaging(address, keys, membership)
         self.roster: Final = roster
@@ -117,6 +123,26 @@ class RedisControlStore:
         else:
             done(True)
 
+    def take(self, key: str, done: Callable[[bool | None], None]) -> None:
+        """Removes a key in Redis."""
+
+        async def take() -> None:
+            outcome: bool | None = None
+            try:
+                link = await self._link.get()
+                removed, _ = await link.calls(self._commands(key, None))
+                outcome = removed == 1
+            except (AnswerLost, RedisRefusal) as fault:
+                log.warning("A delayed event can't be cancelled.", why=str(fault))
+            if outcome is not None:
+                self._values.pop(key, None)
+                self._unwritten.pop(key, None)
+            done(outcome)
+
+        task = asyncio.get_running_loop().create_task(take())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""
         return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))
@@ -135,6 +161,10 @@ class RedisControlStore:
 
     async def close(self) -> None:
         """Notifies other nodes that this one ends, and closes all connections."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._link.close()
         await self.one_time_store.close()
         if self.roster is not None:
             await self.roster.close()
@@ -161,12 +191,13 @@ class RedisControlStore:
 
     def _commands(self, key: str, value: bytes | None) -> "list[tuple[bytes | str | int, ...]]":
         trim = (b"MAXLEN", b"~", CHANGES_KEPT, b"*")
+        # Nodes read what is not in the change from the hash.
+        change: tuple[bytes | str | int, ...] = (b"XADD", self._keys.changes, *trim, b"k", key)
         if value is None:
-            return [(b"HDEL", self._keys.control, key)]
-        return [
-            (b"HSET", self._keys.control, key, value),
-            (b"XADD", self._keys.changes, *trim, b"k", key, b"v", value),
-        ]
+            return [(b"HDEL", self._keys.control, key), change]
+        if len(value) <= CHANGE_BYTES_MAX:
+            change = (*change, b"v", value)
+        return [(b"HSET", self._keys.control, key, value), change]
 
     async def _follow(self, link: RedisConnection, backoff: Backoff) -> None:
         newest = await link.call(b"XREVRANGE", self._keys.changes, b"+", b"-", b"COUNT", 1)
@@ -175,8 +206,8 @@ class RedisControlStore:
         for key, value in kept.items():
             self._learn(key, value)
         # A Redis that has lost values gets them again.
-        lacking = {key: value for key, value in self._values.items() if key.encode() not in kept}
-        self._unwritten.update(lacking)
+        gone = {key: value for key, value in self._values.items() if key.encode() not in kept}
+        self._write_again(gone)
         self._to_write.set()
         while True:
             answer: Any = await link.call(
@@ -190,6 +221,8 @@ class RedisControlStore:
             for place, fields in answer[0][1] if answer else ():  # noqa: B007
                 if len(fields) == 4:
                     self._learn(fields[1], fields[3])
+                elif len(fields) == 2:
+                    await self._look_up(link, fields[1])
 
     async def _look_for_all(self, link: RedisConnection) -> None:
         """Checks, while nothing changes, that the hash still exists. One that was evicted or
@@ -199,14 +232,37 @@ class RedisControlStore:
                 "Redis lost what control services keep; it is written again.",
                 keys=len(self._values),
             )
-            self._unwritten.update(self._values)
+            self._write_again(dict(self._values))
             self._to_write.set()
+
+    def _write_again(self, values: Mapping[str, bytes]) -> None:
+        """Values that Redis has lost are written; those that are taken once are forgotten, except
+        while they were never written."""
+        for key, value in values.items():
+            if not key.startswith(TAKEN_ONCE):
+                self._unwritten[key] = value
+            elif key not in self._unwritten:
+                del self._values[key]
+
+    async def _look_up(self, link: RedisConnection, raw_key: bytes) -> None:
+        """A key has changed, or was removed."""
+        value = await link.call(b"HGET", self._keys.control, raw_key)
+        if value is not None:
+            self._learn(raw_key, value)
+            return
+        key = raw_key.decode("utf-8", "replace")
+        if key.startswith(TAKEN_ONCE) and key not in self._unwritten:
+            self._values.pop(key, None)
+            self._notify(key, b"")
 
     def _learn(self, raw_key: bytes, value: bytes) -> None:
         key = raw_key.decode("utf-8", "replace")
         if key in self._unwritten or self._values.get(key) == value:
             return
         self._values[key] = value
+        self._notify(key, value)
+
+    def _notify(self, key: str, value: bytes) -> None:
         for prefix, changed in self._listeners:
             if key.startswith(prefix):
                 changed(key, value)

@@ -390,6 +390,15 @@ class HistoryOptions(OptionGroup):
     producers_total: BytesKept = option(
         "64MiB", "Bytes of remembered producers; above it appends of new producers get 503."
     )
+    max_scheduled: Count = option(
+        100_000,
+        "Delayed events that wait (deliver_at, delay); above it a new one gets 507.",
+        ge=1,
+        le=10_000_000,
+    )
+    schedule_total: BytesKept = option(
+        "64MiB", "Bytes of delayed events that wait; above it a new one gets 507."
+    )
     streams_total: BytesKept = option(
         "1GiB",
         "Bytes of all durable streams, which no other limit evicts; above it appends get 507.",

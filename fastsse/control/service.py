@@ -9,7 +9,7 @@ clients know what they mean. Loop thread only.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from fastsse.control.cluster import Answer, NodeMessaging, OneTimeStore, Roster
 from fastsse.errors import FastsseError
@@ -117,11 +117,16 @@ class ControlStore(Protocol):
         """Calls `done` with true when what was put before survives this process, where the store
         does; with false if it could not be written."""
 
+    def take(self, key: str, done: Callable[[bool | None], None]) -> None:
+        """Removes a key, and reports whether it was there; None while that is not known. Of several
+        at the same time one gets true, on all nodes."""
+
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys."""
 
     def listen(self, prefix: str, changed: Callable[[str, bytes], None]) -> None:
-        """Calls `changed` with each value that another node puts under a key with this prefix."""
+        """Calls `changed` with each value that another node puts under a key with this prefix; of
+        the schedule, which is taken from, with an empty value for a key that is gone."""
 
     @property
     def one_time_store(self) -> OneTimeStore | None:
@@ -150,6 +155,14 @@ class Service(Protocol):
         """A worker ended or was killed. It may start again under the same number."""
 
 
+@runtime_checkable
+class ClosingService(Protocol):
+    """A control service with timers of its own."""
+
+    def close(self) -> None:
+        """Ends them."""
+
+
 MakeService = Callable[[Broadcast, ControlStore, Publish], Service]
 """Makes a subject's control service. It gets a broadcast to all workers, a store, and a way to
 publish."""
@@ -175,6 +188,10 @@ class MemoryControlStore:
     def when_stored(self, done: Callable[[bool], None]) -> None:
         """At once: nothing survives."""
         done(True)
+
+    def take(self, key: str, done: Callable[[bool | None], None]) -> None:
+        """O(1)."""
+        done(self._values.pop(key, None) is not None)
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """O(keys log keys)."""
@@ -214,6 +231,9 @@ class _PrefixedControlStore:
 
     def when_stored(self, done: Callable[[bool], None]) -> None:
         self._store.when_stored(done)
+
+    def take(self, key: str, done: Callable[[bool | None], None]) -> None:
+        self._store.take(self._prefix + key, done)
 
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         cut = len(self._prefix)
@@ -283,6 +303,12 @@ class Services:
         service = self._services.get(subject)
         if service is not None:
             service.on_message(worker, message)
+
+    def close(self) -> None:
+        """Ends the timers of control services that have some."""
+        for service in self._services.values():
+            if isinstance(service, ClosingService):
+                service.close()
 
     def on_worker_gone(self, worker: int) -> None:
         """Notifies every control service that a worker ended."""

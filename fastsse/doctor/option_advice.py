@@ -62,6 +62,11 @@ ADVICE: dict[str, Advice] = {
         "too small: `POST /feeds` gets 503; too large: memory of the hub process",
         "`fastsse_requests_total` of `/feeds`",
     ),
+    "max_scheduled": Advice("too small: delayed publishes get 507", "`fastsse_schedule_events`"),
+    "schedule_total": Advice(
+        "too small: delayed publishes get 507; too large: memory of the hub process",
+        "`fastsse_schedule_bytes`",
+    ),
     "feed_lifetime": Advice(
         "too short: clients that return find their feed gone", "`fastsse_feeds_unknown_total`"
     ),

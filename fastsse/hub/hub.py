@@ -172,6 +172,23 @@ class Hub:
         else:
             self._publish_intercepted(self.interceptors, events, done)
 
+    def prepare(self, events: Sequence[Event]) -> Sequence[Event]:
+        """The batch that `publish` would append now: intercepted, checked, and with the ends of
+        topics. Raises what `publish` gives to `done`."""
+        if self.interceptors is not None:
+            try:
+                events, _ = self.interceptors.apply(events)
+            except InterceptorFailed as failed:
+                raise self._counted(failed) from None
+        error = self._objection(events)
+        if error is not None:
+            raise self._counted(error)
+        if self._rates.active:
+            self._rates.ended(events)
+        if self.topics.rules.hides:
+            events = [self.topics.hidden(event) for event in events]
+        return _with_ends(events)[0]
+
     def _publish_intercepted(
         self,
         interceptors: Interceptors,
@@ -243,15 +260,7 @@ class Hub:
         if len(events) == 1 and is_keyed(events[0]):
             self._publish_keyed(events, done)
             return
-        batch: list[Event] = []
-        places = []
-        for event in events:
-            places.append(len(batch))
-            batch.append(event)
-            if event.directives is not None and event.directives.ends:
-                batch.append(Event.end(event.topics, event.private))
-        if len(batch) > len(events):
-            batch[0] = with_count(batch[0], len(batch))
+        batch, places = _with_ends(events)
 
         def acknowledge(outcome: Sequence[int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -503,6 +512,20 @@ class Hub:
         place = self.history.lose(place)
         self.streams.report_loss(place)
         log.warning("The log lost events.", reason=reason, place=format_position(place).decode())
+
+
+def _with_ends(events: Sequence[Event]) -> tuple[list[Event], list[int]]:
+    """Events, each followed by the end of its topics if it asks for that; and their places."""
+    batch: list[Event] = []
+    places = []
+    for event in events:
+        places.append(len(batch))
+        batch.append(event)
+        if event.directives is not None and event.directives.ends:
+            batch.append(Event.end(event.topics, event.private))
+    if len(batch) > len(events):
+        batch[0] = with_count(batch[0], len(batch))
+    return batch, places
 
 
 def _of_all(outcomes: list[Separate], events: Sequence[Event]) -> Published | list[Separate]:

@@ -22,7 +22,7 @@ from fastsse.sources.topic_templates import PlaceholderText
 __all__ = ["Allows", "Maker", "PayloadWords"]
 
 # What an envelope of a stream has: `time` is of the event that it was.
-_MEMBERS: Final = frozenset(FIELDS) | {"time"}
+_MEMBERS: Final = (frozenset(FIELDS) - {"deliver_at", "delay"}) | {"time"}
 # What a path of an object leads to where there is nothing.
 _NOTHING: Final = object()
 

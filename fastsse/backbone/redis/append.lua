@@ -6,7 +6,7 @@
 --       of them, how many bytes of durable streams, then for each batch:
 --       its key ('' for none), number of events, what is asked ('' for nothing but to store it, else a
 --       JSON list with an object for each event: `end`, `erase` (an id), `purge`, `key`, `expect`,
---       `request` with `digest`,
+--       `request` with `digest`, `take` (a field of what control services keep),
 --       `producer` with `epoch`, `sequence`, `strict`, `stream` with `op`, `g`, `s`, `row`),
 --       how long keys are known in ms, and how many bytes of them, then for each event:
 --       identity, record, its CRC-32C in hex, own id ('' for none), ms that it is found by, number of topics,
@@ -342,6 +342,9 @@ local function judge(from, count, asked, window_ms, limit)
   end
   for i = 1, count do
     local topics, id, wants = tonumber(ARGV[place + 5]), false, asked and asked[i] or {}
+    if wants.take and redis.call('HEXISTS', prefix .. 'desk', wants.take) == 0 then
+      return nil, 'taken', ARGV[place + 6], ''
+    end
     if wants.producer then
       local mine, found, why, instead = appended[wants.producer], nil, nil, nil
       if not (mine and mine.epoch == wants.epoch and mine.sequence == wants.sequence) then
@@ -434,6 +437,7 @@ for b = 1, batches do
       stored[#stored + 1] = {id, at, sealed, asked and asked[i] or nil}
       ids[i] = id
       local wants = asked and asked[i] or {}
+      if wants.take then redis.call('HDEL', prefix .. 'desk', wants.take) end
       if wants.key then
         used['e' .. wants.key] = id
         keys[#keys + 1] = {prefix .. 'key:e' .. wants.key, id, window_ms}

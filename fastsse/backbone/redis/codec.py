@@ -216,6 +216,8 @@ def encode_asked(events: Sequence[Event]) -> bytes:
             wants["strict"] = one.refuses_gaps
         if directives.stream is not None:
             wants["stream"] = _asked_of_stream(directives.stream, directives.control)
+        if directives.takes is not None:
+            wants["take"] = directives.takes.decode()
         if directives.expect is not None:
             position = parse_id(directives.expect)
             wants["expect"] = directives.expect.decode() if position is None else id_text(position)

@@ -18,6 +18,7 @@ from fastsse.backbone.redis.follower import RedisFollower, find_end
 from fastsse.backbone.redis.log_scripts import APPEND
 from fastsse.backbone.redis.retention import RedisRetention
 from fastsse.errors import (
+    AlreadyTaken,
     FastsseError,
     KeyReused,
     PreconditionFailed,
@@ -170,6 +171,8 @@ def _conflict(why: bytes, topic: bytes, current: bytes) -> FastsseError:
         return PreconditionFailed(topic.decode(), current.decode())
     if why == b"key_reused":
         return KeyReused(topic.decode())
+    if why == b"taken":
+        return AlreadyTaken(topic.decode())
     if why == b"keys":
         return Unavailable("keys", KEYS_FULL_RETRY_S)
     if why == b"producers":

@@ -49,6 +49,12 @@ class SqliteControlStore:
         """Calls `done` after the next transaction."""
         self._write(PutBarrier(done))
 
+    def take(self, key: str, done: Callable[[bool | None], None]) -> None:
+        """Removes a key. O(1). The next transaction writes it."""
+        was_there = key in self._values
+        self.put(key, None)
+        done(was_there)
+
     def items(self, prefix: str = "") -> Sequence[tuple[str, bytes]]:
         """The pairs whose keys begin so, in the order of keys. O(keys log keys)."""
         return sorted(pair for pair in self._values.items() if pair[0].startswith(prefix))

@@ -27,6 +27,7 @@ __all__ = [
     "store_keys",
     "store_lost",
     "take_out",
+    "take_scheduled",
 ]
 
 
@@ -176,6 +177,21 @@ def store_keys(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
         insert(file.connection, "publish (place, worker, n, events)", 4, values)
 
 
+def take_scheduled(connection: sqlite3.Connection, batches: Sequence[StoreBatch]) -> None:
+    """Removes the delayed events that these batches publish, in their transaction."""
+    for batch in batches:
+        if batch.refusal is not None or is_plain(batch.events):
+            continue
+        keys = [event.directives.takes for event in batch.events if event.directives is not None]
+        batch.taken = [_removed(connection, key.decode()) for key in keys if key is not None]
+
+
+def _removed(connection: sqlite3.Connection, key: str) -> tuple[str, bytes]:
+    found = connection.execute("SELECT value FROM desk WHERE key = ?", (key,)).fetchone()
+    connection.execute("DELETE FROM desk WHERE key = ?", (key,))
+    return key, b"" if found is None else found[0]
+
+
 def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
     """Removes batches that are in the file though their publishers got no acknowledgement; within a
     transaction. Batches that are not in it are skipped."""
@@ -187,6 +203,7 @@ def take_out(file: HistoryFile, batches: Sequence[StoreBatch]) -> None:
             _take_out_keys(file, batch)
             file.producers.put_back(file.connection, batch.rows_before)
             file.streams.put_back(file.connection, batch.streams_before)
+            file.connection.executemany("INSERT OR REPLACE INTO desk VALUES (?, ?)", batch.taken)
 
 
 def _take_out(file: HistoryFile, entries: Sequence[Entry]) -> None:

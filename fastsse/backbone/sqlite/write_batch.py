@@ -37,6 +37,7 @@ class StoreBatch:
         rows_before: what the rows of its producers were before it.
         stream_changes: how it changes the rows of durable streams.
         streams_before: what these were before it.
+        taken: the values of the control store that were removed with it, by key.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class StoreBatch:
         "sequence",
         "stream_changes",
         "streams_before",
+        "taken",
     )
 
     def __init__(
@@ -74,6 +76,7 @@ class StoreBatch:
         self.rows_before: Sequence[tuple[bytes, ProducerRow | None]] = ()
         self.stream_changes: Sequence[RowChange] = ()
         self.streams_before: Sequence[tuple[str, StreamRow | None]] = ()
+        self.taken: Sequence[tuple[str, bytes]] = ()
 
     @property
     def stored(self) -> Sequence[Entry]:

@@ -19,7 +19,13 @@ from fastsse.backbone.sqlite.checkpoint import Checkpointer, checkpoint
 from fastsse.backbone.sqlite.commits import SYNC_EVERY_S
 from fastsse.backbone.sqlite.errors import HistoryError, WriteTrouble, trouble_of
 from fastsse.backbone.sqlite.file import HistoryFile
-from fastsse.backbone.sqlite.inserts import mark_repeats, store_entries, store_keys, take_out
+from fastsse.backbone.sqlite.inserts import (
+    mark_repeats,
+    store_entries,
+    store_keys,
+    take_out,
+    take_scheduled,
+)
 from fastsse.backbone.sqlite.judging import judge_batches
 from fastsse.backbone.sqlite.places import place_of
 from fastsse.backbone.sqlite.position_lease import boot_id, lease_for
@@ -252,6 +258,7 @@ class Writer:
             rows = store_entries(file, entries) if entries else []
             store_keys(file, new)
             self._store_puts(connection)
+            take_scheduled(connection, new)
             for topic, generation in self._touches.items():
                 file.streams.touch(connection, topic, generation)
             if lease is not None:

@@ -121,6 +121,7 @@ class Broker:
         links. It sends no last frame, because another hub may follow, to which the workers send the
         rest."""
         self._is_closing = True
+        self.services.close()
         for timer in self._timers.values():
             timer.cancel()
         await self.backbone.close()

@@ -15,6 +15,7 @@ from fastsse.bus.server.session import Session
 from fastsse.config import Config
 from fastsse.config.store import MEMORY
 from fastsse.control.gather import OwnFacts
+from fastsse.control.schedule import Append
 from fastsse.control.service import ControlStore, MakeService
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
@@ -27,11 +28,11 @@ from fastsse.stores import open_stores
 __all__ = ["HubProcess", "run_hub"]
 
 log = get_logger("bus")
-MakersFor = Callable[[Callable[[], Mapping[str, int]], OwnFacts], Mapping[str, MakeService]]
+MakersFor = Callable[[Callable[[], Mapping[str, int]], OwnFacts, Append], Mapping[str, MakeService]]
 
 
 def no_services(
-    counters: Callable[[], Mapping[str, int]], facts: OwnFacts
+    counters: Callable[[], Mapping[str, int]], facts: OwnFacts, append: Append
 ) -> Mapping[str, MakeService]:
     """For a hub that workers only publish to."""
     return {}
@@ -126,7 +127,9 @@ class HubProcess:
             return {name: count for part in parts for name, count in part.counters().items()}
 
         facts: OwnFacts = sources.facts()
-        broker = Broker(backbone, FrameLimits(config.max_body), makers(counters, facts), store)
+        broker = Broker(
+            backbone, FrameLimits(config.max_body), makers(counters, facts, backbone.append), store
+        )
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Session(broker).link, sock=listening
         )
