@@ -170,8 +170,7 @@ def doctor(
     findings: tuple[Finding, ...] = ()
     pace = TrialTiming(watch_s=watch)
     if url is not None:
-        way = Way(url, publish_url or url, token, topic)
-        evidence = _try(way, pace)
+        evidence = _try(Way(url, publish_url or url, token, topic), pace)
         findings = judge(evidence, pace, config.heartbeat)
         if not (topic + "/").startswith(TRIAL_TOPICS):
             click.echo(f"The events of this check stay in the history of {topic}/….", err=True)
