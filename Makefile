@@ -12,7 +12,7 @@ JOBS ?= 6
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve shell cluster logs-demo demo test test-fast test-all test-rest soak check client-js lint docs picture \
+.PHONY: help serve shell cluster logs-demo demo test test-fast test-all test-rest soak soak-streams check client-js lint docs picture \
 	reference api \
 	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-tls bench-peers wheel clean
 
@@ -113,6 +113,9 @@ test-rest: $(VENV)/.test-all-installed  ## what test-all has and test has not
 
 soak: $(VENV)/.test-installed  ## simulate disk faults under the sqlite store for 1,000 seeds (ARGS="--first 34 --seeds 1" repeats one)
 	$(BIN)/python -m tests.backbone.simulation $(ARGS)
+
+soak-streams: $(VENV)/.test-installed  ## appends of producers through cuts and kills, each stored once (ARGS="--appends 1000000 --kills 200")
+	$(BIN)/python -m tests.supervisor.streams_killed $(ARGS)
 
 lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 	$(BIN)/ruff check .

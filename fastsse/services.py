@@ -24,6 +24,8 @@ from fastsse.facts import build_facts
 from fastsse.log import set_level
 from fastsse.metrics import Counters
 from fastsse.stacks import stacks
+from fastsse.wakes import SUBJECT as WAKES
+from fastsse.wakes import StreamWakes
 
 __all__ = ["service_makers"]
 
@@ -32,20 +34,17 @@ def service_makers(
     own: Counters = dict,
     facts: OwnFacts = MappingProxyType({}),
     append: Append | None = None,
+    wakes: StreamWakes | None = None,
 ) -> Mapping[str, MakeService]:
     """What makes them. `own` are counters of the control services' process that no worker has,
     `facts` what it answers operators itself; `append` is that of the backbone, for delayed events,
-    None: there are none."""
+    None: there are none; `wakes` are the subscriptions to its durable streams."""
     schedule = ScheduleCounts()
 
     def counters() -> Mapping[str, int]:
         return {**own(), **schedule.read()}
 
-    scheduling: Mapping[str, MakeService] = {}
-    if append is not None:
-        scheduling = {SCHEDULE: partial(ScheduleService, append=append, counts=schedule)}
-    return {
-        **scheduling,
+    makers: dict[str, MakeService] = {
         **TOKEN_SERVICES,
         GATHER: partial(GatherService, own=facts, acts={"log-level": set_level, "stacks": stacks}),
         FEEDS: FeedService,
@@ -54,3 +53,8 @@ def service_makers(
         STREAM_LOOKUP: StreamLookupService,
         USAGE: UsageService,
     }
+    if append is not None:
+        makers[SCHEDULE] = partial(ScheduleService, append=append, counts=schedule)
+    if wakes is not None and wakes.rows is not None:
+        makers[WAKES] = wakes.make
+    return makers

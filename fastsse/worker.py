@@ -46,6 +46,7 @@ from fastsse.tracing import Tracer, open_tracer
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 from fastsse.vitals import Vitals
+from fastsse.wakes import StreamWakes
 
 __all__ = ["Worker"]
 
@@ -115,8 +116,7 @@ class Worker:
         self.handlers: Final = hooks.handlers
         self._own_interceptors = hooks.interceptors
         self._own_access = hooks.access
-        self._own_counters = hooks.counters
-        self._on_own_closed = hooks.on_closed
+        self._own_counters, self._on_own_closed = hooks.counters, hooks.on_closed
         self._loop = asyncio.get_running_loop()
         self._descriptors = Descriptors.plan(config.max_connections, each=_each(config))
         self._drained: asyncio.Event | None = None
@@ -136,6 +136,7 @@ class Worker:
             # Separate from the log: where others share it, it is not here.
             self._sources = Sources(config, self._hub.publish) if is_alone else None
             self._sinks = Sinks(config, self._backbone, stores.control_store) if is_alone else None
+            self._wakes = StreamWakes.of(self._backbone, config)
             facts: OwnFacts = {} if self._sources is None else self._sources.facts()
             control = control or self._own_services(facts, stores.control_store, undo)
             self._tracer = _tracer(config)
@@ -163,7 +164,7 @@ class Worker:
         self, facts: OwnFacts, store: ControlStore | None, undo: contextlib.ExitStack
     ) -> ControlClient:
         """The control services of a worker that is alone."""
-        makers = service_makers(facts=facts, append=self._backbone.append)
+        makers = service_makers(facts=facts, append=self._backbone.append, wakes=self._wakes)
         control = LocalControlClient(makers, self._announce, store)
         undo.callback(control.services.close)
         return control
@@ -389,6 +390,7 @@ class Worker:
             await self._sources.close()
         if self._sinks is not None:
             await self._sinks.close()
+        await self._wakes.close()
         await self._backbone.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)

@@ -21,6 +21,7 @@ from fastsse.api.publish_intake import PublishIntake
 from fastsse.api.rate_limits import LimitedAccess, RateLimits, RequestLimits
 from fastsse.api.receipts import Reached, Receipts
 from fastsse.api.stream_intake import OpenStreams
+from fastsse.api.stream_wakes import wake_routes
 from fastsse.api.streams import StreamRoutes, stream_routes
 from fastsse.api.subscribe import Subscribe
 from fastsse.api.ticket_streams import TicketStreams
@@ -112,6 +113,7 @@ class Endpoints:
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
             hub.streams.watch_replays(rate_limits.on_replayed)
+        self._control = control
         if control is not None:
             self._join(control)
 
@@ -192,7 +194,10 @@ class Endpoints:
             config.streams_path,
             self._open_streams,
         )
-        return stream_routes(routes, config.streams_path)
+        return {
+            **wake_routes(gate, self._control, config.streams_path),
+            **stream_routes(routes, config.streams_path),
+        }
 
     def intake(self, context: ListenerContext) -> Intake:
         """The intake of a listener. Call it after `paths`."""

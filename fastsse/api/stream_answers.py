@@ -7,8 +7,8 @@ from fastsse.errors import BadRequest, FastsseError, ProducerFenced, SequenceGap
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import STATUS_LINES, Response
+from fastsse.streamoffsets import format_offset
 from fastsse.streams.fields import rfc3339
-from fastsse.streams.offsets import format_offset
 from fastsse.streams.reading import ContentGone
 from fastsse.streams.requests import (
     Appended,
@@ -27,6 +27,7 @@ __all__ = [
     "answer",
     "append_problem",
     "appended_answer",
+    "base_url",
     "location_line",
     "metadata",
     "offset_line",
@@ -46,14 +47,19 @@ def type_line(row: StreamRow) -> bytes:
     return b"Content-Type: %b\r\n" % row.config.content_type.encode("latin-1")
 
 
-def location_line(request: Request) -> bytes:
-    """The header line with the URL of a stream that was created."""
+def base_url(request: Request) -> str:
+    """The scheme and host of a request, as far as it says them."""
     headers = request.headers
     scheme = headers.get(b"x-forwarded-proto", b"").strip().lower()
     scheme = scheme if scheme in (b"http", b"https") else b"http"
     host = headers.get(b"host", b"").strip()
-    start = b"%b://%b" % (scheme, host) if host else b""
-    return b"Location: %b%b\r\n" % (start, request.target.raw_path)
+    return (b"%b://%b" % (scheme, host) if host else b"").decode("latin-1")
+
+
+def location_line(request: Request) -> bytes:
+    """The header line with the URL of a stream that was created."""
+    base = base_url(request).encode("latin-1")
+    return b"Location: %b%b\r\n" % (base, request.target.raw_path)
 
 
 def offset_line(position: int) -> bytes:

@@ -18,9 +18,9 @@ from fastsse.http.request import Request
 from fastsse.http.responses import STATUS_LINES, Response
 from fastsse.http.router import Exchange
 from fastsse.hub.tails import TailSubscription
+from fastsse.streamoffsets import NOW, format_offset
 from fastsse.streams.content import control_block, data_block, rendered
 from fastsse.streams.fields import ReadRequest
-from fastsse.streams.offsets import NOW, format_offset
 from fastsse.streams.reading import Chunk
 from fastsse.streams.requests import StreamMissing
 from fastsse.streams.service import DurableStreams

@@ -331,11 +331,13 @@ class StreamTable:
     Attributes:
         rows: by topic.
         bytes: what all of them take.
+        on_changed: called with each stream that has changed, and its row; None: it is gone.
     """
 
     def __init__(self, total_bytes: int, now_ms: Callable[[], int]) -> None:
         self.rows: Final[dict[str, StreamRow]] = {}
         self.bytes = 0
+        self.on_changed: Callable[[str, StreamRow | None], None] | None = None
         # Those that can expire; the next to be looked at first.
         self._expiring: Final[OrderedDict[str, None]] = OrderedDict()
         self._total_bytes: Final = total_bytes
@@ -381,6 +383,8 @@ class StreamTable:
                 self._expiring[topic] = None
             elif row is None:
                 self._expiring.pop(topic, None)
+            if self.on_changed is not None:
+                self.on_changed(topic, row)
 
     def expired(self) -> list[list[Event]]:
         """The batches that delete the expired ones of the next streams. Bounded, whatever there

@@ -16,7 +16,7 @@ import orjson
 from fastsse._core import Frame
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT
-from fastsse.streams.offsets import format_offset
+from fastsse.streamoffsets import format_offset
 from fastsse.streamstate import StreamConfig
 
 __all__ = ["Content", "Piece", "control_block", "data_block", "data_of", "pieces_of", "rendered"]

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from fastsse.directives import PRODUCER_NUMBER_MAX, Producer, producer_key
 from fastsse.errors import BadRequest
+from fastsse.streamoffsets import Offset, parse_offset
 from fastsse.streams.forks import ForkRequest
-from fastsse.streams.offsets import Offset, parse_offset
 
 __all__ = [
     "ReadRequest",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fastsse.errors import BadRequest, FastsseError
-from fastsse.streams.offsets import NOW, parse_offset
+from fastsse.streamoffsets import NOW, parse_offset
 from fastsse.streams.reading import Chunk, StreamReader
 from fastsse.streamstate import Segment, StreamConfig, StreamRow
 

@@ -6,9 +6,9 @@ from typing import Final
 from fastsse.directives import END
 from fastsse.entries import Entry
 from fastsse.hub import Hub
+from fastsse.streamoffsets import format_offset
 from fastsse.streams.content import Content, control_block, data_block, data_of
 from fastsse.streams.cursors import Cursors
-from fastsse.streams.offsets import format_offset
 from fastsse.streams.waiting import Waiters
 from fastsse.streamstate import StreamRow
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fastsse.entries import encode_entries
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
+from fastsse.streamoffsets import format_offset
 from fastsse.streams.content import (
     Content,
     control_block,
@@ -18,7 +19,6 @@ from fastsse.streams.content import (
     pieces_of,
     rendered,
 )
-from fastsse.streams.offsets import format_offset
 from fastsse.streamstate import StreamConfig
 from tests.eventstream import parse
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsse.streamoffsets import NOW, format_offset, parse_offset
 from fastsse.streams.cursors import EPOCH_MS, INTERVAL_MS, Cursors
-from fastsse.streams.offsets import NOW, format_offset, parse_offset
 
 positions = st.integers(0, (1 << 128) - 1)
 

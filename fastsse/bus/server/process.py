@@ -24,15 +24,21 @@ from fastsse.rules.intercepting import intercepting, make_interceptors
 from fastsse.sinks import Sinks
 from fastsse.sources import Sources
 from fastsse.stores import open_stores
+from fastsse.wakes import StreamWakes
 
 __all__ = ["HubProcess", "run_hub"]
 
 log = get_logger("bus")
-MakersFor = Callable[[Callable[[], Mapping[str, int]], OwnFacts, Append], Mapping[str, MakeService]]
+MakersFor = Callable[
+    [Callable[[], Mapping[str, int]], OwnFacts, Append, StreamWakes], Mapping[str, MakeService]
+]
 
 
 def no_services(
-    counters: Callable[[], Mapping[str, int]], facts: OwnFacts, append: Append
+    counters: Callable[[], Mapping[str, int]],
+    facts: OwnFacts,
+    append: Append,
+    wakes: StreamWakes,
 ) -> Mapping[str, MakeService]:
     """For a hub that workers only publish to."""
     return {}
@@ -95,7 +101,9 @@ class HubProcess:
         sources: Sources,
         sinks: Sinks,
         alerts: Alerts,
+        wakes: StreamWakes,
     ) -> None:
+        self._wakes = wakes
         self.broker: Final = broker
         self._rebuild: Recovery | None = None
         self._sources = sources
@@ -126,16 +134,20 @@ class HubProcess:
             parts = (backbone, sources, sinks, interceptors, rules, alerts)
             return {name: count for part in parts for name, count in part.counters().items()}
 
+        wakes = StreamWakes.of(backbone, config)
         facts: OwnFacts = sources.facts()
         broker = Broker(
-            backbone, FrameLimits(config.max_body), makers(counters, facts, backbone.append), store
+            backbone,
+            FrameLimits(config.max_body),
+            makers(counters, facts, backbone.append, wakes),
+            store,
         )
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Session(broker).link, sock=listening
         )
         if alerts:
             broker.on_entries = alerts.on_entries
-        hub = cls(broker, server, sources, sinks, alerts)
+        hub = cls(broker, server, sources, sinks, alerts, wakes)
         if restarted and isinstance(backbone, HubMemory):
             hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
@@ -151,6 +163,7 @@ class HubProcess:
         self._alerts.close()
         await self._sources.close()
         await self._sinks.close()
+        await self._wakes.close()
         if self._rebuild is not None:
             await self._rebuild.close()
         await self.broker.close()

@@ -1,0 +1,47 @@
+"""Subscriptions and wakes as JSON of the protocol."""
+
+from fastsse.streamoffsets import format_offset
+from fastsse.wakes.subscription import Link, Subscription
+
+__all__ = ["listed", "shown"]
+
+
+def listed(one: Subscription, tails: dict[str, int]) -> list[dict[str, object]]:
+    """The streams of a wake, with their ends."""
+    return [
+        {
+            **_link(path, one.links[path]),
+            "tail_offset": format_offset(tail),
+            "has_pending": True,
+        }
+        for path, tail in tails.items()
+    ]
+
+
+def shown(one: Subscription, kid: str) -> dict[str, object]:
+    """A subscription; `kid` is the key that signs its webhooks."""
+    config, webhook = one.config, None
+    if one.webhook is not None:
+        jwks_url = f"{one.base}/__ds/jwks.json"
+        webhook = {
+            "url": one.webhook,
+            "signing": {"alg": "ed25519", "kid": kid, "jwks_url": jwks_url},
+        }
+    return {
+        "id": one.id,
+        "subscription_id": one.id,
+        "type": config["type"],
+        "pattern": config["pattern"],
+        "streams": [_link(path, link) for path, link in one.links.items()],
+        "webhook": webhook,
+        "wake_stream": config["wake_stream"],
+        "lease_ttl_ms": config["lease_ttl_ms"],
+        "created_at": one.created_at,
+        "status": "failed" if one.tries else "active",
+        "description": config["description"],
+    }
+
+
+def _link(path: str, link: Link) -> dict[str, object]:
+    kind = "explicit" if link.is_explicit else "glob"
+    return {"path": path, "link_type": kind, "acked_offset": format_offset(link.acked)}
