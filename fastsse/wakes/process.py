@@ -42,5 +42,5 @@ class StreamWakes:
     async def close(self) -> None:
         """Ends what is under way. Subscriptions go on after the next start."""
         if self._service is not None:
-            await self._service.close()
+            await self._service.end()
         await self._calls.close()

@@ -67,7 +67,7 @@ class WakeService:
         for one in self._index.all():
             self._look_soon(one)
 
-    async def close(self) -> None:
+    async def end(self) -> None:
         """Ends calls and the timer."""
         self._is_closed, self._rows.on_changed = True, None
         if self._timer is not None:
