@@ -287,7 +287,7 @@ cdef class OpenStream(KnownTarget):
             return None
         producer = new_tuple(
             Producer, (self.scope + bytes_of(name), epoch_number, sequence_number, True))
-        return new_tuple(Directives, (None, False, None, None, None, None, producer, self.asked.stream))
+        return Directives(None, False, None, None, None, None, producer, self.asked.stream)
 
 
 cdef inline bint is_blank(char one) noexcept:
