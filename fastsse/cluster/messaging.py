@@ -26,6 +26,7 @@ from fastsse.control.stream_lookup import NODE_BYTES
 from fastsse.log import get_logger
 from fastsse.paging import Pager
 from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.errors import AnswerLost
 from fastsse.redis.keys import Keys
 
 __all__ = ["RedisNodeMessaging"]
@@ -264,7 +265,10 @@ class RedisNodeMessaging:
         backoff = Backoff()
         while True:
             await backoff.wait()
-            connection = self._address.connection()
+            try:
+                connection = await self._address.connection()
+            except AnswerLost:
+                continue
             try:
                 async with asyncio.timeout(self._address.timeout_s):
                     await connection.connect()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ __all__ = ["SYSTEMS", "Server", "check_source_url", "read_server_url"]
 
 #: The system of a source, by the scheme of its URL.
 SYSTEMS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("redis", "rediss", "unix"), "redis"),
+    **dict.fromkeys(("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"), "redis"),
     **dict.fromkeys(("kafka", "kafkas"), "kafka"),
     **dict.fromkeys(("nats", "natss"), "nats"),
     **dict.fromkeys(("postgresql", "postgres"), "postgres"),

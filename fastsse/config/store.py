@@ -12,6 +12,7 @@ from fastsse.config.kinds import (
     Count,
     OptionGroup,
     Seconds,
+    Switch,
     ValueKind,
     duration,
     option,
@@ -60,7 +61,7 @@ def show_store(store: str) -> str:
 
 
 STORE = ValueKind(
-    "STORE", "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL", show_store
+    "STORE", "memory, sqlite:PATH, redis://, rediss://, unix:// or redis+sentinel://…", show_store
 )
 
 Store = Annotated[str, AfterValidator(check_store), STORE]
@@ -118,6 +119,11 @@ class RedisOptions(OptionGroup):
 
     redis_stream: Annotated[str, AfterValidator(check_stream), STREAM] = option(
         "fastsse", "Name of the log; nodes with the same name are one service."
+    )
+    redis_may_evict: Switch = option(
+        False,
+        "Start with a Redis that may evict keys (maxmemory with a policy other than noeviction). "
+        "What it evicts is lost, and reported as gaps.",
     )
     redis_events: Count = option(
         100_000,

@@ -239,6 +239,10 @@ ADVICE: dict[str, Advice] = {
         "long: a killed node's subscribers stay in the lists",
         "the log: This node comes again under another name; A dead node was taken out",
     ),
+    "redis_may_evict": Advice(
+        "on: gap events when Redis is full; off with such a Redis: it does not start",
+        "`fastsse_gaps_total`, the log",
+    ),
     "redis_start": Advice(
         "too short: a node that starts with its Redis gives up before that is ready", _START
     ),

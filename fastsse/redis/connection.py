@@ -14,6 +14,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from fastsse.config.redis_url import read_sentinel_url
 from fastsse.log import get_logger
 from fastsse.redis.errors import (
     ANSWERS,
@@ -26,9 +27,12 @@ from fastsse.redis.errors import (
     refusal_of,
 )
 from fastsse.redis.scripts import Script
+from fastsse.redis.sentinel import Sentinels, check_is_master
 
 __all__ = ["Backoff", "ConnectionOnDemand", "RedisAddress", "RedisConnection", "while_connected"]
 
+# How long a sentinel may take; the next one is asked then.
+SENTINEL_S: Final = 1.0
 # The parameters of a URL's query for TLS.
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
@@ -38,16 +42,17 @@ class RedisAddress:
 
     Arguments:
         url: `redis://`, `rediss://` or `unix://`, with user, password and database as the client
-            library takes them.
+            library takes them; `redis+sentinel://` or `rediss+sentinel://` with sentinels.
         timeout_s: how long connecting and an ordinary answer may take.
 
     Raises ValueError for an invalid address.
     """
 
-    __slots__ = ("_kind", "_options", "database", "timeout_s")
+    __slots__ = ("_kind", "_options", "_sentinels", "database", "timeout_s")
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        options: dict[str, Any] = dict(parse_url(url))
+        named = read_sentinel_url(url)
+        options: dict[str, Any] = dict(parse_url(url if named is None else named.server))
         self._kind: type[AbstractConnection] = options.pop("connection_class", Connection)
         self._options = options | {
             "protocol": 2,
@@ -58,13 +63,36 @@ class RedisAddress:
             "health_check_interval": 0,
             "retry": Retry(NoBackoff(), 0),
         }
+        self._sentinels: Sentinels | None = None
+        if named is not None:
+            self._sentinels = Sentinels(
+                named.hosts,
+                named.name,
+                {
+                    **{key: value for key, value in options.items() if key.startswith("ssl_")},
+                    "username": named.user,
+                    "password": named.password,
+                    "tls": self._is_tls,
+                },
+                min(timeout_s, SENTINEL_S),
+            )
         self.timeout_s: Final = timeout_s
         #: The number of the database.
         self.database: Final = int(options.get("db") or 0)
 
-    def connection(self) -> AbstractConnection:
-        """A connection that is not open yet."""
-        return self._kind(**self._options)
+    async def connection(self) -> AbstractConnection:
+        """A connection that is not open yet. With sentinels it is to the master that they name.
+        Raises AnswerLost when none names one."""
+        if self._sentinels is None:
+            return self._kind(**self._options)
+        host, port = await self._sentinels.master()
+        return self._kind(**{**self._options, "host": host, "port": port})
+
+    async def check(self, connection: AbstractConnection) -> None:
+        """Raises READONLY for an open connection to a server that Sentinel names and that is no
+        master, as right after a failover."""
+        if self._sentinels is not None:
+            await check_is_master(connection)
 
     def silence(self) -> AnswerTimeout:
         """The fault for a server that does not answer the greeting."""
@@ -129,10 +157,11 @@ class RedisConnection:
 
         `heard` is called with the messages of patterns that are subscribed to on this link.
         """
-        connection = address.connection()
+        connection = await address.connection()
         try:
             async with asyncio.timeout(address.timeout_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
+                await address.check(connection)
         except TimeoutError:
             await _shut(connection)
             raise address.silence() from None

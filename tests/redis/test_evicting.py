@@ -38,7 +38,7 @@ async def test_events_that_an_evicting_redis_dropped_are_reported_after_a_restar
     make_redis: Callable[..., RedisServer],
 ) -> None:
     redis = make_redis(maxmemory="12mb", maxmemory_policy="allkeys-lru", maxmemory_samples=64)
-    options = {"redis_events": 1_000, "history_events": 10}
+    options = {"redis_events": 1_000, "history_events": 10, "redis_may_evict": True}
     async with node_on(redis.url, **options) as node:
         before = await filled(node)
         for n in range(400):

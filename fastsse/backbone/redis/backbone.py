@@ -73,15 +73,16 @@ async def open_redis(url: str, config: Config) -> "RedisBackbone":
     keys = Keys(config.redis_stream)
 
     async def find(link: RedisConnection) -> tuple[LogEnd, bool]:
-        await _look_at(link)
+        await _look_at(link, may_evict=config.redis_may_evict)
         return await find_end(link, keys, 0), bool(await link.call(b"EXISTS", keys.ends))
 
     end, has_ended = await ask_when_ready(address, config.redis_start, find)
     return RedisBackbone(config, address, keys, end, has_ended=has_ended)
 
 
-async def _look_at(link: RedisConnection) -> None:
-    """Refuses a Redis that is too old, and logs a warning if it may evict history."""
+async def _look_at(link: RedisConnection, *, may_evict: bool) -> None:
+    """Refuses a Redis that is too old, or that may evict history unless that is allowed. A user
+    without the right to INFO is not refused."""
     try:
         lines = (await link.call(b"INFO")).decode("utf-8", "replace").splitlines()
     except RedisRefusal as refusal:
@@ -93,9 +94,14 @@ async def _look_at(link: RedisConnection) -> None:
     if version < OLDEST_VERSION:
         raise FastsseError(f"Redis {info['redis_version']} is too old: 6.2 or later is needed")
     if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction":
+        policy = info.get("maxmemory_policy")
+        if not may_evict:
+            raise FastsseError(
+                f"Redis may evict history: its maxmemory-policy is {policy}. Set noeviction, or "
+                "allow losses with redis_may_evict."
+            )
         log.warning(
-            "Redis may evict history: maxmemory_policy should be noeviction.",
-            policy=info.get("maxmemory_policy"),
+            "Redis may evict history: maxmemory_policy should be noeviction.", policy=policy
         )
 
 
