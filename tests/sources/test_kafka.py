@@ -134,7 +134,7 @@ async def test_a_killed_node_s_messages_are_in_the_log_exactly_once(
         subscribers([service.url], **EARLIEST) as (reader,),
     ):
         await until(lambda: len(reader.seen) >= total, lambda: len(reader.seen))
-        await until_metric(service.url, 'fastsse_source_lag_ms{source="k"}', 0)
+        await until_metric(service.url, 'fastsse_source_lag_seconds{source="k"}', 0)
         assert sorted(map(int, reader.seen)) == list(range(total))
 
 
@@ -171,7 +171,7 @@ async def test_a_topic_that_is_made_again_brings_new_messages(broker: tansu.Tans
         tansu.produce(broker.servers, "logs", numbers(0, 50))
         await reader.saw("49")
         broker.kill()
-        await until_metric(url, 'fastsse_source_lag_ms{source="k"}', 1)
+        await until_metric(url, 'fastsse_source_lag_seconds{source="k"}', 1)
         broker.start()
         tansu.make_topic(broker.servers, "logs")
         tansu.produce(broker.servers, "logs", numbers(50, 80))
@@ -272,7 +272,7 @@ async def test_readyz_names_a_source_that_is_away(broker: tansu.Tansu) -> None:
     tansu.make_topic(broker.servers, "logs")
     wrong = rule(broker, name="lost", topics=["missing"])
     async with cluster.node("memory", sources=[rule(broker), wrong]) as url:
-        await until_metric(url, 'fastsse_source_lag_ms{source="lost"}', 1)
+        await until_metric(url, 'fastsse_source_lag_seconds{source="lost"}', 1)
         said = await cluster.get(url, "/readyz")
         assert (said.status_code, said.text.strip()) == (200, "ready; sources are away: lost")
         assert await metric(url, 'fastsse_source_up{source="k"}') == 1
