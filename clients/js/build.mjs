@@ -19,7 +19,7 @@ const { values } = parseArgs({
 });
 
 // Entry points; the others import the core as a file next to them, so that a page loads it once.
-const ENTRIES = ["index", "parser", "poll", "websocket", "tabs", "worker", "outbox", "element", "react"];
+const ENTRIES = ["index", "parser", "poll", "websocket", "feed", "tabs", "worker", "outbox", "element", "react"];
 // React is the application's, so its hook is of the package alone.
 const SERVED = ENTRIES.filter((name) => name !== "react" && name !== "parser");
 // Members that only the core itself uses; their names are shortened where size counts.
@@ -36,7 +36,7 @@ const COMPRESSION = { passes: 4, unsafe: true, unsafe_arrows: true, unsafe_metho
 const neighbours = (isServed) => ({
   name: "neighbours",
   setup(build) {
-    build.onResolve({ filter: /^\.\/(index|poll|websocket)\.js$/ }, ({ path, kind }) => {
+    build.onResolve({ filter: /^\.\/(index|poll|websocket|feed)\.js$/ }, ({ path, kind }) => {
       // The server sends the core as `/client.js` too. Below each of its names is a `client/`.
       const isLoaded = isServed && kind === "dynamic-import";
       return { path: isLoaded ? path.replace("./", "./client/") : path, external: true };

@@ -335,3 +335,20 @@ async def test_a_hidden_page_closes_its_stream_and_resumes_when_it_is_seen(
         one.publish("a", 2)
         await page.run(hide.format("visible"))
         await shows(page, [1, 2])
+
+
+async def test_more_topics_than_an_address_takes_are_one_stream_by_a_feed(browser: Browser) -> None:
+    count = 300
+    async with server() as one, Relay(one.addresses[0]) as relay:
+        page = await opened(browser, relay.url)
+        await page.run(f"for (let n = 0; n < {count}; n++) listen('t' + n, 't' + n); 0")
+        await is_open(page, "t0")
+        assert one.stream_count == 1
+        for turn in range(3):
+            for n in range(count):
+                one.publish(f"t{n}", turn)
+            # Those of the first turn came through the stream that is cut here.
+            await page.settled(f"seen.t{count - 1}.events.length >= {turn + 1}")
+            relay.cut()
+        await page.settled("Object.values(seen).every(({ events }) => events.join() === '0,1,2')")
+        assert relay.asked.count(b"POST /feeds") >= 2

@@ -37,7 +37,6 @@ export class StreamError extends Error {
 }
 
 const RETRIED = [408, 425, 429];
-const DETAIL_CHARS_MAX = 500;
 
 /** The error for an answer that is not the one that was asked for. */
 export async function errorOf(response: Response): Promise<StreamError> {
@@ -47,8 +46,7 @@ export async function errorOf(response: Response): Promise<StreamError> {
   }
   // A problem (RFC 9457) says more than the status.
   const problem = (await response.json().catch(() => null)) as { detail?: unknown } | null;
-  const detail = String(problem?.detail ?? "").slice(0, DETAIL_CHARS_MAX);
-  return new StreamError("status", `answered ${status} ${detail}`, {
+  return new StreamError("status", `answered ${status} ${problem?.detail ?? ""}`, {
     status,
     retryAfterMs: 1000 * Number(headers.get("retry-after")) || 0,
     isFinal: status >= 400 && status < 500 && !RETRIED.includes(status),

@@ -9,6 +9,7 @@ export const eventSourceTransport: Transport = {
   isAvailable: () => typeof EventSource === "function",
   async run(request, sink) {
     const { url, signal } = request;
+    await request.prepare();
     const ticket = await request.ticket();
     if (ticket) url.searchParams.set("ticket", ticket);
     // Ids that come without an event are not visible to scripts.

@@ -12,8 +12,8 @@ const BY_NAME = {
   poll: loaded("poll", () => import("./poll.js")),
   websocket: loaded("websocket", () => import("./websocket.js")),
 };
-// The server's `max_topics`, unless it is changed.
-const MEMBERS_MAX = 100;
+// A shorter address has no 100 topics, the most that a server takes in one.
+const SHORT_CHARS = 800;
 const DEFAULTS = {
   transports: ["fetch", "eventsource", "poll", "websocket"] as const,
   credentials: "same-origin" as const,
@@ -54,11 +54,8 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
     }
     // Subscriptions with a snapshot begin together, because pages of history have none.
     const key = JSON.stringify([member.view, lastEach, lastEach && member.behind]);
-    // A snapshot is of all topics of a stream, so a stream that runs takes no other. More topics than
-    // the server allows in a stream would close it.
-    let stream = [...streams].find(
-      (one) => one.key === key && !(lastEach && one.isRunning) && one.members.size < MEMBERS_MAX,
-    );
+    // A snapshot is of all topics of a stream, so a stream that runs takes no other.
+    let stream = [...streams].find((one) => one.key === key && !(lastEach && one.isRunning));
     if (!stream) {
       if (!streams.size) listen("addEventListener");
       streams.add((stream = makeStream(host, member.view, key)));
@@ -86,8 +83,8 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
     return response.status === 401 && host.refresh() ? send(target, init) : response;
   }
 
-  async function post(path: string): Promise<Response> {
-    const response = await request(path, { method: "POST" });
+  async function post(path: string, body?: string): Promise<Response> {
+    const response = await request(path, { method: "POST", body });
     if (!response.ok) throw await errorOf(response);
     return response;
   }
@@ -117,7 +114,11 @@ export function connect(server: string | URL, options: ConnectOptions = {}): Hub
     },
     requestOf(params, signal) {
       const target = new URL(`events?${new URLSearchParams(params)}`, url);
-      const given = { send, ticket, errorOf, page, parser, StreamError, prepare: tokens.get };
+      async function prepare(): Promise<void> {
+        await tokens.get();
+        if (target.href.length > SHORT_CHARS) await (await import("./feed.js")).shorten(target, post);
+      }
+      const given = { send, ticket, errorOf, page, parser, StreamError, prepare };
       return { ...settings, ...given, url: target, signal };
     },
     refresh() {

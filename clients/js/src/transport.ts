@@ -14,7 +14,7 @@ export interface StreamRequest {
   maxEventChars: number;
   /** More types that an EventSource listens to. */
   eventTypes?: readonly string[];
-  /** Fetches the token, which may take longer than an opening. */
+  /** Fetches the token, and stores a feed for a long `url`; both may take longer than an opening. */
   prepare(): Promise<unknown>;
   /** Sends a request with the token. */
   send(url: URL | string, init: RequestInit): Promise<Response>;
@@ -76,7 +76,7 @@ export const fetchTransport: Transport = {
   async run(request, sink) {
     request.url.searchParams.set("initial_id", "true");
     const ending = await exchange<Ending>(request, "text/event-stream", async ({ body }, watching) => {
-      if (!body) throw new StreamError("unsupported", "no streams in fetch");
+      if (!body) throw new StreamError("unsupported", "no stream");
       await read(body.getReader(), watching, request, sink);
       return "over";
     });

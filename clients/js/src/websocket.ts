@@ -13,6 +13,7 @@ export const webSocket: Transport = {
   isAvailable: () => typeof WebSocket === "function",
   async run(request, sink) {
     const { url } = request;
+    await request.prepare();
     url.protocol = url.protocol.replace("http", "ws");
     url.pathname = url.pathname.replace(/events$/, "ws");
     url.searchParams.set("initial_id", "true");

@@ -1,5 +1,6 @@
 // Several subscriptions on one stream, and subscriptions that come and go while it is open.
 import assert from "node:assert/strict";
+import { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
 import { connect } from "../dist/index.js";
@@ -278,15 +279,54 @@ test("each view has a stream of its own, equal ones share it", limits, async (t)
   assert.equal(server.requests.length, 4);
 });
 
-test("more topics than a stream may have get a second stream", limits, async (t) => {
+for (const [name, count, topicOf] of [
+  ["more topics than an address may name", 150, (n) => `topic ${n}`],
+  ["topics with long names", 20, (n) => `${"long".repeat(60)}/${n}`],
+]) {
+  test(`${name} become a feed, stored at each opening`, limits, async (t) => {
+    const server = await log(t);
+    const feeds = [];
+    const asked = [];
+    // In front of the server: it knows feeds.
+    const front = await serve(t, async (request, response, url) => {
+      asked.push([request.method, url.pathname, url.searchParams.getAll("topic").length]);
+      if (request.method === "POST") {
+        feeds.push(JSON.parse(Buffer.concat(await request.toArray()).toString()));
+        return response.end(JSON.stringify({ feed: `f${feeds.length}`, topics: 1, expires_in_s: 60 }));
+      }
+      const feed = url.searchParams.get("feed");
+      for (const topic of feed ? feeds[Number(feed.slice(1)) - 1] : []) url.searchParams.append("topic", topic);
+      const { headers, body } = await fetch(server.url + url.pathname + url.search);
+      response.writeHead(200, { "Content-Type": headers.get("content-type") });
+      // It ends with the server.
+      await body.pipeTo(Writable.toWeb(response)).catch(() => response.destroy());
+    });
+    const hub = open(t, front.url);
+    const seen = Array.from({ length: count }, (_, n) => record(hub, topicOf(n)));
+    await until(() => seen.every(({ states }) => states.includes("open")));
+    for (let n = 0; n < count; n++) server.publish(topicOf(n));
+    await until(() => seen.every(({ events }) => events.length));
+    assert.deepEqual(seen.map(({ events }) => events), seen.map((_, n) => [n + 1]));
+    assert.deepEqual(asked, [["POST", "/feeds", 0], ["GET", "/events", 0]]);
+    assert.equal(feeds[0].length, count);
+    // One more: its history is a page of its own, the others go on by a page of their feed.
+    server.publish("more");
+    const more = record(hub, "more", { last: 1 });
+    await until(() => more.events.length);
+    server.publish(topicOf(0));
+    server.publish("more");
+    await until(() => more.events.length === 2 && seen[0].events.length === 2);
+    assert.deepEqual([more.events, seen[0].events], [[count + 1, count + 3], [1, count + 2]]);
+    assert.ok(asked.every(([, , topics]) => topics <= 1), String(asked));
+  });
+}
+
+test("a long filter of one topic is no feed", limits, async (t) => {
   const server = await log(t);
-  const hub = open(t, server.url);
-  const seen = Array.from({ length: 150 }, (_, n) => record(hub, `topic ${n}`));
-  await until(() => seen.every(({ states }) => states.includes("open")));
-  for (let n = 0; n < 150; n++) server.publish(`topic ${n}`);
-  await until(() => seen.every(({ events }) => events.length));
-  assert.deepEqual(seen.map(({ events }) => events), seen.map((_, n) => [n + 1]));
-  assert.deepEqual(server.requests.map(({ url }) => url.searchParams.getAll("topic").length), [100, 50]);
+  const b = record(open(t, server.url), "b", { filter: `data != "${"x".repeat(1_000)}"` });
+  await until(() => b.states.includes("open"));
+  assert.equal(b.errors.length, 0);
+  assert.deepEqual(server.requests.at(-1).url.searchParams.getAll("topic"), ["b"]);
 });
 
 test("a snapshot of a later subscription has a stream of its own", limits, async (t) => {
