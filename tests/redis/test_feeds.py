@@ -1,5 +1,7 @@
 """Feeds over two nodes that share a Redis: stored at one, opened at the other."""
 
+from collections.abc import Callable
+
 import pytest
 
 from fastsse import Config, Server
@@ -36,7 +38,10 @@ async def test_feed_of_one_node_opens_at_once_at_another_and_after_its_end(
             await two.store_feed(["one too many"])
 
 
-async def test_without_redis_a_feed_is_not_unknown_but_later(redis: RedisServer) -> None:
+async def test_without_redis_a_feed_is_not_unknown_but_later(
+    make_redis: Callable[..., RedisServer],
+) -> None:
+    redis = make_redis()
     options = {"port": 0, "drain": 0, "access_lines": 0, "store": redis.url, "redis_timeout": "1s"}
     async with Server(Config(**options)) as server:
         feed = await server.store_feed(SYMBOLS)

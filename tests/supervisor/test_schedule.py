@@ -85,8 +85,7 @@ async def test_delayed_events_are_published_exactly_once_over_kills_of_the_hub(
     assert len(kills) >= 2
 
 
-async def test_delayed_events_are_on_time_within_100_ms(serve) -> None:
-    """Where the machine is free; else the test shows only that none is early."""
+async def test_delayed_events_come_in_order_and_none_is_early(serve) -> None:
     service = await serve("--workers", "2")
     async with Publisher(service.url) as publisher, listen(service.url, "a") as events:
         due_ms = [round(time.time() * 1000) + 300 + 50 * n for n in range(10)]
