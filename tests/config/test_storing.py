@@ -31,7 +31,9 @@ def test_only_a_file_has_a_path() -> None:
 def test_what_a_store_can_be_is_said() -> None:
     with pytest.raises(ConfigError) as caught:
         Config(store="mysql:x")
-    assert "memory, sqlite:PATH, or a redis://, rediss:// or unix:// URL" in str(caught.value)
+    assert "memory, sqlite:PATH, redis://, rediss://, unix:// or redis+sentinel://" in str(
+        caught.value
+    )
 
 
 def test_a_file_store_without_a_path_is_refused() -> None:

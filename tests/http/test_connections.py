@@ -193,7 +193,7 @@ async def test_small_answers_are_not_delayed(server) -> None:
 
 
 async def test_failing_route_is_a_500_and_tells_nothing(server, monkeypatch, caplog) -> None:
-    def fail(done: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(server._worker._stats, "metrics", fail)

@@ -1,4 +1,4 @@
-"""A Redis that is managed: a user with the least rights, and commands that nobody may call."""
+"""A Redis that is managed: a user with the least rights, and commands that it may not call."""
 
 from collections.abc import Callable
 
