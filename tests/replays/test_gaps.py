@@ -80,7 +80,7 @@ async def _evictions_below_those_of_a_busy_topic_have_a_gap(service: Service) ->
         subscriber.close()
     trial.received, trial.was_cut = subscriber.received, subscriber.is_ended
     gaps = [index for index, message in enumerate(trial.received) if message.type == GAP]
-    # One for the event that the busy topic had evicted, one for those of the quiet one.
-    assert len(gaps) == 2
-    assert gaps[0] == 0
+    # One for the event that the busy topic had evicted, one for those of the quiet one. A store
+    # that evicts the busy topic's event after the replay began reports both in one.
+    assert len(gaps) == 1 or (len(gaps) == 2 and gaps[0] == 0)
     assert judge(trial) == []
