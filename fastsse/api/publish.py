@@ -103,7 +103,7 @@ class PublishGate:
             accepted = b"Accept-Encoding: identity\r\n"
             detail = "Compressed bodies are not accepted."
             raise Problem(415, detail, field="Content-Encoding", header_lines=accepted)
-        if self._request_limits.active:
+        if self._request_limits.active and not request.is_counted:
             self._request_limits.take_publish(request)
 
     def publish(

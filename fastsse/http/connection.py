@@ -79,6 +79,7 @@ class Connection(Lane, asyncio.Protocol):
 
     __slots__ = (
         "_context",
+        "_is_given_back",
         "_is_held",
         "_name",
         "_parser",
@@ -107,6 +108,7 @@ class Connection(Lane, asyncio.Protocol):
         self._route: Route | None = None  # The route that admitted the current body.
         self._reader: BodyReader | None = None  # It takes the current body piece by piece.
         self._is_held = False  # It takes no more pieces for now.
+        self._is_given_back = False  # The next request was taken, and given back.
         self._wanted: _Wish | None = None  # The stream to become.
         self._kept = early  # Bytes not parsed yet.
         self._persists = True
@@ -269,7 +271,7 @@ class Connection(Lane, asyncio.Protocol):
     def _offer(self, data: bytes) -> int:
         """Lets the intake take publishes from the front of `data`; returns their bytes."""
         intake = self._context.intake
-        if intake is None or self._is_within:
+        if intake is None or self._is_within or self._is_given_back:
             return 0
         return intake.offer(self, data)
 
@@ -284,6 +286,7 @@ class Connection(Lane, asyncio.Protocol):
             return data
         self._request = request
         self._persists = parser.persists
+        request.is_counted, self._is_given_back = self._is_given_back, False
         try:
             has_body = parser.expect_body(request)
         except Problem:
@@ -559,6 +562,7 @@ class Connection(Lane, asyncio.Protocol):
     def _read_back(self, data: bytes) -> None:
         if self._state == ANSWERING:
             self._become(HEAD)
+            self._is_given_back = True
             if self._kept:
                 data, self._kept = data + self._kept, b""
                 self._transport.resume_reading()

@@ -131,6 +131,7 @@ class Request:
         "body",
         "chunked",
         "headers",
+        "is_counted",
         "memory",
         "method",
         "peer",
@@ -158,6 +159,8 @@ class Request:
         self.chunked = chunked
         #: The host of the peer, `unix`, or the client that a trusted proxy announced.
         self.peer = peer
+        #: Whether the limits of its client have counted it already.
+        self.is_counted = False
         #: The memory of its connection.
         self.memory = memory
         #: The path of its route in the route table, after the lookup.

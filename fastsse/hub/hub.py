@@ -287,7 +287,8 @@ class Hub:
         """As `publish`, for one event of each of several publishers; each counts as a publish.
         `done` receives an error if it is the same for all. If only some are refused, it receives a
         list with the position or the error of each, and what is published of one that was stored
-        before."""
+        before. A refused append to a durable stream is not counted: it is published again by
+        itself, which counts it."""
         if not is_plain(events) and len(events) > 1 and not self._backbone.judges_each:
             self._publish_each(events, done)
             return
@@ -296,8 +297,7 @@ class Hub:
             if isinstance(outcome, Conflict) and len(events) > 1:
                 self._publish_each(events, done)
                 return
-            if isinstance(outcome, Unavailable):
-                self.publishes_refused[outcome.reason] += len(events) - 1
+            self._count_each(outcome, events)
             done(outcome)
 
         self.publish(events, answered)
@@ -312,6 +312,7 @@ class Hub:
 
         def publish(at: int, event: Event) -> None:
             def answered(outcome: Published | FastsseError) -> None:
+                self._count_each(outcome, (event,))
                 if isinstance(outcome, Published) and not outcome.repeats:
                     outcomes[at] = outcome.positions[0]
                 else:
@@ -323,6 +324,13 @@ class Hub:
 
         for at, event in enumerate(events):
             publish(at, event)
+
+    def _count_each(self, outcome: Published | FastsseError, events: Sequence[Event]) -> None:
+        """Makes the one count of a refused batch one of each publish."""
+        if isinstance(outcome, Unavailable):
+            asked = (event.directives for event in events)
+            final = sum(one is None or one.stream is None for one in asked)
+            self.publishes_refused[outcome.reason] += final - 1
 
     def delete_event(
         self,

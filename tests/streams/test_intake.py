@@ -135,3 +135,24 @@ async def test_readers_get_what_the_intake_took(ask, server) -> None:
         assert taken(server) - before == 5
     counted = (await ask("GET", "/metrics")).body.decode()
     assert 'fastsse_requests_total{route="/streams/*",status="204"} 6.0' in counted
+
+
+async def test_an_append_that_the_intake_gave_back_is_counted_once(start: Start) -> None:
+    server = await start(address_publishes=10)  # A bucket of 20, used up by the 20 requests.
+    ask = partial(asked, server)
+    await created(ask, "/streams/log")
+    before = taken(server)
+    for n in range(8):
+        for status in (200, 204):  # The repeat is taken, and given back.
+            answer = await ask("POST", "/streams/log", TEXT, *producer(n), body=b"x")
+            assert answer.status == status
+    assert taken(server) - before == 8
+    await ask("POST", "/streams/log", TEXT, body=b"x")
+    server._worker._hub.refuses = True
+    for _ in "12":
+        assert (await ask("POST", "/streams/log", TEXT, body=b"x")).status == 503
+    assert taken(server) - before == 9
+    counted = (await ask("GET", "/metrics")).body.decode()
+    assert 'fastsse_publish_refused_total{reason="draining"} 2.0' in counted
+    assert 'fastsse_requests_total{route="/streams/*",status="503"} 2.0' in counted
+    assert 'fastsse_requests_total{route="/streams/*",status="204"} 9.0' in counted
