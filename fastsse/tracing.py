@@ -16,29 +16,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from fastsse.config import Config, ConfigError, OptionProblem
 from fastsse.errors import InvalidEvent
 from fastsse.events import Event
 from fastsse.meta import encode_meta
 from fastsse.metrics import Exemplar
-from fastsse.trails import Trail
+from fastsse.trails import NO_TRAIL, Trail, trail_of
 from fastsse.version import __version__
 
 if TYPE_CHECKING:
     from fastsse.entries import Entry
 
-__all__ = ["TRACEPARENT", "SpanHandle", "Tracer", "open_tracer"]
+__all__ = ["TRACEPARENT", "SpanHandle", "Tracer", "open_tracer", "tracer_of", "trail_in"]
 
 WhenSwept = Callable[[Callable[..., None]], bool]
 """Calls back when the sender has answered; False: it does not."""
 
 #: The member of an event's meta, and the header.
 TRACEPARENT: Final = "traceparent"
+_TRACESTATE: Final = "tracestate"
 _MARK: Final = b'"traceparent"'
 _NS_A_MS: Final = 1_000_000
 _FLUSH_S: Final = 2.0
 _SERVICE: Final = "service.name"
 _NAMING: Final = ("OTEL_RESOURCE_ATTRIBUTES",)
 _SYSTEM: Final = {"messaging.system": "fastsse"}
+_NUMBER: Final = (1 << 64) - 1
+# The words of a source's message that have the context: headers of Kafka and NATS, whose clients in
+# Go write the name as HTTP does, and fields of streams and rows.
+_CARRIERS: Final = ("header.traceparent", "header.Traceparent", "field.traceparent")
 
 
 class Tracer:
@@ -50,7 +56,7 @@ class Tracer:
     """
 
     def __init__(self, provider: Any, give_up: Callable[[], object] = lambda: None) -> None:
-        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace import Link, SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
@@ -58,6 +64,7 @@ class Tracer:
         self._tracer = provider.get_tracer("fastsse", __version__)
         self._contexts = TraceContextTextMapPropagator()
         self._kinds = SpanKind
+        self._link = Link
         self._exemplars: dict[str, Exemplar] = {}
         #: Upper bounds of the buckets of the latency histogram, s.
         self.bounds: Sequence[float] = ()
@@ -66,13 +73,22 @@ class Tracer:
         """A span below the one that a request names; None if that is not recorded."""
         if not trail.is_sampled:
             return None
+        return self._start(name, trail, self._kinds.SERVER, {**_SYSTEM, **attributes})
+
+    def _start(
+        self,
+        name: str,
+        trail: Trail,
+        kind: Any,
+        attributes: Mapping[str, Any],
+        linked: Iterable[Trail] = (),
+    ) -> "SpanHandle | None":
+        """A span below that of a trail; the linked ones led to it too."""
+        links = [self._link(_span_context(self._context(other))) for other in linked]
         span = self._tracer.start_span(
-            name,
-            context=self._context(trail.traceparent, trail.state.decode("latin-1")),
-            kind=self._kinds.SERVER,
-            attributes={**_SYSTEM, **attributes},
+            name, context=self._context(trail), kind=kind, attributes=attributes, links=links
         )
-        return SpanHandle(span) if span.is_recording() else None
+        return SpanHandle(span, trail.state) if span.is_recording() else None
 
     def publish(
         self, trail: Trail, events: Sequence[Event]
@@ -93,7 +109,50 @@ class Tracer:
         )
         if span is None:
             return None, events
-        return span, [_with_context(event, span.traceparent) for event in events]
+        return span, [_with_context(event, span) for event in events]
+
+    def receive(
+        self, source: str, system: str, words: Mapping[str, str], event: Event
+    ) -> "tuple[SpanHandle | None, Event]":
+        """The span of a message that a source read, and its event with the context; None if the
+        message names no trace that is recorded.
+
+        Arguments:
+            source, system: name and kind of the source.
+            words: those of the message.
+        """
+        trail = _carried(words)
+        if not trail.is_sampled:
+            return None, event
+        attributes = {
+            "messaging.system": system,
+            "messaging.operation.name": "receive",
+            "messaging.operation.type": "receive",
+            "messaging.destination.name": event.topics[0],
+            "fastsse.source": source,
+        }
+        span = self._start("receive", trail, self._kinds.CONSUMER, attributes)
+        return span, event if span is None else _with_context(event, span)
+
+    def deliver(self, webhook: str, trails: Sequence[Trail], count: int) -> "SpanHandle | None":
+        """The span of a request with events; None if no event is of a trace that is recorded.
+
+        Arguments:
+            webhook: the rule's name.
+            trails: of its events. The span is below the first, and linked to the others.
+            count: how many events the request has.
+        """
+        sampled = [trail for trail in trails if trail.is_sampled]
+        if not sampled:
+            return None
+        attributes = {
+            **_SYSTEM,
+            "messaging.operation.name": "webhook",
+            "messaging.operation.type": "send",
+            "messaging.batch.message_count": count,
+            "fastsse.webhook": webhook,
+        }
+        return self._start("webhook", sampled[0], self._kinds.CLIENT, attributes, sampled[1:])
 
     @property
     def exemplars(self) -> Mapping[str, Exemplar]:
@@ -115,21 +174,22 @@ class Tracer:
         """
         for entry in entries:
             meta = None if entry.extras is None else entry.extras.meta
-            if meta is not None and _MARK in meta:
-                self._fan_out(entry, orjson.loads(meta)[TRACEPARENT], channels, when_swept)
+            if meta is None or _MARK not in meta:
+                continue
+            trail = trail_in(orjson.loads(meta))
+            if trail.is_sampled:
+                self._fan_out(entry, trail, channels, when_swept)
 
     def _fan_out(
         self,
         entry: "Entry",
-        parent: object,
+        trail: Trail,
         channels: Callable[[str], int],
         when_swept: WhenSwept,
     ) -> None:
-        if not isinstance(parent, str):
-            return
         span = self._tracer.start_span(
             "fan-out",
-            context=self._context(parent, ""),
+            context=self._context(trail),
             kind=self._kinds.INTERNAL,
             start_time=entry.frame.time_ms * _NS_A_MS,
             attributes={
@@ -137,7 +197,7 @@ class Tracer:
                 "messaging.destination.name": entry.topics[0],
                 "fastsse.channels": sum(map(channels, entry.topics)),
                 "fastsse.bytes": entry.frame.size,
-                "fastsse.position": f"{entry.position >> 64}-{entry.position & (1 << 64) - 1}",
+                "fastsse.position": f"{entry.position >> 64}-{entry.position & _NUMBER}",
             },
         )
         began_s = time.monotonic()
@@ -161,8 +221,10 @@ class Tracer:
             index = str(bisect_left(self.bounds, latency_s))
             self._exemplars[index] = (trace, latency_s, time.time())
 
-    def _context(self, parent: str, state: str) -> Any:
-        carrier = {TRACEPARENT: parent, **({"tracestate": state} if state else {})}
+    def _context(self, trail: Trail) -> Any:
+        carrier = {TRACEPARENT: trail.traceparent}
+        if trail.state:
+            carrier[_TRACESTATE] = trail.state.decode("latin-1")
         return self._contexts.extract(carrier)
 
     def close(self) -> None:
@@ -181,10 +243,12 @@ class SpanHandle:
 
     Attributes:
         traceparent: what names it to others.
+        state: the `tracestate` that belongs to it; empty: none.
     """
 
-    def __init__(self, span: Any) -> None:
+    def __init__(self, span: Any, state: bytes = b"") -> None:
         self._span = span
+        self.state: Final = state
         context = span.get_span_context()
         self.traceparent: Final = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
@@ -200,16 +264,64 @@ class SpanHandle:
         self._span.end()
 
 
-def _with_context(event: Event, traceparent: str) -> Event:
+def trail_in(meta: Mapping[str, Any]) -> Trail:
+    """The trace that an event's meta names."""
+    return _trail(meta.get(TRACEPARENT), meta.get(_TRACESTATE))
+
+
+def _carried(words: Mapping[str, str]) -> Trail:
+    """The trace that a message of a source names."""
+    for name in _CARRIERS:
+        parent = _word(words, name)
+        if parent is not None:
+            return _trail(parent, _word(words, name.replace("parent", "state")))
+    return NO_TRAIL
+
+
+def _word(words: Mapping[str, str], name: str) -> str | None:
+    try:
+        return words[name]
+    except (KeyError, ValueError):
+        return None
+
+
+def _trail(parent: object, state: object) -> Trail:
+    texts = [text if isinstance(text, str) else "" for text in (parent, state)]
+    given = zip((b"traceparent", b"tracestate"), texts, strict=True)
+    return trail_of({name: text.encode("latin-1", "replace") for name, text in given})
+
+
+def _span_context(context: Any) -> Any:
+    from opentelemetry.trace import get_current_span
+
+    return get_current_span(context).get_span_context()
+
+
+def _with_context(event: Event, span: SpanHandle) -> Event:
     """The event with the context in its meta, unless that is full or has one."""
     meta: dict[str, Any] = {} if event.meta is None else orjson.loads(event.meta)
     if TRACEPARENT in meta:
         return event
+    added = {TRACEPARENT: span.traceparent}
+    if span.state:
+        added[_TRACESTATE] = span.state.decode("latin-1")
     try:
-        packed = encode_meta({**meta, TRACEPARENT: traceparent})
+        packed = encode_meta({**meta, **added})
     except InvalidEvent:
         return event
     return event.with_meta(packed)
+
+
+def tracer_of(config: Config) -> Tracer | None:
+    """The tracer that the options ask for; None: none. Raises ConfigError when the extra is not
+    installed."""
+    if not config.tracing:
+        return None
+    try:
+        return open_tracer()
+    except ImportError as error:
+        allowed = "false, or fastsse[otel] must be installed"
+        raise ConfigError([OptionProblem("tracing", "true", "an argument", allowed)]) from error
 
 
 def open_tracer() -> Tracer:

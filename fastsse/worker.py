@@ -18,7 +18,7 @@ from fastsse.api.receipts import StreamCount
 from fastsse.api.startlines import start_lines
 from fastsse.backbone.memory import MemoryBackbone
 from fastsse.bus import BusBackbone
-from fastsse.config import Config, ConfigError, OptionProblem
+from fastsse.config import Config
 from fastsse.config.store import show_store
 from fastsse.control.gather import OwnFacts
 from fastsse.control.service import ControlClient, ControlStore, LocalControlClient
@@ -42,7 +42,7 @@ from fastsse.services import service_makers
 from fastsse.sinks import Sinks
 from fastsse.sources import Sources
 from fastsse.stores import OpenedStores, open_stores
-from fastsse.tracing import Tracer, open_tracer
+from fastsse.tracing import tracer_of
 from fastsse.units import format_duration, format_size
 from fastsse.version import __version__
 from fastsse.vitals import Vitals
@@ -134,12 +134,14 @@ class Worker:
             self._access.name_of = self._hub.streams.name_of
             is_alone = control is None
             # Separate from the log: where others share it, it is not here.
-            self._sources = Sources(config, self._hub.publish) if is_alone else None
-            self._sinks = Sinks(config, self._backbone, stores.control_store) if is_alone else None
+            tracer = self._tracer = tracer_of(config)
+            self._sources = self._sinks = None
+            if is_alone:
+                self._sources = Sources(config, self._hub.publish, tracer)
+                self._sinks = Sinks(config, self._backbone, stores.control_store, tracer)
             self._wakes = StreamWakes.of(self._backbone, config)
             facts: OwnFacts = {} if self._sources is None else self._sources.facts()
             control = control or self._own_services(facts, stores.control_store, undo)
-            self._tracer = _tracer(config)
             self.frontend: Final = Frontend(
                 config,
                 self._hub,
@@ -547,17 +549,6 @@ class Worker:
             max_lag=format_size(config.max_lag),
             publish="with a token" if config.publishing_needs_token else "without a token",
         )
-
-
-def _tracer(config: Config) -> Tracer | None:
-    """Raises ConfigError when the extra is not installed."""
-    if not config.tracing:
-        return None
-    try:
-        return open_tracer()
-    except ImportError as error:
-        allowed = "false, or fastsse[otel] must be installed"
-        raise ConfigError([OptionProblem("tracing", "true", "an argument", allowed)]) from error
 
 
 def _sender(config: Config, descriptors: Descriptors) -> Sender:

@@ -152,7 +152,7 @@ class Endpoints:
             b"/ws": {b"GET": Route(SubscribeByWebSocket(subscribe, cors))},
             HUB_PATH.encode(): mercure_routes(mercure_access, mercure_gate, speech),
         }
-        paths |= self._webhooks.paths()
+        paths |= self._webhooks.paths(self.tracer)
         paths |= topic_routes(gate, self._hub)
         paths |= self._stream_paths(access, gate)
         counted, mercure_counted = (

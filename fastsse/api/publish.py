@@ -134,10 +134,7 @@ class PublishGate:
                 return
             if self._request_limits.active:
                 self._request_limits.published_more(request, len(events) - 1)
-            if self.tracer is None:
-                self._hub.publish(directed, done)
-            else:
-                self._publish_traced(self.tracer, request, directed, done)
+            self._append(directed, request, done)
 
         def done(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -215,15 +212,17 @@ class PublishGate:
 
         self._access.publisher(request, exchange, allowed)
 
-    def _publish_traced(
+    def _append(
         self,
-        tracer: Tracer,
-        request: Request,
         events: Sequence[Event],
+        request: Request,
         done: Callable[[Published | FastsseError], None],
     ) -> None:
-        """Publishes with a span around it, if the publisher records one."""
-        span, traced = tracer.publish(trail_of(request.headers), events)
+        """Publishes, with a span around it if the publisher records one."""
+        if self.tracer is None:
+            self._hub.publish(events, done)
+            return
+        span, traced = self.tracer.publish(trail_of(request.headers), events)
 
         def ended(outcome: Published | FastsseError) -> None:
             if span is not None:
@@ -271,7 +270,7 @@ class PublishGate:
         events = scoped(events, request.rights)
         if self._request_limits.active:
             self._request_limits.published_more(request, len(events) - counted)
-        self._hub.publish(events, done)
+        self._append(events, request, done)
 
     def publish_checked(
         self,

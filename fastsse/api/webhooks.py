@@ -7,7 +7,7 @@ event, so a request that is sent again is published once.
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import orjson
@@ -17,6 +17,7 @@ from fastsse.config import Config
 from fastsse.config.sources import SourceRule
 from fastsse.directives import SCOPE_BYTES, Directives
 from fastsse.errors import FastsseError
+from fastsse.events import Event
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import Response, json_response
@@ -28,6 +29,8 @@ from fastsse.redis.health import SkipLog
 from fastsse.sources.payloads import Maker
 from fastsse.sources.runner import make_maker
 from fastsse.sources.source import PlainMessage
+from fastsse.tracing import Tracer
+from fastsse.trails import trail_of
 
 __all__ = ["PATH", "Webhooks"]
 
@@ -61,8 +64,10 @@ class Webhooks:
             for rule in rules
         ]
 
-    def paths(self) -> Paths:
-        """A route for each source."""
+    def paths(self, tracer: Tracer | None = None) -> Paths:
+        """A route for each source; the tracer makes spans of what they publish."""
+        for one in self._receivers:
+            one.tracer = tracer
         return {
             PATH + one.name.encode(): {b"POST": Route(one, one.admit)} for one in self._receivers
         }
@@ -96,6 +101,7 @@ class _Receiver:
             b"webhooks/" + rule.name.encode(), digest_size=SCOPE_BYTES
         ).digest()
         self._refusals: Final = SkipLog()
+        self.tracer: Tracer | None = None
 
     def admit(self, request: Request) -> None:
         """Checks the head before the body is read. Raises Problem (401, 415, 429)."""
@@ -126,14 +132,21 @@ class _Receiver:
         asked = event.directives or Directives()
         event.direct(asked._replace(key=self._scope + message_id.encode()))
 
+        events: Sequence[Event] = (event,)
+        span = None
+        if self.tracer is not None:
+            span, events = self.tracer.publish(trail_of(request.headers), events)
+
         def done(outcome: Published | FastsseError) -> None:
+            if span is not None:
+                span.end(str(outcome) if isinstance(outcome, FastsseError) else None)
             if isinstance(outcome, FastsseError):
                 exchange.fail(outcome)
                 return
             self._counts["repeated" if outcome.duplicates else "accepted"] += 1
             exchange.respond(_answer(outcome))
 
-        self._hub.publish((event,), done)
+        self._hub.publish(events, done)
 
     def _verified(self, request: Request, body: bytes) -> str:
         headers = {name: request.headers[name.encode()].decode("latin-1") for name in _SIGNED_BY}

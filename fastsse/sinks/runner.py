@@ -18,6 +18,7 @@ from fastsse.sinks.webhooks import WAIT_MAX_S, WebhookSink, kept_place
 from fastsse.sources.deadletters import DeadLetters
 from fastsse.sources.lease import Lease
 from fastsse.sources.letter_stores import FileLetters
+from fastsse.tracing import Tracer
 
 __all__ = ["Sinks"]
 
@@ -42,10 +43,18 @@ class Sinks:
         config: the options.
         backbone: the store, whose log is sent.
         store: keeps the places.
+        tracer: makes spans of requests with traced events; None: none.
     """
 
-    def __init__(self, config: Config, backbone: Backbone, store: ControlStore | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        backbone: Backbone,
+        store: ControlStore | None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._config = config
+        self._tracer = tracer
         self._backbone = backbone
         self._store = store
         self._counts: Counter[str] = Counter()
@@ -99,6 +108,7 @@ class Sinks:
         reader = LogReader(self._backbone, rule.topics, kept_place(self._store, rule))
         async with OutboundClient(self._guard, signer, options) as client:
             sink = WebhookSink(rule, reader, client, self._store, letters, self._counts)
+            sink.tracer = self._tracer
             sink.begin()
             await _first_of(asyncio.create_task(sink.run()), asyncio.create_task(letters.run()))
 

@@ -29,6 +29,8 @@ from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage
 from fastsse.sinks.log_reader import LogReader
 from fastsse.sources.deadletters import DeadLetters, Letter
+from fastsse.tracing import TRACEPARENT, SpanHandle, Tracer, trail_in
+from fastsse.trails import Trail
 
 __all__ = ["WebhookSink"]
 
@@ -51,6 +53,7 @@ class WebhookSink:
 
     Attributes:
         trouble: why nothing is taken now; None: all is well.
+        tracer: makes spans of requests with traced events; None: none.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class WebhookSink:
             "A webhook is not taken.", "A webhook is taken again.", webhook=rule.name
         )
         self.trouble: str | None = None
+        self.tracer: Tracer | None = None
 
     def begin(self) -> None:
         """Keeps the place, so that a new rule begins where it was made."""
@@ -143,19 +147,29 @@ class WebhookSink:
         )
         message_id = f"{self._rule.name}.{batch[0]['position']}.{batch[-1]['position']}"
         until_s = time.monotonic() + self._rule.give_up
+        trails = _trails(batch)
+        tracer, name = self.tracer, self._rule.name
+        span = None if tracer is None else tracer.deliver(name, trails, len(batch))
+        headers = _trace_headers(span, trails)
         tries = 0
         while True:
             tries += 1
             try:
-                await self._client.post_once(self._rule.url, body, message_id=message_id)
+                await self._client.post_once(
+                    self._rule.url, body, message_id=message_id, headers=headers
+                )
             except OutboundError as error:
                 self._fails(str(error))
                 wait_s = self._client.wait_s(tries, error)
                 if error.is_final or time.monotonic() + wait_s > until_s:
+                    if span is not None:
+                        span.end(str(error))
                     self._set_aside(batch, str(error))
                     return
                 await asyncio.sleep(wait_s)
             else:
+                if span is not None:
+                    span.end(attributes={"fastsse.tries": tries})
                 self.trouble = None
                 self._outage.is_over()
                 self._counts["webhook_events"] += len(batch)
@@ -181,6 +195,21 @@ def kept_place(store: ControlStore, rule: WebhookRule) -> int | None:
     """Where a rule continues; None: it is new."""
     kept = store.get(_PLACE + rule.name)
     return None if kept is None else int(kept)
+
+
+def _trails(batch: Sequence[dict[str, Any]]) -> list[Trail]:
+    """The traces that the events of a batch name."""
+    found = (trail_in(event["meta"]) for event in batch if event["meta"])
+    return [trail for trail in found if trail.trace_id is not None]
+
+
+def _trace_headers(span: SpanHandle | None, trails: Sequence[Trail]) -> dict[str, str]:
+    """What names the trace of a request: its span, or else the first event that has a trace."""
+    if span is None and not trails:
+        return {}
+    named = span or trails[0]
+    state = {"tracestate": named.state.decode("latin-1")} if named.state else {}
+    return {TRACEPARENT: named.traceparent, **state}
 
 
 def _envelope(entry: Entry) -> dict[str, Any]:

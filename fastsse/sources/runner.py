@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from fastsse.config import Config
@@ -23,6 +24,7 @@ from fastsse.sources.redis_streams import StreamSource
 from fastsse.sources.replaying import Replay, shown
 from fastsse.sources.source import Source, SourceAway
 from fastsse.sources.source_publisher import Publish, SourcePublisher
+from fastsse.tracing import Tracer
 
 __all__ = ["Sources", "letter_store", "make_maker", "make_source"]
 
@@ -62,12 +64,14 @@ class Sources:
     Arguments:
         config: the options.
         publish: appends to the log.
+        tracer: makes spans of messages that name a trace; None: none.
 
     Raises MissingExtra when the library of a source is not installed.
     """
 
-    def __init__(self, config: Config, publish: Publish) -> None:
+    def __init__(self, config: Config, publish: Publish, tracer: Tracer | None = None) -> None:
         self._config = config
+        self._tracer = tracer
         self._publish = publish
         self._counts: Counter[str] = Counter()
         rules = [rule for rule in config.sources if rule.system != "webhook"]
@@ -176,6 +180,8 @@ class Sources:
         publisher = SourcePublisher(
             rule.name, make_maker(rule, config), self._publish, self._counts, letters
         )
+        if self._tracer is not None:
+            publisher.trace = partial(self._tracer.receive, rule.name, rule.system)
         source = make_source(rule, config, publisher)
         return _Running(rule, Driver(source, publisher), publisher, letters)
 

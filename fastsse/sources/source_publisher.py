@@ -15,7 +15,8 @@ from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage, SkipLog
 from fastsse.sources.deadletters import Letter, letter_of
 from fastsse.sources.payloads import Maker
-from fastsse.sources.source import Message
+from fastsse.sources.source import Message, Words
+from fastsse.tracing import SpanHandle
 
 __all__ = ["BATCH_EVENTS", "NS_A_MS", "Publish", "SourceEvent", "SourcePublisher"]
 
@@ -28,10 +29,11 @@ Publish = Callable[[Sequence[Event], Callable[[Any], None]], None]
 
 
 class SourceEvent(NamedTuple):
-    """An event to publish, with its message, in case the log refuses it."""
+    """An event to publish, with its message, in case the log refuses it, and its span."""
 
     event: Event
     message: Message
+    span: SpanHandle | None = None
 
 
 class LetterTaker(Protocol):
@@ -53,6 +55,8 @@ class SourcePublisher:
 
     Attributes:
         trouble: why nothing can come from the source now; None: it can be read.
+        trace: begins the span of a message, by its words, and adds its context to the event; None:
+            tracing is off.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class SourcePublisher:
         self._skips = SkipLog()
         self._outage = Outage("A source is away.", "A source is there again.", source=name)
         self.trouble: str | None = None
+        self.trace: Callable[[Words, Event], tuple[SpanHandle | None, Event]] | None = None
         self._away_since_ns: int | None = None
         self._behind_since_ns: int | None = None
 
@@ -129,12 +134,15 @@ class SourcePublisher:
                 continue
             if message.producer is not None:
                 _number(event, message.producer)
+            span = None
+            if self.trace is not None:
+                span, event = self.trace(message.words(), event)
             size_bytes += len(message.payload)
             # A batch is no larger than one that a publisher could send.
             if size_bytes > limit_bytes and drafts:
                 await self._take_batch(drafts)
                 drafts, size_bytes = [], len(message.payload)
-            drafts.append(SourceEvent(event, message))
+            drafts.append(SourceEvent(event, message, span))
         await self._take_batch(drafts)
 
     async def _take_batch(self, drafts: Sequence[SourceEvent]) -> None:
@@ -153,6 +161,9 @@ class SourcePublisher:
                 repeats = getattr(outcome, "duplicates", 0)
                 self.counts["sources_repeats"] += repeats
                 self.counts["sources_events"] += len(events) - repeats
+                for draft in drafts:
+                    if draft.span is not None:
+                        draft.span.end()
             return
 
     async def _append(self, events: Sequence[Event]) -> Any:
@@ -169,6 +180,8 @@ class SourcePublisher:
         """One event is not allowed here, so the others are published without it."""
         if len(drafts) == 1:
             self._set_aside(drafts[0].message, str(error))
+            if drafts[0].span is not None:
+                drafts[0].span.end(str(error))
             return
         for draft in drafts:
             await self._take_batch((draft,))

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,67 +14,13 @@ from fastsse.tracing import Tracer
 from fastsse.trails import Trail, trail_of
 from tests.http.conftest import Start
 from tests.http.raw import connected, request
-from tests.loopback import LoopbackServer
 from tests.mercure.client import ask
+from tests.otlp import SPAN, TRACE, TRACEPARENT, Collector, attributes, collector
 
-collector_messages = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+__all__ = ["collector"]
 
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-PARENT = f"traceparent: 00-{TRACE}-{SPAN}-01"
+PARENT = f"traceparent: {TRACEPARENT}"
 UNSAMPLED = f"traceparent: 00-{TRACE}-{SPAN}-00"
-
-
-class Collector(LoopbackServer):
-    """Takes spans by OTLP over HTTP."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spans: list[Any] = []
-        self.service = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            lines = dict(
-                line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line
-            )
-            body = await reader.readexactly(int(lines[b"content-length"]))
-            if lines.get(b"content-encoding") == b"gzip":
-                import gzip
-
-                body = gzip.decompress(body)
-            message = collector_messages.ExportTraceServiceRequest.FromString(body)
-            for resource in message.resource_spans:
-                named = {one.key: one.value.string_value for one in resource.resource.attributes}
-                self.service = named["service.name"]
-                for scope in resource.scope_spans:
-                    self.spans += scope.spans
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            await writer.drain()
-
-    def count(self, name: str) -> int:
-        """How many spans have this name."""
-        return sum(span.name == name for span in self.spans)
-
-    async def named(self, *names: str) -> dict[str, Any]:
-        """The spans of these names, when they are there."""
-        async with asyncio.timeout(60):
-            while not set(names) <= {span.name for span in self.spans}:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        return {span.name: span for span in self.spans}
-
-
-@pytest.fixture
-async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
-    async with Collector() as one:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", one.url)
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-        monkeypatch.setenv("NO_PROXY", "*")
-        yield one
-
-
-def attributes(span: Any) -> dict[str, Any]:
-    return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
 
 
 async def published(server: Server, *headers: str, query: str = "") -> Any:

@@ -12,6 +12,9 @@ import pytest
 from fastsse.config import Config, ConfigError
 from fastsse.outbound import Signer
 from fastsse.server import Server
+from tests.otlp import SPAN, TRACE, TRACEPARENT, Collector, collector
+
+__all__ = ["collector"]
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 OLD = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -140,3 +143,19 @@ def test_a_rule_that_can_t_be_is_refused_and_no_secret_shown(
     from fastsse.config import catalogue
 
     assert SECRET not in catalogue()["sources"].show(Config(sources=[RULE]).sources)
+
+
+async def test_a_request_of_a_recorded_trace_makes_a_span_and_an_event_with_it(
+    collector: Collector,
+) -> None:
+    config = Config(port=0, sources=[RULE], access_lines=0, tracing=True)
+    async with Server(config) as server:
+        url = server.addresses[0]
+        assert (await post(url, BODY, traceparent=TRACEPARENT)).status_code == 200
+        assert (await post(url, LAST, "m2")).status_code == 200
+        first, last = await events(url, "orders/17")
+        span = (await collector.named("publish"))["publish"]
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, SPAN)
+    assert first["meta"] == {"traceparent": f"00-{TRACE}-{span.span_id.hex()}-01"}
+    assert last["meta"] is None
+    assert collector.count("publish") == 1

@@ -14,7 +14,11 @@ from fastsse.config import Config, ConfigError
 from fastsse.outbound import Signer
 from fastsse.server import Server
 from fastsse.sinks import webhooks
+from tests.mercure.client import ask
+from tests.otlp import SPAN, TRACE, TRACEPARENT, Collector, attributes, collector
 from tests.outbound.test_outbound import Receiver, answer
+
+__all__ = ["collector"]
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 TIMEOUT_S = 30
@@ -198,3 +202,40 @@ def test_webhooks_need_a_store_that_survives(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="different from those"):
         Config(store=f"sqlite:{tmp_path}/h.db", webhooks=[rule, rule])
     assert webhooks.BATCH_BYTES
+
+
+OTHER = f"00-{'1' * 32}-{'2' * 16}-01"
+
+
+async def test_events_of_several_traces_are_one_span_that_is_linked_to_all(
+    collector: Collector, tmp_path: pathlib.Path
+) -> None:
+    async with Receiver(answer(400)) as receiver:
+        given = config(tmp_path, receiver.url).model_copy(update={"tracing": True})
+        async with Server(given) as server:
+            lines = [
+                json.dumps({"topic": "orders/1", "data": "x", "meta": {"traceparent": context}})
+                for context in ("x", TRACEPARENT, OTHER, "y")
+            ]
+            kind = "Content-Type: application/x-ndjson"
+            batch = await ask(server, "POST", "/events", kind, body="\n".join(lines).encode())
+            assert batch.status == 200
+            span = (await collector.named("webhook"))["webhook"]
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, SPAN)
+    assert [link.trace_id.hex() for link in span.links] == ["1" * 32]
+    assert attributes(span)["messaging.batch.message_count"] == 4
+    assert span.status.message == "status 400"
+    (head,) = receiver.heads
+    assert head["traceparent"] == f"00-{TRACE}-{span.span_id.hex()}-01"
+
+
+async def test_without_tracing_the_first_trace_of_a_batch_is_named(tmp_path: pathlib.Path) -> None:
+    async with Receiver(answer(200)) as receiver:
+        async with Server(config(tmp_path, receiver.url)) as server:
+            for meta in ({"traceparent": "x"}, {"traceparent": OTHER, "tracestate": "a=1"}):
+                before = len(receiver.bodies)
+                await server.publish_later("orders/1", "x", meta=meta)
+                await until(lambda before=before: len(receiver.bodies) > before)
+        without, named = receiver.heads
+        assert "traceparent" not in without
+        assert (named["traceparent"], named["tracestate"]) == (OTHER, "a=1")

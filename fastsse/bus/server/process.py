@@ -24,6 +24,7 @@ from fastsse.rules.intercepting import intercepting, make_interceptors
 from fastsse.sinks import Sinks
 from fastsse.sources import Sources
 from fastsse.stores import open_stores
+from fastsse.tracing import Tracer, tracer_of
 from fastsse.wakes import StreamWakes
 
 __all__ = ["HubProcess", "run_hub"]
@@ -102,7 +103,9 @@ class HubProcess:
         sinks: Sinks,
         alerts: Alerts,
         wakes: StreamWakes,
+        tracer: Tracer | None,
     ) -> None:
+        self._tracer = tracer
         self._wakes = wakes
         self.broker: Final = broker
         self._rebuild: Recovery | None = None
@@ -126,9 +129,10 @@ class HubProcess:
         rules = EventRules(config.rules)
         interceptors = make_interceptors(config, rules)
         publish = intercepting(interceptors, backbone.append)
-        sources = Sources(config, publish)
+        tracer = tracer_of(config)
+        sources = Sources(config, publish, tracer)
         alerts = Alerts(config.rules, publish)
-        sinks = Sinks(config, backbone, store)
+        sinks = Sinks(config, backbone, store, tracer)
 
         def counters() -> Mapping[str, int]:
             parts = (backbone, sources, sinks, interceptors, rules, alerts)
@@ -147,7 +151,7 @@ class HubProcess:
         )
         if alerts:
             broker.on_entries = alerts.on_entries
-        hub = cls(broker, server, sources, sinks, alerts, wakes)
+        hub = cls(broker, server, sources, sinks, alerts, wakes, tracer)
         if restarted and isinstance(backbone, HubMemory):
             hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
@@ -163,6 +167,8 @@ class HubProcess:
         self._alerts.close()
         await self._sources.close()
         await self._sinks.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         await self._wakes.close()
         if self._rebuild is not None:
             await self._rebuild.close()
