@@ -7,21 +7,23 @@ from fastsse._batch import EventBatch
 from fastsse.events import Event
 
 def read_lines(
-    lines: list[bytes], event_of: Callable[[dict[str, Any]], Event], escapes_colons: bool
+    body: bytes | bytearray, event_of: Callable[[dict[str, Any]], Event]
 ) -> EventBatch | None:
-    """The events of NDJSON lines, in order; empty lines are skipped. O(bytes).
+    """The events of an NDJSON body, in order; empty lines are skipped. O(bytes).
+
+    A line of strings only (topic, data, event type) costs no Python object but its data; other
+    lines are read by orjson.
 
     None where a line is no object, or a reader would lose a part of one (a name that stands twice,
     a whole number over 64 bits). What is wrong with it is not said here.
 
     Arguments:
-        lines: without their line ends.
+        body: UTF-8; the lines end with LF. It must not change meanwhile.
         event_of: makes the event of a line that has more than a topic, data and an event type.
-        escapes_colons: whether a string may hold an escaped colon; each line is looked at closely
-            then.
 
     Raises:
         orjson.JSONDecodeError: a line is not JSON.
         InvalidEvent: a line describes an event that can't be.
+        UnicodeDecodeError: a topic or an event type is not UTF-8.
         TypeError: data are nested too deep to be written.
     """

@@ -43,14 +43,13 @@ def events_of_lines(body: bytes | bytearray) -> Sequence[Event]:
 
     Raises Problem (400); its member `line` is the number of the wrong line, counted from 1.
     """
-    lines = bytes(body).split(b"\n")
     try:
-        batch = read_lines(lines, _event, b"\\u003" in body)
+        batch = read_lines(body, _event)
         if batch is not None:
             return batch
-    except (orjson.JSONDecodeError, InvalidEvent, Problem, AttributeError, TypeError):
+    except (ValueError, InvalidEvent, Problem, AttributeError, TypeError):
         pass  # Reported below, with the line number.
-    return _read_slowly(lines)
+    return _read_slowly(bytes(body).split(b"\n"))
 
 
 def _read_slowly(lines: Sequence[bytes]) -> list[Event]:

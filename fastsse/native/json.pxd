@@ -1,8 +1,8 @@
 # JSON (RFC 8259), read in one pass into a list of places and written with escapes. Nothing is
 # recursive: depth and places are bounded, and text over a bound counts as no JSON.
 
-from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcmp, memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
 from fastsse.native.buffer cimport (
     Buffer, buffer_clear, buffer_free, buffer_put_byte, buffer_put_bytes, buffer_room)
@@ -107,8 +107,32 @@ cdef inline int hex_unit(const char* at, const char* end) noexcept nogil:
     return unit
 
 
+cdef enum:
+    WORD_BYTES = 8
+
+
+cdef inline const char* skip_plain(const char* at, const char* end) noexcept nogil:
+    """Skips bytes of a string eight at a time, to the eight that hold a quote, a backslash or a
+    control character."""
+    cdef uint64_t word
+    cdef uint64_t quotes
+    cdef uint64_t backslashes
+    while end - at >= WORD_BYTES:
+        memcpy(&word, at, WORD_BYTES)
+        # A byte minus 1 borrows from its highest bit where it is 0; minus 0x20 where it is less.
+        quotes = word ^ 0x2222222222222222u
+        backslashes = word ^ 0x5C5C5C5C5C5C5C5Cu
+        if ((quotes - 0x0101010101010101u) & ~quotes
+                | (backslashes - 0x0101010101010101u) & ~backslashes
+                | (word - 0x2020202020202020u) & ~word) & 0x8080808080808080u:
+            break
+        at += WORD_BYTES
+    return at
+
+
 cdef inline const char* string_end(const char* at, const char* end, uint8_t* is_escaped) noexcept nogil:
     """The closing quote of a string whose text begins here; NULL when it is not one."""
+    at = skip_plain(at, end)
     while at < end and at[0] != c'"':
         if <uint8_t>at[0] < 0x20:
             return NULL
@@ -124,7 +148,9 @@ cdef inline const char* string_end(const char* at, const char* end, uint8_t* is_
             elif not (at[0] == c'"' or at[0] == c'\\' or at[0] == c'/' or at[0] == c'b'
                       or at[0] == c'f' or at[0] == c'n' or at[0] == c'r' or at[0] == c't'):
                 return NULL
-        at += 1
+            at = skip_plain(at + 1, end)
+        else:
+            at += 1
     return at if at < end else NULL
 
 

@@ -65,6 +65,36 @@ def test_lines_read_natively_are_what_each_is_alone(lines: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
+    "raw",
+    [
+        rb'{"data":"a\/b\"c\\d\b\f\n\r\t","topic":"a"}',
+        rb'{"topic":"a","data":"\u00e9"}',
+        rb'{"topic":"a","data":"\ud800"}',
+        rb'{"topic":"a","data":"\x"}',
+        rb'{"topic":"a\/b","data":"x"}',
+        b'{"topic":"a","data":"0123456789\x1fabcdef"}',
+        b'{"topic":"a","data":"\xff"}',
+        b'{"topic":"\xff","data":"x"}',
+        b'{"topic":"a","data":"\xed\xa0\x80"}',
+        b'{"topic":"a","data":"x","event":"\xff"}',
+        b'\t{ "topic" :\t"a" , "event":"", "data" : "x" }\r',
+        b'{"topic":"a","data":"x","event":"update","event":"b"}',
+        b'{"topic":"a","data":"x","topic":"b"}',
+        b'{"topic":"a","data":"x",}',
+        b'{"topic":"a","data":"x"}}',
+        b'{"topic":"a","data":"x"',
+        b'{"topic":"a","data":"xyzxyzxyz',
+        b'{"topic":"a","data"',
+        b'{"topic":"a"}',
+    ],
+)
+def test_a_line_of_strings_is_what_it_is_alone(raw: bytes) -> None:
+    lines = [b'{"topic":"a","data":"before"}', raw, b'{"topic":"b","data":"behind"}']
+    together = outcome_of(lines, lambda given: events_of_lines(b"\n".join(given)))
+    assert together == outcome_of(lines, reading._read_slowly)
+
+
+@pytest.mark.parametrize(
     ("wrong", "field"),
     [
         ({"topic": "a", "data": "x", "event": "fastsse.x"}, "event"),

@@ -33,7 +33,7 @@ STREAMS = ("subscribe", "mercureSubscribe")
 # Requests that the document allows and the server refuses: what one request alone can't say.
 NEVER_ACCEPTED = (
     "renew", "pong", "getSubscription", "receiveWebhook", "deleteEvent", "subscribeByWebSocket",
-    "purgeTopicAsOperator",
+    "purgeTopicAsOperator", "cancelScheduled", "listDeadLetters", "replayDeadLetters",
 )  # fmt: skip
 
 

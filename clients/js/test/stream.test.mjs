@@ -95,7 +95,8 @@ for (const [name, [kind, answer]] of Object.entries(BAD)) {
     await sleep(1_000);
     const attempts = kind ? seen.errors.length : streams();
     assert.ok(attempts <= 5, `${attempts} attempts`);
-    assert.ok(streams() <= attempts * 22, `${streams()} requests`);
+    // One more attempt may be on its way.
+    assert.ok(streams() <= (attempts + 1) * 22, `${streams()} requests`);
     assert.deepEqual(seen.events, []);
   });
 }
