@@ -159,11 +159,11 @@ def _node(case: Case) -> tuple[str, str]:
     return program, case.node_modules
 
 
-def _node_messages(case: Case, url: str) -> Iterator[Message]:
+def _node_messages(case: Case, url: str, within_s: float = WAIT_S * 3) -> Iterator[Message]:
     program, modules = _node(case)
     with _running(program, str(_NODE), modules, url) as process:
         assert process.stdout is not None
-        watch = threading.Timer(WAIT_S * 3, process.kill)
+        watch = threading.Timer(within_s, process.kill)
         watch.start()
         try:
             while line := process.stdout.readline():
@@ -187,7 +187,9 @@ def reconnect(case: Case) -> str:
     with Cutter(hub.host, hub.port) as relay:
         target = hub.adapter.listen([topic]).target
         found: list[str] = []
-        for message in _node_messages(case, f"http://127.0.0.1:{relay.port}{target}"):
+        url = f"http://127.0.0.1:{relay.port}{target}"
+        # The library waits three seconds before each of its four returns.
+        for message in _node_messages(case, url, WAIT_S * 12):
             event = hub.adapter.unwrapped(message)
             if message.type == "open" and relay.connections == 1:
                 hub.send(topic, "0")
