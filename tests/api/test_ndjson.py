@@ -25,7 +25,14 @@ value = st.one_of(
 )
 name = st.sampled_from(["topic", "data", "event", "id", "retry", "private", "meta", "nonsense"])
 pairs = st.lists(st.tuples(name, value), max_size=4)
-usual = st.tuples(st.sampled_from(["a", "b:c", "ö"]), st.one_of(st.text(), value)).map(
+scalar = st.one_of(
+    st.none(), st.integers(-(2**65), 2**65), st.floats(allow_nan=False, allow_infinity=False),
+    st.decimals(places=4, allow_nan=False, allow_infinity=False).map(float), st.text(),
+)  # fmt: skip
+nested = st.recursive(
+    scalar, lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner))
+)
+usual = st.tuples(st.sampled_from(["a", "b:c", "ö"]), st.one_of(st.text(), value, nested)).map(
     lambda two: [("topic", two[0]), ("data", two[1])]
 )
 
@@ -86,6 +93,20 @@ def test_lines_read_natively_are_what_each_is_alone(lines: list[bytes]) -> None:
         b'{"topic":"a","data":"xyzxyzxyz',
         b'{"topic":"a","data"',
         b'{"topic":"a"}',
+        rb'{"topic":"a","data":["\u0022\u005C\/\u000a\u000b\u001F\u007f\u00e9\ud83d\ude00\b\f"]}',
+        rb'{"topic":"a","data":["\ud83d"]}',
+        rb'{"topic":"a","data":["\ud83dx\ude00"]}',
+        rb'{"topic":"a","data":["\ude00"]}',
+        rb'{"topic":"a","data":{"a":1,"\u0061":2}}',
+        rb'{"topic":"a","data":{"a":"\\\"","b":[ 1 ,\t2 ],"c":" \t"}}',
+        b'{"topic":"a","data":{"a":1,"b":{"a":2},"a":3}}',
+        b'{"topic":"a","data":{"b":[{"a":1},{"a":2}]}}',
+        b'{"topic":"a","data":[-0,0.0,-0.0,1.0,1.50,1e3,1E400,0.0001,0.00001,123456789012.125]}',
+        b'{"topic":"a","data":[999999999999999999,9999999999999999999,99999999999999999999]}',
+        b'{"topic":"a","data":[01]}',
+        b'{"topic":"a","data":' + b"[" * 200 + b"]" * 200 + b"}",
+        b'{"topic":"a","data":{' + b",".join(b'"%d":1' % n for n in range(40)) + b"}}",
+        b'{"topic":"a","data":{' + b",".join(b'"%d":1' % (n % 39) for n in range(40)) + b"}}",
     ],
 )
 def test_a_line_of_strings_is_what_it_is_alone(raw: bytes) -> None:
