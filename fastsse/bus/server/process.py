@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import uvloop
 
@@ -92,27 +92,24 @@ async def _serve(
     return 0
 
 
+class _Parts(NamedTuple):
+    """What runs next to the broker, and ends with it."""
+
+    sources: Sources
+    sinks: Sinks
+    alerts: Alerts
+    wakes: StreamWakes
+    tracer: Tracer | None
+
+
 class HubProcess:
     """A hub that serves, in the loop in which it was started."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        server: asyncio.AbstractServer,
-        sources: Sources,
-        sinks: Sinks,
-        alerts: Alerts,
-        wakes: StreamWakes,
-        tracer: Tracer | None,
-    ) -> None:
-        self._tracer = tracer
-        self._wakes = wakes
+    def __init__(self, broker: Broker, server: asyncio.AbstractServer, parts: _Parts) -> None:
         self.broker: Final = broker
         self._rebuild: Recovery | None = None
-        self._sources = sources
-        self._sinks = sinks
-        self._alerts = alerts
         self._server = server
+        self._parts = parts
 
     @classmethod
     async def start(
@@ -151,7 +148,7 @@ class HubProcess:
         )
         if alerts:
             broker.on_entries = alerts.on_entries
-        hub = cls(broker, server, sources, sinks, alerts, wakes, tracer)
+        hub = cls(broker, server, _Parts(sources, sinks, alerts, wakes, tracer))
         if restarted and isinstance(backbone, HubMemory):
             hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
@@ -163,13 +160,14 @@ class HubProcess:
 
     async def close(self) -> None:
         """Accepts no more workers, closes the links of all workers, ends the store."""
+        parts = self._parts
         self._server.close()
-        self._alerts.close()
-        await self._sources.close()
-        await self._sinks.close()
-        if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close)
-        await self._wakes.close()
+        parts.alerts.close()
+        await parts.sources.close()
+        await parts.sinks.close()
+        if parts.tracer is not None:
+            await asyncio.to_thread(parts.tracer.close)
+        await parts.wakes.close()
         if self._rebuild is not None:
             await self._rebuild.close()
         await self.broker.close()
