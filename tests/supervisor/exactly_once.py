@@ -13,27 +13,23 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
 from tests.loopback import held_port
+from tests.supervisor.repeating import Figures, Repeating, kill_at_random
 from tests.supervisor.service import Service
 
 TOPIC = "orders"
-CUT_SHARE = 0.2
 AGAIN_SHARE = 0.1
 BATCH_MAX = 8
-CALM_S = 180
 
 
 @dataclass
@@ -49,26 +45,14 @@ class Plan:
     seed: int = 0
 
 
-@dataclass
-class Figures:
-    """What happened."""
-
-    sent: int = 0
-    cut: int = 0
-    kills: int = 0
-    statuses: Counter[int] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-
-
 class Publisher:
     """Publishes numbered events until each is answered."""
 
     def __init__(self, name: int, urls: list[str], seed: int, figures: Figures) -> None:
         self.published: list[str] = []
         self._name = name
-        self._urls = urls
         self._luck = random.Random(seed * 1000 + name)
-        self._figures = figures
+        self._sending = Repeating(urls, self._luck, figures, (200,))
 
     async def run(self, count: int) -> None:
         """So many events, some single and some in batches."""
@@ -76,7 +60,10 @@ class Publisher:
         while n < count:
             size = min(count - n, self._luck.choice((1, 1, self._luck.randint(2, BATCH_MAX))))
             names = [f"{self._name}-{index}" for index in range(n, n + size)]
-            await self._until_answered(self._request(names))
+            request = self._request(names)
+            while await self._sending.until_answered(request):
+                if self._luck.random() >= AGAIN_SHARE:
+                    break
             self.published += names
             n += size
 
@@ -91,63 +78,15 @@ class Publisher:
         extra = f"Content-Type: application/x-ndjson\r\n{key}"
         return _http("POST /events HTTP/1.1", extra, body)
 
-    async def _until_answered(self, request: bytes) -> None:
-        deadline_s = time.monotonic() + CALM_S
-        is_done = False
-        while not is_done:
-            assert time.monotonic() < deadline_s, "never answered"
-            is_cut = self._luck.random() < CUT_SHARE
-            status = await self._send(request, is_cut=is_cut)
-            is_done = status == 200
-            if status not in (0, 200, 503):
-                self._figures.faults.append(f"status {status}")
-                return
-            if status != 200 and not is_cut:
-                await asyncio.sleep(0.02)
-            if is_done and self._luck.random() < AGAIN_SHARE:
-                await self._send(request, is_cut=False)
-
-    async def _send(self, request: bytes, *, is_cut: bool) -> int:
-        """The status of an answer; 0 where there is none."""
-        url = urlsplit(self._luck.choice(self._urls))
-        self._figures.sent += 1
-        writer = None
-        try:
-            async with asyncio.timeout(10):
-                reader, writer = await asyncio.open_connection(url.hostname, url.port)
-                writer.write(request)
-                await writer.drain()
-                if is_cut:
-                    await asyncio.sleep(self._luck.random() * 0.004)
-                    self._figures.cut += 1
-                    return 0
-                status = int((await reader.readline()).split()[1])
-                self._figures.statuses[status] += 1
-                return status
-        except (OSError, TimeoutError, IndexError, ValueError):
-            return 0
-        finally:
-            if writer is not None:
-                writer.transport.abort()
-
 
 def _http(line: str, extra: str, body: bytes) -> bytes:
     head = f"{line}\r\nHost: localhost\r\nConnection: close\r\n{extra}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def _kill(services: list[Service], plan: Plan, figures: Figures) -> None:
-    luck = random.Random(plan.seed)
-    while True:
-        await asyncio.sleep(plan.pause_s * (0.5 + luck.random()))
-        if figures.kills >= plan.kills:
-            return
-        children = luck.choice(services).children()
-        pids = [*children["hub"], *children["worker"]]
-        if pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(luck.choice(pids), signal.SIGKILL)
-                figures.kills += 1
+def _victims(services: list[Service]) -> list[int]:
+    children = [service.children() for service in services]
+    return [pid for one in children for kind in ("hub", "worker") for pid in one[kind]]
 
 
 async def _stored(url: str, last: str) -> list[str]:
@@ -195,7 +134,9 @@ async def _publish(services: list[Service], plan: Plan, figures: Figures) -> Non
     urls = [service.url for service in services]
     publishers = [Publisher(name, urls, plan.seed, figures) for name in range(plan.publishers)]
     async with asyncio.TaskGroup() as group:  # An exception of who kills ends the run.
-        killing = group.create_task(_kill(services, plan, figures))
+        killing = group.create_task(
+            kill_at_random(lambda: _victims(services), plan.kills, plan.pause_s, plan.seed, figures)
+        )
         count = plan.publishes // plan.publishers
         await asyncio.gather(*(publisher.run(count) for publisher in publishers))
         killing.cancel()

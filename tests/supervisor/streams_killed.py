@@ -2,27 +2,31 @@
 cut and processes are killed: in the end each is stored exactly once, in order.
 
     python -m tests.supervisor.streams_killed --appends 10000 --store sqlite
+    python -m tests.supervisor.streams_killed --appends 10000 --store redis
+
+Killed are workers and hub processes; with the memory store only hub processes, because the workers
+have the only copies. With Redis two services share the log, and Redis itself is killed too.
 """
 
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
+from tests.redis.server import RedisServer
+from tests.supervisor.repeating import Figures, Repeating, kill_at_random
 from tests.supervisor.service import Service
 
-CUT_SHARE = 0.2
-CALM_S = 180
+_ROOM = ("--streams-total", "2GiB")
 
 
 @dataclass
@@ -37,142 +41,130 @@ class Plan:
     seed: int = 0
 
 
-@dataclass
-class Figures:
-    """What happened."""
-
-    cut: int = 0
-    kills: int = 0
-    statuses: Counter[int] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-
-
 class StreamProducer:
     """Appends numbers, each until it is answered."""
 
-    def __init__(self, name: int, url: str, seed: int, figures: Figures) -> None:
+    def __init__(self, name: int, urls: list[str], seed: int, figures: Figures) -> None:
         self._name = name
-        self._url = urlsplit(url)
-        self._luck = random.Random(seed * 1000 + name)
-        self._figures = figures
+        luck = random.Random(seed * 1000 + name)
+        self._sending = Repeating(urls, luck, figures, (200, 204), keeps=True)
 
     async def run(self, count: int) -> None:
         """So many appends."""
         for n in range(count):
-            await self._until_answered(n)
-
-    async def _until_answered(self, n: int) -> None:
-        body = f"{self._name}-{n} ".encode()
-        head = (
-            f"POST /streams/log HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-            f"Producer-Id: p{self._name}\r\nProducer-Epoch: 0\r\nProducer-Seq: {n}\r\n\r\n"
-        ).encode()
-        deadline_s = time.monotonic() + CALM_S
-        while True:
-            assert time.monotonic() < deadline_s, "never answered"
-            is_cut = self._luck.random() < CUT_SHARE
-            status = await self._send(head + body, is_cut=is_cut)
-            if status in (200, 204):
-                return
-            if status not in (0, 503):
-                self._figures.faults.append(f"{self._name}-{n}: status {status}")
-                return
-            if not is_cut:
-                await asyncio.sleep(0.02)
-
-    async def _send(self, request: bytes, *, is_cut: bool) -> int:
-        """The status of an answer; 0 where there is none."""
-        writer = None
-        try:
-            async with asyncio.timeout(10):
-                reader, writer = await asyncio.open_connection(self._url.hostname, self._url.port)
-                writer.write(request)
-                await writer.drain()
-                if is_cut:
-                    await asyncio.sleep(self._luck.random() * 0.004)
-                    self._figures.cut += 1
-                    return 0
-                status = int((await reader.readline()).split()[1])
-                self._figures.statuses[status] += 1
-                return status
-        except (OSError, TimeoutError, IndexError, ValueError):
-            return 0
-        finally:
-            if writer is not None:
-                writer.transport.abort()
+            body = f"{self._name}-{n} ".encode()
+            head = (
+                f"POST /streams/log HTTP/1.1\r\nHost: localhost\r\n"
+                f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+                f"Producer-Id: p{self._name}\r\nProducer-Epoch: 0\r\nProducer-Seq: {n}\r\n\r\n"
+            ).encode()
+            if not await self._sending.until_answered(head + body):
+                break
+        self._sending.close()
 
 
-async def _kill(service: Service, plan: Plan, figures: Figures) -> None:
-    """Kills processes one at a time; of the memory store's none that holds the only copy."""
-    luck = random.Random(plan.seed)
-    while figures.kills < plan.kills:
-        await asyncio.sleep(plan.pause_s * (0.5 + luck.random()))
+def _victims(
+    services: list[Service], redis: RedisServer | None, store: str
+) -> Sequence[int | Callable[[], None]]:
+    found: list[int | Callable[[], None]] = []
+    for service in services:
         children = service.children()
-        pids = [*children["hub"], *(children["worker"] if plan.store == "sqlite" else ())]
-        if pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(luck.choice(pids), signal.SIGKILL)
-                figures.kills += 1
+        found += [*children["hub"], *(children["worker"] if store != "memory" else ())]
+    if redis is not None:
+        found.append(lambda: _restart(redis))
+    return found
+
+
+def _restart(redis: RedisServer) -> None:
+    redis.kill()
+    redis.start()
 
 
 async def _read(url: str) -> list[str]:
     """All content of the stream, page by page."""
-    text, offset = "", "-1"
+    pages, offset = [], "-1"
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         while True:
             answer = await client.get(f"{url}/streams/log", params={"offset": offset})
             answer.raise_for_status()
-            text += answer.text
+            pages.append(answer.text)
             offset = answer.headers["stream-next-offset"]
             if "stream-up-to-date" in answer.headers:
-                return text.split()
+                return "".join(pages).split()
 
 
 async def run(plan: Plan) -> Figures:
     """Runs it, and says what is wrong in `faults`."""
-    figures = Figures()
-    with tempfile.TemporaryDirectory() as folder:
-        store = "memory" if plan.store == "memory" else f"sqlite:{folder}/h.db"
-        service = await Service.start("--port", "0", "--workers", "2", "--store", store)
+    figures, services = Figures(), []
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        redis, store = None, "memory"
+        if plan.store == "sqlite":
+            store = f"sqlite:{folder}/h.db"
+        elif plan.store == "redis":
+            redis = RedisServer(Path(folder) / "r", appendonly="yes", appendfsync="always")
+            stack.callback(redis.close)
+            redis.start()
+            store = redis.url
+        options = ["--port", "0", "--workers", "2", "--store", store, *_ROOM]
         try:
-            await service.wait()
-            async with httpx.AsyncClient(trust_env=False) as client:
-                headers = {"Content-Type": "text/plain"}
-                answer = await client.put(f"{service.url}/streams/log", headers=headers)
-                assert answer.status_code == 201
-            count = plan.appends // plan.producers
-            async with asyncio.TaskGroup() as group:
-                killing = group.create_task(_kill(service, plan, figures))
-                writers = [
-                    StreamProducer(name, service.url, plan.seed, figures)
-                    for name in range(plan.producers)
-                ]
-                await asyncio.gather(*(writer.run(count) for writer in writers))
-                killing.cancel()
-            stored = await _read(service.url)
-            for name in range(plan.producers):
-                mine = [one for one in stored if one.startswith(f"{name}-")]
-                if mine != [f"{name}-{n}" for n in range(count)]:
-                    figures.faults.append(
-                        f"producer {name}: {len(mine)} of {count}, or in disorder"
-                    )
+            for _ in range(1 if redis is None else 2):
+                services.append(await Service.start(*options))
+            for service in services:
+                await service.wait()
+            await _append(plan, services, redis, figures)
         finally:
-            service.signal(signal.SIGTERM)
-            await service.ended()
+            for service in services:
+                service.signal(signal.SIGTERM)
+            for service in services:
+                await service.ended()
     return figures
+
+
+async def _append(
+    plan: Plan, services: list[Service], redis: RedisServer | None, figures: Figures
+) -> None:
+    urls = [service.url for service in services]
+    async with httpx.AsyncClient(trust_env=False) as client:
+        headers = {"Content-Type": "text/plain"}
+        answer = await client.put(f"{urls[0]}/streams/log", headers=headers)
+        assert answer.status_code == 201
+    count = plan.appends // plan.producers
+    async with asyncio.TaskGroup() as group:  # An exception of who kills ends the run.
+        killing = group.create_task(
+            kill_at_random(
+                lambda: _victims(services, redis, plan.store),
+                plan.kills,
+                plan.pause_s,
+                plan.seed,
+                figures,
+            )
+        )
+        names = range(plan.producers)
+        writers = [StreamProducer(name, urls, plan.seed, figures) for name in names]
+        await asyncio.gather(*(writer.run(count) for writer in writers))
+        killing.cancel()
+    for url in urls:
+        stored = await _read(url)
+        for name in names:
+            mine = [one for one in stored if one.startswith(f"{name}-")]
+            if mine != [f"{name}-{n}" for n in range(count)]:
+                figures.faults.append(f"producer {name}: {len(mine)} of {count}, or in disorder")
 
 
 def main() -> int:
     """The long run as a command."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--appends", type=int, default=10_000)
-    parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
+    parser.add_argument("--store", choices=("sqlite", "memory", "redis"), default="sqlite")
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds between kills")
+    parser.add_argument("--producers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    figures = asyncio.run(run(Plan(given.appends, given.store, given.kills, seed=given.seed)))
-    print(figures)
+    plan = Plan(given.appends, given.store, given.kills, given.pause, given.producers, given.seed)
+    began_s = time.monotonic()
+    figures = asyncio.run(run(plan))
+    print(plan, figures, f"{time.monotonic() - began_s:.0f} s", sep="\n")
     return 1 if figures.faults else 0
 
 

@@ -6,9 +6,9 @@ from tests.supervisor.streams_killed import Plan, run
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("store", ["sqlite", "memory"])
+@pytest.mark.parametrize("store", ["sqlite", "memory", "redis"])
 async def test_appends_are_stored_once_and_in_order_when_processes_are_killed(store: str) -> None:
-    figures = await run(Plan(appends=800, store=store, kills=2, pause_s=0.5, seed=1))
+    figures = await run(Plan(appends=800, store=store, kills=2, pause_s=0.2, seed=1))
     assert figures.faults == []
     assert figures.cut > 10
     assert figures.kills > 0
