@@ -71,6 +71,8 @@ _NEXT: Final[dict[int, frozenset[ConnectionState]]] = {
 }
 # Requests of one connection that are handled in one turn of the loop.
 REQUESTS_A_TURN: Final = 64
+# Larger bodies are sent from where they are.
+_COPIED_BYTES_MAX: Final = 32 * 1024
 _Wish = tuple[Subscription, Rights | None]
 
 
@@ -429,7 +431,10 @@ class Connection(Lane, asyncio.Protocol):
                 body = b""
         if not self._persists:
             lines += b"Connection: close\r\n"
-        self._transport.write(b"".join((head, lines, b"\r\n", body)))
+        if len(body) > _COPIED_BYTES_MAX:
+            self._transport.writelines((head + lines + b"\r\n", body))
+        else:
+            self._transport.write(b"".join((head, lines, b"\r\n", body)))
         context.requests.answered(request, head)
         self._request = None
         if self._persists:

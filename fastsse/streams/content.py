@@ -7,21 +7,21 @@ UTF-8, or has carriage returns, which an event stream would change, is kept as b
 
 import json
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import orjson
 
+from fastsse._content import join_content
 from fastsse._core import Frame
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT
 from fastsse.streamoffsets import format_offset
 from fastsse.streamstate import StreamConfig
 
-__all__ = ["Content", "Piece", "control_block", "data_block", "data_of", "pieces_of", "rendered"]
+__all__ = ["Piece", "control_block", "data_block", "data_of", "pieces_of", "rendered"]
 
-_DATA: Final = b"data: "
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
@@ -32,13 +32,6 @@ class Piece(NamedTuple):
 
     data: bytes
     kind: int
-
-
-class Content(NamedTuple):
-    """One event that was read: its position, and its bytes as they were appended."""
-
-    position: int
-    data: bytes
 
 
 def pieces_of(config: StreamConfig, body: bytes) -> list[Piece]:
@@ -91,21 +84,19 @@ def _is_utf8(body: bytes) -> bool:
 
 def data_of(frame: Frame) -> bytes:
     """The bytes of an event as they were appended. O(bytes)."""
-    body = frame.body
-    start = 0 if body.startswith(_DATA) else body.find(b"\n" + _DATA) + 1
-    data = body[start + len(_DATA) : -2].replace(b"\n" + _DATA, b"\n")
-    return b64decode(data) if frame.data_kind == DATA_BYTES else data
+    return join_content((frame,))
 
 
-def rendered(config: StreamConfig, contents: Sequence[Content]) -> bytes:
+def rendered(config: StreamConfig, frames: Sequence[Frame]) -> bytes:
     """A body with this content. O(bytes)."""
-    data = [content.data for content in contents]
-    return b"[%b]" % b",".join(data) if config.kind == "json" else b"".join(data)
+    if config.kind == "json":
+        return join_content(frames, b",", b"[", b"]")
+    return join_content(frames)
 
 
-def data_block(config: StreamConfig, contents: Sequence[Content]) -> bytes:
+def data_block(config: StreamConfig, frames: Sequence[Frame]) -> bytes:
     """One `data` event with this content. O(bytes)."""
-    body = rendered(config, contents)
+    body = rendered(config, frames)
     if config.kind == "bytes":
         body = b64encode(body)
     elif config.kind == "text" and not _is_utf8(body):

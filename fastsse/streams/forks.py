@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from fastsse.errors import BadRequest, FastsseError
 from fastsse.streamoffsets import NOW, parse_offset
+from fastsse.streams.content import data_of
 from fastsse.streams.reading import Chunk, StreamReader
 from fastsse.streamstate import Segment, StreamConfig, StreamRow
 
@@ -65,12 +66,12 @@ def _find_sub_offset(
                 done(_overshoot())
             else:
                 done(_config(fork, source, contents[wanted - 1].position, b""))
-        elif not contents or wanted > len(contents[0].data):
+        elif not contents or wanted > len(data := data_of(contents[0])):
             done(_overshoot())
-        elif wanted == len(contents[0].data):
+        elif wanted == len(data):
             done(_config(fork, source, contents[0].position, b""))
         else:
-            done(_config(fork, source, place, contents[0].data[:wanted]))
+            done(_config(fork, source, place, data[:wanted]))
 
     reader.read(fork.topic, source, place, read)
 

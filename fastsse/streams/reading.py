@@ -1,19 +1,23 @@
 """Reading a stream page by page: from memory or the store, and from what it is a fork of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from fastsse._content import take_content
+from fastsse._core import Frame
 from fastsse.backbone import Stretch, Stretched
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.hub.history import History
-from fastsse.streams.content import Content, data_of
 from fastsse.streamstate import Segment, StreamRow
 
 __all__ = ["PAGE_BYTES", "Chunk", "ContentGone", "StoredEntries", "StreamReader"]
 
 #: Of one answer; a single append may be larger.
 PAGE_BYTES: Final = 1024 * 1024
+_UNBOUNDED: Final = 1 << 62
+_FRAME_OF: Final[Callable[[Entry], Frame]] = itemgetter(Entry._fields.index("frame"))
 
 
 class ContentGone(FastsseError):
@@ -21,9 +25,9 @@ class ContentGone(FastsseError):
 
 
 class Chunk(NamedTuple):
-    """A page: content, the position behind it, and whether the stream ends there now."""
+    """A page: events, the position behind it, and whether the stream ends there now."""
 
-    contents: Sequence[Content]
+    contents: Sequence[Frame]
     next: int
     is_up_to_date: bool
 
@@ -61,7 +65,7 @@ class StreamReader:
         ContentGone when some of it is gone. Within the call if memory has it. O(page)."""
         _Reading(self._history, self._stored, self._page_bytes, (topic, row), after, done).go_on()
 
-    def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Content] | None:
+    def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Frame] | None:
         """What memory has of a stream's own content after a position and up to another; None when
         it may have lost some. O(content)."""
         kept = self._history.topics.by_name.get(topic)
@@ -70,12 +74,8 @@ class StreamReader:
             return None
         if kept.log is None:
             return []
-        contents = []
-        for frame in kept.log.after(start):
-            if frame.position > through:
-                break
-            if frame.events:
-                contents.append(Content(frame.position, data_of(frame)))
+        contents: list[Frame] = []
+        take_content(kept.log.after(start), through, _UNBOUNDED, contents)
         return contents
 
 
@@ -96,7 +96,7 @@ class _Reading:
         self._room_bytes = room_bytes
         self._done = done
         self._place = after
-        self._contents: list[Content] = []
+        self._contents: list[Frame] = []
         topic, row = stream
         self._tail = row.tail
         self._segments = [*row.config.segments, Segment(topic, row.generation, row.tail)]
@@ -129,23 +129,9 @@ class _Reading:
         kept = self._history.topics.by_name.get(segment.topic)
         if kept is None or start < kept.evicted_through:
             return False
-        for frame in () if kept.log is None else kept.log.after(start):
-            if frame.position > segment.through:
-                break
-            if frame.events and not self._add(frame.position, data_of(frame)):
-                return True
-        self._place = segment.through
+        if kept.log is None or self._take(segment, kept.log.after(start)):
+            self._place = segment.through
         return True
-
-    def _add(self, position: int, data: bytes) -> bool:
-        """Takes content; False when the page is full."""
-        if self._contents and len(data) > self._room_bytes:
-            self._room_bytes = 0
-            return False
-        self._contents.append(Content(position, data))
-        self._room_bytes -= len(data)
-        self._place = position
-        return self._room_bytes > 0
 
     def _on_stretch(self, stretch: Stretch | FastsseError) -> None:
         if isinstance(stretch, FastsseError):
@@ -155,17 +141,17 @@ class _Reading:
         start = max(self._place, segment.after)
         if max(stretch.evicted_through, stretch.damaged_through) > start:
             self._done(ContentGone("content at the offset is not kept any more"))
-        elif not self._take(segment, stretch.entries):
+        elif not self._take(segment, map(_FRAME_OF, stretch.entries)):
             self._finish()
         else:
             is_whole = stretch.is_last or stretch.through >= segment.through
             self._place = segment.through if is_whole else max(start, stretch.through)
             self.go_on()
 
-    def _take(self, segment: Segment, entries: Sequence[Entry]) -> bool:
-        for entry in entries:
-            if entry.position > segment.through:
-                break
-            if entry.frame.events and not self._add(entry.position, data_of(entry.frame)):
-                return False
-        return True
+    def _take(self, segment: Segment, frames: Iterable[Frame]) -> bool:
+        """Takes content up to the end of a segment; False when the page is full."""
+        contents = self._contents
+        self._room_bytes = take_content(frames, segment.through, self._room_bytes, contents)
+        if contents:
+            self._place = contents[-1].position
+        return self._room_bytes > 0

@@ -7,7 +7,7 @@ from fastsse.directives import END
 from fastsse.entries import Entry
 from fastsse.hub import Hub
 from fastsse.streamoffsets import format_offset
-from fastsse.streams.content import Content, control_block, data_block, data_of
+from fastsse.streams.content import control_block, data_block
 from fastsse.streams.cursors import Cursors
 from fastsse.streams.waiting import Waiters
 from fastsse.streamstate import StreamRow
@@ -86,9 +86,8 @@ class StreamTails:
             return False
         control = None if entry.extras is None else entry.extras.control
         if control is None:
-            content = Content(entry.position, data_of(entry.frame))
             place = control_block(entry.position, self._cursors.after(None))
-            block = data_block(row.config, (content,)) + place
+            block = data_block(row.config, (entry.frame,)) + place
             tail.send(block, entry.frame.time_ms)
             self._tailed[topic] = row._replace(tail=entry.position)
         elif control == END:

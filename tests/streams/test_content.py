@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsse._content import take_content
+from fastsse._core import Frame
 from fastsse.entries import encode_entries
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_BYTES, DATA_JSON, DATA_TEXT, Event
 from fastsse.streamoffsets import format_offset
 from fastsse.streams.content import (
-    Content,
     control_block,
     data_block,
     data_of,
@@ -34,10 +35,13 @@ json_values = st.recursive(
 )
 
 
+def frames_of(config: StreamConfig, body: bytes, **fields: object) -> list[Frame]:
+    events = [Event("s", data, data_kind=kind, **fields) for data, kind in pieces_of(config, body)]
+    return [entry.frame for entry in encode_entries(range(1, 1 + len(events)), events)]
+
+
 def read_back(config: StreamConfig, body: bytes) -> bytes:
-    events = [Event("s", data, data_kind=kind) for data, kind in pieces_of(config, body)]
-    entries = encode_entries(range(1, 1 + len(events)), events)
-    return rendered(config, [Content(one.position, data_of(one.frame)) for one in entries])
+    return rendered(config, frames_of(config, body))
 
 
 @given(st.binary(min_size=1) | st.text(min_size=1).map(str.encode))
@@ -51,6 +55,28 @@ def test_messages_are_read_back_as_one_array(value: object, indent: int | None) 
     body = json.dumps(value, indent=indent).replace("\n", "\r\n").encode()
     wanted = value if isinstance(value, list) else [value]
     assert json.loads(read_back(JSON, body)) == wanted
+
+
+@given(st.text(), st.text("abc", min_size=1), st.sampled_from([None, 1500]))
+def test_text_is_read_back_whatever_else_its_event_has(text, name, retry) -> None:
+    event = Event("s", text.replace("\r", "\n"), event=name, id=name, retry=retry)
+    (entry,) = encode_entries([7], [event])
+    assert data_of(entry.frame) == text.replace("\r", "\n").encode()
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=9), st.integers(1, 200))
+def test_a_page_is_full_once_and_has_all_in_order(bodies: list[bytes], room: int) -> None:
+    frames = [frame for body in bodies for frame in frames_of(BYTES, body)]
+    read: list[bytes] = []
+    while len(read) < len(frames):
+        taken: list[Frame] = []
+        left = take_content(frames[len(read) :], 1 << 100, room, taken)
+        assert taken
+        assert len(taken) == 1 or sum(frame.size for frame in taken) * 3 // 4 <= room + len(taken)
+        assert left <= 0 or len(read) + len(taken) == len(frames)
+        read += map(data_of, taken)
+    assert read == bodies
+    assert take_content(frames, 0, room, []) == room
 
 
 def test_numbers_keep_their_digits() -> None:
@@ -77,7 +103,7 @@ def test_content_is_kept_in_the_form_that_other_readers_can_use() -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_can_forge_an_event(text: str) -> None:
-    block = data_block(TEXT, [Content(1, text.encode())]) + control_block(1, "7")
+    block = data_block(TEXT, frames_of(TEXT, text.encode())) + control_block(1, "7")
     data, control = parse(block).events
     wanted = text.replace("\r\n", "\n").replace("\r", "\n")
     assert (data.type, data.data) == ("data", wanted)
@@ -85,6 +111,6 @@ def test_no_text_can_forge_an_event(text: str) -> None:
 
 
 def test_several_messages_are_one_array_behind_one_event() -> None:
-    block = data_block(JSON, [Content(1, b'{"a":1}'), Content(2, b"2")])
+    block = data_block(JSON, frames_of(JSON, b'[{"a":1}, 2]'))
     (event,) = parse(block).events
     assert json.loads(event.data) == [{"a": 1}, 2]

@@ -345,14 +345,15 @@ class HistoryQueries:
             wanted = "BETWEEN ? AND ?", (places[0], places[-1])
         else:
             wanted = "IN (SELECT value FROM json_each(?))", (json.dumps(places),)
-        # In one call, so that the interpreter's lock is taken once and not for each event.
-        (text,) = self._connection.execute(
-            "SELECT group_concat(hex(record), '') FROM"
+        # In one call, so that the interpreter's lock is taken once and not for each event. SQLite
+        # leaves the bytes of a text as they are; what an entry says is checked.
+        (records,) = self._connection.execute(
+            "SELECT CAST(group_concat(CAST(record AS TEXT), '') AS BLOB) FROM"
             f" (SELECT record FROM event WHERE place {wanted[0]} ORDER BY place)",
             wanted[1],
         ).fetchone()
         try:
-            entries = unpack_entries(bytes.fromhex(text or ""))
+            entries = unpack_entries(records or b"")
         except ValueError:
             return self._whole_ones(places, selection)
         are_there = [place_of(entry.position) for entry in entries] == places
