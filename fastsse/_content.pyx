@@ -115,7 +115,7 @@ cdef inline int64_t room_of(FrameData* frame) noexcept nogil:
     return frame.body_bytes * 3 // 4 if frame.data_kind == KIND_BYTES else frame.body_bytes
 
 
-def take_content(frames, through, int64_t room_bytes, list taken not None):
+def take_content(frames, through, int64_t room_bytes, list taken not None, uint64_t now_ms=0):
     cdef uint64_t ms = PyLong_AsUnsignedLongLong(through >> 64)
     cdef uint64_t n = PyLong_AsUnsignedLongLongMask(through)
     cdef Frame frame
@@ -123,7 +123,7 @@ def take_content(frames, through, int64_t room_bytes, list taken not None):
     for frame in frames:
         if is_behind(frame.data, ms, n):
             break
-        if frame.data.events == 0:
+        if frame.data.events == 0 or (frame.data.expires_ms and frame.data.expires_ms <= now_ms):
             continue
         size = room_of(frame.data)
         if taken and size > room_bytes:

@@ -184,7 +184,9 @@ class Endpoints:
 
     def _stream_paths(self, access: Access, gate: PublishGate) -> Paths:
         config = self._config
-        self.streams = DurableStreams(self._hub, config.streams_poll, now_ms)
+        self.streams = DurableStreams(
+            self._hub, config.streams_poll, now_ms, serves_plain=config.streams_plain
+        )
         self._open_streams = OpenStreams(self._hub, config.streams_path + "/")
         routes = StreamRoutes(
             self.streams,

@@ -146,7 +146,7 @@ class StreamRead:
             else:
                 self._read(now, after)
 
-        self._streams.find(self._topic, found)
+        self._streams.find_readable(self._topic, found)
 
     def _nothing(self, row: StreamRow) -> None:
         lines = self._lines(row, Chunk((), row.tail, True))

@@ -202,7 +202,7 @@ class StreamRoutes:
                     return
                 StreamRead(self._streams, request, exchange, rights, topic, asked).start(row)
 
-            self._streams.find(topic, found)
+            self._streams.find_readable(topic, found)
 
         self._access.subscriber(request, exchange, allowed)
 

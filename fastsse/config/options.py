@@ -471,6 +471,11 @@ class HttpOptions(OptionGroup):
     streams_path: Annotated[str, AfterValidator(check_streams_path), STREAMS_PATH] = option(
         "/streams", "Path under which durable streams are served (Durable Streams protocol)."
     )
+    streams_plain: Switch = option(
+        False,
+        "Serve topics that were not created as durable streams below streams_path too, to readers "
+        "who have a grant for them.",
+    )
     streams_poll: Seconds = duration(
         "20s",
         "How long a long-poll of a durable stream waits for content.",

@@ -203,6 +203,9 @@ ADVICE: dict[str, Advice] = {
     "streams_path": Advice(
         "a path that a proxy does not pass on", "404 for every durable stream at the proxy"
     ),
+    "streams_plain": Advice(
+        "off, and a reader of a plain topic waits for content", "404 below `streams_path`"
+    ),
     "streams_poll": Advice(
         "longer than the time-out of a proxy: long-polls end with 504", "504 at the proxy"
     ),

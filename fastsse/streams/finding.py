@@ -5,6 +5,7 @@ from typing import Final
 
 from fastsse.errors import FastsseError
 from fastsse.hub import Hub
+from fastsse.streams.plain import PlainTopics
 from fastsse.streams.requests import StreamGone, StreamMissing
 from fastsse.streamstate import StreamRow
 
@@ -21,35 +22,56 @@ class StreamFinder:
     Arguments:
         hub: knows the rows.
         now_ms: unix milliseconds.
+        plain: finds topics that are no streams, for readers; None: they are not served.
 
     Attributes:
         on_expired: called with topic and row of an expired stream that was met.
     """
 
-    def __init__(self, hub: Hub, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, hub: Hub, now_ms: Callable[[], int], plain: PlainTopics | None = None
+    ) -> None:
         self.now_ms: Final = now_ms
         self.on_expired: Callable[[str, StreamRow], None] | None = None
         self._hub: Final = hub
+        self._plain: Final = plain
         self._touched: Final[dict[str, int]] = {}
 
     def find(self, topic: str, done: Callable[[StreamRow | FastsseError], None]) -> None:
         """Calls `done` with the row of a stream, StreamMissing or StreamGone."""
+        self._hub.find_streams((topic,), lambda rows: self._found(topic, rows, done))
+
+    def find_readable(self, topic: str, done: Callable[[StreamRow | FastsseError], None]) -> None:
+        """As `find`, and with a row for a topic that was not created as a stream, if such are
+        served."""
+        plain = self._plain
 
         def found(rows: dict[str, StreamRow] | FastsseError) -> None:
-            if isinstance(rows, FastsseError):
-                done(rows)
-                return
-            row = rows.get(topic)
-            if row is None or (row.is_expired(self.now_ms()) and not row.is_hidden):
-                if row is not None and self.on_expired is not None:
-                    self.on_expired(topic, row)
-                done(StreamMissing(f"There is no stream {topic}."))
-            elif row.is_hidden:
-                done(StreamGone(f"The stream {topic} was deleted; forks of it remain."))
+            if plain is None or isinstance(rows, FastsseError) or topic in rows:
+                self._found(topic, rows, done)
             else:
-                done(row)
+                plain.find(topic, done)
 
         self._hub.find_streams((topic,), found)
+
+    def _found(
+        self,
+        topic: str,
+        rows: dict[str, StreamRow] | FastsseError,
+        done: Callable[[StreamRow | FastsseError], None],
+    ) -> None:
+        if isinstance(rows, FastsseError):
+            done(rows)
+            return
+        row = rows.get(topic)
+        if row is None or (row.is_expired(self.now_ms()) and not row.is_hidden):
+            if row is not None and self.on_expired is not None:
+                self.on_expired(topic, row)
+            done(StreamMissing(f"There is no stream {topic}."))
+        elif row.is_hidden:
+            done(StreamGone(f"The stream {topic} was deleted; forks of it remain."))
+        else:
+            done(row)
 
     def find_here(
         self, topic: str, row: StreamRow, done: Callable[[StreamRow | FastsseError], None]

@@ -75,7 +75,8 @@ class StreamReader:
         if kept.log is None:
             return []
         contents: list[Frame] = []
-        take_content(kept.log.after(start), through, _UNBOUNDED, contents)
+        now_ms = self._history.now_ms()
+        take_content(kept.log.after(start), through, _UNBOUNDED, contents, now_ms)
         return contents
 
 
@@ -151,7 +152,8 @@ class _Reading:
     def _take(self, segment: Segment, frames: Iterable[Frame]) -> bool:
         """Takes content up to the end of a segment; False when the page is full."""
         contents = self._contents
-        self._room_bytes = take_content(frames, segment.through, self._room_bytes, contents)
+        now_ms = self._history.now_ms()
+        self._room_bytes = take_content(frames, segment.through, self._room_bytes, contents, now_ms)
         if contents:
             self._place = contents[-1].position
         return self._room_bytes > 0

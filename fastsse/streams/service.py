@@ -13,6 +13,7 @@ from fastsse.streams.creating import StreamCreator
 from fastsse.streams.cursors import Cursors
 from fastsse.streams.deleting import StreamRemover
 from fastsse.streams.finding import StreamFinder
+from fastsse.streams.plain import PlainTopics
 from fastsse.streams.reading import ChunkRead, StreamReader
 from fastsse.streams.tailing import StreamTails
 from fastsse.streams.waiting import Waiters
@@ -28,18 +29,21 @@ class DurableStreams:
         hub: orders, keeps and sends.
         poll_s: how long a long-poll waits.
         now_ms: unix milliseconds.
+        serves_plain: whether topics that were not created as streams are readable.
 
     Attributes:
         reader: reads pages.
         cursors: give the cursors of answers.
         waiters: long-polls that wait.
         tails: event streams that wait.
-        find, find_here, touch: of StreamFinder.
+        find, find_readable, find_here, touch: of StreamFinder.
         create, append, delete: of StreamCreator, StreamAppender and StreamRemover.
     """
 
-    def __init__(self, hub: Hub, poll_s: float, now_ms: Callable[[], int]) -> None:
-        finder = StreamFinder(hub, now_ms)
+    def __init__(
+        self, hub: Hub, poll_s: float, now_ms: Callable[[], int], *, serves_plain: bool = False
+    ) -> None:
+        finder = StreamFinder(hub, now_ms, PlainTopics(hub) if serves_plain else None)
         remover = StreamRemover(hub, finder)
         finder.on_expired = remover.drop_expired
         self.reader: Final = StreamReader(hub.history, hub)
@@ -47,6 +51,7 @@ class DurableStreams:
         self.waiters: Final = Waiters(poll_s)
         self.tails: Final = StreamTails(hub, self.cursors, self.waiters, finder.touch)
         self.find: Final = finder.find
+        self.find_readable: Final = finder.find_readable
         self.find_here: Final = finder.find_here
         self.touch: Final = finder.touch
         self.create: Final = StreamCreator(hub, self.reader, remover, now_ms).create
