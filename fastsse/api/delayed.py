@@ -19,7 +19,7 @@ from fastsse.control.schedule import (
 from fastsse.directives import Directives, delivery_ms
 from fastsse.errors import BadRequest, FastsseError, InvalidEvent, Unavailable
 from fastsse.events import Event
-from fastsse.http.problems import Problem
+from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import Request
 from fastsse.http.responses import JSON, Response, json_response
 from fastsse.http.router import Exchange, Paths, Route
@@ -47,17 +47,26 @@ class DelayedPublish:
         self.schedule: Final = schedule
         self._now_ms = now_ms
 
-    def take(self, event: Event, exchange: Exchange, *, receipt: bool = False) -> None:
-        """Keeps an event that was admitted, and answers 202. Raises InvalidEvent, and what a
-        publish raises."""
+    def take(
+        self,
+        event: Event,
+        exchange: Exchange,
+        answered: Callable[[int], None],
+        *,
+        receipt: bool = False,
+    ) -> None:
+        """Keeps an event that was admitted, answers 202, and calls `answered` with the status.
+        Raises InvalidEvent, and what a publish raises."""
         if receipt:
             raise InvalidEvent("receipt", "can't be combined with deliver_at or delay")
 
         def kept(outcome: tuple[str, int] | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
-                exchange.fail(_full(outcome))
+                exchange.fail(error := _full(outcome))
+                answered(problem_of(error).status)
             else:
                 exchange.respond(_accepted(*outcome))
+                answered(202)
 
         self.keep(event, kept)
 

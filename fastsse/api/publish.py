@@ -130,7 +130,7 @@ class PublishGate:
             self._check(events, rights)
             directed = asked_of(request, events, rights)
             if self.schedule is not None and is_delayed(directed[0].directives):
-                self.schedule.take(directed[0], exchange, receipt=receipt)
+                self.schedule.take(directed[0], exchange, noted, receipt=receipt)
                 return
             if self._request_limits.active:
                 self._request_limits.published_more(request, len(events) - 1)
@@ -143,8 +143,10 @@ class PublishGate:
                 self._count(events, lambda count: self._respond(exchange, answer, outcome, count))
             else:
                 exchange.respond(answer(outcome))
+            noted(problem_of(outcome).status if isinstance(outcome, FastsseError) else 200)
+
+        def noted(status: int) -> None:
             if self._log is not None and self._log.logs_publishes:
-                status = problem_of(outcome).status if isinstance(outcome, FastsseError) else 200
                 self._log.published(exchange.peer(), len(events), len(request.body), status)
 
         self._access.publisher(request, exchange, allowed)

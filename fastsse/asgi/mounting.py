@@ -89,6 +89,10 @@ class Mount:
 
     publish = _as_of_server(Server.publish_later)
     end_topic = _as_of_server(Server.end_topic)
+    schedule = _as_of_server(Server.schedule)
+    cancel = _as_of_server(Server.cancel)
+    store_feed = _as_of_server(Server.store_feed)
+    count_streams = _as_of_server(Server.count_streams)
 
     async def subscribe(
         self,

@@ -21,6 +21,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "reload": ("fastsse.cli.reload", "reload", "Have a server read its configuration again."),
     "publish": ("fastsse.cli.publish", "publish", "Publish events to a topic."),
     "topics": ("fastsse.cli.topics", "topics", "List topics, or end them."),
+    "schedule": (
+        "fastsse.cli.schedule",
+        "schedule",
+        "List delayed events, or cancel them.",
+    ),
     "listen": ("fastsse.cli.listen", "listen", "Show the events of topics as they arrive."),
     "connections": ("fastsse.cli.connections", "connections", "List open connections."),
     "kick": ("fastsse.cli.connections", "kick", "End connections."),

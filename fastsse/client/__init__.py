@@ -26,6 +26,7 @@ from fastsse.client.outbox import Outbox, OutboxFull
 from fastsse.client.polling import EventPage, fetch_page
 from fastsse.client.publisher import Publisher, Receipt
 from fastsse.client.relaying import RelayBroken, Relayed, relay
+from fastsse.client.scheduled import ScheduledEvent
 from fastsse.client.syncclient import Client, Subscription
 from fastsse.client.view import Envelope, StreamView
 
@@ -49,6 +50,7 @@ __all__ = [
     "Refused",
     "RelayBroken",
     "Relayed",
+    "ScheduledEvent",
     "StreamState",
     "StreamView",
     "Subscription",

@@ -44,6 +44,7 @@ from fastsse.client.http import (
     sibling_path,
 )
 from fastsse.client.posting import Answer, AnswerLost, NotConnected, Poster, Unusual
+from fastsse.client.scheduled import ScheduledEvent, read_schedule
 
 # Retried later: too many requests, and overload or drain.
 BUSY = (429, 503)
@@ -249,6 +250,28 @@ class Publisher:
         params = httpx.QueryParams({"id": scheduled})
         url = self._url.copy_with(path=sibling_path(self._url, "/schedule"), params=params)
         await self._post(url, b"", None, method="DELETE")
+
+    async def list_scheduled(self) -> list[ScheduledEvent]:
+        """The delayed events of topics that this client may publish to: those that wait, in the
+        order of their time, then the newest that could not be published, which have a `reason`.
+        O(events), 200 a request.
+
+        Raises Refused, Unreachable, OutcomeUnknown.
+        """
+        waiting: list[ScheduledEvent] = []
+        failed: list[ScheduledEvent] = []
+        after: str | None = None
+        while True:
+            params = httpx.QueryParams({} if after is None else {"after": after})
+            url = self._url.copy_with(path=sibling_path(self._url, "/schedule"), params=params)
+            response, answer = await self._exchange(url, b"", self._headers, "GET")
+            if response.status_code != httpx.codes.OK:
+                raise refusal(response, answer)
+            page, dead, after = read_schedule(answer)
+            waiting += page
+            failed += dead  # Of the first page; the others have none.
+            if after is None:
+                return waiting + failed
 
     async def delete_event(self, topic: str, id: str) -> str:
         """Deletes the event of a topic that has this id, in all its topics, and returns the id of

@@ -59,6 +59,10 @@ class Client:
     publish_batch = _blocking(Publisher.publish_batch)
     publish_ndjson = _blocking(Publisher.publish_ndjson)
     end_topic = _blocking(Publisher.end_topic)
+    delete_event = _blocking(Publisher.delete_event)
+    purge_topic = _blocking(Publisher.purge_topic)
+    cancel = _blocking(Publisher.cancel)
+    list_scheduled = _blocking(Publisher.list_scheduled)
     ticket = _blocking(AsyncClient.ticket)
     flush = _blocking(AsyncClient.flush)
 

@@ -247,3 +247,14 @@ async def test_one_timer_serves_all_events(ask, server) -> None:
     assert timer.when() - asyncio.get_running_loop().time() < 51.5
     await keep(ask, "topic=a&delay=0")
     await until(lambda: len(service._order) == 50)
+
+
+async def test_delayed_publishes_have_an_access_line(start, caplog) -> None:
+    caplog.set_level("DEBUG", "fastsse")
+    server = await start(log_level="debug", access_lines=100, max_scheduled=1)
+    async with connected(server) as raw:
+        for status in (202, 507):
+            await raw.send(request("POST", "/events?topic=a&delay=1h", body=b"xy"))
+            assert (await raw.answer()).status == status
+    lines = [record for record in caplog.records if record.message == "Published."]
+    assert [(one.events, one.bytes, one.status) for one in lines] == [(1, 2, 202), (1, 2, 507)]

@@ -352,3 +352,21 @@ async def test_viewers_of_a_topic_are_counted_and_waited_for(app: fastsse.Mount)
     async with asyncio.timeout(10):
         await leaving
     assert app.viewers("run/1") == app.viewers("other") == 0
+
+
+async def test_feeds_and_delayed_events_are_stored_by_the_program(app: fastsse.Mount) -> None:
+    topics = [f"stocks/{n}" for n in range(300)]
+    await app.publish(topics[7], "old")
+    feed = await app.store_feed(topics)
+    async with Call(app, f"/events?feed={feed}&last_each=1") as stream:
+        assert (await stream.has(2))[0] == ("", "old")
+        await app.publish("another", "x")
+        waits = await app.schedule(topics[299], "late", delay=0.05)
+        assert (await stream.has(3))[2] == ("", "late")
+        assert waits
+    never = await app.schedule("a", "never", delay=3_600)
+    await app.cancel(never)
+    async with Call(app, f"/events?feed={'0' * 32}") as unknown:
+        ((kind, data),) = (await unknown.answered()).events
+        assert kind == "fastsse.gap"
+        assert '"reason":"feed"' in data

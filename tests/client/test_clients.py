@@ -323,3 +323,30 @@ def test_many_threads_add_to_an_outbox() -> None:
         for thread in threads:
             thread.join()
         assert len(outbox) == len(outbox.oldest(1000, 1 << 20)) == 200
+
+
+async def test_every_client_lists_and_cancels_delayed_events(server: Server) -> None:
+    url = server.addresses[0]
+    async with AsyncClient(url) as client:
+        ids = [(await client.publish("a", str(n), delay=3_600 + n)).scheduled for n in range(201)]
+        await client.end_topic("over")
+        dead = (await client.publish("over", "x", delay=0)).scheduled
+        async with asyncio.timeout(60):
+            found = await client.list_scheduled()
+            while len(found) < 202 or not found[-1].reason:
+                found = await client.list_scheduled()
+        *waiting, last = found
+        assert last.id == dead
+        assert [event.id for event in waiting] == ids, "more than a page"
+        assert (waiting[0].topics, waiting[0].reason) == (("a",), "")
+        assert last.reason
+
+    def program() -> None:
+        with Client(url) as client:
+            client.cancel(ids[0])
+            assert [event.id for event in client.list_scheduled()] == [*ids[1:], dead]
+            with pytest.raises(Refused) as refused:
+                client.cancel(ids[0])
+            assert refused.value.status == 404
+
+    await in_thread(program)

@@ -87,13 +87,17 @@ def test_the_document_has_every_path_of_the_source() -> None:
     assert described == found
 
 
-def check(operation_id: str, case: Any, served: Served, headers: dict[str, str]) -> int:
-    """Sends a request and compares the answer with the document; the status."""
+def check(
+    operation_id: str, case: Any, served: Served, headers: dict[str, str], feed: str = ""
+) -> int:
+    """Sends a request and compares the answer with the document; the status. A stream has topics
+    or a feed, which the document can't say."""
     base_url = f"http://{served.address}"
-    # A stream has topics or a feed, which the document can't say.
     if operation_id == "subscribe":
         case.query = {"topic": ["a"], **(case.query or {})}
-        case.query.pop("feed", None)
+        case.query.pop("topic" if feed else "feed", None)
+        if feed:
+            case.query["feed"] = feed
     if operation_id in STREAMS:
         return _check_stream(case, base_url, headers)
     from schemathesis.checks import CHECKS, load_all_checks
@@ -150,6 +154,29 @@ def test_the_server_answers_as_the_document_says(
     run()
     if with_token and operation_id not in NEVER_ACCEPTED:
         assert statuses & {200, 201, 204}, f"no request was accepted: {statuses}"
+
+
+@pytest.mark.parametrize("feed", ["stored", "0" * 32])
+def test_streams_of_feeds_are_answered_as_the_document_says(
+    feed: str, served: Served, operations: dict[str, Any]
+) -> None:
+    headers = {"Authorization": f"Bearer {token()}"}
+    url = f"http://{served.address}/feeds"
+    stored = requests.post(url, json=["a", "b/{c}"], headers=headers, timeout=20).json()["feed"]
+
+    @given(case=operations["subscribe"].as_strategy())
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=EXAMPLES <= 6,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def run(case: Any) -> None:
+        check("subscribe", case, served, headers, stored if feed == "stored" else feed)
+
+    run()
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
