@@ -154,7 +154,8 @@ class Log:
         """The newest place that a reader must have reached."""
         if self.is_over(reader):
             return max(self.ends[name] for name in reader.topics)
-        return max((one.position for one in self.events if reader.wants(one)), default=0)
+        kept = [one for one in self.events if one.deleted_at is None and not self.is_expired(one)]
+        return max((one.position for one in kept if reader.wants(one)), default=0)
 
     def snapshot(self, reader: Reader) -> list[int]:
         """What a snapshot for a reader has now."""
