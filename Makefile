@@ -12,7 +12,7 @@ JOBS ?= 6
 REAL_PYTHON = $(realpath $(BIN)/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve shell cluster logs-demo demo test test-fast test-all test-rest soak soak-streams check client-js lint docs picture \
+.PHONY: help serve shell cluster logs-demo demo test test-fast test-all test-rest soak soak-streams soak-crossings check client-js lint docs picture \
 	reference api \
 	test-sanitized test-threads bench bench-micro bench-startup bench-proxies bench-tls bench-peers wheel clean
 
@@ -116,6 +116,9 @@ soak: $(VENV)/.test-installed  ## simulate disk faults under the sqlite store fo
 
 soak-streams: $(VENV)/.test-installed  ## appends of producers through cuts and kills, each stored once (ARGS="--appends 1000000 --kills 200")
 	$(BIN)/python -m tests.supervisor.streams_killed $(ARGS)
+
+soak-crossings: $(VENV)/.test-installed  ## features of streams crossed with kills and reloads (ARGS="--first 7 --seeds 1" repeats one)
+	$(BIN)/python -m tests.replays.crossing $(ARGS)
 
 lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 	$(BIN)/ruff check .

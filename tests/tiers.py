@@ -141,6 +141,9 @@ PARTS: Final[dict[str, Part | None]] = {
         ),
         Part("full", _SIBLING),
     ),
+    "tests/replays/test_crossings.py": Part(
+        "full", "kills and reloads; tests/hub/test_crossings.py is in the core"
+    ),
     f"{_SNAPSHOTS}is_right_before_and_after_a_restart[redis]": _REDIS,
     f"{_SNAPSHOTS}and_what_follows_miss_nothing_while_events_are_published[redis]": _REDIS,
     "tests/replays/test_deletions.py"

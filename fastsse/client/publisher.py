@@ -203,10 +203,10 @@ class Publisher:
         if not body:
             whole: dict[str, Any] = {"topic": list(names), "data": "", **given}
             whole |= {"private": private, "end": end, **({"meta": dict(meta)} if meta else {})}
-            return await self._publish_empty(whole, receipt)
+            return await self._publish_empty(whole, receipt, is_keyed=key is not None)
         switches = {"private": private, "end": end, "receipt": receipt}
         url = self._url_of(names, given, switches, meta)
-        return await self._post(url, body, _TEXT if is_text else _JSON)
+        return await self._post(url, body, _TEXT if is_text else _JSON, is_keyed=key is not None)
 
     def _url_of(
         self,
@@ -224,12 +224,14 @@ class Publisher:
         joint = "&" if self._url.query else "?"
         return f"{self._own_url}{joint}{urlencode(params)}"  # Faster than the queries of httpx.
 
-    async def _publish_empty(self, event: dict[str, Any], receipt: bool) -> Receipt:
+    async def _publish_empty(
+        self, event: dict[str, Any], receipt: bool, *, is_keyed: bool
+    ) -> Receipt:
         """An event without data as an object: an empty body counts as a mistake."""
         url = self._url
         if receipt:
             url = url.copy_with(params=url.params.merge({"receipt": "true"}))
-        return await self._post(url, orjson.dumps(event), _JSON)
+        return await self._post(url, orjson.dumps(event), _JSON, is_keyed=is_keyed)
 
     async def end_topic(self, topics: str | Sequence[str]) -> str:
         """Ends a topic, or several, and returns the id of the end: they take no more events, and

@@ -149,6 +149,21 @@ async def test_server_that_is_not_there_is_tried_with_growing_waits() -> None:
     assert clock.waits_s == sorted(clock.waits_s)
 
 
+@pytest.mark.parametrize("data", ["x", {"n": 1}, ""])
+async def test_event_with_a_key_is_tried_again_when_its_answer_is_lost(data: Any) -> None:
+    async def cut(exchange: Exchange) -> None:
+        exchange.reset()
+
+    clock = Clock()
+    async with (
+        StreamServer(cut, OK) as server,
+        Publisher(server.url, **clock.options()) as publisher,
+    ):
+        assert (await publisher.publish("a", data, key="k1")).count == 1
+    first, second = server.requests
+    assert (first.target, first.body) == (second.target, second.body)
+
+
 async def test_broken_connection_is_not_tried_again() -> None:
     async def cut(exchange: Exchange) -> None:
         exchange.reset()
