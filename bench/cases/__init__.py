@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from bench.cases import (
     arrivals,
     fanout,
+    features,
     idle,
     ladder,
     neighbour,
@@ -56,6 +57,12 @@ CASES: dict[str, Callable[[Setup], Result]] = {
     "console-100": operators.many_consoles,
     "console-lists": operators.console_lists,
     "tracing": operators.tracing,
+    "envelope": features.envelope,
+    "envelope-once": features.envelope_once,
+    "filter-none": features.filter_none,
+    "filter-many": features.filter_many,
+    "max-rate": features.max_rate,
+    "last-each": features.connects,
 }
 
 
