@@ -11,8 +11,8 @@ def read_lines(
 ) -> EventBatch | None:
     """The events of an NDJSON body, in order; empty lines are skipped. O(bytes).
 
-    A line of strings only (topic, data, event type) costs no Python object but its data; other
-    lines are read by orjson.
+    A line of a topic, data and perhaps an event type costs no Python object but its data. Lines
+    with other members, and data that orjson might write in another way, are read by orjson.
 
     None where a line is no object, or a reader would lose a part of one (a name that stands twice,
     a whole number over 64 bits). What is wrong with it is not said here.
