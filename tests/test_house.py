@@ -53,7 +53,7 @@ FLOORS = [
         "trails",
     },
     {"config", "log", "positions", "reserved", "selectors", "client"},
-    {"events", "subscriptions", "metrics"},
+    {"events", "subscriptions", "metrics", "minting"},
     {
         "entries",
         "_records",

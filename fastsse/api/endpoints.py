@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
-from fastsse.api.admin import Admin, BusiestTopics, ConsoleAccess, LiveStats
+from fastsse.api.admin import Admin, BusiestTopics, ConsoleAccess, LiveStats, TokenAdmin
 from fastsse.api.client_files import client_routes
 from fastsse.api.delayed import DelayedPublish, schedule_bounds, schedule_routes
 from fastsse.api.feeds import FeedsInUse, feed_bounds, feed_routes
@@ -180,7 +180,12 @@ class Endpoints:
             None if password is None else password.get_secret_value(),
             is_local=is_local,
         )
-        return {**self._admin.paths(access, stats), **self.live.paths(access, stats)}
+        tokens = TokenAdmin(self._config, self._guard, self._request_limits, access)
+        return {
+            **self._admin.paths(access, stats),
+            **self.live.paths(access, stats),
+            **tokens.paths(),
+        }
 
     def _stream_paths(self, access: Access, gate: PublishGate) -> Paths:
         config = self._config

@@ -6,21 +6,23 @@ import json
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 
 from fastsse.auth.guard import SERVICES, make_guard
+from fastsse.auth.judged import Judged, read_claims
 from fastsse.auth.jwks import KeysMissing
 from fastsse.auth.rights import Rights
-from fastsse.auth.token import TOKEN_BYTES_MAX, Token, open_token, read_payload
+from fastsse.auth.token import TOKEN_BYTES_MAX, Token
 from fastsse.auth.verifier import Side, Verifier
 from fastsse.cli import EXIT_FAILED
 from fastsse.cli.flags import given_flags
-from fastsse.cli.tokenoptions import SIDES, TokenCommand, rights_options
+from fastsse.cli.tokenoptions import TokenCommand, rights_options
 from fastsse.config import Config, load
 from fastsse.control.service import LocalControlClient
 from fastsse.errors import FastsseError, Unauthorised
+from fastsse.minting import SIDES
 from fastsse.units import format_duration
 
 __all__ = ["explain"]
@@ -55,15 +57,15 @@ def explain(
     if as_json:
         click.echo(json.dumps(judged.members(topics), indent=2))
     else:
-        click.echo("\n".join(judged.lines(topics)))
+        click.echo("\n".join(_lines(judged, topics)))
     return 0 if judged.is_taken else EXIT_FAILED
 
 
-async def _judge(config: Config, raw: bytes) -> "_Judged":
-    content, claims = _read(raw)
+async def _judge(config: Config, raw: bytes) -> Judged:
+    content, claims = read_claims(raw)
     guard = make_guard(config, LocalControlClient(SERVICES, lambda events, done: None))
     if guard is None:
-        return _Judged(content, claims, {})
+        return Judged(content, claims, {})
     try:
         verdicts: dict[Side, Rights | str] = {}
         for side in SIDES:  # One try is enough to know that the key set is out of reach.
@@ -71,7 +73,7 @@ async def _judge(config: Config, raw: bytes) -> "_Judged":
             verdicts[side] = _NOT_FETCHED if is_vain else await _verdict(guard.verifier, raw, side)
     finally:
         guard.close()
-    return _Judged(content, claims, verdicts)
+    return Judged(content, claims, verdicts)
 
 
 async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
@@ -88,80 +90,35 @@ async def _verdict(verifier: Verifier, raw: bytes, side: Side) -> Rights | str:
         return await _verdict(verifier, raw, side)
 
 
-def _read(raw: bytes) -> tuple[Token | str, dict[str, Any]]:
-    """The content of the token, independent of the signer, or the reason why it can't be read."""
-    try:
-        content = open_token(raw)
-        return content, read_payload(content)
-    except Unauthorised as error:
-        return error.detail, {}
+def _lines(judged: Judged, topics: tuple[str, ...]) -> list[str]:
+    """For people. What the token says is shown as JSON: it may hold anything."""
+    if isinstance(judged.content, str):
+        return [f"refused    {judged.content}"]
+    lines = [f"signed     {_shown(judged.content.algorithm)}{_kid(judged)}"]
+    for name in ("sub", "jti", "iss", "aud"):
+        if name in judged.claims:
+            lines.append(f"{name:<11}{_shown(judged.claims[name])}")
+    for name in ("iat", "nbf", "exp"):
+        if name in judged.claims or name == "exp":
+            lines.append(f"{name:<11}{_when(judged.claims.get(name))}")
+    grants = judged.claims.get("https://mercure.rocks/", judged.claims.get("mercure"))
+    for name in ("publish", "subscribe", "payload"):
+        if isinstance(grants, dict) and name in grants:
+            lines.append(f"{name:<11}{_shown(grants[name])}")
+    if not judged.verdicts:
+        lines.append("Not verified: no key is configured (jwt_key).")
+    for side, verdict in judged.verdicts.items():
+        who = "publishers" if side == "publish" else "subscribers"
+        lines.append(f"As {who} show it: {verdict if isinstance(verdict, str) else 'taken.'}")
+    for topic in topics:
+        allowed = [what for what, is_allowed in judged.topic(topic).items() if is_allowed]
+        lines.append(f"{_shown(topic)}: {', '.join(allowed) or 'nothing'}")
+    return lines
 
 
-class _Judged(NamedTuple):
-    """A token's content, and for each side the rights or why not; no sides without a key."""
-
-    content: Token | str
-    claims: dict[str, Any]
-    verdicts: dict[Side, Rights | str]
-
-    @property
-    def is_taken(self) -> bool:
-        verdicts = self.verdicts.values()
-        has_rights = any(isinstance(verdict, Rights) for verdict in verdicts)
-        return has_rights if verdicts else not isinstance(self.content, str)
-
-    def members(self, topics: tuple[str, ...]) -> dict[str, Any]:
-        said = isinstance(self.content, Token)
-        return {
-            "alg": self.content.algorithm if isinstance(self.content, Token) else None,
-            "kid": self.content.kid if isinstance(self.content, Token) else None,
-            "claims": self.claims if said else None,
-            "unreadable": None if said else self.content,
-            "sides": {side: self._side(side, verdict) for side, verdict in self.verdicts.items()},
-            "topics": {topic: self._topic(topic) for topic in topics},
-        }
-
-    def lines(self, topics: tuple[str, ...]) -> list[str]:
-        """For people. What the token says is shown as JSON: it may hold anything."""
-        if isinstance(self.content, str):
-            return [f"refused    {self.content}"]
-        lines = [f"signed     {_shown(self.content.algorithm)}{self._kid()}"]
-        for name in ("sub", "jti", "iss", "aud"):
-            if name in self.claims:
-                lines.append(f"{name:<11}{_shown(self.claims[name])}")
-        for name in ("iat", "nbf", "exp"):
-            if name in self.claims or name == "exp":
-                lines.append(f"{name:<11}{_when(self.claims.get(name))}")
-        grants = self.claims.get("https://mercure.rocks/", self.claims.get("mercure"))
-        for name in ("publish", "subscribe", "payload"):
-            if isinstance(grants, dict) and name in grants:
-                lines.append(f"{name:<11}{_shown(grants[name])}")
-        if not self.verdicts:
-            lines.append("Not verified: no key is configured (jwt_key).")
-        for side, verdict in self.verdicts.items():
-            who = "publishers" if side == "publish" else "subscribers"
-            lines.append(f"As {who} show it: {verdict if isinstance(verdict, str) else 'taken.'}")
-        for topic in topics:
-            allowed = [what for what, is_allowed in self._topic(topic).items() if is_allowed]
-            lines.append(f"{_shown(topic)}: {', '.join(allowed) or 'nothing'}")
-        return lines
-
-    def _kid(self) -> str:
-        assert isinstance(self.content, Token)
-        return "" if self.content.kid is None else f", kid {_shown(self.content.kid)}"
-
-    def _side(self, side: Side, verdict: Rights | str) -> dict[str, Any]:
-        if isinstance(verdict, str):
-            return {"taken": False, "why": verdict}
-        return {"taken": True, "grants": getattr(verdict, side), "ends_s": verdict.expires_s}
-
-    def _topic(self, topic: str) -> dict[str, bool]:
-        publisher, subscriber = (self.verdicts.get(side) for side in SIDES)
-        return {
-            "publish": isinstance(publisher, Rights) and publisher.covers_publish([topic]),
-            "read private events": isinstance(subscriber, Rights)
-            and subscriber.covers_subscribe([topic]),
-        }
+def _kid(judged: Judged) -> str:
+    assert isinstance(judged.content, Token)
+    return "" if judged.content.kid is None else f", kid {_shown(judged.content.kid)}"
 
 
 def _shown(value: object) -> str:

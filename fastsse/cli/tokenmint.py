@@ -5,22 +5,20 @@ the keys; `tests/cli/test_startup.py` holds that.
 """
 
 import json
-import secrets
-import time
+from dataclasses import replace
 from typing import Any, Final
 
 import click
 
 from fastsse.cli.flags import given_flags
-from fastsse.cli.tokenoptions import SIDES, TokenCommand, rights_options
-from fastsse.config import Config, catalogue, load
-from fastsse.jwtkeys import BadKey, read_key, signing_key
+from fastsse.cli.tokenoptions import TokenCommand, rights_options
+from fastsse.config import catalogue, load
+from fastsse.minting import CannotSign, Signing, Wanted, claims_of, sign, signing_of
 from fastsse.units import parse_duration_s
 
 __all__ = ["mint"]
 
 _NEVER: Final = "never"
-_MARKS: Final = {"publish": "publisher_jwt_key", "subscribe": "subscriber_jwt_key"}
 
 
 def _lifetime_s(_: click.Context, __: click.Parameter, text: str) -> float | None:
@@ -64,54 +62,22 @@ def mint(ctx: click.Context, /, file: str | None, **given: Any) -> None:
     """Print a token for development. Its key is that of the server's options, else --key; a public
     key can't sign, so name the private one."""
     config = load(given_flags(ctx, _server_flags(given)), file).config
-    import jwt
-
-    text, algorithms = _signing_text(config, given)
+    wanted = Wanted(
+        publish=given["publish"],
+        subscribe=given["subscribe"],
+        subject=given["subject"],
+        lifetime_s=given["lifetime"],
+        payload=given["payload"],
+        token_id=given["token_id"],
+    )
     try:
-        key, algorithm = signing_key(read_key(text), [given["alg"]] if given["alg"] else algorithms)
-    except BadKey as error:
-        raise click.UsageError(f"The key to sign with must be {error}.") from None
-    headers = {"kid": given["kid"]} if given["kid"] else None
-    click.echo(jwt.encode(_claims(config, given), key, algorithm, headers=headers))
+        signing = Signing(given["key"]) if given["key"] else signing_of(config, wanted)
+        if given["alg"]:
+            signing = replace(signing, algorithms=[given["alg"]])
+        click.echo(sign(signing, claims_of(config, wanted), given["kid"]))
+    except CannotSign as error:
+        raise click.UsageError(f"{error}") from None
 
 
 def _server_flags(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in catalogue()}
-
-
-def _signing_text(config: Config, given: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The key's text, and the algorithms that it is pinned to."""
-    if given["key"]:
-        return given["key"], ()
-    wanted = [side for side in SIDES if given[side]] or ["subscribe"]
-    found = {_key_of(config, _MARKS[side]) for side in wanted}
-    if len(found) > 1:
-        raise click.UsageError("Publishers and subscribers have different keys: make two tokens.")
-    name = found.pop()
-    if name is None:
-        raise click.UsageError("Set jwt_key (FASTSSE_JWT_KEY, --jwt-key), or give --key.")
-    prefix = name.removesuffix("jwt_key")
-    return getattr(config, name).get_secret_value(), getattr(config, f"{prefix}jwt_algorithms")
-
-
-def _key_of(config: Config, name: str) -> str | None:
-    if getattr(config, name):
-        return name
-    return "jwt_key" if config.jwt_key else None
-
-
-def _claims(config: Config, given: dict[str, Any]) -> dict[str, Any]:
-    now_s = int(time.time())
-    grants: dict[str, object] = {side: list(given[side]) for side in SIDES if given[side]}
-    if given["payload"] is not None:
-        grants["payload"] = given["payload"]
-    claims = {
-        "mercure": grants,
-        "sub": given["subject"],
-        "jti": given["token_id"] or secrets.token_hex(16),
-        "iat": now_s,
-        "exp": None if given["lifetime"] is None else now_s + max(1, round(given["lifetime"])),
-        "aud": config.jwt_audience[0] if config.jwt_audience else None,
-        "iss": config.jwt_issuer[0] if config.jwt_issuer else None,
-    }
-    return {name: value for name, value in claims.items() if value is not None}

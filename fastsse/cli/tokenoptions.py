@@ -1,16 +1,14 @@
 """Shared by the commands of `fastsse token`: the server's options for tokens."""
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any
 
 import click
 
 from fastsse.cli.flags import FILE_HELP, OptionFlag, ServerCommand, write_own_options
 from fastsse.config import TokenOptions, catalogue
 
-__all__ = ["SIDES", "TokenCommand", "rights_options"]
-
-SIDES: Final[tuple[Literal["publish", "subscribe"], ...]] = ("publish", "subscribe")
+__all__ = ["TokenCommand", "rights_options"]
 
 
 class TokenCommand(ServerCommand):

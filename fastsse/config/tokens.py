@@ -183,9 +183,18 @@ class TokenOptions(OptionGroup):
 _SIDES = ("publisher_", "subscriber_")
 
 
+def _minting_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+    """A key that verifies alone can't sign."""
+    keys = (config.jwt_key, config.publisher_jwt_key, config.subscriber_jwt_key)
+    if not any(keys):
+        yield "console_minting", "0s, or jwt_key must be set, which signs"
+
+
 def token_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Each broken relation of these options: an option, and what it must be."""
     publishers, subscribers = config.publishers_need_tokens, config.subscribers_need_tokens
+    if config.console_minting:
+        yield from _minting_conflicts(config)
     if publishers or subscribers:
         if config.publish_token:
             yield "publish_token", "left out when tokens have a key (jwt_key): publishers need one"

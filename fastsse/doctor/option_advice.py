@@ -404,6 +404,10 @@ ADVICE: dict[str, Advice] = {
         "unset with a public address and no keys: no way to see who is connected",
         "`fastsse connections`",
     ),
+    "console_minting": Advice(
+        "set: an operator with the role act may make tokens with any grant, but for the console",
+        "`An operator made a token.` in the log",
+    ),
     "metrics_topics": Advice(
         "a series a topic in Prometheus; each scrape looks at all topics",
         "`fastsse_topic_events_per_second`, time of a scrape",

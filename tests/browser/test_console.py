@@ -272,3 +272,41 @@ async def test_every_view_is_accessible_at_the_width_of_a_phone(
             wide = "document.documentElement.scrollWidth <= innerWidth"
             assert await page.run(wide), view
         writer.close()
+
+
+async def test_an_operator_makes_a_token_and_no_other_page_does(
+    browser: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"jwt_key": "k" * 32, "console_minting": "1h", "console_password": "sesame"}
+    async with Server(config(**options)) as server, EmptySite() as site:
+        page = await opened(browser, server, "tokens")
+        await page.run("document.querySelector('#sign-in input').value = 'sesame'")
+        await page.run("document.querySelector('#sign-in button').click()")
+        form = "document.getElementById('mint-token')"
+        for name, value in (("subscribe", "a  b"), ("subject", HTML), ("lifetime", "1m")):
+            await page.run(f"{form}.{name}.value = {json.dumps(value)}")
+        with caplog.at_level("INFO", "fastsse.audit"):
+            await page.run(f"{form}.querySelector('button').click()")
+            await page.settled(
+                "document.getElementById('message').textContent", "A token was made."
+            )
+            token = await page.run("document.querySelector('#minted textarea').value")
+            claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+            assert claims["mercure"] == {"subscribe": ["a", "b"]}
+            assert (claims["sub"], claims["exp"] - claims["iat"]) == (HTML, 60)
+            await page.run(f"document.getElementById('read-token').token.value = '{token}'")
+            await page.run("document.getElementById('judge-token').click()")
+            said = "As a subscriber's: taken; it grants a, b"
+            await page.settled(f"{text_of('#token-facts li')}.includes({json.dumps(said)})")
+            await page.run("document.querySelector('#read-token button').click()")
+            await page.settled(f"{text_of('#token-facts li')}.includes({json.dumps(HTML)})")
+            assert await page.run("document.title") == "fastsse"
+            await page.run("location.hash = '#try'")
+            await page.settled("document.querySelector('#minted textarea').value", "")
+            assert await page.run("wrong") == []
+            other = await browser.open(site.url)
+            target = f"{server.addresses[0]}/admin/tokens?subscribe=a"
+            for mode in ("no-cors", "cors"):
+                given = f'{{method: "POST", mode: "{mode}", credentials: "include"}}'
+                await other.run(f'fetch("{target}", {given}).then(() => 1, () => 0)')
+    assert [record.message for record in caplog.records] == ["An operator made a token."]

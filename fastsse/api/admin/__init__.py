@@ -4,5 +4,6 @@ from fastsse.api.admin.access import ConsoleAccess
 from fastsse.api.admin.busiest import BusiestTopics
 from fastsse.api.admin.live import LiveStats
 from fastsse.api.admin.routes import Admin
+from fastsse.api.admin.tokens import TokenAdmin
 
-__all__ = ["Admin", "BusiestTopics", "ConsoleAccess", "LiveStats"]
+__all__ = ["Admin", "BusiestTopics", "ConsoleAccess", "LiveStats", "TokenAdmin"]

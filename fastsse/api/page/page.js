@@ -60,12 +60,14 @@ const KEPT = "fastsse-operator";
 export const operator = () => sessionStorage.getItem(KEPT) || "";
 export function useOperator(token) { sessionStorage.setItem(KEPT, token); }
 
-export async function ask(path, parameters = {}, method = "GET") {
-  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
+// A parameter with several values is repeated; one without a value is left out.
+export async function ask(path, parameters = {}, method = "GET", body = undefined) {
+  const pairs = Object.entries(parameters).flatMap(([name, value]) => [value].flat().map((one) => [name, one]));
+  const query = new URLSearchParams(pairs.filter(([, value]) => value));
   const headers = operator() ? {Authorization: "Bearer " + operator()} : {};
   let response;
   try {
-    response = await fetch(path + (query.size ? "?" + query : ""), {method, headers, cache: "no-store"});
+    response = await fetch(path + (query.size ? "?" + query : ""), {method, headers, body, cache: "no-store"});
   } catch (error) {
     throw new Error("The server can't be reached.");
   }

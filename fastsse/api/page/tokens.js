@@ -1,5 +1,5 @@
-// What a token says. It is decoded here and sent nowhere.
-import {age, byId, element, fields} from "./page.js";
+// What a token says: it is decoded here, and sent only where the server is asked. And new tokens.
+import {age, ask, attempt, byId, element, fields, message} from "./page.js";
 
 function decoded(token) {
   const text = token.trim().split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
@@ -16,7 +16,6 @@ function facts(claims) {
     "Private events of: " + list(grants.subscribe),
     "May publish to: " + list(grants.publish),
     "Console: " + ((claims.fastsse && claims.fastsse.console) || "nothing"),
-    "Whether its signature is right, only the server knows: fastsse token explain",
   ];
 }
 
@@ -28,8 +27,42 @@ byId("read-token").addEventListener("submit", (event) => {
   } catch (error) {
     lines = ["This is no JWT: three parts with dots between."];
   }
-  byId("token-facts").replaceChildren(...lines.map((line) => element("li", "", line)));
+  show(lines);
 });
 
+byId("judge-token").addEventListener("click", () => attempt(async () => {
+  const {token} = fields(byId("read-token"));
+  const judged = await ask("/admin/tokens/explain", {}, "POST", token.trim());
+  const who = {publish: "As a publisher's: ", subscribe: "As a subscriber's: ", console: "As an operator's: "};
+  show(Object.entries(judged.sides).map(([side, one]) => {
+    if (!one.taken) return who[side] + one.why;
+    const granted = Array.isArray(one.grants) ? one.grants.join(", ") : one.grants;
+    return who[side] + "taken; it grants " + (granted || "nothing");
+  }));
+}));
+
+byId("mint-token").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const wanted = fields(event.target);
+  const list = (text) => text.split(/\s+/).filter(Boolean);
+  byId("minted").hidden = true;
+  attempt(async () => {
+    const parameters = {...wanted, publish: list(wanted.publish), subscribe: list(wanted.subscribe)};
+    const made = await ask("/admin/tokens", parameters, "POST");
+    byId("minted").hidden = false;
+    byId("minted").querySelector("textarea").value = made.token;
+    message("A token was made.");
+  });
+});
+
+function show(lines) {
+  byId("token-facts").replaceChildren(...lines.map((line) => element("li", "", line)));
+}
+
 export function open() {}
-export function close() {}
+
+// What was made is gone from the page with the view.
+export function close() {
+  byId("minted").hidden = true;
+  byId("minted").querySelector("textarea").value = "";
+}
