@@ -131,7 +131,10 @@ lint: $(VENV)/.lint-installed  ## ruff, mypy, and the words of the texts
 
 check: lint test  ## lint and test
 
-.PHONY: audit fuzz
+.PHONY: audit fuzz otelcol
+otelcol:  ## build an OpenTelemetry collector for tests/deploy/test_collector.py; needs Go, and minutes
+	go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config tests/deploy/otelcol.yaml
+
 audit: $(VENV)/.audit-installed  ## known faults of dependencies, risky code, risky workflows
 	$(BIN)/bandit -q -c pyproject.toml -r fastsse -ll -ii
 	$(BIN)/zizmor --offline -q .github
