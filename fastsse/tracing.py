@@ -56,13 +56,21 @@ class Tracer:
     """
 
     def __init__(self, provider: Any, give_up: Callable[[], object] = lambda: None) -> None:
-        from opentelemetry.trace import Link, SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        from opentelemetry.trace import (
+            Link,
+            NonRecordingSpan,
+            SpanContext,
+            SpanKind,
+            TraceFlags,
+            TraceState,
+            set_span_in_context,
+        )
 
         self._provider = provider
         self._give_up = give_up
         self._tracer = provider.get_tracer("fastsse", __version__)
-        self._contexts = TraceContextTextMapPropagator()
+        self._make_context, self._flags, self._state = SpanContext, TraceFlags, TraceState
+        self._non_recording, self._in_context = NonRecordingSpan, set_span_in_context
         self._kinds = SpanKind
         self._link = Link
         self._exemplars: dict[str, Exemplar] = {}
@@ -84,7 +92,7 @@ class Tracer:
         linked: Iterable[Trail] = (),
     ) -> "SpanHandle | None":
         """A span below that of a trail; the linked ones led to it too."""
-        links = [self._link(_span_context(self._context(other))) for other in linked]
+        links = [self._link(self._span_context(other)) for other in linked]
         span = self._tracer.start_span(
             name, context=self._context(trail), kind=kind, attributes=attributes, links=links
         )
@@ -222,10 +230,21 @@ class Tracer:
             self._exemplars[index] = (trace, latency_s, time.time())
 
     def _context(self, trail: Trail) -> Any:
-        carrier = {TRACEPARENT: trail.traceparent}
-        if trail.state:
-            carrier[_TRACESTATE] = trail.state.decode("latin-1")
-        return self._contexts.extract(carrier)
+        """The context of a span elsewhere. The SDK's propagator would read the text again, which
+        was checked when the trail was made, and costs a tenth of a recorded publish."""
+        return self._in_context(self._non_recording(self._span_context(trail)))
+
+    def _span_context(self, trail: Trail) -> Any:
+        assert trail.trace_id is not None
+        assert trail.span_id is not None
+        state = [trail.state.decode("latin-1")] if trail.state else []
+        return self._make_context(
+            int(trail.trace_id, 16),
+            int(trail.span_id, 16),
+            is_remote=True,
+            trace_flags=self._flags(trail.is_sampled),
+            trace_state=self._state.from_header(state) if state else None,
+        )
 
     def close(self) -> None:
         """Sends what waits; takes up to seconds, so call it on a thread of its own."""
@@ -289,12 +308,6 @@ def _trail(parent: object, state: object) -> Trail:
     texts = [text if isinstance(text, str) else "" for text in (parent, state)]
     given = zip((b"traceparent", b"tracestate"), texts, strict=True)
     return trail_of({name: text.encode("latin-1", "replace") for name, text in given})
-
-
-def _span_context(context: Any) -> Any:
-    from opentelemetry.trace import get_current_span
-
-    return get_current_span(context).get_span_context()
 
 
 def _with_context(event: Event, span: SpanHandle) -> Event:
