@@ -22,7 +22,9 @@ __all__ = ["why_command"]
 _STYLES = {OK: "green", WRONG: "bold red", NOTE: "yellow", UNKNOWN: "dim"}
 
 
-def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+def _check_url(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
     try:
         return events_url(value)
     except ValueError as error:
@@ -65,6 +67,12 @@ def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> st
     help="Publish a few events to topics of the check's own, to see what the path does to them.",
 )
 @click.option(
+    "--publish-url",
+    callback=_check_url,
+    metavar="URL",
+    help="Where the publisher publishes, if that is another address.",
+)
+@click.option(
     "--patience",
     callback=read_duration,
     default="5s",
@@ -81,6 +89,7 @@ def why_command(
     last_event_id: str | None,
     operator: str | None,
     tries_path: bool,
+    publish_url: str | None,
     patience: float,
     as_json: bool,
 ) -> int:
@@ -95,7 +104,16 @@ def why_command(
     fastsse why --url https://example.com/events --topic user/7 --token "$TOKEN"
     """
     question = Question(
-        url, topic, token, origin, operator, last_event_id, tries_path, patience, _covers
+        url,
+        topic,
+        token,
+        origin,
+        operator,
+        last_event_id,
+        tries_path,
+        patience,
+        _covers,
+        publish_url,
     )
     checks = asyncio.run(_all(question, as_json))
     wrong = next((check for check in checks if check.verdict == WRONG), None)

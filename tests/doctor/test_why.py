@@ -1,6 +1,7 @@
 """Each cause of the decision tree in docs/guides/nothing-arrives.md, found by `fastsse why`."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import time
@@ -16,6 +17,7 @@ from fastsse.doctor.why import Question, why
 from fastsse.server import Server
 from tests.auth.minting import SECRET, mint
 from tests.cli.commandline import command, environment
+from tests.loopback import LoopbackServer
 from tests.streamserver import STREAM_HEAD, Answer, Exchange, StreamServer, answering, forever
 
 
@@ -100,12 +102,12 @@ async def test_a_stream_that_does_not_open(
     assert do in wrong.do or do in wrong.says
 
 
-async def held(stack: AsyncExitStack, url: str) -> None:
+async def held(stack: AsyncExitStack, url: str, topic: str = "other") -> None:
     """A stream of another client, for as long as the stack is there."""
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     stack.callback(writer.close)
-    writer.write(b"GET /events?topic=other HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    writer.write(f"GET /events?topic={topic} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await reader.readuntil(b"\n\n")
 
 
@@ -332,3 +334,66 @@ async def test_the_command_says_the_first_thing_that_is_wrong() -> None:
         assert told["cause"] == "topic name"
         bad = await asyncio.to_thread(run)
         assert (bad.returncode, "--topic" in bad.stderr) == (2, True)
+
+
+# ── Several nodes behind an address ───────────────────────────────────────────────────────────
+
+
+class Balancer(LoopbackServer):
+    """Gives connections to servers in turn, as balancers do."""
+
+    def __init__(self, *servers: Server) -> None:
+        super().__init__()
+        self._ports = itertools.cycle(server.port for server in servers)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", next(self._ports))
+        self.writers.add(forth)
+        await asyncio.gather(_copy(reader, forth), _copy(back, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while piece := await reader.read(65536):
+        writer.write(piece)
+    writer.close()
+
+
+async def test_nodes_behind_a_balancer_that_do_not_share_a_store() -> None:
+    async with Server(config()) as one, Server(config()) as two, AsyncExitStack() as stack:
+        for server in (one, two):
+            await held(stack, server.addresses[0], "news")
+            server.publish("news", "x")
+        async with Balancer(one, two) as balancer:
+            wrong = first_wrong(await asked(f"{balancer.url}/events", tries_path=True))
+            assert wrong.name == "nodes"
+            assert "redis_stream" in wrong.do
+        async with Balancer(one, one) as balancer:
+            checks = await asked(f"{balancer.url}/events", tries_path=True)
+            assert found(checks, "nodes").verdict == OK
+
+
+async def test_a_publisher_at_another_node() -> None:
+    async with (
+        Server(config()) as here,
+        Server(config()) as there,
+        AsyncExitStack() as stack,
+    ):
+        url, elsewhere = (f"{server.addresses[0]}/events" for server in (here, there))
+        await held(stack, here.addresses[0], "news")
+        here.publish("news", "x")
+        wrong = first_wrong(await asked(url, tries_path=True, publish_url=elsewhere))
+        assert (wrong.name, elsewhere in wrong.says) == ("nodes", True)
+        checks = await asked(url, tries_path=True, publish_url=url)
+        assert found(checks, "nodes").verdict == OK
+        told = await asyncio.to_thread(
+            subprocess.run,
+            command(("why", "--url", url, "--topic", "news", "--publish-url", elsewhere, "--json")),
+            capture_output=True, text=True, timeout=60, check=False, env=environment(),
+        )  # fmt: skip
+        assert json.loads(told.stdout)["cause"] == "nodes"
+        bad = await asyncio.to_thread(
+            subprocess.run,
+            command(("why", "--topic", "news", "--publish-url", "ftp://x")),
+            capture_output=True, text=True, timeout=60, check=False, env=environment(),
+        )  # fmt: skip
+        assert (bad.returncode, "--publish-url" in bad.stderr) == (2, True)

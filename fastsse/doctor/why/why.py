@@ -10,6 +10,7 @@ from fastsse.checks import NOTE, OK, UNKNOWN, WRONG, Check
 from fastsse.client.http import new_client, request_headers
 from fastsse.doctor.finding import Finding, Verdict
 from fastsse.doctor.path import TrialTiming, Way, judge, try_path
+from fastsse.doctor.why.nodes import of_nodes
 from fastsse.doctor.why.opening import base_of, open_stream, ready
 from fastsse.doctor.why.question import Question
 from fastsse.doctor.why.rights import rights
@@ -48,6 +49,9 @@ async def why(question: Question) -> AsyncIterator[Check]:
         for check in of_server:
             yield check
     if opening.is_open and question.tries_path:
+        nodes = await of_nodes(question)
+        if nodes is not None:
+            yield nodes
         for check in await _of_path(question):
             yield check
 
@@ -76,7 +80,8 @@ async def _of_server(question: Question) -> Sequence[Check]:
 async def _of_path(question: Question) -> Sequence[Check]:
     """Publishes and listens through the path, to topics of its own."""
     url = question.url.partition("?")[0]
-    evidence = await try_path(Way(url, url, question.token), _TRIAL)
+    way = Way(url, question.publish_url or url, question.token)
+    evidence = await try_path(way, _TRIAL)
     if evidence.publishing:
         return [
             Check(
