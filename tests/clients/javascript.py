@@ -1,5 +1,6 @@
 """Builds the JavaScript client for the tests; `make test-all` installs what that needs."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,14 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "clients" / "js"
 MODULES: Final = Path(os.environ.get("VIRTUAL_ENV", sys.prefix)) / "node" / "node_modules"
 TIMEOUT_S: Final = 170
+_BUNDLE: Final = """
+const [entry, to, modules] = {words};
+require(`${{modules}}/esbuild`).buildSync({{
+  stdin: {{ contents: require("fs").readFileSync(entry, "utf8"), resolveDir: process.cwd() }},
+  nodePaths: [modules], bundle: true, format: "iife", outfile: to,
+  define: {{ "process.env.NODE_ENV": '"development"' }},
+}});
+"""
 
 
 def node() -> str:
@@ -50,3 +59,12 @@ def copy_of_package(folder: Path) -> Path:
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("dist", "node_modules"))
     (package / "node_modules").symlink_to(MODULES)
     return package
+
+
+def bundled(program: str, folder: Path) -> str:
+    """The script of a page: a program with the packages and sources that it imports."""
+    entry, bundle = folder / "app.js", folder / "bundle.js"
+    entry.write_text(program)
+    words = json.dumps([str(entry), str(bundle), str(MODULES.resolve())])
+    run("-e", _BUNDLE.format(words=words))
+    return bundle.read_text()

@@ -1,13 +1,12 @@
 """The React hook in Chromium, with the React of npm."""
 
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.browser.chromium import PROGRAM, Browser, chromium
-from tests.clients.javascript import MODULES, PACKAGE, run
+from tests.clients.javascript import MODULES, bundled
 from tests.clients.test_js_chromium import server, until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
@@ -38,14 +37,6 @@ function Page() {
 createRoot(document.body).render(h(StrictMode, null, h(Page)));
 window.renders = () => renders;
 """
-BUILD = """
-const [entry, to, modules] = {words};
-require(`${{modules}}/esbuild`).buildSync({{
-  stdin: {{ contents: require("fs").readFileSync(entry, "utf8"), resolveDir: process.cwd() }},
-  nodePaths: [modules], bundle: true, format: "iife", outfile: to,
-  define: {{ "process.env.NODE_ENV": '"development"' }},
-}});
-"""
 
 
 @pytest.fixture
@@ -58,10 +49,7 @@ def application(folder: Path) -> str:
     """The page's script. Skips the test without React."""
     if not (MODULES / "react-dom").is_dir():
         pytest.skip("react-dom is not installed; `make test-all` does it")
-    (folder / "app.js").write_text(APPLICATION)
-    words = json.dumps([str(folder / "app.js"), str(folder / "bundle.js"), str(MODULES.resolve())])
-    run("-e", BUILD.format(words=words), cwd=PACKAGE)
-    return (folder / "bundle.js").read_text()
+    return bundled(APPLICATION, folder)
 
 
 async def test_a_component_shows_the_newest_events_and_renders_once_a_frame(

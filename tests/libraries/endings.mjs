@@ -1,7 +1,8 @@
 // Reads a stream with one client library and prints what it reports, one JSON line each: the texts
 // of its events, then how it ended: "whole", "error", or "again" when it came back by itself.
 // A chat without a stream is "idle". Arguments: the folder with node_modules, the library, the server's
-// URL, more of the query, and the id to go on after, for a library that sends one.
+// URL, more of the query, and the id to go on after, for a library that sends one; for TanStack AI how
+// often it may return without an event.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
@@ -71,6 +72,15 @@ const readers = {
       callerOptions: { fetch: ourFetch, maxRetries: 0 },
     });
     await readAll(client.runs.joinStream("thread", "run", { lastEventId }), (chunk) => chunk.data?.text);
+  },
+  // It asks with `offset=-1` and returns by itself, so the query and the returns are its own.
+  async tanstack() {
+    // It has no entry for `require`.
+    const entry = `${folder}/node_modules/@tanstack/ai-client/dist/esm/index.js`;
+    const { fetchServerSentEvents } = await import(pathToFileURL(entry));
+    const maxAttempts = Number(lastEventId ?? 0);
+    const connection = fetchServerSentEvents(url, { reconnect: { maxAttempts, delayMs: 50 } });
+    await readAll(connection.joinRun("run"), (chunk) => chunk.data?.text);
   },
 };
 

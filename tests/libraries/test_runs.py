@@ -23,11 +23,14 @@ from tests.libraries.test_endings import (
     read_httpx_sse,
     read_openai,
 )
+from tests.loopback import held_port
 
 WHOLE = [*HALF, "three"]
 QUERY = "&since=earliest"
 #: What the SDK of Anthropic takes; the others do not look at it.
 TYPE = "content_block_delta"
+#: For TanStack AI a run without this is not over, whatever the response says.
+LAST_KINDS = {"tanstack": "RUN_FINISHED"}
 
 #: Reads a stream; returns its texts, and how it ended.
 Reading = Callable[[str, str], Awaitable[tuple[list[str], str]]]
@@ -88,6 +91,11 @@ def by_node(library: str) -> Reading:
     return reading
 
 
+async def by_tanstack(url: str, _: str) -> tuple[list[str], str]:
+    """Its query is its own: `offset=-1`."""
+    return await by_node("tanstack")(url, "")
+
+
 READERS: dict[str, Reading] = {
     "httpx": by_python(read_httpx),
     "httpx-sse": by_python(read_httpx_sse),
@@ -98,19 +106,20 @@ READERS: dict[str, Reading] = {
     "ai": by_node("ai"),
     "ag-ui": by_node("ag-ui"),
     "langgraph": by_node("langgraph"),
+    "tanstack": by_tanstack,
 }
 
 
 @asynccontextmanager
-async def serving(folder: pathlib.Path) -> AsyncIterator[Server]:
+async def serving(folder: pathlib.Path, port: int = 0) -> AsyncIterator[Server]:
     store = f"sqlite:{folder / 'runs.db'}"
-    async with Server(Config(port=0, drain=0, retry="20ms", access_lines=0, store=store)) as one:
+    async with Server(Config(port=port, drain=0, retry="20ms", access_lines=0, store=store)) as one:
         yield one
 
 
-async def publish(server: Server, text: str, *, end: bool = False) -> str:
+async def publish(server: Server, text: str, *, end: bool = False, kind: str = "data-text") -> str:
     # The library `ai` takes no other form.
-    part = {"type": "data-text", "data": {"text": text}, "text": text}
+    part = {"type": kind, "data": {"text": text}, "text": text}
     return await server.publish_later("answer", json.dumps(part), event=TYPE, end=end)
 
 
@@ -136,7 +145,7 @@ async def test_a_run_that_a_restart_cut_is_an_error_and_then_whole(
     async with serving(tmp_path) as server:
         reading = asyncio.create_task(read(server.addresses[0], QUERY))
         await is_read(server)
-        await publish(server, WHOLE[-1], end=True)
+        await publish(server, WHOLE[-1], end=True, kind=LAST_KINDS.get(library, "data-text"))
         assert await asyncio.wait_for(reading, TIMEOUT_S) == (WHOLE, "whole")
 
 
@@ -152,6 +161,24 @@ async def test_a_library_that_sends_its_last_id_goes_on_after_a_restart(
         await is_read(server)
         await publish(server, WHOLE[-1], end=True)
         assert await asyncio.wait_for(reading, TIMEOUT_S) == (WHOLE[2:], "whole")
+
+
+async def test_tanstack_goes_on_by_itself_over_a_drain_and_a_restart(
+    tmp_path: pathlib.Path,
+) -> None:
+    with held_port() as held:
+        port: int = held.getsockname()[1]
+        async with serving(tmp_path, port) as server:
+            for text in HALF:
+                await publish(server, text)
+            # It may return two hundred times without an event.
+            reading = asyncio.create_task(by_node("tanstack")(server.addresses[0], "", "200"))
+            await is_read(server)
+            await server.drain(0)
+        async with serving(tmp_path, port) as server:
+            await is_read(server)
+            await publish(server, WHOLE[-1], end=True, kind=LAST_KINDS["tanstack"])
+            assert await asyncio.wait_for(reading, TIMEOUT_S) == (WHOLE, "whole")
 
 
 async def test_a_chat_that_is_over_is_idle_for_the_ai_sdk(tmp_path: pathlib.Path) -> None:
