@@ -15,16 +15,21 @@ GAP = "fastsse.gap"
 CONTROL = "fastsse."
 END = "fastsse.end"
 DEFAULT_TYPE = "message"
-# The fields of blocks as most servers write them.
-_FORMS: Final = frozenset(
-    {
+_PATTERNS: Final = {"id: ": r"id: (.+)\n", "event: ": r"event: (.+)\n", "data: ": r"data: (.*)\n"}
+# The fields of blocks as most servers write them, and the pattern of blocks that all have these.
+# Its matches are whole lines, so a count of the line ends says whether there is anything else.
+_FORMS: Final = {
+    names: re.compile(r"(?<![^\n])" + "".join(_PATTERNS[name] for name in names) + r"\n")
+    for names in (
         ("data: ",),
         ("id: ", "data: "),
         ("event: ", "data: "),
         ("id: ", "event: ", "data: "),
         ("event: ", "id: ", "data: "),
-    }
-)
+    )
+}
+# Above it, it is cheaper to split at the line ends than to search lines with a pattern.
+_LONG_CHARS: Final = 256
 # One of them, for pieces that have several. An empty id, unlike none, resets it: it is left out.
 _BLOCK: Final = re.compile(
     r"(?:\A|(?<=\n\n))(?:id: ([^\n\0]+)\n)?(?:event: ?([^\n]*)\n)?data: ?([^\n]*)\n\n"
@@ -139,17 +144,17 @@ class Decoder:
 
 def _usual_events(text: str, last_event_id: str) -> list[ReceivedEvent]:
     """The events of complete blocks; none where a block is unusual."""
-    lines = text.split("\n")
-    width = lines.index("") + 1
-    columns = [lines[at:-1:width] for at in range(width)]
-    names = [line[: line.find(": ") + 2] for line in lines[: width - 1]]
-    if tuple(names) in _FORMS and len(lines) % width == 1 and "\0" not in text:
-        are_alike = all(
-            all(map(str.startswith, column, repeat(name)))
-            for column, name in zip(columns, names, strict=False)
-        )
-        if are_alike and not any(columns[-1]):
-            return _of_columns(dict(zip(names, columns, strict=False)), last_event_id)
+    first = text[: text.find("\n\n")]
+    names = tuple(line[: line.find(": ") + 2] for line in first.split("\n"))
+    if names in _FORMS and "\0" not in text:
+        if len(first) > _LONG_CHARS:
+            if (columns := _columns(text, names)) is not None:
+                return _of_columns(columns, last_event_id)
+        # Where blocks differ, the count of their lines nearly always says so.
+        elif text.count("\n") == text.count("\n\n") * (len(names) + 1):
+            found = _FORMS[names].findall(text)
+            if text.count("\n") == len(found) * (len(names) + 1):
+                return _of_values(names, found, last_event_id)
     found = _BLOCK.findall(text)
     if len(found) != text.count("\n\n"):
         return []
@@ -158,6 +163,32 @@ def _usual_events(text: str, last_event_id: str) -> list[ReceivedEvent]:
         last_event_id = id or last_event_id
         events.append(ReceivedEvent(data, event or DEFAULT_TYPE, last_event_id))
     return events
+
+
+def _of_values(names: tuple[str, ...], found: list[Any], last_event_id: str) -> list[ReceivedEvent]:
+    """The events of blocks that all have the same fields, from the values of those."""
+    # Without the Python call that `ReceivedEvent(…)` is.
+    new, kind = tuple.__new__, ReceivedEvent
+    match names:
+        case ("id: ", "data: "):
+            return [new(kind, (data, DEFAULT_TYPE, id)) for id, data in found]
+        case ("id: ", "event: ", "data: "):
+            return [new(kind, (data, event, id)) for id, event, data in found]
+        case ("event: ", "id: ", "data: "):
+            return [new(kind, (data, event, id)) for event, id, data in found]
+        case ("event: ", "data: "):
+            return [new(kind, (data, event, last_event_id)) for event, data in found]
+        case _:
+            return [new(kind, (data, DEFAULT_TYPE, last_event_id)) for data in found]
+
+
+def _columns(text: str, names: tuple[str, ...]) -> dict[str, list[str]] | None:
+    """The lines of each field; None where blocks differ."""
+    lines = text.split("\n")
+    width = len(names) + 1
+    columns = {name: lines[at:-1:width] for at, name in enumerate(names)}
+    is_like = all(all(map(str.startswith, lines, repeat(name))) for name, lines in columns.items())
+    return columns if is_like and not any(lines[width - 1 : -1 : width]) else None
 
 
 def _of_columns(columns: dict[str, list[str]], last_event_id: str) -> list[ReceivedEvent]:
