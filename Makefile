@@ -180,6 +180,10 @@ picture: $(VENV)/.test-all-installed  ## draw docs/images/quickstart.svg from a 
 console-pictures: $(VENV)/.test-all-installed  ## draw docs/images/console-*.png from a real console in Chromium
 	$(BIN)/python -m tests.docs.console_pictures
 
+.PHONY: example-pictures
+example-pictures: $(VENV)/.test-all-installed  ## draw examples/*/picture.png from the running examples in Chromium (ARGS=chat)
+	$(BIN)/python -m tests.docs.example_pictures $(ARGS)
+
 reference: $(VENV)/.test-all-installed  ## write the generated parts of docs/reference and tuning.md, and the proxies' files in deploy
 	$(BIN)/python -m tests.docs.generate
 	$(BIN)/python -m tests.docs.tuning tuning.md

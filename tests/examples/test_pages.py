@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import fastsse
 from examples.site import Example, playing
-from tests.browser.chromium import PROGRAM, TIMEOUT_S, Browser, chromium
+from tests.browser.chromium import PROGRAM, TIMEOUT_S, Browser, Page, chromium
 from tests.clients.javascript import MODULES
+from tests.loopback import held_port
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -37,6 +39,13 @@ def library(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTSSE_LIB", str(MODULES.resolve()))
 
 
+def downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets pages load Datastar; skips the test without it."""
+    if not (DOWNLOADS / "datastar.js").is_file():
+        pytest.skip("datastar.js is not in build/examples; examples/datastar/README.md says how")
+    monkeypatch.setenv("FASTSSE_LIB", str(DOWNLOADS))
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_example_is_short_and_says_its_command(name: str) -> None:
     folder = EXAMPLES / name
@@ -44,8 +53,8 @@ def test_example_is_short_and_says_its_command(name: str) -> None:
     assert sum(len(path.read_text().splitlines()) for path in code) <= LINES_MAX
     readme = (folder / "README.md").read_text()
     assert f"python -m examples.{name}.app" in readme
-    # The picture of what it shows, as text.
-    assert "```text" in readme
+    assert "](picture.png)" in readme
+    assert 1_000 < (folder / "picture.png").stat().st_size < 100_000
     assert not re.search(r"innerHTML = [^\"]", "".join(path.read_text() for path in code))
 
 
@@ -143,14 +152,61 @@ async def test_htmx_draws_items_and_escapes_them(
 async def test_datastar_draws_visits_and_escapes_them(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not (DOWNLOADS / "datastar.js").is_file():
-        pytest.skip("datastar.js is not in build/examples; examples/datastar/README.md says how")
-    monkeypatch.setenv("FASTSSE_LIB", str(DOWNLOADS))
+    downloaded(monkeypatch)
     async with playing(example("datastar")) as (url, _):
         page = await browser.open(url)
         await page.settled("document.querySelectorAll('#visits li').length >= 3")
         await page.settled("document.getElementById('visits').textContent.includes('<i>Linus')")
         assert await page.run("document.querySelectorAll('#visits i').length") == 0
+
+
+# The page, its publisher, and what is new in it after each event.
+RESTARTED = {
+    "htmx": ("htmx-ext-sse", "item", "<li>{}</li>", "document.querySelectorAll('li').length"),
+    "datastar": (
+        "datastar",
+        "datastar-patch-elements",
+        "selector #visits\nmode prepend\nelements <li>{}</li>",
+        "document.querySelectorAll('#visits li').length",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESTARTED)
+async def test_page_goes_on_after_a_drain_and_a_restart_of_the_server(
+    name: str, browser: Browser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package, kind, form, count = RESTARTED[name]
+    if name == "datastar":
+        downloaded(monkeypatch)
+    else:
+        library(package, monkeypatch)
+    topic = {"htmx": "news", "datastar": "visits"}[name]
+    given = example(name)
+    options = {**given.options, "store": f"sqlite:{tmp_path / 'x.db'}", "retry": "100ms"}
+    given = given._replace(publish=None, options=options)
+    shown: list[str] = []
+
+    async def draws(hub: fastsse.Server, page: Page, *texts: str) -> None:
+        """Publishes items; the page has each of all so far once, the newest first."""
+        for text in texts:
+            shown.insert(0, text)
+            await hub.publish_later(topic, form.format(text), event=kind)
+        await page.settled(count, len(shown))
+        found = "[...document.querySelectorAll('ul li')].map(e => e.textContent)"
+        assert await page.run(found) == shown
+
+    with held_port() as pages, held_port() as held:
+        ports = [one.getsockname()[1] for one in (pages, held)]
+        async with playing(given, *ports) as (url, hub):
+            page = await browser.open(url)
+            await draws(hub, page, "one", "two")
+            await hub.drain(0)
+        async with playing(given, *ports) as (_, hub):
+            await draws(hub, page, "three")
+            await hub.drain(0)
+        async with playing(given, *ports) as (_, hub):
+            await draws(hub, page, "four", "five")
 
 
 async def test_page_server_sends_files_of_the_example_only() -> None:
