@@ -24,7 +24,7 @@ from fastsse.streamstate import ContentKind, StreamAsk, StreamRow
 __all__ = ["OpenStreams"]
 
 # Of 1 KiB at most each. A full table is emptied.
-_STREAMS_MAX: Final = 65_536
+_STREAMS_MAX: Final = 131_072
 _TARGET_BYTES_MAX: Final = 512
 
 

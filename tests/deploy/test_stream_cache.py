@@ -1,6 +1,6 @@
 # ruff: noqa: ASYNC110 — it waits for what the server has.
-"""A cache of nginx in front of durable streams: catch-up reads reach the origin once, and polls at
-the same place are one."""
+"""A cache of nginx or Varnish in front of durable streams: catch-up reads reach the origin once,
+and polls at the same place are one."""
 
 import asyncio
 import re
@@ -49,18 +49,36 @@ http {{
   }}
 }}
 """
-pytestmark = pytest.mark.skipif(program("nginx") is None, reason="no nginx here")
+CACHES = [
+    pytest.param(
+        name, marks=pytest.mark.skipif(program(command) is None, reason=f"no {command} here")
+    )
+    for name, command in (("nginx", "nginx"), ("varnish", "varnishd"))
+]
+
+
+def _nginx(folder: Path, port: int, server: Server) -> list[str]:
+    path = folder / "nginx.conf"
+    path.write_text(CONFIG.format(folder=folder, port=port, origin=server.addresses[0]))
+    return [program("nginx") or "", "-e", "stderr", *AS_ROOT, "-c", str(path)]
+
+
+def _varnish(folder: Path, port: int, server: Server) -> list[str]:
+    """With its usual rules. It compiles them, so it needs a C compiler."""
+    listens = ["-a", f"127.0.0.1:{port}", "-b", f"127.0.0.1:{server.port}"]
+    waits = ["-p", "first_byte_timeout=60", "-p", "between_bytes_timeout=60"]
+    kept = ["-n", str(folder / "varnish"), "-s", "malloc,64m", "-j", "none"]
+    return [program("varnishd") or "", "-F", *listens, *waits, *kept]
 
 
 @asynccontextmanager
-async def cached(folder: Path, server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of nginx in front of a server."""
+async def cached(folder: Path, server: Server, cache: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a cache in front of a server."""
     with held_port() as held:
         port = held.getsockname()[1]
-        path = folder / "nginx.conf"
-        path.write_text(CONFIG.format(folder=folder, port=port, origin=server.addresses[0]))
+        command = (_nginx if cache == "nginx" else _varnish)(folder, port, server)
         process = await asyncio.create_subprocess_exec(
-            *(program("nginx") or "", "-e", "stderr", *AS_ROOT, "-c", str(path)),
+            *command,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             env=environment(PATH=PATH),
@@ -74,8 +92,8 @@ async def cached(folder: Path, server: Server) -> AsyncIterator[httpx.AsyncClien
                 async with asyncio.timeout(TIMEOUT_S):
                     while True:
                         try:
-                            await client.get("/healthz")
-                            break
+                            if (await client.get("/healthz")).status_code == 200:
+                                break
                         except httpx.HTTPError:
                             assert process.returncode is None
                             await asyncio.sleep(0.05)
@@ -93,14 +111,17 @@ async def reads(server: Server) -> int:
     return 0 if found is None else int(found[1])
 
 
-async def test_a_thousand_readers_of_a_sealed_page_reach_the_origin_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", CACHES)
+async def test_a_thousand_readers_of_a_sealed_page_reach_the_origin_once(
+    tmp_path: Path, cache: str
+) -> None:
     async with Server(Config(port=0, drain=0, access_lines=0, max_body="4MiB")) as server:
         ask = partial(asked, server)
         first = await created(ask, "/streams/log")
         await ask("POST", "/streams/log", TEXT, body=b"x" * 1000)
         await ask("POST", "/streams/log", TEXT, body=b"y" * 1_200_000)
         url = f"/streams/log?offset={first.headers['stream-next-offset']}"
-        async with cached(tmp_path, server) as client:
+        async with cached(tmp_path, server, cache) as client:
             before = await reads(server)
             answers = await asyncio.gather(*(client.get(url) for _ in range(READERS)))
             assert {answer.content for answer in answers} == {b"x" * 1000}
@@ -108,13 +129,14 @@ async def test_a_thousand_readers_of_a_sealed_page_reach_the_origin_once(tmp_pat
             assert await reads(server) - before == 1
 
 
-async def test_long_polls_at_one_place_reach_the_origin_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", CACHES)
+async def test_long_polls_at_one_place_reach_the_origin_once(tmp_path: Path, cache: str) -> None:
     async with Server(Config(port=0, drain=0, access_lines=0)) as server:
         ask = partial(asked, server)
         first = await created(ask, "/streams/log")
         offset = first.headers["stream-next-offset"]
         url = f"/streams/log?live=long-poll&cursor=1&offset={offset}"
-        async with cached(tmp_path, server) as client:
+        async with cached(tmp_path, server, cache) as client:
             polls = [asyncio.create_task(client.get(url)) for _ in range(POLLS)]
             async with asyncio.timeout(TIMEOUT_S):
                 while server._worker.frontend.counters()["streams_waiting"] == 0:

@@ -1,0 +1,1 @@
+"""Durable Streams: fastsse and other servers of the protocol. See `python -m bench.streams`."""

@@ -1,0 +1,74 @@
+"""Appends: how many a second, over how many streams."""
+
+from __future__ import annotations
+
+import selectors
+import time
+
+from bench.streams.servers import Running
+from bench.streams.wire import BYTES, Client
+
+WRITERS = 50
+BODY = b"x" * 256
+
+
+def create(server: Running, count: int) -> float:
+    """Creates so many streams; returns how many a second."""
+    client, began = Client(server.url), time.monotonic()
+    for first in range(0, count, 64):
+        names = range(first, min(first + 64, count))
+        client.socket.sendall(b"".join(client.head("PUT", f"s{n}", (BYTES,), 0) for n in names))
+        _read_answers(client, len(names))
+    client.close()
+    return count / (time.monotonic() - began)
+
+
+def warm_up(server: Running, streams: int) -> None:
+    """Appends once to each stream: the first append costs a server more than later ones."""
+    client = Client(server.url)
+    for first in range(0, streams, 32):
+        names = range(first, min(first + 32, streams))
+        heads = [client.head("POST", f"s{n}", (BYTES,), len(BODY)) for n in names]
+        client.socket.sendall(b"".join(head + BODY for head in heads))
+        _read_answers(client, len(names))
+    client.close()
+
+
+def _read_answers(client: Client, count: int) -> None:
+    data = b""
+    while data.count(b"HTTP/1.1 20") < count or not data.endswith(b"\r\n\r\n"):
+        found = client.socket.recv(1 << 16)
+        if not found or b"HTTP/1.1 4" in found or b"HTTP/1.1 5" in found:
+            raise RuntimeError(f"refused: {found[:200]!r}")
+        data += found
+
+
+def append(server: Running, streams: int, seconds: float) -> tuple[float, float]:
+    """Appends from 50 connections, each with one request under way, to all streams in turn.
+    Returns appends a second, and CPU of the server in µs for each."""
+    poll = selectors.DefaultSelector()
+    clients = [Client(server.url) for _ in range(WRITERS)]
+    turn = 0
+
+    def send(client: Client) -> None:
+        nonlocal turn
+        # A step that has no factor in common with the number of streams reaches them all.
+        turn += 7919
+        name = f"s{turn % streams}"
+        client.socket.send(client.head("POST", name, (BYTES,), len(BODY)) + BODY)
+
+    for client in clients:
+        poll.register(client.socket, selectors.EVENT_READ, client)
+        send(client)
+    done, began, cpu_us = 0, time.monotonic(), server.cpu_us()
+    while time.monotonic() - began < seconds:
+        for key, _ in poll.select(1):
+            found = key.data.socket.recv(4096)
+            if not found.startswith(b"HTTP/1.1 20"):
+                raise RuntimeError(f"refused: {found[:200]!r}")
+            done += 1
+            send(key.data)
+    elapsed, used_us = time.monotonic() - began, server.cpu_us() - cpu_us
+    for client in clients:
+        client.close()
+    return done / elapsed, used_us / done

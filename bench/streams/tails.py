@@ -1,0 +1,74 @@
+"""Live tails: event streams that wait, and how late each append is at each of them."""
+
+from __future__ import annotations
+
+import re
+import selectors
+import time
+from typing import NamedTuple
+
+from bench.streams.servers import Running
+from bench.streams.wire import TEXT, Client
+
+_STAMP = re.compile(rb"t=(\d+);")
+
+
+class Tailed(NamedTuple):
+    """Delivered of expected, latencies in ms, CPU of the server in µs for each delivery, and memory
+    in bytes for each tail."""
+
+    delivered: int
+    expected: int
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    tail_bytes: float
+
+
+def tail(server: Running, count: int, rate: int, seconds: float) -> Tailed:
+    """One writer appends at a rate; so many tails read."""
+    writer = Client(server.url)
+    writer.ask("PUT", "tailed", (TEXT,), b"")
+    before = server.pss_bytes()
+    poll = selectors.DefaultSelector()
+    readers = []
+    for _ in range(count):
+        reader = Client(server.url, buffer_bytes=0)
+        reader.socket.sendall(reader.head("GET", "tailed?offset=now&live=sse"))
+        reader.socket.setblocking(False)
+        poll.register(reader.socket, selectors.EVENT_READ)
+        readers.append(reader)
+    _read(poll, time.monotonic() + 1 + count / 2000)
+    tail_bytes = (server.pss_bytes() - before) / count
+    cpu_us, late = server.cpu_us(), []
+    began, sent = time.monotonic(), 0
+    while sent < rate * seconds:
+        due = began + sent / rate
+        late += _read(poll, due)
+        body = b"t=%d; token" % time.monotonic_ns()
+        writer.ask("POST", "tailed", (TEXT,), body)
+        sent += 1
+    late += _read(poll, time.monotonic() + 1.5)
+    used_us = server.cpu_us() - cpu_us
+    for reader in readers:
+        reader.close()
+    writer.close()
+    late.sort()
+    if not late:
+        raise RuntimeError("nothing was delivered")
+    p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
+    return Tailed(len(late), sent * count, p50, p99, used_us / len(late), tail_bytes)
+
+
+def _read(poll: selectors.BaseSelector, until: float) -> list[float]:
+    """Reads until a time; returns how late each append was, in ms."""
+    late: list[float] = []
+    while (left := until - time.monotonic()) > 0:
+        for key, _ in poll.select(left):
+            try:
+                data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+            except BlockingIOError:
+                continue
+            now = time.monotonic_ns()
+            late += [(now - int(stamp)) / 1e6 for stamp in _STAMP.findall(data)]
+    return late
