@@ -12,7 +12,8 @@ from fastsse.native.openssl cimport (
     OP_CIPHER_SERVER_PREFERENCE, OP_IGNORE_UNEXPECTED_EOF, OP_NO_COMPRESSION, OP_NO_RENEGOTIATION,
     OP_PRIORITIZE_CHACHA, SSL, SSL_CTX, SSL_CTX_callback_ctrl, SSL_CTX_ctrl, SSL_CTX_free,
     SSL_CTX_get0_certificate, SSL_CTX_new, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cipher_list,
-    SSL_CTX_set_default_passwd_cb, SSL_CTX_set_options, SSL_CTX_set_session_id_context,
+    SSL_CTX_set_default_passwd_cb, SSL_CTX_set_num_tickets, SSL_CTX_set_options,
+    SSL_CTX_set_session_id_context,
     SSL_get_servername, SSL_set_SSL_CTX, TLS_server_method, X509_check_host, any_callback,
     no_passphrase)
 
@@ -110,6 +111,9 @@ cdef inline SSL_CTX* context_new(int version) noexcept nogil:
         context, CTRL_MODE, MODE_ENABLE_PARTIAL_WRITE | MODE_ACCEPT_MOVING_WRITE_BUFFER
         | MODE_RELEASE_BUFFERS, NULL)
     SSL_CTX_ctrl(context, CTRL_SET_SESS_CACHE_MODE, 0, NULL)
+    # OpenSSL's default is two. A stream's client opens one connection, and each ticket is sealed and
+    # sent on its own.
+    SSL_CTX_set_num_tickets(context, 1)
     SSL_CTX_set_default_passwd_cb(context, no_passphrase)
     SSL_CTX_set_alpn_select_cb(context, on_protocols, NULL)
     if SSL_CTX_ctrl(context, CTRL_SET_MIN_PROTO_VERSION, version, NULL) != 1 \

@@ -33,6 +33,7 @@ cdef extern from * nogil:
         F(long, SSL_CTX_ctrl, (SSL_CTX *, int, long, void *)) \\
         F(long, SSL_CTX_callback_ctrl, (SSL_CTX *, int, void (*)(void))) \\
         F(uint64_t, SSL_CTX_set_options, (SSL_CTX *, uint64_t)) \\
+        F(int, SSL_CTX_set_num_tickets, (SSL_CTX *, size_t)) \\
         F(int, SSL_CTX_set_cipher_list, (SSL_CTX *, const char *)) \\
         F(int, SSL_CTX_set_session_id_context, (SSL_CTX *, const unsigned char *, unsigned)) \\
         F(void, SSL_CTX_set_default_passwd_cb, \\
@@ -199,6 +200,8 @@ cdef extern from * nogil:
         SSL_CTX* context, int command, any_callback callback)
     uint64_t SSL_CTX_set_options "fastsse_openssl.SSL_CTX_set_options" (
         SSL_CTX* context, uint64_t options)
+    int SSL_CTX_set_num_tickets "fastsse_openssl.SSL_CTX_set_num_tickets" (
+        SSL_CTX* context, size_t count)
     int SSL_CTX_set_cipher_list "fastsse_openssl.SSL_CTX_set_cipher_list" (
         SSL_CTX* context, const char* ciphers)
     int SSL_CTX_set_session_id_context "fastsse_openssl.SSL_CTX_set_session_id_context" (
