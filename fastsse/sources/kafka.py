@@ -8,158 +8,34 @@ A topic that was deleted and made again has another id, and so other numbers.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from fastsse.config.source_url import read_server_url
 from fastsse.config.sources import SourceRule
 from fastsse.directives import Producer, producer_key
 from fastsse.log import get_logger
 from fastsse.sources.extras import import_extra
-from fastsse.sources.source import Batch, Message, SourceAway, Words
+from fastsse.sources.kafka_client import Quiet, client_settings, reason_of
+from fastsse.sources.kafka_messages import KafkaMessage
+from fastsse.sources.source import Batch, Message, SourceAway
 
-__all__ = ["KafkaSource", "client_settings"]
+__all__ = ["KafkaSource"]
 
 log = get_logger("sources")
 # Messages of a batch: a loop turn of about 5 ms.
 BATCH_MAX: Final = 1_000
 WAIT_S: Final = 0.5
-# The client holds about so many KiB that were fetched and not read.
-FETCHED_KIB: Final = 16 * 1024
 # How long closing may take; a group notices a lost member after its session timeout.
 CLOSE_S: Final = 1.0
 PROBE_S: Final = 1.0
 PROBE_EACH_S: Final = 2.0
 ASK_S: Final = 10.0
-# Longer header values and keys can't be a topic and are not decoded.
-WORD_BYTES_MAX: Final = 1024
-_DEFAULTS: Final = {
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "queued.max.messages.kbytes": FETCHED_KIB,
-    "fetch.wait.max.ms": 100,
-    "topic.metadata.refresh.interval.ms": 30_000,
-    "allow.auto.create.topics": False,
-    "reconnect.backoff.max.ms": 1_000,
-}
 # A UUID of zeros.
 _NO_ID: Final = "A" * 22
-# Of the consumer, whose other settings a producer has too.
-_OF_CONSUMERS: Final = frozenset(_DEFAULTS) - {
-    "topic.metadata.refresh.interval.ms",
-    "reconnect.backoff.max.ms",
-}
 
 T = TypeVar("T")
-
-
-def client_settings(rule: SourceRule, *, consumes: bool) -> dict[str, Any]:
-    """The settings of a client, as librdkafka names them, from the URL and `settings`."""
-    assert rule.url is not None
-    server = read_server_url(rule.url)
-    is_tls = server.scheme == "kafkas"
-    found: dict[str, Any] = {"bootstrap.servers": ",".join(server.hosts), "client.id": "fastsse"}
-    if server.user is not None:
-        mechanism = server.options.get("mechanism", "PLAIN" if is_tls else "SCRAM-SHA-256")
-        found |= {
-            "security.protocol": "sasl_ssl" if is_tls else "sasl_plaintext",
-            "sasl.mechanism": mechanism,
-            "sasl.username": server.user,
-            "sasl.password": server.password or "",
-        }
-    elif is_tls:
-        found["security.protocol"] = "ssl"
-    for name, setting in (
-        ("ca", "ssl.ca.location"),
-        ("cert", "ssl.certificate.location"),
-        ("key", "ssl.key.location"),
-    ):
-        if name in server.options:
-            found[setting] = server.options[name]
-    own = {} if consumes else dict.fromkeys(_OF_CONSUMERS)
-    found |= {name: value for name, value in _DEFAULTS.items() if name not in own}
-    if consumes:
-        found |= {"group.id": rule.group, "auto.offset.reset": rule.start or "earliest"}
-    return found | dict(rule.settings or {})
-
-
-class KafkaMessage:
-    """A message of Kafka."""
-
-    __slots__ = ("_message", "payload", "producer")
-
-    def __init__(self, message: Any, producer: Producer | None = None) -> None:
-        self._message = message
-        self.producer = producer
-        self.payload: bytes = message.value() or b""
-
-    @property
-    def origin(self) -> str:
-        """As Message: topic, partition, offset."""
-        message = self._message
-        return f"{message.topic()}/{message.partition()}/{message.offset()}"
-
-    def words(self) -> Words:
-        """As Message."""
-        return _KafkaWords(self._message)
-
-
-class _KafkaWords(dict[str, str]):
-    """The words of a message; each is made when a template asks for it."""
-
-    __slots__ = ("_message",)
-
-    def __init__(self, message: Any) -> None:
-        self._message = message
-
-    def whole(self) -> dict[str, str]:
-        """All words that can be made."""
-        names = [f"header.{name}" for name, _ in self._message.headers() or ()]
-        found: dict[str, str] = {}
-        for name in ("topic", "partition", "offset", "key", *names):
-            with contextlib.suppress(KeyError, ValueError):
-                found[name] = self[name]
-        return found
-
-    def __missing__(self, name: str) -> str:
-        message = self._message
-        if name == "topic":
-            return str(message.topic())
-        if name == "key":
-            return _text(message.key(), name)
-        if name.startswith("header."):
-            return self._header(name)
-        if name in ("partition", "offset"):
-            return str(message.partition() if name == "partition" else message.offset())
-        raise KeyError(name)
-
-    def _header(self, name: str) -> str:
-        # The last one of a name holds (KIP-82).
-        for header, value in reversed(self._message.headers() or ()):
-            if header == name[7:]:
-                return _text(value, name)
-        raise KeyError(name)
-
-    def keys(self) -> Any:
-        """The names of all, for dead letters."""
-        headers = [f"header.{name}" for name, _ in self._message.headers() or ()]
-        named = ["topic", "partition", "offset", *headers]
-        return [*named, "key"] if self._message.key() is not None else named
-
-    def __iter__(self) -> Any:
-        return iter(self.keys())
-
-
-def _text(value: bytes | str | None, name: str) -> str:
-    if value is None:
-        raise KeyError(name)
-    if len(value) > WORD_BYTES_MAX:
-        raise ValueError(f"{name} is longer than {WORD_BYTES_MAX} bytes")
-    # Bytes that are no text make an event that is refused.
-    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
 
 
 class KafkaSource:
@@ -200,14 +76,14 @@ class KafkaSource:
         try:
             await self._call(self._subscribe)
         except self._kafka.KafkaException as error:
-            raise SourceAway(_reason(error)) from None
+            raise SourceAway(reason_of(error)) from None
 
     async def read(self) -> Batch:
         """As Source."""
         try:
             return await self._call(self._read)
         except self._kafka.KafkaException as error:
-            raise SourceAway(_reason(error)) from None
+            raise SourceAway(reason_of(error)) from None
 
     async def acknowledge(self, batch: Batch) -> None:
         """As Source. The commit is sent without waiting for its answer: one that is lost is part of
@@ -223,7 +99,7 @@ class KafkaSource:
         try:
             return await asyncio.to_thread(self._preview, count, wait_s)
         except self._kafka.KafkaException as error:
-            raise SourceAway(_reason(error)) from None
+            raise SourceAway(reason_of(error)) from None
 
     async def close(self, *, is_end: bool) -> None:
         """As Source."""
@@ -243,7 +119,7 @@ class KafkaSource:
 
     def _preview(self, count: int, wait_s: float) -> list[Message]:
         settings = client_settings(self._rule, consumes=True)
-        consumer = self._kafka.Consumer({**settings, "logger": _Quiet()})
+        consumer = self._kafka.Consumer({**settings, "logger": Quiet()})
         try:
             consumer.assign(self._places_of_group(consumer, wait_s))
             found: list[Message] = []
@@ -277,7 +153,7 @@ class KafkaSource:
 
     def _subscribe(self) -> None:
         settings = client_settings(self._rule, consumes=True)
-        own = {"error_cb": self._on_error, "on_commit": self._on_commit, "logger": _Quiet()}
+        own = {"error_cb": self._on_error, "on_commit": self._on_commit, "logger": Quiet()}
         self._consumer = self._kafka.Consumer({**settings, **own})
         self._consumer.subscribe(
             list(self._rule.topics),
@@ -339,7 +215,7 @@ class KafkaSource:
     def _described(self, topics: list[str]) -> dict[str, str]:
         from confluent_kafka.admin import AdminClient
 
-        quiet: Any = _Quiet()
+        quiet: Any = Quiet()
         client = AdminClient({**client_settings(self._rule, consumes=False), "logger": quiet})
         asked = client.describe_topics(self._kafka.TopicCollection(topics), request_timeout=ASK_S)
         try:
@@ -366,7 +242,7 @@ class KafkaSource:
         try:
             self._consumer.commit(offsets=places, asynchronous=True)
         except self._kafka.KafkaException as error:
-            log.warning("Offsets can't be committed.", source=self._rule.name, why=_reason(error))
+            log.warning("Offsets can't be committed.", source=self._rule.name, why=reason_of(error))
 
     def _poll_idle(self) -> None:
         self._is_idle = True
@@ -430,18 +306,6 @@ class KafkaSource:
             log.warning("Offsets can't be committed.", source=self._rule.name, why=error.str())
 
 
-class _Quiet:
-    """The client's own log: what matters of it comes as an error."""
-
-    def log(self, level: int, *given: Any, **more: Any) -> None:
-        """As logging.Logger."""
-
-
 def _closed(consumer: Any) -> None:
     """Leaves the group and waits for commits."""
     consumer.close()
-
-
-def _reason(error: Exception) -> str:
-    inner = error.args[0] if error.args else error
-    return str(getattr(inner, "str", lambda: inner)())[:300]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastsse.config.sources import SourceRule
 from fastsse.sources.deadletters import KeptLetter, Letter, LetterRefused
 from fastsse.sources.extras import import_extra
-from fastsse.sources.kafka import client_settings
+from fastsse.sources.kafka_client import client_settings
 from fastsse.sources.source import SourceAway
 
 __all__ = ["KafkaLetters"]

@@ -1,0 +1,68 @@
+"""How clients of Kafka are made: their settings, their own log, and texts of their errors."""
+
+from typing import Any, Final
+
+from fastsse.config.source_url import read_server_url
+from fastsse.config.sources import SourceRule
+
+__all__ = ["Quiet", "client_settings", "reason_of"]
+
+# The client holds about so many KiB that were fetched and not read.
+FETCHED_KIB: Final = 16 * 1024
+_DEFAULTS: Final = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "queued.max.messages.kbytes": FETCHED_KIB,
+    "fetch.wait.max.ms": 100,
+    "topic.metadata.refresh.interval.ms": 30_000,
+    "allow.auto.create.topics": False,
+    "reconnect.backoff.max.ms": 1_000,
+}
+# Of the consumer, whose other settings a producer has too.
+_OF_CONSUMERS: Final = frozenset(_DEFAULTS) - {
+    "topic.metadata.refresh.interval.ms",
+    "reconnect.backoff.max.ms",
+}
+
+
+def client_settings(rule: SourceRule, *, consumes: bool) -> dict[str, Any]:
+    """The settings of a client, as librdkafka names them, from the URL and `settings`."""
+    assert rule.url is not None
+    server = read_server_url(rule.url)
+    is_tls = server.scheme == "kafkas"
+    found: dict[str, Any] = {"bootstrap.servers": ",".join(server.hosts), "client.id": "fastsse"}
+    if server.user is not None:
+        mechanism = server.options.get("mechanism", "PLAIN" if is_tls else "SCRAM-SHA-256")
+        found |= {
+            "security.protocol": "sasl_ssl" if is_tls else "sasl_plaintext",
+            "sasl.mechanism": mechanism,
+            "sasl.username": server.user,
+            "sasl.password": server.password or "",
+        }
+    elif is_tls:
+        found["security.protocol"] = "ssl"
+    for name, setting in (
+        ("ca", "ssl.ca.location"),
+        ("cert", "ssl.certificate.location"),
+        ("key", "ssl.key.location"),
+    ):
+        if name in server.options:
+            found[setting] = server.options[name]
+    own = {} if consumes else dict.fromkeys(_OF_CONSUMERS)
+    found |= {name: value for name, value in _DEFAULTS.items() if name not in own}
+    if consumes:
+        found |= {"group.id": rule.group, "auto.offset.reset": rule.start or "earliest"}
+    return found | dict(rule.settings or {})
+
+
+class Quiet:
+    """The client's own log: what matters of it comes as an error."""
+
+    def log(self, level: int, *given: Any, **more: Any) -> None:
+        """As logging.Logger."""
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of the client says, in one bounded line."""
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "str", lambda: inner)())[:300]
