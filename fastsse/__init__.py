@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastsse.errors import FastsseError
     from fastsse.events import Event
     from fastsse.handlers import HandledEvent
+    from fastsse.hooks import StreamHook
     from fastsse.server import Server
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "HandledEvent",
     "Mount",
     "Server",
+    "StreamHook",
     "__version__",
     "encode",
     "mount",
@@ -43,6 +45,7 @@ _HOMES = {
     "HandledEvent": "fastsse.handlers",
     "Mount": "fastsse.asgi",
     "Server": "fastsse.server",
+    "StreamHook": "fastsse.hooks",
     "encode": "fastsse._core",
     "mount": "fastsse.asgi",
     "relay": "fastsse.client",

@@ -255,6 +255,8 @@ STORE_COUNTERS = (
     ),
     _Row("webhooks_", "webhooks", "Webhook requests received, by result.", "what"),
     _Row("webhook_", "webhook", "Results of webhooks that are sent.", "what"),
+    _Row("hook_", "hook", "Results of hooks: notices of streams.", "what"),
+    _Row("authorize_", "authorize", "Questions to the authorization callback.", "what"),
 )
 LATENCY = ("delivery_latency_seconds", "Time from an accepted publish to the write to the socket.")
 #: The key of the core for the gap events that it sends.

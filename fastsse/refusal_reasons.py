@@ -20,7 +20,7 @@ __all__ = [
 #: Reasons of `Unavailable`: the same request may succeed later.
 UnavailableReason = Literal[
     "memory", "queue", "draining", "keys", "producers", "nodes", "rate", "backbone",
-    "polls", "filters", "tickets", "revocations", "feeds", "schedule",
+    "polls", "filters", "tickets", "revocations", "feeds", "schedule", "authorize",
 ]  # fmt: skip
 #: Reasons of publishes that no store received, or that a store refused.
 PublishReason = Literal[

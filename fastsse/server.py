@@ -1,6 +1,8 @@
 """The public server: embedded in an asyncio program, or as a process of its own.
 
 `Server` does not change the process. `run` raises limits, handles signals and drains.
+
+Over 400 lines: it is the one list of what a program can do with a server.
 """
 
 import contextlib
@@ -16,6 +18,7 @@ from fastsse.directives import Directives, directives_of, is_delayed, own_key
 from fastsse.errors import InvalidEvent
 from fastsse.events import DATA_JSON, DATA_TEXT, Event
 from fastsse.handlers import Handler, Handlers
+from fastsse.hooks import StreamHandler, StreamHandlers
 from fastsse.interceptors import Interceptor
 from fastsse.meta import MetaValue
 from fastsse.supervisor.alone import run_alone
@@ -29,6 +32,7 @@ __all__ = ["Server", "run"]
 
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
+StreamHandlerT = TypeVar("StreamHandlerT", bound=StreamHandler)
 
 
 class Server:
@@ -53,6 +57,7 @@ class Server:
     ) -> None:
         self._interceptors = tuple(interceptors)
         self._handlers: Final = Handlers()
+        self._stream_handlers: Final = StreamHandlers()
         self.config: Final = Config() if config is None else config
         self._running: Worker | None = None
         self._is_starting = False
@@ -279,13 +284,47 @@ class Server:
 
         return register
 
+    def on_stream(
+        self, *on: str, topics: Iterable[str] = ("*",), linger: float = 5.0
+    ) -> Callable[[StreamHandlerT], StreamHandlerT]:
+        """Registers a handler of streams, as a decorator, before the server starts.
+
+            @server.on_stream("first", "last", topics=["prices/{symbol}"])
+            async def demand(hook: fastsse.StreamHook) -> None: ...
+
+        Arguments:
+            on: `connect` and `disconnect` of each stream, `first` and `last` subscriber of a topic
+                at this node; None: all four.
+            topics: topics or templates; others are left out.
+            linger: seconds that a topic has no subscriber before that is `last`.
+
+        Handlers are called on the loop thread, one hook after the other; a coroutine is awaited. Of
+        topics that change meanwhile only the newest state is passed. Hooks of streams that wait are
+        bounded by 16 MiB; more are dropped, logged and counted. An exception is logged and counted.
+        Raises ValueError for an unknown hook, RuntimeError when the server runs.
+        """
+        if self._running is not None or self._is_starting:
+            raise RuntimeError("Handlers are registered before the server starts.")
+
+        def register(handler: StreamHandlerT) -> StreamHandlerT:
+            self._stream_handlers.add(handler, on, tuple(topics), linger)
+            return handler
+
+        return register
+
     async def start(self) -> None:
         """Binds, starts the sender and listens; logs one line. `close` reverses it."""
         if self._running is not None or self._is_starting:
             raise RuntimeError("The server is running already.")
         self._is_starting = True
         try:
-            self._running = await self._open(Hooks(self._interceptors, self._handlers))
+            self._running = await self._open(
+                Hooks(
+                    self._interceptors,
+                    self._handlers,
+                    stream_handlers=self._stream_handlers,
+                )
+            )
         finally:
             self._is_starting = False
 

@@ -21,6 +21,8 @@ from fastsse.control.stream_lookup import StreamLookupService
 from fastsse.control.usage import SUBJECT as USAGE
 from fastsse.control.usage import UsageService
 from fastsse.facts import build_facts
+from fastsse.hooks import SUBJECT as HOOKS
+from fastsse.hooks import StreamHooks
 from fastsse.log import set_level
 from fastsse.metrics import Counters
 from fastsse.stacks import stacks
@@ -35,10 +37,12 @@ def service_makers(
     facts: OwnFacts = MappingProxyType({}),
     append: Append | None = None,
     wakes: StreamWakes | None = None,
+    hooks: StreamHooks | None = None,
 ) -> Mapping[str, MakeService]:
     """What makes them. `own` are counters of the control services' process that no worker has,
     `facts` what it answers operators itself; `append` is that of the backbone, for delayed events,
-    None: there are none; `wakes` are the subscriptions to its durable streams."""
+    None: there are none; `wakes` are the subscriptions to its durable streams; `hooks` are sent of
+    streams."""
     schedule = ScheduleCounts()
 
     def counters() -> Mapping[str, int]:
@@ -57,4 +61,6 @@ def service_makers(
         makers[SCHEDULE] = partial(ScheduleService, append=append, counts=schedule)
     if wakes is not None and wakes.rows is not None:
         makers[WAKES] = wakes.make
+    if hooks:
+        makers[HOOKS] = hooks.make
     return makers

@@ -27,6 +27,7 @@ from fastsse.entries import Entry
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event, check_topic
 from fastsse.handlers import Handlers
+from fastsse.hooks import HookReports, StreamHandlers, StreamHooks
 from fastsse.http.descriptors import Descriptors
 from fastsse.hub import SWEEP_ON_S, Hub, Published
 from fastsse.hub.connections import Connections
@@ -69,6 +70,7 @@ class Hooks:
         access: decides who may read and publish; None: as the options say.
         counters: more counters, under the names of the metrics.
         on_closed: called with each stream that ended.
+        stream_handlers: are called with streams, and the first and last subscriber of topics.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class Hooks:
         access: Access | None = None,
         counters: Callable[[], Mapping[str, int]] = lambda: {"mounted_native": 0},
         on_closed: Callable[[ClosedStream], None] = lambda stream: None,
+        stream_handlers: StreamHandlers | None = None,
     ) -> None:
         self.interceptors: Final = tuple(interceptors)
         self.access: Final = access
         self.counters: Final = counters
         self.on_closed: Final = on_closed
+        self.stream_handlers: Final = stream_handlers or StreamHandlers()
         self.handlers: Final = handlers or Handlers()
 
 
@@ -133,14 +137,8 @@ class Worker:
             self._access = AccessLog(config)
             self._access.name_of = self._hub.streams.name_of
             is_alone = control is None
-            # Separate from the log: where others share it, it is not here.
-            tracer = self._tracer = tracer_of(config)
-            self._sources = self._sinks = None
-            if is_alone:
-                self._sources = Sources(config, self._hub.publish, tracer)
-                self._sinks = Sinks(config, self._backbone, stores.control_store, tracer)
-            self._wakes = StreamWakes.of(self._backbone, config)
-            facts: OwnFacts = {} if self._sources is None else self._sources.facts()
+            self._tracer = tracer_of(config)
+            facts = self._open_others(stores, hooks.stream_handlers, is_alone=is_alone)
             control = control or self._own_services(facts, stores.control_store, undo)
             self.frontend: Final = Frontend(
                 config,
@@ -151,6 +149,7 @@ class Worker:
                 control,
             )
             undo.callback(self.frontend.close)
+            self._report_hooks(control)
             if self._tracer is not None:
                 self.frontend.trace_with(self._tracer)
                 self._tracer.bounds = self._sender.latency_buckets()[0]
@@ -162,14 +161,45 @@ class Worker:
         if not sockets.all:
             self._log_start(sockets.has_page(config))
 
+    def _open_others(
+        self, stores: OpenedStores, handlers: StreamHandlers, *, is_alone: bool
+    ) -> OwnFacts:
+        """What else is in the process that orders; returns what it answers operators."""
+        config = self.config
+        # Separate from the log: where others share it, it is not here.
+        self._sources = self._sinks = None
+        self._wakes = StreamWakes.of(self._backbone, config)
+        self._stream_hooks = StreamHooks(config, handlers)
+        if not is_alone:
+            if handlers:
+                raise RuntimeError("Handlers of streams need a server without a hub process.")
+            return {}
+        self._sources = Sources(config, self._hub.publish, self._tracer)
+        self._sinks = Sinks(config, self._backbone, stores.control_store, self._tracer)
+        return self._sources.facts()
+
     def _own_services(
         self, facts: OwnFacts, store: ControlStore | None, undo: contextlib.ExitStack
     ) -> ControlClient:
         """The control services of a worker that is alone."""
-        makers = service_makers(facts=facts, append=self._backbone.append, wakes=self._wakes)
+        makers = service_makers(
+            facts=facts, append=self._backbone.append, wakes=self._wakes, hooks=self._stream_hooks
+        )
         control = LocalControlClient(makers, self._announce, store)
         undo.callback(control.services.close)
         return control
+
+    def _report_hooks(self, control: ControlClient) -> None:
+        self._hook_reports: HookReports | None = None
+        if self._stream_hooks:
+            streams = self._hub.streams
+            self._hook_reports = HookReports(
+                control,
+                self._loop.call_soon,
+                streams.name_of,
+                streams=self._stream_hooks.wants_streams,
+            )
+            self.frontend.report_hooks(self._hook_reports)
 
     def _start_sender(self, undo: contextlib.ExitStack) -> Sender:
         # Before the thread of the sender exists; see `grow_table`.
@@ -393,6 +423,7 @@ class Worker:
         if self._sinks is not None:
             await self._sinks.close()
         await self._wakes.close()
+        await self._stream_hooks.close()
         await self._backbone.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
@@ -438,7 +469,7 @@ class Worker:
             counters |= part.counters()
         counters |= self._own_counters()
         if self._counts_alerts:
-            counters |= self._alerts.counters()
+            counters |= self._alerts.counters() | self._stream_hooks.counters()
         for reader in (self._sources, self._sinks):
             if reader is not None:
                 counters |= reader.counters()
@@ -521,6 +552,11 @@ class Worker:
             stream.handle, stream.reason, stream.duration_s, stream.events, stream.bytes
         )
         self.frontend.on_stream_closed(stream.handle)
+        if self._hook_reports is not None:
+            figures = (stream.events, stream.bytes)
+            self._hook_reports.on_stream_closed(
+                stream.handle, stream.reason, stream.duration_s, figures
+            )
         self._on_own_closed(stream)
         self._note_if_drained()
 

@@ -66,7 +66,7 @@ FLOORS = [
     },
     {"redis", "handlers", "outbound", "tracing"},
     {"control"},
-    {"auth", "wakes"},
+    {"auth", "wakes", "hooks"},
     {"services"},
     {"backbone"},
     {"cluster"},

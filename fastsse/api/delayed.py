@@ -110,6 +110,16 @@ class ScheduleGate(Protocol):
     def check_topics(self, topics: Sequence[str], rights: Rights | None) -> None:
         """Raises for topics without a right."""
 
+    def when_authorized(
+        self,
+        topics: Sequence[str],
+        rights: Rights | None,
+        request: Request,
+        then: Callable[[], None],
+        refused: Callable[[FastsseError], None],
+    ) -> None:
+        """Calls `then` when the authorization callback allows it, else `refused`; now or later."""
+
 
 def schedule_routes(gate: ScheduleGate, schedule: Schedule) -> Paths:
     """`/schedule`."""
@@ -163,7 +173,13 @@ class _Routes:
             except FastsseError:
                 exchange.fail(not_scheduled())  # Of others nothing is said.
                 return
-            self._schedule.cancel(entry_id, cancelled)
+            self._gate.when_authorized(
+                topics,
+                rights,
+                request,
+                lambda: self._schedule.cancel(entry_id, cancelled),
+                lambda error: exchange.fail(not_scheduled()),
+            )
 
         def cancelled(error: FastsseError | None) -> None:
             if error is None:

@@ -8,6 +8,7 @@ from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
 from fastsse.api.access import Access, OpenAccess
 from fastsse.api.admin import Admin, BusiestTopics, ConsoleAccess, LiveStats, TokenAdmin
+from fastsse.api.authorization import Authorization
 from fastsse.api.client_files import client_routes
 from fastsse.api.delayed import DelayedPublish, schedule_bounds, schedule_routes
 from fastsse.api.feeds import FeedsInUse, feed_bounds, feed_routes
@@ -109,6 +110,7 @@ class Endpoints:
         #: Makes spans; set it before `paths`.
         self.tracer: Tracer | None = None
         self._intakes: list[Intake] = []
+        self._authorization = Authorization(config)
         self._webhooks = Webhooks(config, hub, self._request_limits)
         rate_limits.end_stream = lambda stream: hub.streams.close(stream, REASON_ENDED)
         if config.address_replay or config.subject_replay:
@@ -142,6 +144,7 @@ class Endpoints:
         )
         subscribe.polling = polling
         subscribe.feeds = self.feeds
+        subscribe.authorization = self._authorization
         mercure_gate = self._gate(mercure_access, Unauthorised)
         paths: dict[bytes, Mapping[bytes, Route]] = {
             b"/events": {
@@ -221,10 +224,11 @@ class Endpoints:
         return intake
 
     def switch_intakes(self) -> None:
-        """Turns intakes off while each publish is logged, and makes them count publishes while a
-        limit per client is set."""
+        """Turns intakes off while each publish is logged or authorized, and makes them count
+        publishes while a limit per client is set."""
+        is_on = not (self._log.logs_publishes or self._authorization.covers("publish"))
         for intake in self._intakes:
-            intake.is_on = not self._log.logs_publishes
+            intake.is_on = is_on
             intake.counts_clients = self._rate_limits.active
 
     def _has_envelope(self, selector: str) -> bool:
@@ -256,12 +260,14 @@ class Endpoints:
             **({} if self.streams is None else self.streams.counters()),
             "publish_batches": sum(intake.batches for intake in self._intakes),
             **self._webhooks.counters(),
+            **self._authorization.counters(),
             "feeds_stored": 0 if self.feeds is None else self.feeds.stored,
             "feeds_unknown": 0 if self.feeds is None else self.feeds.unknown,
         }
 
     def close(self) -> None:
         """Cancels pending work."""
+        self._authorization.close()
         if self.streams is not None:
             self.streams.close()
         if self._guard is not None:
@@ -343,7 +349,8 @@ class Endpoints:
     def _gate(
         self, access: Access, not_granted: type[Forbidden] | type[Unauthorised] = Forbidden
     ) -> PublishGate:
-        gate = PublishGate(self._hub, access, self._request_limits, self._log, not_granted)
+        limits, authorization = self._request_limits, self._authorization
+        gate = PublishGate(self._hub, access, limits, self._log, authorization, not_granted)
         gate.receipts, gate.reached = self.receipts, self._reached
         gate.schedule = self.delayed
         gate.tracer = self.tracer

@@ -23,6 +23,7 @@ from fastsse.config import Config, ConfigError, OptionProblem, is_loopback
 from fastsse.control.feeds import Feeds
 from fastsse.control.service import ControlClient
 from fastsse.control.stats import Help, StatsClient
+from fastsse.hooks import HookReports
 from fastsse.http.accept import Acceptor
 from fastsse.http.accept_sharing import AcceptSharing
 from fastsse.http.client_address import ClientAddresses
@@ -167,6 +168,10 @@ class Frontend:
     def trace_with(self, tracer: Tracer) -> None:
         """Makes spans from now on; call it before `serve`."""
         self._streams.tracer = self._endpoints.tracer = tracer
+
+    def report_hooks(self, reports: HookReports) -> None:
+        """Reports each stream that opens from now on; call it before `serve`."""
+        self._streams.hooks = reports
 
     @property
     def main(self) -> Listener:

@@ -20,6 +20,7 @@ from fastsse.auth.rights import Rights
 from fastsse.control.presence import Presence
 from fastsse.errors import StreamRefused
 from fastsse.events import EARLIEST
+from fastsse.hooks import HookReports
 from fastsse.http.descriptors import out_of_descriptors
 from fastsse.http.problems import Problem, problem_response
 from fastsse.http.responses import (
@@ -136,6 +137,8 @@ class SenderHandoff:
         self.on_exhausted: Callable[[], None] = lambda: None
         #: Makes spans; None: tracing is off.
         self.tracer: Tracer | None = None
+        #: Reports streams to hooks; None: there are none.
+        self.hooks: HookReports | None = None
         self._will_wake = False
         self._descriptor_limit = descriptor_limit
         self._heads: dict[tuple[bool, bool, bytes], bytes] = {}
@@ -222,6 +225,8 @@ class SenderHandoff:
         if self._presence is not None:
             payload = None if rights is None else rights.payload
             self._presence.on_stream_opened(stream, subscription.selectors, payload)
+        if self.hooks is not None and not isinstance(subscription, TailSubscription):
+            self.hooks.on_stream_opened(stream, subscription.selectors, rights, stream_request.host)
         if stream_request.opened is not None:
             stream_request.opened(stream)
         trail = stream_request.trail

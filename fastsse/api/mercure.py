@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from fastsse.api.access import CREDENTIAL_NAMES, Access, later_answer
+from fastsse.api.authorization import Authorization
 from fastsse.api.parameters import SPEECH_NAMES, Speech, chosen_once, names_cursor, notes_on
 from fastsse.api.publish import PublishGate
 from fastsse.api.warnings import warning_lines, warnings_on
@@ -46,10 +47,11 @@ def mercure_routes(access: Access, gate: PublishGate, speech: Speech) -> dict[by
         access: decides who may subscribe.
         gate: publishes updates.
         speech: reads the parameters for the form of streams.
+        authorization: decides in addition to `access`.
     """
     publish = MercurePublish(gate)
     return {
-        b"GET": Route(MercureSubscribe(access, speech), streams=True),
+        b"GET": Route(MercureSubscribe(access, speech, gate.authorization), streams=True),
         b"POST": Route(publish, publish.admit),
     }
 
@@ -62,8 +64,9 @@ class MercureSubscribe:
         speech: reads the parameters for the form of streams.
     """
 
-    def __init__(self, access: Access, speech: Speech) -> None:
+    def __init__(self, access: Access, speech: Speech, authorization: Authorization) -> None:
         self._access = access
+        self._authorization = authorization
         self._speech = speech
 
     def __call__(self, request: Request, exchange: Exchange) -> None:
@@ -76,9 +79,10 @@ class MercureSubscribe:
             else:
                 exchange.stream(subscription, rights)
 
-        self._access.subscriber(
-            request, exchange, opened, later_answer(exchange, request, subscription)
-        )
+        later = later_answer(exchange, request, subscription)
+        topics = subscription.selectors
+        then = self._authorization.subscriber(topics, request, exchange, opened, later)
+        self._access.subscriber(request, exchange, then, later)
 
     def _read(self, request: Request) -> Subscription:
         """The subscription that a request asks for. Unknown parameters get a comment in the

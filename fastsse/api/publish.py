@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 
 from fastsse.api.access import Access
+from fastsse.api.authorization import Authorization
 from fastsse.api.batch import event_of_json, events_of_lines
 from fastsse.api.body_events import BodyEvents, EventStreamEvents, LineEvents, Template
 from fastsse.api.delayed import DelayedPublish
@@ -67,6 +68,7 @@ class PublishGate:
         access: decides who may publish.
         request_limits: limits the publishes of a client.
         log: logs each publish; None if nothing would be written.
+        authorization: decides in addition to `access`.
         not_granted: the error for a topic that the token does not cover.
     """
 
@@ -76,9 +78,11 @@ class PublishGate:
         access: Access,
         request_limits: RequestLimits,
         log: AccessLog | None,
+        authorization: Authorization,
         not_granted: type[Forbidden] | type[Unauthorised] = Forbidden,
     ) -> None:
         self._not_granted = not_granted
+        self.authorization: Final = authorization
         self._hub = hub
         self._access = access
         self._request_limits = request_limits
@@ -128,6 +132,14 @@ class PublishGate:
                 request.rights = rights
                 self._request_limits.take_publish_late(request)
             self._check(events, rights)
+            if self.authorization.covers("publish"):
+                topics = _topics_of(events)
+                go_on = partial(authorized, rights)
+                self.authorization.publisher(topics, rights, request, go_on, done)
+            else:
+                authorized(rights)
+
+        def authorized(rights: Rights | None) -> None:
             directed = asked_of(request, events, rights)
             if self.schedule is not None and is_delayed(directed[0].directives):
                 self.schedule.take(directed[0], exchange, noted, receipt=receipt)
@@ -157,7 +169,7 @@ class PublishGate:
         if self.receipts is None:
             done(None)
             return
-        topics = [topic for names, _ in kinds_of(events) for topic in names]
+        topics = _topics_of(events)
         is_private = all(event.private for event in events)
         self.receipts.ask(
             topics, is_private, lambda count: done(None if count is None else count.members())
@@ -196,7 +208,7 @@ class PublishGate:
             request.rights = rights
             check = partial(self._check_topics, rights=rights)
             check(topics)
-            act(check, done)
+            self.when_authorized(topics, rights, request, lambda: act(check, done), exchange.fail)
 
         def done(outcome: Published | FastsseError) -> None:
             if isinstance(outcome, FastsseError):
@@ -272,7 +284,28 @@ class PublishGate:
         events = scoped(events, request.rights)
         if self._request_limits.active:
             self._request_limits.published_more(request, len(events) - counted)
-        self._append(events, request, done)
+        self.when_authorized(
+            _topics_of(events),
+            request.rights,
+            request,
+            lambda: self._append(events, request, done),
+            done,
+        )
+
+    def when_authorized(
+        self,
+        topics: Sequence[str],
+        rights: Rights | None,
+        request: Request,
+        then: Callable[[], None],
+        refused: Callable[[FastsseError], None],
+    ) -> None:
+        """Calls `then` when the authorization callback lets the client publish to the topics, or
+        if there is none; else `refused`. Now or later."""
+        if self.authorization.covers("publish"):
+            self.authorization.publisher(topics, rights, request, then, refused)
+        else:
+            then()
 
     def publish_checked(
         self,
@@ -307,6 +340,10 @@ class PublishGate:
         if rights is not None and not rights.covers_publish(topics):
             raise self._not_granted(_uncovered(rights, topics))
         check_not_reserved(topics)
+
+
+def _topics_of(events: Sequence[Event]) -> Sequence[str]:
+    return [topic for topics, _ in kinds_of(events) for topic in topics]
 
 
 class _Entering:

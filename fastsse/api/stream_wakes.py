@@ -1,6 +1,7 @@
 """`/streams/__ds/…`: subscriptions that wake workers when streams have new content. Protocol
 sections 6 and 7. What is done is in `wakes/`, in the process that orders."""
 
+from functools import partial
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -100,7 +101,8 @@ class WakeRoutes:
             topics = (topic, *_written(asked.get("body")))
             if rights is not None and not rights.covers_publish(topics):
                 raise Forbidden(f"The token's mercure.publish does not cover {', '.join(topics)}.")
-            self._ask(asked, exchange)
+            ask = partial(self._ask, asked, exchange)
+            self._gate.when_authorized(topics, rights, request, ask, exchange.fail)
 
         self._gate.enter(request, exchange, entered, exchange.fail)
 

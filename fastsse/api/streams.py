@@ -177,7 +177,10 @@ class StreamRoutes:
             topic = self._topic(request)
             if rights is not None and not rights.covers_publish((topic,)):
                 raise Forbidden(f"The token's mercure.publish does not cover the topic {topic}.")
-            then(_Publish(self._gate, request, topic))
+            publish = _Publish(self._gate, request, topic)
+            self._gate.when_authorized(
+                (topic,), rights, request, lambda: then(publish), exchange.fail
+            )
 
         self._gate.enter(request, exchange, entered, exchange.fail)
 
@@ -204,7 +207,8 @@ class StreamRoutes:
 
             self._streams.find_readable(topic, found)
 
-        self._access.subscriber(request, exchange, allowed)
+        then = self._gate.authorization.subscriber((topic,), request, exchange, allowed)
+        self._access.subscriber(request, exchange, then)
 
     def _check_rights(self, topic: str, row: StreamRow, rights: Rights | None) -> None:
         is_private = row.config.private or self._is_private(topic)

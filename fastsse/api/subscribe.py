@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from fastsse.api.access import CREDENTIAL_NAMES, Access, later_answer
+from fastsse.api.access import CREDENTIAL_NAMES, Access, Then, later_answer
+from fastsse.api.authorization import Authorization
 from fastsse.api.feeds import UNKNOWN_FEED, unread
 from fastsse.api.parameters import (
     NOTE,
@@ -91,6 +92,8 @@ class Subscribe:
         self._finished = finished
         #: Answers requests with `wait`; None: there are none.
         self.polling: Polling | None = None
+        #: Decides in addition to `access`; None: nothing does.
+        self.authorization: Authorization | None = None
         #: Finds the topics of `feed`; None: none are stored.
         self.feeds: Feeds | None = None
         self._topics_max = topics_max
@@ -150,13 +153,17 @@ class Subscribe:
             else:
                 self._resume(subscription, rights, exchange)
 
-        if subscription.dialect.wait_s is not None and self.polling is not None:
+        is_poll = subscription.dialect.wait_s is not None
+        later = None if is_poll else later_answer(exchange, request, subscription)
+        then: Then = opened
+        if self.authorization is not None:
+            topics = subscription.selectors
+            then = self.authorization.subscriber(topics, request, exchange, opened, later)
+        if is_poll and self.polling is not None:
             if exchange.may_wait:
-                self.polling.access.subscriber(request, exchange, opened)
+                self.polling.access.subscriber(request, exchange, then)
             return
-        self._access.subscriber(
-            request, exchange, opened, later_answer(exchange, request, subscription)
-        )
+        self._access.subscriber(request, exchange, then, later)
 
     def _poll(
         self,

@@ -76,6 +76,7 @@ class Engine(Server):
             self._access,
             self._serving.counters,
             lambda stream: viewers.closed(stream.selectors),
+            hooks.stream_handlers,
         )
         if self._hub_socket is None:
             sockets = Sockets((), self._admin_sockets(), all=((),))

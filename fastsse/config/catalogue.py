@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fastsse.config.eventrules import EventRule
+from fastsse.config.hooks import HOOK_LISTS, HookRule
 from fastsse.config.kinds import (
     DURATION,
     HEADER_NAMES,
@@ -112,11 +113,12 @@ TABLES: dict[str, type[BaseModel]] = {
     "topics": TopicRule,
     "sources": SourceRule,
     "webhooks": WebhookRule,
+    "hooks": HookRule,
     "rules": EventRule,
 }
 _LISTS = (
     *(HEADER_NAMES, HOSTS, NAMES, NETWORKS, ORIGINS),
-    *(PATTERNS, TOPIC_NAMES, SECRETS, SELECTORS, *REPEATED),
+    *(PATTERNS, TOPIC_NAMES, SECRETS, SELECTORS, *REPEATED, *HOOK_LISTS),
 )
 # Kinds whose values a rule has as numbers, and users as words; or as words with a password.
 _IN_WORDS = (DURATION, SIZE, SOURCE_URL)

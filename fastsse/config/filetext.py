@@ -25,6 +25,12 @@ _TABLE_EXAMPLES = {
         'topics = ["orders/{id}"]',
         'secrets = ["whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]',
     ],
+    "hooks": [
+        'name = "feeds"',
+        'url = "https://example.com/hook"',
+        'on = ["first", "last"]',
+        'secrets = ["whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]',
+    ],
     "rules": [
         'name = "failed-logins"',
         'action = "alert"',

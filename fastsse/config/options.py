@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from fastsse.config.console import ConsoleOptions
 from fastsse.config.eventrules import EventRuleOptions
+from fastsse.config.hooks import HookOptions
 from fastsse.config.kinds import (
     RULES,
     Bytes,
@@ -538,6 +539,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     RedisOptions,
     SourceOptions,
     WebhookOptions,
+    HookOptions,
     InterceptorOptions,
     EventRuleOptions,
     HttpOptions,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fastsse.config.eventrules import event_rule_conflicts
+from fastsse.config.hooks import hook_conflicts
 from fastsse.config.sources import source_conflicts
 from fastsse.config.store import MEMORY
 from fastsse.config.tls import tls_conflicts
@@ -63,6 +64,7 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
     yield from _private_conflicts(config)
     yield from source_conflicts(config)
     yield from webhook_conflicts(config)
+    yield from hook_conflicts(config)
     yield from event_rule_conflicts(config)
     yield from token_conflicts(config)
     yield from tls_conflicts(config)

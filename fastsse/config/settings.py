@@ -17,6 +17,7 @@ from fastsse.config.catalogue import (
 from fastsse.config.console import ConsoleOptions
 from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
 from fastsse.config.eventrules import EVENT_RULES, EventRuleOptions
+from fastsse.config.hooks import HOOKS, HookOptions
 from fastsse.config.kinds import PATTERN, RULES, SCHEMA, is_loopback
 from fastsse.config.options import (
     HistoryOptions,
@@ -42,7 +43,8 @@ _WORD = re.compile(r"[a-z_]+")
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
 _EXPLAINED_KINDS = (
-    EXPRESSION, SETTINGS, WEBHOOKS, EVENT_RULES, SOURCES, SOURCE_URL, STORE, PATTERN, RULES, SCHEMA,
+    EXPRESSION, SETTINGS, WEBHOOKS, HOOKS, EVENT_RULES, SOURCES, SOURCE_URL, STORE, PATTERN, RULES,
+    SCHEMA,
 )  # fmt: skip
 
 
@@ -57,6 +59,7 @@ class Config(
     HttpOptions,
     EventRuleOptions,
     InterceptorOptions,
+    HookOptions,
     WebhookOptions,
     SourceOptions,
     RedisOptions,

@@ -16,6 +16,7 @@ class Advice(NamedTuple):
 
 _START = "the log's first line"
 _DISCONNECTS = "`fastsse_disconnects_total"
+_AUTHORIZE = "`fastsse_authorize_total`"
 _STATUS = "publishers' status"
 _TOKEN = "the answer's detail, `fastsse token explain`"
 
@@ -256,6 +257,24 @@ ADVICE: dict[str, Advice] = {
     ),
     "webhooks": Advice(
         "a receiver that is away: its events wait until give_up", "`fastsse_webhook_total`, the log"
+    ),
+    "hooks": Advice(
+        "a receiver that is away: notices of connect and disconnect wait until give_up",
+        "`fastsse_hook_total`, the log",
+    ),
+    "authorize_url": Advice(
+        "an address that does not answer: no client may subscribe or publish",
+        "`fastsse_authorize_total`, the log",
+    ),
+    "authorize_secrets": Advice("another one than the receiver's: it refuses all", _AUTHORIZE),
+    "authorize_operations": Advice("one too few: that is decided by tokens alone", _AUTHORIZE),
+    "authorize_headers": Advice(
+        "one that differs with each request: no answer is used again", _AUTHORIZE
+    ),
+    "authorize_timeout": Advice("too short: refusals while the receiver is busy", _AUTHORIZE),
+    "authorize_cache": Advice(
+        "too long: a right that was withdrawn still holds; too short: a question for each request",
+        _AUTHORIZE,
     ),
     "rules": Advice(
         "an expression that matches more than was meant: events are missing (try it with dry_run); "

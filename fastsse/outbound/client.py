@@ -31,10 +31,19 @@ class OutboundError(Exception):
     Attributes:
         is_final: the same request can't succeed later.
         after_s: the receiver asked for this pause.
+        status: of the answer; None: there was none.
     """
 
-    def __init__(self, text: str, *, is_final: bool = False, after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        is_final: bool = False,
+        after_s: float | None = None,
+        status: int | None = None,
+    ) -> None:
         super().__init__(text)
+        self.status: Final = status
         self.is_final: Final = is_final
         self.after_s: Final = after_s
 
@@ -172,8 +181,8 @@ class OutboundClient:
             return Answer(status, dict(response.headers), answer)
         if status in _LATER:
             after_s = _retry_after_s(response.headers, self._now_s())
-            raise _Later(f"status {status}", after_s=after_s)
-        raise OutboundError(f"status {status}", is_final=True)
+            raise _Later(f"status {status}", after_s=after_s, status=status)
+        raise OutboundError(f"status {status}", is_final=True, status=status)
 
     async def _read(self, response: httpx.Response) -> bytes:
         answer = bytearray()

@@ -24,9 +24,11 @@ from typing import Any, Final, cast
 
 from fastsse._intake import Intake, Lane
 from fastsse.api.access import OpenAccess
+from fastsse.api.authorization import Authorization
 from fastsse.api.publish import Publish, PublishGate
 from fastsse.api.publish_intake import PublishIntake
 from fastsse.api.rate_limits import RequestLimits
+from fastsse.config import Config
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.http.cors import Cors
@@ -136,7 +138,9 @@ class Comparator:
         self._called: list[Any] = []
         self._fast, self._slow = Counter(), Counter()
         inactive = cast(RequestLimits, SimpleNamespace(active=False))
-        publish = Publish(PublishGate(cast(Hub, self._slow), access, inactive, None))
+        publish = Publish(
+            PublishGate(cast(Hub, self._slow), access, inactive, None, Authorization(Config()))
+        )
         self._router = Router({b"/events": {b"POST": Route(publish, publish.admit)}}, cors)
         context = SimpleNamespace(
             targets=targets,

@@ -30,12 +30,13 @@ class Receiver(LoopbackServer):
     """Answers in turn with what it was given, the last one again and again.
 
     Attributes:
+        answers: those to come.
         heads, bodies: of the requests.
     """
 
     def __init__(self, *answers: bytes) -> None:
         super().__init__()
-        self._answers = list(answers)
+        self.answers = list(answers)
         self.heads: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
 
@@ -46,7 +47,7 @@ class Receiver(LoopbackServer):
             fields = {name.lower(): value for name, value in pairs}
             self.heads.append(fields)
             self.bodies.append(await reader.readexactly(int(fields.get("content-length", "0"))))
-            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if not answer:
                 await asyncio.sleep(60)
             writer.write(answer)

@@ -17,6 +17,7 @@ from fastsse.config.store import MEMORY
 from fastsse.control.gather import OwnFacts
 from fastsse.control.schedule import Append
 from fastsse.control.service import ControlStore, MakeService
+from fastsse.hooks import StreamHooks
 from fastsse.log import get_logger
 from fastsse.positions import now_ms
 from fastsse.rules import Alerts, EventRules
@@ -31,7 +32,8 @@ __all__ = ["HubProcess", "run_hub"]
 
 log = get_logger("bus")
 MakersFor = Callable[
-    [Callable[[], Mapping[str, int]], OwnFacts, Append, StreamWakes], Mapping[str, MakeService]
+    [Callable[[], Mapping[str, int]], OwnFacts, Append, StreamWakes, StreamHooks],
+    Mapping[str, MakeService],
 ]
 
 
@@ -40,6 +42,7 @@ def no_services(
     facts: OwnFacts,
     append: Append,
     wakes: StreamWakes,
+    hooks: StreamHooks,
 ) -> Mapping[str, MakeService]:
     """For a hub that workers only publish to."""
     return {}
@@ -99,6 +102,7 @@ class _Parts(NamedTuple):
     sinks: Sinks
     alerts: Alerts
     wakes: StreamWakes
+    hooks: StreamHooks
     tracer: Tracer | None
 
 
@@ -132,15 +136,15 @@ class HubProcess:
         sinks = Sinks(config, backbone, store, tracer)
 
         def counters() -> Mapping[str, int]:
-            parts = (backbone, sources, sinks, interceptors, rules, alerts)
+            parts = (backbone, sources, sinks, interceptors, rules, alerts, hooks)
             return {name: count for part in parts for name, count in part.counters().items()}
 
-        wakes = StreamWakes.of(backbone, config)
+        wakes, hooks = StreamWakes.of(backbone, config), StreamHooks(config)
         facts: OwnFacts = sources.facts()
         broker = Broker(
             backbone,
             FrameLimits(config.max_body),
-            makers(counters, facts, backbone.append, wakes),
+            makers(counters, facts, backbone.append, wakes, hooks),
             store,
         )
         server = await asyncio.get_running_loop().create_unix_server(
@@ -148,7 +152,7 @@ class HubProcess:
         )
         if alerts:
             broker.on_entries = alerts.on_entries
-        hub = cls(broker, server, _Parts(sources, sinks, alerts, wakes, tracer))
+        hub = cls(broker, server, _Parts(sources, sinks, alerts, wakes, hooks, tracer))
         if restarted and isinstance(backbone, HubMemory):
             hub._rebuild = Recovery(broker, backbone, workers)
             await hub._rebuild.run()
@@ -168,6 +172,7 @@ class HubProcess:
         if parts.tracer is not None:
             await asyncio.to_thread(parts.tracer.close)
         await parts.wakes.close()
+        await parts.hooks.close()
         if self._rebuild is not None:
             await self._rebuild.close()
         await self.broker.close()

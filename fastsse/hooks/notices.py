@@ -1,0 +1,101 @@
+"""Notices: what hooks say, as values and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+__all__ = [
+    "CLOSED",
+    "FIRST",
+    "LAST",
+    "OPENED",
+    "SUBJECT",
+    "Opening",
+    "StreamHook",
+    "closed_notice",
+    "opened_notice",
+    "plain_notice",
+    "topic_notice",
+]
+
+SUBJECT: Final = "hooks"
+# What a worker reports: a stream ended or opened, and its first and last stream of a topic.
+CLOSED, OPENED, FIRST, LAST = range(4)
+
+#: An open stream as a worker reports it: name, topics, subject, payload, client, unix ms.
+Opening = tuple[str, Sequence[str], str | None, Any, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHook:
+    """What a handler of `Server.on_stream` is called with.
+
+    Attributes:
+        hook: `connect`, `disconnect`, `first` or `last`.
+        time_ms: when it happened, in unix milliseconds.
+        topic: of `first` and `last`: the topic, or the template, as subscribers asked for it.
+        stream: of the others, as the next ones: the name of the stream, `urn:uuid:…`.
+        topics: the topics and templates that it asked for.
+        subject, payload: of its token.
+        client: its address.
+        reason, duration_ms: of `disconnect`: why it ended, and how long it was open.
+        events_sent, bytes_sent: of `disconnect`.
+    """
+
+    hook: str
+    time_ms: int
+    topic: str | None = None
+    stream: str | None = None
+    topics: tuple[str, ...] = ()
+    subject: str | None = None
+    payload: Any = None
+    client: str | None = None
+    reason: str | None = None
+    duration_ms: int | None = None
+    events_sent: int | None = None
+    bytes_sent: int | None = None
+
+    @classmethod
+    def of(cls, notice: bytes) -> "StreamHook":
+        """The notice of its JSON."""
+        members: dict[str, Any] = orjson.loads(notice)
+        members["time_ms"] = members.pop("time")
+        members["topics"] = tuple(members.get("topics", ()))
+        return cls(**members)
+
+
+def opened_notice(opening: Opening) -> bytes:
+    """`connect`."""
+    return orjson.dumps({"hook": "connect", **_stream(opening), "time": opening[5]})
+
+
+def closed_notice(
+    opening: Opening, reason: str, duration_ms: int | None, figures: Sequence[int], time_ms: int
+) -> bytes:
+    """`disconnect`. `figures` are the events and bytes that it was sent, if that is known."""
+    sent = dict(zip(("events_sent", "bytes_sent"), figures, strict=False))
+    ended = {"reason": reason, "duration_ms": duration_ms, **sent, "time": time_ms}
+    return orjson.dumps({"hook": "disconnect", **_stream(opening), **ended})
+
+
+def topic_notice(topic: str, *, is_active: bool, time_ms: int) -> bytes:
+    """`first` or `last`."""
+    return orjson.dumps({"hook": "first" if is_active else "last", "topic": topic, "time": time_ms})
+
+
+def plain_notice(hook: str, time_ms: int) -> bytes:
+    """`start` or `stop` of the node."""
+    return orjson.dumps({"hook": hook, "time": time_ms})
+
+
+def _stream(opening: Opening) -> dict[str, Any]:
+    name, topics, subject, payload, client, _ = opening
+    return {
+        "stream": name,
+        "topics": topics,
+        "subject": subject,
+        "payload": payload,
+        "client": client,
+    }
