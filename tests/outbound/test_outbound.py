@@ -45,8 +45,10 @@ class Receiver(LoopbackServer):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
             pairs = (line.split(": ", 1) for line in head)
             fields = {name.lower(): value for name, value in pairs}
+            body = await reader.readexactly(int(fields.get("content-length", "0")))
+            # Both in one turn: who looks at them sees whole requests.
             self.heads.append(fields)
-            self.bodies.append(await reader.readexactly(int(fields.get("content-length", "0"))))
+            self.bodies.append(body)
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if not answer:
                 await asyncio.sleep(60)
