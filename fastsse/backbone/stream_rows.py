@@ -365,11 +365,17 @@ class StreamTable:
 
     def check(self, events: Sequence[Event], known: Known | None) -> Conflict | None:
         """As the function of this module."""
-        return check(events, known, self, self.limits)
+        return check(events, known, self, self.limits) if self._may_change(events) else None
 
     def store(self, events: Sequence[Event], known: Known | None, positions: Sequence[int]) -> None:
         """Notes what a batch changes that was stored."""
+        if not self._may_change(events):
+            return
         self.apply(changes(events, known, positions, self, self._now_ms()))
+
+    def _may_change(self, events: Sequence[Event]) -> bool:
+        """Whether a batch may concern a stream: without streams only one that creates one does."""
+        return bool(self.rows) or any(asked_of(event) is not None for event in events)
 
     def apply(self, changed: Iterable[RowChange]) -> None:
         """Takes new rows. O(changed)."""
