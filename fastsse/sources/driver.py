@@ -96,6 +96,8 @@ class Driver:
             self._publisher.has_trouble(trouble)
 
     async def _take(self, batch: Batch) -> None:
+        if batch.missed:
+            self._publisher.has_missed(batch.missed)
         if not batch.messages:
             self._publisher.is_level()
             if batch.places is None:

@@ -60,6 +60,8 @@ class KafkaSource:
         # The producer of each partition, and the offset behind the last message of it.
         self._producers: dict[tuple[str, int], bytes] = {}
         self._next: dict[tuple[str, int], int] = {}
+        # Where the group continues in partitions that were assigned, until a message of them comes.
+        self._committed: dict[tuple[str, int], int] = {}
         self._topic_ids: dict[str, str] = {}
         self.rebalances = 0
         self.backlog: int | None = None
@@ -178,12 +180,18 @@ class KafkaSource:
 
     def _batch(self, messages: Sequence[Any]) -> Batch:
         ends: dict[tuple[str, int], int] = {}
+        missed = 0
         # A message without a value is a tombstone of a compacted topic, and no event.
         made: list[KafkaMessage] = []
         for message in messages:
             place, offset = (message.topic(), message.partition()), message.offset()
-            if offset < self._next.get(place, 0):
+            expected = self._next.get(place)
+            if expected is None:
+                expected = self._committed.pop(place, -1)
+            elif offset < expected:
                 self._forget_producers()
+            if 0 <= expected < offset:
+                missed += self._missed(place, expected)
             self._next[place] = ends[place] = offset + 1
             if message.value() is not None:
                 made.append(KafkaMessage(message, self._producer(place, offset)))
@@ -192,7 +200,15 @@ class KafkaSource:
         self.backlog = self._unread(places)
         kind, made_ms = messages[0].timestamp()
         age_ms = max(0, int(time.time() * 1000) - made_ms) if kind else 0
-        return Batch(made, places, age_ms, self.backlog == 0)
+        return Batch(made, places, age_ms, self.backlog == 0, missed)
+
+    def _missed(self, place: tuple[str, int], expected: int) -> int:
+        """How many messages from an offset on were deleted. Offsets may also be absent in the
+        middle, where a topic is compacted or has transactions; then none was deleted."""
+        low, _ = self._consumer.get_watermark_offsets(
+            self._kafka.TopicPartition(*place), cached=True
+        )
+        return max(0, int(low) - expected)
 
     def _producer(self, place: tuple[str, int], offset: int) -> Producer | None:
         key = self._producers.get(place)
@@ -229,6 +245,7 @@ class KafkaSource:
         self._producers.clear()
         self._topic_ids.clear()
         self._next.clear()
+        self._committed.clear()
 
     def _unread(self, places: Sequence[Any]) -> int:
         """Messages of these partitions behind the batch, as the client knew at the last fetch."""
@@ -283,11 +300,20 @@ class KafkaSource:
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
         self.rebalances += 1
         self._forget_producers()
+        self._committed = self._places(consumer, partitions)
         log.info(
             "Partitions were assigned to a source.",
             source=self._rule.name,
             partitions=len(partitions),
         )
+
+    def _places(self, consumer: Any, partitions: Sequence[Any]) -> dict[tuple[str, int], int]:
+        """One question for all. Without an answer it is not known what was missed."""
+        try:
+            known = consumer.committed(list(partitions), timeout=PROBE_S)
+        except self._kafka.KafkaException:
+            return {}
+        return {(one.topic, one.partition): one.offset for one in known if one.offset >= 0}
 
     def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
         # Called within a poll, so no batch is under way. Commits that were sent are answered first.
@@ -299,6 +325,8 @@ class KafkaSource:
 
     def _on_error(self, error: Any) -> None:
         """Errors that belong to no message; the client retries by itself."""
+        if error.name() == "_ALL_BROKERS_DOWN" and self._error_text is not None:
+            return  # The error before it says why.
         self._error_text = f"{error.str()} ({error.name()})"[:300]
 
     def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 from fastsse.config.source_url import read_server_url
 from fastsse.config.sources import SourceRule
 
-__all__ = ["Quiet", "client_settings", "reason_of"]
+__all__ = ["Quiet", "client_settings", "reason_of", "server_settings"]
 
 # The client holds about so many KiB that were fetched and not read.
 FETCHED_KIB: Final = 16 * 1024
@@ -28,7 +28,17 @@ _OF_CONSUMERS: Final = frozenset(_DEFAULTS) - {
 def client_settings(rule: SourceRule, *, consumes: bool) -> dict[str, Any]:
     """The settings of a client, as librdkafka names them, from the URL and `settings`."""
     assert rule.url is not None
-    server = read_server_url(rule.url)
+    found = server_settings(rule.url)
+    own = {} if consumes else dict.fromkeys(_OF_CONSUMERS)
+    found |= {name: value for name, value in _DEFAULTS.items() if name not in own}
+    if consumes:
+        found |= {"group.id": rule.group, "auto.offset.reset": rule.start or "earliest"}
+    return found | dict(rule.settings or {})
+
+
+def server_settings(url: str) -> dict[str, Any]:
+    """The settings that the URL of a server stands for."""
+    server = read_server_url(url)
     is_tls = server.scheme == "kafkas"
     found: dict[str, Any] = {"bootstrap.servers": ",".join(server.hosts), "client.id": "fastsse"}
     if server.user is not None:
@@ -48,11 +58,7 @@ def client_settings(rule: SourceRule, *, consumes: bool) -> dict[str, Any]:
     ):
         if name in server.options:
             found[setting] = server.options[name]
-    own = {} if consumes else dict.fromkeys(_OF_CONSUMERS)
-    found |= {name: value for name, value in _DEFAULTS.items() if name not in own}
-    if consumes:
-        found |= {"group.id": rule.group, "auto.offset.reset": rule.start or "earliest"}
-    return found | dict(rule.settings or {})
+    return found
 
 
 class Quiet:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fastsse.config.source_url import read_server_url
+from fastsse.config.source_url import Server, read_server_url
 from fastsse.config.sources import SourceRule
 from fastsse.sources.extras import import_extra
 from fastsse.sources.inbox import Inbox
 from fastsse.sources.source import Batch, Message, PlainMessage, SourceAway, Words
 from fastsse.sources.source_publisher import BATCH_EVENTS, SourcePublisher
 
-__all__ = ["JetStreamSource", "NatsSource"]
+__all__ = ["JetStreamSource", "NatsConnection", "NatsSource", "text_of"]
 
 CONNECT_S: Final = 2.0
 WAIT_S: Final = 0.5
@@ -28,14 +28,18 @@ END_S: Final = 0.5
 ACK_WAIT_S: Final = 30.0
 
 
-class _Connection:
-    """A connection that its owner opens again after a failure."""
+class NatsConnection:
+    """A connection that its owner opens again after a failure. Raises MissingExtra when it is made
+    without the library.
 
-    def __init__(self, rule: SourceRule) -> None:
-        import_extra("nats", "nats", f"The source {rule.name}")
-        assert rule.url is not None
-        self.rule: Final = rule
-        self._server: Final = read_server_url(rule.url)
+    Arguments:
+        server: where it goes.
+        owner: who needs it, for the text of errors.
+    """
+
+    def __init__(self, server: Server, owner: str) -> None:
+        import_extra("nats", "nats", owner)
+        self._server: Final = server
         self.client: Any = None
         self._fault: str | None = None
 
@@ -62,7 +66,7 @@ class _Connection:
                 )
             self.client = client
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise SourceAway(self._fault or _text(error)) from None
+            raise SourceAway(self._fault or text_of(error)) from None
 
     def check(self) -> None:
         """Raises SourceAway for a connection that was lost."""
@@ -78,10 +82,15 @@ class _Connection:
                     await client.close()
 
     async def _on_error(self, error: Exception) -> None:
-        self._fault = _text(error)
+        self._fault = text_of(error)
 
     async def _on_lost(self) -> None:
         self._fault = self._fault or "the connection was lost"
+
+
+def _connection(rule: SourceRule) -> NatsConnection:
+    assert rule.url is not None
+    return NatsConnection(read_server_url(rule.url), f"The source {rule.name}")
 
 
 class NatsSource:
@@ -96,13 +105,14 @@ class NatsSource:
     backlog: int | None = None
 
     def __init__(self, rule: SourceRule, publisher: SourcePublisher) -> None:
-        self._connection: Final = _Connection(rule)
+        self._connection: Final = _connection(rule)
+        self._rule: Final = rule
         self._inbox: Final = Inbox(rule.pending, publisher.counts)
 
     async def open(self) -> None:
         """As Source. Nodes of one group share the messages."""
         await self._connection.open()
-        rule = self._connection.rule
+        rule = self._rule
         for subject in rule.topics:
             await self._connection.client.subscribe(subject, queue=rule.group, cb=self._hear)
         await self._connection.client.flush()
@@ -124,7 +134,7 @@ class NatsSource:
         """As Source: what is published within the time."""
         await self._connection.open()
         try:
-            for subject in self._connection.rule.topics:
+            for subject in self._rule.topics:
                 await self._connection.client.subscribe(subject, cb=self._hear)
             await self._connection.client.flush()
             until_s = time.monotonic() + wait_s
@@ -152,7 +162,8 @@ class JetStreamSource:
     trouble: str | None = None
 
     def __init__(self, rule: SourceRule) -> None:
-        self._connection: Final = _Connection(rule)
+        self._connection: Final = _connection(rule)
+        self._rule: Final = rule
         self._most: Final = min(rule.pending, BATCH_EVENTS)
         self._consumer: Any = None
         self.backlog: int | None = None
@@ -162,7 +173,7 @@ class JetStreamSource:
         import nats
 
         await self._connection.open()
-        rule, stream = self._connection.rule, self._connection.client.jetstream()
+        rule, stream = self._rule, self._connection.client.jetstream()
         try:
             self._consumer = await stream.pull_subscribe(
                 "" if len(rule.topics) != 1 else rule.topics[0],
@@ -171,7 +182,7 @@ class JetStreamSource:
                 config=_consumer_of(rule),
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise SourceAway(_text(error)) from None
+            raise SourceAway(text_of(error)) from None
 
     async def read(self) -> Batch:
         """As Source."""
@@ -183,7 +194,7 @@ class JetStreamSource:
         except TimeoutError:
             return Batch()
         except (nats.errors.Error, OSError) as error:
-            raise SourceAway(_text(error)) from None
+            raise SourceAway(text_of(error)) from None
         self.backlog = found[-1].metadata.num_pending
         made_ms = found[0].metadata.timestamp.timestamp() * 1000
         age_ms = max(0, int(time.time() * 1000 - made_ms))
@@ -199,7 +210,7 @@ class JetStreamSource:
                 await message.ack()
             await self._connection.client.flush()
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise SourceAway(_text(error)) from None
+            raise SourceAway(text_of(error)) from None
 
     async def idle(self) -> None:
         """As Source. The server keeps what was read for a while."""
@@ -211,7 +222,7 @@ class JetStreamSource:
         await self._connection.open()
         try:
             stream = self._connection.client.jetstream()
-            rule = self._connection.rule
+            rule = self._rule
             config = await self._preview_consumer(stream)
             ordered = await stream.subscribe(
                 rule.topics[0] if len(rule.topics) == 1 else ">",
@@ -224,7 +235,7 @@ class JetStreamSource:
                     found.append(_stream_message(await ordered.next_msg(timeout=left_s)))
             return found
         except (nats.errors.Error, OSError) as error:
-            raise SourceAway(_text(error)) from None
+            raise SourceAway(text_of(error)) from None
         finally:
             await self._connection.close()
 
@@ -232,7 +243,7 @@ class JetStreamSource:
         import nats
         from nats.js.api import ConsumerConfig, DeliverPolicy
 
-        rule = self._connection.rule
+        rule = self._rule
         try:
             info = await stream.consumer_info(rule.stream, rule.group)
         except nats.js.errors.NotFoundError:
@@ -278,5 +289,5 @@ def _words(message: Any) -> Words:
     return {"topic": message.subject, **parts, **headers}
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__

@@ -37,6 +37,7 @@ COUNTS: Final = (
     "sources_dropped",
     "sources_refused",
     "sources_reconnects",
+    "sources_missed",
     "sources_letters_lost",
 )
 # The pause before a source that failed unexpectedly is started again.

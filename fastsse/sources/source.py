@@ -68,12 +68,14 @@ class Batch:
         places: for the source alone, which acknowledges by them.
         age_ms: of the oldest message; 0 if it is not known.
         is_last: no later message was there when it was read.
+        missed: messages before these that the other system has deleted unread.
     """
 
     messages: Sequence[Message] = ()
     places: object = None
     age_ms: int = 0
     is_last: bool = False
+    missed: int = 0
 
 
 class Source(Protocol):

@@ -90,6 +90,15 @@ class SourcePublisher:
         """Reports the age of the oldest message that is not in the log."""
         self._behind_since_ns = time.monotonic_ns() - age_ms * NS_A_MS
 
+    def has_missed(self, count: int) -> None:
+        """Reports messages that the other system deleted before they were read."""
+        self.counts["sources_missed"] += count
+        log.error(
+            "Messages of a source were deleted before they were read.",
+            source=self.name,
+            count=count,
+        )
+
     def is_level(self) -> None:
         """Reports that the log has all messages."""
         self._behind_since_ns = None

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 
+from tests.certificates import issue
 from tests.loopback import held_port
 from tests.sources.tansu import START_S, until_answers
 
@@ -33,13 +34,19 @@ class Kafka:
     Arguments:
         folder: where its data and its output go.
         settings: more lines of its properties.
+        is_secure: it has a listener with TLS and SASL too, for the user `alice`.
+
+    Attributes:
+        secure_url, ca: of that listener, with the user's password, and what its clients trust.
     """
 
-    def __init__(self, folder: pathlib.Path, *settings: str) -> None:
+    def __init__(self, folder: pathlib.Path, *settings: str, is_secure: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._held = [held_port(), held_port()]
-        self.port, controller = (held.getsockname()[1] for held in self._held)
+        self._held = [held_port(), held_port(), held_port()]
+        self.port, controller, secure = (held.getsockname()[1] for held in self._held)
+        self.secure_url = f"kafkas://alice:secret@localhost:{secure}"
+        self.ca = ""
         self.url = f"kafka://127.0.0.1:{self.port}"
         self.servers = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,15 +70,43 @@ class Kafka:
             "message.max.bytes=100000000",
             *settings,
         ]
+        if is_secure:
+            lines += self._secured(secure, listeners)
         merged = dict(line.split("=", 1) for line in lines)
         self._properties.write_text("\n".join(f"{k}={v}" for k, v in merged.items()))
 
     def start(self) -> None:
         """Runs it and waits until it answers."""
         if not (self._folder / "data").exists():
-            self._java("kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c").wait(START_S)
+            user = ("--add-scram", "SCRAM-SHA-256=[name=alice,password=secret]")
+            form = ("format", "-t", _CLUSTER_ID, *user, "-c")
+            self._java("kafka.tools.StorageTool", *form).wait(START_S)
         self._process = self._java("kafka.Kafka")
         until_answers(self.servers)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._process is not None
+
+    def _secured(self, port: int, listeners: str) -> list[str]:
+        self.ca, key = issue(self._folder, "localhost")
+        both = self._folder / "keystore.pem"
+        both.write_text(pathlib.Path(key).read_text() + pathlib.Path(self.ca).read_text())
+        security = "org.apache.kafka.common.security"
+        plain = f'{security}.plain.PlainLoginModule required user_alice="secret";'
+        scram = f"{security}.scram.ScramLoginModule required;"
+        return [
+            f"listeners={listeners},SASL://127.0.0.1:{port}",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port},SASL://localhost:{port}",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL",
+            "listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN",
+            f"listener.name.sasl.plain.sasl.jaas.config={plain}",
+            f"listener.name.sasl.scram-sha-256.sasl.jaas.config={scram}",
+            "ssl.keystore.type=PEM",
+            f"ssl.keystore.location={both}",
+            "ssl.client.auth=none",
+        ]
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends it at once, as a crash would."""
@@ -96,3 +131,22 @@ class Kafka:
                 stderr=output,
                 stdin=subprocess.DEVNULL,
             )
+
+
+def trim(servers: str, topic: str, before: int) -> None:
+    """Deletes the messages of the first partition before an offset, as retention does."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient({"bootstrap.servers": servers})
+    for one in client.delete_records([TopicPartition(topic, 0, before)]).values():
+        one.result(START_S)
+
+
+def add_partitions(servers: str, topic: str, count: int) -> None:
+    """Gives a topic more partitions, `count` in total."""
+    from confluent_kafka.admin import AdminClient, NewPartitions
+
+    client = AdminClient({"bootstrap.servers": servers})
+    for one in client.create_partitions([NewPartitions(topic, count)]).values():
+        one.result(START_S)
