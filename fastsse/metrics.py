@@ -111,6 +111,21 @@ GAUGES = (
         "Open descriptors above those of streams, connections and the start.",
     ),
     _Row("store_away", "store_away", "1 while the store or the hub takes no events.", merge=MOST),
+    _Row(
+        "store_memory_bytes", "store_memory_bytes", "Memory that Redis uses, in bytes.", merge=MOST
+    ),
+    _Row(
+        "store_memory_limit_bytes",
+        "store_memory_limit_bytes",
+        "Memory that Redis may use (maxmemory), in bytes; 0: no limit.",
+        merge=MOST,
+    ),
+    _Row(
+        "store_memory_low",
+        "store_memory_low",
+        "1 while Redis uses more than 90 % of the memory that it may use.",
+        merge=MOST,
+    ),
     _Row("schedule_events", "schedule_events", "Delayed events that wait.", merge=MOST),
     _Row("schedule_bytes", "schedule_bytes", "Bytes of delayed events that wait.", merge=MOST),
     _Row("publish_streams", "publish_streams", "Streamed publishes under way."),
@@ -205,6 +220,10 @@ STORE_GAUGES = (
     ),
     _Row("source_up_", "source_up", "1 while a source can be read.", "source"),
     _Row(
+        "mirror_lag_ms_", "mirror_lag_seconds", "How far a mirror is behind.", "mirror", scale=1e-3
+    ),
+    _Row("mirror_up_", "mirror_up", "1 while a mirror can be written.", "mirror"),
+    _Row(
         "source_backlog_",
         "source_backlog",
         "Messages that a source has and that were not read yet.",
@@ -255,6 +274,7 @@ STORE_COUNTERS = (
     ),
     _Row("webhooks_", "webhooks", "Webhook requests received, by result.", "what"),
     _Row("webhook_", "webhook", "Results of webhooks that are sent.", "what"),
+    _Row("mirrors_", "mirror", "Results of mirrors.", "what"),
     _Row("hook_", "hook", "Results of hooks: notices of streams.", "what"),
     _Row("authorize_", "authorize", "Questions to the authorization callback.", "what"),
 )

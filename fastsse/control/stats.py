@@ -310,6 +310,8 @@ class StatsService:
             if key.startswith(_LETTERS_UP) and not is_up
         ]:
             remarks.append(f"dead letters can't be written: {', '.join(sorted(full))}")
+        if counters.get("store_memory_low"):
+            remarks.append("Redis is nearly full")
         return "; ".join([IS_READY, *remarks]) if remarks else ""
 
     def _spread(self) -> list[dict[str, Any]]:

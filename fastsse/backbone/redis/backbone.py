@@ -25,6 +25,7 @@ from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.health import Health
 from fastsse.redis.keys import Keys
+from fastsse.redis.memory import MemoryWatch, read_info
 from fastsse.redis.opening import ask_when_ready
 from fastsse.streamstate import StreamRow
 from fastsse.subscriptions import Cursor
@@ -84,12 +85,11 @@ async def _look_at(link: RedisConnection, *, may_evict: bool) -> None:
     """Refuses a Redis that is too old, or that may evict history unless that is allowed. A user
     without the right to INFO is not refused."""
     try:
-        lines = (await link.call(b"INFO")).decode("utf-8", "replace").splitlines()
+        info = read_info(await link.call(b"INFO"))
     except RedisRefusal as refusal:
         if refusal.code != "NOPERM":
             raise
         return
-    info = dict(line.split(":", 1) for line in lines if ":" in line)
     version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
     if version < OLDEST_VERSION:
         raise FastsseError(f"Redis {info['redis_version']} is too old: 6.2 or later is needed")
@@ -133,6 +133,7 @@ class RedisBackbone:
             address, keys, retention, config.redis_wait, health, self._tail
         )
         self._attached: Attached | None = None
+        self._memory = MemoryWatch(address)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         # Batches that delete expired streams, and where the next look for such streams begins.
@@ -164,6 +165,7 @@ class RedisBackbone:
 
         self._spawn(self._tail.follow(note_and_deliver, broken))
         self._spawn(self._appender.run())
+        self._spawn(self._memory.run())
         if self._attached is not None:
             self._spawn(self._attached.run())
 
@@ -239,7 +241,7 @@ class RedisBackbone:
 
     def counters(self) -> dict[str, int]:
         """Counters of the connection between this node and Redis."""
-        return {name: self._health.counts[name] for name in COUNTS}
+        return {name: self._health.counts[name] for name in COUNTS} | self._memory.counters()
 
     async def close(self) -> None:
         """Refuses what is pending and ends all connections."""
