@@ -176,7 +176,7 @@ class Worker:
             return {}
         self._sources = Sources(config, self._hub.publish, self._tracer)
         self._sinks = Sinks(config, self._backbone, stores.control_store, self._tracer)
-        return self._sources.facts()
+        return self._sinks.facts(self._sources.facts())
 
     def _own_services(
         self, facts: OwnFacts, store: ControlStore | None, undo: contextlib.ExitStack

@@ -25,6 +25,7 @@ from fastsse.config.kinds import (
     SIZE,
     ValueKind,
 )
+from fastsse.config.mirrors import MIRROR_URL, MirrorRule
 from fastsse.config.options import GROUPS
 from fastsse.config.rules import TopicRule
 from fastsse.config.sources import (
@@ -113,6 +114,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "topics": TopicRule,
     "sources": SourceRule,
     "webhooks": WebhookRule,
+    "mirrors": MirrorRule,
     "hooks": HookRule,
     "rules": EventRule,
 }
@@ -121,7 +123,7 @@ _LISTS = (
     *(PATTERNS, TOPIC_NAMES, SECRETS, SELECTORS, *REPEATED, *HOOK_LISTS),
 )
 # Kinds whose values a rule has as numbers, and users as words; or as words with a password.
-_IN_WORDS = (DURATION, SIZE, SOURCE_URL)
+_IN_WORDS = (DURATION, SIZE, SOURCE_URL, MIRROR_URL)
 
 
 @cache

@@ -25,6 +25,11 @@ _TABLE_EXAMPLES = {
         'topics = ["orders/{id}"]',
         'secrets = ["whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]',
     ],
+    "mirrors": [
+        'name = "archive"',
+        'url = "kafka://127.0.0.1:9092"',
+        'to = "events"',
+    ],
     "hooks": [
         'name = "feeds"',
         'url = "https://example.com/hook"',

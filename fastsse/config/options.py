@@ -35,6 +35,7 @@ from fastsse.config.kinds import (
     read_rules,
     size,
 )
+from fastsse.config.mirrors import MirrorOptions
 from fastsse.config.plugins import InterceptorOptions
 from fastsse.config.rules import (
     AgeKept,
@@ -539,6 +540,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     RedisOptions,
     SourceOptions,
     WebhookOptions,
+    MirrorOptions,
     HookOptions,
     InterceptorOptions,
     EventRuleOptions,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fastsse.config.eventrules import event_rule_conflicts
 from fastsse.config.hooks import hook_conflicts
+from fastsse.config.mirrors import mirror_conflicts
 from fastsse.config.sources import source_conflicts
 from fastsse.config.store import MEMORY
 from fastsse.config.tls import tls_conflicts
@@ -64,6 +65,7 @@ def conflicts(config: "Config") -> Iterator[Conflict]:
     yield from _private_conflicts(config)
     yield from source_conflicts(config)
     yield from webhook_conflicts(config)
+    yield from mirror_conflicts(config)
     yield from hook_conflicts(config)
     yield from event_rule_conflicts(config)
     yield from token_conflicts(config)

@@ -19,6 +19,7 @@ from fastsse.config.errors import DEFAULT, ConfigError, OptionProblem
 from fastsse.config.eventrules import EVENT_RULES, EventRuleOptions
 from fastsse.config.hooks import HOOKS, HookOptions
 from fastsse.config.kinds import PATTERN, RULES, SCHEMA, is_loopback
+from fastsse.config.mirrors import MIRROR_URL, MIRRORS, MirrorOptions
 from fastsse.config.options import (
     HistoryOptions,
     HttpOptions,
@@ -43,8 +44,8 @@ _WORD = re.compile(r"[a-z_]+")
 _HOW_TO_LIST = "`fastsse config show` lists them."
 # Text with a syntax: say where it breaks.
 _EXPLAINED_KINDS = (
-    EXPRESSION, SETTINGS, WEBHOOKS, HOOKS, EVENT_RULES, SOURCES, SOURCE_URL, STORE, PATTERN, RULES,
-    SCHEMA,
+    EXPRESSION, SETTINGS, MIRRORS, MIRROR_URL, WEBHOOKS, HOOKS, EVENT_RULES, SOURCES, SOURCE_URL,
+    STORE, PATTERN, RULES, SCHEMA,
 )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ class Config(
     EventRuleOptions,
     InterceptorOptions,
     HookOptions,
+    MirrorOptions,
     WebhookOptions,
     SourceOptions,
     RedisOptions,

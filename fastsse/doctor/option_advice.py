@@ -258,6 +258,10 @@ ADVICE: dict[str, Advice] = {
     "webhooks": Advice(
         "a receiver that is away: its events wait until give_up", "`fastsse_webhook_total`, the log"
     ),
+    "mirrors": Advice(
+        "a system that is away for longer than history is kept: its copy has a gap",
+        "`fastsse_mirror_total`, `fastsse_mirror_up`, `fastsse_mirror_lag_seconds`, the log",
+    ),
     "hooks": Advice(
         "a receiver that is away: notices of connect and disconnect wait until give_up",
         "`fastsse_hook_total`, the log",

@@ -31,10 +31,15 @@ class LogReader:
         self._selectors: Final = tuple(selectors)
         self.place = backbone.head if place is None else place
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether everything was read."""
+        return self._backbone.head <= self.place
+
     async def read(self) -> Stretch:
         """The next entries; waits until there are new ones of any topic. Raises FastsseError when
         the store can't be read now."""
-        while self._backbone.head <= self.place:  # noqa: ASYNC110
+        while self.is_at_end:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         answer: asyncio.Future[Stretch | FastsseError] = asyncio.get_running_loop().create_future()
 

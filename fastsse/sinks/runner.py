@@ -3,17 +3,26 @@
 import asyncio
 import ipaddress
 from collections import Counter
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Final
 
 from fastsse.backbone import Backbone
 from fastsse.config import Config
+from fastsse.config.mirrors import MirrorRule
 from fastsse.config.webhooks import WebhookRule
+from fastsse.control.gather import LETTERS, OwnFacts
 from fastsse.control.service import ControlStore
 from fastsse.log import get_logger
 from fastsse.outbound import AddressGuard, OutboundClient, OutboundOptions, Signer
+from fastsse.positions import now_ms
 from fastsse.redis.connection import RedisAddress
 from fastsse.redis.keys import Keys
+from fastsse.sinks import mirrors
+from fastsse.sinks.envelopes import EntryFilter
 from fastsse.sinks.log_reader import LogReader
+from fastsse.sinks.mirrors import Mirror, Target
+from fastsse.sinks.replaying import WebhookReplays
 from fastsse.sinks.webhooks import WAIT_MAX_S, WebhookSink, kept_place
 from fastsse.sources.deadletters import DeadLetters
 from fastsse.sources.lease import Lease
@@ -31,19 +40,29 @@ COUNTS: Final = (
     "webhook_gaps",
     "webhook_letters_lost",
 )
+MIRROR_COUNTS: Final = (
+    "mirrors_events",
+    "mirrors_failures",
+    "mirrors_refused",
+    "mirrors_gaps",
+    "mirrors_letters_lost",
+)
 # The pause before a sink that failed unexpectedly is started again.
 AGAIN_S: Final = 5.0
 LEASE_LOOK_S: Final = 0.2
+Work = Callable[[], Awaitable[None]]
 
 
 class Sinks:
-    """Runs the webhooks of `[[webhooks]]`. Loop thread only.
+    """Runs the webhooks of `[[webhooks]]` and the mirrors of `[[mirrors]]`. Loop thread only.
 
     Arguments:
         config: the options.
         backbone: the store, whose log is sent.
         store: keeps the places.
         tracer: makes spans of requests with traced events; None: none.
+
+    Raises MissingExtra when the library of a mirror is not installed.
     """
 
     def __init__(
@@ -58,39 +77,80 @@ class Sinks:
         self._backbone = backbone
         self._store = store
         self._counts: Counter[str] = Counter()
+        self._mirror_counts: Counter[str] = Counter()
         networks = [ipaddress.ip_network(text) for text in config.outbound_networks]
         self._guard = AddressGuard(networks)
+        self._replays = WebhookReplays(config.webhooks, self._guard)
+        self._targets = {rule.name: _target(rule, config) for rule in config.mirrors}
+        self._mirrors: dict[str, Mirror] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
         """Starts them."""
+        works = [
+            *(("webhook", rule.name, partial(self._send, rule)) for rule in self._config.webhooks),
+            *(("mirror", rule.name, partial(self._copy, rule)) for rule in self._config.mirrors),
+        ]
         self._tasks = [
-            asyncio.create_task(_kept_running(self._run, rule)) for rule in self._config.webhooks
+            asyncio.create_task(_kept_running(partial(self._run, kind, name, work), name))
+            for kind, name, work in works
         ]
 
     def counters(self) -> dict[str, int]:
-        """The counters of the sinks; empty without sinks."""
-        if not self._config.webhooks:
-            return {}
-        lost = self._counts["sources_letters_lost"]
-        return {name: self._counts[name] for name in COUNTS} | {"webhook_letters_lost": lost}
+        """The counters of the sinks, and the state of each mirror; empty without sinks."""
+        found: dict[str, int] = {}
+        if self._config.webhooks:
+            found |= {name: self._counts[name] for name in COUNTS}
+            found["webhook_letters_lost"] = self._counts["sources_letters_lost"]
+        if self._config.mirrors:
+            found |= {name: self._mirror_counts[name] for name in MIRROR_COUNTS}
+            found["mirrors_letters_lost"] = self._mirror_counts["sources_letters_lost"]
+        for state in self.states():
+            found[f"mirror_up_{state['name']}"] = int(state["trouble"] is None)
+            found[f"mirror_lag_ms_{state['name']}"] = state["lag_ms"]
+        return found
+
+    def states(self) -> list[dict[str, Any]]:
+        """Each mirror of this node: its name, system, trouble, and lag in ms."""
+        return [
+            {
+                "name": rule.name,
+                "system": rule.system,
+                "trouble": self._mirrors[rule.name].trouble,
+                "lag_ms": self._mirrors[rule.name].lag_ms(now_ms()),
+            }
+            for rule in self._config.mirrors
+            if rule.name in self._mirrors
+        ]
+
+    def facts(self, of_sources: OwnFacts) -> OwnFacts:
+        """What operators ask of sources and sinks."""
+        letters = of_sources[LETTERS]
+
+        def asked(question: Mapping[str, Any]) -> Any:
+            if self._replays.knows(str(question["source"])):
+                return self._replays.letters(question)
+            return letters(question)
+
+        return {**of_sources, LETTERS: asked}
 
     async def close(self) -> None:
         """Ends them. What was not taken is sent by the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._replays.close()
 
-    async def _run(self, rule: WebhookRule) -> None:
-        lease = self._lease(rule)
+    async def _run(self, kind: str, name: str, work: Work) -> None:
+        lease = self._lease(kind, name)
         if lease is None:
-            await self._send(rule)
+            await work()
             return
         keeping = asyncio.create_task(lease.keep())
         try:
             while True:
                 await _until_held(lease, is_held=True)
-                sending = asyncio.create_task(self._send(rule))
+                sending = asyncio.ensure_future(work())
                 losing = asyncio.create_task(_until_held(lease, is_held=False))
                 await _first_of(sending, losing)
         finally:
@@ -99,10 +159,7 @@ class Sinks:
 
     async def _send(self, rule: WebhookRule) -> None:
         assert self._store is not None
-        path = (rule.dead_letter or "").partition(":")[2]
-        letters = DeadLetters(
-            FileLetters(path, rule.name) if path else None, rule.name, self._counts
-        )
+        letters = _letters(rule.dead_letter, rule.name, self._counts)
         signer = Signer([secret.get_secret_value() for secret in rule.secrets])
         options = OutboundOptions(timeout_s=rule.timeout, wait_max_s=WAIT_MAX_S, connections=2)
         reader = LogReader(self._backbone, rule.topics, kept_place(self._store, rule))
@@ -112,12 +169,50 @@ class Sinks:
             sink.begin()
             await _first_of(asyncio.create_task(sink.run()), asyncio.create_task(letters.run()))
 
-    def _lease(self, rule: WebhookRule) -> Lease | None:
+    async def _copy(self, rule: MirrorRule) -> None:
+        assert self._store is not None
+        letters = _letters(rule.dead_letter, rule.name, self._mirror_counts)
+        place = mirrors.kept_place(self._store, rule.name)
+        mirror = Mirror(
+            EntryFilter(rule.filter, private=rule.private),
+            LogReader(self._backbone, rule.topics, place),
+            self._targets[rule.name],
+            mirrors.PlaceStore(self._store, rule.name),
+            letters,
+            self._mirror_counts,
+        )
+        self._mirrors[rule.name] = mirror
+        try:
+            await _first_of(asyncio.create_task(mirror.run()), asyncio.create_task(letters.run()))
+        finally:
+            del self._mirrors[rule.name]
+
+    def _lease(self, kind: str, name: str) -> Lease | None:
         config = self._config
         if "://" not in config.store:
             return None
-        key = Keys(config.redis_stream).prefix + b"webhook:" + rule.name.encode()
-        return Lease(RedisAddress(config.store, config.redis_timeout), key, rule.name)
+        key = Keys(config.redis_stream).prefix + f"{kind}:{name}".encode()
+        return Lease(RedisAddress(config.store, config.redis_timeout), key, name)
+
+
+def _letters(file: str | None, name: str, counts: "Counter[str]") -> DeadLetters:
+    path = (file or "").partition(":")[2]
+    return DeadLetters(FileLetters(path, name) if path else None, name, counts)
+
+
+def _target(rule: MirrorRule, config: Config) -> Target:
+    """Where a mirror writes. Raises MissingExtra."""
+    if rule.system == "kafka":
+        from fastsse.sinks.mirror_kafka import KafkaTarget
+
+        return KafkaTarget(rule)
+    if rule.system == "nats":
+        from fastsse.sinks.mirror_nats import NatsTarget
+
+        return NatsTarget(rule)
+    from fastsse.sinks.mirror_redis import RedisTarget
+
+    return RedisTarget(rule, RedisAddress(rule.url or config.store, config.redis_timeout))
 
 
 async def _until_held(lease: Lease, *, is_held: bool) -> None:
@@ -125,7 +220,7 @@ async def _until_held(lease: Lease, *, is_held: bool) -> None:
         await asyncio.sleep(LEASE_LOOK_S)
 
 
-async def _first_of(*tasks: "asyncio.Task[None]") -> None:
+async def _first_of(*tasks: "asyncio.Future[None]") -> None:
     """Waits for the first that ends, and ends the others."""
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -137,11 +232,10 @@ async def _first_of(*tasks: "asyncio.Task[None]") -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _kept_running(run: object, rule: WebhookRule) -> None:
-    assert callable(run)
+async def _kept_running(work: Work, name: str) -> None:
     while True:
         try:
-            await run(rule)
+            await work()
         except Exception:
-            log.exception("A webhook failed; it is started again.")
+            log.exception("A webhook or a mirror failed; it is started again.", sink=name)
         await asyncio.sleep(AGAIN_S)

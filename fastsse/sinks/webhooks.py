@@ -15,24 +15,21 @@ from typing import Any, Final
 
 import orjson
 
-from fastsse.config.rules import DEFAULT_EVENT_TYPE
 from fastsse.config.webhooks import WebhookRule
 from fastsse.control.service import ControlStore
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
-from fastsse.events import DATA_JSON
-from fastsse.expressions import compile_expression, matches
-from fastsse.handlers import event_of
 from fastsse.log import get_logger
 from fastsse.outbound import OutboundClient, OutboundError
 from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage
+from fastsse.sinks.envelopes import EntryFilter, envelope_of
 from fastsse.sinks.log_reader import LogReader
 from fastsse.sources.deadletters import DeadLetters, Letter
 from fastsse.tracing import TRACEPARENT, SpanHandle, Tracer, trail_in
 from fastsse.trails import Trail
 
-__all__ = ["WebhookSink"]
+__all__ = ["WebhookSink", "kept_place", "message_of"]
 
 log = get_logger("webhooks")
 BATCH_BYTES: Final = 1024 * 1024
@@ -71,7 +68,7 @@ class WebhookSink:
         self._store = store
         self._letters = letters
         self._counts = counts
-        self._filter = None if rule.filter is None else compile_expression(rule.filter)
+        self._wants = EntryFilter(rule.filter, private=rule.private)
         self._outage = Outage(
             "A webhook is not taken.", "A webhook is taken again.", webhook=rule.name
         )
@@ -107,7 +104,7 @@ class WebhookSink:
         for entry in entries:
             if not self._wants(entry):
                 continue
-            batch.append(_envelope(entry))
+            batch.append(envelope_of(entry))
             size_bytes += entry.frame.size
             if len(batch) >= self._rule.batch or size_bytes >= BATCH_BYTES:
                 await self._send(batch)
@@ -116,36 +113,9 @@ class WebhookSink:
         if batch:
             await self._send(batch)
 
-    def _wants(self, entry: Entry) -> bool:
-        extras = entry.extras
-        if extras is not None and extras.control is not None:
-            return False
-        if entry.frame.private and not self._rule.private:
-            return False
-        if self._filter is None:
-            return True
-        event = event_of(entry)
-        return bool(
-            matches(
-                self._filter,
-                topics=entry.topics,
-                data=event.data.encode(),
-                event=None if event.event == DEFAULT_EVENT_TYPE else event.event.encode(),
-                meta=None if extras is None else extras.meta,
-                data_kind=entry.frame.data_kind,
-            )
-        )
-
     async def _send(self, batch: Sequence[dict[str, Any]]) -> None:
         """Returns when a batch was taken, refused for good, or given up."""
-        body = orjson.dumps(
-            {
-                "type": "fastsse.events",
-                "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "data": batch,
-            }
-        )
-        message_id = f"{self._rule.name}.{batch[0]['position']}.{batch[-1]['position']}"
+        message_id, body = message_of(self._rule.name, batch)
         until_s = time.monotonic() + self._rule.give_up
         trails = _trails(batch)
         tracer, name = self.tracer, self._rule.name
@@ -191,6 +161,16 @@ class WebhookSink:
             self._letters.add(Letter(event["position"], why, orjson.dumps(event)))
 
 
+def message_of(name: str, batch: Sequence[dict[str, Any]]) -> tuple[str, bytes]:
+    """The id and the body of a request with events."""
+    members = {
+        "type": "fastsse.events",
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "data": batch,
+    }
+    return f"{name}.{batch[0]['position']}.{batch[-1]['position']}", orjson.dumps(members)
+
+
 def kept_place(store: ControlStore, rule: WebhookRule) -> int | None:
     """Where a rule continues; None: it is new."""
     kept = store.get(_PLACE + rule.name)
@@ -210,20 +190,3 @@ def _trace_headers(span: SpanHandle | None, trails: Sequence[Trail]) -> dict[str
     named = span or trails[0]
     state = {"tracestate": named.state.decode("latin-1")} if named.state else {}
     return {TRACEPARENT: named.traceparent, **state}
-
-
-def _envelope(entry: Entry) -> dict[str, Any]:
-    """An event as streams with envelopes get it, with its position, which its id may not be."""
-    event = event_of(entry)
-    data: Any = event.data
-    if entry.frame.data_kind == DATA_JSON:
-        data = orjson.Fragment(event.data)
-    return {
-        "topic": event.topics[0] if len(event.topics) == 1 else list(event.topics),
-        "id": event.id,
-        "position": f"{entry.position >> 64}-{entry.position & (1 << 64) - 1}",
-        "event": None if event.event == DEFAULT_EVENT_TYPE else event.event,
-        "data": data,
-        "meta": event.meta or None,
-        "time": event.time_ms,
-    }

@@ -253,6 +253,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "topics": lambda: _rule_table("topics"),
     "sources": lambda: _rule_table("sources"),
     "webhooks": lambda: _rule_table("webhooks"),
+    "mirrors": lambda: _rule_table("mirrors"),
     "hooks": lambda: _rule_table("hooks"),
     "rules": lambda: _rule_table("rules"),
     "commands": commands,

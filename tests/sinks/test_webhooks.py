@@ -8,6 +8,7 @@ import pathlib
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from fastsse.config import Config, ConfigError
@@ -135,6 +136,47 @@ async def test_refused_events_are_set_aside_and_later_ones_are_sent(
         letter = json.loads(line)
         assert letter["why"] == "status 400"
         assert json.loads(letter["payload"])["data"] == {"n": 0}
+
+
+async def test_dead_letters_are_listed_and_sent_again(tmp_path: pathlib.Path) -> None:
+    letters = tmp_path / "letters"
+    refused = [answer(400)] * 3
+    async with Receiver(*refused, answer(503), answer(400), answer(200)) as receiver:
+        rule = {"dead_letter": f"file:{letters}", "batch": 1}
+        async with Server(config(tmp_path, receiver.url, **rule)) as server:
+            await publish(server, 0, 3)
+            await until(lambda: letters.exists() and len(letters.read_text().splitlines()) == 3)
+            found = await dead_letters(server, "GET")
+            assert [one["why"] for one in found["letters"]] == ["status 400"] * 3
+            # A receiver that is busy ends the replay; nothing is lost.
+            done = await replayed(server)
+            assert (done["state"], done["events"], done["trouble"]) == ("failed", 0, "status 503")
+            done = await replayed(server)
+            assert (done["state"], done["events"], done["set_aside"]) == ("done", 2, 1)
+            assert len((await dead_letters(server, "GET"))["letters"]) == 1
+            unknown = await asked(server, "GET", "other")
+            assert unknown.status_code == 404
+        assert numbers(receiver) == [0, 1, 2, 0, 0, 1, 2]
+        assert len({head["webhook-id"] for head in receiver.heads}) == 3
+
+
+async def asked(server: Server, method: str, name: str = "billing") -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        url = f"{server.addresses[0]}/admin/dead-letters?source={name}"
+        return await client.request(method, url)
+
+
+async def dead_letters(server: Server, method: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await asked(server, method)).raise_for_status().json()
+    return found
+
+
+async def replayed(server: Server) -> dict[str, Any]:
+    replay: dict[str, Any] = (await dead_letters(server, "POST"))["replay"]
+    while replay["state"] == "running":
+        await asyncio.sleep(0.02)
+        replay = (await dead_letters(server, "GET"))["replay"]
+    return replay
 
 
 async def test_what_is_not_taken_in_time_is_given_up(

@@ -140,7 +140,7 @@ class HubProcess:
             return {name: count for part in parts for name, count in part.counters().items()}
 
         wakes, hooks = StreamWakes.of(backbone, config), StreamHooks(config)
-        facts: OwnFacts = sources.facts()
+        facts: OwnFacts = sinks.facts(sources.facts())
         broker = Broker(
             backbone,
             FrameLimits(config.max_body),

@@ -1,0 +1,139 @@
+"""`[[mirrors]]`: events that are copied to other systems."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from fastsse.config.kinds import (
+    Count,
+    OptionGroup,
+    Switch,
+    ValueKind,
+    option,
+    read_list,
+    read_rules,
+)
+from fastsse.config.source_url import SYSTEMS, check_source_url
+from fastsse.config.sources import (
+    SETTINGS,
+    FilterText,
+    Key,
+    SourceName,
+    check_settings,
+    read_settings,
+)
+from fastsse.config.store import MEMORY, show_store
+from fastsse.config.webhooks import LETTER_FILE, SELECTORS, check_letters
+
+__all__ = ["MIRRORS", "MIRROR_URL", "MirrorOptions", "MirrorRule", "mirror_conflicts"]
+
+if TYPE_CHECKING:
+    from fastsse.config.settings import Config
+
+MIRRORS = ValueKind("JSON", "a list of at most 100 tables with name and to")
+MIRROR_URL = ValueKind(
+    "URL",
+    "a redis://, rediss://, unix://, kafka://, kafkas://, nats:// or natss:// URL",
+    show_store,
+)
+_SYSTEMS: Final = frozenset({"redis", "kafka", "nats"})
+
+
+class MirrorRule(BaseModel):
+    """One copy of the events of some topics in another system.
+
+    - `url`: where the other system is; without it the Redis of the store.
+    - `to`: the stream of Redis, the topic of Kafka, or the subject of NATS.
+    - `topics`: topics or templates such as `orders/{id}`. `filter`: an expression; events that do
+      not match are left out. `private`: private events are copied too.
+    - `keep`: about how many entries a stream of Redis keeps.
+    - `jetstream`: each message is acknowledged by a stream of JetStream; `false` is core NATS.
+    - `settings`: of the Kafka client, by the names of librdkafka.
+    - `dead_letter`: a file for events that are refused for good, such as too long ones; without it
+      they are only logged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    name: SourceName
+    to: Key
+    url: Annotated[str, AfterValidator(check_source_url), MIRROR_URL] | None = None
+    topics: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...],
+        BeforeValidator(read_list),
+        Field(min_length=1, max_length=100),
+        SELECTORS,
+    ] = ("*",)
+    filter: FilterText | None = None
+    private: Switch = False
+    keep: Annotated[Count, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    jetstream: Switch = True
+    settings: (
+        Annotated[
+            dict[str, str], BeforeValidator(read_settings), AfterValidator(check_settings), SETTINGS
+        ]
+        | None
+    ) = None
+    dead_letter: Annotated[str, AfterValidator(check_letters), LETTER_FILE] | None = None
+
+    @property
+    def system(self) -> str:
+        """`redis`, `kafka` or `nats`."""
+        return SYSTEMS[self.url.partition(":")[0]] if self.url else "redis"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.system not in _SYSTEMS:
+            raise ValueError(f"{self.name} needs a url of Redis, Kafka or NATS")
+        given = self.model_fields_set
+        for name, system in (("keep", "redis"), ("jetstream", "nats"), ("settings", "kafka")):
+            if name in given and self.system != system:
+                raise ValueError(f"{self.name} has {name}, which is for {system.capitalize()}")
+        return self
+
+
+class MirrorOptions(OptionGroup):
+    """Events that are copied to other systems."""
+
+    title = "Mirrors"
+
+    mirrors: Annotated[tuple[MirrorRule, ...], BeforeValidator(read_rules), MIRRORS] = option(
+        (),
+        "Copies of events in a stream of Redis, a topic of Kafka or a subject of NATS: name, to, "
+        "url (default: that of the store), topics, filter, private, keep, jetstream, settings, "
+        "dead_letter. Needs a store that survives a restart. In the file: [[mirrors]].",
+        max_length=100,
+    )
+
+
+def mirror_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
+    """Conflicts between mirrors, and with sources and the store."""
+    names: set[str] = set()
+    read = {
+        (source.url or config.store, name)
+        for source in config.sources
+        for name in (source.stream, *source.topics)
+    }
+    for index, rule in enumerate(config.mirrors):
+        if rule.name in names:
+            yield f"mirrors[{index}].name", "different from those of other mirrors"
+        names.add(rule.name)
+        if rule.url is None and "://" not in config.store:
+            yield f"mirrors[{index}].url", "given, because the store is not Redis"
+        if (rule.url or config.store, rule.to) in read:
+            yield f"mirrors[{index}].to", "another than a source reads, or events go in circles"
+        if (rule.url or config.store, rule.to) == (config.store, config.redis_stream):
+            yield f"mirrors[{index}].to", "another than redis_stream, which is the log itself"
+    if config.mirrors and config.store == MEMORY:
+        yield (
+            "mirrors",
+            "left out with store = memory, because the place of each is kept over restarts",
+        )
