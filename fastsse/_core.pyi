@@ -379,7 +379,7 @@ class Sender:
                 client can't mistake a part for the whole (RFC 9112 8).
         """
 
-    def tell(self, handle: int, frame: Frame) -> bool:
+    def send_direct(self, handle: int, frame: Frame) -> bool:
         """Sends one stream a frame of its own, between any two others. False if it has ended.
 
         A stream that ends first may not get it (`close` takes a farewell for that). A stream whose

@@ -36,7 +36,7 @@ from fastsse.native.os cimport (
 from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_OF_PAGE, END_TOPIC, GRANT, INSPECT, LATEST,
     LINK, PAGE, PLAIN, PONG, PUBLISH, QUEUE_MAX as NATIVE_QUEUE_MAX, REMOVE_CHANNEL, REMOVE_TOPIC,
-    RENEW, REVOKE, SKIP, STOP, TELL, WIRE, Command,
+    RENEW, REVOKE, SKIP, STOP, SEND_DIRECT, WIRE, Command,
     Node, command_new, command_topics, node_new, queue_pending, queue_push, queue_wake)
 from fastsse.native.rate cimport span_of
 from fastsse.native.sender cimport sender_main, state_clear, state_init
@@ -800,13 +800,13 @@ cdef class Sender:
         self.command(command)
         return True
 
-    def tell(self, uint64_t handle, Frame frame not None):
+    def send_direct(self, uint64_t handle, Frame frame not None):
         cdef Command* command
         self.check_running()
         check_whole(frame)
         if not self.is_current(handle):
             return False
-        command = self.to_slot(TELL, handle)
+        command = self.to_slot(SEND_DIRECT, handle)
         command.frame = frame_keep(frame.data)
         self.command(command)
         return True

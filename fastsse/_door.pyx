@@ -17,7 +17,7 @@ from fastsse.native.certificates cimport (
 from fastsse.native.certificates cimport Certificates as NativeCertificates
 from fastsse.native.door cimport (
     ACCEPTED, CERTIFY, EXHAUSTED, FAILED, LISTEN, PLAIN, QUIT, REST, SEAL, DoorCommand, Notice,
-    door_clear, door_command_free, door_command_new, door_init, door_main, door_tell,
+    door_clear, door_command_free, door_command_new, door_init, door_main, door_send,
     notice_free)
 from fastsse.native.door cimport Door as NativeDoor
 from fastsse.native.memory cimport native_bytes
@@ -183,7 +183,7 @@ cdef class Door:
 
     cdef void end_thread(self) noexcept:
         if self.started:
-            door_tell(self.door, door_command_new(QUIT, 0))
+            door_send(self.door, door_command_new(QUIT, 0))
             with nogil:
                 pthread_join(self.door.thread, NULL)
         door_clear(self.door)
@@ -209,7 +209,7 @@ cdef class Door:
             door_command_free(command)
             raise
         set_ticket_keys(command.certificates, PyBytes_AS_STRING(ticket_keys))
-        door_tell(self.door, command)
+        door_send(self.door, command)
 
     def seal_tickets(self, bytes ticket_keys not None):
         cdef DoorCommand* command
@@ -217,7 +217,7 @@ cdef class Door:
         check_ticket_keys(ticket_keys)
         command = door_command_new(SEAL, 0)
         memcpy(command.ticket_keys, PyBytes_AS_STRING(ticket_keys), TICKET_KEY_BYTES)
-        door_tell(self.door, command)
+        door_send(self.door, command)
 
     def listen(self, uint8_t source, fds):
         cdef DoorCommand* command
@@ -235,14 +235,14 @@ cdef class Door:
         command.source = source
         for index in range(len(copies)):
             command.fds[index] = copies[index]
-        door_tell(self.door, command)
+        door_send(self.door, command)
 
     def pause(self, uint32_t duration_ms):
         cdef DoorCommand* command
         self.check_open()
         command = door_command_new(REST, 0)
         command.pause_us = <uint64_t>duration_ms * 1000
-        door_tell(self.door, command)
+        door_send(self.door, command)
 
     def take(self):
         cdef Notice* notice
@@ -257,7 +257,7 @@ cdef class Door:
             if notice.fd >= 0:
                 relaxed_add(&self.door.counters.unclaimed, -1)
             elif notice.kind == FAILED:
-                relaxed_store(&self.door.failure_told, 0)
+                relaxed_store(&self.door.failure_notified, 0)
             taken.append((
                 notice.kind, notice.fd, notice.source, address_of(notice.address),
                 reason_of(notice.code)))

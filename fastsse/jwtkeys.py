@@ -36,7 +36,7 @@ _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 ASYMMETRIC: Final = (*_RSA, *_CURVES.values(), "EdDSA")
 ALGORITHMS: Final = (*HMAC, *ASYMMETRIC)
-# One of these is meant when no algorithm is pinned: a key alone does not tell which.
+# One of these is meant when no algorithm is pinned: a key alone does not say which.
 _USUAL: Final = ("HS256", "RS256")
 
 # RFC 7518 §3.2: as long as the hash. RFC 7518 §3.3: RSA of 2048 bits.

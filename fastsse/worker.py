@@ -398,7 +398,7 @@ class Worker:
             async with asyncio.timeout(window_s + grace_s + DRAIN_GRACE_S):
                 if replaced:
                     self._is_leaving = True
-                    self._stats.tell()
+                    self._stats.report()
                     await self.frontend.leave()
                 self._hub.drain(window_s, refuse=not replaced)
                 if not replaced:
@@ -412,7 +412,7 @@ class Worker:
                 log.warning(
                     "Some streams were still open after the drain.", streams=self.stream_count
                 )
-        self._stats.tell()  # The last report, so that no count is lost with this process.
+        self._stats.report()  # The last report, so that no count is lost with this process.
 
     async def close(self) -> None:
         """Ends everything at once and releases all descriptors, threads and timers."""
@@ -446,7 +446,7 @@ class Worker:
     def _tick(self) -> None:
         """Once a second: reports its figures, and checks for room."""
         self._vitals.tick()
-        self._stats.tell()
+        self._stats.report()
         self._access.tick()
         self.frontend.tick()
         self._ticking = self._loop.call_later(TICK_S, self._tick)

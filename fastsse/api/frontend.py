@@ -240,7 +240,7 @@ class Frontend:
             sockets.slot,
             worker,
             self.room,
-            stats.tell,
+            stats.report,
         )
         self._deadlines.start()
 

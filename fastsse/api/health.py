@@ -60,14 +60,14 @@ def health_routes(
         respond = _responder(exchange, lines)
         stats.metrics(respond if more is None else partial(_add, more, respond), is_open=is_open)
 
-    def tell(request: Request, exchange: Exchange) -> None:
+    def show_stats(request: Request, exchange: Exchange) -> None:
         stats.stats(_responder(exchange, JSON))
 
     return {
         b"/healthz": _get(live),
         b"/readyz": _get(ready),
         b"/metrics": _get(expose),
-        b"/stats": _get(tell),
+        b"/stats": _get(show_stats),
     }
 
 

@@ -85,7 +85,7 @@ class AsgiExchange:
         client: the address of the client, for logs.
     """
 
-    __slots__ = ("_client", "_context", "_request", "_told", "outcome")
+    __slots__ = ("_answered", "_client", "_context", "_request", "outcome")
 
     may_wait: Final = True
 
@@ -94,13 +94,13 @@ class AsgiExchange:
         self._request = request
         self._client = client
         self.outcome: Response | Wanted | None = None
-        self._told: asyncio.Future[None] | None = None
+        self._answered: asyncio.Future[None] | None = None
 
     async def wait(self) -> Response | Wanted:
         """Returns the answer when it is known."""
         if self.outcome is None:
-            self._told = asyncio.get_running_loop().create_future()
-            await self._told
+            self._answered = asyncio.get_running_loop().create_future()
+            await self._answered
         assert self.outcome is not None
         return self.outcome
 
@@ -136,6 +136,6 @@ class AsgiExchange:
 
     def _settle(self, outcome: Response | Wanted) -> None:
         self.outcome = outcome
-        told = self._told
-        if told is not None and not told.done():
-            told.set_result(None)
+        answered = self._answered
+        if answered is not None and not answered.done():
+            answered.set_result(None)

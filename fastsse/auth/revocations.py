@@ -320,7 +320,7 @@ class Revocations:
     def _on_broadcast(self, message: bytes) -> None:
         revocation = Revocation.unpack(message)
         self._add(revocation)
-        self._control.tell(SUBJECT, revocation.name.encode())
+        self._control.notify(SUBJECT, revocation.name.encode())
 
     def _add(self, revocation: Revocation) -> None:
         place = self._place(revocation)

@@ -88,8 +88,8 @@ class FrameKind(IntEnum):
     ASK = 30  # up
     ANSWER = 31  # down
     UNANSWERED = 32  # down: an ASK that can't be answered
-    TELL = 33  # up
-    HEARD = 34  # down: a broadcast of a control service
+    NOTIFY = 33  # up
+    BROADCAST = 34  # down: a broadcast of a control service
     DUMP = 40  # both: asks for what the other keeps up to a place
     KEPT = 41  # both: entries that it keeps
     DUMPED = 42  # both: that was all that it keeps

@@ -38,7 +38,7 @@ class FrameTransport(asyncio.BufferedProtocol):
         pager: sends what is too much for one turn, while the link is not full.
         on_drained: called when what waited has fallen below a quarter of HIGH_WATER_BYTES.
         is_full: more than HIGH_WATER_BYTES wait.
-        heard: whether bytes arrived since it was last set to False.
+        has_received: whether bytes arrived since it was last set to False.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class FrameTransport(asyncio.BufferedProtocol):
         self.pager: Final = Pager(self._has_room)
         self.on_drained: Callable[[], None] = lambda: None
         self.is_full = False
-        self.heard = True
+        self.has_received = True
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._admits = admits
@@ -138,7 +138,7 @@ class FrameTransport(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Passes on every complete frame."""
-        self.heard = True
+        self.has_received = True
         incoming = self.incoming
         incoming.filled(nbytes)
         try:
@@ -164,9 +164,9 @@ class FrameTransport(asyncio.BufferedProtocol):
         """The transport holds little again."""
         self.is_full = False
         # Not inside this call, because asyncio would report the loss of the link twice.
-        self._loop.call_soon(self._tell_drained)
+        self._loop.call_soon(self._notify_drained)
 
-    def _tell_drained(self) -> None:
+    def _notify_drained(self) -> None:
         if self._has_room():
             self.on_drained()
             self.pager.go_on()

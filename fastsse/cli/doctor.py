@@ -221,8 +221,8 @@ def _try(way: Way, pace: TrialTiming) -> Evidence:
     console = Console(stderr=True)
     shown = console.status("") if console.is_terminal else nullcontext()
     with shown as status:
-        tell = (lambda _: None) if status is None else status.update
-        return asyncio.run(try_path(way, pace, tell))
+        report_step = (lambda _: None) if status is None else status.update
+        return asyncio.run(try_path(way, pace, report_step))
 
 
 def _show(diagnosis: Diagnosis | None, url: str | None, findings: Sequence[Finding]) -> None:

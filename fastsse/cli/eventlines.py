@@ -64,21 +64,21 @@ class Plain:
         """The data alone."""
         gap = event.gap
         if event.event == END:
-            self._tell("the topics have ended")
+            self._print_note("the topics have ended")
         elif not event.is_control:
             print(event.data, file=self._out, flush=True)
         elif gap is None:
-            self._tell(f"{event.event} {event.data}")
+            self._print_note(f"{event.event} {event.data}")
         else:
             what = f"gap ({gap.reason}) after {gap.requested or 'the start'}"
-            self._tell(f"{what}; continues from {gap.resumes_from}")
+            self._print_note(f"{what}; continues from {gap.resumes_from}")
 
     def state(self, state: StreamState) -> None:
         """Reports only errors, because programs read pipes."""
         if state.kind == "waiting":
-            self._tell(f"{state.reason}; retry in {state.wait_s:.1f} s")
+            self._print_note(f"{state.reason}; retry in {state.wait_s:.1f} s")
 
-    def _tell(self, text: str) -> None:
+    def _print_note(self, text: str) -> None:
         print(harmless(text), file=self._err, flush=True)
 
 

@@ -128,7 +128,7 @@ def _taken(kind: type[T], given: dict[str, Any]) -> T:
     "--retry",
     callback=read_duration,
     metavar="DURATION",
-    help="Tell clients to wait this long before they reconnect.",
+    help="Have clients wait this long before they reconnect.",
 )
 @click.option(
     "--private",

@@ -173,7 +173,7 @@ def _run(
 ) -> int:
     async def run() -> None:
         async with Publisher(
-            url, token=token, uds=uds, patience_s=patience_s, on_wait=_tell_wait
+            url, token=token, uds=uds, patience_s=patience_s, on_wait=_print_wait
         ) as publisher:
             await act(publisher)
 
@@ -181,5 +181,5 @@ def _run(
     return 0
 
 
-def _tell_wait(error: ClientError, wait_s: float) -> None:
+def _print_wait(error: ClientError, wait_s: float) -> None:
     click.echo(f"{str(error).rstrip('.')}; retry in {wait_s:.1f} s", err=True)

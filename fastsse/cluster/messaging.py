@@ -47,7 +47,7 @@ CONFIRM_S: Final = 0.25
 PING_S: Final = 2.0
 
 _HEAD: Final = struct.Struct(f"<c{NODE_BYTES}sQB")  # kind, from whom, number, length of the subject
-_TOLD: Final = b"n"
+_NOTICE: Final = b"n"
 _STANDS: Final = b"@"
 _SAID: Final = b"d"
 _ASKS: Final = b"?"
@@ -57,7 +57,7 @@ _CONFIRMED: Final = b"c"
 
 
 class _Subscription(NamedTuple):
-    heard: Callable[[bytes, bytes], None]
+    on_message: Callable[[bytes, bytes], None]
     gone: Callable[[bytes], None] | None
     whole: Callable[[], Iterable[bytes]] | None
 
@@ -89,12 +89,12 @@ class RedisNodeMessaging:
         self._queued_bytes = 0
         self._queued = asyncio.Event()
         self._is_linked = False
-        self._is_heard = False
+        self._is_listening = False
         self._number = 0
         # The number of each node's last message, and the nodes of which control services know
         # something, perhaps not all.
         self._known: dict[bytes, int] = {}
-        self._heard_of: set[bytes] = set()
+        self._copied_nodes: set[bytes] = set()
         # Nodes that requested a full copy, in order; the node that receives one now, and how many
         # of its pages are not confirmed.
         self._askers: dict[bytes, None] = {}
@@ -107,23 +107,23 @@ class RedisNodeMessaging:
     def listen(
         self,
         subject: str,
-        heard: Callable[[bytes, bytes], None],
+        on_message: Callable[[bytes, bytes], None],
         gone: Callable[[bytes], None] | None = None,
         whole: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
         """As Neighbours."""
-        self._listeners[subject] = _Subscription(heard, gone, whole)
+        self._listeners[subject] = _Subscription(on_message, gone, whole)
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         """As Neighbours."""
         self._number += 1
-        self._send(self._channel(), _TOLD, subject, message)
+        self._send(self._channel(), _NOTICE, subject, message)
 
     def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:
         """As Neighbours."""
         channel = self._channel(to or b"all")
         # A node that does not listen gets no answer either.
-        return self._send(channel, _SAID, subject, message) and self._is_heard
+        return self._send(channel, _SAID, subject, message) and self._is_listening
 
     @property
     def own(self) -> bytes:
@@ -198,7 +198,7 @@ class RedisNodeMessaging:
 
     # -- everything -----------------------------------------------------------------------------
 
-    def _tell_whole(self, node: bytes) -> None:
+    def _send_whole(self, node: bytes) -> None:
         """Sends a node a full copy as soon as it is its turn."""
         if self._is_linked:
             self._askers[node] = None
@@ -228,7 +228,7 @@ class RedisNodeMessaging:
                     return
                 yield _Page(_PART, subject, message)
 
-    def _stop_telling(self, node: bytes) -> None:
+    def _stop_sending(self, node: bytes) -> None:
         self._askers.pop(node, None)
         if node == self._asker:
             self._asker = b""
@@ -277,20 +277,22 @@ class RedisNodeMessaging:
                     await self._read(connection, backoff)
             except exceptions.ResponseError as error:
                 if backoff.tries == 2:
-                    log.warning("Redis refuses.", what="hearing other nodes", why=str(error)[:200])
+                    log.warning(
+                        "Redis refuses.", what="listening to other nodes", why=str(error)[:200]
+                    )
             except (exceptions.RedisError, OSError, TimeoutError):
                 continue
             except Exception:
-                log.exception("Hearing other nodes failed, and begins again.")
+                log.exception("Listening to other nodes failed; it starts again.")
             finally:
-                self._is_heard = False
+                self._is_listening = False
                 with contextlib.suppress(exceptions.RedisError, OSError, RuntimeError):
                     await connection.disconnect(nowait=True)
 
     def _begin(self) -> None:
         """Messages sent while this node did not listen are unknown, so it requests full copies from
         all."""
-        self._is_heard = True
+        self._is_listening = True
         self._known.clear()
         self._ask_unknown()
 
@@ -325,15 +327,15 @@ class RedisNodeMessaging:
             return
         body = data[_HEAD.size :]
         subject, message = body[:length].decode(), body[length:]
-        if kind == _TOLD:
-            self._take_told(node, number, subject, message)
+        if kind == _NOTICE:
+            self._take_notice(node, number, subject, message)
         elif kind == _STANDS:
             self._compare(node, number)
         elif kind == _ASKS:
-            self._tell_whole(node)
+            self._send_whole(node)
         elif kind == _WHOLE:
             self._forget(node)
-            self._heard_of.add(node)
+            self._copied_nodes.add(node)
             self._known[node] = number
         elif kind == _CONFIRMED:
             self._confirm(node)
@@ -344,7 +346,7 @@ class RedisNodeMessaging:
         elif kind == _SAID:
             self._hand_on(node, subject, message)
 
-    def _take_told(self, node: bytes, number: int, subject: str, message: bytes) -> None:
+    def _take_notice(self, node: bytes, number: int, subject: str, message: bytes) -> None:
         known = self._known.get(node)
         if known is not None and number == known + 1:
             self._known[node] = number
@@ -362,7 +364,7 @@ class RedisNodeMessaging:
     def _hand_on(self, node: bytes, subject: str, message: bytes) -> None:
         listener = self._listeners.get(subject)
         if listener is not None:
-            listener.heard(node, message)
+            listener.on_message(node, message)
 
     # -- full copies ----------------------------------------------------------------------------
 
@@ -377,19 +379,19 @@ class RedisNodeMessaging:
         """After each beat: sends its last number, requests copies from unknown nodes, and forgets
         nodes that are gone. A new node may be missing in one answer, but not in two."""
         self._send(self._channel(), _STANDS)
-        if self._is_heard:
+        if self._is_listening:
             self._ask_unknown()
-        missing = {*self._heard_of, *self._askers, self._asker} - self._membership.alive
+        missing = {*self._copied_nodes, *self._askers, self._asker} - self._membership.alive
         for node in missing & self._missing:
-            self._stop_telling(node)
+            self._stop_sending(node)
             self._known.pop(node, None)
             self._forget(node)
         self._missing = missing
 
     def _forget(self, node: bytes) -> None:
         """The messages of a node are no longer valid."""
-        if node in self._heard_of:
-            self._heard_of.remove(node)
+        if node in self._copied_nodes:
+            self._copied_nodes.remove(node)
             for listener in self._listeners.values():
                 if listener.gone is not None:
                     listener.gone(node)

@@ -158,7 +158,7 @@ class RedisRoster:
             raise _Renamed
         self._check(name)
         del self._ended[: len(forgotten)]
-        await self._publish(_told(batch, news), name)
+        await self._publish(_events_of_batch(batch, news), name)
         for _ in batch:
             if self._here:
                 self._here.popleft()
@@ -254,7 +254,7 @@ def _words(one: Subscriber, came: bool) -> list[_Word]:
     return [b"-", one.name, kept, len(one.selectors), *one.selectors]
 
 
-def _told(batch: Sequence[tuple[Subscriber, bool]], news: bytes) -> list[Event]:
+def _events_of_batch(batch: Sequence[tuple[Subscriber, bool]], news: bytes) -> list[Event]:
     """The events to publish for a batch: all ended streams, and the new ones among the opened."""
     is_new = iter(news)
     return [

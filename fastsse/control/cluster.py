@@ -49,22 +49,22 @@ class OneTimeStore(Protocol):
 class NodeMessaging(Protocol):
     """A node's way to the others, each known by a name of bytes. Loop thread only.
 
-    Messages of `tell` go to all nodes and are numbered: a node that missed one receives a full
+    Messages of `notify` go to all nodes and are numbered: a node that missed one receives a full
     copy. Messages of `say` have no number and reach the nodes that listen now.
     """
 
     def listen(
         self,
         subject: str,
-        heard: Callable[[bytes, bytes], None],
+        on_message: Callable[[bytes, bytes], None],
         gone: Callable[[bytes], None] | None = None,
         whole: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
         """Connects a control service; once for each subject.
 
         Arguments:
-            heard: called with a node and its message. May raise ValueError for a damaged message,
-                which is dropped.
+            on_message: called with a node and its message. May raise ValueError for a damaged
+                message, which is dropped.
             gone: called with a node that left, is silent for too long, or is about to send a full
                 copy: its earlier messages are no longer valid.
             whole: returns the messages of a full copy: the state when `whole` was called, as if it
@@ -83,7 +83,7 @@ class NodeMessaging(Protocol):
     def is_full(self) -> bool:
         """Whether so much waits to be sent that less urgent messages should wait."""
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         """Sends a numbered message to all others, in order; at most 256 KiB."""
 
     def say(self, subject: str, message: bytes, to: bytes | None = None) -> bool:

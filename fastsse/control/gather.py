@@ -298,7 +298,7 @@ class GatherClient:
         self._control.ask(SUBJECT, orjson.dumps({"what": what, **members}), answered)
 
     def _hello(self) -> None:
-        self._control.tell(SUBJECT, _HELLO)
+        self._control.notify(SUBJECT, _HELLO)
 
     def _on_broadcast(self, message: bytes) -> None:
         name, rest = message[1 : 1 + _NAME_BYTES], message[1 + _NAME_BYTES :]
@@ -309,7 +309,7 @@ class GatherClient:
             if len(packed) > ANSWER_BYTES_MAX:
                 log.error("An answer is too long.", size=len(packed), what=_what(question))
                 packed = b"null"
-            self._control.tell(SUBJECT, _ANSWER + name + packed)
+            self._control.notify(SUBJECT, _ANSWER + name + packed)
 
         try:
             members = orjson.loads(question)

@@ -117,8 +117,8 @@ class Presence:
         self._call_soon = call_soon
         # Packed subscribers. There is one for each stream, and nothing else.
         self._there: dict[int, bytes] = {}
-        self._untold: list[bytes] = []
-        control.on_back.append(self._tell_all)
+        self._unsent: list[bytes] = []
+        control.on_back.append(self._notify_all)
 
     def on_stream_opened(self, stream: int, selectors: tuple[str, ...], payload: Any) -> None:
         """A stream is open."""
@@ -145,17 +145,17 @@ class Presence:
         self._control.ask(SUBJECT, question, partial(_found, done))
 
     def _note(self, change: bytes) -> None:
-        if not self._untold:
-            self._call_soon(self._tell)
-        self._untold.append(change)
+        if not self._unsent:
+            self._call_soon(self._notify)
+        self._unsent.append(change)
 
-    def _tell(self) -> None:
-        changes, self._untold = self._untold, []
+    def _notify(self) -> None:
+        changes, self._unsent = self._unsent, []
         self._send(changes)
 
-    def _tell_all(self) -> None:
+    def _notify_all(self) -> None:
         """The control service was replaced, so all streams are reported again."""
-        self._control.tell_pages(SUBJECT, self._pages(list(self._there)))
+        self._control.notify_pages(SUBJECT, self._pages(list(self._there)))
 
     def _pages(self, streams: Sequence[int]) -> Iterator[bytes]:
         """Messages that report streams. Those that ended before their page is made are left out,
@@ -179,12 +179,12 @@ class Presence:
         size = 0
         for text in changes:
             if some and size + len(text) > _MESSAGE_BYTES:
-                self._control.tell(SUBJECT, b"[%b]" % b",".join(some))
+                self._control.notify(SUBJECT, b"[%b]" % b",".join(some))
                 some, size = [], 0
             some.append(text)
             size += len(text)
         if some:
-            self._control.tell(SUBJECT, b"[%b]" % b",".join(some))
+            self._control.notify(SUBJECT, b"[%b]" % b",".join(some))
 
 
 def _opened(packed: bytes) -> bytes:

@@ -89,18 +89,18 @@ class ControlClient(Protocol):
         within the call or later, or with an error if the control service can't be reached. It may
         have received the request even then."""
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         """Sends the subject's control service a message without an answer. In order with `ask`."""
 
-    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+    def notify_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         """Sends the subject's control service messages without answers, one a turn, while the
         connection has room. Each is made when it is sent. Nothing is sent while the control service
         can't be reached, and the rest is dropped when the connection is lost. Start again in
         `on_back`."""
 
-    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
-        """Calls `heard` with each broadcast of the subject's control service from now on. May be
-        called with several listeners for one subject."""
+    def listen(self, subject: str, on_broadcast: Callable[[bytes], None]) -> None:
+        """Calls `on_broadcast` with each broadcast of the subject's control service from now on.
+        May be called with several listeners for one subject."""
 
 
 class ControlStore(Protocol):
@@ -342,18 +342,18 @@ class LocalControlClient:
         """As Control."""
         self.services.on_request(self.worker, subject, message, done)
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         """As Control."""
         self.services.on_message(self.worker, subject, message)
 
-    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+    def notify_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         """As Control."""
-        self._pager.add(pages, partial(self.tell, subject))
+        self._pager.add(pages, partial(self.notify, subject))
 
-    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
+    def listen(self, subject: str, on_broadcast: Callable[[bytes], None]) -> None:
         """As Control."""
-        self._listeners.setdefault(subject, []).append(heard)
+        self._listeners.setdefault(subject, []).append(on_broadcast)
 
     def _broadcast(self, subject: str, message: bytes) -> None:
-        for heard in self._listeners.get(subject, ()):
-            heard(message)
+        for on_broadcast in self._listeners.get(subject, ()):
+            on_broadcast(message)

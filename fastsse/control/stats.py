@@ -193,7 +193,7 @@ class StatsService:
         if self._giving_up is None:
             self._awaited = set(self._readings)
             self._giving_up = asyncio.get_running_loop().call_later(GATHER_S, self._answer)
-            self._broadcast(orjson.dumps({"tell": True}))
+            self._broadcast(orjson.dumps({"report": True}))
             self._answer_if_complete()
 
     def on_message(self, worker: int, message: bytes) -> None:
@@ -482,13 +482,13 @@ class StatsClient:
         self.on_live: Callable[[bytes], None] = lambda point: None
         control.listen(SUBJECT, self._on_broadcast)
         # A new hub process has no worker's figures.
-        control.on_back.append(self.tell)
+        control.on_back.append(self.report)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Sends the figures. Call it once a second, and when there is no room left."""
         reading = asdict(self._read())
         reading["sums"] = self._sums
-        self._control.tell(SUBJECT, orjson.dumps(reading))
+        self._control.notify(SUBJECT, orjson.dumps(reading))
 
     def ping(self, done: Answer) -> None:
         """Gives `done` anything but an error if the control service is there."""
@@ -522,8 +522,8 @@ class StatsClient:
 
     def _on_broadcast(self, message: bytes) -> None:
         said = orjson.loads(message)
-        if "tell" in said:
-            self.tell()
+        if "report" in said:
+            self.report()
             return
         if "live" in said:
             self.on_live(orjson.dumps(said["live"]))

@@ -79,7 +79,7 @@ class StreamLookupService:
 
 
 def _is_question(message: bytes) -> bool:
-    """Whether a message has all parts that a worker's `_heard` reads."""
+    """Whether a message has all parts that a worker's `_on_broadcast` reads."""
     said = message[_NAME_BYTES:]
     return len(said) > 2 and len(said) >= 2 + said[1]
 
@@ -158,4 +158,4 @@ class StreamLookup:
         end = 2 + said[1]
         answer = act(said[2:end], said[end:])
         if answer is not None:
-            self._control.tell(SUBJECT, whose + answer)
+            self._control.notify(SUBJECT, whose + answer)

@@ -28,8 +28,8 @@ from fastsse.control.usage_learning import UsageLearning
 __all__ = ["SUBJECT", "Account", "Usage", "UsageClient", "UsageService"]
 
 SUBJECT: Final = "shares"
-TELL_EVERY_S: Final = 0.1
-TELL_NODES_EVERY_S: Final = 0.25
+NOTIFY_EVERY_S: Final = 0.1
+NOTIFY_NODES_EVERY_S: Final = 0.25
 # Accounts in one message: of at most 130 bytes each.
 _ACCOUNTS_A_MESSAGE: Final = 1_000
 _HELD: Final = b"h"
@@ -70,7 +70,7 @@ class UsageService:
         # The usage of ended workers and nodes until it is subtracted, and whether it was a worker.
         self._leaving: list[tuple[bool, dict[Account, int]]] = []
         self._questions: dict[int, list[Account]] = {}
-        self._untold: dict[Account, list[int]] = {}
+        self._unsent: dict[Account, list[int]] = {}
         self._walks: WeakSet[_Walk] = WeakSet()
         self._messaging = store.messaging
         if self._messaging is not None:
@@ -96,7 +96,7 @@ class UsageService:
             uses = [Usage(*use) for use in orjson.loads(message)]
             self._broadcast(b"[%d,%b]" % (worker, message))
         self._hold(worker, uses)
-        self._tell_nodes(uses)
+        self._notify_nodes(uses)
 
     def on_request(self, worker: int, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Answers a worker with a page of the streams of others: where the next page begins (0
@@ -125,9 +125,9 @@ class UsageService:
                 yield held
         yield from (held for is_worker, held in self._leaving if is_worker)
 
-    def untold(self, account: Account) -> int:
+    def unsent(self, account: Account) -> int:
         """Streams of an account that other nodes have not received yet."""
-        sums = self._untold.get(account)
+        sums = self._unsent.get(account)
         return 0 if sums is None else sums[0]
 
     def _others(self, worker: int) -> Iterator[Mapping[Account, int]]:
@@ -172,32 +172,32 @@ class UsageService:
             count = min(len(held), _ACCOUNTS_A_MESSAGE)
             uses = [Usage(*account, -n) for account, n in (held.popitem() for _ in range(count))]
             if is_worker:
-                self._tell_nodes(uses)
+                self._notify_nodes(uses)
             yield b"[%d,%b]" % (_NOBODY, _packed(uses))
         self._leaving = [one for one in self._leaving if one is not leaving]
 
     # -- other nodes ----------------------------------------------------------------------------
 
-    def _tell_nodes(self, uses: Iterable[Usage]) -> None:
+    def _notify_nodes(self, uses: Iterable[Usage]) -> None:
         """Sends a change to other nodes soon, each account once."""
         if self._messaging is None:
             return
-        if not self._untold:
-            asyncio.get_running_loop().call_later(TELL_NODES_EVERY_S, self._tell_now)
+        if not self._unsent:
+            asyncio.get_running_loop().call_later(NOTIFY_NODES_EVERY_S, self._notify_nodes_now)
         for use in uses:
-            _sum_up(self._untold, use)
+            _sum_up(self._unsent, use)
 
-    def _tell_now(self) -> None:
+    def _notify_nodes_now(self) -> None:
         """Sends as much as there is room for, and the rest a little later."""
         nodes = self._messaging
         assert nodes is not None
-        while self._untold and not nodes.is_full:
-            uses = _some_of(self._untold)
+        while self._unsent and not nodes.is_full:
+            uses = _some_of(self._unsent)
             for walk in self._walks:
-                walk.was_told(uses)
-            nodes.tell(SUBJECT, _packed(uses))
-        if self._untold:
-            asyncio.get_running_loop().call_later(TELL_NODES_EVERY_S, self._tell_now)
+                walk.was_sent(uses)
+            nodes.notify(SUBJECT, _packed(uses))
+        if self._unsent:
+            asyncio.get_running_loop().call_later(NOTIFY_NODES_EVERY_S, self._notify_nodes_now)
 
     def _whole(self) -> Iterable[bytes]:
         """What its workers hold, as far as other nodes have been notified of it."""
@@ -226,9 +226,9 @@ class _Walk:
         self._service = service
         self._since: Counter[Account] = Counter()
         self._accounts = dict.fromkeys(one for held in service.held_here() for one in held)
-        self._accounts.update(dict.fromkeys(service._untold))
+        self._accounts.update(dict.fromkeys(service._unsent))
 
-    def was_told(self, uses: Iterable[Usage]) -> None:
+    def was_sent(self, uses: Iterable[Usage]) -> None:
         """Sends usage to other nodes."""
         for use in uses:
             if use.streams:
@@ -239,7 +239,7 @@ class _Walk:
         while some := list(islice(accounts, _ACCOUNTS_A_MESSAGE)):
             held = list(self._service.held_here())
             counts = (
-                (one, _count_of(one, held) - self._service.untold(one) - self._since[one])
+                (one, _count_of(one, held) - self._service.unsent(one) - self._since[one])
                 for one in some
             )
             if uses := [Usage(*one, count) for one, count in counts if count]:
@@ -268,41 +268,41 @@ class UsageClient:
         self._call_later = call_later
         self._others_used = others_used
         self.on_end: Callable[[Account], None] = lambda account: None
-        self._untold: dict[Account, list[int]] = {}
+        self._unsent: dict[Account, list[int]] = {}
         self._held: Counter[Account] = Counter()
         self._learning = UsageLearning(partial(control.ask, SUBJECT), call_later, self._apply)
         control.listen(SUBJECT, self._on_broadcast)
-        control.on_back.append(self._tell_held)
+        control.on_back.append(self._notify_held)
         self._learning.ask()
 
     def end_oldest(self, account: Account) -> None:
         """Has another worker end its oldest stream of an account."""
-        self._control.tell(SUBJECT, _END + orjson.dumps(account))
+        self._control.notify(SUBJECT, _END + orjson.dumps(account))
 
     def used(self, use: Usage) -> None:
         """Records usage in this worker."""
         account = use[:2]
-        if not self._untold:
-            self._call_later(TELL_EVERY_S, self._tell)
-        _sum_up(self._untold, use)
+        if not self._unsent:
+            self._call_later(NOTIFY_EVERY_S, self._notify)
+        _sum_up(self._unsent, use)
         if use.streams:
             _add(self._held, account, use.streams)
 
-    def _tell(self) -> None:
-        self._control.tell_pages(SUBJECT, self._uses())
+    def _notify(self) -> None:
+        self._control.notify_pages(SUBJECT, self._uses())
 
     def _uses(self) -> Iterator[bytes]:
-        while self._untold:
-            yield _packed(_some_of(self._untold))
+        while self._unsent:
+            yield _packed(_some_of(self._unsent))
 
-    def _tell_held(self) -> None:
+    def _notify_held(self) -> None:
         """The control service was replaced, so all held streams are sent. Unsent usage is sent
         apart."""
         self._learning.forget_questions()
-        self._control.tell_pages(
-            SUBJECT, self._held_now([*self._held, *(self._untold.keys() - self._held.keys())])
+        self._control.notify_pages(
+            SUBJECT, self._held_now([*self._held, *(self._unsent.keys() - self._held.keys())])
         )
-        self._tell()
+        self._notify()
         self._learning.ask_soon()
 
     def _held_now(self, accounts: Sequence[Account]) -> Iterator[bytes]:
@@ -310,12 +310,12 @@ class UsageClient:
         have received their end and counts less than 0."""
         for start in range(0, len(accounts), _ACCOUNTS_A_MESSAGE):
             some = accounts[start : start + _ACCOUNTS_A_MESSAGE]
-            yield _HELD + orjson.dumps([(*one, self._told_of(one)) for one in some])
+            yield _HELD + orjson.dumps([(*one, self._sent_of(one)) for one in some])
         yield _HELD
 
-    def _told_of(self, account: Account) -> int:
-        untold = self._untold.get(account)
-        return self._held[account] - (0 if untold is None else untold[0])
+    def _sent_of(self, account: Account) -> int:
+        unsent = self._unsent.get(account)
+        return self._held[account] - (0 if unsent is None else unsent[0])
 
     def _on_broadcast(self, message: bytes) -> None:
         if message == _LEARN:

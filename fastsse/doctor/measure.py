@@ -119,7 +119,7 @@ class MeasuredClients:
         self._process = process
 
     def command(self, word: str) -> None:
-        """Tell it to begin."""
+        """Start it."""
         assert self._process.stdin is not None
         self._process.stdin.write(word.encode() + b"\n")
         self._process.stdin.flush()

@@ -365,9 +365,9 @@ class Streams:
         rights = self._channels[bearer.channel].rights
         return Held(bearer.subject_hash, () if rights is None else rights.subscribe)
 
-    def tell(self, handle: int, frame: Frame) -> bool:
+    def send_direct(self, handle: int, frame: Frame) -> bool:
         """Sends a frame to one stream only; False if it has ended."""
-        return not self._is_stopped and self._sender.tell(handle, frame)
+        return not self._is_stopped and self._sender.send_direct(handle, frame)
 
     def when_live(self, handle: int, done: Callable[[], None]) -> bool:
         """Calls `done` when the replay of a stream is complete, or the stream has ended. Returns
@@ -400,7 +400,7 @@ class Streams:
         left_ms = max(0, bearer.expires_ms - self._now_ms())
         data = {"stream": self.id_of(handle).decode(), "expires_in_s": left_ms / 1000}
         text = json.dumps(data, separators=(",", ":")).encode()
-        self._sender.tell(handle, raw_frame(b"event: fastsse.expiring\ndata: %b\n\n" % text))
+        self._sender.send_direct(handle, raw_frame(b"event: fastsse.expiring\ndata: %b\n\n" % text))
 
     # -- openings and ends ------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from fastsse.native.farewell cimport dismiss, drain_some, is_dismissed, part
 from fastsse.native.frame cimport FrameData, frame_body, frame_keep, frame_new, frame_of_bytes
 from fastsse.native.lag cimport judge, on_writable
 from fastsse.native.os cimport is_writable, relaxed_load, relaxed_store, wall_ms
-from fastsse.native.queue cimport PLAIN, TOLD, node_new
+from fastsse.native.queue cimport PLAIN, DIRECT, node_new
 from fastsse.native.state cimport State, now_ds
 from fastsse.native.stream_id cimport ID_TEXT_BYTES, write_stream_id
 from fastsse.native.mark cimport add_mark
@@ -134,7 +134,7 @@ cdef inline void ping(State* state, Conn* conn, Pulse* pulse) noexcept nogil:
     if pulse.unanswered_ds == 0:
         pulse.unanswered_ds = now_ds(state) + 1
     bump(&state.counters.pings, 1)
-    conn.private = node_new(ping_frame(state, conn), TOLD)
+    conn.private = node_new(ping_frame(state, conn), DIRECT)
     make_ready(state, conn)
 
 

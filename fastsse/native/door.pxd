@@ -162,7 +162,7 @@ cdef struct Door:
     int32_t notice_fd
     void* commands             # DoorCommand, newest first
     void* notices              # Notice, newest first
-    int64_t failure_told       # 1 while a notice of a failure is not taken yet
+    int64_t failure_notified       # 1 while a notice of a failure is not taken yet
     Certificates* certificates
     Listening[LISTENERS_MAX] listeners
     uint32_t listener_count
@@ -284,7 +284,7 @@ cdef inline uint64_t tag_of(Relay* relay, uint32_t side) noexcept nogil:
 
 # ---- notices -------------------------------------------------------------------------------------
 
-cdef inline void tell(Door* door, Relay* relay, uint8_t kind, int fd, unsigned long code) noexcept nogil:
+cdef inline void notify(Door* door, Relay* relay, uint8_t kind, int fd, unsigned long code) noexcept nogil:
     cdef Notice* notice = <Notice*>alloc(sizeof(Notice))
     cdef Notice* older
     notice.kind = kind
@@ -304,11 +304,11 @@ cdef inline void tell(Door* door, Relay* relay, uint8_t kind, int fd, unsigned l
         eventfd_write(door.notice_fd, 1)
 
 
-cdef inline void tell_failure(Door* door, Relay* relay, unsigned long code) noexcept nogil:
+cdef inline void notify_failure(Door* door, Relay* relay, unsigned long code) noexcept nogil:
     """One at a time, so that a flood costs no memory; the counters have them all."""
-    if relaxed_load(&door.failure_told) == 0:
-        relaxed_store(&door.failure_told, 1)
-        tell(door, relay, FAILED, -1, code)
+    if relaxed_load(&door.failure_notified) == 0:
+        relaxed_store(&door.failure_notified, 1)
+        notify(door, relay, FAILED, -1, code)
 
 
 # ---- handshakes ----------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ cdef inline void shake_failed(Door* door, Relay* relay, int result) noexcept nog
         return
     if code:
         bump(&door.counters.failed, 1)
-        tell_failure(door, relay, code)
+        notify_failure(door, relay, code)
     else:
         bump(&door.counters.left, 1)
     relay_end(door, relay)
@@ -333,7 +333,7 @@ cdef inline void give_plain(Door* door, Relay* relay) noexcept nogil:
     """The server answers who speaks HTTP without TLS, and logs it."""
     bump(&door.counters.plain, 1)
     unwatch(door.poller, relay.net_fd)
-    tell(door, relay, PLAIN, relay.net_fd, 0)
+    notify(door, relay, PLAIN, relay.net_fd, 0)
     relay.net_fd = -1
     relay_end(door, relay)
 
@@ -410,7 +410,7 @@ cdef inline void open_relay(Door* door, Relay* relay, uint32_t first_bytes) noex
     bump(&door.counters.open, 1)
     rest_keep(&relay.into, door.scratch, first_bytes)
     give_rest(relay, door.options.pair_limit)
-    tell(door, relay, ACCEPTED, ends[1], 0)
+    notify(door, relay, ACCEPTED, ends[1], 0)
     if watch(door.poller, relay.pair_fd, tag_of(relay, PAIR_SIDE), PAIR_EVENTS):
         relay_end(door, relay)
     else:
@@ -424,7 +424,7 @@ cdef inline void rest_for_a_while(Door* door, Relay* relay) noexcept nogil:
     """Descriptors, or memory for them, have run out."""
     if door.paused_until_us <= door.now_us:
         door.paused_until_us = door.now_us + PAUSE_US
-        tell(door, NULL, EXHAUSTED, -1, 0)
+        notify(door, NULL, EXHAUSTED, -1, 0)
 
 
 cdef inline bint has_place(Door* door) noexcept nogil:
@@ -444,7 +444,7 @@ cdef inline bint make_place(Door* door) noexcept nogil:
     if not can_evict(door):
         return False
     bump(&door.counters.evicted, 1)
-    tell_failure(door, door.hellos.oldest, 0)
+    notify_failure(door, door.hellos.oldest, 0)
     relay_end(door, door.hellos.oldest)
     return has_place(door)
 
@@ -514,7 +514,7 @@ cdef inline void door_command_free(DoorCommand* command) noexcept nogil:
     release(command, door_command_bytes(command.count))
 
 
-cdef inline void door_tell(Door* door, DoorCommand* command) noexcept nogil:
+cdef inline void door_send(Door* door, DoorCommand* command) noexcept nogil:
     """Loop thread: gives a command."""
     while True:
         command.next = <DoorCommand*>load_pointer(&door.commands)
@@ -736,7 +736,7 @@ cdef inline void end_overdue(Door* door) noexcept nogil:
     while door.hellos.oldest is not NULL \
             and door.hellos.oldest.since_us + door.options.handshake_timeout_us <= door.now_us:
         bump(&door.counters.timed_out, 1)
-        tell_failure(door, door.hellos.oldest, 0)
+        notify_failure(door, door.hellos.oldest, 0)
         relay_end(door, door.hellos.oldest)
     while door.closings.oldest is not NULL \
             and door.closings.oldest.since_us + CLOSING_US <= door.now_us:

@@ -26,7 +26,7 @@ cdef enum CommandKind:
     LINK
     GRANT
     REMOVE_TOPIC
-    TELL
+    SEND_DIRECT
     ANNOUNCE
     RENEW
     REVOKE
@@ -50,7 +50,7 @@ cdef enum NodeKind:
     GAP                        # policy `skip`: replaced when it is skipped again
     CUT                        # a ring's frame of which part is sent
     WIRE                       # bytes as they are, with any coding
-    TOLD                       # for this connection only, between any two others
+    DIRECT                       # for this connection only, between any two others
 
 
 cdef struct Node:

@@ -130,7 +130,7 @@ cdef inline void relay_clear(Relay* relay) noexcept nogil:
 
 # How a step of one direction went.
 cdef enum Step:
-    WAITS                      # for the kernel, which will tell
+    WAITS                      # for an event of the kernel
     GOES_ON                    # there is more to do now
     BROKE                      # the connection is to be freed
 

@@ -29,7 +29,7 @@ from fastsse.native.os cimport (
 from fastsse.native.queue cimport (
     ADD_CHANNEL, ANNOUNCE, ATTACH, CLOSE, DISCONNECT, DRAIN, END_TOPIC, GRANT, INSPECT, LATEST, LINK, PAGE,
     PONG,
-    PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, TELL, TOLD, Command,
+    PUBLISH, REMOVE_CHANNEL, REMOVE_TOPIC, RENEW, REVOKE, SKIP, STOP, SEND_DIRECT, DIRECT, Command,
     Node, command_clear, command_topics, node_end, node_new, nodes_free, queue_awake, queue_clear, queue_init,
     queue_is_empty, queue_may_sleep, queue_take)
 from fastsse.native.rate cimport flush, flush_due, rate_clear, rate_new
@@ -146,7 +146,7 @@ cdef inline void on_announce(State* state, Command* command) noexcept nogil:
         if conn.state == REPLAY and conn_channel(state, conn).is_quiet:
             cut_at_gap(state, conn)
         elif conn.state == REPLAY:
-            node_end(&conn.private)[0] = node_new(frame_keep(command.frame), TOLD)
+            node_end(&conn.private)[0] = node_new(frame_keep(command.frame), DIRECT)
             make_ready(state, conn)
     bump(&state.counters.announced, 1)
 
@@ -228,7 +228,7 @@ cdef inline void on_close(State* state, Command* command) noexcept nogil:
         command.frame = NULL
 
 
-cdef inline void on_tell(State* state, Command* command) noexcept nogil:
+cdef inline void on_send_direct(State* state, Command* command) noexcept nogil:
     """A stream with a full socket may queue as many bytes as its lag limit. Above that it ends."""
     cdef Conn* conn = addressed(state, command)
     cdef uint64_t waiting_bytes = 0
@@ -237,13 +237,13 @@ cdef inline void on_tell(State* state, Command* command) noexcept nogil:
         return
     at = &conn.private
     while at[0] is not NULL:
-        if at[0].kind == TOLD:
+        if at[0].kind == DIRECT:
             waiting_bytes += at[0].frame.body_bytes
         at = &at[0].next
     if conn.flags & BLOCKED and waiting_bytes > state.options.max_lag_bytes:
         end(state, conn, LAGGED)
         return
-    at[0] = node_new(command.frame, TOLD)
+    at[0] = node_new(command.frame, DIRECT)
     command.frame = NULL
     bump(&state.counters.direct, 1)
     make_ready(state, conn)
@@ -346,8 +346,8 @@ cdef inline void apply_command(State* state, Command* command) noexcept nogil:
         on_grant(state, command)
     elif command.kind == REMOVE_TOPIC:
         topic_remove(&state.directory, command_topics(command)[0])
-    elif command.kind == TELL:
-        on_tell(state, command)
+    elif command.kind == SEND_DIRECT:
+        on_send_direct(state, command)
     elif command.kind == ANNOUNCE:
         on_announce(state, command)
     elif command.kind == RENEW:

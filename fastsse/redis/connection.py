@@ -134,7 +134,7 @@ class Backoff:
             await asyncio.sleep(limit_s * random.uniform(0.5, 1))
 
 
-Heard = Callable[[bytes, bytes, bytes], None]
+OnMessage = Callable[[bytes, bytes, bytes], None]
 """Called with a published message: the pattern that matched, the channel, the payload."""
 
 
@@ -142,20 +142,25 @@ class RedisConnection:
     """One connection with one owner. It is open from the start, and the first error closes it."""
 
     def __init__(
-        self, address: RedisAddress, connection: AbstractConnection, heard: Heard | None = None
+        self,
+        address: RedisAddress,
+        connection: AbstractConnection,
+        on_message: OnMessage | None = None,
     ) -> None:
         self._timeout_s = address.timeout_s
         self._connection = connection
-        self._heard = heard
+        self._on_message = on_message
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._fault: AnswerLost | None = None
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, address: RedisAddress, heard: Heard | None = None) -> "RedisConnection":
+    async def open(
+        cls, address: RedisAddress, on_message: OnMessage | None = None
+    ) -> "RedisConnection":
         """Connects and logs in. Raises AnswerLost or RedisRefusal.
 
-        `heard` is called with the messages of patterns that are subscribed to on this link.
+        `on_message` is called with the messages of patterns that are subscribed to on this link.
         """
         connection = await address.connection()
         try:
@@ -171,7 +176,7 @@ class RedisConnection:
         except BaseException:
             await _shut(connection)
             raise
-        return cls(address, connection, heard)
+        return cls(address, connection, on_message)
 
     @property
     def is_open(self) -> bool:
@@ -255,8 +260,8 @@ class RedisConnection:
         try:
             while True:
                 answer = await self._answer()
-                if self._heard is not None and _is_message(answer):
-                    self._heard(*answer[1:])
+                if self._on_message is not None and _is_message(answer):
+                    self._on_message(*answer[1:])
                     continue
                 if not self._waiting:
                     raise AnswerLost("Redis answers what was not asked")
@@ -300,7 +305,7 @@ async def _shut(connection: AbstractConnection) -> None:
 
 log = get_logger("redis")
 # A repeated refusal is logged once in this many tries, which are 0.5 s apart.
-_TOLD_EVERY: Final = 120
+_LOGGED_EVERY: Final = 120
 
 
 async def while_connected(
@@ -330,7 +335,7 @@ async def while_connected(
         except AnswerLost:
             continue  # That Redis is away is logged by the parts of the log.
         except RedisRefusal as refusal:
-            if failures % _TOLD_EVERY == 0:
+            if failures % _LOGGED_EVERY == 0:
                 log.warning("Redis refuses.", what=what, why=str(refusal))
         except Exception:
             log.exception("A task failed, and begins again.", what=what)

@@ -84,7 +84,7 @@ class _Alone:
                 stack.callback(self._control.close)
             settle_memory()
             self._notifier.ready(self._status_line())
-            stack.callback(self._tell_regularly(loop))
+            stack.callback(self._report_regularly(loop))
             await self._signals.get()
             self._notifier.stopping()
             return await self._drained_or_signalled()
@@ -93,7 +93,7 @@ class _Alone:
         if self._pidfile is not None:
             self._control = ReloadSocket(
                 self._pidfile,
-                lambda sock, heard: loop.add_reader(sock.fileno(), heard),
+                lambda sock, on_readable: loop.add_reader(sock.fileno(), on_readable),
                 lambda sock: loop.remove_reader(sock.fileno()),
                 self._reload,
             )
@@ -123,22 +123,22 @@ class _Alone:
     def _status_line(self) -> str:
         return f"Serves {self._worker.stream_count} streams."
 
-    def _tell_regularly(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    def _report_regularly(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         """Keeps the service manager informed; returns how to stop that."""
         watchdog_s = self._notifier.watchdog_s
         every_s = STATUS_EVERY_S if watchdog_s is None else min(watchdog_s, STATUS_EVERY_S)
         timer: list[asyncio.TimerHandle] = []
 
-        def tell() -> None:
+        def report() -> None:
             if watchdog_s is not None:
                 self._notifier.alive()
             status = self._status_line()
             if status != self._status and self._signals.empty():
                 self._status = status
                 self._notifier.status(status)
-            timer[:] = [loop.call_later(every_s, tell)]
+            timer[:] = [loop.call_later(every_s, report)]
 
-        tell()
+        report()
         return lambda: timer[0].cancel()
 
     async def _drained_or_signalled(self) -> int:

@@ -26,7 +26,7 @@ class Child:
 
     Attributes:
         number: unique, never used again.
-        heard_s: when its last message came.
+        last_message_s: when its last message came.
         ready_s: since when it serves; None before.
         leaving: it was asked to end.
         streams: from its last message.
@@ -37,7 +37,7 @@ class Child:
         self.number: Final = number
         self.pid: Final = pid
         self.link: Final = link
-        self.heard_s = now_s
+        self.last_message_s = now_s
         self.ready_s: float | None = None
         self.leaving = False
         self.streams = 0

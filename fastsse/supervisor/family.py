@@ -150,9 +150,9 @@ class Family:
         """Kills stuck children: a blocked event loop, or a stopped process."""
         now_s = self._now_s()
         for child in self.children.values():
-            if child.ready_s is not None and now_s - child.heard_s > HUNG_S:
+            if child.ready_s is not None and now_s - child.last_message_s > HUNG_S:
                 log.error("A process stands still; it is killed.", child=child.name)
-                child.heard_s = now_s
+                child.last_message_s = now_s
                 os.kill(child.pid, signal.SIGKILL)
 
     def signal(self, number: int) -> None:
@@ -170,9 +170,9 @@ class Family:
 
     def _hear(self, child: Child) -> None:
         while (packet := child.link.hear()) is not None:
-            child.heard_s = self._now_s()
+            child.last_message_s = self._now_s()
             if packet.word == READY:
-                child.ready_s = child.heard_s
+                child.ready_s = child.last_message_s
                 self.on_ready(child)
             elif packet.word == ALIVE:
                 child.streams = int(packet.text)

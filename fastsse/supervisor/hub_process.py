@@ -61,12 +61,12 @@ def serve_hub(
         settle_memory()
         # Nothing is ever written, so readable means closed.
         loop.add_reader(life.watch(), os.kill, os.getpid(), signal.SIGTERM)
-        tell_alive(loop)
+        report_alive(loop)
         link.say(READY)
 
-    def tell_alive(loop: asyncio.AbstractEventLoop) -> None:
+    def report_alive(loop: asyncio.AbstractEventLoop) -> None:
         link.say(ALIVE, "0")
-        loop.call_later(ALIVE_EVERY_S, tell_alive, loop)
+        loop.call_later(ALIVE_EVERY_S, report_alive, loop)
 
     return run_hub(
         config, listening, ready, workers=workers, restarted=restarted, makers=service_makers

@@ -74,7 +74,7 @@ class Supervisor:
         self._stopped_by = 0
         self._ends_at_once = False
         self._kill_at_s: float | None = None
-        self._status, self._told_s, self._alive_s = "", 0.0, 0.0
+        self._status, self._reported_s, self._alive_s = "", 0.0, 0.0
         self._failure: StartError | None = None
 
     def run(self) -> int:
@@ -114,9 +114,9 @@ class Supervisor:
             self._notifier.reloading()
         self._reload.begin()
 
-    def watch(self, sock: socket.socket, heard: Callable[[], None]) -> None:
-        """Calls `heard` whenever a socket is readable."""
-        self._selector.register(sock, selectors.EVENT_READ, heard)
+    def watch(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
+        """Calls `on_readable` whenever a socket is readable."""
+        self._selector.register(sock, selectors.EVENT_READ, on_readable)
 
     def unwatch(self, sock: socket.socket) -> None:
         """Stops watching a socket. Call it before the socket is closed. After `run` nothing is
@@ -150,7 +150,7 @@ class Supervisor:
             if family.all_serve():
                 self._served = True
                 self._crew.on_serving()
-                self._tell_status(ready=True)
+                self._report_status(ready=True)
 
     def _on_end(self, child: Child, how: str) -> None:
         slot = self._family.slot_of(child)
@@ -173,7 +173,7 @@ class Supervisor:
 
     def _on_reloaded(self, outcome: Outcome) -> None:
         if not self._stopped_by:
-            self._tell_status(ready=True)
+            self._report_status(ready=True)
         self.reloaded(outcome)
 
     # -- what is due ----------------------------------------------------------------------------
@@ -186,8 +186,8 @@ class Supervisor:
             self._family.signal(signal.SIGKILL)
         if self._served and not self._stopped_by:
             self._family.start_due(self._family.slots)
-            if now_s - self._told_s >= STATUS_EVERY_S:
-                self._tell_status()
+            if now_s - self._reported_s >= STATUS_EVERY_S:
+                self._report_status()
         self._family.kill_hung()
         watchdog_s = self._notifier.watchdog_s
         if watchdog_s is not None and now_s - self._alive_s >= watchdog_s:
@@ -204,8 +204,8 @@ class Supervisor:
             due_s.append(self._alive_s + self._notifier.watchdog_s)
         return max(0.0, min([now_s + STATUS_EVERY_S, *due_s]) - now_s)
 
-    def _tell_status(self, *, ready: bool = False) -> None:
-        self._told_s = self._now_s()
+    def _report_status(self, *, ready: bool = False) -> None:
+        self._reported_s = self._now_s()
         slots = self._family.workers
         serving = sum(slot.child is not None and slot.child.ready_s is not None for slot in slots)
         streams = sum(child.streams for child in self._family.children.values())

@@ -83,7 +83,7 @@ async def _live(
         stack.push_async_callback(worker.close)
         settle_memory()
         link.say(READY)
-        stack.callback(_tell_alive(link, worker))
+        stack.callback(_report_alive(link, worker))
         return await _until_ended(worker, orders, backbone.ended, config.drain)
 
 
@@ -99,16 +99,16 @@ async def _unless_ordered(orders: Orders, awaited: Awaitable[_T]) -> _T | None:
     return task.result() if task in done else None
 
 
-def _tell_alive(link: ProcessLink, worker: Worker) -> Callable[[], None]:
+def _report_alive(link: ProcessLink, worker: Worker) -> Callable[[], None]:
     """Reports once a second that the loop runs; returns a function that stops this."""
     loop = asyncio.get_running_loop()
     timer: list[asyncio.TimerHandle] = []
 
-    def tell() -> None:
+    def report() -> None:
         link.say(ALIVE, str(worker.stream_count))
-        timer[:] = [loop.call_later(ALIVE_EVERY_S, tell)]
+        timer[:] = [loop.call_later(ALIVE_EVERY_S, report)]
 
-    tell()
+    report()
     return lambda: timer[0].cancel()
 
 

@@ -233,10 +233,10 @@ class Away:
         else:
             self.control.ask(subject, message, done)
 
-    def tell(self, subject: str, message: bytes) -> None: ...
+    def notify(self, subject: str, message: bytes) -> None: ...
 
-    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
-        self.control.listen(subject, heard)
+    def listen(self, subject: str, on_broadcast: Callable[[bytes], None]) -> None:
+        self.control.listen(subject, on_broadcast)
 
 
 def test_while_the_control_service_is_away_no_ticket_is_accepted() -> None:

@@ -96,15 +96,15 @@ async def test_what_a_desk_broadcasts_is_heard_by_all_workers(bus: Bus) -> None:
     for end, to in zip(ends, heard, strict=True):
         end.control.listen("book", to.append)
         end.control.listen("other", lambda message: pytest.fail("not for this one"))
-    ends[1].control.tell("book", b"all hear")
-    ends[1].control.tell("book", b"all this")
+    ends[1].control.notify("book", b"all hear")
+    ends[1].control.notify("book", b"all this")
     await until(lambda: all(len(to) == 2 for to in heard))
     assert heard == [[b"hear", b"this"]] * 3
 
 
 async def test_a_desk_publishes(bus: Bus) -> None:
     ends = [await bus.worker() for _ in range(2)]
-    ends[0].control.tell("book", b"event of a desk")
+    ends[0].control.notify("book", b"event of a desk")
     await until(lambda: all(end.data == [b"of a desk"] for end in ends))
     assert book(bus).published == [True]
 
@@ -122,7 +122,7 @@ async def test_without_a_hub_requests_wait_and_messages_are_not_lost(bus: Bus) -
     end.control.on_back.append(lambda: back.append("back"))
     await bus.stop()
     answer = end.ask("book", b"asked")
-    end.control.tell("book", b"sent")
+    end.control.notify("book", b"sent")
     await bus.start(makers=makers, workers=1, restarted=True)
     assert await answer == b"0: asked"
     assert sorted(book(bus).heard) == [(0, b"asked"), (0, b"sent")]
@@ -192,4 +192,4 @@ async def test_a_message_that_is_too_long_is_refused(bus: Bus) -> None:
     with pytest.raises(Unavailable):
         await end.ask("book", longest + b"x")
     with pytest.raises(ValueError, match="1048576"):
-        end.control.tell("book", longest + b"x")
+        end.control.notify("book", longest + b"x")

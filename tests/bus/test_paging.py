@@ -241,17 +241,17 @@ async def test_messages_without_a_hub_are_bounded_in_bytes(
     bus: Bus, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     bound = 1024 * KIB
-    monkeypatch.setattr(control, "UNTOLD_BYTES_MAX", bound)
+    monkeypatch.setattr(control, "UNSENT_BYTES_MAX", bound)
     end = await bus.worker()
     await bus.stop()
     await until(lambda: not end.control._connection.is_up)
 
     def fill() -> None:
         for n in range(3 * bound // (size + 64)):
-            end.control.tell("book", b"%07d" % n + bytes(size))
+            end.control.notify("book", b"%07d" % n + bytes(size))
 
     assert bound // 2 < held_bytes(fill) < 2 * bound
-    newest = end.control._untold[-1]
+    newest = end.control._unsent[-1]
     assert b"%07d" % (3 * bound // (size + 64) - 1) in newest
 
 
@@ -300,7 +300,7 @@ async def test_a_turn_holds_no_more_of_a_link_than_its_bound(
     assert sent is not None
     for _ in range(100):
         if connection.is_up:
-            end.control.tell("book", os.urandom(64 * KIB))
+            end.control.notify("book", os.urandom(64 * KIB))
             assert sent._out_bytes <= transport.HIGH_WATER_BYTES
     assert not connection.is_up
 
@@ -313,7 +313,7 @@ def test_pages_are_valid_messages() -> None:
             self.on_back: list[Callable[[], None]] = []
             self.pages: list[bytes] = []
 
-        def tell_pages(self, subject: str, pages: Any) -> None:
+        def notify_pages(self, subject: str, pages: Any) -> None:
             self.pages += pages
 
     told = Told()

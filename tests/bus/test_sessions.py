@@ -135,8 +135,8 @@ LIES = {
     "a seek of no number": frame(
         FrameKind.SEEK, bytes(8) + b"\1" + text("-1") + b"\1\0" + text("a")
     ),
-    "a subject that is too long": frame(FrameKind.TELL, text("s" * 65)),
-    "a message that is too long": frame(FrameKind.TELL, text("s"), bytes((1 << 20) + 1)),
+    "a subject that is too long": frame(FrameKind.NOTIFY, text("s" * 65)),
+    "a message that is too long": frame(FrameKind.NOTIFY, text("s"), bytes((1 << 20) + 1)),
     "a question that is too long": frame(FrameKind.ASK, bytes(8), text("s"), bytes((1 << 20) + 1)),
 }
 

@@ -29,7 +29,7 @@ async def test_messages_above_the_bound_are_dropped_and_leave_a_number_out(
     tracemalloc.start()
     try:
         for n in range(count):
-            node.tell("shares", bytes(b"x" * size))
+            node.notify("shares", bytes(b"x" * size))
             most_bytes = max(most_bytes, node._queued_bytes)
             assert node._number >= n + 1
         _, peak_bytes = tracemalloc.get_traced_memory()

@@ -65,11 +65,11 @@ async def test_every_node_lists_and_tells_who_is_at_any_of_them(three: list[str]
         for url in three:
             async with stream(url, "ann", "news"):
                 for watcher in watchers:
-                    await until(_told, watcher, True)
+                    await until(_events_of_batch, watcher, True)
                 # Who is announced is listed at once, and who is announced as ended is not.
                 assert [await watching.count(at, "news") for at in three] == [1, 1, 1]
             for watcher in watchers:
-                await until(_told, watcher, False)
+                await until(_events_of_batch, watcher, False)
             assert [await watching.count(at, "news") for at in three] == [0, 0, 0]
         for watcher in watchers:
             await watcher.sees(*([True, False] for _ in three), topic="news")
@@ -81,7 +81,7 @@ async def _nobody(url: str) -> bool:
     return await listed(url) == []
 
 
-async def _told(watcher: Watcher, active: bool) -> bool:
+async def _events_of_batch(watcher: Watcher, active: bool) -> bool:
     told = list(watcher.seen("news").values())
     return bool(told) and told[-1][-1] is active
 

@@ -90,7 +90,7 @@ async def test_the_service_answers_for_all_workers_and_those_that_ended() -> Non
     answers: list[bytes] = []
     service.service.on_request(0, CONDITION, answers.append)
     for member in service.members.values():
-        member.figures.tell()
+        member.figures.report()
     (answer,) = answers
     assert b"Clients that do not read now: 2" in answer
     assert b"Workers ended" in answer

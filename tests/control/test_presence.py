@@ -21,7 +21,7 @@ class Control:
         self.on_back: list[Callable[[], None]] = []
         self.sent: list[bytes] = []
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         self.sent.append(message)
 
 

@@ -41,10 +41,10 @@ class Member:
             self.is_shared, self.counters, BOUNDS, [1, 0, 0], 0.5, 2.0, 1_000_000,
         )  # fmt: skip
 
-    def listen(self, subject: str, heard: Any) -> None:
-        self.listeners.append(heard)
+    def listen(self, subject: str, on_broadcast: Any) -> None:
+        self.listeners.append(on_broadcast)
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         self.service.service.on_message(self.number, message)
 
     def ask(self, subject: str, message: bytes, done: Any) -> None:
@@ -52,8 +52,8 @@ class Member:
 
     def hear(self, message: bytes) -> None:
         if not self.is_busy:
-            for heard in self.listeners:
-                heard(message)
+            for on_broadcast in self.listeners:
+                on_broadcast(message)
 
 
 class Service:
@@ -71,7 +71,7 @@ class Service:
 
     def join(self, number: int, slot: int) -> Member:
         member = self.members[number] = Member(self, number, slot)
-        member.figures.tell()
+        member.figures.report()
         return member
 
     def kill(self, number: int) -> None:
@@ -133,7 +133,7 @@ async def test_no_count_goes_back_when_the_desk_is_killed() -> None:
     before = await service.samples(1)
     service.start_desk()
     for member in service.members.values():
-        member.figures.tell()
+        member.figures.report()
     after = await service.samples(1)
     for name in ("deliveries", "events_published"):
         assert after[f"fastsse_{name}_total{{}}"] == before[f"fastsse_{name}_total{{}}"] > 0
@@ -153,7 +153,7 @@ async def test_stats_show_the_spread_and_rates_of_all() -> None:
         service.now_s += 1.0
         for member in service.members.values():
             member.counters["deliveries"] += 10
-            member.figures.tell()
+            member.figures.report()
     stats = await service.stats()
     assert [one["worker"] for one in stats["processes"]] == [0, 1, 2]
     assert {one["connections"] for one in stats["processes"]} == {1}
@@ -181,9 +181,9 @@ async def test_service_is_ready_while_one_worker_is() -> None:
 def test_full_worker_is_helped_by_the_one_with_most_room() -> None:
     service = Service()
     service.members[2].room = 50
-    service.members[2].figures.tell()
+    service.members[2].figures.report()
     service.members[0].room = 0
-    service.members[0].figures.tell()
+    service.members[0].figures.report()
     for member in service.members.values():
         assert member.help[-1] == Help({0: 2}, True)
 
@@ -202,18 +202,18 @@ def test_no_worker_helps_when_all_are_full() -> None:
     service = Service()
     for member in service.members.values():
         member.room = 0
-        member.figures.tell()
+        member.figures.report()
     assert service.members[0].help[-1] == Help({}, False)
 
 
 def test_leaving_worker_neither_helps_nor_is_helped() -> None:
     service = Service()
     service.join(3, 0).room = 1
-    service.members[3].figures.tell()
+    service.members[3].figures.report()
     service.members[0].leaving, service.members[0].room = True, 1000
-    service.members[0].figures.tell()
+    service.members[0].figures.report()
     service.members[1].room = 0
-    service.members[1].figures.tell()
+    service.members[1].figures.report()
     assert service.members[2].help[-1].helper == {1: 2}
 
 
@@ -225,7 +225,7 @@ def test_workers_at_one_socket_learn_who_has_too_much_of_it() -> None:
     for _ in range(2):
         service.now_s += 1.0
         for member in service.members.values():
-            member.figures.tell()
+            member.figures.report()
     assert {member.help[-1].heavy for member in service.members.values()} == {frozenset({2})}
 
 
@@ -238,7 +238,7 @@ async def test_only_worker_answers_within_the_call() -> None:
     member.is_shared = False
     member.counters, member.room = {"deliveries": 3}, 1
     figures = StatsClient(control, member.reading)
-    figures.tell()
+    figures.report()
     bodies: list[Any] = []
     figures.metrics(bodies.append)
     assert samples_of(bodies[0].decode())["fastsse_deliveries_total{}"] == 3

@@ -24,8 +24,8 @@ class Node:
         )
 
     def _broadcast(self, subject: str, message: bytes) -> None:
-        for heard in self.listeners:
-            heard(message)
+        for on_broadcast in self.listeners:
+            on_broadcast(message)
 
 
 class Worker:
@@ -43,15 +43,15 @@ class Worker:
     def ask(self, subject: str, message: bytes, done: Callable[[bytes], None]) -> None:
         self.node.services.on_request(self.worker, subject, message, done)  # type: ignore[arg-type]
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         self.node.services.on_message(self.worker, subject, message)
 
-    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+    def notify_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         for page in pages:
-            self.tell(subject, page)
+            self.notify(subject, page)
 
-    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
-        self.node.listeners.append(heard)
+    def listen(self, subject: str, on_broadcast: Callable[[bytes], None]) -> None:
+        self.node.listeners.append(on_broadcast)
 
     def heard(self, use: Usage) -> None:
         self.others[use[:2]] = self.others.get(use[:2], 0) + use.streams

@@ -38,7 +38,7 @@ def test_a_frame_for_one_stream_comes_between_two_events(
     client, other = hub.connect(1, chunked=chunked), hub.connect(1)
     for n in range(10):
         hub.publish(b"%d" % n * n)
-        assert hub.sender.tell(client.handle, note(f"for you {n}"))
+        assert hub.sender.send_direct(client.handle, note(f"for you {n}"))
     want = [hub.publish(b"end")]
 
     def arrived() -> bool:
@@ -61,9 +61,9 @@ def test_an_ended_stream_is_sent_nothing(hub: Hub) -> None:
     client = hub.connect(1)
     client.peer.close()
     hub.wait_closed(client)
-    assert not hub.sender.tell(client.handle, note("late"))
+    assert not hub.sender.send_direct(client.handle, note("late"))
     again = hub.connect(1)
-    assert not hub.sender.tell(client.handle, note("for the slot's next one"))
+    assert not hub.sender.send_direct(client.handle, note("for the slot's next one"))
     assert again.is_silent()
 
 
@@ -73,7 +73,7 @@ def test_frames_for_a_stream_that_does_not_read_are_bounded(make_hub: MakeHub) -
     client = hub.connect(1, send_buffer=4096)
     closed: list[object] = []
     while not closed:
-        hub.sender.tell(client.handle, note("x" * 1000))
+        hub.sender.send_direct(client.handle, note("x" * 1000))
         hub.settle()
         assert hub.sender.memory_bytes < 60_000
         closed = [notice for notice in hub.take() if notice[0] == "closed"]
@@ -140,7 +140,7 @@ def test_a_skip_after_an_announcement_names_no_place_that_is_none(make_hub: Make
 
 def test_a_frame_that_is_none_of_a_stream_is_refused(hub: Hub) -> None:
     client = hub.connect(1)
-    for give in (hub.sender.announce, lambda frame: hub.sender.tell(client.handle, frame)):
+    for give in (hub.sender.announce, lambda frame: hub.sender.send_direct(client.handle, frame)):
         with pytest.raises(ValueError, match="wire frame"):
             give(_core.wire_frame(b"x"))
     assert client.is_silent()

@@ -162,7 +162,7 @@ async def test_a_node_that_is_gone_holds_up_no_other(
     async with node_at(redis.url) as one:
         one.use(range(20_000), 1)
         await until(lambda: one.messaging._is_linked)
-        one.messaging._tell_whole(b"0123456789ab")
+        one.messaging._send_whole(b"0123456789ab")
         async with node_at(redis.url) as other:
             await until(lambda: len(other.others) == 20_000)
 

@@ -21,7 +21,7 @@ class Manager:
         self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self._socket.settimeout(20)
 
-    def heard(self) -> dict[str, str]:
+    def on_readable(self) -> dict[str, str]:
         """The next datagram."""
         lines = self._socket.recv(4096).decode().split("\n")
         return dict(line.split("=", 1) for line in lines)
@@ -29,9 +29,9 @@ class Manager:
     async def hears(self, name: str) -> dict[str, str]:
         """The next datagram that has such a line."""
         while True:
-            heard = await asyncio.to_thread(self.heard)
-            if name in heard:
-                return heard
+            on_readable = await asyncio.to_thread(self.on_readable)
+            if name in on_readable:
+                return on_readable
 
     def close(self) -> None:
         self._socket.close()
@@ -51,15 +51,15 @@ def test_states_are_sent_line_by_line(manager: Manager) -> None:
     assert environment == {"OTHER": "x"}  # Children are not to speak for us.
     assert notifier.watchdog_s == 1.5
     notifier.ready("Serves\nall.")
-    assert manager.heard() == {"READY": "1", "STATUS": "Serves all."}
+    assert manager.on_readable() == {"READY": "1", "STATUS": "Serves all."}
     notifier.reloading()
-    heard = manager.heard()
-    assert heard["RELOADING"] == "1"
-    assert int(heard["MONOTONIC_USEC"]) > 0
+    on_readable = manager.on_readable()
+    assert on_readable["RELOADING"] == "1"
+    assert int(on_readable["MONOTONIC_USEC"]) > 0
     notifier.stopping()
-    assert manager.heard()["STOPPING"] == "1"
+    assert manager.on_readable()["STOPPING"] == "1"
     notifier.alive()
-    assert manager.heard() == {"WATCHDOG": "1"}
+    assert manager.on_readable() == {"WATCHDOG": "1"}
     notifier.close()
     notifier.alive()
 

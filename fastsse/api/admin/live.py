@@ -70,7 +70,7 @@ class LiveStats:
         """Sends the figures of this second to every console. O(consoles), and one encoding."""
         frame = raw_frame(b"event: stats\ndata: %b\n\n" % point)
         for handle in list(self._watching):
-            if not self._streams.tell(handle, frame):
+            if not self._streams.send_direct(handle, frame):
                 del self._watching[handle]
 
     def on_stream_closed(self, handle: int) -> None:

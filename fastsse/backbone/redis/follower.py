@@ -115,7 +115,7 @@ class RedisFollower:
                 self._health.fails(PART, str(refusal))
             except Exception:
                 log.exception("Following the log failed; what was read may be missing.")
-                self._tell_broken("failed", self.head)
+                self._report_broken("failed", self.head)
 
     def reconnect(self) -> None:
         """Makes it reconnect, because this Redis is not the one to follow."""
@@ -248,7 +248,7 @@ class RedisFollower:
     def _break(self, why: str, place: int) -> None:
         self._complete = len(self._held)
         self._hand_on()
-        self._tell_broken(why, place)
+        self._report_broken(why, place)
 
     def _hand_on(self) -> None:
         ready, self._held = self._held[: self._complete], self._held[self._complete :]
@@ -265,7 +265,7 @@ class RedisFollower:
             self.on_sent(entry)
         self._wake()
 
-    def _tell_broken(self, why: str, place: int) -> None:
+    def _report_broken(self, why: str, place: int) -> None:
         log.warning("Events of the log are missing.", why=why, through=id_at(place).decode())
         self._health.counts[f"redis_gaps_{why}"] += 1
         self.head = max(self.head, place)

@@ -17,7 +17,7 @@ __all__ = ["MESSAGE_BYTES_MAX", "SUBJECT_BYTES_MAX", "BusControlClient"]
 SUBJECT_BYTES_MAX: Final = 64
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 # Bytes of messages kept while there is no hub, and the counted overhead of each.
-UNTOLD_BYTES_MAX: Final = 4 * 1024 * 1024
+UNSENT_BYTES_MAX: Final = 4 * 1024 * 1024
 _MESSAGE_COST_BYTES: Final = 64
 
 
@@ -47,8 +47,8 @@ class BusControlClient:
         self.on_back: Final[list[Callable[[], None]]] = []
         self._connection = connection
         self._requests = PendingRequests(connection.send, timeout_s)
-        self._untold: deque[bytes] = deque()
-        self._untold_bytes = 0
+        self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self._was_up = False
         connection.on_up.append(self._on_up)
@@ -58,7 +58,7 @@ class BusControlClient:
             {
                 FrameKind.ANSWER: self._requests.on_answer,
                 FrameKind.UNANSWERED: self._requests.on_failure,
-                FrameKind.HEARD: self._on_heard,
+                FrameKind.BROADCAST: self._on_broadcast,
             }
         )
 
@@ -73,32 +73,32 @@ class BusControlClient:
             return
         self._requests.ask(FrameKind.ASK, text(subject) + message, answered, may_repeat=False)
 
-    def tell(self, subject: str, message: bytes) -> None:
+    def notify(self, subject: str, message: bytes) -> None:
         """As Control; `message` is at most 1 MiB."""
         if len(message) > MESSAGE_BYTES_MAX:
             raise ValueError(f"a message of more than {MESSAGE_BYTES_MAX} bytes")
-        message_frame = frame(FrameKind.TELL, text(subject), message)
+        message_frame = frame(FrameKind.NOTIFY, text(subject), message)
         if self._connection.is_up:
             self._connection.send(message_frame)
         else:
             self._keep(message_frame)
 
-    def tell_pages(self, subject: str, pages: Iterable[bytes]) -> None:
+    def notify_pages(self, subject: str, pages: Iterable[bytes]) -> None:
         """As Control; a page is at most 1 MiB."""
         if self._connection.is_up:
             head = text(subject)
-            self._connection.send_pages(frame(FrameKind.TELL, head, page) for page in pages)
+            self._connection.send_pages(frame(FrameKind.NOTIFY, head, page) for page in pages)
 
     def _keep(self, message_frame: bytes) -> None:
         """Keeps a message for the next hub; drops the oldest ones above the bound."""
-        self._untold.append(message_frame)
-        self._untold_bytes += len(message_frame) + _MESSAGE_COST_BYTES
-        while self._untold_bytes > UNTOLD_BYTES_MAX:
-            self._untold_bytes -= len(self._untold.popleft()) + _MESSAGE_COST_BYTES
+        self._unsent.append(message_frame)
+        self._unsent_bytes += len(message_frame) + _MESSAGE_COST_BYTES
+        while self._unsent_bytes > UNSENT_BYTES_MAX:
+            self._unsent_bytes -= len(self._unsent.popleft()) + _MESSAGE_COST_BYTES
 
-    def listen(self, subject: str, heard: Callable[[bytes], None]) -> None:
+    def listen(self, subject: str, on_broadcast: Callable[[bytes], None]) -> None:
         """As Control."""
-        self._listeners.setdefault(subject, []).append(heard)
+        self._listeners.setdefault(subject, []).append(on_broadcast)
 
     def close(self) -> None:
         """Answers open requests with an error; called when the connection closes."""
@@ -107,18 +107,18 @@ class BusControlClient:
         self.on_back.clear()
 
     def _on_up(self, welcome: Welcome) -> None:
-        for message_frame in self._untold:
+        for message_frame in self._unsent:
             self._connection.send(message_frame)
-        self._untold.clear()
-        self._untold_bytes = 0
+        self._unsent.clear()
+        self._unsent_bytes = 0
         self._requests.on_up()
         if self._was_up:
             for called in self.on_back:
                 called()
         self._was_up = True
 
-    def _on_heard(self, body: bytes) -> None:
+    def _on_broadcast(self, body: bytes) -> None:
         fields = Fields(body)
         subject, message = fields.text(SUBJECT_BYTES_MAX), fields.rest()
-        for heard in self._listeners.get(subject, ()):
-            heard(message)
+        for on_broadcast in self._listeners.get(subject, ()):
+            on_broadcast(message)

@@ -189,7 +189,7 @@ class Broker:
             # Batches that an ending hub did not take are for the next hub.
             if session is not None and not self._is_closing:
                 session.refuse(key[1], outcome)
-            self._tell_trouble()
+            self._report_trouble()
             return
         if isinstance(outcome, JudgedPositions):
             # Not to be found by its number: sent again, it is known by what made it known now.
@@ -239,20 +239,20 @@ class Broker:
         return not any(session.link.is_full for session in self.sessions.values())
 
     def _broadcast(self, subject: str, message: bytes) -> None:
-        data = frame(FrameKind.HEARD, text(subject), message)
+        data = frame(FrameKind.BROADCAST, text(subject), message)
         for session in self.sessions.values():
-            session.tell(data)
+            session.send_if_taken(data)
 
-    def _tell_trouble(self) -> None:
+    def _report_trouble(self) -> None:
         trouble = self.backbone.trouble
         if trouble != self._trouble:
             self._trouble = trouble
             data = frame(FrameKind.TROUBLE, text(trouble or ""))
             for session in self.sessions.values():
-                session.tell(data)
+                session.send_if_taken(data)
 
     def _beat(self) -> None:
-        self._tell_trouble()
+        self._report_trouble()
         beat = frame(FrameKind.BEAT)
         for session in list(self.sessions.values()):
             session.beat(beat, self._loop.time(), SILENCE_S)

@@ -33,8 +33,8 @@ class Losses:
 
     def owe(self, key: bytes, place: int) -> None:
         """One worker must be notified of a place."""
-        known, was_told = self._by_worker.get(key, (0, 0))
-        self._set(key, (place if was_told else max(known, place), 0))
+        known, was_notified = self._by_worker.get(key, (0, 0))
+        self._set(key, (place if was_notified else max(known, place), 0))
 
     def said(self, key: bytes, place: int, head: int) -> None:
         """A worker was notified of a place, after the log up to `head`."""
@@ -43,8 +43,8 @@ class Losses:
     def owed(self, key: bytes, head: int) -> int:
         """The place to notify a worker of now, 0 for none. `head` is the end of the log that it
         has. If that is higher than at the notification, it has received it."""
-        place, told_at = self._by_worker.get(key, (0, 0))
-        own = place if not told_at or head <= told_at else 0
+        place, notified_at = self._by_worker.get(key, (0, 0))
+        own = place if not notified_at or head <= notified_at else 0
         return max(own, self.through if head <= self.through else 0)
 
     def _set(self, key: bytes, owed: tuple[int, int]) -> None:

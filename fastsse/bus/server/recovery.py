@@ -188,14 +188,14 @@ class _Transfer(ABC):
         self._session = session
         self._over = asyncio.Event()
         self._is_whole = False
-        self._is_heard = True
+        self._has_received = True
         session.on_lost = self._over.set
         session.ask(kind, place, self._on_part)
 
     async def arrived(self) -> bool:
         """Whether everything arrived; False if the worker was lost meanwhile."""
-        while not self._over.is_set() and self._is_heard:
-            self._is_heard = False
+        while not self._over.is_set() and self._has_received:
+            self._has_received = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SILENT_S):
                     await self._over.wait()
@@ -204,7 +204,7 @@ class _Transfer(ABC):
         return self._is_whole
 
     def _on_part(self, kind: int, body: bytes) -> bool:
-        self._is_heard = True
+        self._has_received = True
         if self._take(kind, body):
             self._is_whole = True
             self._over.set()

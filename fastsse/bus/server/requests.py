@@ -62,7 +62,7 @@ class RequestServer:
             FrameKind.STREAMS: self._on_streams,
             FrameKind.TOUCHED: self._on_touched,
             FrameKind.ASK: self._on_ask,
-            FrameKind.TELL: self._on_tell,
+            FrameKind.NOTIFY: self._on_notify,
             FrameKind.DUMP: self._on_dump,
         }
         self._session = session
@@ -201,7 +201,7 @@ class RequestServer:
 
         self._broker.services.on_request(self._session.worker, subject, message, answer)
 
-    def _on_tell(self, body: bytes) -> None:
+    def _on_notify(self, body: bytes) -> None:
         fields = Fields(body)
         subject, message = fields.text(SUBJECT_BYTES_MAX), fields.rest()
         if len(message) > MESSAGE_BYTES_MAX:

@@ -64,7 +64,7 @@ class Session:
         self._is_reading = False
         self._last_n = 0
         self._held_n = 0
-        self._heard_s = self._loop.time()
+        self._received_s = self._loop.time()
         self._answers = RequestServer(self, broker)
         self._handlers: Final[dict[int, Callable[[bytes], None]]] = {
             FrameKind.BATCH: self._on_batch,
@@ -87,7 +87,7 @@ class Session:
         """Sends a whole frame, and what was sent before it in this turn."""
         self.link.send_now(data)
 
-    def tell(self, data: bytes) -> None:
+    def send_if_taken(self, data: bytes) -> None:
         """Sends a whole frame, unless the worker still waits to be welcomed."""
         if self._is_taken:
             self.link.send(data)
@@ -115,7 +115,7 @@ class Session:
     def held(self, n: int) -> None:
         """Batches up to this one were taken, and will be answered."""
         if not self._held_n:
-            self._loop.call_soon(self._tell_held)
+            self._loop.call_soon(self._send_held)
         self._held_n = max(n, self._held_n)
 
     def broken(self, place: int) -> None:
@@ -129,10 +129,10 @@ class Session:
 
     def beat(self, data: bytes, now_s: float, silence_s: float) -> None:
         """Sends a sign of life, and checks that the worker is alive."""
-        if self.link.heard:
-            self.link.heard = False
-            self._heard_s = now_s
-        if now_s - self._heard_s > silence_s:
+        if self.link.has_received:
+            self.link.has_received = False
+            self._received_s = now_s
+        if now_s - self._received_s > silence_s:
             self._cut_off(f"it was silent for {silence_s:g} s")
         else:
             self.send(data)
@@ -316,7 +316,7 @@ class Session:
         self._last_n = n
         self._broker.publish(self, n, deadline_ms, events)
 
-    def _tell_held(self) -> None:
+    def _send_held(self) -> None:
         n, self._held_n = self._held_n, 0
         self.send(frame(FrameKind.HELD, struct.pack("<Q", n)))
 

@@ -252,7 +252,7 @@ class _Case:
         """Whether comments come through."""
         heartbeat = format_duration(self._heartbeat_s)
         due = int(quiet.held_s // self._heartbeat_s)
-        needed = f"about {due}" if due >= _HEARTBEATS_DUE else "too short a time to tell"
+        needed = f"about {due}" if due >= _HEARTBEATS_DUE else "too short a time to judge"
         value = f"{quiet.comments} in {_ms(quiet.held_s)}"
         if quiet.comments or due < _HEARTBEATS_DUE:
             verdict = Verdict.OK if quiet.comments else Verdict.UNKNOWN

@@ -22,7 +22,7 @@ _RELEASE_STEPS_BYTES = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 25
 _OPENING_COMMENT = b"fastsse"
 _MARKER = -1
 
-Tell = Callable[[str], None]
+ReportStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,10 @@ class TrialTiming:
     away_events: int = 3
 
 
-async def try_path(way: Way, pace: TrialTiming, tell: Tell = lambda _: None) -> Evidence:
-    """Runs the whole trial; `tell` is given a line at each step.
+async def try_path(
+    way: Way, pace: TrialTiming, report_step: ReportStep = lambda _: None
+) -> Evidence:
+    """Runs the whole trial; `report_step` is given a line at each step.
 
     Takes about `watch_s` and 3 s more on a good path. Raises nothing for what the path does.
     """
@@ -67,7 +69,7 @@ async def try_path(way: Way, pace: TrialTiming, tell: Tell = lambda _: None) -> 
         publisher = await stack.enter_async_context(
             Publisher(way.publish_url, token=way.token, client=client, patience_s=0)
         )
-        return await _Trial(way, pace, tell, client, publisher).run()
+        return await _Trial(way, pace, report_step, client, publisher).run()
 
 
 class _Trial:
@@ -75,13 +77,13 @@ class _Trial:
         self,
         way: Way,
         pace: TrialTiming,
-        tell: Tell,
+        report_step: ReportStep,
         client: httpx.AsyncClient,
         publisher: Publisher,
     ) -> None:
         self._way = way
         self._pace = pace
-        self._tell = tell
+        self._report_step = report_step
         self._client = client
         self._publisher = publisher
         self._loop = asyncio.get_running_loop()
@@ -89,7 +91,7 @@ class _Trial:
         self._encodings = AS_BROWSERS
 
     async def run(self) -> Evidence:
-        self._tell("opening a stream")
+        self._report_step("opening a stream")
         async with self._stream(self._topic) as stream:
             opening = await self._open(stream)
             evidence = Evidence(opening)
@@ -153,7 +155,7 @@ class _Trial:
 
     async def _time(self, stream: Stream) -> Timed:
         """Publishes one by one and waits for the last."""
-        self._tell("timing events")
+        self._report_step("timing events")
         count = self._pace.timed_events
         sent_at: list[float] = []
         for number in range(1, count + 1):
@@ -175,7 +177,7 @@ class _Trial:
 
     async def _release(self, stream: Stream) -> int | None:
         """Publishes ever more until something comes out; how much that took."""
-        self._tell("looking for the size of the buffer")
+        self._report_step("looking for the size of the buffer")
         before, sent_bytes = len(stream.arrivals), 0
         for upto_bytes in _RELEASE_STEPS_BYTES:
             await self._publish(self._topic, 0, upto_bytes - sent_bytes)
@@ -201,7 +203,7 @@ class _Trial:
     async def _resume(self, evidence: Evidence) -> Evidence:
         if evidence.timed[-1].is_late(self._pace.late_s):
             return evidence  # What does not come in time can't show whether it is there.
-        self._tell("cutting and resuming")
+        self._report_step("cutting and resuming")
         topic = f"{self._topic}/resume"
         async with self._stream(topic) as stream:
             await stream.until(lambda: bool(stream.arrivals), self._pace.patience_s)
@@ -240,7 +242,7 @@ class _Trial:
     # ── Holding ──────────────────────────────────────────────────────────────────────────────
 
     async def _watch(self, evidence: Evidence) -> Evidence:
-        """Two streams side by side tell a limit on silence from one on age."""
+        """Two streams at the same time distinguish a limit on silence from one on age."""
         pace = self._pace
         if not pace.watch_s:
             return evidence
@@ -250,7 +252,7 @@ class _Trial:
             until = self._loop.time() + pace.watch_s
             number = 0
             while (left_s := until - self._loop.time()) > 0:
-                self._tell(f"holding streams, {left_s:.0f} s more")
+                self._report_step(f"holding streams, {left_s:.0f} s more")
                 if busy.end is not None and quiet.end is not None:
                     break
                 number += 1

@@ -53,7 +53,7 @@ cdef struct Poster:            # a keep-alive connection
     bint connected
     bint in_body
     bint closing               # the answer being read says `Connection: close`
-    bint blocked               # the socket took less than all: EPOLLOUT will tell
+    bint blocked               # the socket took less than all: EPOLLOUT reports room
     Chunks chunks
     bint chunked
     uint64_t body_left
