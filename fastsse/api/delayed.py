@@ -171,7 +171,7 @@ class _Routes:
             try:
                 self._gate.check_topics(topics, rights)
             except FastsseError:
-                exchange.fail(not_scheduled())  # Of others nothing is said.
+                exchange.fail(not_scheduled())  # As for an unknown id.
                 return
             self._gate.when_authorized(
                 topics,

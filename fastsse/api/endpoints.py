@@ -161,7 +161,7 @@ class Endpoints:
         counted, mercure_counted = (
             LimitedAccess(one, self._request_limits) for one in (access, mercure_access)
         )
-        paths |= self._lifetimes(counted)
+        paths |= self._token_paths(counted)
         if self.delayed is not None:
             paths |= schedule_routes(gate, self.delayed.schedule)
         if self.feeds is not None:
@@ -301,7 +301,7 @@ class Endpoints:
         if config.subscriptions:
             self.presence = Presence(control, loop.call_soon, self._hub.streams.name_of)
 
-    def _lifetimes(self, access: Access) -> Paths:
+    def _token_paths(self, access: Access) -> Paths:
         """The routes that neither read nor publish events."""
         if self._lookup is None:
             return {}

@@ -460,19 +460,18 @@ class Frontend:
         self.look()
 
     def _on_arrival(self, newcomer: Connection) -> None:
-        """Keeps one descriptor free for the next connection, such as a probe: evicts the connection
-        that `Deadlines.spare` chooses. If none can be evicted, new connections wait in the
-        kernel."""
+        """Keeps one descriptor free for the next connection, such as a probe: evicts an idle
+        connection. If none can be evicted, new connections wait in the kernel."""
         deadlines = self._deadlines
         # A WebSocket has two descriptors in addition to that of its stream.
         streams = self._stream_count() + 2 * self._websocket_count()
         if len(deadlines) <= self._descriptors.requests_most(streams):
             return
-        spare = deadlines.spare(newcomer)
-        if spare is None:
+        idle = deadlines.eviction_candidate(newcomer)
+        if idle is None:
             self._pause()
         else:
-            spare.evict()
+            idle.evict()
 
     def _websocket_count(self) -> int:
         return sum(len(acceptor.context.websockets) for acceptor in self._acceptors)

@@ -57,7 +57,7 @@ def asked_of(request: Request, events: Sequence[Event], rights: Rights | None) -
 
 
 class Asked(NamedTuple):
-    """What the headers of one request, and all that a repeat of it must have.
+    """The directives in the headers of one request, and everything that a repeat of it must equal.
 
     Attributes:
         target: of the request.

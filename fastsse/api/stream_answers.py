@@ -48,7 +48,7 @@ def type_line(row: StreamRow) -> bytes:
 
 
 def base_url(request: Request) -> str:
-    """The scheme and host of a request, as far as it says them."""
+    """The scheme and host of a request; empty without a Host header."""
     headers = request.headers
     scheme = headers.get(b"x-forwarded-proto", b"").strip().lower()
     scheme = scheme if scheme in (b"http", b"https") else b"http"

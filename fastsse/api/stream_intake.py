@@ -2,7 +2,7 @@
 
 An append that was answered shows that its stream is open, and how its content is kept. The next
 one with the same target and content type is published with the same generation. If the stream has
-changed meanwhile, the place where order is made refuses that, and the request is read as any other.
+changed meanwhile, the process that orders events refuses it, and the request is read as any other.
 """
 
 from binascii import b2a_base64
@@ -29,7 +29,7 @@ _TARGET_BYTES_MAX: Final = 512
 
 
 class OpenStreams:
-    """The streams that were appended to lately. Loop thread only.
+    """Streams with recent appends. Loop thread only.
 
     Arguments:
         hub: its rules decide whether events need a closer look.
@@ -55,7 +55,7 @@ class OpenStreams:
         )
 
     def note(self, request: Request, topic: str, row: StreamRow) -> None:
-        """An append was stored, with the row that this has made."""
+        """Call it when an append was stored, with the row after it."""
         target = request.target
         content_type = request.headers.get(b"content-type", b"")
         known = self._by_target.get(target.raw_path)

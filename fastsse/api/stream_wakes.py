@@ -1,5 +1,5 @@
 """`/streams/__ds/…`: subscriptions that wake workers when streams have new content. Protocol
-sections 6 and 7. What is done is in `wakes/`, in the process that orders."""
+sections 6 and 7. `wakes/` does the work, in the process that orders events."""
 
 from functools import partial
 from typing import Final
@@ -38,7 +38,7 @@ _OPS: Final = {
     (b"POST", 2, "ack"): "ack",
     (b"POST", 2, "release"): "release",
 }
-# Those that a token of the wake allows, and nothing else.
+# Operations that need the token of a wake.
 _OF_WAKE: Final = frozenset({"callback", "ack", "release"})
 _WITH_BODY: Final = _OF_WAKE | {"put", "link", "claim"}
 
@@ -107,7 +107,7 @@ class WakeRoutes:
         self._gate.enter(request, exchange, entered, exchange.fail)
 
     def _named(self, request: Request) -> tuple[str, str, str]:
-        """What is asked, of which subscription, and of which stream. Raises Problem (404)."""
+        """The operation, the subscription and the stream in a path. Raises Problem (404)."""
         raw = request.target.raw_path[len(self._path) :]
         try:
             parts = [unquote_to_bytes(part).decode() for part in raw.split(b"/")]

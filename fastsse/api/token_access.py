@@ -77,9 +77,9 @@ class TokenAccess:
         header = request.headers.get(b"authorization")
         by, known, shown = request.memory.shown or _NOTHING_SHOWN
         if known is None or header != known or by is not self:
-            self._admit_anew(request, header)
+            self._verify(request, header)
         elif shown is None:
-            self._admit_anew(request, header)
+            self._verify(request, header)
             if request.rights is not None:
                 shown = self._guard.note(known, request.rights, mercure=self._mercure)
                 request.memory.shown = self, known, shown
@@ -87,7 +87,7 @@ class TokenAccess:
         else:
             request.rights = self._guard.again(shown)
             if request.rights is None:
-                self._admit_anew(request, header)
+                self._verify(request, header)
 
     def known_publisher(self, header: bytes | None) -> Known | None:
         """Accepts a header that some connection has sent twice, while its token is valid."""
@@ -106,7 +106,7 @@ class TokenAccess:
             self._shown.clear()
         self._shown[shown.header] = shown
 
-    def _admit_anew(self, request: Request, header: bytes | None) -> None:
+    def _verify(self, request: Request, header: bytes | None) -> None:
         is_token = (
             header is not None
             and len(header) <= _NOTED_BYTES_MAX

@@ -62,7 +62,7 @@ class Acceptor:
     def apply(self, options: HttpOptions) -> None:
         """Applies new limits to later sockets."""
         self.context.apply(options)
-        self._renew_reader()
+        self._renew_parser()
 
     def close(self) -> None:
         """Closes the sockets that have no transport yet."""
@@ -99,14 +99,14 @@ class Acceptor:
         try:
             request, _ = self._parser.read_head(data)
             if request is None or not self._parser.persists or self._parser.expect_body(request):
-                self._renew_reader()
+                self._renew_parser()
                 return False
             route = context.routes.find(request)
             if not route.streams:
                 return False
             route.handle(request, wanted)
         except FastsseError:
-            self._renew_reader()
+            self._renew_parser()
             return False
         if wanted.subscription is None:
             return False
@@ -130,7 +130,7 @@ class Acceptor:
             context.failed(request)
             sock.close()
 
-    def _renew_reader(self) -> None:
+    def _renew_parser(self) -> None:
         self._parser.close()
         context = self.context
         self._parser = RequestParser(context.limits, context.targets, context.hosts)

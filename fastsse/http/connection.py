@@ -444,7 +444,7 @@ class Connection(Lane, asyncio.Protocol):
             self._end(LINGERING if self._state == REFUSING else CLOSING)
 
     def fail(self, error: FastsseError) -> None:
-        """Answers with the problem that an error is, and notes it."""
+        """Answers with the problem for an error, and logs it."""
         if self._state == BODY and self._reader is not None:
             self._reader = None
             self._refuse(problem_of(error))
@@ -462,7 +462,7 @@ class Connection(Lane, asyncio.Protocol):
                 self._settle(b"")
 
     def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
-        """Answers a subscriber with the time to return, and notes why; closes."""
+        """Answers a subscriber with a retry time, logs the reason, and closes."""
         request, context = self._request, self._context
         if self._state != ANSWERING or request is None:
             return
@@ -528,7 +528,7 @@ class Connection(Lane, asyncio.Protocol):
     def refuse_taken(
         self, error: FastsseError, targets: Sequence[KnownTarget], headers: RunHeaders | None
     ) -> None:
-        """Answers each of its publishes with the problem that an error is."""
+        """Answers each of its publishes with the problem for an error."""
         self.answer_taken([error] * len(targets), targets, headers)
 
     def answer_taken(
@@ -537,7 +537,7 @@ class Connection(Lane, asyncio.Protocol):
         targets: Sequence[KnownTarget],
         headers: RunHeaders | None,
     ) -> None:
-        """Answers each of its publishes with its id, or with the problem that its error is."""
+        """Answers each of its publishes with its id, or with the problem for its error."""
         was_proceeding, self._proceeding = self._proceeding, True
         for outcome, target in zip(outcomes, targets, strict=True):
             if self._state == HEAD:
@@ -560,8 +560,8 @@ class Connection(Lane, asyncio.Protocol):
             self._refuse(Problem(500, "The server failed to handle this request."))
 
     def give_back(self, data: bytes) -> None:
-        """A request that the intake took is to be read as any other, in a later turn of the loop:
-        the connection may be within `_proceed`."""
+        """Reads a request that the intake gave back as any other, in a later turn of the loop,
+        because the connection may be within `_proceed`."""
         self._context.loop.call_soon(self._read_back, data)
 
     def _read_back(self, data: bytes) -> None:

@@ -99,10 +99,10 @@ class Deadlines:
             self._empty.clear()
             await self._empty.wait()
 
-    def spare(self, newcomer: "Connection") -> "Connection | None":
-        """The connection to evict: the one idle longest, else the one slowest with its head; never
-        `newcomer`, for which room is needed, and none whose publish is in the batch of this
-        turn."""
+    def eviction_candidate(self, newcomer: "Connection") -> "Connection | None":
+        """The connection to evict: the one that is idle longest, else the one whose head takes
+        longest. Never `newcomer`, which needs the room, and none whose publish is in the batch of
+        this turn."""
         for wait in (self.linger, self.idle, self.head):
             for connection in wait.since:
                 if connection is not newcomer and not connection.is_answering:

@@ -52,7 +52,7 @@ class Exchange(Protocol):
         may read."""
 
     def turn_away(self, subscription: Subscription, why: StreamRefused) -> None:
-        """Answers a subscriber that cannot be taken now: with a time to return."""
+        """Answers a subscriber that can't be accepted now, with a retry time."""
 
     def peer(self) -> str:
         """The address of the client, for logs."""
@@ -70,7 +70,7 @@ class StreamRequest(NamedTuple):
         host: the address that limits are counted for.
         opened: called with the stream's handle.
         agent: the header `User-Agent`.
-        trail: what names the request in other systems.
+        trail: identifies the request in other systems: trace and request id.
     """
 
     subscription: Subscription
@@ -88,9 +88,9 @@ class Handoff(Protocol):
     """Takes sockets that become streams. Loop thread only."""
 
     def take(self, sock: socket, stream_request: StreamRequest) -> None:
-        """Takes a socket that no transport has; it is detached then.
+        """Takes a socket that has no transport, and detaches it.
 
-        Raises StreamRefused, and then nothing was changed. After any error `sock` is the caller's.
+        Raises StreamRefused; then nothing has changed. After any error the caller owns `sock`.
         """
 
     def take_copy(self, transport: Transport, stream_request: StreamRequest) -> None:
@@ -102,7 +102,7 @@ class Handoff(Protocol):
     def turn_away(
         self, subscription: Subscription, why: StreamRefused, *, chunked: bool
     ) -> Response:
-        """The answer to a subscriber that was refused: why, and when to return."""
+        """The answer to a subscriber that was refused: the reason, and a retry time."""
 
 
 class BodyReader(Protocol):

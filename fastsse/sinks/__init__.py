@@ -1,4 +1,4 @@
-"""Sinks: committed events are sent to other systems, in order, from a place that is kept."""
+"""Sinks: committed events are sent to other systems, in order, from a stored place."""
 
 from fastsse.sinks.runner import Sinks
 

@@ -135,7 +135,7 @@ class Sinks:
         return {**of_sources, LETTERS: asked}
 
     async def close(self) -> None:
-        """Ends them. What was not taken is sent by the next start."""
+        """Stops the webhooks. Events that were not accepted are sent after the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

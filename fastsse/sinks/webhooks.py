@@ -1,4 +1,4 @@
-"""Webhooks out: batches of events as signed requests, each until it is taken.
+"""Webhooks out: batches of events as signed requests. Each is repeated until it is accepted.
 
 A request is a message of Standard Webhooks whose data is a list of envelopes. Its id names the
 first and the last event, so a receiver knows a batch that comes again. The place behind a batch is

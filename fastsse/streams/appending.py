@@ -50,7 +50,7 @@ class StreamAppender:
             try:
                 events = _appended(request, row)
             except FastsseError as error:
-                # That the stream is closed is reported first: it explains more.
+                # A closed stream is reported first: it explains the other error.
                 done(Appended(row, is_closed=True) if row.closed else error)
                 return
             if row.closed and request.producer is None:

@@ -1,8 +1,8 @@
 """Content: bodies of appends as events, and events as bodies and as blocks of an event stream.
 
-Text is kept as text and JSON as one event for each message. Everything else is kept as base64: so
-an event stream has it unchanged, and what `/events` sends says that it is base64. Text that is no
-UTF-8, or has carriage returns, which an event stream would change, is kept as bytes too.
+Text is kept as text, and JSON as one event for each message. Everything else is kept as base64, so
+that an event stream carries it unchanged; `/events` marks such events as base64. Text that is not
+UTF-8 is kept as base64 too, and so is text with carriage returns: an event stream would change it.
 """
 
 import json
@@ -102,7 +102,7 @@ def data_block(config: StreamConfig, frames: Sequence[Frame]) -> bytes:
     elif config.kind == "text" and not _is_utf8(body):
         body = body.decode(errors="replace").encode()
     lines: Iterable[bytes] = _LINE_END.split(body)
-    # A blank behind the colon is no part of the data.
+    # A client drops one blank after the colon.
     text = b"\n".join([(b"data: " if line[:1] == b" " else b"data:") + line for line in lines])
     return b"event: data\n%b\n\n" % text
 

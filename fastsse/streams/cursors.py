@@ -1,5 +1,5 @@
-"""Cursors: what makes the URLs of long-polls differ, so that a cache does not answer with the same
-empty response for ever. Protocol section 10.1."""
+"""Cursors make the URLs of long-polls differ, so that a cache does not give the same empty response
+forever (protocol section 10.1)."""
 
 import random
 from collections.abc import Callable
@@ -10,9 +10,9 @@ __all__ = ["EPOCH_MS", "INTERVAL_MS", "Cursors"]
 #: 2024-10-09T00:00:00Z, as the protocol recommends.
 EPOCH_MS: Final = 1_728_432_000_000
 INTERVAL_MS: Final = 20_000
-# A cursor that a client has already is followed by one up to an hour later.
+# After a cursor that the client has already, the next one is up to an hour later.
 _JITTER_MAX: Final = 3_600_000 // INTERVAL_MS
-# The longest that is read; a longer one counts as none.
+# A longer cursor is ignored.
 _DIGITS_MAX: Final = 15
 
 

@@ -1,4 +1,4 @@
-"""Deleting streams, and the hidden ones that nothing needs any more."""
+"""Deletes streams, and hidden streams whose last fork is gone."""
 
 from collections.abc import Callable
 from typing import Final
@@ -54,7 +54,7 @@ class StreamRemover:
         self._finder.find(topic, found)
 
     def drop_expired(self, topic: str, row: StreamRow) -> None:
-        """Deletes a stream that has expired; what fails is tried again at the next request."""
+        """Deletes a stream that has expired. After a failure the next request tries again."""
 
         def dropped(error: FastsseError | None) -> None:
             if error is not None and not isinstance(error, StreamChanged):
@@ -69,8 +69,8 @@ class StreamRemover:
         publish: PublishEvents,
         done: Callable[[FastsseError | None], None],
     ) -> None:
-        """Hides a stream that has forks. Drops one that has none, and the hidden ones that it was
-        the last fork of."""
+        """Hides a stream that has forks. Drops a stream without forks, and hidden streams that it
+        was the last fork of."""
         if row.forks:
             events = [control_event(topic, StreamControl("hide"), row.generation, "hide")]
             publish_safely(publish, events, lambda outcome: done(_error(outcome)))

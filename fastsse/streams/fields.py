@@ -38,7 +38,7 @@ _LIVE: Final = frozenset({"", "long-poll", "sse"})
 
 
 class ReadRequest(NamedTuple):
-    """What a GET asks: from where, how (`long-poll`, `sse`, or neither), and the cursor sent."""
+    """The parameters of a GET: offset, mode (`long-poll`, `sse`, or empty) and cursor."""
 
     offset: Offset
     live: str
@@ -92,7 +92,7 @@ def _unix_ms(value: bytes) -> int:
 
 
 def rfc3339(unix_ms: int) -> str:
-    """A time as the protocol has it."""
+    """A time in the format of the protocol."""
     moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -109,7 +109,7 @@ def seq_of(headers: Headers) -> bytes | None:
 
 
 def producer_of(headers: Headers, scope: str) -> Producer | None:
-    """Who appends; None for an append without a producer. Raises BadRequest."""
+    """The producer of an append; None without one. Raises BadRequest."""
     names = (b"producer-id", b"producer-epoch", b"producer-seq")
     values = [headers.get(name) for name in names]
     if values == [None, None, None]:
@@ -128,7 +128,8 @@ def producer_of(headers: Headers, scope: str) -> Producer | None:
 
 
 def fork_of(headers: Headers, topic: str | None) -> ForkRequest | None:
-    """Of what a stream is to be a fork; `topic` is the source. Raises BadRequest."""
+    """The fork that a request asks for; `topic` is its source. None for no fork. Raises
+    BadRequest."""
     offset, sub_offset = headers.get(b"stream-fork-offset"), headers.get(b"stream-fork-sub-offset")
     if topic is None:
         if offset is not None or sub_offset is not None:
@@ -142,7 +143,7 @@ def fork_of(headers: Headers, topic: str | None) -> ForkRequest | None:
 
 
 def read_request(pairs: Sequence[tuple[str, str]]) -> ReadRequest:
-    """What the query of a GET asks; unknown parameters are ignored. Raises BadRequest."""
+    """The parameters of a GET; unknown ones are ignored. Raises BadRequest."""
     offsets = [value for name, value in pairs if name == "offset"]
     if len(offsets) > 1:
         raise BadRequest("offset", "must appear once")

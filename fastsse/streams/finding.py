@@ -1,4 +1,4 @@
-"""Finding the row of a stream, and noting that it was read."""
+"""Finds the row of a stream, and records that it was read."""
 
 from collections.abc import Callable
 from typing import Final
@@ -11,7 +11,7 @@ from fastsse.streamstate import StreamRow
 
 __all__ = ["StreamFinder"]
 
-# A read is noted at most once in such a part of the time to live.
+# A read is recorded at most once in a tenth of the time to live.
 _TOUCHES: Final = 10
 _TOUCHED_MAX: Final = 10_000
 
@@ -25,7 +25,7 @@ class StreamFinder:
         plain: finds topics that are no streams, for readers; None: they are not served.
 
     Attributes:
-        on_expired: called with topic and row of an expired stream that was met.
+        on_expired: called with topic and row of an expired stream that was found.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class StreamFinder:
     def find_here(
         self, topic: str, row: StreamRow, done: Callable[[StreamRow | FastsseError], None]
     ) -> None:
-        """Calls `done` within the call with the row of a stream as far as it was delivered here:
-        as it was, with what came since."""
+        """Calls `done`, within the call, with `row` updated by the entries that this worker has
+        received since."""
         history = self._hub.history
         kept = history.topics.by_name.get(topic)
         if kept is None or kept.log is None:
@@ -90,7 +90,7 @@ class StreamFinder:
         done(row._replace(tail=tail, closed=row.closed or kept.ended_at))
 
     def touch(self, topic: str, row: StreamRow) -> None:
-        """Notes that a stream with a time to live was read. O(1)."""
+        """Records that a stream with a time to live was read. O(1)."""
         ttl_s = row.config.ttl_s
         if ttl_s is None:
             return

@@ -1,4 +1,4 @@
-"""Forks: what a new stream has of another one."""
+"""Forks: the content that a new stream shares with its source."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -11,13 +11,13 @@ from fastsse.streamstate import Segment, StreamConfig, StreamRow
 
 __all__ = ["FORKS_MAX", "ForkRequest", "find_fork"]
 
-#: Forks of forks: each read looks into at most so many streams.
+#: Depth of forks of forks. A read visits at most this many streams.
 FORKS_MAX: Final = 100
 _DIGITS_MAX: Final = 15
 
 
 class ForkRequest(NamedTuple):
-    """Of what a stream is to be a fork.
+    """The fork that is to be made.
 
     Attributes:
         topic: the source.
@@ -31,7 +31,7 @@ class ForkRequest(NamedTuple):
 
     @property
     def asked(self) -> str:
-        """What makes a repeat of the request the same one."""
+        """The text that is the same in a repeat of the request."""
         return f"{self.offset or ''}+{self.sub_offset}"
 
 
@@ -39,9 +39,9 @@ Forked = Callable[[tuple[StreamConfig, bytes] | FastsseError], None]
 
 
 def find_fork(reader: StreamReader, fork: ForkRequest, source: StreamRow, done: Forked) -> None:
-    """Calls `done` with the configuration of a fork, and with what it has of the source's next
-    append besides, as content of its own. BadRequest for an offset that is none, or behind the end
-    of the source."""
+    """Calls `done` with the configuration of a fork, and with the part of the source's next append
+    that becomes its own content. Gives BadRequest for an invalid offset, or one behind the end of
+    the source."""
     place = source.tail if fork.offset is None else parse_offset(fork.offset)
     if place is None or place == NOW:
         done(BadRequest("Stream-Fork-Offset", "must be an offset that this server has given"))
@@ -83,7 +83,7 @@ def _overshoot() -> BadRequest:
 def _config(
     fork: ForkRequest, source: StreamRow, place: int, prefix: bytes
 ) -> tuple[StreamConfig, bytes] | BadRequest:
-    """The configuration of a fork that has what its source has up to a place."""
+    """The configuration of a fork that shares the content of its source up to a place."""
     own = Segment(fork.topic, source.generation, place)
     segments = [one for one in (*source.config.segments, own) if one.after < place]
     segments = [one._replace(through=min(one.through, place)) for one in segments]

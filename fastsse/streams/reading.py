@@ -1,4 +1,4 @@
-"""Reading a stream page by page: from memory or the store, and from what it is a fork of."""
+"""Reads a stream page by page, from memory or the store; a fork also from its sources."""
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
@@ -36,7 +36,7 @@ ChunkRead: TypeAlias = Callable[[Chunk | FastsseError], None]
 
 
 class StoredEntries(Protocol):
-    """What the store has."""
+    """Reads the store."""
 
     def read_stored(
         self, selectors: tuple[str, ...], after: int, limit_bytes: int, done: Stretched
@@ -48,8 +48,8 @@ class StreamReader:
     """Reads streams. Loop thread only.
 
     Arguments:
-        history: what memory has.
-        stored: what lies before.
+        history: the newest events, in memory.
+        stored: reads older ones.
         page_bytes: the bound on one page.
     """
 
@@ -61,13 +61,13 @@ class StreamReader:
         self._page_bytes: Final = page_bytes
 
     def read(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
-        """Calls `done` with the next page after a position, up to the end that the row says; with
-        ContentGone when some of it is gone. Within the call if memory has it. O(page)."""
+        """Calls `done` with the next page after a position, up to the end in the row; with
+        ContentGone when some of it was evicted. Within the call if memory has it. O(page)."""
         _Reading(self._history, self._stored, self._page_bytes, (topic, row), after, done).go_on()
 
     def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Frame] | None:
-        """What memory has of a stream's own content after a position and up to another; None when
-        it may have lost some. O(content)."""
+        """A stream's own content in memory, after a position and up to another; None if some may
+        be evicted. O(content)."""
         kept = self._history.topics.by_name.get(topic)
         start = max(after, row.generation)
         if kept is None or start < kept.evicted_through:
@@ -105,7 +105,7 @@ class _Reading:
         self._segments.reverse()
 
     def go_on(self) -> None:
-        """Reads until the page is full, or the store is asked."""
+        """Reads memory until the page is full, or asks the store for the rest."""
         while self._segments:
             segment = self._segments[-1]
             start = max(self._place, segment.after)
@@ -126,7 +126,7 @@ class _Reading:
         self._done(Chunk(self._contents, place, is_all))
 
     def _read_memory(self, segment: Segment, start: int) -> bool:
-        """Reads from memory; False when that may have lost some."""
+        """Reads from memory; False if some may be evicted."""
         kept = self._history.topics.by_name.get(segment.topic)
         if kept is None or start < kept.evicted_through:
             return False

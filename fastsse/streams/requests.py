@@ -1,4 +1,4 @@
-"""What is asked of durable streams and what comes of it, without HTTP; how it is published."""
+"""Requests and results of durable streams, independent of HTTP."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -23,13 +23,14 @@ __all__ = [
     "publish_safely",
 ]
 
-#: How often a change is decided again.
+#: Retries of a change whose stream has changed meanwhile.
 TRIES_MAX: Final = 8
 
 PublishEvents: TypeAlias = Callable[
     [Sequence[Event], Callable[[Published | FastsseError], None]], None
 ]
-"""Publishes events for who asked, all or none; calls back once. May raise a FastsseError."""
+"""Publishes events with the rights of the request, all or none; calls back once. May raise a
+FastsseError."""
 
 
 class StreamMissing(FastsseError):
@@ -45,7 +46,7 @@ class StreamOtherwise(FastsseError):
 
 
 class CreateRequest(NamedTuple):
-    """What is to be created.
+    """The stream to create.
 
     Attributes:
         topic: the stream's name.
@@ -53,7 +54,7 @@ class CreateRequest(NamedTuple):
         ttl_s, expires_ms, private: as in StreamConfig.
         is_closed: it is closed at once.
         body: its first content.
-        fork: of what it is a fork; None: of nothing.
+        fork: the fork to make; None: a stream of its own.
     """
 
     topic: str
@@ -67,7 +68,7 @@ class CreateRequest(NamedTuple):
 
 
 class AppendRequest(NamedTuple):
-    """What is to be appended to a stream. An empty body only closes it.
+    """The content to append to a stream. An empty body only closes it.
 
     Attributes:
         content_type: of the body; None when there is none.
@@ -91,7 +92,7 @@ class Created(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """What was appended, or why not.
+    """The result of an append.
 
     Attributes:
         row: as it is now.
@@ -111,7 +112,7 @@ def publish_safely(
     events: Sequence[Event],
     done: Callable[[Published | FastsseError], None],
 ) -> None:
-    """Publishes; what it raises goes to `done`."""
+    """Publishes, and gives a raised error to `done`."""
     try:
         publish(events, done)
     except FastsseError as error:

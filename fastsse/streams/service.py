@@ -1,7 +1,7 @@
-"""Durable streams: create, append, close, delete, read. What the protocol says, without HTTP.
+"""Durable streams: create, append, close, delete, read. The protocol without HTTP.
 
-Each change is decided by the row of the stream, and published with the row's generation. If the
-row has changed meanwhile, the place where order is made refuses it, and it is decided again.
+Each change is checked against the row of the stream, and published with the row's generation. If
+the row has changed meanwhile, the process that orders events refuses it, and it is checked again.
 """
 
 from collections.abc import Callable
@@ -66,8 +66,8 @@ class DurableStreams:
         self.waiters.close()
 
     def sweep(self) -> None:
-        """Deletes some of the streams that have expired, and notes that tails are read. To be
-        called about once a second. O(tails)."""
+        """Deletes some of the streams that have expired, and records that tails are read. Call it
+        about once a second. O(tails)."""
         self.tails.sweep()
         for batch in self._hub.expired_streams():
             # What is refused is tried again in the next turn.

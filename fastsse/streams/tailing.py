@@ -1,4 +1,4 @@
-"""Live tails: event streams and long-polls that wait for what is appended."""
+"""Live tails: event streams and long-polls that wait for appends."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -16,13 +16,13 @@ __all__ = ["StreamTails"]
 
 
 class StreamTails:
-    """Sends what is appended to those that wait for it. Loop thread only.
+    """Sends appends to the streams and long-polls that wait for them. Loop thread only.
 
     Arguments:
-        hub: has the tails, and says what was committed.
+        hub: has the tails, and reports committed entries.
         cursors: give the cursors of answers.
         waiters: long-polls that wait.
-        touch: notes that a stream is read.
+        touch: records that a stream is read.
 
     Attributes:
         on_appended: called with the topic of each stream that has new content.
@@ -51,11 +51,11 @@ class StreamTails:
         return f"{format_offset(row.generation)}:{topic}"
 
     def open(self, topic: str, row: StreamRow) -> None:
-        """A stream is about to be tailed."""
+        """Call it before a tail of a stream opens."""
         self._tailed[topic] = row
 
     def sweep(self) -> None:
-        """Notes that tailed streams are read; to be called about once a second. O(tailed)."""
+        """Records that tailed streams are read. Call it about once a second. O(tailed)."""
         for topic, row in list(self._tailed.items()):
             if self._hub.tails.find(self.name(topic, row)) is None:
                 del self._tailed[topic]

@@ -18,7 +18,7 @@ class _Waiter:
 
 
 class Waiters:
-    """Who waits for content of which topic. Loop thread only.
+    """Long-polls, by the topic whose content they wait for. Loop thread only.
 
     Arguments:
         timeout_s: how long each waits.
@@ -36,8 +36,8 @@ class Waiters:
         return topic in self._by_topic
 
     def add(self, topic: str, called: Callable[[bool], None]) -> None:
-        """Has `called` be called once: with True when the topic has something new, with False when
-        the time is over. O(1)."""
+        """Calls `called` once: with True when the topic has new content, with False after the
+        timeout. O(1)."""
         waiter = _Waiter(topic, called, self._loop.time() + self._timeout_s)
         self._by_topic.setdefault(topic, []).append(waiter)
         self._in_order.append(waiter)
@@ -46,12 +46,12 @@ class Waiters:
             self._timer = self._loop.call_at(waiter.deadline_s, self._expire)
 
     def wake(self, topic: str) -> None:
-        """A topic has something new. O(its waiters)."""
+        """Answers the long-polls of a topic that has new content. O(its waiters)."""
         for waiter in self._by_topic.pop(topic, ()):
             self._call(waiter, True)
 
     def close(self) -> None:
-        """Answers all: their time is over."""
+        """Answers all as after the timeout."""
         if self._timer is not None:
             self._timer.cancel()
         self._by_topic.clear()

@@ -1,4 +1,4 @@
-"""What a wake is answered with, and what is refused."""
+"""Acknowledgements of wakes, and the errors of the protocol."""
 
 from collections.abc import Callable
 from typing import Final
@@ -33,7 +33,7 @@ def read_acks(
         )
         place = parse_offset(offset) if isinstance(offset, str) else None
         if not isinstance(path, str) or not isinstance(place, int):
-            raise BadRequest("acks", "must have a stream and an offset each")
+            raise BadRequest("acks", "must each have a stream and an offset")
         if path not in one.links:
             continue  # It was removed meanwhile.
         if place > tail(path):

@@ -21,7 +21,7 @@ class WakeCalls:
     """Calls webhooks. Loop thread only.
 
     Arguments:
-        allowed: networks that may be reached although they are not public, also without TLS.
+        allowed: private networks that may be reached, also without TLS.
     """
 
     def __init__(self, allowed: Sequence[Network]) -> None:
@@ -30,8 +30,8 @@ class WakeCalls:
         self._client: OutboundClient | None = None
 
     def objection(self, url: str) -> str | None:
-        """Why a URL may not be called, as far as it says that itself. What its name stands for is
-        checked with each call."""
+        """Why a URL may not be called, judged by its text; None: it may. Each call checks the
+        addresses of its host name too."""
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname or "", parts.port

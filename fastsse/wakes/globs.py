@@ -13,7 +13,7 @@ _WILDCARDS_MAX: Final = 6
 
 
 def compile_glob(pattern: object) -> re.Pattern[str]:
-    """What matches whole paths. Raises BadRequest."""
+    """A pattern that matches whole paths. Raises BadRequest."""
     if not isinstance(pattern, str) or not 0 < len(pattern.encode(errors="replace")) <= _BYTES_MAX:
         raise BadRequest("pattern", f"must be text of 1 to {_BYTES_MAX} bytes")
     if pattern.count("*") > _WILDCARDS_MAX:

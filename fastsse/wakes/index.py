@@ -8,7 +8,7 @@ from fastsse.wakes.subscription import Subscription
 
 __all__ = ["StreamIndex", "StreamRowsHere"]
 
-# Streams whose subscriptions are remembered.
+# Streams whose subscriptions are cached.
 _KNOWN_MAX: Final = 65_536
 
 
@@ -23,7 +23,7 @@ class StreamRowsHere(Protocol):
 
     @property
     def rows(self) -> Mapping[str, StreamRow]:
-        """By topic."""
+        """The rows by topic."""
 
 
 class StreamIndex:
@@ -37,25 +37,25 @@ class StreamIndex:
         return len(self._by_id)
 
     def all(self) -> list[Subscription]:
-        """All of them."""
+        """All subscriptions."""
         return list(self._by_id.values())
 
     def get(self, name: str) -> Subscription | None:
-        """The one with an id."""
+        """The subscription with an id."""
         return self._by_id.get(name)
 
     def add(self, one: Subscription) -> None:
-        """Takes one."""
+        """Adds a subscription."""
         self._by_id[one.id] = one
         self._known.clear()
 
     def remove(self, one: Subscription) -> None:
-        """Forgets one."""
+        """Removes a subscription."""
         self._by_id.pop(one.id, None)
         self._known.clear()
 
     def of(self, topic: str) -> tuple[Subscription, ...]:
-        """Those of a stream. O(1) for one that was asked for lately, else O(subscriptions)."""
+        """The subscriptions of a stream. O(1) if it is in the cache, else O(subscriptions)."""
         if not self._by_id:
             return ()
         found = self._known.get(topic)

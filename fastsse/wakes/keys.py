@@ -1,4 +1,4 @@
-"""The key that signs webhooks (Ed25519), and the tokens that one wake is answered with."""
+"""The key that signs webhooks (Ed25519), and the tokens that an answer to a wake carries."""
 
 import base64
 import hmac
@@ -18,7 +18,7 @@ _KEY_BYTES: Final = 32
 
 
 class WakeKeys:
-    """The server's keys, kept in a store. A new one is made where there is none.
+    """The server's keys, kept in a store. The first use makes them.
 
     Attributes:
         kid: the id of the key that signs.
@@ -47,7 +47,7 @@ class WakeKeys:
         return f"t={time_s},kid={self.kid},ed25519={_text(signed)}"
 
     def token(self, subscription: str, generation: int, wake: str) -> str:
-        """What a wake of a subscription is answered with."""
+        """The token that an answer to a wake must carry."""
         return _text(self._digest(subscription, generation, wake))
 
     def accepts(self, token: str, subscription: str, generation: int, wake: str) -> bool:

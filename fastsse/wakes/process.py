@@ -20,7 +20,7 @@ class StreamWakes:
 
     Arguments:
         rows: the streams; None where another process has them: then there is no service.
-        networks: that webhooks may reach although they are not public.
+        networks: private networks that webhooks may reach.
     """
 
     def __init__(self, rows: StreamRowsHere | None, networks: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class StreamWakes:
 
     @classmethod
     def of(cls, backbone: object, config: Config) -> "StreamWakes":
-        """Those of the streams whose rows a backbone has, if it has them."""
+        """The subscriptions to the streams of a backbone, if that keeps stream rows."""
         return cls(getattr(backbone, "streams", None), config.outbound_networks)
 
     def make(self, broadcast: Broadcast, store: ControlStore, publish: Publish) -> Service:
@@ -40,7 +40,7 @@ class StreamWakes:
         return self._service
 
     async def close(self) -> None:
-        """Ends what is under way. Subscriptions go on after the next start."""
+        """Cancels running calls. Subscriptions continue after the next start."""
         if self._service is not None:
             await self._service.end()
         await self._calls.close()

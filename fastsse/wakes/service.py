@@ -34,7 +34,7 @@ _JITTER: Final = 0.2
 
 
 class WakeService:
-    """Handles the requests of workers: JSON with `op` and what that needs; the answer has `status`
+    """Handles the requests of workers: JSON with `op` and its arguments; the answer has `status`
     and `body`.
 
     Arguments:
@@ -65,7 +65,7 @@ class WakeService:
                 log.error("A subscription to streams can't be read.", subscription=key[2:])
         rows.on_changed = self._on_changed
         for one in self._index.all():
-            self._look_soon(one)
+            self._check_soon(one)
 
     async def end(self) -> None:
         """Ends calls and the timer."""
@@ -91,7 +91,7 @@ class WakeService:
         answer(orjson.dumps({"status": status, "body": body}))
 
     def on_message(self, worker: int, message: bytes) -> None:
-        """As `Service`; there are none."""
+        """As `Service`; workers send no messages."""
 
     def on_worker_gone(self, worker: int) -> None:
         """As `Service`; nothing depends on workers."""
@@ -188,7 +188,7 @@ class WakeService:
         if not isinstance(worker, str) or not 0 < len(worker) <= _ID_BYTES_MAX:
             raise BadRequest("worker", f"must be a name of 1 to {_ID_BYTES_MAX} characters")
         if one.wake is None:
-            self._look(one)
+            self._wake_if_pending(one)
         wake = one.wake
         if wake is None:
             raise Refusal(409, "NOTHING_PENDING", "No stream has new content.")
@@ -215,7 +215,7 @@ class WakeService:
             raise BadRequest("body", "must be a JSON object")
         wake_id, generation = body.get("wake_id"), body.get("generation")
         if not isinstance(wake_id, str) or type(generation) is not int:
-            raise BadRequest("wake_id", "and generation must be there")
+            raise BadRequest("wake_id", "and generation must be given")
         if not self._keys.accepts(asked["token"], one.id, generation, wake_id):
             raise Refusal(401, "TOKEN_INVALID", "The token is not that of the wake.")
         wake = one.wake
@@ -243,13 +243,13 @@ class WakeService:
         one.wake, one.tries = None, 0
         is_pending = bool(self._pending(one))
         self._keep(one)
-        self._look_soon(one)
+        self._check_soon(one)
         return 200, {"ok": True, "next_wake": is_pending}
 
     def _release(self, one: Subscription, asked: dict[str, Any]) -> tuple[int, Any]:
         self._fenced(one, asked)
         one.wake = None
-        self._look_soon(one)
+        self._check_soon(one)
         return 204, None
 
     # -- wakes ------------------------------------------------------------------------------------
@@ -264,31 +264,31 @@ class WakeService:
             if link is None and len(one.links) < LINKS_MAX:
                 link = one.links[topic] = Link(row.generation, is_glob=True)
             if link is not None and row.tail > link.acked:
-                self._look_soon(one)
+                self._check_soon(one)
 
     def _unlink_deleted(self, one: Subscription, topic: str) -> None:
         link = one.links.get(topic)
         if link is not None and not link.is_explicit:
             del one.links[topic]
-        self._look_soon(one)
+        self._check_soon(one)
 
-    def _look_soon(self, one: Subscription) -> None:
-        """Has `_look` be called in a later turn, since this may be within a commit."""
+    def _check_soon(self, one: Subscription) -> None:
+        """Calls `_wake_if_pending` in a later turn, because this may run within a commit."""
         if not self._is_closed and one.wake is None:
             if not self._dirty:
-                self._loop.call_soon(self._look_at_all)
+                self._loop.call_soon(self._check_changed)
             self._dirty[one.id] = None
 
-    def _look_at_all(self) -> None:
+    def _check_changed(self) -> None:
         names = list(self._dirty)
         self._dirty.clear()
         for name in names:
             one = self._index.get(name)
             if one is not None and not self._is_closed:
-                self._look(one)
+                self._wake_if_pending(one)
 
-    def _look(self, one: Subscription) -> None:
-        """Makes a wake if the subscription is idle and something is pending. O(its streams)."""
+    def _wake_if_pending(self, one: Subscription) -> None:
+        """Makes a wake if the subscription is idle and a stream has new content. O(its streams)."""
         if one.wake is not None:
             return
         if one.next_ms > time.time() * 1000:
@@ -341,7 +341,7 @@ class WakeService:
                     one.links[path].acked = max(one.links[path].acked, place)
             one.wake, one.tries, one.next_ms = None, 0, 0
             self._keep(one)
-            self._look_soon(one)
+            self._check_soon(one)
         else:
             one.tries = 0
 
@@ -373,15 +373,15 @@ class WakeService:
                     self._tick_soon()
                 else:
                     one.wake = None
-                    self._look_soon(one)
+                    self._check_soon(one)
             elif wake is None and one.next_ms:
                 if one.next_ms > now_ms:
                     self._tick_soon()
                 else:
                     one.next_ms = 0
-                    self._look_soon(one)
+                    self._check_soon(one)
 
-    # -- what there is ----------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------
 
     def _tail(self, path: str) -> int:
         row = self._rows.rows.get(path)

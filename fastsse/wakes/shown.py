@@ -7,7 +7,7 @@ __all__ = ["listed", "shown"]
 
 
 def listed(one: Subscription, tails: dict[str, int]) -> list[dict[str, object]]:
-    """The streams of a wake, with their ends."""
+    """The streams of a wake, with their ends, as the protocol lists them."""
     return [
         {
             **_link(path, one.links[path]),

@@ -1,4 +1,4 @@
-"""One subscription: what it was created with, its streams, and the wake under way."""
+"""One subscription: its configuration, its streams and its current wake."""
 
 import re
 from dataclasses import dataclass, field
@@ -27,7 +27,8 @@ _MEMBERS: Final = frozenset(
 
 @dataclass(slots=True)
 class Link:
-    """One stream of a subscription: up to where it was processed, and why it is one."""
+    """One stream of a subscription: the place up to which it was processed, and how it was
+    linked: by name, by a pattern, or both."""
 
     acked: int
     is_explicit: bool = False
@@ -36,10 +37,10 @@ class Link:
 
 @dataclass(slots=True)
 class Wake:
-    """A wake under way.
+    """A wake that is not done.
 
     Attributes:
-        id: of this wake alone.
+        id: unique.
         tails: the ends of the streams when it was made.
         holder: the worker that claimed it; None: none yet.
         until_s: when its lease ends, by the loop's clock; None: it has none yet.
@@ -57,14 +58,14 @@ class Subscription:
 
     Attributes:
         id: chosen by the client.
-        config: as it was asked for, in one form.
+        config: the requested configuration, normalized.
         base: the URL of all streams, without a slash at its end.
         created_at: the time in the form of the protocol.
         links: its streams, by path.
         generation: of the newest wake.
         tries: deliveries in a row that failed.
         next_ms: when the next is due, in unix milliseconds.
-        wake: under way; None: it is idle.
+        wake: the current one; None: it is idle.
     """
 
     id: str
@@ -94,7 +95,7 @@ class Subscription:
         return None if url is None else str(url)
 
     def encode(self) -> bytes:
-        """As the store has it. The wake under way is not kept: a restart makes a new one."""
+        """The stored form. The current wake is not stored: a restart makes a new one."""
         links = [
             [path, position_text(one.acked), one.is_explicit, one.is_glob]
             for path, one in self.links.items()
@@ -121,7 +122,7 @@ class Subscription:
 
 
 def read_config(asked: object) -> dict[str, Any]:
-    """The configuration that a request asks for, in one form. Raises BadRequest."""
+    """The configuration that a request asks for, normalized. Raises BadRequest."""
     if not isinstance(asked, dict):
         raise BadRequest("body", "must be a JSON object")
     unknown = next((name for name in asked if name not in _MEMBERS), None)
@@ -134,7 +135,7 @@ def read_config(asked: object) -> dict[str, Any]:
         raise BadRequest("type", "must be webhook or pull-wake")
     pattern, streams = asked.get("pattern"), asked.get("streams")
     if pattern is None and not streams:
-        raise BadRequest("pattern", "or streams must be there")
+        raise BadRequest("pattern", "or streams must be given")
     if pattern is not None:
         compile_glob(pattern)
     lease = asked.get("lease_ttl_ms", LEASE_MS)

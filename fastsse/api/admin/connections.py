@@ -54,11 +54,11 @@ class Finder:
             None if address is None else ipaddress.ip_network(address),
             question.get("subject"),
             question.get("agent"),
-            None if topic is None else lambda number: self._gets(number, topic),
+            None if topic is None else lambda number: self._receives(number, topic),
         )
 
-    def _gets(self, number: int, topic: str) -> bool:
-        """Whether the streams of a channel get events of a topic."""
+    def _receives(self, number: int, topic: str) -> bool:
+        """Whether the streams of a channel receive events of a topic."""
         return any(
             text in (ANY, topic) or compile_selector(text).matches(topic)
             for text in self._channels[number].selectors
@@ -116,7 +116,7 @@ class ConnectionLister:
 
 
 class _Page:
-    """One question under way."""
+    """One question that is being answered."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class _Page:
             self._end()
 
     def _find_blocked(self, search: ConnectionSearch) -> None:
-        """Those whose socket is full are few, and only the sender knows them."""
+        """Asks the sender for streams with a full socket. They are few, and only it knows them."""
 
         def filled(figures: Sequence["InspectedRow"], next_slot: int) -> None:
             matching = [row for row in figures if search.step(row[0] & _SLOT_MASK, 1, 1)[0]]

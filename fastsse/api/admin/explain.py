@@ -1,8 +1,8 @@
 """`/admin/explain`: why a topic's streams receive nothing, as far as the server can know.
 
-Each worker says what it knows of the topic; the answer is a list of checks in the order in which a
-person would make them. How the service is (`control/condition.py`) comes before them, and `fastsse
-why` puts all behind what it sees from outside.
+Each worker reports what it knows of the topic. The answer is a list of checks, in the order in
+which a person would make them: first the state of the service (`control/condition.py`), then the
+topic. `fastsse why` shows them after its own checks from outside.
 """
 
 import asyncio
@@ -66,7 +66,8 @@ class Explainer:
         subscribers_of(hub.channels, [] if topic is None else [topic], counted)
 
     def _look_at_template(self, text: str, reply: Reply) -> None:
-        """How many topics a template matches, and which its variables stop at a slash of."""
+        """Counts the topics that a template matches, and finds topics that it misses because a
+        variable stops at a slash."""
         names = list(self._hub.topics.by_name)[:_NAMES_MAX]
         strict, wide = compile_selector(text).matches, _widened(text)
         count, near = 0, list[str]()
@@ -87,7 +88,7 @@ class Explainer:
         turn(0)
 
     def _find_near(self, name: str, answer: dict[str, object], reply: Reply) -> None:
-        """Names with events that a person could take for this one."""
+        """Finds names with events that a person could confuse with this one."""
         names = list(self._hub.topics.by_name)[:_NAMES_MAX]
         wanted = _plain(name)
         near: list[str] = []
@@ -110,7 +111,7 @@ def _widened(template: str) -> Callable[[str], bool]:
 
 
 def _plain(name: str) -> str:
-    """A name without what people mistake: case, slashes at the ends, blanks, escapes."""
+    """A name without differences that people overlook: case, outer slashes, blanks, escapes."""
     return unquote(name).strip(" /").casefold().replace("//", "/").replace(".", "/")
 
 

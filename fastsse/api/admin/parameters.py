@@ -25,7 +25,7 @@ _TEXT_MAX: Final = 1024
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _CURSOR: Final = re.compile(r"([0-9a-f]{0,32})\.([0-9]{1,9})\.([0-9]{1,9})", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
-#: What chooses connections.
+#: Parameters that select connections.
 FILTERS: Final = ("id", "topic", "subject", "address", "agent", "state")
 
 
@@ -74,7 +74,7 @@ def stream_id(text: str) -> str:
 
 
 def connection_filter(given: Mapping[str, str]) -> dict[str, object]:
-    """The members of a question that choose connections. Raises BadRequest."""
+    """The members of a question that select connections. Raises BadRequest."""
     wanted: dict[str, object] = {name: given[name] for name in FILTERS if name in given}
     if "id" in wanted:
         wanted["id"] = stream_id(given["id"])

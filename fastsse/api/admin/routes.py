@@ -1,4 +1,4 @@
-"""The routes of `/admin`, for every listener that serves the operator's side."""
+"""The routes of `/admin`, for every listener that serves operators."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -68,7 +68,7 @@ class Admin:
         gather: asks all workers.
         limits: counts requests of clients.
         guard: bars subjects; None without JWT keys.
-        set_access_level: has access lines follow another log level.
+        set_access_level: sets the log level of access lines.
     """
 
     def __init__(
@@ -96,8 +96,7 @@ class Admin:
         self._gather.teach("stacks", lambda question, reply: reply(stacks()))
 
     def paths(self, access: ConsoleAccess, stats: StatsClient) -> Paths:
-        """The routes, each for those to whom `access` gives its role. `stats` knows how the service
-        is."""
+        """The routes, each for operators with its role. `stats` knows the state of the service."""
         self._stats = stats
 
         def route(role: Role, handle: Callable[[Request, Exchange, str], None]) -> Route:
@@ -195,7 +194,7 @@ class Admin:
         if self._guard is None:
             raise BadRequest("bar", "needs JWT keys: without tokens there are no subjects")
         if subject is None:
-            raise BadRequest("bar", "needs subject: whose tokens are refused for this time")
+            raise BadRequest("bar", "needs subject, whose tokens are refused for this time")
 
     def _bar(
         self, subject: str, bar_s: float, exchange: Exchange, then: Callable[[], None]

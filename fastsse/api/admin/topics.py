@@ -1,4 +1,4 @@
-"""A worker's part of `/admin/topics`: how many streams a topic has, and what is kept of it.
+"""A worker's part of `/admin/topics`: the streams of a topic, and its kept events.
 
 All workers keep the same events; each has streams of its own. A turn of the loop examines a bounded
 number of topics and channels. Loop thread only.
@@ -65,7 +65,7 @@ class TopicLister:
 
 
 class _TopicWalk:
-    """Picks topics out of all, a few in each turn."""
+    """Selects topics, a bounded number in each turn of the loop."""
 
     def __init__(
         self,
@@ -145,8 +145,8 @@ def topic_facts(topic: Topic, subscribers: int, history: History) -> dict[str, o
 
 
 def _count(frames: Sequence[Frame], start: int) -> int:
-    """Events kept. Deleted ones and entries that say so have a frame too, which counts where there
-    are very many."""
+    """Events kept. Deleted events and their control entries have frames too. They are left out up
+    to a bound, and counted above it."""
     kept = len(frames) - start
     return kept if kept > _COUNTED_MAX else sum(frame.events for frame in frames[start:])
 
