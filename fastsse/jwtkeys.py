@@ -3,12 +3,16 @@
 A key is a secret (HMAC) or a public key in PEM, and is bound to the algorithms of its own kind
 when it is made. So a token that names HS256 can never be verified with a public key as secret,
 nor one that names RS256 with a secret: no pair of that sort exists. The cryptography is PyJWT's;
-it is imported when the first key is read, so that a server without keys does not load it.
+it is imported when the first key is read that is not a plain secret, so that a server without such
+keys does not load it.
 """
 
 import hmac
+import json
+import re
 import stat
-from collections.abc import Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +29,7 @@ __all__ = [
     "Key",
     "WeakKey",
     "check_key",
+    "encode_token",
     "key_of_jwk",
     "read_key",
     "signing_key",
@@ -47,6 +52,8 @@ _RSA_BITS_MAX: Final = 16 * 1024
 KEY_BYTES_MAX: Final = 64 * 1024
 _PEM: Final = b"-----BEGIN "
 PATH_STARTS: Final = ("/", "./", "../")
+# Printable ASCII that can't be an SSH key, DER or a JWK. If it has no PEM, PyJWT takes it unchanged.
+_PLAIN_SECRET: Final = re.compile(rb"(?!ssh-|ecdsa-)[^\x00-\x1f\x7f-\xff{\[]+")
 
 
 class BadKey(ValueError):
@@ -162,11 +169,13 @@ def _usual(possible: Sequence[str]) -> Sequence[str]:
 
 
 def _prepare_secret(raw: bytes, algorithms: Sequence[str]) -> dict[str, Any]:
-    from jwt.exceptions import InvalidKeyError
-
     for name in algorithms:
         if len(raw) < _SECRET_BYTES[name]:
             raise BadKey(f"a secret of at least {_SECRET_BYTES[name]} bytes for {name}")
+    if _PLAIN_SECRET.fullmatch(raw) and b"----" not in raw:
+        return dict.fromkeys(algorithms, raw)
+    from jwt.exceptions import InvalidKeyError
+
     try:
         return {name: _algorithms()[name].prepare_key(raw) for name in algorithms}
     except InvalidKeyError:
@@ -219,6 +228,24 @@ def signing_key(raw: bytes, algorithms: Sequence[str] = ()) -> tuple[Any, str]:
     if b"PRIVATE KEY-----" not in raw:
         raise BadKey("private: a public key can't sign")
     return load_pem_private_key(raw, password=None), suiting[0]
+
+
+def encode_token(claims: Mapping[str, Any], key: Any, algorithm: str, kid: str | None) -> str:
+    """A token with these claims. `key` and `algorithm` are those of `signing_key`."""
+    if algorithm not in HMAC:
+        import jwt
+
+        return jwt.encode(dict(claims), key, algorithm, headers={"kid": kid} if kid else None)
+    header = {"alg": algorithm, "typ": "JWT"} | ({"kid": kid} if kid else {})
+    signed = b".".join(
+        _base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims)
+    )
+    code = hmac.digest(key, signed, _HASHES[algorithm])
+    return b".".join((signed, _base64url(code))).decode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")
 
 
 def key_of_jwk(jwk: Any, algorithms: Sequence[str]) -> Key | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from fastsse.config import Config
-from fastsse.jwtkeys import BadKey, read_key, signing_key
+from fastsse.jwtkeys import BadKey, encode_token, read_key, signing_key
 
 __all__ = ["SIDES", "CannotSign", "Signing", "Wanted", "claims_of", "sign", "signing_of"]
 
@@ -69,13 +69,11 @@ def signing_of(config: Config, wanted: Wanted) -> Signing:
 
 def sign(signing: Signing, claims: dict[str, Any], kid: str | None = None) -> str:
     """A token. Raises CannotSign for a key that can't sign, such as a public one."""
-    import jwt
-
     try:
         key, algorithm = signing_key(read_key(signing.text), signing.algorithms)
     except BadKey as error:
         raise CannotSign(f"The key to sign with must be {error}.") from None
-    return jwt.encode(claims, key, algorithm, headers=None if kid is None else {"kid": kid})
+    return encode_token(claims, key, algorithm, kid)
 
 
 def claims_of(config: Config, wanted: Wanted) -> dict[str, Any]:

@@ -141,6 +141,9 @@ def fastsse() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit status of the process. Expected errors are one line
     each."""
+    # httpx has a command line of its own, and leaves it out when it can't be imported. It would
+    # load rich, a third of the start of `fastsse publish`.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         status = fastsse.main(arguments, prog_name="fastsse", standalone_mode=False)
         sys.stdout.flush()

@@ -2,17 +2,23 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, x448
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from jwt.algorithms import HMACAlgorithm
+from jwt.exceptions import InvalidKeyError
 
 from fastsse.auth.guard import make_guard
 from fastsse.auth.roca import has_roca_weakness
 from fastsse.config import Config, ConfigError, load
 from fastsse.errors import Unauthorised
-from fastsse.jwtkeys import Key, key_of_jwk
+from fastsse.jwtkeys import BadKey, Key, check_key, encode_token, key_of_jwk
 from tests.auth.conftest import control, verifier_of
 from tests.auth.minting import (
     OTHER_SECRET,
@@ -125,12 +131,44 @@ def test_a_key_never_shows(tmp_path: Path) -> None:
     assert SECRET not in problem(jwt_key=SECRET, publish_token="t", jwt_algorithms="XX")
 
 
-def test_libraries_for_keys_are_not_loaded_without_keys() -> None:
-    program = "import sys, fastsse.server; print('jwt' in sys.modules)"
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_libraries_for_keys_are_not_loaded_without_keys_that_need_them(secret: str | None) -> None:
+    program = (
+        "import sys, fastsse.server, fastsse.config as c; "
+        f"c.Config(jwt_key={secret!r}); print('jwt' in sys.modules)"
+    )
     done = subprocess.run(
-        [os.sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+@given(secret=st.binary(min_size=64) | st.text(min_size=64).map(str.encode))
+@example(b"ssh-rsa " + b"A" * 64)
+@example(b"ecdsa-sha2-nistp256 " + b"A" * 64)
+@example(b'["kty", {"kty": "oct", "k": "' + b"A" * 64 + b'"}]')
+@example(b"---- BEGIN PUBLIC KEY ----" + b"A" * 64 + b"---- END PUBLIC KEY ----")
+@example(SECRET_64.encode())
+@settings(max_examples=300, deadline=None)
+def test_a_secret_is_taken_exactly_when_pyjwt_takes_it(secret: bytes) -> None:
+    assume(not secret.startswith(b"-----BEGIN "))
+    try:
+        prepared = HMACAlgorithm(HMACAlgorithm.SHA512).prepare_key(secret)
+    except InvalidKeyError:
+        with pytest.raises(BadKey):
+            check_key(secret, ["HS512"])
+    else:
+        assert prepared == secret
+        assert check_key(secret, ["HS512"]).algorithms == {"HS512"}
+
+
+@pytest.mark.parametrize("kid", [None, "first"])
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_a_token_signed_with_a_secret_is_that_of_pyjwt(algorithm: str, kid: str | None) -> None:
+    claims = {"mercure": {"subscribe": ["a", "\u00fc"]}, "exp": 1_900_000_000}
+    token = encode_token(claims, SECRET_64.encode(), algorithm, kid)
+    assert jwt.decode(token, SECRET_64, [algorithm]) == claims
+    assert token == jwt.encode(claims, SECRET_64, algorithm, headers={"kid": kid} if kid else None)
 
 
 # --- Options together

@@ -32,12 +32,12 @@ CASES = {
     ),
     "mint": (
         ("token", "mint", "--subscribe", "a", "--key", SECRET),
-        (*NETWORK[2:], *SERVER, *LOAD_TOOLS, "rich", "fastsse.auth.guard", "fastsse._core"),
+        (*NETWORK, *SERVER, *TOKENS, *LOAD_TOOLS, "rich", "fastsse.auth.guard", "fastsse._core"),
         0,
     ),
     "publish": (
         ("publish", *NOWHERE, "topic", "data"),
-        (*SERVER, *TOKENS, *LOAD_TOOLS, "pydantic", "redis", "uvloop", "fastsse._core"),
+        (*SERVER, *TOKENS, *LOAD_TOOLS, "pydantic", "redis", "rich", "uvloop", "fastsse._core"),
         3,
     ),
 }
