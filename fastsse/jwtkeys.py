@@ -52,7 +52,7 @@ _RSA_BITS_MAX: Final = 16 * 1024
 KEY_BYTES_MAX: Final = 64 * 1024
 _PEM: Final = b"-----BEGIN "
 PATH_STARTS: Final = ("/", "./", "../")
-# Printable ASCII that can't be an SSH key, DER or a JWK. If it has no PEM, PyJWT takes it unchanged.
+# Printable ASCII that is no SSH key, DER or JWK. If it has no PEM, PyJWT takes it unchanged.
 _PLAIN_SECRET: Final = re.compile(rb"(?!ssh-|ecdsa-)[^\x00-\x1f\x7f-\xff{\[]+")
 
 

@@ -18,7 +18,7 @@ from fastsse.wakes.answers import Refusal, read_acks
 from fastsse.wakes.delivery import WakeCalls
 from fastsse.wakes.index import StreamIndex, StreamRowsHere
 from fastsse.wakes.keys import WakeKeys
-from fastsse.wakes.shown import listed, shown
+from fastsse.wakes.shown import callback_body, listed, shown, wake_message
 from fastsse.wakes.subscription import LINKS_MAX, Link, Subscription, Wake, read_config, read_paths
 
 __all__ = ["WakeService"]
@@ -307,8 +307,7 @@ class WakeService:
             self._spawn(self._call(one, one.wake, one.webhook))
 
     def _write_wake(self, one: Subscription, path: str) -> None:
-        wake = {"type": "wake", "subscription_id": one.id, "stream": path}
-        data = orjson.dumps({**wake, "generation": one.generation, "ts": int(time.time() * 1000)})
+        data = orjson.dumps(wake_message(one, path))
         event = Event(one.config["wake_stream"], data, data_kind=DATA_JSON)
 
         def written(is_written: bool) -> None:
@@ -319,16 +318,8 @@ class WakeService:
         self._publish((event,), written)
 
     async def _call(self, one: Subscription, wake: Wake, url: str) -> None:
-        body = orjson.dumps(
-            {
-                "subscription_id": one.id,
-                "wake_id": wake.id,
-                "generation": one.generation,
-                "streams": listed(one, wake.tails),
-                "callback_url": f"{one.base}/__ds/subscriptions/{one.id}/callback",
-                "callback_token": self._keys.token(one.id, one.generation, wake.id),
-            }
-        )
+        token = self._keys.token(one.id, one.generation, wake.id)
+        body = orjson.dumps(callback_body(one, wake, token))
         is_done = await self._calls.call(url, body, self._keys)
         if one.wake is not wake or self._index.get(one.id) is not one:
             return

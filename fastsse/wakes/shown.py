@@ -1,9 +1,11 @@
 """Subscriptions and wakes as JSON of the protocol."""
 
-from fastsse.streamoffsets import format_offset
-from fastsse.wakes.subscription import Link, Subscription
+import time
 
-__all__ = ["listed", "shown"]
+from fastsse.streamoffsets import format_offset
+from fastsse.wakes.subscription import Link, Subscription, Wake
+
+__all__ = ["callback_body", "listed", "shown", "wake_message"]
 
 
 def listed(one: Subscription, tails: dict[str, int]) -> list[dict[str, object]]:
@@ -39,6 +41,24 @@ def shown(one: Subscription, kid: str) -> dict[str, object]:
         "created_at": one.created_at,
         "status": "failed" if one.tries else "active",
         "description": config["description"],
+    }
+
+
+def wake_message(one: Subscription, path: str) -> dict[str, object]:
+    """The event of a new wake in the wake stream; `path` is a stream with new content."""
+    wake = {"type": "wake", "subscription_id": one.id, "stream": path}
+    return {**wake, "generation": one.generation, "ts": int(time.time() * 1000)}
+
+
+def callback_body(one: Subscription, wake: Wake, token: str) -> dict[str, object]:
+    """The request to a webhook; `token` is that of the wake."""
+    return {
+        "subscription_id": one.id,
+        "wake_id": wake.id,
+        "generation": one.generation,
+        "streams": listed(one, wake.tails),
+        "callback_url": f"{one.base}/__ds/subscriptions/{one.id}/callback",
+        "callback_token": token,
     }
 
 

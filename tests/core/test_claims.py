@@ -258,6 +258,82 @@ def test_memory_of_unfinished_revocations_is_freed(make_hub: MakeHub) -> None:
     hub.stop()
 
 
+class _Race:
+    """Streams with claims, and a model of which of them must have ended, and why."""
+
+    def __init__(self, hub: Hub, seed: int) -> None:
+        self.hub = hub
+        self.dice = random.Random(seed)
+        self.now_ms = in_ms(0)
+        #: Of each open stream: end in ms, hashes of subject and token, time of issue.
+        self.rights: dict[Client, list[int]] = {}
+        self.over: dict[Client, set[str]] = {}
+
+    def step(self) -> None:
+        """Does one thing by chance."""
+        what = self.dice.random()
+        client = self.dice.choice(list(self.rights)) if self.rights else None
+        if what < 0.4 and len(self.rights) < 60:
+            self._attach()
+        elif what < 0.55 and client:
+            self._renew(client)
+        elif what < 0.65:
+            self._revoke()
+        elif what < 0.7 and client:
+            client.peer.close()
+            self._lose(client, "client_closed")
+            self.over[client].add("reset")
+        elif what < 0.75:
+            self._let_an_hour_pass()
+        else:
+            self.hub.publish(b"x" * self.dice.randrange(40))
+
+    def _attach(self) -> None:
+        dice = self.dice
+        now = [
+            dice.choice([0, self.now_ms + dice.randrange(1, 40) * HOUR_MS]),
+            dice.randrange(1, 6),
+            dice.randrange(1, 9),
+            dice.randrange(100),
+        ]
+        self.rights[self.hub.connect(1, chunked=dice.random() < 0.5, claims=tuple(now))] = now
+
+    def _renew(self, client: Client) -> None:
+        end_ms = self.now_ms + self.dice.randrange(2, 40) * HOUR_MS
+        token = self.dice.randrange(1, 9)
+        assert self.hub.sender.renew(client.handle, end_ms, token, 50)
+        self.rights[client] = [end_ms, self.rights[client][1], token, 50]
+
+    def _revoke(self) -> None:
+        dice = self.dice
+        by = [dice.choice([0, dice.randrange(1, 6)]), dice.randrange(1, 9), dice.choice([0, 60])]
+        self.hub.sender.revoke(*by)
+        for each, (_, subject, token, issued) in list(self.rights.items()):
+            if by[0] in (0, subject) and by[1] == token and (not by[2] or issued < by[2]):
+                self._lose(each, "revoked")
+
+    def _let_an_hour_pass(self) -> None:
+        self.hub.settle()
+        self.hub.wait_closed(self.hub.connect(1, claims=claims(1)))
+        # Revoked streams have ended by now. Those that expire in this step end for that reason.
+        self.wait_for_the_ended()
+        self.hub.sender.advance_clock(HOUR_MS)
+        self.now_ms += HOUR_MS
+        for each, (expires, *_) in list(self.rights.items()):
+            if expires and expires <= self.now_ms:
+                self._lose(each, "expired")
+        self.wait_for_the_ended()
+
+    def wait_for_the_ended(self) -> None:
+        """Checks the reason of each end."""
+        for client, reasons in self.over.items():
+            assert self.hub.wait_closed(client)[3] in reasons
+
+    def _lose(self, client: Client, reason: str) -> None:
+        self.rights.pop(client)
+        self.over[client] = {reason}
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_in_any_race_exactly_the_streams_without_a_right_end(make_hub: MakeHub, seed: int) -> None:
     """A model: attach, renew, revoke, expire, hang up, in any order, writes cut on odd seeds."""
@@ -268,65 +344,13 @@ def test_in_any_race_exactly_the_streams_without_a_right_end(make_hub: MakeHub, 
         max_lag_ms=4_000_000_000,  # hours go by while no client reads
     )
     hub.sender.add_channel(1, [1])
-    dice = random.Random(seed)
-    now_ms = in_ms(0)
-    rights: dict[Client, list[int]] = {}
-    over: dict[Client, set[str]] = {}
-
-    def lose(client: Client, reason: str) -> None:
-        rights.pop(client)
-        over[client] = {reason}
-
+    race = _Race(hub, seed)
     for _ in range(600):
-        what = dice.random()
-        client = dice.choice(list(rights)) if rights else None
-        if what < 0.4 and len(rights) < 60:
-            now = [
-                dice.choice([0, now_ms + dice.randrange(1, 40) * HOUR_MS]),
-                dice.randrange(1, 6),
-                dice.randrange(1, 9),
-                dice.randrange(100),
-            ]
-            rights[hub.connect(1, chunked=dice.random() < 0.5, claims=tuple(now))] = now
-        elif what < 0.55 and client:
-            now = [now_ms + dice.randrange(2, 40) * HOUR_MS, dice.randrange(1, 9), 50]
-            assert hub.sender.renew(client.handle, *now)
-            rights[client] = [now[0], rights[client][1], now[1], now[2]]
-        elif what < 0.65:
-            by = [
-                dice.choice([0, dice.randrange(1, 6)]),
-                dice.randrange(1, 9),
-                dice.choice([0, 60]),
-            ]
-            hub.sender.revoke(*by)
-            for each, (_, subject, token, issued) in list(rights.items()):
-                if by[0] in (0, subject) and by[1] == token and (not by[2] or issued < by[2]):
-                    lose(each, "revoked")
-        elif what < 0.7 and client:
-            client.peer.close()
-            lose(client, "client_closed")
-            over[client].add("reset")
-        elif what < 0.75:
-            hub.settle()
-            probe = hub.connect(1, claims=claims(1))
-            hub.wait_closed(probe)
-            # What was revoked is gone by now; who expires in this step does so for that reason.
-            for each in over:
-                hub.wait_closed(each)
-            hub.sender.advance_clock(HOUR_MS)
-            now_ms += HOUR_MS
-            for each, (expires, *_) in list(rights.items()):
-                if expires and expires <= now_ms:
-                    lose(each, "expired")
-            for each in over:
-                hub.wait_closed(each)
-        else:
-            hub.publish(b"x" * dice.randrange(40))
-    for client, reasons in over.items():
-        assert hub.wait_closed(client)[3] in reasons
-    assert is_open(hub, next(iter(rights)))
+        race.step()
+    race.wait_for_the_ended()
+    assert is_open(hub, next(iter(race.rights)))
     closed = {n[1] for n in hub.notices if n[0] == "closed"}
-    assert not closed & {client.handle for client in rights}
+    assert not closed & {client.handle for client in race.rights}
 
 
 def test_claims_cost_nothing_without_tokens(make_hub: MakeHub) -> None:
