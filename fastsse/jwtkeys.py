@@ -236,7 +236,7 @@ def encode_token(claims: Mapping[str, Any], key: Any, algorithm: str, kid: str |
         import jwt
 
         return jwt.encode(dict(claims), key, algorithm, headers={"kid": kid} if kid else None)
-    header = {"alg": algorithm, "typ": "JWT"} | ({"kid": kid} if kid else {})
+    header = {"alg": algorithm, **({"kid": kid} if kid else {}), "typ": "JWT"}
     signed = b".".join(
         _base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims)
     )

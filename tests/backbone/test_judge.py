@@ -103,7 +103,7 @@ def test_one_key_and_nothing_else_is_judged_the_short_way(
     assert is_keyed(event("a", **asked)) is short
 
 
-def test_control_entries_are_told_from_events() -> None:
+def test_control_entries_are_no_events() -> None:
     assert is_control(end("a"))
     assert not is_control(event("a"))
     assert not is_control(event("a", key=b"k"))
