@@ -1,14 +1,18 @@
 """What a stream receives before it is live: where it is, what is missing, what is kept."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from fastsse._core import encode_frame
+from fastsse.auth.rights import Rights
 from fastsse.config import HistoryOptions, TopicRule
+from fastsse.entries import Entry, encode_entries
 from fastsse.errors import InvalidSubscription
+from fastsse.events import Event
 from fastsse.hub.history import History
-from fastsse.hub.resume.cursor import GapEvent, ReplayCursor, begin, begin_at
+from fastsse.hub.resume.cursor import GapEvent, ReplayCursor, begin, begin_at, is_hidden
 from fastsse.hub.resume.pages import PAGES_MAX
 from fastsse.hub.resume.preamble import first_block
 from fastsse.hub.topics import Rules, Topics
@@ -39,6 +43,12 @@ class Kept:
         position = self.history.head + 1
         frame = encode_frame(b"x", None, own_id or format_position(position), 0, position)
         self.history.append(frame, (self.topics.intern(topic),), own_id)
+
+    def add_private(self, topic: str, own_id: bytes) -> int:
+        position = self.history.head + 1
+        frame = encode_frame(b"x", None, own_id, 0, position, True)
+        self.history.append(frame, (self.topics.intern(topic),), own_id)
+        return position
 
     def audience(self, *topics: str) -> Audience:
         return Audience(topics, [self.topics.intern(topic) for topic in topics])
@@ -321,3 +331,79 @@ def test_last_is_bounded_over_all_topics_together() -> None:
     with pytest.raises(InvalidSubscription, match="at most 5000 for 2 topics") as caught:
         Subscription(("a", "b"), Cursor("last", 5_001))
     assert caught.value.field == "last"
+
+
+# --- private events
+
+
+GRANTED = Rights(subscribe=["a"])
+OTHERS = Rights(subscribe=["b"])
+
+
+@pytest.mark.parametrize(
+    ("rights", "is_readable"), [(GRANTED, True), (OTHERS, False), (None, False)]
+)
+def test_the_own_id_of_a_private_event_is_unknown_without_a_grant(
+    rights: Rights | None, is_readable: bool
+) -> None:
+    kept = Kept("a")
+    position = kept.add_private("a", b"secret")
+    kept.add("a")
+    audience = replace(kept.audience("a"), rights=rights)
+    start = begin(kept.history, audience, Cursor("after", b"secret"))
+    assert start is not None
+    if is_readable:
+        assert (start.replay.after, start.gap) == (position, None)
+    else:
+        assert start.gap is not None
+        assert (start.gap.reason, start.gap.requested) == ("unknown", b"secret")
+        # In place of the secret position.
+        assert start.replay.after == kept.history.head
+
+
+def stored(*topics: str, private: bool) -> list[Entry]:
+    """Three entries of the store, of which the second one may be private."""
+    events = [Event(topics, b"x", private=private and n == 1) for n in range(3)]
+    return encode_entries([START + 100, START + 101, START + 102], events)
+
+
+def test_a_stored_private_event_is_hidden_without_a_grant() -> None:
+    kept = Kept("a")
+    public, private = stored("a", private=False), stored("a", private=True)
+    for rights in (GRANTED, OTHERS, None):
+        assert not is_hidden(kept.history, public, START + 101, rights)
+        # Only the entry at the place counts.
+        assert not is_hidden(kept.history, private, START + 100, rights)
+        assert is_hidden(kept.history, private, START + 101, rights) is (rights is not GRANTED)
+    assert not is_hidden(kept.history, (), START + 101, None)
+
+
+def test_a_private_event_in_memory_is_hidden_without_a_grant() -> None:
+    kept = Kept("a")
+    position = kept.add_private("a", b"secret")
+    assert is_hidden(kept.history, (), position, None)
+    assert is_hidden(kept.history, (), position, OTHERS)
+    assert not is_hidden(kept.history, (), position, GRANTED)
+    assert not is_hidden(kept.history, (), START + 1, None)
+
+
+# --- what memory can say alone
+
+
+def test_memory_begins_last_n_alone_exactly_while_nothing_was_evicted() -> None:
+    kept = Kept("a", "a", "a")
+    start = begin(kept.history, kept.audience("a"), Cursor("last", 2))
+    assert start is not None
+    assert (start.replay.after, start.gap) == (START + 1, None)
+    assert begin(kept.history, kept.audience("a"), Cursor("last", 4)) is None
+    few = Kept(*"aaa", history_events=2)
+    assert few.history.evicted_through(few.audience("a").topics) == START + 1
+    edge = begin(few.history, few.audience("a"), Cursor("last", 2))
+    assert edge is not None
+    assert edge.replay.after == START + 1
+
+
+def test_a_replay_since_a_time_is_of_kept_events_only() -> None:
+    few = Kept(*"aaa", history_events=2)
+    replay, _ = few.begin("a", Cursor("since", 0))
+    assert replay.is_kept_only
