@@ -198,11 +198,11 @@ def test_a_request_needs_room_for_all_its_positions() -> None:
 
 
 def test_an_ended_topic_takes_no_event_and_its_first_end_stays(state: State) -> None:
-    state.ends["a"] = 6
+    state.ends["a"] = 1
     error = state.judge(event("b"), event("b", "a"))
     assert isinstance(error, TopicEnded)
     assert error.topic == "a"
-    assert state.judge(end("a")) == [6]
+    assert state.judge(end("a")) == [1]
     state.ends["b"] = 8
     assert state.judge(end("a", "b")) == [8]
     assert state.judge(end("a", "c")) is None
@@ -337,11 +337,12 @@ def test_positions_of_known_and_stored_events_are_merged_in_order() -> None:
     events: Sequence[Event] = (
         event("a"),
         event("a", key=b"k"),
-        event("a", key=b"k"),
+        event("a", key=b"l"),
+        event("a", key=b"l"),
         event("a", request=REQUEST),
         event("a", producer=PRODUCER),
     )
-    positions = merged(events, [None, 4, -1, 6, 7], (11,))
-    assert positions == [11, 4, 11, 6, 7]
-    assert positions.repeats == {1, 2, 3, 4}
+    positions = merged(events, [None, 4, None, -3, 6, 7], (11, 12))
+    assert positions == [11, 4, 12, 12, 6, 7]
+    assert positions.repeats == {1, 3, 4, 5}
     assert positions.duplicates == 3

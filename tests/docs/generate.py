@@ -198,6 +198,7 @@ HUBS = (
     "fastsse-workers",
     "mercure-on-fastsse",
     "nchan",
+    "pushpin",
     "centrifugo",
     "better-sse",
     "sse-starlette",
