@@ -407,3 +407,23 @@ def test_a_replay_since_a_time_is_of_kept_events_only() -> None:
     few = Kept(*"aaa", history_events=2)
     replay, _ = few.begin("a", Cursor("since", 0))
     assert replay.is_kept_only
+
+
+def test_memory_begins_since_a_time_alone_where_it_has_all_after_it() -> None:
+    few = Kept(*"aaa", history_events=2)
+    audience = few.audience("a")
+    later = begin(few.history, audience, Cursor("since", 2_000))
+    assert later is not None
+    assert later.replay.after == few.history.head
+    assert begin(few.history, audience, Cursor("since", 0)) is None
+
+
+def test_a_place_that_the_store_found_is_where_the_stream_continues() -> None:
+    kept = Kept("a", "a")
+    head, cursor = kept.history.head, Cursor("after", b"own")
+    for place in (START + 1, head):
+        start = begin_at(kept.history, kept.audience("a"), cursor, place)
+        assert (start.replay.after, start.replay.requested, start.gap) == (place, b"own", None)
+    beyond = begin_at(kept.history, kept.audience("a"), cursor, head + 1)
+    assert beyond.gap is not None
+    assert beyond.gap.reason == "future"
