@@ -29,6 +29,11 @@ cdef extern from * nogil:
     #define ATOMIC_SWAP(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
     #define ATOMIC_CAS(p, old, v) \\
         __atomic_compare_exchange_n((p), &(old), (v), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+    /* For pointers of any type: compilers refuse to pass them as `void**`. */
+    #define ATOMIC_CAS_POINTER(p, old, v) __extension__ ({ \\
+        void* expected_ = (void*)(old); \\
+        __atomic_compare_exchange_n( \\
+            (void**)(p), &expected_, (void*)(v), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); })
     #define ATOMIC_OR(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
     #define ATOMIC_ADD(p, v) __atomic_add_fetch((p), (v), __ATOMIC_ACQ_REL)
     #define RELAXED_ADD(p, v) __atomic_add_fetch((p), (v), __ATOMIC_RELAXED)
@@ -160,7 +165,7 @@ cdef extern from * nogil:
     void* load_pointer "ATOMIC_LOAD" (void** at)
     void store_pointer "ATOMIC_STORE" (void** at, void* value)
     void* swap_pointer "ATOMIC_SWAP" (void** at, void* value)
-    bint cas_pointer "ATOMIC_CAS" (void** at, void* expected, void* value)
+    bint cas_pointer "ATOMIC_CAS_POINTER" (void** at, void* expected, void* value)
     uint32_t load_u32 "ATOMIC_LOAD" (uint32_t* at)
     void store_u32 "ATOMIC_STORE" (uint32_t* at, uint32_t value)
     uint32_t swap_u32 "ATOMIC_SWAP" (uint32_t* at, uint32_t value)
