@@ -12,7 +12,14 @@ from fastsse.entries import Entry, encode_entries
 from fastsse.errors import InvalidSubscription
 from fastsse.events import Event
 from fastsse.hub.history import History
-from fastsse.hub.resume.cursor import GapEvent, ReplayCursor, begin, begin_at, is_hidden
+from fastsse.hub.resume.cursor import (
+    GapEvent,
+    ReplayCursor,
+    after_gap,
+    begin,
+    begin_at,
+    is_hidden,
+)
 from fastsse.hub.resume.pages import PAGES_MAX
 from fastsse.hub.resume.preamble import first_block
 from fastsse.hub.topics import Rules, Topics
@@ -405,7 +412,8 @@ def test_memory_begins_last_n_alone_exactly_while_nothing_was_evicted() -> None:
 
 def test_a_replay_since_a_time_is_of_kept_events_only() -> None:
     few = Kept(*"aaa", history_events=2)
-    replay, _ = few.begin("a", Cursor("since", 0))
+    replay, _ = few.begin("a", Cursor("since", 2_000))
+    assert replay.after > 0
     assert replay.is_kept_only
 
 
@@ -427,3 +435,23 @@ def test_a_place_that_the_store_found_is_where_the_stream_continues() -> None:
     beyond = begin_at(kept.history, kept.audience("a"), cursor, head + 1)
     assert beyond.gap is not None
     assert beyond.gap.reason == "future"
+
+
+# --- gap events
+
+
+def test_a_gap_before_a_snapshot_has_no_id() -> None:
+    gap = GapEvent("evicted", b"1-0", START)
+    (event,) = parse(gap.encode()).events
+    (bare,) = parse(gap.before_snapshot().encode()).events
+    assert (event.type, bare.type) == ("fastsse.gap", "fastsse.gap")
+    assert json.loads(event.data) == json.loads(bare.data)
+    assert b"id:" in gap.encode()
+    assert b"id:" not in gap.before_snapshot().encode()
+
+
+def test_a_gap_in_a_replay_stands_before_its_page() -> None:
+    gap = GapEvent("evicted", b"1-0", START)
+    page = encode_frame(b"x", None, None, 0, START + 5)
+    assert after_gap(gap, None).body == gap.encode()
+    assert after_gap(gap, page).body == gap.encode() + page.body
