@@ -43,7 +43,11 @@ cdef extern from *:
 
     #if defined(__x86_64__)
     #define FASTSSE_CRC_HARDWARE 1
+    #ifdef __clang__
+    __attribute__((target("sse4.2,crc32")))
+    #else
     __attribute__((target("sse4.2")))
+    #endif
     static uint32_t fastsse_crc_by_hardware(uint32_t crc, const unsigned char *at, size_t size) {
         uint64_t eight, wide = crc;
         for (; size >= 8; size -= 8, at += 8) {
