@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,16 +12,18 @@ from fastsse.config import HistoryOptions, TopicRule
 from fastsse.entries import Entry, encode_entries
 from fastsse.errors import InvalidSubscription
 from fastsse.events import Event
+from fastsse.evicted import Evicted
 from fastsse.hub.history import History
 from fastsse.hub.resume.cursor import (
     GapEvent,
     ReplayCursor,
+    ReplayStart,
     after_gap,
     begin,
     begin_at,
     is_hidden,
 )
-from fastsse.hub.resume.pages import PAGES_MAX
+from fastsse.hub.resume.pages import PAGES_MAX, JoinedPage
 from fastsse.hub.resume.preamble import first_block
 from fastsse.hub.topics import Rules, Topics
 from fastsse.positions import format_position, position_at
@@ -455,3 +458,69 @@ def test_a_gap_in_a_replay_stands_before_its_page() -> None:
     page = encode_frame(b"x", None, None, 0, START + 5)
     assert after_gap(gap, None).body == gap.encode()
     assert after_gap(gap, page).body == gap.encode() + page.body
+
+
+# --- page by page
+
+
+def page(through: int, **other: Any) -> JoinedPage:
+    given = {"is_last": True, "is_stored": False, "evicted": Evicted(), "lost_through": 0, **other}
+    return JoinedPage(None, START + 50, through, **given)
+
+
+def test_a_page_moves_the_place_and_names_it_in_the_next_gap() -> None:
+    replay = ReplayCursor(START, b"mine")
+    assert replay.advance(page(START + 9)) is None
+    assert (replay.after, replay.requested) == (START + 9, format_position(START + 9))
+    later = replay.advance(page(START + 20, evicted=Evicted(5, ((5, START + 12),))))
+    assert later is not None
+    assert (later.reason, later.requested) == ("evicted", format_position(START + 9))
+    assert later.resumes_at == START + 50
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_an_eviction_is_reported_once_by_each_of_the_two_counters(is_stored: bool) -> None:
+    replay = ReplayCursor(START, b"mine")
+    evicted = Evicted(5, ((5, START + 30),))
+    assert replay.advance(page(START + 9, evicted=evicted, is_stored=is_stored)) is not None
+    assert replay.advance(page(START + 10, evicted=evicted, is_stored=is_stored)) is None
+    # The other counter has not reported anything.
+    assert replay.advance(page(START + 11, evicted=evicted, is_stored=not is_stored)) is not None
+
+
+def test_a_loss_is_reported_once_and_only_behind_the_place() -> None:
+    replay = ReplayCursor(START, b"mine")
+    assert replay.advance(page(START + 9, lost_through=START)) is None
+    gap = replay.advance(page(START + 10, lost_through=START + 20))
+    assert gap is not None
+    assert (gap.reason, gap.resumes_at) == ("lost", START + 50)
+    assert replay.advance(page(START + 11, lost_through=START + 20)) is None
+
+
+def test_damage_behind_the_place_is_a_loss_and_what_the_page_passes_is_reported_with_it() -> None:
+    replay = ReplayCursor(START, b"mine")
+    gap = replay.advance(
+        page(START + 9, damaged_through=START + 5, lost_through=START + 20, is_stored=True)
+    )
+    assert gap is not None
+    assert gap.reason == "lost"
+    assert replay.loss_reported_through == START + 9
+    # Behind what the page passed, the same loss is news.
+    assert replay.advance(page(START + 15, lost_through=START + 20)) is not None
+    assert replay.loss_reported_through == START + 20
+
+
+def test_nothing_before_the_source_began_is_missing_for_who_asks_for_kept_events_only() -> None:
+    evicted = Evicted(5, ((5, START + 3),), begins=START + 3)
+    assert (
+        ReplayCursor(START, b"", is_kept_only=True).advance(page(START + 9, evicted=evicted))
+        is None
+    )
+    gap = ReplayCursor(START, b"").advance(page(START + 9, evicted=evicted))
+    assert gap is not None
+    assert gap.reason == "evicted"
+
+
+def test_a_start_names_its_place_unless_only_the_first_page_can_say() -> None:
+    assert ReplayStart(ReplayCursor(START, b"")).place == START
+    assert ReplayStart(ReplayCursor(0, b"")).place is None
