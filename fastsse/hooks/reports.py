@@ -84,11 +84,11 @@ class HookReports:
     def _tell(self) -> None:
         changes, self._untold = self._untold, []
         for message in _messages(iter(changes)):
-            self._control.tell(SUBJECT, message)
+            self._control.notify(SUBJECT, message)
 
     def _tell_all(self) -> None:
         """The control service was replaced, so all is reported again."""
-        self._control.tell_pages(SUBJECT, _messages(self._all()))
+        self._control.notify_pages(SUBJECT, _messages(self._all()))
 
     def _all(self) -> Iterator[bytes]:
         """Left out is what ended before its page is made, so that no page follows its end."""
