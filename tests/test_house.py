@@ -20,6 +20,7 @@ FLOORS = [
     {
         "version",
         "errors",
+        "backoff",
         "units",
         "stamp",
         "_core",

@@ -18,9 +18,9 @@ from fastsse.config.sources import SourceRule
 from fastsse.log import configure
 from fastsse.sources.deadletters import DeadLetters
 from fastsse.sources.driver import Driver
+from fastsse.sources.file_letters import FileLetters
 from fastsse.sources.files import FileSource
 from fastsse.sources.input_lines import InputSource
-from fastsse.sources.letter_stores import FileLetters
 from fastsse.sources.runner import make_maker
 from fastsse.sources.source_publisher import SourcePublisher
 

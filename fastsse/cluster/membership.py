@@ -13,9 +13,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Final
 
+from fastsse.backoff import Backoff
 from fastsse.control.stream_lookup import NODE_BYTES
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.connection import RedisAddress, RedisConnection, while_connected
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.keys import FORMAT, Keys
 from fastsse.redis.scripts import Script

@@ -21,11 +21,12 @@ from typing import Any, Final, NamedTuple
 
 from redis import exceptions
 
+from fastsse.backoff import Backoff
 from fastsse.cluster.membership import Membership
 from fastsse.control.stream_lookup import NODE_BYTES
 from fastsse.log import get_logger
 from fastsse.paging import Pager
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.connection import RedisAddress, RedisConnection, while_connected
 from fastsse.redis.errors import AnswerLost
 from fastsse.redis.keys import Keys
 

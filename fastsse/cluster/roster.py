@@ -16,6 +16,7 @@ from typing import Final
 import orjson
 
 from fastsse.backbone import Done
+from fastsse.backoff import Backoff
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.roster_queries import RosterQueries
 from fastsse.control.cluster import Answer, Change, Subscriber, cost_bytes_of
@@ -23,7 +24,7 @@ from fastsse.control.roster import events_of
 from fastsse.errors import FastsseError
 from fastsse.events import Event
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.connection import RedisAddress, RedisConnection, while_connected
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.keys import Keys
 from fastsse.redis.scripts import Script

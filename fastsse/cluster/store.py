@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from fastsse.backbone import Done
+from fastsse.backoff import Backoff
 from fastsse.cluster.membership import Membership
 from fastsse.cluster.messaging import RedisNodeMessaging
 from fastsse.cluster.roster import RedisRoster
@@ -19,7 +20,6 @@ from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.redis.connection import (
-    Backoff,
     ConnectionOnDemand,
     RedisAddress,
     RedisConnection,

@@ -4,25 +4,23 @@ import asyncio
 import email.utils
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
-
-import httpcore
-import httpx
-from httpcore import AsyncNetworkBackend, AsyncNetworkStream
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import urlsplit
 
 from fastsse.outbound.guard import AddressGuard, AddressRefused
 from fastsse.outbound.signing import Signer
-from fastsse.version import __version__
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["Answer", "OutboundClient", "OutboundError", "OutboundOptions"]
 
 # Statuses after which the same request may succeed later.
 _LATER: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_WAIT_S: Final = 0.5
-_FAULTS: Final = (httpx.TransportError, httpx.InvalidURL, OSError)
 
 
 class OutboundError(Exception):
@@ -102,13 +100,11 @@ class OutboundClient:
         self._sleep = sleep
         self._now_s = now_s
         self._rand = rand or random.Random()
-        self._client = httpx.AsyncClient(
-            transport=_GuardedTransport(guard, options.connections),
-            timeout=None,
-            trust_env=False,
-            follow_redirects=False,
-            headers={"User-Agent": f"fastsse/{__version__}"},
-        )
+        # A server that sends nothing does not import what sends.
+        from fastsse.outbound.transport import FAULTS, open_client
+
+        self._faults: Final = FAULTS
+        self._client = open_client(guard, options.connections)
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,11 +164,11 @@ class OutboundClient:
             raise _Later(f"no answer in {self._options.timeout_s:g} s") from None
         except AddressRefused as refused:
             raise OutboundError(str(refused), is_final=True) from None
-        except _FAULTS as fault:
+        except self._faults as fault:
             raise _Later(_reason(fault)) from None
 
     async def _try(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        if httpx.URL(url).scheme not in ("http", "https"):
+        if urlsplit(url).scheme not in ("http", "https"):
             raise OutboundError("the URL is not http or https", is_final=True)
         async with self._client.stream("POST", url, content=body, headers=headers) as response:
             answer = await self._read(response)
@@ -184,7 +180,7 @@ class OutboundClient:
             raise _Later(f"status {status}", after_s=after_s, status=status)
         raise OutboundError(f"status {status}", is_final=True, status=status)
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: "httpx.Response") -> bytes:
         answer = bytearray()
         # As it was sent: a small answer may unpack to very much.
         async for piece in response.aiter_raw():
@@ -203,94 +199,6 @@ class OutboundClient:
 
 class _Later(OutboundError):
     """A request that may succeed later."""
-
-
-class _GuardedTransport(httpx.AsyncBaseTransport):
-    """As httpx's own, with a guard where connections are opened."""
-
-    def __init__(self, guard: AddressGuard, connections: int) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=30.0,
-            network_backend=_GuardedNetwork(guard),
-        )
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """As httpx.AsyncBaseTransport."""
-        url = request.url
-        given = httpcore.URL(
-            scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-        )
-        content: Any = request.stream
-        try:
-            answer = await self._pool.handle_async_request(
-                httpcore.Request(
-                    request.method,
-                    given,
-                    headers=request.headers.raw,
-                    content=content,
-                    extensions=request.extensions,
-                )
-            )
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            raise httpx.TransportError(str(error) or type(error).__name__) from error
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Stream(answer), extensions={}
-        )
-
-    async def aclose(self) -> None:
-        """Closes the connections."""
-        await self._pool.aclose()
-
-
-class _Stream(httpx.AsyncByteStream):
-    """The body of an answer."""
-
-    def __init__(self, answer: httpcore.Response) -> None:
-        self._answer = answer
-
-    async def __aiter__(self) -> Any:
-        try:
-            async for piece in self._answer.aiter_stream():
-                yield piece
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            raise httpx.TransportError(str(error) or type(error).__name__) from error
-
-    async def aclose(self) -> None:
-        await self._answer.aclose()
-
-
-class _GuardedNetwork(AsyncNetworkBackend):
-    """Connects only to addresses that the guard allows."""
-
-    def __init__(self, guard: AddressGuard) -> None:
-        self._guard = guard
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> AsyncNetworkStream:
-        # TLS still checks the certificate against the name.
-        address = await self._guard.resolve(host, port)
-        return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
-        socket_options: Iterable[Any] | None = None,
-    ) -> AsyncNetworkStream:
-        raise AddressRefused("Unix sockets are not allowed")
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def _retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:

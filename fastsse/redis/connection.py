@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -14,6 +13,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from fastsse.backoff import Backoff
 from fastsse.config.redis_url import read_sentinel_url
 from fastsse.log import get_logger
 from fastsse.redis.errors import (
@@ -29,7 +29,7 @@ from fastsse.redis.errors import (
 from fastsse.redis.scripts import Script
 from fastsse.redis.sentinel import Sentinels, check_is_master
 
-__all__ = ["Backoff", "ConnectionOnDemand", "RedisAddress", "RedisConnection", "while_connected"]
+__all__ = ["ConnectionOnDemand", "RedisAddress", "RedisConnection", "while_connected"]
 
 # How long a sentinel may take; the next one is asked then.
 SENTINEL_S: Final = 1.0
@@ -109,29 +109,6 @@ class RedisAddress:
     @property
     def _is_tls(self) -> bool:
         return issubclass(self._kind, SSLConnection)
-
-
-class Backoff:
-    """The pause before the next try: none at first, then doubled each time up to 0.5 s. The pause
-    is random within the upper half of that, so that many nodes do not reconnect together."""
-
-    FIRST_S: Final = 0.05
-    MOST_S: Final = 0.5
-
-    def __init__(self) -> None:
-        self.tries = 0
-
-    def reset(self) -> None:
-        """Starts again with no pause, after a success."""
-        self.tries = 0
-
-    async def wait(self) -> None:
-        """Waits, longer each time."""
-        tries = self.tries
-        self.tries = min(tries + 1, 16)
-        if tries:
-            limit_s = min(self.FIRST_S * 2 ** (tries - 1), self.MOST_S)
-            await asyncio.sleep(limit_s * random.uniform(0.5, 1))
 
 
 OnMessage = Callable[[bytes, bytes, bytes], None]

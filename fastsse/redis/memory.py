@@ -4,8 +4,9 @@ are warned before."""
 import asyncio
 from typing import Final
 
+from fastsse.backoff import Backoff
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection, while_connected
+from fastsse.redis.connection import RedisAddress, RedisConnection, while_connected
 from fastsse.redis.errors import RedisRefusal
 
 __all__ = ["MemoryWatch", "read_info"]

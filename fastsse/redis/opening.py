@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from fastsse.backoff import Backoff
 from fastsse.errors import FastsseError
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.health import Outage
 

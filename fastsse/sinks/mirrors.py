@@ -12,11 +12,11 @@ from typing import Final, NamedTuple, Protocol
 
 import orjson
 
+from fastsse.backoff import Backoff
 from fastsse.control.service import ControlStore
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage
 from fastsse.sinks.envelopes import EntryFilter, envelope_of
 from fastsse.sinks.log_reader import LogReader

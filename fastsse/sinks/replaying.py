@@ -11,7 +11,7 @@ from fastsse.log import get_logger
 from fastsse.outbound import AddressGuard, OutboundClient, OutboundError, OutboundOptions, Signer
 from fastsse.sinks.webhooks import message_of
 from fastsse.sources.deadletters import KeptLetter
-from fastsse.sources.letter_stores import FileLetters
+from fastsse.sources.file_letters import FileLetters
 from fastsse.sources.replaying import shown
 from fastsse.sources.source import SourceAway
 

@@ -5,7 +5,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastsse.backbone import Backbone
 from fastsse.config import Config
@@ -16,8 +16,6 @@ from fastsse.control.service import ControlStore
 from fastsse.log import get_logger
 from fastsse.outbound import AddressGuard, OutboundClient, OutboundOptions, Signer
 from fastsse.positions import now_ms
-from fastsse.redis.connection import RedisAddress
-from fastsse.redis.keys import Keys
 from fastsse.sinks import mirrors
 from fastsse.sinks.envelopes import EntryFilter
 from fastsse.sinks.log_reader import LogReader
@@ -25,9 +23,11 @@ from fastsse.sinks.mirrors import Mirror, Target
 from fastsse.sinks.replaying import WebhookReplays
 from fastsse.sinks.webhooks import WAIT_MAX_S, WebhookSink, kept_place
 from fastsse.sources.deadletters import DeadLetters
-from fastsse.sources.lease import Lease
-from fastsse.sources.letter_stores import FileLetters
+from fastsse.sources.file_letters import FileLetters
 from fastsse.tracing import Tracer
+
+if TYPE_CHECKING:
+    from fastsse.sources.lease import Lease
 
 __all__ = ["Sinks"]
 
@@ -187,10 +187,14 @@ class Sinks:
         finally:
             del self._mirrors[rule.name]
 
-    def _lease(self, kind: str, name: str) -> Lease | None:
+    def _lease(self, kind: str, name: str) -> "Lease | None":
         config = self._config
         if "://" not in config.store:
             return None
+        from fastsse.redis.connection import RedisAddress
+        from fastsse.redis.keys import Keys
+        from fastsse.sources.lease import Lease
+
         key = Keys(config.redis_stream).prefix + f"{kind}:{name}".encode()
         return Lease(RedisAddress(config.store, config.redis_timeout), key, name)
 
@@ -210,12 +214,13 @@ def _target(rule: MirrorRule, config: Config) -> Target:
         from fastsse.sinks.mirror_nats import NatsTarget
 
         return NatsTarget(rule)
+    from fastsse.redis.connection import RedisAddress
     from fastsse.sinks.mirror_redis import RedisTarget
 
     return RedisTarget(rule, RedisAddress(rule.url or config.store, config.redis_timeout))
 
 
-async def _until_held(lease: Lease, *, is_held: bool) -> None:
+async def _until_held(lease: "Lease", *, is_held: bool) -> None:
     while lease.is_held != is_held:  # noqa: ASYNC110
         await asyncio.sleep(LEASE_LOOK_S)
 

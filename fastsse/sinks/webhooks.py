@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import orjson
 
+from fastsse.backoff import Backoff
 from fastsse.config.webhooks import WebhookRule
 from fastsse.control.service import ControlStore
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.log import get_logger
 from fastsse.outbound import OutboundClient, OutboundError
-from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage
 from fastsse.sinks.envelopes import EntryFilter, envelope_of
 from fastsse.sinks.log_reader import LogReader

@@ -6,8 +6,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from fastsse.backoff import Backoff
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage, SkipLog
 from fastsse.sources.source import Message, SourceAway
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-from fastsse.redis.connection import Backoff
+from fastsse.backoff import Backoff
 from fastsse.sources.source import Batch, Message, Source, SourceAway
 from fastsse.sources.source_publisher import SourcePublisher
 

@@ -4,7 +4,8 @@ import asyncio
 import os
 from typing import Final
 
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.backoff import Backoff
+from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.redis.health import Outage
 

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from fastsse.backoff import Backoff
 from fastsse.config.sources import SourceRule
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, RedisRefusal
 from fastsse.sources.inbox import Inbox
 from fastsse.sources.lease import Lease

@@ -1,30 +1,31 @@
-"""All sources of a node, from its start to its end. They run once in a node, apart from the log."""
+"""All sources of a node, from its start to its end. They run once in a node, apart from the log.
+
+What a kind of source needs is imported when there is one: a client library takes time and memory.
+"""
 
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastsse.config import Config
 from fastsse.config.sources import SourceRule
 from fastsse.control.gather import LETTERS, SOURCES, OwnFacts
 from fastsse.log import get_logger
-from fastsse.redis.connection import RedisAddress
-from fastsse.redis.keys import Keys
 from fastsse.sources.deadletters import DeadLetters, LetterStore
 from fastsse.sources.driver import Driver
+from fastsse.sources.file_letters import FileLetters
 from fastsse.sources.files import FileSource
-from fastsse.sources.lease import Lease
-from fastsse.sources.letter_stores import FileLetters, RedisLetters
 from fastsse.sources.payloads import Allows, Maker
-from fastsse.sources.redis_channels import ChannelSource
-from fastsse.sources.redis_streams import StreamSource
 from fastsse.sources.replaying import Replay, shown
 from fastsse.sources.source import Source, SourceAway
 from fastsse.sources.source_publisher import Publish, SourcePublisher
 from fastsse.tracing import Tracer
+
+if TYPE_CHECKING:
+    from fastsse.redis.connection import RedisAddress
 
 __all__ = ["Sources", "letter_store", "make_maker", "make_source"]
 
@@ -212,6 +213,15 @@ def make_source(rule: SourceRule, config: Config, publisher: SourcePublisher) ->
         from fastsse.sources.mqtt import MqttSource
 
         return MqttSource(rule, publisher)
+    return _redis_source(rule, config, publisher)
+
+
+def _redis_source(rule: SourceRule, config: Config, publisher: SourcePublisher) -> Source:
+    from fastsse.redis.keys import Keys
+    from fastsse.sources.lease import Lease
+    from fastsse.sources.redis_channels import ChannelSource
+    from fastsse.sources.redis_streams import StreamSource
+
     address = _redis_address(rule, config)
     if rule.stream is not None:
         return StreamSource(rule, address)
@@ -230,10 +240,14 @@ def letter_store(rule: SourceRule, config: Config) -> LetterStore | None:
         from fastsse.sources.kafka_letters import KafkaLetters
 
         return KafkaLetters(rule)
+    from fastsse.sources.redis_letters import RedisLetters
+
     return RedisLetters(_redis_address(rule, config), rule.dead_letter, rule.name)
 
 
-def _redis_address(rule: SourceRule, config: Config) -> RedisAddress:
+def _redis_address(rule: SourceRule, config: Config) -> "RedisAddress":
+    from fastsse.redis.connection import RedisAddress
+
     return RedisAddress(rule.url or config.store, config.redis_timeout)
 
 

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from fastsse.backoff import Backoff
 from fastsse.directives import Directives, Producer
 from fastsse.errors import FastsseError, Unavailable
 from fastsse.events import Event
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff
 from fastsse.redis.health import Outage, SkipLog
 from fastsse.sources.deadletters import Letter, letter_of
 from fastsse.sources.payloads import Maker

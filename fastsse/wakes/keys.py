@@ -6,9 +6,6 @@ import secrets
 from hashlib import sha256
 from typing import Final
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from fastsse.control.service import ControlStore
 
 __all__ = ["WakeKeys"]
@@ -25,6 +22,10 @@ class WakeKeys:
     """
 
     def __init__(self, store: ControlStore) -> None:
+        # Only a server with subscriptions needs them.
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         kept = store.get(_KEY)
         if kept is None or len(kept) != _KEY_BYTES:
             kept = secrets.token_bytes(_KEY_BYTES)

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 import orjson
@@ -51,7 +52,6 @@ class WakeService:
         self._store: Final = store
         self._publish: Final = publish
         self._calls: Final = calls
-        self._keys: Final = WakeKeys(store)
         self._index: Final = StreamIndex()
         self._loop: Final = asyncio.get_running_loop()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
@@ -66,6 +66,11 @@ class WakeService:
         rows.on_changed = self._on_changed
         for one in self._index.all():
             self._check_soon(one)
+
+    @cached_property
+    def _keys(self) -> WakeKeys:
+        """The keys, made when they are first needed."""
+        return WakeKeys(self._store)
 
     async def end(self) -> None:
         """Ends calls and the timer."""

@@ -10,8 +10,8 @@ import pytest
 
 from fastsse.sources import deadletters, inbox
 from fastsse.sources.deadletters import DeadLetters, Letter
+from fastsse.sources.file_letters import FileLetters
 from fastsse.sources.inbox import Inbox
-from fastsse.sources.letter_stores import FileLetters
 
 BOUND = 2 * 1024 * 1024
 

@@ -16,7 +16,8 @@ from fastsse.redis.connection import RedisAddress
 from fastsse.server import Server
 from fastsse.sources import Sources
 from fastsse.sources.deadletters import KeptLetter, Letter, LetterStore
-from fastsse.sources.letter_stores import FileLetters, RedisLetters
+from fastsse.sources.file_letters import FileLetters
+from fastsse.sources.redis_letters import RedisLetters
 from fastsse.sources.runner import letter_store
 from tests.redis.conftest import NO_SERVER
 from tests.redis.server import RedisServer

@@ -22,11 +22,12 @@ from fastsse.backbone.redis.codec import (
     place_of,
 )
 from fastsse.backbone.redis.log_scripts import OPEN
+from fastsse.backoff import Backoff
 from fastsse.entries import encode_entries
 from fastsse.events import Event
 from fastsse.log import get_logger
 from fastsse.positions import N_BITS, N_MASK
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, AnswerTimeout, RedisRefusal, WrongServer
 from fastsse.redis.health import Health, SkipLog
 from fastsse.redis.keys import Keys

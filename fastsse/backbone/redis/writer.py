@@ -17,6 +17,7 @@ from fastsse.backbone.redis.codec import StreamEntry, encode_asked, encode_event
 from fastsse.backbone.redis.follower import RedisFollower, find_end
 from fastsse.backbone.redis.log_scripts import APPEND
 from fastsse.backbone.redis.retention import RedisRetention
+from fastsse.backoff import Backoff
 from fastsse.errors import (
     AlreadyTaken,
     FastsseError,
@@ -34,7 +35,7 @@ from fastsse.errors import (
 )
 from fastsse.events import Event, as_header_value
 from fastsse.log import get_logger
-from fastsse.redis.connection import Backoff, RedisAddress, RedisConnection
+from fastsse.redis.connection import RedisAddress, RedisConnection
 from fastsse.redis.errors import AnswerLost, AnswerTimeout, RedisRefusal
 from fastsse.redis.health import Health
 from fastsse.redis.keys import Keys
