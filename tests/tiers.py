@@ -160,6 +160,7 @@ PARTS: Final[dict[str, Part | None]] = {
     "tests/attack": Part("slow", "floods"),
     "tests/doctor": Part("slow", "measures the machine"),
     "tests/sinks": Part("slow", "restarts and retries"),
+    "tests/sinks/test_mirrors.py": Part("full", "Redis, Kafka, NATS"),
     "tests/hooks": Part("slow", "restarts and retries"),
     "tests/outbound": Part("slow", "deadlines"),
     "tests/mercure": Part("slow", "client libraries"),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastsse.config.mirrors import MirrorRule
 from fastsse.config.source_url import read_server_url
 from fastsse.sinks.mirrors import Record
-from fastsse.sources.nats import NatsConnection, text_of
+from fastsse.sources.nats import NatsConnection, answer_of, text_of
 from fastsse.sources.source import SourceAway
 
 __all__ = ["NatsTarget"]
@@ -69,9 +69,9 @@ class NatsTarget:
         }  # fmt: skip
         if self._rule.jetstream:
             stream = client.jetstream(timeout=ANSWER_S)
-            await stream.publish(self._rule.to, record.value, headers=headers)
+            await answer_of(stream.publish(self._rule.to, record.value, headers=headers))
         else:
-            await client.publish(self._rule.to, record.value, headers=headers)
+            await answer_of(client.publish(self._rule.to, record.value, headers=headers))
 
     async def _newest(self) -> str | None:
         """The position of the newest message of the subject, if it is of this mirror."""
@@ -79,8 +79,8 @@ class NatsTarget:
 
         stream = self._connection.client.jetstream(timeout=ANSWER_S)
         try:
-            name = await stream.find_stream_name_by_subject(self._rule.to)
-            message = await stream.get_last_msg(name, self._rule.to)
+            name = await answer_of(stream.find_stream_name_by_subject(self._rule.to))
+            message = await answer_of(stream.get_last_msg(name, self._rule.to))
         except NotFoundError:
             return None
         except Exception as error:
@@ -91,6 +91,6 @@ class NatsTarget:
     async def _asked(self, question: Any) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                await question
+                await answer_of(question)
         except Exception as error:
             raise SourceAway(text_of(error)) from None

@@ -9,8 +9,8 @@ it is delivered at least once.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 from fastsse.config.source_url import Server, read_server_url
 from fastsse.config.sources import SourceRule
@@ -19,13 +19,25 @@ from fastsse.sources.inbox import Inbox
 from fastsse.sources.source import Batch, Message, PlainMessage, SourceAway, Words
 from fastsse.sources.source_publisher import BATCH_EVENTS, SourcePublisher
 
-__all__ = ["JetStreamSource", "NatsConnection", "NatsSource", "text_of"]
+__all__ = ["JetStreamSource", "NatsConnection", "NatsSource", "answer_of", "text_of"]
 
 CONNECT_S: Final = 2.0
 WAIT_S: Final = 0.5
 END_S: Final = 0.5
 # A message that is not acknowledged for so long is given to another node.
 ACK_WAIT_S: Final = 30.0
+
+T = TypeVar("T")
+
+
+async def answer_of(call: Coroutine[Any, Any, T]) -> T:
+    """Waits for a call of the library. The library takes a cancellation for a time-out in places,
+    and a task that waits for it would run on; here the task is always cancelled."""
+    calling = asyncio.ensure_future(call)
+    try:
+        return await asyncio.shield(calling)
+    finally:
+        calling.cancel()
 
 
 class NatsConnection:
@@ -115,7 +127,7 @@ class NatsSource:
         rule = self._rule
         for subject in rule.topics:
             await self._connection.client.subscribe(subject, queue=rule.group, cb=self._hear)
-        await self._connection.client.flush()
+        await answer_of(self._connection.client.flush())
 
     async def read(self) -> Batch:
         """As Source."""
@@ -136,7 +148,7 @@ class NatsSource:
         try:
             for subject in self._rule.topics:
                 await self._connection.client.subscribe(subject, cb=self._hear)
-            await self._connection.client.flush()
+            await answer_of(self._connection.client.flush())
             until_s = time.monotonic() + wait_s
             while len(self._inbox) < count and time.monotonic() < until_s:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -190,7 +202,7 @@ class JetStreamSource:
 
         self._connection.check()
         try:
-            found = await self._consumer.fetch(self._most, timeout=WAIT_S)
+            found = await answer_of(self._consumer.fetch(self._most, timeout=WAIT_S))
         except TimeoutError:
             return Batch()
         except (nats.errors.Error, OSError) as error:
@@ -208,7 +220,7 @@ class JetStreamSource:
         try:
             for message in found:
                 await message.ack()
-            await self._connection.client.flush()
+            await answer_of(self._connection.client.flush())
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise SourceAway(text_of(error)) from None
 

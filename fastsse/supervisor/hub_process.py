@@ -60,9 +60,15 @@ def serve_hub(
         loop = asyncio.get_running_loop()
         settle_memory()
         # Nothing is ever written, so readable means closed.
-        loop.add_reader(life.watch(), os.kill, os.getpid(), signal.SIGTERM)
+        watched = life.watch()
+        loop.add_reader(watched, all_ended, loop, watched)
         report_alive(loop)
         link.say(READY)
+
+    def all_ended(loop: asyncio.AbstractEventLoop, watched: int) -> None:
+        # Once: a closed pipe stays readable while the hub ends.
+        loop.remove_reader(watched)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def report_alive(loop: asyncio.AbstractEventLoop) -> None:
         link.say(ALIVE, "0")
