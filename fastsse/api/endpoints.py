@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastsse._core import REASON_ENDED
 from fastsse._intake import Intake
@@ -139,7 +139,7 @@ class Endpoints:
             lambda: time.time_ns() // 1_000_000,
             access,
             speech,
-            ViewReader(self._has_envelope),
+            ViewReader(self._have_envelopes),
             self._hub.streams.finished,
         )
         subscribe.polling = polling
@@ -231,11 +231,14 @@ class Endpoints:
             intake.is_on = is_on
             intake.counts_clients = self._rate_limits.active
 
-    def _has_envelope(self, selector: str) -> bool:
-        """Whether a stream of a topic, or of a template, has envelopes by default."""
-        rule = self._config.rule(selector)
-        kind = None if rule is None else rule.envelope
-        return (kind or self._config.envelope) == "json"
+    def _have_envelopes(self, selectors: Sequence[str]) -> bool:
+        """Whether a stream of these topics and templates has envelopes by default."""
+        config = self._config
+        # A feed has thousands of topics, and few servers a rule that speaks of envelopes.
+        if all(rule.envelope is None for rule in config.topic_rules):
+            return config.envelope == "json"
+        kinds = (None if rule is None else rule.envelope for rule in map(config.rule, selectors))
+        return any((kind or config.envelope) == "json" for kind in kinds)
 
     def on_stream_closed(self, stream: int) -> None:
         """A stream has ended."""

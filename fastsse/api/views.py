@@ -30,12 +30,14 @@ class ViewReader:
     """Reads the parameters of views.
 
     Arguments:
-        has_envelope: whether streams with a selector get envelopes unless their request says
-            otherwise.
+        have_envelopes: whether streams with some selectors get envelopes unless their request
+            says otherwise.
     """
 
-    def __init__(self, has_envelope: Callable[[str], bool] = lambda selector: False) -> None:
-        self._has_envelope: Final = has_envelope
+    def __init__(
+        self, have_envelopes: Callable[[Sequence[str]], bool] = lambda selectors: False
+    ) -> None:
+        self._have_envelopes: Final = have_envelopes
 
     def read(self, chosen: Mapping[str, str], selectors: Sequence[str]) -> View | None:
         """The view that the parameters in VIEW_NAMES ask for; None when it is every event as it is.
@@ -45,7 +47,7 @@ class ViewReader:
         if "envelope" in chosen:
             envelope = _envelope(chosen["envelope"])
         else:
-            envelope = any(map(self._has_envelope, selectors))
+            envelope = self._have_envelopes(selectors)
         view = View(
             _types("event", chosen.get("event")),
             envelope,
