@@ -151,6 +151,12 @@ class HookOptions(OptionGroup):
     )
 
 
+_OF_THE_CALLBACK: Final = {
+    "authorize_secrets", "authorize_operations", "authorize_headers", "authorize_timeout",
+    "authorize_cache",
+}  # fmt: skip
+
+
 def hook_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
     """Conflicts between hooks, and between the options of the callback."""
     names: set[str] = set()
@@ -160,9 +166,9 @@ def hook_conflicts(config: "Config") -> Iterator[tuple[str, str]]:
         names.add(rule.name)
     if config.authorize_url is not None and not config.authorize_secrets:
         yield "authorize_secrets", "set with authorize_url, because requests to it are signed"
-    given = config.model_fields_set & {
-        "authorize_secrets", "authorize_operations", "authorize_headers", "authorize_timeout",
-        "authorize_cache",
-    }  # fmt: skip
+    given = config.model_fields_set & _OF_THE_CALLBACK
     if config.authorize_url is None and given:
-        yield min(given), "left out without authorize_url"
+        defaults = type(config)()
+        for name in sorted(given):
+            if getattr(config, name) != getattr(defaults, name):
+                yield name, "left out without authorize_url"

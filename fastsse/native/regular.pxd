@@ -22,7 +22,7 @@ cdef inline bint is_shortest(const char* at, size_t size) noexcept nogil:
     cdef const char* digit
     if point == end:
         return point - begin <= WHOLE_DIGITS_MAX and not (begin > at and begin[0] == c'0')
-    if skip_digits(point + 1, end) != end or end - begin > DECIMAL_DIGITS_MAX + 1:
+    if point[0] != c'.' or skip_digits(point + 1, end) != end or end - begin > DECIMAL_DIGITS_MAX + 1:
         return False
     if begin[0] == c'0':
         digit = point + 1

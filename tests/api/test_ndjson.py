@@ -104,6 +104,20 @@ def test_lines_read_natively_are_what_each_is_alone(lines: list[bytes]) -> None:
         b'{"topic":"a","data":[-0,0.0,-0.0,1.0,1.50,1e3,1E400,0.0001,0.00001,123456789012.125]}',
         b'{"topic":"a","data":[999999999999999999,9999999999999999999,99999999999999999999]}',
         b'{"topic":"a","data":[01]}',
+        *(
+            b'{"topic":"a","data":[%s]}' % number
+            for number in (
+                b"1e3",
+                b"1E3",
+                b"1e999",
+                b"1e-3",
+                b"1.5e3",
+                b"-0",
+                b"0.0",
+                b"1.50",
+                b"0.00001",
+            )
+        ),
         b'{"topic":"a","data":' + b"[" * 200 + b"]" * 200 + b"}",
         b'{"topic":"a","data":{' + b",".join(b'"%d":1' % n for n in range(40)) + b"}}",
         b'{"topic":"a","data":{' + b",".join(b'"%d":1' % (n % 39) for n in range(40)) + b"}}",
