@@ -36,8 +36,11 @@ async def answer_of(call: Coroutine[Any, Any, T]) -> T:
     calling = asyncio.ensure_future(call)
     try:
         return await asyncio.shield(calling)
-    finally:
+    except asyncio.CancelledError:
+        # Whatever the library makes of it: nobody waits for that.
+        calling.add_done_callback(lambda done: done.cancelled() or done.exception())
         calling.cancel()
+        raise
 
 
 class NatsConnection:
