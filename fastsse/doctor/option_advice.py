@@ -429,7 +429,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "console_minting": Advice(
         "set: an operator with the role act may make tokens with any grant, but for the console",
-        "`An operator made a token.` in the log",
+        "lines of the logger `fastsse.audit`",
     ),
     "metrics_topics": Advice(
         "a series a topic in Prometheus; each scrape looks at all topics",
