@@ -37,7 +37,7 @@ async def answer_of(call: Coroutine[Any, Any, T]) -> T:
     try:
         return await asyncio.shield(calling)
     except asyncio.CancelledError:
-        # Whatever the library makes of it: nobody waits for that.
+        # What the library makes of it is of no interest any more.
         calling.add_done_callback(lambda done: done.cancelled() or done.exception())
         calling.cancel()
         raise

@@ -21,7 +21,9 @@ DOCUMENT = yaml.safe_load((ROOT / "docs" / "reference" / "openapi.yaml").read_te
 # `make api` tries more.
 EXAMPLES = int(os.environ.get("FASTSSE_API_EXAMPLES", "6"))
 KEY = "a-secret-of-at-least-32-characters"
-OPTIONS = f"--jwt-key {KEY} --anonymous --subscriptions --ping 20s --pong-timeout 1m --console-minting 1h"
+OPTIONS = (
+    f"--jwt-key {KEY} --anonymous --subscriptions --ping 20s --pong-timeout 1m --console-minting 1h"
+)
 _CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
