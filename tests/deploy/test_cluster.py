@@ -76,7 +76,9 @@ async def test_two_nodes_are_one_service_through_a_proxy(two: Cluster) -> None:
             assert publishing.acknowledged
             for reader in readers:
                 await reader.saw(f"event {index}")
-        assert sorted(await two.streams()) == [2, 2]
+        # The processes of nginx count connections each for itself, so the halves may differ.
+        shares = await two.streams()
+        assert (sum(shares), min(shares) > 0) == (4, True)
 
         # A node dies: its streams go on at the other, with nothing lost or repeated.
         publishing, ended = Publishing([two.url]), asyncio.Event()
@@ -88,7 +90,7 @@ async def test_two_nodes_are_one_service_through_a_proxy(two: Cluster) -> None:
         ended.set()
         await load
         await saw_the_same(readers, *publishing.acknowledged)
-        assert sum(reader.connections > 1 for reader in readers) == 2
+        assert sum(reader.connections > 1 for reader in readers) == shares[0]
 
         # It is started again, and takes its part.
         for _ in range(600):
