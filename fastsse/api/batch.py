@@ -22,6 +22,10 @@ __all__ = ["event_of_json", "events_of_lines"]
 _MEMBER_SET: Final = frozenset(FIELDS)
 # Events with other members have directives.
 _PLAIN_SET: Final = _MEMBER_SET - DIRECTIVE_FIELDS
+# What a line raises that describes no event.
+_WRONG: Final = (
+    orjson.JSONDecodeError, UnicodeDecodeError, InvalidEvent, Problem, TypeError, AttributeError,
+)  # fmt: skip
 
 
 def event_of_json(body: bytes | bytearray) -> Event:
@@ -47,7 +51,7 @@ def events_of_lines(body: bytes | bytearray) -> Sequence[Event]:
         batch = read_lines(body, _event)
         if batch is not None:
             return batch
-    except (ValueError, InvalidEvent, Problem, AttributeError, TypeError):
+    except _WRONG:
         pass  # Reported below, with the line number.
     return _read_slowly(bytes(body).split(b"\n"))
 

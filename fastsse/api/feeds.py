@@ -13,7 +13,7 @@ from fastsse.events import check_topic
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import Response, json_response
-from fastsse.http.router import Exchange, Paths, Route
+from fastsse.http.router import Exchange, Paths, Route, admit_length
 from fastsse.hub.channels import Channels
 from fastsse.subscriptions import ANY
 
@@ -144,12 +144,7 @@ def _admit(request: Request) -> None:
     for name, _ in request.target.pairs:
         if name not in CREDENTIAL_NAMES:
             raise BadRequest(name, "is no parameter of POST /feeds; give it to GET /events")
-    headers = request.headers
-    if b"transfer-encoding" in headers:
-        raise Problem(411, "The body must have a Content-Length.", field="Transfer-Encoding")
-    if int(headers.get(b"content-length", b"0")) > 2 * FEED_BYTES_MAX:
-        detail = f"A feed may have at most {FEED_BYTES_MAX} bytes."
-        raise Problem(413, detail, field="Content-Length")
+    admit_length(request, 2 * FEED_BYTES_MAX, f"A feed may have at most {FEED_BYTES_MAX} bytes.")
 
 
 def _topics(items: Sequence[object]) -> list[str]:

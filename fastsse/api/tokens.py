@@ -28,7 +28,7 @@ from fastsse.errors import BadRequest, FastsseError, Unauthorised
 from fastsse.http.problems import Problem
 from fastsse.http.request import Request
 from fastsse.http.responses import NOT_STORED, STATUS_LINES, Response, json_response
-from fastsse.http.router import Exchange, Paths, Route
+from fastsse.http.router import Exchange, Paths, Route, admit_length
 from fastsse.hub.streams import Streams, may_be_stream_id
 
 __all__ = ["pong_routes", "token_routes"]
@@ -118,12 +118,7 @@ def _revocation_route(revocations: Revocations, access: Access) -> Route:
 def _admit_small(request: Request) -> None:
     """Accepts a small body, which is ignored: `sendBeacon` always sends one. No token has been
     checked yet, so its size is bounded. Raises Problem (411, 413)."""
-    headers = request.headers
-    if b"transfer-encoding" in headers:
-        raise Problem(411, "The body must have a Content-Length.", field="Transfer-Encoding")
-    if int(headers.get(b"content-length", b"0")) > _BODY_MAX:
-        detail = f"A body may have at most {_BODY_MAX} bytes; it is ignored."
-        raise Problem(413, detail, field="Content-Length")
+    admit_length(request, _BODY_MAX, f"A body may have at most {_BODY_MAX} bytes; it is ignored.")
 
 
 def _stream_id(request: Request) -> bytes:

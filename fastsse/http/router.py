@@ -28,6 +28,7 @@ __all__ = [
     "Route",
     "Router",
     "StreamRequest",
+    "admit_length",
 ]
 
 
@@ -155,6 +156,16 @@ class BodyExchange(Exchange, Protocol):
 Handler = Callable[[Request, Exchange], None]
 # Checks a request before its body is read, so that a refused body is not read.
 Admission = Callable[[Request], None]
+
+
+def admit_length(request: Request, most_bytes: int, detail: str) -> None:
+    """Accepts a body of a known length, at most `most_bytes`. Raises Problem: 411 for another one,
+    413 with `detail` for a longer one."""
+    headers = request.headers
+    if b"transfer-encoding" in headers:
+        raise Problem(411, "The body must have a Content-Length.", field="Transfer-Encoding")
+    if int(headers.get(b"content-length", b"0")) > most_bytes:
+        raise Problem(413, detail, field="Content-Length")
 
 
 # Reads the body of an admitted request piece by piece; None: the request is handled as a whole.

@@ -19,7 +19,7 @@ from fastsse.errors import BadRequest, FastsseError
 from fastsse.http.problems import Problem, problem_of
 from fastsse.http.request import Request
 from fastsse.http.responses import json_response
-from fastsse.http.router import Exchange, Paths, Route
+from fastsse.http.router import Exchange, Paths, Route, admit_length
 from fastsse.log import get_logger
 from fastsse.minting import SIDES, CannotSign, Wanted, claims_of, sign, signing_of
 
@@ -160,12 +160,7 @@ def _wanted(request: Request, most_s: float) -> Wanted:
 
 def _admit_token(request: Request) -> None:
     """Accepts a token as the body. Raises Problem (411, 413)."""
-    headers = request.headers
-    if b"transfer-encoding" in headers:
-        raise Problem(411, "The body must have a Content-Length.", field="Transfer-Encoding")
-    if int(headers.get(b"content-length", b"0")) > TOKEN_BYTES_MAX:
-        detail = f"A token may have at most {TOKEN_BYTES_MAX} bytes."
-        raise Problem(413, detail, field="Content-Length")
+    admit_length(request, TOKEN_BYTES_MAX, f"A token may have at most {TOKEN_BYTES_MAX} bytes.")
 
 
 def _json(value: object) -> Any:
