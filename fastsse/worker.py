@@ -12,8 +12,9 @@ from typing import Final, Self
 
 from fastsse._core import Sender
 from fastsse.api.access import Access
+from fastsse.api.bound_sockets import Sockets
 from fastsse.api.feeds import feed_of_topics
-from fastsse.api.frontend import Frontend, Sockets
+from fastsse.api.frontend import Frontend
 from fastsse.api.receipts import StreamCount
 from fastsse.api.startlines import start_lines
 from fastsse.backbone.memory import MemoryBackbone

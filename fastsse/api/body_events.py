@@ -12,11 +12,11 @@ __all__ = ["BodyEvents", "EventStreamEvents", "LineEvents", "Template"]
 
 
 class BodyEvents(Protocol):
-    """The events of one body. After an error it is not used again.
+    """Reads the events of one body. It must not be called again after an error.
 
     Attributes:
-        error: why the rest of the body can't be read; the events before it are valid.
-        skipped: the number of left-out events by type.
+        error: why the rest of the body can't be read, or None. Events returned before are valid.
+        skipped: number of events that were left out, by type.
     """
 
     error: Problem | None
@@ -24,20 +24,20 @@ class BodyEvents(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of an incomplete event."""
+        """Bytes of the event that is still incomplete."""
 
     def read(self, piece: bytes) -> list[Event]:
-        """The events that a piece completes. O(bytes)."""
+        """Returns the events that are complete with this piece. O(bytes)."""
 
     def end(self) -> list[Event]:
-        """The events that the end of the body completes."""
+        """Returns the events that are complete with the end of the body."""
 
 
 class LineEvents:
-    """An event a line, as in a batch; blank lines are skipped.
+    """NDJSON: one event a line, with the fields of a batch. Blank lines are skipped.
 
     Arguments:
-        line_bytes_max: the longest line.
+        line_bytes_max: bytes of the longest line.
     """
 
     def __init__(self, line_bytes_max: int) -> None:
@@ -67,14 +67,14 @@ class LineEvents:
         return events
 
     def end(self) -> list[Event]:
-        """As `BodyEvents`: the last line needs no line end."""
+        """As `BodyEvents`. The last line may have no line end."""
         events: list[Event] = []
         line, self._parts, self.held_bytes = b"".join(self._parts), [], 0
         self._take(line, events)
         return events
 
     def _take(self, line: bytes, events: list[Event]) -> bool:
-        """Adds the event of a line; False for an invalid line."""
+        """Adds the event of a line. Returns False, and sets `error`, for an invalid line."""
         self._line += 1
         if not line.strip():
             return True
@@ -98,15 +98,15 @@ class LineEvents:
 
 
 class Template:
-    """The fields that the query of a relayed event stream sets for all its events.
+    """The fields that all events of a relayed event stream get from the query.
 
     Arguments:
         topics: the topics.
-        event: the type of events without one.
+        event: the type of events that have none in the stream.
         retry: as in Event.
         private: as in Event.
         meta: as in Event.
-        own_ids: ids of the stream become the events' own; otherwise they are dropped.
+        own_ids: whether an id in the stream becomes the event's own id. Otherwise it is dropped.
     """
 
     __slots__ = ("_event", "_meta", "_own_ids", "_private", "_retry", "_topics")
@@ -129,7 +129,8 @@ class Template:
         self.event_of(Block(b"", b"", None))
 
     def event_of(self, block: Block) -> Event:
-        """The event of a block that has data. Raises InvalidEvent."""
+        """The event of a block with data. Text that is not UTF-8 is replaced. Raises
+        InvalidEvent."""
         data, kind = block.data or b"", block.event
         try:
             data.decode()
@@ -147,12 +148,12 @@ class Template:
 
 
 class EventStreamEvents:
-    """The events of an event stream. Events of another fastsse that are about the stream itself
-    (`fastsse.gap`) are left out, and counted. A block that the end of the body cuts is no event.
+    """An event stream as a body. Control events of another fastsse, such as `fastsse.gap`, are left
+    out and counted. The last block is dropped if the body ends before its blank line.
 
     Arguments:
-        template: what all events have.
-        event_bytes_max: the longest event.
+        template: the fields that all events get.
+        event_bytes_max: bytes of the longest event.
     """
 
     def __init__(self, template: Template, event_bytes_max: int) -> None:

@@ -8,10 +8,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 from fastsse.api.access import Access
+from fastsse.api.bound_sockets import Sockets, are_local, are_unix
 from fastsse.api.console import console_routes
 from fastsse.api.delayed import DelayedPublish
 from fastsse.api.endpoints import Endpoints
@@ -19,7 +19,7 @@ from fastsse.api.handoff import RetryAfter, SenderHandoff
 from fastsse.api.health import health_routes
 from fastsse.api.rate_limits import RateLimits
 from fastsse.api.receipts import Receipts
-from fastsse.config import Config, ConfigError, OptionProblem, is_loopback
+from fastsse.config import Config
 from fastsse.control.feeds import Feeds
 from fastsse.control.service import ControlClient
 from fastsse.control.stats import Help, StatsClient
@@ -33,7 +33,7 @@ from fastsse.http.deadlines import Deadlines
 from fastsse.http.descriptors import Descriptors
 from fastsse.http.hosts import Hosts
 from fastsse.http.listener_context import ListenerContext
-from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener, open_sockets, open_tcp
+from fastsse.http.listeners import ACCEPT_PAUSE_S, Listener
 from fastsse.http.redirect import PlainRefusal, Redirect
 from fastsse.http.request_log import RequestLog
 from fastsse.http.router import Paths, Router
@@ -43,77 +43,12 @@ from fastsse.log import AccessLog
 from fastsse.refusal_reasons import STREAM_REASONS
 from fastsse.tracing import Tracer
 
-__all__ = ["Frontend", "Sockets"]
+__all__ = ["Frontend"]
 
-# How long a replaced worker waits for connections that have not sent a request yet.
+# How often, and how many times, a replaced worker looks whether its connections sent a request.
 LEAVING_LOOK_S: Final = 0.02
 LEAVING_LOOKS: Final = 25
 _HSTS: Final = b"Strict-Transport-Security: max-age=%d\r\n"
-
-
-class Sockets(NamedTuple):
-    """Bound sockets; `admin` is empty when `main` serves all paths.
-
-    With several workers, `all` are the main sockets of every slot, and `main` are those of `slot`.
-    `is_lent`: another process removes the files of Unix sockets. `redirect` answers HTTP with a
-    redirect to https. `ticket_secret` makes the keys of TLS session tickets; workers share it.
-    """
-
-    main: Sequence[socket.socket]
-    admin: Sequence[socket.socket]
-    all: Sequence[Sequence[socket.socket]] = ()
-    slot: int = 0
-    is_lent: bool = False
-    redirect: Sequence[socket.socket] = ()
-    ticket_secret: bytes = b""
-
-    @classmethod
-    def bind(cls, config: Config) -> "Sockets":
-        """Binds the addresses in the options. Raises ListenError, or ConfigError for an inherited
-        socket that other machines can reach while publishing needs no token."""
-        main = open_sockets(config, config)
-        sockets = cls(main, (), ticket_secret=os.urandom(SECRET_BYTES))
-        try:
-            if config.admin_port is not None:
-                admin = open_tcp(config.host, config.admin_port, "admin_port", config)
-                sockets = sockets._replace(admin=admin)
-            if config.redirect_port is not None:
-                redirect = open_tcp(config.host, config.redirect_port, "redirect_port", config)
-                sockets = sockets._replace(redirect=redirect)
-            sockets.check(config)
-        except BaseException:
-            sockets.close()
-            raise
-        return sockets
-
-    def check(self, config: Config) -> None:
-        """Checks from where an inherited socket can be reached, which only the socket shows."""
-        is_decided = config.publishing_needs_token or config.allow_anonymous_publish
-        if _are_local(self.main) or is_decided:
-            return
-        allowed = (
-            "a socket on a loopback address, because publishing needs no token; set publish_token "
-            "or jwt_key, or allow_anonymous_publish to allow this"
-        )
-        option = "host" if config.fd is None else "fd"
-        value = str(getattr(config, option))
-        raise ConfigError([OptionProblem(option, value, "an argument", allowed)])
-
-    @property
-    def are_local(self) -> bool:
-        """Whether only this machine can reach them."""
-        return _are_local((*self.main, *self.admin, *chain.from_iterable(self.all)))
-
-    def has_page(self, config: Config) -> bool:
-        """Whether the page is served: `auto` is for servers that only this machine reaches."""
-        return config.page == "on" or (
-            config.page == "auto" and _are_local((*self.main, *self.admin))
-        )
-
-    def close(self) -> None:
-        """Closes them."""
-        for sock in (*self.main, *self.admin, *self.redirect):
-            sock.close()
 
 
 class Frontend:
@@ -166,11 +101,11 @@ class Frontend:
         self._has_successor = False
 
     def trace_with(self, tracer: Tracer) -> None:
-        """Makes spans from now on; call it before `serve`."""
+        """Turns tracing on. Call it before `serve`."""
         self._streams.tracer = self._endpoints.tracer = tracer
 
     def report_hooks(self, reports: HookReports) -> None:
-        """Reports each stream that opens from now on; call it before `serve`."""
+        """Reports each stream that opens. Call it before `serve`."""
         self._streams.hooks = reports
 
     @property
@@ -185,8 +120,8 @@ class Frontend:
 
     @property
     def context(self) -> ListenerContext:
-        """What the requests of the main listener share; also for requests that another server
-        reads."""
+        """What the requests of the main listener share. An ASGI mount uses it for requests that
+        another server has read."""
         return self._acceptors[0].context
 
     @property
@@ -206,8 +141,9 @@ class Frontend:
         """Starts to accept connections.
 
         Arguments:
+            sockets: bound; `close` closes them.
             stats: gives the metrics and statistics of the whole service.
-            trouble: returns why publishers are refused, or None.
+            trouble: returns why publishes are refused, or None while they are accepted.
             worker: the number of this worker.
             own_access: decides who may read and publish; None: as the options say.
         """
@@ -245,7 +181,7 @@ class Frontend:
         self._deadlines.start()
 
     def room(self) -> int:
-        """How many more streams fit."""
+        """The number of streams that can still open."""
         if not self._hub.streams.has_room():
             return 0
         return self._descriptors.max_connections - self._stream_count()
@@ -258,9 +194,9 @@ class Frontend:
         return None if streams.has_room() else "full"
 
     def apply(self, config: Config) -> None:
-        """Applies new limits to later connections, and certificates to later handshakes; open
-        connections keep theirs. Raises ConfigError for certificates that can't be used; then
-        nothing has changed."""
+        """Applies new limits to later connections, and new certificates to later handshakes. Open
+        connections keep theirs. Raises ConfigError for unusable certificates, before anything has
+        changed."""
         if self._door is not None:
             self._door.apply(config, load_certificates(config))
         self._deadlines.apply(config)
@@ -269,12 +205,13 @@ class Frontend:
         self._endpoints.switch_intakes()
 
     def look(self) -> None:
-        """Checks for room. Call it once a second."""
+        """Checks whether this worker has room, and so which listening sockets it watches. Called
+        after each accept and after streams were opened."""
         if self._sharing is not None:
             self._sharing.look()
 
     def tick(self) -> None:
-        """As `look`; call it once a second."""
+        """Does `look` and the periodic work of the routes and of TLS. Call it once a second."""
         self.look()
         self._endpoints.tick(time.monotonic())
         if self._door is not None:
@@ -282,13 +219,13 @@ class Frontend:
 
     @property
     def delayed(self) -> DelayedPublish:
-        """Keeps delayed events."""
+        """Publishes for later."""
         assert self._endpoints.delayed is not None
         return self._endpoints.delayed
 
     @property
     def feeds(self) -> Feeds:
-        """Selections that are stored."""
+        """The stored selections."""
         assert self._endpoints.feeds is not None
         return self._endpoints.feeds
 
@@ -303,17 +240,17 @@ class Frontend:
             self._sharing.on_help(help)
 
     def drain(self) -> None:
-        """Stops listening, except on the admin listener, and closes every connection after its
-        answer."""
+        """Stops listening, except on the admin listener, and closes each connection after its
+        current answer."""
         self._close_doors()
         self.main.close()
         if self._redirect is not None:
             self._redirect.close()
 
     async def leave(self) -> None:
-        """For a worker that is replaced: stops listening, and closes every connection after its
-        next answer. Returns when the earlier connections have sent their requests, or after a
-        bounded time."""
+        """For a worker that is replaced: stops listening, and closes each connection after its
+        next answer. Returns when each connection has sent its request, at the latest after
+        LEAVING_LOOKS * LEAVING_LOOK_S."""
         self._has_successor = True
         self._close_doors()
         for listener in self._all_listeners():
@@ -335,12 +272,12 @@ class Frontend:
 
     @property
     def unanswered(self) -> int:
-        """Number of connections that are not streams and have not had their last answer."""
+        """Number of connections that are not streams and still get an answer."""
         return len(self._deadlines) - len(self._deadlines.linger.since)
 
     async def close_idle(self, until_s: float) -> None:
-        """Waits until the loop time `until_s` or until every connection has had its last answer,
-        then closes idle connections. A connection with a request closes after its answer."""
+        """Waits until every connection has had its last answer, at most until the loop time
+        `until_s`. Then closes the idle connections; one with a request closes after its answer."""
         loop = asyncio.get_running_loop()
         while self.unanswered and loop.time() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(LEAVING_LOOK_S)
@@ -352,13 +289,13 @@ class Frontend:
             self._sharing.close()
         for acceptor in self._acceptors:
             acceptor.context.drain()
-        # Bodies that are published piece by piece may never end. One whose reader is at work ends
-        # when that asks for more.
+        # A body that is published while it arrives may never end, so its connection closes now. If
+        # a piece of it is being published, it closes after that piece.
         for connection in list(self._deadlines.piece.since):
             connection.close()
 
     def close(self) -> None:
-        """Closes everything; `answered` returns when that is done."""
+        """Closes everything. It takes effect later; `answered` waits for it."""
         for listener in self._all_listeners():
             listener.close()
         for acceptor in self._acceptors:
@@ -374,7 +311,7 @@ class Frontend:
             connection.abort()
 
     async def answered(self) -> None:
-        """Returns when all connections but streams are closed, and TLS has sent its data."""
+        """Returns when all connections except streams are closed and TLS has sent its data."""
         for acceptor in self._acceptors:
             await acceptor.settled()
         await self._deadlines.emptied()
@@ -397,14 +334,14 @@ class Frontend:
         }
 
     def on_stream_closed(self, stream: int) -> None:
-        """Must be called for each stream that ended."""
+        """A stream ended. Must be called for each of them."""
         self._endpoints.on_stream_closed(stream)
 
     def _listen(
         self, sockets: Sequence[socket.socket], paths: Paths, cors: Cors, is_owner: bool
     ) -> None:
-        # Nothing on a Unix socket crosses a network.
-        door = None if _are_unix(sockets) else self._door
+        # A Unix socket needs no TLS: its data does not cross a network.
+        door = None if are_unix(sockets) else self._door
         context = self._context(Router(paths, cors), cors, sockets, door)
         context.intake = self._endpoints.intake(context)
         welcome = self._welcome(context)
@@ -416,7 +353,7 @@ class Frontend:
         self._listeners.append(TlsListener(sockets, door, welcome, plain, is_owner=is_owner))
 
     def _listen_plain(self, sockets: Sequence[socket.socket], router: Router) -> Listener:
-        """A listener with another route table."""
+        """A listener without TLS and CORS, with a route table of its own."""
         no_cors = Cors((), (), cross_publish=False)
         return Listener(sockets, self._welcome(self._context(router, no_cors, sockets, None)))
 
@@ -440,7 +377,7 @@ class Frontend:
         )
 
     def _welcome(self, context: ListenerContext) -> Callable[[socket.socket, object], None]:
-        """Takes the accepted sockets of a listener."""
+        """The callback for the accepted sockets of a listener."""
         acceptor = Acceptor(context)
         self._acceptors.append(acceptor)
 
@@ -455,13 +392,13 @@ class Frontend:
         return [*self._listeners, *redirect]
 
     def _opened(self, wake: Callable[[], None]) -> None:
-        """Called in the turn after streams were opened."""
+        """Called in the loop turn after streams were opened."""
         wake()
         self.look()
 
     def _on_arrival(self, newcomer: Connection) -> None:
-        """Keeps one descriptor free for the next connection, such as a probe: evicts an idle
-        connection. If none can be evicted, new connections wait in the kernel."""
+        """Evicts an idle connection if the descriptors for requests are used up, so that a probe
+        can still connect. Without one to evict, new connections wait in the kernel."""
         deadlines = self._deadlines
         # A WebSocket has two descriptors in addition to that of its stream.
         streams = self._stream_count() + 2 * self._websocket_count()
@@ -491,20 +428,9 @@ class Frontend:
 
 
 def _hosts(config: Config, sockets: Sequence[socket.socket]) -> Hosts:
-    """The Host check of a listener on these sockets. Without configured names it is off for Unix
-    sockets, which no page can reach, and for addresses that other machines can reach, because these
-    may have any name."""
+    """The Host check of a listener on these sockets. With `allowed_hosts` it is on. Otherwise it is
+    on for loopback addresses only: no web page reaches a Unix socket, and an address that other
+    machines reach may have any name."""
     tcp = [sock for sock in sockets if sock.family != socket.AF_UNIX]
-    enforced = bool(config.allowed_hosts) or (bool(tcp) and _are_local(tcp))
+    enforced = bool(config.allowed_hosts) or (bool(tcp) and are_local(tcp))
     return Hosts((*config.allowed_hosts, *config.host), enforced=enforced)
-
-
-def _are_unix(sockets: Sequence[socket.socket]) -> bool:
-    return all(sock.family == socket.AF_UNIX for sock in sockets)
-
-
-def _are_local(sockets: Sequence[socket.socket]) -> bool:
-    """Whether only this machine can reach the sockets."""
-    return all(
-        sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]) for sock in sockets
-    )

@@ -50,15 +50,14 @@ _CHUNKED: Final = b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n"
 _RAW: Final = b"Connection: close\r\n"
 # The headers of Mercure's reference hub, which existing clients expect.
 _MERCURE_HEAD: Final = STATUS_LINES[200] + MERCURE_STREAM
-# An id of this form may be sent back in the head; any other text is not.
+# Only an id of this form is sent back in the head.
 _ID: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
-# Number of cached heads. They differ by coding and by CORS lines; above it a head is built each
-# time.
+# At this number the cache of heads is emptied. Heads differ by coding and by CORS lines.
 _HEADS_MAX: Final = 1_000
 
 _REFUSED: Final = b'retry: %d\nevent: fastsse.refused\ndata: {"reason":"%b","retry_ms":%d}\n\n'
 
-# A selection that is not stored: nothing of it is sent, and nothing can be said of its history.
+# The answer for a feed that is not stored: the client can't know which events it missed.
 _MISSING: Final = (
     b'retry: %d\nevent: fastsse.gap\ndata: {"reason":"feed","requested":%b,"from":""}\n\n'
 )
@@ -66,8 +65,8 @@ _NO_VISITOR: Final = Visitor()
 
 RETRY_S_MIN: Final = 5.0
 RETRY_S_MAX: Final = 60.0
-# Up to this many clients turned away in a second get the short retry time. Above it the retry time
-# grows with their number.
+# While fewer clients a second are turned away, they get the short retry time. Above it the retry
+# time grows with their number.
 CALM_A_S: Final = 200.0
 _HALF_LIFE_S: Final = 10.0
 
@@ -85,13 +84,13 @@ class RetryAfter:
     ) -> None:
         self._time = time
         self._spread = spread
-        self._recent = (
-            0.0  # A decaying count of recently refused clients, with the half-life `_HALF_LIFE_S`.
-        )
+        # A decaying count of the clients turned away, with the half-life `_HALF_LIFE_S`.
+        self._recent = 0.0
         self._at_s = time()
 
     def retry_ms(self) -> int:
-        """The time for the next client: 5 s to 7.5 s; with many others up to 40 s to 60 s."""
+        """The time for the next client, in ms: 5 s to 7.5 s. It grows to between 40 s and 60 s when
+        many clients are turned away."""
         now_s = self._time()
         self._recent *= 0.5 ** ((now_s - self._at_s) / _HALF_LIFE_S)
         self._recent += 1
@@ -111,7 +110,8 @@ class SenderHandoff:
         rate_limits: the limits per client.
         presence: notified of each stream; None if presence is off.
         access: logs each stream.
-        descriptor_limit: descriptors at or above this number are the reserve.
+        descriptor_limit: no stream gets a descriptor with this number or a higher one: these are
+            the reserve for other connections.
 
     Attributes:
         on_opened: called with `wake` when a stream opened: once for all that open in one turn.
@@ -148,9 +148,9 @@ class SenderHandoff:
         self.doubtful = 0
 
     def take(self, sock: socket, stream_request: StreamRequest) -> None:
-        """Gives the sender a socket that has no transport; `sock` is detached then.
+        """Gives the sender a socket that has no transport, and detaches `sock`.
 
-        Raises StreamRefused; then nothing has changed. After any error the caller still owns
+        Raises StreamRefused, before anything has changed. After any error the caller still owns
         `sock`.
         """
         handle = self._open(sock.fileno(), stream_request)
@@ -163,7 +163,7 @@ class SenderHandoff:
         self.take_duplicate(transport.get_extra_info("socket").fileno(), stream_request)
 
     def take_duplicate(self, descriptor: int, stream_request: StreamRequest) -> None:
-        """As `take`, for a descriptor that stays the caller's: the sender gets a duplicate."""
+        """As `take`, for a descriptor that the caller keeps: the sender gets a duplicate."""
         fd = self._duplicate(descriptor)
         try:
             handle = self._open(fd, stream_request)
@@ -173,9 +173,9 @@ class SenderHandoff:
         self._note(handle, stream_request)
 
     def _open(self, fd: int, stream_request: StreamRequest) -> int:
-        """Gives the sender a descriptor and returns the handle of the stream. When this returns,
-        the sender owns the descriptor; when it raises, the caller does. So no statement that can
-        fail may follow `streams.open` here."""
+        """Gives the sender a descriptor and returns the handle of the stream. If this returns, the
+        sender owns the descriptor. If it raises, the caller does. So `streams.open` must be the
+        last call here."""
         # The kernel gives the lowest free number, so a high number means that few are free.
         why: StreamReason | None
         why = "full" if fd >= self._descriptor_limit else self._streams.objection()
@@ -195,7 +195,7 @@ class SenderHandoff:
             plain = self._head(opens, chunked, lines)
         resumes = not opens and subscription.cursor.kind != "head"
         head: Head = partial(_resumed, plain) if resumes else plain
-        # A client that returns does so from another port.
+        # Without the port, because a client reconnects from another one.
         who = client.rpartition(":")[0] or client
         visitor = _NO_VISITOR
         if self._streams.connections is not None:
@@ -205,9 +205,8 @@ class SenderHandoff:
         )
 
     def _note(self, stream: int, stream_request: StreamRequest) -> None:
-        """Notifies the other parts of an open stream. The sender owns its descriptor already, so an
-        error must not reach a caller that would close it: the error is logged and ends the
-        stream."""
+        """Notifies the other parts of an open stream. An error is logged and ends the stream. It is
+        not raised, because a caller would then close the descriptor, which the sender owns."""
         try:
             self._notify(stream, stream_request)
         except Exception:
@@ -257,7 +256,7 @@ class SenderHandoff:
             span.end()
 
     def _owner(self, host: str, rights: Rights | None) -> Owner | None:
-        """The accounts that a stream counts for; None while nothing is limited."""
+        """The accounts to which a stream counts; None if no limit is set."""
         if not self._rate_limits.active:
             return None
         return self._rate_limits.owner(host, None if rights is None else rights.subject)
@@ -280,16 +279,16 @@ class SenderHandoff:
     def turn_away(
         self, subscription: Subscription, why: StreamRefused, *, chunked: bool
     ) -> Response:
-        """The answer to a subscriber that is turned away: a stream that ends at once, with a retry
-        time.
+        """The answer to a subscriber that is turned away: status 200, and a stream that ends at
+        once with a retry time.
 
-        Any other status would stop an EventSource permanently (WHATWG HTML §9.2.3), so only
-        `refuse=status` gets one. No event was missed, so a Mercure client receives the id that it
-        sent.
+        An error status would stop an EventSource permanently (WHATWG HTML §9.2.3), so only a
+        request with `refuse=status` gets one. A Mercure client receives the id that it sent,
+        because it has missed no event.
 
-        The event `fastsse.refused` is in the same block as `retry:`, because some libraries skip a
-        block without data. A stream without control events gets a response without its last chunk,
-        so the client can see that it is incomplete.
+        `retry:` and the event `fastsse.refused` are one block, because some libraries skip a block
+        without data. A client that takes no control events gets a response without its last chunk,
+        so it can see that the response is incomplete.
         """
         if why.reason == "over":
             return Response(STATUS_LINES[204] + NOT_STORED)
@@ -318,7 +317,7 @@ class SenderHandoff:
         return Response(STATUS_LINES[200] + lines + b"Transfer-Encoding: chunked\r\n", cut)
 
     def _duplicate(self, original: int) -> int:
-        """A duplicate of a descriptor."""
+        """A duplicate of a descriptor. Raises StreamRefused if the process has none left."""
         try:
             return fcntl.fcntl(original, fcntl.F_DUPFD_CLOEXEC, 0)
         except OSError as error:
@@ -328,7 +327,7 @@ class SenderHandoff:
 
 
 def _port(client: str) -> int:
-    """The port in a client's address; 0: it has none."""
+    """The port in a client's address; 0 if there is none."""
     port = client.rpartition(":")[2] if client.count(":") == 1 or "]:" in client else ""
     return int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
 

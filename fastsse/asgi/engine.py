@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fastsse.api.access import Access
-from fastsse.api.frontend import Sockets
+from fastsse.api.bound_sockets import Sockets
 from fastsse.bus import connect
 from fastsse.config import Config
 from fastsse.http.listener_context import ListenerContext

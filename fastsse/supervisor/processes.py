@@ -5,7 +5,7 @@ import math
 import socket
 from collections.abc import Callable, Sequence
 
-from fastsse.api.frontend import Sockets
+from fastsse.api.bound_sockets import Sockets
 from fastsse.api.startlines import start_lines
 from fastsse.config import Config
 from fastsse.config.store import show_store

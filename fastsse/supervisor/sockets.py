@@ -11,7 +11,7 @@ import socket
 from collections.abc import MutableMapping, Sequence
 from typing import Final, NamedTuple
 
-from fastsse.api.frontend import Sockets
+from fastsse.api.bound_sockets import Sockets
 from fastsse.config import Config
 from fastsse.errors import FastsseError
 from fastsse.http.listeners import ListenError, open_sockets, open_tcp

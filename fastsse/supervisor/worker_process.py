@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import uvloop
 
-from fastsse.api.frontend import Sockets
+from fastsse.api.bound_sockets import Sockets
 from fastsse.bus import connect
 from fastsse.config import Config, ConfigError
 from fastsse.errors import FastsseError

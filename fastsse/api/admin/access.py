@@ -1,9 +1,10 @@
 """Operators: clients with the claim `fastsse.console`, or with the console password.
 
-Credentials are taken from `Authorization: Bearer` alone. A browser never sends that by itself, so
-no page of another site can act with them. Without keys and without a password only clients of this
-machine are operators, if every listener is a loopback address, and then only pages of the server
-itself.
+Credentials are accepted in `Authorization: Bearer` only. A browser never adds that header by
+itself, so a page of another site can't use them.
+
+Without JWT keys and without a password, clients of this machine are operators, if every listener
+has a loopback address. Of web pages, only the server's own are accepted then.
 """
 
 import hmac
@@ -21,7 +22,7 @@ __all__ = ["ConsoleAccess", "Role"]
 
 Role = Literal["read", "act"]
 Operator = Callable[[str], None]
-"""Gets the name of an operator, for the audit log."""
+"""Is called with the name of an operator, for the audit log."""
 _CLOSED: Final = (
     "Set console_password, or JWT keys and a token with the claim fastsse.console. Without both, "
     "only a server that listens on loopback addresses alone answers here, and not behind a proxy."
@@ -34,7 +35,7 @@ class ConsoleAccess:
     Arguments:
         guard: verifies tokens; None: there are no JWT keys.
         password: the console password; None: there is none.
-        is_local: whether only this machine can reach every listener, and not through a proxy.
+        is_local: whether all listeners have loopback addresses and no proxy is configured.
     """
 
     def __init__(self, guard: Guard | None, password: str | None, *, is_local: bool) -> None:
@@ -43,9 +44,9 @@ class ConsoleAccess:
         self._is_local = is_local
 
     def allow(self, request: Request, exchange: Exchange, role: Role, then: Operator) -> None:
-        """Calls `then` if the sender of a request has a role, now or later; by then `rights` of the
-        request are those of its token. Raises Unauthorised, Forbidden or Problem (403), or answers
-        with it."""
+        """Calls `then` if the sender of a request has a role, now or later. Before that, it sets
+        `request.rights` to those of the token. Otherwise raises Unauthorised, Forbidden or Problem
+        (403), or responds with it later."""
         header = request.headers.get(b"authorization")
         if self._password is not None and self._is_password(header):
             then("password")
@@ -93,6 +94,7 @@ class ConsoleAccess:
 
 
 def _is_own(origin: bytes, host: bytes) -> bool:
-    """Whether a page is of the host that a request names. The Host was checked before."""
+    """Whether a page was loaded from the host that the request names. The Host was checked
+    before."""
     _, _, authority = origin.strip().lower().partition(b"://")
     return bool(authority) and authority == host.strip().lower()

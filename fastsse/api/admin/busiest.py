@@ -1,4 +1,5 @@
-"""Metrics of the busiest topics, by name: an option, because every name is a series of its own."""
+"""Metrics of the busiest topics, by name. They are an option, because each name is a time series
+of its own."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -14,7 +15,7 @@ __all__ = ["BusiestTopics"]
 
 _SORT: Final = "rate"
 _PREFIX: Final = "fastsse_topic_"
-# The member of a topic's row, the metric, and what it says.
+# The member of a topic's row, the metric, and its help text.
 _FIGURES: Final = (
     ("subscribers", "subscribers", "Streams of a busy topic."),
     ("rate", "events_per_second", "Events a second of a busy topic, over the last minute."),
@@ -36,8 +37,8 @@ class BusiestTopics:
         self._count = count
 
     def exposition(self, done: Callable[[bytes], None]) -> None:
-        """Gives `done` lines of `/metrics`, in both formats the same; none if nothing answered.
-        O(topics), some in each turn of the loop."""
+        """Calls `done` with lines for `/metrics`, the same in both formats; with none if no worker
+        answered. O(topics), divided over turns of the loop."""
 
         def gathered(outcome: Gathered | FastsseError) -> None:
             done(b"" if isinstance(outcome, FastsseError) else self._lines(outcome))
@@ -51,7 +52,7 @@ class BusiestTopics:
 
 
 class _Families:
-    """What `generate_latest` reads."""
+    """A registry for `generate_latest`."""
 
     def __init__(self, rows: list[dict[str, object]]) -> None:
         self._rows = [row for row in rows if row[_SORT]]

@@ -1,8 +1,8 @@
-"""Statistics for open consoles: one frame a second, shared by all of them, and the last 15 minutes.
+"""Statistics for open consoles: one frame a second, and the last 15 minutes.
 
-Such a stream is volatile: it has no position, no history and no id. No selector finds it, because
-each frame goes to the streams that were opened here. So a hundred consoles cost about as much as
-one.
+All consoles share the frame, so a hundred of them cost about as much as one. Its events have no
+position, no id and no history. They are sent directly to the streams that were opened here, so no
+selector matches them.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class LiveStats:
 
     Arguments:
         streams: opens and sends.
-        limits: counts requests of clients.
+        limits: the request limits of clients.
     """
 
     def __init__(self, streams: Streams, limits: RequestLimits) -> None:
@@ -46,7 +46,7 @@ class LiveStats:
         self._watching: dict[int, None] = {}
 
     def __len__(self) -> int:
-        """Open consoles."""
+        """Number of open consoles."""
         return len(self._watching)
 
     def paths(self, access: ConsoleAccess, stats: StatsClient) -> Paths:
@@ -82,7 +82,7 @@ class LiveStats:
             exchange.respond(_HEAD)
             return
         request.terms = Terms(b"", self._opened)
-        # With the rights the stream ends when the token does, or when it is revoked.
+        # The rights end the stream when the token expires or is revoked.
         exchange.stream(_SUBSCRIPTION, request.rights)
 
     def _opened(self, handle: int) -> None:

@@ -1,4 +1,5 @@
-"""The parameters of `/admin`: read strictly, because a mistyped filter would match everything."""
+"""The parameters of `/admin`. Unknown names are refused, because a mistyped filter would match
+everything."""
 
 import ipaddress
 import re
@@ -30,8 +31,8 @@ FILTERS: Final = ("id", "topic", "subject", "address", "agent", "state")
 
 
 def parameters(request: Request, allowed: Collection[str]) -> Mapping[str, str]:
-    """The query, each name at most once. Raises BadRequest for another name, a repeated one, or an
-    empty or too long value."""
+    """The query as a mapping. Raises BadRequest for a name that is not allowed or repeated, and for
+    an empty value or one of more than 1,024 characters."""
     found: dict[str, str] = {}
     for name, value in request.target.pairs:
         if name not in allowed:
@@ -66,7 +67,8 @@ def read_duration(given: Mapping[str, str], name: str, most_s: float) -> float |
 
 
 def stream_id(text: str) -> str:
-    """The id of a connection in each form in which it is shown. Raises BadRequest."""
+    """The id of a connection as 32 digits, from any form in which it is shown. Raises
+    BadRequest."""
     digits = text.lower().removeprefix("urn:uuid:").replace("-", "")
     if not _ID.fullmatch(digits):
         raise BadRequest("id", "must be the id of a connection: 32 hexadecimal digits")

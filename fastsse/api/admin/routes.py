@@ -49,7 +49,7 @@ audit = get_logger("audit")
 _RETRY_S_MAX: Final = 24 * 3600.0
 _BAR_S_MAX: Final = 30 * 24 * 3600.0
 _MS_A_S: Final = 1000
-# Rows of a list: an answer has at most 192 KiB, and a row about 1.5 KiB.
+# A row has about 1.5 KiB, and a worker's answer at most 192 KiB.
 LETTERS_SHOWN: Final = 20
 LETTERS_SHOWN_MAX: Final = 100
 LETTERS_REPLAYED_MAX: Final = 1_000_000
@@ -60,14 +60,14 @@ Answer = Callable[[Gathered], object]
 
 
 class Admin:
-    """What operators ask and do at one worker. Loop thread only.
+    """The requests of operators at one worker. Loop thread only.
 
     Arguments:
         config: the options.
         hub: the worker's.
         gather: asks all workers.
-        limits: counts requests of clients.
-        guard: bars subjects; None without JWT keys.
+        limits: the request limits of clients.
+        guard: refuses the tokens of a subject; None without JWT keys.
         set_access_level: sets the log level of access lines.
     """
 
@@ -96,7 +96,12 @@ class Admin:
         self._gather.teach("stacks", lambda question, reply: reply(stacks()))
 
     def paths(self, access: ConsoleAccess, stats: StatsClient) -> Paths:
-        """The routes, each for operators with its role. `stats` knows the state of the service."""
+        """The routes. Each requires a role of the operator: `read` to see, `act` to change.
+
+        Arguments:
+            access: checks the role.
+            stats: gives the condition of the service.
+        """
         self._stats = stats
 
         def route(role: Role, handle: Callable[[Request, Exchange, str], None]) -> Route:
@@ -199,7 +204,7 @@ class Admin:
     def _bar(
         self, subject: str, bar_s: float, exchange: Exchange, then: Callable[[], None]
     ) -> None:
-        """Refuses all tokens of a subject for a time, unless they are refused for longer."""
+        """Refuses all tokens of a subject for at least `bar_s`, then calls `then`."""
         assert self._guard is not None
 
         def barred(error: FastsseError | None) -> None:
@@ -290,7 +295,7 @@ class Admin:
                 raise Problem(404, "There is no source of this name with dead letters here.")
             return found
 
-        # Of this node: a file is its own, and what nodes share is the same everywhere.
+        # Only this node is asked. Its file is its own, and a shared store is the same on all nodes.
         self._ask(LETTERS, exchange, answer, here=True, source=given["source"], **members)
 
     def _explain(self, request: Request, exchange: Exchange, operator: str) -> None:
@@ -364,7 +369,7 @@ class Admin:
         reply(levels)
 
     def _ask(self, what: str, exchange: Exchange, answer: Answer, **members: object) -> None:
-        """Asks all workers, and answers with what `answer` makes of it."""
+        """Asks all workers, and responds with what `answer` returns for their answers."""
         self._gather_for(
             what, exchange, lambda gathered: exchange.respond(_json(answer(gathered))), **members
         )
