@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from functools import cache
 
 from fastsse.version import __version__
 
@@ -33,6 +34,7 @@ def _core_facts() -> dict[str, str]:
     return {**facts, "compiler": f"GCC {compiler}" if compiler[0].isdigit() else compiler}
 
 
+@cache
 def _installed(package: str) -> str:
     try:
         return importlib.metadata.version(package)

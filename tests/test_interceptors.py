@@ -151,7 +151,7 @@ SHARES = [True, True, False, True]
 )
 async def test_interceptor_that_can_t_be_used_ends_the_start(monkeypatch, value, why) -> None:
     points = [] if value is None else [EntryPoint("mine", value, module.GROUP)]
-    monkeypatch.setattr(module, "entry_points", lambda group: points)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     with pytest.raises(ValueError, match=why):
         load_interceptors(["mine"])
     with pytest.raises(ConfigError, match="interceptors"):

@@ -16,7 +16,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -385,7 +385,7 @@ class StatsService:
                 "helper": {str(slot): number for slot, number in helped.helper.items()},
                 "is_room": helped.is_room,
                 "heavy": sorted(helped.heavy),
-                "sums": asdict(self._sums),
+                "sums": self._sums,
             }
             self._broadcast(orjson.dumps(text))
 
@@ -486,9 +486,7 @@ class StatsClient:
 
     def report(self) -> None:
         """Sends the figures. Call it once a second, and when there is no room left."""
-        reading = asdict(self._read())
-        reading["sums"] = self._sums
-        self._control.notify(SUBJECT, orjson.dumps(reading))
+        self._control.notify(SUBJECT, orjson.dumps(replace(self._read(), sums=self._sums)))
 
     def ping(self, done: Answer) -> None:
         """Gives `done` anything but an error if the control service is there."""
