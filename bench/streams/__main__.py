@@ -17,10 +17,11 @@ import click
 from bench.streams import servers
 from bench.streams.appends import append, create, warm_up
 from bench.streams.catchup import fill, read
+from bench.streams.live import compare
 from bench.streams.servers import Running
 from bench.streams.tails import tail
 
-PARTS = ("catchup", "appends", "slope", "tails", "create")
+PARTS = ("catchup", "live", "appends", "slope", "tails", "create")
 
 
 @contextmanager
@@ -97,6 +98,7 @@ def main(part: str, names: str, node: Path, rust: Path, count: int) -> None:
         os.sched_setaffinity(0, {1})
     parts: dict[str, tuple[Callable[[Running, int], str], int]] = {
         "catchup": (catchup, 50_000_000),
+        "live": (compare, 20_000_000),
         "appends": (appends, 0),
         "slope": (slope, 10_000),
         "tails": (tails, 1000),

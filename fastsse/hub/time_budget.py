@@ -16,31 +16,43 @@ SHARE: Final = 0.25
 
 
 class TimeBudget:
-    """The available time: at most `BURST_S` seconds, refilled with `SHARE` of the passing time.
+    """The available time: at most `burst_s` seconds, refilled with `share` of the passing time.
     Loop thread only.
 
     Arguments:
         passed_s: a clock in seconds that only goes forward.
         used_s: CPU seconds of this thread, so that time used by other processes does not count.
+        share: between 0 and 1.
+        burst_s: 0 for one step a run.
     """
 
-    __slots__ = ("_at_s", "_left_s", "_passed_s", "_used_s")
+    __slots__ = ("_at_s", "_burst_s", "_left_s", "_passed_s", "_share", "_used_s")
 
     def __init__(
         self,
         passed_s: Callable[[], float] = time.monotonic,
         used_s: Callable[[], float] = time.thread_time,
+        *,
+        share: float = SHARE,
+        burst_s: float = BURST_S,
     ) -> None:
         self._passed_s = passed_s
         self._used_s = used_s
         self._at_s = passed_s()
-        self._left_s = BURST_S
+        self._left_s = burst_s
+        self._share = share
+        self._burst_s = burst_s
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until `run` calls a step again; 0 or less: it does now."""
+        return -self._left_s / self._share - (self._passed_s() - self._at_s)
 
     def run(self, step: Callable[[], bool]) -> None:
         """Calls `step` until it returns False or the time is used up. The last step may take
         longer; later calls have less time then."""
         now_s = self._passed_s()
-        self._left_s = min(BURST_S, self._left_s + SHARE * (now_s - self._at_s))
+        self._left_s = min(self._burst_s, self._left_s + self._share * (now_s - self._at_s))
         self._at_s = now_s
         begin_s = self._used_s()
         end_s = begin_s + self._left_s

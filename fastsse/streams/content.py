@@ -8,7 +8,7 @@ UTF-8 is kept as base64 too, and so is text with carriage returns: an event stre
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import orjson
@@ -101,10 +101,11 @@ def data_block(config: StreamConfig, frames: Sequence[Frame]) -> bytes:
         body = b64encode(body)
     elif config.kind == "text" and not _is_utf8(body):
         body = body.decode(errors="replace").encode()
-    lines: Iterable[bytes] = _LINE_END.split(body)
+    if b"\r" in body:
+        body = _LINE_END.sub(b"\n", body)
+    text = (b"\n" + body).replace(b"\n", b"\ndata:")
     # A client drops one blank after the colon.
-    text = b"\n".join([(b"data: " if line[:1] == b" " else b"data:") + line for line in lines])
-    return b"event: data\n%b\n\n" % text
+    return b"event: data%b\n\n" % text.replace(b"\ndata: ", b"\ndata:  ")
 
 
 def control_block(

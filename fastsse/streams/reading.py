@@ -10,12 +10,11 @@ from fastsse.backbone import Stretch, Stretched
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.hub.history import History
+from fastsse.streams.turns import ReadTurns
 from fastsse.streamstate import Segment, StreamRow
 
-__all__ = ["PAGE_BYTES", "Chunk", "ContentGone", "StoredEntries", "StreamReader"]
+__all__ = ["Chunk", "ContentGone", "StoredEntries", "StreamReader"]
 
-#: Of one answer; a single append may be larger.
-PAGE_BYTES: Final = 1024 * 1024
 _UNBOUNDED: Final = 1 << 62
 _FRAME_OF: Final[Callable[[Entry], Frame]] = itemgetter(Entry._fields.index("frame"))
 
@@ -50,20 +49,18 @@ class StreamReader:
     Arguments:
         history: the newest events, in memory.
         stored: reads older ones.
-        page_bytes: the bound on one page.
+        turns: bound pages, and say when one that comes from the store is made.
     """
 
-    def __init__(
-        self, history: History, stored: StoredEntries, page_bytes: int = PAGE_BYTES
-    ) -> None:
+    def __init__(self, history: History, stored: StoredEntries, turns: ReadTurns) -> None:
         self._history: Final = history
         self._stored: Final = stored
-        self._page_bytes: Final = page_bytes
+        self._turns: Final = turns
 
     def read(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
         """Calls `done` with the next page after a position, up to the end in the row; with
         ContentGone when some of it was evicted. Within the call if memory has it. O(page)."""
-        _Reading(self._history, self._stored, self._page_bytes, (topic, row), after, done).go_on()
+        _Reading(self._history, self._stored, self._turns, (topic, row), after, done).go_on()
 
     def newer(self, topic: str, row: StreamRow, after: int, through: int) -> list[Frame] | None:
         """A stream's own content in memory, after a position and up to another; None if some may
@@ -87,14 +84,15 @@ class _Reading:
         self,
         history: History,
         stored: StoredEntries,
-        room_bytes: int,
+        turns: ReadTurns,
         stream: tuple[str, StreamRow],
         after: int,
         done: ChunkRead,
     ) -> None:
         self._history = history
         self._stored = stored
-        self._room_bytes = room_bytes
+        self._turns = turns
+        self._room_bytes = turns.page_bytes
         self._done = done
         self._place = after
         self._contents: list[Frame] = []
@@ -112,9 +110,7 @@ class _Reading:
             if start >= segment.through:
                 self._segments.pop()
             elif not self._read_memory(segment, start):
-                self._stored.read_stored(
-                    (segment.topic,), start, max(self._room_bytes, 1), self._on_stretch
-                )
+                self._read_store(segment, start)
                 return
             elif self._room_bytes <= 0:
                 break
@@ -133,6 +129,15 @@ class _Reading:
         if kept.log is None or self._take(segment, kept.log.after(start)):
             self._place = segment.through
         return True
+
+    def _read_store(self, segment: Segment, start: int) -> None:
+        turns = self._turns
+
+        def read(stretch: Stretch | FastsseError) -> None:
+            turns.take(lambda: self._on_stretch(stretch))
+
+        limit_bytes = max(1, min(self._room_bytes, turns.stored_bytes))
+        self._stored.read_stored((segment.topic,), start, limit_bytes, read)
 
     def _on_stretch(self, stretch: Stretch | FastsseError) -> None:
         if isinstance(stretch, FastsseError):

@@ -16,6 +16,7 @@ from fastsse.streams.finding import StreamFinder
 from fastsse.streams.plain import PlainTopics
 from fastsse.streams.reading import ChunkRead, StreamReader
 from fastsse.streams.tailing import StreamTails
+from fastsse.streams.turns import ReadTurns
 from fastsse.streams.waiting import Waiters
 from fastsse.streamstate import StreamRow
 
@@ -32,6 +33,7 @@ class DurableStreams:
         serves_plain: whether topics that were not created as streams are readable.
 
     Attributes:
+        turns: of readers that catch up.
         reader: reads pages.
         cursors: give the cursors of answers.
         waiters: long-polls that wait.
@@ -46,7 +48,8 @@ class DurableStreams:
         finder = StreamFinder(hub, now_ms, PlainTopics(hub) if serves_plain else None)
         remover = StreamRemover(hub, finder)
         finder.on_expired = remover.drop_expired
-        self.reader: Final = StreamReader(hub.history, hub)
+        self.turns: Final = ReadTurns(self._is_live)
+        self.reader: Final = StreamReader(hub.history, hub, self.turns)
         self.cursors: Final = Cursors(now_ms)
         self.waiters: Final = Waiters(poll_s)
         self.tails: Final = StreamTails(hub, self.cursors, self.waiters, finder.touch)
@@ -64,6 +67,7 @@ class DurableStreams:
     def close(self) -> None:
         """Answers the long-polls that wait."""
         self.waiters.close()
+        self.turns.close()
 
     def sweep(self) -> None:
         """Deletes some of the streams that have expired, and records that tails are read. Call it
@@ -78,6 +82,9 @@ class DurableStreams:
         return {"streams_waiting": self.waiters.count, "streams_tailed": len(self.tails)}
 
     def read(self, topic: str, row: StreamRow, after: int, done: ChunkRead) -> None:
-        """As StreamReader. Counts as a read for the time to live."""
+        """As StreamReader, in its turn. Counts as a read for the time to live."""
         self.touch(topic, row)
-        self.reader.read(topic, row, after, done)
+        self.turns.take(lambda: self.reader.read(topic, row, after, done))
+
+    def _is_live(self) -> bool:
+        return len(self._hub.channels) > 0 or self.waiters.count > 0
