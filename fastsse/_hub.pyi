@@ -241,6 +241,10 @@ class HistoryLog:
         Returns how many were looked at, of at most `limit`, and through where.
         """
 
+    def is_unchanged(self, topics: tuple[Topic, ...], position: int, clock: int) -> bool:
+        """Whether these topics have no entry after a place, and evicted nothing after this reading
+        of the clock. O(topics)."""
+
     def tick(self) -> int:
         """Moves the clock by one and returns its reading."""
 

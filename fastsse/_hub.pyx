@@ -693,6 +693,18 @@ cdef class HistoryLog:
                 self.bytes -= extras.size + EXTRAS_COST
         return 0
 
+    def is_unchanged(self, tuple topics not None, position, int64_t clock):
+        cdef Place place
+        cdef TopicLog log
+        set_place(&place, position)
+        for topic in topics:
+            if (<Topic?>topic).evicted_at > clock:
+                return False
+            log = (<Topic>topic).log
+            if log is not None and is_above(place_of(<Frame>log.frames[-1]), place):
+                return False
+        return True
+
     cpdef int64_t tick(self) noexcept:
         """The clock's reading for an eviction."""
         self.clock += 1

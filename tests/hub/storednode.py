@@ -12,6 +12,7 @@ from fastsse.backbone import (
     Placed,
     Stretch,
     Stretched,
+    newest_within,
 )
 from fastsse.entries import Entry, encode_entries
 from fastsse.errors import FastsseError, Unavailable
@@ -93,6 +94,18 @@ class StoredBackbone:
 
     def seek(self, selectors: tuple[str, ...], cursor: Cursor, done: Placed) -> None:
         self._ask(("seek", selectors, cursor), done, lambda: self._place(selectors, cursor))
+
+    def newest(
+        self, selectors: tuple[str, ...], count: int, limit_bytes: int, done: Stretched
+    ) -> None:
+        def find() -> Stretch:
+            found: dict[int, Entry] = {}
+            for topic in {name for one in self._matching(selectors) for name in one.topics}:
+                for entry in self._matching((topic,))[-count:]:
+                    found[entry.position] = entry
+            return newest_within([found[at] for at in sorted(found)], limit_bytes, self.head)
+
+        self._ask(("newest", selectors, count), done, find)
 
     def answer(self, count: int = 1_000_000) -> bool:
         """Answers what is held; says whether there was anything."""

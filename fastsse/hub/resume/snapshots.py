@@ -12,19 +12,25 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
-from fastsse._core import Frame, join_frames, raw_frame
+from fastsse._core import Frame, raw_frame
 from fastsse.auth.rights import Rights
 from fastsse.backbone import SNAPSHOT_EVENTS_MAX, Stretch
 from fastsse.entries import Entry
 from fastsse.errors import FastsseError
 from fastsse.evicted import Evicted
-from fastsse.hub.history import PAGE_BYTES, History
+from fastsse.hub.history import History
 from fastsse.hub.resume.pages import (
     JoinedPage,
     PageAudience,
     described,
     newest_shown_place,
     viewed,
+)
+from fastsse.hub.resume.shared_snapshots import (
+    MarkedEnd,
+    SharedSnapshot,
+    SnapshotCache,
+    SnapshotPages,
 )
 from fastsse.hub.resume.store_queries import UNKNOWN_YET, QueryWaiter, StoreQueries
 from fastsse.positions import format_position
@@ -39,6 +45,7 @@ STORED_BYTES_MAX: Final = 8 * 1024 * 1024
 # events are in memory.
 STORED_S: Final = 1.0
 _STORED_MAX: Final = 16
+_NOTHING_STORED: Final = Stretch((), 0, True, Evicted())
 
 _Key = tuple[tuple[str, ...], int]
 
@@ -47,58 +54,41 @@ class Snapshot:
     """The part of a snapshot that one stream has not been sent yet.
 
     Arguments:
-        frames: in order of their positions.
-        topics: number of topics with an event in it.
+        pages: its events, which other streams may share.
         through: the place that it describes.
-        place: this place as it is shown to the client.
-        is_complete: whether it has all events that it should have.
-        ending: what follows the last frame: the event at the end, nothing, or the stream's end.
+        ending: what follows the last event: an event at the end, nothing, or the stream's end.
+
+    Attributes:
+        is_sent: whether all of it was sent.
     """
 
-    __slots__ = ("_at", "_frames", "_is_over", "_marker", "through")
+    __slots__ = ("_ending", "_page", "_pages", "is_sent", "through")
 
     def __init__(
-        self,
-        frames: list[Frame],
-        topics: int,
-        through: int,
-        place: int,
-        *,
-        is_complete: bool,
-        ending: Literal["marker", "nothing", "over"],
+        self, pages: SnapshotPages, through: int, ending: MarkedEnd | Literal["nothing", "over"]
     ) -> None:
         self.through: Final = through
-        self._is_over = ending == "over"
-        self._frames = frames
-        self._at = 0
-        marker = _marker(len(frames), topics, place, is_complete=is_complete)
-        self._marker = marker if ending == "marker" else None
+        self.is_sent = False
+        self._ending = ending
+        self._pages = pages
+        self._page = 0
 
     def next_page(self, head: int) -> JoinedPage:
-        """The next frames; events after `through` follow the last ones."""
-        frames, at = self._frames, self._at
-        room_bytes = PAGE_BYTES
-        while self._at < len(frames) and (room_bytes > 0 or self._at == at):
-            room_bytes -= frames[self._at].size
-            self._at += 1
-        run = frames[at : self._at]
-        if self.is_sent and self._marker is not None:
-            run.append(self._marker)
+        """The next events; events after `through` follow the last ones."""
+        frame, self.is_sent = self._pages.page(self._page)
+        self._page += 1
+        if self.is_sent and isinstance(self._ending, MarkedEnd):
+            frame = self._ending.after(frame)
         return JoinedPage(
-            frame=join_frames(run) if run else None,
+            frame=frame,
             before=self.through,
             through=self.through,
             is_last=self.is_sent and head == self.through,
             is_stored=False,
             evicted=Evicted(),
             lost_through=0,
-            is_over=self.is_sent and self._is_over,
+            is_over=self.is_sent and self._ending == "over",
         )
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether all of it was sent."""
-        return self._at == len(self._frames)
 
 
 def _marker(events: int, topics: int, place: int, *, is_complete: bool) -> Frame:
@@ -111,10 +101,16 @@ def _marker(events: int, topics: int, place: int, *, is_complete: bool) -> Frame
 class Snapshots:
     """Makes snapshots. Loop thread only.
 
+    A snapshot is made once for all streams that ask for the same while nothing of it changes.
+
     Arguments:
         history: the events in memory.
         queries: reads the backbone.
         now_s: a clock that only goes up.
+
+    Attributes:
+        shared: the snapshots that may be sent again.
+        made_total: number of snapshots that were made.
     """
 
     def __init__(
@@ -123,6 +119,8 @@ class Snapshots:
         queries: StoreQueries,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.shared: Final = SnapshotCache(history, now_s)
+        self.made_total = 0
         self._history = history
         self._queries = queries
         self._now_s = now_s
@@ -132,13 +130,17 @@ class Snapshots:
         self, reader: PageAudience, count: int, asker: QueryWaiter, *, has_marker: bool
     ) -> Snapshot | FastsseError | None:
         """The newest `count` events of each topic. None: the store must be read; the asker receives
-        its answer and calls `made`. O(topics x count)."""
+        its answer and calls `made`. O(topics) with a small factor for a shared snapshot, else
+        O(topics x count)."""
+        shared = self.shared.find(reader, count)
+        if shared is not None:
+            return self._of(shared, reader, has_marker)
         found, is_enough = self._history.newest_of_each(reader.topics, count, reader.rights)
         if is_enough:
-            return self._made(reader, count, found, Stretch((), 0, True, Evicted()), has_marker)
+            return self._made(reader, count, found, _NOTHING_STORED, None, has_marker)
         kept = self._stored.get((reader.selectors, count))
         if kept is not None and self._is_right(reader, *kept):
-            return self._made(reader, count, found, kept[1], has_marker)
+            return self._made(reader, count, found, kept[1], kept[0], has_marker)
         outcome = self._queries.newest(reader.selectors, count, STORED_BYTES_MAX, asker)
         if outcome is UNKNOWN_YET:
             return None
@@ -156,16 +158,21 @@ class Snapshots:
         if isinstance(outcome, FastsseError):
             return outcome
         key = reader.selectors, count
+        until_s = self._now_s() + STORED_S
         self._stored.pop(key, None)
-        self._stored[key] = self._now_s() + STORED_S, outcome
+        self._stored[key] = until_s, outcome
         if len(self._stored) > _STORED_MAX:
             self._stored.popitem(last=False)
+        shared = self.shared.find(reader, count)  # Another stream may have had it made.
+        if shared is not None:
+            return self._of(shared, reader, has_marker)
         found, _ = self._history.newest_of_each(reader.topics, count, reader.rights)
-        return self._made(reader, count, found, outcome, has_marker)
+        return self._made(reader, count, found, outcome, until_s, has_marker)
 
     def clear(self) -> None:
-        """Drops the cached answers of the store, because an event may be deleted now."""
+        """Drops everything cached, because an event may be deleted now."""
         self._stored.clear()
+        self.shared.clear()
 
     def _is_right(self, reader: PageAudience, until_s: float, stored: Stretch) -> bool:
         """Whether memory has all events after an answer of the store."""
@@ -179,25 +186,43 @@ class Snapshots:
         count: int,
         found: dict[str, list[Frame]],
         stored: Stretch,
+        until_s: float | None,
         has_marker: bool,
     ) -> Snapshot:
         history = self._history
-        head = history.head
-        _add_stored(found, reversed(stored.entries), reader, count, head)
+        if stored.entries:
+            _add_stored(found, reversed(stored.entries), reader, count, history.head)
         by_position = {frame.position: frame for frames in found.values() for frame in frames}
         frames = [by_position[position] for position in sorted(by_position)]
         is_complete = stored.is_last and len(frames) <= SNAPSHOT_EVENTS_MAX
+        expires_ms = min((frame.expires_ms for frame in frames if frame.expires_ms), default=0)
         frames, is_over = frames[-SNAPSHOT_EVENTS_MAX:], False
         if reader.core_view is not None:
             frames, is_over = viewed(reader, reader.core_view, described(frames, stored, history))
-        return Snapshot(
-            frames,
-            len(found),
-            head,
-            newest_shown_place(history, reader),
+        shared = SharedSnapshot(
+            SnapshotPages(frames),
+            topics=len(found),
             is_complete=is_complete,
-            ending="over" if is_over else "marker" if has_marker else "nothing",
+            is_over=is_over,
+            expires_ms=expires_ms,
+            until_s=until_s,
         )
+        self.made_total += 1
+        self.shared.keep(reader, count, shared)
+        return self._of(shared, reader, has_marker)
+
+    def _of(self, shared: SharedSnapshot, reader: PageAudience, has_marker: bool) -> Snapshot:
+        """What one stream is sent."""
+        pages, head = shared.pages, self._history.head
+        if shared.is_over:
+            return Snapshot(pages, head, "over")
+        if not has_marker:
+            return Snapshot(pages, head, "nothing")
+        if shared.end is None or shared.end.through != head:
+            place = newest_shown_place(self._history, reader)
+            marker = _marker(pages.events, shared.topics, place, is_complete=shared.is_complete)
+            shared.end = MarkedEnd(marker, head)
+        return Snapshot(pages, head, shared.end)
 
 
 def _add_stored(
